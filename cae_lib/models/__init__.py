@@ -1,0 +1,18 @@
+"""CLIP models, their checkpoints, and a text tower that shows its attention."""
+
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.clip import Clip, activation_of, init_clip_mini, load_clip
+from cae_lib.models.towers import TextOutput, encode_text, text_tower
+
+__all__ = [
+    "CheckpointMeta",
+    "Clip",
+    "TextOutput",
+    "activation_of",
+    "encode_text",
+    "init_clip_mini",
+    "load_clip",
+    "read_meta",
+    "save_checkpoint",
+    "text_tower",
+]

@@ -1,0 +1,224 @@
+"""CLIP models by name, `clip-mini` and all that open_clip knows, with the activation explicit.
+
+OpenAI's weights need QuickGELU, and open_clip builds plain GELU unless told otherwise. Both run,
+and the scores differ by several points; so here the activation travels with the weights and a
+mismatch is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.models.checkpoint import file_digest, read_meta, read_state_dict
+
+ACTIVATIONS = ("quickgelu", "gelu")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+@dataclass
+class Clip:
+    """A CLIP model with everything needed to feed it.
+
+    Attributes:
+        model: open_clip `CLIP` or `CustomTextCLIP`, in float32 and in eval mode.
+        preprocess: PIL image -> `(3, H, W)` float tensor, normalised.
+        tokenizer: list of n strings -> `(n, context_length)` long.
+        name: open_clip model name.
+        activation: "quickgelu" or "gelu".
+        image_size: height and width of the input in pixels.
+        weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>".
+    """
+
+    model: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    name: str
+    activation: str
+    image_size: int
+    weights_id: str
+
+
+def load_clip(
+    name: str = "clip-mini",
+    weights: str | Path | None = None,
+    activation: str | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    *,
+    allow_activation_mismatch: bool = False,
+) -> Clip:
+    """Build a CLIP model and fill it with weights.
+
+    Args:
+        name: "clip-mini" or an open_clip model name.
+        weights: None for random ones, a checkpoint of `save_checkpoint`, a plain state dict
+            (`.pt`, `.safetensors`; `activation` must then be given), or an open_clip tag.
+        activation: "quickgelu", "gelu", or None for the one the weights were trained with
+            (without weights: the one in the model's configuration).
+        device: where the model is put.
+        seed: of random weights.
+        allow_activation_mismatch: run weights with the other activation on purpose.
+
+    Raises:
+        ConfigError: for an unknown model or activation, or a plain state dict without activation.
+        CheckpointError: for weights that are missing, broken, of another architecture, or
+            trained with another activation.
+    """
+    config = _model_config(name)
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
+    path = _weights_path(name, weights)
+    trained_with = _trained_activation(name, config, weights, path)
+    if trained_with is None and activation is None:
+        raise ConfigError(
+            f"{path} does not say which activation it was trained with: pass "
+            "activation='quickgelu' (OpenAI's weights and their descendants) or 'gelu'."
+        )
+    chosen = activation or trained_with
+    if trained_with not in (None, chosen) and weights and not allow_activation_mismatch:
+        raise CheckpointError(
+            f"{weights} was trained with {trained_with}, but activation={chosen!r} was asked for. "
+            "Leave activation out, or pass allow_activation_mismatch=True if you mean it."
+        )
+    tag = str(weights) if weights and path is None else None
+    model, preprocess = _build(name, chosen, tag, seed)
+    if path is not None:
+        _fill(model, path, name)
+    return Clip(
+        model=model.eval().to(device),
+        preprocess=preprocess,
+        tokenizer=open_clip.get_tokenizer(name),
+        name=name,
+        activation=chosen,
+        image_size=_image_size(model),
+        weights_id=file_digest(path) if path else tag or f"random-{seed}",
+    )
+
+
+def init_clip_mini(model: nn.Module, vision_position_std: float = 0.5) -> None:
+    """Redraw the image position embedding of a fresh clip-mini with a larger spread.
+
+    Args:
+        model: the model, changed in place.
+        vision_position_std: standard deviation; open_clip's is width ** -0.5 = 0.09. A small
+            model learns where things are only if positions differ from the start.
+    """
+    nn.init.normal_(model.visual.positional_embedding, std=vision_position_std)
+
+
+def activation_of(model: nn.Module) -> str:
+    """Activation of a model's transformer blocks: "quickgelu" or "gelu"."""
+    quick = any(isinstance(module, QuickGELU) for module in model.modules())
+    return "quickgelu" if quick else "gelu"
+
+
+def _model_config(name: str) -> dict[str, Any]:
+    config = open_clip.get_model_config(name)
+    if config is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        raise ConfigError(
+            f"unknown model {name!r}: expected 'clip-mini' or a model name of open_clip.{hint}"
+        )
+    return config
+
+
+def _weights_path(name: str, weights: str | Path | None) -> Path | None:
+    """The file meant by `weights`; None for no weights and for a tag."""
+    if weights is None:
+        return None
+    if str(weights) in open_clip.list_pretrained_tags_by_model(name):
+        return None
+    if Path(weights).suffix in WEIGHT_SUFFIXES or Path(weights).exists():
+        return Path(weights)
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+    raise CheckpointError(
+        f"{weights} is neither a file nor a tag of {name}. Known tags: {tags}. Weight files end "
+        f"in {', '.join(WEIGHT_SUFFIXES)}."
+    )
+
+
+def _trained_activation(
+    name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
+) -> str | None:
+    """What the weights were trained with; None when a plain state dict does not tell."""
+    if path is None:
+        quick = config.get("quick_gelu", False)
+        if weights is not None:
+            quick = open_clip.get_pretrained_cfg(name, str(weights)).get("quick_gelu", quick)
+        return "quickgelu" if quick else "gelu"
+    meta = read_meta(path)
+    if meta is None:
+        return None
+    if _architecture(meta.model) != _architecture(name):
+        raise CheckpointError(
+            f"{path} holds a {meta.model}, not a {name}: pass name={meta.model!r}."
+        )
+    return meta.activation
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    config = _model_config(name)
+    config.pop("quick_gelu", None)
+    return config
+
+
+def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.Module, Any]:
+    """Model and preprocessing; the random generator of the caller is left as it was."""
+    quick = activation == "quickgelu"
+    overrides = {} if quick else {"quick_gelu": False}
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        try:
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=tag, force_quick_gelu=quick, pretrained_text=False, **overrides
+            )
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"cannot get the weights {tag!r} of {name}: {error}. Without a network, download "
+                "them elsewhere and pass their path."
+            ) from error
+        if name == "clip-mini":
+            init_clip_mini(model)
+    return model, preprocess
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip from warning about random weights, which are meant here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _fill(model: nn.Module, path: Path, name: str) -> None:
+    try:
+        model.load_state_dict(read_state_dict(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:3]
+        raise CheckpointError(
+            f"{path} does not fit {name}: {' '.join(line.strip() for line in first)} "
+            "Check the model name."
+        ) from error
+
+
+def _image_size(model: nn.Module) -> int:
+    size = model.visual.image_size
+    return int(size[0] if isinstance(size, (tuple, list)) else size)

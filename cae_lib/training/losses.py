@@ -1,0 +1,128 @@
+"""The contrastive loss and the attribution loss, as functions on tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cae_lib.errors import ConfigError
+
+SCOPES = ("batch", "caption", "word")
+
+
+def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
+
+    Args:
+        image_features: `(B, E)`, normalised; row i belongs to caption i.
+        text_features: `(B, E)`, normalised.
+        logit_scale: inverse temperature, already exponentiated.
+    """
+    logits = logit_scale * image_features @ text_features.T
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+@dataclass(frozen=True)
+class AttributionLoss:
+    """The attribution loss and its parts, all 0-dimensional tensors.
+
+    Attributes:
+        loss: L_attr; 0 when one of the two groups is empty.
+        objects: A_obj, mean attribution of the object words used (0 if there are none).
+        composition: A_comp, mean attribution of the relation and attribute words used.
+        n_objects: tokens (scope "word": words) behind A_obj.
+        n_composition: tokens (scope "word": words) behind A_comp.
+    """
+
+    loss: Tensor
+    objects: Tensor
+    composition: Tensor
+    n_objects: Tensor
+    n_composition: Tensor
+
+
+def attribution_loss(
+    scores: Tensor,
+    roles: Tensor,
+    margin: float = 0.0,
+    scope: str = "batch",
+    stop_gradient: bool = False,
+    *,
+    words: Tensor | None = None,
+    complete_captions: bool = True,
+) -> AttributionLoss:
+    """Hinge on how far object words lead over composition words, `max(0, A_obj - A_comp + eps)`.
+
+    The paper averages over all tokens of the batch (scope "batch"). The other scopes are ours:
+    "caption" takes means and hinge within each caption, then the mean over captions; "word" first
+    averages the tokens of each word, so that a word of many tokens counts once.
+
+    Args:
+        scores: attribution of each token `(B, T)`.
+        roles: `(B, T)`, 0 other, 1 object, 2 attribute, 3 relation; 2 and 3 form the composition.
+        margin: eps.
+        scope: "batch", "caption" or "word".
+        stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
+        words: `(B, T)` number of the word each token belongs to; needed by scope "word".
+        complete_captions: let a caption without object word or without composition word add
+            nothing. False counts every such word of the batch.
+
+    Raises:
+        ConfigError: for an unknown scope, or scope "word" without `words`.
+    """
+    if scope not in SCOPES:
+        raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
+    objects, composition = roles == 1, roles >= 2
+    if complete_captions or scope == "caption":
+        complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
+        objects, composition = objects & complete, composition & complete
+    weight = torch.ones_like(scores)
+    if scope == "word":
+        if words is None:
+            raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
+        weight = _token_share(words, scores.dtype)
+    totals = [_total(scores, weight, group) for group in (objects, composition)]
+    counts = [(weight * group).sum(1) for group in (objects, composition)]
+    if scope != "caption":
+        totals = [total.sum(0, keepdim=True) for total in totals]
+        counts = [count.sum(0, keepdim=True) for count in counts]
+    return _hinge(totals, counts, margin, stop_gradient)
+
+
+def _total(scores: Tensor, weight: Tensor, group: Tensor) -> Tensor:
+    """Weighted sum of a group's scores in each caption `(B,)`."""
+    return torch.where(group, scores * weight, 0).sum(1)
+
+
+def _token_share(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Share `(B, T)` of each token in its word: 1 over the word's number of tokens."""
+    words = words.long()
+    sizes = torch.zeros(len(words), int(words.max()) + 1, dtype=dtype, device=words.device)
+    sizes.scatter_add_(1, words, torch.ones_like(words, dtype=dtype))
+    return 1 / sizes.gather(1, words)
+
+
+def _hinge(
+    totals: list[Tensor], counts: list[Tensor], margin: float, stop_gradient: bool
+) -> AttributionLoss:
+    """Mean hinge over the groups `(G,)` that have both kinds of words."""
+    valid = (counts[0] > 0) & (counts[1] > 0)
+    objects, composition = (t / c.clamp(min=1) for t, c in zip(totals, counts, strict=True))
+    lead = (objects.detach() if stop_gradient else objects) - composition
+    n_valid = valid.sum().clamp(min=1)
+    return AttributionLoss(
+        loss=torch.where(valid, F.relu(lead + margin), 0).sum() / n_valid,
+        objects=_mean_present(objects, counts[0]),
+        composition=_mean_present(composition, counts[1]),
+        n_objects=counts[0].sum().round().long(),
+        n_composition=counts[1].sum().round().long(),
+    )
+
+
+def _mean_present(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the groups' means that rest on at least one token, for reports."""
+    return values.detach().sum() / (counts > 0).sum().clamp(min=1)
