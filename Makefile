@@ -1,0 +1,39 @@
+# Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
+# PROFILE = smoke | mini | paper (see README.md); PYTHON = the interpreter to make .venv with.
+
+PROFILE ?= mini
+CAE = .venv/bin/cae
+# Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
+ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: help reproduce book test lab clean environment
+
+help:
+	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
+	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
+	@echo "make test        style check and all tests"
+	@echo "make lab         JupyterLab on the book's pages"
+	@echo "make clean       remove what the other targets made, except .venv"
+
+environment:
+	@sh scripts/environment.sh
+
+reproduce: environment
+	@$(CAE) reproduce --profile $(PROFILE)
+
+book: environment
+	@$(CAE) book --profile $(PROFILE)
+
+test: environment
+	.venv/bin/ruff check .
+	.venv/bin/python -m pytest -q
+
+lab: environment
+	.venv/bin/jupyter lab $(ROOTFLAG) --ServerApp.root_dir=. \
+	  --LabApp.default_url=/lab/tree/book/experiments \
+	  --LabApp.app_settings_dir=scripts/lab $(LABFLAGS)
+
+clean:
+	rm -rf build runs data/raw data/cache data/checkpoints .pytest_cache .ruff_cache
+	find . -name .venv -prune -o \( -name __pycache__ -o -name '*.egg-info' -o -name .ipynb_checkpoints \) \
+	  -type d -prune -exec rm -rf {} +
