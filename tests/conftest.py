@@ -1,0 +1,99 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+PAGE = """\
+---
+kernelspec:
+  name: python3
+  display_name: Python 3
+  language: python
+---
+
+# A page
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+profile: str = "mini"  # size of everything
+seeds: int = 3  # runs to average
+rate: float = 1e-3  # learning rate
+fast: bool = False
+```
+
+```{code-cell} ipython3
+import sys
+import warnings
+
+warnings.warn("only for whoever runs the page")
+print(f"{profile}: {seeds} seeds at {rate}, fast: {fast}")
+print(sys.executable == "PYTHON")
+```
+
+```{code-cell} ipython3
+:tags: [remove-input, provenance]
+
+1 + 1
+```
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder that `cae_lib.config.paths` points to."""
+    monkeypatch.setenv("CAE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def book_home(home: Path) -> Path:
+    """A project folder with a book of one executable page, ``page``."""
+    import sys
+
+    experiments = home / "book" / "experiments"
+    experiments.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "_config.yml", home)
+    shutil.copy(REPOSITORY / "book" / "experiments" / "jupytext.toml", experiments)
+    shutil.copy(REPOSITORY / "book" / "references.bib", home / "book")
+    shutil.copytree(REPOSITORY / "book" / "_static", home / "book" / "_static")
+    page = PAGE.replace("PYTHON", sys.executable)
+    (experiments / "page.md").write_text(page, encoding="utf-8")
+    (home / "book" / "index.md").write_text("# A book\n\nSee {cite:t}`li2024cae`.\n\n"
+        "```{bibliography}\n```\n", encoding="utf-8")  # fmt: skip
+    toc = "format: jb-book\nroot: index\nchapters:\n  - file: experiments/page.ipynb\n"
+    (home / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
+    return home
+
+
+@pytest.fixture
+def tiny_clip():
+    """A clip-mini with random weights."""
+    from cae_lib.models.clip import load_clip
+
+    return load_clip("clip-mini", seed=0)
+
+
+@pytest.fixture(scope="session")
+def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a small world of the smoke profile, built once per test session."""
+    from cae_lib.data.world.build import build
+
+    before = os.environ.get("CAE_HOME")
+    os.environ["CAE_HOME"] = str(tmp_path_factory.mktemp("smoke"))
+    try:
+        world = build("smoke")
+    finally:
+        if before is None:
+            del os.environ["CAE_HOME"]
+        else:
+            os.environ["CAE_HOME"] = before
+    yield world
