@@ -1,0 +1,146 @@
+"""The command ``cae``: everything that the book's pages and the Makefile do, one step at a time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cae_lib.errors import CaeError
+
+PROFILE_HELP = "smoke (seconds, numbers mean nothing), mini (the book) or paper (one GPU)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 on bad input, 130 when interrupted."""
+    parsed = build_parser().parse_args(arguments)
+    action: Callable[[argparse.Namespace], int | None] = parsed.action
+    try:
+        return action(parsed) or 0
+    except CaeError as error:
+        print(f"cae: {error}", file=sys.stderr)
+    except PermissionError as error:
+        print(
+            f"cae: no permission to use {error.filename}: make it readable and writable for you, "
+            "or set CAE_HOME to a folder of your own",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("\ncae: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(prog="cae", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_world(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_run(commands)
+    reproduce = _command(commands, "reproduce", _reproduce, "data, training, pages and book")
+    _profile(reproduce)
+    book = _command(commands, "book", _book, "render the book from the stored pages")
+    _profile(book)
+    _command(commands, "doctor", _doctor, "what is installed, which device, which data")
+    return parser
+
+
+def _command(commands, name: str, action: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
+    parser.set_defaults(action=action)
+    return parser
+
+
+def _profile(parser: argparse.ArgumentParser, default: str | None = "mini") -> None:
+    parser.add_argument("--profile", default=default, metavar="P", help=PROFILE_HELP)
+
+
+def _add_world(commands) -> None:
+    parser = commands.add_parser("world", help="the small world of pictures and captions")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    build = _command(actions, "build", _world_build, "draw and write all sets of the small world")
+    _profile(build)
+    show = _command(actions, "show", _world_show, "write a contact sheet of pictures and captions")
+    _profile(show)
+    show.add_argument("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE")
+
+
+def _add_train(commands) -> None:
+    parser = _command(commands, "train", _train, "train the base model or one experiment")
+    parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
+    _profile(parser)
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(commands, "evaluate", _evaluate, "evaluate one run on all benchmarks")
+    parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
+    _profile(parser)
+
+
+def _add_run(commands) -> None:
+    parser = _command(commands, "run", _run, "execute one page of the book")
+    parser.add_argument("name", help="the page: its file in book/experiments without ending")
+    parser.add_argument(
+        "-p", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
+        help="set a parameter of the page (repeatable); the outcome goes to runs/",
+    )  # fmt: skip
+    _profile(parser, default=None)
+
+
+def _world_build(parsed: argparse.Namespace) -> None:
+    from cae_lib.data.world.build import build
+
+    print(f"The small world is {build(parsed.profile)}")
+
+
+def _world_show(parsed: argparse.Namespace) -> None:
+    from cae_lib.data.world.build import contact_sheet
+
+    contact_sheet(parsed.profile, parsed.output)
+    print(f"The contact sheet is {parsed.output}")
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from cae_lib.experiments import run_training, train_base
+
+    if parsed.name == "base":
+        train_base(parsed.profile)
+    else:
+        run_training(parsed.name, parsed.profile, parsed.seed)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from cae_lib.experiments import evaluate_run
+
+    evaluate_run(parsed.name, parsed.profile, parsed.seed)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from cae_lib.run import parse_assignments, run_page
+
+    path = run_page(parsed.name, parse_assignments(parsed.assignments), parsed.profile)
+    print(f"The page's notebook is {path}")
+
+
+def _reproduce(parsed: argparse.Namespace) -> None:
+    from cae_lib.reproduce import reproduce
+
+    reproduce(parsed.profile)
+
+
+def _book(parsed: argparse.Namespace) -> None:
+    from cae_lib.pages.build import build_book
+
+    print("Rendering the book (some 10 s)", flush=True)
+    print(f"The book is {build_book(parsed.profile)}")
+
+
+def _doctor(parsed: argparse.Namespace) -> None:
+    from cae_lib.doctor import report
+
+    print(report())

@@ -1,0 +1,1 @@
+"""The book's pages: text in, executed notebook out, checked and rendered."""

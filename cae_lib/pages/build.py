@@ -1,0 +1,108 @@
+"""Render the book. Nothing is executed: the stored notebooks are what the reader sees."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from cae_lib.config import paths, profile
+from cae_lib.errors import CaeError
+from cae_lib.pages.publish import smoke_book
+
+HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
+
+
+def build_book(profile_name: str) -> Path:
+    """Render the book of a profile with all warnings as errors.
+
+    Args:
+        profile_name: ``"smoke"`` renders the copy of the book that holds the smoke pages, any
+            other the book itself.
+
+    Returns:
+        The book's first page, an HTML file to open in a browser.
+
+    Raises:
+        CaeError: the build has warnings or fails; the message shows them.
+    """
+    profile(profile_name)
+    if profile_name == "smoke":
+        return render(smoke_book(), paths().build / "smoke-html")
+    return render(paths().book, paths().build / "book")
+
+
+def render(source: Path, output: Path, config: Path | None = None) -> Path:
+    """Render a book's folder into ``output/_build/html``.
+
+    Args:
+        source: folder with ``_toc.yml``.
+        output: folder for everything that the build writes.
+        config: the ``_config.yml``; that of the repository by default.
+    """
+    config = config or paths().root / "_config.yml"
+    for file in (config, source / "_toc.yml"):
+        if not file.is_file():
+            raise CaeError(f"{file} is missing: run this from a clone of the repository")
+    output.mkdir(parents=True, exist_ok=True)
+    # A Sphinx environment left by an older build can hide what has changed since.
+    shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
+    adapted = output / "_config.yml"
+    adapted.write_text(_with_repository(config), encoding="utf-8")
+    start = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "build", str(source)]
+    command += ["--config", str(adapted), "--path-output", str(output)]
+    command += ["-W", "-n", "--keep-going", "--all"]
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
+    log = output / "build.log"
+    log.write_text(result.stdout, encoding="utf-8")
+    page = output / "_build" / "html" / "index.html"
+    if result.returncode != 0 or not page.is_file():
+        raise CaeError(
+            f"the book was not rendered cleanly:\n{_complaints(result.stdout)}\n"
+            f"The whole log is {log}."
+        )
+    return page
+
+
+def repository_url() -> str | None:
+    """Return the public web address of this clone's origin; None where there is none."""
+    try:
+        result = subprocess.run(
+            ["git", "remote", "get-url", "origin"],
+            cwd=paths().root,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = HOSTS.match(result.stdout.strip())
+    return f"https://{match[1]}/{match[2]}" if match else None
+
+
+def _with_repository(config: Path) -> str:
+    """Return the configuration, with links to the repository and to Colab and Binder if public."""
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    url = repository_url()
+    if url is not None:
+        settings["repository"]["url"] = url
+        settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
+        settings["launch_buttons"] |= {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        }
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def _complaints(log: str) -> str:
+    """Pick the warnings and errors of a build's log, or its end when there are none."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
+    lines = [line for line in plain if "WARNING" in line or "ERROR" in line or "Error" in line]
+    return "\n".join(f"  {line}" for line in (lines or plain)[-30:])
