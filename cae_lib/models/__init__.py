@@ -1,14 +1,17 @@
-"""CLIP models, their checkpoints, and a text tower that shows its attention."""
+"""CLIP models, their checkpoints, and towers that show their attention."""
 
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, activation_of, init_clip_mini, load_clip
+from cae_lib.models.image_tower import ImageOutput, encode_image
 from cae_lib.models.towers import TextOutput, encode_text, text_tower
 
 __all__ = [
     "CheckpointMeta",
     "Clip",
+    "ImageOutput",
     "TextOutput",
     "activation_of",
+    "encode_image",
     "encode_text",
     "init_clip_mini",
     "load_clip",

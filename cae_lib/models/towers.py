@@ -1,14 +1,13 @@
-"""CLIP's text tower over open_clip's own parameters, trimmed, and with its attention in reach.
+"""CLIP's text tower over open_clip's own parameters, without work that cannot reach its output.
 
-The tower is causal and read at the end-of-text token (EOT). So positions after the batch's last EOT
-change nothing and are not computed, and the last block computes the EOT position only. Features and
-gradients equal those of open_clip's `encode_text` up to rounding.
+The tower is causal and read at the end-of-text token (EOT). So nothing after a caption's EOT is
+computed, and the last block computes the EOT position only. Features and gradients equal those of
+open_clip's `encode_text` up to rounding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cae_lib.errors import ConfigError
-
-AttentionRecord = Literal["row", "path", "full"]
+from cae_lib.models.blocks import (
+    AttentionRecord,
+    attention_weights,
+    causal,
+    finish_block,
+    merge_heads,
+    project_heads,
+    split_heads,
+    until,
+)
+from cae_lib.models.packing import Packing, pack_rows
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,10 @@ class TextOutput:
 
 
 def text_tower(model: nn.Module) -> TextTower:
-    """Find the text tower of a `CLIP` or `CustomTextCLIP` and check that it is causal, read at EOT.
+    """Find the text tower of a `CLIP` or `CustomTextCLIP`; check that it is causal and read at EOT.
 
     Raises:
-        ConfigError: when trimming or reading the EOT row would not be exact for this tower.
+        ConfigError: when leaving out positions would not be exact for this tower.
     """
     if isinstance(model, CLIP):
         parts, pool, eos = model, model.text_pool_type, model.text_eos_id
@@ -118,10 +126,11 @@ def encode_text(
     Args:
         model: open_clip `CLIP` or `CustomTextCLIP`.
         tokens: `(B, context_length)` token ids, or fewer columns that still hold every EOT.
-        attention: maps to return. "row": the EOT's row `(B, H, T)` of every layer, computed beside
-            the fused kernel. "path": the maps the features are computed from, `(B, H, T, T)`, and
-            `(B, H, 1, T)` in the last layer, of which only the EOT's row is used. "full":
-            `(B, H, T, T)` in every layer. All are float32 or wider, and differentiable.
+        attention: maps to return, float32 or wider and differentiable. "row": the EOT's row
+            `(B, H, T)` of every layer. "path": the maps the features are computed from,
+            `(B, H, T, T)`, and `(B, H, 1, T)` in the last layer, of which only the EOT's row is
+            used; rows after a caption's EOT repeat it. "full": `(B, H, T, T)` in every layer, 0 in
+            rows and columns after EOT.
         embeddings: `(B, T, D)` to use in place of the token embeddings.
         second_order: avoid the fused kernel, which cannot be differentiated twice.
 
@@ -129,94 +138,93 @@ def encode_text(
         ConfigError: for a tower that `text_tower` does not support.
     """
     tower = text_tower(model)
-    eot = tower.eot(tokens)
-    length = int(eot.max()) + 1
+    packing = pack_rows(tower.eot(tokens))
     if embeddings is None:
-        embeddings = tower.token_embedding(tokens[:, :length])
+        embeddings = tower.token_embedding(tokens[:, : packing.length])
+    features, maps = encode_packed(
+        tower,
+        packing.pack(embeddings),
+        packing,
+        attention=attention,
+        second_order=second_order,
+    )
+    if attention == "full":
+        kept = until(packing.eot, packing.length)
+        maps = [m * kept * kept.transpose(-1, -2) for m in maps]
+    return TextOutput(features, maps, embeddings, packing.eot)
+
+
+def encode_packed(
+    tower: TextTower,
+    embeddings: Tensor,
+    packing: Packing,
+    *,
+    attention: AttentionRecord | None = None,
+    second_order: bool = False,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the tower over packed token embeddings `(N, D)`.
+
+    Returns:
+        Features `(R, E)`, not normalised, and the attention maps asked for (see `encode_text`).
+    """
     dtype = tower.transformer.get_cast_dtype()
-    x = embeddings.to(dtype) + tower.positional_embedding[:length].to(dtype)
-    explicit = second_order or attention in ("path", "full")
+    x = embeddings.to(dtype) + tower.positional_embedding[packing.positions].to(dtype)
+    # The fused kernel has no double backward; on the CPU it is slower at the length of a caption.
+    explicit = second_order or attention in ("path", "full") or not x.is_cuda
+    blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
-    for index, block in enumerate(tower.transformer.resblocks):
-        last = index == len(tower.transformer.resblocks) - 1 and attention != "full"
-        step = _last_block if last else _block
-        arguments = (block, x, eot) if last else (block, x, eot, explicit, attention)
+    for index, block in enumerate(blocks):
+        if index == len(blocks) - 1 and attention != "full":
+            step, arguments = _last_block, (block, x, packing)
+        else:
+            step, arguments = _block, (block, x, packing, explicit, attention)
         if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
             x, weights = checkpoint(step, *arguments, use_reentrant=False)
         else:
             x, weights = step(*arguments)
-        if attention is not None:
-            maps.append(weights[:, :, 0] if last and attention == "row" else weights)
-    pooled = x[:, 0] if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), eot]
-    return TextOutput(tower.project(pooled), maps, embeddings, eot)
+        if attention == "row":
+            weights = weights.flatten(2)
+        maps.append(weights)
+    if attention == "full":
+        x = x.index_select(0, packing.ends)
+    return tower.project(x), maps if attention else []
 
 
 def _block(
     block: ResidualAttentionBlock,
     x: Tensor,
-    eot: Tensor,
+    packing: Packing,
     explicit: bool,
     attention: AttentionRecord | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One block at every position: states `(B, T, D)` and the map asked for."""
-    heads = block.attn.num_heads
-    projected = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-    q, k, v = (_split_heads(part, heads) for part in projected.chunk(3, dim=-1))
+    """One block at every position: states `(N, D)` and the map asked for."""
+    projected = packing.spread(project_heads(block, block.ln_1(x), "qkv"))
+    q, k, v = split_heads(projected, 3, block.attn.num_heads)
     weights = None
     if explicit:
-        weights = attention_weights(q, k, _causal(x.shape[1], x.device))
+        weights = attention_weights(q, k, causal(packing.length, x.device))
         mixed = weights.to(v.dtype) @ v
     else:
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if attention == "row":
-        rows = torch.arange(len(x), device=x.device)
-        eot_query = q[rows, :, eot].unsqueeze(2)
-        weights = attention_weights(eot_query, k, _until(eot, x.shape[1]))[:, :, 0]
-    return _residual(block, x, mixed), weights
+        rows = torch.arange(len(q), device=x.device)
+        if weights is not None:
+            weights = weights[rows, :, packing.eot]
+        else:
+            eot_query = q[rows, :, packing.eot].unsqueeze(2)
+            weights = attention_weights(eot_query, k, until(packing.eot, packing.length))
+    return finish_block(block, x, packing.pack(merge_heads(mixed))), weights
 
 
-def _last_block(block: ResidualAttentionBlock, x: Tensor, eot: Tensor) -> tuple[Tensor, Tensor]:
-    """The last block at EOT only: state `(B, 1, D)` and the EOT's row `(B, H, 1, T)`."""
-    heads, width = block.attn.num_heads, x.shape[-1]
-    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
-    rows = torch.arange(len(x), device=x.device)
+def _last_block(
+    block: ResidualAttentionBlock, x: Tensor, packing: Packing
+) -> tuple[Tensor, Tensor]:
+    """The last block at EOT only: states `(R, D)` and the EOT's row `(R, H, 1, T)`."""
+    heads = block.attn.num_heads
     normed = block.ln_1(x)
-    q = F.linear(normed[rows, eot].unsqueeze(1), weight[:width], bias[:width])
-    k, v = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
-    q, k, v = (_split_heads(part, heads) for part in (q, k, v))
-    weights = attention_weights(q, k, _until(eot, x.shape[1]))
-    return _residual(block, x[rows, eot].unsqueeze(1), weights.to(v.dtype) @ v), weights
-
-
-def _residual(block: ResidualAttentionBlock, x: Tensor, mixed: Tensor) -> Tensor:
-    """Add the attention's output `(B, H, Q, D/H)` and the MLP to the states `(B, Q, D)`."""
-    merged = mixed.transpose(1, 2).flatten(2)
-    x = x + block.ls_1(block.attn.out_proj(merged))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
-
-
-def attention_weights(q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax attention of queries `(B, H, Q, d)` over keys `(B, H, T, d)`, in float32 or wider.
-
-    Args:
-        q: queries.
-        k: keys.
-        allowed: bool, broadcastable to `(B, H, Q, T)`: the keys each query may read.
-    """
-    with torch.autocast(q.device.type, enabled=False):
-        wide = torch.promote_types(q.dtype, torch.float32)
-        scores = (q.to(wide) * q.shape[-1] ** -0.5) @ k.to(wide).transpose(-1, -2)
-        return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, D/H)
-
-
-def _causal(length: int, device: torch.device) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
-
-
-def _until(eot: Tensor, length: int) -> Tensor:
-    """Keys up to each caption's EOT, `(B, 1, 1, T)`."""
-    return (torch.arange(length, device=eot.device) <= eot[:, None])[:, None, None]
+    ends = normed.index_select(0, packing.ends).unsqueeze(1)
+    (q,) = split_heads(project_heads(block, ends, "q"), 1, heads)
+    k, v = split_heads(packing.spread(project_heads(block, normed, "kv")), 2, heads)
+    weights = attention_weights(q, k, until(packing.eot, packing.length))
+    mixed = merge_heads(weights.to(v.dtype) @ v).squeeze(1)
+    return finish_block(block, x.index_select(0, packing.ends), mixed), weights

@@ -1,0 +1,102 @@
+"""CLIP's image tower over open_clip's own parameters, read at the class token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cae_lib.errors import ConfigError
+from cae_lib.models.blocks import (
+    attention_weights,
+    finish_block,
+    merge_heads,
+    project_heads,
+    split_heads,
+)
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """What `encode_image` returns; T is 1 + the number of patches.
+
+    Attributes:
+        features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
+        attention: one map per layer, `(B, H, T, T)`, and `(B, H, 1, T)` in the last layer, of which
+            only the class token's row is used; empty unless asked for.
+    """
+
+    features: Tensor
+    attention: list[Tensor]
+
+
+def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
+    """Encode images; the last block computes the class token only.
+
+    A tower that is not a plain vision transformer read at its class token is run by open_clip.
+
+    Args:
+        model: open_clip model.
+        images: `(B, 3, H, W)`, normalised.
+        attention: also return the maps the features are computed from, float32 or wider. They can
+            be differentiated, also twice.
+
+    Raises:
+        ConfigError: when attention is asked of a tower that is run by open_clip.
+    """
+    tower = model.visual
+    if not _is_plain(tower):
+        if attention:
+            raise ConfigError(
+                f"no attention maps for the image tower {type(tower).__name__}: it is not a plain "
+                "vision transformer read at its class token, such as that of ViT-B-32."
+            )
+        return ImageOutput(model.encode_image(images), [])
+    x = tower._embeds(images)
+    blocks = tower.transformer.resblocks
+    maps: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        arguments = (block, x, index == len(blocks) - 1, attention)
+        if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
+            x, weights = checkpoint(_block, *arguments, use_reentrant=False)
+        else:
+            x, weights = _block(*arguments)
+        maps.append(weights)
+    pooled = tower.ln_post(x[:, 0])
+    features = pooled if tower.proj is None else pooled @ tower.proj
+    return ImageOutput(features, maps if attention else [])
+
+
+def _is_plain(tower: nn.Module) -> bool:
+    return (
+        isinstance(tower, VisionTransformer)
+        and tower.attn_pool is None
+        and tower.pool_type == "tok"
+        and not tower.output_tokens
+        and all(isinstance(b, ResidualAttentionBlock) for b in tower.transformer.resblocks)
+    )
+
+
+def _block(
+    block: ResidualAttentionBlock, x: Tensor, last: bool, attention: bool
+) -> tuple[Tensor, Tensor | None]:
+    """One block: states `(B, T, D)`, in the last block `(B, 1, D)`, and its map if asked for."""
+    heads = block.attn.num_heads
+    normed = block.ln_1(x)
+    if last:
+        x = x[:, :1]
+        (q,) = split_heads(project_heads(block, normed[:, :1], "q"), 1, heads)
+        k, v = split_heads(project_heads(block, normed, "kv"), 2, heads)
+    else:
+        q, k, v = split_heads(project_heads(block, normed, "qkv"), 3, heads)
+    weights = None
+    if attention:
+        weights = attention_weights(q, k)
+        mixed = weights.to(v.dtype) @ v
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v)
+    return finish_block(block, x, merge_heads(mixed)), weights
