@@ -7,6 +7,7 @@ the two files, or an edit of one, cannot separate weights from their activation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -74,11 +75,19 @@ def save_checkpoint(
         os.replace(partial, path)
         os.replace(readable, path.with_suffix(".json"))
     except (OSError, SafetensorError) as error:
+        _discard(partial, readable)
         raise CheckpointError(
             f"cannot write the checkpoint {path}: {error}. Choose a folder you may write to, "
             "with enough free space."
         ) from error
     return path
+
+
+def _discard(*files: Path) -> None:
+    """Remove what an interrupted write left."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -148,7 +157,8 @@ def _existing(path: str | Path) -> Path:
 
 
 def _broken(path: Path, reason: object) -> CheckpointError:
+    first_sentence = str(reason).split(". ")[0].splitlines()[0] if str(reason) else "it is empty"
     return CheckpointError(
-        f"{path} cannot be read as a checkpoint ({reason}). Expected a .safetensors file or a "
-        ".pt state dict; download or write it again."
+        f"{path} cannot be read as a checkpoint ({first_sentence}). Expected a .safetensors file "
+        "or a .pt state dict; download or write it again."
     )
