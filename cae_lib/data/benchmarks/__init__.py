@@ -1,0 +1,55 @@
+"""Benchmarks of composition in their official layouts, all read into the same `Choice` items."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.errors import ConfigError
+
+__all__ = ["BENCHMARKS", "FOLDERS", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
+
+FOLDERS: Mapping[str, str] = {
+    "aro": "aro",
+    "order": "",
+    "winoground": "winoground",
+    "sugarcrepe": "sugar-crepe",
+    "vl_checklist": "vl-checklist",
+    "valse": "valse",
+    "svo_probes": "svo-probes",
+    "crepe": "crepe",
+}
+BENCHMARKS: tuple[str, ...] = tuple(FOLDERS)
+
+
+def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmark]:
+    """Read one family from a folder that holds all data sets side by side.
+
+    Args:
+        name: One of `BENCHMARKS`.
+        root: The folder, for example that of the small world. Where it has a `manifest.json` with
+            `counts`, these are the expected numbers of items, unless `expected` or `official` is
+            given.
+        **options: Passed to the family's `load`.
+
+    Raises:
+        ConfigError: If the name is unknown.
+        DataError: If data are missing or malformed.
+    """
+    if name not in FOLDERS:
+        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARKS)}.")
+    if "expected" not in options and not options.get("official"):
+        options["expected"] = _manifest_counts(Path(root), name)
+    module = importlib.import_module(f"cae_lib.data.benchmarks.{name}")
+    return module.load(Path(root) / FOLDERS[name], **options)
+
+
+def _manifest_counts(root: Path, name: str) -> Mapping[str, int] | None:
+    path = root / "manifest.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get("counts", {}).get(name)

@@ -1,0 +1,103 @@
+"""The one item type that every benchmark is read into, and the benchmark that holds such items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Headline = Literal["micro", "macro"]
+Task = Literal["choice", "text", "image", "group"]
+
+CHANCE_OF_PAIRS: Mapping[str, float] = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """A picture on disk and the part of it that is shown to the model.
+
+    Attributes:
+        path: File of the picture.
+        crop: `(left, top, right, bottom)` in pixels, cut out before any preprocessing, or None for
+            the whole picture. Numbers that are not whole are rounded by PIL, as the official
+            loaders let it.
+    """
+
+    path: Path
+    crop: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One question: which text fits the picture, or which picture fits the text.
+
+    Three shapes occur: 1 picture and k texts (`truth` is the index of the true text), k pictures
+    and 1 text (`truth` is the index of the true picture), 2 pictures and 2 texts (picture i goes
+    with text i; `truth` is not used). Texts and pictures keep the order of the reference loader,
+    since that order decides what its argmax does with a tie.
+
+    Attributes:
+        images: Pictures to choose from.
+        texts: Texts to choose from.
+        truth: Index of the right one.
+        group: Name of the category that the item is averaged in.
+        id: Row, key or number of the item in its annotation file.
+    """
+
+    images: tuple[ImageRef, ...]
+    texts: tuple[str, ...]
+    truth: int
+    group: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The items of one score, with what is needed to average and to judge them.
+
+    Attributes:
+        name: Family, for example `"sugarcrepe"`.
+        subset: Part of the family, for example `"swap_obj"`.
+        items: The items that can be scored, in file order.
+        n_expected: Number of items that there should be: the published count, the count of the
+            small world's manifest, or else the number of rows that the annotation file lists.
+        headline: `"micro"` (mean over items) or `"macro"` (mean over groups): the average that
+            the paper or the official script prints. Both are always stored.
+        rule: The averaging rule in words, for the page that prints the number.
+        macro_groups: Groups that the macro average runs over; None means all.
+        task: How an item is scored: `"choice"` for one true option, or Winoground's `"text"`,
+            `"image"` and `"group"` scores for 2 x 2 items.
+        counts: What a reader has to know beside n, for example
+            `{"identical": 66}` for rows whose negative equals the caption.
+    """
+
+    name: str
+    subset: str
+    items: tuple[Choice, ...]
+    n_expected: int
+    headline: Headline = "micro"
+    rule: str = "mean over items"
+    macro_groups: tuple[str, ...] | None = None
+    task: Task = "choice"
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name of the score in records, `name/subset`."""
+        return f"{self.name}/{self.subset}"
+
+    @property
+    def n_used(self) -> int:
+        """Number of items that are scored."""
+        return len(self.items)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, averaged over items (NaN without items)."""
+        if not self.items:
+            return float("nan")
+        if self.task != "choice":
+            return CHANCE_OF_PAIRS[self.task]
+        options = [len(item.images) * len(item.texts) for item in self.items]
+        return sum(1 / n for n in options) / len(options)
