@@ -1,0 +1,1 @@
+"""Scores of models: choices, retrieval, and the intervals and tests that go with them."""

@@ -1,0 +1,105 @@
+"""Scoring benchmarks of choices: is the true option closer than every other one?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.errors import ConfigError
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.results import ChoiceResult, group_order, item_key
+
+Rule = Literal["strict", "argmax"]
+ITEMS_AT_ONCE = 4096
+
+
+def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> ChoiceResult:
+    """Score one benchmark by the cosine of float32 unit vectors.
+
+    Args:
+        benchmark: Items and how they are averaged.
+        encoder: Encodes what it has not encoded yet.
+        rule: `"strict"`: the true option has to be closer than every other one, a tie is wrong.
+            `"argmax"`: the first of the closest options has to be the true one, in the reference
+            loader's order of options, so that a tie may count. Scores of 2 x 2 items are strict
+            in their reference too, and are strict under either rule.
+
+    Raises:
+        ConfigError: If the rule is unknown.
+        DataError: If a picture cannot be read.
+    """
+    if rule not in ("strict", "argmax"):
+        raise ConfigError(f"rule={rule!r}: expected 'strict' or 'argmax'.")
+    items = [benchmark.items[row] for row in group_order(benchmark.items)]
+    scores = item_scores(items, encoder)
+    if benchmark.task == "choice":
+        marks = [is_right(s, item.truth, rule) for s, item in zip(scores, items, strict=True)]
+    else:
+        marks = [pair_scores(s)[benchmark.task] for s in scores]
+    return ChoiceResult.of(
+        benchmark,
+        correct=np.array(marks, dtype=bool),
+        groups=tuple(item.group for item in items),
+        rule=rule,
+        items=item_key(items),
+        metrics=_rank_metrics(scores, items),
+    )
+
+
+def evaluate_all(
+    benchmarks: Sequence[Benchmark], encoder: Encoder, rule: Rule = "strict"
+) -> list[ChoiceResult]:
+    """Score several benchmarks; all their texts are sorted by length together, then encoded."""
+    encoder.texts([text for b in benchmarks for item in b.items for text in item.texts])
+    return [evaluate(benchmark, encoder, rule) for benchmark in benchmarks]
+
+
+def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
+    """Cosine `(number of images, number of texts)` of all options of each item, float32.
+
+    An option that occurs twice has exactly the same score twice, so ties are exact.
+    """
+    shapes = [(len(item.images), len(item.texts)) for item in items]
+    scores: list[np.ndarray] = [np.empty(0)] * len(items)
+    for shape in sorted(set(shapes)):
+        rows = [row for row, other in enumerate(shapes) if other == shape]
+        for start in range(0, len(rows), ITEMS_AT_ONCE):
+            part = rows[start : start + ITEMS_AT_ONCE]
+            for row, score in zip(part, _cosines([items[i] for i in part], encoder), strict=True):
+                scores[row] = score
+    return scores
+
+
+def _cosines(items: Sequence[Choice], encoder: Encoder) -> np.ndarray:
+    images = encoder.images([ref for item in items for ref in item.images])
+    texts = encoder.texts([text for item in items for text in item.texts])
+    images = images.reshape(len(items), -1, 1, images.shape[-1])
+    texts = texts.reshape(len(items), 1, -1, texts.shape[-1])
+    return (images * texts).sum(axis=-1)
+
+
+def is_right(scores: np.ndarray, truth: int, rule: Rule = "strict") -> bool:
+    """Whether the true one of the options `scores` wins under the rule."""
+    flat = scores.ravel()
+    if rule == "argmax":
+        return int(flat.argmax()) == truth
+    return bool(flat[truth] > np.delete(flat, truth).max())
+
+
+def pair_scores(scores: np.ndarray) -> dict[str, bool]:
+    """Winoground's three scores from the cosines `(image, text)` of a 2 x 2 item, all strict."""
+    text = bool(scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0])
+    image = bool(scores[0, 0] > scores[1, 0] and scores[1, 1] > scores[0, 1])
+    return {"text": text, "image": image, "group": text and image}
+
+
+def _rank_metrics(scores: Sequence[np.ndarray], items: Sequence[Choice]) -> dict[str, float]:
+    """Mean rank and recall at 3 where there are more than two options; ties rank the truth last."""
+    options = [(s.ravel(), item.truth) for s, item in zip(scores, items, strict=True)]
+    if not options or min(s.size for s, _ in options) <= 2 or any(1 not in s.shape for s in scores):
+        return {}
+    ranks = np.array([(s >= s[truth]).sum() for s, truth in options])
+    return {"mean_rank": float(ranks.mean()), "recall_at_3": float((ranks <= 3).mean())}

@@ -1,0 +1,59 @@
+"""Tests of paired right-or-wrong answers, and a correction for testing several benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from cae_lib.errors import DataError
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Outcome of McNemar's exact test.
+
+    Attributes:
+        first_only: Items that only the first method has right.
+        second_only: Items that only the second method has right.
+        p_value: Two-sided probability of a split at least as uneven if both were equally good.
+    """
+
+    first_only: int
+    second_only: int
+    p_value: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Exact test of two methods on the same items, by the binomial of the discordant ones.
+
+    Args:
+        first: `(n,)` bool, right or wrong.
+        second: `(n,)` bool, the same items in the same order.
+
+    Raises:
+        DataError: If the lengths differ.
+    """
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape:
+        raise DataError(f"McNemar: {first.size} items against {second.size}; pair the same items.")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    n = only_first + only_second
+    p_value = binomtest(only_first, n, 0.5).pvalue if n else 1.0
+    return McNemar(only_first, only_second, float(p_value))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P-values adjusted by Holm (1979), in the given order.
+
+    The i-th smallest of m is multiplied by m - i + 1, made monotone, and cut at 1; those below a
+    level alpha are significant with a family-wise error of at most alpha.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted

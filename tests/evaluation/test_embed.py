@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.errors import DataError
+from cae_lib.evaluation import embed
+from cae_lib.evaluation.choice import evaluate_all
+from cae_lib.evaluation.embed import Encoder
+
+TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for n in range(5):
+        pixels = rng.integers(0, 255, (60 + 10 * n, 90, 3), dtype=np.uint8)
+        paths.append(tmp_path / f"{n}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures):
+    refs = [
+        *map(ImageRef, pictures),
+        ImageRef(pictures[0], (5, 7, 45, 50)),
+        ImageRef(pictures[0], (0.4, 0, 30.0, 30.0)),
+    ]
+    ours = Encoder(tiny_clip, batch_size=3).images(refs)
+    assert ours.dtype == np.float32
+    for ref, row in zip(refs, ours, strict=True):
+        picture = Image.open(ref.path).convert("RGB")
+        if ref.crop is not None:
+            picture = picture.crop(tuple(round(x) for x in ref.crop))
+        with torch.no_grad():
+            plain = F.normalize(tiny_clip.model.encode_image(tiny_clip.preprocess(picture)[None]))
+        np.testing.assert_allclose(row, plain[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+
+
+def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(tiny_clip):
+    ours = Encoder(tiny_clip, batch_size=2).texts(TEXTS)
+    with torch.no_grad():
+        plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))
+    np.testing.assert_allclose(ours, plain.numpy(), atol=1e-5)
+
+
+def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, monkeypatch):
+    seen = {"images": 0, "texts": 0, "opened": 0}
+    encode_image, encode_text = embed.encode_image, embed.encode_text
+    open_file = embed.Image.open
+
+    def count_images(model, pixels):
+        seen["images"] += len(pixels)
+        return encode_image(model, pixels)
+
+    def count_texts(model, tokens):
+        seen["texts"] += len(tokens)
+        return encode_text(model, tokens)
+
+    def count_opened(path):
+        seen["opened"] += 1
+        return open_file(path)
+
+    monkeypatch.setattr(embed, "encode_image", count_images)
+    monkeypatch.setattr(embed, "encode_text", count_texts)
+    monkeypatch.setattr(embed.Image, "open", count_opened)
+    encoder = Encoder(tiny_clip)
+    crop = ImageRef(pictures[0], (0, 0, 20, 20))
+    refs = [ImageRef(pictures[0]), crop, ImageRef(pictures[1]), ImageRef(pictures[0])]
+    first = encoder.images(refs)
+    again = encoder.images([*refs, ImageRef(pictures[2])])
+    encoder.texts([*TEXTS, *TEXTS])
+    encoder.texts(TEXTS[:1])
+    assert seen == {"images": 4, "texts": 3, "opened": 3}
+    assert (encoder.n_images, encoder.n_texts) == (4, 3)
+    np.testing.assert_array_equal(again[:4], first)
+    np.testing.assert_array_equal(first[0], first[3])
+
+
+def test_batches_hold_texts_of_about_the_same_length(tiny_clip, monkeypatch):
+    lengths = []
+    encode_text = embed.encode_text
+
+    def note(model, tokens):
+        lengths.append(tokens.argmax(-1).tolist())
+        return encode_text(model, tokens)
+
+    monkeypatch.setattr(embed, "encode_text", note)
+    words = [" ".join(["cat"] * n) for n in (9, 1, 8, 2, 7, 3)]
+    Encoder(tiny_clip, batch_size=2).texts(words)
+    assert lengths == [[2, 3], [4, 8], [9, 10]]
+
+
+def test_the_model_comes_back_in_its_mode(tiny_clip, pictures):
+    tiny_clip.model.train()
+    Encoder(tiny_clip).images([ImageRef(pictures[0])])
+    assert tiny_clip.model.training
+    assert Encoder(tiny_clip).images([]).shape[0] == 0
+    assert Encoder(tiny_clip).texts([]).shape[0] == 0
+
+
+def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path):
+    encoder = Encoder(tiny_clip)
+    with pytest.raises(DataError, match=r"absent\.png: no such picture"):
+        encoder.images([ImageRef(pictures[0]), ImageRef(tmp_path / "absent.png")])
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded"):
+        encoder.images([ImageRef(broken)])
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(pictures[0].read_bytes()[:4000])
+    with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
+        encoder.images([ImageRef(cut)])
+    with pytest.raises(DataError, match=r"0\.png: the crop .* cannot be used"):
+        encoder.images([ImageRef(pictures[0], (5.1, 5, 5.2, 50))])
+
+
+def test_grey_and_transparent_pictures_become_rgb(tiny_clip, tmp_path):
+    for mode in ("L", "RGBA", "P"):
+        Image.new(mode, (20, 20)).save(tmp_path / f"{mode}.png")
+    refs = [ImageRef(tmp_path / f"{mode}.png") for mode in ("L", "RGBA", "P")]
+    assert Encoder(tiny_clip).images(refs).shape == (3, 128)
+
+
+@pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
+def test_real_sugarcrepe_items_with_pictures_are_scored(tiny_clip):
+    root = Path(os.environ["CAE_REAL_DATA"])
+    benchmarks = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
+    encoder = Encoder(tiny_clip)
+    results = evaluate_all(benchmarks, encoder)
+    assert sum(result.n_used for result in results) == 399
+    assert sum(result.n_expected for result in results) == 7511
+    assert encoder.n_images == 48
