@@ -39,7 +39,7 @@ class Encoder:
         workers: Threads that decode pictures.
     """
 
-    def __init__(self, clip: Clip, batch_size: int = 128, workers: int = 2) -> None:
+    def __init__(self, clip: Clip, batch_size: int = 64, workers: int = 2) -> None:
         self.clip = clip
         self.batch_size = batch_size
         self.workers = workers
