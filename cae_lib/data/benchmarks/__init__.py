@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.files import read_json
 from cae_lib.errors import ConfigError
 
 __all__ = ["BENCHMARKS", "FOLDERS", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
@@ -52,4 +52,4 @@ def _manifest_counts(root: Path, name: str) -> Mapping[str, int] | None:
     path = root / "manifest.json"
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get("counts", {}).get(name)
+    return read_json(path, dict).get("counts", {}).get(name)
