@@ -13,10 +13,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 PAGE = """\
 ---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
 kernelspec:
-  name: python3
   display_name: Python 3
   language: python
+  name: python3
 ---
 
 # A page
