@@ -1,0 +1,213 @@
+"""Folders, profiles, and the configuration of every training run.
+
+One code path serves all profiles: `smoke` (seconds, its numbers mean nothing), `mini` (the
+published book, two CPU cores) and `paper` (the paper's setting, one large GPU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cae_lib.errors import ConfigError
+
+METHODS = ("attention", "gradcam", "perturbation", "gradient")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders of the project; all lie under `root`."""
+
+    root: Path
+
+    def __getattr__(self, name: str) -> Path:
+        places = {
+            "book": "book", "data": "data", "raw": "data/raw", "cache": "data/cache",
+            "checkpoints": "data/checkpoints", "records": "data/records", "mini": "data/mini",
+            "runs": "runs", "build": "build",
+        }  # fmt: skip
+        if name not in places:
+            raise AttributeError(name)
+        return self.root / places[name]
+
+
+def paths() -> Paths:
+    """The project's folders.
+
+    The root is `CAE_HOME` if that is set, else the repository that holds this package, else the
+    current folder.
+    """
+    home = os.environ.get("CAE_HOME")
+    if home:
+        return Paths(Path(home).expanduser().resolve())
+    repository = Path(__file__).resolve().parent.parent
+    return Paths(repository if (repository / "pyproject.toml").is_file() else Path.cwd())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run; `key` names it by content.
+
+    Attributes:
+        name: Row of the tables, such as "clip-ft" or "cae-attention".
+        profile: "smoke", "mini" or "paper".
+        model: open_clip model name, or "clip-mini".
+        activation: "quickgelu" or "gelu".
+        weights: Where training starts: a checkpoint under the data folder, an open_clip tag, or
+            None for random weights.
+        train_data: Name of the training set.
+        method: Attribution method of the CAE loss; None trains CLIP-FT.
+        attribution: Parameters of the method, as (name, value) pairs.
+        weight: lambda, the weight of the attribution loss.
+        margin: eps in max(0, A_obj - A_comp + eps).
+        scope: Averaging of the attribution: "batch", "caption" or "word".
+        stop_gradient: Treat A_obj as a constant.
+        steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
+        lr, weight_decay, betas, eps: AdamW.
+        precision: "fp32" or "bf16" (autocast).
+        seed: Seed of the order of the data and of the crops.
+    """
+
+    name: str
+    profile: str
+    model: str = "clip-mini"
+    activation: str = "quickgelu"
+    weights: str | None = None
+    train_data: str = "coco"
+    method: str | None = None
+    attribution: tuple[tuple[str, Any], ...] = ()
+    weight: float = 0.0
+    margin: float = 0.0
+    scope: str = "batch"
+    stop_gradient: bool = False
+    steps: int = 300
+    batch_size: int = 128
+    warmup: int = 30
+    lr: float = 3e-4
+    weight_decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    precision: str = "fp32"
+    seed: int = 0
+
+    def key(self) -> str:
+        """Hash of all fields, 12 hexadecimal digits."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What differs between profiles.
+
+    Attributes:
+        name: "smoke", "mini" or "paper".
+        seeds: Number of seeds of each run.
+        base: Steps and batch size of the base model's own training; None where it is downloaded.
+        training: Fields of `Experiment` that every run of the profile shares.
+        methods: For each row of the tables, the fields that belong to it alone.
+    """
+
+    name: str
+    seeds: int
+    base: dict[str, Any] | None
+    training: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+
+
+def _rows(**weights: float) -> dict[str, dict[str, Any]]:
+    """The rows of Table 1 that are trained, with lambda for each attribution method."""
+    rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
+    for method, weight in weights.items():
+        rows[f"cae-{method}"] = {"method": method, "weight": weight}
+    return rows
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            seeds=3,
+            base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
+            training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
+                      "batch_size": 16, "warmup": 1},
+            methods=_rows(attention=1.0),
+        ),
+        Profile(
+            name="mini",
+            seeds=3,
+            base={"steps": 2000, "batch_size": 256, "lr": 1e-3, "warmup": 100,
+                  "precision": "bf16"},
+            training={"weights": "mini/base.safetensors", "precision": "bf16"},
+            methods=_rows(attention=1.0),
+        ),
+        Profile(
+            name="paper",
+            seeds=3,
+            base=None,
+            training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
+                      "warmup": 50, "lr": 1e-6, "precision": "bf16"},
+            methods=_rows(attention=1.0),
+        ),
+    )
+}  # fmt: skip
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        ConfigError: There is none; the message lists the known ones.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
+    """The configuration of one run: defaults, then the profile's, the row's, and `overrides`.
+
+    Raises:
+        ConfigError: Unknown name or profile, or an override of unknown name or wrong type; the
+            message lists the known ones.
+    """
+    chosen = profile(profile_name)
+    if name not in chosen.methods:
+        known = ", ".join(chosen.methods)
+        raise ConfigError(f"unknown experiment {name!r}: expected one of {known}")
+    hints = typing.get_type_hints(Experiment)
+    for key, value in overrides.items():
+        if key not in hints or key in ("name", "profile"):
+            known = ", ".join(k for k in hints if k not in ("name", "profile"))
+            raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {known}")
+        if not _fits(value, hints[key]):
+            raise ConfigError(f"{name}: {key} = {value!r} is not of type {hints[key]}")
+    return Experiment(name, profile_name, **chosen.training | chosen.methods[name] | overrides)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type, for the few types that `Experiment` uses."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        items = typing.get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        if items[-1] is Ellipsis:
+            return all(_fits(item, items[0]) for item in value)
+        return len(value) == len(items) and all(map(_fits, value, items))
+    if hint is Any:
+        return True
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

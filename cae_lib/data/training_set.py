@@ -1,0 +1,65 @@
+"""The training and validation sets of a profile: pictures, captions, tokens and roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cae_lib.config import paths, profile
+from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
+from cae_lib.data.images import ImageStore
+from cae_lib.errors import ConfigError
+from cae_lib.models.clip import load_clip
+from cae_lib.words.alignment import Alignment, align, token_roles
+from cae_lib.words.scene_graph import SceneGraphTagger
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pairs with their pictures in memory, and the tokens and roles of their captions."""
+
+    pairs: Pairs
+    images: ImageStore
+    alignment: Alignment
+
+
+def data_root(profile_name: str) -> Path:
+    """Folder that holds the data sets of a profile side by side."""
+    name = profile(profile_name).name
+    return paths().raw if name == "paper" else paths().raw / f"world-{name}"
+
+
+@lru_cache(maxsize=1)
+def default_tagger() -> SceneGraphTagger:
+    """The paper's parser with the installed spaCy model, loaded once."""
+    return SceneGraphTagger()
+
+
+@lru_cache(maxsize=2)
+def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini") -> TrainingSet:
+    """Load a set once in this process.
+
+    Args:
+        profile_name: "smoke", "mini" or "paper".
+        name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions
+            of the small world, for the base model; no roles are needed and none are computed).
+        model: Whose tokenizer and picture size to use.
+
+    Raises:
+        ConfigError: Unknown name.
+        DataError: Files are missing or malformed; the message says how to get them.
+    """
+    root = data_root(profile_name)
+    clip = load_clip(model)
+    if name == "coco":
+        pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
+        cache = paths().cache / "roles"
+        alignment = token_roles(pairs.captions, default_tagger(), clip.tokenizer, cache)
+    elif name == "pretrain":
+        annotations = root / "pretrain" / "annotations" / "captions_train2014.json"
+        pairs = load_coco_captions(annotations, root / "pretrain" / "train2014")
+        alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
+    else:
+        raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")
+    return TrainingSet(pairs, ImageStore(pairs.image_paths, clip.image_size), alignment)
