@@ -7,10 +7,16 @@ from typing import Any
 
 from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.base import Attribution, AttributionMethod
+from cae_lib.attribution.gradcam import GradcamAttribution
+from cae_lib.attribution.gradient import GradientAttribution
+from cae_lib.attribution.perturbation import PerturbationAttribution
 from cae_lib.errors import ConfigError
 
 METHODS: dict[str, type] = {
     "attention": AttentionAttribution,
+    "gradcam": GradcamAttribution,
+    "perturbation": PerturbationAttribution,
+    "gradient": GradientAttribution,
 }
 
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]

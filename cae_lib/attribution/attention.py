@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class AttentionAttribution:
         renormalise: divide by the sum over the caption's words, start and end token left out, so
             that each caption's scores sum to 1 (ours).
     """
+
+    reads_words: ClassVar[bool] = False
 
     layers: tuple[int, ...] | None = None
     renormalise: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -28,7 +28,13 @@ class Attribution:
 
 
 class AttributionMethod(Protocol):
-    """A method is a frozen dataclass of its parameters that can be called."""
+    """A method is a frozen dataclass of its parameters that can be called.
+
+    Attributes:
+        reads_words: whether `words` changes the scores.
+    """
+
+    reads_words: ClassVar[bool]
 
     def __call__(
         self,

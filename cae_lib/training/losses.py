@@ -76,10 +76,10 @@ def attribution_loss(
     """
     if scope not in SCOPES:
         raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
-    objects, composition = roles == 1, roles >= 2
     if complete_captions or scope == "caption":
-        complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
-        objects, composition = objects & complete, composition & complete
+        objects, composition = complete_groups(roles)
+    else:
+        objects, composition = roles == 1, roles >= 2
     weight = torch.ones_like(scores)
     if scope == "word":
         if words is None:
@@ -91,6 +91,13 @@ def attribution_loss(
         totals = [total.sum(0, keepdim=True) for total in totals]
         counts = [count.sum(0, keepdim=True) for count in counts]
     return _hinge(totals, counts, margin, stop_gradient)
+
+
+def complete_groups(roles: Tensor) -> tuple[Tensor, Tensor]:
+    """Object tokens and composition tokens `(B, T)` of the captions that have both."""
+    objects, composition = roles == 1, roles >= 2
+    complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
+    return objects & complete, composition & complete
 
 
 def _total(scores: Tensor, weight: Tensor, group: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
+from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.towers import text_tower
-from cae_lib.training.losses import SCOPES, attribution_loss
+from cae_lib.training.losses import SCOPES, attribution_loss, complete_groups
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class CompositionAttributionLoss(nn.Module):
         margin: eps of the hinge.
         scope: "batch", "caption" or "word"; see `attribution_loss`.
         stop_gradient: treat A_obj as a constant.
+        complete_captions: leave out captions without object word or without composition word.
         **method_parameters: parameters of the attribution method.
 
     Raises:
@@ -63,6 +65,7 @@ class CompositionAttributionLoss(nn.Module):
         margin: float = 0.0,
         scope: str = "batch",
         stop_gradient: bool = False,
+        complete_captions: bool = True,
         **method_parameters: Any,
     ) -> None:
         super().__init__()
@@ -75,9 +78,14 @@ class CompositionAttributionLoss(nn.Module):
         self.margin = margin
         self.scope = scope
         self.stop_gradient = stop_gradient
+        self.complete_captions = complete_captions
 
     def forward(
-        self, image_features: Tensor, tokens: Tensor, roles: Tensor
+        self,
+        image_features: Tensor,
+        tokens: Tensor,
+        roles: Tensor,
+        words: Tensor | None = None,
     ) -> CompositionAttributionOutput:
         """Score the captions against their images.
 
@@ -85,27 +93,38 @@ class CompositionAttributionLoss(nn.Module):
             image_features: `(B, E)`, normalised; no gradient of L_attr flows into them.
             tokens: `(B, context_length)` token ids.
             roles: `(B, context_length)` int8, 0 other, 1 object, 2 attribute, 3 relation.
+            words: `(B, context_length)` number of the word each token belongs to, 0 for none;
+                found from CLIP's byte-pair encoding when left out.
 
         Raises:
-            DataError: when the three do not describe the same captions.
+            DataError: when these do not describe the same captions.
         """
-        if not len(image_features) == len(tokens) or tokens.shape != roles.shape:
+        if len(image_features) != len(tokens) or tokens.shape != roles.shape:
             raise DataError(
                 "image features, tokens and roles must describe the same captions, but have shapes "
                 f"{tuple(image_features.shape)}, {tuple(tokens.shape)}, {tuple(roles.shape)}."
             )
+        model = self._model[0]
+        if words is None and (self.method.reads_words or self.scope == "word"):
+            tower = text_tower(model)
+            vocabulary_size = tower.token_embedding.num_embeddings
+            words = word_index(tokens, tower.eot(tokens), vocabulary_size)
         attribution = self.method(
-            self._model[0],
+            model,
             tokens,
             image_features.detach(),
             create_graph=self.training and torch.is_grad_enabled(),
+            words=self._scored_words(roles, words) if self.method.reads_words else None,
         )
+        length = attribution.length
         parts = attribution_loss(
             attribution.scores,
-            roles[:, : attribution.length],
+            roles[:, :length],
             self.margin,
             self.scope,
             self.stop_gradient,
+            words=None if words is None else words[:, :length],
+            complete_captions=self.complete_captions,
         )
         return CompositionAttributionOutput(
             text_features=F.normalize(attribution.text_features, dim=-1),
@@ -115,3 +134,12 @@ class CompositionAttributionLoss(nn.Module):
             n_objects=parts.n_objects,
             n_composition=parts.n_composition,
         )
+
+    def _scored_words(self, roles: Tensor, words: Tensor) -> Tensor:
+        """Words with a token the loss averages; the others become 0 and cost nothing."""
+        complete = self.complete_captions or self.scope == "caption"
+        objects, composition = complete_groups(roles) if complete else (roles == 1, roles >= 2)
+        words = words.long()
+        wanted = torch.zeros(len(words), int(words.max()) + 1, device=words.device)
+        wanted = wanted.scatter_add(1, words, (objects | composition).float())
+        return torch.where(wanted.gather(1, words) > 0, words, 0)

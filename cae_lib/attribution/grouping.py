@@ -1,0 +1,48 @@
+"""Which tokens form a word, read from the end-of-word marks of CLIP's byte-pair encoding."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from open_clip import SimpleTokenizer
+from torch import Tensor
+
+from cae_lib.errors import ConfigError
+
+END_OF_WORD = "</w>"
+
+
+def word_index(tokens: Tensor, eot: Tensor, vocabulary_size: int) -> Tensor:
+    """Number of the word each token belongs to, counted from 1 in each caption.
+
+    Args:
+        tokens: `(B, T)` ids of open_clip's `SimpleTokenizer`.
+        eot: position of the end-of-text token `(B,)`.
+        vocabulary_size: of the model, to make sure that the ids are that tokenizer's.
+
+    Returns:
+        `(B, T)` long; 0 at the start token, the end token and after it.
+
+    Raises:
+        ConfigError: when the model has another vocabulary.
+    """
+    ends = _ends_word()
+    if vocabulary_size != len(ends):
+        raise ConfigError(
+            f"the model has {vocabulary_size} tokens, CLIP's tokenizer {len(ends)}: pass words "
+            "(B, T), the number of the word each token belongs to, and 0 for no word."
+        )
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    inside = (position > 0) & (position < eot[:, None])
+    closed = ends.to(tokens.device)[tokens] & inside
+    before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
+    return (before + 1) * inside
+
+
+@functools.cache
+def _ends_word() -> Tensor:
+    """Whether each token of the vocabulary is the last of a word `(V,)`."""
+    tokenizer = SimpleTokenizer()
+    marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
+    return torch.tensor(marks)
