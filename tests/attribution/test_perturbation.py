@@ -1,0 +1,149 @@
+"""The perturbation method against captum's ablation and a loop over words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from captum.attr import FeatureAblation
+from torch import Tensor
+
+from cae_lib.attribution import get_method
+from cae_lib.attribution.grouping import word_index
+from cae_lib.errors import ConfigError
+
+
+def _words(batch) -> Tensor:
+    return word_index(batch.tokens, batch.eot, 49408)
+
+
+def _score(batch, embeddings: Tensor) -> Tensor:
+    """S through open_clip's own encoder, from token embeddings `(B, 77, D)`."""
+    hook = batch.model.token_embedding.register_forward_hook(lambda m, i, o: embeddings)
+    features = batch.model.encode_text(batch.tokens)
+    hook.remove()
+    return batch.similarity(features)
+
+
+def _ablation(batch, groups: Tensor, baseline: Tensor) -> Tensor:
+    """captum's FeatureAblation over groups of tokens `(B, 77)`; group 0 scores 0."""
+    with torch.no_grad():
+        embeddings = batch.model.token_embedding(batch.tokens)
+        attribution = FeatureAblation(lambda e: _score(batch, e)).attribute(
+            embeddings,
+            baselines=baseline.expand_as(embeddings),
+            feature_mask=groups.unsqueeze(-1).expand_as(embeddings),
+        )
+    return attribution[..., 0] * (groups > 0)
+
+
+def _assert_ablation(batch, groups: Tensor, baseline: Tensor, **parameters: object) -> None:
+    expected = _ablation(batch, groups, baseline)[:, : batch.eot.max() + 1]
+    method = get_method("perturbation", **parameters)
+    scores = method(batch.model, batch.tokens, batch.image_features).scores
+    torch.testing.assert_close(scores, expected, atol=1e-10, rtol=0)
+    assert scores[:, 1].abs().min() > 1e-5
+
+
+def test_words_by_the_mean_embedding(batch) -> None:
+    mean = batch.model.token_embedding.weight.detach().mean(0)
+    _assert_ablation(batch, _words(batch), mean)
+
+
+def test_words_by_the_mean_embedding_in_float32(batch) -> None:
+    batch = batch.first(3)
+    mean = batch.model.token_embedding.weight.detach().mean(0)
+    expected = _ablation(batch, _words(batch), mean)[:, : batch.eot.max() + 1].float()
+    single = batch.single()
+    scores = get_method("perturbation")(
+        single.model, single.tokens, single.image_features
+    ).scores
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+
+
+def test_words_by_zero(batch) -> None:
+    batch, zero = batch.first(3), torch.zeros(96, dtype=torch.float64)
+    _assert_ablation(batch, _words(batch), zero, replacement="zero")
+
+
+def test_words_by_a_fixed_token(batch) -> None:
+    batch = batch.first(3)
+    star = batch.model.token_embedding.weight[265].detach()
+    _assert_ablation(batch, _words(batch), star, replacement="token")
+    dog = batch.model.token_embedding.weight[1929].detach()
+    _assert_ablation(batch, _words(batch), dog[None], replacement="token", token_id=1929)
+
+
+def test_single_tokens(batch) -> None:
+    batch = batch.first(3)
+    tokens = torch.arange(77) * (_words(batch) > 0)
+    zero = torch.zeros(96, dtype=torch.float64)
+    _assert_ablation(batch, tokens, zero, replacement="zero", unit="token")
+
+
+def test_clamp_and_temperature(batch) -> None:
+    arguments = (batch.model, batch.tokens, batch.image_features)
+    plain = get_method("perturbation")(*arguments).scores
+    assert plain.min() < 0 < plain.max()
+    clamped = get_method("perturbation", clamp=True)(*arguments).scores
+    torch.testing.assert_close(clamped, plain.clamp(min=0))
+    scaled = get_method("perturbation", temperature=True)(*arguments).scores
+    torch.testing.assert_close(scaled, plain * batch.model.logit_scale.exp().item())
+
+
+def test_random_word_is_another_word_of_the_batch(batch) -> None:
+    method = get_method("perturbation", replacement="random", seed=3)
+    arguments = (batch.model, batch.tokens[:2], batch.image_features[:2])
+    scores = method(*arguments).scores
+    torch.testing.assert_close(method(*arguments).scores, scores)
+    other = get_method("perturbation", replacement="random", seed=4)(*arguments).scores
+    assert not torch.allclose(other, scores)
+    known = batch.tokens[:2][_words(batch)[:2] > 0].unique().tolist()
+    whole = batch.similarity(batch.model.encode_text(batch.tokens)).detach()
+    for position in (1, 2):  # "a dog": one of the other words explains the score exactly
+        drops = []
+        for token in known:
+            tokens = batch.tokens.clone()
+            tokens[0, position] = token
+            if token != batch.tokens[0, position]:
+                masked = batch.similarity(batch.model.encode_text(tokens)).detach()
+                drops.append((whole - masked)[0])
+        distance = (torch.stack(drops) - scores[0, position]).abs()
+        assert (distance < 1e-10).sum() == 1
+
+
+def test_random_word_needs_another_word(batch, tiny_clip) -> None:
+    method = get_method("perturbation", replacement="random")
+    tokens = tiny_clip.tokenizer(["dog", "dog dog"])
+    with pytest.raises(ConfigError, match="two different words"):
+        method(batch.model, tokens, batch.image_features[:2])
+
+
+def test_words_can_be_given(batch) -> None:
+    groups = torch.zeros(4, 77, dtype=torch.long)
+    groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1
+    expected = _ablation(
+        batch,
+        groups.masked_fill(torch.arange(77) > batch.eot[:, None], 0),
+        batch.model.token_embedding.weight.detach().mean(0),
+    )
+    method = get_method("perturbation")
+    scores = method(batch.model, batch.tokens, batch.image_features, words=groups).scores
+    torch.testing.assert_close(scores, expected, atol=1e-10, rtol=0)
+    assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
+
+
+def test_no_words_at_all(batch, tiny_clip) -> None:
+    attribution = get_method("perturbation")(
+        batch.model, tiny_clip.tokenizer(["", ""]), batch.image_features[:2]
+    )
+    assert attribution.scores.shape == (2, 2) and attribution.scores.abs().max() == 0
+
+
+def test_states_before_the_masked_word_are_shared(batch, tiny_clip) -> None:
+    tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
+    computed: list[int] = []
+    first_mlp = batch.model.transformer.resblocks[0].mlp
+    hook = first_mlp.register_forward_hook(lambda m, inputs, o: computed.append(len(inputs[0])))
+    get_method("perturbation")(batch.model, tokens, batch.image_features[:1])
+    hook.remove()
+    assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on
