@@ -1,0 +1,193 @@
+"""The book renders without a warning, and a browser shows every page of it whole."""
+
+from __future__ import annotations
+
+import functools
+import html
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cae_lib.doctor import find_browser
+from cae_lib.errors import CaeError
+from cae_lib.pages.build import HOSTS, build_book, render, repository_url
+from cae_lib.run import run_page
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+# Opens every page in a frame of its own, once wide and once as narrow as a telephone, waits for
+# the formulas, and leaves what it saw in the document for --dump-dom.
+HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
+<pre id="result"></pre><script>
+const pages = PAGES, seen = {};
+async function look(page, width) {
+  const frame = document.createElement("iframe");
+  frame.width = width; frame.height = 6000; frame.src = page;
+  const loaded = new Promise(done => frame.onload = done);
+  document.body.append(frame);
+  await loaded;
+  const inside = frame.contentWindow, article = inside.document.querySelector("article");
+  if (inside.MathJax?.startup?.promise) await inside.MathJax.startup.promise;
+  const images = [...(article?.querySelectorAll("img") ?? [])];
+  await Promise.allSettled(images.map(image => image.decode()));
+  const found = {
+    title: inside.document.title,
+    heading: article?.querySelector("h1")?.innerText ?? "",
+    broken: images.filter(image => image.naturalWidth === 0).map(image => image.src),
+    unnamed: images.filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length,
+    formulas: article?.querySelectorAll(".math").length ?? 0,
+    typeset: article?.querySelectorAll("mjx-container").length ?? 0,
+    outside: [...inside.document.querySelectorAll("script[src],link[rel=stylesheet],img")]
+      .map(element => element.src || element.href).filter(url => /^https?:/.test(url))
+      .filter(url => !url.startsWith(location.origin)),
+    overflow: inside.document.documentElement.scrollWidth - inside.innerWidth,
+  };
+  frame.remove();
+  return found;
+}
+(async () => {
+  for (const page of pages) seen[page] = [await look(page, 1200), await look(page, 390)];
+  document.getElementById("result").textContent = JSON.stringify(seen);
+})();
+</script>"""
+
+
+@pytest.fixture
+def toy_book(book_home: Path) -> Path:
+    """A book whose one page is executed."""
+    run_page("page")
+    return book_home
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serve a folder quietly and remember what was not there."""
+
+    missing: list[str] = []
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def send_error(self, code: int, *arguments: object, **options: object) -> None:
+        self.missing.append(self.path)
+        super().send_error(code)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a server on the loopback interface."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    Handler.missing = []
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+
+
+def look_at(address: str, folder: Path, profile_folder: Path) -> dict[str, list[dict]]:
+    """Open all pages of a served book in a headless Chromium."""
+    pages = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*.html")
+        if "_static" not in path.parts and path.name not in ("search.html", "genindex.html")
+    )
+    harness = HARNESS.replace("PAGES", json.dumps(pages))
+    (folder / "_harness.html").write_text(harness, encoding="utf-8")
+    command = [find_browser() or "chromium", *FLAGS, f"--user-data-dir={profile_folder}"]
+    command += ["--virtual-time-budget=120000", "--dump-dom", f"{address}/_harness.html"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    match = re.search(r'<pre id="result">(.+?)</pre>', result.stdout, re.DOTALL)
+    assert match, f"the browser saw nothing:\n{result.stdout[-500:]}\n{result.stderr[-2000:]}"
+    return json.loads(html.unescape(match[1]))
+
+
+needs_browser = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium or Chrome on this machine: install one to run this"
+)
+
+
+@needs_browser
+def test_the_browser_check_sees_faults(served: tuple[str, Path], tmp_path: Path):
+    address, folder = served
+    (folder / "index.html").write_text(
+        "<title>t</title><body style='margin:0'><article><h1>Heading</h1>"
+        "<img src='nowhere.png' alt=' '><span class='math'>x</span>"
+        "<div style='width:600px'>wide</div></article><script src='http://127.0.0.1:9/a.js'></script>"
+    )
+    wide, narrow = look_at(address, folder, tmp_path / "browser")["index.html"]
+    assert (wide["title"], wide["heading"]) == ("t", "Heading")
+    assert wide["broken"] == [f"{address}/nowhere.png"] and wide["unnamed"] == 1
+    assert (wide["formulas"], wide["typeset"]) == (1, 0)
+    assert wide["outside"] == ["http://127.0.0.1:9/a.js"]
+    assert wide["overflow"] <= 0 < narrow["overflow"]
+    assert "/nowhere.png" in Handler.missing
+
+
+@needs_browser
+def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Path):
+    address, folder = served
+    page = render(REPOSITORY / "book", tmp_path / "output", REPOSITORY / "_config.yml")
+    shutil.copytree(page.parent, folder, dirs_exist_ok=True)
+    seen = look_at(address, folder, tmp_path / "browser")
+    assert "index.html" in seen and any(name.startswith("experiments/") for name in seen)
+    for name, (wide, narrow) in seen.items():
+        assert wide["title"] and wide["heading"], name
+        assert wide["broken"] == narrow["broken"] == [], name
+        assert wide["unnamed"] == 0, f"{name}: images without alt text"
+        assert wide["typeset"] == wide["formulas"], f"{name}: formulas that were not typeset"
+        assert wide["outside"] == [], f"{name} needs the network"
+        assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"
+    assert [path for path in Handler.missing if not path.endswith("favicon.ico")] == []
+
+
+def test_a_public_clone_links_to_itself(toy_book: Path):
+    subprocess.run(["git", "init", "-q"], cwd=toy_book, check=True)
+    address = "git@github.com:somebody/fork.git"
+    subprocess.run(["git", "remote", "add", "origin", address], cwd=toy_book, check=True)
+    assert repository_url() == "https://github.com/somebody/fork"
+    page = build_book("mini")
+    assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
+    text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
+    assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
+    assert "mini: 3 seeds at 0.001" in text and "cae.css" in text
+    first = page.read_text(encoding="utf-8").lower()
+    assert "interpretable composition attribution enhancement" in first, "the bibliography"
+
+
+def test_a_broken_reference_fails_the_build_and_is_shown(toy_book: Path):
+    with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as stream:
+        stream.write("\nSee [](nowhere.md).\n")
+    with pytest.raises(CaeError, match="not rendered cleanly(.|\n)*nowhere.md"):
+        build_book("mini")
+
+
+def test_a_folder_that_is_no_book_is_refused(home: Path):
+    with pytest.raises(CaeError, match="_config.yml is missing: run this from a clone"):
+        build_book("mini")
+
+
+@pytest.mark.parametrize(
+    ("remote", "url"),
+    [
+        ("https://github.com/a/b.git", "https://github.com/a/b"),
+        ("https://github.com/a/b/", "https://github.com/a/b"),
+        ("git@gitlab.com:a/b.git", "https://gitlab.com/a/b"),
+        ("/srv/git/b.git", None),
+        ("https://user:secret@github.com/a/b", None),
+    ],
+)
+def test_only_public_addresses_become_links(remote: str, url: str | None):
+    match = HOSTS.match(remote)
+    assert (f"https://{match[1]}/{match[2]}" if match else None) == url
