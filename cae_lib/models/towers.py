@@ -169,8 +169,7 @@ def encode_packed(
     """
     dtype = tower.transformer.get_cast_dtype()
     x = embeddings.to(dtype) + tower.positional_embedding[packing.positions].to(dtype)
-    # The fused kernel has no double backward; on the CPU it is slower at the length of a caption.
-    explicit = second_order or attention in ("path", "full") or not x.is_cuda
+    explicit = second_order or attention in ("path", "full") or not _fused_is_faster(x.device)
     blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
     for index, block in enumerate(blocks):
@@ -188,6 +187,11 @@ def encode_packed(
     if attention == "full":
         x = x.index_select(0, packing.ends)
     return tower.project(x), maps if attention else []
+
+
+def _fused_is_faster(device: torch.device) -> bool:
+    """Whether to prefer the fused kernel; on the CPU it loses at the length of a caption."""
+    return device.type != "cpu"
 
 
 def _block(

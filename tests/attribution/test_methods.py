@@ -11,6 +11,7 @@ from open_clip.model import convert_to_custom_text_state_dict
 
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.errors import ConfigError
+from cae_lib.models import towers
 
 EVERY = pytest.mark.parametrize("name", ["attention", "gradcam", "perturbation", "gradient"])
 
@@ -108,6 +109,20 @@ def test_scores_are_float32_under_autocast(name: str, batch) -> None:
     (attribution.scores.sum() + attribution.text_features.sum()).backward()
     gradients = [p.grad for p in single.model.transformer.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+@EVERY
+def test_training_with_the_fused_kernel(name: str, batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the fused kernel is taken wherever one derivative is enough."""
+    method = get_method(name)
+    weight = batch.model.transformer.resblocks[0].attn.in_proj_weight
+    gradients = []
+    for fused in (False, True):
+        monkeypatch.setattr(towers, "_fused_is_faster", lambda device, fused=fused: fused)
+        attribution = method(batch.model, batch.tokens, batch.image_features, create_graph=True)
+        gradients += torch.autograd.grad(attribution.scores[:, 1].sum(), weight)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-10, rtol=1e-7)
 
 
 @EVERY

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models import Clip, encode_text, load_clip, text_tower
+from cae_lib.models import Clip, encode_text, load_clip, text_tower, towers
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
 LONG = [" ".join(["a small blue bird on the left of a tree and"] * 4)]
@@ -54,6 +54,49 @@ def test_features_and_gradients_are_those_of_open_clip(
 def test_equal_to_rounding_in_float64(tiny_clip: Clip) -> None:
     tokens = tiny_clip.tokenizer(BATCHES["mixed"])
     _assert_same(tiny_clip.model.double(), tokens, 1e-12, attention="row")
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Take the fused kernel as on a GPU; the queries it was called with."""
+    calls: list[Tensor] = []
+    kernel = F.scaled_dot_product_attention
+
+    def counted(q: Tensor, *arguments: Tensor, **options: bool) -> Tensor:
+        calls.append(q)
+        return kernel(q, *arguments, **options)
+
+    monkeypatch.setattr(towers, "_fused_is_faster", lambda device: True)
+    monkeypatch.setattr(towers.F, "scaled_dot_product_attention", counted)
+    return calls
+
+
+@pytest.mark.parametrize("attention", [None, "row"])
+def test_fused_kernel(tiny_clip: Clip, fused: list[Tensor], attention: str | None) -> None:
+    tokens = tiny_clip.tokenizer(BATCHES["mixed"])
+    output = encode_text(tiny_clip.model, tokens, attention=attention)
+    assert len(fused) == 3  # the last block computes one row by hand
+    rows = torch.arange(len(tokens))
+    if attention:
+        explicit = _explicit_maps(tiny_clip.model, tokens)
+        for row, expected in zip(output.attention, explicit, strict=True):
+            torch.testing.assert_close(row, expected[rows, :, output.eot], atol=1e-6, rtol=0)
+    _assert_same(tiny_clip.model, tokens, 1e-5, attention=attention)
+
+
+@pytest.mark.parametrize("options", [{"second_order": True}, {"attention": "path"}])
+def test_second_order_avoids_the_fused_kernel(
+    tiny_clip: Clip, fused: list[Tensor], options: dict
+) -> None:
+    tokens = tiny_clip.tokenizer(SHORT)
+    output = encode_text(tiny_clip.model, tokens, **options)
+    assert not fused
+    weight = tiny_clip.model.transformer.resblocks[0].attn.in_proj_weight
+    (first,) = torch.autograd.grad(
+        output.features.sum(), output.embeddings, create_graph=True
+    )
+    first.square().sum().backward()
+    assert weight.grad.abs().max() > 0
 
 
 def test_vit_b_32() -> None:
