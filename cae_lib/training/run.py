@@ -15,6 +15,7 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import CaeError, DataError
 from cae_lib.models.clip import Clip
+from cae_lib.models.image_tower import encode_image
 from cae_lib.models.towers import encode_text
 from cae_lib.training.losses import contrastive_loss
 from cae_lib.training.optim import (
@@ -116,7 +117,7 @@ class Run:
         tokens = self.alignment.tokens[rows].to(self.device)
         bf16 = self.experiment.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            image_features = F.normalize(self.model.encode_image(pixels).float(), dim=-1)
+            image_features = F.normalize(encode_image(self.model, pixels).features.float(), dim=-1)
             text_features, extra = self._text(image_features, tokens, rows)
         scale = self.model.logit_scale.exp()
         contrastive = contrastive_loss(image_features, text_features.float(), scale)
