@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_world(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    tune = _command(commands, "tune", _tune, "choose lr and lambda on the validation split")
+    _profile(tune)
     _add_run(commands)
     reproduce = _command(commands, "reproduce", _reproduce, "data, training, pages and book")
     _profile(reproduce)
@@ -118,6 +120,13 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from cae_lib.experiments import evaluate_run
 
     evaluate_run(parsed.name, parsed.profile, parsed.seed)
+
+
+def _tune(parsed: argparse.Namespace) -> None:
+    from cae_lib.tuning import tune
+
+    chosen = tune(parsed.profile)["chosen"]
+    print("Chosen: " + ", ".join(f"{name} {value:g}" for name, value in chosen.items()))
 
 
 def _run(parsed: argparse.Namespace) -> None:
