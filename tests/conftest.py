@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def book_home(home: Path) -> Path:
     """A project folder with a book of one executable page, ``page``."""
-    import sys
-
     experiments = home / "book" / "experiments"
     experiments.mkdir(parents=True)
     shutil.copy(REPOSITORY / "_config.yml", home)
@@ -87,17 +84,8 @@ def tiny_clip():
 
 
 @pytest.fixture(scope="session")
-def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
     from cae_lib.data.world.build import build
 
-    before = os.environ.get("CAE_HOME")
-    os.environ["CAE_HOME"] = str(tmp_path_factory.mktemp("smoke"))
-    try:
-        world = build("smoke")
-    finally:
-        if before is None:
-            del os.environ["CAE_HOME"]
-        else:
-            os.environ["CAE_HOME"] = before
-    yield world
+    return build("smoke", root=tmp_path_factory.mktemp("raw"), workers=1)
