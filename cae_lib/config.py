@@ -144,7 +144,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="mini",
             seeds=3,
-            base={"steps": 2000, "batch_size": 256, "lr": 1e-3, "warmup": 100,
+            base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
             methods=_rows(attention=1.0),

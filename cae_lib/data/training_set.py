@@ -57,8 +57,8 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
         cache = paths().cache / "roles"
         alignment = token_roles(pairs.captions, default_tagger(), clip.tokenizer, cache)
     elif name == "pretrain":
-        annotations = root / "pretrain" / "annotations" / "captions_train2014.json"
-        pairs = load_coco_captions(annotations, root / "pretrain" / "train2014")
+        annotations = root / "pretrain" / "annotations" / "captions_pretrain.json"
+        pairs = load_coco_captions(annotations, root / "pretrain" / "images")
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
         raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,16 @@ def retrieve(encoder: Encoder, pairs: Pairs) -> dict[str, Any]:
     return result | {"n_used": pairs.n_used, "n_expected": pairs.n_expected}
 
 
-def attributions(encoder: Encoder, profile: str, limit: int = 500) -> dict[str, Any]:
+def attributions(
+    encoder: Encoder, profile: str, methods: Iterable[str] = METHODS, limit: int = 500
+) -> dict[str, Any]:
     """Attribution by role on the COCO test captions, for every method."""
     pairs = retrieval_pairs(profile, "coco")
     cache = paths().cache / "roles"
     alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer, cache)
     return {
         method: role_scores(encoder, pairs, alignment, method, limit).to_record()
-        for method in METHODS
+        for method in methods
     }
 
 

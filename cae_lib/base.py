@@ -1,0 +1,191 @@
+"""The base model of the small world: trained once, described by its curve, then frozen.
+
+It plays the part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
+attribution, never by what fine-tuning or CAE gains from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cae_lib.config import Experiment, experiment, paths, profile
+from cae_lib.data.training_set import training_set
+from cae_lib.data.world.build import build
+from cae_lib.errors import ConfigError
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.results import ChoiceResult
+from cae_lib.evaluation.statistics import mean_interval, weighted_interval
+from cae_lib.evaluation.suite import attributions, choices, retrieval_pairs, retrieve
+from cae_lib.experiments import weights_path
+from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.records import load_or_run, write_atomic
+from cae_lib.runtime import pick_device
+from cae_lib.training.log import read_log
+from cae_lib.training.loop import train
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "object": ("sugarcrepe/replace_obj", "sugarcrepe/add_obj"),
+    "relation": ("aro/relation", "sugarcrepe/replace_rel"),
+    "attribute": ("aro/attribution", "sugarcrepe/replace_att", "sugarcrepe/swap_att"),
+}
+"""Choices whose mean accuracy stands for what the base knows of objects, relations, attributes."""
+
+CURVE_POINTS = 10
+
+
+def base_config(profile_name: str) -> Experiment:
+    """Configuration of the base model's training.
+
+    Raises:
+        ConfigError: The profile's base is downloaded, not trained.
+    """
+    settings = profile(profile_name).base
+    if settings is None:
+        raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
+    return Experiment("base", profile_name, train_data="pretrain", **settings)
+
+
+def train_base(profile_name: str) -> None:
+    """Train the base model of a profile, and write its weights, its curve and its card.
+
+    The curve is measured after training on snapshots of the weights, so an interrupted training
+    goes on, and a finished one is only measured.
+    """
+    config = base_config(profile_name)
+    build(profile_name, pretrain=True)
+    clip = load_clip(config.model, activation=config.activation, device=pick_device(),
+                     seed=config.seed)  # fmt: skip
+    folder = paths().checkpoints / profile_name / "base-training"
+
+    def snapshot(step: int, model: nn.Module) -> None:
+        meta = CheckpointMeta(clip.name, clip.activation, step, config.key())
+        save_checkpoint(folder / "snapshots" / f"{step:06d}.safetensors", model, meta)
+
+    if not _complete(folder / "model.safetensors", config):
+        data = training_set(profile_name, config.train_data, config.model)
+        train(config, clip, data.pairs, data.alignment, data.images, folder,
+              every=max(1, config.steps // CURVE_POINTS), on_step=snapshot)  # fmt: skip
+    clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
+    target = weights_path(experiment("clip-ft", profile_name))
+    meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
+                          {"seed": config.seed})  # fmt: skip
+    save_checkpoint(target, clip, meta, dtype=torch.float16)
+    losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
+    curve = []
+    for path in sorted((folder / "snapshots").glob("*.safetensors")):
+        step = int(path.stem)
+        point = curve_point(load_clip(config.model, path, device=pick_device()), profile_name)
+        curve.append({"step": step, "loss": losses[step]} | point)
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
+        print(f"base after {step} steps: {numbers}", flush=True)
+    _describe(profile_name, config, clip, curve)
+
+
+def _complete(path: Path, config: Experiment) -> bool:
+    meta = read_meta(path) if path.is_file() else None
+    return meta is not None and meta.config_key == config.key() and meta.step == config.steps
+
+
+def curve_point(clip: Clip, profile_name: str) -> dict[str, float]:
+    """Zero-shot accuracy by kind of choice, recall at 1, and attention by role."""
+    encoder = Encoder(clip)
+    results = choices(encoder, profile_name)
+    attention = attributions(encoder, profile_name, ["attention"])["attention"]
+    recall = retrieve(encoder, retrieval_pairs(profile_name, "coco"))
+    point = {kind: _accuracy(results, names) for kind, names in KINDS.items()}
+    point |= {f"attention_{role}": attention[role]["mean"] for role in KINDS}
+    return point | {
+        "retrieval_i2t_r1": recall["text"]["recall"]["1"],
+        "retrieval_t2i_r1": recall["image"]["recall"]["1"],
+    }
+
+
+def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
+    """The numbers of `curve_point` with 95 % bootstrap intervals and their n."""
+    encoder = Encoder(clip)
+    results = choices(encoder, profile_name)
+    attention = attributions(encoder, profile_name, ["attention"])["attention"]
+    final: dict[str, Any] = {}
+    for kind, names in KINDS.items():
+        parts = [ChoiceResult.from_record(results[name]).correct for name in names]
+        final[kind] = weighted_interval(parts).to_record()
+        means = np.array([v for v in attention[kind]["captions"] if v is not None])
+        final[f"attention_{kind}"] = mean_interval(means).to_record()
+    pairs = retrieval_pairs(profile_name, "coco")
+    recall = retrieve(encoder, pairs)
+    final["retrieval_i2t_r1"] = recall["text"]["recall"]["1"]
+    final["retrieval_t2i_r1"] = recall["image"]["recall"]["1"]
+    final["n_pictures"], final["n_captions"] = len(pairs.image_paths), pairs.n_used
+    return final
+
+
+def _accuracy(results: Mapping[str, Any], names: tuple[str, ...]) -> float:
+    return float(np.mean([results[name]["micro"] for name in names]))
+
+
+def _describe(
+    profile_name: str, config: Experiment, clip: Clip, curve: list[dict[str, float]]
+) -> None:
+    """Write the record `base` and, beside the shipped weights, the model card."""
+    path = weights_path(experiment("clip-ft", profile_name))
+    trained = load_clip(config.model, path, device=pick_device())
+    n_parameters = sum(p.numel() for p in clip.model.parameters())
+    content = {"curve": curve, "parameters": n_parameters, "final": summary(trained, profile_name)}
+    digest = file_digest(path)
+    key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
+    settings = {k: v for k, v in vars(config).items() if k not in ("attribution", "method")}
+    load_or_run("base", profile_name, key, lambda: content, config=settings, seed=config.seed)
+    write_atomic(path.with_name("README.md"), card(config, content, digest))
+
+
+def card(config: Experiment, content: Mapping[str, Any], digest: str) -> str:
+    """The model card in Markdown, all numbers from the run itself."""
+    final = content["final"]
+    rows = [f"| {kind} choices | {_percent(final[kind])} |" for kind in KINDS]
+    rows += [
+        f"| retrieval R@1, {way}, {final['n_pictures']} pictures | {100 * final[key]:.1f} % |"
+        for way, key in (
+            ("image to text", "retrieval_i2t_r1"),
+            ("text to image", "retrieval_t2i_r1"),
+        )
+    ]
+    rows += [
+        f"| attention on {kind} words | {_plain(final[f'attention_{kind}'])} |" for kind in KINDS
+    ]
+    points = [
+        f"| {int(p['step'])} | {p['loss']:.2f} | " + " | ".join(f"{100 * p[k]:.1f}" for k in KINDS)
+        + f" | {100 * p['retrieval_t2i_r1']:.1f} | "
+        + " | ".join(f"{p[f'attention_{k}']:.3f}" for k in KINDS) + " |"
+        for p in content["curve"]
+    ]  # fmt: skip
+    return "\n".join([
+        "# clip-mini, the base model of the small world", "",
+        f"A CLIP of {content['parameters'] / 1e6:.1f} million parameters ({config.activation}), "
+        f"trained from random weights by `cae train base --profile {config.profile}`: "
+        f"{config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed {config.seed}, "
+        f"{config.precision}. Stored in float16; SHA-256 `{digest[:16]}...`.", "",
+        "Zero-shot on the small world's held-out sets (95 % bootstrap intervals):", "",
+        "| measure | value |", "|---|---|", *rows, "",
+        "The curve of its training (percent; attention as a fraction):", "",
+        "| step | loss | object | relation | attribute | T2I R@1 | attention object | relation "
+        "| attribute |",
+        "|---|---|---|---|---|---|---|---|---|", *points, "",
+        "Intended use: the starting point of the book's experiments. It knows nothing else.", "",
+    ])  # fmt: skip
+
+
+def _percent(interval: Mapping[str, float]) -> str:
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * interval['estimate']:.1f} % [{low:.1f}, {high:.1f}], n = {interval['n_items']}"
+
+
+def _plain(interval: Mapping[str, float]) -> str:
+    return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"

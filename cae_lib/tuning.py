@@ -1,0 +1,86 @@
+"""Choosing the learning rate and lambda on the validation split, before any benchmark is read.
+
+The learning rate is chosen for CLIP-FT and then kept for every CAE run; lambda is chosen for each
+attribution method. The criterion is the same for both: the mean of recall at 1 (both ways) and of
+the share of validation captions preferred to each of their own hard negatives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from cae_lib.config import experiment, paths, profile
+from cae_lib.data.captions import Pairs, load_negclip_tsv
+from cae_lib.data.training_set import data_root
+from cae_lib.evaluation.embed import Encoder, ImageRef
+from cae_lib.evaluation.suite import retrieve
+from cae_lib.experiments import run_training
+from cae_lib.models.clip import load_clip
+from cae_lib.records import load_or_run
+from cae_lib.runtime import pick_device
+
+LEARNING_RATES = (1e-4, 3e-4, 1e-3)
+WEIGHTS = (0.3, 1.0, 3.0, 10.0)
+TUNING_SEED = 100
+"""A seed that no reported run uses."""
+
+
+def tune(profile_name: str) -> dict[str, Any]:
+    """Train the grid, score it on the validation split, and store the record `sweep`."""
+    chosen = profile(profile_name)
+    methods = [name for name, row in chosen.methods.items() if row.get("method")]
+    rates = [_row("clip-ft", profile_name, lr=lr) for lr in LEARNING_RATES]
+    lr = best(rates, "lr")
+    weights = [
+        _row(name, profile_name, lr=lr, weight=weight) for name in methods for weight in WEIGHTS
+    ]
+    chosen_weights = {n: best([w for w in weights if w["run"] == n], "weight") for n in methods}
+    content = {"lr": rates, "weight": weights, "chosen": {"lr": lr} | chosen_weights}
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+    load_or_run("sweep", profile_name, key, lambda: content, seed=TUNING_SEED)
+    return content
+
+
+def best(rows: list[dict[str, Any]], setting: str) -> float:
+    """The setting of the row with the highest score; of equal ones the smallest setting."""
+    return max(sorted(rows, key=lambda row: row[setting]), key=lambda row: row["score"])[setting]
+
+
+def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
+    """Recall at 1 and accuracy against hard negatives on validation pairs, and their mean.
+
+    Args:
+        encoder: The model.
+        pairs: Rows of a NegCLIP file, with `negatives`.
+    """
+    recall = retrieve(encoder, pairs)
+    pictures = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
+    right = encoder.texts(pairs.captions)
+    negatives = pairs.negatives or []
+    owners = [row for row, wrong in enumerate(negatives) for _ in wrong]
+    wrong = encoder.texts([text for texts in negatives for text in texts])
+    ahead = (pictures * right).sum(1)[owners] > (pictures[owners] * wrong).sum(1)
+    r1 = np.mean([recall[way]["recall"]["1"] for way in ("text", "image")])
+    return {
+        "recall_at_1": float(r1),
+        "against_negatives": float(ahead.mean()),
+        "n_captions": pairs.n_used,
+        "n_negatives": len(owners),
+        "score": float((r1 + ahead.mean()) / 2),
+    }
+
+
+def _row(name: str, profile_name: str, **settings: float) -> dict[str, Any]:
+    """Train one setting and score it; the run is kept, so an interrupted sweep goes on."""
+    config = experiment(name, profile_name, seed=TUNING_SEED, **settings)
+    checkpoint = run_training(name, profile_name, TUNING_SEED, **settings)
+    clip = load_clip(config.model, checkpoint, device=pick_device())
+    root = data_root(profile_name)
+    pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
+    row = {"run": name, **settings, **validation_scores(Encoder(clip), pairs)}
+    place = checkpoint.relative_to(paths().root)
+    print(f"{name} {settings}: validation score {row['score']:.4f} ({place})", flush=True)
+    return row
