@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cae_lib.errors import CaeError
 
+Commands = argparse._SubParsersAction
 PROFILE_HELP = "smoke (seconds, numbers mean nothing), mini (the book) or paper (one GPU)"
 
 
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, action: Callable, text: str) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, action: Callable, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
     parser.set_defaults(action=action)
     return parser
@@ -60,7 +61,7 @@ def _profile(parser: argparse.ArgumentParser, default: str | None = "mini") -> N
     parser.add_argument("--profile", default=default, metavar="P", help=PROFILE_HELP)
 
 
-def _add_world(commands) -> None:
+def _add_world(commands: Commands) -> None:
     parser = commands.add_parser("world", help="the small world of pictures and captions")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     build = _command(actions, "build", _world_build, "draw and write all sets of the small world")
@@ -70,21 +71,21 @@ def _add_world(commands) -> None:
     show.add_argument("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE")
 
 
-def _add_train(commands) -> None:
+def _add_train(commands: Commands) -> None:
     parser = _command(commands, "train", _train, "train the base model or one experiment")
     parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
 
 
-def _add_evaluate(commands) -> None:
+def _add_evaluate(commands: Commands) -> None:
     parser = _command(commands, "evaluate", _evaluate, "evaluate one run on all benchmarks")
     parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
 
 
-def _add_run(commands) -> None:
+def _add_run(commands: Commands) -> None:
     parser = _command(commands, "run", _run, "execute one page of the book")
     parser.add_argument("name", help="the page: its file in book/experiments without ending")
     parser.add_argument(

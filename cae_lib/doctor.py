@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from importlib import metadata, util
+from pathlib import Path
 
 from cae_lib.config import PROFILES, paths
 from cae_lib.pages.source import page_names
@@ -71,7 +72,7 @@ def _world(profile: str) -> str:
     return f"small world, {profile}: {'built' if here else advice}"
 
 
-def _present(folder, pattern: str) -> str:
+def _present(folder: Path, pattern: str) -> str:
     found = sorted(path.name for path in folder.glob(pattern)) if folder.is_dir() else []
     return ", ".join(found) or "missing (`cae train base` makes it)"
 

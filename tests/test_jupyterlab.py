@@ -65,7 +65,7 @@ def server(book_home: Path) -> Iterator[Server]:
 
 
 def _connect(process: subprocess.Popen, runtime: Path, log: Path) -> Server:
-    for _ in range(300):
+    for _ in range(1200):
         for path in runtime.glob("jpserver-*.json"):
             try:
                 information = json.loads(path.read_text())

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
 from cae_lib.pages.source import read_page
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 MOST_CODE_CELLS = 8
 MOST_BYTES = 500_000
@@ -41,7 +45,7 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
     return problems + check_notebook(stored)
 
 
-def check_notebook(notebook, injected: bool = False) -> list[str]:
+def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
     """Check an executed, cleaned notebook.
 
     Args:
@@ -63,14 +67,14 @@ def check_notebook(notebook, injected: bool = False) -> list[str]:
     return problems
 
 
-def _execution(code) -> list[str]:
+def _execution(code: list[NotebookNode]) -> list[str]:
     counts = [cell.execution_count for cell in code]
     if counts != list(range(1, len(code) + 1)):
         return [f"execution counts are {counts}, expected 1 to {len(code)}: run the whole page"]
     return []
 
 
-def _length(code, injected: bool) -> list[str]:
+def _length(code: list[NotebookNode], injected: bool) -> list[str]:
     extra = {"provenance"} | ({"injected-parameters"} if injected else set())
     counted = [cell for cell in code if not extra & set(cell.metadata.get("tags", []))]
     if len(counted) > MOST_CODE_CELLS:
@@ -78,7 +82,7 @@ def _length(code, injected: bool) -> list[str]:
     return []
 
 
-def _cell(cell, injected: bool) -> list[str]:
+def _cell(cell: NotebookNode, injected: bool) -> list[str]:
     if cell.cell_type == "markdown":
         return _images(cell.source)
     if cell.cell_type != "code":
@@ -100,7 +104,7 @@ def _cell(cell, injected: bool) -> list[str]:
     return problems
 
 
-def _texts(output) -> list[str]:
+def _texts(output: NotebookNode) -> list[str]:
     """Collect the texts of an output, without the images embedded in them."""
     data = output.get("data", {})
     texts = [output.get("text", "")]

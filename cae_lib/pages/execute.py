@@ -14,16 +14,23 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.errors import CaeError
 from cae_lib.pages.source import Value, experiments_folder
 from cae_lib.runtime import PROGRESS_FILE, format_seconds
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+    from papermill import PapermillExecutionError
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 HEARTBEAT = 15.0  # seconds between two signs of life
 
 
-def execute(notebook, output: Path, parameters: Mapping[str, Value], name: str):
+def execute(
+    notebook: NotebookNode, output: Path, parameters: Mapping[str, Value], name: str
+) -> NotebookNode:
     """Run a page with papermill and return the executed notebook.
 
     Args:
@@ -54,7 +61,7 @@ def execute(notebook, output: Path, parameters: Mapping[str, Value], name: str):
                         cwd=experiments_folder(),  # as in JupyterLab
                     )
             except PapermillExecutionError as error:
-                raise CaeError(_failure(error, notebook, output, name)) from None
+                raise CaeError(_failure(error, output, name)) from None
 
 
 @contextlib.contextmanager
@@ -108,7 +115,7 @@ def _signs_of_life(name: str, progress: Path) -> Iterator[None]:
         thread.join()
 
 
-def _failure(error, notebook, output: Path, name: str) -> str:
+def _failure(error: PapermillExecutionError, output: Path, name: str) -> str:
     """Compose the message on a failed cell."""
     traceback = ANSI.sub("", "\n".join(error.traceback)).strip().splitlines()
     code = [line for line in error.source.splitlines() if line.strip()]

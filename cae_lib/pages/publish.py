@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
 from cae_lib.errors import CaeError
@@ -11,13 +13,14 @@ from cae_lib.pages.check import check_notebook
 from cae_lib.pages.source import experiments_folder
 from cae_lib.records import write_atomic
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 KEPT_METADATA = ("tags", "mystnb")
 
 
-def clean(notebook):
+def clean(notebook: NotebookNode) -> NotebookNode:
     """Return a copy of a notebook without times, papermill's notes and what went to stderr."""
-    import copy
-
     result = copy.deepcopy(notebook)
     result.metadata.pop("papermill", None)
     for cell in result.cells:
@@ -27,7 +30,7 @@ def clean(notebook):
     return result
 
 
-def publish(notebook, name: str, profile: str) -> Path:
+def publish(notebook: NotebookNode, name: str, profile: str) -> Path:
     """Store an executed page in the book, or in the smoke book.
 
     Raises:
@@ -56,11 +59,11 @@ def smoke_book() -> Path:
     """
     source, target = paths().book, paths().build / "smoke-book"
     for path in source.rglob("*"):
-        copy = target / path.relative_to(source)
+        place = target / path.relative_to(source)
         if path.is_dir() or "_build" in path.parts or ".ipynb_checkpoints" in path.parts:
             continue
-        if path.suffix == ".ipynb" and copy.exists():
+        if path.suffix == ".ipynb" and place.exists():
             continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
     return target

@@ -8,9 +8,13 @@ import io
 import tokenize
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 Value = int | float | str | bool
@@ -52,7 +56,7 @@ def page_names() -> list[str]:
     return sorted(path.stem for path in experiments_folder().glob("*.md"))
 
 
-def read_page(path: Path):
+def read_page(path: Path) -> NotebookNode:
     """Read a page's text as a notebook whose cell ids depend on nothing but name and order.
 
     Returns:
@@ -71,7 +75,7 @@ def read_page(path: Path):
     return notebook
 
 
-def page_parameters(notebook, name: str) -> dict[str, Parameter]:
+def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
     """Read the parameters of a page from its cell tagged ``parameters``.
 
     Raises:
