@@ -72,7 +72,7 @@ def attributions(
     }
 
 
-SUITES: Mapping[str, Callable[[Encoder, str], dict[str, Any]]] = {
+SUITES: dict[str, Callable[[Encoder, str], dict[str, Any]]] = {
     "benchmarks": choices,
     "retrieval": retrievals,
     "attribution": attributions,

@@ -52,7 +52,7 @@ def agreement(found: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]) -> 
             "n_predicted": predicted[role],
             "n_gold": true[role],
         }
-        for role, name in ROLE_NAMES.items()
+        for role, name in enumerate(ROLE_NAMES)
         if role != OTHER
     }
 

@@ -1,0 +1,110 @@
+"""Runs of the smoke profile, from a random base model to stored measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cae_lib import experiments
+from cae_lib.config import experiment, paths
+from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.evaluation.results import ChoiceResult
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import load_clip
+from cae_lib.tuning import best, validation_scores
+
+
+@pytest.fixture(scope="module")
+def trained(smoke_world: Path) -> Path:
+    """The home of a smoke world with an untrained base and one CAE run of seed 0."""
+    home = smoke_world.parents[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        clip = load_clip("clip-mini", seed=3)
+        meta = CheckpointMeta(clip.name, clip.activation)
+        save_checkpoint(experiments.checkpoint_path("base", "smoke", 0), clip, meta)
+        experiments.run_training("cae-attention", "smoke")
+        experiments.evaluate_run("cae-attention", "smoke")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAE_HOME", str(trained))
+    experiments._load.cache_clear()
+
+
+def test_a_finished_run_is_not_trained_again(monkeypatch):
+    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("trained again"))
+    checkpoint = experiments.run_training("cae-attention", "smoke")
+    assert checkpoint == experiments.checkpoint_path("cae-attention", "smoke", 0)
+
+
+def test_another_configuration_is_trained_in_a_folder_of_its_own():
+    config = experiment("cae-attention", "smoke", lr=1e-5, steps=1)
+    checkpoint = experiments.run_training("cae-attention", "smoke", lr=1e-5, steps=1)
+    assert checkpoint.parent.name == config.key()
+    assert checkpoint != experiments.checkpoint_path("cae-attention", "smoke", 0)
+
+
+def test_every_benchmark_of_the_world_is_measured_completely():
+    (record,) = experiments.results("cae-attention", "smoke", "benchmarks", seeds=1)
+    families = {key.split("/")[0] for key in record.results}
+    assert {"aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes",
+            "crepe"} <= families  # fmt: skip
+    for part in record.results.values():
+        result = ChoiceResult.from_record(part)
+        assert result.n_used == result.n_expected > 0
+
+
+def test_measurements_are_loaded_while_weights_and_data_stay(monkeypatch):
+    def fail(*_: object) -> None:
+        pytest.fail("measured again")
+
+    for suite in experiments.SUITES:
+        monkeypatch.setitem(experiments.SUITES, suite, fail)
+    experiments.evaluate_run("cae-attention", "smoke", fresh=True)
+
+
+def test_what_is_missing_is_said_with_the_command():
+    with pytest.raises(DataError, match="make reproduce"):
+        experiments.results("cae-attention", "smoke", "benchmarks", seeds=2)
+    with pytest.raises(CheckpointError, match="train the model first"):
+        experiments.evaluate_run("clip-ft", "smoke")
+    with pytest.raises(ConfigError, match="expected 1 to 3"):
+        experiments.results("cae-attention", "smoke", "benchmarks", seeds=9)
+
+
+def test_the_best_setting_has_the_highest_score_and_of_equals_the_smallest_value():
+    rows = [{"lr": 3.0, "score": 0.5}, {"lr": 1.0, "score": 0.5}, {"lr": 2.0, "score": 0.4}]
+    assert best(rows, "lr") == 1.0
+
+
+def test_validation_scores_by_hand(tmp_path):
+    """Two captions, three negatives: one of them is as close as the caption, which is wrong."""
+    import numpy as np
+    import torch
+
+    from cae_lib.data.captions import Pairs
+
+    class Fake:
+        vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
+
+        def images(self, refs):
+            return np.array([self.vectors[ref.path.name] for ref in refs], dtype=np.float32)
+
+        def texts(self, texts):
+            return np.array([self.vectors[text] for text in texts], dtype=np.float32)
+
+    pairs = Pairs([Path("a"), Path("b")], ["a", "b"], torch.tensor([0, 1]), "hand", 2, 2,
+                  negatives=[["b", "a"], ["c"]])  # fmt: skip
+    scores = validation_scores(Fake(), pairs)
+    assert scores["recall_at_1"] == 1.0
+    assert scores["n_negatives"] == 3
+    assert abs(scores["against_negatives"] - 2 / 3) < 1e-9
+    assert abs(scores["score"] - 5 / 6) < 1e-9
+
+
+def test_smoke_never_reads_the_published_records():
+    assert not (paths().records / "smoke").exists()
