@@ -1,0 +1,132 @@
+"""Object, attribute and relation words read from spaCy's dependency tree, the second tagger.
+
+Not the paper's. It finds what SceneGraphParser 0.1.0 leaves out: predicate adjectives, "is on",
+the verb beside its preposition, prepositions of several words, conjoined verbs and verbs that
+spaCy places inside a noun phrase; and it gives every mention its own place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import spacy
+from spacy.tokens import Doc, Token
+
+from cae_lib.errors import ConfigError
+from cae_lib.words.pipeline import (
+    drop_entity_recogniser,
+    model_identity,
+    model_name,
+    parse_distinct,
+    spans_of,
+)
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+
+RULES_VERSION = 1
+PLACE_NOUNS = frozenset(
+    "back bottom center centre edge end front inside left middle right side top".split()
+)
+NOUNS = ("NOUN", "PROPN")
+NAMING = (*NOUNS, "PRON")
+
+
+class DependencyTagger:
+    """Tag captions by rules on the dependency tree.
+
+    - Objects: common and proper nouns; neighbouring ones form one span. Pronouns are none.
+    - Attributes: adjectives and participles before a noun, numbers, predicate adjectives, and
+      what is conjoined with them. Determiners are none.
+    - Relations: prepositions with a noun or pronoun, alone or with their place noun
+      ("on top of") or adverb ("next to"), and verbs with an object, an agent or such a
+      preposition. Forms of "be" and verbs without a second noun are none.
+
+    Args:
+        model: spaCy model; None takes the installed one.
+
+    Raises:
+        ConfigError: the model is not installed.
+    """
+
+    def __init__(self, model: str | None = None) -> None:
+        try:
+            self._nlp = drop_entity_recogniser(spacy.load(model or model_name()))
+        except OSError as error:
+            raise ConfigError(f"spaCy model {model!r} is not installed; {error}") from error
+
+    @property
+    def identity(self) -> str:
+        """Name and versions: taggers of one identity give the same spans."""
+        versions = f"spacy {spacy.__version__}, {model_identity(self._nlp)}"
+        return f"dependency rules {RULES_VERSION} ({versions})"
+
+    def tag(self, captions: Sequence[str]) -> list[list[Span]]:
+        """Spans of each caption: objects, then attributes, then relations."""
+        return list(parse_distinct(self._nlp, captions, _spans))
+
+
+def _spans(doc: Doc) -> list[Span]:
+    relations = {token for start in doc for token in _relation_words(start)}
+    attributes = [token for token in doc if _is_attribute(token) and token not in relations]
+    objects = [t for t in doc if t.pos_ in NOUNS and t not in relations and t not in attributes]
+    return [
+        *spans_of(objects, OBJECT),
+        *(span for token in attributes for span in spans_of([token], ATTRIBUTE)),
+        *spans_of(relations, RELATION),
+    ]
+
+
+def _is_attribute(token: Token) -> bool:
+    if token.dep_ in ("nummod", "acomp") or (token.dep_ == "amod" and token.head.pos_ in NOUNS):
+        return not _preposition_of(token)
+    if token.dep_ == "conj":
+        return token.pos_ in ("ADJ", "VERB", "NUM") and _is_attribute(token.head)
+    return token.dep_ == "attr" and token.pos_ == "ADJ"
+
+
+def _relation_words(token: Token) -> Iterator[Token]:
+    """The words of the relation that `token` opens: a verb's or a preposition's; else none."""
+    if token.pos_ == "VERB" and token.lemma_ != "be" and _has_second_noun(token):
+        yield token
+        yield from (child for child in token.children if child.dep_ == "prt")
+    elif _is_preposition(token):
+        yield token
+        if token.head.pos_ in ("ADJ", "ADV") and token.head.i + 1 == token.i:
+            yield token.head
+        if _is_place(token):
+            yield next(child for child in token.children if child.dep_ == "pobj")
+
+
+def _has_second_noun(verb: Token) -> bool:
+    return any(
+        (child.dep_ in ("dobj", "dative") and child.pos_ in NAMING)
+        or _is_preposition(child)
+        or _preposition_of(child)
+        for child in verb.children
+    )
+
+
+def _is_preposition(token: Token) -> bool:
+    """A preposition with an object of its own: `prep`, `agent`, or conjoined with one."""
+    if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
+        return False
+    return any(
+        child.dep_ == "prep" or (child.dep_ == "pobj" and child.pos_ in NAMING)
+        for child in token.children
+    )
+
+
+def _preposition_of(token: Token) -> bool:
+    """Whether an adjective or adverb opens a preposition, as "next" does in "next to"."""
+    return token.pos_ in ("ADJ", "ADV") and any(
+        child.i == token.i + 1 and _is_preposition(child) for child in token.children
+    )
+
+
+def _is_place(preposition: Token) -> bool:
+    """Whether the preposition goes on as in "on top of" or "to the left of"."""
+    return any(
+        child.dep_ == "pobj"
+        and child.lower_ in PLACE_NOUNS
+        and any(c.dep_ == "prep" and c.lower_ == "of" for c in child.children)
+        for child in preposition.children
+    )
