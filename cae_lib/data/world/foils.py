@@ -145,9 +145,7 @@ def relations_replaced(statement: Statement, scene: Scene) -> list[Statement]:
     return certainly_false(filter(plausible, candidates), scene, statement.text)
 
 
-def relation_like(
-    statement: Statement, scene: Scene, rng: np.random.Generator
-) -> Statement | None:
+def relation_like(statement: Statement, scene: Scene, rng: np.random.Generator) -> Statement | None:
     """One of `relations_replaced`, of the same kind (action or position) if there is one."""
     found = relations_replaced(statement, scene)
     action = RELATIONS[statement.relation[1]].action if statement.relation else False

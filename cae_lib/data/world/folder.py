@@ -132,7 +132,7 @@ def _advice(error: OSError, target: Path) -> str:
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         todo = "make the folder writable for you"
     else:
-        todo = "check the disk"
+        todo = "check the folder and the disk"
     return (
         f"{place}: cannot be written ({error.strerror or error}). {todo[:1].upper()}{todo[1:]}, "
         "or set CAE_HOME to another folder, and run the same command again"

@@ -8,20 +8,23 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
 from cae_lib.data.world.export.files import Picture
+from cae_lib.errors import DataError
 from cae_lib.runtime import Progress
 
 BATCH = 64
+
 
 class PictureWriter:
     """Writes pictures below a folder; the same files whatever the number of processes.
 
     Args:
         root: The folder.
-        progress: Counts the pictures.
+        progress: Counts the pictures; its total grows as they are handed over.
         executor: The processes; None draws in this one.
     """
 
@@ -76,6 +79,11 @@ def picture_writer(root: Path, label: str, workers: int) -> Iterator[PictureWrit
         )
         try:
             yield PictureWriter(root, progress, executor)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{root}: a process that draws was killed, perhaps for want of memory. "
+                "Run the same command again, in one process with workers=1"
+            ) from error
         finally:
             executor.shutdown(cancel_futures=True)
 

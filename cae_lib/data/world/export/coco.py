@@ -69,9 +69,7 @@ def _splits(config: WorldConfig) -> dict[str, list[Described]]:
         if split == "train":
             places[n - rest :] = _places("val2014", first + n - rest, rest)
         first += n
-        result[split] = describe_split(
-            config.scenes, split, config.coco, sizes.captions, places
-        )
+        result[split] = describe_split(config.scenes, split, config.coco, sizes.captions, places)
     train = result["train"]
     cut = len(train) - rest
     return {"train": train[:cut], "restval": train[cut:]} | {k: result[k] for k in ("val", "test")}

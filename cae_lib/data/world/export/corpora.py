@@ -97,9 +97,7 @@ def karpathy(name: str, corpus: Sequence[tuple[Described, str]], folders: bool) 
 
 def caption_list(corpus: Sequence[Described], root: str) -> list[dict[str, Any]]:
     """The list of `{image, caption}` that BLIP and ARO read, pictures relative to `root`."""
-    return [
-        {"image": item.path.removeprefix(f"{root}/"), "caption": item.texts} for item in corpus
-    ]
+    return [{"image": item.path.removeprefix(f"{root}/"), "caption": item.texts} for item in corpus]
 
 
 def _graph(scene: Scene) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from cae_lib.data.world.scenes import Content, Scene, SceneConfig, arrange, generator, sample_scene
 from cae_lib.data.world.vocabulary import admits
 
-PATIENCE = 12
+PATIENCE = 20
 """Scenes looked at for each one wanted, before rare groups are filled up with others."""
 
 
@@ -72,5 +72,3 @@ def fair(scene: Scene, index: int) -> Scene:
 def again(scene: Scene, content: Content) -> Scene:
     """Another content of the same style, arranged anew."""
     return arrange(content, (scene.seed + 1) % 2**31, scene.style)
-
-

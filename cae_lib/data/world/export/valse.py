@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,13 @@ from cae_lib.data.world.statements import Statement, read, stated
 from cae_lib.data.world.vocabulary import RELATIONS
 
 ACTIONS = tuple(name for name, kind in RELATIONS.items() if kind.action)
-POSITIONS = tuple(name for name, kind in RELATIONS.items() if not kind.action)
+GROUPS = {
+    "actant-swap": tuple(name for name in ACTIONS if name != "holding"),
+    "action-replacement": ACTIONS,
+    "relations": tuple(name for name, kind in RELATIONS.items() if not kind.action),
+}
+"""Relations of an instrument's scenes; nothing that is held can hold."""
+
 LEFT_OUT = {
     "counting-adversarial, counting-hard, counting-small-quant, plurals":
         "no scene has two things of one noun",
@@ -44,6 +50,9 @@ class _Foil:
     classes_foil: str
 
 
+_Maker = Callable[[Scene, np.random.Generator, int], _Foil | None]
+
+
 def export_valse(config: WorldConfig, coco_test: Sequence[Described]) -> Export:
     """Write five of the eleven files, every item with the full votes of three annotators.
 
@@ -58,11 +67,10 @@ def export_valse(config: WorldConfig, coco_test: Sequence[Described]) -> Export:
     return export
 
 
-def _drawn(config: WorldConfig, export: Export, name: str, folder: str, make) -> None:
+def _drawn(config: WorldConfig, export: Export, name: str, folder: str, make: _Maker) -> None:
     """One instrument with pictures of its own."""
     split = f"valse/{name}"
-    groups = {"actant-swap": ACTIONS, "action-replacement": ACTIONS, "relations": POSITIONS}
-    names = groups.get(name, tuple(RELATIONS))
+    names = GROUPS.get(name, tuple(RELATIONS))
 
     def group(content: Content) -> str | None:
         fits = content.relation in names and (name != "actant-swap" or swappable(content))
@@ -92,7 +100,7 @@ def _relation(scene: Scene, rng: np.random.Generator, index: int) -> _Foil | Non
 
 
 def _existence(scene: Scene, rng: np.random.Generator, index: int) -> _Foil:
-    """"there is a cat" or "there is no cat", by turns."""
+    """By turns "there is a cat" and "there is no cat"."""
     there = [thing.noun for thing in scene.content.things]
     noun = pick(rng, there if index % 2 == 0 else absent_nouns(scene))
     texts = f"there is {phrase(noun)}", f"there is no {noun}"

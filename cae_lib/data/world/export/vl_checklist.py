@@ -91,13 +91,13 @@ def _vg_items(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, str
 
 
 def location(place: Placement) -> str:
-    """"center", "mid" or "margin", by the distance from the picture's middle."""
+    """The class "center", "mid" or "margin", by the distance from the picture's middle."""
     distance = max(abs(place.x - 0.5), abs(place.y - 0.5))
     return "center" if distance < 0.15 else "mid" if distance < 0.25 else "margin"
 
 
 def extent(place: Placement) -> str:
-    """"small", "medium" or "large", by the side of the thing's square."""
+    """The class "small", "medium" or "large", by the side of the thing's square."""
     return "small" if place.scale < 0.32 else "medium" if place.scale < 0.45 else "large"
 
 
