@@ -114,8 +114,8 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
     if place.contact:
         point = x + place.contact * half
         for dy in (-0.9, -1.15):
-            tip = point + place.contact * 7 * (1 + dy)
-            draw.line((point, y + dy * half + 3, tip, y + dy * half - 6), fill=(40, 40, 40), width=2)
+            tip, height = point + place.contact * 7 * (1 + dy), y + dy * half
+            draw.line((point, height + 3, tip, height - 6), fill=(40, 40, 40), width=2)
 
 
 def render(scene: Scene) -> Image.Image:

@@ -128,7 +128,10 @@ _PLACERS: dict[str, Callable[[float, float, np.random.Generator], Pair]] = {
 def place(relation: str, subject_size: str | None, object_size: str | None,
           rng: np.random.Generator) -> Pair:  # fmt: skip
     """Placements of subject and object that show `relation`, near the picture's middle."""
-    s, o = (BASE_SCALE * SIZE_FACTOR[z] * rng.uniform(0.92, 1.08) for z in (subject_size, object_size))
+    s, o = (
+        BASE_SCALE * SIZE_FACTOR[size] * rng.uniform(0.92, 1.08)
+        for size in (subject_size, object_size)
+    )
     pair = _PLACERS[relation](s, o, rng)
     low_x, high_x = _room([(p.x, p.scale) for p in pair])
     low_y, high_y = _room([(p.y, p.scale) for p in pair])
