@@ -1,1 +1,1 @@
-"""What the book's pages show: tables, figures, verdicts and sentences, all computed from records."""
+"""What the book's pages show: tables, figures, verdicts and sentences, computed from records."""

@@ -7,6 +7,7 @@ all roles, seeds and runs, so that differences are paired; seeds are resampled a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -73,6 +74,12 @@ class RoleScores:
     def n_seeds(self) -> int:
         """Seeds."""
         return len(self.captions["object"])
+
+    @property
+    def decimals(self) -> int:
+        """Decimals that give the mean of object words three significant digits."""
+        size = abs(self.means["object"].estimate)
+        return min(max(2 - math.floor(math.log10(size)), 0), 8) if size else 3
 
     @cached_property
     def means(self) -> Mapping[str, Draws]:

@@ -52,7 +52,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("VALSE-Rel", "VALSE, relation", "VALSE", AGGREGATES["valse/relation"],
            "mean of actions and spatial relations"),
     Column("SVO", "SVO-Probes", "SVO-Probes", "svo_probes/all", "mean over items"),
-    Column("CREPE", "CREPE, productivity R@1", "CREPE", ["crepe/atom", "crepe/negate", "crepe/swap"],
+    Column("CREPE", "CREPE, productivity R@1", "CREPE",
+           ["crepe/atom", "crepe/negate", "crepe/swap"],
            "mean of atom, negate, swap, each the mean over complexities"),
     Column("Order", "ARO, COCO-Order", None, "order/coco", "mean over items"),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """What Li et al. (EMNLP 2024) claim and print, as far as it is known.
 
-The cells of the four attribution methods in Tables 1 to 3 could not be recovered. What is given
-here are means over the four, as the same authors quote them in Li et al. (2026); nothing is guessed.
+The cells of the four attribution methods in Tables 1 to 3 could not be recovered. The numbers
+here are means over the four, as the same authors quote them later. Nothing is guessed.
 """
 
 from __future__ import annotations

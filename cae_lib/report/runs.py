@@ -30,6 +30,14 @@ def label(run: str) -> str:
     return f"CLIP-CAE ({method_label(run.removeprefix('cae-'))})"
 
 
+def setting(profile_name: str) -> str:
+    """Model and data of a profile in a few words."""
+    if profile_name == "paper":
+        return "ViT-B/32 on the real benchmarks"
+    words = "clip-mini on the small world"
+    return words if profile_name == "mini" else f"{words}, profile {profile_name}"
+
+
 def cae_runs(profile_name: str) -> dict[str, str]:
     """The CAE runs of a profile, and the attribution method that each one trains on."""
     rows = profile(profile_name).methods

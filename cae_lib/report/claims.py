@@ -1,0 +1,205 @@
+"""Verdicts on the paper's claims, by rules that were fixed before any result was looked at.
+
+Each rule is a pure function of what the records hold; `RULES` states it for the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cae_lib.evaluation.statistics import Interval
+from cae_lib.report.attribution import RoleScores
+from cae_lib.report.markup import Text, count, interval, listing, number
+from cae_lib.report.runs import METHOD_LABELS, method_label
+
+Status = Literal["reproduced", "partly", "not", "untested"]
+
+WORDS: Mapping[Status, str] = {
+    "reproduced": "reproduced",
+    "partly": "partly reproduced",
+    "not": "not reproduced",
+    "untested": "not tested",
+}
+
+LEAD = 1.25
+SHARE_OF_METHODS = 0.75
+CLOSED = 0.5
+FAMILIES_WON = 5
+
+RULES: Mapping[str, str] = {
+    "C1": f"A method shows the deficiency if the mean of object words is at least {LEAD} times "
+          "that of attribute words and of relation words, and the 95 % intervals of both "
+          "differences lie above zero. The claim is *reproduced* if at least "
+          f"{100 * SHARE_OF_METHODS:.0f} % of the methods show it, *partly* if any does, else "
+          "*not*.",
+    "C2": "Each CAE run is judged by the method that it was trained on. The groups are *level* if "
+          "CAE leaves at most half of CLIP-FT's gap, in either direction, both in absolute terms "
+          "and relative to the level of the scores, and the 95 % interval of the reduction lies "
+          "above zero. The claim is *reproduced* if the groups are level for all four methods, "
+          "*partly* if the gap is reduced (that interval lies above zero) for any, else *not*. "
+          "While fewer than four methods have been trained, the verdict is at most *partly*.",
+    "C3": f"A CAE run passes if it is better than CLIP-FT on at least {FAMILIES_WON} of the seven "
+          "families, and worse on none; better and worse mean that the 95 % interval of the "
+          "difference excludes zero. The claim is *reproduced* if the runs of all four methods "
+          "pass, *partly* if any run is better on more families than it is worse on, else *not*. "
+          "While fewer than four methods have been trained, the verdict is at most *partly*.",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim.
+
+    Attributes:
+        claim: C1 to C8.
+        status: One of `WORDS`.
+        ours: The numbers in short, for a table.
+        reason: A sentence that gives the reason.
+    """
+
+    claim: str
+    status: Status
+    ours: str
+    reason: str
+
+    @property
+    def badge(self) -> str:
+        """The verdict as a coloured word in HTML."""
+        return f'<span class="verdict-{self.status}">{WORDS[self.status]}</span>'
+
+    def text(self) -> Text:
+        """Verdict, reason and rule, for the page of the claim."""
+        lines = [f"**Verdict on {self.claim}:** {self.badge}", "", self.reason]
+        if self.claim in RULES:
+            lines += ["", f"*The rule.* {RULES[self.claim]}"]
+        return Text("\n".join(lines))
+
+
+def untested(claim: str, reason: str = "No page tests this claim yet.") -> Verdict:
+    """The verdict on a claim that nothing speaks to."""
+    return Verdict(claim, "untested", "–", reason)
+
+
+def shows_deficiency(scores: RoleScores) -> bool:
+    """Whether object words lead as clearly as the rule of C1 asks."""
+    top = scores.means["object"].estimate
+    return all(
+        scores.lead(role).low > 0 and top >= LEAD * scores.means[role].estimate
+        for role in ("attribute", "relation")
+    )
+
+
+def judge_deficiency(found: Mapping[str, RoleScores]) -> Verdict:
+    """C1, from the base's scores by method."""
+    if not found:
+        return untested("C1", "The records hold no attribution.")
+    shown = [method for method, scores in found.items() if shows_deficiency(scores)]
+    enough = len(shown) >= SHARE_OF_METHODS * len(found)
+    status: Status = "reproduced" if enough else "partly" if shown else "not"
+    rest = [method for method in found if method not in shown]
+    if not shown:
+        reason = f"object words do not lead clearly by any method ({_names(rest)})"
+    else:
+        others = f", but not by {_names(rest)}" if rest else ""
+        reason = f"object words lead clearly by {_names(shown)}{others}"
+    ours = "; ".join(f"{method_label(method)} {_ratios(s)}" for method, s in found.items())
+    return Verdict("C1", status, f"object/attribute, object/relation: {ours}",
+                   f"In CLIP, {reason}.")  # fmt: skip
+
+
+def _names(methods: list[str]) -> str:
+    return listing([method_label(method) for method in methods])
+
+
+def _ratios(scores: RoleScores) -> str:
+    values = [scores.ratio(role) for role in ("attribute", "relation")]
+    return ", ".join("undefined" if v is None else interval(v, 2) for v in values)
+
+
+Outcome = Literal["level", "reversed", "reduced", "open", "none"]
+
+OUTCOMES: Mapping[Outcome, str] = {
+    "level": "the groups are level",
+    "reversed": "the gap is closed, but beyond level",
+    "reduced": "the gap is smaller, but not level",
+    "open": "the gap is not smaller for certain",
+    "none": "CLIP-FT has no gap to close",
+}
+
+
+def levelling(tuned: RoleScores, cae: RoleScores) -> Outcome:
+    """What CAE made of CLIP-FT's gap, by one method."""
+    before, after = tuned.gap, cae.gap
+    if before.interval().low <= 0:
+        return "none"
+    if before.minus(after).interval().low <= 0:
+        return "open"
+    if after.estimate > CLOSED * before.estimate or cae.contrast > CLOSED * tuned.contrast:
+        return "reduced"
+    if after.estimate < -CLOSED * before.estimate or cae.contrast < -CLOSED * tuned.contrast:
+        return "reversed"
+    return "level"
+
+
+def judge_levelling(found: Mapping[str, tuple[RoleScores, RoleScores]]) -> Verdict:
+    """C2, from the scores of (CLIP-FT, CLIP-CAE) by each method that CAE was trained on."""
+    outcomes = {method: levelling(*pair) for method, pair in found.items()}
+    if all(outcome == "none" for outcome in outcomes.values()):
+        return untested("C2", "CLIP-FT has no gap for CAE to close."
+                        if outcomes else "No CAE run has been measured.")  # fmt: skip
+    improved = [m for m, outcome in outcomes.items() if outcome in ("level", "reversed", "reduced")]
+    level = all(outcome == "level" for outcome in outcomes.values())
+    complete = set(found) >= set(METHOD_LABELS)
+    status: Status = "reproduced" if level and complete else "partly" if improved else "not"
+    reasons = [
+        f"by {method_label(method)} {OUTCOMES[outcome]} (gap {_gap(found[method][0])} in "
+        f"CLIP-FT, {_gap(found[method][1])} in CLIP-CAE)"
+        for method, outcome in outcomes.items()
+    ]
+    ours = "; ".join(
+        f"{method_label(method)} gap {_gap(tuned)} → {interval(cae.gap.interval(), tuned.decimals)}"
+        for method, (tuned, cae) in found.items()
+    )
+    return Verdict("C2", status, ours, f"After CAE, {listing(reasons)}.{_incomplete(found)}")
+
+
+def _gap(scores: RoleScores) -> str:
+    return number(scores.gap.estimate, scores.decimals)
+
+
+def judge_benchmarks(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
+    """C3, from the difference CLIP-CAE - CLIP-FT on each family, by attribution method."""
+    if not found:
+        return untested("C3", "No CAE run has been measured.")
+    tallies = {method: tally(families) for method, families in found.items()}
+    passed = all(won >= FAMILIES_WON and not lost for won, lost, _ in tallies.values())
+    ahead = any(won > lost for won, lost, _ in tallies.values())
+    complete = set(found) >= set(METHOD_LABELS)
+    status: Status = "reproduced" if passed and complete else "partly" if ahead else "not"
+    ours = "; ".join(
+        f"{method_label(method)}: better on {won}, worse on {lost} of {n}"
+        for method, (won, lost, n) in tallies.items()
+    )
+    reasons = [
+        f"with {method_label(method)} CLIP-CAE is better than CLIP-FT on {won} of "
+        f"{count(n, 'family', 'families')}, worse on {lost}, and not told apart on {n - won - lost}"
+        for method, (won, lost, n) in tallies.items()
+    ]
+    reason = listing(reasons)
+    return Verdict("C3", status, ours, f"{reason[:1].upper()}{reason[1:]}.{_incomplete(found)}")
+
+
+def tally(families: Mapping[str, Interval]) -> tuple[int, int, int]:
+    """Families won and lost for certain, and all."""
+    won = sum(difference.low > 0 for difference in families.values())
+    lost = sum(difference.high < 0 for difference in families.values())
+    return won, lost, len(families)
+
+
+def _incomplete(found: Mapping[str, object]) -> str:
+    missing = [name for name in METHOD_LABELS if name not in found]
+    if not missing:
+        return ""
+    return f" CAE by {_names(missing)} has not been trained in this profile."

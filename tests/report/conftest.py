@@ -1,0 +1,124 @@
+"""Records made up by hand, under a home of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cae_lib import experiments
+from cae_lib.evaluation.results import ChoiceResult
+from cae_lib.evaluation.retrieval import KS, RetrievalResult
+from cae_lib.records import Record, save_record
+from cae_lib.report.attribution import role_scores
+from cae_lib.report.benchmarks import answers
+
+PROFILE = "smoke"
+SEEDS = 3
+METHODS = ("attention", "gradcam", "perturbation", "gradient")
+KEYS = (
+    "aro/relation", "aro/attribution", "order/coco", "order/flickr30k", "winoground/text",
+    "winoground/image", "winoground/group", "sugarcrepe/replace_rel", "sugarcrepe/add_att",
+    "sugarcrepe/replace_att", "sugarcrepe/swap_att", "sugarcrepe/add_obj",
+    "sugarcrepe/replace_obj", "sugarcrepe/swap_obj", "vl_checklist/Relation/swig_action",
+    "vl_checklist/Relation/vg/action", "vl_checklist/Relation/vg/spatial",
+    "vl_checklist/Attribute/vg/color", "vl_checklist/Attribute/vaw/size", "valse/actant-swap",
+    "valse/action-replacement", "valse/relations", "svo_probes/all", "crepe/atom",
+    "crepe/negate", "crepe/swap",
+)  # fmt: skip
+MACRO = ("aro", "crepe")
+
+
+def forget() -> None:
+    """Drop what was read from the records of another test."""
+    for cached in (experiments._load, answers, role_scores):
+        cached.cache_clear()
+
+
+def save(name: str, results: dict, profile: str = PROFILE) -> None:
+    """Store a record."""
+    save_record(Record(name, "0" * 12, {}, results, {"tree": "0" * 40}), profile)
+
+
+def choice(key: str, correct: np.ndarray, n_expected: int | None = None) -> dict:
+    """The record of a subset; two groups of equal size."""
+    name, _, subset = key.partition("/")
+    n = len(correct)
+    return ChoiceResult(
+        name, subset, np.asarray(correct, bool), {"a": n // 2, "b": n - n // 2},
+        n if n_expected is None else n_expected, "macro" if name in MACRO else "micro",
+        "mean over items", None, 0.5, "strict", "abc", {}, {},
+    ).to_record()  # fmt: skip
+
+
+def attribution(means: dict[str, float], rng: np.random.Generator, n: int = 60) -> dict:
+    """The record of one method: normal scores about a mean for each role, attributes rarer."""
+    content: dict = {"n_captions": n}
+    for role, mean in means.items():
+        values = rng.normal(mean, 0.03, n).round(6)
+        captions = values.tolist()
+        if role == "attribute":
+            captions[::3] = [None] * len(captions[::3])
+        scores = np.array([v for v in captions if v is not None])
+        content[role] = {
+            "n_tokens": len(scores), "mean": float(scores.mean()), "captions": captions,
+            "percentiles": np.percentile(scores, range(101)).round(6).tolist(),
+        }  # fmt: skip
+    return content
+
+
+LEVELS = {
+    "base": {"object": 0.20, "attribute": 0.10, "relation": 0.12},
+    "clip-ft": {"object": 0.18, "attribute": 0.11, "relation": 0.12},
+    "cae": {"object": 0.14, "attribute": 0.14, "relation": 0.14},
+}
+
+
+class Store:
+    """Writes the records of a whole profile; tests then change single ones."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def attribution(self, run: str, levels: dict[str, float], methods=METHODS) -> None:
+        """The attribution of a run, the same means by every method."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            rng = np.random.default_rng([seed, len(run)])
+            parts = {method: attribution(levels, rng) for method in methods}
+            save(f"{run}/{seed}/attribution", parts)
+
+    def benchmarks(self, run: str, accuracy: dict[str, float] | float, n: int = 200) -> None:
+        """Answers of a run; `accuracy` for all keys, or by key with "*" for the others."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            parts = {}
+            for place, key in enumerate(KEYS):
+                share = accuracy.get(key, accuracy["*"]) if isinstance(accuracy, dict) else accuracy
+                draws = np.random.default_rng([7, place]).random(n)
+                noise = np.random.default_rng([seed, place]).random(n) * 0.02
+                parts[key] = choice(key, draws + noise < share)
+            save(f"{run}/{seed}/benchmarks", parts)
+
+    def retrieval(self, run: str, shares: tuple[float, float, float] = (0.4, 0.6, 0.8)) -> None:
+        """Recall at 1, 5, 10, the same on both sets and both ways."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            draws = np.random.default_rng(seed).random(50)
+            found = {k: draws < share for k, share in zip(KS, shares, strict=True)}
+            parts = {name: RetrievalResult(found, found).to_record() | {"n_used": 50,
+                     "n_expected": 50} for name in ("coco", "flickr30k")}  # fmt: skip
+            save(f"{run}/{seed}/retrieval", parts)
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    """A home with the records of base, CLIP-FT and CLIP-CAE (attention)."""
+    found = Store(home)
+    for run, level in (("base", "base"), ("clip-ft", "clip-ft"), ("cae-attention", "cae")):
+        found.attribution(run, LEVELS[level])
+        found.benchmarks(run, {"base": 0.6, "clip-ft": 0.65, "cae": 0.75}[level])
+        found.retrieval(run)
+    yield found
+    forget()
