@@ -12,7 +12,7 @@ from cae_lib.data.world.grammar import CaptionStyle
 from cae_lib.data.world.scenes import SceneConfig
 from cae_lib.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 """Raise when code that decides pictures, captions or files changes: old folders are rebuilt."""
 
 WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.3, vague=0.5, extra=0.6)

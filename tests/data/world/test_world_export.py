@@ -279,3 +279,15 @@ def test_official_columns(smoke_world):
     assert not lines.endswith("\n")
     rows = json.loads((smoke_world / "aro/visual_genome_relation.json").read_text("utf-8"))
     assert set(rows[0]) >= {"image_id", "bbox_w", "bbox_h", "relation_name"}
+
+
+def test_crepe_has_every_complexity(loaded, config):
+    sizes = Counter(item.group for item in loaded["crepe/atom"].items)
+    assert set(sizes) == {str(n) for n in range(4, 13)}
+    assert set(sizes.values()) == {config.sizes.crepe // 9}
+    for key in ("crepe/atom", "crepe/swap"):
+        for item in loaded[key].items:
+            things, relation = facts(item.texts[0])
+            atoms = len(things) + sum(len(words) for _, words in things) + bool(relation)
+            assert atoms == int(item.group)
+            assert len(set(item.texts)) == 6

@@ -12,7 +12,7 @@ from cae_lib.data.world.scenes import Content, Scene, SceneConfig, generator
 from cae_lib.data.world.statements import Mention, Statement, stated
 from cae_lib.data.world.vocabulary import COLORS, PATTERNS, RELATIONS, SIZES, canonical
 
-LEFT_OUT = "touching"
+SYMMETRIC = "touching"
 """ARO's list of symmetric relations has "touching", so its items would not count."""
 
 
@@ -22,7 +22,11 @@ def export_aro(config: WorldConfig) -> Export:
     Every relation has about as many items, of scenes whose arguments can be exchanged. Every pair
     of attributes has about as many items, more than the 25 that the macro average asks for.
     """
-    export = Export("aro")
+    left_out = {
+        "relation: touching": "on ARO's list of symmetric relations",
+        "relation: holding": "nothing that is held can hold",
+    }
+    export = Export("aro", left_out=left_out)
     _relation(config, export)
     _attribution(config, export)
     return export
@@ -30,11 +34,11 @@ def export_aro(config: WorldConfig) -> Export:
 
 def _relation(config: WorldConfig, export: Export) -> None:
     def group(content: Content) -> str | None:
-        return content.relation if swappable(content) and content.relation != LEFT_OUT else None
+        return content.relation if swappable(content) and content.relation != SYMMETRIC else None
 
     found = spread(
         scenes(config.scenes, "aro-relation"), config.sizes.aro_relation, group,
-        [name for name in RELATIONS if name not in (LEFT_OUT, "holding")],
+        [name for name in RELATIONS if name not in (SYMMETRIC, "holding")],
     )  # fmt: skip
     pictures, places = paired(found, "aro/images/1{:06d}.jpg")
     rows = []

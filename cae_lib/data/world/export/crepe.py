@@ -11,7 +11,7 @@ import numpy as np
 
 from cae_lib.data.world.config import WorldConfig
 from cae_lib.data.world.export.files import Export, paired
-from cae_lib.data.world.export.sampling import scenes, text_generator
+from cae_lib.data.world.export.sampling import PATIENCE, scenes, text_generator
 from cae_lib.data.world.foils import (
     attributes_replaced,
     certainly_false,
@@ -35,15 +35,15 @@ FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.
 def export_crepe(config: WorldConfig) -> Export:
     """Write the files of atom, swap and negate by complexity; pictures hold two scenes each.
 
-    A caption has as many atoms (objects, attributes, relations) as its place in the cycle 4 to 12
-    asks for, or as the scene has. A kind for which it has no five false captions leaves it out.
+    Each number of atoms (objects, attributes, relations) from 4 to 12 has about as many captions.
+    A kind for which a caption has no five false ones leaves it out.
     """
-    found = list(islice(scenes(config.scenes, "crepe"), config.sizes.crepe))
+    found, complexities = _scenes(config)
     pictures, places = paired(found, "crepe/VG_100K/3{:06d}.jpg")
     rows: dict[tuple[str, int], list[tuple]] = defaultdict(list)
     for index, (scene, place) in enumerate(zip(found, places, strict=True)):
         rng = text_generator(config.scenes, "crepe", index)
-        true = compound(scene.content, COMPLEXITIES[index % len(COMPLEXITIES)], rng)
+        true = compound(scene.content, complexities[index], rng)
         for kind, texts in hard_negatives(true, scene, rng).items():
             if len(texts) == N_NEGATIVES:
                 rows[kind, true.n_atoms].append(_row(true, texts, *place))
@@ -54,6 +54,23 @@ def export_crepe(config: WorldConfig) -> Export:
         export.texts[FILE.format(kind, complexity)] = stream.getvalue()
         export.counts[kind] += len(entries)
     return export
+
+
+def _scenes(config: WorldConfig) -> tuple[list[Scene], list[int]]:
+    """Scenes, and for each the number of atoms to state: the highest still wanted that it has."""
+    quota = -(-config.sizes.crepe // len(COMPLEXITIES))
+    found: list[Scene] = []
+    complexities: list[int] = []
+    for scene in islice(scenes(config.scenes, "crepe"), PATIENCE * config.sizes.crepe):
+        things = scene.content.things
+        most = len(things) + 1 + sum(len(thing.attributes) for thing in things)
+        fitting = [n for n in COMPLEXITIES if n <= most and complexities.count(n) < quota]
+        if fitting:
+            found.append(scene)
+            complexities.append(fitting[-1])
+        if len(found) == config.sizes.crepe:
+            break
+    return found, complexities
 
 
 def compound(content: Content, n_atoms: int, rng: np.random.Generator) -> Statement:
