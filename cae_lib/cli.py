@@ -109,7 +109,8 @@ def _world_show(parsed: argparse.Namespace) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
-    from cae_lib.experiments import run_training, train_base
+    from cae_lib.base import train_base
+    from cae_lib.experiments import run_training
 
     if parsed.name == "base":
         train_base(parsed.profile)
