@@ -13,6 +13,7 @@ from cae_lib.evaluation.aggregates import AGGREGATES, Tree, aggregate
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.statistics import Interval, paired_difference, weighted_interval
 from cae_lib.experiments import results
+from cae_lib.report.runs import all_runs
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def answers(run: str, profile: str, seeds: int) -> Mapping[str, tuple[ChoiceResu
                 f"data/records/{profile}/{run} and run `make reproduce` again"
             )
     return found
+
+
+def all_answers(profile: str, seeds: int) -> dict[str, Mapping[str, tuple[ChoiceResult, ...]]]:
+    """The results of every run of a profile, in the order of the tables."""
+    return {run: answers(run, profile, seeds) for run in all_runs(profile)}
 
 
 def _part(content: Mapping[str, dict], key: str, name: str) -> dict:

@@ -67,6 +67,11 @@ class Table:
         )
 
 
+def show(*items: Text | Table) -> Text:
+    """Several texts and tables as one, for a cell that returns more than one."""
+    return Text("\n\n".join(item._repr_markdown_() for item in items))
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -18,7 +18,7 @@ from cae_lib.report.claims import (
     untested,
 )
 from cae_lib.report.paper import CLAIMS
-from cae_lib.report.runs import BASE, TUNED, cae_runs
+from cae_lib.report.runs import BASE, TUNED, all_runs, cae_runs, label
 
 
 def base_scores(profile: str, methods: tuple[str, ...] = tuple(METHODS)) -> dict[str, RoleScores]:
@@ -33,6 +33,24 @@ def trained_pairs(profile: str, seeds: int) -> dict[str, tuple[RoleScores, RoleS
         method: (role_scores(TUNED, profile, method, seeds),
                  role_scores(run, profile, method, seeds))
         for run, method in cae_runs(profile).items()
+    }  # fmt: skip
+
+
+def trained_runs(profile: str, seeds: int) -> dict[str, dict[str, RoleScores]]:
+    """For each method that CAE was trained on: CLIP, CLIP-FT and that CLIP-CAE, by label."""
+    return {
+        method: {label(name): role_scores(name, profile, method, seeds)
+                 for name in (BASE, TUNED, run)}
+        for run, method in cae_runs(profile).items()
+    }  # fmt: skip
+
+
+def all_by_method(profile: str, seeds: int) -> dict[str, dict[str, RoleScores]]:
+    """Every run by label, read by every method that its records hold."""
+    return {
+        label(run): {method: role_scores(run, profile, method, seeds)
+                     for method in stored_methods(run, profile, tuple(METHODS), seeds)}
+        for run in all_runs(profile)
     }  # fmt: skip
 
 

@@ -1,0 +1,68 @@
+"""The claim table: claim, paper, ours at two scales, verdict; here and on the book's first page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from IPython.display import HTML
+
+from cae_lib.report.claims import RULES, Verdict
+from cae_lib.report.markup import NONE, Table, Text
+from cae_lib.report.paper import CLAIMS
+from cae_lib.report.runs import setting
+
+NOT_RUN = "not run yet"
+
+
+def claim_table(
+    ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] | None, profile: str
+) -> Table:
+    """One row a claim.
+
+    Args:
+        ours: Verdicts of the page's profile.
+        at_scale: Verdicts of the profile "paper"; None where nobody has run it.
+        profile: Name of the page's profile.
+    """
+    rows = []
+    for name, claim in CLAIMS.items():
+        scale = at_scale[name].ours if at_scale else NOT_RUN
+        link = f"[{claim.id}]({claim.page}.md)" if claim.page else claim.id
+        rows.append([link, claim.text, claim.place, ours[name].ours, scale, ours[name].badge])
+    return Table(
+        name="tab-all-claims",
+        caption=f"The paper's claims. Ours: {setting(profile)}; brackets are 95 % bootstrap "
+        "intervals; the pages give n, seeds and averaging.",
+        header=["", "claim", "in the paper", "ours", "at the paper's scale", "verdict"],
+        rows=rows,
+        left=6,
+    )
+
+
+def reasons(ours: Mapping[str, Verdict]) -> Text:
+    """Reason and rule of each claim that is tested, and the names of the others."""
+    parts = []
+    for name, verdict in ours.items():
+        if name in RULES:
+            parts.append(f"**{name}**, {verdict.badge}. {verdict.reason} *The rule.* {RULES[name]}")
+    rest = [name for name in ours if name not in RULES]
+    if rest:
+        parts.append(f"**{', '.join(rest)}**: no page tests these yet.")
+    return Text("\n\n".join(parts))
+
+
+def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] | None,
+                   sentences: Sequence[str]) -> None:  # fmt: skip
+    """Hand numbers, verdicts and sentences to the first page.
+
+    The keys are `C1_ours`, `C1_scale`, `C1_verdict` (a badge), and `finding_1`, ...
+    """
+    from myst_nb import glue
+
+    for name, verdict in ours.items():
+        scale = at_scale[name].ours if at_scale else NONE
+        glue(f"{name}_ours", verdict.ours, display=False)
+        glue(f"{name}_scale", scale, display=False)
+        glue(f"{name}_verdict", HTML(verdict.badge), display=False)
+    for number, sentence in enumerate(sentences, start=1):
+        glue(f"finding_{number}", sentence, display=False)
