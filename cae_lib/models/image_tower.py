@@ -94,9 +94,9 @@ def _block(
     else:
         q, k, v = split_heads(project_heads(block, normed, "qkv"), 3, heads)
     weights = None
-    if attention:
+    if attention or not x.is_cuda:  # on a CPU the fused kernel is the slower one in training
         weights = attention_weights(q, k)
         mixed = weights.to(v.dtype) @ v
     else:
         mixed = F.scaled_dot_product_attention(q, k, v)
-    return finish_block(block, x, merge_heads(mixed)), weights
+    return finish_block(block, x, merge_heads(mixed)), weights if attention else None
