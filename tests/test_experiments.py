@@ -12,13 +12,15 @@ from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.tuning import best, validation_scores
+from cae_lib.tuning import best, levelling, validation_scores
 
 
 @pytest.fixture(scope="module")
-def trained(smoke_world: Path) -> Path:
+def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a smoke world with an untrained base and one CAE run of seed 0."""
-    home = smoke_world.parents[2]
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
         clip = load_clip("clip-mini", seed=3)
@@ -79,6 +81,28 @@ def test_what_is_missing_is_said_with_the_command():
 def test_the_best_setting_has_the_highest_score_and_of_equals_the_smallest_value():
     rows = [{"lr": 3.0, "score": 0.5}, {"lr": 1.0, "score": 0.5}, {"lr": 2.0, "score": 0.4}]
     assert best(rows, "lr") == 1.0
+
+
+def test_lambda_is_the_smallest_that_levels_the_attribution():
+    def rows(*gaps: float) -> list[dict]:
+        weights = (0.3, 1.0, 3.0)
+        return [{"run": "cae-attention", "weight": w, "gaps": {"attention": g}}
+                for w, g in zip(weights, gaps, strict=True)]  # fmt: skip
+
+    tuned = {"gaps": {"attention": 0.1}}
+    assert levelling(rows(0.05, 0.009, 0.001), tuned) == 1.0
+    assert levelling(rows(0.05, 0.02, 0.011), tuned) == 3.0
+    assert levelling(rows(-0.05, 0.02, 0.011), tuned) == 0.3
+
+
+def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch):
+    monkeypatch.delenv("CAE_HOME")
+    from cae_lib.records import load_record
+
+    chosen = load_record("sweep", "mini").results["chosen"]
+    assert experiment("clip-ft", "mini").lr == chosen.pop("lr")
+    for name, weight in chosen.items():
+        assert experiment(name, "mini").weight == weight
 
 
 def test_validation_scores_by_hand(tmp_path):
