@@ -128,7 +128,7 @@ def calibration_table(content: Mapping[str, Any]) -> Table:
 
 def _share(found: Mapping[str, float]) -> str:
     low, middle, high = (number(100 * found[key], 1) for key in ("low", "estimate", "high"))
-    return f"{middle} [{low}, {high}]"
+    return f"{middle} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def _met(met: bool) -> str:

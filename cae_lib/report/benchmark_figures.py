@@ -39,7 +39,7 @@ def forest(table: Mapping[str, Mapping[str, Interval]]) -> Figure:
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_xlabel("CLIP-CAE \N{MINUS SIGN} CLIP-FT, percentage points")
         axis.grid(axis="y", visible=False)
-        canvas.legend(loc="outside upper center", ncols=4, title="CAE by")
+        canvas.legend(loc="outside upper center", ncols=4)
         return finish(canvas, _alt(table))
 
 
@@ -54,7 +54,7 @@ def _marks(axis: Axes, run: str, row: Mapping[float, Interval]) -> None:
     axis.errorbar(
         middle, list(row), xerr=error, linestyle="", capsize=3, markersize=6,
         marker=METHOD_MARKERS.get(method, "o"), color=METHOD_COLORS.get(method, NEUTRAL),
-        label=method_label(method),
+        label=f"CAE by {method_label(method)}",
     )  # fmt: skip
 
 

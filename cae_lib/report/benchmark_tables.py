@@ -49,8 +49,8 @@ def score_table(found: Found) -> Table:
         cells = [percent(score.interval(), lines=True) for score in scores.values()]
         rows.append([column.label, _amount(first), f"{100 * first.chance:.1f}", *cells])
         if first.absent:
-            notes.append(f"{column.label}: no data for {', '.join(first.absent)}; the others "
-                         "carry their weight.")  # fmt: skip
+            notes.append(f"{column.label}: the data have no {', '.join(first.absent)}; the other "
+                         "subsets carry the weight.")  # fmt: skip
     return Table(
         name="tab-benchmarks",
         caption="Accuracy in percent on the composition benchmarks, with 95 % bootstrap intervals "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from IPython.display import HTML
 
@@ -61,8 +62,8 @@ def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] 
 
     for name, verdict in ours.items():
         scale = at_scale[name].ours if at_scale else NONE
-        glue(f"{name}_ours", verdict.ours, display=False)
-        glue(f"{name}_scale", scale, display=False)
+        glue(f"{name}_ours", HTML(escape(verdict.ours)), display=False)
+        glue(f"{name}_scale", HTML(escape(scale)), display=False)
         glue(f"{name}_verdict", HTML(verdict.badge), display=False)
     for number, sentence in enumerate(sentences, start=1):
-        glue(f"finding_{number}", sentence, display=False)
+        glue(f"finding_{number}", HTML(escape(sentence)), display=False)

@@ -104,18 +104,23 @@ def judge_deficiency(found: Mapping[str, RoleScores]) -> Verdict:
     else:
         others = f", but not by {_names(rest)}" if rest else ""
         reason = f"object words lead clearly by {_names(shown)}{others}"
-    ours = "; ".join(f"{method_label(method)} {_ratios(s)}" for method, s in found.items())
-    return Verdict("C1", status, f"object/attribute, object/relation: {ours}",
-                   f"In CLIP, {reason}.")  # fmt: skip
+    ours = f"clear lead by {len(shown)} of {count(len(found), 'method')}; {_ratios(found)}"
+    return Verdict("C1", status, ours, f"In CLIP, {reason}.")
 
 
 def _names(methods: list[str]) -> str:
     return listing([method_label(method) for method in methods])
 
 
-def _ratios(scores: RoleScores) -> str:
-    values = [scores.ratio(role) for role in ("attribute", "relation")]
-    return ", ".join("undefined" if v is None else interval(v, 2) for v in values)
+def _ratios(found: Mapping[str, RoleScores]) -> str:
+    """Ratios of one method, attention where it was measured."""
+    method = "attention" if "attention" in found else next(iter(found))
+    values = {role: found[method].ratio(role) for role in ("attribute", "relation")}
+    parts = [
+        f"object / {role} {'undefined' if value is None else interval(value, 2)}"
+        for role, value in values.items()
+    ]
+    return f"by {method_label(method)} {', '.join(parts)}"
 
 
 Outcome = Literal["level", "reversed", "reduced", "open", "none"]

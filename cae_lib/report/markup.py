@@ -97,7 +97,7 @@ def interval(found: Interval | None, digits: int = 3, scale: float = 1.0, sign: 
     values = (scale * found.estimate, scale * found.low, scale * found.high)
     middle, low, high = (number(value, digits, sign) for value in values)
     between = "<br>" if lines else " "
-    return f"{middle}{between}[{low}, {high}]"
+    return f"{middle}{between}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def percent(found: Interval | None, sign: bool = False, lines: bool = False) -> str:
