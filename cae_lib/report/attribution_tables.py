@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cae_lib.evaluation.attribution import ROLES
 from cae_lib.report.attribution import RoleScores
 from cae_lib.report.claims import OUTCOMES, levelling, shows_deficiency
-from cae_lib.report.markup import Table, count, interval, number
+from cae_lib.report.markup import NONE, Table, count, interval, number
 from cae_lib.report.runs import method_label
 
 
@@ -18,51 +18,45 @@ def sample(scores: RoleScores) -> str:
 
 
 def deficiency_table(found: Mapping[str, RoleScores]) -> Table:
-    """Means of the three groups and their ratios, one row a method."""
-    rows = []
-    for method, scores in found.items():
-        means = [_mean(scores, role) for role in ROLES]
-        ratios = [interval(scores.ratio(role), 2, lines=True) for role in ("attribute", "relation")]
-        shown = "yes" if shows_deficiency(scores) else "no"
-        rows.append([method_label(method), *means, *ratios, shown])
+    """Means of the three groups and their ratios, one column a method."""
+    rows = [
+        [f"{role} words", *(_mean(scores, role) for scores in found.values())] for role in ROLES
+    ]
+    for role in ("attribute", "relation"):
+        ratios = [interval(scores.ratio(role), 2, lines=True) for scores in found.values()]
+        rows.append([f"object / {role}", *ratios])
+    shown = ["yes" if shows_deficiency(scores) else "no" for scores in found.values()]
+    rows.append(["shows the deficiency", *shown])
     first = next(iter(found.values()))
+    dash = "A dash stands where a ratio has no meaning, because the mean below the line is not "
     return Table(
         name="tab-deficiency",
         caption="Attribution by role in CLIP: mean over captions of the mean over a role's "
         f"tokens, in each method's own unit, with 95 % bootstrap intervals over {sample(first)}. "
         "One model, so no spread over seeds.",
-        header=["method", *ROLES, "object / attribute", "object / relation", "deficiency"],
+        header=["", *(method_label(method) for method in found)],
         rows=rows,
-        notes=["A dash stands where a ratio has no meaning, because the mean below the line is not "
-               "certain to be positive."] if any("–" in row for row in rows) else [],
-    )  # fmt: skip
+        notes=[f"{dash}certain to be positive."] if any(NONE in row for row in rows) else [],
+    )
 
 
 def _mean(scores: RoleScores, role: str) -> str:
     return interval(scores.means[role].interval(), scores.decimals, lines=True)
 
 
-def levelling_table(found: Mapping[str, Mapping[str, RoleScores]], tuned: str) -> Table:
-    """Gap of each run by the method that CAE was trained on.
+def levelling_table(found: Mapping[str, Mapping[str, RoleScores]]) -> Table:
+    """Means and gap of each run by the method that CAE was trained on.
 
     Args:
         found: For each method, the runs by label: the base, CLIP-FT, CLIP-CAE.
-        tuned: Label of CLIP-FT.
     """
     rows = []
     for method, runs in found.items():
-        digits = runs[tuned].decimals
         for name, scores in runs.items():
-            is_cae = name not in (tuned, next(iter(runs)))
-            outcome = OUTCOMES[levelling(runs[tuned], scores)] if is_cae else ""
-            closed = runs[tuned].gap.minus(scores.gap).interval() if is_cae else None
+            means = [scores.means[group].estimate for group in ("object", "composition")]
             rows.append([
-                method_label(method), name,
-                number(scores.means["object"].estimate, digits),
-                number(scores.means["composition"].estimate, digits),
-                interval(scores.gap.interval(), digits, lines=True),
-                interval(closed, digits, lines=True) if is_cae else "",
-                number(scores.contrast, 2), outcome,
+                method_label(method), name, *(number(mean, scores.decimals) for mean in means),
+                interval(scores.gap.interval(), scores.decimals), number(scores.contrast, 2),
             ])  # fmt: skip
     last = list(next(iter(found.values())).values())[-1]
     return Table(
@@ -70,13 +64,34 @@ def levelling_table(found: Mapping[str, Mapping[str, RoleScores]], tuned: str) -
         caption="Gap between object words and composition words (relations and attributes), by "
         f"the method that CAE was trained on; {sample(last)}, "
         f"{count(last.n_seeds, 'seed')} of CLIP-FT and CLIP-CAE averaged, one CLIP. Brackets: "
-        "95 % bootstrap intervals over seeds and captions; relative: gap over the sum of the two "
-        "means' sizes.",
-        header=["method", "model", "object", "composition", "gap", "closed by CAE", "relative",
-                "outcome"],
+        "95 % bootstrap intervals over seeds and captions. Relative: the gap over the sum of the "
+        "two means' sizes.",
+        header=["by", "model", "object", "composition", "gap", "relative"],
         rows=rows,
         left=2,
-    )  # fmt: skip
+    )
+
+
+def outcome_table(pairs: Mapping[str, tuple[RoleScores, RoleScores]]) -> Table:
+    """What CAE made of CLIP-FT's gap, by the method that it was trained on.
+
+    Args:
+        pairs: For each method, the scores of CLIP-FT and of CLIP-CAE.
+    """
+    rows = []
+    for method, (tuned, cae) in pairs.items():
+        closed = tuned.gap.minus(cae.gap).interval()
+        left = cae.gap.estimate / tuned.gap.estimate if tuned.gap.estimate else None
+        share = number(None if left is None else 100 * left, 0)
+        outcome = OUTCOMES[levelling(tuned, cae)]
+        rows.append([method_label(method), interval(closed, tuned.decimals), share, outcome])
+    return Table(
+        name="tab-outcome",
+        caption="What CAE made of CLIP-FT's gap, on the same captions and seeds, with 95 % "
+        "bootstrap intervals over both.",
+        header=["by", "reduction of the gap", "gap left, %", "by the rule"],
+        rows=rows,
+    )
 
 
 def transfer_table(found: Mapping[str, Mapping[str, RoleScores]]) -> Table:

@@ -8,7 +8,7 @@ from html import escape
 from IPython.display import HTML
 
 from cae_lib.report.claims import RULES, Verdict
-from cae_lib.report.markup import NONE, Table, Text
+from cae_lib.report.markup import NONE, Table, Text, unbroken
 from cae_lib.report.paper import CLAIMS
 from cae_lib.report.runs import setting
 
@@ -62,8 +62,8 @@ def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] 
 
     for name, verdict in ours.items():
         scale = at_scale[name].ours if at_scale else NONE
-        glue(f"{name}_ours", HTML(escape(verdict.ours)), display=False)
+        glue(f"{name}_ours", HTML(escape(unbroken(verdict.ours))), display=False)
         glue(f"{name}_scale", HTML(escape(scale)), display=False)
         glue(f"{name}_verdict", HTML(verdict.badge), display=False)
     for number, sentence in enumerate(sentences, start=1):
-        glue(f"finding_{number}", HTML(escape(sentence)), display=False)
+        glue(f"finding_{number}", HTML(escape(unbroken(sentence))), display=False)

@@ -22,7 +22,7 @@ class Text:
     source: str
 
     def _repr_markdown_(self) -> str:
-        return self.source
+        return unbroken(self.source)
 
     def __repr__(self) -> str:
         return re.sub(r"<[^>]+>", "", self.source)
@@ -58,7 +58,7 @@ class Table:
             table += ["", note]
         if self.collapsed:
             table = [f"::::{{dropdown}} {self.collapsed}", *table, "::::"]
-        return "\n".join(table)
+        return unbroken("\n".join(table))
 
     def __repr__(self) -> str:
         return f"{self.caption}\n" + "\n".join(
@@ -74,6 +74,11 @@ def show(*items: Text | Table) -> Text:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def unbroken(text: str) -> str:
+    """Text in which no line breaks between a number and its "%"."""
+    return re.sub(r"(?<=\S) %", "\N{NO-BREAK SPACE}%", text)
 
 
 def minus(text: str) -> str:
