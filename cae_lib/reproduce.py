@@ -45,10 +45,11 @@ def reproduce(profile_name: str) -> Path:
 
 
 def _step(label: str, took: dict[str, float], action: Callable[[], object]) -> object:
-    """Run one step and remember its time."""
+    """Run one step, remember its time, and say when it is done."""
     start = time.monotonic()
     outcome = action()
     took[label] = time.monotonic() - start
+    print(f"done: {label} ({format_seconds(took[label])})", flush=True)
     return outcome
 
 
