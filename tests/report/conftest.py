@@ -81,6 +81,11 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def save(self, name: str, results: dict) -> None:
+        """Store one record in the place of another."""
+        forget()
+        save(name, results)
+
     def attribution(self, run: str, levels: dict[str, float], methods=METHODS) -> None:
         """The attribution of a run, the same means by every method."""
         forget()

@@ -1,0 +1,214 @@
+"""Tables of the base, the parser, retrieval and the settings; findings; status; provenance."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.pages.check import check_notebook
+from cae_lib.provenance import tree_hash
+from cae_lib.report import base, parser, settings, status
+from cae_lib.report.attribution_tables import deficiency_table, levelling_table, outcome_table
+from cae_lib.report.claim_table import claim_table
+from cae_lib.report.claims import RULES
+from cae_lib.report.findings import findings
+from cae_lib.report.paper import CLAIMS
+from cae_lib.report.provenance import MIME, provenance
+from cae_lib.report.retrieval import retrieval_table
+from cae_lib.report.runs import all_runs, chosen_methods, label
+from cae_lib.report.verdicts import base_scores, trained_pairs, trained_runs, verdicts
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+
+
+def share(value: float, n: int = 100) -> dict:
+    return {"estimate": value, "low": value - 0.02, "high": value + 0.02, "n_items": n}
+
+
+def base_results(**changes) -> dict:
+    final = {"object": share(0.95), "relation": share(0.6), "attribute": share(0.7),
+             "attention_object": share(0.2), "attention_relation": share(0.1),
+             "attention_attribute": share(0.1), "retrieval_i2t_r1": 0.4, "retrieval_t2i_r1": 0.3,
+             "n_pictures": 1000, "n_captions": 5000}  # fmt: skip
+    point = {k: v if isinstance(v, float) else v["estimate"] for k, v in final.items()
+             if not k.startswith("n_")}  # fmt: skip
+    curve = [point | {"step": step, "loss": 1.0} for step in (1, 2)]
+    return {"curve": curve, "final": final | changes, "parameters": 6_100_000}
+
+
+def test_the_base_is_held_to_what_was_required():
+    assert {row[-1] for row in base.calibration_table(base_results()).rows} == {"yes"}
+    changed = base_results(relation=share(0.51), attribute=share(0.76), retrieval_t2i_r1=0.29,
+                           attention_relation=share(0.17))  # fmt: skip
+    failed = [row[0] for row in base.calibration_table(changed).rows if row[-1] != "yes"]
+    assert failed == ["relation choices", "attribute choices", "R@1, text to image, 1000 pictures",
+                      "attention, object / relation"]  # fmt: skip
+
+
+def test_the_curve_is_described(store):
+    store.save("base", base_results())
+    alt = base.curve_figure(base.base_record("smoke")).alt
+    assert "after 2 steps choices object 95.0 %, attribute 70.0 %, relation 60.0 %" in alt
+    store.save("base", {"curve": [], "final": {}, "parameters": 1})
+    with pytest.raises(DataError, match="lacks curve, final"):
+        base.base_record("smoke")
+
+
+def test_the_parser_is_scored_by_role(store):
+    role = {"precision": 0.5, "recall": None, "n_predicted": 4, "n_gold": 0}
+    content = dict.fromkeys(("object", "attribute", "relation"), role)
+    relation = {"on": {"precision": 1.0, "recall": 0.25, "n_predicted": 1, "n_gold": 4}}
+    store.save("words", content | {"by_relation": relation, "n_captions": 260})
+    record = parser.words_record("smoke")
+    assert parser.parser_table(record).rows[0] == ["object", "50.0", "–", "4", "0"]
+    assert "260 captions" in parser.parser_table(record).caption
+    assert parser.relation_table(record).rows == [["on", "100.0", "25.0", "1", "4"]]
+    store.save("words", {"object": role})
+    with pytest.raises(DataError, match="lacks attribute, relation, n_captions"):
+        parser.words_record("smoke")
+
+
+def test_retrieval_has_both_ways_on_both_sets(store):
+    store.retrieval("cae-attention", (0.0, 1.0, 1.0))
+    table = retrieval_table(all_runs("smoke"), "smoke", 3)
+    assert len(table.rows) == 2 * 2 * 3
+    row = next(row for row in table.rows if row[1] == "CLIP-CAE (attention)")
+    assert row[0] == "COCO, image to text"
+    assert row[2:] == ["0.0 [0.0,\N{NO-BREAK SPACE}0.0]", "100.0", "100.0", "50"]
+
+
+def test_the_sweep_is_shown_when_there_is_one(store):
+    assert "No sweep is stored" in settings.sweep_table("smoke").source
+    rates = [{"run": "clip-ft", "lr": lr, "recall_at_1": 0.1, "against_negatives": 0.5,
+              "score": 0.3} for lr in (1e-4, 3e-4)]  # fmt: skip
+    gaps = {"attention": 0.0125}
+    weights = [{"run": "cae-attention", "weight": 3.0, "score": 0.4, "gaps": gaps}]
+    chosen = {"lr": 3e-4, "cae-attention": 3.0}
+    store.save("sweep", {"lr": rates, "weight": weights, "chosen": chosen})
+    rows = settings.sweep_table("smoke").rows
+    assert [row[1] for row in rows] == ["learning rate 0.0001", "**learning rate 0.0003**",
+                                        "**λ 3**"]  # fmt: skip
+    assert rows[-1][2:] == ["–", "–", "40.0", "attention 0.013"]
+    store.save("sweep", {"lr": rates})
+    with pytest.raises(DataError, match="does not hold a sweep"):
+        settings.sweep_table("smoke")
+    assert [row[0] for row in settings.training_table("smoke").rows][:2] == [
+        "CLIP-FT", "CLIP-CAE (attention)"]  # fmt: skip
+
+
+def test_tables_of_attribution(store):
+    table = deficiency_table(base_scores("smoke"))
+    assert table.rows[-1] == ["shows the deficiency", "yes", "yes", "yes", "yes"]
+    assert "60 captions" in table.caption and "no spread over seeds" in table.caption
+    rows = levelling_table(trained_runs("smoke", 3)).rows
+    assert [row[:2] for row in rows] == [["attention", "CLIP"], ["attention", "CLIP-FT"],
+                                         ["attention", "CLIP-CAE (attention)"]]  # fmt: skip
+    assert outcome_table(trained_pairs("smoke", 3)).rows[0][-1] == "the groups are level"
+
+
+def test_findings_follow_the_records(store):
+    first = findings("smoke")
+    assert len(first) == 5 and "all of the 4 methods" in first[0]
+    assert "better than plain fine-tuning on 7 and worse on 0 of 7 families" in first[2]
+    store.attribution("base", {"object": 0.1, "attribute": 0.1, "relation": 0.1})
+    store.benchmarks("cae-attention", 0.5)
+    second = findings("smoke")
+    assert "none of the 4 methods" in second[0]
+    assert "better than plain fine-tuning on 0 and worse on 7 of 7 families" in second[2]
+
+
+def test_names_of_runs_and_methods():
+    assert label("base") == "CLIP" and label("cae-gradcam") == "CLIP-CAE (GradCAM)"
+    assert chosen_methods("gradient, attention") == ("gradient", "attention")
+    with pytest.raises(ConfigError, match="unknown method gradients: expected 'all' or some of"):
+        chosen_methods("gradients")
+
+
+def test_the_claim_table_has_a_row_for_each_claim(store):
+    found = verdicts("smoke")
+    table = claim_table(found, None, "smoke")
+    assert [row[0].strip("[").split("]")[0] for row in table.rows] == list(CLAIMS)
+    assert table.rows[0][4] == "not run yet"
+    assert claim_table(found, found, "smoke").rows[0][4] == found["C1"].ours
+    assert set(RULES) == {name for name, claim in CLAIMS.items() if claim.page}
+
+
+def test_the_first_page_shows_every_claim_as_it_is():
+    text = (BOOK / "index.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| ")}
+    for name, claim in CLAIMS.items():
+        head = f"[{name}](experiments/{claim.page}.md)" if claim.page else name
+        row = rows[head]
+        assert f"| {claim.text} | {claim.place} |" in row
+        for field in ("ours", "scale", "verdict"):
+            assert f"{{glue}}`experiments/claims.ipynb::{name}_{field}`" in row
+    wanted = [f"finding_{i}" for i in range(1, 6)]
+    assert re.findall(r"claims\.ipynb::(finding_\d)`", text) == wanted
+
+
+def test_a_stamp_is_read_back_by_the_status_page(book_home):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    stamp = provenance("smoke", 3)
+    bundle = stamp._repr_mimebundle_()
+    assert bundle[MIME]["seeds"] == 3 and bundle[MIME]["tree"] == tree_hash()
+    assert json.loads(bundle["text/plain"]) == bundle[MIME]
+    output = new_output("execute_result", bundle, execution_count=1)
+    page = new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=[output])])
+    assert check_notebook(page) == []
+    path = book_home / "book" / "experiments" / "page.ipynb"
+    nbformat.write(page, path)
+    assert [made.state(tree_hash()) for made in status.pages("mini")] == ["current"]
+    page.cells[0].outputs[0].data[MIME]["tree"] = "0" * 40
+    nbformat.write(page, path)
+    assert [made.state(tree_hash()) for made in status.pages("mini")] == ["stale"]
+    assert "**stale**" in status.status_table(status.pages("mini"), "page")._repr_markdown_()
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [(None, "not run yet"), ("{", "cannot be read"), ('{"cells": []}', "has no stamp"),
+     ('{"cells": [1]}', "cannot be read"), ("[]", "cannot be read")],
+)  # fmt: skip
+def test_the_status_page_survives_any_notebook(book_home, content, state):
+    path = book_home / "book" / "experiments" / "page.ipynb"
+    if content is not None:
+        path.write_text(content)
+    found = status.pages("mini")
+    assert [made.state(tree_hash()) for made in found] == [state]
+    assert state in status.status_table(found, "page")._repr_markdown_()
+
+
+def test_the_status_page_survives_any_record(store):
+    broken = store.root / "data" / "cache" / "smoke-records" / "broken.json"
+    broken.write_text("{")
+    found = {made.name: made.state(tree_hash()) for made in status.records("smoke")}
+    assert found["broken"] == "cannot be read" and found["base/0/benchmarks"] == "stale"
+    text = status.summary([], status.records("smoke")).source
+    assert "Of 0 stored pages: none." in text and "1 cannot be read" in text
+    assert status.status_table([], "record").source == "There are no stored records."
+
+
+def test_the_deviations_name_parameters_that_exist():
+    import dataclasses
+    import inspect
+
+    from cae_lib.attribution import METHODS
+    from cae_lib.config import Experiment
+    from cae_lib.training.task import CompositionAttributionLoss
+    from cae_lib.words.scene_graph import SceneGraphTagger
+
+    fields = [cls for cls in (*METHODS.values(), Experiment)]
+    known = {field.name for cls in fields for field in dataclasses.fields(cls)}
+    for callee in (CompositionAttributionLoss, SceneGraphTagger):
+        known |= set(inspect.signature(callee).parameters)
+    known |= {"BENCHMARKS", "AGGREGATES", "SceneGraphTagger", "symmetric"}
+    text = (BOOK / "deviations.md").read_text(encoding="utf-8")
+    rows = [line for line in text.split(":::")[1].splitlines() if line.startswith("| ")][2:]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[-2])}
+    assert named and named <= known, named - known
