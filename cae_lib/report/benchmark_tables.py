@@ -105,9 +105,10 @@ def difference_table(found: Found) -> Table:
     for name in names:
         values = [table[run].get(name) for run in table]
         cells = [
-            emphasised(percent(v, sign=True, lines=True), v is not None and v.excludes_zero)
+            emphasised(percent(v, sign=True, lines=len(table) > 2),
+                       v is not None and v.excludes_zero)
             for v in values
-        ]
+        ]  # fmt: skip
         rows.append([name if name in FAMILIES else f"*{name}*", *cells])
     return Table(
         name="tab-differences",

@@ -23,7 +23,7 @@ from cae_lib.data.world.vocabulary import (
     VAGUE_RELATIONS,
 )
 from cae_lib.errors import DataError
-from cae_lib.report.markup import Table, listing, number
+from cae_lib.report.markup import Table, number
 
 PRETRAIN_SAMPLE = 1000
 
@@ -125,8 +125,8 @@ def statistics_table(profile: str) -> Table:
 
     return Table(
         name="tab-world",
-        caption="What captions say, found by their words alone; shares in percent of "
-        f"{listing([f'{c.n} captions' for c in corpora])}.",
+        caption="What captions say, found by their words alone; means and shares over "
+        f"{corpora[0].n} captions of the pretraining corpus and {corpora[1].n} of the test set.",
         header=["", "pretraining corpus", "COCO test"],
         rows=[
             row("words a caption", "words", False),
