@@ -71,8 +71,8 @@ def caption_table(profile: str, n: int = 4, each: int = 2) -> Table:
         rows.append([title, *cells])
     return Table(
         name="tab-captions",
-        caption=f"Captions of each scene above ({each} each), in the sparse style of the pretraining "
-        "corpus and in the richer style of COCO.",
+        caption=f"Captions of each scene above ({each} each), in the sparse style of the "
+        "pretraining corpus and in the richer style of COCO.",
         header=["", "pretraining corpus", "COCO"],
         rows=rows,
         left=3,
