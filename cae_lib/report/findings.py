@@ -95,10 +95,10 @@ def retrieval_sentence(profile: str, seeds: int) -> str:
     runs = {BASE: "CLIP", TUNED: "CLIP-FT"}
     runs |= {run: f"CAE ({method_label(method)})" for run, method in cae_runs(profile).items()}
     parts = [
-        f"{percent(recall(run, profile, 'coco', 'image', 1, seeds))} % for {name}"
+        f"{percent(recall(run, profile, 'coco', 'image', 1, seeds))} for {name}"
         for run, name in runs.items()
     ]
-    return f"Text-to-image R@1 on the COCO test set is {listing(parts)}."
+    return f"Text-to-image R@1 on the COCO test set, in percent, is {listing(parts)}."
 
 
 def limits_sentence(profile: str, seeds: int) -> str:
