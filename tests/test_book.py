@@ -40,7 +40,6 @@ async function look(page, width) {
   const inside = frame.contentWindow, article = inside.document.querySelector("article");
   if (inside.MathJax?.startup?.promise) await inside.MathJax.startup.promise;
   const images = [...(article?.querySelectorAll("img") ?? [])];
-  await Promise.allSettled(images.map(image => image.decode()));
   const found = {
     title: inside.document.title,
     heading: article?.querySelector("h1")?.innerText ?? "",
