@@ -69,6 +69,7 @@ class Experiment:
         margin: eps in max(0, A_obj - A_comp + eps).
         scope: Averaging of the attribution: "batch", "caption" or "word".
         stop_gradient: Treat A_obj as a constant.
+        negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
         steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
         lr, weight_decay, betas, eps: AdamW.
         precision: "fp32" or "bf16" (autocast).
@@ -87,6 +88,7 @@ class Experiment:
     margin: float = 0.0
     scope: str = "batch"
     stop_gradient: bool = False
+    negatives: bool = False
     steps: int = 300
     batch_size: int = 128
     warmup: int = 30
@@ -139,7 +141,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1},
-            methods=_rows(attention=1.0),
+            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
         ),
         Profile(
             name="mini",
@@ -147,7 +149,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
-            methods=_rows(attention=1.0),
+            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
         ),
         Profile(
             name="paper",
@@ -155,7 +157,7 @@ PROFILES: dict[str, Profile] = {
             base=None,
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
-            methods=_rows(attention=1.0),
+            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
         ),
     )
 }  # fmt: skip

@@ -19,7 +19,7 @@ from cae_lib.evaluation.suite import SUITES, manifest_path
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.records import Record, load_or_run, load_record
-from cae_lib.runtime import pick_device
+from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.loop import train
 
 MEASUREMENT = 1
@@ -64,7 +64,8 @@ def run_training(name: str, profile_name: str, seed: int = 0, **overrides: Any) 
     data = training_set(profile_name, config.train_data, config.model)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     print(f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}", flush=True)
-    return train(config, clip, data.pairs, data.alignment, data.images, folder).checkpoint
+    with one_thread(pick_device()):
+        return train(config, clip, data.pairs, data.alignment, data.images, folder).checkpoint
 
 
 def evaluate_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False) -> None:

@@ -6,6 +6,8 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -14,6 +16,9 @@ import torch
 
 PROGRESS_FILE = "CAE_PROGRESS_FILE"
 """Environment variable: a file that progress lines go to instead of standard error."""
+
+PROGRESS_LINES = "CAE_PROGRESS_LINES"
+"""Environment variable: if set, a terminal gets new lines too, as where several processes write."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -25,6 +30,21 @@ def pick_device(name: str | None = None) -> torch.device:
     if name is not None:
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Compute on one thread while `device` is a CPU, where sums then have one order.
+
+    With more threads a training run repeats only up to rounding, which grows from step to step.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def seed_everything(seed: int) -> torch.Generator:
@@ -66,7 +86,8 @@ class Progress:
         self.done = 0
         self._file = os.environ.get(PROGRESS_FILE) if stream is None else None
         self._stream = sys.stderr if stream is None else stream
-        self._tty = self._file is None and self._stream.isatty()
+        in_place = self._file is None and PROGRESS_LINES not in os.environ
+        self._tty = in_place and self._stream.isatty()
         self._every = (0.2 if self._tty else 10.0) if every is None else every
         self._start = self._last = time.monotonic()
         self._width = 0

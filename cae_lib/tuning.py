@@ -11,25 +11,29 @@ choose 0 wherever CAE does not help, and so would never test the claims.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from cae_lib.config import experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.training_set import data_root, default_tagger
+from cae_lib.data.training_set import data_root, default_tagger, training_set
 from cae_lib.evaluation.attribution import role_scores
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.suite import retrieve
 from cae_lib.experiments import run_training
+from cae_lib.jobs import Job, run_jobs
 from cae_lib.models.clip import load_clip
 from cae_lib.records import load_or_run
 from cae_lib.runtime import pick_device
 from cae_lib.words.alignment import token_roles
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
-WEIGHTS = (0.3, 1.0, 3.0, 10.0)
+WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+FIRST_WEIGHT = 1.0
+"""Where the walk over `WEIGHTS` starts."""
+
 LEFT_GAP = 0.1
 """Share of CLIP-FT's gap that the chosen lambda may leave."""
 
@@ -38,19 +42,22 @@ TUNING_SEED = 100
 
 
 def tune(profile_name: str) -> dict[str, Any]:
-    """Train the grid, score it on the validation split, and store the record `sweep`."""
+    """Train the settings, score them on the validation split, and store the record `sweep`."""
     chosen = profile(profile_name)
     methods = [name for name, row in chosen.methods.items() if row.get("method")]
-    rates = [_row("clip-ft", profile_name, lr=lr) for lr in LEARNING_RATES]
+    training_set(profile_name)  # parses the captions once, before several processes need them
+    jobs = [Job(f"lr {lr:g}", _row, ("clip-ft", profile_name, {"lr": lr})) for lr in LEARNING_RATES]
+    rates = [outcome.value for outcome in run_jobs(jobs).values()]
     lr = best(rates, "lr")
     base = next(row for row in rates if row["lr"] == lr)
-    weights = [
-        _row(name, profile_name, lr=lr, weight=weight) for name in methods for weight in WEIGHTS
-    ]
-    picked = {
-        name: levelling([row for row in weights if row["run"] == name], base) for name in methods
+    walks = run_jobs(Job(f"lambda of {m}", _walk, (m, profile_name, lr, base)) for m in methods)
+    weights = {name: outcome.value for name, outcome in walks.items()}
+    content = {
+        "lr": rates,
+        "weight": [row for rows in weights.values() for row in rows],
+        "chosen": {"lr": lr} | {rows[0]["run"]: levelling(rows, base) for rows in weights.values()},
+        "left_gap": LEFT_GAP,
     }
-    content = {"lr": rates, "weight": weights, "chosen": {"lr": lr} | picked, "left_gap": LEFT_GAP}
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
     load_or_run("sweep", profile_name, key, lambda: content, seed=TUNING_SEED)
     return content
@@ -68,11 +75,34 @@ def levelling(rows: list[dict[str, Any]], fine_tuned: Mapping[str, Any]) -> floa
         rows: Rows of one CAE run.
         fine_tuned: The row of CLIP-FT.
     """
-    method = experiment(rows[0]["run"], "mini").method
     weights = sorted(rows, key=lambda row: row["weight"])
-    allowed = LEFT_GAP * fine_tuned["gaps"][method]
-    enough = [row["weight"] for row in weights if row["gaps"][method] <= allowed]
+    enough = [row["weight"] for row in weights if is_level(row, fine_tuned)]
     return enough[0] if enough else weights[-1]["weight"]
+
+
+def is_level(row: Mapping[str, Any], fine_tuned: Mapping[str, Any]) -> bool:
+    """Whether a CAE run leaves at most `LEFT_GAP` of CLIP-FT's gap by its own method."""
+    method = experiment(row["run"], "mini").method
+    return row["gaps"][method] <= LEFT_GAP * fine_tuned["gaps"][method]
+
+
+def walk(
+    measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Measure lambdas from `FIRST_WEIGHT` down while they level the gap, else up until one does.
+
+    So the neighbours of the smallest lambda that is enough are measured, and no others; this takes
+    for granted that a larger lambda leaves a smaller gap.
+    """
+    place = WEIGHTS.index(FIRST_WEIGHT)
+    rows = [measure(WEIGHTS[place])]
+    down = is_level(rows[0], fine_tuned)
+    rest = WEIGHTS[:place][::-1] if down else WEIGHTS[place + 1 :]
+    for weight in rest:
+        rows.append(measure(weight))
+        if is_level(rows[-1], fine_tuned) != down:
+            break
+    return sorted(rows, key=lambda row: row["weight"])
 
 
 def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
@@ -111,7 +141,13 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
     }
 
 
-def _row(name: str, profile_name: str, **settings: float) -> dict[str, Any]:
+def _walk(
+    name: str, profile_name: str, lr: float, fine_tuned: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return walk(lambda weight: _row(name, profile_name, {"lr": lr, "weight": weight}), fine_tuned)
+
+
+def _row(name: str, profile_name: str, settings: Mapping[str, float]) -> dict[str, Any]:
     """Train one setting and score it; the run is kept, so an interrupted sweep goes on."""
     config = experiment(name, profile_name, seed=TUNING_SEED, **settings)
     checkpoint = run_training(name, profile_name, TUNING_SEED, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.config import paths, profile
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
@@ -12,7 +13,9 @@ from cae_lib.data.images import ImageStore
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import Alignment, align, token_roles
-from cae_lib.words.scene_graph import SceneGraphTagger
+
+if TYPE_CHECKING:
+    from cae_lib.words.scene_graph import SceneGraphTagger
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ def data_root(profile_name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def default_tagger() -> SceneGraphTagger:
-    """The paper's parser with the installed spaCy model, loaded once."""
+    """The paper's parser with the installed spaCy model, loaded once and only when needed."""
+    from cae_lib.words.scene_graph import SceneGraphTagger
+
     return SceneGraphTagger()
 
 

@@ -81,7 +81,7 @@ def train(
     end = max(start, min(experiment.steps, stop_after or experiment.steps))
     lines = RunLog(out / LOG, start)
     hook = _hook(clip.model, on_step, every, end)
-    label = f"{experiment.name} from step {start}" if start else experiment.name
+    label = f"{experiment.name}/{experiment.seed}" + (f" from step {start}" if start else "")
     progress = Progress(end - start, label) if log else None
     with ExitStack() as stack:
         stack.callback(clip.model.eval)

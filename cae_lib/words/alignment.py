@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.words.pipeline import Tagger
 from cae_lib.words.roles import OTHER, Span
+
+if TYPE_CHECKING:
+    from cae_lib.words.pipeline import Tagger
 
 END_OF_WORD = "</w>"
 CACHE_VERSION = 1
