@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
+from cae_lib.evaluation.tokens import tokenize
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.towers import encode_text, text_tower
@@ -86,7 +87,7 @@ class Encoder:
         return self._gather(self._texts, texts)
 
     def _encode_texts(self, texts: list[str]) -> None:
-        tokens = self.clip.tokenizer(texts)
+        tokens = tokenize(self.clip.tokenizer, texts)
         order = text_tower(self.clip.model).eot(tokens).argsort(stable=True)
         for rows in order.split(self.batch_size):
             batch = tokens[rows].to(self._device)
