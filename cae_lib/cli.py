@@ -155,3 +155,7 @@ def _doctor(parsed: argparse.Namespace) -> None:
     from cae_lib.doctor import report
 
     print(report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
