@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cae_lib.config import profile
 from cae_lib.errors import ConfigError
 from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
+from cae_lib.jobs import Job, run_jobs
 from cae_lib.runtime import format_seconds
+
+LAST_PAGES = ("claims", "status")
+"""Pages that read what the others have stored."""
 
 
 def reproduce(profile_name: str) -> Path:
@@ -20,37 +22,52 @@ def reproduce(profile_name: str) -> Path:
     Raises:
         ConfigError: The profile needs data that nobody can build here.
     """
-    chosen = profile(profile_name)
-    if chosen.base is None:
+    if profile(profile_name).base is None:
         raise ConfigError(
             f"profile {profile_name} runs page by page, since it needs downloads and a GPU: "
             f"`cae run NAME --profile {profile_name}`"
         )
-    runs = [(name, seed) for name in chosen.methods for seed in range(chosen.seeds)]
     took: dict[str, float] = {}
-    _step("the small world", took, lambda: _world(profile_name))
-    for name, seed in runs:
-        _step(
-            f"training {name}/{seed}", took, lambda n=name, s=seed: run_training(n, profile_name, s)
-        )
-    for name, seed in [("base", 0), *runs]:
-        _step(f"measuring {name}/{seed}", took,
-              lambda n=name, s=seed: evaluate_run(n, profile_name, s, fresh=True))  # fmt: skip
-    _step("parser against gold", took, lambda: _words(profile_name))
-    _step("pages", took, lambda: _pages(profile_name))
-    book = _step("book", took, lambda: _book(profile_name))
-    _report(took)
-    print(f"The book is {book}", flush=True)
-    return book
+    for jobs in (
+        [Job("the small world", _world, (profile_name,))],
+        _base_jobs(profile_name),
+        _run_jobs(profile_name),
+        *_page_jobs(profile_name),
+    ):
+        took |= {label: outcome.seconds for label, outcome in run_jobs(jobs).items()}
+    book = run_jobs([Job("book", _book, (profile_name,))])["book"]
+    _report(took | {"book": book.seconds})
+    print(f"The book is {book.value}", flush=True)
+    return book.value
 
 
-def _step(label: str, took: dict[str, float], action: Callable[[], object]) -> object:
-    """Run one step, remember its time, and say when it is done."""
-    start = time.monotonic()
-    outcome = action()
-    took[label] = time.monotonic() - start
-    print(f"done: {label} ({format_seconds(took[label])})", flush=True)
-    return outcome
+def _base_jobs(profile_name: str) -> list[Job]:
+    """What the runs start from, and the parsed captions that all of them share."""
+    return [
+        Job("captions", _captions, (profile_name,)),
+        Job("measuring base", evaluate_run, ("base", profile_name, 0, True)),
+        Job("parser against gold", _words, (profile_name,)),
+    ]
+
+
+def _run_jobs(profile_name: str) -> list[Job]:
+    """The runs, those with the longest steps first, so that no core is left waiting at the end."""
+    chosen = profile(profile_name)
+    return [
+        Job(f"{name}/{seed}", _run, (name, profile_name, seed))
+        for name in reversed(chosen.methods)
+        for seed in range(chosen.seeds)
+    ]
+
+
+def _page_jobs(profile_name: str) -> list[list[Job]]:
+    from cae_lib.pages.source import page_names
+
+    names = [name for name in page_names() if name not in LAST_PAGES]
+    return [
+        [Job(f"page {name}", _page, (name, profile_name)) for name in group]
+        for group in (names, LAST_PAGES[:1], LAST_PAGES[1:])
+    ]
 
 
 def _world(profile_name: str) -> None:
@@ -63,28 +80,39 @@ def _world(profile_name: str) -> None:
         train_base(profile_name)
 
 
+def _captions(profile_name: str) -> None:
+    from cae_lib.data.training_set import training_set
+
+    training_set(profile_name)
+
+
 def _words(profile_name: str) -> None:
     from cae_lib.words.gold import parser_record
 
     parser_record(profile_name, fresh=True)
 
 
-def _pages(profile_name: str) -> None:
-    from cae_lib.pages.source import page_names
-    from cae_lib.run import run_pages
+def _run(name: str, profile_name: str, seed: int) -> None:
+    run_training(name, profile_name, seed)
+    evaluate_run(name, profile_name, seed, fresh=True)
 
-    run_pages(page_names(), profile_name if profile_name != "mini" else None)
+
+def _page(name: str, profile_name: str) -> None:
+    from cae_lib.run import run_page
+
+    run_page(name, profile_name=profile_name if profile_name != "mini" else None)
 
 
 def _book(profile_name: str) -> Path:
     from cae_lib.pages.build import build_book
 
+    print("Rendering the book", flush=True)
     return build_book(profile_name)
 
 
 def _report(took: dict[str, float]) -> None:
-    """Print the whole time and the slowest steps."""
+    """Print the slowest steps and the sum of all, which is more than the time that went by."""
     slowest = sorted(took.items(), key=lambda item: -item[1])[:5]
-    print(f"All steps took {format_seconds(sum(took.values()))}; the slowest:")
+    print(f"All steps together took {format_seconds(sum(took.values()))}; the slowest:")
     for label, seconds in slowest:
         print(f"  {label}: {format_seconds(seconds)}")

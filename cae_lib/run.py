@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,27 +22,6 @@ from cae_lib.pages.source import (
     parse_parameters,
     read_page,
 )
-from cae_lib.runtime import format_seconds
-
-
-def run_pages(names: Sequence[str], profile_name: str | None = None) -> list[Path]:
-    """Run pages one after the other with their defaults, printing a line for each.
-
-    Args:
-        names: the pages, in this order.
-        profile_name: see `run_page`.
-
-    Returns:
-        Where each page's notebook lies.
-    """
-    published = []
-    for number, name in enumerate(names, start=1):
-        start = time.monotonic()
-        path = run_page(name, profile_name=profile_name)
-        took = format_seconds(time.monotonic() - start)
-        print(f"[{number}/{len(names)}] {name}: {took}", flush=True)
-        published.append(path)
-    return published
 
 
 def run_page(

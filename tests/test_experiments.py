@@ -12,7 +12,7 @@ from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.tuning import best, levelling, validation_scores
+from cae_lib.tuning import best, levelling, validation_scores, walk
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,24 @@ def test_lambda_is_the_smallest_that_levels_the_attribution():
     assert levelling(rows(0.05, 0.009, 0.001), tuned) == 1.0
     assert levelling(rows(0.05, 0.02, 0.011), tuned) == 3.0
     assert levelling(rows(-0.05, 0.02, 0.011), tuned) == 0.3
+
+
+def test_lambda_is_sought_only_around_the_smallest_that_is_enough():
+    tuned = {"gaps": {"attention": 0.1}}
+
+    def tried(enough: float) -> list[float]:
+        def measure(weight: float) -> dict:
+            gap = 0.0 if weight >= enough else 0.05
+            return {"run": "cae-attention", "weight": weight, "gaps": {"attention": gap}}
+
+        rows = walk(measure, tuned)
+        assert levelling(rows, tuned) == min(enough, 100.0)
+        return [row["weight"] for row in rows]
+
+    assert tried(1.0) == [0.3, 1.0]
+    assert tried(0.1) == [0.03, 0.1, 0.3, 1.0]
+    assert tried(10.0) == [1.0, 3.0, 10.0]
+    assert tried(1000.0) == [1.0, 3.0, 10.0, 30.0, 100.0]
 
 
 def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch):

@@ -1,0 +1,40 @@
+"""Jobs in processes of their own, one thread each."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from cae_lib.errors import DataError
+from cae_lib.jobs import Job, run_jobs
+
+
+def _where(number: int) -> tuple[int, int, int]:
+    return number, os.getpid(), torch.get_num_threads()
+
+
+def _fail() -> None:
+    raise DataError("row 7: expected a number")
+
+
+def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(capsys):
+    outcomes = run_jobs([Job(f"job {n}", _where, (n,)) for n in range(4)], workers=2)
+    assert list(outcomes) == ["job 0", "job 1", "job 2", "job 3"]
+    assert [outcome.value[0] for outcome in outcomes.values()] == [0, 1, 2, 3]
+    assert os.getpid() not in {outcome.value[1] for outcome in outcomes.values()}
+    assert {outcome.value[2] for outcome in outcomes.values()} == {1}
+    assert sorted(line.split(" (")[0] for line in capsys.readouterr().out.splitlines()) == [
+        f"done: job {n}" for n in range(4)
+    ]
+
+
+def test_a_single_job_runs_here():
+    assert run_jobs([Job("only", _where, (1,))])["only"].value[1] == os.getpid()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_job_reaches_the_caller(workers: int):
+    with pytest.raises(DataError, match="row 7"):
+        run_jobs([Job("bad", _fail), *(Job(f"{n}", _where, (n,)) for n in range(2))], workers)
