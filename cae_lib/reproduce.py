@@ -10,8 +10,8 @@ from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
 from cae_lib.jobs import Job, run_jobs
 from cae_lib.runtime import format_seconds
 
-LAST_PAGES = ("claims", "status")
-"""Pages that read what the others have stored."""
+LAST_PAGE = "status"
+"""It lists the other pages as they are stored."""
 
 
 def reproduce(profile_name: str) -> Path:
@@ -63,10 +63,10 @@ def _run_jobs(profile_name: str) -> list[Job]:
 def _page_jobs(profile_name: str) -> list[list[Job]]:
     from cae_lib.pages.source import page_names
 
-    names = [name for name in page_names() if name not in LAST_PAGES]
+    names = [name for name in page_names() if name != LAST_PAGE]
     return [
         [Job(f"page {name}", _page, (name, profile_name)) for name in group]
-        for group in (names, LAST_PAGES[:1], LAST_PAGES[1:])
+        for group in (names, [LAST_PAGE])
     ]
 
 
