@@ -78,6 +78,13 @@ def sweep_table(profile_name: str) -> Table | Text:
     )
 
 
+def _gaps(run: str, row: Mapping[str, Any]) -> Mapping[str, float]:
+    """The gap of a CAE run by its own method; of CLIP-FT by all."""
+    gaps = row.get("gaps", {})
+    own = run.removeprefix("cae-")
+    return {own: gaps[own]} if own in gaps else gaps
+
+
 def _row(run: str, row: Mapping[str, Any], setting: str, chosen: float) -> list[str]:
     value = f"{'learning rate' if setting == 'lr' else 'λ'} {row[setting]:g}"
     scores = [
@@ -85,5 +92,5 @@ def _row(run: str, row: Mapping[str, Any], setting: str, chosen: float) -> list[
         for key in ("recall_at_1", "against_negatives", "score")
     ]
     mark = "**" if row[setting] == chosen else ""
-    gaps = [f"{method} {number(gap, 3)}" for method, gap in row.get("gaps", {}).items()]
+    gaps = [f"{method_label(method)} {number(gap, 3)}" for method, gap in _gaps(run, row).items()]
     return [label(run), f"{mark}{value}{mark}", *scores, ", ".join(gaps) or NONE]
