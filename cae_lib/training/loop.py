@@ -1,4 +1,4 @@
-"""The trainer: contrastive fine-tuning (CLIP-FT), with the attribution loss on request (CAE)."""
+"""The trainer: CLIP-FT or NegCLIP, each with the attribution loss on request (CAE)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from cae_lib.data.captions import Pairs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress
+from cae_lib.training.batch import ImageSource
 from cae_lib.training.interrupt import Interrupt
 from cae_lib.training.log import RunLog
-from cae_lib.training.run import ImageSource, NotFiniteError, Run
+from cae_lib.training.run import NotFiniteError, Run
 from cae_lib.training.state import load_state
 from cae_lib.words.alignment import Alignment
 
@@ -56,7 +57,8 @@ def train(
     (seed, step), so a resumed run takes the very steps of an uninterrupted one.
 
     Args:
-        experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3).
+        experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3);
+            `negatives` makes L_ITC that of NegCLIP.
         clip: the model to start from.
         pairs: the training set.
         alignment: tokens and roles of `pairs.captions`.
@@ -69,7 +71,7 @@ def train(
         save_every: steps between two state files.
 
     Raises:
-        DataError: pairs, alignment and pictures differ in length.
+        DataError: pairs, alignment and pictures differ in length, or negatives are not there.
         CheckpointError: `out_dir` holds the state of another run.
         NotFiniteError: loss or gradient is not finite; names the rows, the state is saved.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved.

@@ -17,6 +17,7 @@ class Stream(IntEnum):
     ORDER = 0
     CROP = 1
     MODEL = 2
+    NEGATIVE = 3
 
 
 def stream_seed(seed: int, stream: Stream, number: int) -> int:

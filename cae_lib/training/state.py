@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -54,10 +56,14 @@ def load_state(
     return content["step"]
 
 
-def run_identity(key: str, weights_id: str, tensors: list[Tensor]) -> str:
-    """Hash of what a run depends on: configuration key, first weights, and data tensors."""
+def run_identity(
+    key: str, weights_id: str, tensors: Iterable[Tensor], lists: Iterable[list | None] = ()
+) -> str:
+    """Hash of what a run depends on: configuration key, first weights, and data."""
     digest = hashlib.sha256(f"{key} {weights_id}".encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
+    for values in lists:
+        digest.update(json.dumps(values).encode())
     return digest.hexdigest()

@@ -88,7 +88,7 @@ def same_weights(a: Clip, b: Clip) -> bool:
 def test_first_step_is_the_contrastive_loss_of_open_clip(world, tmp_path):
     result, _ = world.train(replace(FT, steps=1), tmp_path)
     run = Run(FT, load_clip("clip-mini", seed=0), world.pairs, world.alignment, world.images)
-    rows = run.order.rows(0)
+    rows = run.batches.order.rows(0)
     pixels = world.images.batch(world.pairs.image_index[rows], generator(0, Stream.CROP, 0))
     with torch.no_grad():
         image = world.clip.model.encode_image(pixels, normalize=True)
@@ -202,12 +202,12 @@ def test_a_crash_costs_the_steps_since_the_last_state_only(world, tmp_path):
 def test_a_loss_that_is_not_finite_names_the_rows_and_saves_the_step_before(world, tmp_path):
     broken = World()
     run = Run(FT, broken.clip, broken.pairs, broken.alignment, broken.images)
-    rows = run.order.rows(0)
-    bad = next(row for row in run.order.rows(1).tolist() if row % 4 not in rows % 4)
+    rows = run.batches.order.rows(0)
+    bad = next(row for row in run.batches.order.rows(1).tolist() if row % 4 not in rows % 4)
     broken.images.pixels[bad % 4] = math.nan
     with pytest.raises(NotFiniteError, match="step 2 of ft: loss nan") as error:
         broken.train(FT, tmp_path)
-    assert str(run.order.rows(1).tolist()) in str(error.value)
+    assert str(run.batches.order.rows(1).tolist()) in str(error.value)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 1
     assert all(torch.isfinite(value).all() for value in state["model"].values())
@@ -230,5 +230,5 @@ def test_pairs_and_pictures_that_do_not_belong_together_are_refused(world):
 def test_the_progress_line_shows_loss_attributions_and_speed(world, tmp_path, capsys):
     world.train(CAE, tmp_path, log=True)
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    for part in ("cae 5/5", "loss ", "A_obj ", "A_comp ", "samples/s "):
+    for part in ("cae/0 5/5", "loss ", "A_obj ", "A_comp ", "samples/s "):
         assert part in line
