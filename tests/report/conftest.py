@@ -119,9 +119,10 @@ class Store:
 
 @pytest.fixture
 def store(home: Path) -> Store:
-    """A home with the records of base, CLIP-FT and CLIP-CAE (attention)."""
+    """A home with the records of base, CLIP-FT and CLIP-CAE by each of the four methods."""
     found = Store(home)
-    for run, level in (("base", "base"), ("clip-ft", "clip-ft"), ("cae-attention", "cae")):
+    levels = {"base": "base", "clip-ft": "clip-ft"} | {f"cae-{m}": "cae" for m in METHODS}
+    for run, level in levels.items():
         found.attribution(run, LEVELS[level])
         found.benchmarks(run, {"base": 0.6, "clip-ft": 0.65, "cae": 0.75}[level])
         found.retrieval(run)
