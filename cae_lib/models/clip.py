@@ -209,8 +209,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _fill(model: nn.Module, path: Path, name: str) -> None:
+    state = read_state_dict(path)
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # stored as () or (1,)
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
     try:
-        model.load_state_dict(read_state_dict(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1:3]
         raise CheckpointError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -122,9 +124,37 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
             return (os.mkdir, (str(tmp_path / "harmed"),))
 
     torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pt")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="holds posix.mkdir.*nothing of it was run"):
         read_state_dict(tmp_path / "harmful.pt")
     assert not (tmp_path / "harmed").exists()
+
+
+def test_other_objects_are_named(model: nn.Module, tmp_path: Path) -> None:
+    options = argparse.Namespace(lr=1e-6)
+    torch.save({"args": options, "state_dict": model.state_dict()}, tmp_path / "options.pt")
+    with pytest.raises(CheckpointError, match="holds argparse.Namespace.*state dict alone"):
+        read_state_dict(tmp_path / "options.pt")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_archives_of_programs_are_refused(model: nn.Module, tmp_path: Path) -> None:
+    torch.jit.script(model).save(tmp_path / "program.pt")
+    with pytest.raises(CheckpointError, match="TorchScript archive.*open_clip's tag 'openai'"):
+        read_state_dict(tmp_path / "program.pt")
+
+
+@pytest.mark.parametrize("nested", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_layouts(
+    model: nn.Module, tmp_path: Path, nested: str | None, prefix: str
+) -> None:
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    state |= {"input_resolution": torch.tensor(224), "vocab_size": torch.tensor(49408)}
+    rest = {"epoch": 5, "loss": np.float64(2.5), "step": np.int64(7), "optimizer": {"state": {}}}
+    torch.save(state if nested is None else {nested: state, **rest}, tmp_path / "model.pt")
+    found = read_state_dict(tmp_path / "model.pt")
+    assert sorted(found) == ["bias", "weight"]
+    assert torch.equal(found["weight"], model.weight)
 
 
 def test_missing_file(tmp_path: Path) -> None:

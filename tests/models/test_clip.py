@@ -86,6 +86,14 @@ def test_plain_state_dict_needs_an_activation(tiny_clip: Clip, tmp_path: Path) -
     assert torch.equal(loaded.model.state_dict()["ln_final.weight"], expected)
 
 
+def test_logit_scale_is_stored_as_a_scalar_or_a_vector(tiny_clip: Clip, tmp_path: Path) -> None:
+    state = tiny_clip.model.state_dict()
+    state["logit_scale"] = torch.tensor([3.25])
+    torch.save(state, tmp_path / "vector.pt")
+    loaded = load_clip(weights=tmp_path / "vector.pt", activation="quickgelu")
+    assert loaded.model.logit_scale.shape == () and loaded.model.logit_scale.item() == 3.25
+
+
 def test_checkpoint_of_another_architecture_is_refused(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a clip-mini, not a ViT-B-32"):
         load_clip("ViT-B-32", weights=checkpoint)
