@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,28 +33,37 @@ def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> C
     """
     if rule not in ("strict", "argmax"):
         raise ConfigError(f"rule={rule!r}: expected 'strict' or 'argmax'.")
-    items = [benchmark.items[row] for row in group_order(benchmark.items)]
+    order = group_order(benchmark.items)
+    items = [benchmark.items[row] for row in order]
     scores = item_scores(items, encoder)
     if benchmark.task == "choice":
         marks = [is_right(s, item.truth, rule) for s, item in zip(scores, items, strict=True)]
     else:
         marks = [pair_scores(s)[benchmark.task] for s in scores]
+    correct = np.array(marks, dtype=bool)
     return ChoiceResult.of(
         benchmark,
-        correct=np.array(marks, dtype=bool),
+        correct=correct,
         groups=tuple(item.group for item in items),
         rule=rule,
         items=item_key(items),
-        metrics=_rank_metrics(scores, items),
+        metrics=_rank_metrics(scores, items) | _joint_metrics(benchmark, correct, order),
     )
 
 
 def evaluate_all(
-    benchmarks: Sequence[Benchmark], encoder: Encoder, rule: Rule = "strict"
+    benchmarks: Sequence[Benchmark],
+    encoder: Encoder,
+    rule: Rule | Mapping[str, Rule] = "strict",
 ) -> list[ChoiceResult]:
-    """Score several benchmarks; all their texts are sorted by length together, then encoded."""
+    """Score several benchmarks; all their texts are sorted by length together, then encoded.
+
+    `rule` is one for all, or one by family; a family that is not named is strict.
+    """
     encoder.texts([text for b in benchmarks for item in b.items for text in item.texts])
-    return [evaluate(benchmark, encoder, rule) for benchmark in benchmarks]
+    rules = {b.name: rule if isinstance(rule, str) else rule.get(b.name, "strict")
+             for b in benchmarks}  # fmt: skip
+    return [evaluate(benchmark, encoder, rules[benchmark.name]) for benchmark in benchmarks]
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
@@ -96,10 +105,28 @@ def pair_scores(scores: np.ndarray) -> dict[str, bool]:
     return {"text": text, "image": image, "group": text and image}
 
 
+def _joint_metrics(
+    benchmark: Benchmark, correct: np.ndarray, order: np.ndarray
+) -> dict[str, float]:
+    """Share of the benchmark's sets of items in which all are right."""
+    by_position = np.empty(len(order), dtype=bool)
+    by_position[order] = correct
+    return {
+        name: float(np.mean([by_position[list(places)].all() for places in sets]))
+        for name, sets in benchmark.sets.items()
+        if sets
+    }
+
+
 def _rank_metrics(scores: Sequence[np.ndarray], items: Sequence[Choice]) -> dict[str, float]:
-    """Mean rank and recall at 3 where there are more than two options; ties rank the truth last."""
+    """Ranks and recalls where there are more than two options; ties rank the truth last."""
     options = [(s.ravel(), item.truth) for s, item in zip(scores, items, strict=True)]
     if not options or min(s.size for s, _ in options) <= 2 or any(1 not in s.shape for s in scores):
         return {}
     ranks = np.array([(s >= s[truth]).sum() for s, truth in options])
-    return {"mean_rank": float(ranks.mean()), "recall_at_3": float((ranks <= 3).mean())}
+    return {
+        "mean_rank": float(ranks.mean()),
+        "median_rank": float(np.floor(np.median(ranks))),
+        "recall_at_3": float((ranks <= 3).mean()),
+        "recall_at_5": float((ranks <= 5).mean()),
+    }

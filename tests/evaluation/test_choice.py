@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.choice import evaluate, evaluate_all, is_right, item_scores, pair_scores
 
@@ -98,7 +99,12 @@ def test_six_options_rank_with_ties_against_the_truth(choice, benchmark_of, hand
     )
     result = evaluate(benchmark, encoder)
     assert result.correct.tolist() == [False, True, False]
-    assert result.metrics == {"mean_rank": 3.0, "recall_at_3": pytest.approx(2 / 3)}
+    assert result.metrics == {
+        "mean_rank": 3.0,
+        "median_rank": 3.0,
+        "recall_at_3": pytest.approx(2 / 3),
+        "recall_at_5": 1.0,
+    }
     assert benchmark.chance == pytest.approx(1 / 6)
 
 
@@ -147,3 +153,11 @@ def test_is_right_needs_every_other_option_below():
     assert is_right(np.array([0.3, 0.2, 0.1]), 0)
     assert not is_right(np.array([0.3, 0.2, 0.3]), 0)
     assert not is_right(np.array([0.3, 0.2, 0.1]), 1)
+
+
+def test_a_rule_for_each_family_and_strict_where_none_is_named(encoder, choice):
+    tie = choice(["x"], ["like x", "like x"])
+    order, other = (Benchmark(name, "part", (tie,), 1) for name in ("order", "other"))
+    first, second = evaluate_all([order, other], encoder, {"order": "argmax"})
+    assert (first.value, first.ties) == (1.0, "argmax")
+    assert (second.value, second.ties) == (0.0, "strict")

@@ -11,7 +11,7 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.benchmarks.files import read_json
 from cae_lib.errors import ConfigError
 
-__all__ = ["BENCHMARKS", "FOLDERS", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
+__all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
 
 FOLDERS: Mapping[str, str] = {
     "aro": "aro",
@@ -22,15 +22,22 @@ FOLDERS: Mapping[str, str] = {
     "valse": "valse",
     "svo_probes": "svo-probes",
     "crepe": "crepe",
+    "whatsup": "whatsup",
+    "cola": "cola",
+    "crepe_systematicity": "crepe",
 }
-BENCHMARKS: tuple[str, ...] = tuple(FOLDERS)
+FURTHER: tuple[str, ...] = ("whatsup", "cola", "crepe_systematicity")
+"""Families that the small world does not have."""
+
+BENCHMARKS: tuple[str, ...] = tuple(name for name in FOLDERS if name not in FURTHER)
+"""Families of the paper's tables, which every profile has."""
 
 
 def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmark]:
     """Read one family from a folder that holds all data sets side by side.
 
     Args:
-        name: One of `BENCHMARKS`.
+        name: One of `BENCHMARKS` or `FURTHER`.
         root: The folder, for example that of the small world. Where it has a `manifest.json` with
             `counts`, these are the expected numbers of items, unless `expected` or `official` is
             given.
@@ -41,7 +48,7 @@ def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmar
         DataError: If data are missing or malformed.
     """
     if name not in FOLDERS:
-        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARKS)}.")
+        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FOLDERS)}.")
     if "expected" not in options and not options.get("official"):
         options["expected"] = _manifest_counts(Path(root), name)
     module = importlib.import_module(f"cae_lib.data.benchmarks.{name}")

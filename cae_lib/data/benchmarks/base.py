@@ -70,6 +70,8 @@ class Benchmark:
             `"image"` and `"group"` scores for 2 x 2 items.
         counts: What a reader has to know beside n, for example
             `{"identical": 66}` for rows whose negative equals the caption.
+        sets: Positions of items that have to be right together, by the name of the accuracy; for
+            example `{"pair_accuracy": ((0, 1), (2, 3))}`.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Benchmark:
     macro_groups: tuple[str, ...] | None = None
     task: Task = "choice"
     counts: Mapping[str, int] = field(default_factory=dict)
+    sets: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -1,6 +1,6 @@
 """CREPE productivity: the true caption among five hard negatives, by complexity of the caption.
 
-Ma et al. 2023. The systematicity files are not read: they need the pretraining set of the model.
+Ma et al. 2023. The systematicity files are read by `crepe_systematicity`.
 """
 
 from __future__ import annotations
