@@ -1,27 +1,59 @@
 """Winoground: two pictures and two captions with the same words in another order.
 
-Thrush et al. 2022.
+Thrush et al. 2022. Diwan et al. 2022 tag the items that are hard for another reason than
+composition, and score the others apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from cae_lib.data.benchmarks import files
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef, Task
 from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing
+from cae_lib.errors import ConfigError
 
 NAME = "winoground"
 TASKS: tuple[Task, ...] = ("text", "image", "group")
-OFFICIAL = dict.fromkeys(TASKS, 400)
+PARTS = {"all": 400, "untagged": 172, "authors": 171}
+"""Parts of the items, with their sizes: CAE's authors leave out one untagged item, number 313."""
+
+AUTHORS_LACK = 313
 IMAGES_FROM = "those of the gated hub data set facebook/winoground, images/ex_{id}_img_{0|1}.png"
 SUFFIXES = (".png", ".jpg", "")
+
+
+def part_subset(task: str, part: str) -> str:
+    """Name of a score on a part of the items: "group" on all, "group/untagged" and the like."""
+    return task if part == "all" else f"{task}/{part}"
+
+
+OFFICIAL = {part_subset(task, part): n for part, n in PARTS.items() for task in TASKS}
+
+
+@cache
+def part_ids(part: str) -> frozenset[int]:
+    """Numbers of the items of a part.
+
+    Raises:
+        ConfigError: If the part is unknown.
+    """
+    if part not in PARTS:
+        raise ConfigError(f"no such part of Winoground: {part!r}. Known: {', '.join(PARTS)}.")
+    if part == "all":
+        return frozenset(range(PARTS["all"]))
+    path = Path(__file__).with_name("winoground_untagged.txt")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    ids = {int(word) for line in lines if not line.startswith("#") for word in line.split()}
+    return frozenset(ids - {AUTHORS_LACK} if part == "authors" else ids)
 
 
 def load(
     root: str | Path,
     *,
+    parts: Sequence[str] = ("all",),
     expected: Mapping[str, int] | None = None,
     official: bool = False,
     allow_missing: bool = False,
@@ -34,11 +66,14 @@ def load(
 
     Args:
         root: Folder with `examples.jsonl` and `images/`.
-        expected: Number of items by score (`"text"`, `"image"`, `"group"`).
-        official: Expect the published 400 items.
+        parts: "all" items, the 172 "untagged" ones, or the 171 of them that CAE's authors call
+            clean ("authors"): three benchmarks for each. "all" takes every item of the file.
+        expected: Number of items by subset (`"text"`, `"image/untagged"`, ...).
+        official: Expect the published numbers of items.
         allow_missing: Leave out and count what cannot be used instead of raising an error.
 
     Raises:
+        ConfigError: If a part is unknown.
         DataError: If a file or picture is missing, or a line is malformed.
     """
     path = Path(root) / "examples.jsonl"
@@ -49,13 +84,26 @@ def load(
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    return [_benchmark(path, task, entries, policy) for task in TASKS]
+    benchmarks = []
+    for part in parts:
+        ids = part_ids(part)
+        chosen = [row for row in entries if part == "all" or _id(row[1]) in ids]
+        benchmarks += [_benchmark(path, task, part, chosen, policy) for task in TASKS]
+    return benchmarks
+
+
+def _id(entry: object) -> float | None:
+    """Number of an item; None where the reader of the row will say what is wrong."""
+    try:
+        return files.number(entry, "id")
+    except files.RowError:
+        return None
 
 
 def _benchmark(
-    path: Path, task: Task, entries: list[tuple[int, object]], policy: Policy
+    path: Path, task: Task, part: str, entries: list[tuple[int, object]], policy: Policy
 ) -> Benchmark:
-    collector = Collector(NAME, task, path, policy, IMAGES_FROM)
+    collector = Collector(NAME, part_subset(task, part), path, policy, IMAGES_FROM)
     for number, entry in entries:
         with collector.row(number):
             collector.add(_read(path.parent / "images", entry))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cae_lib.data.benchmarks import winoground
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 
 
 def line(number=0, **changes):
@@ -63,3 +63,24 @@ def test_missing_second_picture_and_official_count(root):
         winoground.load(path)
     text = winoground.load(path, official=True, allow_missing=True)[0]
     assert (text.n_used, text.n_expected, text.counts["missing_images"]) == (1, 400, 1)
+
+
+def test_untagged_items_are_172_and_the_authors_lack_one():
+    untagged, authors = winoground.part_ids("untagged"), winoground.part_ids("authors")
+    assert (len(untagged), len(authors)) == (172, 171)
+    assert untagged - authors == {313} and authors < untagged < winoground.part_ids("all")
+    # Tagged by Diwan et al.: 3 "Ambiguously Correct", 72 "Non Minimal", 399 "Non Minimal".
+    assert not {3, 72, 399} & untagged
+    with pytest.raises(ConfigError, match="all, untagged, authors"):
+        winoground.part_ids("clean")
+
+
+def test_parts_are_scores_of_their_own(root):
+    path = root(line(0), line(3), line(313))
+    loaded = winoground.load(path, parts=winoground.PARTS, allow_missing=True)
+    assert [b.subset for b in loaded][2:5] == ["group", "text/untagged", "image/untagged"]
+    expected = {b.subset: b.n_expected for b in loaded}
+    assert (expected["text"], expected["text/untagged"], expected["text/authors"]) == (3, 2, 1)
+    assert loaded[3].task == "text" and [item.id for item in loaded[3].items] == ["0"]
+    with pytest.raises(DataError, match="1 items, 171 expected"):
+        winoground.load(root(line(0)), parts=["authors"], official=True)
