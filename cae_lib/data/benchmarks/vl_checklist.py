@@ -28,6 +28,22 @@ OFFICIAL = {
     "Relation/vg/action": 12_733,
     "Relation/vg/spatial": 30_650,
 }
+_PLACES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
+_SWIG_ROLES = ("agent", "destination", "item", "tool")
+OBJECT_CORPORA = tuple(
+    f"Object/{kind.title()}/{folder}_{value}"
+    for kind, values in _PLACES.items()
+    for folder in (
+        f"hake_{kind}/hake_obj",
+        *(f"swig_{kind}/swig_{role}/swig_{role}" for role in _SWIG_ROLES),
+        f"vg_{kind}/vg_obj",
+        f"vg_{kind}/vg_subj",
+    )
+    for value in values
+)
+OFFICIAL_CORPORA = (*OFFICIAL, "Relation/hake_action", *OBJECT_CORPORA)
+"""Files that the official set has; some versions have `Attribute/vaw/color`, too."""
+
 SOURCES = ("hake", "swig", "vaw", "vg")
 IMAGE_FOLDERS = {"hake": "hake", "swig": "swig", "vaw": "vg", "vg": "vg"}
 IMAGES_FROM = "those of Visual Genome (vg/VG_100K, vg/VG_100K_2), SWiG (swig/) and HAKE (hake/)"
@@ -56,7 +72,7 @@ def load(
         corpora: Files to read, as paths below `data/` without `.json`; by default all that are
             there or expected, but for `swig_place`, whose official files are empty lists.
         expected: Number of items by corpus.
-        official: Expect the published numbers of items.
+        official: Expect the official files, and the published numbers of items.
         allow_missing: Leave out and count what cannot be used instead of raising an error.
 
     Raises:
@@ -64,7 +80,11 @@ def load(
     """
     data = Path(root) / "data"
     policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    names = list(corpora) if corpora is not None else with_expected(_present(data), policy)
+    if corpora is not None:
+        names = list(corpora)
+    else:
+        names = with_expected(_present(data), policy)
+        names += [name for name in OFFICIAL_CORPORA if official and name not in names]
     images = Path(image_dir) if image_dir is not None else Path(root)
     return [_corpus(data, name, images, policy) for name in names]
 

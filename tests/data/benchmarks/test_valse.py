@@ -73,3 +73,35 @@ def test_malformed_item_is_named(root, write_json, bad):
 def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match="none of VALSE's files"):
         valse.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", valse.OFFICIAL)
+def test_all_eleven_files_find_their_pictures_in_the_official_and_in_shared_folders(
+    tmp_path, write_json, draw, name
+):
+    """Keys repeat across files, `classes` is a number or a list, equal captions are not valid."""
+    folder = tmp_path / "valse"
+    draw(folder / valse.IMAGE_FOLDERS[name], "a.jpg")
+    draw(tmp_path / "coco/train2014", "b.jpg")
+    entries = {
+        "actions_test_0": entry(image_file="a.jpg"),
+        "actions_test_1": entry(2, image_file="b.jpg", classes=["x"], classes_foil=3),
+        "actions_test_2": entry(1, foil="A man chases a dog."),
+    }
+    write_json(folder / f"data/{name}.json", entries)
+    [benchmark] = valse.load(folder)
+    assert benchmark.key == f"valse/{name}"
+    assert (benchmark.n_used, benchmark.n_expected) == (2, 2)
+    assert benchmark.counts == {"not_valid": 1, "identical": 0}
+
+
+def test_all_eleven_are_expected_of_the_official_set(tmp_path, write_json, draw):
+    folder = tmp_path / "valse"
+    draw(folder / "images", "run_1.jpg")
+    for name, n in valse.OFFICIAL.items():
+        rows = {str(i): entry() for i in range(n)} | {"bad": entry(0)}
+        write_json(folder / f"data/{name}.json", rows)
+    assert len(valse.load(folder, official=True)) == 11
+    (folder / "data/plurals.json").unlink()
+    with pytest.raises(DataError, match=r"plurals\.json: no such annotation file"):
+        valse.load(folder, official=True)

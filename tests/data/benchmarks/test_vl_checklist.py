@@ -64,3 +64,33 @@ def test_malformed_row(root, write_json, row):
     write_json(root / "data/Attribute/vg/size.json", [row])
     with pytest.raises(DataError, match=r"vg/size\.json, row 0"):
         vl_checklist.load(root, corpora=["Attribute/vg/size"])
+
+
+def test_official_corpora_are_all_asked_for_by_name(root):
+    names = vl_checklist.OFFICIAL_CORPORA
+    assert len(names) == len(set(names)) == 12 + 1 + 2 * 3 * 7
+    assert OBJECT in names and "Object/Size/hake_size/hake_obj_large" in names
+    with pytest.raises(DataError, match=r"vg/color\.json: 2 items, 11569 expected"):
+        vl_checklist.load(root, official=True)
+    with pytest.raises(DataError, match=r"action\.json: no such annotation file"):
+        vl_checklist.load(root, official=True, allow_missing=True)
+
+
+@pytest.mark.parametrize("corpus", vl_checklist.OFFICIAL_CORPORA)
+def test_every_official_corpus_finds_its_pictures(tmp_path, write_json, draw, corpus):
+    source = next(s for s in ("hake", "swig", "vg") if s in corpus.replace("vaw", "vg"))
+    name = {"hake": "hico_20160224_det/images/test2015/1.jpg", "swig": "run_1.jpg"}.get(
+        source, "VG_100K/1.jpg"
+    )
+    draw(tmp_path / source, name)
+    three = {"POS": ["ON", "a", "b"], "NEG": ["IN", "c", "d"]}
+    write_json(tmp_path / "data" / f"{corpus}.json", [[name, three]])
+    [benchmark] = vl_checklist.load(tmp_path, corpora=[corpus])
+    assert benchmark.items[0].texts == ("IN", "ON")
+
+
+def test_nothing_is_capped(root, write_json):
+    row = ["VG_100K/1.jpg", {"POS": ["brown knob"], "NEG": ["teal knob"]}]
+    write_json(root / "data/Attribute/vg/size.json", [row] * 2695)
+    [benchmark] = vl_checklist.load(root, corpora=["Attribute/vg/size"], official=True)
+    assert benchmark.n_used == 2695
