@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from cae_lib.data.benchmarks.base import ImageRef
@@ -25,6 +26,7 @@ from cae_lib.models.towers import encode_text, text_tower
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 TOKENIZED_AT_ONCE = 4096
+_SWITCH = Lock()
 
 
 class Encoder:
@@ -38,12 +40,24 @@ class Encoder:
         clip: The model with its preprocessing and tokenizer.
         batch_size: Pictures, or texts, in one forward pass.
         workers: Threads that decode pictures.
+        allow_truncated: Take pictures whose file ends too early, with grey in place of what is
+            lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
+            `truncated`. By default such a picture is an error.
+        truncated: Files that were taken although they end too early.
     """
 
-    def __init__(self, clip: Clip, batch_size: int = 64, workers: int = 2) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        batch_size: int = 64,
+        workers: int = 2,
+        allow_truncated: bool = False,
+    ) -> None:
         self.clip = clip
         self.batch_size = batch_size
         self.workers = workers
+        self.allow_truncated = allow_truncated
+        self.truncated: list[Path] = []
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
 
@@ -96,17 +110,22 @@ class Encoder:
 
     def _decode(self, refs: list[ImageRef]) -> list[tuple[ImageRef, Tensor]]:
         """Read one file and preprocess each of its crops."""
-        path = refs[0].path
+        picture = self._open(refs[0].path)
+        return [(ref, self._preprocess(picture, ref)) for ref in refs]
+
+    def _open(self, path: Path) -> Image.Image:
         try:
             with Image.open(path) as file:
-                picture = file.convert("RGB")
+                return file.convert("RGB")
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            if self.allow_truncated and "truncated" in str(error):
+                self.truncated.append(path)
+                return _what_is_there(path)
             raise DataError(
                 f"{path}: cannot be decoded ({error}). Fetch this picture again."
             ) from error
-        return [(ref, self._preprocess(picture, ref)) for ref in refs]
 
     def _preprocess(self, picture: Image.Image, ref: ImageRef) -> Tensor:
         try:
@@ -138,6 +157,17 @@ class _EvalMode:
 
     def __exit__(self, *_: object) -> None:
         self.model.train(self.training)
+
+
+def _what_is_there(path: Path) -> Image.Image:
+    """A picture of which the end is missing; Pillow has one switch for it, for all threads."""
+    with _SWITCH:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            with Image.open(path) as file:
+                return file.convert("RGB")
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _unit(features: Tensor) -> np.ndarray:

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageFile
 
-from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks import load_benchmark, sugarcrepe
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import embed
-from cae_lib.evaluation.choice import evaluate_all
+from cae_lib.evaluation.choice import evaluate_all, item_scores
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.models.clip import load_clip
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on"]
 
@@ -133,12 +134,43 @@ def test_grey_and_transparent_pictures_become_rgb(tiny_clip, tmp_path):
     assert Encoder(tiny_clip).images(refs).shape == (3, 128)
 
 
+def test_a_picture_that_ends_too_early_is_taken_only_on_request(tiny_clip, pictures, tmp_path):
+    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    Image.open(pictures[0]).save(whole, quality=95)
+    cut.write_bytes(whole.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"cut\.jpg: cannot be decoded"):
+        Encoder(tiny_clip).images([ImageRef(cut)])
+    encoder = Encoder(tiny_clip, allow_truncated=True)
+    first, second = encoder.images([ImageRef(whole), ImageRef(cut)])
+    assert encoder.truncated == [cut]
+    assert 0 < np.abs(first - second).max()
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture at all")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded"):
+        encoder.images([ImageRef(broken)])
+
+
 @pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
-def test_real_sugarcrepe_items_with_pictures_are_scored(tiny_clip):
+def test_real_sugarcrepe_items_with_pictures_are_scored_by_a_random_vit_b_32():
+    """End to end at full size; some scores are computed again with open_clip alone."""
+    clip = load_clip("ViT-B-32", seed=0)
     root = Path(os.environ["CAE_REAL_DATA"])
     benchmarks = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
-    encoder = Encoder(tiny_clip)
+    encoder = Encoder(clip)
     results = evaluate_all(benchmarks, encoder)
+    assert {result.subset: result.n_expected for result in results} == sugarcrepe.OFFICIAL
     assert sum(result.n_used for result in results) == 399
     assert sum(result.n_expected for result in results) == 7511
     assert encoder.n_images == 48
+    for benchmark, result in zip(benchmarks, results, strict=True):
+        assert result.n_used + benchmark.counts["missing_images"] == result.n_expected
+        item, right = benchmark.items[0], result.correct[0]
+        with torch.no_grad():
+            pixels = clip.preprocess(Image.open(item.images[0].path))[None]
+            image = clip.model.encode_image(pixels, normalize=True)
+            texts = clip.model.encode_text(clip.tokenizer(list(item.texts)), normalize=True)
+        true, false = (image @ texts.T)[0].tolist()
+        ours = item_scores([item], encoder)[0][0]
+        np.testing.assert_allclose(ours, [true, false], atol=1e-5)
+        assert right == (true > false) or abs(true - false) < 1e-5
