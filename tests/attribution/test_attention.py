@@ -10,12 +10,9 @@ from cae_lib.errors import ConfigError
 
 
 @pytest.fixture
-def rows(batch, explicit_attention) -> torch.Tensor:
+def rows(batch) -> torch.Tensor:
     """EOT's rows `(L, B, H, 77)` of an explicit softmax attention."""
-    with explicit_attention(batch.model) as maps, torch.no_grad():
-        batch.model.encode_text(batch.tokens)
-    each = torch.arange(len(batch.tokens))
-    return torch.stack([m[each, :, batch.eot] for m in maps])
+    return batch.attention_rows()
 
 
 @pytest.mark.parametrize("layers", [None, (0,), (1, -1)])

@@ -9,37 +9,22 @@ from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
 
 
-def _relevance(batch, explicit_attention, start_layer: int, temperature: bool) -> torch.Tensor:
-    """EOT's row of R, from all 77 positions and every row of every layer."""
-    with explicit_attention(batch.model) as maps:
-        features = batch.model.encode_text(batch.tokens)
-    similarity = batch.similarity(features, temperature)
-    relevance = torch.eye(77, dtype=torch.float64).repeat(len(batch.tokens), 1, 1)
-    for layer, attention in enumerate(maps):
-        if layer < start_layer:
-            continue
-        (gradient,) = torch.autograd.grad(similarity.sum(), attention, retain_graph=True)
-        cam = (gradient * attention).clamp(min=0).mean(dim=1)
-        relevance = relevance + torch.bmm(cam, relevance)
-    return relevance[torch.arange(len(batch.tokens)), batch.eot].detach()
-
-
 @pytest.mark.parametrize("start_layer", [0, 2, 3])
 @pytest.mark.parametrize("temperature", [True, False])
-def test_rule_written_out(start_layer, temperature, batch, explicit_attention) -> None:
+def test_rule_written_out(start_layer, temperature, batch) -> None:
     method = get_method("gradcam", start_layer=start_layer, temperature=temperature)
     scores = method(batch.model, batch.tokens, batch.image_features).scores
-    expected = _relevance(batch, explicit_attention, start_layer, temperature)
+    expected = batch.relevance(start_layer, temperature)
     torch.testing.assert_close(scores, expected, atol=1e-10, rtol=0)
     assert expected[:, 1].abs().max() > 1e-4  # the words' scores are not all 0
 
 
-def test_defaults_are_all_layers_with_temperature(batch, explicit_attention) -> None:
+def test_defaults_are_all_layers_with_temperature(batch) -> None:
     single = batch.single()
     scores = get_method("gradcam")(single.model, single.tokens, single.image_features).scores
     double = batch.model.double()
     assert double is batch.model
-    expected = _relevance(batch, explicit_attention, 0, True)
+    expected = batch.relevance()
     torch.testing.assert_close(scores, expected.float(), atol=1e-5, rtol=1e-5)
 
 
@@ -54,14 +39,14 @@ def test_start_layer_must_exist(batch) -> None:
         get_method("gradcam", start_layer=4)(batch.model, batch.tokens, batch.image_features)
 
 
-def test_without_second_order_the_gradient_is_a_constant(batch, explicit_attention) -> None:
+def test_without_second_order_the_gradient_is_a_constant(batch, oracles) -> None:
     method = get_method("gradcam", start_layer=3, second_order=False)
     attribution = method(
         batch.model, batch.tokens, batch.image_features, create_graph=True
     )
     weight = batch.model.transformer.resblocks[0].mlp.c_fc.weight
     (first_order,) = torch.autograd.grad(attribution.scores[:, 1].sum(), weight)
-    with explicit_attention(batch.model) as maps:
+    with oracles.explicit_attention(batch.model) as maps:
         features = batch.model.encode_text(batch.tokens)
     similarity = batch.similarity(features, temperature=True)
     (constant,) = torch.autograd.grad(similarity.sum(), maps[3], retain_graph=True)

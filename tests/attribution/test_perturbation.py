@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captum.attr import FeatureAblation
 from torch import Tensor
 
 from cae_lib.attribution import get_method
@@ -16,28 +15,8 @@ def _words(batch) -> Tensor:
     return word_index(batch.tokens, batch.eot, 49408)
 
 
-def _score(batch, embeddings: Tensor) -> Tensor:
-    """S through open_clip's own encoder, from token embeddings `(B, 77, D)`."""
-    hook = batch.model.token_embedding.register_forward_hook(lambda m, i, o: embeddings)
-    features = batch.model.encode_text(batch.tokens)
-    hook.remove()
-    return batch.similarity(features)
-
-
-def _ablation(batch, groups: Tensor, baseline: Tensor) -> Tensor:
-    """captum's FeatureAblation over groups of tokens `(B, 77)`; group 0 scores 0."""
-    with torch.no_grad():
-        embeddings = batch.model.token_embedding(batch.tokens)
-        attribution = FeatureAblation(lambda e: _score(batch, e)).attribute(
-            embeddings,
-            baselines=baseline.expand_as(embeddings),
-            feature_mask=groups.unsqueeze(-1).expand_as(embeddings),
-        )
-    return attribution[..., 0] * (groups > 0)
-
-
 def _assert_ablation(batch, groups: Tensor, baseline: Tensor, **parameters: object) -> None:
-    expected = _ablation(batch, groups, baseline)[:, : batch.eot.max() + 1]
+    expected = batch.ablation(groups, baseline)[:, : batch.eot.max() + 1]
     method = get_method("perturbation", **parameters)
     scores = method(batch.model, batch.tokens, batch.image_features).scores
     torch.testing.assert_close(scores, expected, atol=1e-10, rtol=0)
@@ -52,7 +31,7 @@ def test_words_by_the_mean_embedding(batch) -> None:
 def test_words_by_the_mean_embedding_in_float32(batch) -> None:
     batch = batch.first(3)
     mean = batch.model.token_embedding.weight.detach().mean(0)
-    expected = _ablation(batch, _words(batch), mean)[:, : batch.eot.max() + 1].float()
+    expected = batch.ablation(_words(batch), mean)[:, : batch.eot.max() + 1].float()
     single = batch.single()
     scores = get_method("perturbation")(
         single.model, single.tokens, single.image_features
@@ -121,8 +100,7 @@ def test_random_word_needs_another_word(batch, tiny_clip) -> None:
 def test_words_can_be_given(batch) -> None:
     groups = torch.zeros(4, 77, dtype=torch.long)
     groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1
-    expected = _ablation(
-        batch,
+    expected = batch.ablation(
         groups.masked_fill(torch.arange(77) > batch.eot[:, None], 0),
         batch.model.token_embedding.weight.detach().mean(0),
     )
