@@ -1,0 +1,93 @@
+"""The phrases of captions: what a caption says of its things, each as a text of its own.
+
+An attribute phrase is an adjective with its noun ("red cat"), a relation phrase a relation between
+two nouns ("cat chasing dog"), an object phrase the noun alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cae_lib.errors import DataError
+from cae_lib.words.roles import ATTRIBUTE, OBJECT
+
+KINDS = ("object", "attribute", "relation")
+DETERMINERS = frozenset({"a", "an", "the"})
+
+Phrases = dict[str, tuple[str, ...]]
+"""The distinct phrases of one caption by `KINDS`."""
+
+
+def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
+    """Phrases from the scene graphs of `SceneGraphTagger.graphs`; articles are left out."""
+    found = []
+    for graph in graphs:
+        heads = [entity["head"].lower() for entity in graph["entities"]]
+        attributes = [
+            f"{modifier['span'].lower()} {head}"
+            for head, entity in zip(heads, graph["entities"], strict=True)
+            for modifier in entity["modifiers"]
+            if modifier["dep"] in ("amod", "nummod")
+        ]
+        relations = [
+            f"{heads[edge['subject']]} {edge['relation'].lower()} {heads[edge['object']]}"
+            for edge in graph["relations"]
+        ]
+        found.append(_distinct(heads, attributes, relations))
+    return found
+
+
+def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
+    """Phrases of a caption of the small world, from its gold roles and facts.
+
+    A relation keeps the caption's own wording, without "is": "cat to the left of dog".
+
+    Args:
+        text: The caption.
+        entry: Its annotation in the file of scene graphs: `spans` as `[start, end, role]`,
+            `objects`, `attributes`, `relations`.
+    """
+    spans = entry["spans"]
+    places = [(start, end) for start, end, role in spans if role == OBJECT]
+    noun = {
+        thing: text[start:end] for thing, (start, end) in zip(entry["objects"], places, strict=True)
+    }
+    order = list(entry["objects"])
+    adjectives = {text[start:end] for start, end, role in spans if role == ATTRIBUTE}
+    relations = []
+    for subject, _, obj in entry["relations"]:
+        between = text[places[order.index(subject)][1] : places[order.index(obj)][0]].split()
+        words = [word for word in between if word not in adjectives]
+        while words and words[-1] in DETERMINERS:
+            words.pop()
+        words = words[1:] if words[:1] == ["is"] else words
+        relations.append(" ".join([noun[subject], *words, noun[obj]]))
+    attributes = [f"{word} {noun[thing]}" for thing, word in entry["attributes"]]
+    return _distinct(list(noun.values()), attributes, relations)
+
+
+def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phrases]:
+    """Gold phrases of all captions of a file of the small world, by their texts.
+
+    Raises:
+        DataError: A file is missing or malformed.
+    """
+    try:
+        captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
+        gold = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]
+        return {
+            caption["caption"]: gold_phrases(caption["caption"], entry)
+            for caption, entry in zip(captions, gold, strict=True)
+        }
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise DataError(
+            f"{annotations} and {graphs}: no captions with their gold ({error!r}); build the small "
+            "world with `cae world build`"
+        ) from error
+
+
+def _distinct(*lists: Sequence[str]) -> Phrases:
+    return {kind: tuple(dict.fromkeys(found)) for kind, found in zip(KINDS, lists, strict=True)}
