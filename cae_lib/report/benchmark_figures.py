@@ -18,14 +18,15 @@ from cae_lib.report.figure import (
     style,
 )
 from cae_lib.report.markup import percent
-from cae_lib.report.runs import label, method_label
+from cae_lib.report.runs import TUNED, label, method_label, method_of
 
 
-def forest(table: Mapping[str, Mapping[str, Interval]]) -> Figure:
+def forest(table: Mapping[str, Mapping[str, Interval]], against: str = TUNED) -> Figure:
     """Differences with intervals: a row a benchmark, a mark a CAE run.
 
     Args:
-        table: For each CAE run, the difference to CLIP-FT by benchmark.
+        table: For each CAE run, the difference to `against` by benchmark.
+        against: The run that the others are compared with.
     """
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     height = 1.1 + len(names) * (0.22 + 0.13 * len(table))
@@ -37,14 +38,14 @@ def forest(table: Mapping[str, Mapping[str, Interval]]) -> Figure:
         axis.axvline(0, color=NEUTRAL, linewidth=1)
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_xlabel("CLIP-CAE \N{MINUS SIGN} CLIP-FT, percentage points")
+        axis.set_xlabel(f"CAE \N{MINUS SIGN} {label(against)}, percentage points")
         axis.grid(axis="y", visible=False)
         canvas.legend(loc="outside upper center", ncols=4)
-        return finish(canvas, _alt(table))
+        return finish(canvas, _alt(table, against))
 
 
 def _marks(axis: Axes, run: str, row: Mapping[float, Interval]) -> None:
-    method = run.removeprefix("cae-")
+    method = method_of(run) or run
     values = list(row.values())
     middle = [100 * v.estimate for v in values]
     error = [
@@ -58,13 +59,13 @@ def _marks(axis: Axes, run: str, row: Mapping[float, Interval]) -> None:
     )  # fmt: skip
 
 
-def _alt(table: Mapping[str, Mapping[str, Interval]]) -> str:
+def _alt(table: Mapping[str, Mapping[str, Interval]], against: str) -> str:
     parts = [
         f"{label(run)}: "
         + ", ".join(f"{name} {percent(value, sign=True)}" for name, value in row.items())
         for run, row in table.items()
     ]
     return (
-        "Difference to CLIP-FT in percentage points with 95 % intervals, by benchmark family. "
+        f"Difference to {label(against)} in percentage points with 95 % intervals, by benchmark. "
         f"{'; '.join(parts)}."
     )

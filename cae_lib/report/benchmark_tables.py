@@ -18,7 +18,7 @@ from cae_lib.report.benchmarks import (
 )
 from cae_lib.report.markup import NONE, Table, count, emphasised, number, percent
 from cae_lib.report.paper import SETTING, TABLE1
-from cae_lib.report.runs import BASE, TUNED, label
+from cae_lib.report.runs import CAE, HARD, HARD_CAE, TUNED, label
 
 Found = Mapping[str, Mapping[str, Sequence[ChoiceResult]]]
 """Results by run, then by `family/subset`, one a seed."""
@@ -75,31 +75,35 @@ def rules_table() -> Table:
     )
 
 
-def differences(found: Found) -> dict[str, dict[str, Interval]]:
-    """CLIP-CAE - CLIP-FT: for each CAE run, the interval by family, then by further column."""
+def differences(found: Found, against: str = TUNED) -> dict[str, dict[str, Interval]]:
+    """For each CAE run, its score minus that of `against`, by family, then by further column.
+
+    CLIP-FT is compared with the runs of CAE alone, NegCLIP with those of NegCLIP and CAE.
+    """
     table: dict[str, dict[str, Interval]] = {}
-    for run in _cae(found):
-        row = {name: _difference(family_score(name, found[run]), family_score(name, found[TUNED]))
+    for run in _cae(found, against):
+        row = {name: _difference(family_score(name, found[run]), family_score(name, found[against]))
                for name in FAMILIES}  # fmt: skip
         for column in COLUMNS:
             if column.family is None:
-                pair = column_score(column, found[run]), column_score(column, found[TUNED])
+                pair = column_score(column, found[run]), column_score(column, found[against])
                 row[column.label] = _difference(*pair)
         table[run] = {name: value for name, value in row.items() if value is not None}
     return table
 
 
-def _cae(found: Found) -> list[str]:
-    return [run for run in found if run not in (BASE, TUNED)]
+def _cae(found: Found, against: str = TUNED) -> list[str]:
+    prefix = HARD_CAE if against == HARD else CAE
+    return [run for run in found if run.startswith(prefix)]
 
 
 def _difference(first: Score | None, second: Score | None) -> Interval | None:
     return first.minus(second) if first is not None and second is not None else None
 
 
-def difference_table(found: Found) -> Table:
-    """CLIP-CAE - CLIP-FT in points, by family; bold where the interval excludes zero."""
-    table = differences(found)
+def difference_table(found: Found, against: str = TUNED) -> Table:
+    """CAE minus `against` in points, by family; bold where the interval excludes zero."""
+    table = differences(found, against)
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     rows = []
     for name in names:
@@ -112,9 +116,10 @@ def difference_table(found: Found) -> Table:
         rows.append([name if name in FAMILIES else f"*{name}*", *cells])
     return Table(
         name="tab-differences",
-        caption="CLIP-CAE minus CLIP-FT in percentage points on each of the seven families, on "
-        f"the same items and seeds; 95 % bootstrap intervals over {count(_seeds(found), 'seed')} "
-        "and items. Bold: the interval excludes zero. Italic: beside the seven families.",
+        caption=f"CAE minus {label(against)} in percentage points on each of the seven families, "
+        "on the same items and seeds; 95 % bootstrap intervals over "
+        f"{count(_seeds(found), 'seed')} and items. Bold: the interval excludes zero. Italic: "
+        "beside the seven families.",
         header=["family", *(label(run) for run in table)],
         rows=rows,
     )

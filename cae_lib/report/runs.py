@@ -6,7 +6,8 @@ from cae_lib.attribution import METHODS
 from cae_lib.config import profile
 from cae_lib.errors import ConfigError
 
-BASE, TUNED = "base", "clip-ft"
+BASE, TUNED, HARD = "base", "clip-ft", "negclip"
+CAE, HARD_CAE = "cae-", "negclip-cae-"
 
 METHOD_LABELS = {
     "attention": "attention",
@@ -22,12 +23,22 @@ def method_label(method: str) -> str:
 
 
 def label(run: str) -> str:
-    """A run as the paper's tables name it."""
-    if run == BASE:
-        return "CLIP"
-    if run == TUNED:
-        return "CLIP-FT"
-    return f"CLIP-CAE ({method_label(run.removeprefix('cae-'))})"
+    """A run as the paper's tables name it; a name that they do not have stays as it is."""
+    names = {BASE: "CLIP", TUNED: "CLIP-FT", HARD: "NegCLIP"}
+    if run in names:
+        return names[run]
+    for prefix, family in ((HARD_CAE, "NegCLIP-CAE"), (CAE, "CLIP-CAE")):
+        if run.startswith(prefix):
+            return f"{family} ({method_label(run.removeprefix(prefix))})"
+    return run
+
+
+def method_of(run: str) -> str | None:
+    """The attribution method in the name of a CAE run, with or without hard negatives."""
+    for prefix in (HARD_CAE, CAE):
+        if run.startswith(prefix):
+            return run.removeprefix(prefix)
+    return None
 
 
 def setting(profile_name: str) -> str:
@@ -39,14 +50,30 @@ def setting(profile_name: str) -> str:
 
 
 def cae_runs(profile_name: str) -> dict[str, str]:
-    """The CAE runs of a profile, and the attribution method that each one trains on."""
+    """The CAE runs without hard negatives, and the attribution method that each one trains on."""
+    return _runs_on_methods(profile_name, CAE)
+
+
+def hard_cae_runs(profile_name: str) -> dict[str, str]:
+    """The runs of NegCLIP with CAE, and the attribution method that each one trains on."""
+    return _runs_on_methods(profile_name, HARD_CAE)
+
+
+def _runs_on_methods(profile_name: str, prefix: str) -> dict[str, str]:
     rows = profile(profile_name).methods
-    return {name: row["method"] for name, row in rows.items() if row.get("method")}
+    return {name: row["method"] for name, row in rows.items()
+            if row.get("method") and name == f"{prefix}{row['method']}"}  # fmt: skip
 
 
 def all_runs(profile_name: str) -> list[str]:
-    """Every row of the tables: the base, CLIP-FT, then CAE."""
+    """Every row of Table 1: the base, CLIP-FT, then CAE."""
     return [BASE, TUNED, *cae_runs(profile_name)]
+
+
+def hard_runs(profile_name: str) -> list[str]:
+    """NegCLIP and NegCLIP with CAE, as far as the profile has them."""
+    known = [HARD] if HARD in profile(profile_name).methods else []
+    return [*known, *hard_cae_runs(profile_name)]
 
 
 def chosen_methods(methods: str) -> tuple[str, ...]:
