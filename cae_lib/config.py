@@ -149,7 +149,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
-            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
         ),
         Profile(
             name="paper",
