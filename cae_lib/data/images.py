@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ class ImageStore:
     central square, as CLIP does for evaluation. Departure from the paper: its random crops come
     from the whole photograph, ours from that square; for square pictures there is no difference.
 
-    A lazy loader may stand in for this class: the trainer uses `len` and `batch` alone.
+    `Photographs` stands in for this class where a set is too large: the trainer uses `len` and
+    `batch` alone.
 
     Args:
         paths: picture files; row i of the store is paths[i].
@@ -49,11 +51,11 @@ class ImageStore:
     ) -> None:
         self.size = size
         self.pixels = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-        self._scale = 1 / (255 * torch.tensor(std).view(3, 1, 1))
-        self._shift = -torch.tensor(mean).view(3, 1, 1) / torch.tensor(std).view(3, 1, 1)
+        self._affine = affine(mean, std)
 
         def decode(row: int) -> None:
-            array = _decode(Path(paths[row]), row, size)
+            with opened(Path(paths[row]), row, 2 * size) as image:
+                array = np.array(central_square(image, size))
             self.pixels[row] = torch.from_numpy(array).permute(2, 0, 1)
 
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -64,39 +66,57 @@ class ImageStore:
         """Number of pictures."""
         return len(self.pixels)
 
-    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def batch(
+        self,
+        index: Tensor,
+        generator: torch.Generator | None = None,
+        part: Tensor | None = None,
+    ) -> Tensor:
         """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S).
 
-        With a generator each one is a random resized crop, else the whole stored picture.
+        With a generator each one is a random resized crop, else the whole stored picture. With
+        `part` only those places of `index` are returned; their crops are those of the whole.
         """
-        pixels = self.pixels[index]
-        cropped = pixels.float() if generator is None else random_resized_crop(pixels, generator)
-        return cropped.mul_(self._scale).add_(self._shift)
+        places = slice(None) if part is None else part
+        pixels = self.pixels[index[places]]
+        if generator is None:
+            cropped = pixels.float()
+        else:
+            boxes = crop_boxes(len(index), self.size, self.size, generator)
+            cropped = resized_crop(pixels, boxes[places])
+        return normalise(cropped, *self._affine)
 
 
-def random_resized_crop(
-    pixels: Tensor,
-    generator: torch.Generator,
-    scale: tuple[float, float] = (0.9, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Tensor:
-    """One random crop of each picture, resized to the picture's own size, all in one call.
+def affine(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Scale and shift `(3, 1, 1)` that normalise pixels of 0 to 255.
 
-    The paper's recipe names the scale only; how a crop is drawn follows torchvision's
-    RandomResizedCrop. Departure: resizing is bilinear, not bicubic, which no batched kernel offers
-    at this speed.
+    Args:
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+    """
+    means, spreads = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    return 1 / (255 * spreads), -means / spreads
+
+
+def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Pixels of 0 to 255 as float32, scaled and shifted; overwrites pixels that are float32."""
+    return pixels.float().mul_(scale).add_(shift)
+
+
+def resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
+    """Cut a box from each picture and resize it to the picture's own size, all in one call.
+
+    Departure: resizing is bilinear, not bicubic, which no batched kernel offers at this speed.
 
     Args:
         pixels: (B, C, H, W), uint8 or float.
-        generator: CPU generator; the crops are a function of its state.
-        scale: range of the crop's share of the area.
-        ratio: range of the crop's width / height.
+        boxes: (B, 4) as (top, left, height, width).
 
     Returns:
         float32 (B, C, H, W) in the range of `pixels`.
     """
-    count, _, height, width = pixels.shape
-    top, left, crop_height, crop_width = crop_boxes(count, height, width, generator, scale, ratio).T
+    height, width = pixels.shape[2:]
+    top, left, crop_height, crop_width = boxes.T
     x = _sample_positions(left, crop_width, width)
     y = _sample_positions(top, crop_height, height)
     grid = torch.stack(
@@ -115,12 +135,29 @@ def crop_boxes(
     scale: tuple[float, float] = (0.9, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Tensor:
-    """Boxes (count, 4) long as (top, left, height, width), drawn like RandomResizedCrop's.
+    """Boxes (count, 4) long as (top, left, height, width), drawn like torchvision's.
+
+    The paper's recipe names the scale of RandomResizedCrop only; the rest is torchvision's.
 
     Up to ten draws of (area, log aspect ratio) for each picture; the first that fits is taken. If
     none fits, the largest central box whose aspect ratio lies within `ratio`.
     """
-    draws = torch.rand(4, count, TRIES, generator=generator, dtype=torch.float64)
+    return boxes_of(crop_draws(count, generator), height, width, scale, ratio)
+
+
+def crop_draws(count: int, generator: torch.Generator) -> Tensor:
+    """Random numbers (4, count, TRIES) in [0, 1) that the boxes of `count` pictures come from."""
+    return torch.rand(4, count, TRIES, generator=generator, dtype=torch.float64)
+
+
+def boxes_of(
+    draws: Tensor,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.9, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Boxes (count, 4) of pictures of one size from their draws; see `crop_boxes`."""
     area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
     low, high = np.log(ratio[0]), np.log(ratio[1])
     aspect = torch.exp(low + (high - low) * draws[1])
@@ -131,7 +168,7 @@ def crop_boxes(
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     boxes = torch.stack([tops, lefts, heights, widths], dim=-1)  # (count, TRIES, 4)
     first = fits.int().argmax(dim=1)
-    chosen = boxes[torch.arange(count), first]
+    chosen = boxes[torch.arange(boxes.shape[0]), first]
     fallback = torch.tensor(_central_box(height, width, ratio))
     return torch.where(fits.any(dim=1, keepdim=True), chosen, fallback)
 
@@ -153,12 +190,17 @@ def _sample_positions(start: Tensor, length: Tensor, size: int) -> Tensor:
     return (2 * inside + 1) / size - 1
 
 
-def _decode(path: Path, row: int, size: int) -> np.ndarray:
-    """RGB pixels (size, size, 3) uint8 of one file."""
+@contextmanager
+def opened(path: Path, row: int, least: int) -> Iterator[Image.Image]:
+    """A picture in RGB; a JPEG may be decoded smaller, but no side below `least` pixels.
+
+    Raises:
+        DataError: the file is missing, broken or truncated; names the file and its row.
+    """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * size, 2 * size))
-            return np.array(_central_square(image.convert("RGB"), size))
+            image.draft("RGB", (least, least))
+            yield image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path} (row {row}): no such picture. Complete the data set.") from error
     except (OSError, ValueError, SyntaxError) as error:
@@ -167,7 +209,8 @@ def _decode(path: Path, row: int, size: int) -> np.ndarray:
         ) from error
 
 
-def _central_square(image: Image.Image, size: int) -> Image.Image:
+def central_square(image: Image.Image, size: int) -> Image.Image:
+    """The picture's central square, its side resized (bicubic) to `size` pixels."""
     if image.size == (size, size):
         return image
     factor = size / min(image.size)

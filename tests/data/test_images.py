@@ -11,7 +11,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from cae_lib.data.images import ImageStore, crop_boxes, random_resized_crop
+from cae_lib.data.images import ImageStore, crop_boxes, resized_crop
 from cae_lib.errors import DataError
 
 
@@ -63,7 +63,7 @@ def test_missing_broken_and_truncated_files_are_named_with_their_row(tmp_path):
 def test_crop_equals_torchvisions_crop_and_resize():
     pixels = torch.randint(0, 256, (6, 3, 20, 30), dtype=torch.uint8)
     boxes = crop_boxes(6, 20, 30, torch.Generator().manual_seed(5), scale=(0.2, 0.9))
-    crops = random_resized_crop(pixels, torch.Generator().manual_seed(5), scale=(0.2, 0.9))
+    crops = resized_crop(pixels, boxes)
     assert len({tuple(box) for box in boxes.tolist()}) == 6
     for source, box, crop in zip(pixels.float(), boxes.tolist(), crops, strict=True):
         expected = TF.resized_crop(source, *box, [20, 30], antialias=False)
@@ -96,3 +96,12 @@ def test_crops_are_a_function_of_the_generators_state(tmp_path):
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, store.batch(index))
+
+
+def test_a_part_of_a_batch_has_the_crops_of_the_whole(tmp_path):
+    store = ImageStore([picture(tmp_path / f"{i}.png", 32, 32, seed=i) for i in range(3)], 32)
+    index, part = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([1, 4])
+    whole = store.batch(index, torch.Generator().manual_seed(1))
+    own = store.batch(index, torch.Generator().manual_seed(1), part)
+    assert torch.equal(own, whole[part])
+    assert torch.equal(store.batch(index, part=part), store.batch(index)[part])
