@@ -11,7 +11,10 @@ from torch import Tensor
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
+from cae_lib.data.images import normalise
+from cae_lib.data.photographs import Photographs
 from cae_lib.errors import DataError
+from cae_lib.training.distributed import Ranks
 from cae_lib.training.negclip import check_negatives, choose_negatives
 from cae_lib.training.order import BatchOrder, Stream, generator
 from cae_lib.words.alignment import Alignment
@@ -24,22 +27,33 @@ class ImageSource(Protocol):
         """Number of pictures."""
         ...
 
-    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Normalised pictures (B, 3, S, S), randomly cropped with `generator`."""
+    def batch(
+        self,
+        index: Tensor,
+        generator: torch.Generator | None = None,
+        part: Tensor | None = None,
+    ) -> Tensor:
+        """Normalised pictures (B, 3, S, S), randomly cropped with `generator`.
+
+        With `part` only those places of `index` are returned, with the crops they have in the
+        whole; a run of one process does not pass it.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input; M is B, or 2B with hard negatives.
+    """One step's input; M is B, or 2B with hard negatives, or a process's share of that.
 
     Attributes:
-        rows: row numbers of the data set `(B,)`.
-        pixels: pictures `(M, 3, S, S)`.
+        rows: row numbers of the data set `(B,)`, of all processes.
+        pixels: pictures `(M, 3, S, S)`, normalised, or uint8 with `affine`.
         tokens: their captions `(M, T)`.
         roles: roles of those tokens `(M, T)`.
         negatives: tokens of false captions `(K, T)`, K <= M; None without hard negatives.
-        n_similar: rows with a similar picture of the file's choice.
+        n_negatives: K of each process.
+        n_similar: rows, of all processes, with a similar picture of the file's choice.
+        affine: scale and shift that normalise `pixels`; None once that is done.
     """
 
     rows: Tensor
@@ -47,20 +61,26 @@ class Batch:
     tokens: Tensor
     roles: Tensor
     negatives: Tensor | None = None
+    n_negatives: tuple[int, ...] = ()
     n_similar: int = 0
+    affine: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; `rows` stays where it is."""
+        """The batch on a device, its pictures normalised; `rows` stays where it is."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and name != "rows"
         }
-        return replace(self, **moved)
+        if self.affine is not None:
+            moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
+        return replace(self, **moved, affine=None)
 
 
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
+
+    Several processes draw the same batch and keep one share of its rows each.
 
     Args:
         experiment: batch size, seed, and whether to add hard negatives.
@@ -68,8 +88,10 @@ class Batches:
         alignment: tokens and roles of `pairs.captions`.
         images: pictures of `pairs.image_paths`.
         tokenizer: turns false captions into tokens `(n, T)`.
+        ranks: the processes that share each batch.
 
     Raises:
+        ConfigError: the batch size does not fit the data or the number of processes.
         DataError: pairs, alignment and pictures differ in length, or negatives are not there.
     """
 
@@ -80,6 +102,7 @@ class Batches:
         alignment: Alignment,
         images: ImageSource,
         tokenizer: Callable[[list[str]], Tensor],
+        ranks: Ranks | None = None,
     ) -> None:
         sizes = (len(pairs.captions), len(alignment.tokens), len(pairs.image_paths), len(images))
         if sizes[0] != sizes[1] or sizes[2] != sizes[3]:
@@ -93,24 +116,47 @@ class Batches:
         self.pairs, self.alignment, self.images = pairs, alignment, images
         self.tokenizer = tokenizer
         self.order = BatchOrder(sizes[0], experiment.batch_size, experiment.seed)
+        ranks = ranks or Ranks()
+        self.shares = [Ranks(r, ranks.size).share(experiment.batch_size) for r in range(ranks.size)]
+        self.rank = ranks.rank
 
     def at(self, step: int) -> Batch:
         """The batch of optimiser step `step`, counted from 0."""
         rows = self.order.rows(step)
         if not self.negatives:
-            return self._batch(rows, rows, step)
+            return self._batch(rows, rows, self._places(1)[self.rank], step)
         source = generator(self.seed, Stream.NEGATIVE, step)
         chosen = choose_negatives(self.pairs, rows, source)
-        texts = [text for text in chosen.negatives if text is not None]
-        tokens = self.tokenizer(texts) if texts else self.alignment.tokens[:0]
-        batch = self._batch(rows, chosen.rows, step)
-        return replace(batch, negatives=tokens, n_similar=chosen.n_similar)
+        places = self._places(2)
+        texts = [[chosen.negatives[i] for i in own if chosen.negatives[i]] for own in places]
+        own = texts[self.rank]
+        return replace(
+            self._batch(rows, chosen.rows, places[self.rank], step),
+            negatives=self.tokenizer(own) if own else self.alignment.tokens[:0],
+            n_negatives=tuple(map(len, texts)),
+            n_similar=chosen.n_similar,
+        )
 
-    def _batch(self, rows: Tensor, all_rows: Tensor, step: int) -> Batch:
+    def _places(self, blocks: int) -> list[list[int]]:
+        """For each process its places in a batch of 1 or 2 blocks of B rows."""
+        size = self.order.batch_size
+        places = range(size)
+        return [
+            [block * size + place for block in range(blocks) for place in places[share]]
+            for share in self.shares
+        ]
+
+    def _batch(self, rows: Tensor, all_rows: Tensor, places: list[int], step: int) -> Batch:
         crops = generator(self.seed, Stream.CROP, step)
+        index = self.pairs.image_index[all_rows]
+        part = torch.tensor(places)
+        own = all_rows[part]
+        arguments = (index, crops, part) if len(self.shares) > 1 else (index, crops)
+        lazy = isinstance(self.images, Photographs)
         return Batch(
             rows=rows,
-            pixels=self.images.batch(self.pairs.image_index[all_rows], crops),
-            tokens=self.alignment.tokens[all_rows],
-            roles=self.alignment.roles[all_rows],
+            pixels=(self.images.crops if lazy else self.images.batch)(*arguments),
+            affine=self.images.affine if lazy else None,
+            tokens=self.alignment.tokens[own],
+            roles=self.alignment.roles[own],
         )

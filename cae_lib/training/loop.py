@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from cae_lib.data.captions import Pairs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress
-from cae_lib.training.batch import ImageSource
+from cae_lib.training.batch import Batch, ImageSource
+from cae_lib.training.distributed import joined
+from cae_lib.training.execution import Execution
 from cae_lib.training.interrupt import Interrupt
 from cae_lib.training.log import RunLog
 from cae_lib.training.run import NotFiniteError, Run
@@ -49,12 +52,15 @@ def train(
     every: int | None = None,
     on_step: OnStep | None = None,
     save_every: int = 200,
+    execution: Execution | None = None,
 ) -> TrainResult:
     """Train both towers of `clip.model` in place, going on where `out_dir` left off.
 
     Writes `model.safetensors`, `log.jsonl` (one line a step) and, until the run is complete,
     `state.pt`. Order of the rows, crops and the model's own randomness are functions of
-    (seed, step), so a resumed run takes the very steps of an uninterrupted one.
+    (seed, step), so a resumed run takes the very steps of an uninterrupted one. Processes started
+    by `torchrun` share each batch and take the steps of one process, up to rounding; only the
+    first one writes and calls `on_step`.
 
     Args:
         experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3);
@@ -69,8 +75,10 @@ def train(
         every: steps between two calls of `on_step`; the last step is always among them.
         on_step: called with (steps taken, model in evaluation mode).
         save_every: steps between two state files.
+        execution: choices of speed and memory.
 
     Raises:
+        ConfigError: the batch size does not fit the data or the number of processes.
         DataError: pairs, alignment and pictures differ in length, or negatives are not there.
         CheckpointError: `out_dir` holds the state of another run.
         NotFiniteError: loss or gradient is not finite; names the rows, the state is saved.
@@ -78,38 +86,65 @@ def train(
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(experiment, clip, pairs, alignment, images)
-    start = load_state(out / STATE, run.identity, clip.model, run.optimizer)
-    end = max(start, min(experiment.steps, stop_after or experiment.steps))
-    lines = RunLog(out / LOG, start)
-    hook = _hook(clip.model, on_step, every, end)
-    label = f"{experiment.name}/{experiment.seed}" + (f" from step {start}" if start else "")
-    progress = Progress(end - start, label) if log else None
     with ExitStack() as stack:
-        stack.callback(clip.model.eval)
+        ranks = stack.enter_context(joined(next(clip.model.parameters()).device))
+        run = Run(experiment, clip, pairs, alignment, images, ranks, execution)
+        start = load_state(out / STATE, run.identity, clip.model, run.optimizer)
+        end = max(start, min(experiment.steps, stop_after or experiment.steps))
+        lines = RunLog(out / LOG, start, keep=ranks.is_main)
         stack.callback(lines.close)
+        label = f"{experiment.name}/{experiment.seed}" + (f" from step {start}" if start else "")
+        progress = Progress(end - start, label) if log and ranks.is_main else None
         if progress:
             stack.enter_context(progress)
+        hook = _hook(clip.model, on_step if ranks.is_main else None, every, end)
+        _take_steps(run, range(start, end), lines, progress, hook, out / STATE, save_every)
+        return _finish(run, clip, end, lines, out)
+
+
+def _take_steps(
+    run: Run,
+    steps: range,
+    lines: RunLog,
+    progress: Progress | None,
+    hook: Callable[[int], None],
+    state: Path,
+    save_every: int,
+) -> None:
+    """Take the steps, with a state every `save_every` of them and when asked to stop."""
+    with ExitStack() as stack:
+        stack.callback(run.model.eval)
         stack.enter_context(torch.random.fork_rng(run.cuda_devices))
         interrupt = stack.enter_context(Interrupt())
-        clip.model.train()
-        for step in range(start, end):
-            _take_step(run, step, lines, progress, out / STATE)
+        batches = stack.enter_context(closing(run.feed(steps.start, steps.stop)))
+        run.model.train()
+        for step in steps:
+            _take_step(run, step, batches, lines, progress, state)
             hook(step + 1)
-            stop = interrupt.requested and step + 1 < experiment.steps
+            asked = run.ranks.any(interrupt.requested, run.device)
+            stop = asked and step + 1 < run.experiment.steps
             if stop or (step + 1) % save_every == 0:
-                run.save(out / STATE, step + 1)
+                run.save(state, step + 1)
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
-    return _finish(run, clip, end, lines, out)
 
 
-def _take_step(run: Run, step: int, lines: RunLog, progress: Progress | None, state: Path) -> None:
+def _take_step(
+    run: Run,
+    step: int,
+    batches: Iterator[Batch],
+    lines: RunLog,
+    progress: Progress | None,
+    state: Path,
+) -> None:
+    started = time.perf_counter()
+    batch = next(batches)
     try:
-        values = run.step(step)
+        values = run.step(step, batch)
     except NotFiniteError:
         run.save(state, step)
         raise
+    values["samples_per_second"] = len(batch.rows) / (time.perf_counter() - started)
     lines.write(values)
     if progress:
         progress.update(1, **_shown(values))
@@ -138,16 +173,19 @@ def _shown(values: dict[str, float]) -> dict[str, float | str]:
 def _finish(run: Run, clip: Clip, step: int, lines: RunLog, out: Path) -> TrainResult:
     """Write the checkpoint, and the state as long as steps are left to take."""
     complete = step == run.experiment.steps
+    checkpoint = out / "model.safetensors"
     if not complete:
         run.save(out / STATE, step)
-    meta = CheckpointMeta(
-        model=clip.name,
-        activation=clip.activation,
-        step=step,
-        config_key=run.experiment.key(),
-        extra={"experiment": run.experiment.name, "started_from": clip.weights_id},
-    )
-    checkpoint = save_checkpoint(out / "model.safetensors", clip, meta)
-    if complete:
-        (out / STATE).unlink(missing_ok=True)
+    if run.ranks.is_main:
+        meta = CheckpointMeta(
+            model=clip.name,
+            activation=clip.activation,
+            step=step,
+            config_key=run.experiment.key(),
+            extra={"experiment": run.experiment.name, "started_from": clip.weights_id},
+        )
+        save_checkpoint(checkpoint, clip, meta)
+        if complete:
+            (out / STATE).unlink(missing_ok=True)
+    run.ranks.wait()
     return TrainResult(checkpoint, out / LOG, step, lines.last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,7 @@ def attribution_loss(
     *,
     words: Tensor | None = None,
     complete_captions: bool = True,
+    all_sum: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionLoss:
     """Hinge on how far object words lead over composition words, `max(0, A_obj - A_comp + eps)`.
 
@@ -70,6 +72,7 @@ def attribution_loss(
         words: `(B, T)` number of the word each token belongs to; needed by scope "word".
         complete_captions: let a caption without object word or without composition word add
             nothing. False counts every such word of the batch.
+        all_sum: adds up a tensor over the processes of a batch that is spread over several.
 
     Raises:
         ConfigError: for an unknown scope, or scope "word" without `words`.
@@ -85,12 +88,13 @@ def attribution_loss(
         if words is None:
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
         weight = _token_share(words, scores.dtype)
-    totals = [_total(scores, weight, group) for group in (objects, composition)]
-    counts = [(weight * group).sum(1) for group in (objects, composition)]
-    if scope != "caption":
-        totals = [total.sum(0, keepdim=True) for total in totals]
-        counts = [count.sum(0, keepdim=True) for count in counts]
-    return _hinge(totals, counts, margin, stop_gradient)
+    sums = [_total(scores, weight, group) for group in (objects, composition)]
+    sums += [(weight * group).sum(1) for group in (objects, composition)]
+    groups = torch.stack(sums)  # (4, B)
+    total = all_sum or _alone
+    if scope == "caption":
+        return _hinge(groups, margin, stop_gradient, total)
+    return _hinge(total(groups.sum(1, keepdim=True)), margin, stop_gradient, _alone)
 
 
 def complete_groups(roles: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,23 +117,40 @@ def _token_share(words: Tensor, dtype: torch.dtype) -> Tensor:
     return 1 / sizes.gather(1, words)
 
 
+def _alone(values: Tensor) -> Tensor:
+    return values
+
+
 def _hinge(
-    totals: list[Tensor], counts: list[Tensor], margin: float, stop_gradient: bool
+    groups: Tensor, margin: float, stop_gradient: bool, total: Callable[[Tensor], Tensor]
 ) -> AttributionLoss:
-    """Mean hinge over the groups `(G,)` that have both kinds of words."""
-    valid = (counts[0] > 0) & (counts[1] > 0)
-    objects, composition = (t / c.clamp(min=1) for t, c in zip(totals, counts, strict=True))
+    """Mean hinge over the G groups that have both kinds of words.
+
+    Args:
+        groups: totals of objects and composition, then their counts `(4, G)`.
+        margin: eps.
+        stop_gradient: treat A_obj as a constant.
+        total: adds up what other processes know of their own groups.
+    """
+    counts = groups[2:].detach()
+    objects, composition = groups[:2] / counts.clamp(min=1)
+    valid = (counts > 0).all(0)
     lead = (objects.detach() if stop_gradient else objects) - composition
-    n_valid = valid.sum().clamp(min=1)
-    return AttributionLoss(
-        loss=torch.where(valid, F.relu(lead + margin), 0).sum() / n_valid,
-        objects=_mean_present(objects, counts[0]),
-        composition=_mean_present(composition, counts[1]),
-        n_objects=counts[0].sum().round().long(),
-        n_composition=counts[1].sum().round().long(),
+    hinges = torch.where(valid, F.relu(lead + margin), 0)
+    means = torch.stack([objects, composition]).detach()
+    parts = total(torch.cat([
+        torch.stack([hinges.sum(), valid.sum()]),
+        means.sum(1), (counts > 0).sum(1), counts.sum(1),
+    ]))  # fmt: skip
+    hinge, n_valid, *rest = parts.unbind()
+    sums, present, n_tokens = rest[:2], rest[2:4], rest[4:]
+    objects, composition = (
+        s.detach() / n.detach().clamp(min=1) for s, n in zip(sums, present, strict=True)
     )
-
-
-def _mean_present(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the groups' means that rest on at least one token, for reports."""
-    return values.detach().sum() / (counts > 0).sum().clamp(min=1)
+    return AttributionLoss(
+        loss=hinge / n_valid.detach().clamp(min=1),
+        objects=objects,
+        composition=composition,
+        n_objects=n_tokens[0].detach().round().long(),
+        n_composition=n_tokens[1].detach().round().long(),
+    )

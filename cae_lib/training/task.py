@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class CompositionAttributionLoss(nn.Module):
         scope: "batch", "caption" or "word"; see `attribution_loss`.
         stop_gradient: treat A_obj as a constant.
         complete_captions: leave out captions without object word or without composition word.
+        all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
+            A_comp are then those of the whole batch.
         **method_parameters: parameters of the attribution method.
 
     Raises:
@@ -66,6 +69,7 @@ class CompositionAttributionLoss(nn.Module):
         scope: str = "batch",
         stop_gradient: bool = False,
         complete_captions: bool = True,
+        all_sum: Callable[[Tensor], Tensor] | None = None,
         **method_parameters: Any,
     ) -> None:
         super().__init__()
@@ -79,6 +83,7 @@ class CompositionAttributionLoss(nn.Module):
         self.scope = scope
         self.stop_gradient = stop_gradient
         self.complete_captions = complete_captions
+        self.all_sum = all_sum
 
     def forward(
         self,
@@ -125,6 +130,7 @@ class CompositionAttributionLoss(nn.Module):
             self.stop_gradient,
             words=None if words is None else words[:, :length],
             complete_captions=self.complete_captions,
+            all_sum=self.all_sum,
         )
         return CompositionAttributionOutput(
             text_features=F.normalize(attribution.text_features, dim=-1),

@@ -1,0 +1,142 @@
+"""Data-parallel training over the processes that `torchrun` starts, equal to one process.
+
+Every process computes its share of the batch. Features are gathered and attributions summed over
+all processes, so each of them holds the loss of the whole batch; the gradients of the gathered
+parts are summed, and the averaging of `DistributedDataParallel` then gives those of one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cae_lib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run: this one's number and how many there are.
+
+    With one process nothing is communicated and all values pass through unchanged.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` rows.
+
+        Raises:
+            ConfigError: `count` cannot be divided evenly.
+        """
+        if count % self.size:
+            raise ConfigError(
+                f"batch_size is {count}, but {self.size} processes train together; choose a "
+                f"multiple of {self.size}."
+            )
+        part = count // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Features `(n, E)` of all processes, in their order, with gradient.
+
+        Args:
+            features: this process's part.
+            counts: n in each process; None when all are equal.
+        """
+        if self.size == 1:
+            return features
+        if counts is None:
+            return torch.cat(_AllGather.apply(features))
+        padded = F.pad(features, (0, 0, 0, max(counts) - len(features)))
+        parts = zip(_AllGather.apply(padded), counts, strict=True)
+        return torch.cat([part[:count] for part, count in parts])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of `values` over all processes, with gradient."""
+        return values if self.size == 1 else _AllSum.apply(values)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` is true in some process, so that all take the same turn."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), device=device)
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+    def wait(self) -> None:
+        """Return once all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over all processes."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` started with this one; alone, there is one rank.
+
+    A process group that exists already is used and left open.
+
+    Args:
+        device: where this process computes: NCCL connects GPUs, gloo all else.
+    """
+    if dist.is_available() and dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+class _AllSum(torch.autograd.Function):
+    """Sum over all processes; the gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _AllSum.apply(gradient)
+
+
+class _AllGather(torch.autograd.Function):
+    """The tensors of all processes; the gradient of each is the sum over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> tuple[Tensor, ...]:
+        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, part.contiguous())
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _AllSum.apply(torch.stack(gradients))[dist.get_rank()]
