@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_world(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_export(commands)
     tune = _command(commands, "tune", _tune, "choose lr and lambda on the validation split")
     _profile(tune)
     _add_run(commands)
@@ -85,6 +86,16 @@ def _add_evaluate(commands: Commands) -> None:
     _profile(parser)
 
 
+def _add_export(commands: Commands) -> None:
+    text = "write a trained run as open_clip weights with a model card"
+    parser = _command(commands, "export", _export, text)
+    parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
+    parser.add_argument("--format", default="safetensors", choices=("safetensors", "pt"))
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    _profile(parser)
+
+
 def _add_run(commands: Commands) -> None:
     parser = _command(commands, "run", _run, "execute one page of the book")
     parser.add_argument("name", help="the page: its file in book/experiments without ending")
@@ -122,6 +133,13 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from cae_lib.experiments import evaluate_run
 
     evaluate_run(parsed.name, parsed.profile, parsed.seed)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from cae_lib.export import export_run
+
+    path = export_run(parsed.name, parsed.profile, parsed.seed, parsed.output, parsed.format)
+    print(f"The weights are {path}; README.md beside them says how to load them")
 
 
 def _tune(parsed: argparse.Namespace) -> None:

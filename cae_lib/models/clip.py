@@ -78,7 +78,7 @@ def load_clip(
         CheckpointError: for weights that are missing, broken, of another architecture, or
             trained with another activation.
     """
-    config = _model_config(name)
+    config = model_config(name)
     if activation is not None and activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     path = _weights_path(name, weights)
@@ -126,7 +126,12 @@ def activation_of(model: nn.Module) -> str:
     return "quickgelu" if quick else "gelu"
 
 
-def _model_config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of an architecture, as a copy.
+
+    Raises:
+        ConfigError: for an unknown name, with the names that are close to it.
+    """
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
@@ -172,7 +177,7 @@ def _trained_activation(
 
 
 def _architecture(name: str) -> dict[str, Any]:
-    config = _model_config(name)
+    config = model_config(name)
     config.pop("quick_gelu", None)
     return config
 
