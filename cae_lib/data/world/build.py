@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cae_lib.data.similarity import FOLDER as SIMILARITY
 from cae_lib.data.world.config import VERSION, WorldConfig, world_config
 from cae_lib.data.world.export.aro import export_aro
 from cae_lib.data.world.export.coco import export_coco
@@ -14,6 +15,7 @@ from cae_lib.data.world.export.crepe import export_crepe
 from cae_lib.data.world.export.files import Export
 from cae_lib.data.world.export.flickr30k import export_flickr30k
 from cae_lib.data.world.export.pretrain import export_pretrain
+from cae_lib.data.world.export.similarity import export_similarity
 from cae_lib.data.world.export.sugarcrepe import export_sugarcrepe
 from cae_lib.data.world.export.svo_probes import export_svo_probes
 from cae_lib.data.world.export.valse import export_valse
@@ -76,6 +78,12 @@ def build_world(
             _write(folder, _exports(config), target.name, workers, config.key(), config.content())
             if stored_key(target / PRETRAIN) == config.pretrain_key():
                 os.replace(target / PRETRAIN, folder / PRETRAIN)
+    sentences = target / SIMILARITY
+    if stored_key(sentences) != config.similarity_key():
+        with replacing(sentences) as folder:
+            label = f"{target.name}/{SIMILARITY}"
+            key, content = config.similarity_key(), config.similarity_content()
+            _write(folder, iter([export_similarity(config)]), label, 1, key, content)
     corpus = target / PRETRAIN
     if pretrain and stored_key(corpus) != config.pretrain_key():
         with replacing(corpus) as folder:

@@ -22,6 +22,13 @@ COCO = CaptionStyle(attribute=0.55, second=0.95, relation=0.8)
 """Richer captions as in COCO: models are fine-tuned and retrieval is tested on them."""
 
 
+SENTENCES = CaptionStyle(attribute=0.7, second=1.0, relation=0.9, extra=0.6, position=0.0)
+"""Rich captions, paired for text similarity: what they state is all that they say."""
+
+SIMILARITY_VERSION = 1
+"""Raise when the code that pairs sentences changes: that folder alone is rebuilt."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much there is of each set.
@@ -40,6 +47,7 @@ class Sizes:
         valse: Items of each instrument.
         svo_probes: Sentences; each has up to three negative pictures.
         crepe: Pictures; each has one item of each kind where five false captions exist.
+        similarity: Scored pairs of each test set of text similarity.
     """
 
     pretrain: int = 30_000
@@ -57,6 +65,7 @@ class Sizes:
     valse: int = 600
     svo_probes: int = 250
     crepe: int = 800
+    similarity: int = 500
 
 
 @dataclass(frozen=True)
@@ -67,23 +76,31 @@ class WorldConfig:
         scenes: Statistics of what the pictures show.
         web: Style of the pretraining captions.
         coco: Style of the captions of COCO and Flickr30k.
+        sentences: Style of the sentences of the similarity sets.
         sizes: Number of pictures and items of each set.
     """
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
     web: CaptionStyle = WEB
     coco: CaptionStyle = COCO
+    sentences: CaptionStyle = SENTENCES
     sizes: Sizes = field(default_factory=Sizes)
 
     def content(self) -> dict[str, Any]:
-        """What decides the world's files, without the pretraining corpus, as plain values."""
-        sizes = {k: v for k, v in asdict(self.sizes).items() if not k.startswith("pretrain")}
+        """What decides the world's files, but for the folders built apart, as plain values."""
+        sizes = asdict(self.sizes)
+        sizes = {k: v for k, v in sizes.items() if not k.startswith(("pretrain", "similarity"))}
         return _common(self.scenes) | {"coco": asdict(self.coco), "sizes": sizes}
 
     def pretrain_content(self) -> dict[str, Any]:
         """What decides the files of the pretraining corpus, as plain values."""
         sizes = {k: v for k, v in asdict(self.sizes).items() if k.startswith("pretrain")}
         return _common(self.scenes) | {"web": asdict(self.web), "sizes": sizes}
+
+    def similarity_content(self) -> dict[str, Any]:
+        """What decides the files of the similarity sets, as plain values."""
+        own = {"similarity_version": SIMILARITY_VERSION, "sentences": asdict(self.sentences)}
+        return _common(self.scenes) | own | {"sizes": {"similarity": self.sizes.similarity}}
 
     def key(self) -> str:
         """Hash of `content`, 12 hexadecimal digits."""
@@ -93,13 +110,17 @@ class WorldConfig:
         """Hash of `pretrain_content`, 12 hexadecimal digits."""
         return _digest(self.pretrain_content())
 
+    def similarity_key(self) -> str:
+        """Hash of `similarity_content`, 12 hexadecimal digits."""
+        return _digest(self.similarity_content())
+
 
 WORLDS: dict[str, WorldConfig] = {
     "smoke": WorldConfig(
         sizes=Sizes(
             pretrain=64, pretrain_captions=2, train=48, val=16, test=24, flickr_test=16,
             aro_relation=12, aro_attribution=12, winoground=20, sugarcrepe=8, vl_checklist=8,
-            valse=8, svo_probes=4, crepe=18,
+            valse=8, svo_probes=4, crepe=18, similarity=24,
         )
     ),
     "mini": WorldConfig(),

@@ -20,7 +20,7 @@ from cae_lib.errors import ConfigError, DataError
 TINY = WorldConfig(sizes=Sizes(
     pretrain=5, pretrain_captions=2, train=8, val=4, test=4, flickr_test=2, captions=2,
     aro_relation=2, aro_attribution=2, winoground=2, sugarcrepe=2, vl_checklist=2, valse=2,
-    svo_probes=1, crepe=4,
+    svo_probes=1, crepe=4, similarity=6,
 ))  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_the_manifest_describes_the_folder(tiny):
     for name, digest in content["sha256"].items():
         assert hashlib.sha256((tiny / name).read_bytes()).hexdigest() == digest
     texts = {p for p in contents(tiny) if p[-4:] not in (".jpg", ".png")}
-    own = {name for name in texts if not name.startswith("pretrain/")}
+    own = {name for name in texts if not name.startswith(("pretrain/", "senteval/"))}
     assert own == {*content["sha256"], "manifest.json"}
     pictures = [name for name in contents(tiny) if name[-4:] in (".jpg", ".png")]
     assert content["pictures"] + 5 == len(pictures)
@@ -74,6 +74,26 @@ def test_the_pretraining_corpus_is_built_on_request_only(smoke_world, tiny):
     captions = json.loads((tiny / "pretrain/annotations/captions_pretrain.json").read_text("utf-8"))
     for image in captions["images"]:
         assert (tiny / "pretrain/images" / image["file_name"]).is_file()
+
+
+def test_the_similarity_sets_are_a_folder_of_their_own_with_their_own_key(tmp_path):
+    target = build_world(TINY, tmp_path / "world-tiny")
+    before = contents(target)
+    assert manifest(target / "senteval")["key"] == TINY.similarity_key()
+    other = replace(TINY, sizes=replace(TINY.sizes, similarity=7))
+    assert other.key() == TINY.key() and other.pretrain_key() == TINY.pretrain_key()
+    build_world(other, target)
+    after = contents(target)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed and all(name.startswith("senteval/") for name in changed)
+    assert manifest(target / "senteval")["counts"]["similarity"]["STS-B/test"] == 7
+
+
+def test_worlds_built_before_the_similarity_sets_are_still_complete():
+    """Their keys are part of the records of every measurement."""
+    assert {name: config.key() for name, config in WORLDS.items()} == {
+        "smoke": "b7afe5b1eb30", "mini": "4f07edbf489e"
+    }  # fmt: skip
 
 
 def test_another_configuration_replaces_the_folder_and_keeps_the_corpus(tmp_path):

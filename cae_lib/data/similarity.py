@@ -1,0 +1,197 @@
+"""Sentence pairs with human scores of similarity, in SentEval's layout: STS12-16, STS-B, SICK-R.
+
+Conneau and Kiela 2018 (SentEval); Agirre et al. 2012-2016, Cer et al. 2017, Marelli et al. 2014.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cae_lib.data.benchmarks.files import read_text
+from cae_lib.errors import ConfigError, DataError
+
+FOLDER = "senteval"
+"""Folder of the sets among all data sets; it holds `STS/` and `SICK/`."""
+
+YEARS: Mapping[str, tuple[str, ...]] = {
+    "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    "STS13": ("FNWN", "headlines", "OnWN"),
+    "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
+    "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
+    "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
+}
+"""Parts of each year in SentEval's order; STS13 without SMT, whose licence forbids it."""
+
+STSB, SICKR = "STS-B", "SICK-R"
+SIMILARITY_SETS: tuple[str, ...] = (*YEARS, STSB, SICKR)
+OFFICIAL = {
+    "STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS16": 1186,
+    STSB: 1379, SICKR: 4927,
+}  # fmt: skip
+FILES = {
+    STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
+    SICKR: {
+        "train": "SICK/SICK_train.txt",
+        "dev": "SICK/SICK_trial.txt",
+        "test": "SICK/SICK_test_annotated.txt",
+    },
+}
+# Columns of first sentence, second sentence and score.
+COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Pairs of sentences that have a score.
+
+    Attributes:
+        name: One of `SIMILARITY_SETS`.
+        first, second: n sentences each.
+        gold: `(n,)` scores, 0 to 5 (SICK: 1 to 5).
+        sizes: Number of pairs of each part, in order.
+        n_expected: Number of pairs that there should be.
+        counts: Further facts, for example `{"unscored": 5500}` for blank lines of scores.
+    """
+
+    name: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    gold: np.ndarray
+    sizes: Mapping[str, int]
+    n_expected: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Row = tuple[str, str, float]
+
+
+def load_similarity(
+    name: str, root: str | Path, *, split: str = "test", official: bool = False
+) -> SentencePairs:
+    """Read one set; pairs keep the order of their files.
+
+    Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted
+    as `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns
+    are allowed; a first line of SICK that holds no score is a header.
+
+    Args:
+        name: One of `SIMILARITY_SETS`.
+        root: Folder that holds `STS/` and `SICK/`.
+        split: "train", "dev" or "test" of STS-B and SICK-R; STS12-16 have "test" only.
+        official: Expect the official parts and the published number of pairs.
+
+    Raises:
+        ConfigError: The set or the split is unknown.
+        DataError: A file is missing or malformed, or the number of pairs is another one.
+    """
+    if name not in SIMILARITY_SETS:
+        raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
+    known = tuple(FILES.get(name, {"test": ""}))
+    if split not in known:
+        raise ConfigError(f"{name} has no split {split!r}. Known: {', '.join(known)}.")
+    counts: Counter[str] = Counter()
+    if name in YEARS:
+        parts = _year(Path(root) / "STS" / f"{name}-en-test", name, official, counts)
+    else:
+        parts = {split: _table(Path(root) / FILES[name][split], name)}
+    rows = [row for part in parts.values() for row in part]
+    n_expected = OFFICIAL[name] if official and split == "test" else len(rows)
+    if len(rows) != n_expected:
+        raise DataError(
+            f"{root}, {name}: {len(rows)} scored pairs, {n_expected} expected. Fetch the official "
+            "files again."
+        )
+    first, second, gold = zip(*rows, strict=True)
+    sizes = {part: len(found) for part, found in parts.items()}
+    return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))
+
+
+def present_sets(root: str | Path) -> tuple[str, ...]:
+    """Names of the sets whose test files, or a part of them, are below `root`.
+
+    Raises:
+        DataError: There is none.
+    """
+    folder = Path(root)
+    found = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
+    found += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
+    if not found:
+        raise DataError(
+            f"{folder}: no set of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's folders "
+            "STS/ and SICK/ there, or build the small world with `cae world build`."
+        )
+    return tuple(found)
+
+
+def _year(folder: Path, name: str, official: bool, counts: Counter[str]) -> dict[str, list[Row]]:
+    """The parts of a year that are there, or all of them if the official ones are expected."""
+    paths = {part: folder / f"STS.input.{part}.txt" for part in YEARS[name]}
+    parts = {
+        part: _part(path, folder / f"STS.gs.{part}.txt", counts)
+        for part, path in paths.items()
+        if official or path.is_file()
+    }
+    if not any(parts.values()):
+        raise DataError(f"{folder}: there is no scored pair of {name} ({', '.join(paths)}).")
+    return parts
+
+
+def _part(inputs: Path, scores: Path, counts: Counter[str]) -> list[Row]:
+    lines, golds = _lines(inputs), _lines(scores)
+    if len(lines) != len(golds):
+        raise DataError(
+            f"{scores}: {len(golds)} lines, but {inputs.name} has {len(lines)}. Each pair needs a "
+            "line of scores, which may be blank. Fetch both files again."
+        )
+    rows = []
+    for number, (line, gold) in enumerate(zip(lines, golds, strict=True), start=1):
+        if not gold.strip():
+            counts["unscored"] += 1
+            continue
+        cells = line.split("\t")
+        if len(cells) < 2 or not all(cell.strip() for cell in cells[:2]):
+            raise DataError(f"{inputs}, line {number}: expected two sentences with a tab between.")
+        rows.append((cells[0], cells[1], _score(scores, number, gold)))
+    return rows
+
+
+def _table(path: Path, name: str) -> list[Row]:
+    first, second, score = COLUMNS[name]
+    rows = []
+    for number, line in enumerate(_lines(path), start=1):
+        cells = line.split("\t")
+        if len(cells) <= max(first, second, score):
+            raise DataError(
+                f"{path}, line {number}: {len(cells)} columns, at least "
+                f"{max(first, second, score) + 1} expected, with tabs between. Fetch it again."
+            )
+        if number == 1 and name == SICKR and not _is_number(cells[score]):
+            continue
+        rows.append((cells[first], cells[second], _score(path, number, cells[score])))
+    if not rows:
+        raise DataError(f"{path}: there is no pair. Fetch the file again.")
+    return rows
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as the newlines of the file divide them; other marks of line ends stay in the text."""
+    text = read_text(path).replace("\r\n", "\n")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(np.isfinite(float(cell)))
+    except ValueError:
+        return False
+
+
+def _score(path: Path, number: int, cell: str) -> float:
+    if not _is_number(cell):
+        raise DataError(f"{path}, line {number}: the score is {cell!r}, a number was expected.")
+    return float(cell)
