@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cae_lib.cli_data import add_data
 from cae_lib.errors import CaeError
 
 Commands = argparse._SubParsersAction
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(prog="cae", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_data(commands)
     _add_world(commands)
     _add_train(commands)
     _add_evaluate(commands)
