@@ -1,0 +1,110 @@
+"""Captions with their words and pictures, ready to be scored word by word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from open_clip import SimpleTokenizer
+from torch import Tensor, nn
+
+from cae_lib.attribution import get_method
+from cae_lib.attribution.faithfulness import masked_similarity
+from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.word_scores import word_scores
+from cae_lib.data.captions import Pairs
+from cae_lib.evaluation.embed import Encoder, ImageRef
+from cae_lib.models.towers import text_tower
+from cae_lib.words.alignment import Alignment
+
+SCORED_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class WordSample:
+    """Some captions of a set, each with its own picture.
+
+    Attributes:
+        tokens: `(C, T)`, T the longest caption.
+        words: `(C, T)` number of the word each token belongs to, 0 for none.
+        roles: `(C, T)` role of each token.
+        image_features: `(C, E)`, normalised.
+        n_expected: Captions asked for; those without a word are left out.
+    """
+
+    tokens: Tensor
+    words: Tensor
+    roles: Tensor
+    image_features: Tensor
+    n_expected: int
+
+    @cached_property
+    def n_words(self) -> np.ndarray:
+        """Words of each caption `(C,)`."""
+        return self.words.amax(dim=1).cpu().numpy()
+
+    def first(self, n: int) -> WordSample:
+        """About n of these captions, taken evenly."""
+        rows = even_rows(len(self.tokens), n)
+        parts = (self.tokens, self.words, self.roles, self.image_features)
+        return WordSample(*(part[torch.from_numpy(rows)] for part in parts), len(rows))
+
+    def scores(self, model: nn.Module, method: str, **parameters: object) -> np.ndarray:
+        """Scores `(C, W)` of the words by a method: the mean over a word's tokens."""
+        return word_scores(self.token_scores(model, method, **parameters), self.words)
+
+    def token_scores(self, model: nn.Module, method: str, **parameters: object) -> Tensor:
+        """Scores `(C, T)` of the tokens by a method, 0 after a caption's end."""
+        scorer, found = get_method(method, **parameters), torch.zeros(self.tokens.shape)
+        for rows in torch.arange(len(self.tokens)).split(SCORED_AT_ONCE):
+            scores = scorer(model, self.tokens[rows], self.image_features[rows]).scores
+            found[rows, : scores.shape[1]] = scores.detach().float().cpu()
+        return found.to(self.tokens.device)
+
+    def masked(
+        self, model: nn.Module, captions: np.ndarray, masked: np.ndarray, mask: str = "mean"
+    ) -> np.ndarray:
+        """S `(V,)` of captions with some words masked; see `masked_similarity`."""
+        parts = (self.tokens, self.image_features, self.words)
+        return masked_similarity(model, *parts, captions, masked, mask)
+
+    def word_roles(self, caption: int) -> list[int]:
+        """Role of each word of a caption: that of its first token."""
+        words, roles = self.words[caption].tolist(), self.roles[caption].tolist()
+        return [roles[words.index(number)] for number in range(1, max(words) + 1)]
+
+    def word_texts(self, caption: int, tokenizer: SimpleTokenizer) -> list[str]:
+        """The words of a caption as text."""
+        words = self.words[caption]
+        return [
+            tokenizer.decode(self.tokens[caption][words == number].tolist()).strip()
+            for number in range(1, int(words.max()) + 1)
+        ]
+
+
+def even_rows(total: int, limit: int) -> np.ndarray:
+    """At most `limit` row numbers, spread evenly over all."""
+    return np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int))
+
+
+def word_sample(encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int) -> WordSample:
+    """About `limit` captions, taken evenly over the set, with the features of their pictures."""
+    rows = even_rows(len(pairs.captions), limit)
+    tower = text_tower(encoder.clip.model)
+    device = tower.token_embedding.weight.device
+    tokens = alignment.tokens[torch.from_numpy(rows)]
+    eot = tower.eot(tokens)
+    kept = eot > 1
+    rows, tokens, eot = rows[kept.numpy()], tokens[kept], eot[kept]
+    length = int(eot.max()) + 1
+    images = encoder.images([ImageRef(pairs.image_paths[pairs.image_index[i]]) for i in rows])
+    tokens = tokens[:, :length].to(device)
+    return WordSample(
+        tokens=tokens,
+        words=word_index(tokens, eot.to(device), tower.token_embedding.num_embeddings),
+        roles=alignment.roles[torch.from_numpy(rows), :length].to(device),
+        image_features=torch.from_numpy(images).to(device),
+        n_expected=len(kept),
+    )
