@@ -76,12 +76,12 @@ def _propagate_row(
 ) -> Tensor:
     """EOT's row of R `(B, T)`; the top layer's map holds that row only, `(B, H, 1, T)`."""
     row = F.one_hot(output.eot, output.embeddings.shape[1]).to(maps[-1].dtype)
-    row = row + _contribution(maps[-1], gradients[-1]).squeeze(1)
+    row = row + contribution(maps[-1], gradients[-1]).squeeze(1)
     for weights, gradient in zip(maps[-2::-1], gradients[-2::-1], strict=True):
-        row = row + (row.unsqueeze(1) @ _contribution(weights, gradient)).squeeze(1)
+        row = row + (row.unsqueeze(1) @ contribution(weights, gradient)).squeeze(1)
     return row
 
 
-def _contribution(weights: Tensor, gradient: Tensor) -> Tensor:
+def contribution(weights: Tensor, gradient: Tensor) -> Tensor:
     """C `(B, Q, T)`: positive part of gradient times attention, averaged over heads."""
     return (gradient * weights).relu().mean(dim=1)
