@@ -75,13 +75,15 @@ def rules_table() -> Table:
     )
 
 
-def differences(found: Found, against: str = TUNED) -> dict[str, dict[str, Interval]]:
-    """For each CAE run, its score minus that of `against`, by family, then by further column.
+def differences(
+    found: Found, against: str = TUNED, runs: Sequence[str] | None = None
+) -> dict[str, dict[str, Interval]]:
+    """For each run, its score minus that of `against`, by family, then by further column.
 
-    CLIP-FT is compared with the runs of CAE alone, NegCLIP with those of NegCLIP and CAE.
+    By default CLIP-FT is compared with the runs of CAE alone, NegCLIP with those of both.
     """
     table: dict[str, dict[str, Interval]] = {}
-    for run in _cae(found, against):
+    for run in _cae(found, against) if runs is None else runs:
         row = {name: _difference(family_score(name, found[run]), family_score(name, found[against]))
                for name in FAMILIES}  # fmt: skip
         for column in COLUMNS:
@@ -103,7 +105,13 @@ def _difference(first: Score | None, second: Score | None) -> Interval | None:
 
 def difference_table(found: Found, against: str = TUNED) -> Table:
     """CAE minus `against` in points, by family; bold where the interval excludes zero."""
-    table = differences(found, against)
+    return differences_as_table(differences(found, against), against, _seeds(found))
+
+
+def differences_as_table(
+    table: Mapping[str, Mapping[str, Interval]], against: str, seeds: int
+) -> Table:
+    """Differences to `against` by run, in points; bold where the interval excludes zero."""
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     rows = []
     for name in names:
@@ -116,9 +124,9 @@ def difference_table(found: Found, against: str = TUNED) -> Table:
         rows.append([name if name in FAMILIES else f"*{name}*", *cells])
     return Table(
         name="tab-differences",
-        caption=f"CAE minus {label(against)} in percentage points on each of the seven families, "
-        "on the same items and seeds; 95 % bootstrap intervals over "
-        f"{count(_seeds(found), 'seed')} and items. Bold: the interval excludes zero. Italic: "
+        caption=f"Accuracy minus that of {label(against)} in percentage points on each of the "
+        "seven families, on the same items and seeds; 95 % bootstrap intervals over "
+        f"{count(seeds, 'seed')} and items. Bold: the interval excludes zero. Italic: "
         "beside the seven families.",
         header=["family", *(label(run) for run in table)],
         rows=rows,
@@ -142,7 +150,7 @@ def paper_table(found: Found, ours: str) -> Table:
         rows.append([
             column.label, *(number(v, 1) for v in (printed.clip, printed.tuned, printed.cae)),
             number(printed.gain, 1, sign=True), percent(own, sign=True, lines=True),
-            _agreement(printed.gain, own),
+            agreement(printed.gain, own),
         ])  # fmt: skip
         if printed.note:
             notes.append(f"{column.label}, paper: {printed.note}.")
@@ -159,7 +167,7 @@ def paper_table(found: Found, ours: str) -> Table:
     )  # fmt: skip
 
 
-def _agreement(printed: float | None, ours: Interval | None) -> str:
+def agreement(printed: float | None, ours: Interval | None) -> str:
     """Whether two differences have the same sign, as far as ours is certain."""
     if printed is None or ours is None:
         return NONE

@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims, by rules that were fixed before any result was looked at.
+"""Verdicts on the paper's claims C1 to C3, by the rules of `cae_lib.report.rules`.
 
 Each rule is a pure function of what the records hold; `RULES` states it for the reader.
 """
@@ -12,6 +12,7 @@ from typing import Literal
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.attribution import RoleScores
 from cae_lib.report.markup import Text, count, interval, listing, number
+from cae_lib.report.rules import CLOSED, FAMILIES_WON, LEAD, RULES, SHARE_OF_METHODS
 from cae_lib.report.runs import METHOD_LABELS, method_label
 
 Status = Literal["reproduced", "partly", "not", "untested"]
@@ -22,30 +23,6 @@ WORDS: Mapping[Status, str] = {
     "not": "not reproduced",
     "untested": "not tested",
 }
-
-LEAD = 1.25
-SHARE_OF_METHODS = 0.75
-CLOSED = 0.5
-FAMILIES_WON = 5
-
-RULES: Mapping[str, str] = {
-    "C1": f"A method shows the deficiency if the mean of object words is at least {LEAD} times "
-          "that of attribute words and of relation words, and the 95 % intervals of both "
-          "differences lie above zero. The claim is *reproduced* if at least "
-          f"{100 * SHARE_OF_METHODS:.0f} % of the methods show it, *partly* if any does, else "
-          "*not*.",
-    "C2": "Each CAE run is judged by the method that it was trained on. The groups are *level* if "
-          "CAE leaves at most half of CLIP-FT's gap, in either direction, both in absolute terms "
-          "and relative to the level of the scores, and the 95 % interval of the reduction lies "
-          "above zero. The claim is *reproduced* if the groups are level for all four methods, "
-          "*partly* if the gap is reduced (that interval lies above zero) for any, else *not*. "
-          "While fewer than four methods have been trained, the verdict is at most *partly*.",
-    "C3": f"A CAE run passes if it is better than CLIP-FT on at least {FAMILIES_WON} of the seven "
-          "families, and worse on none; better and worse mean that the 95 % interval of the "
-          "difference excludes zero. The claim is *reproduced* if the runs of all four methods "
-          "pass, *partly* if any run is better on more families than it is worse on, else *not*. "
-          "While fewer than four methods have been trained, the verdict is at most *partly*.",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,7 +144,7 @@ def judge_levelling(found: Mapping[str, tuple[RoleScores, RoleScores]]) -> Verdi
         f"{method_label(method)} gap {_gap(tuned)} → {interval(cae.gap.interval(), tuned.decimals)}"
         for method, (tuned, cae) in found.items()
     )
-    return Verdict("C2", status, ours, f"After CAE, {listing(reasons)}.{_incomplete(found)}")
+    return Verdict("C2", status, ours, f"After CAE, {listing(reasons)}.{incomplete(found)}")
 
 
 def _gap(scores: RoleScores) -> str:
@@ -176,24 +153,36 @@ def _gap(scores: RoleScores) -> str:
 
 def judge_benchmarks(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
     """C3, from the difference CLIP-CAE - CLIP-FT on each family, by attribution method."""
+    return judge_families("C3", found, "CLIP-CAE", "CLIP-FT")
+
+
+def judge_hard_negatives(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
+    """C4, from the difference NegCLIP with CAE - NegCLIP on each family, by method."""
+    return judge_families("C4", found, "NegCLIP-CAE", "NegCLIP")
+
+
+def judge_families(
+    claim: str, found: Mapping[str, Mapping[str, Interval]], ours: str, against: str
+) -> Verdict:
+    """A claim that CAE is better than `against` on the families of benchmarks."""
     if not found:
-        return untested("C3", "No CAE run has been measured.")
+        return untested(claim, "No CAE run has been measured.")
     tallies = {method: tally(families) for method, families in found.items()}
     passed = all(won >= FAMILIES_WON and not lost for won, lost, _ in tallies.values())
     ahead = any(won > lost for won, lost, _ in tallies.values())
     complete = set(found) >= set(METHOD_LABELS)
     status: Status = "reproduced" if passed and complete else "partly" if ahead else "not"
-    ours = "; ".join(
+    short = "; ".join(
         f"{method_label(method)}: better on {won}, worse on {lost} of {n}"
         for method, (won, lost, n) in tallies.items()
     )
     reasons = [
-        f"with {method_label(method)} CLIP-CAE is better than CLIP-FT on {won} of "
+        f"with {method_label(method)} {ours} is better than {against} on {won} of "
         f"{count(n, 'family', 'families')}, worse on {lost}, and not told apart on {n - won - lost}"
         for method, (won, lost, n) in tallies.items()
     ]
     reason = listing(reasons)
-    return Verdict("C3", status, ours, f"{reason[:1].upper()}{reason[1:]}.{_incomplete(found)}")
+    return Verdict(claim, status, short, f"{reason[:1].upper()}{reason[1:]}.{incomplete(found)}")
 
 
 def tally(families: Mapping[str, Interval]) -> tuple[int, int, int]:
@@ -203,7 +192,8 @@ def tally(families: Mapping[str, Interval]) -> tuple[int, int, int]:
     return won, lost, len(families)
 
 
-def _incomplete(found: Mapping[str, object]) -> str:
+def incomplete(found: Mapping[str, object]) -> str:
+    """A sentence on the attribution methods that no run was trained on; empty if there is none."""
     missing = [name for name in METHOD_LABELS if name not in found]
     if not missing:
         return ""

@@ -8,14 +8,22 @@ from cae_lib.report.attribution import RoleScores
 from cae_lib.report.benchmarks import COLUMNS as BENCHMARKS
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, column_score, family_score
 from cae_lib.report.claims import levelling, shows_deficiency, tally
-from cae_lib.report.markup import count, listing, number, percent
+from cae_lib.report.hard_negatives import hard_differences
+from cae_lib.report.markup import count, interval, listing, number, percent
 from cae_lib.report.retrieval import recall
 from cae_lib.report.runs import BASE, TUNED, cae_runs, method_label, setting
-from cae_lib.report.verdicts import base_scores, family_differences, trained_pairs
+from cae_lib.report.stored import NotMeasured
+from cae_lib.report.verdicts import (
+    base_scores,
+    cosine_differences,
+    family_differences,
+    spearman_differences,
+    trained_pairs,
+)
 
 
 def findings(profile: str) -> list[str]:
-    """One sentence each on the deficiency, the levelling, the benchmarks, retrieval, the limits.
+    """Sentences on deficiency, levelling, benchmarks, retrieval, limits, negatives, and texts.
 
     Raises:
         DataError: A record that a sentence needs is missing.
@@ -27,6 +35,8 @@ def findings(profile: str) -> list[str]:
         benchmark_sentence(profile, seeds),
         retrieval_sentence(profile, seeds),
         limits_sentence(profile, seeds),
+        hard_negatives_sentence(profile, seeds),
+        text_sentence(profile, seeds),
     ]
 
 
@@ -79,10 +89,8 @@ def benchmark_sentence(profile: str, seeds: int) -> str:
 
 def _means(profile: str, seeds: int) -> str:
     """Mean accuracy over families of every run."""
-    runs = {BASE: "CLIP", TUNED: "CLIP-FT"}
-    runs |= {run: f"CAE ({method_label(method)})" for run, method in cae_runs(profile).items()}
     parts = []
-    for run, name in runs.items():
+    for run, name in _names(profile).items():
         found = answers(run, profile, seeds)
         scores = [family_score(family, found) for family in FAMILIES]
         values = [score.interval().estimate for score in scores if score is not None]
@@ -90,15 +98,50 @@ def _means(profile: str, seeds: int) -> str:
     return listing(parts)
 
 
+def _names(profile: str) -> dict[str, str]:
+    """Short names of the runs of Table 1."""
+    runs = {BASE: "CLIP", TUNED: "CLIP-FT"}
+    return runs | {run: f"CAE ({method_label(m)})" for run, m in cae_runs(profile).items()}
+
+
 def retrieval_sentence(profile: str, seeds: int) -> str:
     """Text-to-image recall at 1 on COCO of every run."""
-    runs = {BASE: "CLIP", TUNED: "CLIP-FT"}
-    runs |= {run: f"CAE ({method_label(method)})" for run, method in cae_runs(profile).items()}
+    runs = _names(profile)
     parts = [
         f"{percent(recall(run, profile, 'coco', 'image', 1, seeds))} for {name}"
         for run, name in runs.items()
     ]
     return f"Text-to-image R@1 on the COCO test set, in percent, is {listing(parts)}."
+
+
+def hard_negatives_sentence(profile: str, seeds: int) -> str:
+    """On how many families CAE is better than NegCLIP alone."""
+    try:
+        table = hard_differences(profile, seeds)
+    except NotMeasured:
+        return "Whether CAE adds to hard negatives has not been measured yet."
+    parts = []
+    for method, families in table.items():
+        won, lost, n = tally(families)
+        parts.append(f"with {method_label(method)} it is better on {won} and worse on {lost} of "
+                     f"{count(n, 'family', 'families')}")  # fmt: skip
+    return f"Added to hard negatives (NegCLIP), CAE changes this: {listing(parts)}."
+
+
+def text_sentence(profile: str, seeds: int) -> str:
+    """What CAE does to the embeddings of texts alone."""
+    try:
+        sets = spearman_differences(profile, seeds)
+        phrases = cosine_differences(profile, seeds)
+    except NotMeasured:
+        return "What CAE does to the embeddings of texts has not been measured yet."
+    parts = [
+        f"with {method_label(method)} the mean correlation with gold similarity changes by "
+        f"{percent(sets[method][0], sign=True)} points, and the cosine to relation phrases by "
+        f"{interval(phrases[method]['relation'], 3, sign=True)}"
+        for method in sets
+    ]
+    return f"For texts alone, CAE minus plain fine-tuning: {listing(parts)}."
 
 
 def limits_sentence(profile: str, seeds: int) -> str:

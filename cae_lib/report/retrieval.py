@@ -1,4 +1,4 @@
-"""Retrieval on the COCO and Flickr30k test sets: recall with intervals, as a table."""
+"""Retrieval on the COCO and Flickr30k test sets: recalls and their differences, with intervals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
-from cae_lib.evaluation.statistics import Interval, mean_interval
+from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
 from cae_lib.experiments import results
-from cae_lib.report.markup import Table, count, number, percent
-from cae_lib.report.runs import label
+from cae_lib.report.markup import Table, count, emphasised, number, percent
+from cae_lib.report.runs import TUNED, label
+from cae_lib.report.stored import if_measured, require
 
 SETS: Mapping[str, str] = {"coco": "COCO", "flickr30k": "Flickr30k"}
 DIRECTIONS: Mapping[str, str] = {"text": "image to text", "image": "text to image"}
+CELLS = tuple((name, direction) for name in SETS for direction in DIRECTIONS)
 
 
 def hits(run: str, profile: str, name: str, direction: str, k: int, seeds: int) -> np.ndarray:
@@ -30,23 +32,75 @@ def recall(run: str, profile: str, name: str, direction: str, k: int, seeds: int
     return mean_interval(hits(run, profile, name, direction, k, seeds), resample_seeds=True)
 
 
-def retrieval_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
-    """Recall at 1 (with interval), 5 and 10, both ways, on both sets; a row a run."""
+def recall_difference(run: str, against: str, profile: str, name: str, direction: str, k: int,
+                      seeds: int) -> Interval:  # fmt: skip
+    """Recall at k of a run minus that of another one, on the same queries and seeds."""
+    first, second = (hits(each, profile, name, direction, k, seeds) for each in (run, against))
+    return paired_difference([first], [second], resample_seeds=True)
+
+
+def cell_label(name: str, direction: str) -> str:
+    """Set and direction in words."""
+    return f"{SETS[name]}, {DIRECTIONS[direction]}"
+
+
+@if_measured
+def retrieval_table(runs: Sequence[str], profile: str, seeds: int, full: bool = False) -> Table:
+    """Recall at 1, 5, 10, both ways, on both sets; a row a run. `full` has all intervals."""
+    require(runs, profile, "retrieval", seeds)
     rows = []
-    for name, title in SETS.items():
-        for direction, words in DIRECTIONS.items():
-            for run in runs:
-                found = [recall(run, profile, name, direction, k, seeds) for k in KS]
-                rows.append([
-                    f"{title}, {words}", label(run), percent(found[0]),
-                    *(number(100 * f.estimate, 1) for f in found[1:]), str(found[0].n_items),
-                ])  # fmt: skip
+    for name, direction in CELLS:
+        for run in runs:
+            found = [recall(run, profile, name, direction, k, seeds) for k in KS]
+            others = [percent(f) if full else number(100 * f.estimate, 1) for f in found[1:]]
+            rows.append([cell_label(name, direction), label(run), percent(found[0]), *others,
+                         str(found[0].n_items)])  # fmt: skip
     return Table(
-        name="tab-retrieval",
+        name="tab-retrieval-recalls" if full else "tab-retrieval",
         caption=f"Retrieval recall in percent; {count(seeds, 'seed')} of each trained model "
         "averaged, one CLIP; 95 % bootstrap intervals over seeds and queries, of which there are n "
-        "(pictures for image to text, captions for text to image).",
-        header=["set and direction", "model", "R@1", "R@5", "R@10", "n"],
+        "(pictures for image to text, captions for text to image). A tie counts against the query.",
+        header=["set and direction", "model", *(f"R@{k}" for k in KS), "n"],
         rows=rows,
         left=2,
+    )
+
+
+def retrieval_differences(
+    runs: Sequence[str], profile: str, seeds: int, against: str = TUNED, ks: Sequence[int] = (1,)
+) -> dict[str, dict[str, Interval]]:
+    """For each run, its recalls minus those of `against`, by set, direction and k in words.
+
+    Raises:
+        NotMeasured: A record is missing.
+    """
+    require([*runs, against], profile, "retrieval", seeds)
+    return {
+        run: {
+            f"{cell_label(*cell)}, R@{k}": recall_difference(run, against, profile, *cell, k, seeds)
+            for cell in CELLS
+            for k in ks
+        }
+        for run in runs
+    }
+
+
+@if_measured
+def retrieval_difference_table(
+    runs: Sequence[str], profile: str, seeds: int, against: str = TUNED
+) -> Table:
+    """Recalls of the runs minus those of `against`, in points; bold where it is not zero."""
+    found = retrieval_differences(runs, profile, seeds, against, KS)
+    rows = [
+        [name, *(emphasised(percent(row[name], sign=True, lines=True), row[name].excludes_zero)
+                 for row in found.values())]
+        for name in next(iter(found.values()), {})
+    ]  # fmt: skip
+    return Table(
+        name=f"tab-retrieval-minus-{against}",
+        caption=f"Recall minus that of {label(against)} in percentage points, on the same queries "
+        f"and seeds; {count(seeds, 'seed')} of each trained model; 95 % bootstrap intervals over "
+        "seeds and queries. Bold: the interval excludes zero.",
+        header=["set, direction, recall", *(label(run) for run in found)],
+        rows=rows,
     )

@@ -14,11 +14,18 @@ from cae_lib.report.claims import (
     Verdict,
     judge_benchmarks,
     judge_deficiency,
+    judge_hard_negatives,
     judge_levelling,
     untested,
 )
+from cae_lib.report.hard_negatives import hard_differences
 from cae_lib.report.paper import CLAIMS
+from cae_lib.report.phrases import phrase_differences
+from cae_lib.report.retrieval import CELLS, recall_difference
 from cae_lib.report.runs import BASE, TUNED, all_runs, cae_runs, label
+from cae_lib.report.similarity import MEAN, correlation_differences
+from cae_lib.report.stored import NotMeasured, require
+from cae_lib.report.transfer_claims import judge_phrases, judge_retrieval, judge_similarity
 
 
 def base_scores(profile: str, methods: tuple[str, ...] = tuple(METHODS)) -> dict[str, RoleScores]:
@@ -67,6 +74,55 @@ def family_differences(profile: str, seeds: int) -> dict[str, dict[str, Interval
     return found
 
 
+def recall_differences(profile: str, seeds: int) -> dict[str, dict[tuple[str, str], Interval]]:
+    """CLIP-CAE - CLIP-FT in R@1 by set and by what is retrieved, by attribution method."""
+    require([TUNED, *cae_runs(profile)], profile, "retrieval", seeds)
+    return {
+        method: {cell: recall_difference(run, TUNED, profile, *cell, 1, seeds) for cell in CELLS}
+        for run, method in cae_runs(profile).items()
+    }
+
+
+def spearman_differences(
+    profile: str, seeds: int
+) -> dict[str, tuple[Interval, dict[str, Interval]]]:
+    """CLIP-CAE - CLIP-FT in Spearman's correlation: the mean over sets and each set, by method."""
+    found = {}
+    for run, method in cae_runs(profile).items():
+        row = correlation_differences(run, TUNED, profile, seeds, "spearman")
+        found[method] = row.pop(MEAN), row
+    return found
+
+
+def cosine_differences(profile: str, seeds: int) -> dict[str, dict[str, Interval]]:
+    """CLIP-CAE - CLIP-FT in the cosine of captions to their phrases, by method."""
+    return {method: phrase_differences(run, TUNED, profile, seeds)
+            for run, method in cae_runs(profile).items()}  # fmt: skip
+
+
+def judge(claim: str, profile: str, seeds: int) -> Verdict:
+    """The verdict on one claim; it is "not tested" where records of C4 to C8 are missing.
+
+    Raises:
+        DataError: A record of C1 to C3 is missing, or one that is there cannot be used.
+    """
+    judges: Mapping[str, Callable[[], Verdict]] = {
+        "C1": lambda: judge_deficiency(base_scores(profile)),
+        "C2": lambda: judge_levelling(trained_pairs(profile, seeds)),
+        "C3": lambda: judge_benchmarks(family_differences(profile, seeds)),
+        "C4": lambda: judge_hard_negatives(hard_differences(profile, seeds)),
+        "C5": lambda: judge_retrieval(recall_differences(profile, seeds)),
+        "C6": lambda: judge_similarity(spearman_differences(profile, seeds)),
+        "C7": lambda: judge_phrases(cosine_differences(profile, seeds)),
+    }
+    if claim not in judges:
+        return untested(claim)
+    try:
+        return judges[claim]()
+    except NotMeasured as error:
+        return untested(claim, str(error))
+
+
 def verdicts(profile: str, seeds: int | None = None) -> dict[str, Verdict]:
     """The verdict on every claim, by its id.
 
@@ -75,15 +131,10 @@ def verdicts(profile: str, seeds: int | None = None) -> dict[str, Verdict]:
         seeds: Seeds of each run; by default all that the profile has.
 
     Raises:
-        DataError: A record that a verdict needs is missing.
+        DataError: A record that the verdict on C1, C2 or C3 needs is missing.
     """
     n = find_profile(profile).seeds if seeds is None else seeds
-    judges: Mapping[str, Callable[[], Verdict]] = {
-        "C1": lambda: judge_deficiency(base_scores(profile)),
-        "C2": lambda: judge_levelling(trained_pairs(profile, n)),
-        "C3": lambda: judge_benchmarks(family_differences(profile, n)),
-    }
-    return {name: judges[name]() if name in judges else untested(name) for name in CLAIMS}
+    return {name: judge(name, profile, n) for name in CLAIMS}
 
 
 def verdicts_if_measured(profile: str) -> dict[str, Verdict] | None:
