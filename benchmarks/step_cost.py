@@ -1,0 +1,218 @@
+"""Time and peak memory of one training step: CLIP as usual, CLIP-FT here, and CAE four ways.
+
+Usage, from the top of the repository:
+
+    .venv/bin/python -m benchmarks.step_cost --threads 1
+    .venv/bin/python -m benchmarks.step_cost --batch 2 --rounds 1 --no-record         # a quick look
+    .venv/bin/python -m benchmarks.step_cost --threads 1 --profile              # why it takes long
+
+A step is forward, backward and AdamW (the same fused one for all) of a ViT-B-32 with random
+weights on noise pictures and real captions, in float32. The candidates are
+
+    open_clip            open_clip's model(images, texts), all 77 tokens, and its ClipLoss
+    clip-ft              plain fine-tuning with the towers of cae_lib
+    attention, gradcam, perturbation, gradient
+                         CAE with `CompositionAttributionLoss`
+    plain-gradcam, plain-perturbation
+                         CAE as in straightforward.py, checked to give the same scores, loss and
+                         gradient before anything is timed
+
+All train one model in turns, on another batch in each round. A first, profiled step of each gives
+peak memory and operators. The result is the record `cost/step`, which the page `cost` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from open_clip.loss import ClipLoss
+from torch import Tensor
+from torch.profiler import record_function
+
+from benchmarks import straightforward
+from benchmarks.captions import Batch, batches, captions_file
+from benchmarks.options import common_options, prepare, store
+from benchmarks.timing import CLOCKS, PHASE, interleaved, memory_in_use, profiled
+from cae_lib.attribution import METHODS, get_method
+from cae_lib.models.clip import load_clip
+from cae_lib.models.image_tower import encode_image
+from cae_lib.models.towers import encode_text
+from cae_lib.report.cost import STEP
+from cae_lib.report.cost_tables import operator_tables, step_table, target_table
+from cae_lib.training.losses import attribution_loss, contrastive_loss
+from cae_lib.training.optim import adamw
+from cae_lib.training.task import CompositionAttributionLoss
+
+MODEL = "ViT-B-32"
+MARGIN = 10.0
+"""Keeps the hinge active, so that the attribution loss has a gradient in every step."""
+
+PLAIN = ("gradcam", "perturbation")
+CHECKED = 4
+"""Captions on which the straightforward implementations are compared with cae_lib's."""
+
+TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+
+
+class Trainer:
+    """One model and optimiser, and a training step of each candidate."""
+
+    def __init__(self, device: torch.device, seed: int, data: list[Batch]) -> None:
+        self.clip_model = load_clip(MODEL, device=device, seed=seed).model.train()
+        self.optimizer = adamw(self.clip_model, lr=1e-6)
+        self.data = data
+        self.cae = {
+            name: CompositionAttributionLoss(self.clip_model, name, margin=MARGIN)
+            for name in METHODS
+        }
+        self.candidates: dict[str, Callable[[Batch], Tensor]] = {
+            "open_clip": self.open_clip,
+            "clip-ft": self.clip_ft,
+            **{name: partial(self.with_cae, name) for name in METHODS},
+            **{f"plain-{name}": partial(self.with_plain_cae, name) for name in PLAIN},
+        }
+
+    def step(self, name: str, number: int) -> None:
+        """One optimiser step of a candidate on batch `number`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with record_function(PHASE + "forward"):
+            loss = self.candidates[name](self.data[number])
+        with record_function(PHASE + "backward"):
+            loss.backward()
+        with record_function(PHASE + "optimiser"):
+            self.optimizer.step()
+
+    def forget_gradients(self) -> None:
+        """Free the gradients, so that each profile starts from the same memory."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def open_clip(self, batch: Batch) -> Tensor:
+        """open_clip as its own training script uses it."""
+        return ClipLoss()(*self.clip_model(batch.images, batch.tokens)[:3])
+
+    def clip_ft(self, batch: Batch) -> Tensor:
+        """CLIP-FT of `cae_lib`."""
+        images = self._images(batch)
+        texts = F.normalize(encode_text(self.clip_model, batch.tokens).features, dim=-1)
+        return self._contrastive(images, texts)
+
+    def with_cae(self, name: str, batch: Batch) -> Tensor:
+        """CAE of `cae_lib`."""
+        images = self._images(batch)
+        output = self.cae[name](images, batch.tokens, batch.roles)
+        return self._contrastive(images, output.text_features) + output.loss
+
+    def with_plain_cae(self, name: str, batch: Batch) -> Tensor:
+        """CAE as one writes it first, around open_clip's image tower."""
+        images = F.normalize(self.clip_model.encode_image(batch.images), dim=-1)
+        features, _, loss = self.plain_loss(name, images.detach(), batch)
+        return self._contrastive(images, F.normalize(features, dim=-1)) + loss
+
+    def plain_loss(
+        self, name: str, images: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text features, scores and attribution loss of the straightforward implementation."""
+        if name == "gradcam":
+            features, scores = straightforward.gradcam(
+                self.clip_model, images, batch.tokens, create_graph=True
+            )
+        else:
+            words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
+            features, scores = straightforward.perturbation(
+                self.clip_model, images, batch.tokens, words
+            )
+        return features, scores, attribution_loss(scores, batch.roles, MARGIN).loss
+
+    def _images(self, batch: Batch) -> Tensor:
+        return F.normalize(encode_image(self.clip_model, batch.images).features, dim=-1)
+
+    def _contrastive(self, images: Tensor, texts: Tensor) -> Tensor:
+        return contrastive_loss(images, texts, self.clip_model.logit_scale.exp())
+
+
+def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
+    """Largest differences between cae_lib's and the straightforward scores, loss and gradient.
+
+    Raises:
+        AssertionError: they differ, so a comparison of their speed would mean nothing.
+    """
+    model, batch = trainer.clip_model, trainer.data[0].first(CHECKED)
+    with torch.no_grad():
+        images = F.normalize(encode_image(model, batch.images).features, dim=-1)
+    texts = [model.positional_embedding, model.text_projection, *model.transformer.parameters()]
+    words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
+    ours = trainer.cae[name](images, batch.tokens, batch.roles).loss
+    our_scores = get_method(name)(model, batch.tokens, images, words=words).scores
+    _, scores, loss = trainer.plain_loss(name, images, batch)
+    scores = scores.detach()[:, : our_scores.shape[1]]
+    gradients = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(value, texts)])
+        for value in (ours, loss)
+    ]
+    found = {
+        "scores": (our_scores - scores).abs().max().item(),
+        "largest_score": scores[:, 1:][batch.roles[:, 1 : scores.shape[1]] > 0].abs().max().item(),
+        "loss": (ours - loss).abs().item(),
+        "gradient": ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item(),
+    }
+    assert found["scores"] <= TOLERANCE and found["loss"] <= TOLERANCE, f"{name}: {found}"
+    assert found["gradient"] <= GRADIENT_TOLERANCE, f"{name}: {found}"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common_options(parser)
+    parser.add_argument("--batch", type=int, help="pairs in a batch; 16 on a CPU, 256 on a GPU")
+    parser.add_argument("--plain-rounds", type=int, default=3, help="rounds of the plain-* ones")
+    parser.add_argument("--only", nargs="+", help="candidates to measure; default: all")
+    parser.add_argument("--profile", action="store_true", help="print the slowest operators")
+    options = parser.parse_args()
+    started = time.monotonic()
+    device = prepare(options)
+    size = options.batch or (256 if device.type == "cuda" else 16)
+    path = captions_file(options.captions)
+    clip = load_clip(MODEL, seed=options.seed)
+    data = batches(path, clip, options.rounds, size, options.seed, device)
+    trainer = Trainer(device, options.seed, data)
+    names = [name for name in trainer.candidates if name in (options.only or trainer.candidates)]
+    equal = {n: check_equal(trainer, n) for n in PLAIN if f"plain-{n}" in names}
+    print(f"equal on {min(CHECKED, size)} captions: {equal}", flush=True)
+    trainer.step("clip-ft", 0)  # the optimiser's state has to exist before memory is measured
+    profiles = {}
+    for name in names:
+        trainer.forget_gradients()
+        profiles[name] = profiled(partial(trainer.step, name), 0, device)
+        print(f"profiled {name}: {profiles[name]['seconds']:.3g} s", flush=True)
+    rounds = interleaved(
+        {name: partial(trainer.step, name) for name in names},
+        options.rounds,
+        device,
+        few={f"plain-{name}": options.plain_rounds for name in PLAIN},
+        clock=CLOCKS[options.clock],
+    )
+    results = {
+        "rounds": rounds,
+        "lengths": [batch.lengths for batch in data],
+        "profiles": profiles,
+        "fixed_bytes": memory_in_use(trainer.clip_model, trainer.optimizer),
+        "equal": equal,
+        "n_checked": min(CHECKED, size),
+        "n_captions": size * options.rounds,
+    }
+    record = store(STEP, options, device, path, MODEL, size, results, started)
+    print(step_table(record), target_table(record), sep="\n\n")
+    if options.profile:
+        print(*operator_tables(record, names), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
