@@ -121,13 +121,21 @@ class RoleScores:
                      self.n_captions, self.n_seeds).interval()  # fmt: skip
 
     def _mean(self, values: np.ndarray) -> Draws:
-        present = np.isfinite(values)
-        n_seeds, n_captions = values.shape
-        counts, weights = _resampling(n_captions, n_seeds)
-        sums = counts @ np.where(present, values, 0).T
-        by_seed = sums / np.maximum(counts @ present.T.astype(np.float64), 1)
-        estimate = float(np.nanmean(values, axis=1).mean())
-        return Draws(estimate, (weights * by_seed).sum(axis=1), n_captions, n_seeds)
+        return mean_draws(values)
+
+
+def mean_draws(values: np.ndarray) -> Draws:
+    """Mean over captions, then over seeds, of values `(S, C)`; those that are NaN are left out.
+
+    Arrays of the same shape are resampled alike, so their differences and ratios are paired.
+    """
+    present = np.isfinite(values)
+    n_seeds, n_captions = values.shape
+    counts, weights = _resampling(n_captions, n_seeds)
+    sums = counts @ np.where(present, values, 0).T
+    by_seed = sums / np.maximum(counts @ present.T.astype(np.float64), 1)
+    estimate = float(np.nanmean(values, axis=1).mean())
+    return Draws(estimate, (weights * by_seed).sum(axis=1), n_captions, n_seeds)
 
 
 @lru_cache(maxsize=4)
