@@ -1,0 +1,88 @@
+"""The attribution loss in the modes of real training: checkpointing, autocast, half precision."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cae_lib.training.task import CompositionAttributionLoss, CompositionAttributionOutput
+
+EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
+PARTS = ("loss", "objects", "composition")
+ACTIVE = 2.0
+
+
+def _step(
+    task: CompositionAttributionLoss, model: nn.Module, batch: tuple[Tensor, ...]
+) -> tuple[CompositionAttributionOutput, dict[str, Tensor]]:
+    """The output, and the gradients of all parameters of the text tower."""
+    model.zero_grad()
+    output = task(*batch)
+    output.loss.backward()
+    return output, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@EVERY
+def test_gradient_checkpointing_changes_nothing(method: str, model, batch) -> None:
+    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    plain, expected = _step(task, model, batch)
+    recomputed: list[int] = []
+    hook = model.transformer.resblocks[1].mlp.register_forward_pre_hook(
+        lambda module, inputs: recomputed.append(1)
+    )
+    model.set_grad_checkpointing(True)
+    output, gradients = _step(task, model, batch)
+    hook.remove()
+    assert len(recomputed) > 1  # once forward, again in each backward pass
+    for part in PARTS:
+        torch.testing.assert_close(getattr(output, part), getattr(plain, part), rtol=1e-12, atol=0)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-12, rtol=1e-9)
+
+
+@EVERY
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_autocast(method: str, checkpointing: bool, model, batch) -> None:
+    """Scores and loss in float32; within 2 % of the exact ones, gradients within 5 degrees."""
+    images, tokens, roles = batch
+    batch = (images.float(), tokens, roles)
+    model.float().set_grad_checkpointing(checkpointing)
+    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    exact, expected = _step(task, model, batch)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = task(*batch)
+        attribution = task.method(model, tokens, batch[0], create_graph=True)
+    output.loss.backward()
+    assert attribution.scores.dtype == torch.float32
+    assert output.text_features.dtype == torch.bfloat16
+    scale = max(exact.objects.abs(), exact.composition.abs())
+    for part in PARTS:
+        assert getattr(output, part).dtype == torch.float32
+        difference = (getattr(output, part) - getattr(exact, part)).abs()
+        assert difference < 0.02 * scale + (0.01 if part == "loss" else 0), part
+    found = torch.cat([model.get_parameter(name).grad.flatten() for name in expected])
+    wanted = torch.cat([gradient.flatten() for gradient in expected.values()])
+    assert found.isfinite().all()
+    assert F.cosine_similarity(found, wanted, dim=0) > 0.996
+
+
+@EVERY
+@pytest.mark.parametrize("precision", ["bf16", "pure_bf16"])
+def test_model_in_half_precision(method: str, precision: str, batch) -> None:
+    images, tokens, roles = batch
+    model = open_clip.create_model("clip-mini", precision=precision)
+    expected = model.encode_text(tokens, normalize=True)
+    output = CompositionAttributionLoss(model, method, margin=ACTIVE)(
+        images.bfloat16(), tokens, roles
+    )
+    assert output.loss.dtype == torch.float32
+    assert output.text_features.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(output.text_features, expected, atol=0.01, rtol=0)
+    output.loss.backward()
+    gradients = [p.grad for p in model.transformer.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
