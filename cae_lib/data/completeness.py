@@ -93,7 +93,7 @@ def check(source: Source) -> Report:
             _count_file(files, services.open_clip_file(item), " ".join(item.open_clip))
     for entry in source.rows:
         _count_rows(source, entry, files, rows, faults)
-    for path, places in _pictures(source, faults):
+    for path, places in expected_pictures(source, faults):
         pictures.expected = (pictures.expected or 0) + 1
         if any(place.is_file() for place in places):
             pictures.found += 1
@@ -137,7 +137,7 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
             faults.append(str(error))
 
 
-def _pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+def expected_pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Name and possible places of each picture that the source's own annotations name."""
     seen: set[tuple[Path, ...]] = set()
     for entry in source.pictures:

@@ -18,7 +18,9 @@ from cae_lib.data.disk import require_space
 from cae_lib.data.partial import Partial, Version
 from cae_lib.errors import DataError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 14
+"""Bytes written at a time; requests drops an unfinished chunk when a connection breaks."""
+
 TIMEOUT = (15, 60)
 REFUSED = {400, 401, 403, 404, 405, 410, 451}
 

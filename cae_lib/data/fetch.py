@@ -43,6 +43,8 @@ def get(source: Source) -> list[str]:
     source.downloads.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(source.downloads / ".lock", timeout=0):
+            here = sum(p.stat().st_size for p in source.downloads.rglob("*") if p.is_file())
+            require_space(paths().raw, (source.gb or 0) * 1e9 - here, source.title)
             todo = _get_items(source)
             _link(source)
             return todo
@@ -59,11 +61,12 @@ def instruction(source: Source, item: Item) -> str:
         )
     place = _place(source, item)
     if item.how:
-        return f"{item.how} Put it at {place}." if item.file or item.to else item.how
-    what = "everything" if item.hub and item.path is None else "the file"
+        return f"{item.how} Put it at {place}." if item.name else item.how
+    if item.hub and not item.path:
+        return f"Fetch all files at {item.address} on another machine, and put them into {place}."
     return (
-        f"Fetch {what} at {item.address} with a browser or on another machine, put it at {place}, "
-        f"and run `cae data get {source.name}` again."
+        f"Fetch the file at {item.address} with a browser or on another machine, put it at "
+        f"{place}, and run `cae data get {source.name}` again."
     )
 
 
@@ -86,6 +89,8 @@ def _get_items(source: Source) -> list[str]:
 
 def _get_item(source: Source, item: Item) -> str | None:
     """Fetch and place one item; returns what is left to a person."""
+    if item.how and not item.name:
+        return item.how
     place = _place(source, item)
     key = f"{source.name}/{item.name}"
     if _is_done(source, item, key):
@@ -93,7 +98,7 @@ def _get_item(source: Source, item: Item) -> str | None:
     if item.how and not place.exists():
         return instruction(source, item)
     try:
-        if not place.exists():
+        if not place.is_file():
             _fetch(source, item, place)
         digest = _checked(item, place, key)
         if item.unpack:

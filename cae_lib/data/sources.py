@@ -137,7 +137,6 @@ class Source:
         gated: Page where the terms have to be accepted first.
         folder: Place below `data/raw`.
         gb: Rough size of the downloads in GB; None if not known.
-        disk_gb: Rough size on disk.
         needs: Other sources whose pictures this one shows.
         get: What to fetch.
         links: `{new name: folder it shows}`, for pictures that several sets share.
@@ -155,7 +154,6 @@ class Source:
     folder: str
     get: tuple[Item, ...]
     gb: float | None = None
-    disk_gb: float | None = None
     gated: str | None = None
     needs: tuple[str, ...] = ()
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
