@@ -14,7 +14,7 @@ from cae_lib.evaluation.statistics import Interval, mean_interval, paired_differ
 from cae_lib.experiments import results
 from cae_lib.report.markup import Table, count, emphasised, interval
 from cae_lib.report.runs import BASE, TUNED, label
-from cae_lib.report.stored import if_measured, require
+from cae_lib.report.stored import NotMeasured, if_measured, require
 from cae_lib.words.phrases import KINDS
 
 SUITE = "phrases"
@@ -111,11 +111,11 @@ def phrase_difference_table(
     runs: Sequence[str], profile: str, seeds: int, against: str = TUNED
 ) -> Table:
     """Differences to a run with effect sizes: own phrases, and own minus others'."""
+    if not runs:
+        raise NotMeasured(f"The profile {profile} has no runs to compare with {label(against)}.")
     rows = []
     for kind in reversed(KINDS):
         for run in runs:
-            if run == against:
-                continue
             cells = []
             for field in ("own", "margin"):
                 found = _difference(run, against, profile, kind, seeds, field)

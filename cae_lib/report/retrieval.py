@@ -9,7 +9,10 @@ import numpy as np
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
 from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
 from cae_lib.experiments import results
-from cae_lib.report.markup import Table, count, emphasised, number, percent
+from cae_lib.report.benchmark_figures import forest
+from cae_lib.report.figure import Figure
+from cae_lib.report.markup import Table, Text, count, emphasised, listing, number, percent
+from cae_lib.report.paper import ORIENTATION
 from cae_lib.report.runs import TUNED, label
 from cae_lib.report.stored import if_measured, require
 
@@ -86,6 +89,12 @@ def retrieval_differences(
 
 
 @if_measured
+def recall_forest(runs: Sequence[str], profile: str, seeds: int) -> Figure:
+    """R@1 of the runs minus that of CLIP-FT, with intervals."""
+    return forest(retrieval_differences(runs, profile, seeds))
+
+
+@if_measured
 def retrieval_difference_table(
     runs: Sequence[str], profile: str, seeds: int, against: str = TUNED
 ) -> Table:
@@ -103,4 +112,13 @@ def retrieval_difference_table(
         "seeds and queries. Bold: the interval excludes zero.",
         header=["set, direction, recall", *(label(run) for run in found)],
         rows=rows,
+    )
+
+
+def orientation() -> Text:
+    """What is known of the paper's scale, since its cells of Table 3 are not."""
+    parts = [f"{cell_label(*cell)} {number(value, 1)}" for cell, value in ORIENTATION.items()]
+    return Text(
+        "The paper's cells of Table 3 could not be recovered, and none is guessed. For orientation "
+        f"only, R@1 in percent of CLIP ViT-B/32 as downloaded: {listing(parts)}."
     )

@@ -49,10 +49,11 @@ RULES: Mapping[str, str] = {
           "*reproduced* if the runs of all four methods pass, *partly* if for any run one kind is "
           "closer and the other is not farther, else *not*. The cosine to phrases of other "
           "captions is shown beside it, and does not enter the rule.",
-    "C8": "For each CAE run, two shares are compared with CLIP-FT's over the same scenes: that of "
-          "the picture's relevance which falls on the region of the relation, and that of the word "
-          "scores which falls on the relation's words. A run passes if both are higher (the 95 % "
-          "intervals of the differences lie above zero). The claim is *reproduced* if the runs of "
-          "all four methods pass, *partly* if for any run one is higher and the other is not lower "
-          "for certain, else *not*.",
+    "C8": "For each CAE run, two shares are compared with CLIP-FT's over the same scenes: that "
+          "of the picture's relevance which falls on the region of the relation (start layer: the "
+          "last one), and that of the word scores which falls on the relation's words (GradCAM, "
+          "the text's side of the same rule). A run passes if both are higher (the 95 % intervals "
+          "of the differences lie above zero). The claim is *reproduced* if the runs of all four "
+          "methods pass, *partly* if for any run one is higher and the other is not lower for "
+          "certain, else *not*.",
 }  # fmt: skip

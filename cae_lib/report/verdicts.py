@@ -21,11 +21,17 @@ from cae_lib.report.claims import (
 from cae_lib.report.hard_negatives import hard_differences
 from cae_lib.report.paper import CLAIMS
 from cae_lib.report.phrases import phrase_differences
+from cae_lib.report.relation_shares import relation_differences
 from cae_lib.report.retrieval import CELLS, recall_difference
 from cae_lib.report.runs import BASE, TUNED, all_runs, cae_runs, label
 from cae_lib.report.similarity import MEAN, correlation_differences
 from cae_lib.report.stored import NotMeasured, require
-from cae_lib.report.transfer_claims import judge_phrases, judge_retrieval, judge_similarity
+from cae_lib.report.transfer_claims import (
+    judge_heatmaps,
+    judge_phrases,
+    judge_retrieval,
+    judge_similarity,
+)
 
 
 def base_scores(profile: str, methods: tuple[str, ...] = tuple(METHODS)) -> dict[str, RoleScores]:
@@ -100,6 +106,12 @@ def cosine_differences(profile: str, seeds: int) -> dict[str, dict[str, Interval
             for run, method in cae_runs(profile).items()}  # fmt: skip
 
 
+def share_differences(profile: str, seeds: int) -> dict[str, dict[str, Interval]]:
+    """CLIP-CAE - CLIP-FT in what falls on the relation, in picture and words, by method."""
+    return {method: relation_differences(run, TUNED, profile, seeds)
+            for run, method in cae_runs(profile).items()}  # fmt: skip
+
+
 def judge(claim: str, profile: str, seeds: int) -> Verdict:
     """The verdict on one claim; it is "not tested" where records of C4 to C8 are missing.
 
@@ -114,9 +126,8 @@ def judge(claim: str, profile: str, seeds: int) -> Verdict:
         "C5": lambda: judge_retrieval(recall_differences(profile, seeds)),
         "C6": lambda: judge_similarity(spearman_differences(profile, seeds)),
         "C7": lambda: judge_phrases(cosine_differences(profile, seeds)),
+        "C8": lambda: judge_heatmaps(share_differences(profile, seeds)),
     }
-    if claim not in judges:
-        return untested(claim)
     try:
         return judges[claim]()
     except NotMeasured as error:
