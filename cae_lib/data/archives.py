@@ -25,7 +25,7 @@ from cae_lib.data.sources import Unpack
 from cae_lib.errors import DataError
 from cae_lib.runtime import Progress
 
-MAX_RATIO = 20
+MAX_RATIO = 50
 FREE_SIZE = 64_000_000
 MAX_MEMBERS = 2_000_000
 CHUNK = 1 << 20
@@ -55,7 +55,7 @@ def unpack(archive: Path, root: Path, parts: Sequence[Unpack], limit: int | None
         root: Folder that the places of `parts` are relative to; files of the same names are
             replaced.
         parts: Which files are wanted, and where they go.
-        limit: Largest size of the content in bytes; by default 20 times that of the archive, or
+        limit: Largest size of the content in bytes; by default 50 times that of the archive, or
             64 MB for small ones.
 
     Raises:

@@ -70,6 +70,18 @@ def test_wrong_checksum_of_the_list(toy: Source):
     assert not (toy.root / "images").exists()
 
 
+def test_file_put_there_by_hand_is_compared_too(toy: Source, archive, zipped):
+    known = dataclasses.replace(toy.get[1], sha256=hashlib.sha256(archive).hexdigest())
+    entry = dataclasses.replace(toy, get=(known,))
+    toy.downloads.mkdir(parents=True)
+    (toy.downloads / "pictures.zip").write_bytes(zipped({"pictures/other.jpg": b"X"}))
+    with pytest.raises(DataError, match="was expected. Remove the file"):
+        get(entry)
+    assert not (toy.root / "images").exists()
+    (toy.downloads / "pictures.zip").write_bytes(archive)
+    assert get(entry) == []
+
+
 def test_one_missing_file_does_not_keep_the_others_back(toy: Source, file_server):
     del file_server.files["/rows.json"]
     with pytest.raises(DataError, match="404"):
