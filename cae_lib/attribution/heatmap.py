@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,20 @@ def image_relevance(
         ConfigError: for a layer that the tower does not have, or a tower without such maps.
         DataError: when pictures and captions differ in number.
     """
-    (found,) = image_relevances(model, images, text_features, (start_layer,), temperature)
-    return found
+    return image_relevances(model, images, text_features, (start_layer,), temperature).maps[0]
+
+
+@dataclass(frozen=True)
+class ImageRelevances:
+    """Maps of several start layers, with what was computed on the way.
+
+    Attributes:
+        maps: for each start layer `(B, rows, columns)`.
+        image_features: `(B, E)`, normalised, detached.
+    """
+
+    maps: list[Tensor]
+    image_features: Tensor
 
 
 def image_relevances(
@@ -56,7 +69,7 @@ def image_relevances(
     text_features: Tensor,
     start_layers: Sequence[int],
     temperature: bool = True,
-) -> list[Tensor]:
+) -> ImageRelevances:
     """The maps of `image_relevance` for several start layers, from one pass."""
     if len(images) != len(text_features):
         raise DataError(f"{len(images)} pictures with {len(text_features)} captions: need pairs.")
@@ -71,7 +84,8 @@ def image_relevances(
         for weights, gradient in zip(output.attention, gradients, strict=True)
     ]
     rows, columns = model.visual.grid_size
-    return [_class_row(parts, start)[:, 1:].unflatten(1, (rows, columns)) for start in start_layers]
+    maps = [_class_row(parts, start)[:, 1:].unflatten(1, (rows, columns)) for start in start_layers]
+    return ImageRelevances(maps, features.detach())
 
 
 def upsampled(relevance: Tensor, height: int, width: int) -> Tensor:

@@ -93,7 +93,10 @@ def test_the_default_is_the_last_layer_with_temperature(model, pairs) -> None:
 
 
 def test_several_start_layers_from_one_pass(model, pairs) -> None:
-    first, last = image_relevances(model, *pairs, (0, -1))
+    found = image_relevances(model, *pairs, (0, -1))
+    first, last = found.maps
+    expected = F.normalize(model.encode_image(pairs[0]), dim=-1)
+    torch.testing.assert_close(found.image_features, expected.detach())
     torch.testing.assert_close(first, image_relevance(model, *pairs, start_layer=0))
     torch.testing.assert_close(last, image_relevance(model, *pairs, start_layer=3))
 
