@@ -20,8 +20,8 @@ from cae_lib.attribution.faithfulness import (
     removal_curves,
 )
 from cae_lib.attribution.randomisation import cascade
+from cae_lib.attribution.ranking import rank_correlation, scores_by_word
 from cae_lib.attribution.reference import integrated_gradients
-from cae_lib.attribution.word_scores import rank_correlation, word_scores
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.attribution import ROLES
 from cae_lib.evaluation.embed import Encoder
@@ -57,7 +57,7 @@ def faithfulness(
     model.eval()
     scores = {method: sample.scores(model, method) for method in METHODS}
     integrated = integrated_gradients(model, sample.tokens, sample.image_features, sample.words)
-    scores[INTEGRATED] = word_scores(integrated.scores, sample.words, "sum")
+    scores[INTEGRATED] = scores_by_word(integrated.scores, sample.words, "sum")
     delta = integrated.delta.abs()
     result = {
         "n_captions": len(sample.tokens),

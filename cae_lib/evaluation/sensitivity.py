@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS
-from cae_lib.attribution.word_scores import rank_correlation, word_scores
+from cae_lib.attribution.ranking import rank_correlation, scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.attribution import by_role
 from cae_lib.evaluation.embed import Encoder
@@ -92,7 +92,7 @@ def sensitivity(
     was_training = model.training
     model.eval()
     defaults = {method: sample.token_scores(model, method) for method in METHODS}
-    words = {m: word_scores(scores, sample.words) for m, scores in defaults.items()}
+    words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
     found: dict[str, list[dict[str, Any]]] = {
         m: [_described("default", {}, words[m], words[m], defaults[m], sample)] for m in METHODS
     }
@@ -100,7 +100,7 @@ def sensitivity(
     for choice in choices(_depth(model), encoder.clip.activation):
         where, net = swapped if choice.activation else (sample, model)
         scores = where.token_scores(net, choice.method, **choice.parameters)
-        changed = word_scores(scores, sample.words)
+        changed = scores_by_word(scores, sample.words)
         found[choice.method].append(
             _described(choice.name, choice.parameters, words[choice.method], changed, scores,
                        sample)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cae_lib.attribution import get_method
 from cae_lib.attribution.faithfulness import masked_similarity
 from cae_lib.attribution.grouping import word_index
-from cae_lib.attribution.word_scores import word_scores
+from cae_lib.attribution.ranking import scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.models.towers import text_tower
@@ -53,7 +53,7 @@ class WordSample:
 
     def scores(self, model: nn.Module, method: str, **parameters: object) -> np.ndarray:
         """Scores `(C, W)` of the words by a method: the mean over a word's tokens."""
-        return word_scores(self.token_scores(model, method, **parameters), self.words)
+        return scores_by_word(self.token_scores(model, method, **parameters), self.words)
 
     def token_scores(self, model: nn.Module, method: str, **parameters: object) -> Tensor:
         """Scores `(C, T)` of the tokens by a method, 0 after a caption's end."""

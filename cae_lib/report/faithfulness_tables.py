@@ -9,7 +9,7 @@ from cae_lib.evaluation.faithfulness import INTEGRATED
 from cae_lib.report.attribution import Draws, mean_draws
 from cae_lib.report.faithfulness import SCORERS, Faithfulness, faithfulness, scorer_label
 from cae_lib.report.faithfulness_claims import CHANGES, change, faithfulness_change, half_stage
-from cae_lib.report.markup import NONE, Table, count, emphasised, interval
+from cae_lib.report.markup import NONE, Table, Text, count, emphasised, interval
 from cae_lib.report.runs import BASE, TUNED, all_runs, label
 
 BRACKETS = "Brackets: 95 % bootstrap intervals over captions"
@@ -155,7 +155,7 @@ def randomisation_table(profile: str, seeds: int) -> Table:
     )
 
 
-def convergence_note(run: Faithfulness) -> str:
+def convergence_note(run: Faithfulness) -> Text:
     """How exact the integral behind integrated gradients is, in words."""
     parts = [record["integrated"] for record in run.records]
     mean = sum(part["mean_delta"] for part in parts) / len(parts)

@@ -21,7 +21,7 @@ from cae_lib.attribution.faithfulness import (
     turned,
 )
 from cae_lib.attribution.grouping import word_index
-from cae_lib.attribution.word_scores import word_scores
+from cae_lib.attribution.ranking import scores_by_word
 from cae_lib.errors import ConfigError
 
 NAN = float("nan")
@@ -121,7 +121,7 @@ def test_one_masked_word_is_the_perturbation(batch) -> None:
         scores = get_method("perturbation", **parameters)(
             batch.model, batch.tokens, batch.image_features
         ).scores
-        drops = word_scores(scores, words[:, : scores.shape[1]])
+        drops = scores_by_word(scores, words[:, : scores.shape[1]])
         captions, word = np.nonzero(np.isfinite(drops))
         masked = np.eye(drops.shape[1], dtype=bool)
         whole, without = (

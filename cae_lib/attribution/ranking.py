@@ -1,0 +1,80 @@
+"""Scores of a caption's words, put together from those of its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from open_clip import SimpleTokenizer
+from torch import Tensor
+
+from cae_lib.attribution import get_method
+from cae_lib.attribution.grouping import word_index
+from cae_lib.errors import ConfigError
+from cae_lib.models.clip import Clip
+from cae_lib.models.towers import text_tower
+
+
+@dataclass(frozen=True)
+class WordScores:
+    """Scores of a batch of captions by one method; W is the number of words of the longest.
+
+    Attributes:
+        scores: `(B, W)`, 0 after a caption's last word. A word's score is the sum over its tokens;
+            by a method that scores whole words (perturbation) it is that score.
+        present: `(B, W)` bool, which words exist.
+    """
+
+    scores: Tensor
+    present: Tensor
+
+    def shares(self) -> Tensor:
+        """Scores `(B, W)` divided by their sum, negative ones counted as 0: what Fig. 6 shows."""
+        positive = self.scores.clamp(min=0)
+        return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def scores_by_word(
+    clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
+) -> WordScores:
+    """Score the words of captions for their own pictures.
+
+    Args:
+        clip: the model.
+        tokens: `(B, context_length)` of CLIP's byte-pair encoding.
+        image_features: `(B, E)`, normalised; row i belongs to caption i.
+        method: name of an attribution method.
+        **parameters: of the method.
+
+    Raises:
+        ConfigError: for an unknown method or parameter, or a model with another vocabulary.
+    """
+    scorer = get_method(method, **parameters)
+    found = scorer(clip.model, tokens, image_features).scores
+    tower = text_tower(clip.model)
+    words = word_index(
+        tokens[:, : found.shape[1]], tower.eot(tokens), tower.token_embedding.num_embeddings
+    )
+    size = int(words.max()) + 1
+    sums = found.new_zeros(len(found), size).scatter_add(1, words, found)
+    counts = found.new_zeros(len(found), size).scatter_add(1, words, torch.ones_like(found))
+    if scorer.reads_words:
+        sums = sums / counts.clamp(min=1)
+    return WordScores(sums[:, 1:], counts[:, 1:] > 0)
+
+
+def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
+    """The words of a caption as `scores_by_word` counts them; punctuation counts as a word.
+
+    Raises:
+        ConfigError: when the tokenizer is not CLIP's byte-pair encoding.
+    """
+    if not isinstance(tokenizer, SimpleTokenizer):
+        raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
+    tokens = tokenizer([caption])
+    words = word_index(tokens, tokens.argmax(dim=-1), tokenizer.vocab_size)[0]
+    return [
+        tokenizer.decode(tokens[0, words == number].tolist()).strip()
+        for number in range(1, int(words.max()) + 1)
+    ]
