@@ -25,115 +25,27 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
-from torch import Tensor
-from torch.profiler import record_function
 
 from benchmarks import straightforward
-from benchmarks.captions import Batch, batches, captions_file
+from benchmarks.captions import batches, captions_file
 from benchmarks.options import common_options, prepare, store
-from benchmarks.timing import CLOCKS, PHASE, interleaved, memory_in_use, profiled
-from cae_lib.attribution import METHODS, get_method
+from benchmarks.steps import MODEL, PLAIN, Trainer
+from benchmarks.timing import CLOCKS, interleaved, memory_in_use, profiled
+from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.towers import encode_text
 from cae_lib.report.cost import STEP
 from cae_lib.report.cost_tables import operator_tables, step_table, target_table
-from cae_lib.training.losses import attribution_loss, contrastive_loss
-from cae_lib.training.optim import adamw
-from cae_lib.training.task import CompositionAttributionLoss
 
-MODEL = "ViT-B-32"
-MARGIN = 10.0
-"""Keeps the hinge active, so that the attribution loss has a gradient in every step."""
-
-PLAIN = ("gradcam", "perturbation")
 CHECKED = 4
 """Captions on which the straightforward implementations are compared with cae_lib's."""
 
 TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
-
-
-class Trainer:
-    """One model and optimiser, and a training step of each candidate."""
-
-    def __init__(self, device: torch.device, seed: int, data: list[Batch]) -> None:
-        self.clip_model = load_clip(MODEL, device=device, seed=seed).model.train()
-        self.optimizer = adamw(self.clip_model, lr=1e-6)
-        self.data = data
-        self.cae = {
-            name: CompositionAttributionLoss(self.clip_model, name, margin=MARGIN)
-            for name in METHODS
-        }
-        self.candidates: dict[str, Callable[[Batch], Tensor]] = {
-            "open_clip": self.open_clip,
-            "clip-ft": self.clip_ft,
-            **{name: partial(self.with_cae, name) for name in METHODS},
-            **{f"plain-{name}": partial(self.with_plain_cae, name) for name in PLAIN},
-        }
-
-    def step(self, name: str, number: int) -> None:
-        """One optimiser step of a candidate on batch `number`."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with record_function(PHASE + "forward"):
-            loss = self.candidates[name](self.data[number])
-        with record_function(PHASE + "backward"):
-            loss.backward()
-        with record_function(PHASE + "optimiser"):
-            self.optimizer.step()
-
-    def forget_gradients(self) -> None:
-        """Free the gradients, so that each profile starts from the same memory."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def open_clip(self, batch: Batch) -> Tensor:
-        """open_clip as its own training script uses it."""
-        return ClipLoss()(*self.clip_model(batch.images, batch.tokens)[:3])
-
-    def clip_ft(self, batch: Batch) -> Tensor:
-        """CLIP-FT of `cae_lib`."""
-        images = self._images(batch)
-        texts = F.normalize(encode_text(self.clip_model, batch.tokens).features, dim=-1)
-        return self._contrastive(images, texts)
-
-    def with_cae(self, name: str, batch: Batch) -> Tensor:
-        """CAE of `cae_lib`."""
-        images = self._images(batch)
-        output = self.cae[name](images, batch.tokens, batch.roles)
-        return self._contrastive(images, output.text_features) + output.loss
-
-    def with_plain_cae(self, name: str, batch: Batch) -> Tensor:
-        """CAE as one writes it first, around open_clip's image tower."""
-        images = F.normalize(self.clip_model.encode_image(batch.images), dim=-1)
-        features, _, loss = self.plain_loss(name, images.detach(), batch)
-        return self._contrastive(images, F.normalize(features, dim=-1)) + loss
-
-    def plain_loss(
-        self, name: str, images: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text features, scores and attribution loss of the straightforward implementation."""
-        if name == "gradcam":
-            features, scores = straightforward.gradcam(
-                self.clip_model, images, batch.tokens, create_graph=True
-            )
-        else:
-            words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
-            features, scores = straightforward.perturbation(
-                self.clip_model, images, batch.tokens, words
-            )
-        return features, scores, attribution_loss(scores, batch.roles, MARGIN).loss
-
-    def _images(self, batch: Batch) -> Tensor:
-        return F.normalize(encode_image(self.clip_model, batch.images).features, dim=-1)
-
-    def _contrastive(self, images: Tensor, texts: Tensor) -> Tensor:
-        return contrastive_loss(images, texts, self.clip_model.logit_scale.exp())
 
 
 def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
@@ -142,7 +54,7 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
     Raises:
         AssertionError: they differ, so a comparison of their speed would mean nothing.
     """
-    model, batch = trainer.clip_model, trainer.data[0].first(CHECKED)
+    model, batch = trainer.model, trainer.data[0].first(CHECKED)
     with torch.no_grad():
         images = F.normalize(encode_image(model, batch.images).features, dim=-1)
     texts = [model.positional_embedding, model.text_projection, *model.transformer.parameters()]
@@ -203,7 +115,7 @@ def main() -> None:
         "rounds": rounds,
         "lengths": [batch.lengths for batch in data],
         "profiles": profiles,
-        "fixed_bytes": memory_in_use(trainer.clip_model, trainer.optimizer),
+        "fixed_bytes": memory_in_use(trainer.model, trainer.optimizer),
         "equal": equal,
         "n_checked": min(CHECKED, size),
         "n_captions": size * options.rounds,

@@ -17,9 +17,8 @@ from cae_lib.report.cost import (
     ratio,
     seconds,
     step_bytes,
-    target_rows,
-    targets_of,
 )
+from cae_lib.report.cost_targets import missed, target_rows, targets_of
 from cae_lib.report.markup import NONE, Table, Text, count, number, show
 
 GIGA = 1e9
@@ -62,7 +61,7 @@ def step_table(record: Record | None) -> Table | Text:
             labels(record)[name], seconds(record, name).text(1),
             *(_cell(ratio(record, name, other)) for other in ("open_clip", "clip-ft")),
             number(total / GIGA, 2), number(step_bytes(record, name) / GIGA, 2),
-            _cell(memory_ratio(record, name, "clip-ft")),
+            *_memory_cells(record, name),
         ])  # fmt: skip
     few = [n for n in candidates(record) if seconds(record, n).n < record.config["rounds"]]
     shorter = "" if not few else (
@@ -75,7 +74,7 @@ def step_table(record: Record | None) -> Table | Text:
         "within a round. Memory is the peak of one step: weights and optimiser state included, and "
         "of it what the step itself allocates, gradients and activations.",
         header=["step", "seconds", "÷ (a)", "÷ (b)", "peak memory, GB", "of it the step's, GB",
-                "memory ÷ (b)"],
+                "memory ÷ (b)", "the step's ÷ (b)"],
         rows=rows,
     )  # fmt: skip
 
@@ -127,15 +126,19 @@ def reasons(record: Record | None) -> Text:
     """The profiles of what missed a target, beside CLIP-FT's; a sentence if none did."""
     if record is None:
         return notice(STEP)
-    judged = [(target, target.found(record)) for target in targets_of(record)]
-    missed = [
-        target.reference if target.at_least else target.subject
-        for target, found in judged
-        if found is not None and not target.met(found)
-    ]
-    if not missed:
+    slow = [t.reference if t.at_least else t.subject for t, _ in missed(record)]
+    if not slow:
         return Text("No target is missed.")
-    return show(*operator_tables(record, ["clip-ft", *dict.fromkeys(missed)]))
+    return show(*operator_tables(record, list(dict.fromkeys(["clip-ft", *slow]))))
+
+
+def _memory_cells(record: Record, name: str) -> list[str]:
+    """Ratio to CLIP-FT of the peak, and of the step's own part."""
+    found = memory_ratio(record, name, "clip-ft")
+    if found is None:
+        return [NONE, NONE]
+    own = step_bytes(record, name) / step_bytes(record, "clip-ft")
+    return [number(found.median, 2), number(own, 2)]
 
 
 def _operators(record: Record, name: str) -> Table:
