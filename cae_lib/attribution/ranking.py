@@ -1,80 +1,57 @@
-"""Scores of a caption's words, put together from those of its tokens."""
+"""From scores of tokens to scores of words, and how alike two rankings of the words are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from open_clip import SimpleTokenizer
+import numpy as np
+from scipy.stats import rankdata
 from torch import Tensor
 
-from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
-from cae_lib.models.clip import Clip
-from cae_lib.models.towers import text_tower
+
+FEWEST_WORDS = 3
+"""Captions with fewer words have no ranking to speak of."""
 
 
-@dataclass(frozen=True)
-class WordScores:
-    """Scores of a batch of captions by one method; W is the number of words of the longest.
-
-    Attributes:
-        scores: `(B, W)`, 0 after a caption's last word. A word's score is the sum over its tokens;
-            by a method that scores whole words (perturbation) it is that score.
-        present: `(B, W)` bool, which words exist.
-    """
-
-    scores: Tensor
-    present: Tensor
-
-    def shares(self) -> Tensor:
-        """Scores `(B, W)` divided by their sum, negative ones counted as 0: what Fig. 6 shows."""
-        positive = self.scores.clamp(min=0)
-        return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
-
-
-def scores_by_word(
-    clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
-) -> WordScores:
-    """Score the words of captions for their own pictures.
+def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np.ndarray:
+    """Score of each word of each caption.
 
     Args:
-        clip: the model.
-        tokens: `(B, context_length)` of CLIP's byte-pair encoding.
-        image_features: `(B, E)`, normalised; row i belongs to caption i.
-        method: name of an attribution method.
-        **parameters: of the method.
+        scores: Of the tokens `(C, T)`.
+        words: Number of the word each token belongs to `(C, T)`, 0 for none; see `word_index`.
+        reduction: "mean" of the word's tokens, as CAE's loss averages; or "sum", for scores that
+            are shares of a whole.
+
+    Returns:
+        `(C, W)` float64; NaN after a caption's last word.
 
     Raises:
-        ConfigError: for an unknown method or parameter, or a model with another vocabulary.
+        ConfigError: Unknown reduction.
     """
-    scorer = get_method(method, **parameters)
-    found = scorer(clip.model, tokens, image_features).scores
-    tower = text_tower(clip.model)
-    words = word_index(
-        tokens[:, : found.shape[1]], tower.eot(tokens), tower.token_embedding.num_embeddings
-    )
-    size = int(words.max()) + 1
-    sums = found.new_zeros(len(found), size).scatter_add(1, words, found)
-    counts = found.new_zeros(len(found), size).scatter_add(1, words, torch.ones_like(found))
-    if scorer.reads_words:
-        sums = sums / counts.clamp(min=1)
-    return WordScores(sums[:, 1:], counts[:, 1:] > 0)
+    if reduction not in ("mean", "sum"):
+        raise ConfigError(f"unknown reduction {reduction!r}: expected mean or sum.")
+    scores = scores.detach().double()
+    size = (len(words), int(words.max()) + 1)
+    counts = scores.new_zeros(size).scatter_add_(1, words, scores.new_ones(words.shape))
+    total = scores.new_zeros(size).scatter_add_(1, words, scores)
+    if reduction == "mean":
+        total = total / counts.clamp(min=1)
+    return total.masked_fill(counts == 0, float("nan"))[:, 1:].cpu().numpy()
 
 
-def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
-    """The words of a caption as `scores_by_word` counts them; punctuation counts as a word.
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of each caption's word scores; ties share their mean rank.
 
-    Raises:
-        ConfigError: when the tokenizer is not CLIP's byte-pair encoding.
+    Args:
+        first: `(C, W)`, NaN where there is no word.
+        second: The same words by another method or model.
+
+    Returns:
+        `(C,)`; NaN for captions of fewer than `FEWEST_WORDS` words, and where one side does not
+        tell its words apart.
     """
-    if not isinstance(tokenizer, SimpleTokenizer):
-        raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
-    tokens = tokenizer([caption])
-    words = word_index(tokens, tokens.argmax(dim=-1), tokenizer.vocab_size)[0]
-    return [
-        tokenizer.decode(tokens[0, words == number].tolist()).strip()
-        for number in range(1, int(words.max()) + 1)
-    ]
+    ranks = [rankdata(values, axis=1, nan_policy="omit") for values in (first, second)]
+    n = np.isfinite(first).sum(axis=1)
+    a, b = (np.nan_to_num(r - (n[:, None] + 1) / 2) for r in ranks)
+    size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    defined = (n >= FEWEST_WORDS) & (size > 0)
+    return np.where(defined, (a * b).sum(axis=1) / np.where(defined, size, 1), np.nan)
