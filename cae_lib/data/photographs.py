@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cae_lib.data.images import (
+    ImageStore,
     affine,
     boxes_of,
     central_square,
@@ -24,6 +25,8 @@ from cae_lib.data.images import (
 from cae_lib.errors import DataError
 
 QUALITY = 95
+STORE_LIMIT = 4 * 2**30
+"""Bytes that a set's pictures may take in memory."""
 
 
 class Photographs:
@@ -132,3 +135,26 @@ class Photographs:
             small.save(partial, "JPEG", quality=QUALITY, subsampling=0)
             os.replace(partial, copy)
         return copy
+
+
+def picture_source(
+    paths: Sequence[str | Path], size: int, cache: str | Path | None = None
+) -> ImageStore | Photographs:
+    """The pictures of a training set: in memory if that changes nothing and they fit, else lazily.
+
+    A set is kept in memory if its first picture is stored in the model's size, so that a crop of
+    the stored picture is a crop of the whole, and if all of them take at most `STORE_LIMIT`.
+
+    Args:
+        paths: picture files.
+        size: side of the model's input in pixels.
+        cache: see `Photographs`.
+
+    Raises:
+        DataError: pictures are missing or broken.
+    """
+    fits = len(paths) * 3 * size * size <= STORE_LIMIT
+    if fits and len(paths):
+        with opened(Path(paths[0]), 0, size) as first:
+            fits = first.size == (size, size)
+    return ImageStore(paths, size) if fits else Photographs(paths, size, cache=cache)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cae_lib.config import paths, profile
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore
+from cae_lib.data.photographs import Photographs, picture_source
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import Alignment, align, token_roles
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pairs with their pictures in memory, and the tokens and roles of their captions."""
+    """Pairs with their pictures, and the tokens and roles of their captions."""
 
     pairs: Pairs
-    images: ImageStore
+    images: ImageStore | Photographs
     alignment: Alignment
 
 
@@ -67,4 +68,4 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
         raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")
-    return TrainingSet(pairs, ImageStore(pairs.image_paths, clip.image_size), alignment)
+    return TrainingSet(pairs, picture_source(pairs.image_paths, clip.image_size), alignment)
