@@ -24,12 +24,17 @@ PROGRESS_LINES = "CAE_PROGRESS_LINES"
 def pick_device(name: str | None = None) -> torch.device:
     """Choose the device to compute on: the named one, else a GPU when there is one.
 
+    Of several processes started by `torchrun`, each gets a GPU of its own.
+
     Args:
         name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None picks cuda, then cpu.
     """
     if name is not None:
         return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda" if local_rank is None else f"cuda:{local_rank}")
 
 
 @contextmanager

@@ -39,6 +39,14 @@ def test_a_named_device_wins():
     assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_processes_of_torchrun_get_a_gpu_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device() == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device() == torch.device("cuda:1")
+    assert pick_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min")],
