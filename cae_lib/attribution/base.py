@@ -50,7 +50,7 @@ class AttributionMethod(Protocol):
         Args:
             model: open_clip model with a causal text tower read at its end-of-text token.
             tokens: `(B, context_length)` token ids.
-            image_features: `(B, E)`, normalised and detached; row i belongs to caption i.
+            image_features: `(B, E)`, of any length and detached; row i belongs to caption i.
             create_graph: make scores and features differentiable with respect to the model;
                 otherwise both are detached.
             words: `(B, T)` number of the word each token belongs to, 0 for none. Read by

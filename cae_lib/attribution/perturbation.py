@@ -28,8 +28,9 @@ class PerturbationAttribution:
     How the paper masks a word is not known.
 
     Attributes:
-        replacement: what stands in for a masked token: "mean", the mean token embedding, as a
-            constant; "zero"; "token", the token `token_id`; "random", another token of the batch.
+        replacement: what stands in for a masked token: "mean", the mean token embedding of the
+            model as it is now, as a constant: else the loss would move words that are not in the
+            batch; "zero"; "token", the token `token_id`; "random", another token of the batch.
         unit: "word" masks all tokens of a word at once, and each of them gets the word's score;
             "token" masks one token at a time.
         clamp: set negative drops to 0.

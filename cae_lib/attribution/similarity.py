@@ -16,14 +16,15 @@ def matched_similarity(
 
     Args:
         model: its `logit_scale` is tau^-1 before the exponential.
-        image_features: `(B, E)`, normalised.
+        image_features: `(B, E)`, of any length.
         text_features: `(B, E)`, not normalised.
         temperature: multiply the cosine by tau^-1.
     """
     with torch.autocast(text_features.device.type, enabled=False):
         wide = torch.promote_types(text_features.dtype, torch.float32)
+        images = F.normalize(image_features.to(wide), dim=-1)
         texts = F.normalize(text_features.to(wide), dim=-1)
-        similarity = (image_features.to(wide) * texts).sum(dim=-1)
+        similarity = (images * texts).sum(dim=-1)
         return similarity * model.logit_scale.exp() if temperature else similarity
 
 

@@ -42,7 +42,8 @@ class CompositionAttributionLoss(nn.Module):
     """Encode a batch of captions once, for its features and for `lambda * L_attr` (CAE, section 3).
 
     The model is used, not owned: `parameters()` and `state_dict()` of this module are empty. In
-    eval mode or under `torch.no_grad` the same numbers come without a graph.
+    eval mode or under `torch.no_grad` the same numbers come without a graph. Text features have the
+    dtype that `model.encode_text` gives them, loss and attributions are float32 or wider.
 
     Args:
         model: open_clip model with a causal text tower read at its end-of-text token.
@@ -95,7 +96,7 @@ class CompositionAttributionLoss(nn.Module):
         """Score the captions against their images.
 
         Args:
-            image_features: `(B, E)`, normalised; no gradient of L_attr flows into them.
+            image_features: `(B, E)`, of any length; no gradient of L_attr flows into them.
             tokens: `(B, context_length)` token ids.
             roles: `(B, context_length)` int8, 0 other, 1 object, 2 attribute, 3 relation.
             words: `(B, context_length)` number of the word each token belongs to, 0 for none;
@@ -140,6 +141,11 @@ class CompositionAttributionLoss(nn.Module):
             n_objects=parts.n_objects,
             n_composition=parts.n_composition,
         )
+
+    def extra_repr(self) -> str:
+        """The settings, for `print`."""
+        names = ("weight", "margin", "scope", "stop_gradient", "complete_captions")
+        return ", ".join([str(self.method), *(f"{name}={getattr(self, name)}" for name in names)])
 
     def _scored_words(self, roles: Tensor, words: Tensor) -> Tensor:
         """Words with a token the loss averages; the others become 0 and cost nothing."""

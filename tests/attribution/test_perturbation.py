@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cae_lib.attribution import get_method
+from cae_lib.attribution import get_method, perturbation
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
+from cae_lib.models.packing import Packing, pack_rows
 
 
 def _words(batch) -> Tensor:
@@ -115,6 +116,38 @@ def test_no_words_at_all(batch, tiny_clip) -> None:
         batch.model, tiny_clip.tokenizer(["", ""]), batch.image_features[:2]
     )
     assert attribution.scores.shape == (2, 2) and attribution.scores.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["fp64", "fp32"]
+)
+@pytest.mark.parametrize("replacement", ["mean", "token"])
+def test_shared_prefixes_change_neither_scores_nor_gradients(
+    replacement: str, dtype: torch.dtype, tolerance: float, batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against plain batching, which computes every variant from its first token on."""
+    batch = batch.first(3) if dtype == torch.float64 else batch.first(3).single()
+    method = get_method("perturbation", replacement=replacement)
+    packed: list[int] = []
+
+    def plain(eot: Tensor, starts: Tensor, parents: Tensor) -> Packing:
+        packing = pack_rows(eot)
+        packed.append(len(packing.active))
+        return packing
+
+    found = []
+    for sharing in (True, False):
+        if not sharing:
+            monkeypatch.setattr(perturbation, "pack_rows", plain)
+        batch.model.zero_grad()
+        arguments = (batch.model, batch.tokens, batch.image_features)
+        scores = method(*arguments, create_graph=True).scores
+        (scores * torch.arange(1, scores.shape[1] + 1)).sum().backward()
+        found.append((scores.detach(), batch.model.positional_embedding.grad.clone()))
+    assert len(packed) == 1 and found[0][1].abs().max() > 1e-3
+    torch.testing.assert_close(found[0][0], found[1][0], atol=tolerance, rtol=0)
+    scale = found[1][1].abs().max()
+    torch.testing.assert_close(found[0][1] / scale, found[1][1] / scale, atol=tolerance, rtol=0)
 
 
 def test_states_before_the_masked_word_are_shared(batch, tiny_clip) -> None:

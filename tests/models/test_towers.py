@@ -229,3 +229,33 @@ def test_unsupported_tower_says_why(change: dict[str, object], reason: str) -> N
 def test_foreign_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="no CLIP or CustomTextCLIP"):
         text_tower(nn.Linear(2, 2))
+
+
+def test_coca_is_refused() -> None:
+    config = open_clip.get_model_config("clip-mini") | {
+        "multimodal_cfg": {"width": 96, "heads": 4, "layers": 1, "context_length": 76}
+    }
+    config["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
+    config["vision_cfg"] |= {"attentional_pool": True, "output_tokens": True}
+    config["vision_cfg"]["attn_pooler_heads"] = 4
+    with pytest.raises(ConfigError, match="CoCa is not supported: the model is no CLIP"):
+        text_tower(open_clip.CoCa(**config))
+
+
+def test_text_tower_of_another_library_is_refused() -> None:
+    class HFTextEncoder(nn.Module):
+        """Stands for open_clip's, which needs a download."""
+
+    model = open_clip.CustomTextCLIP(**open_clip.get_model_config("clip-mini"))
+    model.text = HFTextEncoder()
+    with pytest.raises(ConfigError, match="it is a HFTextEncoder, not open_clip's TextTransf"):
+        text_tower(model)
+
+
+def test_a_wrapper_is_refused_with_the_way_out(tiny_clip: Clip) -> None:
+    compiled = torch.compile(tiny_clip.model, backend="eager")
+    with pytest.raises(ConfigError, match=r"torch.compile\): pass model._orig_mod"):
+        text_tower(compiled)
+    with pytest.raises(ConfigError, match=r"DataParallel\): pass model.module"):
+        text_tower(nn.DataParallel(tiny_clip.model))
+    assert text_tower(compiled._orig_mod).token_embedding is tiny_clip.model.token_embedding

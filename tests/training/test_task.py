@@ -145,6 +145,21 @@ def test_batch_without_roles_gives_zero(model, batch) -> None:
     output.loss.backward()
 
 
+@EVERY
+def test_length_of_image_features_does_not_matter(method: str, model, batch) -> None:
+    images, tokens, roles = batch
+    task = CompositionAttributionLoss(model, method, margin=2.0)
+    expected = task(images, tokens, roles)
+    output = task(3.0 * images, tokens, roles)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(output.objects, expected.objects)
+
+
+def test_settings_are_printed(model) -> None:
+    printed = repr(CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1"))
+    assert "reduction='l1'" in printed and "weight=0.3" in printed and "scope=batch" in printed
+
+
 def test_model_is_not_owned(model) -> None:
     task = CompositionAttributionLoss(model)
     assert not list(task.parameters()) and not task.state_dict()
