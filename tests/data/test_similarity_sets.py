@@ -1,0 +1,141 @@
+"""SentEval's layout with its traps, written by hand and by the small world."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from cae_lib.data import similarity
+from cae_lib.data.similarity import OFFICIAL, YEARS, load_similarity, present_sets
+from cae_lib.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+        return tmp_path
+
+    return put
+
+
+def sts_row(score, first, second, *more):
+    return "\t".join(["main-captions", "MSRvid", "2012test", "0001", score, first, second, *more])
+
+
+def test_blank_lines_of_scores_leave_pairs_out_and_are_counted(write):
+    write("STS/STS15-en-test/STS.input.belief.txt", "a\tb\nc\td\ne\tf\ng\th\n")
+    root = write("STS/STS15-en-test/STS.gs.belief.txt", "4.5\n\n0\n\n")
+    pairs = load_similarity("STS15", root)
+    assert list(zip(pairs.first, pairs.second, pairs.gold, strict=True)) == [
+        ("a", "b", 4.5), ("e", "f", 0.0)
+    ]  # fmt: skip
+    assert pairs.counts == {"unscored": 2}
+    assert pairs.sizes == {"belief": 2} and pairs.n_expected == 2
+
+
+def test_parts_come_in_senteval_s_order_and_smt_is_no_part(write):
+    for part in ("OnWN", "headlines", "SMT", "FNWN"):
+        write(f"STS/STS13-en-test/STS.input.{part}.txt", f"{part}\tb\n")
+        root = write(f"STS/STS13-en-test/STS.gs.{part}.txt", "1\n")
+    pairs = load_similarity("STS13", root)
+    assert pairs.first == ("FNWN", "headlines", "OnWN")
+    assert list(pairs.sizes) == list(YEARS["STS13"])
+
+
+def test_quotes_mean_nothing_and_more_columns_are_allowed(write):
+    text = "\n".join([
+        sts_row("5.000", 'A man says "hello', "A man greets"),
+        sts_row("2.5", "x", 'y" and', "http://a.b", "extra"),
+        sts_row("0", "a  cat ", "a\u2028dog"),
+    ])  # fmt: skip
+    root = write("STS/STSBenchmark/sts-test.csv", text)
+    pairs = load_similarity("STS-B", root)
+    assert pairs.first == ('A man says "hello', "x", "a  cat ")
+    assert pairs.second == ("A man greets", 'y" and', "a\u2028dog")
+    assert pairs.gold.tolist() == [5.0, 2.5, 0.0]
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_sick_with_and_without_header(write, header, end):
+    lines = ["1\tA group\tA crowd\t4.5\tNEUTRAL", "2\tA dog\tA cat\t2\tENTAILMENT"]
+    if header:
+        names = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"
+        lines.insert(0, names)
+    root = write("SICK/SICK_test_annotated.txt", end.join(lines) + end)
+    pairs = load_similarity("SICK-R", root)
+    assert pairs.first == ("A group", "A dog") and pairs.gold.tolist() == [4.5, 2.0]
+
+
+def test_official_numbers_are_those_of_scored_pairs(write):
+    rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
+    root = write("STS/STSBenchmark/sts-test.csv", "\n".join(rows) + "\n")
+    assert load_similarity("STS-B", root, official=True).n_expected == OFFICIAL["STS-B"] == 1379
+    write("STS/STSBenchmark/sts-test.csv", "\n".join(rows[1:]) + "\n")
+    with pytest.raises(DataError, match="STS-B: 1378 scored pairs, 1379 expected"):
+        load_similarity("STS-B", root, official=True)
+    write("STS/STS14-en-test/STS.input.images.txt", "a\tb\n")
+    write("STS/STS14-en-test/STS.gs.images.txt", "1\n")
+    assert load_similarity("STS14", root).n_expected == 1
+    with pytest.raises(DataError, match=r"STS\.input\.deft-forum\.txt: no such annotation file"):
+        load_similarity("STS14", root, official=True)
+    assert present_sets(root) == ("STS14", "STS-B")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "scores", "message"),
+    [
+        ("a\tb\nc\td\n", "1\n", r"gs\.belief\.txt: 1 lines, but STS.input.belief.txt has 2"),
+        ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: expected two sentences"),
+        ("a\tb\n", "high\n", r"gs\.belief\.txt, line 1: the score is 'high'"),
+        ("a\tb\n", "nan\n", r"gs\.belief\.txt, line 1: the score is 'nan'"),
+        ("a\tb\n", "\n", "no scored pair of STS15"),
+    ],
+)
+def test_malformed_lines_are_named(write, inputs, scores, message):
+    write("STS/STS15-en-test/STS.input.belief.txt", inputs)
+    root = write("STS/STS15-en-test/STS.gs.belief.txt", scores)
+    with pytest.raises(DataError, match=message):
+        load_similarity("STS15", root)
+
+
+def test_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
+    root = write("STS/STSBenchmark/sts-test.csv", sts_row("1", "a", "b") + "\nx\ty\n")
+    with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, at least 7"):
+        load_similarity("STS-B", root)
+    with pytest.raises(ConfigError, match="STS12, STS13"):
+        load_similarity("STS17", root)
+    with pytest.raises(ConfigError, match="STS12 has no split 'dev'"):
+        load_similarity("STS12", root, split="dev")
+    with pytest.raises(DataError, match="no set of STS12"):
+        present_sets(tmp_path / "SICK")
+
+
+def test_the_small_world_s_sets_load_in_full(smoke_world):
+    from cae_lib.data.world.build import manifest
+
+    folder = smoke_world / similarity.FOLDER
+    counts = manifest(folder)["counts"]["similarity"]
+    assert present_sets(folder) == ("STS12", "STS14", "STS15", "STS-B", "SICK-R")
+    for name in present_sets(folder):
+        pairs = load_similarity(name, folder)
+        assert len(pairs.first) == counts[name if name in YEARS else f"{name}/test"] > 0
+        low = 1 if name == "SICK-R" else 0
+        assert pairs.gold.min() >= low and pairs.gold.max() <= 5 and np.ptp(pairs.gold) > 2
+    assert load_similarity("STS15", folder).counts["unscored"] > 0
+    for split in ("train", "dev"):
+        assert len(load_similarity("SICK-R", folder, split=split).gold) > 0
+
+
+@pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
+def test_real_sets_have_the_published_numbers():
+    folder = os.path.join(os.environ["CAE_REAL_DATA"], similarity.FOLDER)
+    if not os.path.isdir(folder):
+        pytest.skip("no STS sets among the real data")
+    for name in present_sets(folder):
+        load_similarity(name, folder, official=True)
