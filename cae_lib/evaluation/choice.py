@@ -23,6 +23,7 @@ def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> C
         benchmark: Items and how they are averaged.
         encoder: Encodes what it has not encoded yet.
         rule: `"strict"`: the true option has to be closer than every other one, a tie is wrong.
+            Where the other rule gives another mean over items, that is kept as metric `argmax`.
             `"argmax"`: the first of the closest options has to be the true one, in the reference
             loader's order of options, so that a tie may count. Scores of 2 x 2 items are strict
             in their reference too, and are strict under either rule.
@@ -47,7 +48,9 @@ def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> C
         groups=tuple(item.group for item in items),
         rule=rule,
         items=item_key(items),
-        metrics=_rank_metrics(scores, items) | _joint_metrics(benchmark, correct, order),
+        metrics=_rank_metrics(scores, items)
+        | _joint_metrics(benchmark, correct, order)
+        | _argmax_metric(benchmark, correct, scores, items),
     )
 
 
@@ -103,6 +106,16 @@ def pair_scores(scores: np.ndarray) -> dict[str, bool]:
     text = bool(scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0])
     image = bool(scores[0, 0] > scores[1, 0] and scores[1, 1] > scores[0, 1])
     return {"text": text, "image": image, "group": text and image}
+
+
+def _argmax_metric(
+    benchmark: Benchmark, correct: np.ndarray, scores: Sequence[np.ndarray], items: Sequence[Choice]
+) -> dict[str, float]:
+    """Mean over items under the argmax rule, where ties make it another one."""
+    if benchmark.task != "choice":
+        return {}
+    marks = [is_right(s, item.truth, "argmax") for s, item in zip(scores, items, strict=True)]
+    return {} if marks == correct.tolist() else {"argmax": float(np.mean(marks))}
 
 
 def _joint_metrics(
