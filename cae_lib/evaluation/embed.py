@@ -43,7 +43,7 @@ class Encoder:
         allow_truncated: Take pictures whose file ends too early, with grey in place of what is
             lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
             `truncated`. By default such a picture is an error.
-        truncated: Files that were taken although they end too early.
+        truncated: Those files that were taken although they end too early.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Encoder:
         self.batch_size = batch_size
         self.workers = workers
         self.allow_truncated = allow_truncated
-        self.truncated: list[Path] = []
+        self.truncated: set[Path] = set()
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
 
@@ -121,7 +121,7 @@ class Encoder:
             raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             if self.allow_truncated and "truncated" in str(error):
-                self.truncated.append(path)
+                self.truncated.add(path)
                 return _what_is_there(path)
             raise DataError(
                 f"{path}: cannot be decoded ({error}). Fetch this picture again."
