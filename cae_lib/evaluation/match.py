@@ -79,6 +79,17 @@ def match_accuracy(
     return {kind: _accuracy(rows, kind, scores, threshold) for kind in kinds}, threshold
 
 
+def match_metrics(benchmark: Benchmark, encoder: Encoder) -> dict[str, float]:
+    """The accuracies as metrics of a record: `match/all`, `match/subj`, ... and the threshold.
+
+    There are none where no row has exactly one kind of negative.
+    """
+    if not any(item.group in GROUPS for item in benchmark.items):
+        return {}
+    found, threshold = match_accuracy(benchmark, encoder)
+    return {f"match/{kind}": a.value for kind, a in found.items()} | {"match_threshold": threshold}
+
+
 def _accuracy(
     rows: list[tuple[str, Pair, Pair]], kind: str, scores: Mapping[Pair, float], threshold: float
 ) -> MatchAccuracy:

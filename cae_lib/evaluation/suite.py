@@ -11,39 +11,89 @@ import numpy as np
 
 from cae_lib.attribution import METHODS
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
-from cae_lib.data.captions import Pairs, load_caption_list
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, load_single
+from cae_lib.data.benchmarks.winoground import PARTS
+from cae_lib.data.captions import Pairs
+from cae_lib.data.retrieval_sets import RETRIEVAL_SETS, load_retrieval_set
+from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.evaluation.attribution import role_scores
 from cae_lib.evaluation.choice import evaluate_all
 from cae_lib.evaluation.embed import Encoder, ImageRef
+from cae_lib.evaluation.labels import evaluate_labels
+from cae_lib.evaluation.match import match_metrics
 from cae_lib.evaluation.retrieval import retrieval
+from cae_lib.evaluation.similarity import evaluate_similarity
 from cae_lib.words.alignment import token_roles
 
-RETRIEVAL_SETS: Mapping[str, tuple[str, str]] = {
-    "coco": ("coco/coco_karpathy_test.json", "coco"),
-    "flickr30k": ("flickr30k/flickr30k_test.json", "flickr30k"),
-}
+OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"parts": tuple(PARTS)}}
+
+
+def is_official(root: Path) -> bool:
+    """Whether a folder holds the real sets: the small world's has a manifest, which counts them."""
+    return not (root / "manifest.json").is_file()
 
 
 @lru_cache(maxsize=2)
 def benchmarks(profile: str) -> tuple[Benchmark, ...]:
-    """All subsets of the choice benchmarks of a profile, read once."""
+    """All subsets of the choice benchmarks of a profile, read once.
+
+    The real sets have to be there in their published numbers; families outside the paper's tables
+    are read where their folder is there.
+    """
     root = data_root(profile)
-    return tuple(part for name in BENCHMARKS for part in load_benchmark(name, root))
+    if not is_official(root):
+        return tuple(part for name in BENCHMARKS for part in load_benchmark(name, root))
+    names = (*BENCHMARKS, *(name for name in FURTHER if (root / FOLDERS[name]).is_dir()))
+    return tuple(
+        part
+        for name in names
+        for part in load_benchmark(name, root, official=True, **OFFICIAL_OPTIONS.get(name, {}))
+    )
 
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile: str, name: str) -> Pairs:
     """Pictures and captions of a retrieval set, read once."""
-    file, folder = RETRIEVAL_SETS[name]
-    return load_caption_list(data_root(profile) / file, data_root(profile) / folder)
+    root = data_root(profile)
+    return load_retrieval_set(name, root, official=is_official(root))
+
+
+@lru_cache(maxsize=2)
+def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
+    """The test sets of text similarity that a profile has, read once."""
+    root = data_root(profile)
+    folder = root / FOLDER
+    return tuple(
+        load_similarity(name, folder, official=is_official(root)) for name in present_sets(folder)
+    )
 
 
 def choices(encoder: Encoder, profile: str) -> dict[str, Any]:
     """Results on every choice benchmark, by `family/subset`."""
-    results = evaluate_all(benchmarks(profile), encoder)
-    return {result.key: result.to_record() for result in results}
+    parts = benchmarks(profile)
+    records = {r.key: r.to_record() for r in evaluate_all(parts, encoder)}
+    for part in parts:
+        if part.name == "svo_probes" and part.n_used:
+            records[part.key]["metrics"] |= match_metrics(part, encoder)
+        cut = sum(ref.path in encoder.truncated for item in part.items for ref in item.images)
+        if cut:
+            records[part.key]["counts"]["truncated_images"] = cut
+    return records
+
+
+def similarities(encoder: Encoder, profile: str) -> dict[str, Any]:
+    """Correlations on every set of text similarity."""
+    results = (evaluate_similarity(pairs, encoder) for pairs in similarity_pairs(profile))
+    return {result.name: result.to_record() for result in results}
+
+
+def labels(encoder: Encoder, profile: str) -> dict[str, Any]:
+    """Average precision on those of COLA's single-object sets that a profile has."""
+    root = data_root(profile) / FOLDERS["cola"]
+    found = [name for name in SOURCES if (root / "data" / SINGLE.format(name)).is_file()]
+    return {name: evaluate_labels(load_single(root, name), encoder).to_record() for name in found}
 
 
 def retrievals(encoder: Encoder, profile: str) -> dict[str, Any]:
@@ -75,6 +125,7 @@ def attributions(
 SUITES: dict[str, Callable[[Encoder, str], dict[str, Any]]] = {
     "benchmarks": choices,
     "retrieval": retrievals,
+    "similarity": similarities,
     "attribution": attributions,
 }
 
