@@ -89,6 +89,55 @@ def test_word_scope_counts_a_word_of_many_tokens_once() -> None:
     assert (parts.n_objects.item(), parts.n_composition.item()) == (2, 2)
 
 
+def test_word_scope_shares_a_words_gradient_among_its_tokens() -> None:
+    scores, words = _scores(), torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
+    attribution_loss(scores, ROLES, margin=1.0, scope="word", words=words).loss.backward()
+    quarter, half = 1 / 4, 1 / 2
+    expected = torch.tensor([[0, quarter, quarter, -half], [-half, half, 0, 0]])
+    torch.testing.assert_close(scores.grad, expected.double())
+
+
+@pytest.mark.parametrize("stop_gradient", [False, True])
+def test_caption_scope_moves_only_captions_whose_objects_lead(stop_gradient: bool) -> None:
+    roles = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0], [1, 2, 0, 0], [1, 1, 0, 0]])
+    rest = torch.tensor([[0.1, 0.8, 0.0, 0.0], [0.9, 0.9, 0.0, 0.0]])
+    scores = torch.cat([SCORES, rest]).double().requires_grad_()
+    attribution_loss(scores, roles, scope="caption", stop_gradient=stop_gradient).loss.backward()
+    # three captions have both groups; the hinge of the third is inactive
+    third, sixth = 1 / 3, 1 / 6
+    expected = torch.tensor([
+        [0, sixth, sixth, -third], [-third, third, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0],
+    ], dtype=torch.double)  # fmt: skip
+    if stop_gradient:
+        expected = expected.clamp(max=0)
+    torch.testing.assert_close(scores.grad, expected)
+
+
+def test_groups_level_with_each_other_are_left_alone() -> None:
+    scores = torch.tensor([[0.5, 0.25, 0.75]], requires_grad=True)
+    parts = attribution_loss(scores, torch.tensor([[1, 2, 3]]))
+    parts.loss.backward()
+    assert parts.loss.item() == 0 and scores.grad.abs().max() == 0
+
+
+def test_one_empty_group_gives_zero_also_without_complete_captions() -> None:
+    scores = torch.full((2, 2), 0.5, requires_grad=True)
+    roles = torch.tensor([[1, 0], [1, 1]])
+    parts = attribution_loss(scores, roles, margin=1.0, complete_captions=False)
+    parts.loss.backward()
+    assert parts.loss.item() == 0 and scores.grad.abs().max() == 0
+    assert (parts.n_objects.item(), parts.n_composition.item()) == (3, 0)
+
+
+@pytest.mark.parametrize("scope", ["batch", "caption", "word"])
+def test_scores_without_a_role_may_be_anything(scope: str) -> None:
+    """A nan at a start token or at padding reaches neither loss nor gradient."""
+    scores, words = SCORES.masked_fill(ROLES == 0, torch.nan).requires_grad_(), ROLES
+    parts = attribution_loss(scores, ROLES, 0.5, scope, words=words)
+    parts.loss.backward()
+    assert parts.loss.isfinite() and scores.grad.isfinite().all()
+
+
 def test_word_scope_needs_words() -> None:
     with pytest.raises(ConfigError, match="scope 'word' needs words"):
         attribution_loss(SCORES, ROLES, scope="word")
