@@ -1,0 +1,100 @@
+"""Batches from worker processes are those of the main process, errors and signals included."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cae_lib.config import Experiment
+from cae_lib.data.captions import Pairs
+from cae_lib.data.photographs import Photographs
+from cae_lib.errors import DataError
+from cae_lib.models.clip import load_clip
+from cae_lib.training.batch import Batch, Batches
+from cae_lib.training.feed import feed
+from cae_lib.words.alignment import align
+
+SETTINGS = Experiment("feed", "smoke", steps=5, batch_size=3, negatives=True)
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Batches:
+    paths = []
+    for row in range(6):
+        noise = np.random.default_rng(row).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+        paths.append(tmp_path / f"{row}.png")
+        Image.fromarray(noise).save(paths[-1])
+    captions = [f"caption {row}" for row in range(6)]
+    tokenizer = load_clip("clip-mini").tokenizer
+    hard = [[(row + 1) % 6] for row in range(6)]
+    negatives = [[f"no {caption}"] for caption in captions]
+    pairs = Pairs(paths, captions, torch.arange(6), "toy", 6, 6, negatives, hard)
+    alignment = align(captions, [[]] * 6, tokenizer)
+    return Batches(SETTINGS, pairs, alignment, Photographs(paths, 16), tokenizer)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(
+        torch.equal(x, y) if isinstance(x, Tensor) else x == y
+        for x, y in zip(vars(replace(a, affine=None)).values(),
+                        vars(replace(b, affine=None)).values(), strict=True)
+    )  # fmt: skip
+
+
+def test_workers_prepare_the_batches_of_the_main_process_in_order(batches) -> None:
+    expected = [batches.at(step) for step in range(2, 7)]
+    assert not same(expected[0], expected[1])
+    for workers in (0, 2):
+        found = list(feed(batches, 2, 7, workers))
+        assert len(found) == 5 and all(map(same, found, expected))
+
+
+def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
+    (batch,) = feed(batches, 0, 1, 0)
+    assert batch.pixels.dtype == torch.uint8 and batch.affine is not None
+    moved = batch.to(torch.device("cpu"))
+    assert moved.affine is None
+    scale, shift = batch.affine
+    torch.testing.assert_close(moved.pixels, batch.pixels.float() * scale + shift)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
+    seen = [set(batches.at(step).rows.tolist()) for step in range(2)]
+    row = min(seen[1] - seen[0])
+    path = batches.pairs.image_paths[row]
+    path.write_bytes(path.read_bytes()[:300])
+    first = next(s for s in range(4) if _fails(batches, s))
+    source, taken = feed(batches, 0, 4, workers), 0
+    with pytest.raises(DataError, match=rf"{row}\.png \(row {row}\): broken or truncated") as error:
+        for _ in source:
+            taken += 1
+    assert taken == first and "Traceback" not in str(error.value)
+
+
+def _fails(batches: Batches, step: int) -> bool:
+    try:
+        batches.at(step)
+    except DataError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
+    source = feed(batches, 0, 8, 2)
+    next(source)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    assert len(list(source)) == 7
