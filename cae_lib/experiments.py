@@ -15,7 +15,8 @@ from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.suite import SUITES, manifest_path
+from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.evaluation.suite import manifest_path
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.records import Record, load_or_run, load_record
@@ -72,7 +73,8 @@ def evaluate_run(name: str, profile_name: str, seed: int = 0, fresh: bool = Fals
     """Compute what is missing of a run's records (all of them with `fresh`, once a clone)."""
     run = _LazyEncoder(checkpoint_path(name, profile_name, seed))
     data = _data_digest(profile_name)
-    for suite, measure in SUITES.items():
+    suites = {**SUITES, **BASE_SUITES} if name == "base" else SUITES
+    for suite, measure in suites.items():
         content = f"{MEASUREMENT} {suite} {run.digest} {data}"
         load_or_run(
             record_name(name, suite, seed),

@@ -64,8 +64,7 @@ def test_measurements_are_loaded_while_weights_and_data_stay(monkeypatch):
     def fail(*_: object) -> None:
         pytest.fail("measured again")
 
-    for suite in experiments.SUITES:
-        monkeypatch.setitem(experiments.SUITES, suite, fail)
+    monkeypatch.setattr(experiments, "SUITES", dict.fromkeys(experiments.SUITES, fail))
     experiments.evaluate_run("cae-attention", "smoke", fresh=True)
 
 

@@ -1,8 +1,8 @@
-"""Everything that is measured on one set of weights: the records behind the book's pages."""
+"""Benchmarks, retrieval, similarity and attribution of one set of weights, as records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,6 @@ def attributions(
         method: role_scores(encoder, pairs, alignment, method, limit).to_record()
         for method in methods
     }
-
-
-SUITES: dict[str, Callable[[Encoder, str], dict[str, Any]]] = {
-    "benchmarks": choices,
-    "retrieval": retrievals,
-    "similarity": similarities,
-    "attribution": attributions,
-}
 
 
 def manifest_path(profile: str) -> Path:
