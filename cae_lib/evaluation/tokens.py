@@ -37,6 +37,11 @@ def tokenize(tokenizer: Callable[[list[str]], Tensor], texts: Sequence[str]) -> 
     return torch.from_numpy(result)
 
 
+def forget_tokens() -> None:
+    """Forget all texts, to free their memory or to measure from a fresh start."""
+    _ROWS.clear()
+
+
 def _trimmed(tokenizer: SimpleTokenizer, texts: list[str]) -> list[np.ndarray]:
     """Ids of each text up to its last end-of-text token; only padding, which is 0, follows it."""
     rows = tokenizer(texts).numpy().astype(np.int32)

@@ -5,7 +5,7 @@ import torch
 from open_clip import SimpleTokenizer
 
 from cae_lib.evaluation import tokens
-from cae_lib.evaluation.tokens import tokenize
+from cae_lib.evaluation.tokens import forget_tokens, tokenize
 
 TEXTS = [
     "a cat",
@@ -51,6 +51,9 @@ def test_two_tokenizers_of_one_kind_read_a_text_once(counting):
     tokenize(SimpleTokenizer(), TEXTS)
     tokenize(SimpleTokenizer(), [*TEXTS, "a dog"])
     assert sorted(counting) == sorted({*TEXTS, "a dog"})
+    forget_tokens()
+    tokenize(SimpleTokenizer(), ["a dog"])
+    assert counting[-1] == "a dog" and counting.count("a dog") == 2
 
 
 def test_another_length_cleaning_or_vocabulary_is_another_kind(counting):
