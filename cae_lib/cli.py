@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_attribute(commands)
     tune = _command(commands, "tune", _tune, "choose lr and lambda on the validation split")
     _profile(tune)
     _add_run(commands)
@@ -98,6 +99,27 @@ def _add_export(commands: Commands) -> None:
     _profile(parser)
 
 
+def _add_attribute(commands: Commands) -> None:
+    text = "heat map of a picture and scores of its caption's words, as a figure"
+    parser = _command(commands, "attribute", _attribute, text)
+    parser.add_argument("image", type=Path, help="the picture")
+    parser.add_argument("caption", help="its caption, in quotes")
+    parser.add_argument(
+        "--weights", action="append", metavar="W",
+        help="a run such as base or clip-ft, a weight file, or a tag of open_clip; repeat it to "
+        "compare models on one colour scale (default: base)",
+    )  # fmt: skip
+    parser.add_argument("--model", metavar="M", help="open_clip model of a file or tag")
+    parser.add_argument("--activation", choices=("quickgelu", "gelu"),
+                        help="of a file that does not state it")  # fmt: skip
+    parser.add_argument("--start-layer", type=int, default=-1, metavar="L",
+                        help="first layer of the map's rule: -1 the last, 0 all")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the runs (default 0)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("attribution.png"),
+                        metavar="FILE")  # fmt: skip
+    _profile(parser)
+
+
 def _add_run(commands: Commands) -> None:
     parser = _command(commands, "run", _run, "execute one page of the book")
     parser.add_argument("name", help="the page: its file in book/experiments without ending")
@@ -142,6 +164,17 @@ def _export(parsed: argparse.Namespace) -> None:
 
     path = export_run(parsed.name, parsed.profile, parsed.seed, parsed.output, parsed.format)
     print(f"The weights are {path}; README.md beside them says how to load them")
+
+
+def _attribute(parsed: argparse.Namespace) -> None:
+    from cae_lib.report.attribute import attribute_image
+
+    text = attribute_image(
+        parsed.image, parsed.caption, parsed.weights or ["base"], parsed.output,
+        model=parsed.model, activation=parsed.activation, start_layer=parsed.start_layer,
+        profile=parsed.profile, seed=parsed.seed,
+    )  # fmt: skip
+    print(f"{text}\nThe figure is {parsed.output}")
 
 
 def _tune(parsed: argparse.Namespace) -> None:

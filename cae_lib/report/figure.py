@@ -84,8 +84,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def finish(canvas: Canvas, alt: str) -> Figure:
-    """Close a figure and keep it as a PNG file.
+def finish(canvas: Canvas, alt: str, most: int = MOST_BYTES) -> Figure:
+    """Close a figure and keep it as a PNG file of at most `most` bytes.
 
     Raises:
         DataError: The file is too large for a page.
@@ -94,10 +94,10 @@ def finish(canvas: Canvas, alt: str) -> Figure:
     canvas.savefig(stream, format="png", dpi=RESOLUTION, metadata={"Software": None})
     plt.close(canvas)
     png = stream.getvalue()
-    if len(png) > MOST_BYTES:
+    if len(png) > most:
         png = _fewer_colors(png)
-    if len(png) > MOST_BYTES:
-        raise DataError(f"a figure of {len(png)} bytes is too large: at most {MOST_BYTES}")
+    if len(png) > most:
+        raise DataError(f"a figure of {len(png)} bytes is too large: at most {most}")
     return Figure(png, " ".join(alt.split()))
 
 
