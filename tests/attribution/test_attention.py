@@ -12,7 +12,7 @@ from cae_lib.errors import ConfigError
 @pytest.fixture
 def rows(batch) -> torch.Tensor:
     """EOT's rows `(L, B, H, 77)` of an explicit softmax attention."""
-    return batch.attention_rows()
+    return batch.attention_rows().detach()
 
 
 @pytest.mark.parametrize("layers", [None, (0,), (1, -1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracles import explicit_attention
 
 from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
@@ -39,14 +40,14 @@ def test_start_layer_must_exist(batch) -> None:
         get_method("gradcam", start_layer=4)(batch.model, batch.tokens, batch.image_features)
 
 
-def test_without_second_order_the_gradient_is_a_constant(batch, oracles) -> None:
+def test_without_second_order_the_gradient_is_a_constant(batch) -> None:
     method = get_method("gradcam", start_layer=3, second_order=False)
     attribution = method(
         batch.model, batch.tokens, batch.image_features, create_graph=True
     )
     weight = batch.model.transformer.resblocks[0].mlp.c_fc.weight
     (first_order,) = torch.autograd.grad(attribution.scores[:, 1].sum(), weight)
-    with oracles.explicit_attention(batch.model) as maps:
+    with explicit_attention(batch.model) as maps:
         features = batch.model.encode_text(batch.tokens)
     similarity = batch.similarity(features, temperature=True)
     (constant,) = torch.autograd.grad(similarity.sum(), maps[3], retain_graph=True)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import torch
+from oracles import Batch, make_batch
 from torch import Tensor
 
 from cae_lib.attribution import get_method
@@ -40,10 +41,10 @@ def _build(tower: str, layers: int = LAYERS, **options: bool) -> torch.nn.Module
 
 
 @pytest.fixture(scope="module", params=TOWERS)
-def case(request: pytest.FixtureRequest, oracles: SimpleNamespace) -> SimpleNamespace:
+def case(request: pytest.FixtureRequest) -> SimpleNamespace:
     """A batch, and what its features and scores should be, computed once in float64."""
     model = _build(request.param, **TOWERS[request.param])
-    batch = oracles.make_batch(model, CAPTIONS)
+    batch = make_batch(model, CAPTIONS)
     deep = "depth" in request.param
     batch = batch.first(1) if deep else batch
     words = torch.zeros_like(batch.tokens)
@@ -53,7 +54,7 @@ def case(request: pytest.FixtureRequest, oracles: SimpleNamespace) -> SimpleName
     saliency = batch.saliency()
     expected = {
         "features": batch.model.encode_text(batch.tokens).detach(),
-        "attention": batch.attention_rows().mean(dim=(0, 2)),
+        "attention": batch.attention_rows().mean(dim=(0, 2)).detach(),
         "gradcam": batch.relevance(),
         "perturbation": batch.ablation(words, mean),
         "gradient": saliency.square().sum(-1).sqrt(),
@@ -63,7 +64,7 @@ def case(request: pytest.FixtureRequest, oracles: SimpleNamespace) -> SimpleName
     return SimpleNamespace(batch=batch, expected=expected, name=request.param, deep=deep)
 
 
-def _scores(batch: object) -> dict[str, Tensor]:
+def _scores(batch: Batch) -> dict[str, Tensor]:
     """Features and scores by the code under test, under the names of the oracles."""
     arguments = (batch.model, batch.tokens, batch.image_features)
     found = {}
