@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cae_lib.data.similarity import SIMILARITY_SETS
 from cae_lib.errors import DataError
 from cae_lib.evaluation.correlation import Correlation, correlation_draws
 from cae_lib.evaluation.similarity import RESAMPLES, SimilarityResult
@@ -35,9 +36,10 @@ def correlations(run: str, profile: str, seeds: int, kind: Correlation) -> Mappi
     records = results(run, profile, SUITE, seeds)
     if len({tuple(record.results) for record in records}) > 1:
         raise DataError(f"{run}: its seeds were measured on different sets; compute them anew")
+    names = sorted(records[0].results, key=SIMILARITY_SETS.index)
     found = {
         name: _draws([SimilarityResult.from_record(r.results[name]) for r in records], kind)
-        for name in records[0].results
+        for name in names
     }
     return {**found, MEAN: mean_draws(list(found.values()))}
 

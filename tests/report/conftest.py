@@ -10,9 +10,13 @@ import pytest
 from cae_lib import experiments
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
+from cae_lib.evaluation.similarity import SimilarityResult
+from cae_lib.evaluation.zero_shot import ZeroShotResult
 from cae_lib.records import Record, save_record
 from cae_lib.report.attribution import role_scores
 from cae_lib.report.benchmarks import answers
+from cae_lib.report.phrases import cosines
+from cae_lib.report.similarity import correlations
 
 PROFILE = "smoke"
 SEEDS = 3
@@ -32,7 +36,7 @@ MACRO = ("aro", "crepe")
 
 def forget() -> None:
     """Drop what was read from the records of another test."""
-    for cached in (experiments._load, answers, role_scores):
+    for cached in (experiments._load, answers, role_scores, correlations, cosines):
         cached.cache_clear()
 
 
@@ -115,6 +119,54 @@ class Store:
             parts = {name: RetrievalResult(found, found).to_record() | {"n_used": 50,
                      "n_expected": 50} for name in ("coco", "flickr30k")}  # fmt: skip
             save(f"{run}/{seed}/retrieval", parts)
+
+    def zero_shot(self, run: str, share: float, n: int = 80) -> None:
+        """Pictures of two classes each, of which a share is found, on both sets."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            draws = np.random.default_rng([3, seed]).random(2 * n)
+            hits = {1: draws < share, 5: draws < share + 0.1}
+            result = ZeroShotResult(hits, np.full(n, 2), 34, n).to_record()
+            save(f"{run}/{seed}/zero_shot", {"coco": result, "flickr30k": result})
+
+    def similarity(self, run: str, noise: float, sets=("STS-B", "SICK-R"), n: int = 120) -> None:
+        """Cosines that follow the gold scores but for noise; more noise, lower correlation."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            found = {}
+            for place, name in enumerate(sets):
+                gold = np.random.default_rng([5, place]).random(n) * 4 + 1
+                wave = np.random.default_rng([seed, place]).normal(0, 1, n)
+                cosine = np.clip(gold / 10 + noise * wave, -1, 1)
+                found[name] = SimilarityResult(name, cosine, gold, {"all": n}, n).to_record()
+            save(f"{run}/{seed}/similarity", found)
+
+    def phrases(self, run: str, own: dict[str, float], other: float = 0.3, n: int = 60) -> None:
+        """Cosines about a mean for each kind of phrase; no relation in every third caption."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            kinds = {}
+            for place, kind in enumerate(("object", "attribute", "relation")):
+                waves = np.random.default_rng([seed, place, len(run)]).normal(0, 0.02, (2, n))
+                waves += np.random.default_rng([9, place]).normal(0, 0.05, n)
+                columns = [(own[kind] + waves[0]).tolist(), (other + waves[1]).tolist()]
+                if kind == "relation":
+                    columns = [[None if i % 3 == 0 else v for i, v in enumerate(column)]
+                               for column in columns]  # fmt: skip
+                kinds[kind] = {"n_phrases": n, "own": columns[0], "other": columns[1]}
+            content = {"source": "gold scene graph", "n_used": n, "n_expected": n, "kinds": kinds}
+            save(f"{run}/{seed}/phrases", content)
+
+    def heatmaps(self, run: str, picture: float, words: float, n: int = 40) -> None:
+        """Shares of the relation about a mean, in the pictures and in the words by GradCAM."""
+        forget()
+        for seed in range(1 if run == "base" else SEEDS):
+            waves = np.random.default_rng([seed, 4]).normal(0, 0.01, n)
+            content = {
+                "n_used": n, "regions": {"last layer": {"relation": (picture + waves).tolist()}},
+                "words": {"gradcam": {"relation": (words + waves).tolist()}},
+            }  # fmt: skip
+            save(f"{run}/{seed}/heatmaps", content)
 
 
 @pytest.fixture
