@@ -26,6 +26,7 @@ from cae_lib.models.towers import encode_text, text_tower
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 TOKENIZED_AT_ONCE = 4096
+PICTURES_AT_ONCE_ON_CPU = 16
 _SWITCH = Lock()
 
 
@@ -38,7 +39,8 @@ class Encoder:
 
     Attributes:
         clip: The model with its preprocessing and tokenizer.
-        batch_size: Pictures, or texts, in one forward pass.
+        batch_size: Texts in one forward pass, and pictures too on a GPU. On a CPU fewer pictures
+            are encoded at a time, so that their states fit its cache.
         workers: Threads that decode pictures.
         allow_truncated: Take pictures whose file ends too early, with grey in place of what is
             lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
@@ -85,7 +87,10 @@ class Encoder:
         with _EvalMode(self.clip.model), ThreadPoolExecutor(self.workers) as pool:
             decoded = _ahead(pool, self._decode, crops.values(), 2 * self.batch_size)
             pairs = (pair for group in decoded for pair in group)
-            while batch := list(islice(pairs, self.batch_size)):
+            size = self.batch_size
+            if self._device.type == "cpu":
+                size = min(size, PICTURES_AT_ONCE_ON_CPU)
+            while batch := list(islice(pairs, size)):
                 pixels = torch.stack([pixels for _, pixels in batch]).to(self._device)
                 features = _unit(encode_image(self.clip.model, pixels).features)
                 self._images.update(zip((ref for ref, _ in batch), features, strict=True))
