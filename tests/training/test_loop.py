@@ -213,6 +213,15 @@ def test_a_loss_that_is_not_finite_names_the_rows_and_saves_the_step_before(worl
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(world, tmp_path):
+    clip = load_clip("clip-mini", seed=0)
+    clip.model.visual.proj.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NotFiniteError, match=r"loss [0-9.]+, gradient norm (nan|inf)"):
+        train(FT, clip, world.pairs, world.alignment, world.images, tmp_path, log=False)
+    assert same_weights(clip, world.clip)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 0
+
+
 def test_the_state_of_another_run_is_refused(world, tmp_path):
     world.train(FT, tmp_path, stop_after=2)
     with pytest.raises(CheckpointError, match="state of another run"):
