@@ -1,0 +1,204 @@
+"""The code of the page `use-in-your-training` runs, and trains as a plain loop would."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from oracles import Batch, explicit_attention
+from torch import Tensor, nn
+
+from cae_lib.pages.source import read_page
+from cae_lib.report.provenance import Provenance
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
+
+PAGE = Path(__file__).resolve().parents[1] / "book" / "experiments" / "use-in-your-training.md"
+FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SMALL = {"profile": "smoke", "pictures": 8, "batch_size": 4, "epochs": 2}
+EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
+
+
+def _cells() -> list[Any]:
+    return [cell for cell in read_page(PAGE).cells if cell.cell_type == "code"]
+
+
+def _run(replaced: tuple[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
+    """Execute the page's code cells in one namespace, with other parameters."""
+    namespace: dict[str, Any] = {}
+    for cell in _cells():
+        source = cell.source
+        if replaced and replaced[0] in source:
+            source, replaced = source.replace(*replaced), None
+        exec(compile(source, PAGE.name, "exec"), namespace)  # noqa: S102
+        if "parameters" in cell.metadata.get("tags", []):
+            assert set(parameters) <= set(namespace)
+            namespace.update(parameters)
+    assert replaced is None, f"the page has no {replaced}"
+    return namespace
+
+
+def _fenced(mark: str) -> str:
+    """The one block of the page's text that holds `mark`."""
+    blocks = [block for block in FENCED.findall(PAGE.read_text(encoding="utf-8")) if mark in block]
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """The namespace of the page after a short run."""
+    return _run(**SMALL)
+
+
+def test_the_page_runs_from_start_to_end(page: dict, capsys: pytest.CaptureFixture) -> None:
+    assert len(page["history"]) == 4  # steps
+    assert all(torch.tensor(list(line.values())).isfinite().all() for line in page["history"])
+    assert min(line["n_objects"] for line in page["history"]) > 0
+    source = _cells()[-1].source
+    assert isinstance(eval(source, page), Provenance)  # noqa: S307
+
+
+def test_the_loop_trains_both_towers(page: dict) -> None:
+    fresh = open_clip.create_model("clip-mini", pretrained=page["weights"])
+    for name in ("visual.conv1.weight", "token_embedding.weight", "logit_scale"):
+        assert not torch.equal(page["model"].get_parameter(name), fresh.get_parameter(name)), name
+
+
+def test_text_features_are_those_of_open_clip(page: dict) -> None:
+    tokens, roles = page["words"].tokens, page["words"].roles
+    with torch.no_grad():
+        images = page["model"].encode_image(page["images"], normalize=True)
+        features = page["attribution"](images, tokens, roles).text_features
+        expected = page["model"].encode_text(tokens, normalize=True)
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+
+
+def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
+    """Scores `(B, 77)` by the definitions, over all 77 tokens; differentiable."""
+    if method == "attention":
+        return batch.attention_rows().mean(dim=(0, 2))
+    if method == "gradcam":
+        return batch.relevance(create_graph=True)
+    embeddings = batch.text.token_embedding(batch.tokens)
+    if method == "gradient":
+        with explicit_attention(batch.text):  # open_clip's cannot be differentiated twice
+            whole = batch.score(embeddings)
+        (gradient,) = torch.autograd.grad(whole.sum(), embeddings, create_graph=True)
+        return gradient.norm(dim=-1)
+    whole = batch.score(embeddings)
+    mean = batch.text.token_embedding.weight.mean(dim=0).detach()
+    scores = torch.zeros(words.shape, dtype=whole.dtype)
+    for number in range(1, int(words.max()) + 1):
+        masked = words == number
+        drop = whole - batch.score(torch.where(masked.unsqueeze(-1), mean, embeddings))
+        scores = scores + masked * drop.unsqueeze(1)
+    return scores
+
+
+def _plain_loss(method: str, weight: float, model: nn.Module, pixels: Tensor, tokens: Tensor,
+                roles: Tensor, words: Tensor) -> Tensor:  # fmt: skip
+    """The loss of a loop that encodes the text once for each of its two terms."""
+    images = F.normalize(model.encode_image(pixels), dim=-1)
+    texts = F.normalize(model.encode_text(tokens), dim=-1)
+    logits = model.logit_scale.exp() * images @ texts.T
+    labels = torch.arange(len(tokens))
+    itc = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    batch = Batch(model, tokens, tokens.argmax(-1), images.detach())
+    scores = _plain_scores(method, batch, words)
+    both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
+    lead = scores[both & (roles == 1)].mean() - scores[both & (roles >= 2)].mean()
+    return itc + weight * lead.clamp(min=0)
+
+
+@EVERY
+def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> None:
+    """The page's own lines, in float64, against the definitions."""
+    pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
+    roles = page["words"].roles[:4]
+    words = torch.where(roles > 0, torch.arange(77), 0)  # every word of this batch is one token
+    assert (page["words"].roles[:4] > 0).sum() >= 8
+    namespace = page | {"model": open_clip.create_model("clip-mini", pretrained=page["weights"]),
+                        "method": method, "weight": 3.0, "images": pixels,
+                        "batch_size": 4, "epochs": 1}  # fmt: skip
+    model = namespace["model"].double()
+    alignment = type(page["words"])
+    namespace["words"] = alignment(tokens, roles, 0, 0, 0)
+    (loop,) = [cell.source for cell in _cells() if "loss.backward()" in cell.source]
+    loop = loop.replace("shuffle=True", "shuffle=False").replace("lr=1e-4", "lr=0.0")
+    exec(loop, namespace)  # noqa: S102
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    assert namespace["history"][0]["attribution"] > 0.01
+    model.zero_grad()
+    loss = _plain_loss(method, 3.0, model, pixels, tokens, roles, words)
+    loss.backward()
+    torch.testing.assert_close(namespace["loss"].detach(), loss.detach(), atol=1e-10, rtol=0)
+    expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-9, rtol=1e-7)
+
+
+def test_another_model_needs_another_name_only(tmp_path: Path) -> None:
+    """The comment of the page names OpenAI's CLIP; its text tower stands here, cut in depth."""
+    ours = 'name, weights = "clip-mini", str(paths().mini / "base.safetensors")'
+    clip = '"ViT-B-32-quickgelu", "openai"'
+    assert sum(ours in c.source and clip in c.source for c in _cells()) == 1
+    config = open_clip.get_model_config("ViT-B-32-quickgelu")
+    config["text_cfg"]["layers"] = config["vision_cfg"]["layers"] = 1
+    config["vision_cfg"]["width"] = 64
+    (tmp_path / "shallow-ViT-B-32.json").write_text(json.dumps(config), encoding="utf-8")
+    open_clip.add_model_config(tmp_path)
+    page = _run(
+        (ours, 'name, weights = "shallow-ViT-B-32", None'),
+        **SMALL | {"pictures": 4, "epochs": 1, "method": "gradient"},
+    )
+    assert page["images"].shape == (4, 3, 224, 224) and len(page["history"]) == 1
+    tokens = page["words"].tokens
+    expected = page["model"].encode_text(tokens, normalize=True)
+    found = page["attribution"](torch.ones(4, 512), tokens, page["words"].roles).text_features
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_spans_of_ones_own(page: dict) -> None:
+    namespace = dict(page)
+    exec(_fenced("Span("), namespace)  # noqa: S102
+    words = namespace["own_words"]
+    expected = [OTHER, OTHER, ATTRIBUTE, OBJECT, RELATION, OTHER, OBJECT, OTHER]
+    assert words.roles[0, :8].tolist() == expected and words.n_unmatched == 0
+    assert page["tokenizer"](["a red cat chases a dog"]).equal(words.tokens)
+
+
+def test_the_block_on_mixed_precision(page: dict) -> None:
+    namespace = dict(page)
+    page["model"].zero_grad()
+    exec(_fenced("torch.autocast"), namespace)  # noqa: S102
+    assert namespace["output"].loss.dtype == torch.float32
+    weight = page["model"].transformer.resblocks[0].attn.in_proj_weight
+    assert weight.grad.isfinite().all() and weight.grad.abs().max() > 0
+
+
+@EVERY
+def test_the_block_on_several_gpus(method: str, page: dict, tmp_path: Path) -> None:
+    """In a group of one process, the block's gradients are those of the plain lines."""
+    namespace = page | {"method": method}
+    model = page["model"]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        model.zero_grad()
+        exec(_fenced("DistributedDataParallel("), namespace)  # noqa: S102
+    finally:
+        dist.destroy_process_group()
+    found = model.get_parameter("positional_embedding").grad.clone()
+    model.zero_grad()
+    namespace["Step"](model, namespace["attribution"], open_clip.ClipLoss())(
+        page["pixels"], page["tokens"], page["roles"]
+    ).backward()
+    expected = model.get_parameter("positional_embedding").grad
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
