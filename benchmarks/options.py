@@ -23,7 +23,7 @@ from cae_lib.runtime import pick_device, seed_everything
 def common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every benchmark."""
     parser.add_argument("--captions", help="tab separated file of NegCLIP; see captions.py")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, help="threads of the CPU; default: PyTorch's choice")
     parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
     parser.add_argument(

@@ -16,6 +16,9 @@ weights on noise pictures and real captions, in float32. The candidates are
     plain-gradcam, plain-perturbation
                          CAE as in straightforward.py, checked to give the same scores, loss and
                          gradient before anything is timed
+    images, images-open_clip
+                         the image encoder alone, forward, backward and its own update: what the
+                         other steps have in common
 
 All train one model in turns, on another batch in each round. A first, profiled step of each gives
 peak memory and operators. The result is the record `cost/step`, which the page `cost` shows.
@@ -39,7 +42,8 @@ from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.report.cost import STEP
-from cae_lib.report.cost_tables import operator_tables, step_table, target_table
+from cae_lib.report.cost_profiles import operator_tables
+from cae_lib.report.cost_tables import memory_table, step_table, target_table
 
 CHECKED = 4
 """Captions on which the straightforward implementations are compared with cae_lib's."""
@@ -121,7 +125,7 @@ def main() -> None:
         "n_captions": size * options.rounds,
     }
     record = store(STEP, options, device, path, MODEL, size, results, started)
-    print(step_table(record), target_table(record), sep="\n\n")
+    print(step_table(record), memory_table(record), target_table(record), sep="\n\n")
     if options.profile:
         print(*operator_tables(record, names), sep="\n\n")
 

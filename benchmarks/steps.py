@@ -36,6 +36,8 @@ class Trainer:
         self.model = load_clip(MODEL, device=device, seed=seed).model.train()
         self.optimizer = adamw(self.model, lr=1e-6)
         self.data = data
+        with torch.no_grad():
+            self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
         self.cae = {
             name: CompositionAttributionLoss(self.model, name, margin=MARGIN)
             for name in METHODS
@@ -45,6 +47,8 @@ class Trainer:
             "clip-ft": self.clip_ft,
             **{name: partial(self.with_cae, name) for name in METHODS},
             **{f"plain-{name}": partial(self.with_plain_cae, name) for name in PLAIN},
+            "images": self.images_alone,
+            "images-open_clip": self.open_clip_images_alone,
         }
 
     def step(self, name: str, number: int) -> None:
@@ -82,6 +86,15 @@ class Trainer:
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
         features, _, loss = self.plain_loss(name, images.detach(), batch)
         return self._contrastive(images, F.normalize(features, dim=-1)) + loss
+
+    def images_alone(self, batch: Batch) -> Tensor:
+        """What all steps of `cae_lib` share: the image tower against fixed text features."""
+        return self._contrastive(self._images(batch), self.fixed)
+
+    def open_clip_images_alone(self, batch: Batch) -> Tensor:
+        """What the other steps share: open_clip's image tower against fixed text features."""
+        images = F.normalize(self.model.encode_image(batch.images), dim=-1)
+        return self._contrastive(images, self.fixed)
 
     def plain_loss(
         self, name: str, images: Tensor, batch: Batch

@@ -31,6 +31,8 @@ LABELS = {
     "gradient": "(f) CAE, gradient",
     "plain-gradcam": "(g) plain CAE, GradCAM",
     "plain-perturbation": "(g) plain CAE, perturbation",
+    "images": "image encoder alone, in (b) to (f)",
+    "images-open_clip": "image encoder alone, in (a) and (g)",
 }
 SCORE_LABELS = {
     "perturbation": "perturbation",
@@ -100,17 +102,33 @@ def ratio(record: Record, subject: str, reference: str) -> Spread | None:
     return spread([r[subject] / r[reference] for r in both]) if both else None
 
 
+def images_of(name: str) -> str:
+    """The candidate that is the image encoder of a step, and nothing else."""
+    theirs = name == "open_clip" or name.startswith("plain-")
+    return "images-open_clip" if theirs else "images"
+
+
+def text_seconds(record: Record, name: str) -> Spread | None:
+    """Seconds of a step without its image encoder's, each round by itself."""
+    images = images_of(name)
+    both = [r for r in record.results["rounds"] if name in r and images in r]
+    return spread([r[name] - r[images] for r in both]) if both else None
+
+
 def step_bytes(record: Record, name: str) -> int:
     """Peak memory of a step beyond weights and optimiser state."""
     return record.results["profiles"][name]["bytes"]
 
 
-def memory_ratio(record: Record, subject: str, reference: str) -> Spread | None:
-    """Peak memory of a step, weights and optimiser state included, over another's."""
-    profiles, fixed = record.results["profiles"], record.results["fixed_bytes"]
+def memory_ratio(
+    record: Record, subject: str, reference: str, fixed: bool = True
+) -> Spread | None:
+    """Peak memory of a step over another's; `fixed`: with weights and optimiser state."""
+    profiles = record.results["profiles"]
     if subject not in profiles or reference not in profiles:
         return None
-    parts = [fixed + step_bytes(record, name) for name in (subject, reference)]
+    more = record.results["fixed_bytes"] if fixed else 0
+    parts = [more + step_bytes(record, name) for name in (subject, reference)]
     return spread([parts[0] / parts[1]])
 
 

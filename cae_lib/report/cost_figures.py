@@ -15,7 +15,8 @@ def step_bars(record: Record | None) -> Figure | Text:
     """Seconds of a step in units of open_clip's; lines mark open_clip and CLIP-FT."""
     if record is None:
         return notice(STEP)
-    found = {name: ratio(record, name, "open_clip") for name in candidates(record)}
+    steps = [name for name in candidates(record) if not name.startswith("images")]
+    found = {name: ratio(record, name, "open_clip") for name in steps}
     rows = {name: spread for name, spread in found.items() if spread is not None}
     if not rows:
         return Text("The stored measurement has no step of open_clip to compare with.")

@@ -1,9 +1,8 @@
-"""The tables of the page `cost`: steps, scores, targets and operators."""
+"""The tables of the page `cost`: steps, memory, scores and targets."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 
 from cae_lib.records import Record
 from cae_lib.report.cost import (
@@ -17,12 +16,12 @@ from cae_lib.report.cost import (
     ratio,
     seconds,
     step_bytes,
+    text_seconds,
 )
-from cae_lib.report.cost_targets import missed, target_rows, targets_of
-from cae_lib.report.markup import NONE, Table, Text, count, number, show
+from cae_lib.report.cost_targets import target_rows, targets_of
+from cae_lib.report.markup import NONE, Table, Text, count, number
 
 GIGA = 1e9
-OPERATORS = 8
 
 
 def conditions(record: Record | None) -> Text:
@@ -51,17 +50,16 @@ def conditions(record: Record | None) -> Text:
 
 
 def step_table(record: Record | None) -> Table | Text:
-    """Seconds, ratios and peak memory of a training step; a row a candidate."""
+    """Seconds and ratios of a training step; a row a candidate."""
     if record is None:
         return notice(STEP)
     rows = []
     for name in candidates(record):
-        total = record.results["fixed_bytes"] + step_bytes(record, name)
+        text = None if name.startswith("images") else text_seconds(record, name)
         rows.append([
             labels(record)[name], seconds(record, name).text(1),
             *(_cell(ratio(record, name, other)) for other in ("open_clip", "clip-ft")),
-            number(total / GIGA, 2), number(step_bytes(record, name) / GIGA, 2),
-            *_memory_cells(record, name),
+            NONE if text is None else text.text(1),
         ])  # fmt: skip
     few = [n for n in candidates(record) if seconds(record, n).n < record.config["rounds"]]
     shorter = "" if not few else (
@@ -70,13 +68,32 @@ def step_table(record: Record | None) -> Table | Text:
     return Table(
         name="tab-step-cost",
         caption="One training step, forward, backward and AdamW: median over "
-        f"{count(record.config['rounds'], 'round')}{shorter} [least, largest]; ratios are taken "
-        "within a round. Memory is the peak of one step: weights and optimiser state included, and "
-        "of it what the step itself allocates, gradients and activations.",
-        header=["step", "seconds", "÷ (a)", "÷ (b)", "peak memory, GB", "of it the step's, GB",
-                "memory ÷ (b)", "the step's ÷ (b)"],
+        f"{count(record.config['rounds'], 'round')}{shorter} [least, largest]. Ratios are taken "
+        "within a round, and so is the difference to the image encoder alone.",
+        header=["step", "seconds", "÷ (a)", "÷ (b)", "seconds without image encoder"],
         rows=rows,
-    )  # fmt: skip
+    )
+
+
+def memory_table(record: Record | None) -> Table | Text:
+    """Peak memory of a training step; a row a candidate."""
+    if record is None:
+        return Text("")
+    rows = []
+    for name in candidates(record):
+        own, fixed = step_bytes(record, name), record.results["fixed_bytes"]
+        rows.append([
+            labels(record)[name], number((fixed + own) / GIGA, 2),
+            _cell(memory_ratio(record, name, "clip-ft")), number(own / GIGA, 2),
+            _cell(memory_ratio(record, name, "clip-ft", fixed=False)),
+        ])  # fmt: skip
+    return Table(
+        name="tab-step-memory",
+        caption="Peak memory of one training step in GB: weights and optimiser state included, and "
+        "of it what the step itself allocates, which is gradients and activations.",
+        header=["step", "peak", "÷ (b)", "the step's part", "÷ (b)"],
+        rows=rows,
+    )
 
 
 def score_table(record: Record | None) -> Table | Text:
@@ -115,52 +132,6 @@ def target_table(record: Record | None) -> Table | Text:
         rows=target_rows(record),
         left=2,
     )
-
-
-def operator_tables(record: Record, names: Sequence[str]) -> list[Table]:
-    """Phases and slowest operators of one profiled step of each candidate."""
-    return [_operators(record, name) for name in names]
-
-
-def reasons(record: Record | None) -> Text:
-    """The profiles of what missed a target, beside CLIP-FT's; a sentence if none did."""
-    if record is None:
-        return notice(STEP)
-    slow = [t.reference if t.at_least else t.subject for t, _ in missed(record)]
-    if not slow:
-        return Text("No target is missed.")
-    return show(*operator_tables(record, list(dict.fromkeys(["clip-ft", *slow]))))
-
-
-def _memory_cells(record: Record, name: str) -> list[str]:
-    """Ratio to CLIP-FT of the peak, and of the step's own part."""
-    found = memory_ratio(record, name, "clip-ft")
-    if found is None:
-        return [NONE, NONE]
-    own = step_bytes(record, name) / step_bytes(record, "clip-ft")
-    return [number(found.median, 2), number(own, 2)]
-
-
-def _operators(record: Record, name: str) -> Table:
-    found = record.results["profiles"][name]
-    rows = [[f"*{phase}*", number(value, 2), _share(value, found), NONE]
-            for phase, value in found["phases"].items()]  # fmt: skip
-    rows += [
-        [f"`{o['name']}`", number(o["seconds"], 2), _share(o["seconds"], found), str(o["calls"])]
-        for o in found["operators"][:OPERATORS]
-    ]
-    return Table(
-        name=f"tab-operators-{name}",
-        caption=f"{labels(record)[name]}: phases and slowest operators of one profiled step of "
-        f"{number(found['seconds'], 2)} seconds; an operator's time leaves out the operators it "
-        "calls.",
-        header=["part", "seconds", "%", "calls"],
-        rows=rows,
-    )
-
-
-def _share(value: float, found: dict) -> str:
-    return number(100 * value / found["seconds"], 0)
 
 
 def _cell(found: Spread | None) -> str:

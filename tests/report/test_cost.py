@@ -12,9 +12,10 @@ from cae_lib.records import Record, save_record
 from cae_lib.report import cost
 from cae_lib.report.cost import SCORES, STEP, candidates, ratio, seconds, stored
 from cae_lib.report.cost_figures import step_bars
+from cae_lib.report.cost_profiles import reasons
 from cae_lib.report.cost_tables import (
     conditions,
-    reasons,
+    memory_table,
     score_table,
     step_table,
     target_table,
@@ -24,7 +25,8 @@ from cae_lib.report.figure import MOST_BYTES
 
 GAP = "\N{NO-BREAK SPACE}"
 STEPS = {"open_clip": 10.0, "clip-ft": 6.0, "attention": 6.3, "gradcam": 8.0, "perturbation": 9.0,
-         "gradient": 7.5, "plain-gradcam": 24.0, "plain-perturbation": 45.0}  # fmt: skip
+         "gradient": 7.5, "plain-gradcam": 24.0, "plain-perturbation": 45.0,
+         "images": 5.0, "images-open_clip": 6.0}  # fmt: skip
 CONFIG = {"model": "ViT-B-32", "batch": 2, "rounds": 3, "device": "cpu", "threads": 1,
           "clock": "wall", "captions": "some.tsv", "precision": "float32"}  # fmt: skip
 PROVENANCE = {"device": "A processor, 2 threads", "tree": "0" * 40}
@@ -137,15 +139,31 @@ def test_what_was_not_measured_is_not_judged(steps):
 
 
 def test_the_step_table(steps):
-    steps.results["profiles"]["gradcam"]["bytes"] = int(1.6e9)
-    table = step_table(steps)
-    rows = {row[0]: row[1:] for row in table.rows}
+    rows = {row[0]: row[1:] for row in step_table(steps).rows}
     assert list(rows) == [cost.LABELS[name] for name in candidates(steps)]
-    assert rows["(b) CLIP-FT"] == [f"6.0 [6.0,{GAP}12.0]", "0.60", "1.00", "3.00", "1.00", "1.00",
-                                   "1.00"]  # fmt: skip
-    assert rows["(d) CAE, GradCAM"][3:] == ["3.60", "1.60", "1.20", "1.60"]
+    assert rows["(b) CLIP-FT"] == [f"6.0 [6.0,{GAP}12.0]", "0.60", "1.00", f"1.0 [1.0,{GAP}2.0]"]
     assert rows["(c) CAE, attention"][2] == f"1.05 [1.00,{GAP}1.10]"
-    assert "3 rounds ((g) plain CAE, perturbation: 2)" in table.caption
+    assert rows["(g) plain CAE, GradCAM"][3] == f"18.0 [18.0,{GAP}36.0]", "24 less open_clip's 6"
+    assert rows["image encoder alone, in (a) and (g)"][3] == "–"
+    assert "3 rounds ((g) plain CAE, perturbation: 2)" in step_table(steps).caption
+
+
+def test_the_memory_table(steps):
+    steps.results["profiles"]["gradcam"]["bytes"] = int(1.6e9)
+    rows = {row[0]: row[1:] for row in memory_table(steps).rows}
+    assert rows["(b) CLIP-FT"] == ["3.00", "1.00", "1.00", "1.00"]
+    assert rows["(d) CAE, GradCAM"] == ["3.60", "1.20", "1.60", "1.60"]
+
+
+def test_a_missed_speed_up_is_weighed_against_the_image_encoder(steps):
+    worse = changed(steps, plain_gradcam=16.0)
+    text = reasons(worse).source
+    assert "(d) CAE, GradCAM: the image encoder alone takes 5.00 of the step's 8.00 seconds" in text
+    assert "more than 3.20 times as fast as (g) plain CAE, GradCAM" in text
+    assert "10.00 seconds stand against 3.00." in text
+    for one in worse.results["rounds"]:
+        del one["images"]
+    assert "the image encoder was not measured alone" in reasons(worse).source
 
 
 def test_the_conditions_are_those_of_the_record(steps, scores):
@@ -180,6 +198,7 @@ def test_the_figure_tells_the_ratios(steps):
     assert len(figure.png) <= MOST_BYTES
     assert "(b) CLIP-FT 0.60 [0.60," in figure.alt
     assert "(e) CAE, perturbation 0.90 [0.90," in figure.alt
+    assert "alone" not in figure.alt
     for one in steps.results["rounds"]:
         del one["open_clip"]
     assert "no step of open_clip" in step_bars(steps).source
@@ -192,7 +211,7 @@ def test_without_a_record_the_page_says_how_to_make_it(home: Path):
     for shown in (step_bars(None), step_table(None), reasons(None)):
         assert "benchmarks.step_cost" in shown.source
     assert "benchmarks.attribution_cost" in score_table(None).source
-    assert conditions(None).source == target_table(None).source == ""
+    assert conditions(None).source == memory_table(None).source == target_table(None).source == ""
 
 
 def test_a_record_is_found_whatever_the_profile_and_must_be_whole(home: Path, steps):
