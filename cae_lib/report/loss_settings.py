@@ -19,7 +19,11 @@ SECTION = re.compile(r"^(Args|Attributes):$")
 
 
 def settings_table() -> Table:
-    """Every setting of `CompositionAttributionLoss`: whose it is, its default, and its meaning."""
+    """Every setting of `CompositionAttributionLoss`: whose it is, its default, and its meaning.
+
+    Raises:
+        DataError: a docstring leaves a setting out.
+    """
     signature = inspect.signature(CompositionAttributionLoss).parameters
     defaults = {n: p.default for n, p in signature.items() if n not in LEFT_OUT}
     rows = _rows("all", defaults, explanations(CompositionAttributionLoss))
