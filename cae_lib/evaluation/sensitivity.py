@@ -23,6 +23,7 @@ from cae_lib.words.alignment import Alignment
 from cae_lib.words.roles import ATTRIBUTE, RELATION
 
 MASKS = ("zero", "token")
+SPELLED = {"gelu": "GELU", "quickgelu": "QuickGELU"}
 DIGITS = 6
 
 
@@ -68,8 +69,8 @@ def choices(depth: int, activation: str) -> list[Choice]:
         Choice("gradient", "|gradient · x|", {"reduction": "abs_grad_x"}),
         Choice("gradient", "gradient · x, with its sign", {"reduction": "grad_x"}),
     ]
-    other = _other(activation)
-    return found + [Choice(m, f"{other} in place of {activation}", {}, True) for m in METHODS]
+    name = f"{SPELLED[_other(activation)]} in place of {SPELLED[activation]}"
+    return found + [Choice(method, name, {}, True) for method in METHODS]
 
 
 def sensitivity(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,6 @@ class Faithfulness:
         return _rows(record["example"]["scores"][scorer] for record in self.records).mean(axis=0)
 
 
-@lru_cache(maxsize=32)
 def faithfulness(run: str, profile: str, seeds: int) -> Faithfulness:
     """What the records of a run hold, over its first `seeds` seeds.
 

@@ -90,7 +90,7 @@ def judge_training(pairs: Mapping[str, tuple[Faithfulness, Faithfulness]]) -> Te
                    "similarity for certain, by",
     }  # fmt: skip
     parts = [f"{phrases[c]} {_changes(by_change[c], pairs)}" for c in CHANGES if by_change[c]]
-    head = "Yes" if by_change["less"] else "No"
+    head = "Yes" if by_change["less"] else "Not that it could be told here"
     if by_change["less"] and len(by_change["less"]) < len(found):
         head = f"For {len(by_change['less'])} of {len(found)} methods"
     text = "; ".join(parts)

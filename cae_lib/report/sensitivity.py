@@ -130,8 +130,9 @@ def mask_table(content: Mapping[str, Any], base: Faithfulness) -> Table:
         mask: {m: _areas(part, m) for m in METHODS} for mask, part in content["masks"].items()
     }
     rows = [
-        [MASK_LABELS.get(mask, mask), *(shown(areas[m].faithfulness) for m in METHODS)]
-        for mask, areas in by_mask.items()
+        [name, *(shown(by_mask[mask][m].faithfulness) for m in METHODS)]
+        for mask, name in MASK_LABELS.items()
+        if mask in by_mask
     ]
     return Table(
         name="tab-masks",
