@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def build_world(
         with replacing(sentences) as folder:
             label = f"{target.name}/{SIMILARITY}"
             key, content = config.similarity_key(), config.similarity_content()
-            _write(folder, iter([export_similarity(config)]), label, 1, key, content)
+            _write(folder, iter([export_similarity(config)]), label, 0, key, content)
     corpus = target / PRETRAIN
     if pretrain and stored_key(corpus) != config.pretrain_key():
         with replacing(corpus) as folder:
@@ -116,11 +117,13 @@ def _write(
     key: str,
     config: dict[str, Any],
 ) -> None:
-    """Write sets into an empty folder, the manifest last."""
+    """Write sets into an empty folder, the manifest last; with 0 workers they have no pictures."""
     found: dict[str, Any] = {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
-    with picture_writer(folder, label, workers) as writer:
+    drawing = picture_writer(folder, label, workers) if workers else nullcontext()
+    with drawing as writer:
         for export in exports:
-            writer.add(export.pictures)
+            if writer is not None:
+                writer.add(export.pictures)
             for path, text in export.texts.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text, encoding="utf-8", newline="")
@@ -129,5 +132,6 @@ def _write(
             found["pictures"] += len(export.pictures)
             if export.left_out:
                 found["left_out"][export.name] = export.left_out
-        writer.finish()
+        if writer is not None:
+            writer.finish()
     write_manifest(folder, {"key": key, "version": VERSION, "config": config, **found})
