@@ -161,7 +161,7 @@ def convergence_note(run: Faithfulness) -> Text:
     mean = sum(part["mean_delta"] for part in parts) / len(parts)
     largest = max(part["largest_delta"] for part in parts)
     steps = max(part["most_steps"] for part in parts)
-    return (
+    return Text(
         f"The integral is computed with as many steps as a caption needs, here up to {steps}; the "
         f"scores then add up to the drop of the cosine but for {mean:.4f} on average and "
         f"{largest:.4f} at most."
