@@ -37,6 +37,11 @@ class Ranks:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
+    @property
+    def here(self) -> int:
+        """How many of the processes run on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
+
     def share(self, count: int) -> slice:
         """This process's part of `count` rows.
 

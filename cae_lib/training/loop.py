@@ -177,12 +177,15 @@ def _finish(run: Run, clip: Clip, step: int, lines: RunLog, out: Path) -> TrainR
     if not complete:
         run.save(out / STATE, step)
     if run.ranks.is_main:
+        pairs = run.batches.pairs
+        partial = pairs.n_used != pairs.n_expected
+        rows = {"rows": [pairs.n_used, pairs.n_expected]} if partial else {}
         meta = CheckpointMeta(
             model=clip.name,
             activation=clip.activation,
             step=step,
             config_key=run.experiment.key(),
-            extra={"experiment": run.experiment.name, "started_from": clip.weights_id},
+            extra={"experiment": run.experiment.name, "started_from": clip.weights_id} | rows,
         )
         save_checkpoint(checkpoint, clip, meta)
         if complete:

@@ -55,7 +55,7 @@ class Run:
         self.experiment, self.model = experiment, clip.model
         self.ranks, execution = ranks or Ranks(), execution or Execution()
         self.batches = Batches(experiment, pairs, alignment, images, clip.tokenizer, self.ranks)
-        self.workers = execution.worker_count(isinstance(images, Photographs), self.ranks.size)
+        self.workers = execution.worker_count(isinstance(images, Photographs), self.ranks.here)
         self.device = next(clip.model.parameters()).device
         self.cuda_devices = [self.device] if self.device.type == "cuda" else []
         execution.prepare(clip.model)

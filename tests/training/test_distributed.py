@@ -212,6 +212,13 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
         Batches(PLAIN, pairs, alignment, Pictures(), clip.tokenizer, Ranks(0, 3))
 
 
+def test_processes_of_other_machines_do_not_count_as_neighbours(monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert (Ranks(3, 8).here, Ranks().here) == (2, 1)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert Ranks(1, 4).here == 4
+
+
 @pytest.mark.parametrize("name", ["clip-ft", "negclip"])
 def test_shares_make_up_the_batch(name: str) -> None:
     whole = make_run(CASES[name]).batches.at(1)
