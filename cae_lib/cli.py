@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cae_lib.cli_data import add_data
-from cae_lib.errors import CaeError
+from cae_lib.errors import CaeError, ConfigError
 
 Commands = argparse._SubParsersAction
 PROFILE_HELP = "smoke (seconds, numbers mean nothing), mini (the book) or paper (one GPU)"
@@ -65,6 +66,19 @@ def _profile(parser: argparse.ArgumentParser, default: str | None = "mini") -> N
     parser.add_argument("--profile", default=default, metavar="P", help=PROFILE_HELP)
 
 
+def _variant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
+        help="another setting than the profile's, such as lr=5e-7 (repeatable); the outcome "
+        "is a variant, with files and records of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-missing", default="", metavar="SETS",
+        help="real sets that may be incomplete, with commas between them, or 'all': what is "
+        "there is used, and n used stands beside n expected",
+    )  # fmt: skip
+
+
 def _add_world(commands: Commands) -> None:
     parser = commands.add_parser("world", help="the small world of pictures and captions")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -80,6 +94,7 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
+    _variant(parser)
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -87,6 +102,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
+    _variant(parser)
 
 
 def _add_export(commands: Commands) -> None:
@@ -144,19 +160,47 @@ def _world_show(parsed: argparse.Namespace) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
+    from cae_lib.activation_control import TUNED_UNDER_OTHER, train_under_other
     from cae_lib.base import train_base
     from cae_lib.experiments import run_training
+    from cae_lib.overrides import parse_overrides
 
+    overrides = parse_overrides(parsed.assignments)
     if parsed.name == "base":
         train_base(parsed.profile)
+    elif parsed.name == TUNED_UNDER_OTHER:
+        train_under_other(parsed.profile, parsed.seed)
     else:
-        run_training(parsed.name, parsed.profile, parsed.seed)
+        with _allowing(parsed):
+            path = run_training(parsed.name, parsed.profile, parsed.seed, **overrides)
+        print(f"The weights are {path}")
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
+    from cae_lib.activation_control import CONTROLS, evaluate_activation_control
     from cae_lib.experiments import evaluate_run
+    from cae_lib.overrides import parse_overrides
 
-    evaluate_run(parsed.name, parsed.profile, parsed.seed)
+    if parsed.name in CONTROLS:
+        evaluate_activation_control(parsed.profile)
+        return
+    overrides = parse_overrides(parsed.assignments)
+    with _allowing(parsed):
+        evaluate_run(parsed.name, parsed.profile, parsed.seed, **overrides)
+
+
+def _allowing(parsed: argparse.Namespace) -> AbstractContextManager[None]:
+    """The sets that the command line lets be incomplete, while its command runs."""
+    from cae_lib.data.allowance import allowing
+    from cae_lib.experiments import is_real
+
+    names = [name.strip() for name in parsed.allow_missing.split(",") if name.strip()]
+    if names and not is_real(parsed.profile):
+        raise ConfigError(
+            f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
+            f"whole: `cae world build --profile {parsed.profile}`"
+        )
+    return allowing(names)
 
 
 def _export(parsed: argparse.Namespace) -> None:

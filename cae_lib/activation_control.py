@@ -1,0 +1,148 @@
+"""The activation control: the same weights read with the other activation than their own.
+
+NegCLIP's, CAE's and MACCO's evaluations reload a checkpoint by its path, which in open_clip means
+GELU, while the weights descend from OpenAI's and were trained with QuickGELU. So a difference
+between "CLIP" and "CLIP, fine-tuned" can be partly one of activations. Here every part is measured
+alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from cae_lib.config import experiment, paths, profile
+from cae_lib.data.training_set import training_set
+from cae_lib.errors import DataError
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.registry import SUITES
+from cae_lib.evaluation.suite import manifest_path
+from cae_lib.experiments import MEASUREMENT, checkpoint_path, record_name, weights_path
+from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.records import load_or_run
+from cae_lib.runtime import one_thread, pick_device
+from cae_lib.training.loop import train
+
+OTHER = "gelu"
+"""The activation of an open_clip model that is loaded by path under its plain name."""
+
+BASE_OTHER = "base-gelu"
+"""The base model, trained with QuickGELU, read with GELU."""
+
+TUNED_OTHER = "clip-ft-gelu"
+"""CLIP-FT, fine-tuned with QuickGELU, read with GELU: how the papers' numbers were made."""
+
+TUNED_UNDER_OTHER = "clip-ft-under-gelu"
+"""CLIP-FT fine-tuned from the same base with GELU, and read with GELU."""
+
+CONTROLS = (BASE_OTHER, TUNED_OTHER, TUNED_UNDER_OTHER)
+MEASURED = ("benchmarks", "retrieval")
+
+
+def evaluate_activation_control(profile_name: str, fresh: bool = False) -> None:
+    """Store the records of the base and of CLIP-FT, read with GELU; each seed of CLIP-FT.
+
+    Where CLIP-FT was also fine-tuned with GELU (`train_under_other`), its records are stored, too.
+    Nothing is trained here; a run that is not trained is named and left out.
+
+    Args:
+        profile_name: Whose runs.
+        fresh: Compute anew what this clone has not computed itself.
+
+    Raises:
+        DataError: The data are not there.
+    """
+    start = experiment("clip-ft", profile_name)
+    base = weights_path(start)
+    _evaluate(BASE_OTHER, profile_name, 0, _Reread(start.model, base), fresh)
+    for seed in range(profile(profile_name).seeds):
+        tuned = checkpoint_path("clip-ft", profile_name, seed)
+        if tuned.is_file():
+            _evaluate(TUNED_OTHER, profile_name, seed, _Reread(start.model, tuned), fresh)
+        else:
+            print(f"{TUNED_OTHER}/{seed}: left out, clip-ft/{seed} is not trained", flush=True)
+        under = under_other_path(profile_name, seed)
+        if under.is_file():
+            _evaluate(TUNED_UNDER_OTHER, profile_name, seed, _Reread(start.model, under), fresh)
+
+
+def under_other_path(profile_name: str, seed: int) -> Path:
+    """Where CLIP-FT lies that was fine-tuned with GELU."""
+    return checkpoint_path(TUNED_UNDER_OTHER, profile_name, seed)
+
+
+def train_under_other(profile_name: str, seed: int = 0) -> Path:
+    """Fine-tune as CLIP-FT does, from the same weights, but with GELU from the first step on.
+
+    Returns:
+        The checkpoint; it is not trained again while its configuration holds.
+
+    Raises:
+        DataError: The training data are not there.
+    """
+    config = replace(
+        experiment("clip-ft", profile_name, seed=seed), name=TUNED_UNDER_OTHER, activation=OTHER
+    )
+    target = under_other_path(profile_name, seed)
+    meta = read_meta(target) if target.is_file() else None
+    if meta is not None and meta.config_key == config.key() and meta.step == config.steps:
+        return target
+    data = training_set(profile_name, config.train_data, config.model)
+    clip = load_clip(config.model, weights_path(config), OTHER, pick_device(),
+                     allow_activation_mismatch=True)  # fmt: skip
+    print(f"Training {config.name}, seed {seed}: {config.steps} steps", flush=True)
+    with one_thread(pick_device()):
+        train(config, clip, data.pairs, data.alignment, data.images, target.parent)
+    return target
+
+
+class _Reread:
+    """Weights read with GELU whatever they were trained with; loaded when first used."""
+
+    def __init__(self, model: str, weights: str | Path | None) -> None:
+        self.model, self.weights = model, weights
+        if isinstance(weights, Path):
+            self.digest = file_digest(weights)
+        else:
+            self.digest = hashlib.sha256(f"{model} {weights}".encode()).hexdigest()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.clip())
+
+    def clip(self) -> Clip:
+        return load_clip(self.model, self.weights, OTHER, pick_device(),
+                         allow_activation_mismatch=True)  # fmt: skip
+
+
+def _evaluate(name: str, profile_name: str, seed: int, run: _Reread, fresh: bool) -> None:
+    """Store the records of one set of weights."""
+    data = _data_digest(profile_name)
+    suites: Mapping[str, Callable] = {suite: SUITES[suite] for suite in MEASURED}
+    for suite, measure in suites.items():
+        content = f"{MEASUREMENT} {suite} {run.digest} {data} {OTHER}"
+        load_or_run(
+            record_name(name, suite, seed),
+            profile_name,
+            hashlib.sha256(content.encode()).hexdigest()[:12],
+            lambda measure=measure: measure(run.encoder, profile_name),
+            config={"run": name, "suite": suite, "weights": run.digest[:12], "data": data[:12],
+                    "activation": OTHER},
+            seed=seed,
+            fresh=fresh,
+        )  # fmt: skip
+
+
+def _data_digest(profile_name: str) -> str:
+    path = manifest_path(profile_name)
+    if path.is_file():
+        return file_digest(path)
+    if profile(profile_name).base is None:
+        return hashlib.sha256(str(paths().raw.name).encode()).hexdigest()  # the real sets
+    raise DataError(
+        f"{path}: the data are not built here; run `cae world build --profile {profile_name}`"
+    )
