@@ -78,17 +78,15 @@ def noise(side: float):
     return canvas
 
 
-def test_a_figure_too_large_for_a_page_is_refused(monkeypatch):
-    monkeypatch.setattr("cae_lib.report.figure.MOST_BYTES", 1000)
+def test_a_figure_too_large_for_a_page_is_refused():
     with style(), pytest.raises(DataError, match="too large: at most 1000"):
-        finish(noise(1), "noise")
+        finish(noise(1), "noise", most=1000)
     plt.close("all")
 
 
-def test_large_pictures_get_fewer_colours(monkeypatch):
-    monkeypatch.setattr("cae_lib.report.figure.MOST_BYTES", 30_000)
+def test_large_pictures_get_fewer_colours():
     with style():
-        png = finish(noise(1), "noise").png
+        png = finish(noise(1), "noise", most=30_000).png
     depth, kind = struct.unpack("BB", png[24:26])
     assert (depth, kind) == (8, 3), "expected a palette"
 
