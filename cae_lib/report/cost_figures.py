@@ -45,7 +45,8 @@ def _bars(axis: Axes, record: Record, rows: dict[str, Spread]) -> None:
         bar.set_edgecolor("white")
     for place, spread in enumerate(rows.values()):
         axis.annotate(number(spread.median, 2), (spread.high, place), xytext=(6, 0),
-                      textcoords="offset points", va="center")  # fmt: skip
+                      textcoords="offset points", va="center",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     axis.set_yticks(range(len(names)), [labels(record)[name] for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(0, 1.12 * max(spread.high for spread in rows.values()))

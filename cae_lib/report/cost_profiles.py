@@ -10,6 +10,7 @@ from cae_lib.report.cost_targets import Target, missed
 from cae_lib.report.markup import NONE, Table, Text, number, show
 
 OPERATORS = 8
+PHASES = ("forward", "backward", "optimiser")
 
 
 def operator_tables(record: Record, names: Sequence[str]) -> list[Table]:
@@ -49,8 +50,9 @@ def _bound(record: Record, target: Target) -> Text:
 
 def _operators(record: Record, name: str) -> Table:
     found = record.results["profiles"][name]
-    rows = [[f"*{phase}*", number(value, 2), _share(value, found), NONE]
-            for phase, value in found["phases"].items()]  # fmt: skip
+    phases = {name: found["phases"][name] for name in PHASES if name in found["phases"]}
+    rows = [[f"*{name}*", number(value, 2), _share(value, found), NONE]
+            for name, value in phases.items()]  # fmt: skip
     rows += [
         [f"`{o['name']}`", number(o["seconds"], 2), _share(o["seconds"], found), str(o["calls"])]
         for o in found["operators"][:OPERATORS]
