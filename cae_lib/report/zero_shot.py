@@ -10,6 +10,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.statistics import mean_interval, paired_difference
 from cae_lib.evaluation.zero_shot import ZeroShotResult
 from cae_lib.experiments import results
+from cae_lib.records import Record
 from cae_lib.report.markup import NONE, Table, count, emphasised, percent
 from cae_lib.report.retrieval import SETS
 from cae_lib.report.runs import BASE, TUNED, label
@@ -24,7 +25,7 @@ def shares(run: str, profile: str, name: str, k: int, seeds: int) -> np.ndarray:
     return np.stack([result.shares(k) for result in found])
 
 
-def _result(record, name: str) -> ZeroShotResult:
+def _result(record: Record, name: str) -> ZeroShotResult:
     if name not in record.results:
         raise DataError(f"record {record.name} has no set {name!r}: compute it anew")
     return ZeroShotResult.from_record(record.results[name])
