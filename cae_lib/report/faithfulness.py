@@ -121,6 +121,17 @@ class Faithfulness:
             empty=_rows(part["empty"] for part in parts),
         )
 
+    def relative(self, scorer: str) -> Draws | None:
+        """Faithfulness of a method's scores as a share of that of integrated gradients.
+
+        A model that rests on more words at once leaves less to gain by any order of the words. The
+        reference is measured on the same model, so this share does not fall for that reason alone.
+        None where the reference does no better than chance for certain.
+        """
+        own, reference = self.areas(scorer), self.areas(INTEGRATED)
+        return ratio(mean_draws(own.insertion - own.deletion),
+                     mean_draws(reference.insertion - reference.deletion))  # fmt: skip
+
     def curve(self, scorer: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean curve `(G,)` of the first seed, with its standard error; "random" for chance."""
         content = self.records[0]["curves"]

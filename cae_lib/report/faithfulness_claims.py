@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from cae_lib.attribution import METHODS
+from cae_lib.evaluation.faithfulness import INTEGRATED
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.attribution import Draws
 from cae_lib.report.faithfulness import SCORERS, Areas, Faithfulness, scorer_label
@@ -29,18 +30,29 @@ def beats_chance(areas: Areas) -> bool:
     return all(lead is not None and lead.interval().low > 0 for lead in leads)
 
 
-def change(tuned: Areas, cae: Areas) -> Change:
-    """What training did to faithfulness, by the 95 % interval of the difference."""
-    difference = faithfulness_change(tuned, cae)
+def change(tuned: Faithfulness, cae: Faithfulness, method: str) -> Change:
+    """What training did to the scores by a method, relative to integrated gradients.
+
+    By the 95 % interval of the difference of `Faithfulness.relative`.
+    """
+    difference = relative_change(tuned, cae, method)
     if difference is None:
         return "unknown"
     found = difference.interval()
     return "less" if found.high < 0 else "more" if found.low > 0 else "same"
 
 
-def faithfulness_change(tuned: Areas, cae: Areas) -> Draws | None:
+def relative_change(tuned: Faithfulness, cae: Faithfulness, method: str) -> Draws | None:
+    """Share of integrated gradients' faithfulness: CLIP-CAE minus CLIP-FT, paired."""
+    return _difference(tuned.relative(method), cae.relative(method))
+
+
+def absolute_change(tuned: Faithfulness, cae: Faithfulness, scorer: str) -> Draws | None:
     """Faithfulness of CLIP-CAE minus that of CLIP-FT, on the same captions and seeds."""
-    before, after = tuned.faithfulness, cae.faithfulness
+    return _difference(tuned.areas(scorer).faithfulness, cae.areas(scorer).faithfulness)
+
+
+def _difference(before: Draws | None, after: Draws | None) -> Draws | None:
     return None if before is None or after is None else after.minus(before)
 
 
@@ -77,26 +89,25 @@ def judge_chance(base: Faithfulness) -> Text:
 
 def judge_training(pairs: Mapping[str, tuple[Faithfulness, Faithfulness]]) -> Text:
     """Whether training on a method made its scores less faithful."""
+    question = "**Does training on a method make its scores less faithful?**"
     if not pairs:
-        return Text("**Does training on a method make its scores less faithful?** No CAE run has "
-                    "been measured.")  # fmt: skip
-    found = {m: change(tuned.areas(m), cae.areas(m)) for m, (tuned, cae) in pairs.items()}
+        return Text(f"{question} No CAE run has been measured.")
+    found = {m: change(*runs, m) for m, runs in pairs.items()}
     by_change = {c: [m for m, other in found.items() if other == c] for c in CHANGES}
     phrases = {
-        "less": "it lowers the faithfulness of the scores by",
-        "more": "it raises the faithfulness of the scores by",
-        "same": "no change can be told from chance by",
-        "unknown": "faithfulness is not defined, since masking all words does not lower the "
-                   "similarity for certain, by",
-    }  # fmt: skip
+        "less": "falls by",
+        "more": "rises by",
+        "same": "does not change so that it could be told from chance by",
+        "unknown": "is not defined, since integrated gradients do no better than chance, by",
+    }
     parts = [f"{phrases[c]} {_changes(by_change[c], pairs)}" for c in CHANGES if by_change[c]]
     head = "Yes" if by_change["less"] else "Not that it could be told here"
     if by_change["less"] and len(by_change["less"]) < len(found):
         head = f"For {len(by_change['less'])} of {len(found)} methods"
-    text = "; ".join(parts)
     return Text(
-        f"**Does training on a method make its scores less faithful?** {head}. Compared with "
-        f"CLIP-FT, {text}."
+        f"{question} {head}. Measured by what integrated gradients reach on the same model, the "
+        f"share that a method's own scores reach after training on it {'; it '.join(parts)}, "
+        f"each compared with CLIP-FT. {_spread(pairs)}"
     )
 
 
@@ -105,11 +116,27 @@ def _changes(
 ) -> str:
     items = []
     for method in methods:
-        tuned, cae = (run.areas(method) for run in pairs[method])
-        difference = faithfulness_change(tuned, cae)
+        difference = relative_change(*pairs[method], method)
         shown = "" if difference is None else f" ({interval(difference.interval(), 2, sign=True)})"
         items.append(f"{scorer_label(method)}{shown}")
     return listing(items)
+
+
+def _spread(pairs: Mapping[str, tuple[Faithfulness, Faithfulness]]) -> str:
+    """In which runs even integrated gradients find less to point at."""
+    found = []
+    for method, runs in pairs.items():
+        difference = absolute_change(*runs, INTEGRATED)
+        if difference is not None and difference.interval().high < 0:
+            shown = interval(difference.interval(), 2, sign=True)
+            found.append(f"{scorer_label(method)} ({shown})")
+    if not found:
+        return "The faithfulness of integrated gradients themselves falls after no training."
+    return (
+        "The faithfulness of integrated gradients themselves, which no run trains on, falls after "
+        f"training on {listing(found)}: either such a model rests on more words at once, so that "
+        "no order of them can gain as much, or integrated gradients point at them less well."
+    )
 
 
 def judge_randomisation(base: Faithfulness) -> Text:

@@ -93,14 +93,18 @@ def training_figure(profile: str, seeds: int) -> Figure:
 
 
 def _panel(axis: Axes, method: str, runs: Mapping[str, Faithfulness]) -> None:
+    looks = {
+        method: {"fmt": METHOD_MARKERS[method], "color": METHOD_COLORS[method]},
+        INTEGRATED: {"fmt": "o", "color": NEUTRAL, "markerfacecolor": "white"},
+    }
     for place, run in enumerate(runs.values()):
-        share = run.areas(method).faithfulness
-        if share is None:
-            continue
-        found = share.interval()
-        error = [[found.estimate - found.low], [found.high - found.estimate]]
-        axis.errorbar(found.estimate, place, xerr=error, fmt=METHOD_MARKERS[method],
-                      color=METHOD_COLORS[method], markersize=6, capsize=3)  # fmt: skip
+        for step, (scorer, look) in zip((-0.13, 0.13), looks.items(), strict=True):
+            share = run.areas(scorer).faithfulness
+            if share is None:
+                continue
+            found = share.interval()
+            error = [[found.estimate - found.low], [found.high - found.estimate]]
+            axis.errorbar(found.estimate, place + step, xerr=error, markersize=6, capsize=3, **look)
     axis.axvline(0, color=NEUTRAL, linewidth=1)
     axis.set_yticks(range(len(runs)), [name.replace(" (", "\n(") for name in runs])
     axis.set_ylim(len(runs) - 0.5, -0.5)
@@ -111,13 +115,17 @@ def _panel(axis: Axes, method: str, runs: Mapping[str, Faithfulness]) -> None:
 def _training_alt(panels: Mapping[str, Mapping[str, Faithfulness]]) -> str:
     parts = []
     for method, runs in panels.items():
-        shares = {name: run.areas(method).faithfulness for name, run in runs.items()}
         values = ", ".join(
-            f"{name} {'not defined' if s is None else interval(s.interval(), 2)}"
-            for name, s in shares.items()
+            f"{name} {_share(run, method)}, by integrated gradients {_share(run, INTEGRATED)}"
+            for name, run in runs.items()
         )
         parts.append(f"by {scorer_label(method)} {values}")
     return f"Faithfulness with 95 % intervals: {'; '.join(parts)}."
+
+
+def _share(run: Faithfulness, scorer: str) -> str:
+    share = run.areas(scorer).faithfulness
+    return "not defined" if share is None else interval(share.interval(), 2)
 
 
 def randomisation_figure(base: Faithfulness) -> Figure:

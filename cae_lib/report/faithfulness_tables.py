@@ -8,7 +8,13 @@ from cae_lib.attribution import METHODS
 from cae_lib.evaluation.faithfulness import INTEGRATED
 from cae_lib.report.attribution import Draws, mean_draws
 from cae_lib.report.faithfulness import SCORERS, Faithfulness, faithfulness, scorer_label
-from cae_lib.report.faithfulness_claims import CHANGES, change, faithfulness_change, half_stage
+from cae_lib.report.faithfulness_claims import (
+    CHANGES,
+    absolute_change,
+    change,
+    half_stage,
+    relative_change,
+)
 from cae_lib.report.markup import NONE, Table, Text, count, emphasised, interval
 from cae_lib.report.runs import BASE, TUNED, all_runs, label
 
@@ -18,6 +24,11 @@ BRACKETS = "Brackets: 95 % bootstrap intervals over captions"
 def shown(draws: Draws | None, digits: int = 2, sign: bool = False) -> str:
     """A statistic with its interval; a dash where it is not defined."""
     return NONE if draws is None else interval(draws.interval(), digits, sign=sign)
+
+
+def _lines(draws: Draws | None, sign: bool = False) -> str:
+    """The same, with the interval in a second line."""
+    return NONE if draws is None else interval(draws.interval(), 2, sign=sign, lines=True)
 
 
 def area_table(base: Faithfulness) -> Table:
@@ -55,10 +66,9 @@ def training_table(profile: str, seeds: int) -> Table:
     for name in all_runs(profile):
         run, cells = faithfulness(name, profile, seeds), []
         for scorer in SCORERS:
-            areas = run.areas(scorer)
-            told = name not in (BASE, TUNED) and change(tuned.areas(scorer), areas) in (
-                "less", "more")  # fmt: skip
-            cells.append(emphasised(shown(areas.faithfulness).replace(" [", "<br>[", 1), told))
+            difference = absolute_change(tuned, run, scorer) if name not in (BASE, TUNED) else None
+            told = difference is not None and difference.interval().excludes_zero
+            cells.append(emphasised(_lines(run.areas(scorer).faithfulness), told))
         rows.append([label(name), *cells])
     return Table(
         name="tab-faithfulness",
@@ -75,26 +85,28 @@ def own_table(pairs: Mapping[str, tuple[Faithfulness, Faithfulness]]) -> Table:
     """What training on a method did to that method's own scores."""
     rows = []
     for method, (tuned, cae) in pairs.items():
-        before, after = tuned.areas(method), cae.areas(method)
         agreed = [run.agreement(method, INTEGRATED) for run in (tuned, cae)]
         rows.append([
             scorer_label(method),
-            shown(before.faithfulness).replace(" [", "<br>[", 1),
-            shown(after.faithfulness).replace(" [", "<br>[", 1),
-            shown(faithfulness_change(before, after), sign=True).replace(" [", "<br>[", 1),
-            CHANGES[change(before, after)],
-            shown(agreed[1].minus(agreed[0]), sign=True).replace(" [", "<br>[", 1),
+            _lines(absolute_change(tuned, cae, method), sign=True),
+            _lines(absolute_change(tuned, cae, INTEGRATED), sign=True),
+            _lines(tuned.relative(method)),
+            _lines(cae.relative(method)),
+            _lines(relative_change(tuned, cae, method), sign=True),
+            CHANGES[change(tuned, cae, method)],
+            _lines(agreed[1].minus(agreed[0]), sign=True),
         ])  # fmt: skip
     captions = next((run.n_captions for run, _ in pairs.values()), 0)
     seeds = next((run.n_seeds for run, _ in pairs.values()), 0)
     return Table(
         name="tab-own-faithfulness",
-        caption="Each method's scores in CLIP-FT and in the CLIP-CAE that was trained on that "
-        "method: faithfulness, its change, and the change of the rank correlation with integrated "
-        f"gradients, on the same {captions} captions and {count(seeds, 'seed')}. {BRACKETS} and "
-        "seeds.",
-        header=["trained on, read by", "CLIP-FT", "CLIP-CAE", "change", "by the interval",
-                "agreement, change"],
+        caption="What training on a method does to its own scores, CLIP-CAE against CLIP-FT: the "
+        "change of their faithfulness; the change of that of integrated gradients; the first as a "
+        "share of the second in each model, with its change, which decides; and the change of the "
+        f"rank correlation of the two. The same {captions} captions and "
+        f"{count(seeds, 'seed')}. {BRACKETS} and seeds.",
+        header=["trained on", "own, change", "reference, change", "share, CLIP-FT",
+                "share, CLIP-CAE", "share, change", "scores are", "agreement, change"],
         rows=rows,
     )  # fmt: skip
 
@@ -103,8 +115,7 @@ def agreement_table(run: Faithfulness) -> Table:
     """Rank correlations of word scores between methods: a triangle."""
     rows = []
     for i, first in enumerate(SCORERS[1:], start=1):
-        cells = [shown(run.agreement(first, second)).replace(" [", "<br>[", 1)
-                 for second in SCORERS[:i]]  # fmt: skip
+        cells = [_lines(run.agreement(first, second)) for second in SCORERS[:i]]
         rows.append([scorer_label(first), *cells, *[""] * (len(SCORERS) - 1 - i)])
     return Table(
         name="tab-agreement",
