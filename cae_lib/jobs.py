@@ -85,6 +85,7 @@ def _linux() -> bool:
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the kernel of a page, which is a process of its own
     os.environ[PROGRESS_LINES] = "1"
 
 
