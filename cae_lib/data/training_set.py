@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cae_lib.config import paths, profile
+from cae_lib.data.allowance import may_be_incomplete
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore
 from cae_lib.data.photographs import Photographs, picture_source
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import Alignment, align, token_roles
 
 if TYPE_CHECKING:
     from cae_lib.words.scene_graph import SceneGraphTagger
+
+
+TRAINING_SOURCE = "negclip-captions"
+TRAINING_ROWS = 109_468
+"""Rows of NegCLIP's training file."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
     root = data_root(profile_name)
     clip = load_clip(model)
     if name == "coco":
-        pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
+        pairs = _pairs(profile_name, root)
         cache = paths().cache / "roles"
         alignment = token_roles(pairs.captions, default_tagger(), clip.tokenizer, cache)
     elif name == "pretrain":
@@ -69,3 +75,23 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
     else:
         raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")
     return TrainingSet(pairs, picture_source(pairs.image_paths, clip.image_size), alignment)
+
+
+def _pairs(profile_name: str, root: Path) -> Pairs:
+    """Rows of NegCLIP's training file; of the real one the published number is expected.
+
+    Raises:
+        DataError: The file or pictures are missing, or rows of the real file, unless `allowing`
+            lets it be incomplete.
+    """
+    path = root / "coco" / "train_neg_clip.tsv"
+    if profile_name != "paper":
+        return load_negclip_tsv(path, root)
+    incomplete = may_be_incomplete(TRAINING_SOURCE)
+    pairs = load_negclip_tsv(path, root, "drop" if incomplete else "raise")
+    if pairs.n_expected != TRAINING_ROWS and not incomplete:
+        raise DataError(
+            f"{path}: {pairs.n_expected:,} rows, {TRAINING_ROWS:,} expected. Fetch the official "
+            f"file again (`cae data get {TRAINING_SOURCE}`)."
+        )
+    return replace(pairs, n_expected=TRAINING_ROWS)

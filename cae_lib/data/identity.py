@@ -1,0 +1,78 @@
+"""Which data a measurement read: a hash that changes when they do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from cae_lib.config import paths
+from cae_lib.data.needs import OWN_PICTURES, Stock, is_real, sources_of
+from cae_lib.data.partial import file_sha256
+from cae_lib.data.source_list import expand
+from cae_lib.data.sources import Source
+from cae_lib.data.training_set import data_root
+from cae_lib.errors import DataError
+
+
+def data_digests(
+    profile_name: str, suites: Iterable[str], extra: Iterable[str] = ()
+) -> dict[str, str]:
+    """For each suite the hash of the data that it reads.
+
+    The small world is known by its manifest. What is incomplete of real data, and may be, is
+    printed.
+
+    Args:
+        profile_name: Whose data.
+        suites: Names of suites.
+        extra: Further entries of `data/sources.yml` that have to be here, such as weights.
+
+    Raises:
+        DataError: Data are missing; the message says which, and how to get them.
+    """
+    suites = list(suites)
+    if not is_real(profile_name):
+        return dict.fromkeys(suites, _world_digest(profile_name))
+    stock = Stock.of((*extra, *(name for suite in suites for name in sources_of(suite))))
+    for line in stock.require():
+        print(line, flush=True)
+    return {suite: _suite_digest(stock, suite) for suite in suites}
+
+
+def sources_digest(stock: Stock, names: Iterable[str]) -> str:
+    """Hash of the annotations of some sets, and of what is missing from them.
+
+    Pictures are known by their names: one that changes under its name is not noticed.
+    """
+    known = hashlib.sha256()
+    for name in sorted(names):
+        report = stock.reports[name]
+        known.update(f"{name}\n".encode())
+        for path in annotation_files(report.source):
+            known.update(f"{path} {file_sha256(report.source.root / path)}\n".encode())
+        for tally in report.tallies:
+            known.update("".join(f"-{thing}\n" for thing in tally.missing).encode())
+    return known.hexdigest()
+
+
+def annotation_files(entry: Source) -> list[str]:
+    """Paths, below the source's folder, of its annotation files that are here."""
+    names = [name for row in entry.rows if "*" not in row.file for name in expand(row.file)]
+    return sorted(name for name in set(names) if (entry.root / name).is_file())
+
+
+def _suite_digest(stock: Stock, suite: str) -> str:
+    """Hash of the real data of a suite; of the user's own pictures it knows the names."""
+    if suite != OWN_PICTURES:
+        return sources_digest(stock, sources_of(suite))
+    root = paths().raw / "zero-shot"
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _world_digest(profile_name: str) -> str:
+    path = data_root(profile_name) / "manifest.json"
+    if not path.is_file():
+        command = f"cae world build --profile {profile_name}"
+        raise DataError(f"{path}: the data are not built here; run `{command}`")
+    return file_sha256(path)

@@ -1,0 +1,134 @@
+"""Which real sets each kind of measurement reads, and whether they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cae_lib.config import paths, profile
+from cae_lib.data.allowance import may_be_incomplete
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
+from cae_lib.data.completeness import Report, check
+from cae_lib.data.source_list import load_sources, source
+from cae_lib.data.sources import Source
+from cae_lib.data.training_set import TRAINING_SOURCE
+from cae_lib.errors import DataError
+
+TRAINING = (TRAINING_SOURCE,)
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "aro": ("aro",),
+    "order": ("coco-retrieval", "flickr30k"),
+    "winoground": ("winoground",),
+    "sugarcrepe": ("sugarcrepe",),
+    "vl_checklist": ("vl-checklist",),
+    "valse": ("valse",),
+    "svo_probes": ("svo-probes",),
+    "crepe": ("crepe",),
+    "whatsup": ("whatsup",),
+    "cola": ("cola",),
+    "crepe_systematicity": ("crepe",),
+}
+"""Names in `data/sources.yml` of what each family of benchmarks reads."""
+
+RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
+SIMILARITY_SOURCE = "senteval"
+OWN_PICTURES = "zero_shot"
+"""A suite for whatever labelled pictures the user has; without any it is left out."""
+
+CAPTIONS = (RETRIEVAL_SOURCES["coco"],)
+SUITES: Mapping[str, tuple[str, ...]] = {
+    "retrieval": tuple(RETRIEVAL_SOURCES.values()),
+    "similarity": (SIMILARITY_SOURCE,),
+    "attribution": CAPTIONS,
+    "phrases": CAPTIONS,
+    "faithfulness": CAPTIONS,
+    "sensitivity": CAPTIONS,
+    OWN_PICTURES: (),
+    "heatmaps": (),
+}
+"""What each suite reads, but for `benchmarks`; heat maps need the small world's gold boxes."""
+
+
+def is_real(profile_name: str) -> bool:
+    """Whether a profile takes real data and downloaded weights, which nobody can build here."""
+    return profile(profile_name).base is None
+
+
+def sources_of(suite: str) -> tuple[str, ...]:
+    """Names of the sets that a suite reads; families beside the tables count if they are here."""
+    if suite != "benchmarks":
+        return SUITES[suite]
+    extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
+    return tuple(dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in FAMILIES[name]))
+
+
+def may_be_absent(suite: str) -> bool:
+    """Whether a suite may be left out: all that it reads may be incomplete."""
+    return all(map(may_be_incomplete, sources_of(suite)))
+
+
+def weights_source(model: str, tag: object) -> tuple[str, ...]:
+    """Name of the entry for an open_clip model's weights; empty if the list has none."""
+    found = load_sources().values()
+    return tuple(s.name for s in found if any(i.open_clip == (model, tag) for i in s.get))
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is here of some sets.
+
+    Attributes:
+        reports: What is here of each set, by name.
+    """
+
+    reports: Mapping[str, Report]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Stock:
+        """Count the sets of these names; for all benchmarks this takes some seconds."""
+        return cls({name: check(source(name)) for name in dict.fromkeys(names)})
+
+    def incomplete(self) -> list[Report]:
+        """Reports of the sets that are not all here."""
+        return [r for r in self.reports.values() if r.state in ("incomplete", "not here")]
+
+    def require(self) -> list[str]:
+        """Refuse sets that are not all here, unless they may be.
+
+        Returns:
+            Lines on the sets that are incomplete and may be.
+
+        Raises:
+            DataError: A set is not complete; names what is missing of each, and the commands.
+        """
+        refused = [r for r in self.incomplete() if not _allowed(r.source)]
+        if refused:
+            raise DataError(f"data are missing.\n{missing(refused)}")
+        return [line for report in self.incomplete() for line in report.lines()]
+
+
+def _allowed(entry: Source) -> bool:
+    return entry.kind != "weights" and may_be_incomplete(entry.name)
+
+
+def missing(reports: Iterable[Report]) -> str:
+    """What is missing of some sets, and the commands that fetch it or go on without it."""
+    found = list(reports)
+    names = [report.source.name for report in found]
+    pictures = [need for report in found for need in report.source.needs]
+    shared = [name for name in dict.fromkeys(pictures) if check(source(name)).state != "complete"]
+    lines = [line for report in found for line in report.lines()]
+    lines.append(f"Fetch them: cae data get {' '.join([*shared, *names])}")
+    optional = [report.source.name for report in found if report.source.kind != "weights"]
+    if optional:
+        lines.append(
+            "Or go on with what is there, and have n used printed beside n expected: "
+            f"--allow-missing {','.join(optional)}"
+        )
+    return "\n".join(lines)
+
+
+def missing_for(suite: str) -> str:
+    """What is missing for a suite in the profile `paper`; empty if nothing is."""
+    reports = Stock.of(sources_of(suite)).incomplete()
+    return missing(reports) if reports else ""

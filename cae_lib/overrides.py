@@ -1,0 +1,51 @@
+"""Settings on the command line: `--set key=value`, typed by `Experiment`."""
+
+from __future__ import annotations
+
+import ast
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from cae_lib.config import Experiment
+from cae_lib.errors import ConfigError
+
+FIXED = ("name", "profile", "seed")
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Values of `steps=2`, `weights=none`, `betas=(0.9, 0.98)` and the like.
+
+    `experiment` checks the types of what comes out of here.
+
+    Raises:
+        ConfigError: A text has no "=", names no setting, or its value cannot be read as the
+            setting's type; the message lists the settings.
+    """
+    hints = {k: v for k, v in typing.get_type_hints(Experiment).items() if k not in FIXED}
+    found = {}
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or key not in hints:
+            raise ConfigError(
+                f"--set {assignment}: expected KEY=VALUE, with KEY one of {', '.join(hints)}"
+            )
+        try:
+            found[key] = _value(text, hints[key])
+        except (ValueError, SyntaxError):
+            raise ConfigError(f"--set {assignment}: {text!r} is no {hints[key]}") from None
+    return found
+
+
+def _value(text: str, hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    if str in options:
+        return text
+    if bool in options and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if float in options:
+        return float(text)
+    return ast.literal_eval(text)
