@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.attribution import ROLES
+from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.attribution import RoleScores
 from cae_lib.report.benchmarks import COLUMNS as BENCHMARKS
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, column_score, family_score
@@ -135,13 +138,26 @@ def text_sentence(profile: str, seeds: int) -> str:
         phrases = cosine_differences(profile, seeds)
     except NotMeasured:
         return "What CAE does to the embeddings of texts has not been measured yet."
-    parts = [
-        f"with {method_label(method)} the mean correlation with gold similarity changes by "
-        f"{percent(sets[method][0], sign=True)} points, and the cosine to relation phrases by "
-        f"{interval(phrases[method]['relation'], 3, sign=True)}"
-        for method in sets
-    ]
-    return f"For texts alone, CAE minus plain fine-tuning: {listing(parts)}."
+    correlations = [found[0] for found in sets.values()]
+    relations = [phrases[method]["relation"] for method in sets]
+    return (
+        "For texts alone, CAE minus plain fine-tuning: over the "
+        f"{count(len(sets), 'method')} the mean correlation with gold similarity changes by "
+        f"{_range(correlations, 100, 1)} points ({_certain(correlations)}), and the cosine of a "
+        f"caption to its relation phrases by {_range(relations, 1, 3)} ({_certain(relations)})."
+    )
+
+
+def _range(values: Sequence[Interval], scale: float, decimals: int) -> str:
+    """The smallest and the largest of several estimates."""
+    found = sorted(scale * value.estimate for value in values)
+    return f"{number(found[0], decimals, sign=True)} to {number(found[-1], decimals, sign=True)}"
+
+
+def _certain(values: Sequence[Interval]) -> str:
+    """How many of several intervals lie above and below zero."""
+    up, down = sum(v.low > 0 for v in values), sum(v.high < 0 for v in values)
+    return f"for certain up with {up}, down with {down}"
 
 
 def limits_sentence(profile: str, seeds: int) -> str:

@@ -91,7 +91,7 @@ def test_without_a_drop_there_is_no_share(full):
     assert "cannot be said for certain" in claims.judge_chance(base).source
     put(full, "clip-ft", drop=-0.1)
     row = tables.own_table(own_pairs(PROFILE, 3)).rows[0]
-    assert row[1] == "–" and row[6] == "not defined"
+    assert row[1] == "–" and row[5] == "not defined"
 
 
 def test_methods_beat_chance_or_do_not(full):
@@ -143,7 +143,7 @@ def test_no_reference_no_share(full):
     assert cae.relative("attention") is None
     text = claims.judge_training({"attention": (tuned, cae)}).source
     assert "is not defined, since integrated gradients do no better than chance" in text
-    assert tables.own_table({"attention": (tuned, cae)}).rows[0][4] == "–"
+    assert tables.own_table({"attention": (tuned, cae)}).rows[0][3].endswith("→ –")
 
 
 def test_a_run_is_judged_by_its_own_method_only(full):
@@ -181,7 +181,7 @@ def test_agreement_reads_both_orders_and_leaves_out_what_is_missing(full):
 def test_what_training_did_to_the_agreement(full):
     put(full, "cae-attention", agreed=0.2)
     row = tables.own_table(own_pairs(PROFILE, 3)).rows[0]
-    assert row[0] == "attention" and row[6] == "not told apart" and row[7].startswith("−0.3")
+    assert row[0] == "attention" and row[5] == "not told apart" and row[6].startswith("−0.3")
     rows = tables.reference_table(PROFILE, 3).rows
     assert [row[0] for row in rows][:3] == ["CLIP", "CLIP-FT", "CLIP-CAE (attention)"]
     assert rows[2][1].startswith("0.2") and rows[1][1].startswith("0.5")
