@@ -28,6 +28,10 @@ class Text:
         return re.sub(r"<[^>]+>", "", self.source)
 
 
+MANY_COLUMNS = 8
+"""From here on a table is set more narrowly, so that it fits the book's width."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A numbered table.
@@ -53,7 +57,10 @@ class Table:
     def _repr_markdown_(self) -> str:
         marks = [":--" if i < self.left else "--:" for i in range(len(self.header))]
         lines = [_line(self.header), _line(marks), *(_line(row) for row in self.rows)]
-        table = [f":::{{table}} {self.caption}", f":name: {self.name}", "", *lines, ":::"]
+        options = [f":name: {self.name}"]
+        if len(self.header) >= MANY_COLUMNS:
+            options.append(":class: many-columns")
+        table = [f":::{{table}} {self.caption}", *options, "", *lines, ":::"]
         for note in self.notes:
             table += ["", note]
         if self.collapsed:
