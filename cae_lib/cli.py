@@ -103,6 +103,10 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
     _variant(parser)
+    parser.add_argument(
+        "--only", default="", metavar="KINDS",
+        help="kinds of measurement, with commas between them, such as benchmarks,retrieval",
+    )  # fmt: skip
 
 
 def _add_export(commands: Commands) -> None:
@@ -186,7 +190,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         return
     overrides = parse_overrides(parsed.assignments)
     with _allowing(parsed):
-        evaluate_run(parsed.name, parsed.profile, parsed.seed, **overrides)
+        evaluate_run(
+            parsed.name, parsed.profile, parsed.seed, only=_names(parsed.only), **overrides
+        )
 
 
 def _allowing(parsed: argparse.Namespace) -> AbstractContextManager[None]:
@@ -194,13 +200,18 @@ def _allowing(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     from cae_lib.data.allowance import allowing
     from cae_lib.experiments import is_real
 
-    names = [name.strip() for name in parsed.allow_missing.split(",") if name.strip()]
+    names = _names(parsed.allow_missing)
     if names and not is_real(parsed.profile):
         raise ConfigError(
             f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
             f"whole: `cae world build --profile {parsed.profile}`"
         )
     return allowing(names)
+
+
+def _names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _export(parsed: argparse.Namespace) -> None:

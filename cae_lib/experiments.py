@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.amounts import amounts
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.evaluation.registry import BASE_SUITES, SUITES, Suite
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weights import Weights
@@ -121,17 +121,24 @@ def _is_trained(path: Path, config: Experiment) -> bool:
 
 
 def evaluate_run(
-    name: str, profile_name: str, seed: int = 0, fresh: bool = False, **overrides: Any
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    fresh: bool = False,
+    only: Iterable[str] = (),
+    **overrides: Any,
 ) -> None:
     """Compute what is missing of a run's records (all of them with `fresh`, once a clone).
 
-    Real sets that may be incomplete (see `allowing`) are used as far as they are there.
+    Real sets that may be incomplete (see `allowing`) are used as far as they are there. With `only`
+    no other suites are measured than those.
 
     Raises:
+        ConfigError: Unknown run, profile, setting or suite.
         CheckpointError: The run is not trained.
         DataError: Data are missing; the message says which, and how to get them.
     """
-    suites = {**SUITES, **BASE_SUITES} if name == BASE else SUITES
+    suites = _chosen({**SUITES, **BASE_SUITES} if name == BASE else SUITES, only)
     weights = weights_of(name, profile_name, seed, **overrides)
     tag = needs.weights_source(weights.model, weights.source)
     data = data_digests(profile_name, suites, tag)
@@ -155,6 +162,16 @@ def evaluate_run(
             print(f"Left out: {suite}. {error}", flush=True)
         else:
             _tell(amounts(suite, record.results) if is_real(profile_name) else ())
+
+
+def _chosen(suites: Mapping[str, Suite], only: Iterable[str]) -> Mapping[str, Suite]:
+    names = list(only)
+    unknown = [name for name in names if name not in suites]
+    if unknown:
+        raise ConfigError(
+            f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(suites)}"
+        )
+    return {name: suites[name] for name in names} if names else suites
 
 
 def run_label(name: str, profile_name: str, **overrides: Any) -> str:

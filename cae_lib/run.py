@@ -43,6 +43,7 @@ def run_page(
     """
     _require_book_extra()
     from cae_lib.pages.execute import execute
+    from cae_lib.pages.missing import what_is_missing
     from cae_lib.pages.publish import publish
 
     if name not in page_names():
@@ -57,6 +58,8 @@ def run_page(
     profile(chosen)
     partial = paths().runs / f"{name}-{_hash(values)}.partial.ipynb"
     executed = execute(notebook, partial, values, name)
+    for line in what_is_missing(executed, chosen):
+        print(line, flush=True)
     if values == {} or values == {"profile": "smoke"}:
         published = publish(executed, name, chosen)
         partial.unlink()

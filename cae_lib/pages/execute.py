@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from papermill import PapermillExecutionError
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+PREREQUISITES = ("DataError", "NotMeasured", "ConfigError", "CheckpointError")
+"""Errors of the library whose message says what is wrong and what to do."""
+
 HEARTBEAT = 15.0  # seconds between two signs of life
 
 
@@ -116,7 +119,10 @@ def _signs_of_life(name: str, progress: Path) -> Iterator[None]:
 
 
 def _failure(error: PapermillExecutionError, output: Path, name: str) -> str:
-    """Compose the message on a failed cell."""
+    """Compose the message on a failed cell; a missing prerequisite has said all by itself."""
+    kept = f"The notebook up to there is {output}; the page is as it was."
+    if error.ename in PREREQUISITES:
+        return f"page {name}: {ANSI.sub('', error.evalue)}\n{kept}"
     traceback = ANSI.sub("", "\n".join(error.traceback)).strip().splitlines()
     code = [line for line in error.source.splitlines() if line.strip()]
     shown = "\n".join(f"    {line}" for line in code[:12] + (["..."] if len(code) > 12 else []))
@@ -124,5 +130,5 @@ def _failure(error: PapermillExecutionError, output: Path, name: str) -> str:
     return (
         f"page {name} failed in its code cell {error.exec_count}:\n{shown}\n"
         f"  with {error.ename}: {ANSI.sub('', error.evalue)}\n{end}\n"
-        f"The notebook up to there is {output}; the page is as it was."
+        f"{kept}"
     )
