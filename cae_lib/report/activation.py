@@ -121,6 +121,8 @@ def _share(printed: Interval, reload: Interval) -> str:
     """How much of the printed difference is the activation."""
     if not printed.excludes_zero:
         return "That difference is not told apart from zero, so no share of it can be named."
+    if not reload.excludes_zero:
+        return "The activation alone makes no difference here that could be told from zero."
     share = reload.estimate / printed.estimate
     if not 0 <= share <= 1:
         return ("The activation alone moves it against that difference, or by more than all of it, "
