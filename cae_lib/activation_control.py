@@ -14,15 +14,16 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from cae_lib.config import experiment, paths, profile
+from cae_lib.config import experiment, profile
+from cae_lib.data.identity import data_digests
+from cae_lib.data.needs import weights_source
 from cae_lib.data.training_set import training_set
-from cae_lib.errors import DataError
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.registry import SUITES
-from cae_lib.evaluation.suite import manifest_path
 from cae_lib.experiments import MEASUREMENT, checkpoint_path, record_name, weights_path
-from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.weights import Weights
 from cae_lib.records import load_or_run
 from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.loop import train
@@ -105,10 +106,7 @@ class _Reread:
 
     def __init__(self, model: str, weights: str | Path | None) -> None:
         self.model, self.weights = model, weights
-        if isinstance(weights, Path):
-            self.digest = file_digest(weights)
-        else:
-            self.digest = hashlib.sha256(f"{model} {weights}".encode()).hexdigest()
+        self.digest = Weights(weights, model, OTHER).digest()
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -121,28 +119,18 @@ class _Reread:
 
 def _evaluate(name: str, profile_name: str, seed: int, run: _Reread, fresh: bool) -> None:
     """Store the records of one set of weights."""
-    data = _data_digest(profile_name)
+    tag = () if isinstance(run.weights, Path) else weights_source(run.model, run.weights)
+    data = data_digests(profile_name, MEASURED, tag)
     suites: Mapping[str, Callable] = {suite: SUITES[suite] for suite in MEASURED}
     for suite, measure in suites.items():
-        content = f"{MEASUREMENT} {suite} {run.digest} {data} {OTHER}"
+        content = f"{MEASUREMENT} {suite} {run.digest} {data[suite]} {OTHER}"
         load_or_run(
             record_name(name, suite, seed),
             profile_name,
             hashlib.sha256(content.encode()).hexdigest()[:12],
             lambda measure=measure: measure(run.encoder, profile_name),
-            config={"run": name, "suite": suite, "weights": run.digest[:12], "data": data[:12],
-                    "activation": OTHER},
+            config={"run": name, "suite": suite, "weights": run.digest[:12],
+                    "data": data[suite][:12], "activation": OTHER},
             seed=seed,
             fresh=fresh,
         )  # fmt: skip
-
-
-def _data_digest(profile_name: str) -> str:
-    path = manifest_path(profile_name)
-    if path.is_file():
-        return file_digest(path)
-    if profile(profile_name).base is None:
-        return hashlib.sha256(str(paths().raw.name).encode()).hexdigest()  # the real sets
-    raise DataError(
-        f"{path}: the data are not built here; run `cae world build --profile {profile_name}`"
-    )

@@ -186,7 +186,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from cae_lib.overrides import parse_overrides
 
     if parsed.name in CONTROLS:
-        evaluate_activation_control(parsed.profile)
+        with _allowing(parsed):
+            evaluate_activation_control(parsed.profile)
         return
     overrides = parse_overrides(parsed.assignments)
     with _allowing(parsed):
