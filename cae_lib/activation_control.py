@@ -57,18 +57,29 @@ def evaluate_activation_control(profile_name: str, fresh: bool = False) -> None:
     Raises:
         DataError: The data are not there.
     """
-    start = experiment("clip-ft", profile_name)
-    base = weights_path(start)
-    _evaluate(BASE_OTHER, profile_name, 0, _Reread(start.model, base), fresh)
+    read_base(profile_name, fresh)
     for seed in range(profile(profile_name).seeds):
-        tuned = checkpoint_path("clip-ft", profile_name, seed)
-        if tuned.is_file():
-            _evaluate(TUNED_OTHER, profile_name, seed, _Reread(start.model, tuned), fresh)
-        else:
-            print(f"{TUNED_OTHER}/{seed}: left out, clip-ft/{seed} is not trained", flush=True)
-        under = under_other_path(profile_name, seed)
-        if under.is_file():
-            _evaluate(TUNED_UNDER_OTHER, profile_name, seed, _Reread(start.model, under), fresh)
+        read_tuned(profile_name, seed, fresh)
+
+
+def read_base(profile_name: str, fresh: bool = False) -> None:
+    """Store the records of the base, read with GELU."""
+    start = experiment("clip-ft", profile_name)
+    run = _Reread(start.model, weights_path(start))
+    _evaluate(BASE_OTHER, profile_name, 0, run, fresh)
+
+
+def read_tuned(profile_name: str, seed: int, fresh: bool = False) -> None:
+    """Store the records of CLIP-FT of one seed, read with GELU."""
+    model = experiment("clip-ft", profile_name).model
+    tuned = checkpoint_path("clip-ft", profile_name, seed)
+    if tuned.is_file():
+        _evaluate(TUNED_OTHER, profile_name, seed, _Reread(model, tuned), fresh)
+    else:
+        print(f"{TUNED_OTHER}/{seed}: left out, clip-ft/{seed} is not trained", flush=True)
+    under = under_other_path(profile_name, seed)
+    if under.is_file():
+        _evaluate(TUNED_UNDER_OTHER, profile_name, seed, _Reread(model, under), fresh)
 
 
 def under_other_path(profile_name: str, seed: int) -> Path:

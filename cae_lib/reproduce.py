@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cae_lib.activation_control import read_base, read_tuned
 from cae_lib.config import profile
 from cae_lib.errors import ConfigError
 from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
@@ -46,6 +47,7 @@ def _base_jobs(profile_name: str) -> list[Job]:
     return [
         Job("captions", _captions, (profile_name,)),
         Job("measuring base", evaluate_run, ("base", profile_name, 0, True)),
+        Job("base read with GELU", read_base, (profile_name, True)),
         Job("parser against gold", _words, (profile_name,)),
     ]
 
@@ -95,6 +97,8 @@ def _words(profile_name: str) -> None:
 def _run(name: str, profile_name: str, seed: int) -> None:
     run_training(name, profile_name, seed)
     evaluate_run(name, profile_name, seed, fresh=True)
+    if name == "clip-ft":
+        read_tuned(profile_name, seed, fresh=True)
 
 
 def _page(name: str, profile_name: str) -> None:
