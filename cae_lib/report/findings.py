@@ -12,7 +12,7 @@ from cae_lib.report.benchmarks import COLUMNS as BENCHMARKS
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, column_score, family_score
 from cae_lib.report.claims import levelling, shows_deficiency, tally
 from cae_lib.report.hard_negatives import hard_differences
-from cae_lib.report.markup import count, interval, listing, number, percent
+from cae_lib.report.markup import count, listing, number, percent
 from cae_lib.report.retrieval import recall
 from cae_lib.report.runs import BASE, TUNED, cae_runs, method_label, setting
 from cae_lib.report.stored import NotMeasured
