@@ -95,6 +95,12 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
     _variant(parser)
+    speed = parser.add_argument_group("speed and memory, which change numbers by rounding at most")
+    speed.add_argument("--checkpointing", action="store_true", help="less memory, more time")
+    speed.add_argument("--channels-last", action="store_true", help="picture layout for GPUs")
+    speed.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND",
+                       help="compile the image tower")  # fmt: skip
+    speed.add_argument("--workers", type=int, metavar="N", help="processes that decode pictures")
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -168,6 +174,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from cae_lib.base import train_base
     from cae_lib.experiments import run_training
     from cae_lib.overrides import parse_overrides
+    from cae_lib.training.execution import Execution
 
     overrides = parse_overrides(parsed.assignments)
     if parsed.name == "base":
@@ -175,8 +182,11 @@ def _train(parsed: argparse.Namespace) -> None:
     elif parsed.name == TUNED_UNDER_OTHER:
         train_under_other(parsed.profile, parsed.seed)
     else:
+        execution = Execution(
+            parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers
+        )
         with _allowing(parsed):
-            path = run_training(parsed.name, parsed.profile, parsed.seed, **overrides)
+            path = run_training(parsed.name, parsed.profile, parsed.seed, execution, **overrides)
         print(f"The weights are {path}")
 
 

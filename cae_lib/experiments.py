@@ -28,6 +28,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.weights import Weights
 from cae_lib.records import Record, load_or_run, load_record, record_path
 from cae_lib.runtime import one_thread, pick_device
+from cae_lib.training.execution import Execution
 from cae_lib.training.loop import train
 
 BASE = "base"
@@ -74,8 +75,16 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
     return Weights(weights_path(start), start.model, start.activation)
 
 
-def run_training(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
+def run_training(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    execution: Execution | None = None,
+    **overrides: Any,
+) -> Path:
     """Train one run, or find it trained; returns its checkpoint.
+
+    How it is executed (`execution`) changes its numbers by rounding at most.
 
     Raises:
         ConfigError: Unknown run, profile or setting.
@@ -99,7 +108,8 @@ def run_training(name: str, profile_name: str, seed: int = 0, **overrides: Any) 
     )
     with one_thread(pick_device()):
         out = target.parent
-        return train(config, clip, data.pairs, data.alignment, data.images, out).checkpoint
+        parts = (data.pairs, data.alignment, data.images)
+        return train(config, clip, *parts, out, execution=execution).checkpoint
 
 
 def _is_trained(path: Path, config: Experiment) -> bool:
@@ -142,7 +152,7 @@ def evaluate_run(
     weights = weights_of(name, profile_name, seed, **overrides)
     tag = needs.weights_source(weights.model, weights.source)
     data = data_digests(profile_name, suites, tag)
-    run = _LazyEncoder(weights)
+    run = _LazyEncoder(weights, is_real(profile_name))
     for suite, measure in suites.items():
         content = f"{MEASUREMENT} {suite} {run.digest} {data[suite]}"
         try:
@@ -231,15 +241,17 @@ def _require_record(name: str, profile_name: str, suite: str, seed: int) -> None
 class _LazyEncoder:
     """Loads the model only when something has to be computed."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, real: bool) -> None:
         self.weights = weights
+        self.real = real  # VL-CheckList has pictures that end too early; they are counted
         self.digest = weights.digest()
         self._encoder: Encoder | None = None
 
     @property
     def encoder(self) -> Encoder:
         if self._encoder is None:
-            self._encoder = Encoder(self.weights.load(pick_device()))
+            clip = self.weights.load(pick_device())
+            self._encoder = Encoder(clip, allow_truncated=self.real)
         return self._encoder
 
 
