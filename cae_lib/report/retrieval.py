@@ -14,17 +14,29 @@ from cae_lib.report.figure import Figure
 from cae_lib.report.markup import Table, Text, count, emphasised, listing, number, percent
 from cae_lib.report.paper import ORIENTATION
 from cae_lib.report.runs import TUNED, label
-from cae_lib.report.stored import if_measured, require
+from cae_lib.report.stored import NotMeasured, if_measured, require
 
 SETS: Mapping[str, str] = {"coco": "COCO", "flickr30k": "Flickr30k"}
 DIRECTIONS: Mapping[str, str] = {"text": "image to text", "image": "text to image"}
 CELLS = tuple((name, direction) for name in SETS for direction in DIRECTIONS)
 
 
+def stored_cells(runs: Sequence[str], profile: str, seeds: int) -> tuple[tuple[str, str], ...]:
+    """Those of `CELLS` that all runs were measured on: a real set may have been left out."""
+    records = [r for run in runs for r in results(run, profile, "retrieval", seeds)]
+    return tuple(cell for cell in CELLS if all(cell[0] in r.results for r in records))
+
+
 def hits(run: str, profile: str, name: str, direction: str, k: int, seeds: int) -> np.ndarray:
-    """Queries `(S, n)` whose answer is among the first k; `direction` is what is retrieved."""
+    """Queries `(S, n)` whose answer is among the first k; `direction` is what is retrieved.
+
+    Raises:
+        NotMeasured: The set was left out when the run was measured.
+    """
     rows = []
     for record in results(run, profile, "retrieval", seeds):
+        if name not in record.results:
+            raise NotMeasured(f"{record.name} of the profile {profile} was measured without {name}")
         result = RetrievalResult.from_record(record.results[name])
         rows.append({"text": result.text_hits, "image": result.image_hits}[direction][k])
     return np.stack(rows).astype(np.float64)
@@ -52,7 +64,7 @@ def retrieval_table(runs: Sequence[str], profile: str, seeds: int, full: bool = 
     """Recall at 1, 5, 10, both ways, on both sets; a row a run. `full` has all intervals."""
     require(runs, profile, "retrieval", seeds)
     rows = []
-    for name, direction in CELLS:
+    for name, direction in stored_cells(runs, profile, seeds):
         for run in runs:
             found = [recall(run, profile, name, direction, k, seeds) for k in KS]
             others = [percent(f) if full else number(100 * f.estimate, 1) for f in found[1:]]
@@ -78,10 +90,11 @@ def retrieval_differences(
         NotMeasured: A record is missing.
     """
     require([*runs, against], profile, "retrieval", seeds)
+    cells = stored_cells([*runs, against], profile, seeds)
     return {
         run: {
             f"{cell_label(*cell)}, R@{k}": recall_difference(run, against, profile, *cell, k, seeds)
-            for cell in CELLS
+            for cell in cells
             for k in ks
         }
         for run in runs
