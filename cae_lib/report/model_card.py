@@ -125,7 +125,7 @@ def _figures(name: str, profile: str, seed: int, digest: str) -> list[str]:
         *_table(header, rows), "",
         *_recalls(list(columns), runs, profile), "",
         f"From the records `{record_name(name, '*', seed)}`, code `{tree}`, data "
-        f"`{own.provenance.get('data')}`.",
+        f"`{own.provenance.get('data') or own.config.get('data')}`.",
     ]  # fmt: skip
 
 
