@@ -2,14 +2,16 @@
 # PROFILE = smoke | mini | paper (see README.md); PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
+SEED ?= 0
 CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce book test lab clean environment
+.PHONY: help reproduce row book test lab clean environment
 
 help:
 	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
+	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
@@ -20,6 +22,11 @@ environment:
 
 reproduce: environment
 	@$(CAE) reproduce --profile $(PROFILE)
+
+row: environment
+	@test -n "$(NAME)" || { echo "make row needs NAME=clip-ft, cae-attention, ..." >&2; exit 2; }
+	@$(CAE) train $(NAME) --seed $(SEED) --profile $(PROFILE)
+	@$(CAE) evaluate $(NAME) --seed $(SEED) --profile $(PROFILE)
 
 book: environment
 	@$(CAE) book --profile $(PROFILE)
