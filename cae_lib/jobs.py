@@ -11,12 +11,13 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from cae_lib.errors import ConfigError
 from cae_lib.runtime import PROGRESS_LINES, format_seconds, pick_device
 
 MOST_WORKERS = 8
@@ -25,11 +26,19 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Job:
-    """A call `action(*arguments)` of a function at module level, with a label for its progress."""
+    """A call `action(*arguments)` of a function at module level.
+
+    Attributes:
+        label: Names the job in its progress line.
+        action: What to call.
+        arguments: What to call it with.
+        after: Label of a job that has to be done before; it stands before this one in the list.
+    """
 
     label: str
     action: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    after: str = ""
 
 
 @dataclass
@@ -41,7 +50,7 @@ class Outcome:
 
 
 def run_jobs(jobs: Iterable[Job], workers: int | None = None) -> dict[str, Outcome]:
-    """Run jobs in the order given, several at a time, and say when each one is done.
+    """Run jobs in the order given as far as they need not wait, and say when each one is done.
 
     Processes are kept from job to job, and with them what the library has cached. The first job
     that fails ends the run: jobs in progress are finished, the others are not started.
@@ -60,16 +69,27 @@ def run_jobs(jobs: Iterable[Job], workers: int | None = None) -> dict[str, Outco
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
-        futures: dict[Future[Outcome], Job] = {
-            executor.submit(_timed, job.action, job.arguments): job for job in jobs
-        }
-        done = {
-            futures[future].label: _told(futures[future].label, future.result())
-            for future in as_completed(futures)
-        }
+        done = _run_graph(jobs, executor)
     finally:
         executor.shutdown(cancel_futures=True)
     return {job.label: done[job.label] for job in jobs}
+
+
+def _run_graph(jobs: list[Job], executor: ProcessPoolExecutor) -> dict[str, Outcome]:
+    """Submit each job as soon as the one that it waits for is done."""
+    done: dict[str, Outcome] = {}
+    waiting, running = jobs, {}
+    while waiting or running:
+        ready = [job for job in waiting if not job.after or job.after in done]
+        waiting = [job for job in waiting if job not in ready]
+        running |= {executor.submit(_timed, job.action, job.arguments): job for job in ready}
+        if not running:
+            raise ConfigError(f"no job is named {waiting[0].after!r}, for which others wait")
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            label = running.pop(future).label
+            done[label] = _told(label, future.result())
+    return done
 
 
 def default_workers() -> int:

@@ -11,6 +11,7 @@ from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
 from cae_lib.jobs import Job, run_jobs
 from cae_lib.runtime import format_seconds
 
+TUNED = "clip-ft"
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
 
@@ -31,8 +32,7 @@ def reproduce(profile_name: str) -> Path:
     took: dict[str, float] = {}
     for jobs in (
         [Job("the small world", _world, (profile_name,))],
-        _base_jobs(profile_name),
-        _run_jobs(profile_name),
+        [*_base_jobs(profile_name), *_run_jobs(profile_name)],
         *_page_jobs(profile_name),
     ):
         took |= {label: outcome.seconds for label, outcome in run_jobs(jobs).items()}
@@ -47,19 +47,27 @@ def _base_jobs(profile_name: str) -> list[Job]:
     return [
         Job("captions", _captions, (profile_name,)),
         Job("measuring base", evaluate_run, ("base", profile_name, 0, True)),
-        Job("base read with GELU", read_base, (profile_name, True)),
-        Job("parser against gold", _words, (profile_name,)),
+        Job("base read with GELU", read_base, (profile_name, True), "captions"),
+        Job("parser against gold", _words, (profile_name,), "captions"),
     ]
 
 
 def _run_jobs(profile_name: str) -> list[Job]:
-    """The runs, those with the longest steps first, so that no core is left waiting at the end."""
+    """Training and measurement of each run, those with the longest steps first."""
     chosen = profile(profile_name)
-    return [
-        Job(f"{name}/{seed}", _run, (name, profile_name, seed))
-        for name in reversed(chosen.methods)
-        for seed in range(chosen.seeds)
-    ]
+    jobs = []
+    for name in reversed(chosen.methods):
+        for seed in range(chosen.seeds):
+            run = (name, profile_name, seed)
+            training = f"training {name}/{seed}"
+            jobs += [
+                Job(training, run_training, run, "captions"),
+                Job(f"measuring {name}/{seed}", evaluate_run, (*run, True), training),
+            ]
+            if name == TUNED:
+                control = (profile_name, seed, True)
+                jobs.append(Job(f"{name}/{seed} read with GELU", read_tuned, control, training))
+    return jobs
 
 
 def _page_jobs(profile_name: str) -> list[list[Job]]:
@@ -92,13 +100,6 @@ def _words(profile_name: str) -> None:
     from cae_lib.words.gold import parser_record
 
     parser_record(profile_name, fresh=True)
-
-
-def _run(name: str, profile_name: str, seed: int) -> None:
-    run_training(name, profile_name, seed)
-    evaluate_run(name, profile_name, seed, fresh=True)
-    if name == "clip-ft":
-        read_tuned(profile_name, seed, fresh=True)
 
 
 def _page(name: str, profile_name: str) -> None:

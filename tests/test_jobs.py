@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.jobs import Job, run_jobs
 
 
 def _where(number: int) -> tuple[int, int, int]:
     return number, os.getpid(), torch.get_num_threads()
+
+
+def _write(file: str) -> None:
+    time.sleep(0.5)
+    Path(file).write_text("done")
+
+
+def _read(file: str) -> str:
+    return Path(file).read_text()
 
 
 def _fail() -> None:
@@ -28,6 +39,16 @@ def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(cap
     assert sorted(line.split(" (")[0] for line in capsys.readouterr().out.splitlines()) == [
         f"done: job {n}" for n in range(4)
     ]
+
+
+def test_a_job_waits_for_the_one_before_it(tmp_path):
+    """The second job reads what the first has written, though a process is free from the start."""
+    file = str(tmp_path / "written")
+    outcomes = run_jobs([Job("write", _write, (file,)), Job("read", _read, (file,), "write"),
+                         Job("other", _where, (1,))], workers=2)  # fmt: skip
+    assert outcomes["read"].value == "done"
+    with pytest.raises(ConfigError, match="no job is named 'nothing'"):
+        run_jobs([Job("a", _where, (1,), "nothing"), Job("b", _where, (1,), "a")], workers=2)
 
 
 def test_a_single_job_runs_here():
