@@ -22,7 +22,7 @@ def training_table(profile_name: str) -> Table:
         rows.append([label(name), method, weight, f"{run.lr:g}", str(run.steps), run.scope])
     first = runs[TUNED]
     return Table(
-        name="tab-training",
+        name=f"tab-training-{profile_name}",
         caption=f"What the runs were trained with. Common to all: {first.model} from "
         f"`{first.weights}`, batches of {first.batch_size} pairs, AdamW with betas {first.betas}, "
         f"weight decay {first.weight_decay:g}, {first.warmup} steps of warm-up and a cosine to "
