@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from cae_lib.report import paper_scale as page
 
 PAGE = Path(__file__).resolve().parents[2] / "book" / "experiments" / "paper-scale.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = [line for line in LINES if not line.startswith("make ")]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -29,6 +32,18 @@ def test_every_command_is_one(line: str):
         assert parsed.name in PROFILES["paper"].methods
     if words[start + 1] == "run":
         assert (PAGE.parent / f"{parsed.name}.md").is_file()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_one_call_of_make_trains_and_measures_a_row():
+    (line,) = (line for line in LINES if line.startswith("make "))
+    dry = [*shlex.split(line), "-n", "-C", str(PAGE.parents[2])]
+    planned = subprocess.run(dry, capture_output=True, text=True, check=True).stdout
+    calls = [shlex.split(text) for text in planned.splitlines() if "/cae " in text]
+    assert [words[1] for words in calls] == ["train", "evaluate"]
+    for words in calls:
+        parsed = build_parser().parse_args(words[1:])
+        assert (parsed.name, parsed.seed, parsed.profile) == ("cae-attention", 0, "paper")
 
 
 def test_what_is_fetched_is_what_the_tables_need():
