@@ -21,7 +21,8 @@ from cae_lib.errors import ConfigError
 from cae_lib.runtime import PROGRESS_LINES, format_seconds, pick_device
 
 MOST_WORKERS = 8
-"""Each worker holds the training set and the decoded pictures of the benchmarks, some 2 GB."""
+WORKER_BYTES = 4_000_000_000
+"""What a worker may take: it keeps the training set between jobs (mini: 4.0 GB at most)."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,13 @@ def _run_graph(jobs: list[Job], executor: ProcessPoolExecutor) -> dict[str, Outc
 
 
 def default_workers() -> int:
-    """One process a core that this process may use, or a single one beside a GPU."""
+    """One process a core as far as the memory goes, or a single one beside a GPU."""
     if pick_device().type != "cpu":
         return 1
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if _linux() else os.cpu_count() or 1
-
-
-def _linux() -> bool:
-    return hasattr(os, "sched_getaffinity")
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, MOST_WORKERS, memory // WORKER_BYTES))
 
 
 def _start_worker() -> None:

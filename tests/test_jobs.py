@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cae_lib import jobs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.jobs import Job, run_jobs
 
@@ -49,6 +50,15 @@ def test_a_job_waits_for_the_one_before_it(tmp_path):
     assert outcomes["read"].value == "done"
     with pytest.raises(ConfigError, match="no job is named 'nothing'"):
         run_jobs([Job("a", _where, (1,), "nothing"), Job("b", _where, (1,), "a")], workers=2)
+
+
+@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (9, 2), (17, 4), (500, 8)])
+def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigabytes, workers):
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 10**9 // 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr(jobs, "pick_device", lambda: torch.device("cpu"))
+    assert jobs.default_workers() == workers
 
 
 def test_a_single_job_runs_here():
