@@ -11,10 +11,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
-from torch import Tensor
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from torch import Tensor, nn
 
 AttentionRecord = Literal["row", "path", "full"]
+
+QUICK = 1.702
+"""The factor of QuickGELU, `x * sigmoid(1.702 * x)`."""
 
 
 def project_heads(block: ResidualAttentionBlock, normed: Tensor, parts: str) -> Tensor:
@@ -63,7 +66,19 @@ def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None) -> Te
 def finish_block(block: ResidualAttentionBlock, x: Tensor, merged: Tensor) -> Tensor:
     """Add the attention's output and the MLP to the states `(..., D)`."""
     x = x + block.ls_1(block.attn.out_proj(merged))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x)))
+
+
+def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """The MLP of a block; QuickGELU by one kernel in place of the eight of its two directions.
+
+    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after.
+    """
+    first, activation, second = mlp
+    if not isinstance(activation, QuickGELU):
+        return mlp(x)
+    hidden = F.linear(x, QUICK * first.weight, QUICK * first.bias)
+    return F.linear(F.silu(hidden), second.weight / QUICK, second.bias)
 
 
 def causal(length: int, device: torch.device) -> Tensor:

@@ -56,7 +56,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
                 "vision transformer read at its class token, such as that of ViT-B-32."
             )
         return ImageOutput(model.encode_image(images), [])
-    x = tower._embeds(images)
+    x = _embed(tower, images)
     blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
     for index, block in enumerate(blocks):
@@ -79,6 +79,24 @@ def _is_plain(tower: nn.Module) -> bool:
         and not tower.output_tokens
         and all(isinstance(b, ResidualAttentionBlock) for b in tower.transformer.resblocks)
     )
+
+
+def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
+    """States `(B, T, D)` before the first block; patches do not overlap, so one product makes them.
+
+    The convolution's backward pass is many times slower than that product's.
+    """
+    size = tower.conv1.kernel_size
+    if images.is_cuda or tower.conv1.stride != size or tower.conv1.bias is not None:
+        return tower._embeds(images)
+    batch, channels, height, width = images.shape
+    grid = (height // size[0], width // size[1])
+    parts = images.reshape(batch, channels, grid[0], size[0], grid[1], size[1])
+    patches = parts.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
+    x = F.linear(patches, tower.conv1.weight.flatten(1))
+    first = tower.class_embedding.to(x.dtype).expand(batch, 1, -1)
+    x = torch.cat([first, x], dim=1) + tower.positional_embedding.to(x.dtype)
+    return tower.ln_pre(tower.patch_dropout(x))
 
 
 def _block(

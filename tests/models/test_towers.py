@@ -120,9 +120,9 @@ def test_no_position_after_the_longest_caption_is_computed(tiny_clip: Clip) -> N
     assert output.embeddings.shape == (2, 9, 96)
     assert output.eot.tolist() == [3, 8]
     seen: list[int] = []
-    mlp = tiny_clip.model.transformer.resblocks[0].mlp
+    norm = tiny_clip.model.transformer.resblocks[0].ln_2
     with torch.no_grad():
-        hook = mlp.register_forward_hook(lambda module, inputs, out: seen.append(len(inputs[0])))
+        hook = norm.register_forward_hook(lambda module, inputs, out: seen.append(len(inputs[0])))
         encode_text(tiny_clip.model, tokens)
         hook.remove()
     assert seen == [4 + 9]  # packed: no padding of the shorter caption either
