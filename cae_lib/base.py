@@ -28,6 +28,7 @@ from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, sa
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.records import load_or_run, write_atomic
 from cae_lib.runtime import pick_device
+from cae_lib.studies import earlier_base_path
 from cae_lib.training.log import read_log
 from cae_lib.training.loop import train
 
@@ -41,8 +42,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 CURVE_POINTS = 10
 
 
-def base_config(profile_name: str) -> Experiment:
-    """Configuration of the base model's training.
+def base_config(profile_name: str, steps: int | None = None) -> Experiment:
+    """Configuration of the base model's training, or of a shorter one of so many steps.
 
     Raises:
         ConfigError: The profile's base is downloaded, not trained.
@@ -50,7 +51,8 @@ def base_config(profile_name: str) -> Experiment:
     settings = profile(profile_name).base
     if settings is None:
         raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
-    return Experiment("base", profile_name, train_data="pretrain", **settings)
+    length = {"steps": steps} if steps else {}
+    return Experiment("base", profile_name, train_data="pretrain", **settings | length)
 
 
 def train_base(profile_name: str) -> None:
@@ -87,6 +89,27 @@ def train_base(profile_name: str) -> None:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
         print(f"base after {step} steps: {numbers}", flush=True)
     _describe(profile_name, config, clip, curve)
+
+
+def train_earlier_base(profile_name: str, steps: int) -> Path:
+    """Train a base model of fewer steps, or find it trained; returns its weights.
+
+    All else is as in `train_base`, the schedule of the learning rate included, which ends at 0.
+    """
+    config = base_config(profile_name, steps)
+    target = earlier_base_path(profile_name, steps)
+    if _complete(target, config):
+        return target
+    build(profile_name, pretrain=True)
+    clip = load_clip(config.model, activation=config.activation, device=pick_device(),
+                     seed=config.seed)  # fmt: skip
+    folder = paths().checkpoints / profile_name / f"base-training-{steps}"
+    data = training_set(profile_name, config.train_data, config.model)
+    train(config, clip, data.pairs, data.alignment, data.images, folder)
+    meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
+                          {"seed": config.seed})  # fmt: skip
+    save_checkpoint(target, clip, meta, dtype=torch.float16)
+    return target
 
 
 def _complete(path: Path, config: Experiment) -> bool:

@@ -70,6 +70,8 @@ class Experiment:
         scope: Averaging of the attribution: "batch", "caption" or "word".
         stop_gradient: Treat A_obj as a constant.
         negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
+        tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
+        lock_image: Keep the image tower as it is, and train the text tower alone.
         steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
         lr, weight_decay, betas, eps: AdamW.
         precision: "fp32" or "bf16" (autocast).
@@ -89,6 +91,8 @@ class Experiment:
     scope: str = "batch"
     stop_gradient: bool = False
     negatives: bool = False
+    tagger: str = "scene-graph"
+    lock_image: bool = False
     steps: int = 300
     batch_size: int = 128
     warmup: int = 30
@@ -100,8 +104,14 @@ class Experiment:
     seed: int = 0
 
     def key(self) -> str:
-        """Hash of all fields, 12 hexadecimal digits."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Hash of the fields that differ from their defaults, 12 hexadecimal digits.
+
+        So a field that is added later, with a default that means what was before, changes no key.
+        """
+        values = dataclasses.asdict(self)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        chosen = {name: value for name, value in values.items() if value != defaults[name]}
+        content = json.dumps(chosen, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -115,6 +125,8 @@ class Profile:
         base: Steps and batch size of the base model's own training; None where it is downloaded.
         training: Fields of `Experiment` that every run of the profile shares.
         methods: For each row of the tables, the fields that belong to it alone.
+        short: Fields of the shorter runs that are compared with each other only (`studies`).
+        earlier_bases: Steps of base models that were trained for less long than `base`.
     """
 
     name: str
@@ -122,14 +134,22 @@ class Profile:
     base: dict[str, Any] | None
     training: dict[str, Any]
     methods: dict[str, dict[str, Any]]
+    short: dict[str, Any]
+    earlier_bases: tuple[int, ...] = ()
 
 
-def _rows(**weights: float) -> dict[str, dict[str, Any]]:
-    """The rows of Table 1 that are trained, with lambda for each attribution method."""
+def _rows(batch_size: int, **weights: float) -> dict[str, dict[str, Any]]:
+    """The rows of Tables 1 and 2 that are trained, with lambda for each attribution method.
+
+    A step with hard negatives has four texts for each of its rows, so a quarter of the rows makes
+    it a step of as many texts as the other runs take.
+    """
+    cae = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
+    hard = {"negatives": True, "batch_size": batch_size // 4}
     rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
-    for method, weight in weights.items():
-        rows[f"cae-{method}"] = {"method": method, "weight": weight}
-    return rows
+    rows |= {f"cae-{method}": row for method, row in cae.items()}
+    rows |= {"negclip": hard}
+    return rows | {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
 
 
 PROFILES: dict[str, Profile] = {
@@ -141,7 +161,9 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1},
-            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(16, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            short={"steps": 2, "warmup": 1},
+            earlier_bases=(1, 2),
         ),
         Profile(
             name="mini",
@@ -149,7 +171,9 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
-            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
+            methods=_rows(128, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
+            short={"steps": 100, "warmup": 10},
+            earlier_bases=(600, 1800),
         ),
         Profile(
             name="paper",
@@ -157,7 +181,8 @@ PROFILES: dict[str, Profile] = {
             base=None,
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
-            methods=_rows(attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(256, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            short={"steps": 427},
         ),
     )
 }  # fmt: skip

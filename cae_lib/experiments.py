@@ -98,7 +98,7 @@ def run_training(
         start = weights_path(config)
         tag = needs.weights_source(config.model, start)
         _tell(needs.Stock.of((*needs.TRAINING, *tag)).require())
-    data = training_set(profile_name, config.train_data, config.model)
+    data = training_set(profile_name, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(
@@ -205,7 +205,9 @@ def _load(name: str, profile_name: str) -> Record:
     return load_record(name, profile_name)
 
 
-def results(name: str, profile_name: str, suite: str, seeds: int | None = None) -> list[Record]:
+def results(
+    name: str, profile_name: str, suite: str, seeds: int | None = None, **overrides: Any
+) -> list[Record]:
     """The stored evaluations of a run, one a seed; the base has one.
 
     Raises:
@@ -216,26 +218,28 @@ def results(name: str, profile_name: str, suite: str, seeds: int | None = None) 
     seeds = available if seeds is None else seeds
     if not 1 <= seeds <= available:
         raise ConfigError(f"seeds={seeds}: expected 1 to {available} in profile {profile_name}")
-    numbers = range(1 if name == BASE else seeds)
-    for number in numbers:
-        if is_real(profile_name):
-            _require_record(name, profile_name, suite, number)
-    return [_load(record_name(name, suite, number), profile_name) for number in numbers]
+    label = run_label(name, profile_name, **overrides)
+    names = [record_name(label, suite, number) for number in range(1 if name == BASE else seeds)]
+    for seed, record in enumerate(names):
+        if is_real(profile_name) and not record_path(record, profile_name).is_file():
+            raise _not_measured(name, record, profile_name, suite, seed, overrides)
+    return [_load(record, profile_name) for record in names]
 
 
-def _require_record(name: str, profile_name: str, suite: str, seed: int) -> None:
-    if record_path(record_name(name, suite, seed), profile_name).is_file():
-        return
-    options = f"--profile {profile_name} --seed {seed}"
+def _not_measured(
+    name: str, record: str, profile_name: str, suite: str, seed: int, overrides: Mapping[str, Any]
+) -> DataError:
+    settings = "".join(f" --set {key}={value}" for key, value in overrides.items())
+    options = f"--profile {profile_name} --seed {seed}{settings}"
     commands = [f"cae evaluate {name} {options}"]
     if name != BASE:
         commands.insert(0, f"cae train {name} {options}")
     lines = [
-        f"{record_name(name, suite, seed)} is not measured yet in the profile {profile_name}.",
+        f"{record} is not measured yet in the profile {profile_name}.",
         f"Run: {'; '.join(commands)}",
         needs.missing_for(suite),
     ]
-    raise DataError("\n".join(line for line in lines if line))
+    return DataError("\n".join(line for line in lines if line))
 
 
 class _LazyEncoder:

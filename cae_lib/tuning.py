@@ -44,7 +44,7 @@ TUNING_SEED = 100
 def tune(profile_name: str) -> dict[str, Any]:
     """Train the settings, score them on the validation split, and store the record `sweep`."""
     chosen = profile(profile_name)
-    methods = [name for name, row in chosen.methods.items() if row.get("method")]
+    methods = [name for name, row in chosen.methods.items() if _is_plain_cae(row)]
     training_set(profile_name)  # parses the captions once, before several processes need them
     jobs = [Job(f"lr {lr:g}", _row, ("clip-ft", profile_name, {"lr": lr})) for lr in LEARNING_RATES]
     rates = [outcome.value for outcome in run_jobs(jobs).values()]
@@ -61,6 +61,11 @@ def tune(profile_name: str) -> dict[str, Any]:
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
     load_or_run("sweep", profile_name, key, lambda: content, seed=TUNING_SEED)
     return content
+
+
+def _is_plain_cae(row: Mapping[str, Any]) -> bool:
+    """Whether a row's lambda is chosen here; NegCLIP with CAE takes over the lambda of CAE."""
+    return bool(row.get("method")) and not row.get("negatives")
 
 
 def best(rows: list[dict[str, Any]], setting: str) -> float:
@@ -156,7 +161,7 @@ def _row(name: str, profile_name: str, settings: Mapping[str, float]) -> dict[st
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
     encoder = Encoder(clip)
     row = {"run": name, **settings, **validation_scores(encoder, pairs)}
-    methods = [m["method"] for m in profile(profile_name).methods.values() if "method" in m]
+    methods = [m["method"] for m in profile(profile_name).methods.values() if _is_plain_cae(m)]
     row["gaps"] = validation_gaps(encoder, pairs, methods)
     place = checkpoint.relative_to(paths().root)
     print(f"{name} {settings}: score {row['score']:.4f}, gaps {row['gaps']} ({place})", flush=True)

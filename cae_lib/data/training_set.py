@@ -17,6 +17,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import Alignment, align, token_roles
 
 if TYPE_CHECKING:
+    from cae_lib.words.pipeline import Tagger
     from cae_lib.words.scene_graph import SceneGraphTagger
 
 
@@ -48,8 +49,25 @@ def default_tagger() -> SceneGraphTagger:
     return SceneGraphTagger()
 
 
+def named_tagger(name: str) -> Tagger:
+    """The tagger of that name: "scene-graph", the paper's, or "dependency".
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name == "scene-graph":
+        return default_tagger()
+    if name == "dependency":
+        from cae_lib.words.dependency import DependencyTagger
+
+        return DependencyTagger()
+    raise ConfigError(f"unknown tagger {name!r}: expected 'scene-graph' or 'dependency'")
+
+
 @lru_cache(maxsize=2)
-def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini") -> TrainingSet:
+def training_set(
+    profile_name: str, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
+) -> TrainingSet:
     """Load a set once in this process.
 
     Args:
@@ -57,9 +75,10 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
         name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions
             of the small world, for the base model; no roles are needed and none are computed).
         model: Whose tokenizer and picture size to use.
+        tagger: What finds the roles of words; see `named_tagger`.
 
     Raises:
-        ConfigError: Unknown name.
+        ConfigError: Unknown name or tagger.
         DataError: Files are missing or malformed; the message says how to get them.
     """
     root = data_root(profile_name)
@@ -67,7 +86,7 @@ def training_set(profile_name: str, name: str = "coco", model: str = "clip-mini"
     if name == "coco":
         pairs = _pairs(profile_name, root)
         cache = paths().cache / "roles"
-        alignment = token_roles(pairs.captions, default_tagger(), clip.tokenizer, cache)
+        alignment = token_roles(pairs.captions, named_tagger(tagger), clip.tokenizer, cache)
     elif name == "pretrain":
         annotations = root / "pretrain" / "annotations" / "captions_pretrain.json"
         pairs = load_coco_captions(annotations, root / "pretrain" / "images")

@@ -59,6 +59,8 @@ class Run:
         self.device = next(clip.model.parameters()).device
         self.cuda_devices = [self.device] if self.device.type == "cuda" else []
         execution.prepare(clip.model)
+        if experiment.lock_image:
+            clip.model.lock_image_tower()
         self.optimizer = adamw(
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps
         )
