@@ -26,14 +26,14 @@ def world_show(parsed: argparse.Namespace) -> None:
 def train(parsed: argparse.Namespace) -> None:
     """Train a run."""
     from cae_lib.activation_control import TUNED_UNDER_OTHER, train_under_other
-    from cae_lib.base import train_base
+    from cae_lib.base import train_base_as
     from cae_lib.experiments import run_training
     from cae_lib.overrides import parse_overrides
     from cae_lib.training.execution import Execution
 
     overrides = parse_overrides(parsed.assignments)
     if parsed.name == "base":
-        train_base(parsed.profile)
+        train_base_as(parsed.profile, overrides)
     elif parsed.name == TUNED_UNDER_OTHER:
         train_under_other(parsed.profile, parsed.seed)
     else:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,10 +18,7 @@ from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.data.world.build import build
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.results import ChoiceResult
-from cae_lib.evaluation.statistics import mean_interval, weighted_interval
-from cae_lib.evaluation.suite import attributions, choices, retrieval_pairs, retrieve
+from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
 from cae_lib.experiments import weights_path
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -31,13 +27,6 @@ from cae_lib.runtime import pick_device
 from cae_lib.studies import earlier_base_path
 from cae_lib.training.log import read_log
 from cae_lib.training.loop import train
-
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "object": ("sugarcrepe/replace_obj", "sugarcrepe/add_obj"),
-    "relation": ("aro/relation", "sugarcrepe/replace_rel"),
-    "attribute": ("aro/attribution", "sugarcrepe/replace_att", "sugarcrepe/swap_att"),
-}
-"""Choices whose mean accuracy stands for what the base knows of objects, relations, attributes."""
 
 CURVE_POINTS = 10
 
@@ -91,6 +80,24 @@ def train_base(profile_name: str) -> None:
     _describe(profile_name, config, clip, curve)
 
 
+def train_base_as(profile_name: str, overrides: Mapping[str, Any]) -> None:
+    """Train the base model, or with `steps` one of fewer steps.
+
+    Raises:
+        ConfigError: Other settings are given, or more steps than the base model's.
+    """
+    if not overrides:
+        return train_base(profile_name)
+    most = base_config(profile_name).steps
+    steps = overrides.get("steps", 0)
+    if set(overrides) != {"steps"} or not 0 < steps < most:
+        raise ConfigError(
+            f"the base model of profile {profile_name} takes one setting, steps=N with N from 1 to "
+            f"{most - 1}: {', '.join(f'{k}={v}' for k, v in overrides.items())}"
+        )
+    print(f"The weights are {train_earlier_base(profile_name, steps)}")
+
+
 def train_earlier_base(profile_name: str, steps: int) -> Path:
     """Train a base model of fewer steps, or find it trained; returns its weights.
 
@@ -115,43 +122,6 @@ def train_earlier_base(profile_name: str, steps: int) -> Path:
 def _complete(path: Path, config: Experiment) -> bool:
     meta = read_meta(path) if path.is_file() else None
     return meta is not None and meta.config_key == config.key() and meta.step == config.steps
-
-
-def curve_point(clip: Clip, profile_name: str) -> dict[str, float]:
-    """Zero-shot accuracy by kind of choice, recall at 1, and attention by role."""
-    encoder = Encoder(clip)
-    results = choices(encoder, profile_name)
-    attention = attributions(encoder, profile_name, ["attention"])["attention"]
-    recall = retrieve(encoder, retrieval_pairs(profile_name, "coco"))
-    point = {kind: _accuracy(results, names) for kind, names in KINDS.items()}
-    point |= {f"attention_{role}": attention[role]["mean"] for role in KINDS}
-    return point | {
-        "retrieval_i2t_r1": recall["text"]["recall"]["1"],
-        "retrieval_t2i_r1": recall["image"]["recall"]["1"],
-    }
-
-
-def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
-    """The numbers of `curve_point` with 95 % bootstrap intervals and their n."""
-    encoder = Encoder(clip)
-    results = choices(encoder, profile_name)
-    attention = attributions(encoder, profile_name, ["attention"])["attention"]
-    final: dict[str, Any] = {}
-    for kind, names in KINDS.items():
-        parts = [ChoiceResult.from_record(results[name]).correct for name in names]
-        final[kind] = weighted_interval(parts).to_record()
-        means = np.array([v for v in attention[kind]["captions"] if v is not None])
-        final[f"attention_{kind}"] = mean_interval(means).to_record()
-    pairs = retrieval_pairs(profile_name, "coco")
-    recall = retrieve(encoder, pairs)
-    final["retrieval_i2t_r1"] = recall["text"]["recall"]["1"]
-    final["retrieval_t2i_r1"] = recall["image"]["recall"]["1"]
-    final["n_pictures"], final["n_captions"] = len(pairs.image_paths), pairs.n_used
-    return final
-
-
-def _accuracy(results: Mapping[str, Any], names: tuple[str, ...]) -> float:
-    return float(np.mean([results[name]["micro"] for name in names]))
 
 
 def _describe(
@@ -202,6 +172,9 @@ def card(config: Experiment, content: Mapping[str, Any], digest: str) -> str:
         "| attribute |",
         "|---|---|---|---|---|---|---|---|---|", *points, "",
         "Intended use: the starting point of the book's experiments. It knows nothing else.", "",
+        "`base-STEPS.safetensors` are models of shorter trainings, all else the same "
+        f"(`cae train base --profile {config.profile} --set steps=STEPS`), for the question when "
+        "CAE helps.", "",
     ])  # fmt: skip
 
 
