@@ -7,11 +7,21 @@ from pathlib import Path
 from cae_lib.activation_control import read_base, read_tuned
 from cae_lib.config import profile
 from cae_lib.errors import ConfigError
-from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
+from cae_lib.experiments import BASE, checkpoint_path, evaluate_run, run_training
 from cae_lib.jobs import Job, run_jobs
 from cae_lib.runtime import format_seconds
+from cae_lib.studies import (
+    base_variants,
+    earlier_base_path,
+    evaluate_variant,
+    study_runs,
+    train_variant,
+)
 
 TUNED = "clip-ft"
+HARD_SUITES = ("benchmarks", "phrases", "attribution")
+"""What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
+
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
 
@@ -32,7 +42,7 @@ def reproduce(profile_name: str) -> Path:
     took: dict[str, float] = {}
     for jobs in (
         [Job("the small world", _world, (profile_name,))],
-        [*_base_jobs(profile_name), *_run_jobs(profile_name)],
+        [*_base_jobs(profile_name), *_run_jobs(profile_name), *_study_jobs(profile_name)],
         *_page_jobs(profile_name),
     ):
         took |= {label: outcome.seconds for label, outcome in run_jobs(jobs).items()}
@@ -46,7 +56,7 @@ def _base_jobs(profile_name: str) -> list[Job]:
     """What the runs start from, and the parsed captions that all of them share."""
     return [
         Job("captions", _captions, (profile_name,)),
-        Job("measuring base", evaluate_run, ("base", profile_name, 0, True)),
+        Job("measuring base", evaluate_run, (BASE, profile_name, 0, True)),
         Job("base read with GELU", read_base, (profile_name, True), "captions"),
         Job("parser against gold", _words, (profile_name,), "captions"),
     ]
@@ -57,16 +67,36 @@ def _run_jobs(profile_name: str) -> list[Job]:
     chosen = profile(profile_name)
     jobs = []
     for name in reversed(chosen.methods):
+        suites = HARD_SUITES if chosen.methods[name].get("negatives") else ()
         for seed in range(chosen.seeds):
             run = (name, profile_name, seed)
             training = f"training {name}/{seed}"
             jobs += [
                 Job(training, run_training, run, "captions"),
-                Job(f"measuring {name}/{seed}", evaluate_run, (*run, True), training),
+                Job(f"measuring {name}/{seed}", evaluate_run, (*run, True, suites), training),
             ]
             if name == TUNED:
                 control = (profile_name, seed, True)
                 jobs.append(Job(f"{name}/{seed} read with GELU", read_tuned, control, training))
+    return jobs
+
+
+def _study_jobs(profile_name: str) -> list[Job]:
+    """The studies' base models and runs; a run of theirs is short."""
+    jobs = [Job("captions, second tagger", _second_roles, (profile_name,), "captions")]
+    for variant in base_variants(profile_name):
+        if variant.run == BASE and variant.settings:
+            label = f"measuring base of {variant.group} steps"
+            jobs.append(Job(label, evaluate_variant, (variant, profile_name, 0, True)))
+    for variant, seed in study_runs(profile_name):
+        name = f"{variant.run}/{seed} ({variant.label})"
+        training = f"training {name}"
+        run = (variant, profile_name, seed)
+        first = jobs[0].label if "tagger" in variant.settings else "captions"
+        jobs += [
+            Job(training, train_variant, run, first),
+            Job(f"measuring {name}", evaluate_variant, (*run, True), training),
+        ]
     return jobs
 
 
@@ -81,19 +111,28 @@ def _page_jobs(profile_name: str) -> list[list[Job]]:
 
 
 def _world(profile_name: str) -> None:
-    """Build the world; where no base model is shipped (smoke), train it."""
-    from cae_lib.base import train_base
+    """Build the world; where no base models are shipped (smoke), train them."""
+    from cae_lib.base import train_base, train_earlier_base
     from cae_lib.data.world.build import build
 
     build(profile_name)
-    if not checkpoint_path("base", profile_name, 0).is_file():
+    if not checkpoint_path(BASE, profile_name, 0).is_file():
         train_base(profile_name)
+    for steps in profile(profile_name).earlier_bases:
+        if not earlier_base_path(profile_name, steps).is_file():
+            train_earlier_base(profile_name, steps)
 
 
 def _captions(profile_name: str) -> None:
     from cae_lib.data.training_set import training_set
 
     training_set(profile_name)
+
+
+def _second_roles(profile_name: str) -> None:
+    from cae_lib.data.training_set import training_set
+
+    training_set(profile_name, tagger="dependency")
 
 
 def _words(profile_name: str) -> None:

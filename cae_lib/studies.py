@@ -41,6 +41,11 @@ class Variant:
     settings: dict[str, Any]
     seeds: int = ABLATION_SEEDS
 
+    @property
+    def label(self) -> str:
+        """The setting and its value in a few words."""
+        return f"{self.group} {self.value}".strip()
+
 
 def ablations(profile_name: str) -> list[Variant]:
     """Every setting of the loss that the paper leaves open, varied one at a time.
