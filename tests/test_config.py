@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from cae_lib.config import PROFILES, experiment, paths, profile
+from cae_lib.config import METHODS, PROFILES, Experiment, experiment, paths, profile
 from cae_lib.errors import ConfigError
 
 
@@ -20,6 +22,25 @@ def test_cae_differs_from_fine_tuning_only_in_the_attribution_loss():
     ft, cae = experiment("clip-ft", "mini"), experiment("cae-attention", "mini")
     different = {k for k in vars(ft) if getattr(ft, k) != getattr(cae, k)}
     assert different == {"name", "method", "weight"}
+
+
+def test_a_field_that_is_added_later_changes_no_key():
+    @dataclass(frozen=True)
+    class Later(Experiment):
+        added: int = 0
+
+    config = experiment("clip-ft", "mini")
+    assert Later(**vars(config)).key() == config.key()
+    assert Later(**vars(config), added=1).key() != config.key()
+
+
+@pytest.mark.parametrize("name", ["smoke", "mini", "paper"])
+def test_runs_with_hard_negatives_take_as_many_texts_a_step_and_the_same_lambda(name):
+    for method in METHODS:
+        plain, hard = experiment(f"cae-{method}", name), experiment(f"negclip-cae-{method}", name)
+        different = {k for k in vars(plain) if getattr(plain, k) != getattr(hard, k)}
+        assert different == {"name", "negatives", "batch_size"}
+        assert 4 * hard.batch_size == plain.batch_size
 
 
 def test_unknown_override_lists_the_known_ones():

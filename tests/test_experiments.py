@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from cae_lib import experiments
 from cae_lib.config import experiment, paths
+from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
@@ -75,6 +77,25 @@ def test_what_is_missing_is_said_with_the_command():
         experiments.evaluate_run("clip-ft", "smoke")
     with pytest.raises(ConfigError, match="expected 1 to 3"):
         experiments.results("cae-attention", "smoke", "benchmarks", seeds=9)
+
+
+def test_a_variant_is_read_by_its_settings_and_missing_ones_are_said_with_them(monkeypatch):
+    settings = {"lr": 1e-5, "steps": 1}
+    experiments.run_training("cae-attention", "smoke", **settings)
+    experiments.evaluate_run("cae-attention", "smoke", only=["similarity"], **settings)
+    (record,) = experiments.results("cae-attention", "smoke", "similarity", 1, **settings)
+    assert record.config["lr"] == 1e-5
+    monkeypatch.setattr(experiments, "is_real", lambda profile: True)
+    with pytest.raises(DataError, match="cae train cae-attention .* --set lr=1e-05 --set steps=1"):
+        experiments.results("cae-attention", "smoke", "benchmarks", 1, **settings)
+
+
+def test_another_tagger_gives_the_same_captions_other_roles():
+    first, second = (training_set("smoke", tagger=name) for name in ("scene-graph", "dependency"))
+    assert torch.equal(first.alignment.tokens, second.alignment.tokens)
+    assert not torch.equal(first.alignment.roles, second.alignment.roles)
+    with pytest.raises(ConfigError, match="'scene-graph' or 'dependency'"):
+        training_set("smoke", tagger="none")
 
 
 def test_the_best_setting_has_the_highest_score_and_of_equals_the_smallest_value():

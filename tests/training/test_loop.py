@@ -109,6 +109,14 @@ def test_training_lowers_the_loss_and_moves_both_towers(world, tmp_path):
         assert not torch.equal(clip.model.state_dict()[name], start[name])
 
 
+def test_a_locked_image_tower_stays_as_it_is(world, tmp_path):
+    _, clip = world.train(replace(CAE, lock_image=True), tmp_path)
+    start, end = world.clip.model.state_dict(), clip.model.state_dict()
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert "transformer.resblocks.0.attn.in_proj_weight" in moved
+    assert not [name for name in moved if name.startswith("visual.")]
+
+
 @pytest.mark.parametrize(
     "experiment", [FT, CAE, replace(CAE, precision="bf16")], ids=["ft", "cae", "cae-bf16"]
 )
