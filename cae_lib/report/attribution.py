@@ -8,7 +8,7 @@ all roles, seeds and runs, so that differences are paired; seeds are resampled a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -151,13 +151,15 @@ def _resampling(n_captions: int, n_seeds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=64)
-def role_scores(run: str, profile: str, method: str, seeds: int) -> RoleScores:
-    """What a method says of a run, over its first `seeds` seeds.
+def role_scores(
+    run: str, profile: str, method: str, seeds: int, **settings: Hashable
+) -> RoleScores:
+    """What a method says of a run, or of its variant with other settings, over its first seeds.
 
     Raises:
         DataError: A record is missing, lacks the method or a role, or seeds differ in captions.
     """
-    records = results(run, profile, "attribution", seeds)
+    records = results(run, profile, "attribution", seeds, **settings)
     parts = [_part(record, method) for record in records]
     if len({part["n_captions"] for part in parts}) > 1:
         raise DataError(f"{run}, {method}: its seeds scored different captions; compute them anew")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.aggregates import AGGREGATES, Tree, aggregate
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.statistics import Interval, paired_difference, weighted_interval
-from cae_lib.experiments import results
+from cae_lib.experiments import results, run_label
 from cae_lib.report.runs import all_runs
 
 
@@ -96,14 +96,16 @@ class Score:
         return paired_difference(self.strata, other.strata, self.weights, resample_seeds=True)
 
 
-@lru_cache(maxsize=32)
-def answers(run: str, profile: str, seeds: int) -> Mapping[str, tuple[ChoiceResult, ...]]:
-    """The results of a run by `family/subset`, one a seed.
+@lru_cache(maxsize=64)
+def answers(
+    run: str, profile: str, seeds: int, **settings: Hashable
+) -> Mapping[str, tuple[ChoiceResult, ...]]:
+    """The results of a run, or of its variant with other settings, by `family/subset`, one a seed.
 
     Raises:
         DataError: A record is missing, or the seeds did not answer the same items.
     """
-    records = results(run, profile, "benchmarks", seeds)
+    records = results(run, profile, "benchmarks", seeds, **settings)
     keys = list(records[0].results)
     found = {
         key: tuple(ChoiceResult.from_record(_part(record.results, key, record.name))
@@ -114,7 +116,8 @@ def answers(run: str, profile: str, seeds: int) -> Mapping[str, tuple[ChoiceResu
         if len({part.items for part in parts}) > 1:
             raise DataError(
                 f"{run}, {key}: its seeds answered different items; delete its records in "
-                f"data/records/{profile}/{run} and run `make reproduce` again"
+                f"data/records/{profile}/{run_label(run, profile, **settings)} and run "
+                "`make reproduce` again"
             )
     return found
 
