@@ -96,6 +96,15 @@ def training_set(
     return TrainingSet(pairs, picture_source(pairs.image_paths, clip.image_size), alignment)
 
 
+def training_pairs(profile_name: str) -> Pairs:
+    """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
+
+    Raises:
+        DataError: Files are missing or malformed; the message says how to get them.
+    """
+    return _pairs(profile_name, data_root(profile_name))
+
+
 def _pairs(profile_name: str, root: Path) -> Pairs:
     """Rows of NegCLIP's training file; of the real one the published number is expected.
 
