@@ -1,0 +1,198 @@
+"""A test of a paired difference that has two sources of chance: the items and the training seeds.
+
+Every seed answers the same items, so answers form a table of seeds by items, and the difference of
+two methods in one cell of it is the true difference, plus what is particular to the seed, to the
+item, and to both together. The variance of the mean adds up accordingly (crossed random effects;
+Clark, 1973; Cameron, Gelbach and Miller, 2011). The degrees of freedom follow Satterthwaite (1946):
+they fall to those of the seeds, S - 1, where the seeds disagree, and are those of the items where
+the seeds agree. Unlike a bootstrap over three seeds, this does not understate their spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct, t
+
+from cae_lib.errors import DataError
+from cae_lib.evaluation.statistics import Strata
+
+
+@dataclass(frozen=True)
+class Components:
+    """Where the variance of a difference comes from, on the scale of means over all items.
+
+    Attributes:
+        by_seed: Variance over seeds of a seed's difference; contains `rest`.
+        by_item: Variance of the difference, averaged over seeds, due to the choice of items;
+            contains `rest / n_seeds`.
+        rest: Variance of one seed's difference that is particular to seed and item.
+        n_seeds: Seeds.
+        item_freedom: Degrees of freedom of `by_item`.
+    """
+
+    by_seed: float
+    by_item: float
+    rest: float
+    n_seeds: int
+    item_freedom: int
+
+    @property
+    def seeds(self) -> float:
+        """Variance of the true difference between one seed and the next; never negative."""
+        return max(0.0, self.by_seed - self.rest)
+
+    @property
+    def items(self) -> float:
+        """Variance due to which items there are, however many seeds answer them."""
+        return max(0.0, self.by_item - self.rest / self.n_seeds)
+
+    def parts(self, n_seeds: int | None = None, more_items: float = 1.0) -> tuple[float, float]:
+        """Variances of the mean due to seeds and due to items; what is due to both is in both.
+
+        Args:
+            n_seeds: Of a plan; by default those that there are.
+            more_items: Items of the plan, as a multiple of those that there are.
+        """
+        n = self.n_seeds if n_seeds is None else n_seeds
+        both = self.rest / more_items / n
+        return self.seeds / n + both, self.items / more_items + both
+
+    def variance(self, n_seeds: int | None = None, more_items: float = 1.0) -> float:
+        """Variance of the difference; arguments as in `parts`."""
+        n = self.n_seeds if n_seeds is None else n_seeds
+        return sum(self.parts(n_seeds, more_items)) - self.rest / more_items / n
+
+    def freedom(self, n_seeds: int | None = None, more_items: float = 1.0) -> float:
+        """Satterthwaite's degrees of freedom of `variance`; arguments as in `parts`."""
+        n = self.n_seeds if n_seeds is None else n_seeds
+        by_seed, by_item = self.parts(n_seeds, more_items)
+        item_freedom = self.item_freedom * more_items
+        spread = by_item**2 / item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
+        return self.variance(n_seeds, more_items) ** 2 / spread if spread else item_freedom
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """Outcome of the two-way t test.
+
+    Attributes:
+        estimate: Difference of the weighted means, averaged over seeds.
+        by_seed: The difference of each seed.
+        error: Its standard error.
+        freedom: Degrees of freedom.
+        p_value: Two-sided.
+        components: Of the variance.
+    """
+
+    estimate: float
+    by_seed: tuple[float, ...]
+    error: float
+    freedom: float
+    p_value: float
+    components: Components
+
+
+def two_way_test(first: Strata, second: Strata, weights: Sequence[float]) -> TwoWay:
+    """Test whether two methods differ, given that other seeds and other items could have been had.
+
+    With one seed it is a paired test on the items alone, which says nothing of training.
+
+    Args:
+        first: Scores of one method, `(S, n)` a group.
+        second: Of the other method, on the same items and seeds; a single row stands for every
+            seed, as a model without seeds does.
+        weights: Weight of each group's mean.
+
+    Raises:
+        DataError: The two sides have different items or numbers of seeds, or there are fewer than
+            two items in every group.
+    """
+    pairs = zip(first, second, weights, strict=True)
+    groups = [(_difference(a, b), weight) for a, b, weight in pairs]
+    by_seed = sum(weight * values.mean(axis=1) for values, weight in groups)
+    components = _components(groups, by_seed)
+    estimate, error = float(by_seed.mean()), components.variance() ** 0.5
+    freedom = components.freedom()
+    if error:
+        p_value = float(2 * t.sf(abs(estimate) / error, freedom))
+    else:
+        p_value = 0.0 if estimate else 1.0
+    return TwoWay(estimate, tuple(map(float, by_seed)), error, freedom, p_value, components)
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    a, b = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (first, second))
+    if a.shape[1] != b.shape[1] or (len(a) != len(b) and 1 not in (len(a), len(b))):
+        raise DataError(f"two-way test: scores {a.shape} against {b.shape}; pair the same items.")
+    return a - b
+
+
+def _components(groups: list[tuple[np.ndarray, float]], by_seed: np.ndarray) -> Components:
+    """Mean squares of each group; a group of one item takes the pooled variance of the others."""
+    n_seeds = len(by_seed)
+    large = [values for values, _ in groups if values.shape[1] > 1]
+    freedom = sum(values.shape[1] - 1 for values in large)
+    if not freedom:
+        raise DataError("two-way test: no group has two items. Take larger groups.")
+    squares = [_squares(values) for values in large]
+    pooled = np.sum(squares, axis=0) / freedom
+    by_item = rest = 0.0
+    found = iter(squares)
+    for values, weight in groups:
+        n = values.shape[1]
+        item, both = next(found) / (n - 1) if n > 1 else pooled
+        by_item += weight**2 * item / n
+        rest += weight**2 * both / n
+    spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
+    return Components(spread, float(by_item), float(rest), n_seeds, freedom)
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Sums of squares `(2,)` of values `(S, n)`: of item means, and of what rows and columns leave.
+
+    The second one is divided by S - 1, so that both have n - 1 degrees of freedom to go.
+    """
+    means = values.mean(axis=0)
+    left = values - means - values.mean(axis=1, keepdims=True) + values.mean()
+    return np.array([((means - means.mean()) ** 2).sum(),
+                     (left**2).sum() / max(1, len(values) - 1)])  # fmt: skip
+
+
+def pooled(components: Sequence[Components]) -> Components:
+    """The mean of several comparisons' components, for planning.
+
+    Raises:
+        DataError: There are none, or they have different numbers of seeds.
+    """
+    if len({part.n_seeds for part in components}) != 1:
+        raise DataError("pooled components: pass some, all with the same number of seeds.")
+    means = (float(np.mean([getattr(part, name) for part in components]))
+             for name in ("by_seed", "by_item", "rest"))  # fmt: skip
+    return Components(*means, components[0].n_seeds, components[0].item_freedom)
+
+
+def detectable(
+    components: Components,
+    power: float = 0.8,
+    level: float = 0.05,
+    n_seeds: int | None = None,
+    more_items: float = 1.0,
+) -> float:
+    """The smallest true difference that the two-way test finds with the given probability.
+
+    Args:
+        components: What the variance is taken to be.
+        power: Probability of finding it.
+        level: Of the two-sided test.
+        n_seeds: As in `Components.parts`.
+        more_items: As in `Components.parts`.
+    """
+    error = components.variance(n_seeds, more_items) ** 0.5
+    freedom = components.freedom(n_seeds, more_items)
+    critical = t.isf(level / 2, freedom)
+    highest = critical + 10.0 * (1 + critical / freedom)
+    return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - power, 0, highest)
