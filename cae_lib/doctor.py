@@ -8,8 +8,9 @@ from importlib import metadata, util
 from pathlib import Path
 
 from cae_lib.config import PROFILES, paths
+from cae_lib.fingerprint import committed_hash, measuring_hash, tree_hash
 from cae_lib.pages.source import page_names
-from cae_lib.provenance import committed_tree, device_name, tree_hash, versions
+from cae_lib.provenance import device_name, versions
 from cae_lib.runtime import pick_device
 
 BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "seaborn", "ipykernel")
@@ -52,11 +53,11 @@ def _gigabytes() -> str:
 
 
 def _code() -> str:
-    committed, tree = committed_tree(), tree_hash()
+    committed, tree = committed_hash(), tree_hash()
     state = "no git here" if committed is None else "as committed"
     if committed not in (None, tree):
         state = "with changes that are not committed"
-    return f"cae_lib {tree[:12]}, {state}"
+    return f"cae_lib {tree[:12]}, {state}; what measures in it {measuring_hash()[:12]}"
 
 
 def _extras() -> str:

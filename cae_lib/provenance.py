@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -13,31 +12,51 @@ from typing import Any
 import torch
 
 from cae_lib.config import paths
+from cae_lib.fingerprint import PRESENTING, committed_hash, measuring_hash, tree_hash
 
-PACKAGE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
+
+MEASURING, TREE = measuring_hash(), tree_hash()
+"""The code that runs here: taken at the start, since files may change while it runs."""
+
 _STARTED = time.monotonic()
 
 
 def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
-    """Describe the state that a result was computed in; the same dict serves pages and records.
+    """Describe the state that a record was computed in.
 
     Args:
-        profile: the profile the result belongs to.
+        profile: the profile the record belongs to.
         seed: its seed; None where several seeds were used.
         extra: further entries, or better values for ``dtype`` (default float32) and
             ``wall_seconds`` (default: since this module was imported).
 
     Returns:
-        A dict of plain JSON values without absolute paths. ``tree`` identifies the code: see
-        `tree_hash`. ``dirty`` says whether the code differs from the last commit (None without
-        git).
+        A dict of plain JSON values without absolute paths. ``code`` identifies the code that can
+        change a number: see `cae_lib.fingerprint.PRESENTING` for what it leaves out. ``dirty``
+        says whether that code differed from the last commit (None without git).
     """
-    tree = tree_hash()
-    committed = committed_tree()
-    entry = {
-        "tree": tree,
-        "dirty": None if committed is None else committed != tree,
+    committed = committed_hash(without=PRESENTING)
+    code = {"code": MEASURING, "dirty": _differ(committed, MEASURING)}
+    return code | _circumstances(profile, seed) | extra
+
+
+def page_stamp(profile: str, **extra: Any) -> dict[str, Any]:
+    """Describe the state that a page was run in: that of a record, but for the code.
+
+    ``tree`` stands for ``code`` and identifies the whole package, since a page depends on all of
+    it; ``dirty`` is about the whole package too.
+    """
+    code = {"tree": TREE, "dirty": _differ(committed_hash(), TREE)}
+    return code | _circumstances(profile, None) | extra
+
+
+def _differ(committed: str | None, present: str) -> bool | None:
+    return None if committed is None else committed != present
+
+
+def _circumstances(profile: str, seed: int | None) -> dict[str, Any]:
+    return {
         "versions": versions(),
         "device": device_name(),
         "dtype": "float32",
@@ -46,7 +65,6 @@ def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
         "wall_seconds": round(time.monotonic() - _STARTED, 1),
         "data": data_hash(profile),
     }
-    return entry | extra
 
 
 def versions() -> dict[str, str]:
@@ -77,49 +95,3 @@ def data_hash(profile: str) -> str | None:
     if not manifest.is_file():
         return None
     return hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
-
-
-def tree_hash(folder: Path = PACKAGE) -> str:
-    """Hash the files of a folder as git does, so that it needs no git and no commit.
-
-    On a clean checkout the result equals ``git rev-parse HEAD:cae_lib``. Uncommitted work has
-    the hash that it will have once committed: a result does not turn stale by the commit itself.
-    Caches of Python are left out.
-    """
-    entries = []
-    for path in folder.iterdir():
-        if path.name == "__pycache__" or path.suffix == ".pyc":
-            continue
-        if path.is_dir():
-            digest = tree_hash(path)
-            if digest == _object_hash("tree", b""):
-                continue  # git knows no empty folders
-            entries.append((path.name + "/", "40000", path.name, digest))
-        else:
-            mode = "100755" if path.stat().st_mode & 0o100 else "100644"
-            entries.append((path.name, mode, path.name, _object_hash("blob", path.read_bytes())))
-    content = b"".join(
-        f"{mode} {name}\0".encode() + bytes.fromhex(digest)
-        for _, mode, name, digest in sorted(entries, key=lambda entry: entry[0].encode())
-    )
-    return _object_hash("tree", content)
-
-
-def committed_tree() -> str | None:
-    """Return git's hash of the committed package; None without git or before the first commit."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "--verify", "-q", f"HEAD:./{PACKAGE.name}"],
-            cwd=PACKAGE.parent,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def _object_hash(kind: str, content: bytes) -> str:
-    header = f"{kind} {len(content)}\0".encode()
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -155,30 +154,3 @@ def test_a_stamp_is_plain_and_holds_no_path(home: Path):
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
     assert provenance.stamp("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="compares with git, which is not here")
-def test_the_tree_hash_is_gits(tmp_path: Path):
-    package = tmp_path / "package"
-    (package / "a" / "__pycache__").mkdir(parents=True)
-    (package / "empty").mkdir()
-    (package / "a" / "one.py").write_text("x = 1\n")
-    (package / "a" / "__pycache__" / "one.pyc").write_bytes(b"cache")
-    (package / "a.txt").write_text("sorted before the folder a, as git does\n")
-    (package / "tool.sh").write_text("#!/bin/sh\n")
-    (package / "tool.sh").chmod(0o755)
-
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "core.fileMode=true"]
-        command = ["git", *identity, *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout
-
-    git("init", "-q")
-    (tmp_path / ".gitignore").write_text("__pycache__\n")
-    git("add", ".")
-    git("commit", "-qm", "x")
-    assert provenance.tree_hash(package) == git("rev-parse", "HEAD:package").strip()
-    (package / "a" / "one.py").write_text("x = 2\n")
-    assert provenance.tree_hash(package) != git("rev-parse", "HEAD:package").strip()

@@ -117,14 +117,14 @@ def _figures(name: str, profile: str, seed: int, digest: str) -> list[str]:
         cells = [percent(s.interval()) if s else "" for s in scores]
         rows.append([column.label, n, f"{100 * scores[0].chance:.1f}", *cells, column.rule])
     header = ["benchmark", "n used", "chance", *(label(run) for run in columns), "averaging"]
-    tree = own.provenance.get("tree", "")[:12]
+    code = own.provenance.get("code", own.provenance.get("tree", ""))[:12]
     return [
         f"Accuracy in percent with 95 % bootstrap intervals over items, on {setting(profile)}. "
         "Protocol: cosine of float32 features, one text or picture against the others; a tie "
         "counts as wrong; pictures resized by the preprocessing stored here.", "",
         *_table(header, rows), "",
         *_recalls(list(columns), runs, profile), "",
-        f"From the records `{record_name(name, '*', seed)}`, code `{tree}`, data "
+        f"From the records `{record_name(name, '*', seed)}`, code `{code}`, data "
         f"`{own.provenance.get('data') or own.config.get('data')}`.",
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cae_lib.provenance import stamp
+from cae_lib.provenance import page_stamp
 
 MIME = "application/vnd.cae.provenance+json"
 
@@ -44,7 +44,7 @@ def provenance(profile: str, seeds: int | None = None) -> Provenance:
         seeds: Seeds that it averages over, if it does.
     """
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Provenance(stamp(profile, None, seeds=seeds, when=when))
+    return Provenance(page_stamp(profile, seeds=seeds, when=when))
 
 
 def _lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cae_lib.fingerprint import measuring_hash, tree_hash
 from cae_lib.pages.publish import smoke_book
 from cae_lib.pages.source import experiments_folder, page_names
-from cae_lib.provenance import tree_hash
 from cae_lib.records import record_path
 from cae_lib.report.markup import NONE, Table, Text, count, listing
 from cae_lib.report.provenance import MIME
@@ -24,17 +24,32 @@ class Made:
         name: Its name.
         stamp: Its provenance; empty where none can be read.
         problem: Why there is none.
+        key: The entry of the stamp that identifies the code it depends on: "tree", all of the
+            package, for a page; "code", what can change a number, for a record.
     """
 
     name: str
     stamp: Mapping[str, Any]
     problem: str = ""
+    key: str = "tree"
 
-    def state(self, tree: str) -> str:
-        """ "current", "stale", or what is wrong with it."""
+    def state(self, present: Mapping[str, str]) -> str:
+        """ "current", "stale", "unknown", or what is wrong with it.
+
+        Args:
+            present: The code as it is now; see `present_code`.
+        """
         if not self.stamp:
             return self.problem
-        return "current" if self.stamp.get("tree") == tree else "stale"
+        if self.key in self.stamp:
+            return "current" if self.stamp[self.key] == present[self.key] else "stale"
+        same = self.stamp.get("tree") == present["tree"]  # an old record states nothing else
+        return "current" if same else "unknown"
+
+
+def present_code() -> dict[str, str]:
+    """The hashes of the code as it is now, by the entry of a stamp that they compare with."""
+    return {"tree": tree_hash(), "code": measuring_hash()}
 
 
 def pages(profile: str) -> list[Made]:
@@ -76,19 +91,20 @@ def _record(path: Path, folder: Path) -> Made:
         stamp = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     except (OSError, ValueError, KeyError, TypeError):
         return Made(name, {}, "cannot be read")
-    return Made(name, stamp) if isinstance(stamp, dict) and stamp else Made(name, {}, "no stamp")
+    if not isinstance(stamp, dict) or not stamp:
+        return Made(name, {}, "no stamp")
+    return Made(name, stamp, key="code")
 
 
 def status_table(made: list[Made], kind: str) -> Table | Text:
     """When, where and by which code each of them was made."""
     if not made:
         return Text(f"There are no stored {kind}s.")
-    tree = tree_hash()
-    rows = [[f"`{item.name}`", _emphasis(item.state(tree)), *_facts(item.stamp)] for item in made]
+    present = present_code()
+    rows = [[f"`{item.name}`", _emphasis(item.state(present)), *_facts(item)] for item in made]
     return Table(
         name=f"tab-status-{kind}s",
-        caption=f"Stored {kind}s. Current: made by the code of `cae_lib` as it is now (git tree "
-        f"`{tree[:12]}`); stale: made by other code, so its numbers may differ from a new run's.",
+        caption=f"Stored {kind}s. " + _meaning(kind, present),
         header=[kind, "state", "code", "seconds", "device"],
         rows=rows,
         left=5,
@@ -96,21 +112,37 @@ def status_table(made: list[Made], kind: str) -> Table | Text:
     )
 
 
+def _meaning(kind: str, present: Mapping[str, str]) -> str:
+    """What the states of a table mean."""
+    if kind == "page":
+        return (
+            f"Current: run by the code of `cae_lib` as it is now (git tree `{present['tree'][:12]}`"
+            "); stale: run by other code, so what it says may differ from a new run's."
+        )
+    return (
+        "Current: measured by the code as it is now, but for the parts of `cae_lib` that only "
+        f"present results (hash `{present['code'][:12]}`); stale: measured by other code, so a new "
+        "run's numbers may differ; unknown: stored without that hash, and other code since then."
+    )
+
+
 def _emphasis(state: str) -> str:
     return state if state == "current" else f"**{state}**"
 
 
-def _facts(stamp: Mapping[str, Any]) -> list[str]:
-    values = [str(stamp.get("tree", NONE))[:8], stamp.get("wall_seconds"), stamp.get("device")]
+def _facts(item: Made) -> list[str]:
+    stamp = item.stamp
+    code = str(stamp.get(item.key, stamp.get("tree", NONE)))[:8]
+    values = [code, stamp.get("wall_seconds"), stamp.get("device")]
     return [NONE if value is None else str(value) for value in values]
 
 
 def summary(found_pages: list[Made], found_records: list[Made]) -> Text:
     """How many pages and records are current, in a sentence or two."""
-    tree = tree_hash()
+    present = present_code()
     sentences = []
     for made, noun in ((found_pages, "page"), (found_records, "record")):
-        states = [item.state(tree) for item in made]
+        states = [item.state(present) for item in made]
         kinds = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
         listed = listing(kinds) or "none"
         sentences.append(f"Of {count(len(made), f'stored {noun}')}: {listed}.")

@@ -1,24 +1,20 @@
-"""Tables of the base, the parser, retrieval and the settings; findings; status; provenance."""
+"""Tables of the base, the parser, retrieval and the settings; findings."""
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.pages.check import check_notebook
-from cae_lib.provenance import tree_hash
-from cae_lib.report import base, parser, settings, status
+from cae_lib.report import base, parser, settings
 from cae_lib.report.attribution_tables import deficiency_table, levelling_table, outcome_table
 from cae_lib.report.claim_table import claim_table
 from cae_lib.report.claims import RULES
 from cae_lib.report.findings import findings
 from cae_lib.report.paper import CLAIMS
-from cae_lib.report.provenance import MIME, provenance
 from cae_lib.report.retrieval import retrieval_table
 from cae_lib.report.runs import all_runs, chosen_methods, label, method_of
 from cae_lib.report.verdicts import base_scores, trained_pairs, trained_runs, verdicts
@@ -155,50 +151,6 @@ def test_the_first_page_shows_every_claim_as_it_is():
     shown = re.findall(r"claims\.ipynb::(finding_\d)`", text)
     known = {f"finding_{i}" for i in range(1, 8)}
     assert known - {"finding_6", "finding_7"} <= set(shown) <= known
-
-
-def test_a_stamp_is_read_back_by_the_status_page(book_home):
-    import nbformat
-    from nbformat.v4 import new_code_cell, new_notebook, new_output
-
-    stamp = provenance("smoke", 3)
-    bundle = stamp._repr_mimebundle_()
-    assert bundle[MIME]["seeds"] == 3 and bundle[MIME]["tree"] == tree_hash()
-    assert json.loads(bundle["text/plain"]) == bundle[MIME]
-    output = new_output("execute_result", bundle, execution_count=1)
-    page = new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=[output])])
-    assert check_notebook(page) == []
-    path = book_home / "book" / "experiments" / "page.ipynb"
-    nbformat.write(page, path)
-    assert [made.state(tree_hash()) for made in status.pages("mini")] == ["current"]
-    page.cells[0].outputs[0].data[MIME]["tree"] = "0" * 40
-    nbformat.write(page, path)
-    assert [made.state(tree_hash()) for made in status.pages("mini")] == ["stale"]
-    assert "**stale**" in status.status_table(status.pages("mini"), "page")._repr_markdown_()
-
-
-@pytest.mark.parametrize(
-    ("content", "state"),
-    [(None, "not run yet"), ("{", "cannot be read"), ('{"cells": []}', "has no stamp"),
-     ('{"cells": [1]}', "cannot be read"), ("[]", "cannot be read")],
-)  # fmt: skip
-def test_the_status_page_survives_any_notebook(book_home, content, state):
-    path = book_home / "book" / "experiments" / "page.ipynb"
-    if content is not None:
-        path.write_text(content)
-    found = status.pages("mini")
-    assert [made.state(tree_hash()) for made in found] == [state]
-    assert state in status.status_table(found, "page")._repr_markdown_()
-
-
-def test_the_status_page_survives_any_record(store):
-    broken = store.root / "data" / "cache" / "smoke-records" / "broken.json"
-    broken.write_text("{")
-    found = {made.name: made.state(tree_hash()) for made in status.records("smoke")}
-    assert found["broken"] == "cannot be read" and found["base/0/benchmarks"] == "stale"
-    text = status.summary([], status.records("smoke")).source
-    assert "Of 0 stored pages: none." in text and "1 cannot be read" in text
-    assert status.status_table([], "record").source == "There are no stored records."
 
 
 def names_in(path: Path) -> set[str]:
