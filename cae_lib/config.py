@@ -172,7 +172,7 @@ PROFILES: dict[str, Profile] = {
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
             methods=_rows(128, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
-            short={"steps": 100, "warmup": 10},
+            short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(600, 1800),
         ),
         Profile(
