@@ -66,13 +66,25 @@ class Components:
         n = self.n_seeds if n_seeds is None else n_seeds
         return sum(self.parts(n_seeds, more_items)) - self.rest / more_items / n
 
-    def freedom(self, n_seeds: int | None = None, more_items: float = 1.0) -> float:
-        """Satterthwaite's degrees of freedom of `variance`; arguments as in `parts`."""
+    @property
+    def freedom(self) -> float:
+        """Satterthwaite's degrees of freedom of `variance`, from the variances as observed."""
+        return self._satterthwaite(self.variance(), self.by_seed / self.n_seeds, self.by_item,
+                                   self.n_seeds, self.item_freedom)  # fmt: skip
+
+    def planned_freedom(self, n_seeds: int | None = None, more_items: float = 1.0) -> float:
+        """Those to expect if the variances are the true ones; arguments as in `parts`."""
         n = self.n_seeds if n_seeds is None else n_seeds
-        by_seed, by_item = self.parts(n_seeds, more_items)
-        item_freedom = self.item_freedom * more_items
-        spread = by_item**2 / item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
-        return self.variance(n_seeds, more_items) ** 2 / spread if spread else item_freedom
+        return self._satterthwaite(self.variance(n_seeds, more_items),
+                                   *self.parts(n_seeds, more_items),
+                                   n, self.item_freedom * more_items)  # fmt: skip
+
+    @staticmethod
+    def _satterthwaite(
+        variance: float, by_seed: float, by_item: float, n_seeds: int, item_freedom: float
+    ) -> float:
+        spread = by_item**2 / item_freedom + (by_seed**2 / (n_seeds - 1) if n_seeds > 1 else 0.0)
+        return variance**2 / spread if spread else item_freedom
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def two_way_test(first: Strata, second: Strata, weights: Sequence[float]) -> Two
     by_seed = sum(weight * values.mean(axis=1) for values, weight in groups)
     components = _components(groups, by_seed)
     estimate, error = float(by_seed.mean()), components.variance() ** 0.5
-    freedom = components.freedom()
+    freedom = components.freedom
     if error:
         p_value = float(2 * t.sf(abs(estimate) / error, freedom))
     else:
@@ -192,7 +204,7 @@ def detectable(
         more_items: As in `Components.parts`.
     """
     error = components.variance(n_seeds, more_items) ** 0.5
-    freedom = components.freedom(n_seeds, more_items)
+    freedom = components.planned_freedom(n_seeds, more_items)
     critical = t.isf(level / 2, freedom)
     highest = critical + 10.0 * (1 + critical / freedom)
     return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - power, 0, highest)

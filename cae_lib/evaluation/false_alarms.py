@@ -76,5 +76,5 @@ def _two_way(found: np.ndarray, items: float, rest: float) -> np.ndarray:
     by_item = items + rest / n_seeds
     parts = [Components(v, by_item, rest, n_seeds, MANY) for v in found.var(axis=1, ddof=1)]
     errors = np.array([part.variance() for part in parts]) ** 0.5
-    freedom = np.array([part.freedom() for part in parts])
+    freedom = np.array([part.freedom for part in parts])
     return 2 * t.sf(np.abs(found.mean(axis=1)) / errors, freedom)

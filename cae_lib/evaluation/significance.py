@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from cae_lib.errors import DataError
+from cae_lib.evaluation.statistics import Strata
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,27 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     n = only_first + only_second
     p_value = binomtest(only_first, n, 0.5).pvalue if n else 1.0
     return McNemar(only_first, only_second, float(p_value))
+
+
+def unpaired(first: Strata, second: Strata, weights: Sequence[float]) -> float:
+    """Two-sided p-value of a z test that takes two methods' answers for independent samples.
+
+    It is what two printed accuracies and a number of items allow: it cannot know that the items are
+    the same, nor that another seed would have given other numbers.
+
+    Args:
+        first: Right or wrong of one method, `(n,)` a group.
+        second: Right or wrong of the other method.
+        weights: Weight of each group's mean.
+    """
+    difference = variance = 0.0
+    for a, b, weight in zip(first, second, weights, strict=True):
+        p, q = np.mean(a), np.mean(b)
+        difference += weight * (p - q)
+        variance += weight**2 * (p * (1 - p) / len(a) + q * (1 - q) / len(b))
+    if not variance:
+        return 0.0 if difference else 1.0
+    return float(2 * norm.sf(abs(difference) / variance**0.5))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
