@@ -153,8 +153,8 @@ def test_shared_prefixes_change_neither_scores_nor_gradients(
 def test_states_before_the_masked_word_are_shared(batch, tiny_clip) -> None:
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     computed: list[int] = []
-    first_mlp = batch.model.transformer.resblocks[0].mlp
-    hook = first_mlp.register_forward_hook(lambda m, inputs, o: computed.append(len(inputs[0])))
+    norm = batch.model.transformer.resblocks[0].ln_2
+    hook = norm.register_forward_hook(lambda m, inputs, o: computed.append(len(inputs[0])))
     get_method("perturbation")(batch.model, tokens, batch.image_features[:1])
     hook.remove()
     assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on
