@@ -19,15 +19,26 @@ def training_table(profile_name: str) -> Table:
     for name, run in runs.items():
         method = method_label(run.method) if run.method else NONE
         weight = number(run.weight, 1) if run.method else NONE
-        rows.append([label(name), method, weight, f"{run.lr:g}", str(run.steps), run.scope])
+        settings = [f"{run.lr:g}", str(run.steps), str(run.batch_size), run.scope]
+        rows.append([label(name), method, weight, *settings])
     first = runs[TUNED]
     return Table(
         name=f"tab-training-{profile_name}",
         caption=f"What the runs were trained with. Common to all: {first.model} from "
-        f"`{first.weights}`, batches of {first.batch_size} pairs, AdamW with betas {first.betas}, "
+        f"`{first.weights}`, AdamW with betas {first.betas}, "
         f"weight decay {first.weight_decay:g}, {first.warmup} steps of warm-up and a cosine to "
-        f"zero, {first.precision}, {profile(profile_name).seeds} seeds.",
-        header=["model", "attribution", "λ", "learning rate", "steps", "averaging of A"],
+        f"zero, {first.precision}, {profile(profile_name).seeds} seeds. A row is a picture with "
+        "its caption; with hard negatives it brings a similar picture, its caption, and a false "
+        "caption of each.",
+        header=[
+            "model",
+            "attribution",
+            "λ",
+            "learning rate",
+            "steps",
+            "rows a step",
+            "averaging of A",
+        ],
         rows=rows,
         left=2,
         collapsed="What each run was trained with",
