@@ -1,4 +1,4 @@
-"""Which tokens form a word, read from the end-of-word marks of CLIP's byte-pair encoding."""
+"""Which tokens form a word, by the end-of-word marks of CLIP's encoding, and a word's score."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from cae_lib.errors import ConfigError
 
 END_OF_WORD = "</w>"
+REDUCTIONS = ("sum", "mean")
 
 
 def word_index(tokens: Tensor, eot: Tensor, vocabulary_size: int) -> Tensor:
@@ -38,6 +39,31 @@ def word_index(tokens: Tensor, eot: Tensor, vocabulary_size: int) -> Tensor:
     closed = ends.to(tokens.device)[tokens] & inside
     before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
     return (before + 1) * inside
+
+
+def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """Put the scores of tokens together to those of words.
+
+    Args:
+        scores: of the tokens `(B, T)`.
+        words: number of the word each token belongs to `(B, T)`, 0 for none; see `word_index`.
+        reduction: "sum", for scores that are shares of a whole; or "mean", as CAE's loss averages.
+
+    Returns:
+        Scores `(B, W)` of the words, 0 after a caption's last, and which words there are
+        `(B, W)` bool.
+
+    Raises:
+        ConfigError: unknown reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise ConfigError(f"unknown reduction {reduction!r}: expected {' or '.join(REDUCTIONS)}.")
+    zeros = scores.new_zeros(len(words), int(words.max()) + 1)
+    merged = zeros.scatter_add(1, words, scores)[:, 1:]
+    counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
+    if reduction == "mean":
+        merged = merged / counts.clamp(min=1)
+    return merged, counts > 0
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 from torch import Tensor
 
-from cae_lib.errors import ConfigError
+from cae_lib.attribution.grouping import merge_tokens
 
 FEWEST_WORDS = 3
 """Captions with fewer words have no ranking to speak of."""
@@ -18,8 +18,7 @@ def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np
     Args:
         scores: Of the tokens `(C, T)`.
         words: Number of the word each token belongs to `(C, T)`, 0 for none; see `word_index`.
-        reduction: "mean" of the word's tokens, as CAE's loss averages; or "sum", for scores that
-            are shares of a whole.
+        reduction: "mean" or "sum" of the word's tokens; see `merge_tokens`.
 
     Returns:
         `(C, W)` float64; NaN after a caption's last word.
@@ -27,15 +26,8 @@ def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np
     Raises:
         ConfigError: Unknown reduction.
     """
-    if reduction not in ("mean", "sum"):
-        raise ConfigError(f"unknown reduction {reduction!r}: expected mean or sum.")
-    scores = scores.detach().double()
-    size = (len(words), int(words.max()) + 1)
-    counts = scores.new_zeros(size).scatter_add_(1, words, scores.new_ones(words.shape))
-    total = scores.new_zeros(size).scatter_add_(1, words, scores)
-    if reduction == "mean":
-        total = total / counts.clamp(min=1)
-    return total.masked_fill(counts == 0, float("nan"))[:, 1:].cpu().numpy()
+    merged, present = merge_tokens(scores.detach().double(), words, reduction)
+    return merged.masked_fill(~present, float("nan")).cpu().numpy()
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.grouping import merge_tokens, word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
 from cae_lib.models.towers import text_tower
@@ -56,12 +55,7 @@ def word_scores(
     words = word_index(
         tokens[:, : found.shape[1]], tower.eot(tokens), tower.token_embedding.num_embeddings
     )
-    size = int(words.max()) + 1
-    sums = found.new_zeros(len(found), size).scatter_add(1, words, found)
-    counts = found.new_zeros(len(found), size).scatter_add(1, words, torch.ones_like(found))
-    if scorer.reads_words:
-        sums = sums / counts.clamp(min=1)
-    return WordScores(sums[:, 1:], counts[:, 1:] > 0)
+    return WordScores(*merge_tokens(found, words, "mean" if scorer.reads_words else "sum"))
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
