@@ -16,14 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cae_lib.attribution.masking import mask_vector
 from cae_lib.attribution.similarity import matched_similarity
-from cae_lib.errors import ConfigError
 from cae_lib.models.packing import pack_rows
 from cae_lib.models.towers import encode_packed, text_tower
-
-MASKS = ("mean", "zero", "token")
-STAR = 265
-"""The token "*" in CLIP's vocabulary."""
 
 ROWS_AT_ONCE = 128
 
@@ -142,8 +138,7 @@ def masked_similarity(
         words: `(C, T)` number of the word each token belongs to, from 1; 0 for none.
         captions: `(V,)` row of each variant's caption.
         masked: `(V, W)` which words are masked; column j is word j + 1.
-        mask: What stands in for a masked token: "mean", the mean token embedding; "zero"; "token",
-            the token "*".
+        mask: What stands in for a masked token; see `mask_vector`.
 
     Returns:
         `(V,)` float64, without the temperature.
@@ -151,10 +146,7 @@ def masked_similarity(
     Raises:
         ConfigError: Unknown mask.
     """
-    if mask not in MASKS:
-        raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
-    table = text_tower(model).token_embedding.weight
-    vector = {"mean": table.mean(0), "zero": torch.zeros_like(table[0]), "token": table[STAR]}[mask]
+    vector = mask_vector(text_tower(model), mask)
     rows = torch.from_numpy(np.asarray(captions, dtype=np.int64)).to(tokens.device)
     hidden = torch.from_numpy(masked).to(tokens.device)
     hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)  # word 0 is never masked

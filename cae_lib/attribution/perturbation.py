@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution.base import Attribution
 from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.masking import STAR, mask_vector
 from cae_lib.attribution.similarity import matched_similarity
 from cae_lib.errors import ConfigError
 from cae_lib.models.packing import pack_rows
@@ -35,7 +36,7 @@ class PerturbationAttribution:
             "token" masks one token at a time.
         clamp: set negative drops to 0.
         temperature: let S include tau^-1.
-        token_id: for "token"; 265 is "*" in CLIP's vocabulary.
+        token_id: for "token"; as given "*" in CLIP's vocabulary.
         seed: for "random"; the draw depends on the seed and the batch's tokens only.
     """
 
@@ -45,7 +46,7 @@ class PerturbationAttribution:
     unit: str = "word"
     clamp: bool = False
     temperature: bool = False
-    token_id: int = 265
+    token_id: int = STAR
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,13 +105,9 @@ class PerturbationAttribution:
             embeddings = tower.token_embedding(torch.where(masked, stand_in, ids))
         else:
             embeddings = tower.token_embedding(ids)
-            vector = self._stand_in_vector(tower).to(embeddings.dtype)
+            vector = mask_vector(tower, self.replacement).to(embeddings.dtype)
             embeddings = torch.where(masked.unsqueeze(1), vector, embeddings)
         return encode_packed(tower, embeddings, packing)[0]
-
-    def _stand_in_vector(self, tower: TextTower) -> Tensor:
-        table = tower.token_embedding.weight.detach()
-        return table.mean(dim=0) if self.replacement == "mean" else torch.zeros_like(table[0])
 
     def _stand_in_ids(self, tokens: Tensor, eot: Tensor, ids: Tensor) -> Tensor:
         """Token to put in place of each packed token `(N,)`, were it masked."""

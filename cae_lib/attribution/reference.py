@@ -13,6 +13,7 @@ import torch
 from captum.attr import FeatureAblation, IntegratedGradients, Saliency
 from torch import Tensor, nn
 
+from cae_lib.attribution.masking import mask_vector
 from cae_lib.attribution.similarity import matched_similarity
 from cae_lib.models.towers import encode_text, text_tower
 
@@ -138,7 +139,7 @@ def _inputs(model: nn.Module, tokens: Tensor, words: Tensor | None) -> tuple[Ten
         if words is None:
             return embeddings, embeddings
         inside = (words[:, :length] > 0).unsqueeze(-1)
-        return embeddings, torch.where(inside, tower.token_embedding.weight.mean(0), embeddings)
+        return embeddings, torch.where(inside, mask_vector(tower), embeddings)
 
 
 def _similarity(model: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
