@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cae_lib.config import experiment
-from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.ablation import (
     CERTAINTY,
@@ -32,7 +30,7 @@ from cae_lib.report.markup import (
 )
 from cae_lib.report.runs import label
 from cae_lib.report.stored import if_measured
-from cae_lib.report.variants import MEAN, commands_text, describe
+from cae_lib.report.variants import MEAN, commands_text, describe, length
 from cae_lib.studies import ablations
 
 SHORT: Mapping[Outcome, str] = {
@@ -106,7 +104,7 @@ def ablation_table(profile: str) -> Table:
     first = found[0].own
     return Table(
         name="tab-ablation",
-        caption=f"Each setting with one seed, {_steps(profile)}. Gap A_obj − A_comp: by the run's "
+        caption=f"Each setting with one seed, {length(profile)}. Gap A_obj − A_comp: by the run's "
         "own method (of CLIP-FT by perturbation), beside that of CLIP-FT by the same method; "
         f"{sample(first)}. Families: unweighted mean of the seven, in percent, and differences in "
         "points on the same items; minus CLIP-FT: of the same length, training the same towers. "
@@ -117,12 +115,6 @@ def ablation_table(profile: str) -> Table:
         rows=[_row(trial, measure) for trial in found],
         left=2,
     )  # fmt: skip
-
-
-def _steps(profile: str) -> str:
-    short = find_profile(profile).short.get("steps")
-    whole = experiment("clip-ft", profile).steps
-    return f"{short} steps where other pages have {whole}" if short else f"{whole} steps"
 
 
 def _row(trial: Trial, measure: Yardstick | None) -> list[str]:
@@ -159,7 +151,7 @@ def family_table(profile: str) -> Table:
     return Table(
         name="tab-ablation-families",
         caption="Accuracy minus that of the same run with the profile's settings, in percentage "
-        f"points; one seed, {_steps(profile)}; the same items (n: {items}), 95 % bootstrap "
+        f"points; one seed, {length(profile)}; the same items (n: {items}), 95 % bootstrap "
         "intervals over them. Bold: the interval excludes zero"
         + (" and the difference exceeds what another seed gives, in the last row." if measure
            else "."),

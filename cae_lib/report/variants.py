@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cae_lib.config import experiment
 from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.experiments import record_name, run_label
@@ -13,7 +14,7 @@ from cae_lib.records import record_path
 from cae_lib.report.attribution import RoleScores, role_scores
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, family_score
 from cae_lib.report.markup import Text, count
-from cae_lib.report.runs import BASE, label
+from cae_lib.report.runs import BASE, TUNED, label
 from cae_lib.report.stored import NotMeasured
 from cae_lib.studies import SUITES, Variant
 
@@ -29,6 +30,16 @@ def describe(variant: Variant) -> str:
         return f"base of {variant.group} steps"
     group = SYMBOLS.get(variant.group, variant.group)
     return f"{group}: {variant.value}" if variant.value else group
+
+
+def length(profile: str) -> str:
+    """How long the runs of the studies are, beside those of the other pages."""
+    whole = experiment(TUNED, profile)
+    short = experiment(TUNED, profile, **find_profile(profile).short)
+    return (
+        f"{short.steps} steps of {short.batch_size} pairs where other pages have {whole.steps} of "
+        f"{whole.batch_size}"
+    )
 
 
 def seeds_of(variant: Variant, profile: str, seeds: int | None = None) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cae_lib.base import KINDS
-from cae_lib.config import experiment
-from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.ablation_tables import SHORT
 from cae_lib.report.attribution_tables import sample
@@ -22,7 +20,7 @@ from cae_lib.report.markup import (
 )
 from cae_lib.report.runs import method_label
 from cae_lib.report.stored import if_measured
-from cae_lib.report.variants import commands_text
+from cae_lib.report.variants import commands_text, length
 from cae_lib.report.when_it_helps import (
     DEPENDENCES,
     MEASURES,
@@ -104,7 +102,7 @@ def gain_table(profile: str, seeds: int) -> Table:
     return Table(
         name="tab-base-gains",
         caption=f"CLIP-CAE ({method_label(found[0].method)}) minus CLIP-FT in percentage points "
-        f"from each base, {_length(profile)}, {count(_seeds(found), 'seed')}; n: "
+        f"from each base, after {length(profile)}, {count(_seeds(found), 'seed')}; n: "
         f"{_items(found[0])}. Gap: A_obj − A_comp by the same method on "
         f"{found[0].cae.n_captions} captions of the COCO test set; groups: by the rule of C2. "
         "Brackets: 95 % bootstrap intervals over seeds and items or captions, paired. Bold: the "
@@ -125,12 +123,6 @@ def _seeds(found: Sequence[Start]) -> int:
 
 def _items(start: Start) -> str:
     return ", ".join(f"{name} {start.scores[key][0].n_used}" for key, name in MEASURES.items())
-
-
-def _length(profile: str) -> str:
-    short = find_profile(profile).short.get("steps")
-    whole = experiment("clip-ft", profile).steps
-    return f"{short} steps of fine-tuning where other pages have {whole}"
 
 
 def repeat(profile: str) -> Text:
