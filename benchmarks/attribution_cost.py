@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from benchmarks import straightforward
 from benchmarks.captions import Batch, batches, captions_file
-from benchmarks.options import common_options, prepare, store
+from benchmarks.options import common_options, prepare, store_captions
 from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
@@ -165,7 +165,7 @@ def main() -> None:
         "n_checked": len(checked.tokens),
         "n_captions": options.batch * options.rounds,
     }
-    record = store(SCORES, options, device, path, MODEL, options.batch, results, started)
+    record = store_captions(SCORES, options, device, path, MODEL, options.batch, results, started)
     print(score_table(record), target_table(record), sep="\n\n")
 
 

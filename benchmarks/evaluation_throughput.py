@@ -21,8 +21,6 @@ The result is the record `cost/evaluation`.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.options import common_options, prepare
+from benchmarks.options import common_options, prepare, store
 from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import Choice, load_benchmark
@@ -44,11 +42,8 @@ from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.results import item_key
 from cae_lib.evaluation.tokens import forget_tokens
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.provenance import stamp
-from cae_lib.records import Record, save_record
 
 NAME = "cost/evaluation"
-PROFILE = "mini"
 MODEL = "ViT-B-32"
 FAMILY = "sugarcrepe"
 OURS, LOOP = "cae_lib", "one-by-one"
@@ -129,37 +124,6 @@ def measure(
     }
 
 
-def store(
-    options: argparse.Namespace,
-    device: torch.device,
-    source: str,
-    items: Sequence[Choice],
-    results: dict[str, Any],
-    started: float,
-) -> Record:
-    """Make the record and, unless told not to, write it."""
-    config = {
-        "model": MODEL,
-        "items": source,
-        "items_digest": item_key(items),
-        "rounds": options.rounds,
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "clock": options.clock,
-        "seed": options.seed,
-        "precision": "float32",
-    }
-    key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    seconds = round(time.monotonic() - started, 1)
-    provenance = stamp(
-        PROFILE, options.seed, wall_seconds=seconds, data=config["items_digest"]
-    )
-    record = Record(NAME, key, config, results, provenance)
-    if not options.no_record:
-        print(f"stored {save_record(record, PROFILE)}", flush=True)
-    return record
-
-
 def report(label: str, found: dict[str, Any]) -> str:
     """What was found, in a line."""
     low, high = min(found["times_faster"]), max(found["times_faster"])
@@ -189,7 +153,9 @@ def main() -> None:
     results["unshared"] = measure(clip, alone, options, device)
     print(report("one item a picture", results["unshared"]), flush=True)
     results["target"] = TARGET
-    store(options, device, source, items, results, started)
+    found = item_key(items)
+    subject = {"model": MODEL, "items": source, "items_digest": found}
+    store(NAME, options, device, subject, found, results, started)
     reached = results["median_times_faster"] >= TARGET
     print(f"target of {TARGET:g} times {'reached' if reached else 'missed'}")
 

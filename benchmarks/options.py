@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,17 @@ def prepare(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def store(
+def store_captions(
     name: str,
     options: argparse.Namespace,
     device: torch.device,
     captions: Path,
     model: str,
     size: int,
-    results: dict[str, Any],
+    results: Mapping[str, Any],
     started: float,
 ) -> Record:
-    """Make the record of a benchmark and, unless told not to, write it.
+    """Make the record of a benchmark on captions; see `store`.
 
     Args:
         name: of the record.
@@ -73,24 +74,44 @@ def store(
         results: what was measured.
         started: `time.monotonic` at the start.
     """
+    found = digest(captions)
+    subject = {"model": model, "batch": size, "captions": captions.name, "captions_digest": found}
+    return store(name, options, device, subject, found, results, started)
+
+
+def store(
+    name: str,
+    options: argparse.Namespace,
+    device: torch.device,
+    subject: Mapping[str, Any],
+    data: str,
+    results: Mapping[str, Any],
+    started: float,
+) -> Record:
+    """Make the record of a benchmark and, unless told not to, write it.
+
+    Args:
+        name: of the record.
+        options: of the command line.
+        device: that was measured.
+        subject: model and data that were measured, as part of the record's settings.
+        data: digest of the data.
+        results: what was measured.
+        started: `time.monotonic` at the start.
+    """
     config = {
-        "model": model,
-        "batch": size,
+        **subject,
         "rounds": options.rounds,
         "device": device.type,
         "threads": torch.get_num_threads(),
         "clock": options.clock,
-        "captions": captions.name,
-        "captions_digest": digest(captions),
         "seed": options.seed,
         "precision": "float32",
     }
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     seconds = round(time.monotonic() - started, 1)
-    provenance = stamp(
-        PROFILE, options.seed, wall_seconds=seconds, data=config["captions_digest"]
-    )
-    record = Record(name, key, config, results, provenance)
+    provenance = stamp(PROFILE, options.seed, wall_seconds=seconds, data=data)
+    record = Record(name, key, config, dict(results), provenance)
     if not options.no_record:
         print(f"stored {save_record(record, PROFILE)}", flush=True)
     return record

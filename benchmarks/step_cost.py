@@ -35,7 +35,7 @@ import torch.nn.functional as F
 
 from benchmarks import straightforward
 from benchmarks.captions import batches, captions_file
-from benchmarks.options import common_options, prepare, store
+from benchmarks.options import common_options, prepare, store_captions
 from benchmarks.steps import MODEL, PLAIN, Trainer
 from benchmarks.timing import CLOCKS, interleaved, memory_in_use, profiled
 from cae_lib.attribution import get_method
@@ -124,7 +124,7 @@ def main() -> None:
         "n_checked": min(CHECKED, size),
         "n_captions": size * options.rounds,
     }
-    record = store(STEP, options, device, path, MODEL, size, results, started)
+    record = store_captions(STEP, options, device, path, MODEL, size, results, started)
     print(step_table(record), memory_table(record), target_table(record), sep="\n\n")
     if options.profile:
         print(*operator_tables(record, names), sep="\n\n")
