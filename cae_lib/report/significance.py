@@ -18,6 +18,7 @@ from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.significance import McNemar, holm, mcnemar, unpaired
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, family_score
+from cae_lib.report.markup import Text, listing
 from cae_lib.report.runs import BASE, HARD, TUNED, cae_runs, hard_cae_runs, label
 from cae_lib.report.stored import NotMeasured, require
 
@@ -94,7 +95,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Significance:
     """All comparisons of a profile that are measured.
 
     Attributes:
@@ -106,6 +107,11 @@ class Tested:
     cells: tuple[Cell, ...]
     missing: Mapping[Comparison, str]
     seeds: int
+
+    def without(self) -> Text:
+        """What is not measured, and the command that measures it; empty if everything is."""
+        names = listing([comparison.label for comparison in self.missing])
+        return Text(f"*Without {names}. {next(iter(self.missing.values()))}*" if names else "")
 
     def by_kind(self) -> dict[str, list[Cell]]:
         """Cells by what is compared, the attribution methods together."""
@@ -129,7 +135,7 @@ def comparisons(profile: str) -> list[Comparison]:
     return found
 
 
-def tested(profile: str, seeds: int) -> Tested:
+def significance(profile: str, seeds: int) -> Significance:
     """Test every comparison of a profile whose records are stored.
 
     Raises:
@@ -145,7 +151,7 @@ def tested(profile: str, seeds: int) -> Tested:
             continue
         pair = (answers(run, profile, seeds) for run in (comparison.run, comparison.against))
         cells += compared(comparison, *pair)
-    return Tested(corrected(cells), missing, seeds)
+    return Significance(corrected(cells), missing, seeds)
 
 
 def compared(

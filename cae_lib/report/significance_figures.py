@@ -10,16 +10,16 @@ from matplotlib.lines import Line2D
 from cae_lib.report.benchmarks import FAMILIES
 from cae_lib.report.figure import NEUTRAL, WIDTH, Figure, finish, style
 from cae_lib.report.markup import Text, number
-from cae_lib.report.significance import LEVEL, Cell, Comparison, Tested
+from cae_lib.report.significance import LEVEL, Cell, Comparison, Significance
 
 COLORS = "PuOr_r"
 SURVIVES, UNCORRECTED = "survives Holm's correction", "p < 0.05 before it only"
 
 
-def matrix(found: Tested) -> Figure | Text:
+def matrix(found: Significance) -> Figure | Text:
     """Rows are comparisons, columns families; the colour is the difference in points."""
     if not found.cells:
-        return Text(f"*{next(iter(found.missing.values()))}*")
+        return found.without()
     table = found.by_comparison()
     names = [name for name in FAMILIES if any(name in row for row in table.values())]
     largest = max(abs(100 * cell.test.estimate) for cell in found.cells)
