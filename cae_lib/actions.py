@@ -84,8 +84,12 @@ def _names(text: str) -> list[str]:
 def export(parsed: argparse.Namespace) -> None:
     """Write a run as open_clip weights."""
     from cae_lib.export import export_run
+    from cae_lib.overrides import parse_overrides
 
-    path = export_run(parsed.name, parsed.profile, parsed.seed, parsed.output, parsed.format)
+    overrides = parse_overrides(parsed.assignments)
+    path = export_run(
+        parsed.name, parsed.profile, parsed.seed, parsed.output, parsed.format, **overrides
+    )
     print(f"The weights are {path}; README.md beside them says how to load them")
 
 

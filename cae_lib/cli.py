@@ -69,9 +69,12 @@ def _profile(parser: argparse.ArgumentParser, default: str | None = "mini") -> N
 def _variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
-        help="another setting than the profile's, such as lr=5e-7 (repeatable); the outcome "
-        "is a variant, with files and records of its own",
+        help="another setting than the profile's, such as lr=5e-7 (repeatable): the run is "
+        "a variant, with files and records of its own",
     )  # fmt: skip
+
+
+def _allow_missing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", default="", metavar="SETS",
         help="real sets that may be incomplete, with commas between them, or 'all': what is "
@@ -95,6 +98,7 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
     _variant(parser)
+    _allow_missing(parser)
     speed = parser.add_argument_group("speed and memory, which change numbers by rounding at most")
     speed.add_argument("--checkpointing", action="store_true", help="less memory, more time")
     speed.add_argument("--channels-last", action="store_true", help="picture layout for GPUs")
@@ -109,6 +113,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
     _variant(parser)
+    _allow_missing(parser)
     parser.add_argument(
         "--only", default="", metavar="KINDS",
         help="kinds of measurement, with commas between them, such as benchmarks,retrieval",
@@ -123,6 +128,7 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("--format", default="safetensors", choices=("safetensors", "pt"))
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     _profile(parser)
+    _variant(parser)
 
 
 def _add_attribute(commands: Commands) -> None:

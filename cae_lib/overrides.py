@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cae_lib.config import Experiment
@@ -36,6 +37,11 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             raise ConfigError(f"--set {assignment}: {text!r} is no {hints[key]}") from None
     return found
+
+
+def as_options(overrides: Mapping[str, Any]) -> str:
+    """The settings as a command's options, each with a blank before it; what `--set` was given."""
+    return "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())
 
 
 def _value(text: str, hint: Any) -> Any:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from cae_lib.config import Experiment
-from cae_lib.errors import DataError
-from cae_lib.evaluation.results import ChoiceResult
-from cae_lib.evaluation.retrieval import RetrievalResult
-from cae_lib.experiments import record_name
 from cae_lib.models.checkpoint import CheckpointMeta
 from cae_lib.models.clip import Clip
 from cae_lib.models.export import open_clip_name
-from cae_lib.records import Record, load_record
-from cae_lib.report.benchmarks import COLUMNS, column_score
-from cae_lib.report.markup import number, percent
-from cae_lib.report.retrieval import DIRECTIONS, SETS
-from cae_lib.report.runs import BASE, label, setting
+from cae_lib.report.card_figures import Run, figures
+from cae_lib.report.runs import setting
 
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
 
 
-def card(name: str, profile: str, seed: int, clip: Clip, meta: CheckpointMeta,
-         config: Experiment | None, digest: str, file: str) -> str:  # fmt: skip
+def card(run: Run, clip: Clip, meta: CheckpointMeta, config: Experiment | None,
+         digest: str, file: str) -> str:  # fmt: skip
     """The model card in Markdown, with the front matter that the hub reads."""
-    title = f"{label(name)}, {setting(profile)}, seed {seed}"
+    profile = run.profile
+    title = f"{run.title}, {setting(profile)}, seed {run.seed}"
     return "\n".join([
         *_front_matter(profile, clip), "",
         f"# {title}", "",
@@ -32,7 +24,7 @@ def card(name: str, profile: str, seed: int, clip: Clip, meta: CheckpointMeta,
         "## Load it", "",
         *_loading(clip, file), "",
         "## What was measured", "",
-        *_figures(name, profile, seed, digest), "",
+        *figures(run, digest), "",
         "## Use and limits", "",
         *_limits(profile), "",
         "## Licence and citation", "",
@@ -97,70 +89,6 @@ def _code(name: str, weights: str = "") -> list[str]:
             f'model, _, preprocess = open_clip.create_model_and_transforms("{name}"{given})',
             "model.eval()",
             f'tokenizer = open_clip.get_tokenizer("{name}")', "```"]  # fmt: skip
-
-
-def _figures(name: str, profile: str, seed: int, digest: str) -> list[str]:
-    """Benchmarks and retrieval with intervals; beside them the base and CLIP-FT where measured."""
-    runs = {run: (0 if run == BASE else seed) for run in dict.fromkeys([name, "clip-ft", BASE])}
-    found = {run: _answers(run, profile, number) for run, number in runs.items()}
-    own = _stored(name, profile, seed, "benchmarks")
-    if own is None or own.config.get("weights") != digest[:12]:
-        state = "Nothing yet" if own is None else "The records belong to other weights"
-        return [f"{state}: `cae evaluate {name} --profile {profile} --seed {seed}`."]
-    columns = {run: part for run, part in found.items() if part}
-    rows = []
-    for column in COLUMNS:
-        scores = [column_score(column, part) for part in columns.values()]
-        if scores[0] is None:
-            continue
-        n = f"{scores[0].n_used} of {scores[0].n_expected}"
-        cells = [percent(s.interval()) if s else "" for s in scores]
-        rows.append([column.label, n, f"{100 * scores[0].chance:.1f}", *cells, column.rule])
-    header = ["benchmark", "n used", "chance", *(label(run) for run in columns), "averaging"]
-    code = own.provenance.get("code", own.provenance.get("tree", ""))[:12]
-    return [
-        f"Accuracy in percent with 95 % bootstrap intervals over items, on {setting(profile)}. "
-        "Protocol: cosine of float32 features, one text or picture against the others; a tie "
-        "counts as wrong; pictures resized by the preprocessing stored here.", "",
-        *_table(header, rows), "",
-        *_recalls(list(columns), runs, profile), "",
-        f"From the records `{record_name(name, '*', seed)}`, code `{code}`, data "
-        f"`{own.provenance.get('data') or own.config.get('data')}`.",
-    ]  # fmt: skip
-
-
-def _recalls(names: Sequence[str], seeds: Mapping[str, int], profile: str) -> list[str]:
-    rows = []
-    records = {run: _stored(run, profile, seeds[run], "retrieval") for run in names}
-    present = {run: record for run, record in records.items() if record is not None}
-    for key, title in SETS.items():
-        for direction, words in DIRECTIONS.items():
-            values = [RetrievalResult.from_record(r.results[key]).recall(direction, 1)
-                      for r in present.values() if key in r.results]  # fmt: skip
-            if len(values) == len(present):
-                rows.append([f"{title}, {words}", *(number(100 * v, 1) for v in values)])
-    if not present or not rows:
-        return ["Retrieval was not measured."]
-    return _table(["recall at 1, %", *(label(run) for run in present)], rows)
-
-
-def _answers(name: str, profile: str, seed: int) -> dict[str, tuple[ChoiceResult]]:
-    record = _stored(name, profile, seed, "benchmarks")
-    if record is None:
-        return {}
-    return {key: (ChoiceResult.from_record(part),) for key, part in record.results.items()}
-
-
-def _stored(name: str, profile: str, seed: int, suite: str) -> Record | None:
-    try:
-        return load_record(record_name(name, suite, seed), profile)
-    except DataError:
-        return None
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _limits(profile: str) -> list[str]:
