@@ -6,7 +6,7 @@ import numpy as np
 
 from cae_lib.evaluation.crossed import Components, detectable, pooled
 from cae_lib.evaluation.false_alarms import false_alarms
-from cae_lib.report.markup import Table, Text, count, number
+from cae_lib.report.markup import NONE, Table, Text, count, number
 from cae_lib.report.runs import TUNED, method_of
 from cae_lib.report.significance import LEVEL, Cell, Significance
 
@@ -34,9 +34,12 @@ def power_table(found: Significance) -> Table | Text:
         width = np.mean([(c.interval.high - c.interval.low) / 2 for c in cells])
         sizes = [detectable(parts), detectable(parts, level=LEVEL / len(families)),
                  detectable(parts, n_seeds=10), detectable(parts, more_items=4)]  # fmt: skip
-        rows.append([family, f"{cells[0].n_used}", number(100 * parts.seeds**0.5, 2),
-                     _share(parts), number(100 * width, 1),
-                     *(number(100 * size, 1) for size in sizes)])  # fmt: skip
+        row = [family, f"{cells[0].n_used}", number(100 * parts.seeds**0.5, 2),
+               _share(parts), number(100 * width, 1),
+               *(number(100 * size, 1) for size in sizes)]  # fmt: skip
+        if found.seeds == 1:  # of which no spread can be told
+            row = [NONE if place in (2, 3, 7) else cell for place, cell in enumerate(row)]
+        rows.append(row)
     return Table(
         name="tab-power",
         caption=f"What could have been found: {kind}, percentage points, variances averaged over "

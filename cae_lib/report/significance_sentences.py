@@ -19,6 +19,8 @@ def survivors(found: Significance) -> Text:
         part = f"{kind}, {count(len(cells), 'difference')}: {_survivors(cells)}"
         split = sum(not cell.seeds_agree for cell in cells)
         lines.append(f"- {part}. The seeds disagree about the sign in {split} of {len(cells)}.")
+    if found.cells and found.seeds == 1:
+        lines.append("\n*With one seed the tests speak of items alone, not of another training.*")
     return show(Text("\n".join(lines)), found.without())
 
 

@@ -135,6 +135,16 @@ def test_power_grows_with_seeds_and_items():
     assert float(row[2]) > 0
 
 
+def test_with_one_seed_nothing_is_said_of_training():
+    cells = compared(CAE_RUN, {"svo_probes/all": answers_of(120)},
+                     {"svo_probes/all": answers_of(105)})  # fmt: skip
+    found = Significance(corrected(cells), {}, 1)
+    row = power_table(found).rows[0]
+    assert [place for place, cell in enumerate(row) if cell == "–"] == [2, 3, 7]
+    assert "from two seeds on" in alarm_table(found).source
+    assert "not of another training" in survivors(found).source
+
+
 @pytest.fixture
 def records(home):
     """Store runs of the smoke profile that have so many items right, and read them anew."""
@@ -177,6 +187,8 @@ def test_a_page_shows_what_is_measured_and_names_the_rest(records):
     found = records(base=(100,), clip_ft=(110, 111, 112))
     assert len(found.cells) == 2
     assert len(found.missing) == len(comparisons("smoke")) - 1
+    kinds = {comparison.kind for comparison in found.missing}
+    assert kinds == {"CLIP-CAE − CLIP-FT", "NegCLIP − CLIP-FT", "NegCLIP-CAE − NegCLIP"}
     text = repr(survivors(found))
     assert "1 gain survives (SVO-Probes +5.5)" in text and "Not measured yet" in text
     rows = verdict_table(found).rows
