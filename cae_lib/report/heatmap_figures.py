@@ -21,9 +21,9 @@ from cae_lib.report.figure import (
     finish,
     style,
 )
-from cae_lib.report.heatmaps import Relevance, mean, relevance
 from cae_lib.report.markup import percent
 from cae_lib.report.relation_shares import LAYER, METHOD
+from cae_lib.report.relevance import Relevance, mean, relevance
 from cae_lib.report.relevance_figure import Panel, SceneRow, relevance_figure
 from cae_lib.report.runs import label, method_of
 from cae_lib.report.stored import if_measured

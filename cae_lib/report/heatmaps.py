@@ -1,101 +1,19 @@
-"""Where relevance falls, read from records: by region of the picture, by word, as tables."""
+"""Where relevance falls, as tables: by region of the picture, by word."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from cae_lib.attribution import METHODS
-from cae_lib.errors import DataError
 from cae_lib.evaluation.heatmaps import PARTS, START_LAYERS
 from cae_lib.evaluation.regions import REGIONS
-from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
-from cae_lib.experiments import results
+from cae_lib.evaluation.statistics import paired_difference
 from cae_lib.report.markup import Table, count, emphasised, interval, number, percent
-from cae_lib.report.relation_shares import SUITE
+from cae_lib.report.relevance import Relevance, mean, relevance
 from cae_lib.report.runs import TUNED, label, method_label, method_of
-from cae_lib.report.stored import NotMeasured, if_measured, require
-
-
-@dataclass(frozen=True)
-class Relevance:
-    """What the records say of one run.
-
-    Attributes:
-        regions: By start layer and region, shares `(S, n)` of a picture's relevance.
-        words: By method and part of the caption, shares `(S, n)` of the words' scores.
-        scores: By method, the score `(S, n)` of the relation's words, in the method's unit.
-        area: Mean share of the picture, by region.
-        relations: The relation of each scene.
-        n_expected: Scenes that there should be.
-        examples: Maps and words of the drawn scenes, of seed 0.
-    """
-
-    regions: Mapping[str, Mapping[str, np.ndarray]]
-    words: Mapping[str, Mapping[str, np.ndarray]]
-    scores: Mapping[str, np.ndarray]
-    area: Mapping[str, float]
-    relations: Sequence[str]
-    n_expected: int
-    examples: Sequence[Mapping[str, Any]]
-
-    @property
-    def n_used(self) -> int:
-        """Scenes scored."""
-        return len(self.relations)
-
-
-@lru_cache(maxsize=32)
-def relevance(run: str, profile: str, seeds: int) -> Relevance:
-    """The measurement of a run over its first `seeds` seeds.
-
-    Raises:
-        NotMeasured: A record is missing, or the profile has no scenes with known regions.
-        DataError: A record holds something else, or the seeds scored different scenes.
-    """
-    require([run], profile, SUITE, seeds)
-    records = results(run, profile, SUITE, seeds)
-    contents = [record.results for record in records]
-    for content in contents:
-        if not content.get("n_used"):
-            raise NotMeasured(content.get("reason", "no scene was scored"))
-    try:
-        if any(content["relations"] != contents[0]["relations"] for content in contents):
-            raise DataError(f"{run}: its seeds scored different scenes; compute them anew")
-        return _read(contents)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"record {records[0].name} is no measurement of relevance ({error!r}); compute it "
-            "anew with `cae evaluate`"
-        ) from error
-
-
-def _read(contents: Sequence[Mapping[str, Any]]) -> Relevance:
-    first = contents[0]
-    regions = {}
-    for layer in START_LAYERS:
-        known = {name: np.array([c["regions"][layer][name] for c in contents])
-                 for name in REGIONS if name != "rest"}  # fmt: skip
-        regions[layer] = known | {"rest": np.clip(1 - sum(known.values()), 0, 1).round(4)}
-    return Relevance(
-        regions=regions,
-        words={method: {part: np.array([c["words"][method][part] for c in contents])
-                        for part in PARTS} for method in METHODS},
-        scores={method: np.array([c["scores"][method] for c in contents]) for method in METHODS},
-        area=first["area"],
-        relations=first["relations"],
-        n_expected=first["n_expected"],
-        examples=first["examples"],
-    )  # fmt: skip
-
-
-def mean(values: np.ndarray) -> Interval:
-    """Mean over scenes and seeds with its interval over both."""
-    return mean_interval(values, resample_seeds=True)
+from cae_lib.report.stored import if_measured
 
 
 @if_measured
@@ -103,12 +21,12 @@ def region_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
     """Share of the relevance in each region for every run, by both start layers."""
     found = {run: relevance(run, profile, seeds) for run in runs}
     first = found[runs[0]]
-    rows = [
-        [layer, region, number(100 * first.area[region], 1),
-         *(percent(mean(part.regions[layer][region]), lines=True) for part in found.values())]
-        for layer in START_LAYERS
-        for region in REGIONS
-    ]  # fmt: skip
+
+    def cells(layer: str, region: str) -> list[str]:
+        shares = [mean(part.regions[layer][region]) for part in found.values()]
+        area = number(100 * first.area[region], 1)
+        return [area, *(percent(share, lines=True) for share in shares)]
+
     return Table(
         name="tab-regions",
         caption="Share of a picture's relevance that falls on each region, in percent, mean over "
@@ -116,9 +34,14 @@ def region_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
         "one CLIP; 95 % bootstrap intervals over scenes and seeds. Area: the region's share of the "
         "picture, what a uniform map would give.",
         header=["start layer", "region", "area", *(label(run) for run in runs)],
-        rows=rows,
+        rows=_rows(cells),
         left=2,
     )
+
+
+def _rows(cells: Callable[[str, str], list[str]]) -> list[list[str]]:
+    """A row for every region by each start layer, with the cells that they give."""
+    return [[layer, region, *cells(layer, region)] for layer in START_LAYERS for region in REGIONS]
 
 
 def _scenes(found: Relevance) -> str:
@@ -133,24 +56,26 @@ def region_difference_table(
 ) -> Table:
     """Every region's share minus that of another run, in points."""
     other = relevance(against, profile, seeds)
-    rows = []
-    for layer in START_LAYERS:
-        for region in REGIONS:
-            cells = []
-            for run in runs:
-                own = relevance(run, profile, seeds).regions[layer][region]
-                difference = paired_difference([own], [other.regions[layer][region]],
-                                               resample_seeds=True)  # fmt: skip
-                text = percent(difference, sign=True, lines=True)
-                cells.append(emphasised(text, difference.excludes_zero))
-            rows.append([layer, region, *cells])
+    found = {run: relevance(run, profile, seeds) for run in runs}
+
+    def cells(layer: str, region: str) -> list[str]:
+        theirs = [other.regions[layer][region]]
+        differences = [
+            paired_difference([own.regions[layer][region]], theirs, resample_seeds=True)
+            for own in found.values()
+        ]
+        return [
+            emphasised(percent(difference, sign=True, lines=True), difference.excludes_zero)
+            for difference in differences
+        ]
+
     return Table(
         name="tab-region-differences",
         caption=f"Share of the relevance minus that of {label(against)}, in percentage points, on "
         f"the same {_scenes(other)}; {count(seeds, 'seed')}; 95 % bootstrap intervals. Bold: the "
         "interval excludes zero.",
         header=["start layer", "region", *(label(run) for run in runs)],
-        rows=rows,
+        rows=_rows(cells),
         left=2,
     )
 
