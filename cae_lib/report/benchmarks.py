@@ -149,7 +149,7 @@ def column_score(column: Column, found: Mapping[str, Sequence[ChoiceResult]]) ->
     except DataError:
         return None
     parts = {key: subset_score(found[key]) for key in average.weights}
-    return _combined(parts, average.weights, average.absent)
+    return combined(parts, average.weights, average.absent)
 
 
 def family_score(family: str, found: Mapping[str, Sequence[ChoiceResult]]) -> Score | None:
@@ -160,11 +160,11 @@ def family_score(family: str, found: Mapping[str, Sequence[ChoiceResult]]) -> Sc
     if not present:
         return None
     absent = tuple(key for key, score in scores.items() if score is None)
-    return _combined(present, dict.fromkeys(present, 1 / len(present)), absent)
+    return combined(present, dict.fromkeys(present, 1 / len(present)), absent)
 
 
-def _combined(parts: Mapping[str, Score], weights: Mapping[str, float],
-              absent: tuple[str, ...]) -> Score:  # fmt: skip
+def combined(parts: Mapping[str, Score], weights: Mapping[str, float],
+             absent: tuple[str, ...]) -> Score:  # fmt: skip
     """A weighted mean of scores as one score."""
     return Score(
         strata=[stratum for part in parts.values() for stratum in part.strata],

@@ -27,17 +27,25 @@ def claim_table(
     """
     rows = []
     for name, claim in CLAIMS.items():
-        scale = at_scale[name].ours if at_scale else NOT_RUN
+        scale = _lines(at_scale[name].ours) if at_scale else NOT_RUN
         link = f"[{claim.id}]({claim.page}.md)" if claim.page else claim.id
-        rows.append([link, claim.text, claim.place, ours[name].ours, scale, ours[name].badge])
+        rows.append([link, claim.text, claim.source, _lines(ours[name].ours), scale,
+                     ours[name].badge])  # fmt: skip
     return Table(
         name="tab-all-claims",
         caption=f"The paper's claims. Ours: {setting(profile)}; brackets are 95 % bootstrap "
-        "intervals; the pages give n, seeds and averaging.",
-        header=["", "claim", "in the paper", "ours", "at the paper's scale", "verdict"],
+        "intervals. “a to b”: the lowest and the highest difference over the attribution methods. "
+        "The pages give n, seeds and averaging.",
+        header=["", "claim", "the paper", f"ours, `{profile}`", "ours, `paper`", "verdict"],
         rows=rows,
         left=6,
+        style="claims",
     )
+
+
+def _lines(text: str) -> str:
+    """A claim's numbers, each part in a line of its own."""
+    return text.replace("; ", "<br>")
 
 
 def reasons(ours: Mapping[str, Verdict]) -> Text:
@@ -62,8 +70,8 @@ def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] 
 
     for name, verdict in ours.items():
         scale = at_scale[name].ours if at_scale else NONE
-        glue(f"{name}_ours", HTML(escape(unbroken(verdict.ours))), display=False)
-        glue(f"{name}_scale", HTML(escape(scale)), display=False)
+        glue(f"{name}_ours", HTML(_lines(escape(unbroken(verdict.ours)))), display=False)
+        glue(f"{name}_scale", HTML(_lines(escape(unbroken(scale)))), display=False)
         glue(f"{name}_verdict", HTML(verdict.badge), display=False)
     for number, sentence in enumerate(sentences, start=1):
         glue(f"finding_{number}", HTML(escape(unbroken(sentence))), display=False)

@@ -14,6 +14,7 @@ from cae_lib.report.attribution import RoleScores
 from cae_lib.report.markup import Text, count, interval, listing, number
 from cae_lib.report.rules import CLOSED, FAMILIES_WON, LEAD, RULES, SHARE_OF_METHODS
 from cae_lib.report.runs import METHOD_LABELS, method_label
+from cae_lib.report.spans import span
 
 Status = Literal["reproduced", "partly", "not", "untested"]
 
@@ -76,11 +77,10 @@ def judge_deficiency(found: Mapping[str, RoleScores]) -> Verdict:
     enough = len(shown) >= SHARE_OF_METHODS * len(found)
     status: Status = "reproduced" if enough else "partly" if shown else "not"
     rest = [method for method in found if method not in shown]
+    others = f", but not by {_names(rest)}" if rest else ""
+    reason = f"object words lead clearly by {_names(shown)}{others}"
     if not shown:
         reason = f"object words do not lead clearly by any method ({_names(rest)})"
-    else:
-        others = f", but not by {_names(rest)}" if rest else ""
-        reason = f"object words lead clearly by {_names(shown)}{others}"
     ours = f"clear lead by {len(shown)} of {count(len(found), 'method')}; {_ratios(found)}"
     return Verdict("C1", status, ours, f"In CLIP, {reason}.")
 
@@ -90,14 +90,14 @@ def _names(methods: list[str]) -> str:
 
 
 def _ratios(found: Mapping[str, RoleScores]) -> str:
-    """Ratios of one method, attention where it was measured."""
+    """Ratios by one method, attention where it was measured."""
     method = "attention" if "attention" in found else next(iter(found))
     values = {role: found[method].ratio(role) for role in ("attribute", "relation")}
     parts = [
         f"object / {role} {'undefined' if value is None else interval(value, 2)}"
         for role, value in values.items()
     ]
-    return f"by {method_label(method)} {', '.join(parts)}"
+    return f"by {method_label(method)}: {', '.join(parts)}"
 
 
 Outcome = Literal["level", "reversed", "reduced", "open", "none"]
@@ -141,28 +141,33 @@ def judge_levelling(found: Mapping[str, tuple[RoleScores, RoleScores]]) -> Verdi
         for method, outcome in outcomes.items()
     ]
     ours = "; ".join(
-        f"{method_label(method)} gap {_gap(tuned)} → {interval(cae.gap.interval(), tuned.decimals)}"
+        f"{method_label(method)} {_gap(tuned)} → {interval(cae.gap.interval(), tuned.decimals)}"
         for method, (tuned, cae) in found.items()
     )
-    return Verdict("C2", status, ours, f"After CAE, {listing(reasons)}.{incomplete(found)}")
+    reason = f"After CAE, {listing(reasons)}.{incomplete(found)}"
+    return Verdict("C2", status, f"gap in CLIP-FT → CLIP-CAE: {ours}", reason)
 
 
 def _gap(scores: RoleScores) -> str:
     return number(scores.gap.estimate, scores.decimals)
 
 
-def judge_benchmarks(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
-    """C3, from the difference CLIP-CAE - CLIP-FT on each family, by attribution method."""
-    return judge_families("C3", found, "CLIP-CAE", "CLIP-FT")
+Differences = Mapping[str, Mapping[str, Interval]]
+Means = Mapping[str, Interval] | None
 
 
-def judge_hard_negatives(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
-    """C4, from the difference NegCLIP with CAE - NegCLIP on each family, by method."""
-    return judge_families("C4", found, "NegCLIP-CAE", "NegCLIP")
+def judge_benchmarks(found: Differences, means: Means = None) -> Verdict:
+    """C3, from CLIP-CAE - CLIP-FT by family; the mean over families (`means`) is only shown."""
+    return judge_families("C3", found, means, "CLIP-CAE", "CLIP-FT")
+
+
+def judge_hard_negatives(found: Differences, means: Means = None) -> Verdict:
+    """C4, from NegCLIP with CAE - NegCLIP by family; the mean over families is only shown."""
+    return judge_families("C4", found, means, "NegCLIP-CAE", "NegCLIP")
 
 
 def judge_families(
-    claim: str, found: Mapping[str, Mapping[str, Interval]], ours: str, against: str
+    claim: str, found: Differences, means: Means, ours: str, against: str
 ) -> Verdict:
     """A claim that CAE is better than `against` on the families of benchmarks."""
     if not found:
@@ -172,17 +177,19 @@ def judge_families(
     ahead = any(won > lost for won, lost, _ in tallies.values())
     complete = set(found) >= set(METHOD_LABELS)
     status: Status = "reproduced" if passed and complete else "partly" if ahead else "not"
-    short = "; ".join(
-        f"{method_label(method)}: better on {won}, worse on {lost} of {n}"
-        for method, (won, lost, n) in tallies.items()
+    most = max(n for *_, n in tallies.values())
+    short = f"better / worse, of {most} families: " + ", ".join(
+        f"{method_label(method)} {won} / {lost}" for method, (won, lost, _) in tallies.items()
     )
+    if means:
+        short = f"{ours} − {against}, points, mean over families: {span(means)}; {short}"
     reasons = [
-        f"with {method_label(method)} {ours} is better than {against} on {won} of "
-        f"{count(n, 'family', 'families')}, worse on {lost}, and not told apart on {n - won - lost}"
+        f"trained on {method_label(method)}, better on {won} of {count(n, 'family', 'families')}, "
+        f"worse on {lost}, not told apart on {n - won - lost}"
         for method, (won, lost, n) in tallies.items()
     ]
-    reason = listing(reasons)
-    return Verdict(claim, status, short, f"{reason[:1].upper()}{reason[1:]}.{incomplete(found)}")
+    reason = f"{ours} against {against}: {'; '.join(reasons)}.{incomplete(found)}"
+    return Verdict(claim, status, short, reason)
 
 
 def tally(families: Mapping[str, Interval]) -> tuple[int, int, int]:

@@ -44,6 +44,7 @@ class Table:
         notes: Lines below the table.
         left: Number of left-aligned columns.
         collapsed: Title of a drop-down that hides the table until it is opened.
+        style: Class of a table that the style sheet knows.
     """
 
     name: str
@@ -53,13 +54,17 @@ class Table:
     notes: Sequence[str] = ()
     left: int = 1
     collapsed: str = ""
+    style: str = ""
 
     def _repr_markdown_(self) -> str:
         marks = [":--" if i < self.left else "--:" for i in range(len(self.header))]
-        lines = [_line(self.header), _line(marks), *(_line(row) for row in self.rows)]
-        options = [f":name: {self.name}"]
-        if len(self.header) >= MANY_COLUMNS:
+        header, options = self.header, [f":name: {self.name}"]
+        if self.style:
+            options.append(f":class: {self.style}")
+        elif len(self.header) >= MANY_COLUMNS:
             options.append(":class: many-columns")
+            header = [title.replace("perturbation", "pertur&shy;bation") for title in header]
+        lines = [_line(header), _line(marks), *(_line(row) for row in self.rows)]
         table = [f":::{{table}} {self.caption}", *options, "", *lines, ":::"]
         for note in self.notes:
             table += ["", note]

@@ -21,12 +21,19 @@ class Claim:
         text: The claim in a sentence.
         place: Figure or table of the paper.
         page: The book's page that tests it; None while there is none.
+        printed: The paper's numbers, as far as they are known; empty where none is.
     """
 
     id: str
     text: str
     place: str
     page: str | None = None
+    printed: str = ""
+
+    @property
+    def source(self) -> str:
+        """Place and numbers, as a cell of a table."""
+        return f"{self.place}<br>{self.printed}" if self.printed else self.place
 
 
 CLAIMS: Mapping[str, Claim] = {
@@ -37,16 +44,19 @@ CLAIMS: Mapping[str, Claim] = {
         Claim("C2", "After CAE the three groups are comparable, by each attribution method.",
               "Fig. 7", "fig7-attribution-distribution"),
         Claim("C3", "CLIP-CAE beats CLIP-FT on almost all of seven benchmarks, whichever the "
-              "method.", "Table 1", "tab1-compositional-benchmarks"),
+              "method.", "Table 1", "tab1-compositional-benchmarks",
+              "CAE − CLIP-FT, mean of 4 methods: −0.8 to +5.2 points, up in 5 of 7 known scores"),
         Claim("C4", "CAE adds to hard negatives: NegCLIP with CAE beats NegCLIP.", "Table 2",
-              "tab2-hard-negatives"),
+              "tab2-hard-negatives", "ARO, relation: NegCLIP 80.4, with CAE above 80"),
         Claim("C5", "Retrieval is not hurt: COCO text-to-image improves, Flickr30K "
               "image-to-text dips slightly.", "Table 3", "tab3-retrieval"),
         Claim("C6", "Text embeddings improve on semantic textual similarity.", "Table 4",
-              "tab4-similarity"),
+              "tab4-similarity", "Spearman × 100, CLIP-FT → CLIP-CAE: SICK-R 68.0 → 69.3, STS-B "
+              "66.3 → 66.5"),
         Claim("C7", "A caption's embedding moves closer to those of its relation and attribute "
               "phrases.", "Fig. 3", "fig3-embedding-similarity"),
-        Claim("C8", "Heat maps and word scores move to the relation.", "Fig. 6", "fig6-heatmaps"),
+        Claim("C8", "Heat maps and word scores move to the relation.", "Fig. 6", "fig6-heatmaps",
+              "“touching” in one caption 0.16 → 0.31"),
     )
 }  # fmt: skip
 

@@ -6,15 +6,18 @@ The rules stand in `cae_lib.report.rules`; each one is a pure function of differ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.claims import Status, Verdict, incomplete, untested
-from cae_lib.report.markup import count, interval, listing, percent
+from cae_lib.report.markup import count, listing
 from cae_lib.report.rules import DIP
 from cae_lib.report.runs import METHOD_LABELS, method_label
+from cae_lib.report.spans import certain, span
 
+Key = TypeVar("Key")
 Cells = Mapping[tuple[str, str], Interval]
-IMPROVES = ("coco", "image")
+IMPROVES, DIPS = ("coco", "image"), ("flickr30k", "text")
 NOTHING = "No CAE run has been measured."
 
 
@@ -29,14 +32,15 @@ def judge_retrieval(found: Mapping[str, Cells]) -> Verdict:
     whole = {m: len(kept[m]) == len(cells) for m, cells in found.items()}
     passed = [m for m in found if whole[m] and better[m]]
     some = any(whole[m] or (better[m] and not lost[m]) for m in found)
-    ours = "; ".join(
-        f"{method_label(m)}: COCO text to image {percent(found[m][IMPROVES], sign=True)}, "
-        f"Flickr30k image to text {percent(found[m]['flickr30k', 'text'], sign=True)}"
-        for m in found
+    n_whole = sum(whole.values())
+    ours = (
+        f"CAE − CLIP-FT in R@1, points: COCO text to image {span(_one(found, IMPROVES))}; "
+        f"Flickr30k image to text {span(_one(found, DIPS))}; all cells kept with {n_whole} of "
+        f"{count(len(found), 'method')}"
     )
     reasons = [
-        f"with {method_label(m)} {len(kept[m])} of {count(len(found[m]), 'cell')} are kept, "
-        f"{len(lost[m])} lost, and COCO text-to-image is {_word(found[m][IMPROVES])}"
+        f"{_by(m)} {len(kept[m])} of {count(len(found[m]), 'cell')} are kept, {len(lost[m])} "
+        f"lost, and COCO text-to-image is {_word(found[m][IMPROVES])}"
         for m in found
     ]
     return Verdict("C5", _status(found, passed, some), ours, _sentence(reasons, found))
@@ -50,12 +54,13 @@ def judge_similarity(found: Mapping[str, tuple[Interval, Mapping[str, Interval]]
     lower = {m: [n for n, value in sets.items() if value.high < 0]
              for m, (_, sets) in found.items()}  # fmt: skip
     passed = [m for m in higher if not lower[m]]
-    ours = "mean Spearman × 100, CAE − FT: " + "; ".join(
-        f"{method_label(m)} {percent(mean, sign=True)}" for m, (mean, _) in found.items()
+    means = {m: mean for m, (mean, _) in found.items()}
+    ours = (
+        f"CAE − CLIP-FT in mean Spearman × 100: {span(means)}; {certain(means, 'higher', 'lower')}"
     )
     reasons = [
-        f"with {method_label(m)} the mean correlation is {_word(mean, 'higher', 'lower')} and "
-        f"lower for certain on {len(lower[m])} of {count(len(sets), 'set')}"
+        f"{_by(m)} the mean correlation is {_word(mean, 'higher', 'lower')}, and "
+        f"{len(lower[m])} of {count(len(sets), 'set')} are lower for certain"
         for m, (mean, sets) in found.items()
     ]
     return Verdict("C6", _status(found, passed, bool(higher)), ours, _sentence(reasons, found))
@@ -63,16 +68,16 @@ def judge_similarity(found: Mapping[str, tuple[Interval, Mapping[str, Interval]]
 
 def judge_phrases(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
     """C7, from CAE - CLIP-FT in the cosine to "relation" and "attribute" phrases, by method."""
-    return _two_sided("C7", found, ("closer", "farther"), "phrases")
+    return _two_sided("C7", found, ("closer", "farther"), "phrases", "cosine", 3)
 
 
 def judge_heatmaps(found: Mapping[str, Mapping[str, Interval]]) -> Verdict:
     """C8, from CAE - CLIP-FT in two shares of the relevance, by their names, by method."""
-    return _two_sided("C8", found, ("higher", "lower"), "")
+    return _two_sided("C8", found, ("higher", "lower"), "", "points", 1)
 
 
 def _two_sided(claim: str, found: Mapping[str, Mapping[str, Interval]], words: tuple[str, str],
-               noun: str) -> Verdict:  # fmt: skip
+               noun: str, unit: str, digits: int) -> Verdict:  # fmt: skip
     """All of a run's differences up: it passes; one up and none down: partly."""
     if not found:
         return untested(claim, NOTHING)
@@ -81,13 +86,16 @@ def _two_sided(claim: str, found: Mapping[str, Mapping[str, Interval]], words: t
         any(v.low > 0 for v in row.values()) and all(v.high >= 0 for v in row.values())
         for row in found.values()
     )
-    ours = "; ".join(
-        f"{method_label(m)}: "
-        + ", ".join(f"{name} {interval(value, 3, sign=True)}" for name, value in row.items())
-        for m, row in found.items()
+    names = list(next(iter(found.values())))
+    scale = 100.0 if unit == "points" else 1.0
+    parts = [f"{f'{name} {noun}'.strip()} {span(_one(found, name), digits, scale)}"
+             for name in names]  # fmt: skip
+    ours = (
+        f"CAE − CLIP-FT, {unit}: {'; '.join(parts)}; both {words[0]} with {len(passed)} of "
+        f"{count(len(found), 'method')}"
     )
     reasons = [
-        f"with {method_label(m)} "
+        f"{_by(m)} "
         + listing([f"{name} {noun}".strip() + f" {_are(noun)} {_word(value, *words)}"
                    for name, value in row.items()])
         for m, row in found.items()
@@ -95,12 +103,21 @@ def _two_sided(claim: str, found: Mapping[str, Mapping[str, Interval]], words: t
     return Verdict(claim, _status(found, passed, some), ours, _sentence(reasons, found))
 
 
+def _one(found: Mapping[str, Mapping[Key, Interval]], name: Key) -> dict[str, Interval]:
+    """One difference of each method."""
+    return {method: row[name] for method, row in found.items()}
+
+
+def _by(method: str) -> str:
+    return f"trained on {method_label(method)},"
+
+
 def _are(noun: str) -> str:
     return "are" if noun else "is"
 
 
 def _word(found: Interval, up: str = "better", down: str = "worse") -> str:
-    return up if found.low > 0 else down if found.high < 0 else f"not certainly {up} or {down}"
+    return up if found.low > 0 else down if found.high < 0 else "not told apart"
 
 
 def _status(found: Mapping[str, object], passed: Sequence[str], some: bool) -> Status:
@@ -111,4 +128,4 @@ def _status(found: Mapping[str, object], passed: Sequence[str], some: bool) -> S
 
 def _sentence(reasons: Sequence[str], found: Mapping[str, object]) -> str:
     text = "; ".join(reasons)
-    return f"Against CLIP-FT, {text}.{incomplete(found)}"
+    return f"CAE against CLIP-FT: {text}.{incomplete(found)}"

@@ -8,8 +8,9 @@ from cae_lib.attribution import METHODS
 from cae_lib.config import profile as find_profile
 from cae_lib.errors import DataError
 from cae_lib.evaluation.statistics import Interval
+from cae_lib.report import families
 from cae_lib.report.attribution import RoleScores, role_scores, stored_methods
-from cae_lib.report.benchmarks import FAMILIES, answers, family_score
+from cae_lib.report.benchmarks import answers
 from cae_lib.report.claims import (
     Verdict,
     judge_benchmarks,
@@ -18,7 +19,7 @@ from cae_lib.report.claims import (
     judge_levelling,
     untested,
 )
-from cae_lib.report.hard_negatives import hard_differences
+from cae_lib.report.hard_negatives import hard_differences, overall_hard_differences
 from cae_lib.report.paper import CLAIMS
 from cae_lib.report.phrases import phrase_differences
 from cae_lib.report.relation_shares import relation_differences
@@ -70,14 +71,18 @@ def all_by_method(profile: str, seeds: int) -> dict[str, dict[str, RoleScores]]:
 def family_differences(profile: str, seeds: int) -> dict[str, dict[str, Interval]]:
     """CLIP-CAE - CLIP-FT on each family, by attribution method."""
     tuned = answers(TUNED, profile, seeds)
-    found: dict[str, dict[str, Interval]] = {}
-    for run, method in cae_runs(profile).items():
-        own = answers(run, profile, seeds)
-        pairs = {name: (family_score(name, own), family_score(name, tuned)) for name in FAMILIES}
-        found[method] = {
-            name: a.minus(b) for name, (a, b) in pairs.items() if a is not None and b is not None
-        }
-    return found
+    return {
+        method: families.family_differences(answers(run, profile, seeds), tuned)
+        for run, method in cae_runs(profile).items()
+    }
+
+
+def overall_differences(profile: str, seeds: int) -> dict[str, Interval]:
+    """CLIP-CAE - CLIP-FT in the mean over families, by attribution method."""
+    tuned = answers(TUNED, profile, seeds)
+    found = {method: families.overall_difference(answers(run, profile, seeds), tuned)
+             for run, method in cae_runs(profile).items()}  # fmt: skip
+    return {method: value for method, value in found.items() if value is not None}
 
 
 def recall_differences(profile: str, seeds: int) -> dict[str, dict[tuple[str, str], Interval]]:
@@ -121,13 +126,15 @@ def judge(claim: str, profile: str, seeds: int) -> Verdict:
     judges: Mapping[str, Callable[[], Verdict]] = {
         "C1": lambda: judge_deficiency(base_scores(profile)),
         "C2": lambda: judge_levelling(trained_pairs(profile, seeds)),
-        "C3": lambda: judge_benchmarks(family_differences(profile, seeds)),
-        "C4": lambda: judge_hard_negatives(hard_differences(profile, seeds)),
+        "C3": lambda: judge_benchmarks(family_differences(profile, seeds),
+                                       overall_differences(profile, seeds)),
+        "C4": lambda: judge_hard_negatives(hard_differences(profile, seeds),
+                                           overall_hard_differences(profile, seeds)),
         "C5": lambda: judge_retrieval(recall_differences(profile, seeds)),
         "C6": lambda: judge_similarity(spearman_differences(profile, seeds)),
         "C7": lambda: judge_phrases(cosine_differences(profile, seeds)),
         "C8": lambda: judge_heatmaps(share_differences(profile, seeds)),
-    }
+    }  # fmt: skip
     try:
         return judges[claim]()
     except NotMeasured as error:

@@ -14,7 +14,7 @@ from cae_lib.report.attribution_tables import deficiency_table, levelling_table,
 from cae_lib.report.claim_table import claim_table
 from cae_lib.report.claims import RULES
 from cae_lib.report.findings import findings
-from cae_lib.report.paper import CLAIMS
+from cae_lib.report.paper import CLAIMS, NEGCLIP, TABLE1, TABLE4
 from cae_lib.report.retrieval import retrieval_table
 from cae_lib.report.runs import all_runs, chosen_methods, label, method_of
 from cae_lib.report.verdicts import base_scores, trained_pairs, trained_runs, verdicts
@@ -135,8 +135,23 @@ def test_the_claim_table_has_a_row_for_each_claim(store):
     table = claim_table(found, None, "smoke")
     assert [row[0].strip("[").split("]")[0] for row in table.rows] == list(CLAIMS)
     assert table.rows[0][4] == "not run yet"
-    assert claim_table(found, found, "smoke").rows[0][4] == found["C1"].ours
+    assert claim_table(found, found, "smoke").rows[0][4] == found["C1"].ours.replace("; ", "<br>")
+    assert "<br>Flickr30k image to text " in table.rows[4][3] and ":class: claims" in (
+        table._repr_markdown_()
+    )
     assert set(RULES) == {name for name, claim in CLAIMS.items() if claim.page}
+
+
+def test_the_papers_numbers_in_the_claim_table_are_those_of_its_tables():
+    gains = [row.gain for key, row in TABLE1.items() if key != "Winoground"]
+    printed = CLAIMS["C3"].printed.replace("\N{MINUS SIGN}", "-")
+    assert f"{min(gains):.1f} to +{max(gains):.1f} points" in printed
+    assert f"up in {sum(gain > 0 for gain in gains)} of {len(gains)} known scores" in printed
+    assert f"NegCLIP {NEGCLIP['ARO-R']}," in CLAIMS["C4"].printed
+    for name in ("SICK-R", "STS-B"):
+        _, tuned, cae = TABLE4[name, "spearman"]
+        assert f"{name} {tuned} → {cae}" in CLAIMS["C6"].printed
+    assert CLAIMS["C7"].source == "Fig. 3" and CLAIMS["C6"].source.startswith("Table 4<br>Spear")
 
 
 def test_the_first_page_shows_every_claim_as_it_is():
@@ -145,7 +160,7 @@ def test_the_first_page_shows_every_claim_as_it_is():
     for name, claim in CLAIMS.items():
         head = f"[{name}](experiments/{claim.page}.md)" if claim.page else name
         row = rows[head]
-        assert f"| {claim.text} | {claim.place} |" in row
+        assert f"| {claim.text} | {claim.source} |" in row
         for field in ("ours", "scale", "verdict"):
             assert f"{{glue}}`experiments/claims.ipynb::{name}_{field}`" in row
     shown = re.findall(r"claims\.ipynb::(finding_\d)`", text)

@@ -13,6 +13,7 @@ from cae_lib.report.claims import judge_hard_negatives
 from cae_lib.report.findings import hard_negatives_sentence, text_sentence
 from cae_lib.report.rules import RULES
 from cae_lib.report.runs import all_runs, cae_runs, hard_cae_runs, hard_runs
+from cae_lib.report.spans import certain, span
 from cae_lib.report.transfer_claims import (
     judge_heatmaps,
     judge_phrases,
@@ -60,7 +61,7 @@ def test_retrieval_by_cells_kept_and_lost(row, status: str):
 def test_one_method_that_loses_a_cell_spoils_retrieval():
     verdict = judge_retrieval(of_all(cells(), gradcam=cells(flickr_image=DOWN)))
     assert verdict.status == "partly"
-    assert "with GradCAM 3 of 4 cells are kept, 1 lost" in verdict.reason
+    assert "trained on GradCAM, 3 of 4 cells are kept, 1 lost" in verdict.reason
     assert judge_retrieval({}).status == "untested"
 
 
@@ -102,7 +103,22 @@ def test_hard_negatives_by_families():
     assert judge_hard_negatives(of_all(dict.fromkeys(won, between(OPEN)))).status == "not"
     verdict = judge_hard_negatives({"attention": won})
     assert (verdict.claim, verdict.status) == ("C4", "partly")
-    assert "NegCLIP-CAE is better than NegCLIP on 7" in verdict.reason
+    assert "NegCLIP-CAE against NegCLIP: trained on attention, better on 7 of" in verdict.reason
+
+
+def test_numbers_in_short_are_the_ends_of_the_range():
+    row = {m: between((end - 0.02, end)) for m, end in
+           zip(METHODS, (0.03, -0.01, 0.01, 0.05), strict=True)}  # fmt: skip
+    nb = "\N{NO-BREAK SPACE}"
+    assert span(row) == (
+        f"\N{MINUS SIGN}2.0 [\N{MINUS SIGN}3.0,{nb}\N{MINUS SIGN}1.0] (GradCAM) to "
+        f"+4.0 [+3.0,{nb}+5.0] (gradient)"
+    )
+    assert certain(row, "up", "down") == "up with 2, down with 1 of 4 methods"
+    assert " to " not in span({"gradient": between(UP)})
+    verdict = judge_phrases({m: {"relation": v, "attribute": v} for m, v in row.items()})
+    assert verdict.ours.count("[") == 4 and verdict.ours.endswith("both closer with 2 of 4 methods")
+    assert "relation phrases \N{MINUS SIGN}0.020 [" in verdict.ours
 
 
 def test_every_claim_has_a_rule():
@@ -179,11 +195,8 @@ def test_heatmaps_follow_the_records(store):
 
 @pytest.fixture
 def with_negatives(store, monkeypatch):
-    """A profile that has the runs with hard negatives, and their records."""
-    rows = PROFILES["smoke"].methods | {"negclip": {"negatives": True}}
-    for method in METHODS:
-        rows[f"negclip-cae-{method}"] = {"method": method, "negatives": True}
-    rows["ablation-attention"] = {"method": "attention"}
+    """The records of the runs with hard negatives, and a row that belongs to no table."""
+    rows = PROFILES["smoke"].methods | {"ablation-attention": {"method": "attention"}}
     changed = dataclasses.replace(PROFILES["smoke"], methods=rows)
     monkeypatch.setitem(PROFILES, "smoke", changed)
     for run in hard_runs("smoke"):
@@ -207,6 +220,8 @@ def test_hard_negatives_follow_the_records(with_negatives):
     assert judge("C3", "smoke", 3).status == "reproduced"
 
 
-def test_a_profile_without_hard_negatives_says_so(store):
+def test_a_profile_without_hard_negatives_says_so(store, monkeypatch):
+    rows = {name: row for name, row in PROFILES["smoke"].methods.items() if "negclip" not in name}
+    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(PROFILES["smoke"], methods=rows))
     verdict = judge("C4", "smoke", 3)
     assert verdict.status == "untested" and "no runs with hard negatives" in verdict.reason
