@@ -25,7 +25,7 @@ def phrase_figure(runs: list[str], profile: str, seeds: int) -> Figure:
     seeds), marks the mean with its interval; hollow marks the mean for phrases of other captions.
     """
     panels = by_run(runs, profile, seeds)
-    height = 0.8 + len(CLAIMED) * (0.5 + 0.36 * len(runs))
+    height = 0.8 + len(CLAIMED) * (0.5 + 0.3 * len(runs))
     with style():
         canvas, axes = plt.subplots(
             len(CLAIMED), 1, figsize=(WIDTH, height), layout="constrained", sharex=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,9 +12,9 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.effects import effect_size
 from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
 from cae_lib.experiments import results
-from cae_lib.report.markup import Table, count, emphasised, interval
-from cae_lib.report.runs import BASE, TUNED, label
-from cae_lib.report.stored import NotMeasured, if_measured, require
+from cae_lib.report.markup import Table, Text, count, emphasised, interval, show
+from cae_lib.report.runs import BASE, HARD, TUNED, all_runs, hard_cae_runs, hard_runs, label
+from cae_lib.report.stored import NotMeasured, if_measured, missing_records, require
 from cae_lib.words.phrases import KINDS
 
 SUITE = "phrases"
@@ -82,6 +82,12 @@ def _difference(
     return paired_difference([first], [second], resample_seeds=True)
 
 
+def shown_runs(profile: str, seeds: int) -> list[str]:
+    """CLIP, CLIP-FT and CLIP-CAE, then the runs with hard negatives if all are measured."""
+    hard = hard_runs(profile)
+    return all_runs(profile) + ([] if missing_records(hard, profile, SUITE, seeds) else hard)
+
+
 @if_measured
 def cosine_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
     """Mean cosine to own phrases and to those of other captions, by kind and run."""
@@ -89,10 +95,10 @@ def cosine_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
     for kind in reversed(KINDS):
         for run in runs:
             found = cosines(run, profile, kind, seeds)
-            cells = [interval(mean_interval(values, resample_seeds=True), DECIMALS)
+            cells = [interval(mean_interval(values, resample_seeds=True), DECIMALS, lines=True)
                      for values in (found.own, found.other, found.margin)]  # fmt: skip
             n_phrases, n = found.n_phrases, found.own.shape[1]
-            rows.append([f"{kind} phrases", label(run), *cells, f"{n} ({n_phrases})"])
+            rows.append([kind, label(run), *cells, f"{n} ({n_phrases})"])
     source = cosines(runs[0], profile, KINDS[0], seeds).source
     return Table(
         name="tab-phrases",
@@ -100,9 +106,10 @@ def cosine_table(runs: Sequence[str], profile: str, seeds: int) -> Table:
         f"the same kind (phrases by the {source}); mean over captions of the mean over a caption's "
         f"phrases; {count(seeds, 'seed')} of each trained model averaged, one CLIP; 95 % bootstrap "
         "intervals over seeds and captions. n: captions with such a phrase (phrases in them).",
-        header=["", "model", "own", "others'", "own − others'", "n"],
+        header=["phrases", "model", "own", "others'", "own − others'", "n"],
         rows=rows,
         left=2,
+        collapsed="The means of every model",
     )
 
 
@@ -119,10 +126,11 @@ def phrase_difference_table(
             cells = []
             for field in ("own", "margin"):
                 found = _difference(run, against, profile, kind, seeds, field)
-                cells.append(emphasised(interval(found, DECIMALS, sign=True), found.excludes_zero))
+                text = interval(found, DECIMALS, sign=True, lines=True)
+                cells.append(emphasised(text, found.excludes_zero))
             first, second = (cosines(each, profile, kind, seeds).own for each in (run, against))
-            size = interval(effect_size(first, second), 2, sign=True)
-            rows.append([f"{kind} phrases", label(run), cells[0], size, cells[1]])
+            size = interval(effect_size(first, second), 2, sign=True, lines=True)
+            rows.append([kind, label(run), cells[0], size, cells[1]])
     return Table(
         name=f"tab-phrases-minus-{against}",
         caption=f"Cosine to a caption's phrases minus that in {label(against)}, on the same "
@@ -131,9 +139,23 @@ def phrase_difference_table(
         "size: the mean of the paired differences over their standard deviation (Cohen's d for "
         "pairs). Last column: the same difference after taking off the cosine to phrases of other "
         "captions.",
-        header=["", "model", "difference", "effect size", "difference, own − others'"],
+        header=["phrases", "model", "difference", "effect size", "difference, own − others'"],
         rows=rows,
         left=2,
+    )
+
+
+@if_measured
+def hard_phrase_tables(profile: str, seeds: int) -> Text:
+    """NegCLIP with CAE against NegCLIP, and NegCLIP against CLIP-FT."""
+    hard = hard_runs(profile)
+    if HARD not in hard:
+        raise NotMeasured(f"The profile {profile} has no runs with hard negatives.")
+    require([TUNED, *hard], profile, SUITE, seeds)
+    alone = phrase_difference_table([HARD], profile, seeds)
+    return show(
+        phrase_difference_table(list(hard_cae_runs(profile)), profile, seeds, HARD),
+        replace(alone, name="tab-phrases-negatives") if isinstance(alone, Table) else alone,
     )
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from cae_lib.config import PROFILES
 from cae_lib.errors import DataError
 from cae_lib.evaluation.similarity import SimilarityResult
 from cae_lib.experiments import results
-from cae_lib.report import hard_negatives as hard
 from cae_lib.report import phrases, similarity_tables
 from cae_lib.report.figure import MOST_BYTES, Figure
 from cae_lib.report.markup import Text
@@ -25,7 +21,7 @@ from cae_lib.report.retrieval import (
     retrieval_differences,
     retrieval_table,
 )
-from cae_lib.report.runs import all_runs, cae_runs, hard_runs
+from cae_lib.report.runs import all_runs, hard_runs
 from cae_lib.report.similarity import MEAN, correlation_differences, correlations
 from cae_lib.report.zero_shot import shares, zero_shot_table
 
@@ -44,7 +40,6 @@ def test_every_table_says_what_is_missing(store):
     for item in made:
         assert isinstance(item, Text) and "Not measured yet in the profile smoke" in item.source
         assert "`cae evaluate base --seed 0 --profile smoke`" in item.source
-    assert isinstance(hard.hard_figure("smoke", 3), Text)
     assert "no runs to compare with NegCLIP" in (
         phrases.phrase_difference_table([], "smoke", 3, "negclip").source
     )
@@ -109,18 +104,35 @@ def test_tables_and_figure_of_phrases(store):
         up = 0.1 if run == "cae-gradient" else 0.0
         store.phrases(run, {kind: value + up for kind, value in LEVELS.items()})
     rows = phrases.cosine_table(all_runs("smoke"), "smoke", 3).rows
-    assert [row[0] for row in rows[::6]] == ["relation phrases", "attribute phrases",
-                                             "object phrases"]  # fmt: skip
+    assert [row[0] for row in rows[::6]] == ["relation", "attribute", "object"]
     assert rows[0][-1] == "40 (60)" and rows[6][-1] == "60 (60)"
     made = {tuple(row[:2]): row for row in
             phrases.phrase_difference_table(CAE, "smoke", 3).rows}  # fmt: skip
-    changed = made["relation phrases", "CLIP-CAE (gradient)"]
+    changed = made["relation", "CLIP-CAE (gradient)"]
     assert changed[2].startswith("**+0.1") and changed[4].startswith("**+0.1")
-    assert "**" not in "".join(made["relation phrases", "CLIP-CAE (GradCAM)"])
-    assert float(changed[3].split(" ")[0]) > 2
+    assert "**" not in "".join(made["relation", "CLIP-CAE (GradCAM)"])
+    assert float(changed[3].split("<br>")[0]) > 2
     figure = phrase_figure(all_runs("smoke"), "smoke", 3)
     assert len(figure.png) <= MOST_BYTES
     assert "relation phrases: CLIP 0.3" in figure.alt and "CLIP-CAE (gradient) 0.4" in figure.alt
+
+
+def test_phrases_with_hard_negatives_join_once_they_are_measured(store):
+    for run in all_runs("smoke"):
+        store.phrases(run, LEVELS)
+    assert phrases.shown_runs("smoke", 3) == all_runs("smoke")
+    missing = phrases.hard_phrase_tables("smoke", 3).source
+    assert "15 records of the kind `phrases` missing" in missing and "`negclip/0/" in missing
+    for run in hard_runs("smoke"):
+        high = run == "negclip-cae-gradcam"
+        store.phrases(run, {kind: value + 0.1 * high for kind, value in LEVELS.items()})
+    assert phrases.shown_runs("smoke", 3) == all_runs("smoke") + hard_runs("smoke")
+    made = phrases.hard_phrase_tables("smoke", 3).source
+    assert "minus that in NegCLIP" in made and "minus that in CLIP-FT" in made
+    assert "| relation | NegCLIP-CAE (GradCAM) | **+0.1" in made
+    assert "| relation | NegCLIP | " in made and ":name: tab-phrases-negatives" in made
+    shown = phrase_figure(phrases.shown_runs("smoke", 3), "smoke", 3)
+    assert "NegCLIP-CAE (GradCAM) 0.4" in shown.alt and len(shown.png) <= MOST_BYTES
 
 
 def test_a_space_that_shrinks_as_a_whole_is_told_by_the_control(store):
@@ -141,35 +153,3 @@ def test_zero_shot_against_clip_and_clip_ft(store):
     assert rows[1][4].startswith("**\N{MINUS SIGN}") and rows[1][5] == "–"
     assert rows[2][5].startswith("**+")
     assert shares("base", "smoke", "coco", 1, 3).shape == (1, 80)
-
-
-@pytest.fixture
-def with_negatives(store, monkeypatch):
-    rows = PROFILES["smoke"].methods | {"negclip": {"negatives": True}}
-    rows |= {f"negclip-cae-{m}": {"method": m, "negatives": True} for m in METHODS}
-    changed = dataclasses.replace(PROFILES["smoke"], methods=rows)
-    monkeypatch.setitem(PROFILES, "smoke", changed)
-    for run in hard_runs("smoke"):
-        store.benchmarks(run, 0.7 if run == "negclip" else 0.8)
-    return store
-
-
-def test_the_table_of_hard_negatives(with_negatives):
-    table = hard.hard_score_table("smoke", 3)
-    assert table.header[3:] == [
-        "CLIP",
-        "CLIP-FT",
-        "NegCLIP",
-        *(f"NegCLIP-CAE ({m})" for m in ("attention", "GradCAM", "perturbation", "gradient")),
-    ]
-    differences = hard.hard_difference_table("smoke", 3)
-    assert differences.header[1] == "NegCLIP-CAE (attention)"
-    assert "minus that of NegCLIP" in differences.caption
-    assert all(cell.startswith("**+") for row in differences.rows[:7] for cell in row[1:])
-    assert hard.negatives_alone_table("smoke", 3).header[1:3] == ["NegCLIP", "CLIP-CAE (attention)"]
-    first = hard.hard_paper_table("smoke", 3).rows[0]
-    assert first[:4] == ["ARO, relation", "64.3", "80.4", "+16.1"] and first[-1] == "same"
-    names = {table.name, differences.name, hard.negatives_alone_table("smoke", 3).name}
-    assert not names & {"tab-benchmarks", "tab-differences"} and len(names) == 3
-    assert hard.hard_figure("smoke", 3).alt.startswith("Difference to NegCLIP in percentage")
-    assert list(cae_runs("smoke")) == CAE
