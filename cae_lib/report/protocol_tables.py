@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cae_lib.evaluation.protocols import PROTOCOLS, Score, protocol_scores
+from cae_lib.evaluation.protocol_rules import PROTOCOLS
+from cae_lib.evaluation.protocols import Score, protocol_scores
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.report.markup import NONE, Table, count, number
 from cae_lib.report.runs import label

@@ -8,7 +8,8 @@ import pytest
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.choice import evaluate
-from cae_lib.evaluation.protocols import PROTOCOLS, protocol_scores
+from cae_lib.evaluation.protocol_rules import PROTOCOLS
+from cae_lib.evaluation.protocols import protocol_scores
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.statistics import weighted_interval
 
