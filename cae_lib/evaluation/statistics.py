@@ -3,8 +3,7 @@
 Scores come as strata: parts of the items, each an array `(n,)`, or `(S, n)` with one row a seed and
 the same items in each row. The estimate is the weighted sum of the strata's means, averaged over
 seeds. Items are resampled within each stratum, together for all seeds, because all seeds answer the
-same items. Resampling n items with replacement is a multinomial draw over the distinct columns of
-the array, of which right-or-wrong scores have few; that is exact and takes no loop.
+same items: see `resampling`.
 """
 
 from __future__ import annotations
@@ -13,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator
 
 from cae_lib.errors import DataError
+from cae_lib.evaluation.resampling import (
+    Strata,
+    average_seeds,
+    checked,
+    plain_means,
+    resampled_means,
+)
 
 RESAMPLES = 10_000
-FEW_COLUMNS = 256
-DRAWS_AT_ONCE = 2_000_000
-
-Strata = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def weighted_interval(
     Raises:
         DataError: If there are no scores, a group is empty, or the shapes do not fit.
     """
-    arrays, weighting = _checked(strata, weights)
+    arrays, weighting = checked(strata, weights)
     generator = np.random.default_rng(seed)
-    by_seed = _resampled_means(arrays, weighting, resamples, generator)
-    draws = _average_seeds(by_seed, generator if resample_seeds else None)
-    return _interval(_plain_means(arrays, weighting).mean(), draws, level, arrays)
+    by_seed = resampled_means(arrays, weighting, resamples, generator)
+    draws = average_seeds(by_seed, generator if resample_seeds else None)
+    return _interval(plain_means(arrays, weighting).mean(), draws, level, arrays)
 
 
 def paired_difference(
@@ -126,8 +127,8 @@ def paired_difference(
     Raises:
         DataError: If items or, for paired seeds, numbers of seeds differ.
     """
-    a, weighting = _checked(first, weights)
-    b, _ = _checked(second, weights)
+    a, weighting = checked(first, weights)
+    b, _ = checked(second, weights)
     if [x.shape[1] for x in a] != [x.shape[1] for x in b]:
         raise DataError("paired difference: the two sides have different items.")
     n_a, n_b = len(a[0]), len(b[0])
@@ -137,64 +138,14 @@ def paired_difference(
     source = generator if resample_seeds else None
     if pair_seeds:
         differences = [x - y for x, y in zip(a, b, strict=True)]
-        by_seed = _resampled_means(differences, weighting, resamples, generator)
-        draws = _average_seeds(by_seed, source)
+        by_seed = resampled_means(differences, weighting, resamples, generator)
+        draws = average_seeds(by_seed, source)
     else:
         both = [np.concatenate([x, y]) for x, y in zip(a, b, strict=True)]
-        by_seed = _resampled_means(both, weighting, resamples, generator)
-        draws = _average_seeds(by_seed[:, :n_a], source) - _average_seeds(by_seed[:, n_a:], source)
-    estimate = _plain_means(a, weighting).mean() - _plain_means(b, weighting).mean()
+        by_seed = resampled_means(both, weighting, resamples, generator)
+        draws = average_seeds(by_seed[:, :n_a], source) - average_seeds(by_seed[:, n_a:], source)
+    estimate = plain_means(a, weighting).mean() - plain_means(b, weighting).mean()
     return _interval(estimate, draws, level, a if n_a >= n_b else b)
-
-
-def _checked(
-    strata: Strata, weights: Sequence[float] | None
-) -> tuple[list[np.ndarray], np.ndarray]:
-    arrays = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in strata]
-    if not arrays or any(part.size == 0 for part in arrays):
-        raise DataError("bootstrap: there are no scores, or a group has none. Leave it out.")
-    if len({len(part) for part in arrays}) > 1 or any(part.ndim != 2 for part in arrays):
-        raise DataError("bootstrap: every group needs scores (S, n) with the same number of seeds.")
-    weighting = np.full(len(arrays), 1 / len(arrays)) if weights is None else np.asarray(weights)
-    if weighting.shape != (len(arrays),):
-        raise DataError(f"bootstrap: {len(weighting)} weights for {len(arrays)} groups.")
-    return arrays, weighting
-
-
-def _plain_means(arrays: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of each seed, `(S,)`."""
-    return sum(w * part.mean(axis=1) for w, part in zip(weights, arrays, strict=True))
-
-
-def _resampled_means(
-    arrays: list[np.ndarray], weights: np.ndarray, resamples: int, generator: Generator
-) -> np.ndarray:
-    """Weighted mean of each seed in each bootstrap sample of the items, `(R, S)`."""
-    parts = (_stratum_means(part, resamples, generator) for part in arrays)
-    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
-
-
-def _stratum_means(values: np.ndarray, resamples: int, generator: Generator) -> np.ndarray:
-    """Means `(R, S)` of resampled columns of values `(S, n)`."""
-    n = values.shape[1]
-    columns, counts = np.unique(values, axis=1, return_counts=True)
-    if len(counts) <= FEW_COLUMNS:
-        return generator.multinomial(n, counts / n, size=resamples) @ columns.T / n
-    means = []
-    step = max(1, DRAWS_AT_ONCE // n)
-    for start in range(0, resamples, step):
-        draw = generator.integers(n, size=(min(step, resamples - start), n))
-        means.append(np.stack([row[draw].mean(axis=1) for row in values], axis=1))
-    return np.concatenate(means)
-
-
-def _average_seeds(by_seed: np.ndarray, generator: Generator | None) -> np.ndarray:
-    """Mean over seeds `(R,)`, over resampled ones if there is a generator."""
-    n = by_seed.shape[1]
-    if generator is None or n == 1:
-        return by_seed.mean(axis=1)
-    drawn = generator.multinomial(n, np.full(n, 1 / n), size=len(by_seed))
-    return (drawn * by_seed).sum(axis=1) / n
 
 
 def _interval(
