@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.ablation import (
     CERTAINTY,
+    SHARED,
     Trial,
     Yardstick,
     exceeding,
@@ -28,7 +29,7 @@ from cae_lib.report.markup import (
     number,
     percent,
 )
-from cae_lib.report.runs import label
+from cae_lib.report.runs import label, method_label
 from cae_lib.report.stored import if_measured
 from cae_lib.report.variants import MEAN, commands_text, describe, length
 from cae_lib.studies import ablations
@@ -46,6 +47,14 @@ SHORT: Mapping[Outcome, str] = {
 def name_of(trial: Trial) -> str:
     """A run and its setting in a few words."""
     return f"{label(trial.variant.run)}, {describe(trial.variant)}"
+
+
+def _short_name(trial: Trial) -> str:
+    """The setting, with its run where that is not CAE by the method that most are tried with."""
+    text = describe(trial.variant)
+    if not trial.is_cae:
+        return f"CLIP-FT, {text}"
+    return text if trial.method == SHARED else f"{method_label(trial.method)}, {text}"
 
 
 @if_measured
@@ -141,7 +150,7 @@ def family_table(profile: str) -> Table:
     found, measure = [t for t in trials(profile) if t.change], yardstick(profile)
     names = [name for name in FAMILIES if name in found[0].change]
     rows = [
-        [name_of(trial), *(_cell(name, trial.change[name], measure) for name in names)]
+        [_short_name(trial), *(_cell(name, trial.change[name], measure) for name in names)]
         for trial in found
     ]
     if measure:
@@ -152,7 +161,8 @@ def family_table(profile: str) -> Table:
         name="tab-ablation-families",
         caption="Accuracy minus that of the same run with the profile's settings, in percentage "
         f"points; one seed, {length(profile)}; the same items (n: {items}), 95 % bootstrap "
-        "intervals over them. Bold: the interval excludes zero"
+        f"intervals over them. Settings without a model are those of CAE by {method_label(SHARED)}. "
+        "Bold: the interval excludes zero"
         + (" and the difference exceeds what another seed gives, in the last row." if measure
            else "."),
         header=["setting", *names],

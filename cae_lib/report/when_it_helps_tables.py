@@ -93,10 +93,12 @@ def gain_table(profile: str, seeds: int) -> Table:
     found = starts(profile, seeds)
     rows = []
     for start in found:
-        gaps = [interval(s.gap.interval(), start.tuned.decimals, lines=True)
-                for s in (start.tuned, start.cae)]  # fmt: skip
+        before = number(start.tuned.gap.estimate, start.tuned.decimals)
+        after = interval(start.cae.gap.interval(), start.tuned.decimals, lines=True)
         gains = [_cell(start.gains[measure]) for measure in MEASURES]
-        rows.append([str(start.steps), *gains, *gaps, SHORT[levelling(start.tuned, start.cae)]])
+        rows.append(
+            [str(start.steps), *gains, before, after, SHORT[levelling(start.tuned, start.cae)]]
+        )
     last = [_cell(gain_difference(found, measure)) for measure in MEASURES]
     rows.append(["*weakest minus strongest*", *last, "", "", ""])
     return Table(
