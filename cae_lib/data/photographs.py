@@ -13,15 +13,8 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor
 
-from cae_lib.data.images import (
-    ImageStore,
-    affine,
-    boxes_of,
-    central_square,
-    crop_draws,
-    normalise,
-    opened,
-)
+from cae_lib.data.crops import boxes_of, crop_draws
+from cae_lib.data.images import ImageStore, affine, central_square, normalise, opened
 from cae_lib.errors import DataError
 
 QUALITY = 95

@@ -11,7 +11,8 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from cae_lib.data.images import ImageStore, crop_boxes, resized_crop
+from cae_lib.data.crops import crop_boxes, resized_crop
+from cae_lib.data.images import ImageStore
 from cae_lib.errors import DataError
 
 

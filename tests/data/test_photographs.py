@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from cae_lib.data import photographs
-from cae_lib.data.images import ImageStore, boxes_of, crop_draws
+from cae_lib.data.crops import boxes_of, crop_draws
+from cae_lib.data.images import ImageStore
 from cae_lib.data.photographs import Photographs, picture_source
 from cae_lib.errors import DataError
 
