@@ -161,8 +161,8 @@ def family_table(profile: str) -> Table:
         name="tab-ablation-families",
         caption="Accuracy minus that of the same run with the profile's settings, in percentage "
         f"points; one seed, {length(profile)}; the same items (n: {items}), 95 % bootstrap "
-        f"intervals over them. Settings without a model are those of CAE by {method_label(SHARED)}. "
-        "Bold: the interval excludes zero"
+        f"intervals over them. Settings without a model: of CAE by {method_label(SHARED)}. Bold: "
+        "the interval excludes zero"
         + (" and the difference exceeds what another seed gives, in the last row." if measure
            else "."),
         header=["setting", *names],
