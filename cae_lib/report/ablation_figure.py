@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from cae_lib.evaluation.statistics import Interval
-from cae_lib.report.ablation import Trial, Yardstick, trials, yardstick
+from cae_lib.report.ablation import Trial, trials
 from cae_lib.report.ablation_tables import name_of
 from cae_lib.report.figure import (
     METHOD_COLORS,
@@ -24,6 +24,7 @@ from cae_lib.report.rules import CLOSED
 from cae_lib.report.runs import method_label
 from cae_lib.report.stored import if_measured
 from cae_lib.report.variants import MEAN, describe
+from cae_lib.report.yardstick import Yardstick, yardstick
 
 BAND = "#e6e6e6"
 

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.ablation import (
-    CERTAINTY,
     SHARED,
     Trial,
-    Yardstick,
     exceeding,
     limit_words,
     trials,
-    yardstick,
 )
 from cae_lib.report.attribution_tables import sample
 from cae_lib.report.benchmarks import FAMILIES
@@ -32,6 +29,7 @@ from cae_lib.report.markup import (
 from cae_lib.report.runs import label, method_label
 from cae_lib.report.stored import if_measured
 from cae_lib.report.variants import MEAN, commands_text, describe, length
+from cae_lib.report.yardstick import CERTAINTY, Yardstick, yardstick
 from cae_lib.studies import ablations
 
 SHORT: Mapping[Outcome, str] = {

@@ -12,16 +12,14 @@ from cae_lib.evaluation.statistics import Interval
 from cae_lib.experiments import run_label
 from cae_lib.report import ablation, ablation_tables
 from cae_lib.report.ablation import (
-    Yardstick,
     finding,
     plain_of,
     reference_of,
-    seed_limit,
     trials,
-    yardstick,
 )
 from cae_lib.report.ablation_figure import ablation_figure
 from cae_lib.report.variants import MEAN
+from cae_lib.report.yardstick import Yardstick, seed_limit, yardstick
 from cae_lib.studies import Variant, ablations, base_variants
 
 GAP = {"object": 0.20, "attribute": 0.10, "relation": 0.10}
