@@ -36,13 +36,13 @@ class Job:
         label: Names the job in its progress line.
         action: What to call.
         arguments: What to call it with.
-        after: Label of a job that has to be done before; it stands before this one in the list.
+        after: Labels of the jobs that have to be done before; they stand before this one.
     """
 
     label: str
     action: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
-    after: str = ""
+    after: tuple[str, ...] = ()
 
 
 @dataclass
@@ -81,15 +81,16 @@ def run_jobs(jobs: Iterable[Job], workers: int | None = None) -> dict[str, Outco
 
 
 def _run_graph(jobs: list[Job], executor: ProcessPoolExecutor) -> dict[str, Outcome]:
-    """Submit each job as soon as the one that it waits for is done."""
+    """Submit each job as soon as those that it waits for are done."""
     done: dict[str, Outcome] = {}
     waiting, running = jobs, {}
     while waiting or running:
-        ready = [job for job in waiting if not job.after or job.after in done]
+        ready = [job for job in waiting if done.keys() >= set(job.after)]
         waiting = [job for job in waiting if job not in ready]
         running |= {executor.submit(_timed, job.action, job.arguments): job for job in ready}
         if not running:
-            raise ConfigError(f"no job is named {waiting[0].after!r}, for which others wait")
+            missing = next(name for name in waiting[0].after if name not in done)
+            raise ConfigError(f"no job is named {missing!r}, for which others wait")
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             label = running.pop(future).label

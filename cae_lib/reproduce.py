@@ -7,6 +7,8 @@ from pathlib import Path
 from cae_lib.activation_control import read_base, read_tuned
 from cae_lib.config import profile
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation.blind_record import blind_record
+from cae_lib.evaluation.caption_load import caption_load_record
 from cae_lib.experiments import BASE, checkpoint_path, evaluate_run, run_training
 from cae_lib.jobs import Job, run_jobs
 from cae_lib.runtime import format_seconds
@@ -21,6 +23,9 @@ from cae_lib.studies import (
 TUNED = "clip-ft"
 HARD_SUITES = ("benchmarks", "phrases", "attribution")
 """What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
+
+CAPTIONS = ("captions",)
+"""The job whose parsed captions every training needs."""
 
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
@@ -42,7 +47,12 @@ def reproduce(profile_name: str) -> Path:
     took: dict[str, float] = {}
     for jobs in (
         [Job("the small world", _world, (profile_name,))],
-        [*_base_jobs(profile_name), *_run_jobs(profile_name), *_study_jobs(profile_name)],
+        [
+            *_base_jobs(profile_name),
+            *_run_jobs(profile_name),
+            *_study_jobs(profile_name),
+            _blind_job(profile_name),
+        ],
         *_page_jobs(profile_name),
     ):
         took |= {label: outcome.seconds for label, outcome in run_jobs(jobs).items()}
@@ -55,10 +65,11 @@ def reproduce(profile_name: str) -> Path:
 def _base_jobs(profile_name: str) -> list[Job]:
     """What the runs start from, and the parsed captions that all of them share."""
     return [
-        Job("captions", _captions, (profile_name,)),
+        Job(*CAPTIONS, _captions, (profile_name,)),
         Job("measuring base", evaluate_run, (BASE, profile_name, 0, True)),
-        Job("base read with GELU", read_base, (profile_name, True), "captions"),
-        Job("parser against gold", _words, (profile_name,), "captions"),
+        Job("base read with GELU", read_base, (profile_name, True), CAPTIONS),
+        Job("parser against gold", _words, (profile_name,), CAPTIONS),
+        Job("what captions state", caption_load_record, (profile_name, True)),
     ]
 
 
@@ -72,18 +83,18 @@ def _run_jobs(profile_name: str) -> list[Job]:
             run = (name, profile_name, seed)
             training = f"training {name}/{seed}"
             jobs += [
-                Job(training, run_training, run, "captions"),
-                Job(f"measuring {name}/{seed}", evaluate_run, (*run, True, suites), training),
+                Job(training, run_training, run, CAPTIONS),
+                Job(f"measuring {name}/{seed}", evaluate_run, (*run, True, suites), (training,)),
             ]
             if name == TUNED:
                 control = (profile_name, seed, True)
-                jobs.append(Job(f"{name}/{seed} read with GELU", read_tuned, control, training))
+                jobs.append(Job(f"{name}/{seed} read with GELU", read_tuned, control, (training,)))
     return jobs
 
 
 def _study_jobs(profile_name: str) -> list[Job]:
     """The studies' base models and runs; a run of theirs is short."""
-    jobs = [Job("captions, second tagger", _second_roles, (profile_name,), "captions")]
+    jobs = [Job("captions, second tagger", _second_roles, (profile_name,), CAPTIONS)]
     for variant in base_variants(profile_name):
         if variant.run == BASE and variant.settings:
             label = f"measuring base of {variant.group} steps"
@@ -92,12 +103,18 @@ def _study_jobs(profile_name: str) -> list[Job]:
         name = f"{variant.run}/{seed} ({variant.label})"
         training = f"training {name}"
         run = (variant, profile_name, seed)
-        first = jobs[0].label if "tagger" in variant.settings else "captions"
+        first = (jobs[0].label,) if "tagger" in variant.settings else CAPTIONS
         jobs += [
             Job(training, train_variant, run, first),
-            Job(f"measuring {name}", evaluate_variant, (*run, True), training),
+            Job(f"measuring {name}", evaluate_variant, (*run, True), (training,)),
         ]
     return jobs
+
+
+def _blind_job(profile_name: str) -> Job:
+    """What never sees a picture; some of it reads runs of seed 0."""
+    trained = tuple(f"training {name}/0" for name in profile(profile_name).methods)
+    return Job("without the picture", blind_record, (profile_name, True), trained)
 
 
 def _page_jobs(profile_name: str) -> list[list[Job]]:
