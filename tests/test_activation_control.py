@@ -10,8 +10,9 @@ from cae_lib import activation_control as control
 from cae_lib.cli import main
 from cae_lib.config import experiment, profile
 from cae_lib.experiments import checkpoint_path
+from cae_lib.models.architecture import activation_of
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
-from cae_lib.models.clip import activation_of, load_clip
+from cae_lib.models.clip import load_clip
 from cae_lib.records import load_record
 
 

@@ -1,7 +1,9 @@
 """CLIP models, their checkpoints, and towers that show their attention."""
 
+from cae_lib.models.architecture import activation_of
+from cae_lib.models.building import init_clip_mini
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
-from cae_lib.models.clip import Clip, activation_of, init_clip_mini, load_clip
+from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import ImageOutput, encode_image
 from cae_lib.models.towers import TextOutput, encode_text, text_tower
 

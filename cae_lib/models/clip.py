@@ -7,26 +7,22 @@ mismatch is an error.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import file_digest, read_meta, read_state_dict
+from cae_lib.models.architecture import architecture, model_config
+from cae_lib.models.building import build, fill, image_size_of
+from cae_lib.models.checkpoint import file_digest, read_meta
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-
-open_clip.add_model_config(Path(__file__).parent / "configs")
 
 
 @dataclass
@@ -95,51 +91,18 @@ def load_clip(
             "Leave activation out, or pass allow_activation_mismatch=True if you mean it."
         )
     tag = str(weights) if weights and path is None else None
-    model, preprocess = _build(name, chosen, tag, seed)
+    model, preprocess = build(name, chosen, tag, seed)
     if path is not None:
-        _fill(model, path, name)
+        fill(model, path, name)
     return Clip(
         model=model.eval().to(device),
         preprocess=preprocess,
         tokenizer=open_clip.get_tokenizer(name),
         name=name,
         activation=chosen,
-        image_size=_image_size(model),
+        image_size=image_size_of(model),
         weights_id=file_digest(path) if path else tag or f"random-{seed}",
     )
-
-
-def init_clip_mini(model: nn.Module, vision_position_std: float = 0.5) -> None:
-    """Redraw the image position embedding of a fresh clip-mini with a larger spread.
-
-    Args:
-        model: the model, changed in place.
-        vision_position_std: standard deviation; open_clip's is width ** -0.5 = 0.09. A small
-            model learns where things are only if positions differ from the start.
-    """
-    nn.init.normal_(model.visual.positional_embedding, std=vision_position_std)
-
-
-def activation_of(model: nn.Module) -> str:
-    """Activation of a model's transformer blocks: "quickgelu" or "gelu"."""
-    quick = any(isinstance(module, QuickGELU) for module in model.modules())
-    return "quickgelu" if quick else "gelu"
-
-
-def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of an architecture, as a copy.
-
-    Raises:
-        ConfigError: for an unknown name, with the names that are close to it.
-    """
-    config = open_clip.get_model_config(name)
-    if config is None:
-        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise ConfigError(
-            f"unknown model {name!r}: expected 'clip-mini' or a model name of open_clip.{hint}"
-        )
-    return config
 
 
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
@@ -169,64 +132,8 @@ def _trained_activation(
     meta = read_meta(path)
     if meta is None:
         return None
-    if _architecture(meta.model) != _architecture(name):
+    if architecture(meta.model) != architecture(name):
         raise CheckpointError(
             f"{path} holds a {meta.model}, not a {name}: pass name={meta.model!r}."
         )
     return meta.activation
-
-
-def _architecture(name: str) -> dict[str, Any]:
-    config = model_config(name)
-    config.pop("quick_gelu", None)
-    return config
-
-
-def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.Module, Any]:
-    """Model and preprocessing; the random generator of the caller is left as it was."""
-    quick = activation == "quickgelu"
-    overrides = {} if quick else {"quick_gelu": False}
-    with torch.random.fork_rng(devices=[]), _quiet():
-        torch.manual_seed(seed)
-        try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=tag, force_quick_gelu=quick, pretrained_text=False, **overrides
-            )
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"cannot get the weights {tag!r} of {name}: {error}. Without a network, download "
-                "them elsewhere and pass their path."
-            ) from error
-        if name == "clip-mini":
-            init_clip_mini(model)
-    return model, preprocess
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip from warning about random weights, which are meant here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _fill(model: nn.Module, path: Path, name: str) -> None:
-    state = read_state_dict(path)
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # stored as () or (1,)
-        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:3]
-        raise CheckpointError(
-            f"{path} does not fit {name}: {' '.join(line.strip() for line in first)} "
-            "Check the model name."
-        ) from error
-
-
-def _image_size(model: nn.Module) -> int:
-    size = model.visual.image_size
-    return int(size[0] if isinstance(size, (tuple, list)) else size)
