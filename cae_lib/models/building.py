@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cae_lib.errors import CheckpointError
-from cae_lib.models.checkpoint import read_state_dict
+from cae_lib.models.weight_files import read_state_dict
 
 
 def build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.Module, Any]:
