@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.amounts import amounts
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.registry import BASE_SUITES, SUITES, Suite
-from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weights import Weights
 from cae_lib.records import Record, load_or_run, load_record, record_path
@@ -113,13 +114,16 @@ def run_training(
 
 
 def _is_trained(path: Path, config: Experiment) -> bool:
-    """Whether a run is complete.
+    """Whether a run is complete, from the weights that it starts from now.
 
     Raises:
         DataError: It was trained on a part of its data, which is not allowed now.
     """
     meta = read_meta(path) if path.is_file() else None
     if meta is None or meta.config_key != config.key() or meta.step != config.steps:
+        return False
+    start = weights_path(config)
+    if isinstance(start, Path) and meta.extra.get("started_from") != file_digest(start):
         return False
     used, expected = meta.extra.get("rows", (0, 0))
     if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
@@ -161,8 +165,8 @@ def evaluate_run(
                 profile_name,
                 hashlib.sha256(content.encode()).hexdigest()[:12],
                 lambda measure=measure: measure(run.encoder, profile_name),
-                config={"run": name, "suite": suite, "weights": run.digest[:12],
-                        "data": data[suite][:12], **overrides},
+                config={**overrides, "run": name, "suite": suite, "weights": run.digest[:12],
+                        "data": data[suite][:12]},
                 seed=seed,
                 fresh=fresh,
             )  # fmt: skip
@@ -229,7 +233,7 @@ def results(
 def _not_measured(
     name: str, record: str, profile_name: str, suite: str, seed: int, overrides: Mapping[str, Any]
 ) -> DataError:
-    settings = "".join(f" --set {key}={value}" for key, value in overrides.items())
+    settings = "".join(f" --set {shlex.quote(f'{key}={v}')}" for key, v in overrides.items())
     options = f"--profile {profile_name} --seed {seed}{settings}"
     commands = [f"cae evaluate {name} {options}"]
     if name != BASE:

@@ -55,7 +55,7 @@ def ablations(profile_name: str) -> list[Variant]:
     """
     weight = experiment("cae-perturbation", profile_name).weight
     perturbation: list[tuple[str, str, dict[str, Any]]] = [
-        ("lambda", f"{weight * 0.1:g}", {"weight": weight * 0.1}),
+        ("lambda", f"{weight / 10:g}", {"weight": weight / 10}),
         ("lambda", f"{weight * 10:g}", {"weight": weight * 10}),
         ("eps", "0.05", {"margin": 0.05}),
         ("scope", "caption", {"scope": "caption"}),

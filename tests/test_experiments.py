@@ -45,6 +45,16 @@ def test_a_finished_run_is_not_trained_again(monkeypatch):
     assert checkpoint == experiments.checkpoint_path("cae-attention", "smoke", 0)
 
 
+def test_a_run_from_other_weights_than_now_is_trained_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("trained again"))
+    clip = load_clip("clip-mini", seed=4)
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, clip, CheckpointMeta(clip.name, clip.activation))
+    monkeypatch.setattr(experiments, "weights_path", lambda config: other)
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        experiments.run_training("cae-attention", "smoke")
+
+
 def test_another_configuration_is_trained_in_a_folder_of_its_own():
     config = experiment("cae-attention", "smoke", lr=1e-5, steps=1)
     checkpoint = experiments.run_training("cae-attention", "smoke", lr=1e-5, steps=1)
