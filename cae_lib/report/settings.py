@@ -42,7 +42,7 @@ def training_table(profile_name: str) -> Table:
         rows=rows,
         left=2,
         collapsed="What each run was trained with",
-    )  # fmt: skip
+    )
 
 
 def sweep_table(profile_name: str) -> Table | Text:
