@@ -10,10 +10,10 @@ import numpy as np
 
 from cae_lib.config import profile
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.captions import Pairs
 from cae_lib.data.identity import data_digests
 from cae_lib.data.needs import TRAINING, is_real
-from cae_lib.data.partial import file_sha256
-from cae_lib.data.training_set import data_root, training_pairs
+from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation.blind import (
     Chooser,
@@ -60,7 +60,8 @@ def blind_record(profile_name: str, fresh: bool = False) -> Mapping[str, Any]:
     """
     runs = _weights(profile_name)
     data = data_digests(profile_name, ("benchmarks",), TRAINING)["benchmarks"]
-    captions = file_sha256(data_root(profile_name) / "coco" / "train_neg_clip.tsv")
+    pairs = training_pairs(profile_name)
+    captions = hashlib.sha256("\n".join(pairs.captions).encode()).hexdigest()
     digests = {name: weights.digest() for name, weights in runs.items()}
     content = f"{MEASUREMENT} {PICTURES} {data} {captions} {sorted(digests.items())}"
     config = {"data": data[:12], "captions": captions[:12],
@@ -69,7 +70,7 @@ def blind_record(profile_name: str, fresh: bool = False) -> Mapping[str, Any]:
         RECORD,
         profile_name,
         hashlib.sha256(content.encode()).hexdigest()[:12],
-        lambda: _measure(profile_name, runs),
+        lambda: _measure(profile_name, pairs, runs),
         config=config,
         seed=0,
         fresh=fresh,
@@ -92,8 +93,7 @@ def _weights(profile_name: str) -> dict[str, Weights]:
     return found
 
 
-def _measure(profile_name: str, runs: Mapping[str, Weights]) -> dict[str, Any]:
-    pairs = training_pairs(profile_name)
+def _measure(profile_name: str, pairs: Pairs, runs: Mapping[str, Weights]) -> dict[str, Any]:
     paths = pairs.image_paths
     rows = np.unique(np.linspace(0, len(paths) - 1, min(PICTURES, len(paths))).astype(int))
     refs = [ImageRef(paths[row]) for row in rows]

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from cae_lib.errors import DataError
 from cae_lib.evaluation.bits import pack_bits
+from cae_lib.report import blind_gain_tables as gains
 from cae_lib.report import blind_tables as tables
 from cae_lib.report.blind import blind_answers, chooser_label, without_captions
 from cae_lib.report.blind_figures import gain_figure, solved_figure
@@ -83,7 +84,7 @@ def test_gains_are_those_of_the_answers(measured):
     assert found["crepe/atom"].estimate == pytest.approx(0.2, abs=0.06)
     assert found["crepe/atom"].low > 0 > found["sugarcrepe/add_att"].high
     assert abs(found["aro/relation"].estimate) < 1e-9  # the same answers as CLIP-FT
-    rows = {row[0]: row for row in tables.standing_table("smoke", 3).rows}
+    rows = {row[0]: row for row in gains.standing_table("smoke", 3).rows}
     assert rows["above chance"][1:4] == ["1", str(N), "+40.0"]
     assert rows["above chance"][-2:] == ["1", "0"] and rows["below chance"][-2:] == ["0", "1"]
     assert rows["all"][1:4] == ["3", str(3 * N), "+3.3"]
@@ -93,7 +94,7 @@ def test_the_gain_without_pictures_is_paired(measured):
     found = gains_without_pictures("smoke", ["crepe/atom", "svo_probes/all"])
     assert list(found) == ["crepe/atom"]
     assert found["crepe/atom"].estimate == pytest.approx(0.05)
-    row = tables.language_table("smoke", 3).rows[0]
+    row = gains.language_table("smoke", 3).rows[0]
     assert row[0] == "ARO, relation" and row[2:4] == ["50.0", "55.0"] and row[4].startswith("**+5")
 
 
@@ -117,7 +118,7 @@ def test_tables_and_figures_say_what_is_not_applicable(measured):
     assert chooser_label("average_picture/clip-ft") == "CLIP-FT, average picture"
     assert "likelier caption 90.0" in solved_figure("smoke", 3).alt
     assert "3 subsets" in gain_figure("smoke", 3).alt
-    sides = [row[0] for row in tables.correlation_table("smoke", 3).rows]
+    sides = [row[0] for row in gains.correlation_table("smoke", 3).rows]
     assert sides[-1] == "CAE − CLIP-FT, average picture"
 
 
@@ -138,8 +139,8 @@ def test_other_items_are_refused(measured):
 
 
 def test_what_is_missing_is_said_with_its_command(store):
-    made = [blind_summary, tables.blind_table, tables.standing_table, tables.correlation_table,
-            tables.language_table, solved_figure, gain_figure]  # fmt: skip
+    made = [blind_summary, tables.blind_table, gains.standing_table, gains.correlation_table,
+            gains.language_table, solved_figure, gain_figure]  # fmt: skip
     for make in made:
         shown = make("smoke", 3)
         assert isinstance(shown, Text) and "`cae evaluate blind --profile smoke`" in shown.source
