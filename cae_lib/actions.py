@@ -48,7 +48,7 @@ def train(parsed: argparse.Namespace) -> None:
 def evaluate(parsed: argparse.Namespace) -> None:
     """Measure a run."""
     from cae_lib.activation_control import CONTROLS, evaluate_activation_control
-    from cae_lib.experiments import evaluate_run
+    from cae_lib.measurements import evaluate_run
     from cae_lib.overrides import parse_overrides
 
     if parsed.name in CONTROLS:

@@ -9,8 +9,9 @@ from cae_lib.config import profile
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.blind_record import blind_record
 from cae_lib.evaluation.caption_load import caption_load_record
-from cae_lib.experiments import BASE, checkpoint_path, evaluate_run, run_training
+from cae_lib.experiments import BASE, checkpoint_path, run_training
 from cae_lib.jobs import Job, run_jobs
+from cae_lib.measurements import evaluate_run
 from cae_lib.runtime import format_seconds
 from cae_lib.studies import (
     base_variants,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.config import experiment, paths, profile
-from cae_lib.experiments import checkpoint_path, evaluate_run, run_training
+from cae_lib.experiments import checkpoint_path, run_training
+from cae_lib.measurements import evaluate_run
 
 SUITES = ("benchmarks", "attribution")
 """What is measured on the runs of a study."""

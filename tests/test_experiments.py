@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cae_lib import experiments
+from cae_lib import experiments, measurements
 from cae_lib.config import experiment, paths
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
@@ -29,14 +29,14 @@ def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         meta = CheckpointMeta(clip.name, clip.activation)
         save_checkpoint(experiments.checkpoint_path("base", "smoke", 0), clip, meta)
         experiments.run_training("cae-attention", "smoke")
-        experiments.evaluate_run("cae-attention", "smoke")
+        measurements.evaluate_run("cae-attention", "smoke")
     return home
 
 
 @pytest.fixture(autouse=True)
 def _home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAE_HOME", str(trained))
-    experiments._load.cache_clear()
+    measurements._load.cache_clear()
 
 
 def test_a_finished_run_is_not_trained_again(monkeypatch):
@@ -63,7 +63,7 @@ def test_another_configuration_is_trained_in_a_folder_of_its_own():
 
 
 def test_every_benchmark_of_the_world_is_measured_completely():
-    (record,) = experiments.results("cae-attention", "smoke", "benchmarks", seeds=1)
+    (record,) = measurements.results("cae-attention", "smoke", "benchmarks", seeds=1)
     families = {key.split("/")[0] for key in record.results}
     assert {"aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes",
             "crepe"} <= families  # fmt: skip
@@ -76,28 +76,28 @@ def test_measurements_are_loaded_while_weights_and_data_stay(monkeypatch):
     def fail(*_: object) -> None:
         pytest.fail("measured again")
 
-    monkeypatch.setattr(experiments, "SUITES", dict.fromkeys(experiments.SUITES, fail))
-    experiments.evaluate_run("cae-attention", "smoke", fresh=True)
+    monkeypatch.setattr(measurements, "SUITES", dict.fromkeys(measurements.SUITES, fail))
+    measurements.evaluate_run("cae-attention", "smoke", fresh=True)
 
 
 def test_what_is_missing_is_said_with_the_command():
     with pytest.raises(DataError, match="make reproduce"):
-        experiments.results("cae-attention", "smoke", "benchmarks", seeds=2)
+        measurements.results("cae-attention", "smoke", "benchmarks", seeds=2)
     with pytest.raises(CheckpointError, match="train the model first"):
-        experiments.evaluate_run("clip-ft", "smoke")
+        measurements.evaluate_run("clip-ft", "smoke")
     with pytest.raises(ConfigError, match="expected 1 to 3"):
-        experiments.results("cae-attention", "smoke", "benchmarks", seeds=9)
+        measurements.results("cae-attention", "smoke", "benchmarks", seeds=9)
 
 
 def test_a_variant_is_read_by_its_settings_and_missing_ones_are_said_with_them(monkeypatch):
     settings = {"lr": 1e-5, "steps": 1}
     experiments.run_training("cae-attention", "smoke", **settings)
-    experiments.evaluate_run("cae-attention", "smoke", only=["similarity"], **settings)
-    (record,) = experiments.results("cae-attention", "smoke", "similarity", 1, **settings)
+    measurements.evaluate_run("cae-attention", "smoke", only=["similarity"], **settings)
+    (record,) = measurements.results("cae-attention", "smoke", "similarity", 1, **settings)
     assert record.config["lr"] == 1e-5
-    monkeypatch.setattr(experiments, "is_real", lambda profile: True)
+    monkeypatch.setattr(measurements, "is_real", lambda profile: True)
     with pytest.raises(DataError, match="cae train cae-attention .* --set lr=1e-05 --set steps=1"):
-        experiments.results("cae-attention", "smoke", "benchmarks", 1, **settings)
+        measurements.results("cae-attention", "smoke", "benchmarks", 1, **settings)
 
 
 def test_another_tagger_gives_the_same_captions_other_roles():

@@ -14,8 +14,9 @@ from cae_lib.config import experiment
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
-from cae_lib.experiments import checkpoint_path, run_label
+from cae_lib.experiments import checkpoint_path
 from cae_lib.export import export_run
+from cae_lib.measurements import run_label
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.records import Record, save_record

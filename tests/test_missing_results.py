@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from cae_lib import experiments
+from cae_lib import measurements
 from cae_lib.evaluation.amounts import amounts
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
 from cae_lib.pages.missing import what_is_missing
@@ -61,10 +61,10 @@ def test_a_retrieval_set_that_was_left_out_costs_its_rows_only(home):
 
     for run, sets in (("base", ("coco", "flickr30k")), ("clip-ft", ("coco",))):
         save_record(Record(f"{run}/0/retrieval", "0" * 12, {}, record(*sets), {}), "smoke")
-    experiments._load.cache_clear()
+    measurements._load.cache_clear()
     assert len(retrieval_table(["base"], "smoke", 1).rows) == 4
     table = retrieval_table(["base", "clip-ft"], "smoke", 1)
     assert {row[0] for row in table.rows} == {"COCO, image to text", "COCO, text to image"}
     with pytest.raises(NotMeasured, match="clip-ft/0/retrieval .* without flickr30k"):
         recall_difference("clip-ft", "base", "smoke", "flickr30k", "text", 1, 1)
-    experiments._load.cache_clear()
+    measurements._load.cache_clear()

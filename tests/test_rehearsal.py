@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cae_lib import experiments
+from cae_lib import experiments, measurements
 from cae_lib.attribution import METHODS
 from cae_lib.cli import main
 from cae_lib.config import experiment, paths
@@ -45,7 +45,7 @@ RUNS = ("clip-ft", "cae-attention")
 KINDS = {True: ["--only", ",".join(SUITES)],
          False: ["--only", "benchmarks,retrieval,similarity,attribution"]}  # fmt: skip
 CACHED = (suite.benchmarks, suite.retrieval_pairs, suite.similarity_pairs, training_set,
-          phrases.captions_and_phrases, zero_shot.labelled_sets, experiments._load,
+          phrases.captions_and_phrases, zero_shot.labelled_sets, measurements._load,
           answers)  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def labels() -> dict[str, str]:
     """Names of the runs in the records."""
-    return {"base": "base"} | {run: experiments.run_label(run, "paper", **SMALL) for run in RUNS}
+    return {"base": "base"} | {run: measurements.run_label(run, "paper", **SMALL) for run in RUNS}
 
 
 def test_every_measurement_tells_how_much_it_used(said):
@@ -140,7 +140,7 @@ def test_every_measurement_tells_how_much_it_used(said):
 def test_the_base_is_the_tag_and_runs_start_from_it(said):
     base = Weights("openai", "ViT-B-32", "quickgelu")
     assert all(record.config["weights"] == base.digest()[:12]
-               for record in experiments.results("base", "paper", "retrieval"))  # fmt: skip
+               for record in measurements.results("base", "paper", "retrieval"))  # fmt: skip
     start = base.load().model.state_dict()
     assert torch.equal(start["text_projection"], random_model()["text_projection"].half().float())
     for run in RUNS:

@@ -12,7 +12,8 @@ from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.base import base_config
 from cae_lib.config import PROFILES, experiment, profile
-from cae_lib.experiments import checkpoint_path, run_label
+from cae_lib.experiments import checkpoint_path
+from cae_lib.measurements import run_label
 from cae_lib.studies import (
     SUITES,
     Variant,

@@ -17,7 +17,7 @@ import numpy as np
 from cae_lib.errors import DataError
 from cae_lib.evaluation.attribution import ROLES
 from cae_lib.evaluation.statistics import RESAMPLES, Interval
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.records import Record
 
 LEVEL = 0.95

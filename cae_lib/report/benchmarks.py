@@ -12,7 +12,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.aggregates import AGGREGATES, Tree, aggregate
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.statistics import Interval, paired_difference, weighted_interval
-from cae_lib.experiments import results, run_label
+from cae_lib.measurements import results, run_label
 from cae_lib.report.runs import all_runs
 
 

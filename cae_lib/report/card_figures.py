@@ -9,7 +9,7 @@ from typing import Any
 from cae_lib.errors import DataError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.retrieval import RetrievalResult
-from cae_lib.experiments import record_name, run_label
+from cae_lib.measurements import record_name, run_label
 from cae_lib.overrides import as_options
 from cae_lib.records import Record, load_record
 from cae_lib.report.benchmarks import COLUMNS, column_score

@@ -16,7 +16,7 @@ import numpy as np
 from cae_lib.attribution import METHODS
 from cae_lib.errors import DataError
 from cae_lib.evaluation.faithfulness import INTEGRATED
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.records import Record
 from cae_lib.report.attribution import LEVEL, Draws, mean_draws
 from cae_lib.report.runs import TUNED, cae_runs, method_label

@@ -11,7 +11,7 @@ from cae_lib.data.needs import BENCHMARKS, FAMILIES, FURTHER, SUITES, TRAINING, 
 from cae_lib.data.source_list import load_sources
 from cae_lib.data.sources import Source
 from cae_lib.evaluation.registry import SUITES as MEASURED
-from cae_lib.experiments import record_name
+from cae_lib.measurements import record_name
 from cae_lib.records import record_path
 from cae_lib.report.markup import NONE, Table, Text, count, listing, number
 from cae_lib.report.paper import NEGCLIP, TABLE1, TABLE4

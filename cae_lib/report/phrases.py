@@ -11,7 +11,7 @@ import numpy as np
 from cae_lib.errors import DataError
 from cae_lib.evaluation.effects import effect_size
 from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.markup import Table, Text, count, emphasised, interval, show
 from cae_lib.report.runs import BASE, HARD, TUNED, all_runs, hard_cae_runs, hard_runs, label
 from cae_lib.report.stored import NotMeasured, if_measured, missing_records, require

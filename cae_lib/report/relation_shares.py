@@ -6,7 +6,7 @@ import numpy as np
 
 from cae_lib.errors import DataError
 from cae_lib.evaluation.statistics import Interval, paired_difference
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.stored import NotMeasured, require
 
 SUITE = "heatmaps"

@@ -14,7 +14,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.heatmaps import PARTS, START_LAYERS
 from cae_lib.evaluation.regions import REGIONS
 from cae_lib.evaluation.statistics import Interval, mean_interval
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.relation_shares import SUITE
 from cae_lib.report.stored import NotMeasured, require
 

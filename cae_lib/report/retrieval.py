@@ -8,7 +8,7 @@ import numpy as np
 
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
 from cae_lib.evaluation.statistics import Interval, mean_interval, paired_difference
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.benchmark_figures import forest
 from cae_lib.report.figure import Figure
 from cae_lib.report.markup import Table, Text, count, emphasised, listing, number, percent

@@ -11,7 +11,7 @@ import numpy as np
 
 from cae_lib.attribution import METHODS
 from cae_lib.errors import DataError
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.attribution import Draws, mean_draws
 from cae_lib.report.faithfulness import Areas, Faithfulness, scorer_label
 from cae_lib.report.faithfulness_tables import BRACKETS, shown

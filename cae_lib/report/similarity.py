@@ -15,7 +15,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.correlation import Correlation, correlation_draws
 from cae_lib.evaluation.similarity import RESAMPLES, SimilarityResult
 from cae_lib.evaluation.statistics import Interval
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report.attribution import Draws
 from cae_lib.report.stored import require
 

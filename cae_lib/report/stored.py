@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from cae_lib.config import profile as find_profile
 from cae_lib.errors import DataError
-from cae_lib.experiments import record_name
+from cae_lib.measurements import record_name
 from cae_lib.records import record_path
 from cae_lib.report.markup import Text, count
 from cae_lib.report.runs import BASE

@@ -9,7 +9,7 @@ from typing import Any
 from cae_lib.config import experiment
 from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.results import ChoiceResult
-from cae_lib.experiments import record_name, run_label
+from cae_lib.measurements import record_name, run_label
 from cae_lib.records import record_path
 from cae_lib.report.attribution import RoleScores, role_scores
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, family_score

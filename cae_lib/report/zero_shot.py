@@ -9,7 +9,7 @@ import numpy as np
 from cae_lib.errors import DataError
 from cae_lib.evaluation.statistics import mean_interval, paired_difference
 from cae_lib.evaluation.zero_shot import ZeroShotResult
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.records import Record
 from cae_lib.report.markup import NONE, Table, count, emphasised, percent
 from cae_lib.report.retrieval import SETS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_lib import experiments
+from cae_lib import measurements
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
 from cae_lib.evaluation.similarity import SimilarityResult
@@ -36,7 +36,7 @@ MACRO = ("aro", "crepe")
 
 def forget() -> None:
     """Drop what was read from the records of another test."""
-    for cached in (experiments._load, answers, role_scores, correlations, cosines):
+    for cached in (measurements._load, answers, role_scores, correlations, cosines):
         cached.cache_clear()
 
 

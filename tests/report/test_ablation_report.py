@@ -9,7 +9,7 @@ import pytest
 
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.statistics import Interval
-from cae_lib.experiments import run_label
+from cae_lib.measurements import run_label
 from cae_lib.report import ablation, ablation_tables
 from cae_lib.report.ablation import (
     finding,

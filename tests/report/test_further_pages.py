@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from cae_lib.errors import DataError
 from cae_lib.evaluation.similarity import SimilarityResult
-from cae_lib.experiments import results
+from cae_lib.measurements import results
 from cae_lib.report import phrases, similarity_tables
 from cae_lib.report.figure import MOST_BYTES, Figure
 from cae_lib.report.markup import Text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from cae_lib import experiments
+from cae_lib import measurements
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.significance import McNemar, unpaired
 from cae_lib.evaluation.statistics import Interval
@@ -157,12 +157,12 @@ def records(home):
                 content = {part.key: part.to_record() for part in parts}
                 record = Record(f"{name}/{seed}/benchmarks", "0" * 12, {}, content, {})
                 save_record(record, "smoke")
-        experiments._load.cache_clear()
+        measurements._load.cache_clear()
         benchmarks.answers.cache_clear()
         return significance("smoke", 3)
 
     yield store
-    experiments._load.cache_clear()
+    measurements._load.cache_clear()
     benchmarks.answers.cache_clear()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cae_lib.cli import build_parser
 from cae_lib.config import PROFILES
-from cae_lib.experiments import run_label
+from cae_lib.measurements import run_label
 from cae_lib.overrides import parse_overrides
 from cae_lib.pages.missing import MARK
 from cae_lib.report.benchmarks import Score

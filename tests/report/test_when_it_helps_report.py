@@ -7,7 +7,7 @@ import pytest
 
 from cae_lib.errors import DataError
 from cae_lib.evaluation.results import ChoiceResult
-from cae_lib.experiments import run_label
+from cae_lib.measurements import run_label
 from cae_lib.report import when_it_helps as study
 from cae_lib.report import when_it_helps_tables as tables
 from cae_lib.report.markup import number
