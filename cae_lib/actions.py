@@ -48,12 +48,18 @@ def train(parsed: argparse.Namespace) -> None:
 def evaluate(parsed: argparse.Namespace) -> None:
     """Measure a run."""
     from cae_lib.activation_control import CONTROLS, evaluate_activation_control
+    from cae_lib.evaluation.blind_record import RECORD as BLIND
+    from cae_lib.evaluation.blind_record import blind_record
+    from cae_lib.evaluation.caption_load import RECORD as CAPTION_LOAD
+    from cae_lib.evaluation.caption_load import caption_load_record
     from cae_lib.measurements import evaluate_run
     from cae_lib.overrides import parse_overrides
 
-    if parsed.name in CONTROLS:
+    alone = {BLIND: blind_record, CAPTION_LOAD: caption_load_record}
+    alone |= dict.fromkeys(CONTROLS, evaluate_activation_control)
+    if parsed.name in alone:
         with _allowing(parsed):
-            evaluate_activation_control(parsed.profile)
+            alone[parsed.name](parsed.profile)
         return
     overrides = parse_overrides(parsed.assignments)
     with _allowing(parsed):

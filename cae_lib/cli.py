@@ -109,7 +109,11 @@ def _add_train(commands: Commands) -> None:
 
 def _add_evaluate(commands: Commands) -> None:
     parser = _command(commands, "evaluate", actions.evaluate, "evaluate one run on all benchmarks")
-    parser.add_argument("name", help="'base', or an experiment such as clip-ft, cae-attention")
+    parser.add_argument(
+        "name",
+        help="'base', an experiment such as clip-ft or cae-attention, "
+        "'blind' (without pictures), or 'caption-load' (what captions state)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0)")
     _profile(parser)
     _variant(parser)

@@ -114,7 +114,8 @@ def _study_jobs(profile_name: str) -> list[Job]:
 
 def _blind_job(profile_name: str) -> Job:
     """What never sees a picture; some of it reads runs of seed 0."""
-    trained = tuple(f"training {name}/0" for name in profile(profile_name).methods)
+    trained = tuple(f"training {name}/0" for name, row in profile(profile_name).methods.items()
+                    if not row.get("negatives"))  # fmt: skip
     return Job("without the picture", blind_record, (profile_name, True), trained)
 
 
