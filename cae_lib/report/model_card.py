@@ -57,14 +57,18 @@ def _training(profile: str, clip: Clip, meta: CheckpointMeta,
             f"over the {config.scope}, A_obj {'constant' if config.stop_gradient else 'trained'}"
             f"{options})"
         )
-    negatives = ", with NegCLIP's hard negatives" if config.negatives else ""
+    negatives, unit = "", "pairs"
+    if config.negatives:
+        negatives = ", with NegCLIP's hard negatives"
+        unit = "rows, each with a similar picture, its caption, and two false captions"
+    towers = "The text tower alone was" if config.lock_image else "Both towers were"
     return [
         *lines,
         f"Fine-tuned from `{config.weights}` on `{config.train_data}` with {loss}{negatives}: "
-        f"{config.steps} steps of {config.batch_size} pairs, AdamW at lr {config.lr:g} with "
+        f"{config.steps} steps of {config.batch_size} {unit}, AdamW at lr {config.lr:g} with "
         f"{config.warmup} steps of warm-up and cosine decay to 0, weight decay "
         f"{config.weight_decay:g} on matrices, betas {config.betas}, eps {config.eps:g}, "
-        f"{config.precision}, seed {config.seed}. Both towers were trained.",
+        f"{config.precision}, seed {config.seed}. {towers} trained.",
     ]
 
 

@@ -15,7 +15,8 @@ from cae_lib.measurements import record_name
 from cae_lib.records import record_path
 from cae_lib.report.markup import NONE, Table, Text, count, listing, number
 from cae_lib.report.paper import NEGCLIP, TABLE1, TABLE4
-from cae_lib.report.runs import BASE, label
+from cae_lib.report.runs import BASE, hard_runs, label
+from cae_lib.reproduce import HARD_SUITES
 
 PROFILE = "paper"
 HOURS = 0.8
@@ -161,11 +162,14 @@ def progress_table() -> Table:
         cells = []
         for suite in MEASURED:
             paths = [record_path(record_name(run, suite, seed), PROFILE) for seed in seeds]
-            cells.append(f"{sum(path.is_file() for path in paths)} of {len(paths)}")
+            n = sum(path.is_file() for path in paths)
+            asked = run not in hard_runs(PROFILE) or suite in HARD_SUITES
+            cells.append(f"{n} of {len(paths)}" if n or asked else NONE)
         rows.append([label(run), *cells])
     return Table(
         name="tab-progress",
-        caption="Stored records of the profile `paper`: seeds measured, of those that there are.",
+        caption="Stored records of the profile `paper`: seeds measured, of those that there are; a "
+        "dash where no page asks for any.",
         header=["model", *(name.replace("_", " ") for name in MEASURED)],
         rows=rows,
         collapsed="What is measured so far",

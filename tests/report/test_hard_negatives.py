@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from cae_lib.config import experiment
 from cae_lib.report import hard_negatives as hard
 from cae_lib.report import settings
 from cae_lib.report.benchmarks import FAMILIES, answers, family_score
 from cae_lib.report.families import overall_difference, overall_score
 from cae_lib.report.hard_settings import levelling_with_negatives, step_table, weight_text
 from cae_lib.report.markup import Text
+from cae_lib.report.model_card import _training
 from cae_lib.report.runs import cae_runs, hard_runs, method_label
 from cae_lib.report.verdicts import judge
 
@@ -115,3 +119,14 @@ def test_levelling_on_top_of_negatives(store):
     assert "NegCLIP has no gap to close" in [
         row[-1] for row in levelling_with_negatives("smoke", 3).rows
     ]
+
+
+def test_a_model_card_says_what_a_row_brings():
+    clip = SimpleNamespace(name="clip-mini", activation="quickgelu")
+    meta = SimpleNamespace(step=300, config_key="abc")
+    text = {name: "\n".join(_training("mini", clip, meta, experiment(name, "mini")))
+            for name in ("cae-gradient", "negclip-cae-gradient")}  # fmt: skip
+    assert "300 steps of 128 pairs, AdamW" in text["cae-gradient"]
+    assert "300 steps of 32 rows, each with a similar picture" in text["negclip-cae-gradient"]
+    locked = experiment("clip-ft", "mini", lock_image=True)
+    assert "The text tower alone was trained" in "\n".join(_training("mini", clip, meta, locked))

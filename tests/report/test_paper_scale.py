@@ -86,4 +86,5 @@ def test_progress_counts_seeds(home):
     table = page.progress_table()
     rows = {row[0]: dict(zip(table.header[1:], row[1:], strict=True)) for row in table.rows}
     assert rows["CLIP-FT"]["retrieval"] == "2 of 3" and rows["CLIP"]["retrieval"] == "0 of 1"
+    assert rows["NegCLIP"]["retrieval"] == "–" and rows["NegCLIP"]["phrases"] == "0 of 3"
     assert page.progress_text().source.startswith("2 records")
