@@ -61,10 +61,11 @@ def reasons(ours: Mapping[str, Verdict]) -> Text:
 
 
 def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] | None,
-                   sentences: Sequence[str]) -> None:  # fmt: skip
+                   sentences: Sequence[str], further: Mapping[str, str]) -> None:  # fmt: skip
     """Hand numbers, verdicts and sentences to the first page.
 
-    The keys are `C1_ours`, `C1_scale`, `C1_verdict` (a badge), and `finding_1`, ...
+    The keys are `C1_ours`, `C1_scale`, `C1_verdict` (a badge), `finding_1`, ..., and `further_NAME`
+    for the names of `further`.
     """
     from myst_nb import glue
 
@@ -73,5 +74,7 @@ def glue_for_index(ours: Mapping[str, Verdict], at_scale: Mapping[str, Verdict] 
         glue(f"{name}_ours", HTML(_lines(escape(unbroken(verdict.ours)))), display=False)
         glue(f"{name}_scale", HTML(_lines(escape(unbroken(scale)))), display=False)
         glue(f"{name}_verdict", HTML(verdict.badge), display=False)
-    for number, sentence in enumerate(sentences, start=1):
-        glue(f"finding_{number}", HTML(escape(unbroken(sentence))), display=False)
+    texts = {f"finding_{number}": sentence for number, sentence in enumerate(sentences, start=1)}
+    texts |= {f"further_{name}": sentence for name, sentence in further.items()}
+    for name, text in texts.items():
+        glue(name, HTML(escape(unbroken(text))), display=False)

@@ -14,6 +14,7 @@ from cae_lib.report.attribution_tables import deficiency_table, levelling_table,
 from cae_lib.report.claim_table import claim_table
 from cae_lib.report.claims import RULES
 from cae_lib.report.findings import findings
+from cae_lib.report.further_findings import NOT_MEASURED, SENTENCES, further_findings
 from cae_lib.report.paper import CLAIMS, NEGCLIP, TABLE1, TABLE4
 from cae_lib.report.retrieval import retrieval_table
 from cae_lib.report.runs import all_runs, chosen_methods, label, method_of
@@ -119,6 +120,13 @@ def test_findings_follow_the_records(store):
     assert "better than plain fine-tuning on 0 and worse on 7 of 7 families" in second[2]
 
 
+def test_further_findings_name_what_is_measured_and_say_what_is_not(store):
+    found = further_findings("smoke")
+    assert list(found) == list(SENTENCES)
+    assert found["ablation"] == found["blind"] == NOT_MEASURED
+    assert found["significance"].startswith("Of 28 differences")
+
+
 def test_names_of_runs_and_methods():
     assert label("base") == "CLIP" and label("cae-gradcam") == "CLIP-CAE (GradCAM)"
     assert label("negclip") == "NegCLIP" and label("ablation-3") == "ablation-3"
@@ -163,6 +171,8 @@ def test_the_first_page_shows_every_claim_as_it_is():
         assert f"| {claim.text} | {claim.source} |" in row
         for field in ("ours", "scale", "verdict"):
             assert f"{{glue}}`experiments/claims.ipynb::{name}_{field}`" in row
+    further = re.findall(r"claims\.ipynb::further_(\w+)`", text)
+    assert sorted(further) == sorted(SENTENCES)
     shown = re.findall(r"claims\.ipynb::(finding_\d)`", text)
     known = {f"finding_{i}" for i in range(1, 8)}
     assert known - {"finding_6", "finding_7"} <= set(shown) <= known
