@@ -112,7 +112,7 @@ def _block(
     else:
         q, k, v = split_heads(project_heads(block, normed, "qkv"), 3, heads)
     weights = None
-    if attention or not x.is_cuda:  # on a CPU the fused kernel is the slower one in training
+    if attention or (not x.is_cuda and torch.is_grad_enabled()):  # slower there in training alone
         weights = attention_weights(q, k)
         mixed = weights.to(v.dtype) @ v
     else:
