@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.errors import DataError
+from cae_lib.evaluation.pictures import Picture, PictureReader
+from cae_lib.evaluation.prefixes import encode_texts, neighbours
 from cae_lib.evaluation.tokens import tokenize
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.towers import encode_text, text_tower
+from cae_lib.models.towers import text_tower
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-TOKENIZED_AT_ONCE = 4096
-PICTURES_AT_ONCE_ON_CPU = 16
-_SWITCH = Lock()
+TOKENIZED_AT_ONCE = 65_536
+PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
 
 
 class Encoder:
@@ -35,31 +28,36 @@ class Encoder:
 
     Benchmarks that share pictures or captions should share the encoder. Everything runs in
     float32, in eval mode and without gradients, on the device that the model is on. The weights
-    must not change while the encoder is used.
+    must not change while the encoder is used. Pixels and tokens are kept by the process, for the
+    encoders of other models.
 
     Attributes:
         clip: The model with its preprocessing and tokenizer.
-        batch_size: Texts in one forward pass, and pictures too on a GPU. On a CPU fewer pictures
-            are encoded at a time, so that their states fit its cache.
-        workers: Threads that decode pictures.
-        allow_truncated: Take pictures whose file ends too early, with grey in place of what is
-            lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
-            `truncated`. By default such a picture is an error.
-        truncated: Those files that were taken although they end too early.
+        batch_size: Texts in one forward pass at most, and pictures too; but not more of these than
+            `PICTURES_AT_ONCE`, and on a CPU fewer, so that their states fit its cache.
     """
 
     def __init__(
         self,
         clip: Clip,
-        batch_size: int = 64,
+        batch_size: int = 256,
         workers: int = 2,
         allow_truncated: bool = False,
     ) -> None:
+        """Prepare to encode with a model.
+
+        Args:
+            clip: The model.
+            batch_size: See the attribute.
+            workers: Threads that decode pictures.
+            allow_truncated: Take pictures whose file ends too early, with grey in place of what is
+                lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
+                `truncated`. By default such a picture is an error.
+        """
         self.clip = clip
         self.batch_size = batch_size
-        self.workers = workers
-        self.allow_truncated = allow_truncated
-        self.truncated: set[Path] = set()
+        self._reader = PictureReader(clip.preprocess, workers, allow_truncated)
+        self._by_content: dict[bytes, np.ndarray] = {}
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
 
@@ -73,73 +71,66 @@ class Encoder:
         """Number of distinct texts encoded so far."""
         return len(self._texts)
 
+    @property
+    def truncated(self) -> set[Path]:
+        """Those files that were taken although they end too early."""
+        return self._reader.truncated
+
     @torch.inference_mode()
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
-        """Unit vectors `(n, E)`, float32, of pictures; a file is decoded once for all its crops.
+        """Unit vectors `(n, E)`, float32, of pictures; equal pixels are encoded once.
 
         Raises:
             DataError: If a picture is missing, cannot be decoded, or has an empty crop.
         """
-        crops: dict[Path, list[ImageRef]] = {}
-        for ref in dict.fromkeys(refs):
-            if ref not in self._images:
-                crops.setdefault(ref.path, []).append(ref)
-        with _EvalMode(self.clip.model), ThreadPoolExecutor(self.workers) as pool:
-            decoded = _ahead(pool, self._decode, crops.values(), 2 * self.batch_size)
-            pairs = (pair for group in decoded for pair in group)
-            size = self.batch_size
-            if self._device.type == "cpu":
-                size = min(size, PICTURES_AT_ONCE_ON_CPU)
-            while batch := list(islice(pairs, size)):
-                pixels = torch.stack([pixels for _, pixels in batch]).to(self._device)
+        new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
+        contents: dict[ImageRef, bytes] = {}
+        on_cpu = self._device.type == "cpu"
+        size = min(self.batch_size, PICTURES_AT_ONCE_ON_CPU if on_cpu else PICTURES_AT_ONCE)
+        with _EvalMode(self.clip.model):
+            different = self._different(self._reader.read(new), contents)
+            while batch := list(islice(different, size)):
+                pixels = self._reader.normalised(batch, self._device)
                 features = _unit(encode_image(self.clip.model, pixels).features)
-                self._images.update(zip((ref for ref, _ in batch), features, strict=True))
+                self._by_content.update(zip((p.content for p in batch), features, strict=True))
+        self._images.update((ref, self._by_content[content]) for ref, content in contents.items())
         return self._gather(self._images, refs)
+
+    def pixels(self, refs: Sequence[ImageRef]) -> Tensor:
+        """The model's input `(n, 3, H, W)`, float32, of pictures, on its device.
+
+        Raises:
+            DataError: If a picture is missing, cannot be decoded, or has an empty crop.
+        """
+        found = {picture.ref: picture for picture in self._reader.read(list(dict.fromkeys(refs)))}
+        return self._reader.normalised([found[ref] for ref in refs], self._device)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors `(n, E)`, float32, of texts; batches hold texts of about the same length."""
+        """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         with _EvalMode(self.clip.model):
             for start in range(0, len(new), TOKENIZED_AT_ONCE):
                 self._encode_texts(new[start : start + TOKENIZED_AT_ONCE])
         return self._gather(self._texts, texts)
 
+    def _different(
+        self, pictures: Iterable[Picture], contents: dict[ImageRef, bytes]
+    ) -> Iterator[Picture]:
+        """Those pictures whose pixels are new, while the contents of all are noted."""
+        seen = set(self._by_content)
+        for picture in pictures:
+            contents[picture.ref] = picture.content
+            if picture.content not in seen:
+                seen.add(picture.content)
+                yield picture
+
     def _encode_texts(self, texts: list[str]) -> None:
         tokens = tokenize(self.clip.tokenizer, texts)
-        order = text_tower(self.clip.model).eot(tokens).argsort(stable=True)
+        order = neighbours(tokens, text_tower(self.clip.model).eot(tokens))
         for rows in order.split(self.batch_size):
-            batch = tokens[rows].to(self._device)
-            features = _unit(encode_text(self.clip.model, batch).features)
+            features = _unit(encode_texts(self.clip.model, tokens[rows].to(self._device)))
             self._texts.update(zip((texts[row] for row in rows), features, strict=True))
-
-    def _decode(self, refs: list[ImageRef]) -> list[tuple[ImageRef, Tensor]]:
-        """Read one file and preprocess each of its crops."""
-        picture = self._open(refs[0].path)
-        return [(ref, self._preprocess(picture, ref)) for ref in refs]
-
-    def _open(self, path: Path) -> Image.Image:
-        try:
-            with Image.open(path) as file:
-                return file.convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            if self.allow_truncated and "truncated" in str(error):
-                self.truncated.add(path)
-                return _what_is_there(path)
-            raise DataError(
-                f"{path}: cannot be decoded ({error}). Fetch this picture again."
-            ) from error
-
-    def _preprocess(self, picture: Image.Image, ref: ImageRef) -> Tensor:
-        try:
-            return self.clip.preprocess(picture if ref.crop is None else picture.crop(ref.crop))
-        except (ValueError, ZeroDivisionError) as error:
-            raise DataError(
-                f"{ref.path}: the crop {ref.crop} of a picture of {picture.size} pixels cannot be "
-                f"used ({error}). Correct the row that asks for it."
-            ) from error
 
     @property
     def _device(self) -> torch.device:
@@ -164,33 +155,5 @@ class _EvalMode:
         self.model.train(self.training)
 
 
-def _what_is_there(path: Path) -> Image.Image:
-    """A picture of which the end is missing; Pillow has one switch for it, for all threads."""
-    with _SWITCH:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
-        try:
-            with Image.open(path) as file:
-                return file.convert("RGB")
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
 def _unit(features: Tensor) -> np.ndarray:
     return F.normalize(features.float(), dim=-1).cpu().numpy()
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], window: int
-) -> Iterator[Result]:
-    """Results of `work` in order, with at most `window` of them computed ahead of the reader."""
-    pending: deque[Future[Result]] = deque()
-    try:
-        for job in jobs:
-            pending.append(pool.submit(work, job))
-            if len(pending) >= window:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()

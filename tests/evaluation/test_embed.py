@@ -15,6 +15,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import embed
 from cae_lib.evaluation.choice import evaluate_all, item_scores
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.models.clip import load_clip
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on"]
@@ -58,8 +59,8 @@ def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(tiny_clip):
 
 def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, monkeypatch):
     seen = {"images": 0, "texts": 0, "opened": 0}
-    encode_image, encode_text = embed.encode_image, embed.encode_text
-    open_file = embed.Image.open
+    encode_image, encode_texts = embed.encode_image, embed.encode_texts
+    open_file = Image.open
 
     def count_images(model, pixels):
         seen["images"] += len(pixels)
@@ -67,15 +68,15 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, mon
 
     def count_texts(model, tokens):
         seen["texts"] += len(tokens)
-        return encode_text(model, tokens)
+        return encode_texts(model, tokens)
 
     def count_opened(path):
         seen["opened"] += 1
         return open_file(path)
 
     monkeypatch.setattr(embed, "encode_image", count_images)
-    monkeypatch.setattr(embed, "encode_text", count_texts)
-    monkeypatch.setattr(embed.Image, "open", count_opened)
+    monkeypatch.setattr(embed, "encode_texts", count_texts)
+    monkeypatch.setattr(Image, "open", count_opened)
     encoder = Encoder(tiny_clip)
     crop = ImageRef(pictures[0], (0, 0, 20, 20))
     refs = [ImageRef(pictures[0]), crop, ImageRef(pictures[1]), ImageRef(pictures[0])]
@@ -91,16 +92,49 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, mon
 
 def test_batches_hold_texts_of_about_the_same_length(tiny_clip, monkeypatch):
     lengths = []
-    encode_text = embed.encode_text
+    encode_texts = embed.encode_texts
 
     def note(model, tokens):
-        lengths.append(tokens.argmax(-1).tolist())
-        return encode_text(model, tokens)
+        lengths.append(sorted(tokens.argmax(-1).tolist()))
+        return encode_texts(model, tokens)
 
-    monkeypatch.setattr(embed, "encode_text", note)
-    words = [" ".join(["cat"] * n) for n in (9, 1, 8, 2, 7, 3)]
+    monkeypatch.setattr(embed, "encode_texts", note)
+    words = [" ".join(["cat"] * n) for n in (8, 1, 7, 2)]
     Encoder(tiny_clip, batch_size=2).texts(words)
-    assert lengths == [[2, 3], [4, 8], [9, 10]]
+    assert lengths == [[2, 3], [8, 9]]
+
+
+def test_equal_pixels_in_two_files_are_encoded_once(tiny_clip, pictures, tmp_path, monkeypatch):
+    encode_image, sizes = embed.encode_image, []
+
+    def note(model, pixels):
+        sizes.append(len(pixels))
+        return encode_image(model, pixels)
+
+    monkeypatch.setattr(embed, "encode_image", note)
+    copy = tmp_path / "copy.bmp"
+    Image.open(pictures[0]).save(copy)
+    refs = [ImageRef(pictures[0]), ImageRef(pictures[1]), ImageRef(copy)]
+    encoder = Encoder(tiny_clip)
+    first, other, same = encoder.images(refs)
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 0
+    assert sizes == [2] and encoder.n_images == 3
+    np.testing.assert_array_equal(encoder.images(refs)[2], same)
+
+
+def test_a_second_model_gets_the_same_bits_from_kept_pixels(tiny_clip, pictures):
+    refs = [ImageRef(pictures[0], (0, 0, 30, 30)), *map(ImageRef, pictures), ImageRef(pictures[0])]
+    forget_pictures()
+    fresh = Encoder(tiny_clip).images(refs)
+    np.testing.assert_array_equal(Encoder(tiny_clip).images(refs), fresh)
+
+
+def test_pixels_are_the_models_input(tiny_clip, pictures):
+    refs = [ImageRef(pictures[1]), ImageRef(pictures[0]), ImageRef(pictures[1])]
+    found = Encoder(tiny_clip).pixels(refs)
+    expected = [tiny_clip.preprocess(Image.open(ref.path)) for ref in refs]
+    assert torch.equal(found, torch.stack(expected))
 
 
 def test_the_model_comes_back_in_its_mode(tiny_clip, pictures):
