@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from cae_lib.attribution import METHODS
@@ -24,9 +23,10 @@ from cae_lib.data.training_set import data_root
 from cae_lib.data.world.config import WORLDS
 from cae_lib.data.world.draw import render
 from cae_lib.data.world.vocabulary import canonical
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.example_scenes import EXAMPLES, Example, statement
 from cae_lib.evaluation.regions import REGIONS, GoldScene, gold_scenes, region_shares
+from cae_lib.evaluation.tokens import tokenize
 from cae_lib.models.towers import encode_text
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
@@ -55,11 +55,11 @@ def relevance_regions(encoder: Encoder, profile: str, limit: int = 300) -> dict[
     if profile not in WORLDS:
         reason = f"profile {profile} has no gold boxes: only the small world does"
         return {"n_used": 0, "n_expected": 0, "reason": reason}
-    scenes, pictures, n_expected = _test_scenes(profile, limit)
+    scenes, refs, n_expected = _test_scenes(profile, limit)
     grid = tuple(encoder.clip.model.visual.grid_size)
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     captions = [statement(scene.subject, scene.relation, scene.obj) for scene in scenes]
-    maps, features, tokens = _maps(encoder, _pixels(encoder, pictures), captions)
+    maps, features, tokens = _maps(encoder, encoder.pixels(refs), captions)
     words, scores = _words(encoder, tokens, features, [scene.relation for scene in scenes])
     return {
         "n_used": len(scenes),
@@ -85,7 +85,7 @@ def _by_region(found: np.ndarray) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[Image.Image], int]:
+def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[ImageRef], int]:
     """Gold and picture of the chosen scenes, and their number before the choice."""
     root = data_root(profile)
     pairs = load_caption_list(root / "coco" / "coco_karpathy_test.json", root / "coco")
@@ -93,16 +93,8 @@ def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[Image.
     total = len(pairs.image_paths)
     rows = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int))
     chosen = [pairs.image_paths[row] for row in rows]
-    pictures = []
-    for path in chosen:
-        with Image.open(path) as file:
-            pictures.append(file.convert("RGB"))
-    return [gold[path.name] for path in chosen], pictures, min(limit, total)
-
-
-def _pixels(encoder: Encoder, pictures: Sequence[Image.Image]) -> Tensor:
-    device = next(encoder.clip.model.parameters()).device
-    return torch.stack([encoder.clip.preprocess(picture) for picture in pictures]).to(device)
+    refs = [ImageRef(path) for path in chosen]
+    return [gold[path.name] for path in chosen], refs, min(limit, total)
 
 
 def _maps(
@@ -110,7 +102,7 @@ def _maps(
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Maps that sum to 1 `(n, rows, columns)` by start layer, picture features, and tokens."""
     clip = encoder.clip
-    tokens = clip.tokenizer(list(captions)).to(pixels.device)
+    tokens = tokenize(clip.tokenizer, captions).to(pixels.device)
     found: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
     for rows in torch.arange(len(tokens)).split(BATCH):
@@ -166,7 +158,8 @@ def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
 
 def _example(encoder: Encoder, example: Example) -> dict[str, Any]:
     """Maps, words and cosine of one drawn scene."""
-    pixels = _pixels(encoder, [render(example.scene)])
+    device = next(encoder.clip.model.parameters()).device
+    pixels = encoder.clip.preprocess(render(example.scene))[None].to(device)
     maps, features, tokens = _maps(encoder, pixels, [example.caption])
     with torch.no_grad():
         texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
