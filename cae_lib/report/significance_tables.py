@@ -80,7 +80,7 @@ def steps_table(found: Significance) -> Table | Text:
     steps = list(next(iter(counts.values())))
     sizes = {kind: len(cells) for kind, cells in found.by_kind().items()}
     return Table(
-        name="tab-steps",
+        name="tab-significance-steps",
         caption="Differences that are called significant at 5 %, gains and losses, by test; with "
         "one seed: by seed 0, 1, and so on. Between equally good trained models a test of "
         "one seed finds up to 5 % by chance. Holm over all comparisons corrects for "
