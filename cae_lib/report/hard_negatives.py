@@ -27,6 +27,7 @@ from cae_lib.report.runs import (
     method_label,
     setting,
 )
+from cae_lib.report.spans import certain, span
 from cae_lib.report.stored import NotMeasured, require
 
 SUITE = "benchmarks"
@@ -89,6 +90,18 @@ def overall_hard_differences(profile: str, seeds: int) -> dict[str, Interval]:
     values = {method: overall_difference(found[run], found[HARD])
               for run, method in hard_cae_runs(profile).items()}  # fmt: skip
     return {method: value for method, value in values.items() if value is not None}
+
+
+def finding(profile: str, seeds: int) -> str | None:
+    """What CAE adds to NegCLIP in the mean over families; None where it is not measured."""
+    try:
+        found = overall_hard_differences(profile, seeds)
+    except NotMeasured:
+        return None
+    return (
+        "Added to hard negatives (NegCLIP), CAE changes the mean accuracy over seven families by "
+        f"{span(found)} points; it is {certain(found, 'up for certain', 'down')}."
+    )
 
 
 @_or_pointer

@@ -54,6 +54,13 @@ def test_the_overview_crosses_negatives_with_cae(with_negatives):
     assert rows["gradient"][4].startswith("0.0<br>")
 
 
+def test_the_finding_names_both_ends(with_negatives):
+    with_negatives.benchmarks("negclip-cae-gradient", 0.5)
+    sentence = hard.finding("smoke", 3)
+    assert "(gradient) to +" in sentence
+    assert sentence.endswith("it is up for certain with 3, down with 1 of 4 methods.")
+
+
 def test_tables_and_figure(with_negatives):
     table = hard.hard_score_table("smoke", 3)
     assert table.header[1:] == [
@@ -85,6 +92,7 @@ def test_what_is_missing_is_named_once(store):
     texts = [item.source for item in made]
     assert len(set(texts)) == len(texts) and all("see the verdict" in text for text in texts)
     assert not any("cae train" in text for text in texts)
+    assert hard.finding("smoke", 3) is None
     verdict = judge("C4", "smoke", 3)
     assert verdict.status == "untested" and "`negclip/0/benchmarks`" in verdict.reason
     assert "attribution of the runs" in levelling_with_negatives("smoke", 3).source
