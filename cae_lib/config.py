@@ -138,14 +138,15 @@ class Profile:
     earlier_bases: tuple[int, ...] = ()
 
 
-def _rows(batch_size: int, **weights: float) -> dict[str, dict[str, Any]]:
-    """The rows of Tables 1 and 2 that are trained, with lambda for each attribution method.
+def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
+    """The rows of Tables 1 and 2 that are trained.
 
-    A step with hard negatives has four texts for each of its rows, so a quarter of the rows makes
-    it a step of as many texts as the other runs take.
+    Args:
+        hard_batch: Batch size with hard negatives, which make two pictures and four texts of a row.
+        weights: lambda for each attribution method.
     """
     cae = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
-    hard = {"negatives": True, "batch_size": batch_size // 4}
+    hard = {"negatives": True, "batch_size": hard_batch}
     rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
     rows |= {f"cae-{method}": row for method, row in cae.items()}
     rows |= {"negclip": hard}
@@ -161,7 +162,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1},
-            methods=_rows(16, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(4, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
             short={"steps": 2, "warmup": 1},
             earlier_bases=(1, 2),
         ),
@@ -171,7 +172,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
-            methods=_rows(128, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
+            methods=_rows(32, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(600, 1800),
         ),
