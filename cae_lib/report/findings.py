@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.attribution import ROLES
 from cae_lib.evaluation.statistics import Interval
+from cae_lib.report import hard_negatives
 from cae_lib.report.attribution import RoleScores
 from cae_lib.report.benchmarks import COLUMNS as BENCHMARKS
 from cae_lib.report.benchmarks import FAMILIES, Score, answers, column_score, family_score
 from cae_lib.report.claims import levelling, shows_deficiency, tally
-from cae_lib.report.hard_negatives import hard_differences
 from cae_lib.report.markup import count, listing, number, percent
 from cae_lib.report.retrieval import recall
 from cae_lib.report.runs import BASE, TUNED, cae_runs, method_label, setting
@@ -118,17 +118,9 @@ def retrieval_sentence(profile: str, seeds: int) -> str:
 
 
 def hard_negatives_sentence(profile: str, seeds: int) -> str:
-    """On how many families CAE is better than NegCLIP alone."""
-    try:
-        table = hard_differences(profile, seeds)
-    except NotMeasured:
-        return "Whether CAE adds to hard negatives has not been measured yet."
-    parts = []
-    for method, families in table.items():
-        won, lost, n = tally(families)
-        parts.append(f"with {method_label(method)} it is better on {won} and worse on {lost} of "
-                     f"{count(n, 'family', 'families')}")  # fmt: skip
-    return f"Added to hard negatives (NegCLIP), CAE changes this: {listing(parts)}."
+    """What CAE adds to NegCLIP."""
+    unknown = "Whether CAE adds to hard negatives has not been measured yet."
+    return hard_negatives.finding(profile, seeds) or unknown
 
 
 def text_sentence(profile: str, seeds: int) -> str:
