@@ -15,6 +15,7 @@ from cae_lib.data import needs
 from cae_lib.data.needs import is_real
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weights import Weights
@@ -87,6 +88,7 @@ def run_training(
         start = weights_path(config)
         tag = needs.weights_source(config.model, start)
         tell(needs.Stock.of((*needs.TRAINING, *tag)).require())
+    forget_pictures()  # those of an evaluation before this in the same process
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"

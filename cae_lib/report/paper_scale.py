@@ -112,7 +112,8 @@ def hours_text() -> Text:
         f"{HOURS:g} hours for CLIP-FT on one A100, so {runs} trainings at that price are about "
         f"{runs * HOURS:.0f} hours. **This is an estimate, not a measurement**: nothing here was "
         "timed on a GPU. A step with hard negatives has twice the pictures and four times the "
-        "texts, so those trainings take longer. What CAE adds to a step was measured on a CPU, see [what it costs](cost.md)."
+        "texts, so those trainings take longer. What CAE adds to a step was measured on a CPU, "
+        "see [what it costs](cost.md)."
     )
 
 
