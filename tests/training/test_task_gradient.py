@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cae_lib.attribution.perturbation import PerturbationAttribution
+from cae_lib.attribution import perturbation
 from cae_lib.training.task import CompositionAttributionLoss
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
@@ -62,7 +62,7 @@ def _derivative(model: nn.Module, directions: Directions) -> float:
 def _hold_stand_in(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
     """Keep the vector that stands in for a masked token, whatever happens to the table."""
     mean = model.token_embedding.weight.detach().mean(dim=0)
-    monkeypatch.setattr(PerturbationAttribution, "_stand_in_vector", lambda self, tower: mean)
+    monkeypatch.setattr(perturbation, "mask_vector", lambda tower, mask: mean)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_gradient_checkpointing_changes_nothing(method: str, model, batch) -> No
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
     plain, expected = _step(task, model, batch)
     recomputed: list[int] = []
-    hook = model.transformer.resblocks[1].mlp.register_forward_pre_hook(
+    hook = model.transformer.resblocks[1].ln_2.register_forward_pre_hook(
         lambda module, inputs: recomputed.append(1)
     )
     model.set_grad_checkpointing(True)
@@ -47,7 +47,10 @@ def test_gradient_checkpointing_changes_nothing(method: str, model, batch) -> No
 @EVERY
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_autocast(method: str, checkpointing: bool, model, batch) -> None:
-    """Scores and loss in float32; within 2 % of the exact ones, gradients within 5 degrees."""
+    """Scores and loss in float32; within 2 % of the exact ones, gradients within 5 degrees.
+
+    Perturbation takes differences of similarities that 16 bits have rounded: 5 %.
+    """
     images, tokens, roles = batch
     batch = (images.float(), tokens, roles)
     model.float().set_grad_checkpointing(checkpointing)
@@ -64,7 +67,7 @@ def test_autocast(method: str, checkpointing: bool, model, batch) -> None:
     for part in PARTS:
         assert getattr(output, part).dtype == torch.float32
         difference = (getattr(output, part) - getattr(exact, part)).abs()
-        assert difference < 0.02 * scale + (0.01 if part == "loss" else 0), part
+        assert difference < (0.05 if method == "perturbation" else 0.02) * scale + (0.01 if part == "loss" else 0), part
     found = torch.cat([model.get_parameter(name).grad.flatten() for name in expected])
     wanted = torch.cat([gradient.flatten() for gradient in expected.values()])
     assert found.isfinite().all()
