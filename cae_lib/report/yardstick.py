@@ -42,8 +42,7 @@ class Yardstick:
 def yardstick(profile: str) -> Yardstick | None:
     """The yardstick of a profile; None where no short run has been measured with several seeds."""
     chosen = find_profile(profile)
-    own = str(chosen.base["steps"]) if chosen.base else ""
-    runs = [v for v in base_variants(profile) if v.run != BASE and v.group == own]
+    runs = [v for v in base_variants(profile) if v.run != BASE]
     seeds = min([chosen.seeds, *(v.seeds for v in runs)])
     if not runs or seeds < 2:
         return None
