@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.base import base_config
 from cae_lib.config import PROFILES, experiment, profile
@@ -38,34 +37,33 @@ def test_each_ablation_differs_from_its_reference_in_one_setting(name):
                  if value != references[v.run][key]])
         for v in variants if v.group != "reference"
     ]  # fmt: skip
-    weight = references["cae-perturbation"]["weight"]
-    shared = [("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
-              ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
-              ("tagger", "dependency"), ("lock_image", True)]  # fmt: skip
+    weight = references["cae-gradcam"]["weight"]
+    settings = [("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
+                ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
+                ("attribution", (("start_layer", -1),)),
+                ("attribution", (("second_order", False),)),
+                ("tagger", "dependency"), ("lock_image", True)]  # fmt: skip
     assert changed == [
-        *(("cae-perturbation", [setting]) for setting in shared),
+        *(("cae-gradcam", [setting]) for setting in settings),
         ("clip-ft", [("lock_image", True)]),
-        ("cae-attention", [("attribution", (("layers", (-1,)),))]),
-        ("cae-gradcam", [("attribution", (("second_order", False),))]),
     ]
-    assert [v.run for v in variants[:4]] == list(references)
+    assert [v.run for v in variants[:2]] == list(references)
     assert all(v.seeds == 1 for v in variants)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_references_are_the_rows_of_the_tables_but_for_their_length(name):
     short = profile(name).short
-    for variant in ablations(name)[:4]:
+    for variant in ablations(name)[:2]:
         whole = asdict(experiment(variant.run, name))
         assert config(variant, name) == whole | short
         assert short["steps"] < whole["steps"]
 
 
 def test_the_methods_take_the_settings_that_are_varied():
-    found = {v.run: experiment(v.run, "mini", **v.settings) for v in ablations("mini")[-2:]}
-    made = {run: get_method(c.method, **dict(c.attribution)) for run, c in found.items()}
-    assert made["cae-attention"] == AttentionAttribution(layers=(-1,))
-    assert made["cae-gradcam"] == GradcamAttribution(second_order=False)
+    found = [experiment(v.run, "mini", **v.settings) for v in ablations("mini")]
+    made = [get_method(c.method, **dict(c.attribution)) for c in found if c.attribution]
+    assert made == [GradcamAttribution(start_layer=-1), GradcamAttribution(second_order=False)]
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -86,7 +84,7 @@ def test_bases_of_three_lengths_with_the_same_runs_from_each():
         (run, steps, weights, seeds)
         for steps, weights in (("600", "mini/base-600.safetensors"),
                                ("1800", "mini/base-1800.safetensors"), ("3600", None))
-        for run, seeds in (("base", 1), ("clip-ft", 3), ("cae-perturbation", 3))
+        for run, seeds in (("base", 1), ("clip-ft", 2), ("cae-perturbation", 2))
     ]  # fmt: skip
     assert base_variants("paper") == []
     assert [base_config("mini", 600).steps, base_config("mini").steps] == [600, 3600]
@@ -95,13 +93,13 @@ def test_bases_of_three_lengths_with_the_same_runs_from_each():
 def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     runs = study_runs("mini")
     places = [checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in runs]
-    # Three bases, two runs from each, three seeds; 15 ablations less the two references in common.
-    assert len(set(places)) == len(places) == 3 * 2 * 3 + 15 - 2
+    # Three bases, two runs from each, two seeds; 13 ablations less the reference in common.
+    assert len(set(places)) == len(places) == 3 * 2 * 2 + 13 - 1
     assert "base" not in {v.run for v, _ in runs}
     short = profile("mini").short
     seeds = [seed for v, seed in runs if v.run == "clip-ft" and v.settings == short]
-    assert seeds == [0, 1, 2]
-    assert len(study_runs("paper")) == 15
+    assert seeds == [0, 1]
+    assert len(study_runs("paper")) == 13
 
 
 def test_earlier_bases_lie_beside_the_base(home: Path):
@@ -121,5 +119,5 @@ def test_a_variant_is_measured_by_its_settings_on_the_suites_of_the_studies(monk
     )
     variant = ablations("smoke")[4]
     evaluate_variant(variant, "smoke", 2, True)
-    assert seen == [("cae-perturbation", 2, True, SUITES, variant.settings)]
+    assert seen == [("cae-gradcam", 2, True, SUITES, variant.settings)]
     assert SUITES == ("benchmarks", "attribution")

@@ -26,10 +26,10 @@ from cae_lib.report.variants import (
     variant_scores,
 )
 from cae_lib.report.yardstick import Yardstick, yardstick
-from cae_lib.studies import Variant, ablations
+from cae_lib.studies import ABLATED, Variant, ablations
 
 REFERENCE = "reference"
-SHARED = "perturbation"
+SHARED = method_of(ABLATED) or ""
 """The method by which CLIP-FT's gap is shown, which has none of its own."""
 
 

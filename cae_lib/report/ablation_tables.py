@@ -98,9 +98,10 @@ def _seed_note(measure: Yardstick | None) -> str:
     return (
         "**One seed.** Each setting was run with one seed, so the intervals cover items alone. The "
         f"yardstick is the difference that {100 * CERTAINTY:.0f} % of pairs of runs stay below "
-        f"which differ in nothing but their seed: from {count(measure.runs, 'run')} of this length "
-        f"with {count(measure.seeds, 'seed')} each, by Student's t. A setting and its reference "
-        "share the seed, so the yardstick is rather too strict than too lax."
+        "which differ in nothing but their seed: from "
+        f"{count(measure.runs, 'run')} of this length, CLIP-FT and CAE from each base model, with "
+        f"{count(measure.seeds, 'seed')} each, by Student's t. A setting and its reference share "
+        "the seed, so the yardstick is rather too strict than too lax."
     )
 
 
@@ -112,10 +113,10 @@ def ablation_table(profile: str) -> Table:
     return Table(
         name="tab-ablation",
         caption=f"Each setting with one seed, {length(profile)}. Gap A_obj − A_comp: by the run's "
-        "own method (of CLIP-FT by perturbation), beside that of CLIP-FT by the same method; "
-        f"{sample(first)}. Families: unweighted mean of the seven, in percent, and differences in "
-        "points on the same items; minus CLIP-FT: of the same length, training the same towers. "
-        "Brackets: 95 % bootstrap intervals over captions or items. Bold: the interval excludes "
+        f"own method (of CLIP-FT by {method_label(SHARED)}), beside that of CLIP-FT by the same "
+        f"method; {sample(first)}. Families: unweighted mean of the seven, in percent, and "
+        "differences in points on the same items; minus CLIP-FT: of the same length, training the "
+        "same towers. Brackets: 95 % bootstrap intervals over captions or items. Bold: the interval excludes "
         f"zero{' and the difference exceeds the yardstick of the seed' if measure else ''}.",
         header=["model", "setting", "gap", "gap of CLIP-FT", "groups", "mean of families",
                 "minus reference", "minus CLIP-FT"],

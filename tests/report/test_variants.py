@@ -43,10 +43,10 @@ def test_a_shell_and_the_command_line_read_back_every_variant(profile):
 def test_nested_settings_are_quoted():
     (variant,) = (v for v in ablations("mini") if v.group == "layers")
     train = commands(variant, "mini")[0]
-    assert train.startswith("cae train cae-attention --profile mini --set steps=100")
-    assert train.endswith("""--set 'attribution=(("layers", (-1,)),)'""")
+    assert train.startswith("cae train cae-gradcam --profile mini --set steps=100")
+    assert train.endswith("""--set 'attribution=(("start_layer", -1),)'""")
     text = commands_text([variant], "mini").source
-    assert f"# CLIP-CAE (attention), layers: last\n{train}\ncae evaluate" in text
+    assert f"# CLIP-CAE (GradCAM), layers: last\n{train}\ncae evaluate" in text
 
 
 def test_settings_and_lengths_in_words():
