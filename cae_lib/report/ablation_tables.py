@@ -116,8 +116,9 @@ def ablation_table(profile: str) -> Table:
         f"own method (of CLIP-FT by {method_label(SHARED)}), beside that of CLIP-FT by the same "
         f"method; {sample(first)}. Families: unweighted mean of the seven, in percent, and "
         "differences in points on the same items; minus CLIP-FT: of the same length, training the "
-        "same towers. Brackets: 95 % bootstrap intervals over captions or items. Bold: the interval excludes "
-        f"zero{' and the difference exceeds the yardstick of the seed' if measure else ''}.",
+        "same towers. Brackets: 95 % bootstrap intervals over captions or items. Bold: the "
+        "interval excludes zero"
+        f"{' and the difference exceeds the yardstick of the seed' if measure else ''}.",
         header=["model", "setting", "gap", "gap of CLIP-FT", "groups", "mean of families",
                 "minus reference", "minus CLIP-FT"],
         rows=[_row(trial, measure) for trial in found],
