@@ -125,6 +125,19 @@ def _the(found: Sequence[Variant], variant: Variant) -> Variant:
     return found[0]
 
 
+def price_of_levelling(found: Sequence[Trial]) -> str:
+    """Differences to CLIP-FT of the runs that level the groups, and of those that do not."""
+    parts = []
+    for words, level in (("level the groups", True), ("do not", False)):
+        gains = sorted(100 * trial.gain.estimate for trial in found
+                       if trial.gain and (trial.outcome == "level") == level)  # fmt: skip
+        if gains:
+            low, high = (number(value, 1, sign=True) for value in (gains[0], gains[-1]))
+            span = low if low == high else f"{low} to {high}"
+            parts.append(f"{span} points with the {len(gains)} CAE runs that {words}")
+    return f"Against CLIP-FT of the same length the mean moves by {', by '.join(parts)}."
+
+
 def exceeding(found: Sequence[Trial], measure: Yardstick | None) -> list[Trial]:
     """Settings whose change of the mean is told apart from zero, and from a seed's if known."""
     return [
@@ -150,7 +163,7 @@ def finding(profile: str) -> str | None:
     return (
         f"{limit_words(measure)} with {len(moved)} of {count(len(changed), 'other setting')}, each "
         f"tried in a short run of one seed; {level} of the {len(cae)} among them that keep CAE "
-        "level the groups."
+        f"level the groups. {price_of_levelling(found)}"
     )
 
 

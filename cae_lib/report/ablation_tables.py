@@ -10,6 +10,7 @@ from cae_lib.report.ablation import (
     Trial,
     exceeding,
     limit_words,
+    price_of_levelling,
     trials,
 )
 from cae_lib.report.attribution_tables import sample
@@ -85,7 +86,7 @@ def _changes(found: Sequence[Trial], measure: Yardstick | None) -> str:
     return (
         f"**Benchmarks.** {limit_words(measure)} with {len(moved)} of "
         f"{count(len(changed), 'changed setting')}{': ' if named else ''}{'; '.join(named)}. By "
-        f"chance alone about {number(chance, 1)} would."
+        f"chance alone about {number(chance, 1)} would. {price_of_levelling(found)}"
     )
 
 

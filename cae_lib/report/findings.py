@@ -26,7 +26,7 @@ from cae_lib.report.verdicts import (
 
 
 def findings(profile: str) -> list[str]:
-    """Sentences on deficiency, levelling, benchmarks, retrieval, limits, negatives, and texts.
+    """Sentences on deficiency, levelling, benchmarks, negatives, retrieval, texts, and limits.
 
     Raises:
         DataError: A record that a sentence needs is missing.
@@ -36,10 +36,10 @@ def findings(profile: str) -> list[str]:
         deficiency_sentence(base_scores(profile)),
         levelling_sentence(trained_pairs(profile, seeds)),
         benchmark_sentence(profile, seeds),
-        retrieval_sentence(profile, seeds),
-        limits_sentence(profile, seeds),
         hard_negatives_sentence(profile, seeds),
+        retrieval_sentence(profile, seeds),
         text_sentence(profile, seeds),
+        limits_sentence(profile, seeds),
     ]
 
 

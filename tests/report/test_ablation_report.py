@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -106,6 +107,10 @@ def test_what_the_page_says_follows_the_records(study):
     assert "9 of 10 changed settings with CAE leave the groups level" in text
     assert "λ: 0.1 (gap not smaller for certain)." in text
     assert "with 1 of 11 changed settings: CLIP-CAE (GradCAM), λ: 10 by −" in text
+    pattern = r"by −(\S+) to (\S+) points with the 10 CAE runs that level the groups"
+    worst, best = map(float, re.search(pattern, text).groups())
+    assert worst == pytest.approx(20, abs=3) and best == pytest.approx(0, abs=1)
+    assert "points with the 1 CAE runs that do not." in text
     assert "from 6 runs of this length, CLIP-FT and CAE from each base model, with 2 seeds" in text
     table = ablation_tables.ablation_table("smoke")
     cells = {tuple(row[:2]): row for row in table.rows}
