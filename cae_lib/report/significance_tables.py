@@ -42,6 +42,7 @@ def verdict_table(found: Significance) -> Table | Text:
         rows=rows,
         notes=_absent(found),
         left=2,
+        collapsed="Every difference with its tests",
     )  # fmt: skip
 
 
