@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -87,13 +88,37 @@ class Score:
         """Number of seeds."""
         return len(self.strata[0])
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all that the intervals depend on."""
+        digest = hashlib.sha256(repr(self.weights).encode())
+        for part in self.strata:
+            digest.update(f"{part.dtype} {part.shape}".encode() + part.tobytes())
+        return digest.hexdigest()
+
     def interval(self) -> Interval:
         """Weighted mean with its bootstrap interval over seeds and items."""
-        return weighted_interval(self.strata, self.weights, resample_seeds=True)
+        return _once(
+            (self.digest,),
+            lambda: weighted_interval(self.strata, self.weights, resample_seeds=True),
+        )
 
     def minus(self, other: Score) -> Interval:
         """Difference to another run on the same items, seeds drawn together."""
-        return paired_difference(self.strata, other.strata, self.weights, resample_seeds=True)
+        return _once(
+            (self.digest, other.digest),
+            lambda: paired_difference(self.strata, other.strata, self.weights, resample_seeds=True),
+        )
+
+
+_intervals: dict[tuple[str, ...], Interval] = {}
+
+
+def _once(key: tuple[str, ...], compute: Callable[[], Interval]) -> Interval:
+    """An interval that a page shows in several places, drawn once in this process."""
+    if key not in _intervals:
+        _intervals[key] = compute()
+    return _intervals[key]
 
 
 @lru_cache(maxsize=64)

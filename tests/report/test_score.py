@@ -1,0 +1,31 @@
+"""Scores: an interval is drawn once for the same answers, and anew for others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cae_lib.evaluation.statistics import paired_difference, weighted_interval
+from cae_lib.report import benchmarks
+from cae_lib.report.benchmarks import Score
+
+
+def score(seed: int, weights: tuple[float, float] = (0.5, 0.5)) -> Score:
+    generator = np.random.default_rng(seed)
+    strata = [generator.random((3, n)) < 0.6 for n in (40, 60)]
+    return Score(strata, list(weights), 100, 100, 0.5)
+
+
+def test_intervals_are_those_of_the_plain_bootstrap():
+    first, second = score(1), score(2)
+    assert first.interval() == weighted_interval(first.strata, first.weights, resample_seeds=True)
+    plain = paired_difference(first.strata, second.strata, first.weights, resample_seeds=True)
+    assert first.minus(second) == plain
+    assert second.minus(first).estimate == -plain.estimate
+    assert score(1, (0.2, 0.8)).interval() != first.interval()
+
+
+def test_the_same_answers_are_drawn_once(monkeypatch):
+    known = score(3).interval(), score(3).minus(score(4))
+    monkeypatch.setattr(benchmarks, "weighted_interval", None)
+    monkeypatch.setattr(benchmarks, "paired_difference", None)
+    assert (score(3).interval(), score(3).minus(score(4))) == known
