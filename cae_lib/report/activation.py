@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cae_lib.activation_control import BASE_OTHER, TUNED_OTHER, TUNED_UNDER_OTHER
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.evaluation.statistics import Interval
-from cae_lib.report.benchmarks import COLUMNS, FAMILIES, Score, answers, column_score, family_score
+from cae_lib.report.benchmarks import COLUMNS, FAMILIES, answers, column_score, family_score
+from cae_lib.report.families import overall_score
 from cae_lib.report.markup import Table, Text, count, emphasised, percent
 from cae_lib.report.retrieval import CELLS, cell_label, recall
 from cae_lib.report.runs import BASE, TUNED
@@ -69,18 +68,6 @@ def control_answers(profile: str, seeds: int) -> Found:
     if not missing_records([TUNED_UNDER_OTHER], profile, "benchmarks", seeds):
         rows.append(TUNED_UNDER_OTHER)
     return {row: answers(row, profile, 1 if row in ONCE else seeds) for row in rows}
-
-
-def overall_score(found: Mapping[str, Sequence[ChoiceResult]]) -> Score:
-    """The unweighted mean of the families as one score."""
-    parts = [score for name in FAMILIES if (score := family_score(name, found)) is not None]
-    return Score(
-        strata=[stratum for part in parts for stratum in part.strata],
-        weights=[weight / len(parts) for part in parts for weight in part.weights],
-        n_used=sum(part.n_used for part in parts),
-        n_expected=sum(part.n_expected for part in parts),
-        chance=float(np.mean([part.chance for part in parts])),
-    )
 
 
 def steps(found: Found) -> dict[str, dict[str, Interval]]:

@@ -11,8 +11,9 @@ from cae_lib.config import profile as find_profile
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.measurements import record_name, run_label
 from cae_lib.records import record_path
+from cae_lib.report import families
 from cae_lib.report.attribution import RoleScores, role_scores
-from cae_lib.report.benchmarks import FAMILIES, Score, answers, family_score
+from cae_lib.report.benchmarks import Score, answers
 from cae_lib.report.markup import Text, count
 from cae_lib.report.runs import BASE, TUNED, label
 from cae_lib.report.stored import NotMeasured
@@ -129,18 +130,5 @@ def variant_scores(
 
 def family_scores(found: Answers) -> dict[str, Score]:
     """Scores on the unweighted mean of the families, and on each family that there is."""
-    scores = {name: family_score(name, found) for name in FAMILIES}
-    present = {name: score for name, score in scores.items() if score is not None}
-    return {MEAN: mean_of(list(present.values()))} | present
-
-
-def mean_of(scores: Sequence[Score]) -> Score:
-    """The unweighted mean of scores on different items, as one score."""
-    return Score(
-        strata=[stratum for score in scores for stratum in score.strata],
-        weights=[weight / len(scores) for score in scores for weight in score.weights],
-        n_used=sum(score.n_used for score in scores),
-        n_expected=sum(score.n_expected for score in scores),
-        chance=sum(score.chance for score in scores) / len(scores),
-        absent=tuple(name for score in scores for name in score.absent),
-    )
+    mean = families.overall_score(found)
+    return ({} if mean is None else {MEAN: mean}) | families.family_scores(found)

@@ -12,14 +12,13 @@ from cae_lib.config import PROFILES
 from cae_lib.measurements import run_label
 from cae_lib.overrides import parse_overrides
 from cae_lib.pages.missing import MARK
-from cae_lib.report.benchmarks import Score
+from cae_lib.report.benchmarks import Score, combined
 from cae_lib.report.stored import NotMeasured
 from cae_lib.report.variants import (
     commands,
     commands_text,
     describe,
     length,
-    mean_of,
     require_variants,
     seeds_of,
 )
@@ -80,7 +79,7 @@ def test_seeds_are_those_that_variant_profile_and_page_have():
 def test_families_count_alike_whatever_their_size():
     large = Score([np.ones((1, 90)), np.zeros((1, 30))], [0.5, 0.5], 120, 130, 0.5, ("part",))
     small = Score([np.array([[1.0, 0.0, 0.0, 0.0]])], [1.0], 4, 4, 0.25)
-    both = mean_of([large, small])
+    both = combined({"a": large, "b": small}, {"a": 0.5, "b": 0.5}, ())
     assert both.interval().estimate == pytest.approx((0.5 + 0.25) / 2)
     assert (both.n_used, both.n_expected, both.chance) == (124, 134, 0.375)
     assert both.weights == [0.25, 0.25, 0.5] and both.absent == ("part",)
