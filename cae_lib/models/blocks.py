@@ -72,13 +72,18 @@ def finish_block(block: ResidualAttentionBlock, x: Tensor, merged: Tensor) -> Te
 def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
     """The MLP of a block; QuickGELU by one kernel in place of the eight of its two directions.
 
-    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after.
+    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after. Layers
+    that somebody has wrapped or hooked, such as adapters, are called as they are.
     """
-    first, activation, second = mlp
-    if not isinstance(activation, QuickGELU):
+    if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear] or _hooked(mlp):
         return mlp(x)
+    first, _, second = mlp
     hidden = F.linear(x, QUICK * first.weight, QUICK * first.bias)
     return F.linear(F.silu(hidden), second.weight / QUICK, second.bias)
+
+
+def _hooked(mlp: nn.Sequential) -> bool:
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in (mlp, *mlp))
 
 
 def causal(length: int, device: torch.device) -> Tensor:

@@ -86,10 +86,10 @@ def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
 
     The convolution's backward pass is many times slower than that product's.
     """
-    size = tower.conv1.kernel_size
-    if images.is_cuda or tower.conv1.stride != size or tower.conv1.bias is not None:
-        return tower._embeds(images)
     batch, channels, height, width = images.shape
+    if images.is_cuda or not _is_one_product(tower.conv1, height, width):
+        return tower._embeds(images)
+    size = tower.conv1.kernel_size
     grid = (height // size[0], width // size[1])
     parts = images.reshape(batch, channels, grid[0], size[0], grid[1], size[1])
     patches = parts.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
@@ -97,6 +97,13 @@ def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
     first = tower.class_embedding.to(x.dtype).expand(batch, 1, -1)
     x = torch.cat([first, x], dim=1) + tower.positional_embedding.to(x.dtype)
     return tower.ln_pre(tower.patch_dropout(x))
+
+
+def _is_one_product(conv: nn.Module, height: int, width: int) -> bool:
+    """Whether the patches are open_clip's own, and fill the picture."""
+    if type(conv) is not nn.Conv2d or conv.bias is not None or conv.stride != conv.kernel_size:
+        return False
+    return not (height % conv.stride[0] or width % conv.stride[1])
 
 
 def _block(
