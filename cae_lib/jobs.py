@@ -21,8 +21,8 @@ from cae_lib.errors import ConfigError
 from cae_lib.runtime import PROGRESS_LINES, format_seconds, pick_device
 
 MOST_WORKERS = 8
-WORKER_BYTES = 4_000_000_000
-"""What a worker may take: it keeps the training set between jobs (mini: 4.0 GB at most)."""
+WORKER_BYTES = 4_400_000_000
+"""What a worker may take: it keeps the training set between jobs (mini: 4.3 GB at most)."""
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Lets torch take large tensors from huge pages: a tenth of a perturbation step's time."""

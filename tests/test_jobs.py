@@ -53,7 +53,7 @@ def test_a_job_waits_for_the_one_before_it(tmp_path):
                  workers=2)  # fmt: skip
 
 
-@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (9, 2), (17, 4), (500, 8)])
+@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (8, 1), (9, 2), (18, 4), (500, 8)])
 def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigabytes, workers):
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 10**9 // 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)

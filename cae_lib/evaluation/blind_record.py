@@ -40,7 +40,6 @@ PICTURES = 500
 AVERAGE = "average_picture/"
 """What the names of choosers by a model begin with; the run follows."""
 
-
 EVERYWHERE = (BASE, "clip-ft")
 """Runs that are also measured on the shuffled captions of ARO, which are half of all texts."""
 
