@@ -96,7 +96,7 @@ class Scorer:
         return scores.detach()
 
     def _ablate(self, tokens: Tensor, images: Tensor, at_once: int | None) -> Tensor:
-        words = word_index(tokens, tokens.argmax(dim=-1), 49408)
+        words = word_index(tokens, 49408)
         groups = words.clamp(min=1) - 1  # what is no word shares a group, and is put back below
 
         def similarity(ids: Tensor, given: Tensor, inside: Tensor, images: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def check_equal(scorer: Scorer, batch: Batch) -> dict[str, dict[str, float]]:
     Raises:
         AssertionError: they differ, so a comparison of their speed would mean nothing.
     """
-    words = word_index(batch.tokens, batch.tokens.argmax(dim=-1), 49408) > 0
+    words = word_index(batch.tokens, 49408) > 0
     found = {}
     for name, run in scorer.candidates.items():
         ours = "gradcam" if "gradcam" in name else "perturbation"

@@ -17,7 +17,7 @@ from benchmarks.timing import PHASE
 from cae_lib.attribution import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.towers import encode_text
+from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.losses import attribution_loss, contrastive_loss
 from cae_lib.training.optim import adamw
 from cae_lib.training.task import CompositionAttributionLoss

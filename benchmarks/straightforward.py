@@ -111,7 +111,7 @@ def perturbation(
 
 def words_of_the_loss(tokens: Tensor, roles: Tensor) -> Tensor:
     """Number `(B, 77)` of each token's word where the loss averages that word, else 0."""
-    words = word_index(tokens, tokens.argmax(dim=-1), 49408)
+    words = word_index(tokens, 49408)
     objects, composition = complete_groups(roles)
     wanted = objects | composition
     return torch.stack(

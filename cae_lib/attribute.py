@@ -21,7 +21,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.experiments import checkpoint_path, weights_path
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
-from cae_lib.models.towers import encode_text
+from cae_lib.models.text_encoder import encode_text
 from cae_lib.runtime import pick_device
 
 

@@ -9,6 +9,7 @@ from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.base import Attribution, AttributionMethod
 from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.attribution.gradient import GradientAttribution
+from cae_lib.attribution.integrated_gradients import IntegratedGradientsAttribution
 from cae_lib.attribution.perturbation import PerturbationAttribution
 from cae_lib.errors import ConfigError
 
@@ -18,26 +19,39 @@ METHODS: dict[str, type] = {
     "perturbation": PerturbationAttribution,
     "gradient": GradientAttribution,
 }
+"""The paper's four."""
+
+_KNOWN = METHODS | {"integrated_gradients": IntegratedGradientsAttribution}
 
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 
 
-def get_method(name: str, **parameters: Any) -> AttributionMethod:
-    """Build an attribution method.
+def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
+    """Build an attribution method, or take one that is built.
 
     Args:
-        name: a key of `METHODS`.
-        parameters: fields of that method's class.
+        method: a key of `METHODS`, "integrated_gradients", or an object with the signature of
+            `AttributionMethod`.
+        parameters: fields of that method's class, with a name.
 
     Raises:
-        ConfigError: for an unknown name or parameter, with the known ones, or for a bad value.
+        ConfigError: for an unknown name or parameter, with the known ones, for a bad value, or for
+            parameters beside an object.
     """
-    if name not in METHODS:
-        raise ConfigError(f"unknown attribution method {name!r}: expected {', '.join(METHODS)}.")
-    known = [field.name for field in dataclasses.fields(METHODS[name])]
+    if not isinstance(method, str):
+        if parameters or not callable(method) or not hasattr(method, "reads_words"):
+            raise ConfigError(
+                f"{type(method).__name__} is not usable as a method here: expected a name with its "
+                "parameters, or an object that can be called and has `reads_words`, without them."
+            )
+        return method
+    if method not in _KNOWN:
+        raise ConfigError(f"unknown attribution method {method!r}: expected {', '.join(_KNOWN)}.")
+    known = [field.name for field in dataclasses.fields(_KNOWN[method])]
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ConfigError(
-            f"{name} has no parameter {', '.join(unknown)}: its parameters are {', '.join(known)}."
+            f"{method} has no parameter {', '.join(unknown)}: its parameters are "
+            f"{', '.join(known)}."
         )
-    return METHODS[name](**parameters)
+    return _KNOWN[method](**parameters)

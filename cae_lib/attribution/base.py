@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
+
+from cae_lib.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class Attribution:
     """Scores of the tokens of each caption, for its matched image.
 
     Attributes:
-        scores: a_j `(B, T)`, float32 or wider; T is the batch's longest caption. Positions after a
-            caption's end-of-text token are 0.
+        scores: a_j `(B, T)`, float32 or wider; T is at most the number of columns of the tokens.
+            In a causal tower positions after a caption's end-of-text token are 0.
         text_features: `(B, E)`, not normalised, from the same pass.
     """
 
@@ -28,32 +30,41 @@ class Attribution:
 
 
 class AttributionMethod(Protocol):
-    """A method is a frozen dataclass of its parameters that can be called.
+    """A method is an object that can be called; ours are frozen dataclasses of their parameters.
 
     Attributes:
         reads_words: whether `words` changes the scores.
     """
 
-    reads_words: ClassVar[bool]
+    @property
+    def reads_words(self) -> bool:
+        """See the class."""
+        ...
 
     def __call__(
         self,
-        model: nn.Module,
+        model: nn.Module | TextEncoder,
         tokens: Tensor,
         image_features: Tensor,
         *,
         create_graph: bool = False,
         words: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption.
 
         Args:
-            model: open_clip model with a causal text tower read at its end-of-text token.
-            tokens: `(B, context_length)` token ids.
+            model: a model that `text_encoder` knows, or an encoder.
+            tokens: `(B, C)` token ids, on the model's device.
             image_features: `(B, E)`, of any length and detached; row i belongs to caption i.
             create_graph: make scores and features differentiable with respect to the model;
                 otherwise both are detached.
-            words: `(B, T)` number of the word each token belongs to, 0 for none. Read by
-                methods that treat a word as a whole; derived from the tokens when left out.
+            words: `(B, C)` number of the word each token belongs to, 0 for none. Read by
+                methods that treat a word as a whole; derived from CLIP's tokens when left out.
+            wanted: `(B, C)` bool, tokens whose scores are used. A method may leave the others 0
+                to save work; None wants all.
+
+        Raises:
+            ConfigError: for an unknown model, or inputs on another device.
         """
         ...

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution.masking import mask_vector
 from cae_lib.attribution.similarity import matched_similarity
-from cae_lib.models.packing import pack_rows
-from cae_lib.models.towers import encode_packed, text_tower
+from cae_lib.models.text_encoder import TextEncoder, text_encoder
 
 ROWS_AT_ONCE = 128
 
@@ -132,7 +131,7 @@ def masked_similarity(
     """S of captions with some words masked, many at a time.
 
     Args:
-        model: open_clip model with a causal text tower.
+        model: a model that `text_encoder` knows.
         tokens: `(C, context_length)`.
         image_features: `(C, E)`, normalised.
         words: `(C, T)` number of the word each token belongs to, from 1; 0 for none.
@@ -146,28 +145,28 @@ def masked_similarity(
     Raises:
         ConfigError: Unknown mask.
     """
-    vector = mask_vector(text_tower(model), mask)
+    encoder = text_encoder(model)
+    vector = mask_vector(encoder, mask)
     rows = torch.from_numpy(np.asarray(captions, dtype=np.int64)).to(tokens.device)
     hidden = torch.from_numpy(masked).to(tokens.device)
     hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)  # word 0 is never masked
-    order = text_tower(model).eot(tokens)[rows].argsort(stable=True)
+    order = (words > 0).sum(dim=1)[rows].argsort(stable=True)  # captions of one length together
     result = torch.empty(len(rows), dtype=torch.float64)
     for part in order.split(ROWS_AT_ONCE):
         own = rows[part]
         inside = hidden[part].gather(1, words[own])
         result[part.cpu()] = _similarities(
-            model, tokens[own], image_features[own], inside, vector
+            encoder, tokens[own], image_features[own], inside, vector
         ).cpu()
     return result.numpy()
 
 
 def _similarities(
-    model: nn.Module, tokens: Tensor, image_features: Tensor, inside: Tensor, vector: Tensor
+    encoder: TextEncoder, tokens: Tensor, image_features: Tensor, inside: Tensor, vector: Tensor
 ) -> Tensor:
     """S `(V,)` of captions with `vector` in the place of the tokens `inside` `(V, T)`."""
-    tower = text_tower(model)
-    packing = pack_rows(tower.eot(tokens))
-    embeddings = tower.token_embedding(packing.pack(tokens[:, : packing.length]))
-    hidden = packing.pack(inside[:, : packing.length]).unsqueeze(-1)
-    features, _ = encode_packed(tower, torch.where(hidden, vector, embeddings), packing)
-    return matched_similarity(model, image_features, features, temperature=False).double()
+    embeddings = encoder.embed(tokens)
+    hidden = inside[:, : embeddings.shape[1]].unsqueeze(-1)
+    masked = torch.where(hidden, vector, embeddings)
+    features = encoder.encode(tokens, embeddings=masked).features
+    return matched_similarity(encoder.model, image_features, features, temperature=False).double()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import Attribution
-from cae_lib.attribution.similarity import input_embeddings, matched_similarity
+from cae_lib.attribution.similarity import (
+    gradients,
+    input_embeddings,
+    matched_similarity,
+    scored_inputs,
+)
 from cae_lib.errors import ConfigError
-from cae_lib.models.towers import TextOutput, encode_text
+from cae_lib.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class GradcamAttribution:
             the authors' CLIP notebook takes the last one only (-1).
         second_order: differentiate through dS/dA as well when trained; otherwise it is a constant.
         temperature: let S include tau^-1, as in that notebook.
+        train_temperature: let the loss move the temperature as well; without it tau^-1 is a
+            constant of S, since a smaller scale would level any two scores.
     """
 
     reads_words: ClassVar[bool] = False
@@ -35,20 +42,23 @@ class GradcamAttribution:
     start_layer: int = 0
     second_order: bool = True
     temperature: bool = True
+    train_temperature: bool = False
 
     def __call__(
         self,
-        model: nn.Module,
+        model: nn.Module | TextEncoder,
         tokens: Tensor,
         image_features: Tensor,
         *,
         create_graph: bool = False,
         words: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Attribution:
-        """Score every token; see `AttributionMethod`. The EOT itself scores 1 or more."""
-        with torch.enable_grad():
-            output = encode_text(
-                model, tokens, attention="path", embeddings=input_embeddings(model, tokens)
+        """Score every token; see `AttributionMethod`. The token that is read scores 1 or more."""
+        with gradients():
+            encoder, tokens, image_features = scored_inputs(model, tokens, image_features)
+            output = encoder.encode(
+                tokens, attention="maps", embeddings=input_embeddings(encoder, tokens)
             )
             depth = len(output.attention)
             if not -depth <= self.start_layer < depth:
@@ -57,28 +67,34 @@ class GradcamAttribution:
                 )
             maps = output.attention[self.start_layer :]
             similarity = matched_similarity(
-                model, image_features, output.features, self.temperature
+                encoder.model, image_features, output.features, self.temperature,
+                self.train_temperature,
             )
-            gradients = torch.autograd.grad(
+            slopes = torch.autograd.grad(
                 similarity.sum(),
                 maps,
                 create_graph=create_graph and self.second_order,
                 retain_graph=create_graph,
             )
-            scores = _propagate_row(maps, gradients, output)
+            row = propagated(maps, slopes, output.readout)[:, : tokens.shape[1]]
         if create_graph:
-            return Attribution(scores, output.features)
-        return Attribution(scores.detach(), output.features.detach())
+            return Attribution(row, output.features)
+        return Attribution(row.detach(), output.features.detach())
 
 
-def _propagate_row(
-    maps: list[Tensor], gradients: tuple[Tensor, ...], output: TextOutput
-) -> Tensor:
-    """EOT's row of R `(B, T)`; the top layer's map holds that row only, `(B, H, 1, T)`."""
-    row = F.one_hot(output.eot, output.embeddings.shape[1]).to(maps[-1].dtype)
-    row = row + contribution(maps[-1], gradients[-1]).squeeze(1)
-    for weights, gradient in zip(maps[-2::-1], gradients[-2::-1], strict=True):
-        row = row + (row.unsqueeze(1) @ contribution(weights, gradient)).squeeze(1)
+def propagated(maps: Sequence[Tensor], slopes: Sequence[Tensor], readout: Tensor) -> Tensor:
+    """The row of R `(B, T)` that is read, from the top layer down.
+
+    Args:
+        maps: of each layer `(B, H, T, T)`, or `(B, H, 1, T)` where only that row is used.
+        slopes: dS/dA, of the same shapes.
+        readout: where R is read `(B, T)`; see `TextOutput`.
+    """
+    row = readout.to(maps[-1].dtype)
+    for weights, slope in zip(reversed(maps), reversed(slopes), strict=True):
+        part = contribution(weights, slope)
+        step = part if part.shape[1] == 1 else row.unsqueeze(1) @ part
+        row = row + step.squeeze(1)
     return row
 
 

@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import Attribution
-from cae_lib.attribution.similarity import input_embeddings, matched_similarity
+from cae_lib.attribution.similarity import (
+    gradients,
+    input_embeddings,
+    matched_similarity,
+    scored_inputs,
+)
 from cae_lib.errors import ConfigError
-from cae_lib.models.towers import encode_text
+from cae_lib.models.text_encoder import TextEncoder
 
 REDUCTIONS = ("l2", "l1", "abs_grad_x", "grad_x")
 
@@ -25,7 +30,7 @@ class GradientAttribution:
 
     Attributes:
         reduction: "l2", "l1", "abs_grad_x" for `|dS/dx_j . x_j|`, or "grad_x" for `dS/dx_j . x_j`.
-        temperature: let S include tau^-1.
+        temperature: let S include tau^-1, as a constant.
     """
 
     reads_words: ClassVar[bool] = False
@@ -41,21 +46,21 @@ class GradientAttribution:
 
     def __call__(
         self,
-        model: nn.Module,
+        model: nn.Module | TextEncoder,
         tokens: Tensor,
         image_features: Tensor,
         *,
         create_graph: bool = False,
         words: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Attribution:
         """Score every token; see `AttributionMethod`."""
-        with torch.enable_grad():
-            embeddings = input_embeddings(model, tokens)
-            output = encode_text(
-                model, tokens, embeddings=embeddings, second_order=create_graph
-            )
+        with gradients():
+            encoder, tokens, image_features = scored_inputs(model, tokens, image_features)
+            embeddings = input_embeddings(encoder, tokens)
+            output = encoder.encode(tokens, embeddings=embeddings, second_order=create_graph)
             similarity = matched_similarity(
-                model, image_features, output.features, self.temperature
+                encoder.model, image_features, output.features, self.temperature
             )
             (gradient,) = torch.autograd.grad(
                 similarity.sum(), embeddings, create_graph=create_graph

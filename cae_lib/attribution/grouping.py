@@ -9,18 +9,19 @@ from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from cae_lib.errors import ConfigError
+from cae_lib.models.text_encoder import TextEncoder
 
 END_OF_WORD = "</w>"
 REDUCTIONS = ("sum", "mean")
 
 
-def word_index(tokens: Tensor, eot: Tensor, vocabulary_size: int) -> Tensor:
+def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
     """Number of the word each token belongs to, counted from 1 in each caption.
 
     Args:
-        tokens: `(B, T)` ids of open_clip's `SimpleTokenizer`.
-        eot: position of the end-of-text token `(B,)`.
-        vocabulary_size: of the model, to make sure that the ids are that tokenizer's.
+        tokens: `(B, T)` ids of CLIP's byte-pair encoding; the last one of the vocabulary ends a
+            text.
+        vocabulary_size: of the model, to make sure that the ids are that encoding's.
 
     Returns:
         `(B, T)` long; 0 at the start token, the end token and after it.
@@ -35,10 +36,16 @@ def word_index(tokens: Tensor, eot: Tensor, vocabulary_size: int) -> Tensor:
             "(B, T), the number of the word each token belongs to, and 0 for no word."
         )
     position = torch.arange(tokens.shape[1], device=tokens.device)
+    eot = (tokens == vocabulary_size - 1).int().argmax(dim=-1)
     inside = (position > 0) & (position < eot[:, None])
     closed = ends.to(tokens.device)[tokens] & inside
     before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
     return (before + 1) * inside
+
+
+def words_or_own(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
+    """The words `(B, T)` given, else those of CLIP's encoding; see `word_index`."""
+    return word_index(tokens, encoder.vocabulary_size) if words is None else words
 
 
 def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.gradcam import contribution
-from cae_lib.attribution.similarity import matched_similarity
+from cae_lib.attribution.gradcam import propagated
+from cae_lib.attribution.similarity import gradients, matched_similarity
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.image_tower import encode_image
 
@@ -73,19 +73,17 @@ def image_relevances(
     """The maps of `image_relevance` for several start layers, from one pass."""
     if len(images) != len(text_features):
         raise DataError(f"{len(images)} pictures with {len(text_features)} captions: need pairs.")
-    with torch.enable_grad():
+    with gradients():
         # The pictures need a gradient so that the maps have one even in a frozen model.
-        output = encode_image(model, images.detach().requires_grad_(), attention=True)
+        output = encode_image(model, images.detach().clone().requires_grad_(), attention=True)
         features = F.normalize(output.features, dim=-1)
-        similarity = matched_similarity(model, features, text_features.detach(), temperature)
-        gradients = torch.autograd.grad(similarity.sum(), output.attention)
-    parts = [
-        contribution(weights.detach(), gradient)
-        for weights, gradient in zip(output.attention, gradients, strict=True)
-    ]
-    rows, columns = model.visual.grid_size
-    maps = [_class_row(parts, start)[:, 1:].unflatten(1, (rows, columns)) for start in start_layers]
-    return ImageRelevances(maps, features.detach())
+        texts = text_features.detach().clone()
+        similarity = matched_similarity(model, features, texts, temperature)
+        slopes = torch.autograd.grad(similarity.sum(), output.attention)
+    weights = [weight.detach() for weight in output.attention]
+    grid = model.visual.grid_size
+    rows = [_class_row(weights, slopes, start) for start in start_layers]
+    return ImageRelevances([row[:, 1:].unflatten(1, grid) for row in rows], features.detach())
 
 
 def upsampled(relevance: Tensor, height: int, width: int) -> Tensor:
@@ -101,14 +99,12 @@ def shares(relevance: Tensor) -> Tensor:
     return torch.where(total > 0, relevance / total.clamp(min=1e-30), uniform)
 
 
-def _class_row(parts: Sequence[Tensor], start_layer: int) -> Tensor:
-    """Row of R `(B, T)` at the class token; the top layer's part holds that row only."""
-    depth = len(parts)
+def _class_row(maps: Sequence[Tensor], slopes: Sequence[Tensor], start_layer: int) -> Tensor:
+    """Row of R `(B, T)` at the class token."""
+    depth = len(maps)
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
-    chosen = parts[start_layer % depth :]
-    row = chosen[-1].squeeze(1).clone()
-    row[:, 0] += 1
-    for part in chosen[-2::-1]:
-        row = row + (row.unsqueeze(1) @ part).squeeze(1)
-    return row
+    first = start_layer % depth
+    readout = maps[-1].new_zeros(len(maps[-1]), maps[-1].shape[-1])
+    readout[:, 0] = 1
+    return propagated(maps[first:], slopes[first:], readout)

@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.towers import TextTower
+from cae_lib.models.text_encoder import TextEncoder
 
 MASKS = ("mean", "zero", "token")
 STAR = 265
 """The token "*" in CLIP's vocabulary."""
 
 
-def mask_vector(tower: TextTower, mask: str = "mean") -> Tensor:
+def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
     """Embedding `(D,)` in the place of a masked token, as a constant without gradient.
 
     Args:
-        tower: whose token embeddings they are, as they are now.
+        encoder: whose token embeddings they are, as they are now.
         mask: "mean", the mean token embedding; "zero"; "token", that of "*".
 
     Raises:
         ConfigError: unknown mask.
     """
-    table = tower.token_embedding.weight.detach()
+    table = encoder.table
     if mask == "mean":
         return table.mean(dim=0)
     if mask == "zero":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_tower import text_tower
 
 MOST_STAGES = 4
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients, Saliency
+from captum.attr import IntegratedGradients, Saliency
 from torch import Tensor, nn
 
 from cae_lib.attribution.masking import mask_vector
 from cae_lib.attribution.similarity import matched_similarity
-from cae_lib.models.towers import encode_text, text_tower
+from cae_lib.models.text_encoder import text_encoder
 
 STEPS = 8
 MOST_STEPS = 256
@@ -56,7 +56,7 @@ def integrated_gradients(
     with twice the steps, up to `most_steps`; what is left of the delta is returned.
 
     Args:
-        model: open_clip model with a causal text tower.
+        model: a model that `text_encoder` knows.
         tokens: `(B, context_length)`.
         image_features: `(B, E)`, normalised; row i belongs to caption i.
         words: `(B, T)` number of the word each token belongs to, 0 for none.
@@ -89,7 +89,7 @@ def _integrate(
     steps: int,
 ) -> tuple[Tensor, Tensor]:
     """Scores `(B, T)` and delta `(B,)` of a few captions, cut to their longest."""
-    length = int(text_tower(model).eot(tokens).max()) + 1
+    length = text_encoder(model).columns(tokens)
     shares, delta = IntegratedGradients(_similarity(model)).attribute(
         embeddings[:, :length],
         baselines[:, :length],
@@ -111,42 +111,22 @@ def saliency(model: nn.Module, tokens: Tensor, image_features: Tensor) -> Tensor
     return torch.linalg.vector_norm(gradient, dim=-1).detach()
 
 
-def word_ablation(
-    model: nn.Module, tokens: Tensor, image_features: Tensor, words: Tensor
-) -> Tensor:
-    """Drop `(B, T)` of S when a token's word is masked, by captum's FeatureAblation.
-
-    The mask is the mean token embedding; tokens of no word score 0. One pass a word.
-    """
-    embeddings, baselines = _inputs(model, tokens, words)
-    words = words[:, : embeddings.shape[1]]
-    with torch.no_grad():
-        drops = FeatureAblation(_similarity(model)).attribute(
-            embeddings,
-            baselines=baselines,
-            additional_forward_args=(tokens, image_features),
-            feature_mask=words.unsqueeze(-1).expand_as(embeddings),
-        )
-    return drops[..., 0] * (words > 0)
-
-
 def _inputs(model: nn.Module, tokens: Tensor, words: Tensor | None) -> tuple[Tensor, Tensor]:
     """Embeddings `(B, T, D)` and the same with every word masked."""
-    tower = text_tower(model)
-    length = int(tower.eot(tokens).max()) + 1
+    encoder = text_encoder(model)
     with torch.no_grad():
-        embeddings = tower.token_embedding(tokens[:, :length])
+        embeddings = encoder.embed(tokens)
         if words is None:
             return embeddings, embeddings
-        inside = (words[:, :length] > 0).unsqueeze(-1)
-        return embeddings, torch.where(inside, mask_vector(tower), embeddings)
+        inside = (words[:, : embeddings.shape[1]] > 0).unsqueeze(-1)
+        return embeddings, torch.where(inside, mask_vector(encoder), embeddings)
 
 
 def _similarity(model: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """S without the temperature, as a function of embeddings, tokens and image features."""
 
     def similarity(embeddings: Tensor, tokens: Tensor, image_features: Tensor) -> Tensor:
-        output = encode_text(model, tokens, embeddings=embeddings, second_order=True)
+        output = text_encoder(model).encode(tokens, embeddings=embeddings, second_order=True)
         return matched_similarity(model, image_features, output.features, temperature=False)
 
     return similarity

@@ -12,7 +12,7 @@ from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import merge_tokens, word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_encoder import text_encoder
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,7 @@ def word_scores(
     """
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
-    tower = text_tower(clip.model)
-    words = word_index(
-        tokens[:, : found.shape[1]], tower.eot(tokens), tower.token_embedding.num_embeddings
-    )
+    words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
     return WordScores(*merge_tokens(found, words, "mean" if scorer.reads_words else "sum"))
 
 
@@ -67,7 +64,7 @@ def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
     tokens = tokenizer([caption])
-    words = word_index(tokens, tokens.argmax(dim=-1), tokenizer.vocab_size)[0]
+    words = word_index(tokens, tokenizer.vocab_size)[0]
     return [
         tokenizer.decode(tokens[0, words == number].tolist()).strip()
         for number in range(1, int(words.max()) + 1)

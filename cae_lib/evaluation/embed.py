@@ -13,11 +13,13 @@ from torch import Tensor
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.pictures import Picture, PictureReader
-from cae_lib.evaluation.prefixes import encode_texts, neighbours
 from cae_lib.evaluation.tokens import tokenize
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_encoder import text_encoder
+
+LENGTHS_TOGETHER = 2
+"""Lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
 
 TOKENIZED_AT_ONCE = 65_536
 PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
@@ -127,9 +129,9 @@ class Encoder:
 
     def _encode_texts(self, texts: list[str]) -> None:
         tokens = tokenize(self.clip.tokenizer, texts)
-        order = neighbours(tokens, text_tower(self.clip.model).eot(tokens))
-        for rows in order.split(self.batch_size):
-            features = _unit(encode_texts(self.clip.model, tokens[rows].to(self._device)))
+        encoder = text_encoder(self.clip.model)
+        for rows in neighbours(tokens).split(self.batch_size):
+            features = _unit(encoder.encode_many(tokens[rows].to(self._device)))
             self._texts.update(zip((texts[row] for row in rows), features, strict=True))
 
     @property
@@ -153,6 +155,16 @@ class _EvalMode:
 
     def __exit__(self, *_: object) -> None:
         self.model.train(self.training)
+
+
+def neighbours(tokens: Tensor) -> Tensor:
+    """Order `(B,)` in which texts of about the same length that begin alike stand side by side."""
+    array = tokens.cpu().numpy()
+    differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
+    used = array.shape[1] - differs[:, ::-1].argmax(axis=1)
+    by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
+    length = ((used - 1) // LENGTHS_TOGETHER)[by_content]
+    return torch.from_numpy(by_content[length.argsort(kind="stable")])
 
 
 def _unit(features: Tensor) -> np.ndarray:

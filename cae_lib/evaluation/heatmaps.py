@@ -27,7 +27,7 @@ from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.example_scenes import EXAMPLES, Example, statement
 from cae_lib.evaluation.regions import REGIONS, GoldScene, gold_scenes, region_shares
 from cae_lib.evaluation.tokens import tokenize
-from cae_lib.models.towers import encode_text
+from cae_lib.models.text_encoder import encode_text
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""

@@ -18,7 +18,7 @@ from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.faithfulness import curve_areas
 from cae_lib.evaluation.word_sample import WordSample, word_sample
 from cae_lib.models.clip import ACTIVATIONS, Clip, load_clip
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_tower import text_tower
 from cae_lib.words.alignment import Alignment
 from cae_lib.words.roles import ATTRIBUTE, RELATION
 

@@ -16,7 +16,7 @@ from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.ranking import scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.embed import Encoder, ImageRef
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment
 
 SCORED_AT_ONCE = 20
@@ -92,18 +92,17 @@ def even_rows(total: int, limit: int) -> np.ndarray:
 def word_sample(encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int) -> WordSample:
     """About `limit` captions, taken evenly over the set, with the features of their pictures."""
     rows = even_rows(len(pairs.captions), limit)
-    tower = text_tower(encoder.clip.model)
-    device = tower.token_embedding.weight.device
+    encoding = text_encoder(encoder.clip.model)
     tokens = alignment.tokens[torch.from_numpy(rows)]
-    eot = tower.eot(tokens)
-    kept = eot > 1
-    rows, tokens, eot = rows[kept.numpy()], tokens[kept], eot[kept]
-    length = int(eot.max()) + 1
+    words = word_index(tokens, encoding.vocabulary_size)
+    kept = words.amax(dim=1) > 0
+    rows, tokens, words = rows[kept.numpy()], tokens[kept], words[kept]
+    length = encoding.columns(tokens)
     images = encoder.images([ImageRef(pairs.image_paths[pairs.image_index[i]]) for i in rows])
-    tokens = tokens[:, :length].to(device)
+    device = next(encoder.clip.model.parameters()).device
     return WordSample(
-        tokens=tokens,
-        words=word_index(tokens, eot.to(device), tower.token_embedding.num_embeddings),
+        tokens=tokens[:, :length].to(device),
+        words=words[:, :length].to(device),
         roles=alignment.roles[torch.from_numpy(rows), :length].to(device),
         image_features=torch.from_numpy(images).to(device),
         n_expected=len(kept),

@@ -5,12 +5,13 @@ from cae_lib.models.building import init_clip_mini
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import ImageOutput, encode_image
-from cae_lib.models.towers import TextOutput, encode_text, text_tower
+from cae_lib.models.text_encoder import TextEncoder, TextOutput, encode_text, text_encoder
 
 __all__ = [
     "CheckpointMeta",
     "Clip",
     "ImageOutput",
+    "TextEncoder",
     "TextOutput",
     "activation_of",
     "encode_image",
@@ -19,5 +20,5 @@ __all__ = [
     "load_clip",
     "read_meta",
     "save_checkpoint",
-    "text_tower",
+    "text_encoder",
 ]

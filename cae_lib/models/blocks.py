@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
-AttentionRecord = Literal["row", "path", "full"]
+AttentionRecord = Literal["row", "maps"]
 
 QUICK = 1.702
 """The factor of QuickGELU, `x * sigmoid(1.702 * x)`."""
@@ -72,18 +72,13 @@ def finish_block(block: ResidualAttentionBlock, x: Tensor, merged: Tensor) -> Te
 def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
     """The MLP of a block; QuickGELU by one kernel in place of the eight of its two directions.
 
-    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after. Layers
-    that somebody has wrapped or hooked, such as adapters, are called as they are.
+    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after.
     """
-    if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear] or _hooked(mlp):
+    if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
     first, _, second = mlp
     hidden = F.linear(x, QUICK * first.weight, QUICK * first.bias)
     return F.linear(F.silu(hidden), second.weight / QUICK, second.bias)
-
-
-def _hooked(mlp: nn.Sequential) -> bool:
-    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in (mlp, *mlp))
 
 
 def causal(length: int, device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from cae_lib.models.blocks import (
     project_heads,
     split_heads,
 )
+from cae_lib.models.exactness import alteration
+from cae_lib.models.recording import recording
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ImageOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
-        attention: one map per layer, `(B, H, T, T)`, and `(B, H, 1, T)` in the last layer, of which
+        attention: one map per layer, `(B, H, T, T)`, or `(B, H, 1, T)` in the last layer, of which
             only the class token's row is used; empty unless asked for.
     """
 
@@ -37,7 +40,8 @@ class ImageOutput:
 def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
     """Encode images; the last block computes the class token only.
 
-    A tower that is not a plain vision transformer read at its class token is run by open_clip.
+    A tower that is not open_clip's own, unaltered vision transformer read at its class token is run
+    by its own code.
 
     Args:
         model: open_clip model.
@@ -46,16 +50,17 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
             be differentiated, also twice.
 
     Raises:
-        ConfigError: when attention is asked of a tower that is run by open_clip.
+        ConfigError: when attention is asked of a tower that is not read at a class token.
     """
     tower = model.visual
-    if not _is_plain(tower):
-        if attention:
+    if not _is_plain(model):
+        if attention and not _reads_class_token(tower):
             raise ConfigError(
-                f"no attention maps for the image tower {type(tower).__name__}: it is not a plain "
+                f"no attention maps for the image tower {type(tower).__name__}: it is not a "
                 "vision transformer read at its class token, such as that of ViT-B-32."
             )
-        return ImageOutput(model.encode_image(images), [])
+        with recording(tower) if attention else nullcontext([]) as maps:
+            return ImageOutput(model.encode_image(images), maps)
     x = _embed(tower, images)
     blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
@@ -71,13 +76,23 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
     return ImageOutput(features, maps if attention else [])
 
 
-def _is_plain(tower: nn.Module) -> bool:
+def _is_plain(model: nn.Module) -> bool:
+    """Whether the tower's computation can be written out, without hooks and adapters to miss."""
+    tower = model.visual
+    return (
+        _reads_class_token(tower)
+        and "encode_image" not in vars(model)
+        and all(type(b) is ResidualAttentionBlock for b in tower.transformer.resblocks)
+        and alteration([tower]) is None
+    )
+
+
+def _reads_class_token(tower: nn.Module) -> bool:
     return (
         isinstance(tower, VisionTransformer)
         and tower.attn_pool is None
         and tower.pool_type == "tok"
         and not tower.output_tokens
-        and all(isinstance(b, ResidualAttentionBlock) for b in tower.transformer.resblocks)
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions of different lengths in one batch, without computing their padding."""
+"""Texts of different lengths in one batch, without computing their padding or anything twice."""
 
 from __future__ import annotations
 
@@ -49,31 +49,59 @@ class Packing:
         return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
 
 
-def pack_rows(eot: Tensor, starts: Tensor | None = None, parents: Tensor | None = None) -> Packing:
-    """Plan the packing of captions, or of captions and their variants.
+def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
+    """Plan the packing of texts, some of whose states may stand in for those of others.
 
-    A row that starts late shares the states before its start with its parent row: in a causal
-    tower they are the same when the two rows differ from `start` on only.
+    In a causal tower two texts have the same states up to where they differ.
 
     Args:
         eot: position of each row's end-of-text token `(R,)`.
-        starts: first position of each row with states of its own `(R,)`; None for 0.
-        parents: row whose states stand before the start `(R,)`; parents start at 0.
+        owner: row `(R, T)` whose state stands at each position, up to the row's end; T is
+            `eot.max() + 1`. An owner owns its own state there. None: every row has its own.
     """
+    rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
     position = torch.arange(length, device=eot.device).expand(len(eot), length)
-    computed = position <= eot[:, None]
-    if starts is not None:
-        computed = computed & (position >= starts[:, None])
+    owner = rows.expand_as(position) if owner is None else owner
+    computed = (position <= eot[:, None]) & (owner == rows)
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
     clipped = torch.minimum(position, eot[:, None])
-    source = number.gather(1, clipped)
-    if starts is not None and parents is not None:
-        source = torch.where(clipped < starts[:, None], number[parents].gather(1, clipped), source)
+    source = number[owner.gather(1, clipped), clipped]
     return Packing(
         active=computed.flatten().nonzero().squeeze(1),
         source=source.flatten(),
-        ends=number.gather(1, eot[:, None]).squeeze(1),
+        ends=source[:, -1],
         eot=eot,
         length=length,
     )
+
+
+def owners_of_variants(parents: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Owners `(R, length)` of rows that share the states before their start with their parent.
+
+    Args:
+        parents: the parent of each row `(R,)`, itself for a row that shares nothing.
+        starts: first position of each row that may differ from its parent `(R,)`.
+        length: T.
+    """
+    position = torch.arange(length, device=starts.device)
+    own = torch.arange(len(starts), device=starts.device)[:, None]
+    return torch.where(position < starts[:, None], parents[:, None], own)
+
+
+def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
+    """Owners `(R, T)` of texts that each share the beginning of the one before.
+
+    Args:
+        tokens: `(R, C)`, C at least T = `eot.max() + 1`.
+        eot: position of each text's end-of-text token `(R,)`.
+    """
+    length = int(eot.max()) + 1
+    tokens = tokens[:, :length]
+    position = torch.arange(length, device=tokens.device)
+    same = (tokens[1:] == tokens[:-1]) & (position < torch.minimum(eot[1:], eot[:-1])[:, None])
+    shared = same.long().cumprod(dim=1).sum(dim=1)
+    starts = torch.cat([shared.new_zeros(1), shared])
+    own = torch.arange(len(eot), device=eot.device)[:, None] * (position >= starts[:, None])
+    # Rows grow from text to text: the last one in a column is that of the shared beginning.
+    return own.cummax(dim=0).values

@@ -1,4 +1,4 @@
-"""Which text towers can be trimmed exactly, and where a model keeps the parts of its own."""
+"""Where an open_clip model keeps the parts of its text tower."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
+from cae_lib.models.exactness import alteration
 
 
 @dataclass(frozen=True)
@@ -40,53 +41,48 @@ class TextTower:
 
 
 def text_tower(model: nn.Module) -> TextTower:
-    """Find the text tower of a `CLIP` or `CustomTextCLIP`; check that it is causal and read at EOT.
+    """The parts of the text tower of an open_clip model.
 
     Raises:
-        ConfigError: when leaving out positions would not be exact for this tower.
+        ConfigError: when the text tower is not open_clip's own.
     """
-    if isinstance(model, CLIP):
-        parts, pool, eos = model, model.text_pool_type, model.text_eos_id
-    elif isinstance(model, CustomTextCLIP) and isinstance(model.text, TextTransformer):
-        parts, pool, eos = model.text, model.text.pool_type, model.text.eos_id
-    else:
-        raise _not_a_clip(model)
-    if getattr(parts, "cls_emb", None) is not None:
-        raise _unsupported(model, "it reads an appended class token, not the end-of-text token")
-    if parts.attn_mask is None:
-        raise _unsupported(model, "it has no causal mask, so later tokens change earlier ones")
-    if pool not in ("argmax", "eos"):
-        raise _unsupported(model, f"it pools by {pool!r}, not at the end-of-text token")
-    if not all(isinstance(b, ResidualAttentionBlock) for b in parts.transformer.resblocks):
-        raise _unsupported(model, "its blocks are not open_clip's ResidualAttentionBlock")
+    text = getattr(model, "text", model)
+    if not isinstance(model, CLIP) and not isinstance(text, TextTransformer):
+        raise ConfigError(
+            f"{type(model).__name__} has no text tower of open_clip's own: expected a CLIP or a "
+            "CustomTextCLIP with a TextTransformer."
+        )
+    prefix = "text_" if isinstance(model, CLIP) else ""
     return TextTower(
-        token_embedding=parts.token_embedding,
-        positional_embedding=parts.positional_embedding,
-        transformer=parts.transformer,
-        ln_final=parts.ln_final,
-        text_projection=parts.text_projection,
-        pool_type=pool,
-        eos_id=eos,
+        token_embedding=text.token_embedding,
+        positional_embedding=text.positional_embedding,
+        transformer=text.transformer,
+        ln_final=text.ln_final,
+        text_projection=text.text_projection,
+        pool_type=getattr(text, f"{prefix}pool_type"),
+        eos_id=getattr(text, f"{prefix}eos_id"),
     )
 
 
-def _not_a_clip(model: nn.Module) -> ConfigError:
-    """The error for a wrapper, another model, or a CLIP whose text tower is of another library."""
-    for attribute, wrapper in (("_orig_mod", "torch.compile"), ("module", "DataParallel")):
-        inner = getattr(model, attribute, None)
-        if isinstance(inner, (CLIP, CustomTextCLIP)):
-            return ConfigError(
-                f"{type(model).__name__} wraps the model ({wrapper}): pass model.{attribute}, "
-                "which shares its parameters."
-            )
-    if isinstance(model, CustomTextCLIP):
-        text = type(model.text).__name__
-        return _unsupported(model, f"it is a {text}, not open_clip's TextTransformer")
-    return _unsupported(model, "the model is no CLIP or CustomTextCLIP of open_clip")
-
-
-def _unsupported(model: nn.Module, reason: str) -> ConfigError:
-    return ConfigError(
-        f"the text tower of {type(model).__name__} is not supported: {reason}. Use a model with a "
-        "causal text tower read at its end-of-text token, such as ViT-B-32."
-    )
+def why_not_packed(model: nn.Module) -> str | None:
+    """Why leaving out padding would not be exact for a model, in words; None where it is."""
+    if type(model) not in (CLIP, CustomTextCLIP):
+        return f"the model is a {type(model).__name__}"
+    if "encode_text" in vars(model):
+        return "its encode_text was replaced"
+    text = getattr(model, "text", model)
+    if type(model) is CustomTextCLIP and type(text) is not TextTransformer:
+        return f"its text tower is a {type(text).__name__}"
+    if getattr(text, "cls_emb", None) is not None:
+        return "it reads an appended class token"
+    if text.attn_mask is None:
+        return "it is not causal"
+    tower = text_tower(model)
+    if tower.pool_type not in ("argmax", "eos"):
+        return f"it is read at its {tower.pool_type} token"
+    if not all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks):
+        return "its blocks are not the plain ones"
+    if text is not model:
+        return alteration([text])
+    read = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+    return alteration(getattr(model, name) for name in read)

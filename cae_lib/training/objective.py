@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cae_lib.config import Experiment
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.towers import encode_text
+from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import contrastive_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution import AttributionMethod, get_method
+from cae_lib.attribution.grouping import words_or_own
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
 from cae_lib.training.losses import SCOPES, attribution_loss, complete_groups
 
 
@@ -41,13 +42,16 @@ class CompositionAttributionOutput:
 class CompositionAttributionLoss(nn.Module):
     """Encode a batch of captions once, for its features and for `lambda * L_attr` (CAE, section 3).
 
-    The model is used, not owned: `parameters()` and `state_dict()` of this module are empty. In
-    eval mode or under `torch.no_grad` the same numbers come without a graph. Text features have the
-    dtype that `model.encode_text` gives them, loss and attributions are float32 or wider.
+    The model is used, not owned: `parameters()` and `state_dict()` of this module are empty, and a
+    copy uses the same model, or its copy where both are copied together. `eval()` changes no
+    gradient; under `torch.no_grad` the same numbers come without a graph. Text features have the
+    dtype that the model gives them, loss and attributions are float32 or wider.
 
     Args:
-        model: open_clip model with a causal text tower read at its end-of-text token.
-        method: "attention", "gradcam", "perturbation" or "gradient".
+        model: a model that `text_encoder` knows, of open_clip or Hugging Face, with or without
+            adapters, or an encoder.
+        method: "attention", "gradcam", "perturbation", "gradient" or "integrated_gradients", or an
+            object of your own; see `AttributionMethod`.
         weight: lambda; the paper does not print its values.
         margin: eps of the hinge.
         scope: "batch", "caption" or "word"; see `attribution_loss`.
@@ -55,29 +59,32 @@ class CompositionAttributionLoss(nn.Module):
         complete_captions: leave out captions without object word or without composition word.
         all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
+        path: "packed", "reference", or "auto"; see `text_encoder`.
         **method_parameters: parameters of the attribution method.
 
     Raises:
-        ConfigError: for an unknown method, parameter or scope, or an unsupported text tower.
+        ConfigError: for an unknown method, parameter, scope, path or model.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        method: str = "attention",
+        model: nn.Module | TextEncoder,
+        method: str | AttributionMethod = "attention",
         weight: float = 1.0,
         margin: float = 0.0,
         scope: str = "batch",
         stop_gradient: bool = False,
         complete_captions: bool = True,
         all_sum: Callable[[Tensor], Tensor] | None = None,
+        path: EncoderPath = "auto",
         **method_parameters: Any,
     ) -> None:
         super().__init__()
         if scope not in SCOPES:
             raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
-        text_tower(model)
+        text_encoder(model, path)
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
+        self._copied: dict[int, Any] = {}
         self.method = get_method(method, **method_parameters)
         self.weight = weight
         self.margin = margin
@@ -85,6 +92,25 @@ class CompositionAttributionLoss(nn.Module):
         self.stop_gradient = stop_gradient
         self.complete_captions = complete_captions
         self.all_sum = all_sum
+        self.path = path
+
+    @property
+    def model(self) -> nn.Module | TextEncoder:
+        """The model whose captions are scored."""
+        (model,) = self._model
+        if self._copied:  # by deepcopy: which models came along is known once it is over
+            self._model = (self._copied.get(id(model), model),)
+            self._copied = {}
+        return self._model[0]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompositionAttributionLoss:
+        """A loss of the same settings; see the class."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        shared = {"_model": (self.model,), "_copied": memo}
+        own = {name: value for name, value in vars(self).items() if name not in shared}
+        vars(twin).update(copy.deepcopy(own, memo) | shared)
+        return twin
 
     def forward(
         self,
@@ -97,9 +123,9 @@ class CompositionAttributionLoss(nn.Module):
 
         Args:
             image_features: `(B, E)`, of any length; no gradient of L_attr flows into them.
-            tokens: `(B, context_length)` token ids.
-            roles: `(B, context_length)` int8, 0 other, 1 object, 2 attribute, 3 relation.
-            words: `(B, context_length)` number of the word each token belongs to, 0 for none;
+            tokens: `(B, C)` token ids.
+            roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation.
+            words: `(B, C)` number of the word each token belongs to, 0 for none;
                 found from CLIP's byte-pair encoding when left out.
 
         Raises:
@@ -110,17 +136,16 @@ class CompositionAttributionLoss(nn.Module):
                 "image features, tokens and roles must describe the same captions, but have shapes "
                 f"{tuple(image_features.shape)}, {tuple(tokens.shape)}, {tuple(roles.shape)}."
             )
-        model = self._model[0]
-        if words is None and (self.method.reads_words or self.scope == "word"):
-            tower = text_tower(model)
-            vocabulary_size = tower.token_embedding.num_embeddings
-            words = word_index(tokens, tower.eot(tokens), vocabulary_size)
+        encoder = text_encoder(self.model, self.path)
+        if self.method.reads_words or self.scope == "word":
+            words = words_or_own(words, tokens, encoder)
         attribution = self.method(
-            model,
+            encoder,
             tokens,
             image_features.detach(),
-            create_graph=self.training and torch.is_grad_enabled(),
-            words=self._scored_words(roles, words) if self.method.reads_words else None,
+            create_graph=torch.is_grad_enabled(),
+            words=words,
+            wanted=self._wanted(roles),
         )
         length = attribution.length
         parts = attribution_loss(
@@ -144,14 +169,11 @@ class CompositionAttributionLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
-        names = ("weight", "margin", "scope", "stop_gradient", "complete_captions")
+        names = ("weight", "margin", "scope", "stop_gradient", "complete_captions", "path")
         return ", ".join([str(self.method), *(f"{name}={getattr(self, name)}" for name in names)])
 
-    def _scored_words(self, roles: Tensor, words: Tensor) -> Tensor:
-        """Words with a token the loss averages; the others become 0 and cost nothing."""
+    def _wanted(self, roles: Tensor) -> Tensor:
+        """Tokens `(B, C)` that the loss averages."""
         complete = self.complete_captions or self.scope == "caption"
         objects, composition = complete_groups(roles) if complete else (roles == 1, roles >= 2)
-        words = words.long()
-        wanted = torch.zeros(len(words), int(words.max()) + 1, device=words.device)
-        wanted = wanted.scatter_add(1, words, (objects | composition).float())
-        return torch.where(wanted.gather(1, words) > 0, words, 0)
+        return objects | composition

@@ -115,7 +115,7 @@ def test_curves_on_a_common_grid() -> None:
 
 def test_one_masked_word_is_the_perturbation(batch) -> None:
     batch = batch.first(3)
-    words = word_index(batch.tokens, batch.eot, 49408)
+    words = word_index(batch.tokens, 49408)
     for mask, parameters in (("mean", {}), ("zero", {"replacement": "zero"}),
                              ("token", {"replacement": "token"})):  # fmt: skip
         scores = get_method("perturbation", **parameters)(
@@ -135,7 +135,7 @@ def test_one_masked_word_is_the_perturbation(batch) -> None:
 
 def test_many_masked_words_through_open_clip(batch) -> None:
     single = batch.first(3)
-    words = word_index(single.tokens, single.eot, 49408)
+    words = word_index(single.tokens, 49408)
     masked = np.random.default_rng(0).random((3, int(words.max()))) < 0.5
     inside = torch.from_numpy(np.pad(masked, ((0, 0), (1, 0)))).gather(1, words)
     table = single.model.token_embedding
@@ -151,7 +151,7 @@ def test_many_masked_words_through_open_clip(batch) -> None:
 
 
 def test_unknown_mask_is_refused(batch) -> None:
-    words = word_index(batch.tokens, batch.eot, 49408)
+    words = word_index(batch.tokens, 49408)
     with pytest.raises(ConfigError, match="unknown mask 'noise': expected one of mean, zero"):
         masked_similarity(batch.model, batch.tokens, batch.image_features, words,
                           np.zeros(1, int), np.zeros((1, 75), bool), "noise")  # fmt: skip

@@ -13,7 +13,7 @@ from cae_lib.models.packing import Packing, pack_rows
 
 
 def _words(batch) -> Tensor:
-    return word_index(batch.tokens, batch.eot, 49408)
+    return word_index(batch.tokens, 49408)
 
 
 def _assert_ablation(batch, groups: Tensor, baseline: Tensor, **parameters: object) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from cae_lib.attribution.randomisation import cascade
 from cae_lib.models import load_clip
-from cae_lib.models.towers import text_tower
+from cae_lib.models.text_tower import text_tower
 
 
 @pytest.fixture(scope="module")

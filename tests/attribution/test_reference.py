@@ -8,7 +8,7 @@ import torch
 from cae_lib.attribution import get_method
 from cae_lib.attribution.faithfulness import masked_similarity
 from cae_lib.attribution.grouping import word_index
-from cae_lib.attribution.reference import integrated_gradients, saliency, word_ablation
+from cae_lib.attribution.reference import integrated_gradients, saliency
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def short(batch):
 
 
 def _words(batch):
-    return word_index(batch.tokens, batch.eot, 49408)
+    return word_index(batch.tokens, 49408)
 
 
 def _ends(batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,9 +89,3 @@ def test_saliency_is_the_gradient_method(short) -> None:
     other = saliency(short.model, short.tokens, short.image_features)
     torch.testing.assert_close(other, own, atol=1e-10, rtol=0)
     assert own[:, 1].min() > 1e-3
-
-
-def test_word_ablation_is_the_perturbation_method(short) -> None:
-    own = get_method("perturbation")(short.model, short.tokens, short.image_features).scores
-    other = word_ablation(short.model, short.tokens, short.image_features, _words(short))
-    torch.testing.assert_close(other, own, atol=1e-10, rtol=0)

@@ -14,7 +14,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import embed
 from cae_lib.evaluation.choice import evaluate_all, item_scores
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.embed import Encoder, neighbours
 from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.models.clip import load_clip
 
@@ -208,3 +208,13 @@ def test_real_sugarcrepe_items_with_pictures_are_scored_by_a_random_vit_b_32():
         ours = item_scores([item], encoder)[0][0]
         np.testing.assert_allclose(ours, [true, false], atol=1e-5)
         assert right == (true > false) or abs(true - false) < 1e-5
+
+
+def test_neighbours_have_about_one_length_and_begin_alike(tiny_clip):
+    texts = ["x b c d", "a b", "a b c e", "x b c", "a b c d", "a"]
+    tokens = tiny_clip.tokenizer(texts)
+    order = neighbours(tokens)
+    # Lengths in pairs (2-3, 4-5); in each pair by tokens, where the end has the highest number.
+    assert [texts[i] for i in order[:2]] == ["a b", "a"]
+    assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
+    assert {texts[i] for i in order[4:]} == {"x b c", "x b c d"}

@@ -32,14 +32,14 @@ def test_adapters_of_the_mlp_and_the_patches_take_part(tiny_clip: Clip) -> None:
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(after, before, strict=True))
 
 
-def test_hooks_of_the_mlp_are_called(tiny_clip: Clip) -> None:
-    model, seen = tiny_clip.model, []
-    mlp = model.transformer.resblocks[0].mlp
-    hooks = [layer.register_forward_hook(lambda *_: seen.append(1)) for layer in (mlp, mlp.c_fc)]
-    encode_text(model, tiny_clip.tokenizer(["a red cat"]))
-    assert len(seen) == 2
-    for hook in hooks:
-        hook.remove()
+def test_hooks_act(tiny_clip: Clip) -> None:
+    model = tiny_clip.model.double()
+    tokens, images = tiny_clip.tokenizer(["a red cat"]), torch.randn(1, 3, 112, 112).double()
+    for tower in (model.transformer, model.visual.transformer):
+        for module in (tower.resblocks[1], tower.resblocks[2].attn.out_proj):
+            module.register_forward_hook(lambda module, inputs, output: 2 * output)
+    torch.testing.assert_close(encode_text(model, tokens).features, model.encode_text(tokens))
+    torch.testing.assert_close(encode_image(model, images).features, model.encode_image(images))
 
 
 def test_a_rest_beside_the_patches_is_left_out_as_open_clip_does(tiny_clip: Clip) -> None:

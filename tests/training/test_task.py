@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from cae_lib.attribution import get_method
+from cae_lib.attribution import Attribution, get_method
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.models import text_encoder
+from cae_lib.models.packed import PackedEncoder
 from cae_lib.training.losses import attribution_loss, contrastive_loss
 from cae_lib.training.task import CompositionAttributionLoss
 
@@ -38,7 +42,7 @@ def test_scopes(method: str, scope: str, model, batch) -> None:
     images, tokens, roles = batch
     output = CompositionAttributionLoss(model, method, margin=0.7, scope=scope)(*batch)
     scores = get_method(method)(model, tokens, images).scores
-    words = word_index(tokens, tokens.argmax(-1), 49408)[:, : scores.shape[1]]
+    words = word_index(tokens, 49408)[:, : scores.shape[1]]
     parts = attribution_loss(
         scores, roles[:, : scores.shape[1]], margin=0.7, scope=scope, words=words
     )
@@ -117,25 +121,117 @@ def test_stop_gradient_moves_composition_only(model, batch) -> None:
     torch.testing.assert_close(stopped, expected)
 
 
-def test_words_without_a_role_are_not_perturbed(model, batch) -> None:
+def test_words_without_a_role_are_not_perturbed(model, batch, monkeypatch) -> None:
     rows: list[int] = []
-    hook = model.ln_final.register_forward_hook(lambda m, inputs, out: rows.append(len(inputs[0])))
+    encode = PackedEncoder.encode_variants
+
+    def counted(self: PackedEncoder, tokens: Tensor, caption: Tensor, *rest: Tensor) -> Tensor:
+        rows.append(len(caption))
+        return encode(self, tokens, caption, *rest)
+
+    monkeypatch.setattr(PackedEncoder, "encode_variants", counted)
     CompositionAttributionLoss(model, "perturbation")(*batch)
-    hook.remove()
-    # four captions; "red", "dog", "chases", "cat"; "pterodactyls", "under", "striped", "tree"
-    assert rows == [4 + 4 + 4]
+    # "red", "dog", "chases", "cat"; "pterodactyls", "under", "striped", "tree"
+    assert rows == [4 + 4]
 
 
 @EVERY
-def test_eval_mode_builds_no_graph(method: str, model, batch) -> None:
+def test_no_grad_builds_no_graph(method: str, model, batch) -> None:
     task = CompositionAttributionLoss(model, method, margin=2.0)
     training = task(*batch)
     with torch.no_grad():
         silent = task(*batch)
-    evaluated = task.eval()(*batch)
-    for output in (silent, evaluated):
-        assert not output.loss.requires_grad and not output.text_features.requires_grad
-        torch.testing.assert_close(output.loss, training.loss.detach())
+    assert not silent.loss.requires_grad and not silent.text_features.requires_grad
+    torch.testing.assert_close(silent.loss, training.loss.detach())
+
+
+@EVERY
+def test_eval_mode_changes_no_gradient(method: str, model, batch) -> None:
+    weight = model.get_parameter(LAYERS + "1.mlp.c_fc.weight")
+    gradients = []
+    for evaluated in (False, True):
+        model.zero_grad()
+        task = CompositionAttributionLoss(model, method, margin=2.0)
+        output = (task.eval() if evaluated else task)(*batch)
+        (output.loss + output.text_features.sum()).backward()
+        gradients.append(weight.grad.clone())
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@EVERY
+def test_inference_mode_gives_the_same_numbers(method: str, model, batch) -> None:
+    expected = CompositionAttributionLoss(model, method, margin=2.0)(*batch)
+    with torch.inference_mode():
+        images, tokens, roles = (value.clone() for value in batch)  # inference tensors
+        found = CompositionAttributionLoss(model, method, margin=2.0)(images, tokens, roles)
+    torch.testing.assert_close(found.loss, expected.loss.detach())
+    torch.testing.assert_close(found.text_features, expected.text_features.detach())
+
+
+@pytest.mark.parametrize("loss_first", [False, True])
+def test_a_copy_uses_the_copied_model(loss_first: bool, model, batch) -> None:
+    task = CompositionAttributionLoss(model, "gradient", margin=2.0)
+    parts = [task, model] if loss_first else [model, task]
+    step = copy.deepcopy(nn.ModuleList(parts))
+    twin = next(part for part in step if isinstance(part, CompositionAttributionLoss))
+    other = next(part for part in step if part is not twin)
+    assert other is not model and twin.model is other
+    twin(*batch).loss.backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert other.get_parameter(LAYERS + "0.mlp.c_fc.weight").grad is not None
+
+
+def test_a_copy_alone_uses_the_same_model(model, batch) -> None:
+    task = CompositionAttributionLoss(model, "gradient", margin=2.0, reduction="l1")
+    twin = copy.deepcopy(task)
+    assert twin.model is model and twin.method == task.method and twin.method is not None
+    assert copy.deepcopy(twin).model is model
+    torch.testing.assert_close(twin(*batch).loss, task(*batch).loss)
+
+
+def test_gradcam_leaves_the_temperature_alone(model, batch) -> None:
+    for options, moved in (({}, False), ({"train_temperature": True}, True)):
+        model.zero_grad()
+        CompositionAttributionLoss(model, "gradcam", margin=2.0, **options)(*batch).loss.backward()
+        gradient = model.logit_scale.grad
+        assert (gradient is not None and gradient.abs() > 0) == moved
+
+
+class Positions:
+    """A method of somebody's own: the number of the position."""
+
+    reads_words = False
+
+    def __call__(self, model, tokens, image_features, **options):
+        output = text_encoder(model).encode(tokens)
+        scores = torch.arange(1.0, output.embeddings.shape[1] + 1).expand(len(tokens), -1)
+        return Attribution(scores, output.features)
+
+
+def test_a_method_can_be_an_object(model, batch) -> None:
+    images, tokens, roles = batch
+    output = CompositionAttributionLoss(model, Positions(), complete_captions=False)(*batch)
+    places = torch.arange(1.0, 78).expand(len(tokens), -1)
+    torch.testing.assert_close(output.objects, places[roles == 1].mean())
+    with pytest.raises(ConfigError, match="Positions"):
+        CompositionAttributionLoss(model, Positions(), layers=(1,))
+
+
+@EVERY
+def test_the_reference_path_gives_the_same_gradients(method: str, model, batch) -> None:
+    gradients = []
+    for path in ("packed", "reference"):
+        model.zero_grad()
+        CompositionAttributionLoss(model, method, margin=2.0, path=path)(*batch).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-12, rtol=1e-8)
+
+
+def test_an_unknown_path_is_refused(model) -> None:
+    with pytest.raises(ConfigError, match="auto, packed, reference"):
+        CompositionAttributionLoss(model, path="fast")
 
 
 def test_batch_without_roles_gives_zero(model, batch) -> None:
@@ -179,7 +275,7 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
 
 
 def test_unsupported_model_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="not supported"):
+    with pytest.raises(ConfigError, match="Linear"):
         CompositionAttributionLoss(nn.Linear(2, 2))
 
 

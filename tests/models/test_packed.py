@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.errors import ConfigError
-from cae_lib.models import Clip, encode_text, load_clip, text_tower, towers
+from cae_lib.models import Clip, encode_text, load_clip, packed, text_encoder
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
 LONG = [" ".join(["a small blue bird on the left of a tree and"] * 4)]
@@ -43,7 +42,7 @@ def _assert_same(model: nn.Module, tokens: Tensor, tolerance: float, **options: 
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("attention", [None, "row", "path", "full"])
+@pytest.mark.parametrize("attention", [None, "row", "maps"])
 def test_features_and_gradients_are_those_of_open_clip(
     tiny_clip: Clip, batch: str, attention: str | None
 ) -> None:
@@ -66,8 +65,8 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         calls.append(q)
         return kernel(q, *arguments, **options)
 
-    monkeypatch.setattr(towers, "_fused_is_faster", lambda device: True)
-    monkeypatch.setattr(towers.F, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(packed, "_fused_is_faster", lambda device: True)
+    monkeypatch.setattr(packed.F, "scaled_dot_product_attention", counted)
     return calls
 
 
@@ -80,11 +79,12 @@ def test_fused_kernel(tiny_clip: Clip, fused: list[Tensor], attention: str | Non
     if attention:
         explicit = _explicit_maps(tiny_clip.model, tokens)
         for row, expected in zip(output.attention, explicit, strict=True):
-            torch.testing.assert_close(row, expected[rows, :, output.eot], atol=1e-6, rtol=0)
+            expected = expected[rows, :, tokens.argmax(-1), : row.shape[-1]]
+            torch.testing.assert_close(row, expected, atol=1e-6, rtol=0)
     _assert_same(tiny_clip.model, tokens, 1e-5, attention=attention)
 
 
-@pytest.mark.parametrize("options", [{"second_order": True}, {"attention": "path"}])
+@pytest.mark.parametrize("options", [{"second_order": True}, {"attention": "maps"}])
 def test_second_order_avoids_the_fused_kernel(
     tiny_clip: Clip, fused: list[Tensor], options: dict
 ) -> None:
@@ -114,18 +114,23 @@ def test_custom_text_clip_with_layer_scale_and_biased_projection() -> None:
     _assert_same(model, tokens, 1e-5, attention="row")
 
 
-def test_no_position_after_the_longest_caption_is_computed(tiny_clip: Clip) -> None:
+def test_no_position_after_the_longest_caption_is_computed(
+    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = tiny_clip.tokenizer(["a dog", "the red cat sits on a chair"])
     output = encode_text(tiny_clip.model, tokens, attention="row")
     assert output.embeddings.shape == (2, 9, 96)
-    assert output.eot.tolist() == [3, 8]
+    assert output.readout.nonzero().tolist() == [[0, 3], [1, 8]]
     seen: list[int] = []
-    norm = tiny_clip.model.transformer.resblocks[0].ln_2
-    with torch.no_grad():
-        hook = norm.register_forward_hook(lambda module, inputs, out: seen.append(len(inputs[0])))
-        encode_text(tiny_clip.model, tokens)
-        hook.remove()
-    assert seen == [4 + 9]  # packed: no padding of the shorter caption either
+    finish = packed.finish_block
+
+    def counted(block: nn.Module, x: Tensor, merged: Tensor) -> Tensor:
+        seen.append(len(x))
+        return finish(block, x, merged)
+
+    monkeypatch.setattr(packed, "finish_block", counted)
+    encode_text(tiny_clip.model, tokens)
+    assert seen == [4 + 9, 4 + 9, 4 + 9, 2]  # no padding of the shorter caption either
 
 
 def _explicit_maps(model: nn.Module, tokens: Tensor) -> list[Tensor]:
@@ -153,10 +158,9 @@ def test_rows_are_those_of_explicit_attention_over_77_tokens(tiny_clip: Clip) ->
     tokens = tiny_clip.tokenizer(BATCHES["mixed"])
     eot = tokens.argmax(-1)
     rows = encode_text(model, tokens, attention="row").attention
-    path = encode_text(model, tokens, attention="path").attention
-    full = encode_text(model, tokens, attention="full").attention
+    path = encode_text(model, tokens, attention="maps").attention
     explicit = _explicit_maps(model, tokens)
-    assert len(rows) == len(path) == len(full) == 4
+    assert len(rows) == len(path) == 4
     each = torch.arange(len(tokens))
     for layer, expected in enumerate(explicit):
         row = expected[each, :, eot]
@@ -165,11 +169,9 @@ def test_rows_are_those_of_explicit_attention_over_77_tokens(tiny_clip: Clip) ->
             torch.testing.assert_close(path[layer][each, :, eot], row, atol=1e-10, rtol=0)
         else:
             torch.testing.assert_close(path[layer].squeeze(2), row, atol=1e-10, rtol=0)
-        inside = (torch.arange(77) <= eot[:, None])[:, None, :, None]
-        torch.testing.assert_close(full[layer], expected * inside, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("attention", ["row", "path", "full"])
+@pytest.mark.parametrize("attention", ["row", "maps"])
 def test_maps_carry_gradients(tiny_clip: Clip, attention: str) -> None:
     tokens = tiny_clip.tokenizer(SHORT)
     output = encode_text(tiny_clip.model, tokens, attention=attention)
@@ -181,7 +183,7 @@ def test_maps_carry_gradients(tiny_clip: Clip, attention: str) -> None:
 
 
 def test_path_maps_are_on_the_path_to_the_features(tiny_clip: Clip) -> None:
-    output = encode_text(tiny_clip.model, tiny_clip.tokenizer(SHORT), attention="path")
+    output = encode_text(tiny_clip.model, tiny_clip.tokenizer(SHORT), attention="maps")
     gradients = torch.autograd.grad(output.features.sum(), output.attention)
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
@@ -196,7 +198,7 @@ def test_other_embeddings_can_be_given(tiny_clip: Clip) -> None:
 def test_gradient_checkpointing_changes_nothing(tiny_clip: Clip) -> None:
     tiny_clip.model.set_grad_checkpointing(True)
     tokens = tiny_clip.tokenizer(BATCHES["mixed"])
-    _assert_same(tiny_clip.model.double(), tokens, 1e-12, attention="path")
+    _assert_same(tiny_clip.model.double(), tokens, 1e-12, attention="maps")
 
 
 def test_maps_are_float32_under_autocast(tiny_clip: Clip) -> None:
@@ -210,52 +212,33 @@ def test_maps_are_float32_under_autocast(tiny_clip: Clip) -> None:
         torch.testing.assert_close(row.sum(-1), torch.ones(row.shape[:2]))
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"no_causal_mask": True}, "no causal mask"),
-        ({"embed_cls": True}, "class token"),
-        ({"pool_type": "last"}, "pools by 'last'"),
-        ({"qk_norm": True}, "ResidualAttentionBlock"),
-    ],
-)
-def test_unsupported_tower_says_why(change: dict[str, object], reason: str) -> None:
-    config = open_clip.get_model_config("clip-mini")
-    config["text_cfg"] |= change
-    with pytest.raises(ConfigError, match=reason):
-        text_tower(open_clip.CustomTextCLIP(**config))
+@pytest.mark.parametrize("in_order", [True, False])
+def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) -> None:
+    texts = [*SHORT, "a dog", "the red cat sits on a table", "the red cat", "", *LONG]
+    tokens = tiny_clip.tokenizer(sorted(texts) if in_order else texts)
+    model = tiny_clip.model.double()
+    found, expected = text_encoder(model, "packed").encode_many(tokens), model.encode_text(tokens)
+    torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
+    wanted, got = _text_gradients(model, expected), _text_gradients(model, found)
+    torch.testing.assert_close(got, wanted, atol=1e-11, rtol=1e-9)
 
 
-def test_foreign_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no CLIP or CustomTextCLIP"):
-        text_tower(nn.Linear(2, 2))
-
-
-def test_coca_is_refused() -> None:
-    config = open_clip.get_model_config("clip-mini") | {
-        "multimodal_cfg": {"width": 96, "heads": 4, "layers": 1, "context_length": 76}
-    }
-    config["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
-    config["vision_cfg"] |= {"attentional_pool": True, "output_tokens": True}
-    config["vision_cfg"]["attn_pooler_heads"] = 4
-    with pytest.raises(ConfigError, match="CoCa is not supported: the model is no CLIP"):
-        text_tower(open_clip.CoCa(**config))
-
-
-def test_text_tower_of_another_library_is_refused() -> None:
-    class HFTextEncoder(nn.Module):
-        """Stands for open_clip's, which needs a download."""
-
-    model = open_clip.CustomTextCLIP(**open_clip.get_model_config("clip-mini"))
-    model.text = HFTextEncoder()
-    with pytest.raises(ConfigError, match="it is a HFTextEncoder, not open_clip's TextTransf"):
-        text_tower(model)
-
-
-def test_a_wrapper_is_refused_with_the_way_out(tiny_clip: Clip) -> None:
-    compiled = torch.compile(tiny_clip.model, backend="eager")
-    with pytest.raises(ConfigError, match=r"torch.compile\): pass model._orig_mod"):
-        text_tower(compiled)
-    with pytest.raises(ConfigError, match=r"DataParallel\): pass model.module"):
-        text_tower(nn.DataParallel(tiny_clip.model))
-    assert text_tower(compiled._orig_mod).token_embedding is tiny_clip.model.token_embedding
+@pytest.mark.parametrize("vector", [True, False])
+def test_variants_are_captions_with_other_embeddings(tiny_clip: Clip, vector: bool) -> None:
+    model = tiny_clip.model.double()
+    tokens = tiny_clip.tokenizer(["a dog", "the red cat sits on a chair"])
+    caption, masked = torch.tensor([1, 0, 1]), torch.zeros(3, 9, dtype=torch.bool)
+    masked[0, 2], masked[1, 1], masked[2, 4:6] = True, True, True
+    table = model.token_embedding.weight
+    stand_in = torch.randn(96).double() if vector else torch.randint(0, 49000, (2, 9))
+    found = text_encoder(model, "packed").encode_variants(tokens, caption, masked, stand_in)
+    torch.testing.assert_close(found[:2], model.encode_text(tokens), atol=1e-11, rtol=1e-9)
+    for row, text in enumerate(caption):
+        embeddings = table[tokens[text]].clone()
+        for place in masked[row].nonzero()[:, 0]:
+            embeddings[place] = stand_in if vector else table[stand_in[text, place]]
+        with torch.no_grad():
+            hook = model.token_embedding.register_forward_hook(lambda *_, e=embeddings: e[None])
+            expected = model.encode_text(tokens[text : text + 1])[0]
+            hook.remove()
+        torch.testing.assert_close(found[2 + row], expected, atol=1e-11, rtol=1e-9)

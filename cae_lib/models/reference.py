@@ -1,0 +1,249 @@
+"""Any text tower, run by its own modules, with its embeddings and its attention in reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from open_clip import CLIP
+from torch import Tensor, nn
+
+from cae_lib.errors import ConfigError
+from cae_lib.models.blocks import AttentionRecord
+from cae_lib.models.recording import recording
+from cae_lib.models.text_encoder import TextOutput, one_hot
+
+HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
+WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """How a model of some library encodes text.
+
+    Attributes:
+        model: the model.
+        features: tokens `(B, C)` -> features `(B, E)`, not normalised.
+        embedding: the layer that turns tokens into embeddings.
+        tower: the module whose attention counts.
+        position: tokens -> the position that is read `(B,)`; None for a mean over the tokens.
+        attended: tokens -> which of them a mean is taken over `(B, C)` bool.
+    """
+
+    model: nn.Module
+    features: Callable[[Tensor], Tensor]
+    embedding: nn.Module
+    tower: nn.Module
+    position: Callable[[Tensor], Tensor] | None
+    attended: Callable[[Tensor], Tensor] | None = None
+
+
+class ReferenceEncoder:
+    """The reference implementation of `TextEncoder`; T is what the tower computes, mostly C.
+
+    Args:
+        text: how the model encodes text.
+    """
+
+    path: ClassVar[str] = "reference"
+
+    def __init__(self, text: TextModel) -> None:
+        self.text = text
+        self.model = text.model
+
+    @property
+    def vocabulary_size(self) -> int:
+        """See `TextEncoder`."""
+        return len(self.text.embedding.weight)
+
+    @property
+    def table(self) -> Tensor:
+        """See `TextEncoder`; adapters of the embedding are in it."""
+        device = self.text.embedding.weight.device
+        with torch.no_grad():
+            return self.text.embedding(torch.arange(self.vocabulary_size, device=device))
+
+    def columns(self, tokens: Tensor) -> int:
+        """See `TextEncoder`: all."""
+        return tokens.shape[1]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See `TextEncoder`."""
+        return self.text.embedding(tokens)
+
+    def encode(
+        self,
+        tokens: Tensor,
+        *,
+        embeddings: Tensor | None = None,
+        attention: AttentionRecord | None = None,
+        second_order: bool = False,
+    ) -> TextOutput:
+        """See `TextEncoder`."""
+        if embeddings is None:
+            embeddings = self.embed(tokens)
+        explicit = attention is not None or second_order
+        with self._given(embeddings):
+            with recording(self.text.tower) if explicit else nullcontext([]) as maps:
+                features = self.text.features(tokens)
+        if attention is None:
+            return TextOutput(features, [], embeddings, self._readout(tokens, tokens.shape[1]))
+        if not maps:
+            raise ConfigError(
+                f"the attention of {type(self.text.tower).__name__} cannot be read: it neither "
+                "calls scaled_dot_product_attention nor returns its maps. Use the method "
+                "'perturbation' or 'gradient'."
+            )
+        readout = self._readout(tokens, maps[0].shape[-1])
+        if attention == "row":
+            maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
+        return TextOutput(features, maps, embeddings, readout)
+
+    def encode_variants(
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+    ) -> Tensor:
+        """See `TextEncoder`."""
+        embeddings = self.embed(tokens)
+        other = self.embed(stand_in)[caption] if stand_in.ndim == 2 else stand_in.to(embeddings)
+        changed = torch.where(masked.unsqueeze(-1), other, embeddings[caption])
+        own = torch.arange(len(tokens), device=tokens.device)
+        with self._given(torch.cat([embeddings, changed])):
+            return self.text.features(tokens[torch.cat([own, caption])])
+
+    def encode_many(self, tokens: Tensor) -> Tensor:
+        """See `TextEncoder`."""
+        return self.text.features(tokens)
+
+    def _readout(self, tokens: Tensor, length: int) -> Tensor:
+        """See `TextOutput`; `length` exceeds the tokens where a class token is appended."""
+        like = next(self.text.tower.parameters())
+        if self.text.position is not None:
+            position = self.text.position(tokens)
+            return one_hot(position % length, length, like)
+        attended = self.text.attended(tokens).to(torch.promote_types(like.dtype, torch.float32))
+        return attended / attended.sum(dim=1, keepdim=True)
+
+    @contextmanager
+    def _given(self, embeddings: Tensor) -> Iterator[None]:
+        """Put embeddings in the place of those that the tower looks up."""
+        hook = self.text.embedding.register_forward_hook(lambda *_: embeddings)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def text_model(model: nn.Module) -> TextModel:
+    """Find out how a model encodes text.
+
+    Raises:
+        ConfigError: for a wrapper, with what to pass instead, or an unknown model.
+    """
+    model = _without_adapter_wrapper(model)
+    for attribute, wrapper in WRAPPERS.items():
+        if isinstance(getattr(model, attribute, None), nn.Module):
+            raise ConfigError(
+                f"{type(model).__name__} wraps the model ({wrapper}): pass model.{attribute}, "
+                "which shares its parameters."
+            )
+    if hasattr(model, "encode_text"):
+        return _open_clip(model)
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if names & HUGGING_FACE:
+        return _hugging_face(model, causal="CLIPModel" in names)
+    if "BlipForImageTextRetrieval" in names:
+        return _blip(model)
+    raise ConfigError(
+        f"cannot tell how {type(model).__name__} encodes text: expected a model of open_clip, or "
+        "Hugging Face's CLIPModel, SiglipModel, Siglip2Model or BlipForImageTextRetrieval. For "
+        "another one, build a TextModel and pass ReferenceEncoder(TextModel(...)) as the model."
+    )
+
+
+def _without_adapter_wrapper(model: nn.Module) -> nn.Module:
+    """The model inside peft's wrapper: adapters of its layers lie in the model itself."""
+    if not hasattr(model, "get_base_model"):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        raise ConfigError("prompt learning acts in peft's wrapper alone; use adapters of layers.")
+    return model.get_base_model()
+
+
+def _open_clip(model: nn.Module) -> TextModel:
+    text = getattr(model, "text", model)
+    if not hasattr(text, "token_embedding"):
+        return _open_clip_with_hugging_face(model, text)
+    prefix = "text_" if isinstance(model, CLIP) else ""
+    pool, eos = (getattr(text, f"{prefix}{name}", None) for name in ("pool_type", "eos_id"))
+    pool = "last" if getattr(text, "cls_emb", None) is not None else pool
+    return TextModel(
+        model=model,
+        features=lambda tokens: model.encode_text(tokens, normalize=False),
+        embedding=text.token_embedding,
+        tower=text.transformer,
+        position=_position(pool, eos),
+    )
+
+
+def _open_clip_with_hugging_face(model: nn.Module, text: nn.Module) -> TextModel:
+    pooler = type(text.pooler).__name__
+    if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
+        raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
+    padding = text.config.pad_token_id
+    return TextModel(
+        model=model,
+        features=lambda tokens: model.encode_text(tokens, normalize=False),
+        embedding=text.transformer.get_input_embeddings(),
+        tower=text.transformer,
+        position=None if pooler == "MeanPooler" else _position("first"),
+        attended=lambda tokens: tokens != padding,
+    )
+
+
+def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
+    def features(tokens: Tensor) -> Tensor:
+        found: Any = model.get_text_features(input_ids=tokens)
+        return getattr(found, "pooler_output", found)  # transformers 4 returns the tensor itself
+
+    text = model.text_model
+    eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
+    pool = ("argmax" if eos == 2 else "eos") if causal else "last"
+    return TextModel(
+        model=model,
+        features=features,
+        embedding=text.embeddings.token_embedding,
+        tower=text,
+        position=_position(pool, eos),
+    )
+
+
+def _blip(model: nn.Module) -> TextModel:
+    encoder = model.text_encoder
+    padding = encoder.config.pad_token_id
+
+    def features(tokens: Tensor) -> Tensor:
+        output = encoder(input_ids=tokens, attention_mask=(tokens != padding).long())
+        return model.text_proj(output.last_hidden_state[:, 0])
+
+    return TextModel(
+        model=model,
+        features=features,
+        embedding=encoder.get_input_embeddings(),
+        tower=encoder,
+        position=_position("first"),
+    )
+
+
+def _position(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:
+    """The position `(B,)` that a tower is read at; -1 for the last, whatever the length."""
+    constant = {"first": 0, "last": -1}
+    if pool in constant:
+        return lambda tokens: tokens.new_full((len(tokens),), constant[pool])
+    if pool == "argmax":
+        return lambda tokens: tokens.argmax(dim=-1)
+    if pool == "eos":
+        return lambda tokens: (tokens == eos).int().argmax(dim=-1)
+    raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
