@@ -96,7 +96,7 @@ class PerturbationAttribution:
             raise ConfigError("replacement 'random' needs a batch with two different words.")
         generator = torch.Generator().manual_seed(self.seed + int(tokens.sum()))
         step = torch.randint(1, len(known), tokens.shape, generator=generator).to(tokens.device)
-        return known[(torch.searchsorted(known, tokens) + step) % len(known)]
+        return known[(torch.searchsorted(known, tokens.contiguous()) + step) % len(known)]
 
 
 def _with_wanted(words: Tensor, wanted: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cae_lib.attribution import get_method, perturbation
+from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
+from cae_lib.models import packed
 from cae_lib.models.packing import Packing, pack_rows
 
 
@@ -128,33 +129,39 @@ def test_shared_prefixes_change_neither_scores_nor_gradients(
     """Against plain batching, which computes every variant from its first token on."""
     batch = batch.first(3) if dtype == torch.float64 else batch.first(3).single()
     method = get_method("perturbation", replacement=replacement)
-    packed: list[int] = []
+    computed: list[int] = []
 
-    def plain(eot: Tensor, starts: Tensor, parents: Tensor) -> Packing:
+    def plain(eot: Tensor, owner: Tensor) -> Packing:
         packing = pack_rows(eot)
-        packed.append(len(packing.active))
+        computed.append(len(packing.active))
         return packing
 
     found = []
     for sharing in (True, False):
         if not sharing:
-            monkeypatch.setattr(perturbation, "pack_rows", plain)
+            monkeypatch.setattr(packed, "pack_rows", plain)
         batch.model.zero_grad()
         arguments = (batch.model, batch.tokens, batch.image_features)
         scores = method(*arguments, create_graph=True).scores
         (scores * torch.arange(1, scores.shape[1] + 1)).sum().backward()
         found.append((scores.detach(), batch.model.positional_embedding.grad.clone()))
-    assert len(packed) == 1 and found[0][1].abs().max() > 1e-3
+    assert len(computed) == 1 and found[0][1].abs().max() > 1e-3
     torch.testing.assert_close(found[0][0], found[1][0], atol=tolerance, rtol=0)
     scale = found[1][1].abs().max()
     torch.testing.assert_close(found[0][1] / scale, found[1][1] / scale, atol=tolerance, rtol=0)
 
 
-def test_states_before_the_masked_word_are_shared(batch, tiny_clip) -> None:
+def test_states_before_the_masked_word_are_shared(
+    batch, tiny_clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     computed: list[int] = []
-    norm = batch.model.transformer.resblocks[0].ln_2
-    hook = norm.register_forward_hook(lambda m, inputs, o: computed.append(len(inputs[0])))
+
+    def counted(eot: Tensor, owner: Tensor) -> Packing:
+        packing = pack_rows(eot, owner)
+        computed.append(len(packing.active))
+        return packing
+
+    monkeypatch.setattr(packed, "pack_rows", counted)
     get_method("perturbation")(batch.model, tokens, batch.image_features[:1])
-    hook.remove()
     assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cae_lib.models import packed
 from cae_lib.training.task import CompositionAttributionLoss, CompositionAttributionOutput
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
@@ -26,17 +27,22 @@ def _step(
 
 
 @EVERY
-def test_gradient_checkpointing_changes_nothing(method: str, model, batch) -> None:
+def test_gradient_checkpointing_changes_nothing(
+    method: str, model, batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
     plain, expected = _step(task, model, batch)
     recomputed: list[int] = []
-    hook = model.transformer.resblocks[1].ln_2.register_forward_pre_hook(
-        lambda module, inputs: recomputed.append(1)
-    )
+    finish = packed.finish_block
+
+    def counted(block: nn.Module, x: Tensor, merged: Tensor) -> Tensor:
+        recomputed.append(1)
+        return finish(block, x, merged)
+
+    monkeypatch.setattr(packed, "finish_block", counted)
     model.set_grad_checkpointing(True)
     output, gradients = _step(task, model, batch)
-    hook.remove()
-    assert len(recomputed) > 1  # once forward, again in each backward pass
+    assert len(recomputed) > 4  # once forward in each block, again in each backward pass
     for part in PARTS:
         torch.testing.assert_close(getattr(output, part), getattr(plain, part), rtol=1e-12, atol=0)
     assert gradients.keys() == expected.keys()
@@ -90,3 +96,40 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     output.loss.backward()
     gradients = [p.grad for p in model.transformer.parameters() if p.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@EVERY
+def test_fp16_autocast(method: str, model, batch) -> None:
+    images, tokens, roles = batch
+    model.float()
+    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    exact, expected = _step(task, model, (images.float(), tokens, roles))
+    model.zero_grad()
+    with torch.autocast("cpu", torch.float16):
+        output = task(images.float(), tokens, roles)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32
+    torch.testing.assert_close(output.loss, exact.loss, rtol=0.02, atol=0)
+    found = torch.cat([model.get_parameter(name).grad.flatten() for name in expected])
+    wanted = torch.cat([gradient.flatten() for gradient in expected.values()])
+    assert found.isfinite().all() and F.cosine_similarity(found, wanted, dim=0) > 0.999
+
+
+@EVERY
+def test_beside_a_compiled_image_tower(method: str, model, batch) -> None:
+    images, tokens, roles = batch
+    pictures = torch.randn(4, 3, 112, 112, dtype=torch.float64)
+    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    expected = task(model.encode_image(pictures), tokens, roles).loss
+    model.visual = torch.compile(model.visual, backend="eager")
+    found = task(model.encode_image(pictures), tokens, roles).loss
+    torch.testing.assert_close(found, expected)
+    found.backward()
+
+
+@EVERY
+def test_a_module_compiled_in_place(method: str, model, batch) -> None:
+    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    expected = task(*batch).loss
+    model.transformer.compile(backend="eager")
+    torch.testing.assert_close(task(*batch).loss, expected)
