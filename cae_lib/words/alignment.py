@@ -1,4 +1,4 @@
-"""Character spans of captions on the token positions of CLIP's byte-pair encoding."""
+"""Character spans of captions on token positions, and the words that the tokens belong to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from open_clip import SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, get_clean_fn
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
 END_OF_WORD = "</w>"
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
+PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
+WORD = SimpleTokenizer().pat
+WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Alignment:
     `tokens` (n, context_length) long; `roles` (n, context_length) int8, 0 other, 1 object,
     2 attribute, 3 relation; start, end and padding are always 0. `n_truncated` captions were too
     long for the context, `n_unmatched` of the `n_spans` spans have no token: their word was not
-    found in the caption, or was cut off with its end.
+    found in the caption, or was cut off with its end. `words` (n, context_length) long is the
+    number of the word each token belongs to, counted from 1 in each caption, 0 for none.
     """
 
     tokens: Tensor
@@ -40,11 +46,12 @@ class Alignment:
     n_truncated: int
     n_unmatched: int
     n_spans: int
+    words: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One BPE token and the characters of the cleaned caption that it covers."""
+    """One token and the characters of the cleaned caption that it covers; none if special."""
 
     token: int
     start: int
@@ -72,61 +79,66 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
 
 
 def align(
-    captions: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: SimpleTokenizer
+    captions: Sequence[str],
+    spans: Sequence[Sequence[Span]],
+    tokenizer: Any,
+    context_length: int | None = None,
 ) -> Alignment:
-    """Give each token of each caption the role of the span it lies in.
+    """Give each token of each caption its word and the role of the span it lies in.
 
-    The tokenizer works on a cleaned caption (mojibake and HTML entities resolved, white space
-    collapsed, lower case); spans refer to the caption as given and are carried over. Where two
-    spans share a token, the first one in the list decides.
+    The tokens are those of calling the tokenizer, padded or cut to `context_length` (None: its
+    own). It is open_clip's `SimpleTokenizer`, or a fast Hugging Face tokenizer, alone or in
+    open_clip's `HFTokenizer` or `SigLipTokenizer`. Those of open_clip work on a cleaned caption
+    (mojibake and HTML entities resolved, white space collapsed); spans refer to the caption as
+    given and are carried over. Where two spans share a token, the first one in the list decides.
+
+    Words are CLIP's for every tokenizer: runs of letters, single digits, runs of other signs. A
+    token belongs to the word that holds its first character that is no space.
 
     Raises:
-        ConfigError: the tokenizer is not open_clip's BPE tokenizer.
+        ConfigError: another tokenizer, or one without a context length when none is given.
         DataError: captions and spans differ in number.
     """
-    if not isinstance(tokenizer, SimpleTokenizer) or tokenizer.reduction_fn is not None:
-        raise ConfigError(
-            f"tokenizer is {type(tokenizer).__name__}; expected open_clip's SimpleTokenizer, "
-            "without a reduction mask: word roles need its byte-pair encoding."
-        )
+    length = _checked(tokenizer, context_length)
     if len(captions) != len(spans):
         raise DataError(f"{len(captions)} captions with {len(spans)} lists of spans.")
-    tokens = torch.zeros(len(captions), tokenizer.context_length, dtype=torch.long)
-    roles = torch.zeros(len(captions), tokenizer.context_length, dtype=torch.int8)
+    tokens = torch.zeros(len(captions), length, dtype=torch.long)
+    roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     n_truncated = n_unmatched = 0
     for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
-        cleaned = tokenizer.clean_fn(caption)
-        found = pieces(cleaned, tokenizer)
-        n_truncated += len(found) > tokenizer.context_length - 2
-        found = found[: tokenizer.context_length - 2]
+        cleaned, found, cut = _encode(caption, tokenizer, length)
         row, unmatched = _roles(found, _carry_over(marked, caption, cleaned))
+        n_truncated += cut
         n_unmatched += unmatched
-        ids = [tokenizer.sot_token_id, *(piece.token for piece in found), tokenizer.eot_token_id]
-        tokens[i, : len(ids)] = torch.tensor(ids)
-        roles[i, 1 : len(row) + 1] = torch.tensor(row, dtype=torch.int8)
-    return Alignment(tokens, roles, n_truncated, n_unmatched, sum(map(len, spans)))
+        tokens[i, : len(found)] = torch.tensor([piece.token for piece in found])
+        roles[i, : len(found)] = torch.tensor(row, dtype=torch.int8)
+        words[i, : len(found)] = torch.tensor(_words(found, cleaned))
+    return Alignment(tokens, roles, n_truncated, n_unmatched, sum(map(len, spans)), words)
 
 
 def token_roles(
     captions: Sequence[str],
     tagger: Tagger,
-    tokenizer: SimpleTokenizer,
+    tokenizer: Any,
     cache_dir: str | Path | None = None,
+    context_length: int | None = None,
 ) -> Alignment:
     """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`.
 
-    The cache key is a hash of the captions, the tagger's identity and the tokenizer's vocabulary
-    and context length. Raises what `align` and the tagger raise.
+    The cache key is a hash of the captions, the tagger's identity, the tokenizer's vocabulary and
+    its tokens of a sentence, which show its cleaning and context length. Raises what `align` and
+    the tagger raise.
     """
     if cache_dir is None:
-        return align(captions, tagger.tag(captions), tokenizer)
-    path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer)}.pt"
+        return align(captions, tagger.tag(captions), tokenizer, context_length)
+    path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
     if path.exists():
         return _load(path)
-    alignment = align(captions, tagger.tag(captions), tokenizer)
+    alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({**vars(alignment), "tokens": alignment.tokens.int()}, partial)
+    compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
+    torch.save({**vars(alignment), **compact}, partial)
     os.replace(partial, path)
     return alignment
 
@@ -134,25 +146,89 @@ def token_roles(
 def _load(path: Path) -> Alignment:
     try:
         stored = torch.load(path, weights_only=True)
-        return Alignment(**{**stored, "tokens": stored["tokens"].long()})
+        return Alignment(**stored | {name: stored[name].long() for name in ("tokens", "words")})
     except Exception as error:  # torch.load raises many types on a damaged file
         raise DataError(
             f"{path}: damaged cache of word roles ({error}). Delete the file and run again."
         ) from error
 
 
-def _key(captions: Sequence[str], tagger: Tagger, tokenizer: SimpleTokenizer) -> str:
-    vocabulary = hashlib.sha256("\n".join(tokenizer.encoder).encode("utf-8")).hexdigest()
-    setting = [CACHE_VERSION, tagger.identity, vocabulary, tokenizer.context_length]
-    text = json.dumps([setting, list(captions)])
+def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | None) -> str:
+    probe = align([PROBE], [[]], tokenizer, length).tokens.tolist()
+    if isinstance(tokenizer, SimpleTokenizer):
+        vocabulary = "\n".join(tokenizer.encoder)
+    else:  # with padding and truncation as the probe left them
+        vocabulary = _fast(tokenizer).backend_tokenizer.to_str()
+    vocabulary = hashlib.sha256(vocabulary.encode("utf-8")).hexdigest()
+    text = json.dumps([[CACHE_VERSION, tagger.identity, vocabulary, probe], list(captions)])
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _fast(tokenizer: Any) -> Any:
+    """The Hugging Face tokenizer inside one of open_clip's, or the one given."""
+    return tokenizer.tokenizer if isinstance(tokenizer, WRAPPERS) else tokenizer
+
+
+def _checked(tokenizer: Any, context_length: int | None) -> int:
+    """The context length, once the tokenizer is known to be one that `_encode` can read."""
+    if isinstance(tokenizer, SimpleTokenizer):
+        readable = tokenizer.reduction_fn is None
+    else:  # without offsets (not fast) a token's characters are unknown
+        fast = _fast(tokenizer)
+        readable = getattr(fast, "is_fast", False) and fast.pad_token_id is not None
+    if not readable:
+        raise ConfigError(
+            f"tokenizer is {type(tokenizer).__name__}; expected open_clip's SimpleTokenizer "
+            "without a reduction mask, or a fast Hugging Face tokenizer with a padding token, "
+            "alone or in open_clip's HFTokenizer or SigLipTokenizer. With any other, pass `roles` "
+            "and `words` tensors of your own to the loss."
+        )
+    own = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
+    length = own if context_length is None else context_length
+    if length is None or not 3 <= length <= MAX_CONTEXT:
+        raise ConfigError(
+            f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass context_length, the "
+            "number of tokens that the model takes."
+        )
+    return length
+
+
+def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece], bool]:
+    """The cleaned caption, its row of tokens, and whether it was too long for the context."""
+    if isinstance(tokenizer, SimpleTokenizer):
+        cleaned = tokenizer.clean_fn(caption)
+        found = pieces(cleaned, tokenizer)
+        first, last = Piece(tokenizer.sot_token_id, 0, 0), Piece(tokenizer.eot_token_id, 0, 0)
+        return cleaned, [first, *found[: length - 2], last], len(found) > length - 2
+    wrapped, cleaned = isinstance(tokenizer, WRAPPERS), caption
+    if wrapped:
+        cleaned = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize"))(caption)
+    read = _fast(tokenizer)(cleaned, max_length=length, padding="max_length", truncation=True)
+    (encoding,) = read.encodings
+    ids = tokenizer([caption], length)[0].tolist() if wrapped else encoding.ids
+    row, cut = [], bool(encoding.overflowing)
+    for token, own, (start, end) in zip(ids, encoding.ids, encoding.offsets, strict=True):
+        text = cleaned[start:end] if token == own else ""  # special tokens have no characters
+        row.append(Piece(token, end - len(text.lstrip()), start + len(text.rstrip())))
+        cut = cut or (token != own and start < end)  # the wrapper put a special token here
+    return cleaned, row, cut
+
+
+def _words(found: list[Piece], cleaned: str) -> list[int]:
+    """Number of the word that each piece belongs to; words without a piece are not counted."""
+    owners = [0] * len(cleaned)
+    for number, match in enumerate(WORD.finditer(cleaned), start=1):
+        owners[slice(*match.span())] = [number] * len(match.group())
+    known = {0: 0}
+    first = (owners[piece.start] if piece.start < piece.end else 0 for piece in found)
+    return [known.setdefault(word, len(known)) for word in first]
 
 
 def _roles(found: list[Piece], spans: list[Span]) -> tuple[list[int], int]:
     """Role of each piece, and the number of spans that cover none."""
     row, unmatched = [OTHER] * len(found), 0
     for span in spans:
-        inside = [i for i, p in enumerate(found) if p.start < span.end and span.start < p.end]
+        inside = [i for i, p in enumerate(found) if max(p.start, span.start) < min(p.end, span.end)]
         unmatched += not inside
         for i in inside:
             row[i] = row[i] or span.role
@@ -161,13 +237,11 @@ def _roles(found: list[Piece], spans: list[Span]) -> tuple[list[int], int]:
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
     """Spans in characters of the cleaned caption; of a span that vanished, an empty one."""
-    lowered = [c.lower() for c in caption]
-    if not spans or (len(caption) == len(cleaned) and "".join(lowered) == cleaned):
+    lowered, kept = [c.lower() for c in caption], [c.lower() for c in cleaned]
+    if not spans or lowered == kept:
         return list(spans)
     places: dict[int, int] = {}
-    for block in SequenceMatcher(
-        None, lowered, list(cleaned), autojunk=False
-    ).get_matching_blocks():
+    for block in SequenceMatcher(None, lowered, kept, autojunk=False).get_matching_blocks():
         places.update((block.a + i, block.b + i) for i in range(block.size))
     carried = []
     for span in spans:

@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 
+from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.words.alignment import Alignment, align, pieces, token_roles
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
@@ -59,6 +60,19 @@ def test_pieces_tile_the_words(tokenizer):
     assert [piece.token for piece in found] == tokenizer.encode(cleaned)
     covered = {i for piece in found for i in range(piece.start, piece.end)}
     assert covered == {i for i, c in enumerate(cleaned) if c != " "}
+
+
+@pytest.mark.parametrize("context_length", [None, 9])  # of which nine cut words in two
+def test_words_are_those_of_the_end_marks(tokenizer, context_length):
+    captions = [*ODD, "a skateboarding okapi", "one two three four five six okapi", "x " * 90]
+    alignment = align(captions, [[]] * len(captions), tokenizer, context_length)
+    assert torch.equal(alignment.tokens, tokenizer(captions, context_length))
+    end = alignment.tokens.argmax(dim=-1)
+    assert torch.equal(alignment.words, word_index(alignment.tokens, end, 49408))
+    if context_length is None:
+        assert alignment.words[4, :7].tolist() == [0, 1, 2, 3, 3, 0, 0]
+    else:
+        assert alignment.words[5].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0]
 
 
 def test_roles_by_hand_with_a_word_of_several_tokens(tokenizer):
@@ -143,6 +157,7 @@ def test_cache_serves_the_same_corpus_only(tokenizer, tmp_path):
     assert tagger.calls == 1
     assert torch.equal(first.tokens, again.tokens) and first.tokens.dtype == again.tokens.dtype
     assert torch.equal(first.roles, again.roles)
+    assert torch.equal(first.words, again.words) and first.words.dtype == again.words.dtype
     assert (again.n_truncated, again.n_unmatched, again.n_spans) == (0, 0, 2)
     token_roles(captions[:2], tagger, tokenizer, tmp_path)
     token_roles(captions, tagger, open_clip.SimpleTokenizer(context_length=32), tmp_path)

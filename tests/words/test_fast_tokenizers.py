@@ -1,0 +1,305 @@
+"""Roles and words for Hugging Face's fast tokenizers, built here and worked out by hand."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
+
+from cae_lib.errors import ConfigError
+from cae_lib.words.alignment import Alignment, align, token_roles
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def simple() -> open_clip.SimpleTokenizer:
+    return open_clip.SimpleTokenizer()
+
+
+@pytest.fixture(scope="module")
+def clip(simple):
+    """Hugging Face's CLIP tokenizer with open_clip's own vocabulary and merges."""
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {names.get(token, token): i for token, i in simple.encoder.items()}
+    merges = list(simple.bpe_ranks)
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def wrap(model, pre, *, normalizer=None, template=None, unk_token=None, **options):
+    """A fast tokenizer with `<pad>` 0 and `</s>` 1."""
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template or "$A </s>",
+        special_tokens=[(token, i) for i, token in enumerate(("<pad>", "</s>", "[CLS]", "[SEP]"))],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token=unk_token,
+        **options,
+    )
+
+
+def metaspace():
+    """A Unigram model as SentencePiece makes them; "on" is only known without its space."""
+    words = "<pad> </s> <unk> ▁ ▁a ▁dog ▁in ▁fr ont ▁of on ' s".split()
+    model = tokenizers.models.Unigram([(word, -1.0 * len(word)) for word in words], unk_id=2)
+    return wrap(model, tokenizers.pre_tokenizers.Metaspace(), unk_token="<unk>")
+
+
+def byte_level(trim_offsets: bool, **options):
+    """A BPE of single bytes and two words, as GPT-2's; an emoji is four tokens."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<pad>", "</s>", *alphabet, "do", "dog", "Ġdog"]
+    merges = [("d", "o"), ("do", "g"), ("Ġ", "dog")]
+    model = tokenizers.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges)
+    fast = wrap(model, tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False), **options)
+    trim = tokenizers.processors.ByteLevel(trim_offsets=trim_offsets)
+    steps = [trim, fast.backend_tokenizer.post_processor]
+    fast.backend_tokenizer.post_processor = tokenizers.processors.Sequence(steps)
+    return fast
+
+
+def word_piece(**options):
+    """BERT's kind: `[CLS]` and `[SEP]` around the tokens, which do not know capitals."""
+    tokens = "<pad> </s> [CLS] [SEP] [UNK] a dog red skate ##board t tred".split()
+    model = tokenizers.models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]")
+    return wrap(
+        model,
+        tokenizers.pre_tokenizers.BertPreTokenizer(),
+        template="[CLS] $A [SEP]",
+        normalizer=tokenizers.normalizers.BertNormalizer(),
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        **options,
+    )
+
+
+def wrapped(fast, folder, **options) -> HFTokenizer:
+    fast.save_pretrained(folder)
+    return HFTokenizer(str(folder), **options)
+
+
+def siglip(fast, context_length: int) -> SigLipTokenizer:
+    """open_clip's class around a tokenizer that need not be fetched."""
+    tokenizer = object.__new__(SigLipTokenizer)
+    tokenizer.tokenizer, tokenizer.context_length = fast, context_length
+    return tokenizer
+
+
+def marks(caption: str, *words: tuple[str, int]) -> list[Span]:
+    """Spans of words, given in the order in which they stand."""
+    spans, start = [], 0
+    for word, role in words:
+        start = caption.index(word, start)
+        spans.append(Span(start, start + len(word), role))
+        start += len(word)
+    return spans
+
+
+def shown(alignment: Alignment, fast) -> str:
+    """token:role:word of each position of the first caption; padding is shown once."""
+    names = fast.convert_ids_to_tokens(alignment.tokens[0].tolist())
+    roles, words = alignment.roles[0].tolist(), alignment.words[0].tolist()
+    found = [
+        f"{name.removesuffix('</w>')}:{role}:{word}"
+        for name, role, word in zip(names, roles, words, strict=True)
+    ]
+    while len(found) > 1 and found[-1] == found[-2]:
+        found.pop()
+    return " ".join(found)
+
+
+def ids(fast, captions: list[str], length: int) -> torch.Tensor:
+    options = {"padding": "max_length", "truncation": True, "max_length": length}
+    return torch.tensor(fast(captions, **options)["input_ids"])
+
+
+def test_clips_fast_tokenizer_gives_what_open_clips_gives(simple, clip):
+    captions = [
+        "a skateboarding okapi in front of it",
+        "the cat's café, 12 dogs!! 😀 😀😀",
+        "",
+        "Zoë's cats' t-shirt 3.5",
+        "x " * 90,
+    ]
+    spans = [
+        marks(captions[0], ("skateboarding", ATTRIBUTE), ("okapi", OBJECT), ("in front", RELATION)),
+        marks(captions[1], ("cat", OBJECT), ("café", OBJECT), ("12", ATTRIBUTE), ("😀", OBJECT)),
+        [],
+        marks(captions[3], ("Zoë", OBJECT), ("shirt", OBJECT)),
+        [Span(0, 1, OBJECT), Span(170, 171, OBJECT)],
+    ]
+    ours, reference = align(captions, spans, clip), align(captions, spans, simple)
+    assert torch.equal(ours.tokens, ids(clip, captions, 77))
+    text = reference.tokens != 0
+    assert torch.equal(ours.tokens[text], reference.tokens[text])
+    assert (ours.tokens[~text] == clip.pad_token_id).all()
+    assert torch.equal(ours.words, reference.words) and ours.words.dtype == torch.long
+    assert torch.equal(ours.roles, reference.roles) and ours.roles.any()
+    counts = [(a.n_truncated, a.n_unmatched, a.n_spans) for a in (ours, reference)]
+    assert counts == [(1, 1, 11)] * 2
+
+
+def test_text_that_the_tokenizer_does_not_clean(clip):
+    caption = "the dog&#39;s “red” cafe\u0301, Dog 😀"
+    things = ("dog", OBJECT), ("red", ATTRIBUTE), ("cafe\u0301", OBJECT)
+    spans = marks(caption, *things, ("Dog", RELATION), ("😀", ATTRIBUTE))
+    alignment = align([caption], [spans], clip)
+    assert shown(alignment, clip) == (
+        "<|startoftext|>:0:0 the:0:1 dog:1:2 &:0:3 #:0:3 3:0:4 9:0:5 ;:0:6 s:0:7 âĢ:0:8 ľ:0:8 "
+        "red:2:9 âĢ:0:10 Ŀ:0:10 cafÃ©:1:11 ,:0:12 dog:3:13 ðŁĺĢ:2:14 <|endoftext|>:0:0"
+    )
+    assert alignment.n_unmatched == 0
+
+
+def test_a_word_cut_by_the_context(clip):
+    caption = "a dog and an okapi on it"
+    spans = marks(caption, ("dog", OBJECT), ("okapi", OBJECT), ("on", RELATION))
+    alignment = align([caption, "a dog"], [spans, []], clip, context_length=7)
+    assert shown(alignment, clip) == (
+        "<|startoftext|>:0:0 a:0:1 dog:1:2 and:0:3 an:0:4 ok:1:5 <|endoftext|>:0:0"
+    )
+    assert torch.equal(alignment.tokens, ids(clip, [caption, "a dog"], 7))
+    assert (alignment.n_truncated, alignment.n_unmatched, alignment.n_spans) == (1, 1, 3)
+
+
+def test_of_a_word_said_twice_the_marked_one(clip):
+    caption = "a man and a man"
+    alignment = align([caption], [[Span(12, 15, OBJECT)]], clip)
+    assert alignment.roles[0].nonzero().flatten().tolist() == [5]
+    assert alignment.words[0, :7].tolist() == [0, 1, 2, 3, 4, 5, 0]
+
+
+def test_tokens_that_hold_the_space_before_their_word():
+    fast, caption = metaspace(), "a dog's  in front of 中 on"
+    spans = marks(caption, ("dog", OBJECT), ("in front of ", RELATION), ("中", OBJECT))
+    alignment = align([caption, ""], [spans, []], fast, context_length=20)
+    assert shown(alignment, fast) == (
+        "▁a:0:1 ▁dog:1:2 ':0:3 s:0:3 ▁:0:0 ▁in:3:4 ▁fr:3:5 ont:3:5 ▁of:3:6 ▁:0:0 <unk>:1:7 "
+        "▁:0:0 on:0:8 </s>:0:0 <pad>:0:0"
+    )
+    assert torch.equal(alignment.tokens, ids(fast, [caption, ""], 20))
+    assert alignment.tokens[1, 0] == 1 and not alignment.words[1].any()
+
+
+def test_tokens_that_hold_the_space_after_their_word():
+    vocabulary = {"<pad>": 0, "</s>": 1, "a ": 2, "dog": 3}
+    model = tokenizers.models.WordLevel(vocabulary, unk_token="</s>")
+    fast = wrap(model, tokenizers.pre_tokenizers.Split(" ", "merged_with_previous"))
+    alignment = align(["a dog"], [[Span(1, 5, OBJECT)]], fast, context_length=4)
+    assert shown(alignment, fast) == "a :0:1 dog:1:2 </s>:0:0 <pad>:0:0"
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])
+def test_bytes_of_a_character_belong_to_its_word(trim_offsets):
+    fast, caption = byte_level(trim_offsets), "dog  dog é😀 dog"
+    spans = marks(caption, ("dog  ", ATTRIBUTE), ("é", OBJECT), ("😀 dog", RELATION))
+    alignment = align([caption], [spans], fast, context_length=16)
+    assert shown(alignment, fast) == (
+        "dog:2:1 Ġ:0:0 Ġdog:0:2 Ġ:0:0 Ã:1:3 ©:1:3 ð:3:4 Ł:3:4 ĺ:3:4 Ģ:3:4 Ġdog:3:5 </s>:0:0 "
+        "<pad>:0:0"
+    )
+    assert torch.equal(alignment.tokens, ids(fast, [caption], 16))
+
+
+def test_padding_and_cutting_on_the_left():
+    fast = byte_level(True, padding_side="left", truncation_side="left")
+    captions = ["dog dog", "dog dog é dog"]
+    alignment = align(captions, [[Span(0, 3, OBJECT)]] * 2, fast, context_length=5)
+    assert torch.equal(alignment.tokens, ids(fast, captions, 5))
+    assert alignment.tokens[0, 0] == fast.pad_token_id
+    assert alignment.roles.tolist() == [[0, 0, 1, 0, 0], [0] * 5]
+    assert alignment.words.tolist() == [[0, 0, 1, 2, 0], [0, 1, 1, 2, 0]]
+    assert (alignment.n_truncated, alignment.n_unmatched) == (1, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"strip_sep_token": True}, {"tokenizer_mode": "clips"}])
+def test_open_clips_wrapper_with_its_cleaning(tmp_path, options):
+    fast = word_piece(bos_token="[UNK]")
+    tokenizer = wrapped(fast, tmp_path, context_length=8, **options)
+    captions = [" A  &quot;Red&quot; skateboard", "dog &amp;amp; a t dog a red", "dog " * 8, ""]
+    things = ("A", RELATION), ("Red", ATTRIBUTE), ("skateboard", OBJECT)
+    spans = [marks(captions[0], *things), [], [], []]
+    alignment = align(captions, spans, tokenizer)
+    assert torch.equal(alignment.tokens, tokenizer(captions))
+    names = fast.convert_ids_to_tokens(alignment.tokens[0].tolist())
+    assert names[1:6] == ["a", "[UNK]", "red", "[UNK]", "skate"]
+    cut = options.get("tokenizer_mode") == "clips"  # one special token more
+    assert alignment.roles[0].tolist() == [0, 3, 0, 2, 0, 1, 0 if cut else 1, 0]
+    assert alignment.words[0].tolist() == [0, 1, 2, 3, 4, 5, 0 if cut else 5, 0]
+    assert alignment.words[2].tolist() == [0, 1, 2, 3, 4, 5, 0 if cut else 6, 0]
+    assert not alignment.words[3].any()
+    assert alignment.n_truncated == (2 if not cut else 3)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "wrapper"])
+def test_canonical_text_without_its_punctuation(tmp_path, kind):
+    fast = word_piece()
+    tokenizer = siglip(fast, 8)
+    if kind == "wrapper":
+        tokenizer = wrapped(fast, tmp_path, context_length=8, clean="canonicalize")
+    caption = "A_dog: T-Red&#33;"
+    spans = marks(caption, ("dog", OBJECT), (":", RELATION), ("Red", ATTRIBUTE))
+    alignment = align([caption], [spans], tokenizer)
+    assert torch.equal(alignment.tokens, tokenizer([caption]))
+    assert shown(alignment, fast) == "[CLS]:0:0 a:0:1 dog:1:2 tred:2:3 [SEP]:0:0 <pad>:0:0"
+    assert alignment.n_unmatched == 1
+    shorter = align([caption], [spans], tokenizer, context_length=4)
+    assert torch.equal(shorter.tokens, tokenizer([caption], 4)) and shorter.n_truncated == 1
+
+
+def test_tokenizers_that_cannot_be_read_are_errors(tmp_path):
+    with pytest.raises(ConfigError, match="ByT5Tokenizer"):
+        align(["a"], [[]], transformers.ByT5Tokenizer(model_max_length=8))
+    with pytest.raises(ConfigError, match="context_length"):
+        align(["a"], [[]], metaspace())  # its `model_max_length` says "no limit"
+    with pytest.raises(ConfigError, match="context_length"):
+        align(["a"], [[]], wrapped(metaspace(), tmp_path, context_length=None))
+    unpadded = metaspace()
+    unpadded.pad_token = None
+    with pytest.raises(ConfigError, match="padding"):
+        align(["a"], [[]], unpadded, context_length=8)
+
+
+class CountingTagger:
+    """Marks the first three characters, and counts its calls."""
+
+    identity = "counting"
+    calls = 0
+
+    def tag(self, captions):
+        self.calls += 1
+        return [[Span(0, 3, OBJECT)] for _ in captions]
+
+
+def test_the_cache_tells_tokenizers_apart(tmp_path):
+    tagger, captions = CountingTagger(), ["dog dog", "dog"]
+    fast, larger = byte_level(True, model_max_length=64), byte_level(True)
+    larger.add_tokens(["cat"])
+    first = token_roles(captions, tagger, fast, tmp_path)
+    fast("dog", max_length=5, padding="max_length", truncation=True)
+    again = token_roles(captions, tagger, fast, tmp_path, 64)
+    assert tagger.calls == 1
+    for name in ("tokens", "roles", "words"):
+        fresh, stored = getattr(first, name), getattr(again, name)
+        assert torch.equal(fresh, stored) and fresh.dtype == stored.dtype
+    others = (
+        (fast, 65),
+        (larger, 64),
+        (byte_level(True, padding_side="left"), 64),
+        (byte_level(True, truncation_side="left"), 64),
+        (siglip(fast, 64), None),
+    )
+    for number, (tokenizer, length) in enumerate(others, start=2):
+        token_roles(captions, tagger, tokenizer, tmp_path, length)
+        assert tagger.calls == number
