@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ class IntegratedGradientsAttribution:
     `a_j = (x_j - x'_j) . mean over t of dS/dx_j (x' + t (x - x'))`. Not one of the paper's methods.
 
     Attributes:
-        points: values of t without a graph, the midpoints of equal parts of [0, 1].
+        points: values of t without a graph, those of Gauss and Legendre's rule.
         training_points: values of t with a graph, one at random in each of so many equal parts, by
             torch's generator: an unbiased estimate of the integral (expected gradients; Erion et
             al., 2021).
@@ -57,19 +58,23 @@ class IntegratedGradientsAttribution:
             end = output.embeddings
             inside = words_or_own(words, tokens, encoder)[:, : end.shape[1]] > 0
             start = torch.where(inside.unsqueeze(-1), mask_vector(encoder).to(end), end.detach())
-            slopes = [
-                self._slope(encoder, tokens, image_features, start, end, t, create_graph)
-                for t in self._points(create_graph)
-            ]
-            scores = ((end - start).float() * torch.stack(slopes).mean(dim=0)).sum(dim=-1)
+            wide = torch.promote_types(end.dtype, torch.float32)
+            slope = sum(
+                weight * self._slope(encoder, tokens, image_features, start, end, t, create_graph)
+                for t, weight in self._rule(create_graph)
+            )
+            scores = ((end - start).to(wide) * slope.to(wide)).sum(dim=-1)
         if create_graph:
             return Attribution(scores, output.features)
         return Attribution(scores.detach(), output.features.detach())
 
-    def _points(self, create_graph: bool) -> Tensor:
-        n = self.training_points if create_graph else self.points
-        offset = torch.rand(n) if create_graph else torch.full((n,), 0.5)
-        return (torch.arange(n) + offset) / n
+    def _rule(self, random: bool) -> list[tuple[float, float]]:
+        """Values of t with their weights, which sum to 1."""
+        if random:
+            n = self.training_points
+            return [((i + u) / n, 1 / n) for i, u in enumerate(torch.rand(n).tolist())]
+        nodes, weights = np.polynomial.legendre.leggauss(self.points)
+        return list(zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
     def _slope(
         self,
@@ -78,13 +83,13 @@ class IntegratedGradientsAttribution:
         image_features: Tensor,
         start: Tensor,
         end: Tensor,
-        t: Tensor,
+        t: float,
         create_graph: bool,
     ) -> Tensor:
         """dS/dx `(B, T, D)` at one point of the line."""
-        at = start + t.to(start) * (end - start)
+        at = start + t * (end - start)
         at = at if at.requires_grad else at.requires_grad_()
         features = encoder.encode(tokens, embeddings=at, second_order=create_graph).features
         similarity = matched_similarity(encoder.model, image_features, features, temperature=False)
         (slope,) = torch.autograd.grad(similarity.sum(), at, create_graph=create_graph)
-        return slope.float() if slope.dtype != torch.float64 else slope
+        return slope

@@ -47,13 +47,19 @@ class WordSample:
 
     def first(self, n: int) -> WordSample:
         """About n of these captions, taken evenly."""
-        rows = even_rows(len(self.tokens), n)
+        return self.rows(even_rows(len(self.tokens), n))
+
+    def rows(self, rows: np.ndarray) -> WordSample:
+        """Some of these captions, by their numbers."""
         parts = (self.tokens, self.words, self.roles, self.image_features)
         return WordSample(*(part[torch.from_numpy(rows)] for part in parts), len(rows))
 
-    def scores(self, model: nn.Module, method: str, **parameters: object) -> np.ndarray:
-        """Scores `(C, W)` of the words by a method: the mean over a word's tokens."""
-        return scores_by_word(self.token_scores(model, method, **parameters), self.words)
+    def scores(
+        self, model: nn.Module, method: str, reduction: str = "mean", **parameters: object
+    ) -> np.ndarray:
+        """Scores `(C, W)` of the words by a method; see `scores_by_word`."""
+        tokens = self.token_scores(model, method, **parameters)
+        return scores_by_word(tokens, self.words, reduction)
 
     def token_scores(self, model: nn.Module, method: str, **parameters: object) -> Tensor:
         """Scores `(C, T)` of the tokens by a method, 0 after a caption's end."""
