@@ -24,13 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CaeError as error:
         print(f"cae: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        if (error.name or "cae_lib").startswith("cae_lib"):
+        if str(error.name).startswith("cae_lib"):
             raise
-        print(
-            f"cae: this command needs {error.name}, which is not installed: "
-            'pip install "cae-lib[lab]"',
-            file=sys.stderr,
-        )
+        needed = f'{error.name}, which is not installed: pip install "cae-lib[lab]"'
+        print(f"cae: this command needs {needed}", file=sys.stderr)
     except PermissionError as error:
         print(
             f"cae: no permission to use {error.filename}: make it readable and writable for you, "
