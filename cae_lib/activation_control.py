@@ -20,11 +20,11 @@ from cae_lib.data.needs import weights_source
 from cae_lib.data.training_set import training_set
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.registry import SUITES
+from cae_lib.evaluation.weights import Weights
 from cae_lib.experiments import checkpoint_path, weights_path
 from cae_lib.measurements import MEASUREMENT, record_name
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.models.weights import Weights
 from cae_lib.records import load_or_run
 from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.loop import train

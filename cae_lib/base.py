@@ -20,9 +20,10 @@ from cae_lib.data.world.build import build
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
 from cae_lib.experiments import weights_path
+from cae_lib.files import write_atomic
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.records import load_or_run, write_atomic
+from cae_lib.records import load_or_run
 from cae_lib.runtime import pick_device
 from cae_lib.studies import earlier_base_path
 from cae_lib.training.log import read_log

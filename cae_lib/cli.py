@@ -23,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return action(parsed) or 0
     except CaeError as error:
         print(f"cae: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("cae_lib"):
+            raise
+        needed = f'{error.name}, which is not installed: pip install "cae-lib[lab]"'
+        print(f"cae: this command needs {needed}", file=sys.stderr)
     except PermissionError as error:
         print(
             f"cae: no permission to use {error.filename}: make it readable and writable for you, "

@@ -13,7 +13,7 @@ from cae_lib.pages.source import page_names
 from cae_lib.provenance import device_name, versions
 from cae_lib.runtime import pick_device
 
-BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "seaborn", "ipykernel")
+BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -16,9 +16,9 @@ from cae_lib.data.needs import is_real
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.pictures import forget_pictures
+from cae_lib.evaluation.weights import Weights
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weights import Weights
 from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.execution import Execution
 from cae_lib.training.loop import train

@@ -20,8 +20,8 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.amounts import amounts
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.registry import BASE_SUITES, SUITES, Suite
+from cae_lib.evaluation.weights import Weights
 from cae_lib.experiments import BASE, tell, weights_of
-from cae_lib.models.weights import Weights
 from cae_lib.records import Record, load_or_run, load_record, record_path
 from cae_lib.runtime import pick_device
 

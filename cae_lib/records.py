@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from cae_lib.config import paths
 from cae_lib.errors import DataError
+from cae_lib.files import write_atomic
 from cae_lib.provenance import stamp
 
 FIELDS = ("name", "key", "config", "results", "provenance")
@@ -109,31 +108,6 @@ def load_or_run(
     save_record(Record(name, key, dict(config or {}), results, provenance), profile)
     write_atomic(marker, key)
     return load_record(name, profile)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: a reader never meets half of it.
-
-    Raises:
-        DataError: the place cannot be written; the message says what to do.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".", suffix=".tmp", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(text)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"cannot write {path} ({error.strerror or error}): free some space or make the folder "
-            "writable, or set CAE_HOME to a folder of your own"
-        ) from error
 
 
 def _marked(marker: Path, key: str) -> bool:

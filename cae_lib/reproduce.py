@@ -155,7 +155,7 @@ def _second_roles(profile_name: str) -> None:
 
 
 def _words(profile_name: str) -> None:
-    from cae_lib.words.gold import parser_record
+    from cae_lib.evaluation.gold import parser_record
 
     parser_record(profile_name, fresh=True)
 

@@ -58,7 +58,7 @@ if [ ! -t 1 ]; then # without a terminal pip shows no bar: say now and then that
     trap 'kill $heartbeat 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
 fi
-if ! $venv/bin/python -m pip install --disable-pip-version-check -e ".[book,dev]"; then
+if ! $venv/bin/python -m pip install --disable-pip-version-check -e ".[dev]"; then
     echo "The installation did not end well (see above). The same command goes on from here." >&2
     exit 1
 fi

@@ -143,6 +143,19 @@ def test_what_measures_imports_nothing_that_presents() -> None:
     assert not crossing, crossing
 
 
+def test_what_the_loss_rests_on_imports_nothing_above_it() -> None:
+    lower = {"attribution", "errors.py", "files.py", "models", "words"}
+    known = {f"cae_lib.{name.removesuffix('.py')}" for name in lower}
+    crossing = {
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for top, path in modules()
+        for name in imported(path)
+        if top in lower and name.startswith("cae_lib.")
+        if ".".join(name.split(".")[:2]) not in known
+    }
+    assert not crossing, crossing
+
+
 def test_what_presents_exists_and_stores_no_record() -> None:
     assert {name for name in PRESENTING if not (PACKAGE / name).exists()} == set()
     storing = {"cae_lib.records.load_or_run", "cae_lib.records.save_record", "cae_lib.records"}

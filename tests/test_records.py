@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cae_lib import provenance, records
+from cae_lib import provenance
 from cae_lib.errors import DataError
 from cae_lib.records import Record, load_or_run, load_record, record_path, save_record
 
@@ -64,7 +64,7 @@ def test_an_interrupted_write_leaves_the_old_record(home: Path, monkeypatch):
     def fail(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(DataError, match="No space left.*CAE_HOME"):
         save_record(Record("cae/aro/0", "new", {}, {}, {}), "mini")
     assert path.read_text() == before

@@ -27,9 +27,9 @@ from cae_lib.data.world.build import build_world
 from cae_lib.data.world.config import Sizes, WorldConfig
 from cae_lib.evaluation import phrases, suite, zero_shot
 from cae_lib.evaluation.registry import SUITES
+from cae_lib.evaluation.weights import Weights
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weights import Weights
 from cae_lib.overrides import parse_overrides
 from cae_lib.report import benchmark_tables as tables
 from cae_lib.report.benchmarks import answers

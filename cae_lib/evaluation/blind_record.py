@@ -25,8 +25,8 @@ from cae_lib.evaluation.blind import (
 )
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.suite import benchmarks
+from cae_lib.evaluation.weights import Weights
 from cae_lib.experiments import BASE, weights_of
-from cae_lib.models.weights import Weights
 from cae_lib.records import load_or_run
 from cae_lib.runtime import pick_device
 

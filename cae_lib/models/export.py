@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.files import write_atomic
 from cae_lib.models.architecture import model_config
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
-from cae_lib.records import write_atomic
 
 FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
 CONFIG = "open_clip_config.json"
@@ -69,7 +69,7 @@ def open_clip_config(clip: Clip) -> dict[str, Any]:
     preprocess.pop("size", None)  # given by the architecture
     return {
         "model_cfg": model_config(clip.name) | {"quick_gelu": clip.activation == "quickgelu"},
-        "preprocess_cfg": {name: _plain(value) for name, value in preprocess.items()},
+        "preprocess_cfg": preprocess,
     }
 
 
@@ -85,10 +85,6 @@ def open_clip_name(name: str, activation: str) -> str | None:
         if config and config.get("quick_gelu", False) == (activation == "quickgelu"):
             return candidate
     return None
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _save_pickle(model: nn.Module, path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
 from cae_lib.errors import CaeError
+from cae_lib.files import write_atomic
 from cae_lib.pages.check import check_notebook
 from cae_lib.pages.source import experiments_folder
-from cae_lib.records import write_atomic
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from cae_lib.config import paths
-from cae_lib.records import write_atomic
+from cae_lib.files import write_atomic
 
 WIDTH, HEIGHT = 760, 420
 INK, LINE = "#222222", "#555555"

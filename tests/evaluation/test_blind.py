@@ -17,7 +17,7 @@ from cae_lib.evaluation.blind import (
     shares,
 )
 from cae_lib.evaluation.results import item_key
-from cae_lib.models.weights import Weights
+from cae_lib.evaluation.weights import Weights
 
 
 def test_ties_are_guessed_among_the_best(choice):

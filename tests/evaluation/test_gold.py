@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cae_lib.words.gold import agreement, word_roles
+from cae_lib.evaluation.gold import agreement, word_roles
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION, Span
 
 
