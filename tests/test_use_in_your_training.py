@@ -202,3 +202,52 @@ def test_the_block_on_several_gpus(method: str, page: dict, tmp_path: Path) -> N
     ).backward()
     expected = model.get_parameter("positional_embedding").grad
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_method_of_ones_own(page: dict) -> None:
+    namespace = dict(page)
+    exec(_fenced("class Share"), namespace)  # noqa: S102
+    images = namespace["model"].encode_image(page["pixels"], normalize=True)
+    output = namespace["attribution"](images, page["tokens"], page["roles"])
+    found = namespace["get_method"]("gradient")(page["model"], page["tokens"], images.detach())
+    shares = found.scores / found.scores.sum(1, keepdim=True)
+    roles = page["roles"][:, : shares.shape[1]]
+    both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
+    torch.testing.assert_close(output.objects, shares[both & (roles == 1)].mean())
+
+
+def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) -> None:
+    """One epoch moves both towers; the first loss is that of the plain lines."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    monkeypatch.chdir(tmp_path)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2,
+             "num_hidden_layers": 1, "projection_dim": 8}  # fmt: skip
+    text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
+    clip = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config=text,
+            vision_config={**small, "image_size": 112, "patch_size": 16},
+            projection_dim=8,
+        )
+    )
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    block = _fenced("class ClipWithCae").replace("per_device_train_batch_size=8", "**options")
+    options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": [],
+               "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
+    namespace = page | {"clip": clip, "options": options, "method": "gradient"}
+    exec(block, namespace)  # noqa: S102
+    after = clip.state_dict()
+    for name in ("visual_projection.weight", "text_model.embeddings.token_embedding.weight"):
+        assert not torch.equal(after[name], before[name]), name
+    clip.load_state_dict(before)
+    rows = namespace["rows"][:4]
+    batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    loss = namespace["trainer"].model(**batch)["loss"]
+    images = F.normalize(clip.get_image_features(batch["pixel_values"]).pooler_output, dim=-1)
+    texts = F.normalize(clip.get_text_features(batch["input_ids"]).pooler_output, dim=-1)
+    logits = clip.logit_scale.exp() * images @ texts.T
+    labels = torch.arange(4)
+    itc = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    attribution = namespace["trainer"].model.cae(images, *list(batch.values())[1:]).loss
+    torch.testing.assert_close(loss, itc + attribution)
