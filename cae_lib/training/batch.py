@@ -68,13 +68,20 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, its pictures normalised; `rows` stays where it is."""
         moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor) and name != "rows"
+            name: value.to(device, non_blocking=True) for name, value in self._tensors().items()
         }
         if self.affine is not None:
             moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
         return replace(self, **moved, affine=None)
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory; a `DataLoader` calls this."""
+        return replace(self, **{k: value.pin_memory() for k, value in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a device needs."""
+        kept = vars(self).items()
+        return {name: v for name, v in kept if isinstance(v, Tensor) and name != "rows"}
 
 
 class Batches:

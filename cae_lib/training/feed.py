@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.util import Finalize
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from cae_lib.errors import DataError
+from cae_lib.runtime import end_with_parent
 from cae_lib.training.batch import Batch, Batches
 
 AHEAD = 2
 """Batches that each worker holds ready: memory is bounded by workers * AHEAD batches."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Left to the main process: it finishes its step, saves, and then ends its workers."""
 
 
 def feed(
@@ -40,13 +50,17 @@ def feed(
         num_workers=workers,
         prefetch_factor=AHEAD,
         pin_memory=pin,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise DataError(batch)
-        yield batch
+    with ExitStack() as stack:
+        with _signals_blocked():
+            source = iter(loader)
+            stack.callback(Finalize(None, _end, (source,), exitpriority=0))
+        for batch in source:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
 
 
 class _Steps(Dataset):
@@ -62,7 +76,35 @@ class _Steps(Dataset):
             return str(error)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Let the main process decide: it finishes its step, saves, and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Hold `SIGNALS` back from this thread while it starts workers, and from these for good."""
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # as it starts, it lets them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(worker: int) -> None:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _end(source: Any) -> None:
+    """Dismiss the workers of a loader's iterator, and kill those that stay.
+
+    Without it a main process that ends by an error would wait for them for ever: they ignore the
+    signal that `multiprocessing` ends them by.
+    """
+    try:
+        source._shutdown_workers()
+    finally:
+        if source._worker_pids_set:  # Python exits, where the call does nothing
+            signal_handling._remove_worker_pids(id(source))  # their end is no error
+            source._worker_pids_set = False
+        for worker in source._workers:
+            worker.kill()
