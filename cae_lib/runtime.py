@@ -64,12 +64,8 @@ def seed_everything(seed: int) -> torch.Generator:
 
 def end_with_parent() -> None:
     """End this process, one of `multiprocessing`, once its parent is gone, even one killed."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    wait = multiprocessing.parent_process().join
+    threading.Thread(target=lambda: (wait(), os._exit(1)), daemon=True).start()
 
 
 def format_seconds(seconds: float) -> str:

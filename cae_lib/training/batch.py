@@ -68,7 +68,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, its pictures normalised; `rows` stays where it is."""
         moved = {
-            name: value.to(device, non_blocking=True) for name, value in self._tensors().items()
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name != "rows"
         }
         if self.affine is not None:
             moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
@@ -76,12 +78,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The batch in pinned memory; a `DataLoader` calls this."""
-        return replace(self, **{k: value.pin_memory() for k, value in self._tensors().items()})
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """What a device needs."""
-        kept = vars(self).items()
-        return {name: v for name, v in kept if isinstance(v, Tensor) and name != "rows"}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})
 
 
 class Batches:

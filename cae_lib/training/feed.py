@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
 from typing import Any
@@ -54,9 +53,13 @@ def feed(
         generator=torch.Generator(),
     )
     with ExitStack() as stack:
-        with _signals_blocked():
+        resource_tracker.ensure_running()  # when it starts, it lets signals through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the workers, too
+        try:
             source = iter(loader)
             stack.callback(Finalize(None, _end, (source,), exitpriority=0))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for batch in source:
             if isinstance(batch, str):
                 raise DataError(batch)
@@ -76,18 +79,6 @@ class _Steps(Dataset):
             return str(error)
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Hold `SIGNALS` back from this thread while it starts workers, and from these for good."""
-    if multiprocessing.get_start_method() != "fork":
-        resource_tracker.ensure_running()  # as it starts, it lets them through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _start_worker(worker: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -97,13 +88,12 @@ def _start_worker(worker: int) -> None:
 def _end(source: Any) -> None:
     """Dismiss the workers of a loader's iterator, and kill those that stay.
 
-    Without it a main process that ends by an error would wait for them for ever: they ignore the
-    signal that `multiprocessing` ends them by.
+    As Python exits, it would else wait for them for ever: they ignore the signal to end.
     """
     try:
-        source._shutdown_workers()
+        source._shutdown_workers()  # does nothing as Python exits
     finally:
-        if source._worker_pids_set:  # Python exits, where the call does nothing
+        if source._worker_pids_set:
             signal_handling._remove_worker_pids(id(source))  # their end is no error
             source._worker_pids_set = False
         for worker in source._workers:
