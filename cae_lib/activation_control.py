@@ -21,13 +21,13 @@ from cae_lib.data.training_set import training_set
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.registry import SUITES
 from cae_lib.evaluation.weights import Weights
-from cae_lib.experiments import checkpoint_path, weights_path
+from cae_lib.experiments import checkpoint_path, is_trained, weights_path
 from cae_lib.measurements import MEASUREMENT, record_name
-from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.records import load_or_run
 from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.loop import train
+from cae_lib.training.state import run_identity
 
 OTHER = "gelu"
 """The activation of an open_clip model that is loaded by path under its plain name."""
@@ -92,7 +92,7 @@ def train_under_other(profile_name: str, seed: int = 0) -> Path:
     """Fine-tune as CLIP-FT does, from the same weights, but with GELU from the first step on.
 
     Returns:
-        The checkpoint; it is not trained again while its configuration holds.
+        The checkpoint; it is not trained again while all that decides the run holds.
 
     Raises:
         DataError: The training data are not there.
@@ -101,15 +101,15 @@ def train_under_other(profile_name: str, seed: int = 0) -> Path:
         experiment("clip-ft", profile_name, seed=seed), name=TUNED_UNDER_OTHER, activation=OTHER
     )
     target = under_other_path(profile_name, seed)
-    meta = read_meta(target) if target.is_file() else None
-    if meta is not None and meta.config_key == config.key() and meta.step == config.steps:
-        return target
     data = training_set(profile_name, config.train_data, config.model)
     clip = load_clip(config.model, weights_path(config), OTHER, pick_device(),
                      allow_activation_mismatch=True)  # fmt: skip
+    parts = (data.pairs, data.alignment, data.images)
+    if is_trained(target, config.steps, run_identity(config, clip.weights_id, *parts)):
+        return target
     print(f"Training {config.name}, seed {seed}: {config.steps} steps", flush=True)
     with one_thread(pick_device()):
-        train(config, clip, data.pairs, data.alignment, data.images, target.parent)
+        train(config, clip, *parts, target.parent)
     return target
 
 

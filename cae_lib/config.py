@@ -69,6 +69,8 @@ class Experiment:
         margin: eps in max(0, A_obj - A_comp + eps).
         scope: Averaging of the attribution: "batch", "caption" or "word".
         stop_gradient: Treat A_obj as a constant.
+        complete_captions: Leave captions without object word or without composition word out of
+            the attribution loss.
         negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
         tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
         lock_image: Keep the image tower as it is, and train the text tower alone.
@@ -90,6 +92,7 @@ class Experiment:
     margin: float = 0.0
     scope: str = "batch"
     stop_gradient: bool = False
+    complete_captions: bool = True
     negatives: bool = False
     tagger: str = "scene-graph"
     lock_image: bool = False

@@ -1,7 +1,8 @@
 """The runs of a profile: train one, and know where its files lie.
 
-A run is trained once: a checkpoint whose configuration key and first weights still hold is not made
-again. Settings other than the profile's make a variant, whose files and records lie apart.
+A run is trained once: a checkpoint is not made again while its settings, first weights, training
+data and training code still hold. Settings other than the profile's make a variant, whose files
+and records lie apart.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.evaluation.weights import Weights
-from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runtime import one_thread, pick_device
 from cae_lib.training.execution import Execution
 from cae_lib.training.loop import train
+from cae_lib.training.state import changes, run_identity
 
 BASE = "base"
 
@@ -74,7 +76,8 @@ def run_training(
 ) -> Path:
     """Train one run, or find it trained; returns its checkpoint.
 
-    How it is executed (`execution`) changes its numbers by rounding at most.
+    The training set is read in either case, since the checkpoint must be of the same. How a run is
+    executed (`execution`) changes its numbers by rounding at most.
 
     Raises:
         ConfigError: Unknown run, profile or setting.
@@ -82,15 +85,17 @@ def run_training(
     """
     config = experiment(name, profile_name, seed=seed, **overrides)
     target = checkpoint_path(name, profile_name, seed, **overrides)
-    if _is_trained(target, config):
-        return target
+    _refuse_partial(target)
     if is_real(profile_name):
         start = weights_path(config)
         tag = needs.weights_source(config.model, start)
         tell(needs.Stock.of((*needs.TRAINING, *tag)).require())
-    forget_pictures()  # those of an evaluation before this in the same process
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
+    parts = (data.pairs, data.alignment, data.images)
+    if is_trained(target, config.steps, run_identity(config, clip.weights_id, *parts)):
+        return target
+    forget_pictures()  # those of an evaluation before this in the same process
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(
         f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}"
@@ -98,30 +103,29 @@ def run_training(
         flush=True,
     )
     with one_thread(pick_device()):
-        out = target.parent
-        parts = (data.pairs, data.alignment, data.images)
-        return train(config, clip, *parts, out, execution=execution).checkpoint
+        return train(config, clip, *parts, target.parent, execution=execution).checkpoint
 
 
-def _is_trained(path: Path, config: Experiment) -> bool:
-    """Whether a run is complete, from the weights that it starts from now.
-
-    Raises:
-        DataError: It was trained on a part of its data, which is not allowed now.
-    """
+def is_trained(path: Path, steps: int, identity: dict[str, str]) -> bool:
+    """Whether a checkpoint is that of a complete run of this identity; prints why if it is not."""
     meta = read_meta(path) if path.is_file() else None
-    if meta is None or meta.config_key != config.key() or meta.step != config.steps:
+    if meta is None:
         return False
-    start = weights_path(config)
-    if isinstance(start, Path) and meta.extra.get("started_from") != file_digest(start):
-        return False
-    used, expected = meta.extra.get("rows", (0, 0))
+    why = changes(meta.extra.get("identity"), identity)
+    if why or meta.step != steps:
+        print(f"{path} is out of date: {why or f'step {meta.step} of {steps}'}", flush=True)
+    return not why and meta.step == steps
+
+
+def _refuse_partial(path: Path) -> None:
+    """Raise a DataError if a run was trained on a part of its data, which is not allowed now."""
+    meta = read_meta(path) if path.is_file() else None
+    used, expected = meta.extra.get("rows", (0, 0)) if meta else (0, 0)
     if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
         raise DataError(
             f"{path} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    return True
 
 
 def tell(lines: Iterable[str]) -> None:

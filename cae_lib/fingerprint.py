@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import subprocess
 from collections.abc import Collection, Iterable
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -21,6 +23,9 @@ PRESENTING = frozenset(
 No other part imports one of them. `jobs.py` is none of them: it sets the number of threads, which
 decides in which order sums are taken.
 """
+
+SETTLED = ("config", "data.captions", "words", "errors", "runtime", "fingerprint")
+"""Modules that decide no number of a run, or one that its settings and data hold."""
 
 Entry = tuple[str, str, str]
 """Mode, name and hash of what a folder holds, in git's terms."""
@@ -57,6 +62,25 @@ def tree_hash(folder: Path = PACKAGE, without: Collection[str] = ()) -> str:
 def measuring_hash() -> str:
     """Hash the part of the package that can change a number: all but `PRESENTING`."""
     return tree_hash(without=PRESENTING)
+
+
+@cache
+def training_hash(package: Path = PACKAGE) -> str:
+    """Hash the code of a run's steps: all that `training.loop` imports, but for `SETTLED`."""
+    known = {"configs": tree_hash(package / "models" / "configs")}
+    names = ["cae_lib.training.loop"]
+    while names:
+        name = names.pop().removeprefix("cae_lib.")
+        path = package.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in known or name.startswith(SETTLED) or not path.is_file():
+            continue
+        content = path.read_bytes()
+        known[name] = _object_hash("blob", content)
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("cae_lib"):
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return _object_hash("tree", repr(sorted(known.items())).encode())
 
 
 def committed_hash(folder: Path = PACKAGE, without: Collection[str] = ()) -> str | None:

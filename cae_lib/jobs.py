@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cae_lib.errors import ConfigError
-from cae_lib.runtime import PROGRESS_LINES, format_seconds, pick_device
+from cae_lib.runtime import PROGRESS_LINES, end_with_parent, format_seconds, pick_device
 
 MOST_WORKERS = 8
 WORKER_BYTES = 4_400_000_000
@@ -109,6 +109,7 @@ def default_workers() -> int:
 
 
 def _start_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the kernel of a page, which is a process of its own
     os.environ[PROGRESS_LINES] = "1"

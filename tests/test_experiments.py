@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.results import ChoiceResult
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.training import state
 from cae_lib.tuning import best, levelling, validation_scores, walk
 
 
@@ -53,6 +56,37 @@ def test_a_run_from_other_weights_than_now_is_trained_again(monkeypatch, tmp_pat
     monkeypatch.setattr(experiments, "weights_path", lambda config: other)
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         experiments.run_training("cae-attention", "smoke")
+
+
+def test_a_run_is_trained_again_once_its_data_or_code_are_others(
+    smoke_world, tmp_path, monkeypatch, capsys
+):
+    coco = tmp_path / "data" / "raw" / "world-smoke" / "coco"
+    shutil.copytree(smoke_world / "coco", coco)
+    monkeypatch.setenv("CAE_HOME", str(tmp_path))
+
+    def trained() -> tuple[bool, str]:
+        """Whether it was trained now, and all that was printed."""
+        training_set.cache_clear()
+        path = experiments.run_training("clip-ft", "smoke", weights=None, steps=1, batch_size=4)
+        new = path.stat().st_mtime > 0
+        os.utime(path, (0, 0))
+        return new, capsys.readouterr().out
+
+    assert trained()[0] and trained() == (False, "")
+    table = coco / "train_neg_clip.tsv"
+    table.write_text(table.read_text().replace(" red ", " blue "))
+    new, said = trained()
+    assert new and "training data" in said and "training code" not in said
+    first, second = sorted((coco / "train2014").glob("*"))[:2]
+    shutil.copy(second, first)
+    new, said = trained()
+    assert new and "training data" in said
+    monkeypatch.setattr(state, "training_hash", lambda: "other")
+    new, said = trained()
+    assert new and "training code" in said and "training data" not in said
+    assert trained() == (False, "")
+    training_set.cache_clear()
 
 
 def test_another_configuration_is_trained_in_a_folder_of_its_own():

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from cae_lib import provenance
-from cae_lib.fingerprint import PACKAGE, PRESENTING, committed_hash, measuring_hash, tree_hash
+from cae_lib.fingerprint import (
+    PACKAGE,
+    PRESENTING,
+    committed_hash,
+    measuring_hash,
+    training_hash,
+    tree_hash,
+)
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="compares with git")
 
@@ -110,6 +117,24 @@ def test_records_and_pages_state_the_code_that_they_depend_on(home: Path, monkey
 def test_the_package_is_measured_in_part(monkeypatch) -> None:
     assert provenance.MEASURING != provenance.TREE
     assert measuring_hash() == tree_hash(without=PRESENTING) != tree_hash(without=["report"])
+
+
+def test_the_code_of_training_is_what_a_step_runs(tmp_path: Path) -> None:
+    package = tmp_path / "cae_lib"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("config.py", "cli.py", "data/training_set.py"):
+        (package / name).write_text("")
+    for name in ("report", "pages", "evaluation", "words"):
+        shutil.rmtree(package / name, ignore_errors=True)
+    before = training_hash()
+    assert training_hash(package) == before
+    for name in ("training/losses.py", "training/optim.py", "data/crops.py", "models/clip.py",
+                 "models/configs/clip-mini.json", "attribution/gradient.py"):  # fmt: skip
+        content = (package / name).read_text()
+        (package / name).write_text(content + "\n")
+        training_hash.cache_clear()
+        assert training_hash(package) != before, name
+        (package / name).write_text(content)
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +29,11 @@ def _write(file: str) -> None:
 
 def _read(file: str) -> str:
     return Path(file).read_text()
+
+
+def _kill_main_process() -> None:
+    os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
+    time.sleep(600)
 
 
 def _fail() -> None:
@@ -66,7 +75,22 @@ def test_a_single_job_runs_here():
     assert run_jobs([Job("only", _where, (1,))])["only"].value[1] == os.getpid()
 
 
+def test_a_killed_main_process_leaves_no_workers():
+    command = [sys.executable, __file__]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        process.communicate(timeout=120)  # the workers hold the pipe open
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_error_of_a_job_reaches_the_caller(workers: int):
     with pytest.raises(DataError, match="row 7"):
         run_jobs([Job("bad", _fail), *(Job(f"{n}", _where, (n,)) for n in range(2))], workers)
+
+
+if __name__ == "__main__":
+    run_jobs([Job("kill", _kill_main_process), Job("wait", time.sleep, (600,))], workers=2)

@@ -76,6 +76,11 @@ class Batch:
             moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
         return replace(self, **moved, affine=None)
 
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory; a `DataLoader` calls this."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})
+
 
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
+from multiprocessing import resource_tracker
+from multiprocessing.util import Finalize
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from cae_lib.errors import DataError
+from cae_lib.runtime import end_with_parent
 from cae_lib.training.batch import Batch, Batches
 
 AHEAD = 2
 """Batches that each worker holds ready: memory is bounded by workers * AHEAD batches."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Left to the main process: it finishes its step, saves, and then ends its workers."""
 
 
 def feed(
@@ -40,13 +49,21 @@ def feed(
         num_workers=workers,
         prefetch_factor=AHEAD,
         pin_memory=pin,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise DataError(batch)
-        yield batch
+    with ExitStack() as stack:
+        resource_tracker.ensure_running()  # when it starts, it lets signals through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the workers, too
+        try:
+            source = iter(loader)
+            stack.callback(Finalize(None, _end, (source,), exitpriority=0))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for batch in source:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
 
 
 class _Steps(Dataset):
@@ -62,7 +79,22 @@ class _Steps(Dataset):
             return str(error)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Let the main process decide: it finishes its step, saves, and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def _start_worker(worker: int) -> None:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _end(source: Any) -> None:
+    """Dismiss the workers of a loader's iterator, and kill those that stay.
+
+    As Python exits, it would else wait for them for ever: they ignore the signal to end.
+    """
+    try:
+        source._shutdown_workers()  # does nothing as Python exits
+    finally:
+        if source._worker_pids_set:
+            signal_handling._remove_worker_pids(id(source))  # their end is no error
+            source._worker_pids_set = False
+        for worker in source._workers:
+            worker.kill()

@@ -179,13 +179,14 @@ def _finish(run: Run, clip: Clip, step: int, lines: RunLog, out: Path) -> TrainR
     if run.ranks.is_main:
         pairs = run.batches.pairs
         partial = pairs.n_used != pairs.n_expected
-        rows = {"rows": [pairs.n_used, pairs.n_expected]} if partial else {}
+        extra = {"rows": [pairs.n_used, pairs.n_expected]} if partial else {}
+        extra |= {"experiment": run.experiment.name, "started_from": clip.weights_id}
         meta = CheckpointMeta(
             model=clip.name,
             activation=clip.activation,
             step=step,
             config_key=run.experiment.key(),
-            extra={"experiment": run.experiment.name, "started_from": clip.weights_id} | rows,
+            extra=extra | {"identity": run.identity},
         )
         save_checkpoint(checkpoint, clip, meta)
         if complete:

@@ -105,6 +105,7 @@ def _task(
         margin=experiment.margin,
         scope=experiment.scope,
         stop_gradient=experiment.stop_gradient,
+        complete_captions=experiment.complete_captions,
         all_sum=ranks.sum if ranks.size > 1 else None,
         **dict(experiment.attribution),
     )

@@ -66,9 +66,7 @@ class Run:
         )
         encoder = execution.image_encoder(image_features)
         self.objective = self.ranks.wrap(Objective(clip.model, experiment, self.ranks, encoder))
-        data = [pairs.image_index, alignment.tokens, alignment.roles]
-        texts = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
-        self.identity = run_identity(experiment.key(), clip.weights_id, data, texts)
+        self.identity = run_identity(experiment, clip.weights_id, pairs, alignment, images)
 
     def feed(self, start: int, end: int) -> Iterator[Batch]:
         """The batches of steps `start` to `end` (exclusive), prepared ahead by `workers`."""

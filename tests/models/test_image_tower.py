@@ -5,6 +5,7 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import PatchDropout
 
 from cae_lib.errors import ConfigError
 from cae_lib.models import Clip, encode_image
@@ -56,6 +57,20 @@ def test_maps_are_on_the_path_to_the_features(tiny_clip: Clip) -> None:
     output = encode_image(tiny_clip.model, torch.randn(2, 3, 112, 112), attention=True)
     gradients = torch.autograd.grad(output.features.sum(), output.attention)
     assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_patches_are_dropped_in_training_as_open_clip_drops_them(tiny_clip: Clip) -> None:
+    model, images = tiny_clip.model, torch.randn(2, 3, 112, 112)
+    whole = encode_image(model, images).features
+    model.visual.patch_dropout = PatchDropout(0.5)
+    for training in (True, False):
+        model.train(training)
+        torch.manual_seed(1)
+        expected = model.encode_image(images)
+        torch.manual_seed(1)
+        features = encode_image(model, images).features
+        torch.testing.assert_close(features, expected)
+        assert torch.allclose(features, whole, atol=1e-4) != training
 
 
 def test_other_towers_are_run_by_open_clip() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import _utils
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
@@ -23,6 +27,31 @@ from cae_lib.training.batch import Batch, Batches
 from cae_lib.training.feed import feed
 from cae_lib.words.alignment import align
 
+PATIENCE = 120
+"""Seconds after which a process is taken to hang."""
+
+SCRIPT = """
+import multiprocessing, os, signal, sys, time
+from cae_lib.training.feed import feed
+
+class Steps:
+    '''Batches of numbers; from the third on each takes for ever.'''
+
+    def at(self, step):
+        time.sleep(600 if step > 1 else 0)
+        return step
+
+class Hit(Steps):
+    '''Sends a signal to the worker that it arrives in.'''
+
+    def __setstate__(self, state):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __getstate__(self):
+        return {}
+
+if __name__ == "__main__":
+"""
 SETTINGS = Experiment("feed", "smoke", steps=5, batch_size=3, negatives=True)
 
 
@@ -98,3 +127,83 @@ def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
     for worker in workers:
         os.kill(worker.pid, number)
     assert len(list(source)) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_signal_to_a_worker_that_starts_leaves_it_at_work(
+    batches, monkeypatch, number, threads
+) -> None:
+    def hit() -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def run() -> int:
+        return len(list(feed(batches, 0, 4, 2)))
+
+    if threads:
+        with ThreadPoolExecutor(threads) as pool:
+            assert pool.submit(run).result() == 4
+    else:
+        assert run() == 4
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def run_script(tmp_path: Path, main: str) -> tuple[int, str]:
+    """Exit code and output of a main process; comes back once all its workers are gone, too."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + main)
+    process = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=PATIENCE)  # workers hold the pipe open
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert "DataLoader worker" not in errors
+    return process.returncode, output
+
+
+def test_workers_that_are_not_forked_are_spared_as_well(tmp_path) -> None:
+    main = """
+    multiprocessing.set_start_method("spawn")
+    print(*feed(Hit(), 0, 2, 1))
+"""
+    assert run_script(tmp_path, main) == (0, "0 1\n")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("raise KeyError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)],
+    ids=["error", "killed"],
+)
+def test_no_process_outlives_a_run_that_ends_without_closing_its_feed(tmp_path, end, code) -> None:
+    main = f"""
+    source = feed(Steps(), 0, 6, 2)
+    print(next(source), next(source), flush=True)
+    {end}
+"""
+    assert run_script(tmp_path, main) == (code, "0 1\n")
+
+
+def test_a_closed_feed_has_no_workers(batches) -> None:
+    source = feed(batches, 0, 8, 2)
+    next(source)
+    source.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
+    batch = batches.at(0)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
+    found = _utils.pin_memory.pin_memory(batch)
+    for name in ("pixels", "tokens", "roles", "negatives"):
+        assert torch.equal(getattr(found, name), getattr(batch, name) + 1), name
+    assert found.n_similar == batch.n_similar and found.affine is batch.affine

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import PatchDropout
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
@@ -137,6 +138,8 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(world, tmp
     meta = read_meta(result.checkpoint)
     assert (meta.model, meta.activation, meta.step) == ("clip-mini", "quickgelu", 5)
     assert meta.config_key == FT.key()
+    run = Run(FT, world.clip, world.pairs, world.alignment, world.images)
+    assert meta.extra["identity"] == run.identity
     stored = read_state_dict(result.checkpoint)
     assert all(torch.equal(stored[k], v) for k, v in clip.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -188,6 +191,27 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(world, tmp
     assert same_weights(resumed, whole)
 
 
+def test_the_model_is_in_training_mode_again_after_the_hook(world, tmp_path):
+    """Its patches are dropped in every step then, as they are without a hook."""
+    ends = []
+    for every in (None, 1):
+        clip = load_clip("clip-mini", seed=0)
+        clip.model.visual.patch_dropout = PatchDropout(0.5)
+        train(FT, clip, world.pairs, world.alignment, world.images, tmp_path / str(every),
+              log=False, every=every, on_step=lambda step, model: None)  # fmt: skip
+        ends.append(clip)
+    assert same_weights(*ends) and not same_weights(ends[0], world.train(FT, tmp_path / "c")[1])
+
+
+@pytest.mark.parametrize(("start", "bound"), [(9.0, math.log(100)), (-9.0, 0.0)])
+def test_the_temperature_is_within_its_bounds_after_a_step(world, tmp_path, start, bound):
+    clip = load_clip("clip-mini", seed=0)
+    clip.model.logit_scale.data.fill_(start)
+    train(replace(FT, steps=1), clip, world.pairs, world.alignment, world.images, tmp_path,
+          log=False)  # fmt: skip
+    assert clip.model.logit_scale.item() == pytest.approx(bound)
+
+
 def test_a_crash_costs_the_steps_since_the_last_state_only(world, tmp_path):
     def crash(step, model):
         if step == 3:
@@ -232,7 +256,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(world, tmp_
 
 def test_the_state_of_another_run_is_refused(world, tmp_path):
     world.train(FT, tmp_path, stop_after=2)
-    with pytest.raises(CheckpointError, match="state of another run"):
+    with pytest.raises(CheckpointError, match=r"state of another run \(other settings\)"):
         world.train(replace(FT, lr=2e-3), tmp_path)
     (tmp_path / "state.pt").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="damaged state file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -107,6 +108,17 @@ def test_a_row_brings_one_neighbour_and_both_bring_a_false_caption_of_their_own(
     assert set(seen[0]) == {1, 2, 3} and set(seen[1]) == {0, 1, 2}
     assert set(seen[2]) == {0, 1, 2, 3, 4, 5, 7}  # no neighbour: any row but itself
     assert min(seen[0].values()) > 70
+
+
+def test_pictures_and_false_captions_are_drawn_apart() -> None:
+    """Of row 0 and its neighbour every choice occurs with every other choice."""
+    pairs, seen = toy_pairs(), Counter()
+    for step in range(400):
+        chosen = choose_negatives(pairs, torch.tensor([0]), generator(0, Stream.NEGATIVE, step))
+        picks = [pairs.negatives[r].index(text) for r, text in
+                 zip(chosen.rows.tolist(), chosen.negatives, strict=True)]  # fmt: skip
+        seen[(int(chosen.rows[1]), *picks)] += 1
+    assert seen.keys() == set(itertools.product((1, 2, 3), (0, 1), (0, 1)))
 
 
 def test_the_draw_is_a_function_of_seed_and_step() -> None:
