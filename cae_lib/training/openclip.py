@@ -13,12 +13,11 @@ import torch
 from open_clip import ClipLoss
 from torch import Tensor, nn
 
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import hinge_of_sums
 from cae_lib.training.task import CompositionAttributionLoss
-from cae_lib.words.alignment import Alignment, align
+from cae_lib.words.alignment import align
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -36,23 +35,20 @@ class RoleTokenizer:
         self.tokenizer = tokenizer
         self.tagger = tagger
 
-    def __call__(self, texts: str | list[str]) -> Tensor:
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Tokens, roles and numbers of words `(n, 3, context_length)` of n captions.
 
         Raises:
-            ConfigError: roles cannot be aligned with the tokens of this tokenizer.
+            ConfigError: see `align`.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        found = align(texts, self.tagger.tag(texts), self.tokenizer)
-        return torch.stack([found.tokens, found.roles.long(), self._words(found)], dim=1)
+        found = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
+        return torch.stack([found.tokens, found.roles.long(), found.words], dim=1)
 
     def __getattr__(self, name: str) -> Any:
         if name == "tokenizer":  # not there yet while being unpickled
             raise AttributeError(name)
         return getattr(self.tokenizer, name)
-
-    def _words(self, found: Alignment) -> Tensor:
-        return word_index(found.tokens, found.tokens.argmax(dim=-1), self.tokenizer.vocab_size)
 
 
 class CaeModel(nn.Module):
@@ -62,7 +58,7 @@ class CaeModel(nn.Module):
     keys of `state_dict`; every other attribute and method is the model's too.
 
     Args:
-        model: open_clip model with a causal text tower, built with `output_dict=True`.
+        model: open_clip model, built with `output_dict=True`.
         **settings: of `CompositionAttributionLoss`, all but `all_sum`.
 
     Attributes:
@@ -78,18 +74,17 @@ class CaeModel(nn.Module):
         attribution = CompositionAttributionLoss(model, **settings)
         shared = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training")
         self.__dict__.update({name: model.__dict__[name] for name in shared})
-        # past `nn.Module`, which would make submodules of them
-        self.__dict__.update(model=model, attribution=attribution)
+        self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
-        """The model's own output; in training, with texts `(B, 3, T)` of `RoleTokenizer`, also
-
-        `attribution_sums` `(B, 4)`, see `caption_sums`.
+        """The model's own output; in training, for texts `(B, 3, T)` of `RoleTokenizer`, also the
+        `attribution_sums` `(B, 4)` of the captions, see `caption_sums`.
         """
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
         images = self.model.encode_image(image, normalize=True)
-        texts, sums = self.attribution.rows(images, *text.unbind(1))
+        rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
+        texts, sums = rows(images, *text.unbind(1))
         return {
             "image_features": images,
             "text_features": texts,
@@ -173,15 +168,10 @@ class CaeClipLoss(ClipLoss):
             image_features = _scale_gradient(image_features, self.world_size)
             text_features = _scale_gradient(text_features, self.world_size)
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
-        ours = self.attribution
-        hinge = hinge_of_sums(
-            attribution_sums,
-            ours.margin,
-            ours.scope,
-            ours.stop_gradient,
-            all_sum=Ranks(self.rank, self.world_size).sum,
-        )
         losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
+        ours, total = self.attribution, Ranks(self.rank, self.world_size).sum
+        settings = ours.margin, ours.scope, ours.stop_gradient
+        hinge = hinge_of_sums(attribution_sums, *settings, all_sum=total)
         losses["attribution_loss"] = ours.weight * hinge.loss
         return losses if output_dict else sum(losses.values())
 

@@ -31,10 +31,15 @@ from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 CAPTIONS = [  # pairs of words are spread unevenly over the batch, two captions have one group only
-    "a red dog chases a cat", "the giraffe", "two pterodactyls under a striped tree", "big",
-    "a cat on a mat", "the old grey dog chases two small cats", "a cat, a dog and a red mat",
+    "a red dog chases a cat",
+    "the giraffe",
+    "two pterodactyls under a striped tree",
+    "big",
+    "a cat on a mat",
+    "the old grey dog chases two small cats",
+    "a cat, a dog and a red mat",
     "a dog under a tree",
-]  # fmt: skip
+]
 ROLES = dict.fromkeys(("dog", "cat", "cats", "giraffe", "pterodactyls", "tree", "mat"), OBJECT)
 ROLES |= dict.fromkeys(("red", "striped", "big", "old", "grey", "small"), ATTRIBUTE)
 ROLES |= dict.fromkeys(("chases", "under", "on"), RELATION)
@@ -45,9 +50,7 @@ SETTINGS = [
     {"method": "perturbation", "scope": "caption"},
     {"method": "gradient", "scope": "word", "complete_captions": False},
 ]
-FLAGS = [  # local_loss, gather_with_grad
-    (False, True), (True, True), (False, False),
-]  # fmt: skip
+FLAGS = [(False, True), (True, True), (False, False)]  # local_loss, gather_with_grad
 CASES = list(itertools.product(range(len(SETTINGS)), FLAGS, (1, 2)))
 EVERY = pytest.mark.parametrize("settings", SETTINGS, ids=METHODS)
 
@@ -59,10 +62,13 @@ class WordTagger:
 
     def tag(self, captions: list[str]) -> list[list[Span]]:
         return [
-            [Span(m.start(), m.end(), ROLES[m.group()])
-             for m in re.finditer(r"\w+", caption) if m.group() in ROLES]
+            [
+                Span(m.start(), m.end(), ROLES[m.group()])
+                for m in re.finditer(r"\w+", caption)
+                if m.group() in ROLES
+            ]
             for caption in captions
-        ]  # fmt: skip
+        ]
 
 
 def packed() -> Tensor:
@@ -81,10 +87,15 @@ def plain_model(dtype: torch.dtype = torch.float64, vocabulary: int = 64) -> nn.
     model = open_clip.CLIP(
         embed_dim=16,
         vision_cfg={"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        text_cfg={"context_length": 16, "vocab_size": vocabulary, "width": 32, "heads": 2,
-                  "layers": 2},
+        text_cfg={
+            "context_length": 16,
+            "vocab_size": vocabulary,
+            "width": 32,
+            "heads": 2,
+            "layers": 2,
+        },
         output_dict=True,
-    ).to(dtype)  # fmt: skip
+    ).to(dtype)
     with torch.no_grad():  # scores far from 0, features far from each other
         model.token_embedding.weight.mul_(20)
     return model
@@ -135,11 +146,23 @@ def loader(batches: list[tuple[Tensor, Tensor]]) -> SimpleNamespace:
 
 def args(**options: Any) -> SimpleNamespace:
     defaults = {
-        "device": "cpu", "precision": "fp32", "distill": False, "accum_freq": 1, "rank": 0,
-        "skip_scheduler": True, "grad_clip_norm": None, "horovod": False, "world_size": 1,
-        "log_every_n_steps": 1, "batch_size": 8, "wandb": False, "distributed": False,
-        "val_frequency": 1, "epochs": 1, "save_logs": False,
-    }  # fmt: skip
+        "device": "cpu",
+        "precision": "fp32",
+        "distill": False,
+        "accum_freq": 1,
+        "rank": 0,
+        "skip_scheduler": True,
+        "grad_clip_norm": None,
+        "horovod": False,
+        "world_size": 1,
+        "log_every_n_steps": 1,
+        "batch_size": 8,
+        "wandb": False,
+        "distributed": False,
+        "val_frequency": 1,
+        "epochs": 1,
+        "save_logs": False,
+    }
     return SimpleNamespace(**defaults | options)
 
 
@@ -185,11 +208,13 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("halves")
     both = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)], stderr=subprocess.PIPE, text=True,
+            [sys.executable, __file__, str(rank), str(folder)],
+            stderr=subprocess.PIPE,
+            text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
         errors = [process.communicate(timeout=240)[1] for process in both]
     finally:
@@ -233,8 +258,12 @@ def test_mixed_precision(settings: dict, precision: str) -> None:
         model = cae_model(chosen, torch.float32)
         loss = CaeClipLoss(model.attribution)
         found = in_their_loop(model, loss, precision=precision, scaler=scaler)
-        steps.append([torch.cat([p.flatten().double() for p in after.values()])
-                      for after in (found, by_hand(chosen))])  # fmt: skip
+        steps.append(
+            [
+                torch.cat([p.flatten().double() for p in after.values()])
+                for after in (found, by_hand(chosen))
+            ]
+        )
     ours, theirs = (with_it - without for with_it, without in zip(*steps, strict=True))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
 
@@ -262,6 +291,14 @@ def test_what_their_options_call_reaches_the_model() -> None:
     assert_same(found, expected | locked)
 
 
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
+def test_a_compiled_model_takes_the_same_step(method: str) -> None:
+    model = cae_model({"method": method})
+    compiled = torch.compile(model, backend="aot_eager")
+    in_their_loop(compiled, CaeClipLoss(model.attribution))
+    assert_same({n: p.detach() for n, p in model.named_parameters()}, by_hand({"method": method}))
+
+
 def test_outside_of_training_it_is_the_model() -> None:
     """Also for the texts that open_clip's validation set holds, which has the same tokenizer."""
     plain, model, texts = plain_model(), cae_model({"method": "gradcam"}), packed()
@@ -270,8 +307,9 @@ def test_outside_of_training_it_is_the_model() -> None:
     for batch in (texts, texts[:, 0]):
         found = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
         assert found == expected
-        assert torch.equal(model.encode_text(batch, normalize=True),
-                           plain.encode_text(texts[:, 0], normalize=True))  # fmt: skip
+        assert torch.equal(
+            model.encode_text(batch, normalize=True), plain.encode_text(texts[:, 0], normalize=True)
+        )
     found, expected = model(image=pictures()), plain(image=pictures())
     assert found.keys() == expected.keys() and found["text_features"] is None
     assert torch.equal(found["image_features"], expected["image_features"])
@@ -315,6 +353,7 @@ def their_data(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
 def test_their_data_loader_with_workers(their_data: types.ModuleType, tmp_path: Path) -> None:
     lines = ["filepath\ttitle"]
     for number, caption in enumerate(CAPTIONS):
@@ -323,11 +362,18 @@ def test_their_data_loader_with_workers(their_data: types.ModuleType, tmp_path: 
     (tmp_path / "train.csv").write_text("\n".join(lines))
     tokenizer = open_clip.SimpleTokenizer()
     data = their_data.get_csv_dataset(
-        args(train_data=tmp_path / "train.csv", csv_img_key="filepath", csv_caption_key="title",
-             csv_separator="\t", batch_size=4, workers=2),
-        lambda picture: torch.tensor(picture.getpixel((0, 0))), is_train=True,
+        args(
+            train_data=tmp_path / "train.csv",
+            csv_img_key="filepath",
+            csv_caption_key="title",
+            csv_separator="\t",
+            batch_size=4,
+            workers=2,
+        ),
+        lambda picture: torch.tensor(picture.getpixel((0, 0))),
+        is_train=True,
         tokenizer=RoleTokenizer(tokenizer, WordTagger()),
-    )  # fmt: skip
+    )
     found = align(CAPTIONS, WordTagger().tag(CAPTIONS), tokenizer)
     seen = 0
     for numbers, texts in data.dataloader:
