@@ -77,21 +77,53 @@ def attribution_loss(
     Raises:
         ConfigError: for an unknown scope, or scope "word" without `words`.
     """
+    sums = caption_sums(scores, roles, scope, words=words, complete_captions=complete_captions)
+    return hinge_of_sums(sums, margin, scope, stop_gradient, all_sum=all_sum)
+
+
+def caption_sums(
+    scores: Tensor,
+    roles: Tensor,
+    scope: str = "batch",
+    *,
+    words: Tensor | None = None,
+    complete_captions: bool = True,
+) -> Tensor:
+    """What the attribution loss needs of each caption, `(B, 4)`.
+
+    The columns are the sum of the scores of its object words, that of its composition words, and
+    how many tokens (scope "word": words) each of them is over. Arguments and errors are those of
+    `attribution_loss`.
+    """
     if scope not in SCOPES:
         raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
     if complete_captions or scope == "caption":
-        objects, composition = complete_groups(roles)
+        groups = complete_groups(roles)
     else:
-        objects, composition = roles == 1, roles >= 2
+        groups = roles == 1, roles >= 2
     weight = torch.ones_like(scores)
     if scope == "word":
         if words is None:
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
         weight = _token_share(words, scores.dtype)
-    sums = [_total(scores, weight, group) for group in (objects, composition)]
-    sums += [(weight * group).sum(1) for group in (objects, composition)]
-    groups = torch.stack(sums)  # (4, B)
-    total = all_sum or _alone
+    sums = [_total(scores, weight, group) for group in groups]
+    sums += [(weight * group).sum(1) for group in groups]
+    return torch.stack(sums, dim=1)
+
+
+def hinge_of_sums(
+    sums: Tensor,
+    margin: float = 0.0,
+    scope: str = "batch",
+    stop_gradient: bool = False,
+    *,
+    all_sum: Callable[[Tensor], Tensor] | None = None,
+) -> AttributionLoss:
+    """The attribution loss of captions by their sums `(B, 4)`; see `caption_sums`.
+
+    Rows of several parts of a batch may be concatenated. The scope is the one they were made for.
+    """
+    groups, total = sums.T.contiguous(), all_sum or _alone
     if scope == "caption":
         return _hinge(groups, margin, stop_gradient, total)
     return _hinge(total(groups.sum(1, keepdim=True)), margin, stop_gradient, _alone)

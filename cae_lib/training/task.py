@@ -15,7 +15,7 @@ from cae_lib.attribution import AttributionMethod, get_method
 from cae_lib.attribution.grouping import words_or_own
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
-from cae_lib.training.losses import SCOPES, attribution_loss, complete_groups
+from cae_lib.training.losses import SCOPES, caption_sums, complete_groups, hinge_of_sums
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,30 @@ class CompositionAttributionLoss(nn.Module):
         Raises:
             DataError: when these do not describe the same captions.
         """
+        text_features, sums = self.rows(image_features, tokens, roles, words)
+        parts = hinge_of_sums(
+            sums, self.margin, self.scope, self.stop_gradient, all_sum=self.all_sum
+        )
+        return CompositionAttributionOutput(
+            text_features=text_features,
+            loss=self.weight * parts.loss,
+            objects=parts.objects,
+            composition=parts.composition,
+            n_objects=parts.n_objects,
+            n_composition=parts.n_composition,
+        )
+
+    def rows(
+        self,
+        image_features: Tensor,
+        tokens: Tensor,
+        roles: Tensor,
+        words: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised text features `(B, E)`, and each caption's sums `(B, 4)` (`caption_sums`).
+
+        For loops that take the hinge elsewhere. Arguments and errors are those of `forward`.
+        """
         if len(image_features) != len(tokens) or tokens.shape != roles.shape:
             raise DataError(
                 "image features, tokens and roles must describe the same captions, but have shapes "
@@ -148,24 +172,14 @@ class CompositionAttributionLoss(nn.Module):
             wanted=self._wanted(roles),
         )
         length = attribution.length
-        parts = attribution_loss(
+        sums = caption_sums(
             attribution.scores,
             roles[:, :length],
-            self.margin,
             self.scope,
-            self.stop_gradient,
             words=None if words is None else words[:, :length],
             complete_captions=self.complete_captions,
-            all_sum=self.all_sum,
         )
-        return CompositionAttributionOutput(
-            text_features=F.normalize(attribution.text_features, dim=-1),
-            loss=self.weight * parts.loss,
-            objects=parts.objects,
-            composition=parts.composition,
-            n_objects=parts.n_objects,
-            n_composition=parts.n_composition,
-        )
+        return F.normalize(attribution.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""

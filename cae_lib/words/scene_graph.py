@@ -62,8 +62,13 @@ class SceneGraphTagger:
             raise ConfigError(f"spaCy model {model!r} is not installed; {error}") from error
         self._nlp = drop_entity_recogniser(self._parser.unwrapped.nlp)
         self._parser.unwrapped.nlp = _parsed_already
+        self._model = model
         self.matching = matching
         self.determiners = determiners
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Build it anew where it is unpickled: the parser's class cannot be pickled."""
+        return type(self), (self._model, self.matching, self.determiners)
 
     @property
     def identity(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import sng_parser
 
@@ -104,6 +106,11 @@ def test_identity_tells_settings_apart(tagger, parsed):
     assert tagger.identity != parsed.identity
     assert tagger.identity == SceneGraphTagger().identity
     assert "3.8" in tagger.identity
+
+
+def test_it_travels_to_worker_processes(parsed):
+    again = pickle.loads(pickle.dumps(parsed))
+    assert again.identity == parsed.identity and again.tag(CAPTIONS) == parsed.tag(CAPTIONS)
 
 
 def test_unknown_model_and_matching_are_config_errors():

@@ -1,0 +1,188 @@
+"""CAE in open_clip's own training loop: a tokenizer, a model and a loss that fit into it.
+
+`open_clip_train.train.train_one_epoch` calls `model(images, texts)` and adds up what
+`loss(**model_out, output_dict=True)` returns. So roles travel with the tokens, and the model hands
+the loss a row for each caption, which gradient accumulation and several processes can put together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from open_clip import ClipLoss
+from torch import Tensor, nn
+
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.training.distributed import Ranks
+from cae_lib.training.losses import hinge_of_sums
+from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.words.alignment import align
+
+if TYPE_CHECKING:
+    from cae_lib.words.pipeline import Tagger
+
+
+class RoleTokenizer:
+    """A tokenizer for open_clip's data sets that also gives the role of every token.
+
+    Args:
+        tokenizer: of the model, as `open_clip.get_tokenizer` gives it; see `align`.
+        tagger: finds the object, attribute and relation words of captions.
+    """
+
+    def __init__(self, tokenizer: Any, tagger: Tagger) -> None:
+        self.tokenizer = tokenizer
+        self.tagger = tagger
+
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
+        """Tokens, roles and numbers of words `(n, 3, context_length)` of n captions.
+
+        Raises:
+            ConfigError: see `align`.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        found = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
+        return torch.stack([found.tokens, found.roles.long(), found.words], dim=1)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tokenizer":  # not there yet while being unpickled
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+
+class CaeModel(nn.Module):
+    """An open_clip model that, in training, also gives the attribution sums of its captions.
+
+    Parameters, buffers and submodules are those of the model under their own names, and so are the
+    keys of `state_dict`; every other attribute and method is the model's too.
+
+    Args:
+        model: open_clip model, built with `output_dict=True`.
+        **settings: of `CompositionAttributionLoss`, all but `all_sum`.
+
+    Attributes:
+        model: the model itself.
+        attribution: what `CaeClipLoss` takes.
+
+    Raises:
+        ConfigError: those of `CompositionAttributionLoss`.
+    """
+
+    def __init__(self, model: nn.Module, **settings: Any) -> None:
+        super().__init__()
+        attribution = CompositionAttributionLoss(model, **settings)
+        shared = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training")
+        self.__dict__.update({name: model.__dict__[name] for name in shared})
+        self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
+
+    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
+        """The model's own output; in training, for texts `(B, 3, T)` of `RoleTokenizer`, also the
+        `attribution_sums` `(B, 4)` of the captions, see `caption_sums`.
+        """
+        if text is None or text.ndim == 2 or not self.training:
+            return self.model(image, None if text is None else _tokens(text))
+        images = self.model.encode_image(image, normalize=True)
+        rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
+        texts, sums = rows(images, *text.unbind(1))
+        return {
+            "image_features": images,
+            "text_features": texts,
+            "logit_scale": self.model.logit_scale.exp(),
+            "attribution_sums": sums,
+        }
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
+        """The model's own features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
+        return self.model.encode_text(_tokens(text), normalize=normalize)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["model"], name)
+
+    def extra_repr(self) -> str:
+        """The settings, for `print`."""
+        return self.attribution.extra_repr()
+
+
+class CaeClipLoss(ClipLoss):
+    """open_clip's contrastive loss, and `weight * L_attr` under its own key.
+
+    Under `DistributedDataParallel` the gradient is that of one process with the whole batch. Two
+    gradients of open_clip's loop are not, and are scaled here: without `gather_with_grad`, that of
+    the features is divided by the number of processes, which would multiply the weight of L_attr;
+    and gradient accumulation multiplies that of the temperature.
+
+    Args:
+        attribution: of a `CaeModel`.
+        local_loss, gather_with_grad, cache_labels, rank, world_size, use_horovod: of `ClipLoss`.
+        accum_freq: parts of a batch that the loop accumulates.
+
+    Raises:
+        ConfigError: for flags whose gradient is not that of the whole batch.
+    """
+
+    def __init__(
+        self,
+        attribution: CompositionAttributionLoss,
+        local_loss: bool = False,
+        gather_with_grad: bool = False,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        use_horovod: bool = False,
+        accum_freq: int = 1,
+    ) -> None:
+        if use_horovod:
+            raise ConfigError("horovod is not supported: start the processes with torchrun.")
+        if world_size > 1 and local_loss and not gather_with_grad:
+            raise ConfigError(
+                "local_loss without gather_with_grad leaves out the gradient of the features of "
+                "other processes: set --gather-with-grad as well, or leave out --local-loss."
+            )
+        super().__init__(local_loss, gather_with_grad, cache_labels, rank, world_size)
+        self.attribution = attribution
+        self.accum_freq = accum_freq
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        attribution_sums: Tensor | None = None,
+        output_dict: bool = False,
+    ) -> dict[str, Tensor] | Tensor:
+        """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`.
+
+        Raises:
+            DataError: there are no sums, for the texts carried no roles.
+        """
+        if attribution_sums is None:
+            raise DataError(
+                "texts without roles: build the training data with RoleTokenizer(tokenizer, "
+                "tagger), and call the model in training mode."
+            )
+        if self.world_size > 1 and not self.gather_with_grad:
+            image_features = _scale_gradient(image_features, self.world_size)
+            text_features = _scale_gradient(text_features, self.world_size)
+        logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
+        losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
+        ours, total = self.attribution, Ranks(self.rank, self.world_size).sum
+        settings = ours.margin, ours.scope, ours.stop_gradient
+        hinge = hinge_of_sums(attribution_sums, *settings, all_sum=total)
+        losses["attribution_loss"] = ours.weight * hinge.loss
+        return losses if output_dict else sum(losses.values())
+
+
+def _tokens(text: Tensor) -> Tensor:
+    return text if text.ndim == 2 else text[:, 0]
+
+
+def _scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The values, with `factor` times their gradient."""
+    values = values.view_as(values)
+    if values.requires_grad:
+        values.register_hook(lambda gradient: factor * gradient)
+    return values

@@ -1,0 +1,392 @@
+"""CAE in open_clip's own loop: its steps are those of a plain loop with the whole batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import torch.distributed as dist
+from open_clip_train.train import evaluate, train_one_epoch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
+from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.words.alignment import align
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+
+CAPTIONS = [  # pairs of words are spread unevenly over the batch, two captions have one group only
+    "a red dog chases a cat",
+    "the giraffe",
+    "two pterodactyls under a striped tree",
+    "big",
+    "a cat on a mat",
+    "the old grey dog chases two small cats",
+    "a cat, a dog and a red mat",
+    "a dog under a tree",
+]
+ROLES = dict.fromkeys(("dog", "cat", "cats", "giraffe", "pterodactyls", "tree", "mat"), OBJECT)
+ROLES |= dict.fromkeys(("red", "striped", "big", "old", "grey", "small"), ATTRIBUTE)
+ROLES |= dict.fromkeys(("chases", "under", "on"), RELATION)
+METHODS = ("attention", "gradcam", "perturbation", "gradient")
+SETTINGS = [
+    {"method": "attention", "stop_gradient": True},
+    {"method": "gradcam"},
+    {"method": "perturbation", "scope": "caption"},
+    {"method": "gradient", "scope": "word", "complete_captions": False},
+]
+FLAGS = [(False, True), (True, True), (False, False)]  # local_loss, gather_with_grad
+CASES = list(itertools.product(range(len(SETTINGS)), FLAGS, (1, 2)))
+EVERY = pytest.mark.parametrize("settings", SETTINGS, ids=METHODS)
+
+
+class WordTagger:
+    """Roles of the words of `ROLES`."""
+
+    identity = "words"
+
+    def tag(self, captions: list[str]) -> list[list[Span]]:
+        return [
+            [
+                Span(m.start(), m.end(), ROLES[m.group()])
+                for m in re.finditer(r"\w+", caption)
+                if m.group() in ROLES
+            ]
+            for caption in captions
+        ]
+
+
+def packed() -> Tensor:
+    """The captions' tokens, roles and words `(8, 3, 16)`, in a vocabulary of their own."""
+    texts = RoleTokenizer(open_clip.SimpleTokenizer(context_length=16), WordTagger())(CAPTIONS)
+    texts[:, 0] = texts[:, 0].unique(return_inverse=True)[1]  # in order: EOT stays the largest
+    return texts
+
+
+def pictures() -> Tensor:
+    return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+
+
+def plain_model(dtype: torch.dtype = torch.float64, vocabulary: int = 64) -> nn.Module:
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=16,
+        vision_cfg={"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+        text_cfg={
+            "context_length": 16,
+            "vocab_size": vocabulary,
+            "width": 32,
+            "heads": 2,
+            "layers": 2,
+        },
+        output_dict=True,
+    ).to(dtype)
+    with torch.no_grad():  # scores far from 0, features far from each other
+        model.token_embedding.weight.mul_(20)
+    return model
+
+
+def cae_model(settings: dict[str, Any], dtype: torch.dtype = torch.float64) -> CaeModel:
+    return CaeModel(plain_model(dtype), **{"weight": 3.0, "margin": 2.0} | settings)
+
+
+def by_hand(settings: dict[str, Any], lr: float = 0.1) -> dict[str, Tensor]:
+    """Parameters after one step of a plain loop with the whole batch."""
+    model = plain_model()
+    task = CompositionAttributionLoss(model, **{"weight": 3.0, "margin": 2.0} | settings)
+    images = model.encode_image(pictures(), normalize=True)
+    output = task(images, *packed().unbind(1))
+    contrastive = open_clip.ClipLoss()(images, output.text_features, model.logit_scale.exp())
+    (contrastive + output.loss).backward()
+    torch.optim.SGD(model.parameters(), lr).step()
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def in_their_loop(
+    model: CaeModel,
+    loss: nn.Module,
+    rows: slice = slice(None),
+    accum_freq: int = 1,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Parameters after one step of open_clip's loop with these rows of the batch."""
+    pixels = pictures().to(next(model.parameters()).dtype)
+    parts = zip(pixels[rows].chunk(accum_freq), packed()[rows].chunk(accum_freq), strict=True)
+    data = {"train": loader(list(parts))}
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = options.pop("scaler", None)
+    arguments = args(accum_freq=accum_freq, **options)
+    train_one_epoch(model, data, loss, 0, optimiser, scaler, None, None, arguments)
+    return {name.removeprefix("module."): p.detach() for name, p in model.named_parameters()}
+
+
+def loader(batches: list[tuple[Tensor, Tensor]]) -> SimpleNamespace:
+    """What the loop needs of open_clip's `DataInfo`."""
+
+    class Loader(list):
+        num_batches, num_samples = len(batches), 8
+
+    return SimpleNamespace(dataloader=Loader(batches), set_epoch=lambda epoch: None)
+
+
+def args(**options: Any) -> SimpleNamespace:
+    defaults = {
+        "device": "cpu",
+        "precision": "fp32",
+        "distill": False,
+        "accum_freq": 1,
+        "rank": 0,
+        "skip_scheduler": True,
+        "grad_clip_norm": None,
+        "horovod": False,
+        "world_size": 1,
+        "log_every_n_steps": 1,
+        "batch_size": 8,
+        "wandb": False,
+        "distributed": False,
+        "val_frequency": 1,
+        "epochs": 1,
+        "save_logs": False,
+    }
+    return SimpleNamespace(**defaults | options)
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-10, rtol=0, msg=name)
+
+
+@EVERY
+@pytest.mark.parametrize("accum_freq", [1, 2, 4])
+def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog) -> None:
+    model = cae_model(settings)
+    loss = CaeClipLoss(model.attribution, accum_freq=accum_freq)
+    with caplog.at_level(logging.INFO):
+        found = in_their_loop(model, loss, accum_freq=accum_freq)
+    expected = by_hand(settings)
+    assert_same(found, expected)
+    without = by_hand({**settings, "weight": 0.0})
+    for name in ("transformer.resblocks.0.attn.in_proj_weight", "positional_embedding"):
+        assert (expected[name] - without[name]).abs().max() > 1e-4  # L_attr is part of it
+    assert "Attribution_loss: " in caplog.text  # a loss of its own in their log
+
+
+def run_all(rank: int, folder: Path) -> None:
+    """One of two processes: all cases, one step each."""
+    for number, (choice, (local_loss, gather_with_grad), accum_freq) in enumerate(CASES):
+        model = cae_model(SETTINGS[choice])
+        loss = CaeClipLoss(
+            model.attribution, local_loss, gather_with_grad, True, rank, 2, accum_freq=accum_freq
+        )
+        rows = slice(4 * rank, 4 * rank + 4)
+        found = in_their_loop(
+            DistributedDataParallel(model), loss, rows, accum_freq, rank=rank, world_size=2
+        )
+        torch.save(found, folder / f"{number}-{rank}.pt")
+    torch.save(DistributedDataParallel(model).state_dict(), folder / f"ddp-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left that ran this file."""
+    folder = tmp_path_factory.mktemp("halves")
+    both = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(folder)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], "\n".join(errors)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=map(str, CASES))
+def test_a_step_of_two_processes_is_that_of_one(number: int, halves: Path) -> None:
+    expected = by_hand(SETTINGS[CASES[number][0]])
+    for rank in range(2):
+        assert_same(torch.load(halves / f"{number}-{rank}.pt"), expected)
+
+
+def test_a_checkpoint_of_several_processes_is_open_clips(halves: Path) -> None:
+    state = torch.load(halves / "ddp-0.pt")
+    plain = plain_model()
+    plain.load_state_dict({name.removeprefix("module."): v for name, v in state.items()})
+    holder = nn.ModuleDict({"module": cae_model({})})
+    holder.load_state_dict(state)  # as `DistributedDataParallel` loads it
+    assert_same(dict(holder["module"].named_parameters()), dict(plain.named_parameters()))
+
+
+@pytest.mark.parametrize(
+    "flags", [{"local_loss": True, "world_size": 2}, {"use_horovod": True}], ids=str
+)
+def test_flags_that_give_another_gradient_are_refused(flags: dict) -> None:
+    with pytest.raises(ConfigError, match="gather-with-grad|torchrun"):
+        CaeClipLoss(cae_model({}).attribution, **flags)
+
+
+@EVERY
+@pytest.mark.parametrize("precision", ["amp_bf16", "amp"])
+def test_mixed_precision(settings: dict, precision: str) -> None:
+    """The step points where that in float64 points, its part due to L_attr as well."""
+    steps, scaler = [], torch.amp.GradScaler("cpu", 1024.0) if precision == "amp" else None
+    for weight in (3.0, 0.0):
+        chosen = settings | {"weight": weight}
+        model = cae_model(chosen, torch.float32)
+        loss = CaeClipLoss(model.attribution)
+        found = in_their_loop(model, loss, precision=precision, scaler=scaler)
+        steps.append(
+            [
+                torch.cat([p.flatten().double() for p in after.values()])
+                for after in (found, by_hand(chosen))
+            ]
+        )
+    ours, theirs = (with_it - without for with_it, without in zip(*steps, strict=True))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
+
+
+def test_names_and_state_are_those_of_the_model() -> None:
+    plain, model = plain_model(), cae_model({})
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    with torch.no_grad():
+        model.positional_embedding.add_(1.0)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain.positional_embedding, model.positional_embedding)
+    model.load_state_dict(plain_model().state_dict())
+    assert not torch.equal(plain.positional_embedding, model.positional_embedding)
+
+
+def test_what_their_options_call_reaches_the_model() -> None:
+    model = cae_model({"method": "gradcam"})
+    model.lock_image_tower()
+    model.set_grad_checkpointing()
+    assert model.transformer.grad_checkpointing and model.no_weight_decay()
+    found = in_their_loop(model, CaeClipLoss(model.attribution))
+    expected, start = by_hand({"method": "gradcam"}), dict(plain_model().named_parameters())
+    locked = {name: start[name].detach() for name in start if name.startswith("visual.")}
+    assert_same(found, expected | locked)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
+def test_a_compiled_model_takes_the_same_step(method: str) -> None:
+    model = cae_model({"method": method})
+    compiled = torch.compile(model, backend="aot_eager")
+    in_their_loop(compiled, CaeClipLoss(model.attribution))
+    assert_same({n: p.detach() for n, p in model.named_parameters()}, by_hand({"method": method}))
+
+
+def test_outside_of_training_it_is_the_model() -> None:
+    """Also for the texts that open_clip's validation set holds, which has the same tokenizer."""
+    plain, model, texts = plain_model(), cae_model({"method": "gradcam"}), packed()
+    arguments = (args(), None, None)
+    expected = evaluate(plain, {"val": loader([(pictures(), texts[:, 0])])}, 1, *arguments)
+    for batch in (texts, texts[:, 0]):
+        found = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
+        assert found == expected
+        assert torch.equal(
+            model.encode_text(batch, normalize=True), plain.encode_text(texts[:, 0], normalize=True)
+        )
+    found, expected = model(image=pictures()), plain(image=pictures())
+    assert found.keys() == expected.keys() and found["text_features"] is None
+    assert torch.equal(found["image_features"], expected["image_features"])
+    assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
+
+
+def test_texts_without_roles_are_no_training_data() -> None:
+    model = cae_model({})
+    with pytest.raises(DataError, match="RoleTokenizer"):
+        CaeClipLoss(model.attribution)(**model(pictures(), packed()[:, 0]))
+
+
+def test_tokens_roles_and_words() -> None:
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    ours = RoleTokenizer(tokenizer, WordTagger())
+    texts = ours("two pterodactyls under")
+    expected = torch.zeros(3, 16, dtype=torch.long)
+    assert len(tokenizer.encode("pterodactyls")) == 5
+    expected[0] = tokenizer("two pterodactyls under")[0]
+    expected[1, 2:8] = torch.tensor([OBJECT] * 5 + [RELATION])
+    expected[2, 1:8] = torch.tensor([1, 2, 2, 2, 2, 2, 3])
+    assert torch.equal(texts, expected[None])
+    assert ours.context_length == 16 and ours.eot_token_id == tokenizer.eot_token_id
+    again = pickle.loads(pickle.dumps(ours))
+    assert torch.equal(again(CAPTIONS), ours(CAPTIONS))
+
+
+@pytest.fixture
+def their_data(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """`open_clip_train.data`; what only its tar files need may be absent."""
+    pytest.importorskip("pandas")
+    for name in ("braceexpand", "webdataset"):
+        if importlib.util.find_spec(name) is None:
+            stand_in = types.ModuleType(name)
+            stand_in.__getattr__ = lambda wanted: type(wanted, (), {})
+            for part in ("", ".filters", ".tariterators"):
+                monkeypatch.setitem(sys.modules, name + part, stand_in)
+    monkeypatch.delitem(sys.modules, "open_clip_train.data", raising=False)
+    module = importlib.import_module("open_clip_train.data")
+    monkeypatch.delitem(sys.modules, "open_clip_train.data")
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+def test_their_data_loader_with_workers(their_data: types.ModuleType, tmp_path: Path) -> None:
+    lines = ["filepath\ttitle"]
+    for number, caption in enumerate(CAPTIONS):
+        Image.new("L", (1, 1), number).save(tmp_path / f"{number}.png")
+        lines.append(f"{tmp_path / f'{number}.png'}\t{caption}")
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    tokenizer = open_clip.SimpleTokenizer()
+    data = their_data.get_csv_dataset(
+        args(
+            train_data=tmp_path / "train.csv",
+            csv_img_key="filepath",
+            csv_caption_key="title",
+            csv_separator="\t",
+            batch_size=4,
+            workers=2,
+        ),
+        lambda picture: torch.tensor(picture.getpixel((0, 0))),
+        is_train=True,
+        tokenizer=RoleTokenizer(tokenizer, WordTagger()),
+    )
+    found = align(CAPTIONS, WordTagger().tag(CAPTIONS), tokenizer)
+    seen = 0
+    for numbers, texts in data.dataloader:
+        assert texts.shape == (4, 3, 77)
+        assert torch.equal(texts[:, 0], found.tokens[numbers])
+        assert torch.equal(texts[:, 1], found.roles[numbers].long())
+        seen += len(numbers)
+    assert seen == 8
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    own_rank, place = int(sys.argv[1]), Path(sys.argv[2])
+    dist.init_process_group("gloo", f"file://{place}/group", world_size=2, rank=own_rank)
+    run_all(own_rank, place)
+    dist.destroy_process_group()
