@@ -48,9 +48,14 @@ class PretendTensor(Tensor):
     def __new__(cls, inner: Tensor) -> PretendTensor:
         with torch.inference_mode(False):  # else a view of a parameter could not be made
             made = Tensor._make_wrapper_subclass(
-                cls, inner.shape, inner.stride(), inner.storage_offset(),
-                dtype=inner.dtype, layout=inner.layout, device="meta",
-            )  # fmt: skip
+                cls,
+                inner.shape,
+                inner.stride(),
+                inner.storage_offset(),
+                dtype=inner.dtype,
+                layout=inner.layout,
+                device="meta",
+            )
         made.inner = inner
         return made
 
@@ -118,9 +123,7 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     result = func(*_each(_inner, args), **{key: _each(_inner, v) for key, v in kwargs.items()})
     if not here:
         return result
-    return _each(
-        lambda leaf: ours[id(leaf)] if id(leaf) in ours else PretendTensor(leaf), result
-    )
+    return _each(lambda leaf: ours[id(leaf)] if id(leaf) in ours else PretendTensor(leaf), result)
 
 
 def _refuse_cpu(func: Any, leaves: list[Any]) -> None:

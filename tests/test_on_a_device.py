@@ -19,6 +19,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.images import ImageStore
+from cae_lib.data.photographs import Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.data.world.build import build_world
 from cae_lib.data.world.config import Sizes, WorldConfig
@@ -27,15 +28,42 @@ from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.labels import evaluate_labels
 from cae_lib.evaluation.registry import BASE_SUITES, SUITES
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.training.execution import Execution
 from cae_lib.training.run import Run
 from cae_lib.tuning import validation_gaps, validation_scores
 from cae_lib.words.alignment import token_roles
 
-SIZES = Sizes(train=4, val=2, test=2, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
-              winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=2, crepe=4,
-              similarity=6)  # fmt: skip
-CACHED = (suite.benchmarks, suite.retrieval_pairs, suite.similarity_pairs, zero_shot.labelled_sets,
-          phrases.captions_and_phrases, heatmaps._test_scenes)  # fmt: skip
+SIZES = Sizes(
+    train=4,
+    val=2,
+    test=2,
+    flickr_test=2,
+    captions=2,
+    aro_relation=3,
+    aro_attribution=3,
+    winoground=2,
+    sugarcrepe=2,
+    vl_checklist=1,
+    valse=2,
+    svo_probes=2,
+    crepe=4,
+    similarity=6,
+)
+CACHED = (
+    suite.benchmarks,
+    suite.retrieval_pairs,
+    suite.similarity_pairs,
+    zero_shot.labelled_sets,
+    phrases.captions_and_phrases,
+    heatmaps._test_scenes,
+)
+STEPS = [
+    (None, "batch"),
+    ("attention", "batch"),
+    ("gradcam", "caption"),
+    ("perturbation", "word"),
+    ("gradient", "word"),
+]
 Measure = Callable[[Encoder], Any]
 
 
@@ -110,17 +138,20 @@ def test_a_picture_and_a_caption(world: Path) -> None:
     on_both(lambda encoder: vars(attribute_pair(encoder.clip, picture, "a cat on the bed", 0)))
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
 def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
+
+    parameters = {"renormalise": True} if method not in METHODS else {}
+    scorer = get_method(method.split()[-1], **parameters)
 
     def measure(encoder: Encoder) -> dict[str, Any]:
         model = encoder.clip.model.double()
         device = model.logit_scale.device
         tokens = encoder.clip.tokenizer(["a red dog chases a cat", "the giraffe", ""]).to(device)
         images = torch.linspace(-1, 1, 3 * 128).view(3, 128).sin().double().to(device)
-        scores = get_method(method)(model, tokens, images, create_graph=create_graph).scores
+        scores = scorer(model, tokens, images, create_graph=create_graph).scores
         found = {"scores": scores.detach().cpu().numpy()}
         if create_graph:
             scores.square().sum().backward()
@@ -131,18 +162,29 @@ def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
     on_both(measure)
 
 
-@pytest.mark.parametrize("method", [None, *METHODS])
+@pytest.mark.parametrize("method, scope", STEPS)
 @pytest.mark.parametrize("negatives", [False, True])
-def test_steps_of_training(world: Path, method: str | None, negatives: bool) -> None:
+def test_steps_of_training(world: Path, method: str | None, scope: str, negatives: bool) -> None:
     """The second step's loss is that of the weights after the first."""
     pairs = load_negclip_tsv(world / "coco" / "train_neg_clip.tsv", world)
-    experiment = Experiment("run", "smoke", steps=2, batch_size=4, warmup=1, lr=1e-3, margin=1.0,
-                            method=method, negatives=negatives)  # fmt: skip
+    experiment = Experiment(
+        "run",
+        "smoke",
+        steps=2,
+        batch_size=4,
+        warmup=1,
+        lr=1e-3,
+        margin=1.0,
+        method=method,
+        scope=scope,
+        negatives=negatives,
+    )
+    source = Photographs if negatives else ImageStore
 
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer)
-        images = ImageStore(pairs.image_paths, encoder.clip.image_size)
-        run = Run(experiment, encoder.clip, pairs, alignment, images)
+        images = source(pairs.image_paths, encoder.clip.image_size)
+        run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
         return [run.step(step, batch) for step, batch in enumerate(run.feed(0, 2))]
 
     on_both(measure)
