@@ -67,13 +67,14 @@ def role_scores(
     rows = np.unique(np.linspace(0, total - 1, min(limit or total, total)).astype(int))
     scorer, model = get_method(method, **parameters), encoder.clip.model
     images = encoder.images([ImageRef(pairs.image_paths[pairs.image_index[i]]) for i in rows])
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     parts = []
     for start in range(0, len(rows), batch_size):
-        part = torch.from_numpy(rows[start : start + batch_size])
-        features = torch.from_numpy(images[start : start + batch_size].copy())
-        parts.append(scorer(model, alignment.tokens[part], features).scores.float())
+        tokens = alignment.tokens[torch.from_numpy(rows[start : start + batch_size])].to(device)
+        features = torch.from_numpy(images[start : start + batch_size]).to(device)
+        parts.append(scorer(model, tokens, features).scores.float())
     model.train(was_training)
     width = max(part.shape[1] for part in parts)
     scores = torch.cat([torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in parts])
@@ -82,6 +83,7 @@ def role_scores(
 
 def by_role(scores: Tensor, roles: Tensor) -> RoleScores:
     """Sort the scores `(C, T)` of tokens by their roles `(C, T)`."""
+    scores, roles = scores.cpu(), roles.cpu()
     tokens, captions = {}, {}
     for name, role in ROLES.items():
         chosen = roles == role

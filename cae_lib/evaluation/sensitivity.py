@@ -149,7 +149,7 @@ def _described(
     """One choice as part of a record; `scores` are those of the tokens."""
     composition = (sample.roles == ATTRIBUTE) | (sample.roles == RELATION)
     joined = torch.where(composition, ATTRIBUTE, sample.roles)
-    captions = by_role(scores.cpu(), joined.cpu()).captions
+    captions = by_role(scores, joined).captions
     return {
         "name": name,
         "parameters": {key: str(value) for key, value in parameters.items()},

@@ -5,6 +5,7 @@ import pytest
 
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation import choice as module
 from cae_lib.evaluation.choice import evaluate, evaluate_all, is_right, item_scores, pair_scores
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0]}
@@ -119,7 +120,9 @@ def test_items_of_several_shapes_keep_their_places(encoder, choice, benchmark_of
     assert evaluate(benchmark_of(*items), encoder).correct.all()
 
 
-def test_scores_equal_the_plain_loop(choice, hand_encoder):
+@pytest.mark.parametrize("at_once", [1, 7, 4096])
+def test_scores_equal_the_plain_loop(choice, hand_encoder, at_once, monkeypatch):
+    monkeypatch.setattr(module, "ITEMS_AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     images = {str(i): rng.normal(size=16) for i in range(5)}
     texts = {f"t{i}": rng.normal(size=16) for i in range(7)}

@@ -50,7 +50,11 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures):
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
 
 
-def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(tiny_clip):
+@pytest.mark.parametrize("tokenized_at_once", [1, 2, 9])
+def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(
+    tiny_clip, tokenized_at_once, monkeypatch
+):
+    monkeypatch.setattr(embed, "TOKENIZED_AT_ONCE", tokenized_at_once)
     ours = Encoder(tiny_clip, batch_size=2).texts(TEXTS)
     with torch.no_grad():
         plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))

@@ -1,0 +1,194 @@
+"""The same numbers on a device as on the CPU: all that meets a tensor on its way to a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretend_device import pretend_device
+
+from cae_lib.attribute import attribute_pair, read_picture
+from cae_lib.attribution import METHODS, get_method
+from cae_lib.config import Experiment
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.benchmarks.cola import LabelledPictures
+from cae_lib.data.captions import Pairs, load_negclip_tsv
+from cae_lib.data.images import ImageStore
+from cae_lib.data.photographs import Photographs
+from cae_lib.data.training_set import default_tagger
+from cae_lib.data.world.build import build_world
+from cae_lib.data.world.config import Sizes, WorldConfig
+from cae_lib.evaluation import heatmaps, phrases, suite, zero_shot
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.labels import evaluate_labels
+from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.training.execution import Execution
+from cae_lib.training.run import Run
+from cae_lib.tuning import validation_gaps, validation_scores
+from cae_lib.words.alignment import token_roles
+
+SIZES = Sizes(
+    train=4,
+    val=2,
+    test=2,
+    flickr_test=2,
+    captions=2,
+    aro_relation=3,
+    aro_attribution=3,
+    winoground=2,
+    sugarcrepe=2,
+    vl_checklist=1,
+    valse=2,
+    svo_probes=2,
+    crepe=4,
+    similarity=6,
+)
+CACHED = (
+    suite.benchmarks,
+    suite.retrieval_pairs,
+    suite.similarity_pairs,
+    zero_shot.labelled_sets,
+    phrases.captions_and_phrases,
+    heatmaps._test_scenes,
+)
+STEPS = [
+    (None, "batch"),
+    ("attention", "batch"),
+    ("gradcam", "caption"),
+    ("perturbation", "word"),
+    ("gradient", "word"),
+]
+Measure = Callable[[Encoder], Any]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny world where the profile `smoke` has its own."""
+    home = tmp_path_factory.mktemp("home")
+    root = home / "data" / "raw" / "world-smoke"
+    build_world(WorldConfig(sizes=SIZES), root, workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        for function in CACHED:
+            function.cache_clear()
+        yield root
+    for function in CACHED:
+        function.cache_clear()
+
+
+def random_clip(device: torch.device | str = "cpu") -> Clip:
+    """A clip-mini whose scores are far from 0."""
+    clip = load_clip("clip-mini", seed=0)
+    with torch.no_grad():
+        clip.model.token_embedding.weight.mul_(20)
+    return replace(clip, model=clip.model.to(device))
+
+
+def on_both(measure: Measure) -> None:
+    """Measure on the CPU and on a device, and compare."""
+    with pretend_device() as device:
+        found = measure(Encoder(random_clip(device)))
+    expected = measure(Encoder(random_clip()))
+    assert_close(found, expected)
+
+
+def assert_close(found: Any, expected: Any, place: str = "") -> None:
+    """Equal in shape and text, and in numbers up to rounding."""
+    if isinstance(expected, Mapping):
+        assert list(found) == list(expected), place
+        for key, value in expected.items():
+            assert_close(found[key], value, f"{place}/{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), place
+        for number, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_close(a, b, f"{place}/{number}")
+    elif isinstance(expected, float | np.ndarray):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-4, err_msg=place)
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.parametrize("name", [*SUITES, *BASE_SUITES])
+def test_a_suite(world: Path, name: str) -> None:
+    measure = (SUITES | BASE_SUITES)[name]
+    on_both(lambda encoder: measure(encoder, "smoke"))
+
+
+def test_labels(world: Path) -> None:
+    refs = [ImageRef(path) for path in sorted((world / "coco" / "val2017").glob("*.jpg"))[:3]]
+    marks = np.eye(3, 2, dtype=bool)
+    pictures = LabelledPictures("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
+    on_both(lambda encoder: evaluate_labels(pictures, encoder).to_record())
+
+
+def test_the_measures_that_tuning_reads(world: Path) -> None:
+    pairs = validation_pairs(world)
+    on_both(lambda encoder: validation_gaps(encoder, pairs, METHODS))
+    on_both(lambda encoder: validation_scores(encoder, pairs))
+
+
+def test_a_picture_and_a_caption(world: Path) -> None:
+    picture = read_picture(next((world / "coco" / "val2017").glob("*.jpg")))
+    on_both(lambda encoder: vars(attribute_pair(encoder.clip, picture, "a cat on the bed", 0)))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
+def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
+    """A gradient through the scores is a second derivative for the gradient methods."""
+
+    parameters = {"renormalise": True} if method not in METHODS else {}
+    scorer = get_method(method.split()[-1], **parameters)
+
+    def measure(encoder: Encoder) -> dict[str, Any]:
+        model = encoder.clip.model.double()
+        device = model.logit_scale.device
+        tokens = encoder.clip.tokenizer(["a red dog chases a cat", "the giraffe", ""]).to(device)
+        images = torch.linspace(-1, 1, 3 * 128).view(3, 128).sin().double().to(device)
+        scores = scorer(model, tokens, images, create_graph=create_graph).scores
+        found = {"scores": scores.detach().cpu().numpy()}
+        if create_graph:
+            scores.square().sum().backward()
+            gradients = {name: p.grad for name, p in model.named_parameters()}
+            found |= {name: g.cpu().numpy() for name, g in gradients.items() if g is not None}
+        return found
+
+    on_both(measure)
+
+
+@pytest.mark.parametrize("method, scope", STEPS)
+@pytest.mark.parametrize("negatives", [False, True])
+def test_steps_of_training(world: Path, method: str | None, scope: str, negatives: bool) -> None:
+    """The second step's loss is that of the weights after the first."""
+    pairs = load_negclip_tsv(world / "coco" / "train_neg_clip.tsv", world)
+    experiment = Experiment(
+        "run",
+        "smoke",
+        steps=2,
+        batch_size=4,
+        warmup=1,
+        lr=1e-3,
+        margin=1.0,
+        method=method,
+        scope=scope,
+        negatives=negatives,
+    )
+    source = Photographs if negatives else ImageStore
+
+    def measure(encoder: Encoder) -> list[dict[str, float]]:
+        alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer)
+        images = source(pairs.image_paths, encoder.clip.image_size)
+        run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
+        return [run.step(step, batch) for step, batch in enumerate(run.feed(0, 2))]
+
+    on_both(measure)
+
+
+def validation_pairs(world: Path) -> Pairs:
+    return load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
