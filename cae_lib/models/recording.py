@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
         stack.enter_context(_explicit(maps))
         yield maps
     if not maps:
-        maps.extend(returned)
+        maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
 
 
 @contextmanager
@@ -113,13 +114,14 @@ def _attend(
 
 def _reader(returned: list[Tensor]) -> Any:
     """A hook that keeps maps which a module returns beside its states."""
-    thread = threading.get_ident()
+    thread = get_ident()
 
     def read(module: nn.Module, arguments: Any, output: Any) -> None:
-        second = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-        if threading.get_ident() == thread and isinstance(second, Tensor) and second.ndim == 4:
-            if second.shape[2] == second.shape[3] and not any(second is m for m in returned):
-                returned.append(second)
+        beside = output[1:] if isinstance(output, tuple) and get_ident() == thread else ()
+        for found in beside:
+            if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
+                if not any(found is known for known in returned):
+                    returned.append(found)
 
     return read
 
