@@ -24,19 +24,19 @@ OPEN_CLIP = {LayerNorm, LayerNormFp32, LayerScale, PatchDropout, QuickGELU, Tran
 OPEN_CLIP |= {ResidualAttentionBlock, TextTransformer, VisionTransformer}
 TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
 TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
-PLAIN = OPEN_CLIP | TORCH
-PARAMETERS = {nn.Parameter}
-"""Types whose forward is known; a subclass, a wrapper or a parametrised layer has another type."""
+METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
+PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
+"""Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type."""
 
+PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-REPLACED = ("forward", "attention", "encode_text", "encode_image", "_embeds")
 
 
 def alteration(parts: Iterable[Any]) -> str | None:
     """What was changed in some parts of a model, in words; None if nothing was.
 
     Layers of other types (adapters, parametrisations, quantised or sharded layers), hooks,
-    methods replaced on an object, and attention with unusual settings count as changes.
+    replaced methods, and attention with unusual settings count as changes.
 
     Args:
         parts: modules, looked through with all their children; parameters and None.
@@ -55,12 +55,14 @@ def alteration(parts: Iterable[Any]) -> str | None:
 
 
 def _of_module(module: nn.Module) -> str | None:
-    if type(module) not in PLAIN:
-        return f"is a {type(module).__name__}"
+    kind = type(module)
+    if kind not in PLAIN:
+        return f"is a {kind.__name__}"
     if any(getattr(module, name) for name in HOOKS):
         return "has hooks"
-    if any(name in vars(module) for name in REPLACED):
-        return "has a method of its own"
+    replaced = any(name in vars(module) for name in METHODS)
+    if replaced or PLAIN[kind] != [getattr(kind, name, None) for name in METHODS]:
+        return "has a replaced method"
     others = [p for p in module.parameters(recurse=False) if type(p) not in PARAMETERS]
     if others:
         return f"has a parameter of type {type(others[0]).__name__}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from open_clip import CLIP, CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -80,7 +81,8 @@ def _is_plain(model: nn.Module) -> bool:
     """Whether the tower's computation can be written out, without hooks and adapters to miss."""
     tower = model.visual
     return (
-        _reads_class_token(tower)
+        type(model) in (CLIP, CustomTextCLIP)
+        and _reads_class_token(tower)
         and "encode_image" not in vars(model)
         and all(type(b) is ResidualAttentionBlock for b in tower.transformer.resblocks)
         and alteration([tower]) is None

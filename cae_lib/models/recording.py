@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -21,10 +22,8 @@ from torch import Tensor, nn
 from cae_lib.models.blocks import causal
 
 _SWITCHES = {"grad_checkpointing": False, "gradient_checkpointing": False}
+_lock = threading.RLock()
 _local = threading.local()
-_lock = threading.Lock()
-_recordings = 0
-_fast: list[bool] = []
 _fused = F.scaled_dot_product_attention
 
 
@@ -32,42 +31,53 @@ _fused = F.scaled_dot_product_attention
 def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Compute a tower's attention explicitly; yields its maps `(B, H, T, T)`, float32 or wider.
 
-    Gradient checkpointing is off meanwhile: the recomputation would run after the recording.
+    Maps that modules return are in the list once the recording is over. Gradient checkpointing is
+    off meanwhile: the recomputation would run after the recording.
     """
     maps: list[Tensor] = []
+    returned: list[Tensor] = []
     with ExitStack() as stack:
+        stack.enter_context(alone())
         for module in tower.modules():
-            stack.callback(module.register_forward_hook(_reader(maps)).remove)
+            stack.callback(module.register_forward_hook(_reader(returned)).remove)
             for name, value in _SWITCHES.items():
                 if vars(module).get(name):
                     stack.enter_context(_set(module, name, value))
-        for config in {id(c): c for c in _configs(tower)}.values():
+        for config in _configs(tower):
             stack.enter_context(_set(config, "_attn_implementation_internal", "sdpa"))
         stack.enter_context(_explicit(maps))
         yield maps
+    if not maps:
+        maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one thread at a time change how modules run; others run them as they are.
+
+    Compiled code would not notice the change, so it runs eagerly.
+    """
+    with _lock, torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager
 def _explicit(maps: list[Tensor]) -> Iterator[None]:
-    """Put the explicit softmax in place for this thread, and the function for all that records."""
-    global _recordings
-    outer = getattr(_local, "maps", None)
-    with _lock:
-        if not _recordings:  # the fast path of nn.MultiheadAttention passes that function by
-            _fast.append(torch.backends.mha.get_fastpath_enabled())
-            torch.backends.mha.set_fastpath_enabled(False)
-        _recordings += 1
-        F.scaled_dot_product_attention = _attend
-    _local.maps = maps
+    """Put the explicit softmax in the place of the fused kernels, for this thread."""
+    global _fused
+    before, outer = F.scaled_dot_product_attention, getattr(_local, "maps", None)
+    fast = torch.backends.mha.get_fastpath_enabled()  # it passes the function by
+    if before is not _attend:
+        _fused = before
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        F.scaled_dot_product_attention = _attend
+        _local.maps = maps
         yield
     finally:
         _local.maps = outer
-        with _lock:
-            _recordings -= 1
-            if not _recordings:
-                F.scaled_dot_product_attention = _fused
-                torch.backends.mha.set_fastpath_enabled(_fast.pop())
+        F.scaled_dot_product_attention = before
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _attend(
@@ -102,24 +112,29 @@ def _attend(
     return dropped.to(value.dtype) @ value
 
 
-def _reader(maps: list[Tensor]) -> Any:
+def _reader(returned: list[Tensor]) -> Any:
     """A hook that keeps maps which a module returns beside its states."""
+    thread = get_ident()
 
     def read(module: nn.Module, arguments: Any, output: Any) -> None:
-        second = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-        if isinstance(second, Tensor) and second.ndim == 4 and second.shape[2] == second.shape[3]:
-            if not any(second is known for known in maps):
-                maps.append(second)
+        beside = output[1:] if isinstance(output, tuple) and get_ident() == thread else ()
+        for found in beside:
+            if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
+                if not any(found is known for known in returned):
+                    returned.append(found)
 
     return read
 
 
-def _configs(tower: nn.Module) -> Iterator[Any]:
-    """Hugging Face's configurations, which say how attention is computed."""
-    for module in tower.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            yield config
+def _configs(tower: nn.Module) -> list[Any]:
+    """Hugging Face's configurations to set, which say how attention is computed."""
+    modules = list(tower.modules())
+    name = "_attn_implementation_internal"
+    found = [getattr(module, "config", None) for module in modules]
+    found = {id(config): config for config in found if hasattr(config, name)}.values()
+    if any(getattr(module, "_supports_sdpa", False) for module in modules):
+        return list(found)
+    return [config for config in found if getattr(config, name) != "eager"]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import AttentionRecord
-from cae_lib.models.recording import recording
+from cae_lib.models.recording import alone, recording
 from cae_lib.models.text_encoder import TextOutput, one_hot
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
@@ -128,10 +129,14 @@ class ReferenceEncoder:
 
     @contextmanager
     def _given(self, embeddings: Tensor) -> Iterator[None]:
-        """Put embeddings in the place of those that the tower looks up."""
-        hook = self.text.embedding.register_forward_hook(lambda *_: embeddings)
+        """Put embeddings in the place of those that the tower looks up in this thread."""
+        thread = get_ident()
+        hook = self.text.embedding.register_forward_hook(
+            lambda *_: embeddings if get_ident() == thread else None
+        )
         try:
-            yield
+            with alone():
+                yield
         finally:
             hook.remove()
 

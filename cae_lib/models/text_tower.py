@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from open_clip import CLIP, CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def why_not_packed(model: nn.Module) -> str | None:
         return f"its text tower is a {type(text).__name__}"
     if getattr(text, "cls_emb", None) is not None:
         return "it reads an appended class token"
-    if text.attn_mask is None:
+    if not _is_causal(text.attn_mask):
         return "it is not causal"
     tower = text_tower(model)
     if tower.pool_type not in ("argmax", "eos"):
@@ -86,3 +87,7 @@ def why_not_packed(model: nn.Module) -> str | None:
         return alteration([text])
     read = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
     return alteration(getattr(model, name) for name in read)
+
+
+def _is_causal(mask: Tensor | None) -> bool:
+    return mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
