@@ -50,6 +50,7 @@ class Batch:
         pixels: pictures `(M, 3, S, S)`, normalised, or uint8 with `affine`.
         tokens: their captions `(M, T)`.
         roles: roles of those tokens `(M, T)`.
+        words: number of the word each token belongs to `(M, T)`; None leaves it to CLIP's encoding.
         negatives: tokens of false captions `(K, T)`, K <= M; None without hard negatives.
         n_negatives: K of each process.
         n_similar: rows, of all processes, with a similar picture of the file's choice.
@@ -60,6 +61,7 @@ class Batch:
     pixels: Tensor
     tokens: Tensor
     roles: Tensor
+    words: Tensor | None = None
     negatives: Tensor | None = None
     n_negatives: tuple[int, ...] = ()
     n_similar: int = 0
@@ -164,4 +166,5 @@ class Batches:
             affine=self.images.affine if lazy else None,
             tokens=self.alignment.tokens[own],
             roles=self.alignment.roles[own],
+            words=None if self.alignment.words is None else self.alignment.words[own],
         )

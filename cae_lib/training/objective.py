@@ -64,7 +64,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Normalised features of captions and of false captions, and the attribution loss."""
         if self.task is not None:
-            output = self.task(images, batch.tokens, batch.roles)
+            output = self.task(images, batch.tokens, batch.roles, batch.words)
             negatives = batch.negatives
             if negatives is not None:
                 negatives = (

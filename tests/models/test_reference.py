@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import ENDS, FAMILIES, ROLES, WORDS, Case
+from families import FAMILIES, ROLES, WORDS, Case
 from torch import Tensor
 
 from cae_lib.models import text_encoder
