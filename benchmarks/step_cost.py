@@ -13,6 +13,8 @@ weights on noise pictures and real captions, in float32. The candidates are
     clip-ft              plain fine-tuning with the towers of cae_lib
     attention, gradcam, perturbation, gradient
                          CAE with `CompositionAttributionLoss`
+    reference-attention, reference-gradcam, reference-perturbation, reference-gradient
+                         the same by the reference encoder, which calls the model's own modules
     plain-gradcam, plain-perturbation
                          CAE as in straightforward.py, checked to give the same scores, loss and
                          gradient before anything is timed
@@ -88,7 +90,7 @@ def main() -> None:
     )
     common_options(parser)
     parser.add_argument("--batch", type=int, help="pairs in a batch; 16 on a CPU, 256 on a GPU")
-    parser.add_argument("--plain-rounds", type=int, default=3, help="rounds of the plain-* ones")
+    parser.add_argument("--plain-rounds", type=int, default=3, help="of plain-* and reference-*")
     parser.add_argument("--only", nargs="+", help="candidates to measure; default: all")
     parser.add_argument("--profile", action="store_true", help="print the slowest operators")
     options = parser.parse_args()
@@ -112,7 +114,7 @@ def main() -> None:
         {name: partial(trainer.step, name) for name in names},
         options.rounds,
         device,
-        few={f"plain-{name}": options.plain_rounds for name in PLAIN},
+        few={n: options.plain_rounds for n in names if n.startswith(("plain-", "reference-"))},
         clock=CLOCKS[options.clock],
     )
     results = {

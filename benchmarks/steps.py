@@ -42,10 +42,16 @@ class Trainer:
             name: CompositionAttributionLoss(self.model, name, margin=MARGIN)
             for name in METHODS
         }
+        self.cae |= {
+            f"reference-{name}": CompositionAttributionLoss(
+                self.model, name, margin=MARGIN, path="reference"
+            )
+            for name in METHODS
+        }
         self.candidates: dict[str, Callable[[Batch], Tensor]] = {
             "open_clip": self.open_clip,
             "clip-ft": self.clip_ft,
-            **{name: partial(self.with_cae, name) for name in METHODS},
+            **{name: partial(self.with_cae, name) for name in self.cae},
             **{f"plain-{name}": partial(self.with_plain_cae, name) for name in PLAIN},
             "images": self.images_alone,
             "images-open_clip": self.open_clip_images_alone,

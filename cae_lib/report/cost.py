@@ -31,7 +31,11 @@ LABELS = {
     "gradient": "(f) CAE, gradient",
     "plain-gradcam": "(g) plain CAE, GradCAM",
     "plain-perturbation": "(g) plain CAE, perturbation",
-    "images": "image encoder alone, in (b) to (f)",
+    "reference-attention": "(h) CAE by the model's own code, attention",
+    "reference-gradcam": "(h) CAE by the model's own code, GradCAM",
+    "reference-perturbation": "(h) CAE by the model's own code, perturbation",
+    "reference-gradient": "(h) CAE by the model's own code, gradient",
+    "images": "image encoder alone, in (b) to (f), (h)",
     "images-open_clip": "image encoder alone, in (a) and (g)",
 }
 SCORE_LABELS = {

@@ -41,7 +41,7 @@ def _bars(axis: Axes, record: Record, rows: dict[str, Spread]) -> None:
     bars = axis.barh(range(len(names)), middle, height=0.62, xerr=error, capsize=3,
                      color=[_color(name) for name in names], ecolor=NEUTRAL)  # fmt: skip
     for bar, name in zip(bars, names, strict=True):
-        bar.set_hatch("//" if name.startswith("plain-") else None)
+        bar.set_hatch("//" if name.startswith(("plain-", "reference-")) else None)
         bar.set_edgecolor("white")
     for place, spread in enumerate(rows.values()):
         axis.annotate(number(spread.median, 2), (spread.high, place), xytext=(6, 0),
@@ -53,7 +53,7 @@ def _bars(axis: Axes, record: Record, rows: dict[str, Spread]) -> None:
 
 
 def _color(name: str) -> object:
-    return METHOD_COLORS.get(name.removeprefix("plain-"), "#8a8a8a")
+    return METHOD_COLORS.get(name.rpartition("-")[2], "#8a8a8a")
 
 
 def _alt(record: Record, rows: dict[str, Spread]) -> str:

@@ -40,11 +40,11 @@ class Target:
 
 _CAE = ("attention", "gradcam", "perturbation", "gradient")
 STEP_TARGETS = (
-    Target("clip-ft", "open_clip", 0.75),
-    Target("attention", "clip-ft", 1.06),
-    Target("gradcam", "clip-ft", 1.50),
-    Target("perturbation", "clip-ft", 2.0),
-    Target("gradient", "clip-ft", 1.40),
+    Target("clip-ft", "open_clip", 0.65),
+    Target("attention", "clip-ft", 1.03),
+    Target("gradcam", "clip-ft", 1.20),
+    Target("perturbation", "clip-ft", 1.40),
+    Target("gradient", "clip-ft", 1.20),
     Target("attention", "open_clip", 1.0),
     Target("gradcam", "open_clip", 1.0),
     Target("gradient", "open_clip", 1.0),
