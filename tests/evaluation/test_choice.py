@@ -33,6 +33,19 @@ def test_strict_rule_and_both_averages_by_hand(encoder, choice, benchmark_of):
     assert result.macro == result.value == 0.5
     assert result.chance == 0.5
     assert (result.n_used, result.n_expected) == (4, 9)
+    assert result.metrics == {}  # two options have no rank to speak of
+
+
+def test_sets_of_items_that_are_right_together_name_them_in_their_own_order(
+    encoder, choice, benchmark_of
+):
+    benchmark = benchmark_of(
+        choice(["x"], ["like x", "far"], group="c"),  # right
+        choice(["x"], ["like x", "far"], group="b"),  # right
+        choice(["x"], ["far", "like x"], group="a"),  # wrong, and first by group
+        sets={"pairs": ((0, 1), (1, 2)), "last": ((2,),), "none": ()},
+    )
+    assert evaluate(benchmark, encoder).metrics == {"pairs": 0.5, "last": 0.0}
 
 
 @pytest.mark.parametrize("truth, by_argmax", [(0, True), (1, False)])

@@ -55,9 +55,10 @@ def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(
     tiny_clip, tokenized_at_once, monkeypatch
 ):
     monkeypatch.setattr(embed, "TOKENIZED_AT_ONCE", tokenized_at_once)
-    ours = Encoder(tiny_clip, batch_size=2).texts(TEXTS)
+    texts = [*TEXTS, "two red dogs", "a bat"]
+    ours = Encoder(tiny_clip, batch_size=3).texts(texts)
     with torch.no_grad():
-        plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))
+        plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(texts)))
     np.testing.assert_allclose(ours, plain.numpy(), atol=1e-5)
 
 

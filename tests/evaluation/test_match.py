@@ -35,7 +35,10 @@ def test_the_default_threshold_is_the_median_of_distinct_pairs(encoder, choice, 
     row = choice(["p", "q"], ["A girl sits"], group="obj")
     other = choice(["p", "s"], ["A girl sits"], group="obj")
     accuracy, threshold = match_accuracy(benchmark_of(row, row, other), encoder)
-    assert threshold == pytest.approx(0.4)  # of .9, .4, .1
+    assert threshold == pytest.approx(0.4)  # of .9, .4, .1; at the threshold is no match
+    at_it = choice(["q", "s"], ["A girl sits"], group="obj")
+    again, _ = match_accuracy(benchmark_of(row, at_it), encoder, threshold)
+    assert (again["obj"].positive, again["obj"].negative) == (0.5, 1.0)
     assert accuracy["obj"].value == 1.0
 
 

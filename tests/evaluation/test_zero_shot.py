@@ -76,6 +76,7 @@ def test_a_record_is_read_back():
     record = json.loads(json.dumps(result.to_record()))
     again = ZeroShotResult.from_record(record)
     assert again.shares(1).tolist() == result.shares(1).tolist() == [2 / 3, 1.0]
+    assert record["accuracy"]["1"] == pytest.approx(5 / 6)  # pictures count alike
     assert (record["n_used"], record["n_expected"]) == (2, 3)
     with pytest.raises(DataError, match="not a zero-shot result"):
         ZeroShotResult.from_record(record | {"sizes": "22222"})
