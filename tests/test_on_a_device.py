@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretend_device import pretend_device
+from pretend_device import PretendTensor, pretend_device
 
 from cae_lib.attribute import attribute_pair, read_picture
 from cae_lib.attribution import METHODS, get_method
@@ -23,15 +23,24 @@ from cae_lib.data.photographs import Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.data.world.build import build_world
 from cae_lib.data.world.config import Sizes, WorldConfig
+from cae_lib.errors import ConfigError
 from cae_lib.evaluation import heatmaps, phrases, suite, zero_shot
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.labels import evaluate_labels
 from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.models import exactness, text_encoder
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.run import Run
 from cae_lib.tuning import validation_gaps, validation_scores
 from cae_lib.words.alignment import token_roles
+
+
+@pytest.fixture(autouse=True)
+def _plain_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pretend parameters pass for plain ones, so that the packed path runs on the device."""
+    monkeypatch.setattr(exactness, "PARAMETERS", {*exactness.PARAMETERS, PretendTensor})
+
 
 SIZES = Sizes(
     train=4,
@@ -192,3 +201,31 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
 
 def validation_pairs(world: Path) -> Pairs:
     return load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
+
+
+@pytest.mark.parametrize("misplaced", ["tokens", "image_features"])
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_on_another_device_are_refused(method: str, misplaced: str, tiny_clip) -> None:
+    tokens = tiny_clip.tokenizer(["a red dog"])
+    inputs = {"tokens": tokens, "image_features": torch.randn(1, 128)}
+    with pretend_device() as device:
+        model = tiny_clip.model.to(device)
+        moved = {name: v if name == misplaced else v.to(device) for name, v in inputs.items()}
+        with pytest.raises(ConfigError, match=f"{misplaced}.*cpu"):
+            get_method(method)(model, **moved)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_paths_on_the_device(method: str, tiny_clip: Clip) -> None:
+    tokens = tiny_clip.tokenizer(["a red dog", "two cats on a mat"])
+    images = torch.randn(2, 128)
+    expected = get_method(method)(tiny_clip.model, tokens, images).scores
+    with pretend_device() as device:
+        model = tiny_clip.model.to(device)
+        for path in ("packed", "reference"):
+            encoder = text_encoder(model, path)
+            found = get_method(method)(encoder, tokens.to(device), images.to(device)).scores
+            assert found.device == device
+            torch.testing.assert_close(
+                found.cpu()[:, : expected.shape[1]], expected, atol=1e-5, rtol=1e-4
+            )

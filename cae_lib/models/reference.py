@@ -100,7 +100,8 @@ class ReferenceEncoder:
             )
         readout = self._readout(tokens, maps[0].shape[-1])
         if attention == "row":
-            maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
+            with torch.autocast(readout.device.type, enabled=False):
+                maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
         return TextOutput(features, maps, embeddings, readout)
 
     def encode_variants(
@@ -131,8 +132,8 @@ class ReferenceEncoder:
     def _given(self, embeddings: Tensor) -> Iterator[None]:
         """Put embeddings in the place of those that the tower looks up in this thread."""
         thread = get_ident()
-        hook = self.text.embedding.register_forward_hook(
-            lambda *_: embeddings if get_ident() == thread else None
+        hook = self.text.embedding.register_forward_hook(  # a copy: BLIP adds positions in place
+            lambda *_: embeddings.clone() if get_ident() == thread else None
         )
         try:
             with alone():

@@ -101,7 +101,7 @@ class Case:
     @contextlib.contextmanager
     def given(self, embeddings: Tensor) -> Iterator[None]:
         """Other embeddings in the place of the model's."""
-        hook = self.embedding.register_forward_hook(lambda *_: embeddings)
+        hook = self.embedding.register_forward_hook(lambda *_: embeddings.clone())
         yield
         hook.remove()
 

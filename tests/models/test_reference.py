@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import FAMILIES, ROLES, WORDS, Case
-from torch import Tensor
+from families import FAMILIES, ROLES, WORDS, Case, clip
+from open_clip.hf_model import MaxPooler
+from torch import Tensor, nn
 
+from cae_lib.attribution import get_method
+from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.training.task import CompositionAttributionLoss
 
@@ -55,6 +58,30 @@ def test_maps_are_those_written_out(case: Case) -> None:
     rows = encoder.encode(case.tokens, attention="row").attention
     read = [torch.einsum("bt,bhts->bhs", case.readout, m) for m in expected]
     torch.testing.assert_close(rows, read, atol=case.tolerance, rtol=0)
+
+
+def test_given_embeddings_are_used_and_left_as_they_are(case: Case) -> None:
+    encoder = text_encoder(case.model, "reference")
+    embeddings = encoder.embed(case.tokens).detach()
+    torch.testing.assert_close(embeddings, case.embedding(case.tokens).detach())
+    other = embeddings.flip(0)
+    with case.given(other):
+        expected = case.features(case.tokens)
+    found = encoder.encode(case.tokens, embeddings=other)
+    torch.testing.assert_close(found.features, expected, atol=1e-10, rtol=0)
+    assert found.embeddings is other and torch.equal(other, embeddings.flip(0))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
+def test_frozen_models_are_scored(case: Case, method: str) -> None:
+    arguments = (text_encoder(case.model, "reference"), case.tokens, case.images)
+    expected = get_method(method)(*arguments).scores
+    wanted = [p.requires_grad for p in case.model.parameters()]
+    case.model.requires_grad_(False)
+    found = get_method(method)(*arguments).scores
+    for parameter, trained in zip(case.model.parameters(), wanted, strict=True):
+        parameter.requires_grad_(trained)
+    torch.testing.assert_close(found, expected, atol=case.tolerance, rtol=0)
 
 
 def _expected_scores(case: Case, method: str) -> Tensor:
@@ -121,3 +148,40 @@ def test_scores_and_loss_are_those_written_out(case: Case, method: str) -> None:
         torch.testing.assert_close(
             gradient / scale, other / scale, atol=case.tolerance, rtol=1e-7, msg=name
         )
+
+
+def test_models_that_are_refused() -> None:
+    model = clip()
+    for wrapper in (nn.DataParallel(model), torch.compile(model, backend="eager")):
+        with pytest.raises(ConfigError, match="pass model"):
+            text_encoder(wrapper)
+    with pytest.raises(ConfigError, match="Linear"):
+        text_encoder(nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="pooled by 'none'"):
+        text_encoder(clip(pool_type="none"))
+    with pytest.raises(ConfigError, match="expected one of"):
+        text_encoder(model, "fast")
+
+
+def test_pooling_that_reads_no_position() -> None:
+    case = FAMILIES["bert"]()
+    case.model.text.pooler = MaxPooler()
+    with pytest.raises(ConfigError, match="MaxPooler"):
+        text_encoder(case.model)
+
+
+def test_prompts_are_refused_and_adapters_are_found_in_their_wrapper() -> None:
+    peft = pytest.importorskip("peft")
+    case = FAMILIES["LoRA, MLP"]()
+    inner = case.model.get_base_model()
+    assert text_encoder(case.model).model is inner
+    torch.testing.assert_close(
+        text_encoder(inner).encode(case.tokens).features, case.features(case.tokens)
+    )
+    with case.model.disable_adapter():
+        plain = text_encoder(case.model).encode(case.tokens).features
+        torch.testing.assert_close(plain, case.features(case.tokens))
+    assert (plain - case.features(case.tokens)).abs().max() > 1e-3
+    case.model.peft_config["default"] = peft.PromptTuningConfig(num_virtual_tokens=2)
+    with pytest.raises(ConfigError, match="prompt learning"):
+        text_encoder(case.model)
