@@ -25,7 +25,7 @@ from cae_lib.experiments import BASE, tell, weights_of
 from cae_lib.records import Record, load_or_run, load_record, record_path
 from cae_lib.runtime import pick_device
 
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Raise when what an evaluation stores changes meaning: old records are then computed anew."""
 
 
@@ -111,7 +111,8 @@ def results(
 
     Raises:
         ConfigError: More seeds are asked for than the profile has.
-        DataError: A record is missing; the message says which command computes it.
+        DataError: A record is missing, or does not tell which items share a picture; the message
+            says which command computes it.
     """
     available = profile(profile_name).seeds
     seeds = available if seeds is None else seeds
@@ -120,24 +121,27 @@ def results(
     label = run_label(name, profile_name, **overrides)
     names = [record_name(label, suite, number) for number in range(1 if name == BASE else seeds)]
     for seed, record in enumerate(names):
-        if is_real(profile_name) and not record_path(record, profile_name).is_file():
-            raise _not_measured(name, record, profile_name, suite, seed, overrides)
+        path, fault = record_path(record, profile_name), ""
+        if is_real(profile_name) and not path.is_file():
+            fault = f"{record} is not measured yet in the profile {profile_name}."
+        elif suite in ("benchmarks", "retrieval") and not all(
+            "pictures" in part for part in _load(record, profile_name).results.values()
+        ):
+            fault = f"{path} does not tell which items share a picture."
+        if fault:
+            raise _to_measure(fault, name, profile_name, suite, seed, overrides)
     return [_load(record, profile_name) for record in names]
 
 
-def _not_measured(
-    name: str, record: str, profile_name: str, suite: str, seed: int, overrides: Mapping[str, Any]
+def _to_measure(
+    fault: str, name: str, profile_name: str, suite: str, seed: int, overrides: Mapping[str, Any]
 ) -> DataError:
     settings = "".join(f" --set {shlex.quote(f'{key}={v}')}" for key, v in overrides.items())
     options = f"--profile {profile_name} --seed {seed}{settings}"
     commands = [f"cae evaluate {name} {options}"]
     if name != BASE:
         commands.insert(0, f"cae train {name} {options}")
-    lines = [
-        f"{record} is not measured yet in the profile {profile_name}.",
-        f"Run: {'; '.join(commands)}",
-        needs.missing_for(suite),
-    ]
+    lines = [fault, f"Run: {'; '.join(commands)}", needs.missing_for(suite)]
     return DataError("\n".join(line for line in lines if line))
 
 

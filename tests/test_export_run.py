@@ -34,9 +34,10 @@ def store(run: str, seed: int, correct: int, weights: str) -> None:
     """Records of a run (or variant) that answered `correct` of 10 items of SVO-Probes."""
     marks = np.arange(10) < correct
     result = ChoiceResult("svo_probes", "all", marks, {"a": 10}, 12, "micro", "mean over items",
-                          None, 0.5, "strict", "abc", {}, {})  # fmt: skip
+                          None, 0.5, "strict", "abc", {}, {}, np.arange(10))  # fmt: skip
     hits = {k: marks for k in KS}
-    sets = {name: RetrievalResult(hits, hits).to_record() for name in ("coco", "flickr30k")}
+    found = RetrievalResult(hits, hits, np.arange(10)).to_record()
+    sets = {name: found for name in ("coco", "flickr30k")}
     for suite, content in (("benchmarks", {"svo_probes/all": result.to_record()}),
                            ("retrieval", sets)):  # fmt: skip
         record = Record(f"{run}/{seed}/{suite}", "0" * 12, {"weights": weights}, content,

@@ -7,6 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from cae_lib import measurements
+from cae_lib.errors import DataError
 from cae_lib.evaluation.amounts import amounts
 from cae_lib.evaluation.retrieval import KS, RetrievalResult
 from cae_lib.pages.missing import what_is_missing
@@ -56,8 +57,8 @@ def test_amounts_are_summed_by_family_and_told_apart_where_incomplete():
 def test_a_retrieval_set_that_was_left_out_costs_its_rows_only(home):
     def record(*sets: str) -> dict:
         hits = {k: np.arange(4) < 2 for k in KS}
-        parts = RetrievalResult(hits, hits).to_record() | {"n_used": 4, "n_expected": 5}
-        return dict.fromkeys(sets, parts)
+        parts = RetrievalResult(hits, hits, np.arange(4)).to_record()
+        return dict.fromkeys(sets, parts | {"n_used": 4, "n_expected": 5})
 
     for run, sets in (("base", ("coco", "flickr30k")), ("clip-ft", ("coco",))):
         save_record(Record(f"{run}/0/retrieval", "0" * 12, {}, record(*sets), {}), "smoke")
@@ -67,4 +68,18 @@ def test_a_retrieval_set_that_was_left_out_costs_its_rows_only(home):
     assert {row[0] for row in table.rows} == {"COCO, image to text", "COCO, text to image"}
     with pytest.raises(NotMeasured, match="clip-ft/0/retrieval .* without flickr30k"):
         recall_difference("clip-ft", "base", "smoke", "flickr30k", "text", 1, 1)
+    measurements._load.cache_clear()
+
+
+@pytest.mark.parametrize("suite", ["benchmarks", "retrieval"])
+def test_a_record_that_does_not_tell_the_pictures_is_named_with_the_command(home, suite):
+    name = f"clip-ft/1/{suite}"
+    for seed in range(2):
+        save_record(Record(f"clip-ft/{seed}/{suite}", "0" * 12, {}, {}, {}), "smoke")
+    path = save_record(Record(name, "0" * 12, {}, {"coco": {"text": {}}}, {}), "smoke")
+    measurements._load.cache_clear()
+    with pytest.raises(DataError) as caught:
+        measurements.results("clip-ft", "smoke", suite, 2)
+    assert str(path) in str(caught.value)
+    assert "cae evaluate clip-ft --profile smoke --seed 1" in str(caught.value)
     measurements._load.cache_clear()

@@ -91,10 +91,11 @@ def propagated(maps: Sequence[Tensor], slopes: Sequence[Tensor], readout: Tensor
         readout: where R is read `(B, T)`; see `TextOutput`.
     """
     row = readout.to(maps[-1].dtype)
-    for weights, slope in zip(reversed(maps), reversed(slopes), strict=True):
-        part = contribution(weights, slope)
-        step = part if part.shape[1] == 1 else row.unsqueeze(1) @ part
-        row = row + step.squeeze(1)
+    with torch.autocast(row.device.type, enabled=False):
+        for weights, slope in zip(reversed(maps), reversed(slopes), strict=True):
+            part = contribution(weights, slope)
+            step = part if part.shape[1] == 1 else row.unsqueeze(1) @ part
+            row = row + step.squeeze(1)
     return row
 
 

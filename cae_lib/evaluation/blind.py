@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
-from cae_lib.evaluation.bits import pack_bits, unpack_bits
+from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits
 from cae_lib.evaluation.ngram import CaptionModel
-from cae_lib.evaluation.results import group_order, item_key
+from cae_lib.evaluation.results import group_order, item_key, picture_numbers
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
@@ -94,7 +94,7 @@ def measure_blind(
         name: dict(zip(texts, map(float, chooser(texts)), strict=True))
         for name, chooser in choosers.items()
     }
-    found = {}
+    found, pictures = {}, {}
     for part in benchmarks:
         items = [part.items[row] for row in group_order(part.items)]
         marks = {
@@ -102,7 +102,8 @@ def measure_blind(
             for name, by_text in numbers.items()
             if applies_to(part)
         }
-        found[part.key] = _facts(part, items) | {"choosers": marks}
+        numbered = {"pictures": pack_numbers(picture_numbers(items, pictures))}
+        found[part.key] = _facts(part, items) | numbered | {"choosers": marks}
     return found
 
 

@@ -31,7 +31,7 @@ from cae_lib.records import load_or_run
 from cae_lib.runtime import pick_device
 
 RECORD = "blind"
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Raise when what is stored changes meaning."""
 
 PICTURES = 500

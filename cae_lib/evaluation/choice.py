@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,13 +10,19 @@ import numpy as np
 from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.results import ChoiceResult, group_order, item_key
+from cae_lib.evaluation.results import ChoiceResult, group_order, item_key, picture_numbers
 
 Rule = Literal["strict", "argmax"]
 ITEMS_AT_ONCE = 4096
+FACTS = ("name", "subset", "n_expected", "headline", "rule", "macro_groups", "chance")
 
 
-def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> ChoiceResult:
+def evaluate(
+    benchmark: Benchmark,
+    encoder: Encoder,
+    rule: Rule = "strict",
+    pictures: MutableMapping[str, int] | None = None,
+) -> ChoiceResult:
     """Score one benchmark by the cosine of float32 unit vectors.
 
     Args:
@@ -27,6 +33,7 @@ def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> C
             `"argmax"`: the first of the closest options has to be the true one, in the reference
             loader's order of options, so that a tie may count. Scores of 2 x 2 items are strict
             in their reference too, and are strict under either rule.
+        pictures: Numbers of the pictures of other benchmarks, see `results.picture_numbers`.
 
     Raises:
         ConfigError: If the rule is unknown.
@@ -42,15 +49,18 @@ def evaluate(benchmark: Benchmark, encoder: Encoder, rule: Rule = "strict") -> C
     else:
         marks = [pair_scores(s)[benchmark.task] for s in scores]
     correct = np.array(marks, dtype=bool)
-    return ChoiceResult.of(
-        benchmark,
+    groups = [item.group for item in items]
+    return ChoiceResult(
+        **{name: getattr(benchmark, name) for name in FACTS},
         correct=correct,
-        groups=tuple(item.group for item in items),
-        rule=rule,
+        sizes={group: groups.count(group) for group in dict.fromkeys(groups)},
+        ties=rule,
         items=item_key(items),
+        counts=dict(benchmark.counts),
         metrics=_rank_metrics(scores, items)
         | _joint_metrics(benchmark, correct, order)
         | _argmax_metric(benchmark, correct, scores, items),
+        pictures=picture_numbers(items, {} if pictures is None else pictures),
     )
 
 
@@ -66,7 +76,8 @@ def evaluate_all(
     encoder.texts([text for b in benchmarks for item in b.items for text in item.texts])
     rules = {b.name: rule if isinstance(rule, str) else rule.get(b.name, "strict")
              for b in benchmarks}  # fmt: skip
-    return [evaluate(benchmark, encoder, rules[benchmark.name]) for benchmark in benchmarks]
+    pictures: dict[str, int] = {}
+    return [evaluate(part, encoder, rules[part.name], pictures) for part in benchmarks]
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:

@@ -6,6 +6,11 @@ item, and to both together. The variance of the mean adds up accordingly (crosse
 Clark, 1973; Cameron, Gelbach and Miller, 2011). The degrees of freedom follow Satterthwaite (1946):
 they fall to those of the seeds, S - 1, where the seeds disagree, and are those of the items where
 the seeds agree. Unlike a bootstrap over three seeds, this does not understate their spread.
+
+Items that share a picture count as one: their residuals are summed before they are squared. A sum
+is divided by the root of the share of its group that is not its own (Bell and McCaffrey, 2002), so
+that the variance is unbiased where items are independent after all, and the usual one, with n - 1,
+where each has its own picture.
 """
 
 from __future__ import annotations
@@ -15,10 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import nct, t
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.statistics import Strata
+from cae_lib.evaluation.resampling import Clusters, Strata, numbered, plain_means, residual_sums
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,9 @@ class TwoWay:
     components: Components
 
 
-def two_way_test(first: Strata, second: Strata, weights: Sequence[float]) -> TwoWay:
+def two_way_test(
+    first: Strata, second: Strata, weights: Sequence[float], clusters: Clusters | None = None
+) -> TwoWay:
     """Test whether two methods differ, given that other seeds and other items could have been had.
 
     With one seed it is a paired test on the items alone, which says nothing of training.
@@ -118,15 +126,15 @@ def two_way_test(first: Strata, second: Strata, weights: Sequence[float]) -> Two
         second: Of the other method, on the same items and seeds; a single row stands for every
             seed, as a model without seeds does.
         weights: Weight of each group's mean.
+        clusters: As in `statistics.weighted_interval`.
 
     Raises:
         DataError: The two sides have different items or numbers of seeds, or there are fewer than
             two items in every group.
     """
-    pairs = zip(first, second, weights, strict=True)
-    groups = [(_difference(a, b), weight) for a, b, weight in pairs]
-    by_seed = sum(weight * values.mean(axis=1) for values, weight in groups)
-    components = _components(groups, by_seed)
+    groups = [_difference(a, b) for a, b in zip(first, second, strict=True)]
+    by_seed = plain_means(groups, weights)
+    components = _components(groups, np.asarray(weights), clusters, by_seed)
     estimate, error = float(by_seed.mean()), components.variance() ** 0.5
     freedom = components.freedom
     if error:
@@ -143,35 +151,35 @@ def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return a - b
 
 
-def _components(groups: list[tuple[np.ndarray, float]], by_seed: np.ndarray) -> Components:
-    """Mean squares of each group; a group of one item takes the pooled variance of the others."""
-    n_seeds = len(by_seed)
-    large = [values for values, _ in groups if values.shape[1] > 1]
-    freedom = sum(values.shape[1] - 1 for values in large)
+def _components(
+    groups: list[np.ndarray], weights: np.ndarray, clusters: Clusters | None, by_seed: np.ndarray
+) -> Components:
+    """Squared sums of clusters; a group of one cluster takes the pooled variance of the others."""
+    numbers, n_clusters = numbered(clusters, [values.shape[1] for values in groups])
+    sizes = np.array([np.bincount(number, minlength=n_clusters) for number in numbers])
+    freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
     if not freedom:
         raise DataError("two-way test: no group has two items. Take larger groups.")
-    squares = [_squares(values) for values in large]
-    pooled = np.sum(squares, axis=0) / freedom
-    by_item = rest = 0.0
-    found = iter(squares)
-    for values, weight in groups:
-        n = values.shape[1]
-        item, both = next(found) / (n - 1) if n > 1 else pooled
-        by_item += weight**2 * item / n
-        rest += weight**2 * both / n
+    share = sizes / sizes.sum(axis=1, keepdims=True)
+    scale = np.divide(1, np.sqrt(1 - share), out=np.zeros_like(share), where=share < 1)
+    moves = [
+        residual_sums(values, number, n_clusters) * row
+        for values, number, row in zip(groups, numbers, scale, strict=True)
+    ]
+    counts = (sizes > 0).sum(axis=1)
+    squares = np.array([_squares(part) for part in moves])
+    lone = (counts * (counts - 1)) @ squares / (counts - 1).sum()
+    total = _squares(np.tensordot(weights, moves, axes=1))
+    by_item, rest = (total + (weights[counts == 1] ** 2).sum() * lone).tolist()
+    n_seeds = len(by_seed)
     spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
-    return Components(spread, float(by_item), float(rest), n_seeds, freedom)
+    return Components(spread, by_item, rest, n_seeds, int(freedom))
 
 
-def _squares(values: np.ndarray) -> np.ndarray:
-    """Sums of squares `(2,)` of values `(S, n)`: of item means, and of what rows and columns leave.
-
-    The second one is divided by S - 1, so that both have n - 1 degrees of freedom to go.
-    """
-    means = values.mean(axis=0)
-    left = values - means - values.mean(axis=1, keepdims=True) + values.mean()
-    return np.array([((means - means.mean()) ** 2).sum(),
-                     (left**2).sum() / max(1, len(values) - 1)])  # fmt: skip
+def _squares(moves: np.ndarray) -> np.ndarray:
+    """Sums over clusters `(S, C)` of squares: of means over seeds, of what these leave by S - 1."""
+    means = moves.mean(axis=0)
+    return np.array([(means**2).sum(), ((moves - means) ** 2).sum() / max(1, len(moves) - 1)])
 
 
 def pooled(components: Sequence[Components]) -> Components:

@@ -42,8 +42,10 @@ def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
     attention = attributions(encoder, profile_name, ["attention"])["attention"]
     final: dict[str, Any] = {}
     for kind, names in KINDS.items():
-        parts = [ChoiceResult.from_record(results[name]).correct for name in names]
-        final[kind] = weighted_interval(parts).to_record()
+        parts = [ChoiceResult.from_record(results[name]) for name in names]
+        final[kind] = weighted_interval(
+            [part.correct for part in parts], clusters=[part.pictures for part in parts]
+        ).to_record()
         means = np.array([v for v in attention[kind]["captions"] if v is not None])
         final[f"attention_{kind}"] = mean_interval(means).to_record()
     pairs = retrieval_pairs(profile_name, "coco")

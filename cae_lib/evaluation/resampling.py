@@ -2,6 +2,10 @@
 
 Resampling n items with replacement is a multinomial draw over the distinct columns of the array,
 of which right-or-wrong scores have few; that is exact and takes no loop.
+
+Items that share a picture are a cluster, and clusters are drawn instead of items. Means over them
+are ratios, taken to first order: a cluster adds the sum of its items' residuals, which is what a
+cluster-robust variance squares (Cameron, Gelbach and Miller, 2011).
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ DRAWS_AT_ONCE = 2_000_000
 
 Strata = Sequence[np.ndarray]
 """Scores of parts of the items, each `(n,)` or `(S, n)`."""
+
+Clusters = Sequence[np.ndarray]
+"""For each stratum the labels `(n,)` of its items; an equal label, in any stratum, is a cluster."""
 
 
 def checked(strata: Strata, weights: Sequence[float] | None) -> tuple[list[np.ndarray], np.ndarray]:
@@ -42,10 +49,45 @@ def plain_means(arrays: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     return sum(w * part.mean(axis=1) for w, part in zip(weights, arrays, strict=True))
 
 
+def numbered(clusters: Clusters | None, sizes: Sequence[int]) -> tuple[list[np.ndarray], int]:
+    """Numbers from 0 in place of the labels, and how many clusters there are; None: one an item.
+
+    Raises:
+        DataError: A stratum does not have as many labels as items, which `sizes` are.
+    """
+    if clusters is None:
+        clusters = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    if (shapes := [np.shape(part) for part in clusters]) != [(n,) for n in sizes]:
+        raise DataError(f"clusters: labels {shapes} for groups of {list(sizes)} items.")
+    labels, numbers = np.unique(np.concatenate(list(clusters)), return_inverse=True)
+    return np.split(numbers, np.cumsum(sizes)[:-1]), len(labels)
+
+
+def residual_sums(values: np.ndarray, numbers: np.ndarray, n_clusters: int) -> np.ndarray:
+    """What each cluster adds to the mean of values `(S, n)`: sums `(S, C)` of residuals over n."""
+    sizes = np.bincount(numbers, minlength=n_clusters)
+    sums = np.stack([np.bincount(numbers, row, n_clusters) for row in values])
+    return (sums - sizes * values.mean(axis=1, keepdims=True)) / values.shape[1]
+
+
 def resampled_means(
-    arrays: list[np.ndarray], weights: np.ndarray, resamples: int, generator: Generator
+    arrays: list[np.ndarray],
+    weights: np.ndarray,
+    resamples: int,
+    generator: Generator,
+    clusters: Clusters | None = None,
 ) -> np.ndarray:
-    """Weighted mean of each seed in each bootstrap sample of the items, `(R, S)`."""
+    """Weighted mean of each seed in each bootstrap sample of the items or clusters, `(R, S)`.
+
+    Clusters are drawn from all strata together, items within each stratum.
+    """
+    sizes = [part.shape[1] for part in arrays]
+    numbers, n_clusters = numbered(clusters, sizes)
+    if n_clusters < sum(sizes):
+        pairs = zip(arrays, numbers, strict=True)
+        moves = [residual_sums(part, number, n_clusters) for part, number in pairs]
+        drawn = _stratum_means(np.tensordot(weights, moves, axes=1), resamples, generator)
+        return plain_means(arrays, weights) + n_clusters * drawn
     parts = (_stratum_means(part, resamples, generator) for part in arrays)
     return sum(weight * part for weight, part in zip(weights, parts, strict=True))
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.base import Choice
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits, unpack_bits
+from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits, unpack_numbers
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ChoiceResult:
         items: Digest of the items; results can be paired only if it is the same.
         counts: Facts about the items, see `Benchmark.counts`.
         metrics: Further numbers, for example mean rank.
+        pictures: `(n,)` number of each item's picture, see `picture_numbers`: answers to items of
+            one picture depend on each other.
     """
 
     name: str
@@ -50,35 +53,7 @@ class ChoiceResult:
     items: str
     counts: Mapping[str, int]
     metrics: Mapping[str, float]
-
-    @classmethod
-    def of(
-        cls,
-        benchmark: Benchmark,
-        *,
-        correct: np.ndarray,
-        groups: Sequence[str],
-        rule: str,
-        items: str,
-        metrics: Mapping[str, float],
-    ) -> ChoiceResult:
-        """Result on `benchmark`; `correct` and `groups` are ordered by group."""
-        sizes = {group: groups.count(group) for group in dict.fromkeys(groups)}
-        return cls(
-            name=benchmark.name,
-            subset=benchmark.subset,
-            correct=correct,
-            sizes=sizes,
-            n_expected=benchmark.n_expected,
-            headline=benchmark.headline,
-            rule=benchmark.rule,
-            macro_groups=benchmark.macro_groups,
-            chance=benchmark.chance,
-            ties=rule,
-            items=items,
-            counts=dict(benchmark.counts),
-            metrics=dict(metrics),
-        )
+    pictures: np.ndarray
 
     @property
     def key(self) -> str:
@@ -109,18 +84,22 @@ class ChoiceResult:
 
     def by_group(self) -> dict[str, np.ndarray]:
         """Right or wrong, item by item, for each group."""
+        return self._split(self.correct)
+
+    def strata(self) -> tuple[list[np.ndarray], list[float], list[np.ndarray]]:
+        """Parts of the items, their weights in the headline, their pictures, for `statistics`."""
+        if self.headline == "micro":
+            return [self.correct], [1.0], [self.pictures]
+        names, parts = self._macro_names(), (self.by_group(), self._split(self.pictures))
+        groups, pictures = ([part[name] for name in names] for part in parts)
+        return groups, [1 / len(names)] * len(names), pictures
+
+    def _split(self, values: np.ndarray) -> dict[str, np.ndarray]:
         ends = np.cumsum(list(self.sizes.values()), dtype=int)
         return {
-            name: self.correct[end - size : end]
+            name: values[end - size : end]
             for (name, size), end in zip(self.sizes.items(), ends, strict=True)
         }
-
-    def strata(self) -> tuple[list[np.ndarray], list[float]]:
-        """Parts of the items and their weights in the headline, for `statistics`."""
-        if self.headline == "micro":
-            return [self.correct], [1.0]
-        groups, names = self.by_group(), self._macro_names()
-        return [groups[name] for name in names], [1 / len(names)] * len(names)
 
     def _macro_names(self) -> list[str]:
         return [n for n in self.sizes if self.macro_groups is None or n in self.macro_groups]
@@ -149,6 +128,7 @@ class ChoiceResult:
             "counts": dict(self.counts),
             "metrics": dict(self.metrics),
             "correct": pack_bits(self.correct),
+            "pictures": pack_numbers(self.pictures),
         }
 
     @classmethod
@@ -170,6 +150,7 @@ class ChoiceResult:
                 chance=float("nan") if chance is None else chance,
                 counts=dict(record["counts"]),
                 metrics=dict(record["metrics"]),
+                pictures=unpack_numbers(record["pictures"], record["n_used"]),
                 **{field: record[field] for field in fields},
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -185,6 +166,16 @@ class ChoiceResult:
 def group_order(items: Sequence[Choice]) -> np.ndarray:
     """Positions of items sorted by group name, in the given order within a group."""
     return np.argsort(np.array([item.group for item in items], dtype=str), kind="stable")
+
+
+def picture_numbers(items: Sequence[Choice], known: MutableMapping[str, int]) -> np.ndarray:
+    """Number of each item's picture `(n,)`, the same for the same file whatever is cut out of it.
+
+    An item with two pictures counts with the first, which is the right one where one is asked for.
+    `known` holds the numbers that are taken, by path; new ones are added.
+    """
+    paths = (os.path.normpath(item.images[0].path) for item in items)
+    return np.array([known.setdefault(path, len(known)) for path in paths], dtype=np.int64)
 
 
 def item_key(items: Sequence[Choice]) -> str:

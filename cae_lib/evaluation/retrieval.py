@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits, unpack_bits
+from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits, unpack_numbers
 
 KS = (1, 5, 10)
 
@@ -23,18 +23,27 @@ class RetrievalResult:
             closest captions (text retrieval, image to text).
         image_hits: For each k, `(n_texts,)` bool: the caption's picture is among the k closest
             pictures (image retrieval, text to image).
+        pictures: `(n_texts,)`, for each caption the number of its picture: the hits of a picture's
+            captions depend on each other.
     """
 
     text_hits: Mapping[int, np.ndarray]
     image_hits: Mapping[int, np.ndarray]
+    pictures: np.ndarray
+
+    def queries(self, direction: str) -> tuple[Mapping[int, np.ndarray], np.ndarray]:
+        """Hits for each k, and the picture of each query `(n,)`; `direction` as in `recall`."""
+        if direction == "image":
+            return self.image_hits, self.pictures
+        return self.text_hits, np.arange(len(next(iter(self.text_hits.values()))))
 
     def recall(self, direction: str, k: int) -> float:
         """Recall at k, a fraction; `direction` is `"text"` or `"image"`, what is retrieved."""
-        return float({"text": self.text_hits, "image": self.image_hits}[direction][k].mean())
+        return float(self.queries(direction)[0][k].mean())
 
     def to_record(self) -> dict[str, Any]:
-        """Recalls, numbers of queries, and the hits as packed hex strings."""
-        record: dict[str, Any] = {}
+        """Recalls, numbers of queries, the hits as hex strings, and the captions' pictures."""
+        record: dict[str, Any] = {"pictures": pack_numbers(self.pictures)}
         for name, hits in (("text", self.text_hits), ("image", self.image_hits)):
             record[name] = {
                 "n": len(next(iter(hits.values()))),
@@ -45,8 +54,16 @@ class RetrievalResult:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RetrievalResult:
-        """Read what `to_record` wrote."""
-        return cls(_read_hits(record["text"]), _read_hits(record["image"]))
+        """Read what `to_record` wrote.
+
+        Raises:
+            DataError: The record does not hold a result.
+        """
+        try:
+            pictures = unpack_numbers(record["pictures"], record["image"]["n"])
+            return cls(_read_hits(record["text"]), _read_hits(record["image"]), pictures)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"retrieval: no such record ({error!r}). Compute it anew.") from error
 
 
 def retrieval(
@@ -79,21 +96,7 @@ def retrieval(
     return RetrievalResult(
         {k: text_ranks < k for k in ks},
         {k: image_ranks < k for k in ks},
-    )
-
-
-def retrieval_from_similarity(
-    similarity: np.ndarray, image_index: np.ndarray, ks: Sequence[int] = KS
-) -> RetrievalResult:
-    """The same from a matrix `(n_images, n_texts)`."""
-    image_index = np.asarray(image_index)
-    rows = np.arange(len(similarity))
-    _check(image_index, len(rows), similarity.shape[1])
-    belongs = rows[:, None] == image_index
-    text_ranks, image_ranks = _best_rank(similarity, belongs), _best_rank(similarity.T, belongs.T)
-    return RetrievalResult(
-        {k: text_ranks < k for k in ks},
-        {k: image_ranks < k for k in ks},
+        image_index,
     )
 
 

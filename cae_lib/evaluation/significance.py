@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, norm
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.statistics import Strata
+from cae_lib.evaluation.resampling import Strata, numbered
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,15 @@ class McNemar:
     p_value: float
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+def mcnemar(first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None) -> McNemar:
     """Exact test of two methods on the same items, by the binomial of the discordant ones.
+
+    Items that share a picture have one sign, that of the methods' difference there, and its size.
 
     Args:
         first: `(n,)` bool, right or wrong.
         second: `(n,)` bool, the same items in the same order.
+        clusters: Labels `(n,)`, equal where items share a picture; by default no two do.
 
     Raises:
         DataError: If the lengths differ.
@@ -41,16 +44,23 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     if first.shape != second.shape:
         raise DataError(f"McNemar: {first.size} items against {second.size}; pair the same items.")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    n = only_first + only_second
-    p_value = binomtest(only_first, n, 0.5).pvalue if n else 1.0
-    return McNemar(only_first, only_second, float(p_value))
+    (numbers,), _ = numbered(None if clusters is None else [clusters], [first.size])
+    differences = np.abs(np.bincount(numbers, first * 1.0 - second)).astype(int)
+    chances = np.ones(1)  # of sums of the clusters that favour the first method, from 0 upwards
+    for size, n in zip(*np.unique(differences[differences > 0], return_counts=True), strict=True):
+        part = np.zeros(size * n + 1)
+        part[::size] = binom.pmf(np.arange(n + 1), n, 0.5)
+        chances = np.convolve(chances, part)
+    shift = np.abs(2 * np.arange(len(chances)) - len(chances) + 1)
+    p_value = min(1.0, float(chances[shift >= abs(only_first - only_second)].sum()))
+    return McNemar(only_first, only_second, p_value)
 
 
 def unpaired(first: Strata, second: Strata, weights: Sequence[float]) -> float:
     """Two-sided p-value of a z test that takes two methods' answers for independent samples.
 
     It is what two printed accuracies and a number of items allow: it cannot know that the items are
-    the same, nor that another seed would have given other numbers.
+    the same or share pictures, nor that another seed would have given other numbers.
 
     Args:
         first: Right or wrong of one method, `(n,)` a group.

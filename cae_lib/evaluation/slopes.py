@@ -1,9 +1,9 @@
 """Regression of scores on properties of the items, with the benchmark held fixed.
 
 score = (a level for each stratum) + sum_k slope_k x_k, by least squares: only differences within a
-stratum count. Every bootstrap sample redraws the items of each stratum; all columns of scores share
-it, so differences between models are paired. The fit needs sums over items alone, and sums of
-strata add up.
+stratum count. Every bootstrap sample redraws the pictures of each stratum, with all their items;
+all columns of scores share it, so differences between models are paired. The fit needs sums over
+items alone, and sums of strata add up.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from operator import add
 import numpy as np
 
 from cae_lib.errors import DataError
+from cae_lib.evaluation.resampling import numbered
 
 RESAMPLES = 1000
 DRAWS_AT_ONCE = 4_000_000
@@ -82,7 +83,13 @@ class Moments:
         return np.concatenate([first[:, None], base[:, None] + slopes], axis=1)
 
 
-def moments(x: np.ndarray, y: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Moments:
+def moments(
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+    resamples: int = RESAMPLES,
+    clusters: np.ndarray | None = None,
+) -> Moments:
     """Sums of one stratum.
 
     Args:
@@ -90,6 +97,7 @@ def moments(x: np.ndarray, y: np.ndarray, seed: int, resamples: int = RESAMPLES)
         y: Scores, `(n, m)`, a column for each model and seed.
         seed: Of the resampling; another one for each stratum.
         resamples: R.
+        clusters: Labels `(n,)`, equal where items share a picture; by default no two do.
 
     Raises:
         DataError: The numbers of items differ, or there are none.
@@ -100,7 +108,11 @@ def moments(x: np.ndarray, y: np.ndarray, seed: int, resamples: int = RESAMPLES)
     x, y = x.astype(np.float64), y.astype(np.float64)
     parts = [np.ones((n, 1)), x, y, _products(x, x), _products(x, y)]
     every = np.concatenate(parts, axis=1)
-    sums = np.concatenate([every.sum(axis=0)[None], _resampled(every, seed, resamples)])
+    (numbers,), n_clusters = numbered(None if clusters is None else [clusters], [n])
+    together = np.zeros((n_clusters, every.shape[1]))
+    np.add.at(together, numbers, every)
+    sums = np.concatenate([every.sum(axis=0)[None], _resampled(together, seed, resamples)])
+    sums *= n / sums[:, :1]  # a sample of clusters of unequal size holds more items or fewer
     sx, sy, sxx, sxy = np.split(sums[:, 1:], np.cumsum([p, m, p * p]), axis=1)
     xx = sxx.reshape(-1, p, p) - sx[:, :, None] * sx[:, None, :] / n
     xy = sxy.reshape(-1, p, m) - sx[:, :, None] * sy[:, None, :] / n

@@ -3,18 +3,20 @@
 Scores come as strata: parts of the items, each an array `(n,)`, or `(S, n)` with one row a seed and
 the same items in each row. The estimate is the weighted sum of the strata's means, averaged over
 seeds. Items are resampled within each stratum, together for all seeds, because all seeds answer the
-same items: see `resampling`.
+same items; where items share a picture, pictures are resampled instead: see `resampling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cae_lib.errors import DataError
 from cae_lib.evaluation.resampling import (
+    Clusters,
     Strata,
     average_seeds,
     checked,
@@ -56,23 +58,18 @@ class Interval:
 
 
 def mean_interval(
-    values: np.ndarray,
-    *,
-    resample_seeds: bool = False,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: np.ndarray, *, clusters: np.ndarray | None = None, **options: Any
 ) -> Interval:
-    """Interval of the mean of `values`, `(n,)` or `(S, n)`; see `weighted_interval`."""
-    return weighted_interval(
-        [values], resample_seeds=resample_seeds, level=level, resamples=resamples, seed=seed
-    )
+    """Interval of the mean of `values`, `(n,)` or `(S, n)`; options as in `weighted_interval`."""
+    labels = None if clusters is None else [clusters]
+    return weighted_interval([values], clusters=labels, **options)
 
 
 def weighted_interval(
     strata: Strata,
     weights: Sequence[float] | None = None,
     *,
+    clusters: Clusters | None = None,
     resample_seeds: bool = False,
     level: float = 0.95,
     resamples: int = RESAMPLES,
@@ -83,6 +80,8 @@ def weighted_interval(
     Args:
         strata: Scores of each group, `(n,)` or `(S, n)`, the same S everywhere.
         weights: Weight of each group's mean; by default equal weights that sum to 1.
+        clusters: For each group labels `(n,)`, equal where items share a picture, in whichever
+            group they are; by default every item is independent of the others.
         resample_seeds: Resample the seeds as well as the items (two-way bootstrap). With few seeds
             this understates their spread, by the factor (S - 1) / S in variance.
         level: Coverage of the interval.
@@ -94,7 +93,7 @@ def weighted_interval(
     """
     arrays, weighting = checked(strata, weights)
     generator = np.random.default_rng(seed)
-    by_seed = resampled_means(arrays, weighting, resamples, generator)
+    by_seed = resampled_means(arrays, weighting, resamples, generator, clusters)
     draws = average_seeds(by_seed, generator if resample_seeds else None)
     return _interval(plain_means(arrays, weighting).mean(), draws, level, arrays)
 
@@ -104,6 +103,7 @@ def paired_difference(
     second: Strata,
     weights: Sequence[float] | None = None,
     *,
+    clusters: Clusters | None = None,
     resample_seeds: bool = False,
     pair_seeds: bool = True,
     level: float = 0.95,
@@ -117,6 +117,7 @@ def paired_difference(
         second: Scores of the other method on the same items in the same order. A single row stands
             for every seed of the other one, as a model without seeds does.
         weights: As in `weighted_interval`.
+        clusters: As in `weighted_interval`.
         resample_seeds: Resample the seeds as well as the items.
         pair_seeds: Row s of both was trained with the same seed, so rows are drawn together;
             otherwise the seeds of each method are drawn on their own.
@@ -138,11 +139,11 @@ def paired_difference(
     source = generator if resample_seeds else None
     if pair_seeds:
         differences = [x - y for x, y in zip(a, b, strict=True)]
-        by_seed = resampled_means(differences, weighting, resamples, generator)
+        by_seed = resampled_means(differences, weighting, resamples, generator, clusters)
         draws = average_seeds(by_seed, source)
     else:
         both = [np.concatenate([x, y]) for x, y in zip(a, b, strict=True)]
-        by_seed = resampled_means(both, weighting, resamples, generator)
+        by_seed = resampled_means(both, weighting, resamples, generator, clusters)
         draws = average_seeds(by_seed[:, :n_a], source) - average_seeds(by_seed[:, n_a:], source)
     estimate = plain_means(a, weighting).mean() - plain_means(b, weighting).mean()
     return _interval(estimate, draws, level, a if n_a >= n_b else b)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -70,6 +70,7 @@ class Score:
     Attributes:
         strata: Right or wrong, `(S, n)` a group, one row a seed.
         weights: Weight of each group's mean; they sum to 1.
+        pictures: Number of each item's picture, `(n,)` a group; pictures are resampled, not items.
         n_used: Items scored.
         n_expected: Items that there should be.
         chance: Accuracy of guessing.
@@ -78,6 +79,7 @@ class Score:
 
     strata: list[np.ndarray]
     weights: list[float]
+    pictures: list[np.ndarray]
     n_used: int
     n_expected: int
     chance: float
@@ -92,22 +94,26 @@ class Score:
     def digest(self) -> str:
         """Hash of all that the intervals depend on."""
         digest = hashlib.sha256(repr(self.weights).encode())
-        for part in self.strata:
+        for part in (*self.strata, *self.pictures):
             digest.update(f"{part.dtype} {part.shape}".encode() + part.tobytes())
         return digest.hexdigest()
 
     def interval(self) -> Interval:
-        """Weighted mean with its bootstrap interval over seeds and items."""
+        """Weighted mean with its bootstrap interval over seeds and pictures."""
         return _once(
             (self.digest,),
-            lambda: weighted_interval(self.strata, self.weights, resample_seeds=True),
+            lambda: weighted_interval(
+                self.strata, self.weights, clusters=self.pictures, resample_seeds=True
+            ),
         )
 
     def minus(self, other: Score) -> Interval:
         """Difference to another run on the same items, seeds drawn together."""
         return _once(
             (self.digest, other.digest),
-            lambda: paired_difference(self.strata, other.strata, self.weights, resample_seeds=True),
+            lambda: paired_difference(
+                self.strata, other.strata, self.weights, clusters=self.pictures, resample_seeds=True
+            ),
         )
 
 
@@ -163,7 +169,7 @@ def subset_score(parts: Sequence[ChoiceResult]) -> Score:
     first = parts[0]
     by_seed = [part.strata()[0] for part in parts]
     strata = [np.stack(rows) for rows in zip(*by_seed, strict=True)]
-    return Score(strata, first.strata()[1], first.n_used, first.n_expected, first.chance)
+    return Score(strata, *first.strata()[1:], first.n_used, first.n_expected, first.chance)
 
 
 def column_score(column: Column, found: Mapping[str, Sequence[ChoiceResult]]) -> Score | None:
@@ -194,6 +200,7 @@ def combined(parts: Mapping[str, Score], weights: Mapping[str, float],
     return Score(
         strata=[stratum for part in parts.values() for stratum in part.strata],
         weights=[weights[key] * w for key, part in parts.items() for w in part.weights],
+        pictures=[pictures for part in parts.values() for pictures in part.pictures],
         n_used=sum(part.n_used for part in parts.values()),
         n_expected=sum(part.n_expected for part in parts.values()),
         chance=sum(weights[key] * part.chance for key, part in parts.items()),
@@ -204,5 +211,4 @@ def combined(parts: Mapping[str, Score], weights: Mapping[str, float],
 def mean_score(scores: Sequence[Score]) -> Score:
     """Several runs as one, item by item: the mean over attribution methods."""
     strata = [np.mean(parts, axis=0) for parts in zip(*(s.strata for s in scores), strict=True)]
-    first = scores[0]
-    return Score(strata, first.weights, first.n_used, first.n_expected, first.chance, first.absent)
+    return replace(scores[0], strata=strata)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cae_lib.config import profile as find_profile
+from cae_lib.evaluation.bits import unpack_numbers
 from cae_lib.evaluation.blind import shares
 from cae_lib.evaluation.blind_record import AVERAGE, RECORD
 from cae_lib.evaluation.results import ChoiceResult
@@ -39,14 +40,17 @@ def blind_results(profile: str) -> Mapping[str, Any]:
     """What the record `blind` holds.
 
     Raises:
-        NotMeasured: There is none.
+        NotMeasured: There is none, or it does not tell which items share a picture.
     """
     if record_path(RECORD, profile).is_file():
-        return load_record(RECORD, profile).results
+        found = load_record(RECORD, profile).results
+        if all("pictures" in part for part in found["subsets"].values()):
+            return found
     option = f" --profile {profile}"
     everything = f"`cae reproduce{option}` and " if find_profile(profile).base else ""
     raise NotMeasured(
-        f"Not measured yet in the profile {profile}: the record `{RECORD}` is missing. "
+        f"Not measured yet in the profile {profile}: the record `{RECORD}` is missing, or does not "
+        f"tell which items share a picture. "
         f"{everything}`cae evaluate {RECORD}{option}` computes it."
     )
 
@@ -94,6 +98,7 @@ def _result(found: Mapping[str, Any], chooser: str) -> ChoiceResult:
         macro_groups=None if groups is None else tuple(groups),
         ties="guessed",
         metrics={},
+        pictures=unpack_numbers(found["pictures"], found["n_used"]),
         **{name: found[name] for name in ("name", "subset", "n_expected", "headline", "rule",
                                           "chance", "items", "counts")},
     )  # fmt: skip

@@ -72,7 +72,10 @@ def difference(first: Sequence[Score], second: Sequence[Score]) -> Interval:
     """Difference of the unweighted means of scores, on the same items and seeds."""
     weights = [w / len(first) for score in first for w in score.weights]
     a, b = ([part for score in side for part in score.strata] for side in (first, second))
-    return paired_difference(a, b, weights, resample_seeds=True, resamples=RESAMPLES)
+    shared = [part for score in first for part in score.pictures]
+    return paired_difference(
+        a, b, weights, clusters=shared, resample_seeds=True, resamples=RESAMPLES
+    )
 
 
 def compared_subsets(profile: str, seeds: int) -> tuple[Subset, ...]:

@@ -1,6 +1,6 @@
 """Accuracy by what the caption states: slopes and adjusted levels, with the benchmark held fixed.
 
-Only differences between items of one subset count (`evaluation.slopes`). Items and seeds are
+Only differences between items of one subset count (`evaluation.slopes`). Pictures and seeds are
 resampled together for all runs, so differences between runs are paired.
 """
 
@@ -162,7 +162,8 @@ def _sums(loads: Mapping[str, np.ndarray], columns: Sequence[str],
     if len({result.items for result in results}) > 1:
         raise DataError(f"{key}: the runs answered different items; compute their records anew")
     scores = np.stack([result.correct for result in results], axis=1)
-    return moments(properties(loads, columns), scores, crc32(key.encode()), RESAMPLES)
+    x = properties(loads, columns)
+    return moments(x, scores, crc32(key.encode()), RESAMPLES, results[0].pictures)
 
 
 def _recall_sums(content: Mapping[str, Any], columns: Sequence[str], runs: Sequence[str],
@@ -174,11 +175,12 @@ def _recall_sums(content: Mapping[str, Any], columns: Sequence[str], runs: Seque
         found = [hits(run, profile, RETRIEVAL, "image", 1, seeds) for run in runs]
     except NotMeasured:
         return None
-    part, scores = content["retrieval"], np.concatenate(found).T
+    part, scores = content["retrieval"], np.concatenate([rows for rows, _ in found]).T
     if len(scores) != part["n_used"]:
         raise DataError(f"record {RECORD}: {part['n_used']} captions of COCO, but {len(scores)} "
                         "are retrieved by. Run `cae reproduce` again")  # fmt: skip
-    return moments(properties(named_loads(content, part), columns), scores, len(scores), RESAMPLES)
+    x, pictures = properties(named_loads(content, part), columns), found[0][1]
+    return moments(x, scores, len(scores), RESAMPLES, pictures)
 
 
 def _class_sizes(loads: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[int]]:

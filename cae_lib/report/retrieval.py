@@ -27,8 +27,10 @@ def stored_cells(runs: Sequence[str], profile: str, seeds: int) -> tuple[tuple[s
     return tuple(cell for cell in CELLS if all(cell[0] in r.results for r in records))
 
 
-def hits(run: str, profile: str, name: str, direction: str, k: int, seeds: int) -> np.ndarray:
-    """Queries `(S, n)` whose answer is among the first k; `direction` is what is retrieved.
+def hits(
+    run: str, profile: str, name: str, direction: str, k: int, seeds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each query finds its answer among the first k `(S, n)`, and its picture `(n,)`.
 
     Raises:
         NotMeasured: The set was left out when the run was measured.
@@ -37,21 +39,23 @@ def hits(run: str, profile: str, name: str, direction: str, k: int, seeds: int) 
     for record in results(run, profile, "retrieval", seeds):
         if name not in record.results:
             raise NotMeasured(f"{record.name} of the profile {profile} was measured without {name}")
-        result = RetrievalResult.from_record(record.results[name])
-        rows.append({"text": result.text_hits, "image": result.image_hits}[direction][k])
-    return np.stack(rows).astype(np.float64)
+        found, pictures = RetrievalResult.from_record(record.results[name]).queries(direction)
+        rows.append(found[k])
+    return np.stack(rows).astype(np.float64), pictures
 
 
 def recall(run: str, profile: str, name: str, direction: str, k: int, seeds: int) -> Interval:
-    """Recall at k with its interval over seeds and queries."""
-    return mean_interval(hits(run, profile, name, direction, k, seeds), resample_seeds=True)
+    """Recall at k with its interval over seeds and pictures."""
+    found, pictures = hits(run, profile, name, direction, k, seeds)
+    return mean_interval(found, clusters=pictures, resample_seeds=True)
 
 
 def recall_difference(run: str, against: str, profile: str, name: str, direction: str, k: int,
                       seeds: int) -> Interval:  # fmt: skip
     """Recall at k of a run minus that of another one, on the same queries and seeds."""
-    first, second = (hits(each, profile, name, direction, k, seeds) for each in (run, against))
-    return paired_difference([first], [second], resample_seeds=True)
+    first, pictures = hits(run, profile, name, direction, k, seeds)
+    second, _ = hits(against, profile, name, direction, k, seeds)
+    return paired_difference([first], [second], clusters=[pictures], resample_seeds=True)
 
 
 def cell_label(name: str, direction: str) -> str:
@@ -73,8 +77,8 @@ def retrieval_table(runs: Sequence[str], profile: str, seeds: int, full: bool = 
     return Table(
         name="tab-retrieval-recalls" if full else "tab-retrieval",
         caption=f"Retrieval recall in percent; {count(seeds, 'seed')} of each trained model "
-        "averaged, one CLIP; 95 % bootstrap intervals over seeds and queries, of which there are n "
-        "(pictures for image to text, captions for text to image). A tie counts against the query.",
+        "averaged, one CLIP; 95 % bootstrap intervals over seeds and pictures; n counts queries: "
+        "pictures, or captions for text to image. A tie counts against the query.",
         header=["set and direction", "model", *(f"R@{k}" for k in KS), "n"],
         rows=rows,
         left=2,
@@ -122,7 +126,7 @@ def retrieval_difference_table(
         name=f"tab-retrieval-minus-{against}",
         caption=f"Recall minus that of {label(against)} in percentage points, on the same queries "
         f"and seeds; {count(seeds, 'seed')} of each trained model; 95 % bootstrap intervals over "
-        "seeds and queries. Bold: the interval excludes zero.",
+        "seeds and pictures. Bold: the interval excludes zero.",
         header=["set, direction, recall", *(label(run) for run in found)],
         rows=rows,
     )

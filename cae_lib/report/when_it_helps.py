@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cae_lib.base import KINDS
 from cae_lib.errors import DataError
-from cae_lib.evaluation.statistics import Interval, paired_difference
+from cae_lib.evaluation.statistics import Interval
 from cae_lib.report.attribution import RoleScores
 from cae_lib.report.benchmarks import Score
 from cae_lib.report.markup import percent
@@ -122,6 +122,7 @@ def kind_score(kind: str, found: Answers) -> Score:
     return Score(
         strata=[np.stack([result.correct for result in part]) for part in parts],
         weights=[1 / len(parts)] * len(parts),
+        pictures=[part[0].pictures for part in parts],
         n_used=sum(part[0].n_used for part in parts),
         n_expected=sum(part[0].n_expected for part in parts),
         chance=float(np.mean([part[0].chance for part in parts])),
@@ -142,21 +143,11 @@ def knowledge_apart(found: Sequence[Start]) -> Interval:
 
 def gain_difference(found: Sequence[Start], measure: str) -> Interval:
     """The gain from the weakest base minus that from the strongest, on the same items and seeds."""
-    return _difference(*ends(found), measure)
-
-
-@lru_cache(maxsize=16)
-def _difference(weakest: Start, strongest: Start, measure: str) -> Interval:
-    first, second = weakest.scores[measure], strongest.scores[measure]
-    gains = [
-        [after - before for before, after in zip(_floats(tuned), _floats(cae), strict=True)]
-        for tuned, cae in (first, second)
-    ]
-    return paired_difference(*gains, first[0].weights, resample_seeds=True)
-
-
-def _floats(score: Score) -> list[np.ndarray]:
-    return [np.asarray(stratum, dtype=np.float64) for stratum in score.strata]
+    gains = []
+    for tuned, cae in (start.scores[measure] for start in ends(found)):
+        pairs = zip(cae.strata, tuned.strata, strict=True)
+        gains.append(replace(cae, strata=[1.0 * after - before for after, before in pairs]))
+    return gains[0].minus(gains[1])
 
 
 def dependence(found: Sequence[Start], measure: str) -> Dependence:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.aggregates import aggregate
 from cae_lib.evaluation.results import ChoiceResult
@@ -11,11 +10,10 @@ from cae_lib.evaluation.results import ChoiceResult
 
 def result(key, right, n, n_expected=None):
     name, subset = key.split("/", 1)
-    benchmark = Benchmark(name, subset, (), n_expected or n)
-    correct = np.arange(n) < right
-    return ChoiceResult.of(
-        benchmark, correct=correct, groups=("g",) * n, rule="strict", items="", metrics={}
-    )
+    return ChoiceResult(
+        name, subset, np.arange(n) < right, {"g": n}, n_expected or n, "micro", "mean over items",
+        None, 0.5, "strict", "", {}, {}, np.arange(n),
+    )  # fmt: skip
 
 
 def test_nested_mean_of_relations_by_hand():

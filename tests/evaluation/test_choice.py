@@ -6,6 +6,8 @@ import pytest
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import choice as module
+from cae_lib.evaluation.bits import unpack_numbers
+from cae_lib.evaluation.blind import length_choosers, measure_blind
 from cae_lib.evaluation.choice import evaluate, evaluate_all, is_right, item_scores, pair_scores
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0]}
@@ -163,6 +165,16 @@ def test_evaluate_all_gives_the_same_results(encoder, choice, benchmark_of):
     together = evaluate_all(benchmarks, encoder)
     assert [r.micro for r in together] == [evaluate(b, encoder).micro for b in benchmarks]
     assert [r.micro for r in together] == [1.0, 0.0]
+
+
+def test_pictures_have_one_number_in_all_benchmarks_in_the_order_of_the_answers(
+    encoder, choice, benchmark_of
+):
+    x, y = (choice([name], ["like x", "far"], group=group) for name, group in ("xb", "ya"))
+    together = evaluate_all([benchmark_of(x, y, x), benchmark_of(x)], encoder)
+    assert [r.pictures.tolist() for r in together] == [[0, 1, 1], [1]]
+    blind = measure_blind([benchmark_of(x, y, x)], length_choosers())["family/part"]
+    assert unpack_numbers(blind["pictures"], 3).tolist() == [0, 1, 1]
 
 
 def test_is_right_needs_every_other_option_below():

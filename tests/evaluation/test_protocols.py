@@ -18,11 +18,11 @@ def result(key, n_expected=None, metrics=None, **groups):
     """A result from the number of right items and of items in each group."""
     name, subset = key.split("/", 1)
     groups = groups or {"g": (1, 2)}
-    names = [group for group, (_, n) in groups.items() for _ in range(n)]
     marks = [i < right for right, n in groups.values() for i in range(n)]
-    return ChoiceResult.of(
-        Benchmark(name, subset, (), n_expected or len(marks)),
-        correct=np.array(marks), groups=names, rule="strict", items="", metrics=metrics or {},
+    return ChoiceResult(
+        name, subset, np.array(marks), {group: n for group, (_, n) in groups.items()},
+        n_expected or len(marks), "micro", "mean over items", None, 0.5, "strict", "", {},
+        metrics or {}, np.arange(len(marks)),
     )  # fmt: skip
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cae_lib.data.benchmarks.base import Choice, ImageRef
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits, unpack_bits
+from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits, unpack_numbers
 from cae_lib.evaluation.choice import evaluate
-from cae_lib.evaluation.results import ChoiceResult, item_key
+from cae_lib.evaluation.results import ChoiceResult, item_key, picture_numbers
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def test_record_is_plain_json_and_comes_back_the_same(result):
     again = ChoiceResult.from_record(record)
     assert again.to_record() == result.to_record()
     np.testing.assert_array_equal(again.correct, result.correct)
+    np.testing.assert_array_equal(again.pictures, result.pictures)
     assert (again.micro, again.macro, again.value) == (result.micro, result.macro, result.value)
     assert {k: v.tolist() for k, v in again.by_group().items()} == {
         "a": [False, True, True, True, False],
@@ -48,16 +51,19 @@ def test_record_holds_what_a_table_prints(result):
 
 def test_broken_records_are_refused(result):
     record = result.to_record()
-    for change in ({"correct": "ff"}, {"correct": "zz00"}, {"group_order": ["a"]}):
+    for change in ({"correct": "ff"}, {"correct": "zz00"}, {"group_order": ["a"]},
+                   {"pictures": "AAAA"}, {"pictures": pack_numbers(np.arange(9))}):  # fmt: skip
         with pytest.raises(DataError, match="Compute it anew"):
             ChoiceResult.from_record({**record, **change})
-    with pytest.raises(DataError, match="family/part"):
-        ChoiceResult.from_record({k: v for k, v in record.items() if k != "groups"})
+    for absent in ("groups", "pictures"):
+        with pytest.raises(DataError, match="family/part"):
+            ChoiceResult.from_record({k: v for k, v in record.items() if k != absent})
 
 
 def test_strata_weigh_up_to_the_headline(result):
-    parts, weights = result.strata()
+    parts, weights, pictures = result.strata()
     assert sum(w * p.mean() for w, p in zip(weights, parts, strict=True)) == result.value
+    assert [part.tolist() for part in pictures] == [[0] * 5] * 2
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 1000])
@@ -65,6 +71,21 @@ def test_bits_round_trip(n):
     bits = np.random.default_rng(n).random(n) < 0.5
     np.testing.assert_array_equal(unpack_bits(pack_bits(bits), n), bits)
     assert len(pack_bits(bits)) == 2 * ((n + 7) // 8)
+
+
+def test_numbers_of_pictures_round_trip_and_are_short():
+    numbers = np.repeat(np.arange(1000), 5)
+    for found in (numbers, numbers[::-1] + 7, numbers[:0]):
+        np.testing.assert_array_equal(unpack_numbers(pack_numbers(found), len(found)), found)
+    assert len(pack_numbers(numbers)) < 200
+
+
+def test_a_picture_is_a_file_whatever_is_cut_out_of_it(choice):
+    cut = Choice((ImageRef(Path("a/x"), (0, 0, 5, 5)),), ("t", "u"), 0, "g", "0")
+    items = [cut, choice(["a/y", "a/x"], ["t"]), choice(["b/../a/x"], ["t", "u"])]
+    known = {"b/x": 0, "a/x": 1}
+    assert picture_numbers(items, known).tolist() == [1, 2, 1]
+    assert picture_numbers([choice(["a/y"], ["t", "u"])], known).tolist() == [2]
 
 
 def test_item_key_tells_items_apart(choice):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.retrieval import RetrievalResult, retrieval, retrieval_from_similarity
+from cae_lib.evaluation.retrieval import RetrievalResult, retrieval
 
 
 def by_sorting(similarity, image_index, k):
@@ -28,7 +28,7 @@ def unit(rng, n, width=8):
 
 def test_two_pictures_three_captions_by_hand():
     similarity = np.array([[0.9, 0.2, 0.8], [0.3, 0.5, 0.7]])
-    result = retrieval_from_similarity(similarity, np.array([0, 1, 1]), ks=(1, 2))
+    result = retrieval(similarity, np.eye(3), np.array([0, 1, 1]), ks=(1, 2))
     assert result.text_hits[1].tolist() == [True, True]
     assert result.image_hits[1].tolist() == [True, True, False]
     assert result.recall("image", 1) == pytest.approx(2 / 3)
@@ -37,7 +37,7 @@ def test_two_pictures_three_captions_by_hand():
 
 def test_a_tie_goes_against_the_query_but_not_among_right_captions():
     similarity = np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]])
-    result = retrieval_from_similarity(similarity, np.array([0, 0, 1]), ks=(1, 2))
+    result = retrieval(similarity, np.eye(3), np.array([0, 0, 1]), ks=(1, 2))
     assert result.text_hits[1].tolist() == [False, True]  # caption 2 ties with 0 and 1
     assert result.text_hits[2].tolist() == [True, True]
     assert result.image_hits[1].tolist() == [True, True, False]
@@ -75,6 +75,10 @@ def test_record_keeps_every_hit():
     for k in (1, 5, 10):
         np.testing.assert_array_equal(again.text_hits[k], result.text_hits[k])
         np.testing.assert_array_equal(again.image_hits[k], result.image_hits[k])
+    assert again.queries("image")[1].tolist() == [*range(9)] * 2
+    assert again.queries("text")[1].tolist() == [*range(9)]
+    with pytest.raises(DataError, match="Compute it anew"):
+        RetrievalResult.from_record({k: v for k, v in record.items() if k != "pictures"})
     assert record["image"]["n"] == 18
     assert record["text"]["recall"]["5"] == result.recall("text", 5)
 
@@ -82,8 +86,8 @@ def test_record_keeps_every_hit():
 def test_shapes_and_bare_pictures_are_refused():
     similarity = np.zeros((3, 3))
     with pytest.raises(DataError, match="expected \\(3,\\)"):
-        retrieval_from_similarity(similarity, np.array([0, 1]))
+        retrieval(similarity, np.eye(3), np.array([0, 1]))
     with pytest.raises(DataError, match="outside 0..2"):
-        retrieval_from_similarity(similarity, np.array([0, 1, 3]))
+        retrieval(similarity, np.eye(3), np.array([0, 1, 3]))
     with pytest.raises(DataError, match="1 of 3 pictures have no caption .*row 1"):
-        retrieval_from_similarity(similarity, np.array([0, 2, 2]))
+        retrieval(similarity, np.eye(3), np.array([0, 2, 2]))

@@ -52,7 +52,7 @@ def choice(key: str, correct: np.ndarray, n_expected: int | None = None) -> dict
     return ChoiceResult(
         name, subset, np.asarray(correct, bool), {"a": n // 2, "b": n - n // 2},
         n if n_expected is None else n_expected, "macro" if name in MACRO else "micro",
-        "mean over items", None, 0.5, "strict", "abc", {}, {},
+        "mean over items", None, 0.5, "strict", "abc", {}, {}, np.arange(n),
     ).to_record()  # fmt: skip
 
 
@@ -116,7 +116,7 @@ class Store:
         for seed in range(1 if run == "base" else SEEDS):
             draws = np.random.default_rng(seed).random(50)
             found = {k: draws < share for k, share in zip(KS, shares, strict=True)}
-            parts = {name: RetrievalResult(found, found).to_record() | {"n_used": 50,
+            parts = {name: RetrievalResult(found, found, np.arange(50)).to_record() | {"n_used": 50,
                      "n_expected": 50} for name in ("coco", "flickr30k")}  # fmt: skip
             save(f"{run}/{seed}/retrieval", parts)
 

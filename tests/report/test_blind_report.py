@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits
+from cae_lib.evaluation.bits import pack_bits, pack_numbers
 from cae_lib.report import blind_gain_tables as gains
 from cae_lib.report import blind_tables as tables
 from cae_lib.report.blind import blind_answers, chooser_label, without_captions
@@ -47,6 +47,7 @@ def subset(key: str, share: float | None, items: str = "abc") -> dict:
         "name": name, "subset": part, "n_used": N, "n_expected": N, "headline": "micro",
         "rule": "mean over items", "macro_groups": None, "chance": 0.5, "counts": {},
         "groups": [["a", N // 2], ["b", N // 2]], "items": items, "choosers": marks,
+        "pictures": pack_numbers(np.arange(N)),
     }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def answers_of(*rights: int, subset: str = "all", flipped: int = 0) -> list[Choi
             name="svo_probes" if subset == "all" else "winoground", subset=subset, correct=correct,
             sizes={"": N}, n_expected=N, headline="micro", rule="mean", macro_groups=None,
             chance=0.5, ties="strict", items="0" * 12, counts={}, metrics={},
+            pictures=np.arange(N),
         ))  # fmt: skip
     return found
 

@@ -77,8 +77,9 @@ def test_seeds_are_those_that_variant_profile_and_page_have():
 
 
 def test_families_count_alike_whatever_their_size():
-    large = Score([np.ones((1, 90)), np.zeros((1, 30))], [0.5, 0.5], 120, 130, 0.5, ("part",))
-    small = Score([np.array([[1.0, 0.0, 0.0, 0.0]])], [1.0], 4, 4, 0.25)
+    large = Score([np.ones((1, 90)), np.zeros((1, 30))], [0.5, 0.5],
+                  [np.arange(90), np.arange(30)], 120, 130, 0.5, ("part",))
+    small = Score([np.array([[1.0, 0.0, 0.0, 0.0]])], [1.0], [np.arange(4)], 4, 4, 0.25)
     both = combined({"a": large, "b": small}, {"a": 0.5, "b": 0.5}, ())
     assert both.interval().estimate == pytest.approx((0.5 + 0.25) / 2)
     assert (both.n_used, both.n_expected, both.chance) == (124, 134, 0.375)

@@ -35,7 +35,6 @@ def save(store, gains: dict[str, float], known: dict[str, float] = KNOWN) -> Non
 def _forget():
     yield
     study.starts.cache_clear()
-    study._difference.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_knowledge_is_the_mean_of_subsets_by_hand():
     def part(subset: str, correct: list[int]) -> ChoiceResult:
         n = len(correct)
         return ChoiceResult("x", subset, np.array(correct, bool), {"a": n}, n + 1, "macro", "",
-                            None, 0.5, "strict", "", {}, {})  # fmt: skip
+                            None, 0.5, "strict", "", {}, {}, np.arange(n))  # fmt: skip
 
     found = {"aro/relation": (part("a", [1, 1, 0, 0, 0, 0]),),
              "sugarcrepe/replace_rel": (part("b", [1, 1]),)}  # fmt: skip
