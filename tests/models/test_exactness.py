@@ -47,7 +47,9 @@ def _block(model: nn.Module, side: str) -> nn.Module:
 def _more(*arguments: Any) -> Any:
     """As a hook of any kind: a tenth more than the last argument."""
     last = arguments[-1]
-    return tuple(map(_more, last)) if isinstance(last, tuple) else None if last is None else last * 1.1
+    if isinstance(last, tuple):
+        return tuple(map(_more, last))
+    return None if last is None else last * 1.1
 
 
 class More(nn.Module):
@@ -74,7 +76,9 @@ class OtherParameter(nn.Parameter):
     """A parameter that says how layers treat it, as quantised ones do."""
 
     @classmethod
-    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None):
+    def __torch_function__(
+        cls, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ):
         found = super().__torch_function__(function, types, arguments, options or {})
         return found * 1.1 if function is F.linear else found
 
@@ -201,9 +205,14 @@ def test_hooks_of_all_modules_are_called(model: nn.Module, side: str) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(
-    ("kind", "method"), [(ResidualAttentionBlock, "attention"), (nn.LayerNorm, "forward"),
-                         (nn.GELU, "forward"), (nn.Linear, "forward")],
-)  # fmt: skip
+    ("kind", "method"),
+    [
+        (ResidualAttentionBlock, "attention"),
+        (nn.LayerNorm, "forward"),
+        (nn.GELU, "forward"),
+        (nn.Linear, "forward"),
+    ],
+)
 def test_methods_replaced_for_a_whole_class(
     model: nn.Module, side: str, kind: type, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +260,9 @@ def test_other_mask(build: Callable[[], nn.Module]) -> None:
     _assert_reference(model, "text")
 
 
-@pytest.mark.parametrize("family", ["CLIP", "custom text", "custom blocks", "bidirectional", "CoCa"])
+@pytest.mark.parametrize(
+    "family", ["CLIP", "custom text", "custom blocks", "bidirectional", "CoCa"]
+)
 def test_hook_on_each_module_in_turn(family: str) -> None:
     case = FAMILIES[family]()
     encode = case.features

@@ -1,5 +1,7 @@
-"""Tiny models with random weights of every family that has a reference encoder, and what is known
-of each by its construction: how it encodes, which tokens may read which, and where it is read."""
+"""Tiny models of every family that has a reference encoder, and what is known of each by hand.
+
+That is how a model encodes, which positions may read which, and where the tower is read.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,22 @@ ROLES = torch.tensor([[0, 1, 2, 2, 3, 0, 0, 0], [0, 3, 3, 1, 0, 2, 1, 0]])
 ENDS = torch.tensor([5, 7])
 VISION = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32}
 TEXT = {"vocab_size": 40, "context_length": 8, "width": 16, "heads": 2, "layers": 2, "pad_id": 0}
-HF_TEXT = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": 40,
-           "intermediate_size": 24, "max_position_embeddings": 12}  # fmt: skip
-HF_VISION = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "image_size": 32,
-             "intermediate_size": 24, "patch_size": 16}  # fmt: skip
+HF_TEXT = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "vocab_size": 40,
+    "intermediate_size": 24,
+    "max_position_embeddings": 12,
+}
+HF_VISION = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "image_size": 32,
+    "intermediate_size": 24,
+    "patch_size": 16,
+}
 
 
 @dataclass
@@ -217,7 +231,9 @@ def _coca() -> Case:
     return _open_clip(model, "last", padding=0, extra=1)
 
 
-def _peft(model: Callable[[], nn.Module], target: str | list[str], case: Callable, **o: Any) -> Case:
+def _peft(
+    model: Callable[[], nn.Module], target: str | list[str], case: Callable, **o: Any
+) -> Case:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=target)
     return case(peft.get_peft_model(model(), config), **o)
@@ -233,16 +249,25 @@ def _with_hugging_face(kind: str, pooler: str, read: str, **config: Any) -> Case
         tower = model.text.transformer = tower.encoder  # as HFTextEncoder does without a config
     names = ("SelfAttention", "self_attn", "self")
     return Case(
-        model, model.encode_text, tower.get_input_embeddings(),
+        model,
+        model.encode_text,
+        tower.get_input_embeddings(),
         [m for n, m in tower.named_modules() if n.rpartition(".")[2] in names],
-        read, padding=config.pad_token_id, tokens=captions(3, 2, config.pad_token_id),
-    )  # fmt: skip
+        read,
+        padding=config.pad_token_id,
+        tokens=captions(3, 2, config.pad_token_id),
+    )
 
 
 def _hugging_face(
-    kind: str, read: str, causal: bool = False, target: list[str] | None = None,
-    attention: str = "sdpa", tokens: Tensor | None = None, **text: Any,
-) -> Case:  # fmt: skip
+    kind: str,
+    read: str,
+    causal: bool = False,
+    target: list[str] | None = None,
+    attention: str = "sdpa",
+    tokens: Tensor | None = None,
+    **text: Any,
+) -> Case:
     transformers = pytest.importorskip("transformers")
     config = getattr(transformers, f"{kind}Config")
     vision = HF_VISION | ({"num_patches": 4} if kind == "Siglip2" else {})
@@ -255,7 +280,7 @@ def _hugging_face(
     text_model = model.text_model
     return Case(
         outer,
-        lambda tokens: model.get_text_features(input_ids=tokens).pooler_output,
+        lambda tokens: _pooled(model.get_text_features(input_ids=tokens)),
         text_model.embeddings.token_embedding,
         [layer.self_attn for layer in text_model.encoder.layers],
         read,
@@ -263,6 +288,10 @@ def _hugging_face(
         tokens=captions(pad=39) if tokens is None else tokens,
         tolerance=1e-10 if attention == "sdpa" else 1e-5,  # eager takes the softmax in float32
     )
+
+
+def _pooled(output: Any) -> Tensor:
+    return getattr(output, "pooler_output", output)  # transformers 4 returns the tensor itself
 
 
 def _blip() -> Case:
@@ -278,15 +307,19 @@ def _blip() -> Case:
         states = model.text_encoder(input_ids=tokens, attention_mask=(tokens != 0).long())
         return model.text_proj(states.last_hidden_state[:, 0])
 
-    return Case(model, features, model.text_encoder.embeddings.word_embeddings,
-                [layer.attention.self for layer in layers], "first", padding=0)  # fmt: skip
+    return Case(
+        model,
+        features,
+        model.text_encoder.embeddings.word_embeddings,
+        [layer.attention.self for layer in layers],
+        "first",
+        padding=0,
+    )
 
 
 FAMILIES: dict[str, Callable[[], Case]] = {
     "CLIP": lambda: _open_clip(clip(), "end"),
-    "CLIP, eos": lambda: _open_clip(
-        clip(pool_type="eos", eos_id=5), "end", tokens=captions(end=5)
-    ),
+    "CLIP, eos": lambda: _open_clip(clip(pool_type="eos", eos_id=5), "end", tokens=captions(end=5)),
     "CLIP, last": lambda: _open_clip(clip(pool_type="last"), "last"),
     "custom text": lambda: _open_clip(custom(ls_init_value=0.3, proj_bias=True), "end"),
     "bidirectional": lambda: _open_clip(custom(no_causal_mask=True), "end", causal=False),
@@ -294,12 +327,17 @@ FAMILIES: dict[str, Callable[[], Case]] = {
         custom(no_causal_mask=True, pool_type="first"), "first", causal=False
     ),
     "bidirectional, padding": lambda: _open_clip(
-        _pad_masked(custom(no_causal_mask=True, pool_type="eos", eos_id=5)), "end", causal=False,
-        padding=0, tokens=captions(end=5),
+        _pad_masked(custom(no_causal_mask=True, pool_type="eos", eos_id=5)),
+        "end",
+        causal=False,
+        padding=0,
+        tokens=captions(end=5),
     ),
     "custom blocks": lambda: _open_clip(
-        custom(qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True,
-               scale_fc=True), "end",
+        custom(
+            qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True, scale_fc=True
+        ),
+        "end",
     ),
     "SigLIP of open_clip": _siglip_of_open_clip,
     "CoCa": _coca,
@@ -311,13 +349,30 @@ FAMILIES: dict[str, Callable[[], Case]] = {
         "bert", "cls_last_hidden_state_pooler", "first", pad_token_id=0, **HF_TEXT
     ),
     "mt5": lambda: _with_hugging_face(
-        "mt5", "mean_pooler", "mean", pad_token_id=0, vocab_size=40, d_model=16, d_kv=8, d_ff=24,
-        num_heads=2, num_layers=2,
+        "mt5",
+        "mean_pooler",
+        "mean",
+        pad_token_id=0,
+        vocab_size=40,
+        d_model=16,
+        d_kv=8,
+        d_ff=24,
+        num_heads=2,
+        num_layers=2,
     ),
     "m2m_100": lambda: _with_hugging_face(
-        "m2m_100", "cls_pooler", "first", pad_token_id=1, vocab_size=40, d_model=16,
-        max_position_embeddings=12, encoder_layers=2, decoder_layers=1, encoder_ffn_dim=24,
-        encoder_attention_heads=2, decoder_attention_heads=2,
+        "m2m_100",
+        "cls_pooler",
+        "first",
+        pad_token_id=1,
+        vocab_size=40,
+        d_model=16,
+        max_position_embeddings=12,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_ffn_dim=24,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
     ),
     "Hugging Face CLIP": lambda: _hugging_face(
         "CLIP", "end", causal=True, eos_token_id=5, tokens=captions(end=5, pad=5)
@@ -335,4 +390,4 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "LoRA, Hugging Face": lambda: _hugging_face(
         "CLIP", "end", causal=True, target=["q_proj", "v_proj"], eos_token_id=2
     ),
-}  # fmt: skip
+}
