@@ -168,7 +168,9 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(world, tmp_path)
         torch.rand(5)
 
     _, watched = world.train(CAE, tmp_path / "a", every=2, on_step=look)
+    before = torch.get_rng_state()
     _, unwatched = world.train(CAE, tmp_path / "b")
+    assert torch.equal(torch.get_rng_state(), before)
     assert seen == [(2, False), (4, False), (5, False)]
     assert same_weights(watched, unwatched)
 
@@ -201,6 +203,18 @@ def test_the_model_is_in_training_mode_again_after_the_hook(world, tmp_path):
               log=False, every=every, on_step=lambda step, model: None)  # fmt: skip
         ends.append(clip)
     assert same_weights(*ends) and not same_weights(ends[0], world.train(FT, tmp_path / "c")[1])
+
+
+def test_what_the_model_draws_depends_on_seed_and_step_alone(world):
+    def loss(seed: int, step: int) -> float:
+        clip = load_clip("clip-mini", seed=0)
+        clip.model.visual.patch_dropout = PatchDropout(0.5)
+        run = Run(replace(FT, seed=seed), clip, world.pairs, world.alignment, world.images)
+        return run.step(step, batch)["loss"]
+
+    batch = Run(FT, world.clip, world.pairs, world.alignment, world.images).batches.at(0)
+    assert loss(0, 1) == loss(0, 1)
+    assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
 
 
 @pytest.mark.parametrize(("start", "bound"), [(9.0, math.log(100)), (-9.0, 0.0)])

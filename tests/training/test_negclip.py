@@ -146,6 +146,29 @@ def test_the_batch_holds_rows_neighbours_and_their_false_captions(tokenizer) -> 
     assert torch.equal(batch.negatives, tokenizer(texts))
 
 
+def test_every_draw_of_a_batch_depends_on_seed_and_step(tokenizer) -> None:
+    class Noise(Pictures):
+        def batch(self, index, generator=None):
+            return torch.randn(2, generator=generator)
+
+    pairs = toy_pairs([[f"{word} {row}" for word in ("no", "not", "never")] for row in range(8)])
+    pairs.hard_images[6] = [7, 0, 1]
+    alignment = toy_alignment(pairs, tokenizer)
+    rows_of = {tuple(tokens.tolist()): row for row, tokens in enumerate(alignment.tokens)}
+
+    def draws(seed: int, step: int) -> list[list]:
+        """Rows, then what is drawn for the places of a batch, whatever rows are there."""
+        run = replace(PLAIN, seed=seed, batch_size=8)
+        batch = Batches(run, pairs, alignment, Noise(), lambda texts: texts).at(step)
+        rows = [rows_of[tuple(tokens.tolist())] for tokens in batch.tokens]
+        similar = [pairs.hard_images[r].index(s) for r, s in zip(rows[:8], rows[8:], strict=True)]
+        return [rows[:8], similar, [t.split()[0] for t in batch.negatives], batch.pixels.tolist()]
+
+    assert draws(1, 2) == draws(1, 2)
+    for other in (draws(2, 2), draws(1, 3)):
+        assert all(a != b for a, b in zip(draws(1, 2), other, strict=True))
+
+
 @pytest.mark.parametrize("experiment", [PLAIN, CAE], ids=["plain", "cae"])
 def test_the_first_loss_is_that_of_open_clips_features(experiment, tmp_path, tokenizer) -> None:
     pairs = toy_pairs()
