@@ -55,11 +55,11 @@ class WordSample:
         return WordSample(*(part[torch.from_numpy(rows)] for part in parts), len(rows))
 
     def scores(
-        self, model: nn.Module, method: str, reduction: str = "mean", **parameters: object
+        self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: object
     ) -> np.ndarray:
-        """Scores `(C, W)` of the words by a method; see `scores_by_word`."""
+        """Scores `(C, W)` of the words by a method: "mean" or "sum" over a word's tokens."""
         tokens = self.token_scores(model, method, **parameters)
-        return scores_by_word(tokens, self.words, reduction)
+        return scores_by_word(tokens, self.words, merged_by)
 
     def token_scores(self, model: nn.Module, method: str, **parameters: object) -> Tensor:
         """Scores `(C, T)` of the tokens by a method, 0 after a caption's end."""

@@ -17,6 +17,7 @@ from cae_lib.evaluation.choice import evaluate_all, item_scores
 from cae_lib.evaluation.embed import Encoder, neighbours
 from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.models.clip import load_clip
+from cae_lib.models.packed import PackedEncoder
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on"]
 
@@ -64,23 +65,23 @@ def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(
 
 def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, monkeypatch):
     seen = {"images": 0, "texts": 0, "opened": 0}
-    encode_image, encode_texts = embed.encode_image, embed.encode_texts
+    encode_image, encode_many = embed.encode_image, PackedEncoder.encode_many
     open_file = Image.open
 
     def count_images(model, pixels):
         seen["images"] += len(pixels)
         return encode_image(model, pixels)
 
-    def count_texts(model, tokens):
+    def count_texts(self, tokens):
         seen["texts"] += len(tokens)
-        return encode_texts(model, tokens)
+        return encode_many(self, tokens)
 
     def count_opened(path):
         seen["opened"] += 1
         return open_file(path)
 
     monkeypatch.setattr(embed, "encode_image", count_images)
-    monkeypatch.setattr(embed, "encode_texts", count_texts)
+    monkeypatch.setattr(PackedEncoder, "encode_many", count_texts)
     monkeypatch.setattr(Image, "open", count_opened)
     encoder = Encoder(tiny_clip)
     crop = ImageRef(pictures[0], (0, 0, 20, 20))
@@ -97,13 +98,13 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, mon
 
 def test_batches_hold_texts_of_about_the_same_length(tiny_clip, monkeypatch):
     lengths = []
-    encode_texts = embed.encode_texts
+    encode_many = PackedEncoder.encode_many
 
-    def note(model, tokens):
+    def note(self, tokens):
         lengths.append(sorted(tokens.argmax(-1).tolist()))
-        return encode_texts(model, tokens)
+        return encode_many(self, tokens)
 
-    monkeypatch.setattr(embed, "encode_texts", note)
+    monkeypatch.setattr(PackedEncoder, "encode_many", note)
     words = [" ".join(["cat"] * n) for n in (8, 1, 7, 2)]
     Encoder(tiny_clip, batch_size=2).texts(words)
     assert lengths == [[2, 3], [8, 9]]
