@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ def test_workers_are_chosen_by_what_there_is_to_do() -> None:
     assert Execution().worker_count(decoding=True, ranks=10_000) == 1
     assert Execution(workers=3).worker_count(decoding=False, ranks=2) == 3
     assert Execution(workers=0).worker_count(decoding=True, ranks=1) == 0
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, MAX_WORKERS), (8, 8), (100, 1)])
+def test_workers_share_the_cores_of_the_machine(monkeypatch, ranks, workers) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert Execution().worker_count(decoding=True, ranks=ranks) == workers
 
 
 def test_unknown_options_are_refused() -> None:

@@ -193,6 +193,31 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(world, tmp
     assert same_weights(resumed, whole)
 
 
+def test_a_second_signal_acts_at_once_and_one_after_the_last_step_is_too_late(world, tmp_path):
+    def send(at: int, times: int):
+        def hook(step, model):
+            for _ in range(times if step == at else 0):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return hook
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        world.train(FT, tmp_path / "a", every=1, on_step=send(2, 2))
+    assert stopped.value.args == () and not (tmp_path / "a" / "state.pt").exists()
+    result, _ = world.train(FT, tmp_path / "b", every=1, on_step=send(5, 1))
+    assert result.step == 5 and read_meta(result.checkpoint).step == 5
+
+
+def test_a_run_ends_with_its_last_step_and_logs_each_as_it_is_taken(world, tmp_path):
+    seen = []
+
+    def read(step, model):
+        seen.append(len(lines(tmp_path / "log.jsonl")))
+
+    result, _ = world.train(FT, tmp_path, stop_after=9, every=1, on_step=read)
+    assert result.step == 5 and seen == [1, 2, 3, 4, 5]
+
+
 def test_the_model_is_in_training_mode_again_after_the_hook(world, tmp_path):
     """Its patches are dropped in every step then, as they are without a hook."""
     ends = []

@@ -170,6 +170,13 @@ def test_incomplete_caption_adds_nothing(scope: str) -> None:
     assert (more.n_objects, more.n_composition) == (whole.n_objects, whole.n_composition)
 
 
+def test_caption_scope_counts_complete_captions_only() -> None:
+    parts = attribution_loss(
+        SCORES, torch.tensor([[0, 1, 1, 2], [0, 1, 0, 0]]), scope="caption", complete_captions=False
+    )
+    assert parts.objects.item() == pytest.approx(0.3) and parts.n_objects.item() == 2
+
+
 def test_incomplete_captions_can_be_counted() -> None:
     roles = torch.tensor([[1, 2], [1, 0]])
     scores = torch.tensor([[0.5, 0.1], [0.9, 0.0]])

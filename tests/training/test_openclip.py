@@ -272,6 +272,8 @@ def test_names_and_state_are_those_of_the_model() -> None:
     plain, model = plain_model(), cae_model({})
     assert list(model.state_dict()) == list(plain.state_dict())
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert [n for n, _ in model.named_buffers()] == [n for n, _ in plain.named_buffers()]
+    assert "gradcam" in repr(cae_model({"method": "gradcam"})).lower()
     with torch.no_grad():
         model.positional_embedding.add_(1.0)
     plain.load_state_dict(model.state_dict())
@@ -314,6 +316,8 @@ def test_outside_of_training_it_is_the_model() -> None:
     assert found.keys() == expected.keys() and found["text_features"] is None
     assert torch.equal(found["image_features"], expected["image_features"])
     assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
+    assert model.eval()(pictures(), texts).keys() == expected.keys()
+    assert not CaeModel(plain.eval()).training
 
 
 def test_texts_without_roles_are_no_training_data() -> None:
@@ -332,6 +336,7 @@ def test_tokens_roles_and_words() -> None:
     expected[1, 2:8] = torch.tensor([OBJECT] * 5 + [RELATION])
     expected[2, 1:8] = torch.tensor([1, 2, 2, 2, 2, 2, 3])
     assert torch.equal(texts, expected[None])
+    assert torch.equal(ours("two pterodactyls under", context_length=12), texts[:, :, :12])
     assert ours.context_length == 16 and ours.eot_token_id == tokenizer.eot_token_id
     again = pickle.loads(pickle.dumps(ours))
     assert torch.equal(again(CAPTIONS), ours(CAPTIONS))

@@ -13,7 +13,8 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.photographs import Photographs
 from cae_lib.models.clip import load_clip
-from cae_lib.training.state import changes, run_identity
+from cae_lib.training.optim import adamw
+from cae_lib.training.state import changes, load_state, run_identity, save_state
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import OBJECT, Span
 
@@ -96,3 +97,18 @@ def test_photographs_are_known_by_name_and_size_wherever_they_lie(tokenizer, tmp
     assert differing(known, identity("b", 8)) == set()
     assert differing(known, identity("c", 50)) == {"training data"}
     assert differing(known, identity("d", 8, "3.png")) == {"training data"}
+
+
+def test_a_state_that_is_half_written_leaves_the_one_before(tmp_path, monkeypatch) -> None:
+    layer, file = torch.nn.Linear(2, 2), tmp_path / "state.pt"
+    optimizer = adamw(layer, 0.1)
+    save_state(file, {"settings": "a"}, 3, layer, optimizer)
+
+    def break_off(content: object, path: Path) -> None:
+        path.write_bytes(b"PK")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(torch, "save", break_off)
+        save_state(file, {"settings": "a"}, 4, layer, optimizer)
+    assert load_state(file, {"settings": "a"}, layer, optimizer) == 3
