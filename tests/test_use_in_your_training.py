@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -251,3 +252,23 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     itc = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     attribution = namespace["trainer"].model.cae(images, *list(batch.values())[1:]).loss
     torch.testing.assert_close(loss, itc + attribution)
+
+
+def test_the_lines_for_open_clips_own_training(page: dict) -> None:
+    """The block's objects, given what `open_clip_train/main.py` holds at that place."""
+    arguments = SimpleNamespace(
+        local_loss=False, gather_with_grad=False, rank=0, world_size=1, accum_freq=2
+    )
+    namespace = page | {"args": arguments, "method": "gradient"}
+    exec(_fenced("CaeClipLoss("), namespace)  # noqa: S102
+    packed = namespace["tokenizer"](["a red cat chases a dog", "a small bird on a tree"])
+    output = namespace["model"].train()(page["pixels"][:2], packed)
+    losses = namespace["loss"](**output, output_dict=True)
+    assert set(losses) == {"contrastive_loss", "attribution_loss"}
+    images = page["model"].encode_image(page["pixels"][:2], normalize=True)
+    captions = ["a red cat chases a dog", "a small bird on a tree"]
+    words = page["token_roles"](captions, page["SceneGraphTagger"](), page["tokenizer"])
+    expected = page["CompositionAttributionLoss"](page["model"], "gradient", page["weight"])(
+        images, words.tokens, words.roles
+    )
+    torch.testing.assert_close(losses["attribution_loss"], expected.loss)
