@@ -261,7 +261,7 @@ def test_the_lines_for_open_clips_own_training(page: dict) -> None:
     )
     namespace = page | {"args": arguments, "method": "gradient"}
     exec(_fenced("CaeClipLoss("), namespace)  # noqa: S102
-    packed = namespace["tokenizer"](["a red cat chases a dog", "a small bird on a tree"])
+    packed = namespace["role_tokenizer"](["a red cat chases a dog", "a small bird on a tree"])
     output = namespace["model"].train()(page["pixels"][:2], packed)
     losses = namespace["loss"](**output, output_dict=True)
     assert set(losses) == {"contrastive_loss", "attribution_loss"}
