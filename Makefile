@@ -33,7 +33,7 @@ book: environment
 
 test: environment
 	.venv/bin/ruff check .
-	.venv/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lab: environment
 	.venv/bin/jupyter lab $(ROOTFLAG) --ServerApp.root_dir=. \

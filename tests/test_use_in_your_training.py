@@ -85,8 +85,11 @@ def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
     """Scores `(B, 77)` by the definitions, over all 77 tokens; differentiable."""
     if method == "attention":
         return batch.attention_rows().mean(dim=(0, 2))
-    if method == "gradcam":
-        return batch.relevance(create_graph=True)
+    if method == "gradcam":  # the temperature is a constant of S
+        batch.model.logit_scale.requires_grad_(False)
+        scores = batch.relevance(create_graph=True)
+        batch.model.logit_scale.requires_grad_(True)
+        return scores
     embeddings = batch.text.token_embedding(batch.tokens)
     if method == "gradient":
         with explicit_attention(batch.text):  # open_clip's cannot be differentiated twice

@@ -64,6 +64,7 @@ SUPPORT: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "start_layer": ("stated as a rule over layers", "the notebook it builds on: last only"),
         "second_order": ("inferred", "else the gradient is a constant in training"),
         "temperature": ("by others", "S/τ in the notebook it builds on"),
+        "train_temperature": ("unknown", "else a smaller 1/τ would level any two scores"),
     },
     "perturbation": {
         "replacement": ("unknown", "mean embedding, zero, a token, a random token"),

@@ -148,7 +148,7 @@ def test_inactive_hinge_moves_nothing(method: str, model, batch) -> None:
 
 
 def test_temperature_reaches_the_logit_scale(model, batch) -> None:
-    task = CompositionAttributionLoss(model, "gradcam", margin=ACTIVE)
+    task = CompositionAttributionLoss(model, "gradcam", margin=ACTIVE, train_temperature=True)
     task(*batch).loss.backward()
     direction = {"logit_scale": torch.tensor(1.0, dtype=torch.float64)}
     expected = _central_difference(lambda: task(*batch).loss, model, direction)
