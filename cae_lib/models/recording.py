@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cae_lib.models.blocks import causal
 
-_SWITCHES = {"grad_checkpointing": False, "gradient_checkpointing": False}
+_SWITCHES = ("grad_checkpointing", "gradient_checkpointing")
 _lock = threading.RLock()
 _local = threading.local()
 _fused = F.scaled_dot_product_attention
@@ -40,9 +40,9 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
         stack.enter_context(alone())
         for module in tower.modules():
             stack.callback(module.register_forward_hook(_reader(returned)).remove)
-            for name, value in _SWITCHES.items():
+            for name in _SWITCHES:
                 if vars(module).get(name):
-                    stack.enter_context(_set(module, name, value))
+                    stack.enter_context(_set(module, name, False))
         for config in _configs(tower):
             stack.enter_context(_set(config, "_attn_implementation_internal", "sdpa"))
         stack.enter_context(_explicit(maps))
@@ -93,8 +93,8 @@ def _attend(
     """torch's function of this name, by an explicit softmax in float32 or wider."""
     maps = getattr(_local, "maps", None)
     if maps is None:
-        return _fused(query, key, value, attn_mask, dropout_p, is_causal, scale=scale,
-                      enable_gqa=enable_gqa)  # fmt: skip
+        options = {"scale": scale, "enable_gqa": enable_gqa}
+        return _fused(query, key, value, attn_mask, dropout_p, is_causal, **options)
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ EncoderPath = Literal["auto", "packed", "reference"]
 PATHS = ("auto", "packed", "reference")
 
 _log = logging.getLogger("cae_lib")
-_told: WeakSet[nn.Module] = WeakSet()
+_told: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ class TextEncoder(Protocol):
 def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> TextEncoder:
     """The encoder of a model's text.
 
-    The model is looked at anew in each call, so a hook or an adapter that is added later acts. When
-    "auto" takes the reference, it says so once for each model, with the reason.
+    The model is looked at anew in each call, so a hook or an adapter that is added later acts. The
+    logger "cae_lib" tells once for each model, and again when it changes, which path "auto" takes
+    and why: as a warning where it is the slower one.
 
     Args:
         model: open_clip `CLIP`, `CustomTextCLIP`, `CoCa`; Hugging Face CLIP, SigLIP, SigLIP 2, or
@@ -138,14 +139,15 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
     if not isinstance(model, nn.Module):
         return model
     reason = why_not_packed(model) if path != "reference" else ""
-    if reason is None:
-        return PackedEncoder(model)
-    if path == "packed":
+    if reason is not None and path == "packed":
         raise ConfigError(f"the packed path is not exact here: {reason}. Use path='auto'.")
-    encoder = ReferenceEncoder(text_model(model))
-    if path == "auto" and model not in _told:
-        _told.add(model)
-        _log.warning("The text is encoded by the model's own code, without packing: %s.", reason)
+    encoder = PackedEncoder(model) if reason is None else ReferenceEncoder(text_model(model))
+    if path == "auto" and _told.get(model, "") != reason:
+        _told[model] = reason
+        if reason is None:
+            _log.info("The text is packed: the tower is open_clip's own, causal and unaltered.")
+        else:
+            _log.warning("The text is encoded by the model's own code, not packed: %s.", reason)
     return encoder
 
 
