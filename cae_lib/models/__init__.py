@@ -5,7 +5,8 @@ from cae_lib.models.building import init_clip_mini
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import ImageOutput, encode_image
-from cae_lib.models.text_encoder import TextEncoder, TextOutput, encode_text, text_encoder
+from cae_lib.models.text_encoder import TextEncoder, encode_text, text_encoder
+from cae_lib.models.text_output import TextOutput
 
 __all__ = [
     "CheckpointMeta",

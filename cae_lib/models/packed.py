@@ -26,7 +26,7 @@ from cae_lib.models.blocks import (
     until,
 )
 from cae_lib.models.packing import Packing, owners_of_prefixes, owners_of_variants, pack_rows
-from cae_lib.models.text_encoder import TextOutput, one_hot
+from cae_lib.models.text_output import TextOutput, one_hot
 from cae_lib.models.text_tower import text_tower
 
 

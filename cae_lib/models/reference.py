@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import AttentionRecord
 from cae_lib.models.recording import alone, recording
-from cae_lib.models.text_encoder import TextOutput, one_hot
+from cae_lib.models.text_output import TextOutput, one_hot
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}

@@ -9,15 +9,16 @@ up to rounding.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import AttentionRecord
+from cae_lib.models.packed import PackedEncoder
+from cae_lib.models.reference import ReferenceEncoder, text_model
+from cae_lib.models.text_output import TextOutput
 from cae_lib.models.text_tower import why_not_packed
 
 EncoderPath = Literal["auto", "packed", "reference"]
@@ -25,24 +26,6 @@ PATHS = ("auto", "packed", "reference")
 
 _log = logging.getLogger("cae_lib")
 _told: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class TextOutput:
-    """What an encoder returns; T is the number of positions that it computes.
-
-    Attributes:
-        features: `(B, E)`, not normalised, equal to those of the model.
-        attention: one map per layer, empty unless asked for; shapes under `TextEncoder.encode`.
-        embeddings: token embeddings `(B, S, D)`, before the position is added; S <= T.
-        readout: weight of each position's last state in the features `(B, T)`: 1 at the token
-            that is read, or equal weights where a tower takes the mean.
-    """
-
-    features: Tensor
-    attention: list[Tensor]
-    embeddings: Tensor
-    readout: Tensor
 
 
 class TextEncoder(Protocol):
@@ -131,9 +114,6 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
     Raises:
         ConfigError: unknown path, "packed" where it is not exact, or an unknown model.
     """
-    from cae_lib.models.packed import PackedEncoder
-    from cae_lib.models.reference import ReferenceEncoder, text_model
-
     if path not in PATHS:
         raise ConfigError(f"unknown path {path!r}: expected one of {', '.join(PATHS)}.")
     if not isinstance(model, nn.Module):
@@ -154,9 +134,3 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
 def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) -> TextOutput:
     """Encode captions by the path that fits; see `TextEncoder.encode`."""
     return text_encoder(model).encode(tokens, **options)
-
-
-def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
-    """Readout `(B, length)` at one position of each row, in float32 or wider."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
