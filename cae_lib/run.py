@@ -97,11 +97,3 @@ def _require_book_extra() -> None:
             f"running pages needs {error.name}: install the extra with "
             "`pip install 'cae-lib[book]'`, or use the environment that `make` sets up"
         ) from error
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cae_lib.cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))
