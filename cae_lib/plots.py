@@ -1,0 +1,207 @@
+"""What the pages' figures and tables share: names, colours, one style, intervals, alt texts.
+
+A figure is drawn in a cell with seaborn or matplotlib, between `style` and `show`. It becomes an
+inline SVG whose text takes the colour of the page around it, so it reads in light and in dark.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cae_lib.errors import DataError
+from cae_lib.statistics import VERDICTS
+
+INK = "#010101"
+"""Drawn in the page's own text colour; pass it where a mark is to be black in light mode."""
+
+FAINT = "#80808055"
+MOST_ALT = 300
+WIDTH = 7.2
+"""Inches, the width of the book's text."""
+
+METHODS = {
+    "attention": "attention",
+    "gradcam": "GradCAM",
+    "perturbation": "perturbation",
+    "gradient": "gradient",
+}
+"""The paper's four attribution methods, in its order, as pages call them."""
+
+ROLES = ("object", "attribute", "relation")
+FAMILIES = ("ARO", "Winoground", "SugarCrepe", "VL-CheckList", "VALSE", "SVO-Probes", "CREPE")
+
+_COLORS = sns.color_palette("colorblind").as_hex()
+ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
+METHOD_COLORS = dict(zip(METHODS.values(), (_COLORS[i] for i in (0, 3, 2, 4)), strict=True))
+
+
+def label(run: str) -> str:
+    """A run as the paper's tables name it; what they do not have stays as it is."""
+    known = {"base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP"}
+    if run in known:
+        return known[run]
+    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE")):
+        method = run.removeprefix(prefix)
+        if run.startswith(prefix) and method in METHODS:
+            return f"{name} ({METHODS[method]})"
+    return run
+
+
+def method_of(run: str) -> str:
+    """The attribution method in a run's name as text, "" where it has none."""
+    return METHODS.get(run.rpartition("cae-")[2].partition("+")[0], "") if "cae-" in run else ""
+
+
+def style() -> None:
+    """Set the book's look: no background, thin grid, letters of at least 9 points."""
+    sns.set_theme("notebook", "whitegrid", rc={
+        "figure.figsize": (WIDTH, 3.2), "figure.facecolor": "none", "axes.facecolor": "none",
+        "savefig.facecolor": "none", "figure.constrained_layout.use": True,
+        "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.edgecolor": INK, "axes.linewidth": 0.8, "axes.spines.top": False,
+        "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.6,
+        "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9.5,
+        "ytick.labelsize": 9.5, "legend.fontsize": 9.5, "legend.title_fontsize": 9.5,
+        "legend.frameon": False, "svg.hashsalt": "cae", "svg.fonttype": "path",
+    })  # the salt makes a figure the same file each time it is drawn
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a cell shows: HTML for readers, and plain text for everything else."""
+
+    html: str
+    text: str = ""
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
+    """Close a figure and show it as inline SVG, with a link to its numbers as CSV.
+
+    Args:
+        figure: Drawn after `style`.
+        alt: What it shows, in at most `MOST_ALT` characters.
+        data: The rows behind the figure.
+        name: File name of the CSV, without ending.
+
+    Raises:
+        DataError: The alt text is empty or too long.
+    """
+    alt = " ".join(alt.split())
+    if not 0 < len(alt) <= MOST_ALT:
+        raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = stream.getvalue().partition("<svg")
+    drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
+    drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
+    title = html.escape(alt, quote=True)
+    drawn = drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
+    return Shown(drawn + ("" if data is None else csv_link(data, name)), alt)
+
+
+def csv_link(data: pd.DataFrame, name: str) -> str:
+    """A link, in HTML, that saves a frame as CSV."""
+    content = base64.b64encode(data.to_csv(index=False).encode()).decode("ascii")
+    return (f'<p class="cae-data"><a download="{name}.csv" '
+            f'href="data:text/csv;base64,{content}">{name}.csv</a></p>')
+
+
+def table(frame: pd.DataFrame, caption: str = "") -> Shown:
+    """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
+    body = frame.to_html(border=0, classes="table cae-table", escape=False, na_rep="–")
+    title = f"<caption>{caption}</caption>" if caption else ""
+    body = body.replace("<thead>", f"{title}<thead>", 1)
+    return Shown(f'<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
+
+
+def badge(status: str) -> Shown:
+    """A verdict as a coloured word; `status` is a key of `cae_lib.statistics.VERDICTS`."""
+    word = VERDICTS[status]
+    return Shown(f'<span class="verdict verdict-{status}">{word}</span>', word)
+
+
+def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
+    """A number with a true minus sign; "–" where there is none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    text = f"{scale * value:{'+' if sign else ''}.{digits}f}"
+    if not float(text):
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def intervals(
+    rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
+) -> pd.Series:
+    """`estimate [low, high]` of each row as text."""
+    columns = ([number(v, digits, scale, sign) for v in rows[name]]
+               for name in ("estimate", "low", "high"))
+    return pd.Series([f"{e} [{a}, {b}]" for e, a, b in zip(*columns, strict=True)], rows.index,
+                     dtype=object)
+
+
+def forest(
+    rows: pd.DataFrame,
+    y: str,
+    hue: str | None = None,
+    *,
+    ax: Axes | None = None,
+    scale: float = 100.0,
+    palette: Mapping[str, str] | None = None,
+    zero: bool = True,
+) -> Axes:
+    """Estimates with their intervals, one line for each value of `y`, dodged by `hue`.
+
+    Args:
+        rows: Has `estimate`, `low`, `high`, as `cae_lib.statistics` returns them.
+        y: Column of the lines, in the order of the rows.
+        hue: Column of the marks beside each other on a line.
+        ax: Where to draw; a new figure of fitting height by default.
+        scale: Factor of the numbers, 100 for points.
+        palette: Colours by `hue`.
+        zero: Draw a line at zero.
+    """
+    lines = list(dict.fromkeys(rows[y]))
+    marks = list(dict.fromkeys(rows[hue])) if hue else [None]
+    if ax is None:
+        height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
+        ax = plt.subplots(figsize=(WIDTH, height))[1]
+    offsets = np.linspace(-0.3, 0.3, len(marks)) if len(marks) > 1 else [0.0]
+    colors = dict(zip(marks, sns.color_palette("colorblind", len(marks)), strict=True))
+    colors |= dict(palette or {})
+    for mark, offset, shape in zip(marks, offsets, "os^Dv<>PX*" * len(marks), strict=False):
+        part = rows if mark is None else rows[rows[hue] == mark]
+        place = np.array([lines.index(name) for name in part[y]]) + offset
+        middle = scale * part["estimate"].to_numpy(float)
+        low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
+        ax.errorbar(middle, place, xerr=np.abs([middle - low, high - middle]), fmt=shape, ms=5,
+                    color=colors[mark], lw=1.4, label=mark)
+    if zero:
+        ax.axvline(0, color=INK, lw=0.8)
+    ax.set_yticks(range(len(lines)), lines)
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    if hue and len(marks) > 1:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(marks)))
+    return ax

@@ -1,0 +1,451 @@
+"""One test for every mean and every difference, with two sources of chance: items and seeds.
+
+Every seed answers the same items, so answers form a table of seeds by items, and the value of one
+cell is the true one, plus what is particular to the seed, to the item, and to both together. The
+variance of the mean adds up accordingly (crossed random effects; Clark, 1973; Cameron, Gelbach and
+Miller, 2011). The degrees of freedom follow Satterthwaite (1946): they fall to those of the seeds,
+S - 1, where the seeds disagree, and are those of the items where the seeds agree.
+
+Items that share a picture count as one: their residuals are summed before they are squared. A sum
+is divided by the root of the share of its group that is not its own (Bell and McCaffrey, 2002), so
+that the variance is unbiased where items are independent after all, and the usual one, with n - 1,
+where each has its own picture. With a single seed the test speaks of the items alone.
+
+`levels` and `contrasts` take tidy tables and return one row for each number. The bootstrap is left
+to correlations, which are no means: see `correlations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import nct, t
+from statsmodels.stats.multitest import multipletests
+
+from cae_lib.errors import DataError
+
+POWER = 0.8
+LEVEL = 0.95
+ANSWERS = ("family", "subset", "item")
+"""What names an item of the choice benchmarks."""
+
+VERDICTS = {
+    "reproduced": "reproduced",
+    "partly": "partly reproduced",
+    "mixed": "mixed",
+    "opposite": "opposite",
+    "none": "no detectable difference",
+    "untested": "not tested",
+}
+
+
+@dataclass(frozen=True)
+class Components:
+    """Where the variance of a mean comes from.
+
+    Attributes:
+        by_seed: Variance over seeds of a seed's mean; contains `rest`.
+        by_item: Variance of the mean over seeds due to the choice of items; contains
+            `rest / n_seeds`.
+        rest: Variance of one seed's mean that is particular to seed and item.
+        n_seeds: Seeds.
+        item_freedom: Degrees of freedom of `by_item`.
+    """
+
+    by_seed: float
+    by_item: float
+    rest: float
+    n_seeds: int
+    item_freedom: float
+
+    def variance(self, n_seeds: int | None = None) -> float:
+        """Variance of the mean, for another number of seeds if one is given."""
+        n = n_seeds or self.n_seeds
+        seeds = max(0.0, self.by_seed - self.rest)
+        items = max(0.0, self.by_item - self.rest / self.n_seeds)
+        return seeds / n + items + self.rest / n
+
+    def freedom(self, n_seeds: int | None = None) -> float:
+        """Satterthwaite's degrees of freedom of `variance`: from the variances as observed, or with
+        `n_seeds` those to expect if they are the true ones."""
+        n = n_seeds or self.n_seeds
+        if n_seeds is None:
+            by_seed, by_item = self.by_seed / n, self.by_item
+        else:
+            by_seed = max(self.by_seed, self.rest) / n
+            by_item = max(0.0, self.by_item - self.rest / self.n_seeds) + self.rest / n
+        spread = by_item**2 / self.item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
+        return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Values of one mean: seeds by items.
+
+    Attributes:
+        values: `(S, n)`, one row a seed.
+        strata: `(n,)` number of the group that each item is averaged in.
+        weights: `(G,)` weight of each group's mean.
+        clusters: `(n,)` number of each item's picture.
+    """
+
+    values: np.ndarray
+    strata: np.ndarray
+    weights: np.ndarray
+    clusters: np.ndarray
+
+
+def crossed(cells: Cells) -> tuple[np.ndarray, Components]:
+    """The weighted mean of each seed `(S,)`, and the components of its variance.
+
+    A group of one cluster takes the pooled variance of the others.
+
+    Raises:
+        DataError: No group has items of two pictures, so nothing is known of their spread.
+    """
+    _, clusters = np.unique(cells.clusters, return_inverse=True)
+    n_groups, n_clusters = len(cells.weights), int(clusters.max()) + 1
+    n_seeds = len(cells.values)
+    flat = cells.strata * n_clusters + clusters
+    sizes = np.bincount(flat, minlength=n_groups * n_clusters).reshape(n_groups, n_clusters)
+    sums = np.stack([
+        np.bincount(flat, row, n_groups * n_clusters).reshape(n_groups, n_clusters)
+        for row in cells.values
+    ])
+    totals = sizes.sum(axis=1)
+    means = sums.sum(axis=2) / totals
+    by_seed = means @ cells.weights
+    freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
+    if not freedom:
+        raise DataError("a mean over items of a single picture has no interval: take more pictures")
+    share = sizes / totals[:, None]
+    scale = np.divide(1, np.sqrt(1 - share), out=np.zeros_like(share), where=share < 1)
+    moves = (sums - sizes * means[:, :, None]) / totals[None, :, None] * scale
+    squares = np.stack([_squares(moves[:, group]) for group in range(n_groups)])
+    counts = (sizes > 0).sum(axis=1)
+    lone = (counts * (counts - 1)) @ squares / (counts - 1).sum()
+    total = _squares(np.einsum("g,sgc->sc", cells.weights, moves))
+    by_item, rest = total + (cells.weights[counts == 1] ** 2).sum() * lone
+    spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
+    return by_seed, Components(spread, float(by_item), float(rest), n_seeds, int(freedom))
+
+
+def _squares(moves: np.ndarray) -> np.ndarray:
+    """Sums over clusters `(S, C)` of squares: of means over seeds, of what these leave by S - 1."""
+    means = moves.mean(axis=0)
+    return np.array([(means**2).sum(), ((moves - means) ** 2).sum() / max(1, len(moves) - 1)])
+
+
+def detectable(components: Components, n_seeds: int | None = None, level: float = LEVEL) -> float:
+    """The smallest true difference that the test finds with a probability of `POWER`.
+
+    Args:
+        components: What the variance is taken to be.
+        n_seeds: Of a plan; by default those that there are.
+        level: Confidence of the two-sided test.
+    """
+    error = components.variance(n_seeds) ** 0.5
+    freedom = components.freedom(n_seeds or components.n_seeds)
+    critical = t.isf((1 - level) / 2, freedom)
+    highest = critical + 10.0 * (1 + critical / freedom)
+    return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, highest)
+
+
+def levels(
+    frame: pd.DataFrame,
+    value: str = "correct",
+    items: Sequence[str] = ANSWERS,
+    by: Sequence[str] = ("run",),
+    weights: pd.DataFrame | None = None,
+    cluster: str = "picture",
+) -> pd.DataFrame:
+    """The mean of a value with its 95 % interval, for each group of `by`.
+
+    Args:
+        frame: One row for each seed and item of a group; needs `seed`, `items`, `cluster`, `value`.
+        value: Column to average.
+        items: Columns that together name an item.
+        by: Columns whose combinations are averaged apart.
+        weights: Weighted means to take, as `cae_lib.evaluation.scores.weights` gives them: columns
+            `score`, `items`, `weight`, and `stratum`, the group that an item is averaged in. By
+            default one mean over all items.
+        cluster: Column that is equal where items share a picture.
+
+    Returns:
+        The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of
+        zero), `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `seeds`.
+
+    Raises:
+        DataError: A column is missing, or a seed or a score lacks items that the others have.
+    """
+    frame = frame.reset_index(drop=True)
+    table = _Table(frame, value, items, cluster, weights)
+    rows = []
+    for names, part in frame.groupby(list(by), sort=False, observed=True):
+        matrix = table.matrix(part, _told(by, names))
+        rows += [dict(zip(by, names, strict=True)) | row for row in table.tests(matrix)]
+    return pd.DataFrame(rows)
+
+
+def contrasts(
+    frame: pd.DataFrame,
+    against: str | Mapping[str, str],
+    value: str = "correct",
+    items: Sequence[str] = ANSWERS,
+    by: Sequence[str] = (),
+    key: str = "run",
+    weights: pd.DataFrame | None = None,
+    cluster: str = "picture",
+) -> pd.DataFrame:
+    """Paired differences: each value of `key` minus another one, on the same seeds and items.
+
+    Args:
+        frame: As for `levels`.
+        against: What is subtracted, such as "clip-ft"; or for each value of `key` its own, and what
+            is not named there is left out. One with a single seed stands for every seed.
+        value, items, weights, cluster: As for `levels`. Only items that both sides have count.
+        by: Columns whose combinations are compared apart.
+        key: Column that tells the two sides.
+
+    Returns:
+        As `levels`, with the columns `key` and `against`; `estimate` is the difference.
+
+    Raises:
+        DataError: As `levels`, or one side is not there, or the numbers of seeds differ.
+    """
+    frame = frame.reset_index(drop=True)
+    table = _Table(frame, value, items, cluster, weights)
+    rows = []
+    groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
+    for names, part in groups:
+        sides = {side: table.matrix(rest, _told((*by, key), (*names, side)))
+                 for (side,), rest in part.groupby([key], sort=False, observed=True)}
+        pairs = against if isinstance(against, Mapping) else dict.fromkeys(sides, against)
+        for side, other in pairs.items():
+            if side == other:
+                continue
+            if side not in sides or other not in sides:
+                raise DataError(f"{key}: no {other if side in sides else side!r} among "
+                                f"{', '.join(map(str, sides))} {_told(by, names)}")
+            known = dict(zip(by, names, strict=True)) | {key: side, "against": other}
+            rows += [known | row for row in table.tests(_minus(sides[side], sides[other]))]
+    return pd.DataFrame(rows)
+
+
+def _minus(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise DataError(f"{len(first)} seeds against {len(second)}: take the same number of each")
+    return first - second
+
+
+def _told(columns: Iterable[str], values: Iterable[object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in zip(columns, values, strict=True))
+
+
+class _Table:
+    """Numbers the items of a frame, and tests matrices of seeds by items."""
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        value: str,
+        items: Sequence[str],
+        cluster: str,
+        weights: pd.DataFrame | None,
+    ) -> None:
+        absent = {"seed", value, cluster, *items} - set(frame.columns)
+        if absent or frame.empty:
+            raise DataError(f"no column {', '.join(sorted(absent))} among {list(frame.columns)}"
+                            if absent else "there are no rows to average")
+        self.value, self.items = value, list(items)
+        numbers = frame.groupby(self.items, sort=False, observed=True).ngroup()
+        self.number = numbers
+        first = ~numbers.duplicated()
+        self.known = frame.loc[first, self.items].assign(number=numbers[first].to_numpy())
+        self.clusters = np.empty(len(self.known), dtype=np.int64)
+        self.clusters[self.known["number"]] = pd.factorize(frame.loc[first, cluster])[0]
+        self.scores = None if weights is None else self._scores(weights)
+
+    def _scores(self, weights: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
+        found = weights.merge(self.known, on=self.items, how="left", validate="many_to_one")
+        if found["number"].isna().any():
+            lost = found[found["number"].isna()].iloc[0]
+            raise DataError(
+                f"{lost['score']}: no answer to item {[lost[name] for name in self.items]}; "
+                "measure the run again, or leave the score out"
+            )
+        return {
+            name: (part["number"].to_numpy(int), pd.factorize(part["stratum"])[0],
+                   part.groupby("stratum", sort=False)["weight"].sum().to_numpy())
+            for name, part in found.groupby("score", sort=False)
+        }
+
+    def matrix(self, part: pd.DataFrame, told: str) -> np.ndarray:
+        """Values `(S, N)` of one group, NaN where it has no such item."""
+        seeds, row = np.unique(part["seed"], return_inverse=True)
+        number = self.number.loc[part.index].to_numpy()
+        count = np.bincount(row * len(self.known) + number)
+        if count.max() > 1:
+            raise DataError(f"{told}: an item occurs twice; name more columns in `by` or `items`")
+        matrix = np.full((len(seeds), len(self.known)), np.nan)
+        matrix[row, number] = part[self.value].to_numpy(np.float64)
+        partial = np.isnan(matrix).any(axis=0) & ~np.isnan(matrix).all(axis=0)
+        if partial.any():
+            raise DataError(f"{told}: {partial.sum()} items are not answered by every seed")
+        return matrix
+
+    def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
+        """One row for each score."""
+        if self.scores is None:
+            there = np.flatnonzero(~np.isnan(matrix[0]))
+            if not len(there):
+                raise DataError("the two sides have no item in common")
+            return [self._test(matrix, there, np.zeros(len(there), int), np.ones(1))]
+        return [{"score": name} | self._test(matrix, *score)
+                for name, score in self.scores.items()]
+
+    def _test(
+        self, matrix: np.ndarray, rows: np.ndarray, strata: np.ndarray, weights: np.ndarray
+    ) -> dict[str, object]:
+        values, clusters = matrix[:, rows], self.clusters[rows]
+        if np.isnan(values).any():
+            raise DataError("a score has items that were not answered: measure the run again")
+        return summary(*crossed(Cells(values, strata, weights, clusters))) | {
+            "n": len(rows), "pictures": len(np.unique(clusters)), "seeds": len(matrix)}
+
+
+def summary(by_seed: np.ndarray, components: Components) -> dict[str, object]:
+    """Estimate, interval, p-value of zero, and what could have been found, of one mean."""
+    estimate, error = float(by_seed.mean()), components.variance() ** 0.5
+    freedom = components.freedom()
+    reach = t.isf((1 - LEVEL) / 2, freedom) * error
+    p = float(2 * t.sf(abs(estimate) / error, freedom)) if error else float(not estimate)
+    return {"estimate": estimate, "low": estimate - reach, "high": estimate + reach, "p": p,
+            "error": error, "freedom": freedom, "smallest": detectable(components)}
+
+
+def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Add `p_holm`, adjusted for all tests of the frame (or of each group), and `sure`, +1, -1, 0.
+
+    `sure` is the sign of a difference whose adjusted p-value is below .05.
+    """
+    groups = tests.groupby(list(by), sort=False).groups.values() if by else [tests.index]
+    adjusted = pd.Series(np.nan, tests.index)
+    for rows in groups:
+        adjusted[rows] = multipletests(tests.loc[rows, "p"], method="holm")[1]
+    sure = np.sign(tests["estimate"]).where(adjusted < 1 - LEVEL, 0).astype(int)
+    return tests.assign(p_holm=adjusted, sure=sure)
+
+
+def verdict(sure: Iterable[int], methods: int = 4) -> str:
+    """One of `VERDICTS` from what each attribution method shows: +1 as claimed, -1 the opposite, 0.
+
+    "reproduced" asks for three methods of four and none against; "partly" for some and none
+    against; "mixed" are some of both; "opposite" some against and none for.
+    """
+    found = list(sure)
+    up, down = sum(s > 0 for s in found), sum(s < 0 for s in found)
+    if not found:
+        return "untested"
+    if up and down:
+        return "mixed"
+    if down:
+        return "opposite"
+    if up >= 0.75 * methods:
+        return "reproduced"
+    return "partly" if up else "none"
+
+
+def correlations(
+    frame: pd.DataFrame,
+    against: str | None = None,
+    by: Sequence[str] = ("set",),
+    statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Spearman's correlation of `score` with `gold`, or its difference to another run.
+
+    Args:
+        frame: Table `similarity`: run, seed, set, pair, gold, score.
+        against: Run to subtract; None gives each run's own correlation.
+        by: Columns of sets that are correlated apart.
+        statistic: Another correlation; see `weighted_spearman` for its arguments.
+        resamples: Bootstrap samples of the pairs, shared by all runs; seeds are averaged, not
+            resampled.
+        seed: Of the resampling.
+
+    Returns:
+        Columns of `by`, `run`, `estimate`, `low`, `high`, `p`, `n`, `seeds`; and for each run the
+        mean over the sets, with the set named "mean" if there are several.
+
+    Raises:
+        DataError: Runs do not share pairs, or `against` is not there.
+    """
+    statistic = statistic or weighted_spearman
+    draws: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
+    sizes: dict[tuple[object, ...], tuple[int, int]] = {}
+    for names, part in frame.groupby(list(by), sort=False, observed=True):
+        wide = part.pivot(index="pair", columns=["run", "seed"], values="score")
+        gold = part.drop_duplicates("pair").set_index("pair")["gold"].reindex(wide.index)
+        if wide.isna().any().any():
+            raise DataError(f"{_told(by, names)}: the runs do not share their pairs")
+        generator = np.random.default_rng(seed)
+        n = len(gold)
+        counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
+        counts = np.concatenate([np.ones((1, n), dtype=counts.dtype), counts])
+        found: dict[str, list[np.ndarray]] = {}
+        for run, number in wide.columns:
+            column = wide[run, number].to_numpy()
+            found.setdefault(run, []).append(statistic(column, gold.to_numpy(), counts))
+        draws[names] = {run: np.mean(parts, axis=0) for run, parts in found.items()}
+        sizes[names] = n, max(map(len, found.values()))
+    runs = next(iter(draws.values())).keys()
+    if len(draws) > 1:
+        mean = ("mean",) * len(by)
+        draws[mean] = {run: np.mean([part[run] for part in draws.values()], axis=0)
+                       for run in runs}
+        sizes[mean] = sum(n for n, _ in sizes.values()), max(s for _, s in sizes.values())
+    if against is not None and against not in runs:
+        raise DataError(f"no run {against!r} among {', '.join(runs)}")
+    rows = []
+    for names, part in draws.items():
+        for run in runs:
+            if run != against:
+                values = part[run] - (part[against] if against else 0)
+                low, high = np.nanquantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+                side = min((values[1:] <= 0).mean(), (values[1:] >= 0).mean())
+                rows.append(dict(zip(by, names, strict=True)) | {
+                    "run": run, "estimate": values[0], "low": low, "high": high,
+                    "p": min(1.0, 2 * max(side, 1 / resamples)),
+                    "n": sizes[names][0], "seeds": sizes[names][1]})
+    return pd.DataFrame(rows)
+
+
+def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's correlation `(R,)` of two columns `(n,)`, with pair i occurring `counts[:, i]`
+    times `(R, n)`; ties share their mean rank, and NaN stands where nothing varies."""
+    a, b = _ranks(first, counts), _ranks(second, counts)
+    total = counts.sum(axis=1, keepdims=True)
+    a = a - (counts * a).sum(axis=1, keepdims=True) / total
+    b = b - (counts * b).sum(axis=1, keepdims=True) / total
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (counts * a * b).sum(axis=1) / np.sqrt(
+            (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
+
+
+def _ranks(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean ranks `(R, n)`, from sums of counts in the order of the column, without sorting anew."""
+    order = np.argsort(column, kind="stable")
+    ordered = column[order]
+    starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0))
+    groups = np.add.reduceat(counts[:, order], starts, axis=1)
+    middle = np.cumsum(groups, axis=1) - groups / 2
+    place = np.empty(len(column), dtype=int)
+    place[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(column))))
+    return middle[:, place]
