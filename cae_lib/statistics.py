@@ -230,8 +230,9 @@ def contrasts(
             if side == other:
                 continue
             if side not in sides or other not in sides:
-                raise DataError(f"{key}: no {other if side in sides else side!r} among "
-                                f"{', '.join(map(str, sides))} {_told(by, names)}")
+                absent = other if side in sides else side
+                raise DataError(f"{_told(by, names)} {key}: no {absent!r} among "
+                                f"{', '.join(map(str, sides))}")
             known = dict(zip(by, names, strict=True)) | {key: side, "against": other}
             rows += [known | row for row in table.tests(_minus(sides[side], sides[other]))]
     return pd.DataFrame(rows)

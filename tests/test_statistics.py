@@ -1,0 +1,277 @@
+"""The crossed test against scipy, hand-worked cases, the robust sandwich, and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr, t, ttest_1samp, ttest_rel
+
+from cae_lib import statistics
+from cae_lib.errors import DataError
+from cae_lib.statistics import (
+    Cells,
+    Components,
+    contrasts,
+    correlations,
+    crossed,
+    detectable,
+    holm,
+    levels,
+    summary,
+    verdict,
+)
+
+WEIGHTS = np.array([0.2, 0.5, 0.3])
+
+
+def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None) -> Cells:
+    """Groups `(S, n)` with the labels of their items; by default each item has its own picture."""
+    sizes = [np.atleast_2d(group).shape[1] for group in groups]
+    return Cells(
+        np.concatenate([np.atleast_2d(group) for group in groups], axis=1).astype(float),
+        np.repeat(np.arange(len(groups)), sizes),
+        np.asarray(weights, dtype=float),
+        np.arange(sum(sizes)) if clusters is None else np.concatenate(clusters),
+    )
+
+
+def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None) -> pd.DataFrame:
+    """Answers `(S, n)` as a table, its rows in no order."""
+    seeds, n = values.shape
+    rows = pd.DataFrame({
+        "run": run,
+        "seed": np.repeat(np.arange(seeds), n),
+        "item": np.tile(np.arange(n), seeds),
+        "picture": np.tile(np.arange(n) if pictures is None else pictures, seeds),
+        "correct": values.ravel(),
+    })
+    return rows.sample(frac=1, random_state=0)
+
+
+def test_by_hand():
+    # seeds 2 and 3: variance 1/2, halved; items 4.5, 1.5, 1.5: variance 3, a third; nothing left
+    first, second = frame(np.array([[4, 1, 1], [5, 2, 2]]) + 7), frame(np.full((1, 3), 7), "b")
+    found = contrasts(pd.concat([first, second]), "b", items=["item"]).iloc[0]
+    assert found.estimate == 2.5 and found.error == pytest.approx((1 / 4 + 1) ** 0.5)
+    assert found.freedom == pytest.approx(1.25**2 / (0.25**2 / 1 + 1**2 / 2))
+    assert found.p == pytest.approx(2 * t.sf(2.5 / 1.25**0.5, found.freedom))
+    reach = t.isf(0.025, found.freedom) * 1.25**0.5
+    assert (found.low, found.high) == pytest.approx((2.5 - reach, 2.5 + reach))
+    assert (found.n, found.pictures, found.seeds, found.against) == (3, 3, 2, "b")
+
+
+def test_what_seed_and_item_share_is_counted_once():
+    # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
+    _, parts = crossed(cells([np.array([[2, 0], [1, 1]])]))
+    assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
+    assert parts.variance() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int):
+    first, second = np.random.default_rng(0).random((2, 1, 40)) < 0.5
+    both = pd.concat([frame(np.repeat(first, n_seeds, axis=0)), frame(second, "b")])
+    found = contrasts(both, "b", items=["item"]).iloc[0]
+    expected = ttest_rel(first[0].astype(float), second[0].astype(float))
+    assert (found.p, found.freedom) == (pytest.approx(expected.pvalue), pytest.approx(39))
+
+
+def test_a_group_of_one_item_takes_the_others_variance():
+    by_seed, parts = crossed(cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75]))
+    assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
+    assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
+    with pytest.raises(DataError, match="single picture"):
+        crossed(cells([np.array([[1]])]))
+
+
+def test_equal_answers_are_no_difference_and_a_constant_one_is():
+    same = summary(*crossed(cells([np.zeros((3, 5))])))
+    other = summary(*crossed(cells([np.ones((3, 5))])))
+    assert (same["p"], other["p"]) == (1.0, 0.0)
+
+
+def answers(n_seeds: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Three groups whose items share pictures of unequal number, within and between groups."""
+    generator = np.random.default_rng(0)
+    easy = generator.normal(0, 0.5, 60)
+    pictures = [generator.integers(0, 60, n) for n in (70, 40, 90)]
+    return [generator.random((n_seeds, len(own))) < 0.5 + easy[own] for own in pictures], pictures
+
+
+def sandwich(values: list[np.ndarray], pictures: list[np.ndarray]) -> float:
+    """Variance of the weighted mean of groups, with matrices (Bell and McCaffrey, 2002)."""
+    y, labels = np.concatenate(values).astype(float), np.concatenate(pictures)
+    group = np.repeat(np.arange(len(values)), [len(part) for part in values])
+    x = (group[:, None] == np.arange(len(values))).astype(float)
+    bread = np.linalg.inv(x.T @ x)
+    residuals, meat = y - x @ bread @ x.T @ y, np.zeros_like(bread)
+    for label in np.unique(labels):
+        own = labels == label
+        size, turn = np.linalg.eigh(np.eye(own.sum()) - x[own] @ bread @ x[own].T)
+        score = x[own].T @ turn @ np.diag(size**-0.5) @ turn.T @ residuals[own]
+        meat += np.outer(score, score)
+    return WEIGHTS @ bread @ meat @ bread @ WEIGHTS
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_the_variance_is_that_of_the_corrected_sandwich(n_seeds: int):
+    groups, pictures = answers(n_seeds)
+    _, parts = crossed(cells(groups, WEIGHTS, pictures))
+    assert parts.by_item == pytest.approx(sandwich([g.mean(axis=0) for g in groups], pictures))
+    assert parts.item_freedom == len(np.unique(np.concatenate(pictures))) - 1
+    alone = [sandwich([g[s] - g.mean(axis=0) for g in groups], pictures) for s in range(n_seeds)]
+    assert parts.rest == pytest.approx(sum(alone) / max(1, n_seeds - 1))
+
+
+def test_three_pictures_by_hand():
+    # answers by picture: 1 1, 0 0, 1 0; mean 1/2; sums of residuals 1, -1, 0 over 6
+    values, pictures = np.array([[1, 1, 0, 0, 1, 0]]), np.array([7, 7, 3, 3, 5, 5])
+    found = levels(frame(values, pictures=pictures), items=["item"]).iloc[0]
+    assert found.error**2 == pytest.approx((2 / 36) / (1 - 1 / 3))
+    assert (found.freedom, found.pictures, found.n) == (pytest.approx(2), 3, 6)
+
+
+def test_pictures_of_equal_size_are_a_t_test_of_their_means():
+    generator = np.random.default_rng(1)
+    values = generator.normal(0.2, 1, (20, 3)) + generator.normal(0, 1, (20, 1))
+    expected = ttest_1samp(values.mean(axis=1), 0)
+    table = frame(values.reshape(1, 60), pictures=np.repeat(np.arange(20), 3))
+    found = levels(table, items=["item"]).iloc[0]
+    assert (found.p, found.freedom) == pytest.approx((expected.pvalue, 19))
+
+
+def test_captions_five_times_over_tell_no_more_than_once():
+    hits = np.random.default_rng(3).random((3, 80)) < 0.6
+    five = frame(np.repeat(hits, 5, axis=1), pictures=np.repeat(np.arange(80), 5))
+    once, found = (levels(x, items=["item"]).iloc[0] for x in (frame(hits), five))
+    assert (found.low, found.high) == pytest.approx((once.low, once.high))
+
+
+def test_scores_weigh_strata_and_share_items():
+    groups, pictures = answers(3)
+    rows, number = [], 0
+    weights = []
+    for name, values, own, weight in zip("xyz", groups, pictures, WEIGHTS, strict=True):
+        part = frame(values, pictures=own).assign(subset=name)
+        part["item"] += number
+        rows.append(part)
+        for item in sorted(part["item"].unique()):
+            weights.append(("all", name, item, name, weight / len(own)))
+            if name == "x":
+                weights.append(("only x", name, item, name, 1 / len(own)))
+        number += len(own)
+    columns = ["score", "subset", "item", "stratum", "weight"]
+    found = levels(pd.concat(rows), items=["subset", "item"],
+                   weights=pd.DataFrame(weights, columns=columns)).set_index("score")
+    by_seed, parts = crossed(cells(groups, WEIGHTS, pictures))
+    assert found.loc["all", "estimate"] == pytest.approx(by_seed.mean())
+    assert found.loc["all", "error"] == pytest.approx(parts.variance() ** 0.5)
+    assert found.loc["only x", "estimate"] == pytest.approx(groups[0].mean())
+    extra = pd.DataFrame([("all", "x", 999, "x", 0.1)], columns=columns)
+    with pytest.raises(DataError, match="no answer to item"):
+        levels(pd.concat(rows), items=["subset", "item"], weights=extra)
+
+
+def test_other_keys_are_contrasted_within_runs():
+    words = pd.concat([frame(np.array([[1.0, 2, 4]])).assign(role="object"),
+                       frame(np.array([[0.0, 2, 1]])).assign(role="relation").query("item != 1")])
+    found = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
+    assert (found.run, found.role, found.against) == ("a", "object", "relation")
+    assert (found.estimate, found.n) == (2.0, 2)  # items that only one side has do not count
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="picture"), "no column picture"),
+        (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
+        (lambda f: f.iloc[1:], "not answered by every seed"),
+        (lambda f: f[f["run"] != "b"], "no .b. among"),
+        (lambda f: f[(f["run"] == "a") | (f["seed"] > 0)], "2 seeds against 3|3 seeds against 2"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(change, message):
+    values = np.random.default_rng(0).random((3, 6))
+    both = pd.concat([frame(values), frame(values, "b")], ignore_index=True)
+    with pytest.raises(DataError, match=message):
+        contrasts(change(both), "b", items=["item"])
+
+
+def test_components_are_those_that_the_answers_were_drawn_with():
+    generator = np.random.default_rng(0)
+    n, found = 50, []
+    for _ in range(400):
+        table = 0.2 * generator.normal(size=(3, 1)) + generator.normal(size=(1, n))
+        _, parts = crossed(cells([table + 0.5 * generator.normal(size=(3, n))]))
+        found.append((parts.by_seed - parts.rest, parts.by_item - parts.rest / 3, parts.rest))
+    expected = np.array([0.04, 1 / n, 0.25 / n])
+    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
+
+
+def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
+    items_alone = Components(0.0, 0.01**2, 0.0, 3, 100_000)
+    assert detectable(items_alone) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-3)
+    seeds_alone = Components(3.0, 1e-12, 0.0, 3, 1000)
+    size = detectable(seeds_alone)
+    draws = size + 3**0.5 * np.random.default_rng(0).normal(size=(20_000, 3))
+    ratio = np.abs(draws.mean(axis=1)) / draws.std(axis=1, ddof=1) * 3**0.5
+    assert (ratio > t.isf(0.025, 2)).mean() == pytest.approx(0.8, abs=0.02)
+    assert detectable(seeds_alone, n_seeds=10) < size / 2
+
+
+def test_holm_by_hand_within_groups():
+    tests = pd.DataFrame({"estimate": [1, -1, 1, 1], "p": [0.01, 0.03, 0.02, 0.04],
+                          "claim": ["x", "x", "x", "y"]})
+    found = holm(tests, by=["claim"])
+    assert found["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.04])
+    assert found["sure"].tolist() == [1, -1, 1, 1]
+    assert holm(tests)["p_holm"].tolist() == pytest.approx([0.04, 0.06, 0.06, 0.06])
+
+
+@pytest.mark.parametrize(
+    ("sure", "expected"),
+    [([1, 1, 1, 0], "reproduced"), ([1, 1, 0, 0], "partly"), ([0] * 4, "none"), ([], "untested"),
+     ([1, 1, 1, -1], "mixed"), ([0, 0, -1, 0], "opposite"), ([1, 1], "partly")],
+)
+def test_verdicts(sure, expected):
+    assert verdict(sure) == expected
+    assert expected in statistics.VERDICTS
+
+
+def similarity(scores: dict[str, np.ndarray], gold: np.ndarray, name: str = "sts") -> pd.DataFrame:
+    """Scores `(S, n)` of several runs."""
+    rows = [pd.DataFrame({"run": run, "seed": seed, "set": name, "pair": range(len(gold)),
+                          "gold": gold, "score": column})
+            for run, columns in scores.items() for seed, column in enumerate(columns)]
+    return pd.concat(rows)
+
+
+def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
+    generator = np.random.default_rng(0)
+    gold = generator.integers(0, 5, 400).astype(float)
+    scores = {"a": gold + generator.normal(0, 2, (3, 400)), "b": generator.normal(0, 2, (3, 400))}
+    table = similarity(scores, gold)
+    found = correlations(table).set_index("run")
+    expected = np.mean([spearmanr(column, gold).statistic for column in scores["a"]])
+    assert found.loc["a", "estimate"] == pytest.approx(expected)
+    assert (found.loc["a", "n"], found.loc["a", "seeds"]) == (400, 3)
+    gain = correlations(table, against="b").iloc[0]
+    assert gain.estimate == pytest.approx(expected - found.loc["b", "estimate"])
+    assert gain.low > 0 and gain.p < 0.01
+    few = correlations(table[table["pair"] < 100]).set_index("run").loc["a"]
+    assert few.high - few.low > 1.5 * (found.loc["a", "high"] - found.loc["a", "low"])
+    two = correlations(pd.concat([table, table.assign(set="copy")]))
+    assert two[two["set"] == "mean"]["estimate"].tolist() == pytest.approx(
+        two[two["set"] == "sts"]["estimate"].tolist())
+    with pytest.raises(DataError, match="do not share their pairs"):
+        correlations(table.iloc[1:])
+
+
+def test_resampled_correlations_are_those_of_the_repeated_pairs():
+    generator = np.random.default_rng(0)
+    a, b = generator.integers(0, 6, (2, 30)).astype(float)
+    counts = generator.multinomial(30, np.full(30, 1 / 30), size=20)
+    found = statistics.weighted_spearman(a, b, counts)
+    expected = [spearmanr(np.repeat(a, c), np.repeat(b, c)).statistic for c in counts]
+    np.testing.assert_allclose(found, expected)
