@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pretend_device import PretendTensor, pretend_device
@@ -109,7 +110,12 @@ def on_both(measure: Measure) -> None:
 
 def assert_close(found: Any, expected: Any, place: str = "") -> None:
     """Equal in shape and text, and in numbers up to rounding."""
-    if isinstance(expected, Mapping):
+    if isinstance(expected, pd.DataFrame):
+        assert_close(dict(found), dict(expected), place)
+    elif isinstance(expected, pd.Series):
+        number = pd.api.types.is_numeric_dtype(expected.dtype)
+        assert_close(*(s.to_numpy() if number else s.tolist() for s in (found, expected)), place)
+    elif isinstance(expected, Mapping):
         assert list(found) == list(expected), place
         for key, value in expected.items():
             assert_close(found[key], value, f"{place}/{key}")

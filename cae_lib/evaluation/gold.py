@@ -1,18 +1,18 @@
-"""The parser against the small world's gold roles: precision and recall, role by role."""
+"""The parser against the small world's gold roles, word by word."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.errors import DataError
-from cae_lib.records import load_or_run
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 
 CAPTIONS = "coco/annotations/captions_val2014.json"
@@ -27,67 +27,48 @@ def word_roles(text: str, spans: Sequence[Span]) -> list[int]:
     ]
 
 
-def agreement(found: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Precision and recall of each role over words.
+def confusion(
+    relations: Sequence[str], found: Sequence[Sequence[int]], gold: Sequence[Sequence[int]]
+) -> pd.DataFrame:
+    """Count words by their found and their true role.
 
     Args:
+        relations: Relation that each caption states, "" for none.
         found: Roles of the words of each caption.
         gold: The true ones, in the same order.
 
     Returns:
-        For each role `precision`, `recall` (None where undefined), `n_predicted`, `n_gold`.
+        Columns relation, found, gold (names of roles), n (words). The precision of a role is the
+        share of its found words whose gold is the same, its recall that of its gold words.
     """
-    right: Counter[int] = Counter()
-    predicted: Counter[int] = Counter()
-    true: Counter[int] = Counter()
-    for ours, theirs in zip(found, gold, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            predicted[a] += 1
-            true[b] += 1
-            right[a] += a == b
-    return {
-        name: {
-            "precision": right[role] / predicted[role] if predicted[role] else None,
-            "recall": right[role] / true[role] if true[role] else None,
-            "n_predicted": predicted[role],
-            "n_gold": true[role],
-        }
-        for role, name in enumerate(ROLE_NAMES)
-        if role != OTHER
-    }
+    counts = Counter(
+        (relation, ROLE_NAMES[a], ROLE_NAMES[b])
+        for relation, ours, theirs in zip(relations, found, gold, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    rows = [(*key, n) for key, n in sorted(counts.items())]
+    return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])
 
 
-def parser_record(profile: str, fresh: bool = False) -> Mapping[str, Any]:
-    """Compare the default tagger with the gold of the COCO val2014 captions; record `words`."""
-    root, tagger = data_root(profile), default_tagger()
-    texts, gold, relations = _gold(root)
-    digest = hashlib.sha256("\n".join([tagger.identity, *texts]).encode()).hexdigest()[:12]
+def parser_table(profile: str) -> pd.DataFrame:
+    """Compare the default tagger with the gold of the COCO val2014 captions; see `confusion`.
 
-    def compare() -> dict[str, Any]:
-        found = [word_roles(t, s) for t, s in zip(texts, tagger.tag(texts), strict=True)]
-        result = agreement(found, gold)
-        groups: dict[str, list[int]] = {}
-        for row, name in enumerate(relations):
-            if name is not None:
-                groups.setdefault(name, []).append(row)
-        by_relation = {
-            name: agreement([found[i] for i in rows], [gold[i] for i in rows])["relation"]
-            for name, rows in groups.items()
-        }
-        return result | {"by_relation": by_relation, "n_captions": len(texts)}
-
-    config = {"tagger": tagger.identity}
-    return load_or_run("words", profile, digest, compare, config=config, fresh=fresh).results
+    Raises:
+        DataError: There is no gold: only the small world has it.
+    """
+    texts, gold, relations = _gold(data_root(profile))
+    found = [word_roles(t, s) for t, s in zip(texts, default_tagger().tag(texts), strict=True)]
+    return confusion(relations, found, gold)
 
 
-def _gold(root: Path) -> tuple[list[str], list[list[int]], list[str | None]]:
-    """Captions, gold roles of their words, and the relation each states (None: none)."""
+def _gold(root: Path) -> tuple[list[str], list[list[int]], list[str]]:
+    """Captions, gold roles of their words, and the relation each states."""
     captions, graphs = (_annotations(root / name) for name in (CAPTIONS, GRAPHS))
     spans = {entry["id"]: [Span(*span) for span in entry["spans"]] for entry in graphs}
     stated = {entry["id"]: entry["relations"] for entry in graphs}
     texts = [entry["caption"] for entry in captions]
     gold = [word_roles(entry["caption"], spans[entry["id"]]) for entry in captions]
-    relations = [stated[e["id"]][0][1] if stated[e["id"]] else None for e in captions]
+    relations = [stated[e["id"]][0][1] if stated[e["id"]] else "" for e in captions]
     return texts, gold, relations
 
 

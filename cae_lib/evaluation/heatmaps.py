@@ -6,11 +6,13 @@ OBJECT", so that every word's part in it is known without a parser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,23 +24,76 @@ from cae_lib.data.captions import load_caption_list
 from cae_lib.data.training_set import data_root
 from cae_lib.data.world.config import WORLDS
 from cae_lib.data.world.draw import render
+from cae_lib.data.world.grammar import clause
+from cae_lib.data.world.scenes import Content, Scene, Thing, arrange
 from cae_lib.data.world.vocabulary import canonical
 from cae_lib.evaluation.embed import Encoder, ImageRef
-from cae_lib.evaluation.example_scenes import EXAMPLES, Example, statement
+from cae_lib.evaluation.faithfulness import long_table
 from cae_lib.evaluation.regions import REGIONS, GoldScene, gold_scenes, region_shares
 from cae_lib.evaluation.tokens import tokenize
+from cae_lib.evaluation.word_sample import even_rows
 from cae_lib.models.text_encoder import encode_text
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""
 
-TEMPLATE = "the SUBJECT is RELATION the OBJECT"
-PARTS = ("subject", "relation", "object")
+SCENES = 300
 BATCH = 100
-DIGITS = 4
+
+ROW: Mapping[str, Any] = {
+    "measure": "",
+    "scene": np.int32(-1),
+    "relation": "",
+    "method": "",
+    "part": "",
+    "row": np.int16(-1),
+    "column": np.int16(-1),
+    "value": np.float32("nan"),
+}
+"""The columns of `heatmap_table`, with what stands where a measure does not use them."""
 
 
-def relevance_regions(encoder: Encoder, profile: str, limit: int = 300) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Example:
+    """A scene drawn for the figure, in no corpus: chosen by what it says, before any model saw it.
+
+    Attributes:
+        subject, relation, obj: What it shows.
+        colors: Of subject and object.
+        seed: Of its arrangement.
+    """
+
+    subject: str
+    relation: str
+    obj: str
+    colors: tuple[str, str]
+    seed: int = 0
+
+    @property
+    def caption(self) -> str:
+        """The caption scored."""
+        return statement(self.subject, self.relation, self.obj)
+
+    @property
+    def scene(self) -> Scene:
+        """The scene; the same example gives the same picture."""
+        things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
+        return arrange(Content(things, self.relation), self.seed)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("cat", "touching", "elephant", ("orange", "blue")),
+    Example("dog", "chasing", "duck", ("brown", "yellow")),
+    Example("bird", "above", "house", ("red", "green")),
+)
+
+
+def statement(subject: str, relation: str, obj: str) -> str:
+    """The caption of a scene, in the relation's canonical wording."""
+    return clause(f"the {subject}", relation, f"the {obj}")
+
+
+def heatmap_table(encoder: Encoder, profile: str, limit: int = SCENES) -> pd.DataFrame:
     """Shares of relevance by region and by word, scene by scene, and the maps of `EXAMPLES`.
 
     Args:
@@ -47,54 +102,48 @@ def relevance_regions(encoder: Encoder, profile: str, limit: int = 300) -> dict[
         limit: Number of scenes, taken evenly over the test split.
 
     Returns:
-        `regions[start layer][region]`: the share of a map's sum, one a scene;
-        `words[method][part]`: the share of the words' positive scores; `scores[method]`: the score
-        of the relation's words; `area[region]`: the mean share of the picture. Without a small
-        world there is no gold, `n_used` is 0 and `reason` says so.
+        A row a value, with the columns of `ROW`; empty without a small world, for then there is no
+        gold. Scene is the number of the test picture, or for examples their number. By measure:
+
+        - "region": share of the map's sum, by start layer (method) and region (part);
+        - "area": mean share of the picture, by region;
+        - "word share": share of the words' positive scores, of subject, relation, object (part);
+        - "word score": score of the relation's words;
+        - "example map": share of a patch, by start layer, row and column;
+        - "example word": share of a word's score (part is the word, row its place);
+        - "example cosine": of picture and caption.
     """
     if profile not in WORLDS:
-        reason = f"profile {profile} has no gold boxes: only the small world does"
-        return {"n_used": 0, "n_expected": 0, "reason": reason}
-    scenes, refs, n_expected = _test_scenes(profile, limit)
+        return pd.DataFrame(ROW, index=[0])[:0]
+    scenes, refs, numbers = _test_scenes(profile, limit)
+    relations = [scene.relation for scene in scenes]
     grid = tuple(encoder.clip.model.visual.grid_size)
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     captions = [statement(scene.subject, scene.relation, scene.obj) for scene in scenes]
     maps, features, tokens = _maps(encoder, encoder.pixels(refs), captions)
-    words, scores = _words(encoder, tokens, features, [scene.relation for scene in scenes])
-    return {
-        "n_used": len(scenes),
-        "n_expected": n_expected,
-        "template": TEMPLATE,
-        "start_layers": dict(START_LAYERS),
-        "relations": [scene.relation for scene in scenes],
-        "area": dict(zip(REGIONS, coverage.mean(axis=(0, 2, 3)).round(DIGITS), strict=True)),
-        "regions": {
-            name: _by_region(np.einsum("nyx,nryx->rn", found.cpu().numpy(), coverage))
-            for name, found in maps.items()
-        },
-        "words": words,
-        "scores": scores,
-        "examples": [_example(encoder, example) for example in EXAMPLES],
-    }
-
-
-def _by_region(found: np.ndarray) -> dict[str, Any]:
-    """Shares of the regions; that of the rest of the picture is what they leave of 1."""
-    return {name: row.round(DIGITS) for name, row in zip(REGIONS, found, strict=True)
-            if name != "rest"}  # fmt: skip
+    parts = [dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3)))]
+    scene = dict(scene=numbers, relation=relations)
+    for method, found in maps.items():
+        by_region = np.einsum("nyx,nryx->rn", found.cpu().numpy(), coverage)
+        for part, value in zip(REGIONS, by_region, strict=True):
+            parts.append(dict(measure="region", method=method, part=part, value=value, **scene))
+    for part in _words(encoder, tokens, features, relations):
+        parts.append({**part, **scene})
+    for number, example in enumerate(EXAMPLES):
+        where = dict(scene=number, relation=example.relation)
+        parts += [{**part, **where} for part in _example(encoder, example)]
+    return long_table(ROW, parts)
 
 
 @lru_cache(maxsize=2)
-def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[ImageRef], int]:
-    """Gold and picture of the chosen scenes, and their number before the choice."""
+def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[ImageRef], np.ndarray]:
+    """Gold and picture of the chosen scenes, and the pictures' numbers."""
     root = data_root(profile)
     pairs = load_caption_list(root / "coco" / "coco_karpathy_test.json", root / "coco")
     gold = gold_scenes(root / "coco" / "annotations" / "scene_graphs_val2014.json")
-    total = len(pairs.image_paths)
-    rows = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int))
-    chosen = [pairs.image_paths[row] for row in rows]
-    refs = [ImageRef(path) for path in chosen]
-    return [gold[path.name] for path in chosen], refs, min(limit, total)
+    rows = even_rows(len(pairs.image_paths), limit)
+    refs = [ImageRef(pairs.image_paths[row]) for row in rows]
+    return [gold[ref.path.name] for ref in refs], refs, rows
 
 
 def _maps(
@@ -117,20 +166,16 @@ def _maps(
 
 def _words(
     encoder: Encoder, tokens: Tensor, features: Tensor, relations: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Shares of subject, relation and object by method, and the score of the relation's words."""
     lengths = torch.tensor([len(canonical(relation).split()) for relation in relations])
-    shared: dict[str, Any] = {}
-    scores: dict[str, Any] = {}
     for method in METHODS:
         found = _scored(encoder, tokens, features, method)
-        parts = _parts(lengths, found.scores.shape[1])
-        both = {"words": found.shares().cpu(), "scores": found.scores.cpu()}
-        shared[method] = {
-            name: _rounded((both["words"] * part).sum(dim=1)) for name, part in parts.items()
-        }
-        scores[method] = _rounded((both["scores"] * parts["relation"]).sum(dim=1))
-    return shared, scores
+        inside, share = _parts(lengths, found.scores.shape[1]), found.shares().cpu()
+        for part, own in inside.items():
+            yield dict(measure="word share", method=method, part=part, value=(share * own).sum(1))
+        score = (found.scores.cpu() * inside["relation"]).sum(1)
+        yield dict(measure="word score", method=method, part="relation", value=score)
 
 
 def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> WordScores:
@@ -156,24 +201,20 @@ def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
     }
 
 
-def _example(encoder: Encoder, example: Example) -> dict[str, Any]:
+def _example(encoder: Encoder, example: Example) -> Iterator[dict[str, Any]]:
     """Maps, words and cosine of one drawn scene."""
     device = next(encoder.clip.model.parameters()).device
     pixels = encoder.clip.preprocess(render(example.scene))[None].to(device)
     maps, features, tokens = _maps(encoder, pixels, [example.caption])
     with torch.no_grad():
         texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
-    return {
-        "caption": example.caption,
-        "words": split_words(example.caption, encoder.clip.tokenizer),
-        "cosine": round(float((features * texts).sum()), DIGITS),
-        "maps": {name: found[0].cpu().numpy().round(DIGITS) for name, found in maps.items()},
-        "shares": {
-            method: _rounded(_scored(encoder, tokens, features, method).shares()[0])
-            for method in METHODS
-        },
-    }
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(float(value), DIGITS) for value in values]
+    yield dict(measure="example cosine", value=[float((features * texts).sum())])
+    for method, found in maps.items():
+        row, column = np.indices(found.shape[1:])
+        where = dict(method=method, row=row.ravel(), column=column.ravel())
+        yield dict(measure="example map", value=found.flatten().cpu(), **where)
+    words = split_words(example.caption, encoder.clip.tokenizer)
+    for method in METHODS:
+        share = _scored(encoder, tokens, features, method).shares()[0].cpu()
+        where = dict(method=method, part=words, row=np.arange(len(words)))
+        yield dict(measure="example word", value=share, **where)

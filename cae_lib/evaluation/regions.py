@@ -90,9 +90,7 @@ def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) ->
     return masks.mean(axis=(2, 4))
 
 
-def region_masks(
-    places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
+def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which region each point lies in: bool `(4, len(y), len(x))`, just one of the four true."""
     first, second = (box(place) for place in places)
     in_first, in_second = _inside(first, x, y), _inside(second, x, y)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.ranking import rank_correlation, scores_by_word
 from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.attribution import by_role
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.faithfulness import curve_areas
-from cae_lib.evaluation.word_sample import WordSample, word_sample
+from cae_lib.evaluation.faithfulness import CAPTIONS, area_rows, long_table, score_curves
+from cae_lib.evaluation.word_sample import WordSample, evaluating, word_sample
 from cae_lib.models.clip import ACTIVATIONS, Clip, load_clip
 from cae_lib.models.text_tower import text_tower
 from cae_lib.words.alignment import Alignment
-from cae_lib.words.roles import ATTRIBUTE, RELATION
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 MASKS = ("zero", "token")
 SPELLED = {"gelu": "GELU", "quickgelu": "QuickGELU"}
-DIGITS = 6
+DEFAULT = "default"
+ROW: Mapping[str, Any] = {
+    "measure": "",
+    "method": "",
+    "choice": "",
+    "against": "",
+    "caption": np.int32(-1),
+    "value": np.float32("nan"),
+}
+"""The columns of `sensitivity_table`, with what stands where a measure does not use them."""
+
+GROUPS: Mapping[str, tuple[int, ...]] = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,9 @@ def choices(depth: int, activation: str) -> list[Choice]:
     return found + [Choice(method, name, {}, True) for method in METHODS]
 
 
-def sensitivity(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = 120
-) -> dict[str, Any]:
+def sensitivity_table(
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = CAPTIONS
+) -> pd.DataFrame:
     """Compare every choice with the default, and the deletion curves under other masks.
 
     Args:
@@ -85,35 +96,31 @@ def sensitivity(
         limit: Number of captions, taken evenly over the set.
 
     Returns:
-        A record: for each method and choice the rank correlation with the default, and the means of
-        object and of composition words (attributes and relations), by caption; and the areas of the
-        curves for each mask.
+        A row a value, with the columns of `ROW`; caption is the number in `pairs`. By measure:
+
+        - "correlation": rank correlation of the words' scores by a method and choice with those by
+          the method's default, NaN where it is not defined;
+        - "object", "composition": mean score of the tokens of object words, and of attributes and
+          relations, NaN where the caption has none;
+        - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
-    was_training = model.training
-    model.eval()
-    defaults = {method: sample.token_scores(model, method) for method in METHODS}
-    words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
-    found: dict[str, list[dict[str, Any]]] = {
-        m: [_described("default", {}, words[m], words[m], defaults[m], sample)] for m in METHODS
-    }
-    swapped = other_activation(encoder, sample, pairs, alignment, limit)
-    for choice in choices(_depth(model), encoder.clip.activation):
-        where, net = swapped if choice.activation else (sample, model)
-        scores = where.token_scores(net, choice.method, **choice.parameters)
-        changed = scores_by_word(scores, sample.words)
-        found[choice.method].append(
-            _described(choice.name, choice.parameters, words[choice.method], changed, scores,
-                       sample)
-        )  # fmt: skip
-    masks = {mask: curve_areas(model, sample, words, mask) for mask in MASKS}
-    model.train(was_training)
-    return {
-        "n_captions": len(sample.tokens),
-        "n_expected": sample.n_expected,
-        "choices": found,
-        "masks": masks,
-    }
+    with evaluating(model):
+        defaults = {method: sample.token_scores(model, method) for method in METHODS}
+        words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
+        parts = []
+        for method, scores in defaults.items():
+            parts += _described(method, DEFAULT, scores, words[method], sample)
+        swapped = other_activation(encoder, sample, pairs, alignment, limit)
+        depth = len(text_tower(model).transformer.resblocks)
+        for choice in choices(depth, encoder.clip.activation):
+            where, net = swapped if choice.activation else (sample, model)
+            scores = where.token_scores(net, choice.method, **choice.parameters)
+            parts += _described(choice.method, choice.name, scores, words[choice.method], sample)
+        for mask in MASKS:
+            curves = score_curves(model, sample, words, mask)
+            parts += [{**part, "choice": mask} for part in area_rows(curves, sample)]
+    return long_table(ROW, parts)
 
 
 def other_activation(
@@ -134,30 +141,14 @@ def _other(activation: str) -> str:
     return next(name for name in ACTIVATIONS if name != activation)
 
 
-def _depth(model: nn.Module) -> int:
-    return len(text_tower(model).transformer.resblocks)
-
-
 def _described(
-    name: str,
-    parameters: Mapping[str, Any],
-    default: np.ndarray,
-    changed: np.ndarray,
-    scores: Tensor,
-    sample: WordSample,
-) -> dict[str, Any]:
-    """One choice as part of a record; `scores` are those of the tokens."""
-    composition = (sample.roles == ATTRIBUTE) | (sample.roles == RELATION)
-    joined = torch.where(composition, ATTRIBUTE, sample.roles)
-    captions = by_role(scores, joined).captions
-    return {
-        "name": name,
-        "parameters": {key: str(value) for key, value in parameters.items()},
-        "correlation": _rounded(rank_correlation(default, changed)),
-        "object": _rounded(captions["object"]),
-        "composition": _rounded(captions["attribute"]),
-    }
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    return [round(float(v), DIGITS) if np.isfinite(v) else None for v in values]
+    method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
+) -> Iterator[dict[str, Any]]:
+    """Parts of the table on one choice: scores of the tokens against the words' default ones."""
+    where = dict(method=method, choice=choice, caption=sample.captions)
+    correlation = rank_correlation(default, scores_by_word(scores, sample.words))
+    yield dict(measure="correlation", value=correlation, **where)
+    for measure, roles in GROUPS.items():
+        chosen = torch.isin(sample.roles.cpu(), torch.tensor(roles))
+        mean = (scores.cpu() * chosen).sum(dim=1) / chosen.sum(dim=1)  # 0 / 0 is NaN
+        yield dict(measure=measure, value=mean, **where)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from cae_lib.evaluation import phrases, suite
+from cae_lib.evaluation import phrases, sets
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.phrases import captions_and_phrases, cosines, phrase_similarity
+from cae_lib.evaluation.phrases import captions_and_phrases, cosines, phrase_table
 
 PHRASES = (
     {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
@@ -17,17 +18,19 @@ VECTORS = {
     "one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
     "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1),
 }  # fmt: skip
+NAN = np.nan
 
 
 def test_own_phrases_and_those_of_others(hand_encoder):
     found = cosines(hand_encoder({}, VECTORS), ("one", "two", "three"), PHRASES)
-    assert found["object"]["own"] == pytest.approx([1.0, 0.8, 1.0])
-    assert found["object"]["other"] == pytest.approx([0.6, 0.0, 0.6])
-    assert found["attribute"]["own"] == pytest.approx([0.4, 0.6, None])
-    assert found["attribute"]["other"] == [None, 1.0, None]
-    assert found["relation"]["own"] == [None, -1.0, None]
-    assert found["relation"]["other"] == [None, None, None]
-    assert [found[kind]["n_phrases"] for kind in found] == [3, 3, 1]
+    expected = {
+        "object": ([1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
+        "attribute": ([2, 1, 0], [0.4, 0.6, NAN], [NAN, 1.0, NAN]),
+        "relation": ([0, 1, 0], [NAN, -1.0, NAN], [NAN, NAN, NAN]),
+    }
+    for kind, columns in expected.items():
+        for name, values in zip(("n", "own", "other"), columns, strict=True):
+            np.testing.assert_allclose(found[kind][name], values, atol=1e-6, err_msg=kind + name)
 
 
 def test_a_phrase_is_weighed_once_however_often_it_occurs(hand_encoder):
@@ -38,14 +41,17 @@ def test_a_phrase_is_weighed_once_however_often_it_occurs(hand_encoder):
 
 
 def test_the_small_world_gives_gold_phrases(smoke_world, monkeypatch, tiny_clip):
-    for module in (suite, phrases):
+    for module in (sets, phrases):
         monkeypatch.setattr(module, "data_root", lambda profile: smoke_world)
-    for cached in (suite.retrieval_pairs, captions_and_phrases):
-        cached.cache_clear()
-    found = phrase_similarity(Encoder(tiny_clip), "smoke")
-    assert found["source"] == "gold scene graph"
-    assert found["n_used"] == found["n_expected"] == len(found["kinds"]["object"]["own"]) == 120
-    assert None not in found["kinds"]["object"]["own"]
-    assert all(found["kinds"][kind]["n_phrases"] > 0 for kind in ("attribute", "relation"))
-    for cached in (suite.retrieval_pairs, captions_and_phrases):
-        cached.cache_clear()
+    cached = (sets.retrieval_pairs, captions_and_phrases)
+    for function in cached:
+        function.cache_clear()
+    found = phrase_table(Encoder(tiny_clip), "smoke")
+    pictures = sets.retrieval_pairs("smoke", "coco").image_index
+    for function in cached:
+        function.cache_clear()
+    assert list(found) == ["caption", "picture", "kind", "n", "own", "other"]
+    objects = found[found.kind == "object"]
+    assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
+    assert list(objects.picture) == pictures.tolist()
+    assert (found.own.notna() == (found.n > 0)).all() and found.groupby("kind").n.sum().min() > 0

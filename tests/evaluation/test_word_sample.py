@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import get_method
-from cae_lib.evaluation import word_sample as module
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.word_sample import word_sample
+from cae_lib.evaluation.word_sample import even_rows, word_sample
+from cae_lib.words.roles import ROLE_NAMES
 
 WITH_WORDS = [0, 1, 3, 4]
 
@@ -26,11 +26,12 @@ def sample(tiny_clip, five):
 def test_captions_keep_their_pictures_and_roles_and_one_without_a_word_is_left_out(
     tiny_clip, five, sample
 ):
-    assert sample.n_expected == 5 and len(sample.tokens) == 4
+    assert sample.captions.tolist() == WITH_WORDS
+    assert sample.pictures.tolist() == [five.pictures[row] for row in WITH_WORDS]
     for place, row in enumerate(WITH_WORDS):
         words = five.pairs.captions[row].split()
         assert sample.word_texts(place, tiny_clip.tokenizer) == words
-        assert sample.word_roles(place) == [five.role_of.get(word, 0) for word in words]
+        assert sample.word_roles(place) == [ROLE_NAMES[five.role_of.get(word, 0)] for word in words]
         assert sample.n_words[place] == len(words)
         picture = Image.open(five.pairs.image_paths[five.pictures[row]])
         with torch.no_grad():
@@ -39,9 +40,8 @@ def test_captions_keep_their_pictures_and_roles_and_one_without_a_word_is_left_o
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_scores_are_those_of_each_caption_alone(tiny_clip, five, sample, at_once, monkeypatch):
-    monkeypatch.setattr(module, "SCORED_AT_ONCE", at_once)
-    found = sample.scores(tiny_clip.model, "gradient", reduction="grad_x")
+def test_scores_are_those_of_each_caption_alone(tiny_clip, five, sample, at_once):
+    found = sample.scores(tiny_clip.model, "gradient", batch_size=at_once, reduction="grad_x")
     scorer = get_method("gradient", reduction="grad_x")
     for place, row in enumerate(WITH_WORDS):
         tokens = tiny_clip.tokenizer([five.pairs.captions[row]])
@@ -51,8 +51,8 @@ def test_scores_are_those_of_each_caption_alone(tiny_clip, five, sample, at_once
         assert np.isnan(found[place, len(expected) :]).all()
 
 
-def test_the_first_are_taken_evenly(sample):
-    part = sample.first(2)
+def test_some_captions_are_taken_evenly(sample):
+    part = sample.rows(even_rows(len(sample.captions), 2))
+    assert part.captions.tolist() == [0, 4] and part.pictures.tolist() == [2, 1]
     for field in ("tokens", "words", "roles", "image_features"):
         assert torch.equal(getattr(part, field), getattr(sample, field)[[0, 3]])
-    assert part.n_expected == 2

@@ -1,0 +1,188 @@
+"""The tables of faithfulness and of sensitivity, on a random clip-mini and a small world."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from cae_lib.attribution import METHODS, get_method
+from cae_lib.data.captions import load_caption_list
+from cae_lib.data.training_set import default_tagger
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.faithfulness import (
+    INTEGRATED,
+    RANDOM,
+    ROW,
+    area_rows,
+    faithfulness_table,
+    score_curves,
+)
+from cae_lib.evaluation.sensitivity import choices, sensitivity_table
+from cae_lib.evaluation.word_sample import word_sample
+from cae_lib.models import load_clip
+from cae_lib.words.alignment import token_roles
+
+LIMIT = 8
+
+
+@pytest.fixture(scope="module")
+def setting(smoke_world):
+    clip = load_clip("clip-mini", seed=0)
+    pairs = load_caption_list(smoke_world / "coco/coco_karpathy_test.json", smoke_world / "coco")
+    with torch.no_grad():
+        clip.model.token_embedding.weight.mul_(20)
+    alignment = token_roles(pairs.captions, default_tagger(), clip.tokenizer)
+    return Encoder(clip), pairs, alignment
+
+
+@pytest.fixture(scope="module")
+def table(setting):
+    return faithfulness_table(*setting, limit=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def sample(setting):
+    return word_sample(*setting, LIMIT)
+
+
+def values(table, measure, **columns):
+    """The values of some rows, in their order."""
+    chosen = table[table.measure == measure]
+    for name, value in columns.items():
+        chosen = chosen[chosen[name] == value]
+    return chosen.value.to_numpy()
+
+
+def test_the_table_is_complete(table, sample):
+    assert list(table) == list(ROW)
+    areas = table[table.measure == "area"]
+    assert set(areas.method) == {*METHODS, INTEGRATED, RANDOM}
+    for _, own in areas.groupby(["method", "against"]):
+        assert own.caption.tolist() == sample.captions.tolist() and len(own) == LIMIT
+    assert (
+        table[table.measure == "agreement"].groupby(["method", "against"]).size() == LIMIT
+    ).all()
+    assert len(values(table, "agreement")) == 10 * LIMIT
+    stages = table[table.measure == "randomisation"].sort_values("place").against.unique()
+    assert stages[0] == "projection" and stages[-1] == "embeddings"
+    assert values(table, "integration error").max() <= 0.01
+    assert values(table, "integration points").min() >= 8
+
+
+def test_attention_does_not_see_the_projection(table):
+    def of(method, stage):
+        return values(table, "randomisation", method=method, against=stage)
+
+    assert of("attention", "projection") == pytest.approx(1)
+    assert len(of("attention", "projection")) == LIMIT
+    assert of("attention", "blocks 4-1").mean() < 0.9
+    assert of("perturbation", "projection").mean() < 0.9
+
+
+def test_curves_start_and_end_where_they_must(table):
+    ends = [values(table, "whole").mean(), values(table, "empty").mean()]
+    for method in (*METHODS, INTEGRATED, RANDOM):
+        for against, expected in (("deletion", ends), ("insertion", ends[::-1])):
+            curve = values(table, "curve", method=method, against=against)
+            assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_random_order_is_the_same_both_ways(table):
+    for measure, turn in (("area", 1), ("curve", -1), ("curve error", -1)):
+        both = [values(table, measure, method=RANDOM, against=a) for a in ("deletion", "insertion")]
+        np.testing.assert_allclose(both[0], both[1][::turn], atol=1e-6)
+
+
+def test_a_curve_is_that_of_masking_one_word_after_the_other(setting, sample, table):
+    """One caption and method, word by word through the plain encoder."""
+    model, row = setting[0].clip.model, 0
+    scores = sample.scores(model, "gradient")[row]
+    order = np.argsort(-scores[np.isfinite(scores)], kind="stable")
+    embedding = model.token_embedding
+    tokens, words = sample.tokens[row : row + 1], sample.words[row]
+    steps, masked = [], torch.zeros_like(words, dtype=torch.bool)
+    for word in [None, *order]:
+        if word is not None:
+            masked = masked | (words == int(word) + 1)
+        with torch.no_grad():
+            embeddings = torch.where(masked[:, None], embedding.weight.mean(0), embedding(tokens))
+            padded = torch.nn.functional.pad(tokens, (0, 77 - tokens.shape[1]))
+            filled = torch.nn.functional.pad(embeddings, (0, 0, 0, 77 - tokens.shape[1]))
+            hook = embedding.register_forward_hook(lambda m, i, o, e=filled: e)
+            text = model.encode_text(padded, normalize=True)[0]
+            hook.remove()
+        steps.append(float(text @ sample.image_features[row]))
+    area = np.mean([(a + b) / 2 for a, b in itertools.pairwise(steps)])
+    found = values(table, "area", method="gradient", against="deletion")[row]
+    assert found == pytest.approx(area, abs=2e-5)
+
+
+def test_scores_of_words_are_means_over_their_tokens(setting, sample):
+    model = setting[0].clip.model
+    own = sample.scores(model, "gradient")
+    tokens = get_method("gradient")(model, sample.tokens, sample.image_features).scores
+    for row, n in enumerate(sample.n_words):
+        for word in range(n):
+            inside = sample.words[row] == word + 1
+            assert own[row, word] == pytest.approx(float(tokens[row][inside].mean()), abs=1e-5)
+        assert np.isnan(own[row, n:]).all()
+
+
+def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):
+    example = table[(table.measure == "example") & (table.method == "attention")]
+    assert {"object", "attribute", "relation"} <= set(example.role) and len(example) <= 12
+    row = sample.captions.tolist().index(example.caption.iloc[0])
+    assert list(example.word) == sample.word_texts(row, setting[0].clip.tokenizer)
+    assert list(example.role) == sample.word_roles(row)
+    assert example.place.tolist() == list(range(len(example)))
+    attention = sample.scores(setting[0].clip.model, "attention")[row, : len(example)]
+    assert example.value.tolist() == pytest.approx(attention.tolist(), abs=1e-5)
+    assert len(values(table, "example")) == 5 * len(example)
+
+
+def test_better_scores_get_better_areas(setting, sample):
+    """The drop of each single word, against its opposite."""
+    model = setting[0].clip.model
+    drops = sample.scores(model, "perturbation")
+    curves = score_curves(model, sample, {"drop": drops, "opposite": -drops})
+    areas = {(p["method"], p["against"]): p["value"]
+             for p in area_rows(curves, sample) if p["measure"] == "area"}  # fmt: skip
+    assert areas["drop", "deletion"].mean() < areas["opposite", "deletion"].mean()
+    np.testing.assert_allclose(areas["opposite", "deletion"], areas["drop", "insertion"], atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def compared(setting):
+    return sensitivity_table(*setting, limit=LIMIT)
+
+
+def test_sensitivity_compares_every_choice(compared):
+    found = compared[compared.measure == "correlation"]
+    for method in METHODS:
+        own = found[found.method == method]
+        assert own.choice.iloc[0] == "default" and own.value[:LIMIT].tolist() == [1.0] * LIMIT
+        assert own.groupby("choice").value.mean().min() < 0.999
+        assert own.choice.iloc[-1] == "GELU in place of QuickGELU"
+        assert (own.groupby("choice").size() == LIMIT).all()
+    areas = compared[compared.measure == "area"]
+    assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*METHODS, RANDOM}
+
+
+def test_choices_exist_and_differ_from_the_default():
+    for choice in choices(12, "gelu"):
+        same = get_method(choice.method, **choice.parameters) == get_method(choice.method)
+        assert choice.activation == same
+    assert choices(12, "gelu")[-1].name == "QuickGELU in place of GELU"
+
+
+@pytest.mark.parametrize("measure, roles", [("object", [1]), ("composition", [2, 3])])
+def test_the_roles_of_a_choice_are_those_of_the_words(setting, sample, compared, measure, roles):
+    found = values(compared, measure, method="attention", choice="default")
+    scores = sample.token_scores(setting[0].clip.model, "attention")
+    for row in range(LIMIT):
+        chosen = torch.isin(sample.roles[row], torch.tensor(roles))
+        expected = float(scores[row][chosen].mean()) if chosen.any() else np.nan
+        assert found[row] == pytest.approx(expected, abs=1e-5, nan_ok=True)
