@@ -7,22 +7,25 @@ gets: its expected accuracy. (A model with the picture is judged strictly, a tie
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
-from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits
+from cae_lib.data.captions import Pairs
+from cae_lib.evaluation.choice import keys, scored
+from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.ngram import CaptionModel
-from cae_lib.evaluation.results import group_order, item_key, picture_numbers
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
 
 DIGITS = 9
 """Numbers that agree to so many decimals tie: a reordered sum is no reason to choose."""
+
+PICTURES = 500
+"""Training pictures whose mean stands in for every picture, spread evenly over the set."""
 
 
 def length_choosers() -> dict[str, Chooser]:
@@ -48,8 +51,9 @@ def average_picture(images: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
-def average_picture_chooser(texts: Callable[[Sequence[str]], np.ndarray],
-                            picture: np.ndarray) -> Chooser:  # fmt: skip
+def average_picture_chooser(
+    texts: Callable[[Sequence[str]], np.ndarray], picture: np.ndarray
+) -> Chooser:
     """The caption closest to one picture vector `(E,)` that stands in for every picture.
 
     Args:
@@ -79,58 +83,39 @@ def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
     return values.count(best) if values[item.truth] == best else 0
 
 
-def measure_blind(
-    benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]
-) -> dict[str, dict[str, Any]]:
-    """What every chooser gets on every benchmark, by `family/subset`.
+def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
+    """What every chooser gets on every benchmark of captions.
+
+    Args:
+        benchmarks: As for `choice.answers`, whose numbers of items and pictures are used.
+        choosers: By name.
 
     Returns:
-        For each benchmark its facts, as `ChoiceResult` has them, and under `choosers` the items of
-        each number of `guesses` but 0 as bits; `choosers` is empty where no texts are chosen.
+        `chooser`, `family`, `subset`, `item`, `picture`, and `share`, the expected accuracy.
     """
-    applicable = [part for part in benchmarks if applies_to(part)]
+    parts = scored(benchmarks)
+    applicable = [part for part in parts if applies_to(part)]
+    chosen = [applies_to(part) for part in parts for _ in part.items]
+    frame = keys(parts)[chosen].drop(columns="group")
     texts = list(dict.fromkeys(t for b in applicable for item in b.items for t in item.texts))
-    numbers = {
-        name: dict(zip(texts, map(float, chooser(texts)), strict=True))
-        for name, chooser in choosers.items()
-    }
-    found, pictures = {}, {}
-    for part in benchmarks:
-        items = [part.items[row] for row in group_order(part.items)]
-        marks = {
-            name: _packed([guesses(item, part.task, by_text) for item in items])
-            for name, by_text in numbers.items()
-            if applies_to(part)
-        }
-        numbered = {"pictures": pack_numbers(picture_numbers(items, pictures))}
-        found[part.key] = _facts(part, items) | numbered | {"choosers": marks}
-    return found
+    found = []
+    for name, chooser in choosers.items():
+        numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
+        among = np.array(
+            [guesses(i, part.task, numbers) for part in applicable for i in part.items]
+        )
+        share = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
+        found.append(frame.assign(chooser=name, share=share))
+    columns = ["chooser", "family", "subset", "item", "picture", "share"]
+    return pd.concat(found, ignore_index=True)[columns]
 
 
-def shares(marks: Mapping[str, str], n: int) -> np.ndarray:
-    """Expected accuracy `(n,)` of each item from what `measure_blind` stores of a chooser."""
-    values = np.zeros(n)
-    for among, bits in marks.items():
-        values += unpack_bits(bits, n) / int(among)
-    return values
-
-
-def _packed(among: Sequence[int]) -> dict[str, str]:
-    found = np.asarray(among)
-    return {str(number): pack_bits(found == number) for number in np.unique(found) if number}
-
-
-def _facts(part: Benchmark, items: Sequence[Choice]) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "subset": part.subset,
-        "n_used": part.n_used,
-        "n_expected": part.n_expected,
-        "headline": part.headline,
-        "rule": part.rule,
-        "macro_groups": None if part.macro_groups is None else list(part.macro_groups),
-        "chance": part.chance if part.items else None,
-        "counts": dict(part.counts),
-        "groups": [[name, n] for name, n in Counter(item.group for item in items).items()],
-        "items": item_key(items),
-    }
+def average_picture_answers(
+    encoder: Encoder, pairs: Pairs, benchmarks: Sequence[Benchmark]
+) -> pd.DataFrame:
+    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture."""
+    paths = pairs.image_paths
+    rows = np.unique(np.linspace(0, len(paths) - 1, min(PICTURES, len(paths))).astype(int))
+    picture = average_picture(encoder.images([ImageRef(paths[row]) for row in rows]))
+    chooser = average_picture_chooser(encoder.texts, picture)
+    return blind_answers(benchmarks, {"average picture": chooser})

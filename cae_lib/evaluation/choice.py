@@ -2,82 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Literal
+import os
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.errors import ConfigError
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.results import ChoiceResult, group_order, item_key, picture_numbers
+from cae_lib.evaluation.match import MATCH, match_margins, matches
 
-Rule = Literal["strict", "argmax"]
 ITEMS_AT_ONCE = 4096
-FACTS = ("name", "subset", "n_expected", "headline", "rule", "macro_groups", "chance")
 
 
-def evaluate(
-    benchmark: Benchmark,
-    encoder: Encoder,
-    rule: Rule = "strict",
-    pictures: MutableMapping[str, int] | None = None,
-) -> ChoiceResult:
-    """Score one benchmark by the cosine of float32 unit vectors.
+def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
+    """Answer every item of some benchmarks by the cosine of float32 unit vectors.
+
+    All texts are sorted by length together, then encoded; of those that the encoder knows nothing
+    is encoded again. A tie is wrong.
 
     Args:
-        benchmark: Items and how they are averaged.
-        encoder: Encodes what it has not encoded yet.
-        rule: `"strict"`: the true option has to be closer than every other one, a tie is wrong.
-            Where the other rule gives another mean over items, that is kept as metric `argmax`.
-            `"argmax"`: the first of the closest options has to be the true one, in the reference
-            loader's order of options, so that a tie may count. Scores of 2 x 2 items are strict
-            in their reference too, and are strict under either rule.
-        pictures: Numbers of the pictures of other benchmarks, see `results.picture_numbers`.
+        benchmarks: Items and how they are averaged; see `scored` for what is added to them.
+        encoder: Encodes pictures and texts.
+
+    Returns:
+        The columns of `keys`; `correct` (bool); `margin` (float32), by how much the true option is
+        closer than the best other one, of 2 x 2 items the smallest of the differences that have to
+        be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
+        items that have no other options or are 2 x 2.
 
     Raises:
-        ConfigError: If the rule is unknown.
         DataError: If a picture cannot be read.
     """
-    if rule not in ("strict", "argmax"):
-        raise ConfigError(f"rule={rule!r}: expected 'strict' or 'argmax'.")
-    order = group_order(benchmark.items)
-    items = [benchmark.items[row] for row in order]
-    scores = item_scores(items, encoder)
-    if benchmark.task == "choice":
-        marks = [is_right(s, item.truth, rule) for s, item in zip(scores, items, strict=True)]
-    else:
-        marks = [pair_scores(s)[benchmark.task] for s in scores]
-    correct = np.array(marks, dtype=bool)
-    groups = [item.group for item in items]
-    return ChoiceResult(
-        **{name: getattr(benchmark, name) for name in FACTS},
-        correct=correct,
-        sizes={group: groups.count(group) for group in dict.fromkeys(groups)},
-        ties=rule,
-        items=item_key(items),
-        counts=dict(benchmark.counts),
-        metrics=_rank_metrics(scores, items)
-        | _joint_metrics(benchmark, correct, order)
-        | _argmax_metric(benchmark, correct, scores, items),
-        pictures=picture_numbers(items, {} if pictures is None else pictures),
+    parts = scored(benchmarks)
+    encoder.texts([text for part in parts for item in part.items for text in item.texts])
+    found = [_judged(part, item_scores(part.items, encoder)) for part in parts]
+    columns = [np.concatenate(column) for column in zip(*found, strict=True)] or [[], [], []]
+    return keys(parts).assign(
+        correct=np.asarray(columns[0], dtype=bool),
+        margin=np.asarray(columns[1], dtype=np.float32),
+        rank=np.asarray(columns[2], dtype=np.int16),
     )
 
 
-def evaluate_all(
-    benchmarks: Sequence[Benchmark],
-    encoder: Encoder,
-    rule: Rule | Mapping[str, Rule] = "strict",
-) -> list[ChoiceResult]:
-    """Score several benchmarks; all their texts are sorted by length together, then encoded.
+def scored(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+    """Those benchmarks that have items, and after SVO-Probes its pairs, see `match.matches`."""
+    found = []
+    for part in benchmarks:
+        extra = [matches(part)] if part.name == "svo_probes" else []
+        found += [one for one in (part, *extra) if one.items]
+    return found
 
-    `rule` is one for all, or one by family; a family that is not named is strict.
+
+def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
+    """What names the items of benchmarks: family, subset, group, item, picture.
+
+    `item` is the position among the benchmark's items. Items have the same `picture`, here a
+    number, if they show the same file, whatever is cut out of it; an item with two pictures counts
+    with the first, which is the right one where one is asked for.
     """
-    encoder.texts([text for b in benchmarks for item in b.items for text in item.texts])
-    rules = {b.name: rule if isinstance(rule, str) else rule.get(b.name, "strict")
-             for b in benchmarks}  # fmt: skip
-    pictures: dict[str, int] = {}
-    return [evaluate(part, encoder, rules[part.name], pictures) for part in benchmarks]
+    items = [item for part in parts for item in part.items]
+    sizes = [part.n_used for part in parts]
+    paths = [os.path.normpath(item.images[0].path) for item in items]
+    return pd.DataFrame(
+        {
+            "family": np.repeat(np.array([part.name for part in parts], dtype=object), sizes),
+            "subset": np.repeat(np.array([part.subset for part in parts], dtype=object), sizes),
+            "group": [item.group for item in items],
+            "item": np.array([row for n in sizes for row in range(n)], dtype=np.int32),
+            "picture": pd.factorize(np.array(paths, dtype=object))[0].astype(np.int32),
+        }
+    )
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
@@ -104,53 +99,40 @@ def _cosines(items: Sequence[Choice], encoder: Encoder) -> np.ndarray:
     return (images * texts).sum(axis=-1)
 
 
-def is_right(scores: np.ndarray, truth: int, rule: Rule = "strict") -> bool:
-    """Whether the true one of the options `scores` wins under the rule."""
+def _judged(
+    part: Benchmark, scores: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right or wrong, margin and rank of each item of a benchmark."""
+    if part.key == MATCH:
+        correct, margins = match_margins(part.items, np.concatenate(scores, axis=None))
+        return correct, margins, np.zeros(len(margins))
+    if part.task == "choice":
+        found = [margin_and_rank(s, item.truth) for s, item in zip(scores, part.items, strict=True)]
+        margins, ranks = (np.array(column) for column in zip(*found, strict=True))
+    else:
+        margins = np.array([pair_margins(s)[part.task] for s in scores])
+        ranks = np.zeros(len(margins))
+    return margins > 0, margins, ranks
+
+
+def margin_and_rank(scores: np.ndarray, truth: int) -> tuple[float, int]:
+    """By how much the true one of the options is closer than the best other one, and its rank."""
     flat = scores.ravel()
-    if rule == "argmax":
-        return int(flat.argmax()) == truth
-    return bool(flat[truth] > np.delete(flat, truth).max())
+    return flat[truth] - np.delete(flat, truth).max(), int((flat >= flat[truth]).sum())
 
 
-def pair_scores(scores: np.ndarray) -> dict[str, bool]:
-    """Winoground's three scores from the cosines `(image, text)` of a 2 x 2 item, all strict."""
-    text = bool(scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0])
-    image = bool(scores[0, 0] > scores[1, 0] and scores[1, 1] > scores[0, 1])
-    return {"text": text, "image": image, "group": text and image}
+def pair_margins(scores: np.ndarray) -> dict[str, float]:
+    """Margins of Winoground's three scores from the cosines `(image, text)` of a 2 x 2 item."""
+    text = min(scores[0, 0] - scores[0, 1], scores[1, 1] - scores[1, 0])
+    image = min(scores[0, 0] - scores[1, 0], scores[1, 1] - scores[0, 1])
+    return {"text": text, "image": image, "group": min(text, image)}
 
 
-def _argmax_metric(
-    benchmark: Benchmark, correct: np.ndarray, scores: Sequence[np.ndarray], items: Sequence[Choice]
-) -> dict[str, float]:
-    """Mean over items under the argmax rule, where ties make it another one."""
-    if benchmark.task != "choice":
-        return {}
-    marks = [is_right(s, item.truth, "argmax") for s, item in zip(scores, items, strict=True)]
-    return {} if marks == correct.tolist() else {"argmax": float(np.mean(marks))}
+def reference_correct(frame: pd.DataFrame) -> pd.Series:
+    """Right or wrong under the references' own rule of ties, from the columns of `answers`.
 
-
-def _joint_metrics(
-    benchmark: Benchmark, correct: np.ndarray, order: np.ndarray
-) -> dict[str, float]:
-    """Share of the benchmark's sets of items in which all are right."""
-    by_position = np.empty(len(order), dtype=bool)
-    by_position[order] = correct
-    return {
-        name: float(np.mean([by_position[list(places)].all() for places in sets]))
-        for name, sets in benchmark.sets.items()
-        if sets
-    }
-
-
-def _rank_metrics(scores: Sequence[np.ndarray], items: Sequence[Choice]) -> dict[str, float]:
-    """Ranks and recalls where there are more than two options; ties rank the truth last."""
-    options = [(s.ravel(), item.truth) for s, item in zip(scores, items, strict=True)]
-    if not options or min(s.size for s, _ in options) <= 2 or any(1 not in s.shape for s in scores):
-        return {}
-    ranks = np.array([(s >= s[truth]).sum() for s, truth in options])
-    return {
-        "mean_rank": float(ranks.mean()),
-        "median_rank": float(np.floor(np.median(ranks))),
-        "recall_at_3": float((ranks <= 3).mean()),
-        "recall_at_5": float((ranks <= 5).mean()),
-    }
+    ARO's orders and What'sUp take the first of the closest options, which is the true one there,
+    so a tie counts. Elsewhere the true option comes last or the comparison is strict, so a tie is
+    wrong. (For CREPE the reference leaves it open.)
+    """
+    return frame["correct"] | (frame["family"].isin(["order", "whatsup"]) & (frame["margin"] >= 0))

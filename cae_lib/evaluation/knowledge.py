@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from cae_lib.evaluation.attribution import attribution_table
+from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.results import ChoiceResult
-from cae_lib.evaluation.statistics import mean_interval, weighted_interval
-from cae_lib.evaluation.suite import attributions, choices, retrieval_pairs, retrieve
+from cae_lib.evaluation.retrieval import retrieval_ranks
+from cae_lib.evaluation.sets import benchmarks, retrieval_pairs
+from cae_lib.evaluation.suites import annotated_captions
 from cae_lib.models.clip import Clip
+from cae_lib.statistics import ANSWERS, levels
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "object": ("sugarcrepe/replace_obj", "sugarcrepe/add_obj"),
@@ -24,37 +27,61 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 def curve_point(clip: Clip, profile_name: str) -> dict[str, float]:
     """Zero-shot accuracy by kind of choice, recall at 1, and attention by role."""
     encoder = Encoder(clip)
-    results = choices(encoder, profile_name)
-    attention = attributions(encoder, profile_name, ["attention"])["attention"]
-    recall = retrieve(encoder, retrieval_pairs(profile_name, "coco"))
-    point = {kind: _accuracy(results, names) for kind, names in KINDS.items()}
-    point |= {f"attention_{role}": attention[role]["mean"] for role in KINDS}
-    return point | {
-        "retrieval_i2t_r1": recall["text"]["recall"]["1"],
-        "retrieval_t2i_r1": recall["image"]["recall"]["1"],
+    choices = _choices(encoder, profile_name)
+    words = _attention(encoder, profile_name)
+    point = {
+        kind: float(choices[kind].groupby("subset")["correct"].mean().mean()) for kind in KINDS
     }
+    point |= {
+        f"attention_{kind}": float(words[words["role"] == kind]["score"].mean()) for kind in KINDS
+    }
+    return point | _recall(encoder, profile_name)
 
 
 def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
-    """The numbers of `curve_point` with 95 % bootstrap intervals and their n."""
+    """The numbers of `curve_point`, those of choices and of attention with intervals and n."""
     encoder = Encoder(clip)
-    results = choices(encoder, profile_name)
-    attention = attributions(encoder, profile_name, ["attention"])["attention"]
+    words = _attention(encoder, profile_name)
     final: dict[str, Any] = {}
-    for kind, names in KINDS.items():
-        parts = [ChoiceResult.from_record(results[name]) for name in names]
-        final[kind] = weighted_interval(
-            [part.correct for part in parts], clusters=[part.pictures for part in parts]
-        ).to_record()
-        means = np.array([v for v in attention[kind]["captions"] if v is not None])
-        final[f"attention_{kind}"] = mean_interval(means).to_record()
+    for kind, found in _choices(encoder, profile_name).items():
+        sizes = found.groupby("subset")["subset"].transform("size")
+        weights = found[[*ANSWERS]].assign(
+            score=kind, stratum=found["subset"], weight=1 / sizes / found["subset"].nunique()
+        )
+        final[kind] = _interval(found, "correct", ANSWERS, weights)
+        means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
+        final[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
     pairs = retrieval_pairs(profile_name, "coco")
-    recall = retrieve(encoder, pairs)
-    final["retrieval_i2t_r1"] = recall["text"]["recall"]["1"]
-    final["retrieval_t2i_r1"] = recall["image"]["recall"]["1"]
-    final["n_pictures"], final["n_captions"] = len(pairs.image_paths), pairs.n_used
-    return final
+    sizes = {"n_pictures": len(pairs.image_paths), "n_captions": pairs.n_used}
+    return final | _recall(encoder, profile_name) | sizes
 
 
-def _accuracy(results: Mapping[str, Any], names: tuple[str, ...]) -> float:
-    return float(np.mean([results[name]["micro"] for name in names]))
+def _interval(
+    frame: pd.DataFrame, value: str, items: Sequence[str], weights: pd.DataFrame | None = None
+) -> dict[str, float]:
+    found = levels(frame.assign(run="base", seed=0), value, items, weights=weights).iloc[0]
+    return {name: float(found[name]) for name in ("estimate", "low", "high")} | {
+        "n_items": int(found["n"])
+    }
+
+
+def _choices(encoder: Encoder, profile_name: str) -> dict[str, pd.DataFrame]:
+    """Answers by kind of choice."""
+    named = {name for names in KINDS.values() for name in names}
+    found = answers([part for part in benchmarks(profile_name) if part.key in named], encoder)
+    keys = found["family"] + "/" + found["subset"]
+    return {kind: found[keys.isin(names)] for kind, names in KINDS.items()}
+
+
+def _attention(encoder: Encoder, profile_name: str) -> pd.DataFrame:
+    pairs, alignment = annotated_captions(encoder, profile_name)
+    return attribution_table(encoder, pairs, alignment, methods=("attention",))
+
+
+def _recall(encoder: Encoder, profile_name: str) -> dict[str, float]:
+    ranks = retrieval_ranks(encoder, retrieval_pairs(profile_name, "coco"), "coco")
+    first = (ranks["rank"] == 1).groupby(ranks["direction"]).mean()
+    return {
+        "retrieval_i2t_r1": float(first["image to text"]),
+        "retrieval_t2i_r1": float(first["text to image"]),
+    }

@@ -1,107 +1,69 @@
-"""Recall at k between pictures and captions, both ways, in pure numpy."""
+"""Retrieval between pictures and captions, both ways: the rank of what is right, query by query."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
+import pandas as pd
 
+from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits, pack_numbers, unpack_bits, unpack_numbers
+from cae_lib.evaluation.embed import Encoder, ImageRef
 
-KS = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class RetrievalResult:
-    """Hits of both directions, query by query.
-
-    Attributes:
-        text_hits: For each k, `(n_images,)` bool: one of the picture's captions is among the k
-            closest captions (text retrieval, image to text).
-        image_hits: For each k, `(n_texts,)` bool: the caption's picture is among the k closest
-            pictures (image retrieval, text to image).
-        pictures: `(n_texts,)`, for each caption the number of its picture: the hits of a picture's
-            captions depend on each other.
-    """
-
-    text_hits: Mapping[int, np.ndarray]
-    image_hits: Mapping[int, np.ndarray]
-    pictures: np.ndarray
-
-    def queries(self, direction: str) -> tuple[Mapping[int, np.ndarray], np.ndarray]:
-        """Hits for each k, and the picture of each query `(n,)`; `direction` as in `recall`."""
-        if direction == "image":
-            return self.image_hits, self.pictures
-        return self.text_hits, np.arange(len(next(iter(self.text_hits.values()))))
-
-    def recall(self, direction: str, k: int) -> float:
-        """Recall at k, a fraction; `direction` is `"text"` or `"image"`, what is retrieved."""
-        return float(self.queries(direction)[0][k].mean())
-
-    def to_record(self) -> dict[str, Any]:
-        """Recalls, numbers of queries, the hits as hex strings, and the captions' pictures."""
-        record: dict[str, Any] = {"pictures": pack_numbers(self.pictures)}
-        for name, hits in (("text", self.text_hits), ("image", self.image_hits)):
-            record[name] = {
-                "n": len(next(iter(hits.values()))),
-                "recall": {str(k): float(part.mean()) for k, part in hits.items()},
-                "hits": {str(k): pack_bits(part) for k, part in hits.items()},
-            }
-        return record
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> RetrievalResult:
-        """Read what `to_record` wrote.
-
-        Raises:
-            DataError: The record does not hold a result.
-        """
-        try:
-            pictures = unpack_numbers(record["pictures"], record["image"]["n"])
-            return cls(_read_hits(record["text"]), _read_hits(record["image"]), pictures)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"retrieval: no such record ({error!r}). Compute it anew.") from error
+DIRECTIONS = ("image to text", "text to image")
 
 
-def retrieval(
+def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
+    """What `ranks` returns for a set, with its name as the first column, `set`."""
+    images = encoder.images([ImageRef(path) for path in pairs.image_paths])
+    found = ranks(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
+    found.insert(0, "set", name)
+    return found
+
+
+def ranks(
     image_features: np.ndarray,
     text_features: np.ndarray,
     image_index: np.ndarray,
-    ks: Sequence[int] = KS,
     chunk: int = 1024,
-) -> RetrievalResult:
-    """Recall at each k by cosine.
+) -> pd.DataFrame:
+    """Rank by cosine of the best right candidate; recall at k is the share of ranks up to k.
 
     A tie goes against the query: a wrong candidate that is as close as the right one ranks before
-    it.
+    it. Other right candidates, as a picture's further captions, are not counted.
 
     Args:
         image_features: `(n_images, E)` unit vectors.
         text_features: `(n_texts, E)` unit vectors.
         image_index: `(n_texts,)`, for each caption the row of its picture.
-        ks: Numbers of candidates looked at.
         chunk: Queries whose similarities are held at once.
+
+    Returns:
+        `direction`, one of `DIRECTIONS`; `query`, row of the picture or caption; `picture`, the
+        query's picture; `rank`, 1 for what is found first.
 
     Raises:
         DataError: If the shapes do not fit, an index is out of range, or a picture has no caption.
     """
-    image_index = np.asarray(image_index)
-    rows = np.arange(len(image_features))
-    _check(image_index, len(rows), len(text_features))
-    text_ranks = _ranks(image_features, text_features, rows, image_index, chunk)
-    image_ranks = _ranks(text_features, image_features, image_index, rows, chunk)
-    return RetrievalResult(
-        {k: text_ranks < k for k in ks},
-        {k: image_ranks < k for k in ks},
-        image_index,
+    index, rows = np.asarray(image_index), np.arange(len(image_features))
+    _check(index, len(rows), len(text_features))
+    found = (
+        (rows, _ranks(image_features, text_features, rows, index, chunk)),
+        (index, _ranks(text_features, image_features, index, rows, chunk)),
     )
-
-
-def _read_hits(part: Mapping[str, Any]) -> dict[int, np.ndarray]:
-    return {int(k): unpack_bits(hits, part["n"]) for k, hits in part["hits"].items()}
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "direction": direction,
+                    "query": np.arange(len(own), dtype=np.int32),
+                    "picture": pictures.astype(np.int32),
+                    "rank": own.astype(np.int32),
+                }
+            )
+            for direction, (pictures, own) in zip(DIRECTIONS, found, strict=True)
+        ],
+        ignore_index=True,
+    )
 
 
 def _check(image_index: np.ndarray, n_images: int, n_texts: int) -> None:
@@ -124,14 +86,16 @@ def _ranks(
     gallery_labels: np.ndarray,
     chunk: int,
 ) -> np.ndarray:
-    """Number of wrong candidates that are at least as close as the best right one, by query."""
-    ranks = []
+    """1 and the number of wrong candidates at least as close as the best right one, by query."""
+    found = []
     distinct, place = _distinct_rows(gallery)
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
         belongs = query_labels[part, None] == gallery_labels
-        ranks.append(_best_rank((queries[part] @ distinct.T)[:, place], belongs))
-    return np.concatenate(ranks) if ranks else np.empty(0, dtype=np.int64)
+        similarity = (queries[part] @ distinct.T)[:, place]
+        best = np.where(belongs, similarity, -np.inf).max(axis=1, keepdims=True)
+        found.append(1 + ((similarity >= best) & ~belongs).sum(axis=1))
+    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +107,3 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.array([places.setdefault(row.tobytes(), len(places)) for row in features], dtype=int)
     first = np.unique(place, return_index=True)[1]
     return features[first], place
-
-
-def _best_rank(similarity: np.ndarray, belongs: np.ndarray) -> np.ndarray:
-    best = np.where(belongs, similarity, -np.inf).max(axis=1, keepdims=True)
-    return ((similarity >= best) & ~belongs).sum(axis=1)

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.training_set import data_root
 from cae_lib.data.world.vocabulary import NOUNS
 from cae_lib.errors import DataError
-from cae_lib.evaluation.bits import pack_bits, unpack_bits
 from cae_lib.evaluation.embed import Encoder
 
 PROMPTS = ("a photo of {}", "{}")
 """Filled with a class and its article; a class is the mean of its prompts' vectors."""
 
-KS = (1, 5)
 FOLDER = "zero-shot"
 WORLD_SETS: Mapping[str, tuple[str, str, str]] = {
     "coco": ("coco/coco_karpathy_test.json", "coco",
@@ -36,80 +33,36 @@ WORLD_SETS: Mapping[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ZeroShotResult:
-    """Right or wrong for each class that a picture shows.
-
-    Attributes:
-        hits: For each k, `(m,)` bool, picture by picture: fewer than k of the classes that are not
-            in the picture are at least as close as this one, which is.
-        sizes: `(n,)` number of classes of each picture; they sum to m.
-        n_classes: Number of classes.
-        n_expected: Number of pictures that there should be.
-    """
-
-    hits: Mapping[int, np.ndarray]
-    sizes: np.ndarray
-    n_classes: int
-    n_expected: int
-
-    def shares(self, k: int) -> np.ndarray:
-        """For each picture `(n,)`, the share of its classes that are found."""
-        starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        return np.add.reduceat(self.hits[k].astype(np.float64), starts) / self.sizes
-
-    def to_record(self) -> dict[str, Any]:
-        """Accuracies, counts, and the hits as packed hex strings."""
-        return {
-            "accuracy": {str(k): float(self.shares(k).mean()) for k in self.hits},
-            "hits": {str(k): pack_bits(found) for k, found in self.hits.items()},
-            "sizes": "".join(map(str, self.sizes)) if self.sizes.max() < 10 else self.sizes,
-            "n_classes": self.n_classes,
-            "n_used": len(self.sizes),
-            "n_expected": self.n_expected,
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> ZeroShotResult:
-        """Read what `to_record` wrote.
-
-        Raises:
-            DataError: The record does not hold such a result.
-        """
-        try:
-            sizes = np.array([int(size) for size in record["sizes"]])
-            hits = {int(k): unpack_bits(found, int(sizes.sum()))
-                    for k, found in record["hits"].items()}  # fmt: skip
-            return cls(hits, sizes, record["n_classes"], record["n_expected"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"not a zero-shot result ({error!r}). Compute it anew.") from error
-
-
-def zero_shot(encoder: Encoder, profile: str) -> dict[str, Any]:
-    """Results of one model on every set of a profile, by the set's name.
+def zero_shot(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """What `class_ranks` returns for every set of a profile, with the set's name, `set`.
 
     Raises:
         DataError: The data are not there; the message says where they are expected.
     """
-    return {name: classify(encoder, pictures).to_record()
-            for name, pictures in labelled_sets(profile).items()}  # fmt: skip
+    found = labelled_sets(profile).items()
+    return pd.concat(
+        [class_ranks(encoder, pictures).assign(set=name) for name, pictures in found],
+        ignore_index=True,
+    )[["set", "picture", "label", "rank"]]
 
 
-def classify(encoder: Encoder, pictures: LabelledImages) -> ZeroShotResult:
-    """Rank the classes of each picture by cosine; a tie counts against the right one."""
+def class_ranks(encoder: Encoder, pictures: LabelledImages) -> pd.DataFrame:
+    """Rank the classes that each picture shows by cosine; a tie counts against the right one.
+
+    Returns:
+        `picture`, its number; `label`, a class that it shows; `rank` of this class among those
+        that the picture does not show, 1 for the closest.
+    """
     images = encoder.images([ImageRef(path) for path in pictures.paths])
     similarity = images @ class_vectors(encoder, pictures.classes).T
-    present = np.zeros(similarity.shape, dtype=bool)
-    for row, labels in enumerate(pictures.labels):
-        present[row, list(labels)] = True
-    absent = np.where(present, -np.inf, similarity)
-    ranks = np.concatenate([
-        (absent[row, :, None] >= similarity[row, list(labels)]).sum(axis=0)
-        for row, labels in enumerate(pictures.labels)
-    ])  # fmt: skip
-    sizes = np.array([len(labels) for labels in pictures.labels])
-    hits = {k: ranks < k for k in KS}
-    return ZeroShotResult(hits, sizes, len(pictures.classes), pictures.n_expected)
+    sizes = [len(labels) for labels in pictures.labels]
+    rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    columns = np.concatenate([list(labels) for labels in pictures.labels])
+    absent = similarity.copy()
+    absent[rows, columns] = -np.inf
+    ranks = 1 + (absent[rows] >= similarity[rows, columns, None]).sum(axis=1)
+    labels = np.array(pictures.classes, dtype=object)[columns]
+    return pd.DataFrame({"picture": rows, "label": labels, "rank": ranks.astype(np.int32)})
 
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:

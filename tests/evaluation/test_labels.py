@@ -8,7 +8,7 @@ import pytest
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.errors import DataError
-from cae_lib.evaluation.labels import average_precision, evaluate_labels
+from cae_lib.evaluation.labels import average_precision, label_precisions
 
 
 def test_average_precision_by_hand():
@@ -46,15 +46,14 @@ def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(
     )
     present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
     hard = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool)
-    result = evaluate_labels(LabelledPictures("GQA", ("x", "y"), images, present, hard, 4, {}),
-                             encoder)  # fmt: skip
-    assert result.value == 1.0
-    record = result.to_record()
-    assert record["average_precision"] == [1.0, None]
-    assert (record["n_labels"], record["n_labels_expected"]) == (1, 2)
-    assert (record["n_used"], record["n_expected"]) == (3, 4)
+    found = label_precisions(
+        LabelledPictures("GQA", ("x", "y"), images, present, hard, 4, {}), encoder
+    )
+    assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
+    np.testing.assert_array_equal(found.precision, [1, np.nan])
+    assert found.precision.mean() == 1  # over the labels that are scored
     everything = LabelledPictures("GQA", ("x", "y"), images, present, np.ones((3, 2), bool), 4, {})
-    assert evaluate_labels(everything, encoder).value == pytest.approx((0.5 + 1) / 2)
+    assert label_precisions(everything, encoder).precision.tolist() == pytest.approx([0.5, 1])
 
 
 def test_lengths_have_to_agree():

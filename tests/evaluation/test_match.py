@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cae_lib.errors import DataError
-from cae_lib.evaluation.match import match_accuracy
+from cae_lib.data.benchmarks.base import Benchmark
+from cae_lib.evaluation.choice import answers, scored
+from cae_lib.evaluation.items import items
 
 
 @pytest.fixture
@@ -12,36 +13,37 @@ def encoder(hand_encoder):
     return hand_encoder(pictures, {"A girl sits": [1.0], "a  girl sits": [1.0], "A boy": [0.5]})
 
 
-def test_distinct_pairs_by_kind_at_a_given_threshold(encoder, choice, benchmark_of):
-    benchmark = benchmark_of(
-        choice(["p", "q"], ["A girl sits"], group="subj"),  # .9 yes, .4 no: both right
-        choice(["p", "r"], ["a  girl sits"], group="verb"),  # the same positive; .6 yes: wrong
-        choice(["p", "s"], ["A boy"], group="verb"),  # .45 no: wrong; .05 no: right
+def svo(*rows) -> Benchmark:
+    return Benchmark("svo_probes", "all", rows, len(rows) + 1)
+
+
+def test_distinct_pairs_at_the_median_of_all(encoder, choice):
+    benchmark = svo(
+        choice(["p", "q"], ["A girl sits"], group="subj"),  # .9 and .4
+        choice(["p", "r"], ["a  girl sits"], group="verb"),  # the same positive; .6
+        choice(["p", "s"], ["A boy"], group="verb"),  # .45 and .05
         choice(["s", "p"], ["A boy"], group="mixed"),  # left out
     )
-    accuracy, threshold = match_accuracy(benchmark, encoder, threshold=0.5)
-    assert threshold == 0.5
-    assert sorted(accuracy) == ["all", "subj", "verb"]
-    everything = accuracy["all"]
-    assert (everything.n_positive, everything.n_negative) == (2, 3)
-    assert everything.positive == pytest.approx(1 / 2)
-    assert everything.negative == pytest.approx(2 / 3)
-    assert everything.value == pytest.approx(7 / 12)
-    assert accuracy["subj"].value == 1.0
-    assert (accuracy["verb"].positive, accuracy["verb"].negative) == (0.5, 0.5)
+    found = answers([benchmark], encoder)
+    found = found[found.subset == "match"]  # the median of .05, .4, .45, .6, .9 is .45
+    assert found.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
+    assert found.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
+    assert found.correct.tolist() == [True, True, False, False, True]
+    assert found.groupby("group").correct.mean().tolist() == pytest.approx([2 / 3, 1 / 2])
+    weights = items([benchmark], None, False).query("subset == 'match'").weight
+    assert (weights * found.correct).sum() == pytest.approx(7 / 12)
+    part = scored([benchmark])[1]
+    assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
 
 
-def test_the_default_threshold_is_the_median_of_distinct_pairs(encoder, choice, benchmark_of):
+def test_a_pair_at_the_threshold_is_no_match(encoder, choice):
     row = choice(["p", "q"], ["A girl sits"], group="obj")
     other = choice(["p", "s"], ["A girl sits"], group="obj")
-    accuracy, threshold = match_accuracy(benchmark_of(row, row, other), encoder)
-    assert threshold == pytest.approx(0.4)  # of .9, .4, .1; at the threshold is no match
-    at_it = choice(["q", "s"], ["A girl sits"], group="obj")
-    again, _ = match_accuracy(benchmark_of(row, at_it), encoder, threshold)
-    assert (again["obj"].positive, again["obj"].negative) == (0.5, 1.0)
-    assert accuracy["obj"].value == 1.0
+    found = answers([svo(row, row, other)], encoder).query("subset == 'match'")
+    assert found.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
+    assert found.margin.tolist() == pytest.approx([0.5, 0, 0.3])
 
 
-def test_no_row_with_one_kind(encoder, choice, benchmark_of):
-    with pytest.raises(DataError, match="exactly one kind"):
-        match_accuracy(benchmark_of(choice(["p", "q"], ["A boy"], group="mixed")), encoder)
+def test_no_row_with_one_kind(encoder, choice):
+    found = answers([svo(choice(["p", "q"], ["A boy"], group="mixed"))], encoder)
+    assert found.subset.tolist() == ["all"]

@@ -15,9 +15,8 @@ from cae_lib.evaluation import zero_shot as module
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.zero_shot import (
     PROMPTS,
-    ZeroShotResult,
+    class_ranks,
     class_vectors,
-    classify,
     labelled_sets,
     with_article,
     world_pictures,
@@ -45,43 +44,29 @@ def labelled(**labels) -> LabelledImages:
 def test_one_class_a_picture_is_top_k_accuracy(hand_encoder):
     near_apple = (0.8, 0.6)  # cosines .8, .6, -.8
     encoder = encoder_of(hand_encoder, {"a": near_apple, "b": near_apple, "c": near_apple})
-    result = classify(encoder, labelled(a=(0,), b=(1,), c=(2,)))
-    assert result.hits[1].tolist() == [True, False, False]
-    assert result.to_record()["accuracy"] == {"1": pytest.approx(1 / 3), "5": 1.0}
-    assert (result.n_classes, result.n_expected, len(result.sizes)) == (3, 4, 3)
+    found = class_ranks(encoder, labelled(a=(0,), b=(1,), c=(2,)))
+    assert found["rank"].tolist() == [1, 2, 3]
+    assert found.label.tolist() == ["apple", "bed", "cup"] and found.picture.tolist() == [0, 1, 2]
 
 
 def test_classes_of_one_picture_do_not_compete(hand_encoder):
     encoder = encoder_of(hand_encoder, {"a": (0.8, 0.6), "b": (0.8, 0.6)})
-    result = classify(encoder, labelled(a=(0, 1), b=(1, 2)))
-    assert result.hits[1].tolist() == [True, True, False, False]
-    assert result.shares(1).tolist() == [1.0, 0.0]
-    half = classify(encoder, labelled(a=(0, 2)))
-    assert half.shares(1).tolist() == [0.5]
+    found = class_ranks(encoder, labelled(a=(0, 1), b=(2, 1)))
+    assert found["rank"].tolist() == [1, 1, 2, 2]
+    assert found.label.tolist() == ["apple", "bed", "cup", "bed"]
+    assert found.picture.tolist() == [0, 0, 1, 1]
+    assert class_ranks(encoder, labelled(a=(0, 2)))["rank"].tolist() == [1, 2]
 
 
 def test_a_tie_is_wrong(hand_encoder):
     encoder = encoder_of(hand_encoder, {"a": (1, 0)}, ((1, 0), (1, 0), (0, 1)))
-    assert classify(encoder, labelled(a=(0,))).hits[1].tolist() == [False]
+    assert class_ranks(encoder, labelled(a=(0,)))["rank"].tolist() == [2]
 
 
 def test_a_class_is_the_mean_of_its_prompts(hand_encoder):
     texts = {"a photo of an apple": (1.0, 0.0), "an apple": (0.0, 1.0)}
     vectors = class_vectors(hand_encoder({}, texts), ["apple"])
     np.testing.assert_allclose(vectors, [[2**-0.5, 2**-0.5]], rtol=1e-6)
-
-
-def test_a_record_is_read_back():
-    result = ZeroShotResult({1: np.array([1, 0, 1, 1], bool)}, np.array([3, 1]), 5, 3)
-    record = json.loads(json.dumps(result.to_record()))
-    again = ZeroShotResult.from_record(record)
-    assert again.shares(1).tolist() == result.shares(1).tolist() == [2 / 3, 1.0]
-    assert record["accuracy"]["1"] == pytest.approx(5 / 6)  # pictures count alike
-    assert (record["n_used"], record["n_expected"]) == (2, 3)
-    with pytest.raises(DataError, match="not a zero-shot result"):
-        ZeroShotResult.from_record(record | {"sizes": "22222"})
-    with pytest.raises(DataError, match="KeyError"):
-        ZeroShotResult.from_record({})
 
 
 def test_the_world_names_what_its_pictures_show(smoke_world, monkeypatch, tiny_clip):
@@ -94,7 +79,9 @@ def test_the_world_names_what_its_pictures_show(smoke_world, monkeypatch, tiny_c
     labelled_sets.cache_clear()
     monkeypatch.setattr(module, "data_root", lambda profile: smoke_world)
     found = zero_shot(Encoder(tiny_clip), "smoke")
-    assert {name: part["n_used"] for name, part in found.items()} == {"coco": 24, "flickr30k": 16}
+    assert found.columns.tolist() == ["set", "picture", "label", "rank"]
+    assert found.groupby("set").picture.nunique().to_dict() == {"coco": 24, "flickr30k": 16}
+    assert found["rank"].between(1, len(pictures.classes)).all()
     labelled_sets.cache_clear()
 
 

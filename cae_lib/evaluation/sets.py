@@ -1,0 +1,117 @@
+"""The test sets of a profile, each read once: the small world's, or the real ones.
+
+The real sets have to be there in their published numbers, unless `allowing` lets them be
+incomplete: then what is there is read, and what is left out is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cae_lib.data.allowance import may_be_incomplete
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
+from cae_lib.data.benchmarks.present import present_parts
+from cae_lib.data.benchmarks.winoground import PARTS
+from cae_lib.data.captions import Pairs
+from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
+from cae_lib.data.retrieval_sets import RETRIEVAL_SETS, load_retrieval_set
+from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
+from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
+from cae_lib.data.training_set import data_root
+from cae_lib.errors import DataError
+
+OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"parts": tuple(PARTS)}}
+
+
+def is_official(root: Path) -> bool:
+    """Whether a folder holds the real sets: the small world's has a manifest, which counts them."""
+    return not (root / "manifest.json").is_file()
+
+
+@lru_cache(maxsize=2)
+def benchmarks(profile: str) -> tuple[Benchmark, ...]:
+    """All subsets of the choice benchmarks of a profile.
+
+    Families outside the paper's tables are read where their folder is there.
+
+    Raises:
+        DataError: Data are missing or malformed, and may not be.
+    """
+    root = data_root(profile)
+    if not is_official(root):
+        return tuple(part for name in BENCHMARKS for part in load_benchmark(name, root))
+    names = (*BENCHMARKS, *(name for name in FURTHER if (root / FOLDERS[name]).is_dir()))
+    return tuple(part for name in names for part in _official(name, root))
+
+
+def _official(name: str, root: Path) -> list[Benchmark]:
+    """A real family, or what is there of it if it may be incomplete."""
+    options = OFFICIAL_OPTIONS.get(name, {})
+    if not any(map(may_be_incomplete, FAMILIES[name])):
+        return load_benchmark(name, root, official=True, **options)
+    options = options | present_parts(name, root)
+    try:
+        found = load_benchmark(name, root, official=True, allow_missing=True, **options)
+    except DataError as error:
+        print(f"Left out: {name}. {error}", flush=True)
+        return []
+    for part in found:
+        if not part.n_used:
+            print(f"Left out: {part.key}. None of {part.n_expected} items can be used", flush=True)
+    return [part for part in found if part.n_used]
+
+
+@lru_cache(maxsize=4)
+def retrieval_pairs(profile: str, name: str) -> Pairs:
+    """Pictures and captions of a retrieval set.
+
+    Of a real set that is incomplete, `n_expected` is the published number of captions all the same.
+
+    Raises:
+        DataError: Data are missing or malformed, and may not be.
+    """
+    root = data_root(profile)
+    if not (is_official(root) and may_be_incomplete(RETRIEVAL_SOURCES[name])):
+        return load_retrieval_set(name, root, official=is_official(root))
+    pairs = load_retrieval_set(name, root, missing="drop")
+    return replace(pairs, n_expected=RETRIEVAL_SETS[name].n_captions)
+
+
+def retrieval_sets(profile: str) -> dict[str, Pairs]:
+    """The retrieval sets by name; one that may be incomplete may also be absent."""
+    found = {}
+    for name in RETRIEVAL_SETS:
+        try:
+            found[name] = retrieval_pairs(profile, name)
+        except DataError as error:
+            if not may_be_incomplete(RETRIEVAL_SOURCES[name]):
+                raise
+            print(f"Left out: retrieval on {name}. {error}", flush=True)
+    return found
+
+
+@lru_cache(maxsize=2)
+def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
+    """The test sets of text similarity that a profile has."""
+    root = data_root(profile)
+    folder = root / FOLDER
+    names = present_sets(folder)
+    if not (is_official(root) and may_be_incomplete(SIMILARITY_SOURCE)):
+        return tuple(load_similarity(name, folder, official=is_official(root)) for name in names)
+    found = (load_similarity(name, folder) for name in names)
+    return tuple(replace(pairs, n_expected=OFFICIAL_PAIRS[pairs.name]) for pairs in found)
+
+
+def label_sets(profile: str) -> list[LabelledPictures]:
+    """Those of COLA's single-object sets that a profile has."""
+    root = data_root(profile) / FOLDERS["cola"]
+    return [
+        load_single(root, name)
+        for name in SOURCES
+        if (root / "data" / SINGLE.format(name)).is_file()
+    ]
