@@ -127,6 +127,26 @@ def csv_link(data: pd.DataFrame, name: str) -> str:
             f'href="data:text/csv;base64,{content}">{name}.csv</a></p>')
 
 
+def glue(name: str, value: object, display: bool = False) -> None:
+    """Keep a value of a cell for the text: `{glue:text}` for numbers and words, `{glue}` for more.
+
+    Args:
+        name: Name in the page; other pages say `experiments/PAGE.ipynb::name`.
+        value: A number, a word, or what `show` and `badge` return.
+        display: Show it as the cell's output as well.
+    """
+    from IPython.display import display as show_raw  # comes with the kernel, not with the library
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    bundle = {"text/plain": str(value)}
+    if isinstance(value, Shown):
+        bundle["text/html"] = value.html
+    prefix = "" if display else "application/papermill.record/"
+    show_raw({prefix + kind: content for kind, content in bundle.items()}, raw=True,
+             metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
+
+
 def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
     body = frame.to_html(border=0, classes="table cae-table", escape=False, na_rep="–")

@@ -21,6 +21,8 @@ from cae_lib.pages.build import HOSTS, build_book, render, repository_url
 from cae_lib.run import run_page
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+FIRST_SCREEN = 900  # pixels, of a window 1400 wide
+CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
@@ -31,6 +33,12 @@ FLAGS = (
 HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
 <pre id="result"></pre><script>
 const pages = PAGES, seen = {};
+const place = (article, what) => article?.querySelector(what)?.getBoundingClientRect();
+const bottom = (article, what) => place(article, what)?.bottom ?? null;
+const middle = (article, what) => {
+  const found = place(article, what);
+  return found ? (found.top + found.bottom) / 2 : null;
+};
 async function look(page, width) {
   const frame = document.createElement("iframe");
   frame.width = width; frame.height = 6000; frame.src = page;
@@ -40,23 +48,27 @@ async function look(page, width) {
   const inside = frame.contentWindow, article = inside.document.querySelector("article");
   if (inside.MathJax?.startup?.promise) await inside.MathJax.startup.promise;
   const images = [...(article?.querySelectorAll("img") ?? [])];
+  const figures = [...(article?.querySelectorAll("svg.cae-figure") ?? [])];
   const found = {
     title: inside.document.title,
     heading: article?.querySelector("h1")?.innerText ?? "",
     broken: images.filter(image => image.naturalWidth === 0).map(image => image.src),
-    unnamed: images.filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length,
+    unnamed: images.filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length
+      + figures.filter(figure => !figure.ariaLabel?.trim()).length,
     formulas: article?.querySelectorAll(".math").length ?? 0,
     typeset: article?.querySelectorAll("mjx-container").length ?? 0,
     outside: [...inside.document.querySelectorAll("script[src],link[rel=stylesheet],img")]
       .map(element => element.src || element.href).filter(url => /^https?:/.test(url))
       .filter(url => !url.startsWith(location.origin)),
     overflow: inside.document.documentElement.scrollWidth - inside.innerWidth,
+    answer: bottom(article, ".verdict"),
+    figure: middle(article, "svg.cae-figure"),
   };
   frame.remove();
   return found;
 }
 (async () => {
-  for (const page of pages) seen[page] = [await look(page, 1200), await look(page, 390)];
+  for (const page of pages) seen[page] = [await look(page, 1400), await look(page, 420)];
   document.getElementById("result").textContent = JSON.stringify(seen);
 })();
 </script>"""
@@ -148,6 +160,10 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         assert wide["typeset"] == wide["formulas"], f"{name}: formulas that were not typeset"
         assert wide["outside"] == [], f"{name} needs the network"
         assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"
+    for name in CLAIMS:
+        wide, _ = seen[f"experiments/{name}.html"]
+        for part in ("answer", "figure"):
+            assert wide[part] is not None and wide[part] <= FIRST_SCREEN, (name, part)
     assert [path for path in Handler.missing if not path.endswith("favicon.ico")] == []
 
 
