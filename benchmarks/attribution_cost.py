@@ -18,8 +18,8 @@ The model is a ViT-B-32 with random weights, the captions are real. The candidat
     plain-gradcam        the T x T rule on full maps of 77 tokens, see straightforward.py
 
 captum is spared the group that is no word (start, end and padding). That all scores of a word are
-equal is checked before anything is timed. The result is the record `cost/attribution`, which the
-page `cost` shows.
+equal is checked before anything is timed. The result is the table `cost_attribution`, which
+the page `cost` shows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import FeatureAblation
@@ -36,15 +37,22 @@ from torch import Tensor, nn
 
 from benchmarks import straightforward
 from benchmarks.captions import Batch, batches, captions_file
-from benchmarks.options import common_options, prepare, store_captions
+from benchmarks.options import (
+    common_options,
+    facts,
+    median_table,
+    prepare,
+    seconds,
+    store_captions,
+    tokens,
+)
 from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.report.cost import SCORES
-from cae_lib.report.cost_tables import score_table, target_table
 
+TABLE = "cost_attribution"
 MODEL = "ViT-B-32"
 MASK_TOKEN = 265
 TOLERANCE = 1e-5
@@ -158,15 +166,11 @@ def main() -> None:
         few={name: options.few_rounds for name in scorer.candidates if "captum" in name},
         clock=CLOCKS[options.clock],
     )
-    results = {
-        "rounds": rounds,
-        "lengths": [batch.lengths for batch in data],
-        "equal": equal,
-        "n_checked": len(checked.tokens),
-        "n_captions": options.batch * options.rounds,
-    }
-    record = store_captions(SCORES, options, device, path, MODEL, options.batch, results, started)
-    print(score_table(record), target_table(record), sep="\n\n")
+    frame = pd.concat([
+        seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal)
+    ])  # fmt: skip
+    print(median_table(frame, "perturbation"), flush=True)
+    store_captions(TABLE, options, device, path, MODEL, options.batch, frame, started)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Options that the benchmarks share, and the record they write."""
+"""Options that the benchmarks share, and the table they store."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from benchmarks.captions import digest
 from benchmarks.timing import CLOCKS
+from cae_lib import results
 from cae_lib.errors import ConfigError
-from cae_lib.provenance import stamp
-from cae_lib.records import Record, save_record
-from cae_lib.report.cost import PROFILE
+from cae_lib.fingerprint import stamp
 from cae_lib.runtime import pick_device, seed_everything
+
+PROFILE = "mini"
+"""Where the tables lie, whatever the profile of the page that shows them: they depend on none."""
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -52,54 +55,90 @@ def prepare(options: argparse.Namespace) -> torch.device:
     return device
 
 
+def seconds(rounds: Iterable[Mapping[str, float]]) -> pd.DataFrame:
+    """What `interleaved` returns as rows: measure "seconds", candidate, round, value."""
+    return pd.DataFrame(
+        {"measure": "seconds", "candidate": name, "round": number, "value": value}
+        for number, found in enumerate(rounds) for name, value in found.items()
+    )  # fmt: skip
+
+
+def tokens(lengths: Iterable[Iterable[int]]) -> pd.DataFrame:
+    """Lengths of captions as rows: measure "tokens", round, value."""
+    return pd.DataFrame(
+        {"measure": "tokens", "round": number, "value": value}
+        for number, batch in enumerate(lengths) for value in batch
+    )  # fmt: skip
+
+
+def facts(measure: str, values: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Values by candidate and name as rows: measure, candidate, name, value."""
+    return pd.DataFrame(
+        {"measure": measure, "candidate": candidate, "name": name, "value": value}
+        for candidate, found in values.items() for name, value in found.items()
+    )  # fmt: skip
+
+
+def median_table(frame: pd.DataFrame, against: str) -> str:
+    """Median, least and largest seconds of each candidate, and its ratio to another one's."""
+    wide = frame[frame["measure"] == "seconds"].pivot(
+        index="round", columns="candidate", values="value"
+    )
+    found = wide.agg(["median", "min", "max"]).T
+    found[f"/ {against}"] = wide.div(wide[against], axis=0).median() if against in wide else None
+    return found.round(3).to_string()
+
+
 def store_captions(
-    name: str,
+    table: str,
     options: argparse.Namespace,
     device: torch.device,
     captions: Path,
     model: str,
     size: int,
-    results: Mapping[str, Any],
+    frame: pd.DataFrame,
     started: float,
-) -> Record:
-    """Make the record of a benchmark on captions; see `store`.
+) -> None:
+    """Store the table of a benchmark on captions; see `store`.
 
     Args:
-        name: of the record.
-        options: of the command line.
-        device: that was measured.
-        captions: file of the captions.
+        table: Its name.
+        options: Of the command line.
+        device: That was measured.
+        captions: File of the captions.
         model: open_clip name.
-        size: captions in a batch.
-        results: what was measured.
+        size: Captions in a batch.
+        frame: What was measured.
         started: `time.monotonic` at the start.
     """
     found = digest(captions)
     subject = {"model": model, "batch": size, "captions": captions.name, "captions_digest": found}
-    return store(name, options, device, subject, found, results, started)
+    store(table, options, device, subject, found, frame, started)
 
 
 def store(
-    name: str,
+    table: str,
     options: argparse.Namespace,
     device: torch.device,
     subject: Mapping[str, Any],
     data: str,
-    results: Mapping[str, Any],
+    frame: pd.DataFrame,
     started: float,
-) -> Record:
-    """Make the record of a benchmark and, unless told not to, write it.
+) -> None:
+    """Store the table of a benchmark, unless told not to; its run is the model's name.
 
     Args:
-        name: of the record.
-        options: of the command line.
-        device: that was measured.
-        subject: model and data that were measured, as part of the record's settings.
-        data: digest of the data.
-        results: what was measured.
+        table: Its name.
+        options: Of the command line.
+        device: That was measured.
+        subject: Model and data that were measured, as part of the settings.
+        data: Digest of the data.
+        frame: What was measured: measure, candidate, round, name, value as far as they apply.
         started: `time.monotonic` at the start.
     """
-    config = {
+    if options.no_record:
+        return
+    settings = {
         **subject,
         "rounds": options.rounds,
         "device": device.type,
@@ -108,10 +147,9 @@ def store(
         "seed": options.seed,
         "precision": "float32",
     }
-    key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    seconds = round(time.monotonic() - started, 1)
-    provenance = stamp(PROFILE, options.seed, wall_seconds=seconds, data=data)
-    record = Record(name, key, config, dict(results), provenance)
-    if not options.no_record:
-        print(f"stored {save_record(record, PROFILE)}", flush=True)
-    return record
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    spent = round(time.monotonic() - started, 1)
+    provenance = stamp(PROFILE, options.seed, wall_seconds=spent, data=data, settings=settings)
+    path = results.save(table, subject["model"], options.seed, frame, PROFILE, key=key,
+                        provenance=provenance)  # fmt: skip
+    print(f"stored {path}", flush=True)

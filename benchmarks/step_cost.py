@@ -23,30 +23,39 @@ weights on noise pictures and real captions, in float32. The candidates are
                          other steps have in common
 
 All train one model in turns, on another batch in each round. A first, profiled step of each gives
-peak memory and operators. The result is the record `cost/step`, which the page `cost` shows.
+peak memory and operators. The result is the table `cost_step`, which the page `cost` shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from benchmarks import straightforward
 from benchmarks.captions import batches, captions_file
-from benchmarks.options import common_options, prepare, store_captions
+from benchmarks.options import (
+    common_options,
+    facts,
+    median_table,
+    prepare,
+    seconds,
+    store_captions,
+    tokens,
+)
 from benchmarks.steps import MODEL, PLAIN, Trainer
 from benchmarks.timing import CLOCKS, interleaved, memory_in_use, profiled
 from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.report.cost import STEP
-from cae_lib.report.cost_profiles import operator_tables
-from cae_lib.report.cost_tables import memory_table, step_table, target_table
 
+TABLE = "cost_step"
 CHECKED = 4
 """Captions on which the straightforward implementations are compared with cae_lib's."""
 
@@ -84,6 +93,24 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
     return found
 
 
+def profile_rows(profiles: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What `profiled` returns for each candidate, as rows.
+
+    The measures are "bytes" and "profiled seconds" of the step, "phase seconds", and for each of
+    the slowest operators "operator seconds" and "operator calls".
+    """
+    found = {"bytes": {}, "profiled seconds": {}, "phase seconds": {}, "operator seconds": {},
+             "operator calls": {}}  # fmt: skip
+    for candidate, part in profiles.items():
+        found["bytes"][candidate] = {"step": part["bytes"]}
+        found["profiled seconds"][candidate] = {"step": part["seconds"]}
+        found["phase seconds"][candidate] = part["phases"]
+        for kind in ("seconds", "calls"):
+            operators = {operator["name"]: operator[kind] for operator in part["operators"]}
+            found[f"operator {kind}"][candidate] = operators
+    return pd.concat([facts(measure, values) for measure, values in found.items()])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,19 +144,16 @@ def main() -> None:
         few={n: options.plain_rounds for n in names if n.startswith(("plain-", "reference-"))},
         clock=CLOCKS[options.clock],
     )
-    results = {
-        "rounds": rounds,
-        "lengths": [batch.lengths for batch in data],
-        "profiles": profiles,
-        "fixed_bytes": memory_in_use(trainer.model, trainer.optimizer),
-        "equal": equal,
-        "n_checked": min(CHECKED, size),
-        "n_captions": size * options.rounds,
-    }
-    record = store_captions(STEP, options, device, path, MODEL, size, results, started)
-    print(step_table(record), memory_table(record), target_table(record), sep="\n\n")
+    fixed = {"": {"weights and optimiser": memory_in_use(trainer.model, trainer.optimizer)}}
+    frame = pd.concat([
+        seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal),
+        profile_rows(profiles), facts("bytes", fixed),
+    ])  # fmt: skip
+    print(median_table(frame, "clip-ft"), flush=True)
     if options.profile:
-        print(*operator_tables(record, names), sep="\n\n")
+        slowest = frame[frame["measure"].isin(["phase seconds", "operator seconds"])]
+        print(slowest[["candidate", "measure", "name", "value"]].to_string(index=False))
+    store_captions(TABLE, options, device, path, MODEL, size, frame, started)
 
 
 if __name__ == "__main__":

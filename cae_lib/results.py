@@ -138,7 +138,8 @@ def _advice(table: str, run: str, profile_name: str) -> str:
     where = f"{folder(profile_name) / table}: nothing is stored for {run!r}"
     if profile(profile_name).base is not None:
         return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
-    train = "" if run == "base" else f"`cae train {run} --profile {profile_name}`, then "
+    untrained = run in ("base", DATA)
+    train = "" if untrained else f"`cae train {run} --profile {profile_name}`, then "
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
 
 

@@ -1,4 +1,4 @@
-"""The running process: its device, its seeds and its one progress line."""
+"""The running process: its device, its seeds, its files and its one progress line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import TextIO
 
 import numpy as np
 import torch
+
+from cae_lib.errors import DataError
 
 PROGRESS_FILE = "CAE_PROGRESS_FILE"
 """Environment variable: a file that progress lines go to instead of standard error."""
@@ -60,6 +63,32 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: a reader never meets half of it.
+
+    Raises:
+        DataError: The place cannot be written; the message says what to do.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=".", suffix=".tmp", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            stream.write(content.encode() if isinstance(content, str) else content)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path} ({error.strerror or error}): free some space or make the folder "
+            "writable, or set CAE_HOME to a folder of your own"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import subprocess
@@ -12,7 +13,7 @@ from importlib import metadata
 import pytest
 from conftest import REPOSITORY
 
-from cae_lib import actions, cli
+from cae_lib import cli
 
 GUARDED = """
 import builtins, runpy, sys
@@ -53,7 +54,7 @@ def test_the_loss_needs_the_dependencies_alone() -> None:
 
 @pytest.mark.parametrize("name", ["no_such_package", "cae_lib.no_such_module"])
 def test_a_command_without_its_extra_says_so(name, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(actions, "doctor", lambda parsed: importlib.import_module(name))
+    monkeypatch.setattr(cli, "action", lambda _: lambda parsed: importlib.import_module(name))
     if name.startswith("cae_lib"):  # a mistake of ours, no missing extra
         with pytest.raises(ModuleNotFoundError):
             cli.main(["doctor"])
@@ -61,3 +62,17 @@ def test_a_command_without_its_extra_says_so(name, monkeypatch, capsys) -> None:
     assert cli.main(["doctor"]) == 2
     message = capsys.readouterr().err
     assert name in message and 'pip install "cae-lib[lab]"' in message
+
+
+def actions(parser: argparse.ArgumentParser) -> list[str]:
+    """What the commands of a parser do, and those below them."""
+    kinds = [kind for part in parser._actions if isinstance(part, argparse._SubParsersAction)
+             for kind in part.choices.values()]  # fmt: skip
+    own = [parser.get_default("action")] if not kinds else []
+    return own + [name for kind in kinds for name in actions(kind)]
+
+
+def test_every_command_has_its_action() -> None:
+    names = actions(cli.build_parser())
+    assert len(names) == len(set(names)) == 15
+    assert all(callable(cli.action(name)) for name in names)

@@ -22,7 +22,7 @@ from cae_lib.data.download import Offline, download
 from cae_lib.data.partial import file_sha256
 from cae_lib.data.sources import Item, Source
 from cae_lib.errors import DataError
-from cae_lib.files import write_atomic
+from cae_lib.runtime import write_atomic
 
 LEDGER = "fetched.json"
 

@@ -46,7 +46,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     OWN_PICTURES: (),
     "heatmaps": (),
 }
-"""What each suite reads, but for `benchmarks`; heat maps need the small world's gold boxes."""
+"""What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes."""
 
 
 def is_real(profile_name: str) -> bool:
@@ -55,10 +55,15 @@ def is_real(profile_name: str) -> bool:
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
-    """Names of the sets that a suite reads; families beside the tables count if they are here."""
-    if suite != "benchmarks":
-        return SUITES[suite]
+    """Names of the sets that a suite reads; families beside the tables count if they are here.
+
+    The suite `blind` is left out where the training set is not there, which it reads as well.
+    """
     extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
+    if suite == "labels":
+        return FAMILIES["cola"] if "cola" in extra else ()
+    if suite not in ("benchmarks", "blind"):
+        return SUITES[suite]
     return tuple(dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in FAMILIES[name]))
 
 

@@ -22,7 +22,7 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.exchange import KINDS, exchanges
 from cae_lib.data.world.export.negclip import NegClipRow, negclip_tsv
 from cae_lib.errors import DataError
-from cae_lib.files import write_atomic
+from cae_lib.runtime import write_atomic
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 
 

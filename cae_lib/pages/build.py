@@ -12,7 +12,6 @@ import yaml
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import CaeError
-from cae_lib.pages.publish import smoke_book
 
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
 
@@ -106,3 +105,21 @@ def _complaints(log: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
     lines = [line for line in plain if "WARNING" in line or "ERROR" in line or "Error" in line]
     return "\n".join(f"  {line}" for line in (lines or plain)[-30:])
+
+
+def smoke_book() -> Path:
+    """Return a copy of the book whose notebooks are those of the smoke profile.
+
+    All texts are copied anew. A notebook of the book itself is copied only where no smoke run
+    has stored one yet.
+    """
+    source, target = paths().book, paths().build / "smoke-book"
+    for path in source.rglob("*"):
+        place = target / path.relative_to(source)
+        if path.is_dir() or "_build" in path.parts or ".ipynb_checkpoints" in path.parts:
+            continue
+        if path.suffix == ".ipynb" and place.exists():
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -13,14 +14,15 @@ from cae_lib.pages.source import read_page
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-MOST_CODE_CELLS = 8
+MOST_CODE_CELLS = 12
+MOST_ALT = 300
 MOST_BYTES = 500_000
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:~-])/(?:home|root|Users|work|tmp|usr|opt|mnt|var|private|content|srv)/[\w.-]+"
     r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"
 )
-HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
-HTML_ALT = re.compile(r"""\balt\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
+HTML_IMAGE = re.compile(r"<img\b[^>]*>|<svg\b[^>]*>", re.IGNORECASE)
+HTML_ALT = re.compile(r"""\b(?:alt|aria-label)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
 EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
@@ -96,8 +98,7 @@ def _cell(cell: NotebookNode, injected: bool) -> list[str]:
             problems.append(f"ends in {output.ename}: {output.evalue}")
         data = output.get("data", {})
         if any(kind.startswith("image/") for kind in data) and "text/html" not in data:
-            if not alternative.strip() or alternative.endswith(".png"):
-                problems.append("a figure without alt text (mystnb: image: alt)")
+            problems += _alternative(alternative)
         for text in _texts(output):
             problems += _images(text)
             problems += [f"the absolute path {path}" for path in _absolute(text)]
@@ -117,16 +118,20 @@ def _texts(output: NotebookNode) -> list[str]:
 
 
 def _images(text: str) -> list[str]:
-    """Find images in HTML or Markdown that have no alt text."""
+    """Find images in HTML or Markdown whose alt text is missing or too long."""
     alternatives = [match[1] for match in MARKDOWN_IMAGE.finditer(text)]
     for image in HTML_IMAGE.finditer(text):
         match = HTML_ALT.search(image[0])
-        alternatives.append((match[1] or match[2] or "") if match else "")
-    return [
-        "an image without alt text"
-        for alternative in alternatives
-        if not alternative.strip() or alternative.endswith((".png", ".svg", ".jpg"))
-    ]
+        alternatives.append(html.unescape(match[1] or match[2] or "") if match else "")
+    return [problem for alternative in alternatives for problem in _alternative(alternative)]
+
+
+def _alternative(text: str) -> list[str]:
+    if not text.strip() or text.endswith((".png", ".svg", ".jpg")):
+        return ["an image without alt text: `cae_lib.plots.show(figure, alt)` gives it one"]
+    if len(text) > MOST_ALT:
+        return [f"an alt text of {len(text)} characters, at most {MOST_ALT} are allowed"]
+    return []
 
 
 def _absolute(text: str) -> list[str]:

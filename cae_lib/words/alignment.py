@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -17,6 +17,7 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, get_clean_fn
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.runtime import write_atomic
 from cae_lib.words.roles import OTHER, Span
 
 if TYPE_CHECKING:
@@ -135,11 +136,10 @@ def token_roles(
     if path.exists():
         return _load(path)
     alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
-    torch.save({**vars(alignment), **compact}, partial)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    torch.save({**vars(alignment), **compact}, content)
+    write_atomic(path, content.getvalue())
     return alignment
 
 

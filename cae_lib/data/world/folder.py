@@ -15,6 +15,7 @@ from typing import Any
 from cae_lib.config import paths
 from cae_lib.data.world.config import world_config
 from cae_lib.errors import DataError
+from cae_lib.runtime import write_atomic
 
 MANIFEST = "manifest.json"
 
@@ -64,9 +65,7 @@ def stored_key(root: Path) -> str | None:
 def write_manifest(root: Path, content: dict[str, Any]) -> None:
     """Write the manifest, whose presence says that the folder is complete."""
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    partial = root / f"{MANIFEST}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, root / MANIFEST)
+    write_atomic(root / MANIFEST, text)
 
 
 def digest(text: str) -> str:

@@ -1,0 +1,261 @@
+"""`cae attribute`: attribution of any picture and caption by any weights, as a figure."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
+from PIL import Image, UnidentifiedImageError
+
+from cae_lib.attribution import METHODS
+from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
+from cae_lib.attribution.word_scores import split_words, word_scores
+from cae_lib.config import experiment
+from cae_lib.config import profile as find_profile
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
+from cae_lib.models.text_encoder import encode_text
+from cae_lib.plots import METHOD_COLORS, label, number
+from cae_lib.plots import METHODS as METHOD_LABELS
+from cae_lib.runs import BASE, TUNED, checkpoint_path, find_run, weights_path
+from cae_lib.runtime import pick_device, write_atomic
+
+MOST_MODELS = 5
+ROOT = 0.5
+"""Exponent of the colour scale: relevance is concentrated, and half of the range holds little."""
+
+WORD_HEIGHT, MAP_HEIGHT, PANEL_WIDTH = 0.17, 1.55, 2.2
+"""Inches."""
+
+
+@dataclass(frozen=True)
+class PairAttribution:
+    """What one model says of a picture and its caption.
+
+    Attributes:
+        picture: What the model saw of the picture, `(H, W, 3)` in [0, 1].
+        relevance: The map on the patch grid, summing to 1.
+        words: The caption's words; those beyond the context are left out.
+        scores: For each method, one number a word, in the method's own unit.
+        shares: The same divided by their sum, negative ones counted as 0.
+        cosine: Similarity of picture and caption.
+    """
+
+    picture: np.ndarray
+    relevance: np.ndarray
+    words: list[str]
+    scores: Mapping[str, np.ndarray]
+    shares: Mapping[str, np.ndarray]
+    cosine: float
+
+
+def attribute_pair(
+    clip: Clip, picture: Image.Image, caption: str, start_layer: int = LAST_LAYER
+) -> PairAttribution:
+    """Score a picture's patches and a caption's words for their similarity.
+
+    Raises:
+        ConfigError: For an image tower without attention maps, a layer it does not have, or a
+            model with another vocabulary than CLIP's.
+        DataError: For a caption without a word.
+    """
+    words = split_words(caption, clip.tokenizer)
+    if not words:
+        raise DataError(f"the caption {caption!r} holds no word")
+    device = next(clip.model.parameters()).device
+    pixels = clip.preprocess(picture.convert("RGB"))[None].to(device)
+    tokens = clip.tokenizer([caption]).to(device)
+    with torch.no_grad():
+        texts = encode_text(clip.model, tokens).features
+    found = image_relevances(clip.model, pixels, texts, (start_layer,))
+    by_method = {
+        method: word_scores(clip, tokens, found.image_features, method) for method in METHODS
+    }
+    return PairAttribution(
+        picture=_seen(clip, pixels[0]),
+        relevance=shares(found.maps[0])[0].cpu().numpy(),
+        words=words,
+        scores={name: part.scores[0].cpu().numpy() for name, part in by_method.items()},
+        shares={name: part.shares()[0].cpu().numpy() for name, part in by_method.items()},
+        cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
+    )
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture as RGB.
+
+    Raises:
+        DataError: The file is missing or cannot be decoded.
+    """
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such picture; check the path") from error
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from error
+
+
+def open_weights(
+    weights: str, model: str | None = None, activation: str | None = None,
+    profile: str = "mini", seed: int = 0,
+) -> Clip:  # fmt: skip
+    """The model that a word on the command line means.
+
+    Args:
+        weights: A run of the profile ("base", "clip-ft", ...), a weight file, or a tag of
+            open_clip such as "openai".
+        model: open_clip model name, for a tag or a file that does not name its model.
+        activation: "quickgelu" or "gelu", for a file that does not state it.
+        profile, seed: Of a run.
+
+    Raises:
+        ConfigError: It is none of the three, or the model or activation has to be given.
+        CheckpointError: The weights are missing, broken or do not fit.
+    """
+    device = pick_device()
+    path = Path(weights)
+    start = experiment(TUNED, profile)
+    if weights == BASE and not isinstance(weights_path(start), Path):
+        return load_clip(start.model, start.weights, activation or start.activation, device)
+    row, settings = find_run(weights, profile)
+    if row == BASE or row in find_profile(profile).methods:
+        path = checkpoint_path(row, profile, seed, **settings)
+        return load_clip(_named(path), path, activation, device)
+    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
+        return load_clip(model or _named(path), path, activation, device)
+    if model is None:
+        runs = ", ".join([BASE, *find_profile(profile).methods])
+        raise ConfigError(
+            f"--weights {weights} is no run of the profile {profile} ({runs}) and no file; a tag "
+            "of open_clip needs --model, for example --model ViT-B-32 --weights openai"
+        )
+    return load_clip(model, weights, activation, device)
+
+
+def _named(path: Path) -> str:
+    """The model that a checkpoint names."""
+    meta = read_meta(path)
+    if meta is None:
+        raise ConfigError(
+            f"{path} does not say which model it belongs to: pass --model, such as ViT-B-32, and "
+            "--activation, quickgelu for weights that descend from OpenAI's"
+        )
+    return meta.model
+
+
+def _seen(clip: Clip, pixels: torch.Tensor) -> np.ndarray:
+    settings = open_clip.get_model_preprocess_cfg(clip.model)
+    mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (pixels.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Draw a picture's heat map and its words' shares for each of some weights into one file.
+
+    Raises:
+        ConfigError: Too many weights, or weights that cannot be understood.
+        DataError: The picture cannot be read, or the models see different pictures of it.
+    """
+    weights = parsed.weights or [BASE]
+    if len(weights) > MOST_MODELS or len(set(weights)) < len(weights):
+        raise ConfigError(f"--weights: expected up to {MOST_MODELS} different ones")
+    picture = read_picture(parsed.image)
+    found: dict[str, PairAttribution] = {}
+    for name in weights:
+        clip = open_weights(name, parsed.model, parsed.activation, parsed.profile, parsed.seed)
+        title = label(name) if label(name) != name else Path(name).stem
+        title = name if title in found else title
+        found[title] = attribute_pair(clip, picture, parsed.caption, parsed.start_layer)
+    if len({part.picture.shape for part in found.values()}) > 1:
+        raise DataError("the models take pictures of different sizes: draw one figure for each")
+    layer = {-1: "last layer", 0: "all layers"}.get(
+        parsed.start_layer, f"layers from {parsed.start_layer}"
+    )
+    write_atomic(parsed.output, draw(found, layer))
+    print(f"{_table(found)}\nThe figure is {parsed.output}")
+
+
+def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
+    """A PNG of the picture, and for each model its map with the words' shares below.
+
+    Args:
+        found: What each model says, by its title.
+        layer: Start layer of the maps in words, for the colour bar.
+    """
+    parts = list(found.values())
+    norm = PowerNorm(ROOT, 0, max(part.relevance.max() for part in parts))
+    longest = max(shares.max() for part in parts for shares in part.shares.values())
+    heights = [MAP_HEIGHT, *[WORD_HEIGHT * len(parts[0].words) + 0.08] * len(METHODS)]
+    figure, axes = plt.subplots(
+        len(heights), 1 + len(parts), height_ratios=heights, layout="constrained", squeeze=False,
+        figsize=(PANEL_WIDTH * (1 + len(parts)), sum(heights) + 0.75),
+    )  # fmt: skip
+    for axis in axes[:, 0]:
+        axis.set_axis_off()
+    axes[0, 0].imshow(parts[0].picture, interpolation="nearest")
+    for column, (title, part) in enumerate(found.items(), start=1):
+        _map(axes[0, column], part, norm)
+        axes[0, column].set_title(title.replace(" (", "\n("))
+        for row, method in enumerate(METHODS, start=1):
+            axis = axes[row, column]
+            _bars(axis, part.words if column == 1 else [""] * len(part.words),
+                  part.shares[method], METHOD_COLORS[METHOD_LABELS[method]], longest)  # fmt: skip
+            if column == 1:
+                axis.set_ylabel(METHOD_LABELS[method])
+    bar = figure.colorbar(ScalarMappable(norm, "magma"), ax=axes, shrink=0.6, location="bottom",
+                          aspect=40, pad=0.01)  # fmt: skip
+    bar.set_label(f"share of a picture's relevance in a patch ({layer})")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=200)
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
+    """The map, and the outlines of the picture in white."""
+    height, width = part.picture.shape[:2]
+    small = torch.as_tensor(part.relevance, dtype=torch.float64)[None]
+    axis.imshow(upsampled(small, height, width)[0].numpy(), cmap="magma", norm=norm,
+                interpolation="nearest")  # fmt: skip
+    down, across = np.gradient(part.picture.mean(axis=-1))
+    edges = np.clip(4 * np.hypot(down, across), 0, 0.7)
+    axis.imshow(np.dstack([np.ones((height, width, 3)), edges]), interpolation="nearest")
+    axis.set_axis_off()
+
+
+def _bars(
+    axis: Axes, words: Sequence[str], values: np.ndarray, color: str, longest: float
+) -> None:
+    places = range(len(words))
+    axis.barh(places, values, height=0.75, color=color)
+    for place, value in enumerate(values):
+        axis.text(value + 0.02 * longest, place, number(value, 2), va="center", fontsize=9)
+    axis.set(xlim=(0, 1.45 * longest), ylim=(len(words) - 0.5, -0.5), xticks=[])
+    axis.set_yticks(places, list(words), fontsize=9)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def _table(found: Mapping[str, PairAttribution]) -> str:
+    lines = []
+    for name, part in found.items():
+        width = max(len(word) for word in part.words)
+        lines += [f"{name}: cosine {number(part.cosine, 2)}; score (share of the words)"]
+        lines += [" " * width + "".join(f"  {METHOD_LABELS[method]:>16}" for method in METHODS)]
+        for place, word in enumerate(part.words):
+            cells = (f"{number(part.scores[method][place], 4)} "
+                     f"({number(part.shares[method][place], 2)})" for method in METHODS)
+            lines.append(f"{word:<{width}}" + "".join(f"  {cell:>16}" for cell in cells))
+    return "\n".join(lines)

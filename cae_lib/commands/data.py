@@ -1,0 +1,63 @@
+"""`cae data list`, `cae data get`, `cae data check`, and `cae world`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from cae_lib.config import paths
+from cae_lib.data.catalogue import describe
+from cae_lib.data.completeness import check
+from cae_lib.data.fetch import get
+from cae_lib.data.source_list import load_sources, source
+from cae_lib.data.sources import Source
+from cae_lib.data.world.build import build, contact_sheet
+
+
+def list_sources(_: argparse.Namespace) -> None:
+    """Print what there is, how large, and where it goes."""
+    for entry in _sources(()):
+        print("\n".join(describe(entry)))
+    print(f"All of it goes into {paths().raw}")
+
+
+def get_sources(parsed: argparse.Namespace) -> int:
+    """Fetch, check and unpack; returns 1 if something is left to do."""
+    complete = True
+    for entry in _sources(parsed.names):
+        if check(entry).state != "complete":
+            print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
+            for line in get(entry):
+                print(f"Left to you: {line}")
+        report = check(entry)
+        print("\n".join(report.lines()))
+        if entry.needs and report.state != "complete":
+            print(f"  its pictures also come with: cae data get {' '.join(entry.needs)}")
+        complete = complete and report.state in ("complete", "unknown")
+    return 0 if complete else 1
+
+
+def check_sources(parsed: argparse.Namespace) -> int:
+    """Count what is here, and name what is missing; returns 1 if something is."""
+    reports = [check(entry) for entry in _sources(parsed.names)]
+    for report in reports:
+        print("\n".join(report.lines()))
+    states = [report.state for report in reports]
+    print(f"{states.count('complete')} of {len(states)} complete")
+    wrong = "incomplete" in states or (parsed.names and "not here" in states)
+    return 1 if wrong else 0
+
+
+def build_world(parsed: argparse.Namespace) -> None:
+    """Build the small world."""
+    print(f"The small world is {build(parsed.profile)}")
+
+
+def show_world(parsed: argparse.Namespace) -> None:
+    """Write the contact sheet of the small world."""
+    contact_sheet(parsed.profile, parsed.output)
+    print(f"The contact sheet is {parsed.output}")
+
+
+def _sources(names: Sequence[str]) -> list[Source]:
+    return [source(name) for name in names] if names else list(load_sources().values())

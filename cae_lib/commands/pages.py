@@ -1,0 +1,37 @@
+"""`cae run` and `cae book`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from cae_lib.errors import ConfigError
+from cae_lib.pages.build import build_book
+from cae_lib.pages.run import run_page
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Run a page."""
+    path = run_page(parsed.name, parse_assignments(parsed.assignments), parsed.profile)
+    print(f"The page's notebook is {path}")
+
+
+def book(parsed: argparse.Namespace) -> None:
+    """Render the book."""
+    print("Rendering the book (some 10 s)", flush=True)
+    print(f"The book is {build_book(parsed.profile)}")
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """Split the command line's ``key=value`` texts.
+
+    Raises:
+        ConfigError: A text has no "=".
+    """
+    pairs = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"-p {assignment}: expected key=value")
+        pairs[key.strip()] = value.strip()
+    return pairs

@@ -1,0 +1,105 @@
+"""The command `cae attribute`: which weights it takes, and what it says of a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from cae_lib.attribution import METHODS
+from cae_lib.attribution.heatmap import image_relevance
+from cae_lib.cli import main
+from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture
+from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import Clip
+from cae_lib.runs import checkpoint_path
+
+CAPTION = "the cat is touching the elephant"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (130, 170, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.fixture
+def base(home: Path, tiny_clip: Clip) -> Path:
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    return save_checkpoint(checkpoint_path("base", "smoke", 0), tiny_clip, meta)
+
+
+def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
+    image = read_picture(picture)
+    found = attribute_pair(tiny_clip, image, CAPTION, start_layer=0)
+    pixels, tokens = tiny_clip.preprocess(image)[None], tiny_clip.tokenizer([CAPTION])
+    with torch.no_grad():
+        text, features = tiny_clip.model.encode_text(tokens), tiny_clip.model.encode_image(pixels)
+    expected = image_relevance(tiny_clip.model, pixels, text, start_layer=0)[0]
+    np.testing.assert_allclose(found.relevance, expected / expected.sum(), rtol=1e-4)
+    assert found.cosine == pytest.approx(float(F.cosine_similarity(text, features)), abs=1e-5)
+    assert found.words == CAPTION.split()
+    assert set(found.scores) == set(METHODS)
+    assert all(len(s) == 6 for part in (found.scores, found.shares) for s in part.values())
+
+
+def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
+    image = Image.new("RGB", (200, 112), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 44, 112))  # cut away by the centre crop
+    seen = attribute_pair(tiny_clip, image, "a").picture
+    assert seen.shape == (112, 112, 3)
+    np.testing.assert_allclose(seen[:, 1:], np.broadcast_to([1, 0, 0], (112, 111, 3)), atol=0.15)
+
+
+def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path) -> None:
+    expected = tiny_clip.model.state_dict()["text_projection"]
+    plain = tmp_path / "plain.pt"
+    torch.save(tiny_clip.model.state_dict(), plain)
+    for clip in (
+        open_weights("base", profile="smoke"),
+        open_weights(str(base)),
+        open_weights(str(plain), "clip-mini", "quickgelu"),
+    ):
+        assert torch.equal(clip.model.state_dict()["text_projection"], expected)
+    with pytest.raises(ConfigError, match="which model it belongs to.*--activation"):
+        open_weights(str(plain))
+    with pytest.raises(ConfigError, match="which activation"):
+        open_weights(str(plain), "clip-mini")
+    with pytest.raises(ConfigError, match="no run of the profile smoke.*needs --model"):
+        open_weights("openai", profile="smoke")
+    with pytest.raises(CheckpointError, match="neither a file nor a tag"):
+        open_weights("opena", "ViT-B-32", profile="smoke")
+    with pytest.raises(CheckpointError, match="train the model first"):
+        open_weights("clip-ft", profile="smoke")
+
+
+def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no word"):
+        attribute_pair(tiny_clip, Image.new("RGB", (8, 8)), "  ")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_picture(tmp_path / "text.png")
+    with pytest.raises(DataError, match="no such picture"):
+        read_picture(tmp_path / "none.png")
+
+
+def test_the_command(
+    base: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = tmp_path / "deep" / "out.png"
+    weights = ["--weights", "base", "--weights", str(base), "--profile", "smoke"]
+    assert main(["attribute", str(picture), CAPTION, *weights, "-o", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    assert "CLIP: cosine" in printed and "model: cosine" in printed and "touching" in printed
+    with Image.open(figure) as image:
+        assert image.width > 1000
+    assert main(["attribute", str(picture), CAPTION, *weights, "--start-layer", "9"]) == 2
+    assert "start_layer=9 does not fit" in capsys.readouterr().err
+    assert main(["attribute", str(picture), CAPTION, *weights[:2], *weights]) == 2
+    assert "different ones" in capsys.readouterr().err

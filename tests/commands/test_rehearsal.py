@@ -1,0 +1,217 @@
+"""The profile `paper` from weights to tables, on a few drawn scenes laid out as the real sets.
+
+The model is a ViT-B/32 of full size with random weights, put where open_clip keeps OpenAI's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cae_lib import results, runs
+from cae_lib.cli import main
+from cae_lib.commands.settings import parse_overrides
+from cae_lib.config import experiment, paths
+from cae_lib.data.allowance import allowing
+from cae_lib.data.identity import data_digests
+from cae_lib.data.training_set import training_set
+from cae_lib.data.world.build import build_world
+from cae_lib.data.world.config import Sizes, WorldConfig
+from cae_lib.evaluation import phrases, sets, zero_shot
+from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.weights import Weights
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.clip import load_clip
+from cae_lib.runs import run_name
+from cae_lib.statistics import levels
+
+SIZES = Sizes(train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
+              winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4,
+              similarity=6)  # fmt: skip
+PAPER = ["--profile", "paper", "--allow-missing", "all"]
+SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
+SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+RUNS = ("clip-ft", "cae-attention")
+KINDS = {True: ["--only", ",".join(SUITES)],
+         False: ["--only", "benchmarks,retrieval,similarity,attribution"]}  # fmt: skip
+CACHED = (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, training_set,
+          phrases.captions_and_phrases, zero_shot.labelled_sets)  # fmt: skip
+
+
+def forget() -> None:
+    """Drop what was read of another home."""
+    for cached in CACHED:
+        cached.cache_clear()
+
+
+@contextlib.contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """A home of the tests' own, and a hub's cache in it that nothing is added to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        forget()
+        yield
+        forget()
+
+
+def lay_out(home: Path) -> None:
+    """A tiny world's folders as those of the real sets: no manifest tells what they are."""
+    world = home / "world"
+    build_world(WorldConfig(sizes=SIZES), world, workers=1)
+    for manifest in world.rglob("manifest.json"):
+        manifest.unlink()
+    (home / "data").mkdir()
+    world.rename(home / "data" / "raw")
+
+
+@cache
+def random_model() -> dict[str, torch.Tensor]:
+    """Weights of a ViT-B/32."""
+    return load_clip("ViT-B-32", activation="quickgelu", seed=7).model.state_dict()
+
+
+def store_weights(hub: Path) -> None:
+    """Random weights of a ViT-B/32 as open_clip's download of the tag `openai`."""
+    folder = hub / "models--timm--vit_base_patch32_clip_224.openai"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123")
+    (folder / "snapshots" / "0123").mkdir(parents=True)
+    half = {name: value.half().contiguous() for name, value in random_model().items()}
+    save_file(half, folder / "snapshots" / "0123" / "open_clip_model.safetensors")
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit code and all that a command prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        code = main(list(words))
+    return code, out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What the commands print, after the whole profile ran in the current home."""
+    home = tmp_path_factory.mktemp("paper")
+    lay_out(home)
+    store_weights(home / "hub")
+    found = {}
+    with at_home(home):
+        pairs = [(verb, run) for run in RUNS for verb in ("train", "evaluate")]
+        for words in (("evaluate", "data"), ("evaluate", "base"), *pairs):
+            options = SET if words[1] in RUNS else []
+            if words[0] == "evaluate" and words[1] != "data":
+                options = [*options, *KINDS["base" in words]]
+            code, found[" ".join(words)] = command(*words, *PAPER, *options)
+            assert code == 0, found[" ".join(words)]
+        yield found
+    shutil.rmtree(home)
+
+
+def test_every_measurement_tells_how_much_it_used(said):
+    assert "aro: incomplete; 2 of 2 files, 6 of 52,685 rows" in said["evaluate base"]
+    text = said["evaluate data"]
+    for line in ("benchmarks, aro: 6 used of 52,685", "benchmarks, sugarcrepe: 14 used of 7,511",
+                 "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650",
+                 "similarity, STS-B: 6 used of 1,379"):  # fmt: skip
+        assert f"{line} expected\n" in text
+    assert "Left out: crepe_systematicity. " in text
+    stored = {path.parent.name for path in (paths().records / "paper").glob("*/base-0.parquet")}
+    assert stored == set(SUITES) - {"zero_shot", "labels", "heatmaps"}
+
+
+def test_the_base_is_the_tag_and_runs_start_from_it(said):
+    base = Weights("openai", "ViT-B-32", "quickgelu")
+    path = results.file_of("retrieval", "base", 0, "paper")
+    assert results.metadata(path)["provenance"]["weights"] == base.digest()[:12]
+    start = base.load().model.state_dict()
+    assert torch.equal(start["text_projection"], random_model()["text_projection"].half().float())
+    for run in RUNS:
+        meta = read_meta(runs.checkpoint_path(run, "paper", 0, **SMALL))
+        assert (meta.step, meta.activation, meta.model) == (2, "quickgelu", "ViT-B-32")
+        assert meta.extra["started_from"] == "openai" and meta.extra["rows"] == [12, 109_468]
+        assert "2 steps of 4 on 12 of 109,468 rows" in said[f"train {run}"]
+
+
+def test_the_numbers_of_table_1_come_from_these_tables(said):
+    names = ["base", *(run_name(run, "paper", **SMALL) for run in RUNS)]
+    answers = results.load("benchmarks", "paper", names)
+    items = results.load("items", "paper", [results.DATA])
+    found = levels(answers, weights=weights(items[items["family"].isin(["aro", "sugarcrepe"])]))
+    assert set(found["run"]) == set(names) and found["estimate"].between(0, 1).all()
+
+
+def test_what_is_incomplete_is_refused_unless_allowed(said):
+    code, text = command("evaluate", "base", "--profile", "paper", "--allow-missing", "aro")
+    assert code == 2 and "Traceback" not in text and "aro: incomplete" not in text
+    assert "cae: data are missing.\ncoco-retrieval: incomplete; 3 of 3 files, 12 of" in text
+    assert "sugarcrepe: incomplete; 7 of 7 files, 14 of 7,511 rows, 3 of 3 pictures" in text
+    assert "--allow-missing coco-retrieval,flickr30k,winoground,sugarcrepe" in text
+    code, text = command("train", "clip-ft", "--profile", "paper", *SET)
+    assert code == 2 and "was trained on 12 of 109,468 rows. Remove its folder" in text
+    code, text = command("train", "clip-ft", *PAPER, *SET)
+    assert code == 0 and "Training" not in text
+
+
+def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
+    def digests() -> dict[str, str]:
+        forget()
+        with allowing(["all"]):
+            return data_digests("paper", ["retrieval", "similarity", "attribution"])
+
+    before = digests()
+    (picture, *_) = (paths().raw / "flickr30k" / "flickr30k-images").iterdir()
+    lost = picture.rename(picture.with_suffix(".gone"))
+    after = digests()
+    with allowing(["all"]):
+        assert sets.retrieval_pairs("paper", "flickr30k").n_used == 2
+    lost.rename(picture)
+    assert {name for name in before if before[name] != after[name]} == {"retrieval"}
+    assert digests() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train", "clip-ft"), ("negclip-captions: not here; 0 of 2 files, 0 of 114,307 rows",
+                                "openai-vit-b-32: not here; 0 of 1 files",
+                                "cae data get coco-train2014 coco-val2014 negclip-captions openai",
+                                "--allow-missing negclip-captions\n")),
+        (("evaluate", "base"), ("aro: not here; 0 of 2 files, 0 of 52,685 rows", "winoground: not",
+                                "openai-vit-b-32: not here", "senteval: not here", "visual-ge")),
+    ],
+)  # fmt: skip
+def test_without_data_each_command_names_them_and_how_to_get_them(tmp_path, words, parts):
+    with at_home(tmp_path):
+        code, text = command(*words, "--profile", "paper")
+    assert code == 2 and "Traceback" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_settings_on_the_command_line(home):
+    values = parse_overrides(["steps=2", "weights=none", "betas=(0.9, 0.99)", "negatives=true",
+                              "lr=5e-7", "scope = caption", "weights=x=y"])  # fmt: skip
+    assert values == {"steps": 2, "weights": "x=y", "betas": (0.9, 0.99), "negatives": True,
+                      "lr": 5e-7, "scope": "caption"}  # fmt: skip
+    assert experiment("clip-ft", "paper", **values).lr == 5e-7
+    for wrong in ("steps=two", "seed=1", "nothing=1", "steps", "steps=1.5"):
+        code, text = command("train", "clip-ft", "--profile", "paper", "--set", wrong)
+        assert code == 2 and text.startswith("cae: ") and "steps" in text
+    assert parse_overrides(["weights=none"]) == {"weights": None}
+    assert runs.weights_of("base", "paper", weights=None).source is None
+    code, text = command("evaluate", "base", "--profile", "smoke", "--allow-missing", "aro")
+    assert code == 2 and "is for real data" in text
+    code, text = command("evaluate", "base", "--profile", "paper", "--only", "weather")
+    assert code == 2 and "no such measurement: weather; expected some of benchmarks" in text
+    code, text = command("evaluate", "base", "--profile", "paper", "--allow-missing", "weather")
+    assert code == 2 and "no data set or weights 'weather'" in text

@@ -1,0 +1,166 @@
+"""The store: what is written, when it is measured again, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cae_lib import results
+from cae_lib.errors import DataError
+from cae_lib.fingerprint import stamp
+from cae_lib.runtime import write_atomic
+
+FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
+
+
+def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str = "mini") -> Path:
+    return results.save(table, run, seed, FRAME, profile, key="abc", provenance={"seed": seed})
+
+
+def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
+    path = save(seed=2)
+    assert path == home / "data" / "records" / "mini" / "answers" / "cae-2.parquet"
+    expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
+    pd.testing.assert_frame_equal(results.load("answers"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(path.parent), expected)
+    assert results.metadata(path) == {"key": "abc", "provenance": {"seed": 2}}
+    assert [file.name for file in path.parent.iterdir()] == ["cae-2.parquet"]
+
+
+def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
+    for run, seed in (("cae", 0), ("cae", 1), ("cae", 2), ("cae+short", 0), ("base", 0),
+                      ("tuning", 100)):  # fmt: skip
+        save(run, seed)
+
+    def found(*arguments: object) -> list[tuple[str, int]]:
+        frame = results.load("answers", "mini", *arguments)
+        return list(frame[["run", "seed"]].drop_duplicates().itertuples(index=False, name=None))
+
+    assert found(["cae", "base"], 2) == [("cae", 0), ("cae", 1), ("base", 0)]
+    assert found(["tuning"], 2) == [("tuning", 100)]
+    assert len(found()) == 6
+    assert results.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
+
+
+@pytest.mark.parametrize(("run", "command"), [
+    ("base", "Run `cae evaluate base --profile paper`"),
+    ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
+])  # fmt: skip
+def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
+    with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
+        results.load("answers", "mini", [run])
+    with pytest.raises(DataError, match=command):
+        results.load("answers", "paper", [run])
+    with pytest.raises(DataError, match="nothing is stored"):
+        results.load("answers")
+
+
+def test_smoke_tables_stay_out_of_the_committed_folder(home: Path):
+    assert home / "data" / "cache" in save(profile="smoke").parents
+
+
+def test_faults(home: Path):
+    with pytest.raises(DataError, match="no row to store"):
+        results.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
+    save().write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"answers/cae-0.parquet cannot be read.*restore it"):
+        results.load("answers")
+    assert results.metadata(results.file_of("answers", "cae", 0, "mini")) == {}
+
+
+def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
+    path = home / "data" / "a.txt"
+    write_atomic(path, "old")
+    write_atomic(path, b"bytes\r\n")
+    assert path.read_bytes() == b"bytes\r\n" and path.stat().st_mode & 0o777 == 0o644
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(DataError, match="No space left.*CAE_HOME"):
+        write_atomic(path, "new")
+    assert path.read_bytes() == b"bytes\r\n" and len(list(path.parent.iterdir())) == 1
+    with pytest.raises(DataError, match="cannot write .*set CAE_HOME"):
+        write_atomic(path / "below a file", "new")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the root user may write everywhere")
+def test_no_write_permission_says_what_to_do(home: Path):
+    (home / "data").mkdir(mode=0o500)
+    with pytest.raises(DataError, match="Permission denied.*make the folder writable"):
+        save()
+
+
+class Counter:
+    """A measurement of some tables that knows how often it ran."""
+
+    def __init__(self, *tables: str) -> None:
+        self.runs, self.tables = 0, tables
+
+    def __call__(self) -> dict[str, pd.DataFrame]:
+        self.runs += 1
+        return {name: FRAME for name in self.tables} | {"empty": FRAME[:0]}
+
+
+def measure(compute: Counter, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
+    """How often it was computed so far."""
+    results.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, weights="w")
+    return compute.runs
+
+
+def test_a_suite_is_measured_once_per_key(home: Path):
+    compute = Counter("a", "b")
+    assert measure(compute) == measure(compute) == 1
+    path = results.file_of("a", "cae", 1, "mini")
+    known = results.metadata(path)["provenance"]
+    assert (known["suite"], known["tables"], known["weights"]) == ("s", ["a", "b"], "w")
+    assert not results.file_of("empty", "cae", 1, "mini").exists()
+    assert measure(compute, "other") == 2
+    path.unlink()
+    assert measure(compute, "other") == 3, "one of its tables is gone"
+    assert measure(Counter("a"), "third") == 1
+    assert not results.file_of("b", "cae", 1, "mini").exists(), "no longer a table of the suite"
+
+
+def test_suites_of_one_run_do_not_disturb_each_other(home: Path):
+    first, second = Counter("a"), Counter("b")
+    measure(first, suite="one"), measure(second, suite="two")
+    assert measure(first, suite="one") == measure(second, suite="two") == 1
+
+
+def test_fresh_measures_what_this_clone_only_received(home: Path):
+    compute = Counter("a")
+    measure(compute)
+    assert measure(compute, fresh=True) == 1, "measured here already"
+    shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
+    assert measure(compute) == 1
+    assert measure(compute, fresh=True) == 2
+
+
+def test_a_failed_measurement_stores_nothing(home: Path):
+    def fail() -> dict[str, pd.DataFrame]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        results.measure("s", "cae", 1, "mini", "key", fail)
+    assert measure(Counter("a"), fresh=True) == 1
+
+
+def test_a_stamp_is_plain_and_holds_no_path(home: Path):
+    found = stamp("mini", 3, dtype="bfloat16", note="x")
+    text = json.dumps(found)
+    assert str(Path.home()) not in text and str(home) not in text
+    assert found["seed"] == 3 and found["dtype"] == "bfloat16" and found["note"] == "x"
+    assert found["data"] is None and found["versions"]["torch"] == torch.__version__
+    manifest = home / "data" / "raw" / "world-mini" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    assert stamp("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"

@@ -1,0 +1,276 @@
+"""Runs of the smoke profile, from a random base to stored tables; names, variants and controls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cae_lib import results, runs
+from cae_lib.attribution import get_method
+from cae_lib.attribution.gradcam import GradcamAttribution
+from cae_lib.config import PROFILES, experiment, paths, profile
+from cae_lib.data.training_set import training_set
+from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.models.architecture import activation_of
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.clip import load_clip
+from cae_lib.runs import Variant, ablations, base_variants, checkpoint_path, run_name, study_runs
+from cae_lib.training import state
+
+
+@pytest.fixture(scope="module")
+def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a smoke world with an untrained base and one CAE run of seed 0."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        clip = load_clip("clip-mini", seed=3)
+        meta = CheckpointMeta(clip.name, clip.activation)
+        save_checkpoint(checkpoint_path("base", "smoke", 0), clip, meta)
+        runs.train_run("cae-attention", "smoke")
+        runs.measure_run("cae-attention", "smoke")
+        runs.measure_data("smoke")
+    return home
+
+
+@pytest.fixture
+def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in that home."""
+    monkeypatch.setenv("CAE_HOME", str(trained))
+    return trained
+
+
+def test_a_finished_run_is_not_trained_again_unless_it_starts_elsewhere(
+    at_home, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained again"))
+    checkpoint = runs.train_run("cae-attention", "smoke")
+    assert checkpoint == checkpoint_path("cae-attention", "smoke", 0)
+    clip = load_clip("clip-mini", seed=4)
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, clip, CheckpointMeta(clip.name, clip.activation))
+    monkeypatch.setattr(runs, "weights_path", lambda config: other)
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        runs.train_run("cae-attention", "smoke")
+
+
+def test_a_run_is_trained_again_once_its_data_or_code_are_others(
+    smoke_world, tmp_path, monkeypatch, capsys
+):
+    coco = tmp_path / "data" / "raw" / "world-smoke" / "coco"
+    shutil.copytree(smoke_world / "coco", coco)
+    monkeypatch.setenv("CAE_HOME", str(tmp_path))
+
+    def trained() -> tuple[bool, str]:
+        """Whether it was trained now, and all that was printed."""
+        training_set.cache_clear()
+        path = runs.train_run("clip-ft", "smoke", weights=None, steps=1, batch_size=4)
+        new = path.stat().st_mtime > 0
+        os.utime(path, (0, 0))
+        return new, capsys.readouterr().out
+
+    assert trained()[0] and trained() == (False, "")
+    table = coco / "train_neg_clip.tsv"
+    table.write_text(table.read_text().replace(" red ", " blue "))
+    new, said = trained()
+    assert new and "training data" in said and "training code" not in said
+    monkeypatch.setattr(state, "training_hash", lambda: "other")
+    new, said = trained()
+    assert new and "training code" in said and "training data" not in said
+    assert trained() == (False, "")
+    training_set.cache_clear()
+
+
+def test_every_benchmark_of_the_world_is_measured_completely(at_home):
+    answers = results.load("benchmarks", "smoke", ["cae-attention"])
+    assert {"aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes",
+            "crepe"} <= set(answers["family"])  # fmt: skip
+    keys = ["family", "subset", "item"]
+    items = results.load("items", "smoke", [results.DATA])
+    pd.testing.assert_frame_equal(answers[keys], items[keys])
+    subsets = results.load("subsets", "smoke")
+    known = subsets[subsets["suite"] == "benchmarks"]
+    assert len(known) and (known["n_used"] == known["n_expected"]).all()
+
+
+def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("measured again")
+
+    monkeypatch.setattr(runs, "SUITES", {"benchmarks": fail, "retrieval": fail})
+    runs.measure_run("cae-attention", "smoke", fresh=True)
+    monkeypatch.setattr(runs, "data_tables", fail)
+    runs.measure_data("smoke", fresh=True)
+    with pytest.raises(CheckpointError, match="train the model first"):
+        runs.measure_run("clip-ft", "smoke")
+    with pytest.raises(ConfigError, match="no such measurement: weather; expected some of bench"):
+        runs.measure_run("cae-attention", "smoke", only=["weather"])
+    for change in ("measuring_hash", "MEASUREMENT"):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="measured again"):
+            patch.setattr(runs, change, (lambda: "other") if change.islower() else 99)
+            runs.measure_run("cae-attention", "smoke", only=["retrieval"])
+
+
+def test_a_variant_has_files_and_tables_of_its_own(at_home):
+    settings = {"lr": 1e-5, "steps": 1}
+    checkpoint = runs.train_run("cae-attention", "smoke", **settings)
+    assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
+    runs.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
+    path = results.file_of("similarity", "cae-attention+lr=1e-05+steps=1", 0, "smoke")
+    assert results.metadata(path)["provenance"]["settings"] == settings
+    with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
+        results.load("benchmarks", "smoke", ["cae-attention+lr=1e-05+steps=1"])
+
+
+@pytest.mark.parametrize(("overrides", "name"), [
+    ({}, "cae-gradcam"),
+    ({"steps": 100, "batch_size": 64, "warmup": 10}, "cae-gradcam+short"),
+    ({"steps": 100, "batch_size": 64, "warmup": 10, "scope": "word"},
+     "cae-gradcam+short+scope=word"),
+    ({"steps": 100, "scope": "word"}, "cae-gradcam+scope=word+steps=100"),
+    ({"weights": "mini/base-600.safetensors"}, "cae-gradcam+base=600"),
+    ({"weights": None, "lr": 0.1 + 0.2}, "cae-gradcam+lr=0.30000000000000004+weights=None"),
+    ({"weights": "other/base.safetensors"}, "cae-gradcam+weights=54e85253"),
+    ({"betas": (0.9, 0.99)}, "cae-gradcam+betas=f2308ec6"),
+    ({"attribution": (("start_layer", -1),)}, "cae-gradcam+start_layer=-1"),
+])  # fmt: skip
+def test_names(overrides: dict, name: str):
+    assert run_name("cae-gradcam", "mini", **overrides) == name
+    assert run_name("cae-gradcam", "mini", **dict(reversed(overrides.items()))) == name
+
+
+def test_runs_of_the_studies_are_found_by_name():
+    assert run_name("base", "mini", weights="mini/base-600.safetensors") == "base+steps=600"
+    assert runs.find_run("cae-gradcam+short+scope=word", "paper") == (
+        "cae-gradcam", {"steps": 427, "scope": "word"})  # fmt: skip
+    assert runs.find_run("base+steps=600", "mini")[1] == {"weights": "mini/base-600.safetensors"}
+    assert runs.find_run("clip-ft", "mini") == ("clip-ft", {})
+
+
+def config(variant: Variant, profile_name: str) -> dict:
+    return asdict(experiment(variant.run, profile_name, **variant.settings))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_ablation_differs_from_its_reference_in_one_setting(name):
+    variants = ablations(name)
+    references = {v.run: config(v, name) for v in variants[:2]}
+    for run, reference in references.items():
+        assert reference == asdict(experiment(run, name)) | profile(name).short
+    changed = [
+        (v.run, [(key, value) for key, value in config(v, name).items()
+                 if value != references[v.run][key]])
+        for v in variants if v.group != "reference"
+    ]  # fmt: skip
+    weight = references["cae-gradcam"]["weight"]
+    settings = [("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
+                ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
+                ("attribution", (("start_layer", -1),)),
+                ("attribution", (("second_order", False),)),
+                ("tagger", "dependency"), ("lock_image", True)]  # fmt: skip
+    assert changed == [
+        *(("cae-gradcam", [setting]) for setting in settings),
+        ("clip-ft", [("lock_image", True)]),
+    ]
+    found = [experiment(v.run, name, **v.settings) for v in variants]
+    made = [get_method(c.method, **dict(c.attribution)) for c in found if c.attribution]
+    assert made == [GradcamAttribution(start_layer=-1), GradcamAttribution(second_order=False)]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_two_runs_share_files_or_tables(name):
+    variants = {
+        (v.run, *map(repr, sorted(v.settings.items()))): v
+        for v in (*ablations(name), *base_variants(name))
+    }
+    trained = [v for v in variants.values() if v.run != "base"]
+    labels = {v.name(name) for v in variants.values()}
+    places = {checkpoint_path(v.run, name, 0, **v.settings) for v in trained}
+    assert len(labels) == len(variants) and len(places) == len(trained)
+    assert all("/" not in label and " " not in label for label in labels)
+
+
+def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
+    bases = base_variants("mini")
+    assert [(v.run, v.group, v.settings.get("weights"), v.seeds) for v in bases] == [
+        (run, steps, weights, seeds)
+        for steps, weights in (("600", "mini/base-600.safetensors"),
+                               ("1800", "mini/base-1800.safetensors"), ("3600", None))
+        for run, seeds in (("base", 1), ("clip-ft", 2), ("cae-perturbation", 2))
+    ]  # fmt: skip
+    assert base_variants("paper") == []
+    found = study_runs("mini")
+    places = [checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found]
+    # Three bases, two runs from each, two seeds; 13 ablations less the reference in common.
+    assert len(set(places)) == len(places) == 3 * 2 * 2 + 13 - 1
+    assert [seed for v, seed in found if v.name("mini") == "clip-ft+short"] == [0, 1]
+    assert len(study_runs("paper")) == 13
+
+
+def test_earlier_bases_lie_beside_the_base(home: Path):
+    shipped = home / "data" / "mini" / "base-600.safetensors"
+    assert runs.earlier_base_path("mini", 600) == shipped
+    path = runs.earlier_base_path("smoke", 1)
+    assert path == paths().checkpoints / "smoke" / "base-1" / "model.safetensors"
+    (start,) = {v.settings["weights"] for v in base_variants("smoke") if v.group == "1"}
+    assert checkpoint_path("base", "smoke", 0, weights=start) == path
+
+
+@pytest.fixture
+def stand_in(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A base and CLIP-FT of seed 0; the suites note the activation, and measure a weight."""
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    for number, name in enumerate(("base", "clip-ft")):
+        clip = load_clip("clip-mini", seed=number)
+        save_checkpoint(checkpoint_path(name, "smoke", 0), clip,
+                        CheckpointMeta("clip-mini", "quickgelu"))  # fmt: skip
+    seen: list[str] = []
+
+    def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
+        seen.append(activation_of(encoder.clip.model))
+        total = float(encoder.clip.model.visual.proj.detach().sum())
+        return {"retrieval": pd.DataFrame({"sum": [total]})}
+
+    monkeypatch.setattr(runs, "SUITES", {"retrieval": measure})
+    monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
+    return seen
+
+
+def test_controls_are_the_same_weights_read_with_gelu(stand_in, capsys):
+    for _ in range(2):  # nothing is measured twice
+        runs.measure_run(runs.BASE_GELU, "smoke")
+        for seed in (0, 1):
+            runs.measure_controls("smoke", seed)
+    assert stand_in == ["gelu", "gelu"]
+    for number, name in enumerate(("base-gelu", "clip-ft-gelu")):
+        expected = float(load_clip("clip-mini", seed=number).model.visual.proj.detach().sum())
+        (found,) = results.load("retrieval", "smoke", [name])["sum"]
+        assert found == pytest.approx(expected)
+    assert "clip-ft-gelu/1: left out, clip-ft/1 is not trained" in capsys.readouterr().out
+    runs.measure_run("base", "smoke", only=["retrieval"])
+    assert stand_in == ["gelu", "gelu", "quickgelu"], "another key than the control's"
+    assert not set(runs.CONTROLS) & {"base", *profile("mini").methods}
+
+
+def test_fine_tuning_under_gelu(stand_in):
+    path = runs.train_run(runs.TUNED_UNDER_GELU, "smoke", 1)
+    meta = read_meta(path)
+    assert (meta.activation, meta.step) == ("gelu", experiment("clip-ft", "smoke").steps)
+    before = path.stat().st_mtime_ns
+    assert runs.train_run(runs.TUNED_UNDER_GELU, "smoke", 1) == path
+    assert path.stat().st_mtime_ns == before
+    runs.measure_controls("smoke", 1)
+    assert len(results.load("retrieval", "smoke", [runs.TUNED_UNDER_GELU])) == 1
+
+
+def test_smoke_never_writes_into_the_published_tables(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    assert not (paths().records / "smoke").exists()
