@@ -1,4 +1,4 @@
-"""The code of the page `use-in-your-training` runs, and trains as a plain loop would."""
+"""The code of the page `use-it` runs, and trains as a plain loop would."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from oracles import Batch, explicit_attention
 from torch import Tensor, nn
 
+from cae_lib.attribution import METHODS
 from cae_lib.pages.source import read_page
-from cae_lib.report.provenance import Provenance
+from cae_lib.pages.stamp import Provenance
+from cae_lib.training.task import CompositionAttributionLoss
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
-PAGE = Path(__file__).resolve().parents[1] / "book" / "experiments" / "use-in-your-training.md"
+PAGE = Path(__file__).resolve().parents[1] / "book" / "experiments" / "use-it.md"
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL = {"profile": "smoke", "pictures": 8, "batch_size": 4, "epochs": 2}
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
@@ -62,8 +64,35 @@ def test_the_page_runs_from_start_to_end(page: dict, capsys: pytest.CaptureFixtu
     assert len(page["history"]) == 4  # steps
     assert all(torch.tensor(list(line.values())).isfinite().all() for line in page["history"])
     assert min(line["n_objects"] for line in page["history"]) > 0
-    source = _cells()[-1].source
-    assert isinstance(eval(source, page), Provenance)  # noqa: S307
+    assert isinstance(eval("provenance(profile)", page), Provenance)  # noqa: S307
+
+
+def test_the_three_lines(page: dict) -> None:
+    namespace = page | {"image_features": page["image_features"].detach()}
+    exec(_fenced("in place of model.encode_text"), namespace)  # noqa: S102
+    page["model"].zero_grad()
+    namespace["loss"].backward()
+    assert page["model"].token_embedding.weight.grad.abs().max() > 0
+
+
+def test_words_are_shown_by_role(page: dict) -> None:
+    found = page["found"]
+    assert list(found.index) == page["captions"][:4] and list(found) == [
+        "object", "attribute", "relation"
+    ]  # fmt: skip
+    for caption, row in found.iterrows():
+        words = " ".join(row).split()
+        assert words and set(words) <= set(caption.replace(",", "").rstrip(".").split())
+    assert (found["object"] != "").all()
+
+
+@pytest.mark.parametrize("kind", [CompositionAttributionLoss, *METHODS.values()])
+def test_every_setting_has_a_meaning(kind: type, page: dict) -> None:
+    whose = {"all": CompositionAttributionLoss} | METHODS
+    settings = page["settings"].query("method in @names", local_dict={
+        "names": [name for name, known in whose.items() if known is kind]})  # fmt: skip
+    documented = re.findall(r"^ +(\w+): ", kind.__doc__, re.MULTILINE)
+    assert set(settings["setting"]) <= set(documented)
 
 
 def test_the_loop_trains_both_towers(page: dict) -> None:
