@@ -330,6 +330,22 @@ def summary(by_seed: np.ndarray, components: Components) -> dict[str, object]:
             "error": error, "freedom": freedom, "smallest": detectable(components)}
 
 
+def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
+    """Values whose mean in each group of `by` is a ratio of two means, for `levels`, `contrasts`.
+
+    Their spread is that of the ratio to first order (the delta method), which asks for a mean of
+    `bottom` that is well away from zero.
+
+    Args:
+        frame: One row for each seed and item of a group.
+        top, bottom: Columns, such as what is left of a gap and the gap before.
+        by: Columns whose combinations have a ratio each.
+    """
+    means = frame.groupby(list(by), observed=True)[[top, bottom]].transform("mean")
+    share = means[top] / means[bottom]
+    return share + (frame[top] - share * frame[bottom]) / means[bottom]
+
+
 def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Add `p_holm`, adjusted for all tests of the frame (or of each group), and `sure`, +1, -1, 0.
 

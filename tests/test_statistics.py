@@ -18,6 +18,7 @@ from cae_lib.statistics import (
     detectable,
     holm,
     levels,
+    ratios,
     summary,
     verdict,
 )
@@ -275,3 +276,21 @@ def test_resampled_correlations_are_those_of_the_repeated_pairs():
     found = statistics.weighted_spearman(a, b, counts)
     expected = [spearmanr(np.repeat(a, c), np.repeat(b, c)).statistic for c in counts]
     np.testing.assert_allclose(found, expected)
+
+
+def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
+    generator = np.random.default_rng(0)
+    bottom = generator.normal(2, 1, (2000, 60))
+    top = 0.5 * bottom + generator.normal(0, 1, bottom.shape)
+    table = pd.DataFrame({"run": "a", "seed": 0, "item": range(60), "picture": range(60),
+                          "top": top[0], "bottom": bottom[0]})
+    table["ratio"] = ratios(table, "top", "bottom")
+    found = levels(table, "ratio", ["item"]).iloc[0]
+    assert found["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())
+    assert found["error"] == pytest.approx((top.mean(1) / bottom.mean(1)).std(), rel=0.25)
+
+
+def test_each_group_has_a_ratio_of_its_own():
+    table = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
+    found = table.assign(ratio=ratios(table, "top", "bottom")).groupby("run")["ratio"].mean()
+    assert found.tolist() == [0.5, 0.5]
