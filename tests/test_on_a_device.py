@@ -13,8 +13,9 @@ import pytest
 import torch
 from pretend_device import PretendTensor, pretend_device
 
-from cae_lib.attribute import attribute_pair, read_picture
 from cae_lib.attribution import METHODS, get_method
+from cae_lib.commands.attribute import attribute_pair, read_picture
+from cae_lib.commands.tune import validation_gaps, validation_scores
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
@@ -22,19 +23,18 @@ from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.images import ImageStore
 from cae_lib.data.photographs import Photographs
 from cae_lib.data.training_set import default_tagger
-from cae_lib.data.world.build import build_world
-from cae_lib.data.world.config import Sizes, WorldConfig
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation import heatmaps, phrases, suite, zero_shot
+from cae_lib.evaluation import heatmaps, phrases, sets, zero_shot
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.labels import evaluate_labels
-from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.evaluation.labels import label_precisions
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import exactness, text_encoder
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.run import Run
-from cae_lib.tuning import validation_gaps, validation_scores
 from cae_lib.words.alignment import token_roles
+from cae_lib.world.build import build_world
+from cae_lib.world.config import Sizes, WorldConfig
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,9 @@ SIZES = Sizes(
     similarity=6,
 )
 CACHED = (
-    suite.benchmarks,
-    suite.retrieval_pairs,
-    suite.similarity_pairs,
+    sets.benchmarks,
+    sets.retrieval_pairs,
+    sets.similarity_pairs,
     zero_shot.labelled_sets,
     phrases.captions_and_phrases,
     heatmaps._test_scenes,
@@ -139,7 +139,7 @@ def test_labels(world: Path) -> None:
     refs = [ImageRef(path) for path in sorted((world / "coco" / "val2017").glob("*.jpg"))[:3]]
     marks = np.eye(3, 2, dtype=bool)
     pictures = LabelledPictures("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
-    on_both(lambda encoder: evaluate_labels(pictures, encoder).to_record())
+    on_both(lambda encoder: label_precisions(pictures, encoder))
 
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:

@@ -19,7 +19,6 @@ from torch import nn
 from cae_lib import results
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.training_set import training_set
-from cae_lib.data.world.build import build
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
 from cae_lib.fingerprint import stamp
@@ -29,6 +28,7 @@ from cae_lib.runs import BASE, TUNED, earlier_base_path, weights_path
 from cae_lib.runtime import pick_device, write_atomic
 from cae_lib.training.log import read_log
 from cae_lib.training.loop import train
+from cae_lib.world.build import build
 
 CURVE_POINTS = 10
 TABLE = "base_training"

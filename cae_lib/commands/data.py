@@ -11,7 +11,7 @@ from cae_lib.data.completeness import check
 from cae_lib.data.fetch import get
 from cae_lib.data.source_list import load_sources, source
 from cae_lib.data.sources import Source
-from cae_lib.data.world.build import build, contact_sheet
+from cae_lib.world.build import build, contact_sheet
 
 
 def list_sources(_: argparse.Namespace) -> None:

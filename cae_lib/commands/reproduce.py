@@ -9,7 +9,6 @@ from cae_lib.commands.base import train_base, train_earlier_base
 from cae_lib.commands.jobs import Job, run_jobs
 from cae_lib.config import profile
 from cae_lib.data.training_set import training_set
-from cae_lib.data.world.build import build
 from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
@@ -31,6 +30,7 @@ from cae_lib.runs import (
     train_run,
 )
 from cae_lib.runtime import format_seconds
+from cae_lib.world.build import build
 
 CAPTIONS = ("captions",)
 """The job whose parsed captions every training needs."""

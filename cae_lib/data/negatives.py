@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import spacy
 import torch
 from spacy.tokens import Doc
@@ -20,7 +21,6 @@ from torch import Tensor
 
 from cae_lib.data.captions import Pairs
 from cae_lib.data.exchange import KINDS, exchanges
-from cae_lib.data.world.export.negclip import NegClipRow, negclip_tsv
 from cae_lib.errors import DataError
 from cae_lib.runtime import write_atomic
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
@@ -117,14 +117,15 @@ def write_negclip(
             f"{pairs.name}: {len(pairs.captions)} captions, {len(negatives)} lists of negatives "
             f"and {len(similar)} of similar rows; all three need one entry a row."
         )
-    rows = []
-    for row, caption in enumerate(pairs.captions):
-        picture = pairs.image_paths[pairs.image_index[row]]
+    places = []
+    for row, picture in enumerate(pairs.image_paths[index] for index in pairs.image_index):
         if not picture.is_relative_to(root):
             raise DataError(f"{picture} (row {row}) does not lie under {root}: choose its folder.")
-        place = picture.relative_to(root).as_posix()
-        rows.append(NegClipRow(caption, place, tuple(negatives[row]), tuple(similar[row])))
-    write_atomic(Path(path), negclip_tsv(rows))
+        places.append(picture.relative_to(root).as_posix())
+    table = pd.DataFrame({"title": pairs.captions, "filepath": places})
+    table["neg_caption"] = [list(texts) for texts in negatives]
+    table["neg_image"] = [list(rows) for rows in similar]
+    write_atomic(Path(path), table.to_csv(sep="\t", lineterminator="\n"))
     return Path(path)
 
 

@@ -22,17 +22,17 @@ from cae_lib.attribution.heatmap import image_relevances, shares
 from cae_lib.attribution.word_scores import WordScores, split_words, word_scores
 from cae_lib.data.captions import load_caption_list
 from cae_lib.data.training_set import data_root
-from cae_lib.data.world.config import WORLDS
-from cae_lib.data.world.draw import render
-from cae_lib.data.world.grammar import clause
-from cae_lib.data.world.scenes import Content, Scene, Thing, arrange
-from cae_lib.data.world.vocabulary import canonical
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.faithfulness import long_table
 from cae_lib.evaluation.regions import REGIONS, GoldScene, gold_scenes, region_shares
 from cae_lib.evaluation.tokens import tokenize
 from cae_lib.evaluation.word_sample import even_rows
 from cae_lib.models.text_encoder import encode_text
+from cae_lib.world.config import WORLDS
+from cae_lib.world.draw import render
+from cae_lib.world.grammar import clause
+from cae_lib.world.scenes import Content, Scene, Thing, arrange
+from cae_lib.world.vocabulary import canonical
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""

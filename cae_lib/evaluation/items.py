@@ -17,8 +17,6 @@ import pandas as pd
 from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import data_root
-from cae_lib.data.world.config import WORLDS
-from cae_lib.data.world.wording import stated
 from cae_lib.errors import DataError
 from cae_lib.evaluation import attribution, faithfulness, phrases
 from cae_lib.evaluation.choice import keys, scored
@@ -33,6 +31,8 @@ from cae_lib.evaluation.sets import (
 )
 from cae_lib.evaluation.zero_shot import labelled_sets
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
+from cae_lib.world.config import WORLDS
+from cae_lib.world.vocabulary import stated
 
 COUNTS = ("objects", "attributes", "relations")
 STATED = ("amod", "nummod")

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from cae_lib.data.world.draw import IMAGE_SIZE
-from cae_lib.data.world.layout import Placement
 from cae_lib.errors import DataError
+from cae_lib.world.draw import IMAGE_SIZE
+from cae_lib.world.layout import Placement
 
 REGIONS = ("subject", "relation", "object", "rest")
 POINTS = 16
@@ -111,7 +111,7 @@ def box(place: Placement) -> Box:
 
 
 def mark_boxes(place: Placement) -> list[Box]:
-    """Boxes of the marks that `cae_lib.data.world.draw` adds to a moving or touching thing."""
+    """Boxes of the marks that `cae_lib.world.draw` adds to a moving or touching thing."""
     pixel, half = 1 / IMAGE_SIZE, place.scale / 2
     found = []
     if place.motion:

@@ -17,9 +17,9 @@ import pandas as pd
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.training_set import data_root
-from cae_lib.data.world.vocabulary import NOUNS
 from cae_lib.errors import DataError
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.world.vocabulary import NOUNS
 
 PROMPTS = ("a photo of {}", "{}")
 """Filled with a class and its article; a class is the mean of its prompts' vectors."""

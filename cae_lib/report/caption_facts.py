@@ -11,10 +11,12 @@ from itertools import islice
 import numpy as np
 
 from cae_lib.data.training_set import data_root
-from cae_lib.data.world.config import world_config
-from cae_lib.data.world.export.sampling import scenes, text_generator
-from cae_lib.data.world.grammar import captions
-from cae_lib.data.world.vocabulary import (
+from cae_lib.errors import DataError
+from cae_lib.report.markup import Table, number
+from cae_lib.world.config import world_config
+from cae_lib.world.grammar import captions
+from cae_lib.world.scenes import scenes, text_generator
+from cae_lib.world.vocabulary import (
     COLORS,
     NOUNS,
     PATTERNS,
@@ -22,8 +24,6 @@ from cae_lib.data.world.vocabulary import (
     SIZES,
     VAGUE_RELATIONS,
 )
-from cae_lib.errors import DataError
-from cae_lib.report.markup import Table, number
 
 PRETRAIN_SAMPLE = 1000
 

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from cae_lib.data.world.draw import render
 from cae_lib.errors import DataError
 from cae_lib.evaluation.example_scenes import EXAMPLES
 from cae_lib.evaluation.heatmaps import START_LAYERS
@@ -27,6 +26,7 @@ from cae_lib.report.relevance import Relevance, mean, relevance
 from cae_lib.report.relevance_figure import Panel, SceneRow, relevance_figure
 from cae_lib.report.runs import label, method_of
 from cae_lib.report.stored import if_measured
+from cae_lib.world.draw import render
 
 SHOWN = ("subject", "relation", "object")
 

@@ -9,14 +9,14 @@ from open_clip import SimpleTokenizer
 from PIL import Image
 from torch import Tensor
 
-from cae_lib.data.world.config import world_config
-from cae_lib.data.world.draw import render
-from cae_lib.data.world.export.sampling import scenes, text_generator
-from cae_lib.data.world.grammar import captions
 from cae_lib.errors import DataError
 from cae_lib.report.markup import NONE, Table, number
 from cae_lib.words.alignment import Alignment
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+from cae_lib.world.config import world_config
+from cae_lib.world.draw import render
+from cae_lib.world.grammar import captions
+from cae_lib.world.scenes import scenes, text_generator
 
 SHOWN = (1, 2, 3, 5, 10, 15, 20, 30, 40, 60, 80, 100)
 

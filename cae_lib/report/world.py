@@ -8,14 +8,13 @@ from itertools import islice
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cae_lib.data.world.config import world_config
-from cae_lib.data.world.draw import render
-from cae_lib.data.world.export.sampling import scenes, text_generator
-from cae_lib.data.world.grammar import captions, clause, phrase
-from cae_lib.data.world.scenes import Content, Scene
-from cae_lib.data.world.vocabulary import RELATIONS
 from cae_lib.report.figure import WIDTH, Figure, finish, style
 from cae_lib.report.markup import Table
+from cae_lib.world.config import world_config
+from cae_lib.world.draw import render
+from cae_lib.world.grammar import captions, clause, phrase
+from cae_lib.world.scenes import Content, Scene, scenes, text_generator
+from cae_lib.world.vocabulary import RELATIONS
 
 SPLIT = "test"
 

@@ -23,8 +23,6 @@ from cae_lib.config import experiment, paths
 from cae_lib.data.allowance import allowing
 from cae_lib.data.identity import data_digests
 from cae_lib.data.training_set import training_set
-from cae_lib.data.world.build import build_world
-from cae_lib.data.world.config import Sizes, WorldConfig
 from cae_lib.evaluation import phrases, sets, zero_shot
 from cae_lib.evaluation.scores import weights
 from cae_lib.evaluation.suites import SUITES
@@ -33,6 +31,8 @@ from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import run_name
 from cae_lib.statistics import levels
+from cae_lib.world.build import build_world
+from cae_lib.world.config import Sizes, WorldConfig
 
 SIZES = Sizes(train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
               winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4,

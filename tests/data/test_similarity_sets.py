@@ -117,7 +117,7 @@ def test_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
 
 
 def test_the_small_world_s_sets_load_in_full(smoke_world):
-    from cae_lib.data.world.build import manifest
+    from cae_lib.world.build import manifest
 
     folder = smoke_world / similarity.FOLDER
     counts = manifest(folder)["counts"]["similarity"]

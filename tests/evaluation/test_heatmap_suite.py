@@ -13,12 +13,12 @@ from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.heatmap import image_relevance
-from cae_lib.data.world.draw import render
 from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.heatmaps import EXAMPLES, ROW, START_LAYERS, heatmap_table
 from cae_lib.evaluation.regions import REGIONS, gold_scenes, region_shares
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.world.draw import render
 
 LIMIT = 10
 

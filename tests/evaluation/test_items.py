@@ -12,7 +12,6 @@ import torch
 from cae_lib.data.benchmarks.base import Choice, ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
-from cae_lib.data.world.wording import stated
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import answers, keys
 from cae_lib.evaluation.items import (
@@ -23,6 +22,7 @@ from cae_lib.evaluation.items import (
     stated_counts,
     true_captions,
 )
+from cae_lib.world.vocabulary import stated
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
 

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.data.world.draw import IMAGE_SIZE, render
-from cae_lib.data.world.layout import Placement
-from cae_lib.data.world.scenes import Content, Thing, arrange
-from cae_lib.data.world.vocabulary import RELATIONS
 from cae_lib.errors import DataError
 from cae_lib.evaluation.regions import (
     REGIONS,
@@ -22,6 +18,10 @@ from cae_lib.evaluation.regions import (
     region_masks,
     region_shares,
 )
+from cae_lib.world.draw import IMAGE_SIZE, render
+from cae_lib.world.layout import Placement
+from cae_lib.world.scenes import Content, Thing, arrange
+from cae_lib.world.vocabulary import RELATIONS
 
 PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
 

@@ -1,0 +1,156 @@
+"""The small world's configuration: statistics, two styles of captions, and the sizes of sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cae_lib.errors import ConfigError
+from cae_lib.world import layout, vocabulary
+from cae_lib.world.grammar import CaptionStyle
+from cae_lib.world.scenes import SceneConfig
+
+VERSION = 2
+"""Raise when code that decides pictures, captions or files changes: old folders are rebuilt."""
+
+WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.3, vague=0.5, extra=0.6)
+"""Sparse captions as on the web: the base model is pretrained on them."""
+
+COCO = CaptionStyle(attribute=0.55, second=0.95, relation=0.8)
+"""Richer captions as in COCO: models are fine-tuned and retrieval is tested on them."""
+
+SENTENCES = CaptionStyle(attribute=0.7, second=1.0, relation=0.9, extra=0.6, position=0.0)
+"""Rich captions, paired for text similarity: what they state is all that they say."""
+
+SIMILARITY_VERSION = 1
+"""Raise when the code that pairs sentences changes: that folder alone is rebuilt."""
+
+
+WORLD, PRETRAIN, SIMILARITY = "world", "pretrain", "similarity"
+PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
+"""What is built apart, under keys of their own, and the style of its captions."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is of each set.
+
+    Attributes:
+        pretrain: Pictures of the pretraining corpus.
+        pretrain_captions: Captions of each of them.
+        train: Pictures of Karpathy's training split; a quarter of them is "restval".
+        val, test: Pictures of Karpathy's other two splits.
+        flickr_test: Pictures of Flickr30k's test split.
+        captions: Captions of each picture of COCO and Flickr30k.
+        aro_relation, aro_attribution: Items of ARO's sets.
+        winoground: Items, each of two pictures and two captions.
+        sugarcrepe: Items of each of the seven files, at most.
+        vl_checklist: Items of each corpus, at most.
+        valse: Items of each instrument.
+        svo_probes: Sentences; each has up to three negative pictures.
+        crepe: Pictures; each has one item of each kind where five false captions exist.
+        similarity: Scored pairs of each test set of text similarity.
+    """
+
+    pretrain: int = 30_000
+    pretrain_captions: int = 5
+    train: int = 4000
+    val: int = 500
+    test: int = 1000
+    flickr_test: int = 500
+    captions: int = 5
+    aro_relation: int = 1000
+    aro_attribution: int = 1000
+    winoground: int = 600
+    sugarcrepe: int = 800
+    vl_checklist: int = 600
+    valse: int = 600
+    svo_probes: int = 250
+    crepe: int = 800
+    similarity: int = 500
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Everything that decides a world's files; equal keys mean equal files.
+
+    Attributes:
+        scenes: Statistics of what the pictures show.
+        web: Style of the pretraining captions.
+        coco: Style of the captions of COCO and Flickr30k.
+        sentences: Style of the sentences of the similarity sets.
+        sizes: Number of pictures and items of each set.
+    """
+
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    web: CaptionStyle = WEB
+    coco: CaptionStyle = COCO
+    sentences: CaptionStyle = SENTENCES
+    sizes: Sizes = field(default_factory=Sizes)
+
+    def content(self, part: str = WORLD) -> dict[str, Any]:
+        """What decides the files of a part, one of `PARTS`, as plain values.
+
+        That includes the version, and the numbers and words that the code itself fixes.
+        """
+        words = [vocabulary.GLYPHS, vocabulary.COLORS, vocabulary.SIZES, vocabulary.PATTERNS]
+        factors = [[size or "", factor] for size, factor in layout.SIZE_FACTOR.items()]
+        own = {name: size for name, size in asdict(self.sizes).items() if part_of(name) == part}
+        content: dict[str, Any] = {
+            "version": VERSION,
+            "scenes": asdict(self.scenes),
+            "words": words,
+            "relations": [asdict(kind) for kind in vocabulary.RELATIONS.values()],
+            "layout": [layout.BASE_SCALE, factors],
+            "sizes": own,
+            PARTS[part]: asdict(getattr(self, PARTS[part])),
+        }
+        return content | ({"similarity_version": SIMILARITY_VERSION} if part == SIMILARITY else {})
+
+    def key(self, part: str = WORLD) -> str:
+        """Hash of `content`, 12 hexadecimal digits."""
+        text = json.dumps(self.content(part), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def part_of(size: str) -> str:
+    """The part that a field of `Sizes` belongs to."""
+    return next((part for part in (PRETRAIN, SIMILARITY) if size.startswith(part)), WORLD)
+
+
+WORLDS: dict[str, WorldConfig] = {
+    "smoke": WorldConfig(
+        sizes=Sizes(
+            pretrain=64,
+            pretrain_captions=2,
+            train=48,
+            val=16,
+            test=24,
+            flickr_test=16,
+            aro_relation=12,
+            aro_attribution=12,
+            winoground=20,
+            sugarcrepe=8,
+            vl_checklist=8,
+            valse=8,
+            svo_probes=4,
+            crepe=18,
+            similarity=24,
+        )
+    ),
+    "mini": WorldConfig(),
+}
+
+
+def world_config(profile: str) -> WorldConfig:
+    """The configuration of a profile's small world.
+
+    Raises:
+        ConfigError: The profile has none; the message lists those that have one.
+    """
+    if profile not in WORLDS:
+        known = ", ".join(WORLDS)
+        raise ConfigError(f"profile {profile!r} has no small world: expected one of {known}")
+    return WORLDS[profile]

@@ -1,0 +1,133 @@
+"""Draw a scene: glyph silhouettes filled with colour and pattern, outlines darker.
+
+The glyphs come from the variable font Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`). The glyph is
+the outline; its silhouette is everything that the outside of the picture cannot reach.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cae_lib.errors import DataError
+from cae_lib.world.layout import Placement
+from cae_lib.world.scenes import Scene, Thing, generator
+from cae_lib.world.vocabulary import COLORS, GLYPHS
+
+IMAGE_SIZE = 112
+_GLYPH_SIZE = 128
+_WEIGHTS: dict[str, tuple[int, ...]] = {"plain": (350, 450, 550), "poster": (700,)}
+_FONT_FILE = "NotoEmoji[wght].ttf"
+
+
+def font_path() -> Path:
+    """Path of the glyph font.
+
+    Raises:
+        DataError: When the package `manimgx-fonts` is not installed.
+    """
+    spec = importlib.util.find_spec("manimgx_fonts")
+    if spec is None or spec.origin is None:
+        raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
+    return Path(spec.origin).with_name(_FONT_FILE)
+
+
+@lru_cache(maxsize=256)
+def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
+    """Silhouette and outline of a noun as two 8-bit masks of side 128."""
+    font = ImageFont.truetype(str(font_path()), 160)
+    font.set_variation_by_axes([weight])
+    box = font.getbbox(GLYPHS[noun])
+    outline = Image.new("L", (box[2] - box[0] + 8, box[3] - box[1] + 8), 0)
+    ImageDraw.Draw(outline).text((4 - box[0], 4 - box[1]), GLYPHS[noun], font=font, fill=255)
+    side = max(outline.size)
+    square = Image.new("L", (side, side), 0)
+    square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
+    square = square.resize((_GLYPH_SIZE, _GLYPH_SIZE), Image.Resampling.BILINEAR)
+    outside = square.point(lambda v: 255 if v > 90 else 0)
+    ImageDraw.floodfill(outside, (0, 0), 128)
+    silhouette = outside.point(lambda v: 0 if v == 128 else 255)
+    return silhouette, square
+
+
+def _pattern(name: str | None, side: int, phase: int) -> np.ndarray:
+    """Mask `(side, side)` of the darker parts of a pattern, in [0, 1]."""
+    y, x = np.mgrid[:side, :side]
+    if name == "striped":
+        return (((x + y + phase) // 4) % 2).astype(np.float32)
+    if name == "checkered":
+        return ((((x + phase) // 5) + ((y + phase) // 5)) % 2).astype(np.float32)
+    if name == "spotted":
+        u, v = (x + phase) % 9 - 4, (y + phase) % 9 - 4
+        return (u * u + v * v <= 7).astype(np.float32)
+    return np.zeros((side, side), np.float32)
+
+
+def _background(style: str, rng: np.random.Generator) -> np.ndarray:
+    """A soft gradient `(S, S, 3)` in [0, 255]."""
+    light = (225, 252) if style == "plain" else (150, 200)
+    ends = rng.uniform(*light, (2, 3)).astype(np.float32)
+    ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None]
+    rows = ends[0] * (1 - ramp) + ends[1] * ramp
+    return np.repeat(rows[:, None], IMAGE_SIZE, 1)
+
+
+def _paint(
+    canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: np.random.Generator
+) -> None:
+    """Draw one thing onto the canvas in place."""
+    side = max(8, round(place.scale * IMAGE_SIZE))
+    weights = _WEIGHTS[style]
+    masks = []
+    for mask in glyph(thing.noun, weights[int(rng.integers(len(weights)))]):
+        if place.flip:
+            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mask = mask.resize((side, side), Image.Resampling.BILINEAR)
+        tilt = place.tilt + rng.uniform(-5, 5)
+        masks.append(np.asarray(mask.rotate(tilt, Image.Resampling.BILINEAR), np.float32) / 255)
+    x, y = round(place.x * IMAGE_SIZE - side / 2), round(place.y * IMAGE_SIZE - side / 2)
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(IMAGE_SIZE, x + side), min(IMAGE_SIZE, y + side)
+    if right <= left or bottom <= top:
+        return
+    window = np.s_[top - y : bottom - y, left - x : right - x]
+    fill, line = masks[0][window][..., None], masks[1][window][..., None]
+    dark = _pattern(thing.pattern, side, int(rng.integers(8)))[window][..., None]
+    color = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
+    body = color * (1 - 0.5 * dark)
+    part = canvas[top:bottom, left:right]
+    part += fill * (body - part)
+    part += line * (0.35 * color - part)
+
+
+def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
+    """Lines of motion behind a moving thing, and marks where one thing touches another."""
+    x, y, half = (IMAGE_SIZE * v for v in (place.x, place.y, place.scale / 2))
+    if place.motion:
+        start = x - place.motion * (half + 2)
+        for dy in (-0.4, 0.0, 0.4):
+            end = start - place.motion * 9
+            draw.line((start, y + dy * half, end, y + dy * half), fill=(70, 70, 70), width=2)
+    if place.contact:
+        point = x + place.contact * half
+        for dy in (-0.9, -1.15):
+            tip, height = point + place.contact * 7 * (1 + dy), y + dy * half
+            draw.line((point, height + 3, tip, height - 6), fill=(40, 40, 40), width=2)
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw a scene as an RGB picture of 112 x 112; the same scene gives the same pixels."""
+    rng = generator(scene.seed, "draw")
+    canvas = _background(scene.style, rng)
+    order = sorted(range(len(scene.placements)), key=lambda i: -scene.placements[i].depth)
+    for index in order:
+        _paint(canvas, scene.content.things[index], scene.placements[index], scene.style, rng)
+    image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for place in scene.placements:
+        _marks(draw, place)
+    return image

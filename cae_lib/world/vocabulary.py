@@ -1,0 +1,112 @@
+"""The words of the small world: nouns with their glyphs, attributes, and relations.
+
+The nouns are drawn with Noto Emoji (SIL Open Font License 1.1), so each one is a single glyph.
+Relations are asymmetric and visible: exchanging the arguments of any of them changes the picture.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+def _glyphs(text: str) -> dict[str, str]:
+    """Noun to glyph, from a text in which they take turns."""
+    words = text.split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+_ANIMATE = _glyphs(
+    "cat 🐈 dog 🐕 horse 🐎 elephant 🐘 person 🧍 bird 🐦 sheep 🐑 cow 🐄 rabbit 🐇 "
+    "duck 🦆 turtle 🐢 bear 🐻"
+)
+_VEHICLES = _glyphs("car 🚗 bus 🚌 truck 🚚 boat ⛵ train 🚂 bicycle 🚲")
+_THINGS = _glyphs(
+    "house 🏠 tree 🌳 chair 🪑 bed 🛏 ball ⚽ cup ☕ book 📖 umbrella ☂ hat 🎩 "
+    "flower 🌷 clock ⏰ guitar 🎸 apple 🍎 kite 🪁 shoe 👞 key 🔑"
+)
+GLYPHS: dict[str, str] = _ANIMATE | _VEHICLES | _THINGS
+NOUNS: tuple[str, ...] = tuple(GLYPHS)
+ANIMATE, VEHICLES, THINGS = frozenset(_ANIMATE), frozenset(_VEHICLES), frozenset(_THINGS)
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "orange": (244, 140, 30),
+    "yellow": (246, 211, 45),
+    "green": (52, 160, 70),
+    "blue": (45, 105, 220),
+    "purple": (140, 70, 190),
+    "pink": (245, 145, 190),
+    "brown": (135, 85, 45),
+}
+SIZES: tuple[str, ...] = ("small", "large")
+PATTERNS: tuple[str, ...] = ("striped", "spotted", "checkered")
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    "size": SIZES,
+    "pattern": PATTERNS,
+    "color": tuple(COLORS),
+}
+"""The adjectives of each kind; the kinds in their order in English."""
+KIND_OF: dict[str, str] = {word: kind for kind, words in ADJECTIVES.items() for word in words}
+
+
+@dataclass(frozen=True)
+class RelationKind:
+    """One relation: its wordings, whether it is an action, and its spatial inverse if any."""
+
+    name: str
+    wordings: tuple[str, ...]
+    action: bool = False
+    inverse: str | None = None
+
+
+RELATIONS: dict[str, RelationKind] = {
+    kind.name: kind
+    for kind in (
+        RelationKind("left of", ("left of", "to the left of"), inverse="right of"),
+        RelationKind("right of", ("right of", "to the right of"), inverse="left of"),
+        RelationKind("above", ("above", "over"), inverse="below"),
+        RelationKind("below", ("below", "beneath"), inverse="above"),
+        RelationKind("on", ("on", "on top of")),
+        RelationKind("under", ("under", "underneath")),
+        RelationKind("in front of", ("in front of",), inverse="behind"),
+        RelationKind("behind", ("behind",), inverse="in front of"),
+        RelationKind("riding", ("riding",), action=True),
+        RelationKind("holding", ("holding",), action=True),
+        RelationKind("chasing", ("chasing",), action=True),
+        RelationKind("touching", ("touching",), action=True),
+    )
+}
+ACTIONS: tuple[str, ...] = tuple(name for name, kind in RELATIONS.items() if kind.action)
+VAGUE_RELATIONS: tuple[str, ...] = ("with", "next to", "near", "beside")
+_PLACE = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
+_WORDINGS = {*VAGUE_RELATIONS}.union(*(kind.wordings for kind in RELATIONS.values()))
+_RELATION = re.compile(rf"\b({'|'.join(sorted(_WORDINGS, key=len, reverse=True))})\b")
+
+
+def admits(subject: str, relation: str, obj: str) -> bool:
+    """Whether the small world can show `subject relation obj`."""
+    if subject == obj:
+        return False
+    if relation in ("riding", "chasing"):
+        return subject in ANIMATE and obj in ANIMATE | VEHICLES
+    if relation == "holding":
+        return subject in ANIMATE and obj in THINGS - {"house", "tree", "bed"}
+    if relation == "touching":
+        return subject in ANIMATE
+    return True
+
+
+def canonical(relation: str) -> str:
+    """The wording that benchmarks use for a relation."""
+    return RELATIONS[relation].wordings[0]
+
+
+def stated(caption: str) -> tuple[int, int, int]:
+    """Numbers of objects, attributes and relations that a caption states, by the world's words.
+
+    "near" and "with" count as relations; a place in the picture ("on the left") is none.
+    """
+    words = caption.split()
+    objects, attributes = (sum(word in known for word in words) for known in (GLYPHS, KIND_OF))
+    return objects, attributes, len(_RELATION.findall(_PLACE.sub("", caption)))

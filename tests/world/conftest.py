@@ -1,0 +1,34 @@
+"""A small configuration of the small world, and its sets before they are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from cae_lib.world import build
+from cae_lib.world.config import WORLDS, WorldConfig
+from cae_lib.world.scenes import Scene, SceneConfig, sample_scene
+
+
+@pytest.fixture(scope="session")
+def config() -> WorldConfig:
+    return WORLDS["smoke"]
+
+
+@pytest.fixture(scope="session")
+def sampled() -> list[Scene]:
+    """A thousand scenes."""
+    return [sample_scene(SceneConfig(), "tests", index) for index in range(1000)]
+
+
+@pytest.fixture(scope="session")
+def exports(config):
+    """The sets of the smoke profile by name, not yet written."""
+    return {export.name: export for export in build.exports(config)}
+
+
+@pytest.fixture(scope="session")
+def shown(exports) -> dict[str, tuple[Scene, ...]]:
+    """The scenes of each picture file."""
+    return {
+        picture.path: picture.scenes for export in exports.values() for picture in export.pictures
+    }

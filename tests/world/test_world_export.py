@@ -1,0 +1,309 @@
+"""The loaders read every set as written, and every foil is false by a reading of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark
+from cae_lib.data.captions import load_coco_captions, load_karpathy, load_negclip_tsv
+from cae_lib.world.build import manifest
+from cae_lib.world.draw import render
+from cae_lib.world.vocabulary import COLORS, NOUNS, PATTERNS, RELATIONS, SIZES
+
+ADJECTIVES = {*COLORS, *PATTERNS, *SIZES}
+ALSO = {
+    "on": {"above"},
+    "riding": {"above", "on"},
+    "above": {"on"},
+    "under": {"below"},
+    "below": {"under"},
+    "touching": {"holding"},
+}
+
+
+@pytest.fixture(scope="session")
+def loaded(smoke_world):
+    parts = [part for name in BENCHMARKS for part in load_benchmark(name, smoke_world)]
+    return {part.key: part for part in parts}
+
+
+def scene_of(image, world, shown):
+    """The scene that an item's picture, cut to its box, shows."""
+    picture = image.path.resolve().relative_to(world.resolve()).as_posix()
+    scenes = shown[picture]
+    if len(scenes) == 1:
+        return scenes[0]
+    return scenes[int(max(image.crop[:2]) > 0)]
+
+
+def facts(text):
+    """Things with adjectives, and `(noun, relation, noun)`, read off a text word by word."""
+    things, pending, between, relation = [], [], [], None
+    for word in text.split():
+        if word in ADJECTIVES:
+            pending.append(word)
+        elif word in NOUNS:
+            named = next(
+                (k for k, kind in RELATIONS.items() if " ".join(between) in kind.wordings), None
+            )
+            if things and named:
+                relation = (things[-1][0], named, word)
+            things.append((word, tuple(pending)))
+            pending, between = [], []
+        elif word not in ("a", "an", "is", "the") or between and word == "the":
+            between.append(word)
+            if between[-1:] == ["the"] and between != ["to", "the"]:
+                between.pop()
+    return things, relation
+
+
+def is_false(text, scene):
+    """Whether a text is certainly false, by the tables above."""
+    things, relation = facts(text)
+    there = {thing.noun: thing for thing in scene.content.things}
+    for noun, adjectives in things:
+        if noun not in there or not set(adjectives) <= set(there[noun].attributes):
+            return True
+    if relation is None:
+        return False
+    first, second = (thing.noun for thing in scene.content.things[:2])
+    main = scene.content.relation
+    if (relation[0], relation[2]) == (first, second):
+        return relation[1] != main and relation[1] not in ALSO.get(main, ())
+    if (relation[0], relation[2]) == (second, first):
+        return relation[1] != RELATIONS[main].inverse
+    places = {t.noun: p for t, p in zip(scene.content.things, scene.placements, strict=True)}
+    return not seen(places[relation[0]], relation[1], places[relation[2]])
+
+
+def seen(a, name, b):
+    """Whether two things that are not the main pair stand so that a relation might be seen."""
+    right, down = a.x - b.x, a.y - b.y
+    columns = abs(right) < 0.5 * a.scale + 0.5 * b.scale
+    gap = max(abs(right), abs(down)) - 0.5 * a.scale - 0.5 * b.scale
+    return {
+        "left of": right < -0.02,
+        "right of": right > 0.02,
+        "above": down < -0.02,
+        "below": down > 0.02,
+        "on": down < -0.02 and columns,
+        "riding": down < -0.02 and columns,
+        "under": down > 0.02 and columns,
+        "chasing": a.motion != 0,
+        "holding": gap < 0.03,
+        "touching": gap < 0.03,
+    }.get(name, True)
+
+
+def test_reader_of_facts():
+    things, relation = facts("a photo of a small red cat is to the left of an apple and a hat")
+    assert things == [("cat", ("small", "red")), ("apple", ()), ("hat", ())]
+    assert relation == ("cat", "left of", "apple")
+    assert facts("the cat is above the dog")[1] == ("cat", "above", "dog")
+    assert facts("a cat and a dog at the top")[1] is None
+
+
+def test_all_items_are_used_and_as_many_as_the_manifest_says(loaded, smoke_world):
+    counts = manifest(smoke_world)["counts"]
+    for part in loaded.values():
+        assert 0 < part.n_used == part.n_expected == counts[part.name][part.subset]
+        assert part.counts.get("identical", 0) == 0 or part.name == "order"
+    families = {part.name for part in loaded.values()}
+    assert families == set(BENCHMARKS)
+    known = {f"{name}/{subset}" for name in BENCHMARKS for subset in counts[name]}
+    assert set(loaded) == known
+
+
+@pytest.mark.parametrize("name", ["aro", "sugarcrepe", "vl_checklist", "valse", "crepe"])
+def test_texts_are_true_and_foils_false_of_the_picture(name, loaded, smoke_world, shown):
+    n_foils = 0
+    for part in loaded.values():
+        if part.name != name or part.subset == "existence" or part.subset == "negate":
+            continue
+        for item in part.items:
+            scene = scene_of(item.images[0], smoke_world, shown)
+            for index, text in enumerate(item.texts):
+                expected = index != item.truth
+                assert is_false(text, scene) == expected, (part.key, item.id, text, scene)
+                n_foils += expected
+    assert n_foils > 20
+
+
+def test_existence_and_negation_deny_what_is_there(loaded, smoke_world, shown):
+    for item in loaded["valse/existence"].items:
+        scene = scene_of(item.images[0], smoke_world, shown)
+        nouns = {thing.noun for thing in scene.content.things}
+        foil, caption = item.texts
+        assert (caption.split()[-1] in nouns) == (" no " not in caption)
+        assert (" no " in caption) != (" no " in foil)
+    for item in loaded["crepe/negate"].items:
+        assert all({"no", "not"} & set(text.split()) for text in item.texts[1:])
+        assert not {"no", "not"} & set(item.texts[0].split())
+
+
+def test_winoground_captions_hold_for_their_own_picture_only(loaded, smoke_world, shown):
+    items = loaded["winoground/group"].items
+    for item in items:
+        scenes = [scene_of(image, smoke_world, shown) for image in item.images]
+        for text, own, other in zip(item.texts, scenes, scenes[::-1], strict=True):
+            assert not is_false(text, own) and is_false(text, other)
+        bags = [Counter(text.replace(" an ", " a ").split()[1:]) for text in item.texts]
+        assert bags[0] == bags[1]
+    assert {item.group for item in items} == {"Object", "Relation", "Both"}
+
+
+def test_svo_negatives_make_the_sentence_false(loaded, smoke_world, shown):
+    [part] = [part for part in loaded.values() if part.name == "svo_probes"]
+    for item in part.items:
+        positive, negative = (scene_of(image, smoke_world, shown) for image in item.images)
+        assert not is_false(item.texts[0], positive)
+        assert is_false(item.texts[0], negative)
+        pairs = zip(positive.content.things[:2], negative.content.things[:2], strict=True)
+        same = [a.noun == b.noun for a, b in pairs]
+        relation = positive.content.relation == negative.content.relation
+        changed = {"subj": not same[0], "obj": not same[1], "verb": not relation}
+        assert [part for part, differs in changed.items() if differs] == [item.group]
+
+
+def test_foils_differ_by_what_their_file_says(loaded):
+    for subset in ("add_att", "add_obj", "replace_att", "replace_rel", "swap_att", "swap_obj"):
+        for item in loaded[f"sugarcrepe/{subset}"].items:
+            (true, relation), (false, foil_relation) = (facts(text) for text in item.texts)
+            nouns, foil_nouns = [t[0] for t in true], [t[0] for t in false]
+            words, foil_words = (sorted(w for t in x for w in t[1]) for x in (true, false))
+            same = {
+                "nouns": nouns == foil_nouns,
+                "relation": relation[1] == foil_relation[1],
+                "words": words == foil_words,
+            }
+            changed = [name for name, equal in same.items() if not equal]
+            expected = {
+                "add_att": ["words"],
+                "replace_att": ["words"],
+                "swap_att": [],
+                "swap_obj": ["nouns"],
+                "replace_rel": ["relation"],
+            }
+            if subset == "add_obj":
+                assert foil_nouns[:-1] == nouns
+            else:
+                assert changed == expected[subset], item
+
+
+@pytest.mark.parametrize("name", ["aro/relation", "aro/attribution", "crepe/atom"])
+def test_the_box_tells_which_scene_is_meant(name, loaded, smoke_world, shown):
+    for item in loaded[name].items:
+        [image] = item.images
+        picture = Image.open(image.path)
+        assert sorted(picture.size) == [112, 224]
+        cut = np.asarray(picture.crop(image.crop)).astype(float)
+        own = np.asarray(render(scene_of(image, smoke_world, shown))).astype(float)
+        assert np.abs(cut - own).mean() < 4  # what JPEG loses
+    assert len({item.images[0].crop for item in loaded[name].items}) > 2
+
+
+def test_pictures_on_disk_are_jpeg_or_png_as_named(smoke_world, shown):
+    for path in list(shown)[:60]:
+        with Image.open(smoke_world / path) as picture:
+            assert picture.format == {"jpg": "JPEG", "png": "PNG"}[path[-3:]]
+            assert picture.mode == "RGB"
+
+
+def test_coco_folds_agree_with_each_other(smoke_world, config):
+    coco, sizes = smoke_world / "coco", config.sizes
+    train = load_karpathy(coco / "dataset_coco.json", coco, "train")
+    assert train.n_used == train.n_expected == sizes.train * sizes.captions
+    places = Counter(path.parent.name for path in train.image_paths)
+    assert places == {"train2014": sizes.train * 3 // 4, "val2014": sizes.train // 4}
+    official = load_coco_captions(coco / "annotations/captions_train2014.json", coco / "train2014")
+    assert official.captions == train.captions[: len(official.captions)]
+    tsv = load_negclip_tsv(coco / "train_neg_clip.tsv", smoke_world)
+    assert tsv.captions == train.captions and tsv.image_paths == train.image_paths
+    splits = [load_karpathy(coco / "dataset_coco.json", coco, s) for s in ("train", "val", "test")]
+    names = [path for split in splits for path in split.image_paths]
+    assert len(names) == len(set(names)) == sizes.train + sizes.val + sizes.test
+
+
+def test_negclip_rows_have_false_swaps_and_similar_pictures(smoke_world, shown):
+    tsv = load_negclip_tsv(smoke_world / "coco/train_neg_clip.tsv", smoke_world)
+    shares = []
+    for row, (caption, false, similar) in enumerate(
+        zip(tsv.captions, tsv.negatives, tsv.hard_images, strict=True)
+    ):
+        path = tsv.image_paths[tsv.image_index[row]].relative_to(smoke_world).as_posix()
+        [scene] = shown[path]
+        assert not is_false(caption, scene)
+        for text in false:
+            assert is_false(text, scene), (caption, text)
+            assert sorted(set(text.split()) - {"a", "an"}) == sorted(
+                set(caption.split()) - {"a", "an"}
+            )
+        pictures = {int(tsv.image_index[other]) for other in similar}
+        assert len(pictures) == 3 and int(tsv.image_index[row]) not in pictures
+        nouns = {thing.noun for thing in scene.content.things[:2]}
+        for picture in pictures:
+            [other] = shown[tsv.image_paths[picture].relative_to(smoke_world).as_posix()]
+            shares.append(bool(nouns & {thing.noun for thing in other.content.things[:2]}))
+    assert np.mean([bool(false) for false in tsv.negatives]) > 0.8
+    assert np.mean(shares) > 0.6
+
+
+def test_gold_graphs_stand_beside_the_captions(smoke_world, shown):
+    folder = smoke_world / "coco/annotations"
+    captions = json.loads((folder / "captions_val2014.json").read_text(encoding="utf-8"))
+    graphs = json.loads((folder / "scene_graphs_val2014.json").read_text(encoding="utf-8"))
+    for image, graph in zip(captions["images"], graphs["images"], strict=True):
+        [scene] = shown[f"coco/val2014/{image['file_name']}"]
+        assert image["id"] == graph["id"]
+        assert graph["relation"] == scene.content.relation
+        assert [t["noun"] for t in graph["things"]] == [t.noun for t in scene.content.things]
+        assert graph["placements"][0]["x"] == pytest.approx(scene.placements[0].x, abs=1e-4)
+    nouns = {graph["id"]: [t["noun"] for t in graph["things"]] for graph in graphs["images"]}
+    for text, gold in zip(captions["annotations"], graphs["annotations"], strict=True):
+        assert (text["id"], text["image_id"]) == (gold["id"], gold["image_id"])
+        named = [text["caption"][s:e] for s, e, role in gold["spans"] if role == 1]
+        assert named == [nouns[gold["image_id"]][index] for index in gold["objects"]]
+
+
+def test_flickr_is_drawn_in_the_held_out_style(exports):
+    styles = {
+        name: {scene.style for picture in export.pictures for scene in picture.scenes}
+        for name, export in exports.items()
+    }
+    assert styles.pop("flickr30k") == {"poster"}
+    assert set().union(*styles.values()) == {"plain"}
+
+
+def test_no_scene_of_a_benchmark_is_a_training_scene(exports):
+    coco = {s.seed for picture in exports["coco"].pictures for s in picture.scenes}
+    for name, export in exports.items():
+        if name != "coco":
+            assert not coco & {s.seed for picture in export.pictures for s in picture.scenes}
+
+
+def test_official_columns(smoke_world):
+    with (smoke_world / "svo-probes/svo_probes.csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["sentence"].split()[1] == row["pos_triplet"].split(",")[0]
+    lines = (smoke_world / "winoground/examples.jsonl").read_text(encoding="utf-8")
+    assert not lines.endswith("\n")
+    rows = json.loads((smoke_world / "aro/visual_genome_relation.json").read_text("utf-8"))
+    assert set(rows[0]) >= {"image_id", "bbox_w", "bbox_h", "relation_name"}
+
+
+def test_crepe_has_every_complexity(loaded, config):
+    sizes = Counter(item.group for item in loaded["crepe/atom"].items)
+    assert set(sizes) == {str(n) for n in range(4, 13)}
+    assert set(sizes.values()) == {config.sizes.crepe // 9}
+    for key in ("crepe/atom", "crepe/swap"):
+        for item in loaded[key].items:
+            things, relation = facts(item.texts[0])
+            atoms = len(things) + sum(len(words) for _, words in things) + bool(relation)
+            assert atoms == int(item.group)
+            assert len(set(item.texts)) == 6
