@@ -6,16 +6,15 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing.context import BaseContext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -179,49 +178,26 @@ def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6)
 def replacing(target: Path) -> Iterator[Path]:
     """A new folder that takes the place of `target` when the block ends without an error.
 
-    After an error or an interrupt the new folder is removed and `target` is as before. Folders
-    that killed processes left behind are removed, too.
+    After an error or an interrupt the new folder is removed and `target` is as before.
 
     Raises:
         DataError: The folder cannot be written; the message says what to do.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        partial.mkdir()
-        yield partial
-        old = partial.with_name(f"{partial.name}.old")
-        if target.exists():
-            os.replace(target, old)
-        os.replace(partial, target)
-        shutil.rmtree(old, ignore_errors=True)
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+            new, old = Path(place, "new"), Path(place, "old")
+            new.mkdir()
+            yield new
+            if target.exists():
+                os.replace(target, old)
+            os.replace(new, target)
     except OSError as error:
         raise DataError(
             f"{error.filename or target}: cannot be written ({error.strerror or error}). Free some "
             "disk space (a world takes up to 200 MB) or make the folder writable, or set CAE_HOME "
             "to another folder, and run the same command again"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_leftovers(target: Path) -> None:
-    for path in target.parent.glob(f".{target.name}.*"):
-        number = path.name.removeprefix(f".{target.name}.").partition(".")[0]
-        if number.isdigit() and not _runs_elsewhere(int(number)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs_elsewhere(process: int) -> bool:
-    """Whether another process of this number is running."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # not ours to signal, so it is there
-        return True
-    return process != os.getpid()
 
 
 def _stored_key(root: Path) -> str | None:
@@ -237,12 +213,17 @@ def _write(folder: Path, config: WorldConfig, part: str, label: str, workers: in
     found: dict[str, Any] = {"key": config.key(part), "version": VERSION}
     found["config"] = config.content(part)
     found |= {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
-    with Progress(0, label) as progress, _drawing(folder, progress, workers) as draw:
+    with Progress(0, label) as progress, _executor(folder, workers) as executor:
+        running = []
         for export in exports(config, part):
-            draw(export.pictures)
-            progress.total += len(export.texts)
+            progress.total += len(export.pictures) + len(export.texts)
+            paths = (*export.texts, *(picture.path for picture in export.pictures))
+            for place in {(folder / path).parent for path in paths}:
+                place.mkdir(parents=True, exist_ok=True)
+            for start in range(0, len(export.pictures), BATCH):
+                batch = export.pictures[start : start + BATCH]
+                running.append(executor.submit(_draw, folder, batch))
             for path, text in export.texts.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text, encoding="utf-8", newline="")
                 found["sha256"][path] = hashlib.sha256(text.encode()).hexdigest()
             progress.update(len(export.texts))
@@ -250,44 +231,27 @@ def _write(folder: Path, config: WorldConfig, part: str, label: str, workers: in
             found["pictures"] += len(export.pictures)
             if export.left_out:
                 found["left_out"][export.name] = export.left_out
+        for future in as_completed(running):
+            progress.update(future.result())
     text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomic(folder / MANIFEST, text)
 
 
 @contextmanager
-def _drawing(
-    root: Path, progress: Progress, workers: int
-) -> Iterator[Callable[[Sequence[Picture]], None]]:
-    """Gives a function that has pictures drawn and written while the next set is prepared.
-
-    The block ends when all are written. One worker is a thread, more are processes.
+def _executor(root: Path, workers: int) -> Iterator[Executor]:
+    """Draws while the next set is prepared: in a thread, or in several processes.
 
     Raises:
         DataError: A process that draws was killed.
     """
-    running: list[Future[int]] = []
-    executor = (
-        ThreadPoolExecutor(1)
-        if workers == 1
-        else ProcessPoolExecutor(workers, _context(), initializer=_follow_parent)
-    )
-
-    def count(futures: Iterable[Future[int]]) -> None:
-        for future in futures:
-            progress.update(future.result())
-            running.remove(future)
-
-    def draw(pictures: Sequence[Picture]) -> None:
-        progress.total += len(pictures)
-        for folder in {(root / picture.path).parent for picture in pictures}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for start in range(0, len(pictures), BATCH):
-            running.append(executor.submit(_draw, root, pictures[start : start + BATCH]))
-        count([future for future in running if future.done()])
-
+    if workers == 1:
+        executor: Executor = ThreadPoolExecutor(1)
+    else:
+        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        context = multiprocessing.get_context(method)
+        executor = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
     try:
-        yield draw
-        count(as_completed(list(running)))
+        yield executor
     except BrokenProcessPool as error:
         raise DataError(
             f"{root}: a process that draws was killed, perhaps for want of memory. "
@@ -301,12 +265,6 @@ def _draw(root: Path, pictures: Sequence[Picture]) -> int:
     for picture in pictures:
         picture.write(root)
     return len(pictures)
-
-
-def _context() -> BaseContext:
-    """Processes begin as copies of this one, where that is possible."""
-    methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("fork" if "fork" in methods else None)
 
 
 def _follow_parent() -> None:

@@ -35,41 +35,24 @@ PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is of each set.
+    """How much there is of each set."""
 
-    Attributes:
-        pretrain: Pictures of the pretraining corpus.
-        pretrain_captions: Captions of each of them.
-        train: Pictures of Karpathy's training split; a quarter of them is "restval".
-        val, test: Pictures of Karpathy's other two splits.
-        flickr_test: Pictures of Flickr30k's test split.
-        captions: Captions of each picture of COCO and Flickr30k.
-        aro_relation, aro_attribution: Items of ARO's sets.
-        winoground: Items, each of two pictures and two captions.
-        sugarcrepe: Items of each of the seven files, at most.
-        vl_checklist: Items of each corpus, at most.
-        valse: Items of each instrument.
-        svo_probes: Sentences; each has up to three negative pictures.
-        crepe: Pictures; each has one item of each kind where five false captions exist.
-        similarity: Scored pairs of each test set of text similarity.
-    """
-
-    pretrain: int = 30_000
-    pretrain_captions: int = 5
-    train: int = 4000
-    val: int = 500
-    test: int = 1000
-    flickr_test: int = 500
-    captions: int = 5
-    aro_relation: int = 1000
-    aro_attribution: int = 1000
-    winoground: int = 600
-    sugarcrepe: int = 800
-    vl_checklist: int = 600
-    valse: int = 600
-    svo_probes: int = 250
-    crepe: int = 800
-    similarity: int = 500
+    pretrain: int = 30_000  # pictures of the pretraining corpus
+    pretrain_captions: int = 5  # captions of each of them
+    train: int = 4000  # pictures of Karpathy's training split; a quarter of them is "restval"
+    val: int = 500  # pictures of Karpathy's other two splits
+    test: int = 1000  # pictures of Karpathy's other two splits
+    flickr_test: int = 500  # pictures of Flickr30k's test split
+    captions: int = 5  # captions of each picture of COCO and Flickr30k
+    aro_relation: int = 1000  # items of ARO's sets
+    aro_attribution: int = 1000  # items of ARO's sets
+    winoground: int = 600  # items, each of two pictures and two captions
+    sugarcrepe: int = 800  # items of each of the seven files, at most
+    vl_checklist: int = 600  # items of each corpus, at most
+    valse: int = 600  # items of each instrument
+    svo_probes: int = 250  # sentences; each has up to three negative pictures
+    crepe: int = 800  # pictures; each has one item of each kind where five false captions exist
+    similarity: int = 500  # scored pairs of each test set of text similarity
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,10 @@ def attributes_replaced(statement: Statement, scene: Scene) -> list[Statement]:
     """One adjective replaced by one of its kind that is false of its thing."""
     found = []
     for index, mention in enumerate(statement.mentions):
-        for place, word in enumerate(mention.attributes):
+        for word in mention.attributes:
+            rest = tuple(other for other in mention.attributes if other != word)
             for other in _false(scene, mention.noun, KIND_OF[word]):
-                words = (*mention.attributes[:place], other, *mention.attributes[place + 1 :])
-                found.append(statement.changed(index, attributes=words))
+                found.append(statement.changed(index, attributes=(*rest, other)))
     return found
 
 

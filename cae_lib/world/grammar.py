@@ -23,27 +23,16 @@ Token = tuple[str, int]
 
 @dataclass(frozen=True)
 class CaptionStyle:
-    """How much a caption tells. All fields are probabilities.
+    """How much a caption tells. All fields are probabilities."""
 
-    Attributes:
-        attribute: Each attribute of a named thing is said.
-        second: The second thing of the main pair is named.
-        relation: The main relation is said, given that both things are named.
-        vague: An unsaid relation is worded "with", "near", ... rather than "and".
-        extra: Each further thing is named.
-        position: A named further thing gets a phrase that places it ("on the left").
-        prefix: The caption opens with "a photo of", "there is", ...
-        copula: A relation is worded "X is on Y" rather than "X on Y".
-    """
-
-    attribute: float
-    second: float
-    relation: float
-    vague: float = 0.4
-    extra: float = 0.3
-    position: float = 0.3
-    prefix: float = 0.2
-    copula: float = 0.3
+    attribute: float  # each attribute of a named thing is said
+    second: float  # the second thing of the main pair is named
+    relation: float  # the main relation is said, given that both things are named
+    vague: float = 0.4  # an unsaid relation is worded "with", "near", ... rather than "and"
+    extra: float = 0.3  # each further thing is named
+    position: float = 0.3  # a named further thing gets a phrase that places it ("on the left")
+    prefix: float = 0.2  # the caption opens with "a photo of", "there is", ...
+    copula: float = 0.3  # a relation is worded "X is on Y" rather than "X on Y"
 
 
 @dataclass(frozen=True)

@@ -17,26 +17,16 @@ SIZE_FACTOR: dict[str | None, float] = {None: 1.0, "small": 0.72, "large": 1.3}
 
 @dataclass(frozen=True)
 class Placement:
-    """Place of one thing.
+    """Place of one thing."""
 
-    Attributes:
-        x, y: Centre.
-        scale: Side of its square.
-        tilt: Rotation in degrees, counter-clockwise.
-        flip: Mirrored left to right; glyphs of animals look to the left unless flipped.
-        depth: Things of greater depth are drawn first.
-        motion: -1 or 1 for lines of motion behind a thing moving left or right, else 0.
-        contact: Marks of contact on its left (-1) or right (1) side, else 0.
-    """
-
-    x: float
+    x: float  # centre
     y: float
-    scale: float
-    tilt: float = 0.0
-    flip: bool = False
-    depth: int = 0
-    motion: int = 0
-    contact: int = 0
+    scale: float  # side of its square
+    tilt: float = 0.0  # rotation in degrees, counter-clockwise
+    flip: bool = False  # mirrored left to right; glyphs of animals look to the left unless flipped
+    depth: int = 0  # things of greater depth are drawn first
+    motion: int = 0  # -1 or 1 for lines of motion behind a thing moving left or right, else 0
+    contact: int = 0  # marks of contact on its left (-1) or right (1) side, else 0
 
     def overlap(self, other: Placement) -> float:
         """Overlap of the two squares as a share of the smaller one."""

@@ -25,28 +25,18 @@ PATIENCE = 20
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Statistics of the scenes.
+    """Statistics of the scenes."""
 
-    Attributes:
-        seed: Seed of the whole world.
-        zipf: Exponent of the frequency of noun pairs; frequent pairs meet in a batch.
-        natural_order: Share of scenes whose arguments stand in the usual order of their pair.
-        relation_concentration: Dirichlet concentration of the relations of a pair; below 1 the
-            pair of nouns predicts much of the relation, as in natural pictures.
-        typical_color: Share of things in the usual colour of their noun.
-        patterned: Share of things with a pattern.
-        sized: Share of things that are notably small or large.
-        extras: Probabilities of 0, 1, 2 further things beside the main pair.
-    """
-
-    seed: int = 0
-    zipf: float = 0.8
-    natural_order: float = 0.75
+    seed: int = 0  # seed of the whole world
+    zipf: float = 0.8  # exponent of the frequency of noun pairs; frequent pairs meet in a batch
+    natural_order: float = 0.75  # share of scenes in the usual order of their pair
+    # Dirichlet concentration of the relations of a pair of nouns; below 1 the pair predicts much of
+    # the relation, as in natural pictures.
     relation_concentration: float = 0.5
-    typical_color: float = 0.6
-    patterned: float = 0.3
-    sized: float = 0.4
-    extras: tuple[float, float, float] = (0.5, 0.35, 0.15)
+    typical_color: float = 0.6  # share of things in the usual colour of their noun
+    patterned: float = 0.3  # share of things with a pattern
+    sized: float = 0.4  # share of things that are notably small or large
+    extras: tuple[float, float, float] = (0.5, 0.35, 0.15)  # shares of 0, 1, 2 further things
 
 
 @dataclass(frozen=True)

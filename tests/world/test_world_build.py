@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from cae_lib.world.build import (
     build_world,
     contact_sheet,
     manifest,
-    replacing,
     world_root,
 )
 from cae_lib.world.config import COCO, PARTS, WEB, WORLDS, Sizes, WorldConfig
@@ -151,17 +149,6 @@ def test_an_interrupted_build_leaves_the_old_folder_and_starts_again(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
     build_world(other, target)
     assert manifest(target)["key"] == other.key()
-
-
-def test_what_a_killed_build_left_is_removed(tmp_path):
-    (tmp_path / ".world-tiny.999999999").mkdir()
-    (tmp_path / f".world-tiny.{os.getppid()}").mkdir()
-    with replacing(tmp_path / "world-tiny") as folder:
-        assert folder.is_dir()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "world-tiny",
-        f".world-tiny.{os.getppid()}",
-    }
 
 
 def test_a_folder_without_manifest_is_not_complete(tmp_path):

@@ -208,13 +208,6 @@ def test_the_box_tells_which_scene_is_meant(name, loaded, smoke_world, shown):
     assert len({item.images[0].crop for item in loaded[name].items}) > 2
 
 
-def test_pictures_on_disk_are_jpeg_or_png_as_named(smoke_world, shown):
-    for path in list(shown)[:60]:
-        with Image.open(smoke_world / path) as picture:
-            assert picture.format == {"jpg": "JPEG", "png": "PNG"}[path[-3:]]
-            assert picture.mode == "RGB"
-
-
 def test_coco_folds_agree_with_each_other(smoke_world, config):
     coco, sizes = smoke_world / "coco", config.sizes
     train = load_karpathy(coco / "dataset_coco.json", coco, "train")

@@ -32,13 +32,9 @@ def pairs(relation):
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_relation_is_visible(relation):
-    assert all(CENTRES[relation](subject, obj) for subject, obj in pairs(relation))
-
-
-@pytest.mark.parametrize("relation", RELATIONS)
-def test_relation_is_not_visible_with_its_arguments_exchanged(relation):
-    assert not any(CENTRES[relation](obj, subject) for subject, obj in pairs(relation))
+def test_relation_is_visible_in_one_order_only(relation):
+    for subject, obj in pairs(relation):
+        assert CENTRES[relation](subject, obj) and not CENTRES[relation](obj, subject)
 
 
 @pytest.mark.parametrize("relation", ["left of", "right of", "above", "below"])
@@ -59,14 +55,6 @@ def test_overlap_on_hand_worked_squares():
     assert square.overlap(Placement(0.7, 0.5, 0.4)) == pytest.approx(0.5)
     assert square.overlap(Placement(0.5, 0.5, 0.2)) == pytest.approx(1.0)
     assert square.overlap(Placement(0.95, 0.5, 0.4)) == 0
-
-
-def test_sizes_order_the_squares():
-    def mean_side(size):
-        drawn = (place("left of", size, None, np.random.default_rng(i))[0] for i in range(40))
-        return np.mean([p.scale for p in drawn])
-
-    assert mean_side("small") < 0.9 * mean_side(None) < 0.81 * mean_side("large")
 
 
 def test_extras_stay_inside_and_keep_clear_where_there_is_room():

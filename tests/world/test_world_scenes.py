@@ -10,8 +10,12 @@ from cae_lib.world.scenes import (
     SceneConfig,
     Thing,
     arrange,
+    fair,
     generator,
     sample_scene,
+    scenes,
+    spread,
+    text_generator,
 )
 from cae_lib.world.vocabulary import RELATIONS, admits
 
@@ -26,12 +30,6 @@ def test_a_scene_is_a_function_of_configuration_split_and_number():
         sample_scene(SceneConfig(seed=1), "train", 7),
     ]
     assert all(other.content != sample_scene(CONFIG, "train", 7).content for other in others)
-
-
-def test_generator_depends_on_every_key():
-    keys = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 1, "text")]
-    assert len({generator(*key).random() for key in keys}) == len(keys)
-    assert generator(0, "a", 1).random() == generator(0, "a", 1).random()
 
 
 def test_every_scene_can_be_shown_and_names_each_noun_once(sampled):
@@ -49,27 +47,6 @@ def test_attributes_and_extras_are_as_frequent_as_configured(sampled):
     assert patterned == pytest.approx(CONFIG.patterned, abs=0.03)
     none = np.mean([len(scene.content.things) == 2 for scene in sampled])
     assert none == pytest.approx(CONFIG.extras[0], abs=0.07)
-
-
-def test_a_noun_has_a_usual_color(sampled):
-    config = SceneConfig(typical_color=0.9)
-    scenes = [sample_scene(config, "colors", index) for index in range(300)]
-    colors: dict[str, Counter[str]] = {}
-    for scene in scenes:
-        for thing in scene.content.things:
-            colors.setdefault(thing.noun, Counter())[thing.color] += 1
-    shares = [max(c.values()) / c.total() for c in colors.values() if c.total() >= 20]
-    assert shares and np.mean(shares) == pytest.approx(0.9 + 0.1 / 8, abs=0.05)
-
-
-def test_noun_pairs_are_frequent_or_rare_by_the_exponent():
-    def top_share(zipf: float) -> float:
-        config = SceneConfig(zipf=zipf)
-        found = (sample_scene(config, "pairs", index).content.things[:2] for index in range(400))
-        pairs = Counter(frozenset(thing.noun for thing in pair) for pair in found)
-        return sum(n for _, n in pairs.most_common(10)) / 400
-
-    assert top_share(0.0) < 0.15 < 0.3 < top_share(1.2)
 
 
 def test_a_pair_has_a_usual_order_of_arguments():
@@ -100,3 +77,26 @@ def test_arranging_is_repeatable_and_depends_on_the_seed():
     content = Content((Thing("cat", "red"), Thing("dog", "blue"), Thing("hat", "pink")), "on")
     assert arrange(content, 3) == arrange(content, 3)
     assert arrange(content, 3).placements != arrange(content, 4).placements
+
+
+def test_spread_gives_every_relation_its_share():
+    found = spread(CONFIG, "spread", 60, list(RELATIONS))
+    assert set(Counter(scene.content.relation for scene in found).values()) == {5}
+    found = spread(CONFIG, "spread", 20, ["on", "never"])  # filled up, as one is too rare
+    assert [scene.content.relation for scene in found] == ["on"] * 20
+    found = spread(CONFIG, "spread", 20, ["chasing"], swappable=True)
+    assert all(scene.content.swappable() for scene in found)
+
+
+def test_fair_scenes_stand_in_both_orders():
+    shown = [(next(scenes(CONFIG, str(i))), i) for i in range(80)]
+    changed = [fair(scene, i).content != scene.content for scene, i in shown]
+    assert not any(changed[::2])
+    assert sum(changed[1::2]) > 20
+    for scene, index in shown:
+        nouns = [t.noun for t in scene.content.things[:2]]
+        assert sorted(t.noun for t in fair(scene, index).content.things[:2]) == sorted(nouns)
+
+
+def test_texts_have_a_generator_apart_from_the_scene():
+    assert text_generator(CONFIG, "a", 1).random() != generator(CONFIG.seed, "a", 1).random()
