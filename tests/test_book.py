@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.doctor import find_browser
+from cae_lib.commands.doctor import find_browser
 from cae_lib.errors import CaeError
 from cae_lib.pages.build import HOSTS, build_book, render, repository_url
-from cae_lib.run import run_page
+from cae_lib.pages.run import run_page
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIRST_SCREEN = 900  # pixels, of a window 1400 wide

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.files import write_atomic
+from cae_lib.runtime import write_atomic
 from cae_lib.models.architecture import model_config
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip

@@ -122,4 +122,7 @@ def smoke_book() -> Path:
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
+    link = target.with_name("cae_lib")  # pages show code from ../cae_lib
+    if not link.exists():
+        link.symlink_to(Path(__file__).resolve().parents[1])
     return target

@@ -312,7 +312,7 @@ def _bare(statement: Statement) -> str:
 
 # SugarCrepe: rich captions against foils with one part added, replaced or exchanged.
 
-SUGARCREPE = tuple(kind for kind in foils.FOILS if kind != "like_rel")
+SUGARCREPE = tuple(kind for kind in foils.FOILS if kind not in ("like_rel", "deny_obj"))
 SUGARCREPE_STYLE = CaptionStyle(
     attribute=0.6, second=1.0, relation=1.0, extra=0.5, position=0.2, prefix=0.1
 )
@@ -357,20 +357,17 @@ def export_aro(config: WorldConfig) -> Export:
     """
     export = Export("aro", left_out=LEFT_OUT["aro"])
     names = [name for name in RELATIONS if f"relation: {name}" not in LEFT_OUT["aro"]]
-    related = spread(config.scenes, "aro-relation", config.sizes.aro_relation, names, True)
-    pairs = attribute_pairs(config.scenes)
+    n = config.sizes.aro_relation
+    related = spread(config.scenes, "aro-relation", n, names, swappable=True)
     drawn = islice(scenes(config.scenes, "aro-attribution"), config.sizes.aro_attribution)
-    dressed = [_dress(scene, *pairs[i % len(pairs)]) for i, scene in enumerate(drawn)]
-    texts: dict[str, list[Statement]] = {"relation": [], "attribution": []}
-    for scene in related:
-        texts["relation"].append(stated(scene.content, article="the"))
-    for scene, words in zip(dressed, cycle(pairs), strict=False):
-        things = zip(scene.content.things, words, strict=False)
-        mentions = tuple(Mention(thing.noun, (word,), "the") for thing, word in things)
-        texts["attribution"].append(Statement(mentions, ("", "and", "")))
-    for number, (subset, shown) in enumerate((("relation", related), ("attribution", dressed)), 1):
+    subsets = {
+        "relation": [(scene, stated(scene.content, article="the")) for scene in related],
+        "attribution": list(map(_dressed, drawn, cycle(attribute_pairs(config.scenes)))),
+    }
+    for number, (subset, items) in enumerate(subsets.items(), start=1):
+        shown, texts = zip(*items, strict=True)
         places = export.show_pairs(shown, f"aro/images/{number}{{:06d}}.jpg")
-        rows = [_aro_row(*place, true) for place, true in zip(places, texts[subset], strict=True)]
+        rows = [_aro_row(*place, true) for place, true in zip(places, texts, strict=True)]
         export.json(f"aro/visual_genome_{subset}.json", rows, count=subset)
     return export
 
@@ -383,11 +380,14 @@ def attribute_pairs(config: SceneConfig) -> list[tuple[str, str]]:
     return [(b, a) if rng.random() < 0.5 else (a, b) for a, b in pairs]
 
 
-def _dress(scene: Scene, first: str, second: str) -> Scene:
-    """The scene with these adjectives of one kind on its first two things, arranged anew."""
-    kind = KIND_OF[first]
-    content = scene.content.with_thing(0, **{kind: first}).with_thing(1, **{kind: second})
-    return again(scene, content)
+def _dressed(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
+    """The scene with these adjectives of one kind on its first two things, and what it shows."""
+    content = scene.content
+    for index, word in enumerate(words):
+        content = content.with_thing(index, **{KIND_OF[word]: word})
+    things = zip(content.things, words, strict=False)
+    mentions = tuple(Mention(thing.noun, (word,), "the") for thing, word in things)
+    return again(scene, content), Statement(mentions, ("", "and", ""))
 
 
 def _aro_row(picture: Picture, box: Sequence[int], true: Statement) -> dict[str, Any]:
@@ -490,34 +490,17 @@ def hard_negatives(true: Statement, scene: Scene, rng: np.random.Generator) -> d
 # VALSE: a caption against a foil, for the linguistic phenomena that the small world has.
 
 
-class Instrument(NamedTuple):
-    """One of VALSE's files whose pictures are its own.
-
-    Attributes:
-        foil: How a caption is made false, by its name in `foils.FOILS`; "" for existence.
-        relations: Relations of the scenes, evenly.
-        folder: Folder of the pictures.
-    """
-
-    foil: str
-    relations: tuple[str, ...]
-    folder: str
-
-
-VALSE: Mapping[str, Instrument] = {
-    "actant-swap": Instrument(
-        "swap_obj",
-        tuple(name for name in ACTIONS if name != "holding"),  # nothing that is held can hold
-        "actions/images_512",
-    ),
-    "action-replacement": Instrument("like_rel", ACTIONS, "actions/images_512"),
-    "relations": Instrument(
+VALSE: Mapping[str, tuple[str, Sequence[str], str]] = {
+    "actant-swap": ("swap_obj", ("riding", "chasing", "touching"), "actions/images_512"),
+    "action-replacement": ("like_rel", ACTIONS, "actions/images_512"),
+    "relations": (
         "like_rel",
-        tuple(name for name in RELATIONS if name not in ACTIONS),
+        [name for name in RELATIONS if name not in ACTIONS],
         "relations/test_images",
     ),
-    "existence": Instrument("", tuple(RELATIONS), "visual7w/images"),
+    "existence": ("deny_obj", tuple(RELATIONS), "visual7w/images"),
 }
+"""Foil, relations of the scenes, and folder of the pictures, where an instrument has its own."""
 
 
 def export_valse(config: WorldConfig, coco_test: Corpus) -> Export:
@@ -526,40 +509,36 @@ def export_valse(config: WorldConfig, coco_test: Corpus) -> Export:
     The pictures of foil-it are those of COCO's test split, with their own captions, as in VALSE.
     """
     export = Export("valse", left_out=LEFT_OUT["valse"])
+    size = config.sizes.valse
     for name, (kind, names, folder) in VALSE.items():
         split = f"valse/{name}"
-        shown = spread(
-            config.scenes, split, config.sizes.valse, names, swappable=kind == "swap_obj"
-        )
-        items = _items(config, split, shown, kind) if kind else _existence(config, split, shown)
+        shown = spread(config.scenes, split, size, names, swappable=kind == "swap_obj")
         rows = {}
-        for item in items:
+        caption = _existence if name == "existence" else _main
+        for item in _items(config, split, shown, kind, caption):
             key = f"{name}_{item.index + 1}"
             export.show(f"valse/data/{folder}/{key}.jpg", item.scene)
             rows[key] = _valse_row(name, f"{key}.jpg", item)
         export.json(f"valse/data/{name}.json", rows, count=name)
-    corpus = coco_test[: config.sizes.valse]
-    shown = [item.scene for item in corpus]
 
-    def caption(index: int, scene: Scene, rng: np.random.Generator) -> Statement:
-        return read(corpus[index].captions[0], scene.content)
+    def original(index: int, scene: Scene, rng: np.random.Generator) -> Statement:
+        return read(coco_test[index].captions[0], scene.content)
 
-    rows = {}
-    for item in _items(config, "valse/foil-it", shown, "replace_obj", caption):
-        file = corpus[item.index].filename
-        rows[f"foil-it_{item.index + 1}"] = _valse_row("foil-it", file, item)
+    shown = [item.scene for item in coco_test[:size]]
+    items = _items(config, "valse/foil-it", shown, "replace_obj", original)
+    rows = {
+        f"foil-it_{item.index + 1}": _valse_row("foil-it", coco_test[item.index].filename, item)
+        for item in items
+    }
     export.json("valse/data/foil-it.json", rows, count="foil-it")
     return export
 
 
-def _existence(config: WorldConfig, split: str, shown: Sequence[Scene]) -> Iterator[Item]:
+def _existence(index: int, scene: Scene, rng: np.random.Generator) -> Statement:
     """By turns "there is a cat" and "there is no cat"."""
-    for index, scene in enumerate(shown):
-        rng = text_generator(config.scenes, split, index)
-        there = [thing.noun for thing in scene.content.things]
-        noun = pick(rng, absent_nouns(scene) if index % 2 else there)
-        texts = [Statement((Mention(noun, (), no),), ("there is", "")) for no in (None, "no")]
-        yield Item(index, scene, *(texts[::-1] if index % 2 else texts))
+    there = [thing.noun for thing in scene.content.things]
+    noun = pick(rng, absent_nouns(scene) if index % 2 else there)
+    return Statement((Mention(noun, (), "no" if index % 2 else None),), ("there is", ""))
 
 
 def _valse_row(name: str, file: str, item: Item) -> dict[str, Any]:

@@ -140,10 +140,9 @@ def negclip_rows(corpus: Corpus, seed: int) -> pd.DataFrame:
     numbers of rows whose pictures are similar.
     """
     rows = []
-    index = _Index(corpus)
-    for position, item in enumerate(corpus):
+    for position, (item, groups) in enumerate(zip(corpus, _alike(corpus), strict=True)):
         rng = generator(seed, "similar", item.number)
-        similar = index.similar(position, rng)
+        similar = _similar(groups, position, rng)
         size = len(item.captions)
         for caption in item.captions:
             swaps = exchanges(read(caption, item.scene.content))
@@ -153,30 +152,27 @@ def negclip_rows(corpus: Corpus, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["title", "filepath", "neg_caption", "neg_image"])
 
 
-class _Index:
-    """Finds pictures with the same main nouns, else with one of them, else any others."""
+def _alike(corpus: Corpus) -> list[list[Sequence[int]]]:
+    """For each picture groups ever less alike: with its main nouns, with one of them, any."""
+    nouns = [[thing.noun for thing in item.scene.content.things[:2]] for item in corpus]
+    groups: dict[frozenset[str], list[int]] = defaultdict(list)
+    for position, (a, b) in enumerate(nouns):
+        for key in ({a, b}, {a}, {b}):
+            groups[frozenset(key)].append(position)
+    everything = range(len(corpus))
+    return [[*(groups[frozenset(key)] for key in ({a, b}, {a}, {b})), everything] for a, b in nouns]
 
-    def __init__(self, corpus: Corpus) -> None:
-        self.nouns = [[thing.noun for thing in item.scene.content.things[:2]] for item in corpus]
-        self.by_pair: dict[frozenset[str], list[int]] = defaultdict(list)
-        self.by_noun: dict[str, list[int]] = defaultdict(list)
-        for position, pair in enumerate(self.nouns):
-            self.by_pair[frozenset(pair)].append(position)
-            for noun in pair:
-                self.by_noun[noun].append(position)
 
-    def similar(self, position: int, rng: np.random.Generator) -> list[int]:
-        """Positions of three similar pictures (fewer in a corpus of fewer than four)."""
-        pair = self.nouns[position]
-        groups = [self.by_pair[frozenset(pair)], *(self.by_noun[noun] for noun in pair)]
-        found: list[int] = []
-        for group in (*groups, range(len(self.nouns))):
-            fresh = [other for other in group if other != position and other not in found]
-            wanted = min(N_SIMILAR - len(found), len(fresh))
-            found += [int(other) for other in rng.choice(fresh, wanted, replace=False)]
-            if len(found) == N_SIMILAR:
-                break
-        return found
+def _similar(groups: Sequence[Sequence[int]], position: int, rng: np.random.Generator) -> list[int]:
+    """Positions of three similar pictures (fewer in a corpus of fewer than four)."""
+    found: list[int] = []
+    for group in groups:
+        fresh = [other for other in group if other != position and other not in found]
+        wanted = min(N_SIMILAR - len(found), len(fresh))
+        found += [int(other) for other in rng.choice(fresh, wanted, replace=False)]
+        if len(found) == N_SIMILAR:
+            break
+    return found
 
 
 def _coco_splits(config: WorldConfig) -> dict[str, Corpus]:

@@ -188,6 +188,11 @@ def _object_added(true: Statement, scene: Scene, rng: np.random.Generator) -> li
     return [mention_added(true, Mention(noun, attributes))]
 
 
+def _denied(true: Statement, scene: Scene, rng: np.random.Generator) -> list[Statement]:
+    """ "a cat" for "no cat", and the other way round."""
+    return [true.changed(0, article=None if true.mentions[0].article else "no")]
+
+
 def _object_replaced(true: Statement, scene: Scene, rng: np.random.Generator) -> list[Statement]:
     return nouns_replaced(true, int(rng.integers(len(true.mentions))), scene)
 
@@ -201,8 +206,9 @@ FOILS: dict[str, Foil] = {
     "swap_att": lambda true, scene, rng: attribute_exchanges(true),
     "swap_obj": lambda true, scene, rng: [phrases_exchanged(true)],
     "like_rel": lambda true, scene, rng: relations_like(true, scene),
+    "deny_obj": _denied,
 }
-"""Ways to make a statement false, by SugarCrepe's names: candidates, not all of them false."""
+"""Ways to make a statement false, most of them SugarCrepe's; not all the candidates are false."""
 
 
 def foil(

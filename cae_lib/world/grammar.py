@@ -68,10 +68,9 @@ def phrase(noun: str, attributes: Iterable[str] = (), article: str | None = None
     return " ".join(word for word, _ in _phrase(noun, attributes, article))
 
 
-def clause(subject: str, relation: str, obj: str, copula: bool = True) -> str:
-    """`subject (is) relation object` in the canonical wording of the relation."""
-    verb = "is " if copula else ""
-    return f"{subject} {verb}{canonical(relation)} {obj}"
+def clause(subject: str, relation: str, obj: str) -> str:
+    """`subject is relation object` in the canonical wording of the relation."""
+    return f"{subject} is {canonical(relation)} {obj}"
 
 
 def position_phrase(place: Placement) -> str | None:

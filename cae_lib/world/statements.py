@@ -28,7 +28,7 @@ _KINDS = tuple(ADJECTIVES)
 
 @dataclass(frozen=True)
 class Mention:
-    """A noun phrase. `article` None means "a" or "an", as the next word asks."""
+    """A noun phrase. `article` None means "a" or "an", as the next word asks; "no" denies it."""
 
     noun: str
     attributes: tuple[str, ...] = ()
@@ -95,13 +95,17 @@ class Statement:
     def may_be_true(self, scene: Scene) -> bool:
         """Whether anybody could take the statement for true of a scene.
 
-        False for certain when a noun is not there, an adjective is wrong, or the relation cannot
-        be read into the picture. Words such as "near" or "at the top" make nothing false.
+        False for certain when a noun is not there (or is, after "no"), an adjective is wrong, or
+        the relation cannot be read into the picture. Words such as "near" or "at the top" make
+        nothing false.
         """
         places = {thing.noun: index for index, thing in enumerate(scene.content.things)}
         for mention in self.mentions:
-            if mention.noun not in places:
+            denied = mention.article == "no"
+            if denied == (mention.noun in places):
                 return False
+            if denied:
+                continue
             thing = scene.content.things[places[mention.noun]]
             if not all(may_have(thing, word) for word in mention.attributes):
                 return False
@@ -115,15 +119,14 @@ class Statement:
 def stated(
     content: Content,
     attributes: Sequence[Sequence[str]] = ((), ()),
-    *,
     article: str | None = None,
-    copula: bool = True,
 ) -> Statement:
-    """`subject (is) relation object` for the main pair, with the given adjectives of each."""
+    """`subject is relation object` for the main pair, with the given adjectives of each."""
     pairs = zip(content.things[:2], attributes, strict=False)
     mentions = tuple(Mention(thing.noun, tuple(words), article) for thing, words in pairs)
-    link = f"{'is ' if copula else ''}{canonical(content.relation)}"
-    return Statement(mentions, ("", link, ""), (0, content.relation, 1))
+    return Statement(
+        mentions, ("", f"is {canonical(content.relation)}", ""), (0, content.relation, 1)
+    )
 
 
 def read(caption: Caption, content: Content) -> Statement:

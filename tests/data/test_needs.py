@@ -10,7 +10,7 @@ from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.data.source_list import load_sources
 from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.registry import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 
 
 def test_every_measurement_and_family_has_its_sources(home):

@@ -13,7 +13,7 @@ from cae_lib.data.benchmarks import load_benchmark, sugarcrepe
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import embed
-from cae_lib.evaluation.choice import evaluate_all, item_scores
+from cae_lib.evaluation.choice import answers, item_scores
 from cae_lib.evaluation.embed import Encoder, neighbours
 from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.models.clip import load_clip
@@ -198,14 +198,16 @@ def test_real_sugarcrepe_items_with_pictures_are_scored_by_a_random_vit_b_32():
     root = Path(os.environ["CAE_REAL_DATA"])
     benchmarks = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
     encoder = Encoder(clip)
-    results = evaluate_all(benchmarks, encoder)
-    assert {result.subset: result.n_expected for result in results} == sugarcrepe.OFFICIAL
-    assert sum(result.n_used for result in results) == 399
-    assert sum(result.n_expected for result in results) == 7511
+    found = answers(benchmarks, encoder)
+    assert {part.subset: part.n_expected for part in benchmarks} == sugarcrepe.OFFICIAL
+    assert len(found) == 399
+    assert sum(part.n_expected for part in benchmarks) == 7511
     assert encoder.n_images == 48
-    for benchmark, result in zip(benchmarks, results, strict=True):
-        assert result.n_used + benchmark.counts["missing_images"] == result.n_expected
-        item, right = benchmark.items[0], result.correct[0]
+    for benchmark in benchmarks:
+        assert benchmark.n_used + benchmark.counts["missing_images"] == benchmark.n_expected
+        item = benchmark.items[0]
+        first = found[(found["subset"] == benchmark.subset) & (found["item"] == 0)].iloc[0]
+        right = first["correct"]
         with torch.no_grad():
             pixels = clip.preprocess(Image.open(item.images[0].path))[None]
             image = clip.model.encode_image(pixels, normalize=True)

@@ -10,8 +10,8 @@ import pytest
 
 from cae_lib.data.photographs import Photographs
 from cae_lib.data.training_set import training_set
-from cae_lib.experiments import run_training
 from cae_lib.models.checkpoint import read_meta, read_state_dict
+from cae_lib.runs import train_run
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def home_of_world(home: Path, smoke_world: Path) -> Path:
 
 
 def test_vit_b_32_takes_two_steps_of_negclip_with_cae(home_of_world: Path) -> None:
-    path = run_training("cae-attention", "smoke", model="ViT-B-32", weights=None, steps=2,
+    path = train_run("cae-attention", "smoke", model="ViT-B-32", weights=None, steps=2,
                         batch_size=4, negatives=True, precision="bf16")  # fmt: skip
     assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, Photographs)
     meta = read_meta(path)

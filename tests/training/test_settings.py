@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cae_lib import experiments
+from cae_lib import runs
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import TrainingSet
@@ -105,7 +105,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory):
     """The weights that `RUN` ends with, in a home of the tests' own with other first weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(experiments, "training_set", toy_set)
+        patch.setattr(runs, "training_set", toy_set)
         clip = load_clip("clip-mini", seed=5)
         meta = CheckpointMeta(clip.name, clip.activation)
         save_checkpoint(paths().data / CHANGED["weights"], clip, meta)
@@ -115,7 +115,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory):
 def outcome(
     name: str = "cae-gradcam", profile: str = "smoke", seed: int = 0, **changes: Any
 ) -> dict[str, Tensor]:
-    return read_state_dict(experiments.run_training(name, profile, seed, **RUN | changes))
+    return read_state_dict(runs.train_run(name, profile, seed, **RUN | changes))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

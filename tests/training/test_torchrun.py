@@ -12,9 +12,9 @@ import pytest
 
 from cae_lib.config import experiment
 from cae_lib.data.training_set import training_set
-from cae_lib.experiments import run_training
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.runs import train_run
 
 NAME = "cae-attention"
 
@@ -43,7 +43,7 @@ def test_two_processes_train_a_row_of_the_table(homes, monkeypatch) -> None:
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("CAE_HOME", str(one))
     training_set.cache_clear()
-    run_training(NAME, "smoke")
+    train_run(NAME, "smoke")
     training_set.cache_clear()
     place = Path("data/checkpoints/smoke") / NAME / "0"
     assert read_meta(two / place / "model.safetensors") == read_meta(

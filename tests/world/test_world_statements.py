@@ -38,7 +38,6 @@ def test_text_of_a_statement():
 def test_the_main_pair_stated():
     assert stated(CONTENT).text == "a cat is on an ox"
     assert stated(CONTENT, [("red",), ()], article="the").text == "the red cat is on the ox"
-    assert stated(CONTENT, copula=False).text == "a cat on an ox"
 
 
 def test_a_caption_read_in_parts():
@@ -147,3 +146,9 @@ def test_adjectives():
     assert false_attributes(cat, "pattern") == ["spotted", "checkered"]
     assert "red" not in false_attributes(cat, "color") and len(false_attributes(cat, "color")) == 7
     assert [KIND_OF[word] for word in ("red", "spotted", "large")] == ["color", "pattern", "size"]
+
+
+def test_a_denied_noun():
+    none = Statement((Mention("cat", (), "no"),), ("there is", ""))
+    assert none.text == "there is no cat" and not none.may_be_true(pair_in("above"))
+    assert none.changed(0, noun="hat").may_be_true(pair_in("above"))

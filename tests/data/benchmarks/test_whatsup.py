@@ -7,7 +7,8 @@ import pytest
 
 from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark, whatsup
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.choice import evaluate
+from cae_lib.evaluation.choice import answers
+from cae_lib.evaluation.items import items
 
 CONTROLLED = {
     "controlled_images": ("left_of", "right_of", "on", "under"),
@@ -74,12 +75,18 @@ def test_pairs_and_sets_are_keyed_by_file_names(root, subset):
 def test_pair_and_set_accuracy_by_hand(root, hand_scores):
     [benchmark] = whatsup.load(root, subsets=["controlled_images"])
     right = [True, True, True, False, True, True]
-    result = evaluate(benchmark, hand_scores(benchmark, right))
-    assert result.micro == pytest.approx(5 / 6)
-    assert result.metrics["pair_accuracy"] == pytest.approx(2 / 3)
-    assert result.metrics["set_accuracy"] == 0
-    result = evaluate(benchmark, hand_scores(benchmark, [True] * 6))
-    assert result.metrics["set_accuracy"] == 1
+    found = answers([benchmark], hand_scores(benchmark, right))
+    joint = items([benchmark], None, world=False)
+    assert found["correct"].mean() == pytest.approx(5 / 6)
+
+    def share(name: str, correct) -> float:
+        number = joint[f"joint_{name}"]
+        return correct[number >= 0].groupby(number).all().mean()
+
+    assert share("pair_accuracy", found["correct"]) == pytest.approx(2 / 3)
+    assert share("set_accuracy", found["correct"]) == 0
+    found = answers([benchmark], hand_scores(benchmark, [True] * 6))
+    assert share("set_accuracy", found["correct"]) == 1
 
 
 @pytest.fixture
