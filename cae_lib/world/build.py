@@ -8,8 +8,14 @@ import multiprocessing
 import os
 import signal
 import textwrap
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import (
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -214,7 +220,13 @@ def _write(folder: Path, config: WorldConfig, part: str, label: str, workers: in
     found["config"] = config.content(part)
     found |= {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
     with Progress(0, label) as progress, _executor(folder, workers) as executor:
-        running = []
+        running: list[Future[int]] = []
+
+        def count(futures: Iterable[Future[int]]) -> None:
+            for future in futures:
+                progress.update(future.result())
+                running.remove(future)
+
         for export in exports(config, part):
             progress.total += len(export.pictures) + len(export.texts)
             paths = (*export.texts, *(picture.path for picture in export.pictures))
@@ -231,8 +243,8 @@ def _write(folder: Path, config: WorldConfig, part: str, label: str, workers: in
             found["pictures"] += len(export.pictures)
             if export.left_out:
                 found["left_out"][export.name] = export.left_out
-        for future in as_completed(running):
-            progress.update(future.result())
+            count([future for future in running if future.done()])
+        count(as_completed(list(running)))
     text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomic(folder / MANIFEST, text)
 
