@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MOST_CODE_CELLS = 12
 MOST_ALT = 300
-MOST_BYTES = 500_000
+MOST_BYTES = 600_000
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:~-])/(?:home|root|Users|work|tmp|usr|opt|mnt|var|private|content|srv)/[\w.-]+"
     r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"
