@@ -7,12 +7,13 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce row book test lab clean environment
+.PHONY: help reproduce row book pdf test lab clean environment
 
 help:
 	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
+	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
 	@echo "make clean       remove what the other targets made, except .venv"
@@ -30,6 +31,9 @@ row: environment
 
 book: environment
 	@$(CAE) book --profile $(PROFILE)
+
+pdf: environment
+	@$(CAE) book --pdf --profile $(PROFILE)
 
 test: environment
 	.venv/bin/ruff check .

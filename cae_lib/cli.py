@@ -58,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     _profile(_command(commands, "tune", "tune.run", "choose lr and lambda on the validation split"))
     _add_run(commands)
     _profile(_command(commands, "reproduce", "reproduce.run", "data, training, pages and book"))
-    _profile(_command(commands, "book", "pages.book", "render the book from the stored pages"))
+    book = _command(commands, "book", "pages.book", "render the book from the stored pages")
+    book.add_argument("--pdf", action="store_true", help="one PDF file, printed by Chromium")
+    _profile(book)
     _command(commands, "doctor", "doctor.run", "what is installed, which device, which data")
     return parser
 

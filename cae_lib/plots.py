@@ -122,7 +122,8 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
 
 def csv_link(data: pd.DataFrame, name: str) -> str:
     """A link, in HTML, that saves a frame as CSV."""
-    content = base64.b64encode(data.to_csv(index=False, float_format="%.6g").encode()).decode("ascii")
+    rows = data.to_csv(index=False, float_format="%.6g")
+    content = base64.b64encode(rows.encode()).decode("ascii")
     return (f'<p class="cae-data"><a download="{name}.csv" '
             f'href="data:text/csv;base64,{content}">{name}.csv</a></p>')
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.commands.doctor import find_browser
 from cae_lib.errors import CaeError
-from cae_lib.pages.build import HOSTS, build_book, render, repository_url
+from cae_lib.pages.build import HOSTS, build_book, find_browser, print_book, render, repository_url
 from cae_lib.pages.run import run_page
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -165,6 +164,12 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         for part in ("answer", "figure"):
             assert wide[part] is not None and wide[part] <= FIRST_SCREEN, (name, part)
     assert [path for path in Handler.missing if not path.endswith("favicon.ico")] == []
+
+
+@needs_browser
+def test_the_book_is_printed_as_one_pdf(toy_book: Path):
+    content = print_book("mini").read_bytes()
+    assert content.startswith(b"%PDF") and b"/Page" in content
 
 
 def test_a_public_clone_links_to_itself(toy_book: Path):

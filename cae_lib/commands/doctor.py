@@ -10,16 +10,11 @@ from pathlib import Path
 
 from cae_lib.config import PROFILES, paths
 from cae_lib.fingerprint import changed, device_name, measuring_hash, tree_hash, versions
+from cae_lib.pages.build import find_browser
 from cae_lib.pages.source import page_names
 from cae_lib.runtime import pick_device
 
 BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-def find_browser() -> str | None:
-    """Return the path of a Chromium for the browser tests; None where there is none."""
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def run(_: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from cae_lib.errors import ConfigError
-from cae_lib.pages.build import build_book
+from cae_lib.pages.build import build_book, print_book
 from cae_lib.pages.run import run_page
 
 
@@ -17,9 +17,10 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def book(parsed: argparse.Namespace) -> None:
-    """Render the book."""
-    print("Rendering the book (some 10 s)", flush=True)
-    print(f"The book is {build_book(parsed.profile)}")
+    """Render the book, as pages or as one PDF."""
+    print("Rendering the book", flush=True)
+    made = print_book(parsed.profile) if parsed.pdf else build_book(parsed.profile)
+    print(f"The book is {made}")
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:

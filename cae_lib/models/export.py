@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.runtime import write_atomic
 from cae_lib.models.architecture import model_config
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
+from cae_lib.runtime import write_atomic
 
 FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
 CONFIG = "open_clip_config.json"

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -13,15 +14,17 @@ import yaml
 from cae_lib.config import paths, profile
 from cae_lib.errors import CaeError
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
 
 
-def build_book(profile_name: str) -> Path:
+def build_book(profile_name: str, builder: str = "html") -> Path:
     """Render the book of a profile with all warnings as errors.
 
     Args:
         profile_name: ``"smoke"`` renders the copy of the book that holds the smoke pages, any
             other the book itself.
+        builder: ``"html"``, or ``"singlehtml"`` for all pages as one.
 
     Returns:
         The book's first page, an HTML file to open in a browser.
@@ -31,17 +34,46 @@ def build_book(profile_name: str) -> Path:
     """
     profile(profile_name)
     if profile_name == "smoke":
-        return render(smoke_book(), paths().build / "smoke-html")
-    return render(paths().book, paths().build / "book")
+        return render(smoke_book(), paths().build / "smoke-html", builder=builder)
+    return render(paths().book, paths().build / "book", builder=builder)
 
 
-def render(source: Path, output: Path, config: Path | None = None) -> Path:
-    """Render a book's folder into ``output/_build/html``.
+def print_book(profile_name: str) -> Path:
+    """Render the book as one page and print it with a browser; returns the PDF.
+
+    Raises:
+        CaeError: as `build_book`, or there is no browser, or it fails.
+    """
+    browser = find_browser()
+    if browser is None:
+        raise CaeError(f"a PDF is printed by a browser: install one of {', '.join(BROWSERS)}")
+    page = build_book(profile_name, "singlehtml")
+    target = paths().build / "cae-reproduction.pdf"
+    with tempfile.TemporaryDirectory() as user:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+                   "--virtual-time-budget=60000", f"--user-data-dir={user}",
+                   f"--print-to-pdf={target}", page.as_uri()]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0 or not target.is_file():
+        raise CaeError(f"{browser} did not print the book: {result.stderr.strip()[-500:]}")
+    return target
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium; None where there is none."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def render(
+    source: Path, output: Path, config: Path | None = None, builder: str = "html"
+) -> Path:
+    """Render a book's folder into ``output/_build/BUILDER``.
 
     Args:
         source: folder with ``_toc.yml``.
         output: folder for everything that the build writes.
         config: the ``_config.yml``; that of the repository by default.
+        builder: as for `build_book`.
     """
     config = config or paths().root / "_config.yml"
     for file in (config, source / "_toc.yml"):
@@ -55,13 +87,13 @@ def render(source: Path, output: Path, config: Path | None = None) -> Path:
     start = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "build", str(source)]
     command += ["--config", str(adapted), "--path-output", str(output)]
-    command += ["-W", "-n", "--keep-going", "--all"]
+    command += ["-W", "-n", "--keep-going", "--all", "--builder", builder]
     result = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     )
     log = output / "build.log"
     log.write_text(result.stdout, encoding="utf-8")
-    page = output / "_build" / "html" / "index.html"
+    page = output / "_build" / builder / "index.html"
     if result.returncode != 0 or not page.is_file():
         raise CaeError(
             f"the book was not rendered cleanly:\n{_complaints(result.stdout)}\n"

@@ -1,0 +1,93 @@
+"""What the pages share for figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from cae_lib import plots
+from cae_lib.errors import DataError
+
+ROWS = pd.DataFrame({
+    "family": ["ARO", "ARO", "CREPE", "CREPE"], "method": ["a", "b"] * 2,
+    "estimate": [0.01, -0.02, 0.0, 0.1], "low": [-0.01, -0.03, -0.0004, 0.05],
+    "high": [0.03, -0.01, 0.0004, 0.15],
+})
+
+
+def drawn() -> plt.Figure:
+    plots.style()
+    return plots.forest(ROWS, "family", "method", palette={"a": "#112233"}).figure
+
+
+def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
+    shown = plots.show(drawn(), "two\n families", ROWS, "gains")
+    assert 'aria-label="two families"' in shown.html and repr(shown) == "two families"
+    assert "currentColor" in shown.html and plots.INK not in shown.html
+    assert "#112233" in shown.html and "<?xml" not in shown.html
+    link = re.search(r'download="gains.csv" href="data:text/csv;base64,([^"]+)"', shown.html)
+    table = pd.read_csv(io.BytesIO(base64.b64decode(link[1])))
+    pd.testing.assert_frame_equal(table, ROWS, check_dtype=False)
+    assert plots.show(drawn(), "two families", ROWS, "gains").html == shown.html  # the same twice
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MOST_ALT + 1)])
+def test_an_alt_text_is_there_and_short(alt: str):
+    with pytest.raises(DataError, match="alt text"):
+        plots.show(drawn(), alt)
+
+
+def test_a_forest_has_its_lines_in_order_and_its_intervals_to_scale():
+    figure = drawn()
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ARO", "CREPE"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
+    ends = [segment[:, 0].tolist() for bar in axes.containers
+            for segment in bar.lines[2][0].get_segments()]
+    assert ends == [pytest.approx(pair) for pair in
+                    ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
+    plt.close(figure)
+
+
+def test_numbers_have_a_true_minus_and_no_negative_zero():
+    assert plots.number(-0.0123, 1, 100) == "−1.2"
+    assert plots.number(-0.0001, 1, 100) == "0.0"
+    assert plots.number(0.0123, 1, 100, sign=True) == "+1.2"
+    assert plots.number(float("nan")) == "–"
+    assert plots.intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0, −1.0]"
+
+
+def test_runs_and_methods_have_the_papers_names():
+    assert plots.label("base") == "CLIP"
+    assert plots.label("negclip-cae-gradcam") == "NegCLIP-CAE (GradCAM)"
+    assert plots.label("cae-gradcam+short") == "cae-gradcam+short"
+    assert plots.method_of("cae-gradcam+short+scope=word") == "GradCAM"
+    assert plots.method_of("negclip") == plots.method_of("clip-ft") == ""
+
+
+def test_tables_and_verdicts_say_the_same_in_text():
+    shown = plots.table(ROWS.set_index("family"), "a caption")
+    assert "<caption>a caption</caption>" in shown.html and "cae-box" in shown.html
+    assert "estimate" in repr(shown)
+    assert "verdict-partly" in plots.badge("partly").html
+    assert repr(plots.badge("none")) == "no detectable difference"
+
+
+def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
+    kept = []
+    monkeypatch.setattr("IPython.display.display",
+                        lambda bundle, **more: kept.append((bundle, more)))
+    plots.glue("gain", ROWS["estimate"].iloc[0])
+    plots.glue("word", "−1.2")
+    plots.glue("badge", plots.badge("mixed"), display=True)
+    record = "application/papermill.record/"
+    assert kept[0][0] == {f"{record}text/plain": "0.01"}
+    assert kept[1][0] == {f"{record}text/plain": "−1.2"}
+    assert set(kept[2][0]) == {"text/plain", "text/html"}
+    assert kept[0][1]["metadata"]["scrapbook"] == {"name": "gain", "mime_prefix": record}
