@@ -74,11 +74,23 @@ def save(
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
     meta = json.dumps({"key": key, "provenance": dict(provenance)}).encode()
     content = pa.Table.from_pandas(frame, preserve_index=False)
-    content = content.replace_schema_metadata({META: meta})
-    stream = pa.BufferOutputStream()
-    pq.write_table(content, stream, compression="zstd", compression_level=9)
-    write_atomic(path, stream.getvalue().to_pybytes())
+    write_atomic(path, _as_bytes(content.replace_schema_metadata({META: meta})))
     return path
+
+
+def _as_bytes(content: pa.Table) -> bytes:
+    """A table as Parquet, with the encodings that take half of the usual room and lose nothing."""
+    encodings = {}
+    for field in content.schema:
+        if pa.types.is_floating(field.type):
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+    others = [name for name in content.column_names if name not in encodings]
+    stream = pa.BufferOutputStream()
+    pq.write_table(content, stream, compression="zstd", compression_level=19,
+                   use_dictionary=others, column_encoding=encodings)
+    return stream.getvalue().to_pybytes()
 
 
 def load(

@@ -24,8 +24,10 @@ FIRST_SCREEN = 900  # pixels, of a window 1400 wide
 CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--enable-logging=stderr"
 ).split()
+COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load).*")
 
 # Opens every page in a frame of its own, once wide and once as narrow as a telephone, waits for
 # the formulas, and leaves what it saw in the document for --dump-dom.
@@ -106,8 +108,10 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         server.shutdown()
 
 
-def look_at(address: str, folder: Path, profile_folder: Path) -> dict[str, list[dict]]:
-    """Open all pages of a served book in a headless Chromium."""
+def look_at(
+    address: str, folder: Path, profile_folder: Path
+) -> tuple[dict[str, list[dict]], list[str]]:
+    """Open all pages of a served book in a headless Chromium: what it saw, and what it logged."""
     pages = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*.html")
@@ -120,7 +124,7 @@ def look_at(address: str, folder: Path, profile_folder: Path) -> dict[str, list[
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     match = re.search(r'<pre id="result">(.+?)</pre>', result.stdout, re.DOTALL)
     assert match, f"the browser saw nothing:\n{result.stdout[-500:]}\n{result.stderr[-2000:]}"
-    return json.loads(html.unescape(match[1]))
+    return json.loads(html.unescape(match[1])), COMPLAINT.findall(result.stderr)
 
 
 needs_browser = pytest.mark.skipif(
@@ -135,8 +139,11 @@ def test_the_browser_check_sees_faults(served: tuple[str, Path], tmp_path: Path)
         "<title>t</title><body style='margin:0'><article><h1>Heading</h1>"
         "<img src='nowhere.png' alt=' '><span class='math'>x</span>"
         "<div style='width:600px'>wide</div></article><script src='http://127.0.0.1:9/a.js'></script>"
+        "<script>throw Error('oh no')</script>"
     )
-    wide, narrow = look_at(address, folder, tmp_path / "browser")["index.html"]
+    seen, logged = look_at(address, folder, tmp_path / "browser")
+    wide, narrow = seen["index.html"]
+    assert any("oh no" in line for line in logged)
     assert (wide["title"], wide["heading"]) == ("t", "Heading")
     assert wide["broken"] == [f"{address}/nowhere.png"] and wide["unnamed"] == 1
     assert (wide["formulas"], wide["typeset"]) == (1, 0)
@@ -150,7 +157,8 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
     address, folder = served
     page = render(REPOSITORY / "book", tmp_path / "output", REPOSITORY / "_config.yml")
     shutil.copytree(page.parent, folder, dirs_exist_ok=True)
-    seen = look_at(address, folder, tmp_path / "browser")
+    seen, logged = look_at(address, folder, tmp_path / "browser")
+    assert logged == []
     assert "index.html" in seen and any(name.startswith("experiments/") for name in seen)
     for name, (wide, narrow) in seen.items():
         assert wide["title"] and wide["heading"], name
@@ -163,7 +171,7 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         wide, _ = seen[f"experiments/{name}.html"]
         for part in ("answer", "figure"):
             assert wide[part] is not None and wide[part] <= FIRST_SCREEN, (name, part)
-    assert [path for path in Handler.missing if not path.endswith("favicon.ico")] == []
+    assert Handler.missing == []
 
 
 @needs_browser
