@@ -151,9 +151,8 @@ def glue(name: str, value: object, display: bool = False) -> None:
 def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
     body = frame.to_html(border=0, classes="table cae-table", escape=False, na_rep="–")
-    title = f"<caption>{caption}</caption>" if caption else ""
-    body = body.replace("<thead>", f"{title}<thead>", 1)
-    return Shown(f'<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
+    title = f'<p class="cae-caption">{caption}</p>' if caption else ""
+    return Shown(f'{title}<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
 
 
 def badge(status: str) -> Shown:
@@ -175,10 +174,10 @@ def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False
 def intervals(
     rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
 ) -> pd.Series:
-    """`estimate [low, high]` of each row as text."""
+    """`estimate [low, high]` of each row as text; a line may break before the bracket."""
     columns = ([number(v, digits, scale, sign) for v in rows[name]]
                for name in ("estimate", "low", "high"))
-    return pd.Series([f"{e} [{a}, {b}]" for e, a, b in zip(*columns, strict=True)], rows.index,
+    return pd.Series([f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index,
                      dtype=object)
 
 

@@ -46,6 +46,10 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PREREQUISITES = ("DataError", "ConfigError", "CheckpointError")
 """Errors of the library whose message says what is wrong and what to do."""
 
+README_PAGE, README_INK = "result", "#768390"
+"""The page whose first figure README shows, and the colour of the figure's text there."""
+
+FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)
 KEPT_METADATA = ("tags", "mystnb")
 HEARTBEAT = 15.0  # seconds between two signs of life
 
@@ -105,7 +109,23 @@ def _publish(notebook: NotebookNode, name: str, profile_name: str) -> Path:
     folder = smoke_book() / "experiments" if smoke else experiments_folder()
     path = folder / f"{name}.ipynb"
     write_atomic(path, nbformat.writes(result) + "\n")
+    figure = readme_figure(result) if name == README_PAGE and not smoke else None
+    if figure:
+        write_atomic(paths().book / "images" / f"{name}.svg", figure)
     return path
+
+
+def readme_figure(notebook: NotebookNode) -> str | None:
+    """The first figure of an executed page as an SVG file of its own; None where there is none.
+
+    A README has no colour of its own to draw in: a grey stands in that reads in light and in dark.
+    """
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            match = FIGURE.search(output.get("data", {}).get("text/html", ""))
+            if match:
+                return match[0].replace("currentColor", README_INK) + "\n"
+    return None
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
