@@ -150,6 +150,9 @@ def glue(name: str, value: object, display: bool = False) -> None:
 
 def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
+    if frame.index.nlevels == frame.columns.nlevels == 1:  # one header row, the index named in it
+        name = frame.index.name or frame.columns.name
+        frame = frame.rename_axis(index=None, columns=name)
     body = frame.to_html(border=0, classes="table cae-table", escape=False, na_rep="–")
     title = f'<p class="cae-caption">{caption}</p>' if caption else ""
     return Shown(f'{title}<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))

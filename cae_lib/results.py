@@ -26,6 +26,9 @@ from cae_lib.runtime import write_atomic
 DATA = "data"
 """The run of tables that belong to the data and to no model."""
 
+WITHOUT_SEEDS = ("base", DATA, "tuning")
+"""How the names of runs begin that are not trained, and have one seed."""
+
 META = b"cae"
 
 Tables = Mapping[str, pd.DataFrame]
@@ -108,7 +111,8 @@ def load(
         seeds: Number of seeds of each trained run; None reads all that are stored.
 
     Raises:
-        DataError: A run has no such table; the message says which command measures it.
+        DataError: A run has no such table, or not of so many seeds; the message says which command
+            measures it.
     """
     place = folder(profile_name) / table
     stored = stored_files(place)
@@ -117,7 +121,10 @@ def load(
         if run not in stored:
             raise DataError(_advice(table, run, profile_name))
         found = stored[run]
-        files += found if seeds is None or len(found) == 1 else found[:seeds]
+        few = runs is not None and len(found) < (seeds or 0)
+        if few and not run.startswith(WITHOUT_SEEDS):
+            raise DataError(f"{len(found)} of {seeds} seeds. {_advice(table, run, profile_name)}")
+        files += found[:seeds]
     if not files:
         raise DataError(_advice(table, "base", profile_name))
     parts = [_read(path) for path in files]

@@ -66,8 +66,8 @@ class Components:
     def variance(self, n_seeds: int | None = None) -> float:
         """Variance of the mean, for another number of seeds if one is given."""
         n = n_seeds or self.n_seeds
-        seeds = max(0.0, self.by_seed - self.rest)
-        items = max(0.0, self.by_item - self.rest / self.n_seeds)
+        seeds = np.maximum(0.0, self.by_seed - self.rest)
+        items = np.maximum(0.0, self.by_item - self.rest / self.n_seeds)
         return seeds / n + items + self.rest / n
 
     def freedom(self, n_seeds: int | None = None) -> float:
@@ -77,8 +77,8 @@ class Components:
         if n_seeds is None:
             by_seed, by_item = self.by_seed / n, self.by_item
         else:
-            by_seed = max(self.by_seed, self.rest) / n
-            by_item = max(0.0, self.by_item - self.rest / self.n_seeds) + self.rest / n
+            by_seed = np.maximum(self.by_seed, self.rest) / n
+            by_item = np.maximum(0.0, self.by_item - self.rest / self.n_seeds) + self.rest / n
         spread = by_item**2 / self.item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
         return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
 
@@ -103,10 +103,8 @@ class Cells:
 def crossed(cells: Cells) -> tuple[np.ndarray, Components]:
     """The weighted mean of each seed `(S,)`, and the components of its variance.
 
-    A group of one cluster takes the pooled variance of the others.
-
-    Raises:
-        DataError: No group has items of two pictures, so nothing is known of their spread.
+    A group of one cluster takes the pooled variance of the others. Where no group has items of two
+    pictures, nothing is known of their spread, and all components are NaN.
     """
     _, clusters = np.unique(cells.clusters, return_inverse=True)
     n_groups, n_clusters = len(cells.weights), int(clusters.max()) + 1
@@ -122,7 +120,7 @@ def crossed(cells: Cells) -> tuple[np.ndarray, Components]:
     by_seed = means @ cells.weights
     freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
     if not freedom:
-        raise DataError("a mean over items of a single picture has no interval: take more pictures")
+        return by_seed, Components(np.nan, np.nan, np.nan, n_seeds, np.nan)
     share = sizes / totals[:, None]
     scale = np.divide(1, np.sqrt(1 - share), out=np.zeros_like(share), where=share < 1)
     moves = (sums - sizes * means[:, :, None]) / totals[None, :, None] * scale
@@ -151,6 +149,8 @@ def detectable(components: Components, n_seeds: int | None = None, level: float 
     """
     error = components.variance(n_seeds) ** 0.5
     freedom = components.freedom(n_seeds or components.n_seeds)
+    if np.isnan(error):
+        return np.nan
     critical = t.isf((1 - level) / 2, freedom)
     highest = critical + 10.0 * (1 + critical / freedom)
     return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, highest)
@@ -179,6 +179,7 @@ def levels(
     Returns:
         The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of
         zero), `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `seeds`.
+        Over a single picture there is an estimate and nothing else: the rest is NaN.
 
     Raises:
         DataError: A column is missing, or a seed or a score lacks items that the others have.
@@ -349,12 +350,15 @@ def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run
 def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Add `p_holm`, adjusted for all tests of the frame (or of each group), and `sure`, +1, -1, 0.
 
-    `sure` is the sign of a difference whose adjusted p-value is below .05.
+    `sure` is the sign of a difference whose adjusted p-value is below .05; a test without a p-value
+    counts as none.
     """
     groups = tests.groupby(list(by), sort=False).groups.values() if by else [tests.index]
     adjusted = pd.Series(np.nan, tests.index)
     for rows in groups:
-        adjusted[rows] = multipletests(tests.loc[rows, "p"], method="holm")[1]
+        p = tests.loc[rows, "p"].dropna()
+        if len(p):
+            adjusted[p.index] = multipletests(p, method="holm")[1]
     sure = np.sign(tests["estimate"]).where(adjusted < 1 - LEVEL, 0).astype(int)
     return tests.assign(p_holm=adjusted, sure=sure)
 

@@ -46,6 +46,8 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     assert found(["cae", "base"], 2) == [("cae", 0), ("cae", 1), ("base", 0)]
     assert found(["tuning"], 2) == [("tuning", 100)]
     assert len(found()) == 6
+    with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
+        found(["cae", "cae+short"], 2)
     assert results.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
 
 

@@ -82,8 +82,15 @@ def test_a_group_of_one_item_takes_the_others_variance():
     by_seed, parts = crossed(cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75]))
     assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
     assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
-    with pytest.raises(DataError, match="single picture"):
-        crossed(cells([np.array([[1]])]))
+
+
+def test_one_picture_gives_an_estimate_and_no_interval():
+    lone = levels(frame(np.array([[1, 0], [1, 1]]), pictures=np.array([4, 4])), items=["item"])
+    assert lone.iloc[0].estimate == 0.75
+    assert lone[["low", "high", "p", "smallest"]].isna().all(axis=None)
+    known = pd.DataFrame({"estimate": [1.0, 0.5], "p": [0.01, np.nan]})
+    assert holm(known)["sure"].tolist() == [1, 0]
+    assert holm(known)["p_holm"].iloc[0] == 0.01
 
 
 def test_equal_answers_are_no_difference_and_a_constant_one_is():

@@ -119,7 +119,7 @@ def _path_in_html(page):
 
 
 def _too_large(page):
-    page.cells[1].outputs[0].data["image/png"] = "A" * 500_000
+    page.cells[1].outputs[0].data["image/png"] = "A" * 600_000
 
 
 def _too_many_cells(page):
@@ -141,7 +141,7 @@ def _too_many_cells(page):
         (_markdown_image, "image without alt text"),
         (_path_in_text, "absolute path /home/me"),
         (_path_in_html, "absolute path C:\\Users\\me"),
-        (_too_large, "at most 500000"),
+        (_too_large, "at most 600000"),
         (_too_many_cells, "13 code cells, at most 12"),
     ],
 )
