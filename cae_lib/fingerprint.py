@@ -10,14 +10,13 @@ import ast
 import hashlib
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cae_lib.config import paths
 
@@ -152,8 +151,9 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Name the GPU, or else the processor and its number of threads in use."""
-    if torch.cuda.is_available():
+    """Name the GPU, or else the processor, with its number of threads where PyTorch is in use."""
+    torch = sys.modules.get("torch")  # a page that only reads results does without
+    if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
     try:
@@ -163,7 +163,7 @@ def device_name() -> str:
                 break
     except OSError:
         pass  # not Linux: the name the platform gives is good enough
-    return f"{model}, {torch.get_num_threads()} threads"
+    return f"{model}, {torch.get_num_threads()} threads" if torch else model
 
 
 def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:

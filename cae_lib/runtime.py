@@ -1,4 +1,7 @@
-"""The running process: its device, its seeds, its files and its one progress line."""
+"""The running process: its device, its seeds, its files and its one progress line.
+
+PyTorch is imported where it is needed: a page that only reads results does without.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import torch
 
 from cae_lib.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 PROGRESS_FILE = "CAE_PROGRESS_FILE"
 """Environment variable: a file that progress lines go to instead of standard error."""
@@ -34,6 +39,8 @@ def pick_device(name: str | None = None) -> torch.device:
     Args:
         name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None picks cuda, then cpu.
     """
+    import torch
+
     if name is not None:
         return torch.device(name)
     if not torch.cuda.is_available():
@@ -48,6 +55,8 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
     With more threads a training run repeats only up to rounding, which grows from step to step.
     """
+    import torch
+
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -59,6 +68,8 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 def seed_everything(seed: int) -> torch.Generator:
     """Seed Python, NumPy and PyTorch, and return a fresh CPU generator with the same seed."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

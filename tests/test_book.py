@@ -32,6 +32,7 @@ COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load).*")
 # Opens every page in a frame of its own, once wide and once as narrow as a telephone, waits for
 # the formulas, and leaves what it saw in the document for --dump-dom.
 HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
+<link rel="icon" href="data:,">
 <pre id="result"></pre><script>
 const pages = PAGES, seen = {};
 const place = (article, what) => article?.querySelector(what)?.getBoundingClientRect();
