@@ -7,6 +7,7 @@ inline SVG whose text takes the colour of the page around it, so it reads in lig
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -115,6 +116,9 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
     drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
+    # Ids are made different from those of other figures on a page.
+    digest = hashlib.sha256(drawn.encode()).hexdigest()[:6]
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{digest}-", drawn)
     title = html.escape(alt, quote=True)
     drawn = drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
     return Shown(drawn + ("" if data is None else csv_link(data, name)), alt)
@@ -153,7 +157,8 @@ def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     if frame.index.nlevels == frame.columns.nlevels == 1:  # one header row, the index named in it
         name = frame.index.name or frame.columns.name
         frame = frame.rename_axis(index=None, columns=name)
-    body = frame.to_html(border=0, classes="table cae-table", escape=False, na_rep="–")
+    body = frame.to_html(classes="table cae-table", escape=False, na_rep="–")
+    body = re.sub(r' border="\d"', "", body, count=1)
     title = f'<p class="cae-caption">{caption}</p>' if caption else ""
     return Shown(f'{title}<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
 

@@ -35,6 +35,7 @@ HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
 <link rel="icon" href="data:,">
 <pre id="result"></pre><script>
 const pages = PAGES, seen = {};
+const doubled = ids => ids.filter((id, place) => ids.indexOf(id) !== place);
 const place = (article, what) => article?.querySelector(what)?.getBoundingClientRect();
 const bottom = (article, what) => place(article, what)?.bottom ?? null;
 const middle = (article, what) => {
@@ -63,6 +64,7 @@ async function look(page, width) {
       .map(element => element.src || element.href).filter(url => /^https?:/.test(url))
       .filter(url => !url.startsWith(location.origin)),
     overflow: inside.document.documentElement.scrollWidth - inside.innerWidth,
+    doubled: doubled([...inside.document.querySelectorAll("[id]")].map(element => element.id)),
     answer: bottom(article, ".verdict"),
     figure: middle(article, "svg.cae-figure"),
   };
@@ -140,13 +142,14 @@ def test_the_browser_check_sees_faults(served: tuple[str, Path], tmp_path: Path)
         "<title>t</title><body style='margin:0'><article><h1>Heading</h1>"
         "<img src='nowhere.png' alt=' '><span class='math'>x</span>"
         "<div style='width:600px'>wide</div></article><script src='http://127.0.0.1:9/a.js'></script>"
-        "<script>throw Error('oh no')</script>"
+        "<script>throw Error('oh no')</script><p id='a'></p><p id='a'></p>"
     )
     seen, logged = look_at(address, folder, tmp_path / "browser")
     wide, narrow = seen["index.html"]
     assert any("oh no" in line for line in logged)
     assert (wide["title"], wide["heading"]) == ("t", "Heading")
     assert wide["broken"] == [f"{address}/nowhere.png"] and wide["unnamed"] == 1
+    assert wide["doubled"] == ["a"]
     assert (wide["formulas"], wide["typeset"]) == (1, 0)
     assert wide["outside"] == ["http://127.0.0.1:9/a.js"]
     assert wide["overflow"] <= 0 < narrow["overflow"]
@@ -165,6 +168,7 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         assert wide["title"] and wide["heading"], name
         assert wide["broken"] == narrow["broken"] == [], name
         assert wide["unnamed"] == 0, f"{name}: images without alt text"
+        assert wide["doubled"] == [], name
         assert wide["typeset"] == wide["formulas"], f"{name}: formulas that were not typeset"
         assert wide["outside"] == [], f"{name} needs the network"
         assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"

@@ -34,6 +34,13 @@ def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
     table = pd.read_csv(io.BytesIO(base64.b64decode(link[1])))
     pd.testing.assert_frame_equal(table, ROWS, check_dtype=False)
     assert plots.show(drawn(), "two families", ROWS, "gains").html == shown.html  # the same twice
+    axes = drawn().axes[0]
+    axes.set_title("another")
+    other = plots.show(axes.figure, "another", ROWS)
+    ids = [set(re.findall(r'\bid="([^"]+)"', found.html)) for found in (shown, other)]
+    assert all(ids) and not ids[0] & ids[1]  # both may stand on one page
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', shown.html))
+    assert used and used <= ids[0]
     assert not plt.get_fignums()
 
 
@@ -74,7 +81,7 @@ def test_runs_and_methods_have_the_papers_names():
 def test_tables_and_verdicts_say_the_same_in_text():
     shown = plots.table(ROWS.set_index("family"), "a caption")
     assert 'class="cae-caption">a caption<' in shown.html and "cae-box" in shown.html
-    assert "estimate" in repr(shown)
+    assert "estimate" in repr(shown) and "border" not in shown.html
     assert "verdict-partly" in plots.badge("partly").html
     assert repr(plots.badge("none")) == "no detectable difference"
 
