@@ -116,7 +116,9 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
     drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
-    # Ids are made different from those of other figures on a page.
+    # A picture that is drawn twice has one id; nothing asks for it. The other ids are made
+    # different from those of other figures on a page.
+    drawn = re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawn)
     digest = hashlib.sha256(drawn.encode()).hexdigest()[:6]
     drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{digest}-", drawn)
     title = html.escape(alt, quote=True)
