@@ -41,7 +41,6 @@ METHODS = {
 """The paper's four attribution methods, in its order, as pages call them."""
 
 ROLES = ("object", "attribute", "relation")
-FAMILIES = ("ARO", "Winoground", "SugarCrepe", "VL-CheckList", "VALSE", "SVO-Probes", "CREPE")
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))

@@ -17,7 +17,7 @@ to correlations, which are no means: see `correlations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -363,11 +363,12 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     return tests.assign(p_holm=adjusted, sure=sure)
 
 
-def verdict(sure: Iterable[int], methods: int = 4) -> str:
+def verdict(sure: Iterable[float], methods: int = 4) -> str:
     """One of `VERDICTS` from what each attribution method shows: +1 as claimed, -1 the opposite, 0.
 
-    "reproduced" asks for three methods of four and none against; "partly" for some and none
-    against; "mixed" are some of both; "opposite" some against and none for.
+    A method that shows a part of what is claimed counts between 0 and 1. "reproduced" asks for the
+    whole by three methods of four and none against; "partly" for some of it and none against;
+    "mixed" are some of both; "opposite" some against and none for.
     """
     found = list(sure)
     up, down = sum(s > 0 for s in found), sum(s < 0 for s in found)
@@ -377,7 +378,7 @@ def verdict(sure: Iterable[int], methods: int = 4) -> str:
         return "mixed"
     if down:
         return "opposite"
-    if up >= 0.75 * methods:
+    if sum(s >= 1 for s in found) >= 0.75 * methods:
         return "reproduced"
     return "partly" if up else "none"
 
@@ -386,7 +387,6 @@ def correlations(
     frame: pd.DataFrame,
     against: str | None = None,
     by: Sequence[str] = ("set",),
-    statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -396,7 +396,6 @@ def correlations(
         frame: Table `similarity`: run, seed, set, pair, gold, score.
         against: Run to subtract; None gives each run's own correlation.
         by: Columns of sets that are correlated apart.
-        statistic: Another correlation; see `weighted_spearman` for its arguments.
         resamples: Bootstrap samples of the pairs, shared by all runs; seeds are averaged, not
             resampled.
         seed: Of the resampling.
@@ -408,7 +407,6 @@ def correlations(
     Raises:
         DataError: Runs do not share pairs, or `against` is not there.
     """
-    statistic = statistic or weighted_spearman
     draws: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
     sizes: dict[tuple[object, ...], tuple[int, int]] = {}
     for names, part in frame.groupby(list(by), sort=False, observed=True):
@@ -423,7 +421,7 @@ def correlations(
         found: dict[str, list[np.ndarray]] = {}
         for run, number in wide.columns:
             column = wide[run, number].to_numpy()
-            found.setdefault(run, []).append(statistic(column, gold.to_numpy(), counts))
+            found.setdefault(run, []).append(weighted_spearman(column, gold.to_numpy(), counts))
         draws[names] = {run: np.mean(parts, axis=0) for run, parts in found.items()}
         sizes[names] = n, max(map(len, found.values()))
     runs = next(iter(draws.values())).keys()
