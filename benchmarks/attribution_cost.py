@@ -168,7 +168,7 @@ def main() -> None:
     )
     frame = pd.concat([
         seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal)
-    ])  # fmt: skip
+    ])
     print(median_table(frame, "perturbation"), flush=True)
     store_captions(TABLE, options, device, path, MODEL, options.batch, frame, started)
 

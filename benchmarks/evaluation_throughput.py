@@ -143,7 +143,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         for name, result in found.items()
         for part in (seconds(result["rounds"]),
                      facts("counts", {"": {count: result[count] for count in counts}}))
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

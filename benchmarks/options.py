@@ -60,7 +60,7 @@ def seconds(rounds: Iterable[Mapping[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(
         {"measure": "seconds", "candidate": name, "round": number, "value": value}
         for number, found in enumerate(rounds) for name, value in found.items()
-    )  # fmt: skip
+    )
 
 
 def tokens(lengths: Iterable[Iterable[int]]) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def tokens(lengths: Iterable[Iterable[int]]) -> pd.DataFrame:
     return pd.DataFrame(
         {"measure": "tokens", "round": number, "value": value}
         for number, batch in enumerate(lengths) for value in batch
-    )  # fmt: skip
+    )
 
 
 def facts(measure: str, values: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def facts(measure: str, values: Mapping[str, Mapping[str, float]]) -> pd.DataFra
     return pd.DataFrame(
         {"measure": measure, "candidate": candidate, "name": name, "value": value}
         for candidate, found in values.items() for name, value in found.items()
-    )  # fmt: skip
+    )
 
 
 def median_table(frame: pd.DataFrame, against: str) -> str:
@@ -151,5 +151,5 @@ def store(
     spent = round(time.monotonic() - started, 1)
     provenance = stamp(PROFILE, options.seed, wall_seconds=spent, data=data, settings=settings)
     path = results.save(table, subject["model"], options.seed, frame, PROFILE, key=key,
-                        provenance=provenance)  # fmt: skip
+                        provenance=provenance)
     print(f"stored {path}", flush=True)

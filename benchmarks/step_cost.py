@@ -100,7 +100,7 @@ def profile_rows(profiles: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     the slowest operators "operator seconds" and "operator calls".
     """
     found = {"bytes": {}, "profiled seconds": {}, "phase seconds": {}, "operator seconds": {},
-             "operator calls": {}}  # fmt: skip
+             "operator calls": {}}
     for candidate, part in profiles.items():
         found["bytes"][candidate] = {"step": part["bytes"]}
         found["profiled seconds"][candidate] = {"step": part["seconds"]}
@@ -148,7 +148,7 @@ def main() -> None:
     frame = pd.concat([
         seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal),
         profile_rows(profiles), facts("bytes", fixed),
-    ])  # fmt: skip
+    ])
     print(median_table(frame, "clip-ft"), flush=True)
     if options.profile:
         slowest = frame[frame["measure"].isin(["phase seconds", "operator seconds"])]

@@ -87,7 +87,7 @@ def _run(parser: argparse.ArgumentParser, text: str) -> None:
         "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
         help="another setting than the profile's, such as lr=5e-7 (repeatable): the run is "
         "a variant, with files and tables of its own",
-    )  # fmt: skip
+    )
 
 
 def _allow_missing(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def _allow_missing(parser: argparse.ArgumentParser) -> None:
         "--allow-missing", default="", metavar="SETS",
         help="real sets that may be incomplete, with commas between them, or 'all': what is "
         "there is used, and n used stands beside n expected",
-    )  # fmt: skip
+    )
 
 
 def _add_data(commands: Commands) -> None:
@@ -124,7 +124,7 @@ def _add_train(commands: Commands) -> None:
     speed.add_argument("--checkpointing", action="store_true", help="less memory, more time")
     speed.add_argument("--channels-last", action="store_true", help="picture layout for GPUs")
     speed.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND",
-                       help="compile the image tower")  # fmt: skip
+                       help="compile the image tower")
     speed.add_argument("--workers", type=int, metavar="N", help="processes that decode pictures")
 
 
@@ -139,7 +139,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument(
         "--only", default="", metavar="KINDS",
         help="kinds of measurement, with commas between them, such as benchmarks,retrieval",
-    )  # fmt: skip
+    )
 
 
 def _add_compare(commands: Commands) -> None:
@@ -166,15 +166,15 @@ def _add_attribute(commands: Commands) -> None:
         "--weights", action="append", metavar="W",
         help="a run such as base or clip-ft, a weight file, or a tag of open_clip; repeat it to "
         "compare models on one colour scale (default: base)",
-    )  # fmt: skip
+    )
     parser.add_argument("--model", metavar="M", help="open_clip model of a file or tag")
     parser.add_argument("--activation", choices=("quickgelu", "gelu"),
-                        help="of a file that does not state it")  # fmt: skip
+                        help="of a file that does not state it")
     parser.add_argument("--start-layer", type=int, default=-1, metavar="L",
-                        help="first layer of the map's rule: -1 the last, 0 all")  # fmt: skip
+                        help="first layer of the map's rule: -1 the last, 0 all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the runs (default 0)")
     parser.add_argument("-o", "--output", type=Path, default=Path("attribution.png"),
-                        metavar="FILE")  # fmt: skip
+                        metavar="FILE")
     _profile(parser)
 
 
@@ -184,7 +184,7 @@ def _add_run(commands: Commands) -> None:
     parser.add_argument(
         "-p", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
         help="set a parameter of the page (repeatable); the outcome goes to runs/",
-    )  # fmt: skip
+    )
     _profile(parser, default=None)
 
 

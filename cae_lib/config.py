@@ -32,7 +32,7 @@ class Paths:
             "book": "book", "data": "data", "raw": "data/raw", "cache": "data/cache",
             "checkpoints": "data/checkpoints", "records": "data/records", "mini": "data/mini",
             "runs": "runs", "build": "build",
-        }  # fmt: skip
+        }
         if name not in places:
             raise AttributeError(name)
         return self.root / places[name]
@@ -189,7 +189,7 @@ PROFILES: dict[str, Profile] = {
             short={"steps": 427},
         ),
     )
-}  # fmt: skip
+}
 
 
 def profile(name: str) -> Profile:

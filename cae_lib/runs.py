@@ -64,7 +64,7 @@ TUNED_UNDER_GELU = "clip-ft-under-gelu"
 
 CONTROLS: Mapping[str, str] = {
     BASE_GELU: BASE, TUNED_GELU: TUNED, TUNED_UNDER_GELU: TUNED_UNDER_GELU,
-}  # fmt: skip
+}
 """The activation controls, and whose weights each one reads."""
 
 PLAIN = re.compile(r"[\w.-]{1,24}")
@@ -197,7 +197,7 @@ def train_run(
             print(line, flush=True)
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, start, config.activation, pick_device(),
-                     allow_activation_mismatch=name == TUNED_UNDER_GELU)  # fmt: skip
+                     allow_activation_mismatch=name == TUNED_UNDER_GELU)
     parts = (data.pairs, data.alignment, data.images)
     if _is_trained(target, config.steps, run_identity(config, clip.weights_id, *parts)):
         return target
@@ -272,7 +272,7 @@ def measure_run(
                 _key(suite, run.digest, data[suite]),
                 lambda measure=known[suite]: measure(run.encoder, profile_name),
                 fresh=fresh, weights=run.digest[:12], data=data[suite][:12], settings=overrides,
-            )  # fmt: skip
+            )
         except DataError as error:
             if not (is_real(profile_name) and needs.may_be_absent(suite)):
                 raise
@@ -300,7 +300,7 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
         digests.append(("", sources_digest(needs.Stock.of(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     results.measure(results.DATA, results.DATA, 0, profile_name, _key(results.DATA, "", data),
-                    lambda: data_tables(profile_name), fresh=fresh, data=data[:12])  # fmt: skip
+                    lambda: data_tables(profile_name), fresh=fresh, data=data[:12])
 
 
 def _key(suite: str, weights: str, data: str) -> str:
@@ -331,7 +331,7 @@ class _Measured:
         else:
             model = experiment(TUNED, self.profile_name).model
             clip = load_clip(model, self.weights.source, self.activation, pick_device(),
-                             allow_activation_mismatch=True)  # fmt: skip
+                             allow_activation_mismatch=True)
         return Encoder(clip, allow_truncated=is_real(self.profile_name))
 
 
@@ -398,13 +398,13 @@ def base_variants(profile_name: str) -> list[Variant]:
     if chosen.base is None:
         return []
     starts = [(steps, {"weights": _relative(earlier_base_path(profile_name, steps))})
-              for steps in chosen.earlier_bases]  # fmt: skip
+              for steps in chosen.earlier_bases]
     starts.append((chosen.base["steps"], {}))
     variants = []
     for steps, start in starts:
         variants.append(Variant(BASE, str(steps), "", start, 1))
         variants += [Variant(run, str(steps), "", chosen.short | start, BASE_SEEDS)
-                     for run in BASE_STUDY_RUNS]  # fmt: skip
+                     for run in BASE_STUDY_RUNS]
     return variants
 
 

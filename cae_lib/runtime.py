@@ -76,8 +76,11 @@ def seed_everything(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: a reader never meets half of it.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file to fill, which becomes `path` at the end, or is removed by an error.
+
+    So a reader meets the old file or the new one, never half of it.
 
     Raises:
         DataError: The place cannot be written; the message says what to do.
@@ -85,11 +88,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=".", suffix=".tmp", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(content.encode() if isinstance(content, str) else content)
+        handle, name = tempfile.mkstemp(".tmp", ".", path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -100,6 +102,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file by `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def end_with_parent() -> None:

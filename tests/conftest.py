@@ -69,7 +69,7 @@ def book_home(home: Path) -> Path:
     page = PAGE.replace("PYTHON", sys.executable)
     (experiments / "page.md").write_text(page, encoding="utf-8")
     (home / "book" / "index.md").write_text("# A book\n\nSee {cite:t}`li2024cae`.\n\n"
-        "```{bibliography}\n```\n", encoding="utf-8")  # fmt: skip
+        "```{bibliography}\n```\n", encoding="utf-8")
     toc = "format: jb-book\nroot: index\nchapters:\n  - file: experiments/page.ipynb\n"
     (home / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
     return home

@@ -80,7 +80,7 @@ CHANGES = [
                       "data/benchmarks/aro_symmetric.txt", "data/captions.py",
                       "words/alignment.py", "models/clip.py",
                       "models/configs/clip-mini.json", "attribution/faithfulness.py")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("code", "files"), CHANGES)
@@ -88,7 +88,7 @@ def test_a_hash_changes_with_the_code_that_runs_and_with_no_other(code, files, p
     before = code(package)
     assert before == code()
     for name in ("cli.py", "runs.py", "config.py", "results.py", "commands/train.py",
-                 "pages/run.py", "data/fetch.py"):  # fmt: skip
+                 "pages/run.py", "data/fetch.py"):
         (package / name).write_text("")
     code.cache_clear()
     assert code(package) == before
@@ -103,7 +103,7 @@ def test_a_hash_changes_with_the_code_that_runs_and_with_no_other(code, files, p
 def test_what_is_left_out_of_the_hashes_exists() -> None:
     assert all((PACKAGE / name.replace(".", "/")).is_dir()
                or (PACKAGE / f"{name.replace('.', '/')}.py").is_file()
-               for name in {*BESIDE, *SETTLED})  # fmt: skip
+               for name in {*BESIDE, *SETTLED})
     assert len(fingerprint.measuring()) > 50
 
 
@@ -142,9 +142,9 @@ def test_imports_point_downwards() -> None:
     place = {name: number for number, names in enumerate(LAYERS) for name in names}
     found = {(top.removesuffix(".py"), name.split(".")[1], path)
              for top, path in modules() for name in imported(path)
-             if name.startswith("cae_lib.")}  # fmt: skip
+             if name.startswith("cae_lib.")}
     crossing = {f"{path.relative_to(PACKAGE)} imports {name}" for top, name, path in found
-                if top != "report" and place[name] > place[top]}  # fmt: skip
+                if top != "report" and place[name] > place[top]}
     assert not crossing, crossing
 
 

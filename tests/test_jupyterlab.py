@@ -97,7 +97,7 @@ def test_a_saved_notebook_changes_its_text(server: Server, book_home: Path):
     assert "seen\n" in json.dumps(stored["cells"][-1]["outputs"]).replace("\\n", "\n")
     assert sorted(path.name for path in text.parent.iterdir() if path.is_file()) == [
         "jupytext.toml", "page.ipynb", "page.md"
-    ]  # fmt: skip
+    ]
 
     # The text wins over an older notebook: what an editor changed is what opens next.
     text.write_text(text.read_text(encoding="utf-8").replace("2 + 2", "3 + 3"), encoding="utf-8")

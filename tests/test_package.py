@@ -67,7 +67,7 @@ def test_a_command_without_its_extra_says_so(name, monkeypatch, capsys) -> None:
 def actions(parser: argparse.ArgumentParser) -> list[str]:
     """What the commands of a parser do, and those below them."""
     kinds = [kind for part in parser._actions if isinstance(part, argparse._SubParsersAction)
-             for kind in part.choices.values()]  # fmt: skip
+             for kind in part.choices.values()]
     own = [parser.get_default("action")] if not kinds else []
     return own + [name for kind in kinds for name in actions(kind)]
 

@@ -36,7 +36,7 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     for run, seed in (("cae", 0), ("cae", 1), ("cae", 2), ("cae+short", 0), ("base", 0),
-                      ("tuning", 100)):  # fmt: skip
+                      ("tuning", 100)):
         save(run, seed)
 
     def found(*arguments: object) -> list[tuple[str, int]]:
@@ -54,7 +54,7 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
 @pytest.mark.parametrize(("run", "command"), [
     ("base", "Run `cae evaluate base --profile paper`"),
     ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
-])  # fmt: skip
+])
 def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
     with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
         results.load("answers", "mini", [run])

@@ -91,7 +91,7 @@ def test_a_run_is_trained_again_once_its_data_or_code_are_others(
 def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     answers = results.load("benchmarks", "smoke", ["cae-attention"])
     assert {"aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes",
-            "crepe"} <= set(answers["family"])  # fmt: skip
+            "crepe"} <= set(answers["family"])
     keys = ["family", "subset", "item"]
     items = results.load("items", "smoke", [results.DATA])
     pd.testing.assert_frame_equal(answers[keys], items[keys])
@@ -140,7 +140,7 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
     ({"weights": "other/base.safetensors"}, "cae-gradcam+weights=54e85253"),
     ({"betas": (0.9, 0.99)}, "cae-gradcam+betas=f2308ec6"),
     ({"attribution": (("start_layer", -1),)}, "cae-gradcam+start_layer=-1"),
-])  # fmt: skip
+])
 def test_names(overrides: dict, name: str):
     assert run_name("cae-gradcam", "mini", **overrides) == name
     assert run_name("cae-gradcam", "mini", **dict(reversed(overrides.items()))) == name
@@ -149,7 +149,7 @@ def test_names(overrides: dict, name: str):
 def test_runs_of_the_studies_are_found_by_name():
     assert run_name("base", "mini", weights="mini/base-600.safetensors") == "base+steps=600"
     assert runs.find_run("cae-gradcam+short+scope=word", "paper") == (
-        "cae-gradcam", {"steps": 427, "scope": "word"})  # fmt: skip
+        "cae-gradcam", {"steps": 427, "scope": "word"})
     assert runs.find_run("base+steps=600", "mini")[1] == {"weights": "mini/base-600.safetensors"}
     assert runs.find_run("clip-ft", "mini") == ("clip-ft", {})
 
@@ -168,13 +168,13 @@ def test_each_ablation_differs_from_its_reference_in_one_setting(name):
         (v.run, [(key, value) for key, value in config(v, name).items()
                  if value != references[v.run][key]])
         for v in variants if v.group != "reference"
-    ]  # fmt: skip
+    ]
     weight = references["cae-gradcam"]["weight"]
     settings = [("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
                 ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
                 ("attribution", (("start_layer", -1),)),
                 ("attribution", (("second_order", False),)),
-                ("tagger", "dependency"), ("lock_image", True)]  # fmt: skip
+                ("tagger", "dependency"), ("lock_image", True)]
     assert changed == [
         *(("cae-gradcam", [setting]) for setting in settings),
         ("clip-ft", [("lock_image", True)]),
@@ -204,7 +204,7 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
         for steps, weights in (("600", "mini/base-600.safetensors"),
                                ("1800", "mini/base-1800.safetensors"), ("3600", None))
         for run, seeds in (("base", 1), ("clip-ft", 2), ("cae-perturbation", 2))
-    ]  # fmt: skip
+    ]
     assert base_variants("paper") == []
     found = study_runs("mini")
     places = [checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found]
@@ -231,7 +231,7 @@ def stand_in(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for number, name in enumerate(("base", "clip-ft")):
         clip = load_clip("clip-mini", seed=number)
         save_checkpoint(checkpoint_path(name, "smoke", 0), clip,
-                        CheckpointMeta("clip-mini", "quickgelu"))  # fmt: skip
+                        CheckpointMeta("clip-mini", "quickgelu"))
     seen: list[str] = []
 
     def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:

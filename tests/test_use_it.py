@@ -79,7 +79,7 @@ def test_words_are_shown_by_role(page: dict) -> None:
     found = page["found"]
     assert list(found.index) == page["captions"][:4] and list(found) == [
         "object", "attribute", "relation"
-    ]  # fmt: skip
+    ]
     for caption, row in found.iterrows():
         words = " ".join(row).split()
         assert words and set(words) <= set(caption.replace(",", "").rstrip(".").split())
@@ -90,7 +90,7 @@ def test_words_are_shown_by_role(page: dict) -> None:
 def test_every_setting_has_a_meaning(kind: type, page: dict) -> None:
     whose = {"all": CompositionAttributionLoss} | METHODS
     settings = page["settings"].query("method in @names", local_dict={
-        "names": [name for name, known in whose.items() if known is kind]})  # fmt: skip
+        "names": [name for name, known in whose.items() if known is kind]})
     documented = re.findall(r"^ +(\w+): ", kind.__doc__, re.MULTILINE)
     assert set(settings["setting"]) <= set(documented)
 
@@ -136,7 +136,7 @@ def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
 
 
 def _plain_loss(method: str, weight: float, model: nn.Module, pixels: Tensor, tokens: Tensor,
-                roles: Tensor, words: Tensor) -> Tensor:  # fmt: skip
+                roles: Tensor, words: Tensor) -> Tensor:
     """The loss of a loop that encodes the text once for each of its two terms."""
     images = F.normalize(model.encode_image(pixels), dim=-1)
     texts = F.normalize(model.encode_text(tokens), dim=-1)
@@ -159,7 +159,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
     assert (page["words"].roles[:4] > 0).sum() >= 8
     namespace = page | {"model": open_clip.create_model("clip-mini", pretrained=page["weights"]),
                         "method": method, "weight": 3.0, "images": pixels,
-                        "batch_size": 4, "epochs": 1}  # fmt: skip
+                        "batch_size": 4, "epochs": 1}
     model = namespace["model"].double()
     alignment = type(page["words"])
     namespace["words"] = alignment(tokens, roles, 0, 0, 0)
@@ -255,7 +255,7 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2,
-             "num_hidden_layers": 1, "projection_dim": 8}  # fmt: skip
+             "num_hidden_layers": 1, "projection_dim": 8}
     text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     clip = transformers.CLIPModel(
         transformers.CLIPConfig(
@@ -267,7 +267,7 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     before = {name: value.clone() for name, value in clip.state_dict().items()}
     block = _fenced("class ClipWithCae").replace("per_device_train_batch_size=8", "**options")
     options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": [],
-               "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
+               "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
     namespace = page | {"clip": clip, "options": options, "method": "gradient"}
     exec(block, namespace)  # noqa: S102
     after = clip.state_dict()

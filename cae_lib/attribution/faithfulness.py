@@ -115,7 +115,7 @@ def on_grid(curves: np.ndarray, n_words: np.ndarray, grid: np.ndarray) -> np.nda
     return np.stack([
         np.interp(grid, np.arange(n + 1) / n, curve[: n + 1])
         for curve, n in zip(curves, n_words, strict=True)
-    ])  # fmt: skip
+    ])
 
 
 @torch.no_grad()

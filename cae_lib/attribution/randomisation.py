@@ -42,7 +42,7 @@ def cascade(
         _replace(list(blocks[low:top]), list(new[low:top]))
         yield f"blocks {depth}-{low + 1}" if low + 1 < depth else f"block {depth}", mixed
     _replace([target.token_embedding, target.positional_embedding],
-             [source.token_embedding, source.positional_embedding])  # fmt: skip
+             [source.token_embedding, source.positional_embedding])
     yield "embeddings", mixed
 
 

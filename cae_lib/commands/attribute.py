@@ -111,7 +111,7 @@ def read_picture(path: str | Path) -> Image.Image:
 def open_weights(
     weights: str, model: str | None = None, activation: str | None = None,
     profile: str = "mini", seed: int = 0,
-) -> Clip:  # fmt: skip
+) -> Clip:
     """The model that a word on the command line means.
 
     Args:
@@ -202,7 +202,7 @@ def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
     figure, axes = plt.subplots(
         len(heights), 1 + len(parts), height_ratios=heights, layout="constrained", squeeze=False,
         figsize=(PANEL_WIDTH * (1 + len(parts)), sum(heights) + 0.75),
-    )  # fmt: skip
+    )
     for axis in axes[:, 0]:
         axis.set_axis_off()
     axes[0, 0].imshow(parts[0].picture, interpolation="nearest")
@@ -212,11 +212,11 @@ def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
         for row, method in enumerate(METHODS, start=1):
             axis = axes[row, column]
             _bars(axis, part.words if column == 1 else [""] * len(part.words),
-                  part.shares[method], METHOD_COLORS[METHOD_LABELS[method]], longest)  # fmt: skip
+                  part.shares[method], METHOD_COLORS[METHOD_LABELS[method]], longest)
             if column == 1:
                 axis.set_ylabel(METHOD_LABELS[method])
     bar = figure.colorbar(ScalarMappable(norm, "magma"), ax=axes, shrink=0.6, location="bottom",
-                          aspect=40, pad=0.01)  # fmt: skip
+                          aspect=40, pad=0.01)
     bar.set_label(f"share of a picture's relevance in a patch ({layer})")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200)
@@ -229,7 +229,7 @@ def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
     height, width = part.picture.shape[:2]
     small = torch.as_tensor(part.relevance, dtype=torch.float64)[None]
     axis.imshow(upsampled(small, height, width)[0].numpy(), cmap="magma", norm=norm,
-                interpolation="nearest")  # fmt: skip
+                interpolation="nearest")
     down, across = np.gradient(part.picture.mean(axis=-1))
     edges = np.clip(4 * np.hypot(down, across), 0, 0.7)
     axis.imshow(np.dstack([np.ones((height, width, 3)), edges]), interpolation="nearest")

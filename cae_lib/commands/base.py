@@ -56,7 +56,7 @@ def train_base(profile_name: str) -> None:
     config = base_config(profile_name)
     build(profile_name, pretrain=True)
     clip = load_clip(config.model, activation=config.activation, device=pick_device(),
-                     seed=config.seed)  # fmt: skip
+                     seed=config.seed)
     folder = paths().checkpoints / profile_name / "base-training"
 
     def snapshot(step: int, model: nn.Module) -> None:
@@ -66,11 +66,11 @@ def train_base(profile_name: str) -> None:
     if not _complete(folder / "model.safetensors", config):
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
-              every=max(1, config.steps // CURVE_POINTS), on_step=snapshot)  # fmt: skip
+              every=max(1, config.steps // CURVE_POINTS), on_step=snapshot)
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
     target = weights_path(experiment(TUNED, profile_name))
     meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
-                          {"seed": config.seed})  # fmt: skip
+                          {"seed": config.seed})
     save_checkpoint(target, clip, meta, dtype=torch.float16)
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
     curve = []
@@ -112,12 +112,12 @@ def train_earlier_base(profile_name: str, steps: int) -> Path:
         return target
     build(profile_name, pretrain=True)
     clip = load_clip(config.model, activation=config.activation, device=pick_device(),
-                     seed=config.seed)  # fmt: skip
+                     seed=config.seed)
     folder = paths().checkpoints / profile_name / f"base-training-{steps}"
     data = training_set(profile_name, config.train_data, config.model)
     train(config, clip, data.pairs, data.alignment, data.images, folder)
     meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
-                          {"seed": config.seed})  # fmt: skip
+                          {"seed": config.seed})
     save_checkpoint(target, clip, meta, dtype=torch.float16)
     return target
 
@@ -138,7 +138,7 @@ def _describe(
     digest = file_digest(path)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
     provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=n_parameters,
-                       settings=asdict(config))  # fmt: skip
+                       settings=asdict(config))
     rows = training_table(config.steps, curve, content["final"])
     results.save(TABLE, BASE, 0, rows, profile_name, key=key, provenance=provenance)
     write_atomic(path.with_name("README.md"), card(config, content, digest))
@@ -154,13 +154,13 @@ def training_table(
     rows = [
         {"step": int(point["step"]), "measure": name, "value": value, "stored": False}
         for point in curve for name, value in point.items() if name != "step"
-    ]  # fmt: skip
+    ]
     for name, found in final.items():
         if not isinstance(found, Mapping):
             found = {"estimate": found}
         rows.append({"step": steps, "measure": name, "value": found["estimate"], "stored": True,
                      "low": found.get("low"), "high": found.get("high"),
-                     "n": found.get("n_items")})  # fmt: skip
+                     "n": found.get("n_items")})
     numbers = dict.fromkeys(("value", "low", "high", "n"), "float64")
     return pd.DataFrame(rows).astype(numbers | {"step": "int32"})
 
@@ -184,7 +184,7 @@ def card(config: Experiment, content: Mapping[str, Any], digest: str) -> str:
         + f" | {100 * p['retrieval_t2i_r1']:.1f} | "
         + " | ".join(f"{p[f'attention_{k}']:.3f}" for k in KINDS) + " |"
         for p in content["curve"]
-    ]  # fmt: skip
+    ]
     return "\n".join([
         "# clip-mini, the base model of the small world", "",
         f"A CLIP of {content['parameters'] / 1e6:.1f} million parameters ({config.activation}), "
@@ -201,7 +201,7 @@ def card(config: Experiment, content: Mapping[str, Any], digest: str) -> str:
         "`base-STEPS.safetensors` are models of shorter trainings, all else the same "
         f"(`cae train base --profile {config.profile} --set steps=STEPS`), for the question when "
         "CAE helps.", "",
-    ])  # fmt: skip
+    ])
 
 
 def _percent(interval: Mapping[str, float]) -> str:

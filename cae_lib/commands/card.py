@@ -17,7 +17,7 @@ from cae_lib.statistics import levels
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
 # Front matter, licence and limits: of models of the small world, and of those of real data.
 OWN = ("license: mit", "MIT.", "For research: it knows nothing but the drawn pictures of a small "
-       "world of some thirty nouns, and is of no use on photographs.")  # fmt: skip
+       "world of some thirty nouns, and is of no use on photographs.")
 INHERITED = (
     "license: other\nlicense_name: that-of-the-starting-weights\n"
     "license_link: README.md#licence-and-citation",
@@ -29,7 +29,7 @@ INHERITED = (
 
 
 def card(run: str, profile: str, seed: int, clip: Clip, meta: CheckpointMeta,
-         config: Experiment | None, digest: str, file: str, options: str) -> str:  # fmt: skip
+         config: Experiment | None, digest: str, file: str, options: str) -> str:
     """The model card in Markdown, with the front matter that the hub reads.
 
     Numbers of other weights than those of `digest` are not shown. `config` is None for the base,
@@ -50,7 +50,7 @@ def card(run: str, profile: str, seed: int, clip: Clip, meta: CheckpointMeta,
         "## Use and limits", "", limits, "", "## Licence and citation", "", licence, "",
         f"The method is that of Li et al., EMNLP 2024 ({PAPER}); these weights are an independent "
         "reproduction, not the authors' own. Please cite the paper.", "",
-    ])  # fmt: skip
+    ])
 
 
 def figures(run: str, profile: str, seed: int, digest: str, options: str) -> list[str]:
@@ -81,7 +81,7 @@ def figures(run: str, profile: str, seed: int, digest: str, options: str) -> lis
     return ["Accuracy in percent with 95 % intervals over items. Protocol: cosine of float32 "
             "features, one text or picture against the others; a tie counts as wrong; pictures "
             "resized by the preprocessing stored here.", "", *_markdown(table), "", *lines, "",
-            f"Code `{provenance['code'][:12]}`, data `{provenance['data']}`."]  # fmt: skip
+            f"Code `{provenance['code'][:12]}`, data `{provenance['data']}`."]
 
 
 def _load(table: str, seeds: dict[str, int], profile: str) -> pd.DataFrame:
@@ -102,25 +102,25 @@ def _training(profile: str, config: Experiment | None) -> str:
     loss = "the contrastive loss alone"
     if config.method:
         loss = (f"the contrastive loss and {config.weight:g} times the attribution loss of [CAE]"
-                f"({PAPER}), attribution by {config.method}")  # fmt: skip
+                f"({PAPER}), attribution by {config.method}")
     always = ("steps", "batch_size", "lr", "warmup", "seed")
     settings = [f"{name} {value}" for name, value in vars(config).items()
-                if name in always or value != getattr(Experiment, name, None)]  # fmt: skip
+                if name in always or value != getattr(Experiment, name, None)]
     return f"Fine-tuned with {loss}. Settings, where not the default: {', '.join(settings)}."
 
 
 def _loading(clip: Clip, file: str) -> list[str]:
     code = ('```python\nimport open_clip\n\nmodel, _, preprocess = open_clip.'
             'create_model_and_transforms("{0}"{1})\nmodel.eval()\n'
-            'tokenizer = open_clip.get_tokenizer("{0}")\n```\n')  # fmt: skip
+            'tokenizer = open_clip.get_tokenizer("{0}")\n```\n')
     given, own = f', pretrained="{file}"', open_clip_name(clip.name, clip.activation)
     lines = [] if file.endswith(".pt") else [
         "From this folder, or from the hub with `hf-hub:OWNER/NAME` in place of `local-dir:.`; the "
         "activation is part of `open_clip_config.json`:", "", code.format("local-dir:.", ""),
-    ]  # fmt: skip
+    ]
     if own is not None:
         return [*lines, "By the path of the weights:", "", code.format(own, given)]
     return lines or [
         f"open_clip has no architecture of the name {clip.name}: add this folder's `model_cfg` "
         "with `open_clip.add_model_config`, then:", "", code.format(clip.name, given),
-    ]  # fmt: skip
+    ]

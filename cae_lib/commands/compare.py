@@ -51,11 +51,11 @@ def compare(commit: str, profile_name: str) -> list[str]:
     old = {name for name in listed if name.endswith(".parquet")}
     new = {path.relative_to(root).as_posix() for path in folder.rglob("*.parquet")}
     lines = [f"{name.removeprefix(f'{place}/')}: {'new' if name in new else 'gone'}"
-             for name in sorted(old ^ new)]  # fmt: skip
+             for name in sorted(old ^ new)]
     rows = 0
     for name in sorted(old & new):
         found = difference(_read(_git(root, "show", f"{commit}:./{name}"), name),
-                           _read((root / name).read_bytes(), name))  # fmt: skip
+                           _read((root / name).read_bytes(), name))
         rows += found.rows
         if found.text:
             lines.append(f"{name.removeprefix(f'{place}/')}: {found.text}")

@@ -62,5 +62,5 @@ def export_run(
         )
     clip = load_clip(meta.model, path)
     text = card(run_name(name, profile, **overrides), profile, 0 if name == BASE else seed, clip,
-                meta, config, file_digest(path), FILES.get(form, ""), options)  # fmt: skip
+                meta, config, file_digest(path), FILES.get(form, ""), options)
     return export_clip(clip, folder, meta, text, form)

@@ -48,5 +48,5 @@ def amounts(profile_name: str) -> list[str]:
         lines.append(f"{suite}, {family}: {used:,} used of {expected:,} expected")
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         lines.append(f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
-                     f"of {row.n_expected:,} expected")  # fmt: skip
+                     f"of {row.n_expected:,} expected")
     return lines

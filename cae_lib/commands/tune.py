@@ -92,7 +92,7 @@ def sweep_table(rows: Iterable[Mapping[str, Any]], chosen: Mapping[str, float]) 
         flat.append({"experiment": name, "lr": row["lr"], "weight": row.get("weight"),
                      "chosen": setting == chosen[name]}
                     | {k: v for k, v in row.items() if k not in ("run", "lr", "weight", "gaps")}
-                    | gaps)  # fmt: skip
+                    | gaps)
     return pd.DataFrame(flat).astype({"weight": "float64"})
 
 

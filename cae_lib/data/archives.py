@@ -32,7 +32,7 @@ CHUNK = 1 << 20
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
     NotImplementedError,
-)  # fmt: skip
+)
 
 Info = zipfile.ZipInfo | tarfile.TarInfo
 Archive = zipfile.ZipFile | tarfile.TarFile

@@ -72,7 +72,7 @@ def download(
                 reason, reached = str(error), True
             except (
                 requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
-            ) as error:  # fmt: skip
+            ) as error:
                 reason = f"{type(error).__name__}: {error}"
             except requests.RequestException as error:
                 raise DataError(f"{url}: {error}") from error
@@ -127,7 +127,7 @@ def _receive(response: requests.Response, part: Partial, start: int, total: int 
     bar = tqdm(
         total=total, initial=start, unit="B", unit_scale=True, desc=part.target.name,
         mininterval=0.2 if terminal else 10.0, ascii=not terminal,
-    )  # fmt: skip
+    )
     with part.path.open("ab") as file, bar:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)

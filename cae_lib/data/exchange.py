@@ -52,7 +52,7 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     adjectives = [
         token for token in doc
         if token.pos_ == "ADJ" and token.dep_ in ("amod", "acomp") and token.lower_ not in AMOUNTS
-    ]  # fmt: skip
+    ]
     for first, second in combinations(adjectives, 2):
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
@@ -121,7 +121,7 @@ def _exchanged(doc: Doc, first: Span, second: Span) -> str:
     whole = (
         text[: starts[0]] + placed[0] + text[first.end_char : starts[1]]
         + placed[1] + text[second.end_char :]
-    )  # fmt: skip
+    )
     capital = doc[0].text[:1].isupper() and starts[0] == doc[0].idx
     return whole[:1].upper() + whole[1:] if capital else whole
 

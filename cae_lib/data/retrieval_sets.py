@@ -40,7 +40,7 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
         "flickr30k", "flickr30k_test.json", "dataset_flickr30k.json",
         ("flickr30k-images", "", "images"), 1000, 5000,
     ),
-}  # fmt: skip
+}
 
 
 def load_retrieval_set(
@@ -77,7 +77,7 @@ def load_retrieval_set(
     found = _read(own, raw, folder, "ignore")
     if official and (len(found.image_paths), found.n_expected) != (
         place.n_images, place.n_captions
-    ):  # fmt: skip
+    ):
         raise DataError(
             f"{own if own.is_file() else raw}: {len(found.image_paths)} pictures with "
             f"{found.n_expected} captions, {place.n_images} with {place.n_captions} expected. "

@@ -32,7 +32,7 @@ def from_hub(item: Item, target: Path, gated: str | None) -> None:
         LocalTokenNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
-    )  # fmt: skip
+    )
 
     assert item.hub is not None
     name = item.hub.removeprefix("datasets/")

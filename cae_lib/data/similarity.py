@@ -32,7 +32,7 @@ SIMILARITY_SETS: tuple[str, ...] = (*YEARS, STSB, SICKR)
 OFFICIAL = {
     "STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS16": 1186,
     STSB: 1379, SICKR: 4927,
-}  # fmt: skip
+}
 FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
     SICKR: {

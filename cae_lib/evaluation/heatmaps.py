@@ -187,7 +187,7 @@ def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> 
     return WordScores(*(
         torch.cat([F.pad(values, (0, width - values.shape[1])) for values in column])
         for column in zip(*((part.scores, part.present) for part in found), strict=True)
-    ))  # fmt: skip
+    ))
 
 
 def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:

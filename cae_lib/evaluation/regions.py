@@ -65,7 +65,7 @@ def _scene(entry: Mapping[str, Any], path: Path) -> GoldScene:
     try:
         (first, second), places = entry["things"][:2], entry["placements"][:2]
         return GoldScene(first["noun"], entry["relation"], second["noun"],
-                         (Placement(**places[0]), Placement(**places[1])))  # fmt: skip
+                         (Placement(**places[0]), Placement(**places[1])))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(
             f"{path}: picture {entry.get('file_name')} has no gold of two things ({error!r}); "
@@ -95,7 +95,7 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
     first, second = (box(place) for place in places)
     in_first, in_second = _inside(first, x, y), _inside(second, x, y)
     around = (min(first[0], second[0]), min(first[1], second[1]),
-              max(first[2], second[2]), max(first[3], second[3]))  # fmt: skip
+              max(first[2], second[2]), max(first[3], second[3]))
     marks = np.zeros_like(in_first)
     for mark in (mark for place in places for mark in mark_boxes(place)):
         marks |= _inside(mark, x, y)

@@ -30,7 +30,7 @@ WORLD_SETS: Mapping[str, tuple[str, str, str]] = {
              "coco/annotations/scene_graphs_val2014.json"),
     "flickr30k": ("flickr30k/flickr30k_test.json", "flickr30k",
                   "flickr30k/scene_graphs_test.json"),
-}  # fmt: skip
+}
 
 
 def zero_shot(encoder: Encoder, profile: str) -> pd.DataFrame:

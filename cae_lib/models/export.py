@@ -29,7 +29,7 @@ SUFFIX = "-quickgelu"
 
 
 def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
-                form: str = "safetensors") -> Path:  # fmt: skip
+                form: str = "safetensors") -> Path:
     """Write a model's weights, its open_clip configuration and its card into a folder.
 
     Args:

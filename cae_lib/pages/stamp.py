@@ -37,7 +37,7 @@ class Provenance:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What a notebook stores."""
         items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
-                        for name, value in _lines(self.content))  # fmt: skip
+                        for name, value in _lines(self.content))
         title = "Where these numbers come from"
         return {
             MIME: dict(self.content),
@@ -90,7 +90,7 @@ def _state(path: Path, profile: str, present: str) -> tuple[str, dict[str, Any]]
         return "not run yet", {}
     try:
         outputs = [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-                   for output in cell.get("outputs", [])]  # fmt: skip
+                   for output in cell.get("outputs", [])]
         stamps = [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "cannot be read", {}
@@ -112,5 +112,5 @@ def _lines(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("run on", content.get("when")), ("took", f"{content['wall_seconds']} s"),
         ("device", content["device"]), ("versions", versions),
         ("data (manifest)", content["data"]),
-    ]  # fmt: skip
+    ]
     return [(name, value) for name, value in lines if value is not None]

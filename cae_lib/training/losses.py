@@ -173,7 +173,7 @@ def _hinge(
     parts = total(torch.cat([
         torch.stack([hinges.sum(), valid.sum()]),
         means.sum(1), (counts > 0).sum(1), counts.sum(1),
-    ]))  # fmt: skip
+    ]))
     hinge, n_valid, *rest = parts.unbind()
     sums, present, n_tokens = rest[:2], rest[2:4], rest[4:]
     objects, composition = (

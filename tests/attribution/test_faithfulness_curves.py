@@ -73,7 +73,7 @@ def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
 
     def any_model(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
         return np.array([table.setdefault((c, *row), rng.normal())
-                         for c, row in zip(captions, masked.tolist(), strict=True)])  # fmt: skip
+                         for c, row in zip(captions, masked.tolist(), strict=True)])
 
     n_words = np.array([5, 1, 3])
     scores = np.where(np.arange(5) < n_words[:, None], rng.normal(size=(3, 5)), NAN)
@@ -117,7 +117,7 @@ def test_one_masked_word_is_the_perturbation(batch) -> None:
     batch = batch.first(3)
     words = word_index(batch.tokens, 49408)
     for mask, parameters in (("mean", {}), ("zero", {"replacement": "zero"}),
-                             ("token", {"replacement": "token"})):  # fmt: skip
+                             ("token", {"replacement": "token"})):
         scores = get_method("perturbation", **parameters)(
             batch.model, batch.tokens, batch.image_features
         ).scores
@@ -128,7 +128,7 @@ def test_one_masked_word_is_the_perturbation(batch) -> None:
             masked_similarity(batch.model, batch.tokens, batch.image_features, words, captions,
                               part, mask)
             for part in (np.zeros_like(masked[word]), masked[word])
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(whole - without, drops[captions, word], atol=1e-10)
         assert np.abs(whole - without).min() > 1e-6
 
@@ -154,4 +154,4 @@ def test_unknown_mask_is_refused(batch) -> None:
     words = word_index(batch.tokens, 49408)
     with pytest.raises(ConfigError, match="unknown mask 'noise': expected one of mean, zero"):
         masked_similarity(batch.model, batch.tokens, batch.image_features, words,
-                          np.zeros(1, int), np.zeros((1, 75), bool), "noise")  # fmt: skip
+                          np.zeros(1, int), np.zeros((1, 75), bool), "noise")

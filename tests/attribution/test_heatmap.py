@@ -119,7 +119,7 @@ def test_a_frozen_model_in_inference(model, pairs) -> None:
 def test_captions_are_taken_at_any_length(model, pairs) -> None:
     images, texts = pairs
     torch.testing.assert_close(image_relevance(model, images, 7 * texts),
-                               image_relevance(model, images, texts))  # fmt: skip
+                               image_relevance(model, images, texts))
 
 
 def test_bad_input(model, pairs) -> None:

@@ -69,7 +69,7 @@ def _scores(batch: Batch) -> dict[str, Tensor]:
     arguments = (batch.model, batch.tokens, batch.image_features)
     found = {}
     for key in ("attention", "gradcam", "perturbation", "gradient", "gradient l1",
-                "gradient grad_x"):  # fmt: skip
+                "gradient grad_x"):
         name, _, reduction = key.partition(" ")
         method = get_method(name, **{"reduction": reduction} if reduction else {})
         attribution = method(*arguments)

@@ -35,7 +35,7 @@ def test_stages_add_up_from_the_top(pair) -> None:
         assert torch.equal(own.positional_embedding, new.positional_embedding) == last
         assert _same(mixed.visual, model.visual)
     assert seen == ["projection", "block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1",
-                    "embeddings"]  # fmt: skip
+                    "embeddings"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -43,7 +43,7 @@ def test_stages_add_up_from_the_top(pair) -> None:
     ("most", "names"),
     [(1, ["blocks 4-1"]), (2, ["blocks 4-3", "blocks 4-1"]), (3, ["blocks 4-3", "blocks 4-1"]),
      (9, ["block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1"])],
-)  # fmt: skip
+)
 def test_blocks_are_grouped(pair, most, names) -> None:
     stages = [stage for stage, _ in cascade(*pair, most_stages=most)]
     assert stages == ["projection", *names, "embeddings"]

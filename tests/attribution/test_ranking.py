@@ -30,7 +30,7 @@ def test_rank_correlation_is_spearmans() -> None:
     for row, n in enumerate(lengths):
         first[row, n:] = second[row, n:] = NAN
     expected = [spearmanr(a[:n], b[:n]).statistic
-                for a, b, n in zip(first, second, lengths, strict=True)]  # fmt: skip
+                for a, b, n in zip(first, second, lengths, strict=True)]
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(rank_correlation(first, second), expected, atol=1e-12)
 

@@ -27,7 +27,7 @@ def test_words(tiny_clip: Clip) -> None:
     text = "The Pterodactyl's cup, striped"
     assert split_words(text, tiny_clip.tokenizer) == [
         "the", "pterodactyl", "'s", "cup", ",", "striped",
-    ]  # fmt: skip
+    ]
     with pytest.raises(ConfigError, match="SimpleTokenizer"):
         split_words("a", lambda texts: texts)
 

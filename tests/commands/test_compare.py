@@ -17,7 +17,7 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 def save(correct: list[bool], margin: list[float], run: str = "base", items: int = 0) -> None:
     frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
-                          "margin": np.array(margin, dtype=np.float32)})  # fmt: skip
+                          "margin": np.array(margin, dtype=np.float32)})
     results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
 
 

@@ -35,7 +35,7 @@ def store(run: str, seed: int, correct: int, weights: str) -> None:
     found = {"weights": weights, "code": "ab" * 20, "data": "d" * 12}
     tables = {"benchmarks": pd.DataFrame(keys | {"picture": number, "correct": marks}),
               "retrieval": pd.DataFrame({"set": "coco", "direction": "text to image",
-                                         "query": number, "rank": 2 - marks})}  # fmt: skip
+                                         "query": number, "rank": 2 - marks})}
     for name, frame in tables.items():
         results.save(name, run, seed, frame, "smoke", key="", provenance=found)
     items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "stratum": "all"})
@@ -49,13 +49,13 @@ def test_the_card_states_the_tables_figures(trained: Path, tmp_path: Path) -> No
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| SVO-Probes | 10 | 70.0 [" in card and "] | 60.0 [" in card
     assert "| coco | text to image | 70.0 | 60.0 |" in card.replace("| 60.0 | 70.0 |",
-                                                                    "| 70.0 | 60.0 |")  # fmt: skip
+                                                                    "| 70.0 | 60.0 |")
     for part in ("license: mit", "library_name: open_clip", "**quickgelu**", "attribution by "
-                 "attention", "lr 0.0003", "local-dir:.", "a tie counts as wrong"):  # fmt: skip
+                 "attention", "lr 0.0003", "local-dir:.", "a tie counts as wrong"):
         assert part in card
     assert card.startswith("---\n")
     states = [load_clip("clip-mini", file, "quickgelu").model.state_dict()
-              for file in (trained, path)]  # fmt: skip
+              for file in (trained, path)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
@@ -89,7 +89,7 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
 ) -> None:
     settings = ["--set", "lr=1e-4", "--set", "betas=(0.9, 0.95)"]
     command = ["export", "cae-attention", *settings, "--profile", "smoke", "--seed", "1",
-               "-o", str(tmp_path / "o")]  # fmt: skip
+               "-o", str(tmp_path / "o")]
     assert main(command) == 2
     shown = "--profile smoke --seed 1 --set lr=0.0001 --set 'betas=(0.9, 0.95)'"
     assert not (tmp_path / "o").exists() and "no checkpoint at" in capsys.readouterr().err

@@ -55,11 +55,11 @@ def test_a_job_waits_for_the_one_before_it(tmp_path):
     """The second job reads what the first has written, though a process is free from the start."""
     file = str(tmp_path / "written")
     outcomes = run_jobs([Job("write", _write, (file,)), Job("read", _read, (file,), ("write",)),
-                         Job("other", _where, (1,))], workers=2)  # fmt: skip
+                         Job("other", _where, (1,))], workers=2)
     assert outcomes["read"].value == "done"
     with pytest.raises(ConfigError, match="no job is named 'nothing'"):
         run_jobs([Job("a", _where, (1,), ("nothing",)), Job("b", _where, (1,), ("a",))],
-                 workers=2)  # fmt: skip
+                 workers=2)
 
 
 @pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (8, 1), (9, 2), (18, 4), (500, 8)])

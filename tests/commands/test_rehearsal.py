@@ -36,15 +36,15 @@ from cae_lib.world.config import Sizes, WorldConfig
 
 SIZES = Sizes(train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
               winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4,
-              similarity=6)  # fmt: skip
+              similarity=6)
 PAPER = ["--profile", "paper", "--allow-missing", "all"]
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
 SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 RUNS = ("clip-ft", "cae-attention")
 KINDS = {True: ["--only", ",".join(SUITES)],
-         False: ["--only", "benchmarks,retrieval,similarity,attribution"]}  # fmt: skip
+         False: ["--only", "benchmarks,retrieval,similarity,attribution"]}
 CACHED = (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, training_set,
-          phrases.captions_and_phrases, zero_shot.labelled_sets)  # fmt: skip
+          phrases.captions_and_phrases, zero_shot.labelled_sets)
 
 
 def forget() -> None:
@@ -122,7 +122,7 @@ def test_every_measurement_tells_how_much_it_used(said):
     text = said["evaluate data"]
     for line in ("benchmarks, aro: 6 used of 52,685", "benchmarks, sugarcrepe: 14 used of 7,511",
                  "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650",
-                 "similarity, STS-B: 6 used of 1,379"):  # fmt: skip
+                 "similarity, STS-B: 6 used of 1,379"):
         assert f"{line} expected\n" in text
     assert "Left out: crepe_systematicity. " in text
     stored = {path.parent.name for path in (paths().records / "paper").glob("*/base-0.parquet")}
@@ -189,7 +189,7 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
         (("evaluate", "base"), ("aro: not here; 0 of 2 files, 0 of 52,685 rows", "winoground: not",
                                 "openai-vit-b-32: not here", "senteval: not here", "visual-ge")),
     ],
-)  # fmt: skip
+)
 def test_without_data_each_command_names_them_and_how_to_get_them(tmp_path, words, parts):
     with at_home(tmp_path):
         code, text = command(*words, "--profile", "paper")
@@ -200,9 +200,9 @@ def test_without_data_each_command_names_them_and_how_to_get_them(tmp_path, word
 
 def test_settings_on_the_command_line(home):
     values = parse_overrides(["steps=2", "weights=none", "betas=(0.9, 0.99)", "negatives=true",
-                              "lr=5e-7", "scope = caption", "weights=x=y"])  # fmt: skip
+                              "lr=5e-7", "scope = caption", "weights=x=y"])
     assert values == {"steps": 2, "weights": "x=y", "betas": (0.9, 0.99), "negatives": True,
-                      "lr": 5e-7, "scope": "caption"}  # fmt: skip
+                      "lr": 5e-7, "scope": "caption"}
     assert experiment("clip-ft", "paper", **values).lr == 5e-7
     for wrong in ("steps=two", "seed=1", "nothing=1", "steps", "steps=1.5"):
         code, text = command("train", "clip-ft", "--profile", "paper", "--set", wrong)

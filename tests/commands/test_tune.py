@@ -22,7 +22,7 @@ def test_lambda_is_the_smallest_that_levels_the_attribution():
     def rows(*gaps: float) -> list[dict]:
         weights = (0.3, 1.0, 3.0)
         return [{"run": "cae-attention", "weight": w, "gaps": {"attention": g}}
-                for w, g in zip(weights, gaps, strict=True)]  # fmt: skip
+                for w, g in zip(weights, gaps, strict=True)]
 
     tuned = {"gaps": {"attention": 0.1}}
     assert levelling(rows(0.05, 0.009, 0.001), tuned) == 1.0
@@ -68,7 +68,7 @@ def test_validation_scores_by_hand(tmp_path):
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
     pairs = Pairs([Path("a"), Path("b")], ["a", "b"], torch.tensor([0, 1]), "hand", 2, 2,
-                  negatives=[["b", "a"], ["c"]])  # fmt: skip
+                  negatives=[["b", "a"], ["c"]])
     scores = validation_scores(Fake(), pairs)
     assert scores["recall_at_1"] == 1.0
     assert scores["n_negatives"] == 3
@@ -78,9 +78,9 @@ def test_validation_scores_by_hand(tmp_path):
 
 def test_the_table_marks_what_was_chosen():
     rows = [{"run": "clip-ft", "lr": lr, "score": lr, "gaps": {"attention": 0.1}}
-            for lr in (0.1, 0.2)]  # fmt: skip
+            for lr in (0.1, 0.2)]
     rows.append({"run": "cae-attention", "lr": 0.2, "weight": 1.0, "score": 0.0,
-                 "gaps": {"attention": 0.0}})  # fmt: skip
+                 "gaps": {"attention": 0.0}})
     table = sweep_table(rows, {"clip-ft": 0.2, "cae-attention": 1.0})
     assert table["chosen"].tolist() == [False, True, True]
     assert table["weight"].isna().tolist() == [True, True, False]

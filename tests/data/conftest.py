@@ -134,7 +134,7 @@ def make_source(home: Path) -> Callable[..., Source]:
         values = {
             "name": "toy", "title": "Toy", "kind": "benchmark", "home": "https://a.b",
             "licence": "MIT", "terms": "None.", "folder": "toy",
-        }  # fmt: skip
+        }
         return Source(**values | {"get": items} | fields)
 
     return make

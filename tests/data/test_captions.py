@@ -97,7 +97,7 @@ def write_karpathy(path: Path) -> Path:
         {"filename": "2.jpg", "filepath": "train2014", "split": "train",
          "sentences": [{"raw": "two"}, {"raw": "deux"}]},
         {"filename": "3.jpg", "split": "test", "sentences": [{"raw": "three\n"}]},
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps({"images": images, "dataset": "coco"}), encoding="utf-8")
     return path
 

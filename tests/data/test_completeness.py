@@ -41,14 +41,14 @@ def test_other_layouts_of_rows(make_source):
             Pictures("g.json", (0,), ("p",), ("{:04d}.jpg",)),
             Pictures("h.json", (0, 1), ("p",), drop="data/", base=True),
         ),
-    )  # fmt: skip
+    )
     texts = {
         "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n', "b.tsv": "a\tb\n1\t2\n",
         "c.jsonl": '{"a": 1}\n\n{"a": 2}', "d.txt": "1\n\n2\n", "e.csv": 'h\n"1\n2\n3\n',
         "f.json": '{"images": [1, 2]}', "g.json": '[[12, "x"]]',
         "h.json": '[["data/u/v.jpg", "http://w/z.jpg"]]', "q/8.png": "", "p/7.jpg": "",
         "p/0012.jpg": "", "p/v.jpg": "", "pictures/1.jpg": "",
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
         (entry.root / name).write_text(text)

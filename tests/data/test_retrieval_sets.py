@@ -27,9 +27,9 @@ def full(tmp_path):
         {"filename": NAME.format(i), "filepath": "val2014", "split": "test",
          "sentences": [{"raw": text} for text in texts(i)]}
         for i in range(5000)
-    ]  # fmt: skip
+    ]
     raw.insert(7, {"filename": "x.jpg", "filepath": "val2014", "split": "restval",
-                   "sentences": [{"raw": "of the training set"}]})  # fmt: skip
+                   "sentences": [{"raw": "of the training set"}]})
     folder = tmp_path / "coco"
     folder.mkdir()
     (folder / "coco_karpathy_test.json").write_text(json.dumps(own), "utf-8")

@@ -33,7 +33,7 @@ def test_blank_lines_of_scores_leave_pairs_out_and_are_counted(write):
     pairs = load_similarity("STS15", root)
     assert list(zip(pairs.first, pairs.second, pairs.gold, strict=True)) == [
         ("a", "b", 4.5), ("e", "f", 0.0)
-    ]  # fmt: skip
+    ]
     assert pairs.counts == {"unscored": 2}
     assert pairs.sizes == {"belief": 2} and pairs.n_expected == 2
 
@@ -52,7 +52,7 @@ def test_quotes_mean_nothing_and_more_columns_are_allowed(write):
         sts_row("5.000", 'A man says "hello', "A man greets"),
         sts_row("2.5", "x", 'y" and', "http://a.b", "extra"),
         sts_row("0", "a  cat ", "a\u2028dog"),
-    ])  # fmt: skip
+    ])
     root = write("STS/STSBenchmark/sts-test.csv", text)
     pairs = load_similarity("STS-B", root)
     assert pairs.first == ('A man says "hello', "x", "a  cat ")

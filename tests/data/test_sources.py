@@ -203,7 +203,7 @@ def test_malformed_entries(tmp_path: Path, change: str, message: str):
     entry = {
         "title": "T", "kind": "weights", "home": "h", "licence": "l", "terms": "t", "folder": "f",
         "get": "[]",
-    }  # fmt: skip
+    }
     key, value = change.split(": ", 1)
     text = "\n".join(f"  {k}: {v}" for k, v in (entry | {key: value}).items())
     path = tmp_path / "sources.yml"

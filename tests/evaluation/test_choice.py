@@ -35,7 +35,7 @@ def test_answers_by_hand_in_the_order_of_the_items(encoder, choice, benchmark_of
     found = answers([benchmark], encoder)
     assert found.columns.tolist() == [
         "family", "subset", "group", "item", "picture", "correct", "margin", "rank"
-    ]  # fmt: skip
+    ]
     assert set(zip(found.family, found.subset, strict=True)) == {("family", "part")}
     assert found.group.tolist() == ["b", "a", "b", "c"]
     assert found.item.tolist() == [0, 1, 2, 3]
@@ -44,7 +44,7 @@ def test_answers_by_hand_in_the_order_of_the_items(encoder, choice, benchmark_of
     assert found["rank"].tolist() == [1, 2, 1, 1]
     assert [str(found[name].dtype) for name in ("item", "correct", "margin", "rank")] == [
         "int32", "bool", "float32", "int16"
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("truth", [0, 1])
@@ -74,7 +74,7 @@ def test_one_text_and_two_pictures(choice, benchmark_of, hand_encoder):
     found = answers([benchmark_of(
         choice(["x", "y"], ["t"], truth=0), choice(["x", "y"], ["t"], truth=1),
         choice(["x", "z"], ["t"], truth=0),
-    )], encoder)  # fmt: skip
+    )], encoder)
     assert found.correct.tolist() == [True, False, False]
     assert found["rank"].tolist() == [1, 2, 2]
 

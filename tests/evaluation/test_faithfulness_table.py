@@ -149,7 +149,7 @@ def test_better_scores_get_better_areas(setting, sample):
     drops = sample.scores(model, "perturbation")
     curves = score_curves(model, sample, {"drop": drops, "opposite": -drops})
     areas = {(p["method"], p["against"]): p["value"]
-             for p in area_rows(curves, sample) if p["measure"] == "area"}  # fmt: skip
+             for p in area_rows(curves, sample) if p["measure"] == "area"}
     assert areas["drop", "deletion"].mean() < areas["opposite", "deletion"].mean()
     np.testing.assert_allclose(areas["opposite", "deletion"], areas["drop", "insertion"], atol=2e-6)
 

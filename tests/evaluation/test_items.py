@@ -36,7 +36,7 @@ def macro(choice, benchmark_of):
         choice(["x"], ["far", "one two"], truth=1, group="c"),
         headline="macro", macro_groups=("a", "b"),
         sets={"pair": ((0, 2), (1, 3)), "last": ((3,),), "none": ()},
-    )  # fmt: skip
+    )
 
 
 def test_items_have_the_order_of_answers_and_weights_of_the_headline(
@@ -100,10 +100,10 @@ def test_captions_by_hand() -> None:
     assert found.columns.tolist() == [
         "objects", "attributes", "relations", "words",
         "world_objects", "world_attributes", "world_relations",
-    ]  # fmt: skip
+    ]
     assert found.values.tolist() == [
         [1, 1, 0, 3, 1, 1, 0], [2, 3, 1, 9, 2, 3, 1], [1, 1, 0, 3, 1, 1, 0]
-    ]  # fmt: skip
+    ]
     pairs = Pairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
     table = captions("coco", pairs, None, world=True)
     assert table.picture.tolist() == [1, 0, 1] and table.caption.tolist() == [0, 1, 2]
@@ -137,7 +137,7 @@ def test_amounts_as_lines() -> None:
         [("benchmarks", "aro", "relation", 9, 10), ("benchmarks", "aro", "attribution", 1990, 1990),
          ("retrieval", "coco", "", 5, 7)],
         columns=["suite", "family", "subset", "n_used", "n_expected"],
-    )  # fmt: skip
+    )
     assert amount_lines(table) == [
         "benchmarks, aro: 1,999 used of 2,000 expected",
         "  incomplete: aro/relation, 9 used of 10 expected",

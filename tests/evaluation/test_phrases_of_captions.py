@@ -17,7 +17,7 @@ PHRASES = (
 VECTORS = {
     "one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
     "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1),
-}  # fmt: skip
+}
 NAN = np.nan
 
 

@@ -45,7 +45,7 @@ def test_overlap_belongs_to_the_relation() -> None:
     found = by_name((Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5)), (4, 4))
     columns = {name: found[name][:2].mean(axis=0).tolist() for name in REGIONS}
     assert columns == {"subject": [1, 0, 0, 0], "relation": [0, 1, 0, 0],
-                       "object": [0, 0, 1, 0], "rest": [0, 0, 0, 1]}  # fmt: skip
+                       "object": [0, 0, 1, 0], "rest": [0, 0, 0, 1]}
     assert found["rest"][2:].all()
 
 
@@ -64,7 +64,7 @@ def test_every_point_lies_in_one_region() -> None:
 
 
 @pytest.mark.parametrize(("relation", "change"), [("chasing", {"motion": 0}),
-                                                  ("touching", {"contact": 0})])  # fmt: skip
+                                                  ("touching", {"contact": 0})])
 def test_marks_of_the_drawing_lie_in_the_relation(relation: str, change: dict[str, int]) -> None:
     total = 0
     for seed in range(6):
@@ -94,7 +94,7 @@ def test_gold_file(tmp_path: Path) -> None:
     place = vars(Placement(0.5, 0.25, 0.25, motion=1))
     things = [{"noun": "cat"}, {"noun": "dog"}, {"noun": "key"}]
     entry = {"file_name": "a.jpg", "things": things, "relation": "chasing",
-             "placements": [place, place, place]}  # fmt: skip
+             "placements": [place, place, place]}
     path = tmp_path / "gold.json"
     path.write_text(json.dumps({"images": [entry]}))
     scene = gold_scenes(path)["a.jpg"]

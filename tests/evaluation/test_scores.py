@@ -40,11 +40,11 @@ def missing(protocol, *parts):
 
 def test_seven_families_as_the_paper_has_them():
     assert list(FAMILIES) == ["ARO", "Winoground", "SugarCrepe", "VL-CheckList", "VALSE",
-                              "SVO-Probes", "CREPE"]  # fmt: skip
+                              "SVO-Probes", "CREPE"]
     assert [c for columns in FAMILIES.values() for c in columns] == [c for c in TABLE][:-1]
     for key, name in (("SC-Att", "sugarcrepe/attribute"), ("VLC-Rel", "vl_checklist/relation"),
                       ("VLC-Att", "vl_checklist/attribute"),
-                      ("VALSE-Rel", "valse/relation")):  # fmt: skip
+                      ("VALSE-Rel", "valse/relation")):
         assert TABLE[key].tree == NESTED[name]
 
 
@@ -65,9 +65,9 @@ def test_families_and_their_mean_by_hand():
     assert table == pytest.approx({
         "ARO-R": 0.625, "ARO-A": 0.8, "Winoground": 0.25, "SC-Rel": 0.75, "SC-Att": 0.6,
         "CREPE": 0.25, "SVO": 0.75, "Order": 0.2,
-    })  # fmt: skip
+    })
     means = {"ARO": 0.7125, "Winoground": 0.25, "SugarCrepe": 0.675, "SVO-Probes": 0.75,
-             "CREPE": 0.25}  # fmt: skip
+             "CREPE": 0.25}
     assert family == pytest.approx(means | {"mean": np.mean(list(means.values()))})
     frame = pd.concat(parts, ignore_index=True).assign(run="base", seed=0)
     tested = levels(frame.assign(picture=frame.index), weights=weights(frame, "family"))
@@ -184,7 +184,7 @@ def test_svo_probes_has_a_metric_of_its_own_beside_the_papers():
 
 def test_whatsup_with_the_slip_of_the_reference():
     right = {"controlled_images": 1, "controlled_clevr": 2, "coco_qa_one_obj": 3,
-             "coco_qa_two_obj": 4, "vg_qa_one_obj": 5, "vg_qa_two_obj": 8}  # fmt: skip
+             "coco_qa_two_obj": 4, "vg_qa_one_obj": 5, "vg_qa_two_obj": 8}
     parts = [part(f"whatsup/{name}", g=(n, 8)) for name, n in right.items()]
     assert numbers("official", *parts)["whatsup"] == pytest.approx(23 / 48)
     authors = numbers("authors", *parts)

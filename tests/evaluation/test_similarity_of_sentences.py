@@ -12,7 +12,7 @@ def test_cosines_of_hand_written_vectors(hand_encoder):
     pairs = SentencePairs(
         "SICK-R", ("a", "a", "b"), ("b", "c", "b"), np.array([3.0, 1.0, 5.0]),
         {"one": 1, "two": 2}, 4,
-    )  # fmt: skip
+    )
     found = similarities(pairs, encoder)
     assert found.columns.tolist() == ["set", "part", "pair", "gold", "score"]
     np.testing.assert_allclose(found.score, [0.6, 0.0, 1.0], atol=1e-7)

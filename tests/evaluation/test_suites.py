@@ -65,7 +65,7 @@ def test_answers_and_items_of_the_world_fit_and_serve_all_protocols(at, smoke_wo
     used = items.subsets("smoke")
     assert (used.n_used == used.n_expected).all() and (used.n_used > 0).all()
     assert set(used.suite) == {"benchmarks", "retrieval", "similarity", "zero_shot", "attribution",
-                               "phrases", "faithfulness", "heatmaps"}  # fmt: skip
+                               "phrases", "faithfulness", "heatmaps"}
     part = used[used.suite == "benchmarks"].set_index(["family", "subset"])
     chance = found.groupby(["family", "subset"]).chance.mean()
     np.testing.assert_allclose(part.chance.sort_index(), chance.sort_index())

@@ -38,7 +38,7 @@ def encoder_of(hand_encoder, pictures, classes=((1, 0), (0, 1), (-1, 0))):
 
 def labelled(**labels) -> LabelledImages:
     return LabelledImages([Path(name) for name in labels], list(labels.values()), CLASSES,
-                          len(labels) + 1)  # fmt: skip
+                          len(labels) + 1)
 
 
 def test_one_class_a_picture_is_top_k_accuracy(hand_encoder):

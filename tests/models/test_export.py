@@ -23,7 +23,7 @@ def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
     picture = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return torch.cat([model.encode_image(picture, normalize=True),
-                          model.encode_text(tokens, normalize=True)])  # fmt: skip
+                          model.encode_text(tokens, normalize=True)])
 
 
 def test_vit_b_32_is_loaded_by_name_and_path(tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def data():
     captions += ["a cat", "the old grey dog chases two small cats", "red", "a dog near a car"]
     roles = {"cat": OBJECT, "cats": OBJECT, "mat": OBJECT, "dog": OBJECT, "car": OBJECT,
              "sits on": RELATION, "chases": RELATION, "near": RELATION, "red": ATTRIBUTE,
-             "blue": ATTRIBUTE, "grey": ATTRIBUTE, "small": ATTRIBUTE}  # fmt: skip
+             "blue": ATTRIBUTE, "grey": ATTRIBUTE, "small": ATTRIBUTE}
     spans = [
         [Span(f" {c} ".index(f" {w} "), f" {c} ".index(f" {w} ") + len(w), r)
          for w, r in roles.items() if f" {w} " in f" {c} "]
         for c in captions
-    ]  # fmt: skip
+    ]
     negatives = [[f"no {caption}"] if row % 3 else [] for row, caption in enumerate(captions)]
     hard = [[(row + 1) % 8, (row + 5) % 8] for row in range(8)]
     paths = [Path(f"{i}.png") for i in range(8)]
@@ -137,7 +137,7 @@ def halves(tmp_path_factory) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
-             "OMP_NUM_THREADS": "1"}  # fmt: skip
+             "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(
             [sys.executable, __file__, str(folder)],
@@ -145,7 +145,7 @@ def halves(tmp_path_factory) -> Path:
             stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
         errors = [process.communicate(timeout=240)[1] for process in both]
     finally:

@@ -19,7 +19,7 @@ from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, Span
 
 SETTINGS = Experiment("fast", "smoke", steps=2, batch_size=4, method="gradcam", weight=3.0,
-                      margin=2.0)  # fmt: skip
+                      margin=2.0)
 
 
 class Pictures:

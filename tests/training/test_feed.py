@@ -76,7 +76,7 @@ def same(a: Batch, b: Batch) -> bool:
         torch.equal(x, y) if isinstance(x, Tensor) else x == y
         for x, y in zip(vars(replace(a, affine=None)).values(),
                         vars(replace(b, affine=None)).values(), strict=True)
-    )  # fmt: skip
+    )
 
 
 def test_workers_prepare_the_batches_of_the_main_process_in_order(batches) -> None:

@@ -25,7 +25,7 @@ def home_of_world(home: Path, smoke_world: Path) -> Path:
 
 def test_vit_b_32_takes_two_steps_of_negclip_with_cae(home_of_world: Path) -> None:
     path = train_run("cae-attention", "smoke", model="ViT-B-32", weights=None, steps=2,
-                        batch_size=4, negatives=True, precision="bf16")  # fmt: skip
+                        batch_size=4, negatives=True, precision="bf16")
     assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, Photographs)
     meta = read_meta(path)
     assert (meta.model, meta.step, meta.activation) == ("ViT-B-32", 2, "quickgelu")

@@ -27,7 +27,7 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, Span
 
 STEPS = 10
 RUN = Experiment("killed", "smoke", steps=STEPS, batch_size=4, warmup=2, lr=1e-3, negatives=True,
-                 method="attention", weight=1.0, margin=0.5, precision="bf16")  # fmt: skip
+                 method="attention", weight=1.0, margin=0.5, precision="bf16")
 
 
 def run(folder: Path, out: str) -> Path:
@@ -46,7 +46,7 @@ def run(folder: Path, out: str) -> Path:
     images, execution = Photographs(paths, clip.image_size), Execution(workers=1)
     with one_thread(torch.device("cpu")):
         return train(RUN, clip, pairs, alignment, images, folder / out, log=False, save_every=2,
-                     execution=execution).checkpoint  # fmt: skip
+                     execution=execution).checkpoint
 
 
 def steps_logged(folder: Path) -> int:

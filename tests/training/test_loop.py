@@ -58,7 +58,7 @@ class World:
             spans.append([
                 Span(0, first - 1, ATTRIBUTE), Span(first, second, OBJECT),
                 Span(second + 1, second + 3, RELATION), Span(second + 6, second + 9, OBJECT),
-            ])  # fmt: skip
+            ])
         self.alignment = align(CAPTIONS, spans, self.clip.tokenizer)
         self.images = Pictures(4)
 
@@ -144,7 +144,7 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(world, tmp
     assert all(torch.equal(stored[k], v) for k, v in clip.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "log.jsonl", "model.json", "model.safetensors",
-    ]  # fmt: skip
+    ]
     assert not clip.model.training
 
 
@@ -228,7 +228,7 @@ def test_the_model_is_in_training_mode_again_after_the_hook(world, tmp_path):
         clip = load_clip("clip-mini", seed=0)
         clip.model.visual.patch_dropout = PatchDropout(0.5)
         train(FT, clip, world.pairs, world.alignment, world.images, tmp_path / str(every),
-              log=False, every=every, on_step=lambda step, model: None)  # fmt: skip
+              log=False, every=every, on_step=lambda step, model: None)
         ends.append(clip)
     assert same_weights(*ends) and not same_weights(ends[0], world.train(FT, tmp_path / "c")[1])
 
@@ -250,7 +250,7 @@ def test_the_temperature_is_within_its_bounds_after_a_step(world, tmp_path, star
     clip = load_clip("clip-mini", seed=0)
     clip.model.logit_scale.data.fill_(start)
     train(replace(FT, steps=1), clip, world.pairs, world.alignment, world.images, tmp_path,
-          log=False)  # fmt: skip
+          log=False)
     assert clip.model.logit_scale.item() == pytest.approx(bound)
 
 

@@ -107,7 +107,7 @@ def test_caption_scope_moves_only_captions_whose_objects_lead(stop_gradient: boo
     third, sixth = 1 / 3, 1 / 6
     expected = torch.tensor([
         [0, sixth, sixth, -third], [-third, third, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0],
-    ], dtype=torch.double)  # fmt: skip
+    ], dtype=torch.double)
     if stop_gradient:
         expected = expected.clamp(max=0)
     torch.testing.assert_close(scores.grad, expected)

@@ -116,7 +116,7 @@ def test_pictures_and_false_captions_are_drawn_apart() -> None:
     for step in range(400):
         chosen = choose_negatives(pairs, torch.tensor([0]), generator(0, Stream.NEGATIVE, step))
         picks = [pairs.negatives[r].index(text) for r, text in
-                 zip(chosen.rows.tolist(), chosen.negatives, strict=True)]  # fmt: skip
+                 zip(chosen.rows.tolist(), chosen.negatives, strict=True)]
         seen[(int(chosen.rows[1]), *picks)] += 1
     assert seen.keys() == set(itertools.product((1, 2, 3), (0, 1), (0, 1)))
 

@@ -79,7 +79,7 @@ def test_false_captions_count_where_they_are_trained_on(tokenizer) -> None:
 
 def test_a_default_is_a_setting_as_well(tokenizer) -> None:
     known, other = (run_identity(run, "w", *toy(tokenizer))
-                    for run in (PLAIN, replace(PLAIN, eps=1e-5)))  # fmt: skip
+                    for run in (PLAIN, replace(PLAIN, eps=1e-5)))
     assert differing(known, other) == {"settings"}
 
 

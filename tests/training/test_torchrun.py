@@ -35,11 +35,11 @@ def homes(tmp_path: Path, smoke_world: Path) -> list[Path]:
 def test_two_processes_train_a_row_of_the_table(homes, monkeypatch) -> None:
     one, two = homes
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "-m", "cae_lib.cli", "train", NAME, "--profile", "smoke"]  # fmt: skip
+               "-m", "cae_lib.cli", "train", NAME, "--profile", "smoke"]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=600,
         env=os.environ | {"CAE_HOME": str(two), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("CAE_HOME", str(one))
     training_set.cache_clear()

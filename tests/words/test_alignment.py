@@ -81,7 +81,7 @@ def test_roles_by_hand_with_a_word_of_several_tokens(tokenizer):
     assert roles_of(alignment, 0, tokenizer) == [
         ("a", 0), ("skateboarding", 2), ("ok", 1), ("api", 1),
         ("in", 3), ("front", 3), ("of", 3), ("it", 0),
-    ]  # fmt: skip
+    ]
     assert alignment.roles[0, 0] == 0 and not alignment.roles[0, 9:].any()
     assert (alignment.n_truncated, alignment.n_unmatched, alignment.n_spans) == (0, 0, 3)
 
@@ -91,7 +91,7 @@ def test_spans_follow_the_caption_through_the_tokenizers_cleaning(tokenizer):
     places = [(caption.index(word), word) for word in ("café", "dog", "red", "shirt")]
     spans = [Span(start, start + len(word), OBJECT) for start, word in places]
     marked = [word for word, role in roles_of(align([caption], [spans], tokenizer), 0, tokenizer)
-              if role]  # fmt: skip
+              if role]
     assert marked == ["café", "dog", "red", "shirt"]
 
 

@@ -35,7 +35,7 @@ def entry(text: str, roles: dict[str, int], **facts) -> dict:
          (("dog", "cat"), (), ("dog chasing cat",))),
     ],
     ids=["rich", "plain", "vague", "other order"],
-)  # fmt: skip
+)
 def test_gold_phrases_by_hand(text, roles, facts, expected):
     assert tuple(gold_phrases(text, entry(text, roles, **facts)).values()) == expected
 

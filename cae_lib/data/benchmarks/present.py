@@ -30,7 +30,7 @@ _PARTS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
         name for name in whatsup.OFFICIAL
         if any((root / f"{name}{end}.json").is_file() for end in ("", "_dataset"))
     ]),
-}  # fmt: skip
+}
 
 
 def present_parts(name: str, root: str | Path) -> dict[str, list[str]]:

@@ -35,7 +35,7 @@ IMAGES_FROM = (
 PHRASES = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind",
     "above": "above", "below": "below", "top": "top", "bottom": "bottom",
-}  # fmt: skip
+}
 
 
 def load(

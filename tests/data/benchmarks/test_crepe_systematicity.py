@@ -8,7 +8,7 @@ from cae_lib.errors import ConfigError, DataError
 HEADER = [
     "image_id", "caption", "x", "y", "width", "height",
     "valid_hard_negs_atom", "valid_hard_negs_comp", "valid_hard_negs_combined",
-]  # fmt: skip
+]
 
 
 def row(caption="a red cup", atom="['a blue cup', 'a red dog']", comp="['a cup', 'b', 'c']"):
@@ -29,7 +29,7 @@ def test_a_benchmark_for_each_corpus_split_and_kind(root):
     benchmarks = {b.subset: b for b in load_benchmark("crepe_systematicity", root.parent)}
     assert list(benchmarks) == [
         "laion/seen/atom", "laion/seen/comp", "laion/unseen/atom", "laion/unseen/comp"
-    ]  # fmt: skip
+    ]
     item = benchmarks["laion/unseen/comp"].items[0]
     assert item.texts == ("a red cup", "a cup", "b", "c") and item.truth == 0
     assert item.images[0].path == root / "VG_100K_2/7.jpg"
