@@ -17,8 +17,7 @@ from benchmarks.captions import digest
 from benchmarks.timing import CLOCKS
 from cae_lib import results
 from cae_lib.errors import ConfigError
-from cae_lib.fingerprint import stamp
-from cae_lib.runtime import pick_device, seed_everything
+from cae_lib.runtime import pick_device, seed_everything, stamp
 
 PROFILE = "mini"
 """Where the tables lie, whatever the profile of the page that shows them: they depend on none."""

@@ -1,15 +1,16 @@
-"""The store of results: each measurement is a tidy table, kept as Parquet, one file a run and seed.
+"""The store of results: each measurement is a tidy table, kept as Parquet, one file a run.
 
 ``pandas.read_parquet("data/records/mini/benchmarks")`` reads what `load` reads. Every file holds
-the columns ``run`` and ``seed``, and in its metadata a key, which changes with anything that the
-numbers depend on, and their provenance.
+the columns ``run`` and ``seed``, and in its metadata, for each seed, a key, which changes with
+anything that the numbers depend on, and their provenance.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import DataError
-from cae_lib.fingerprint import stamp
-from cae_lib.runtime import write_atomic
+from cae_lib.runtime import stamp, whole_file, write_atomic
 
 DATA = "data"
 """The run of tables that belong to the data and to no model."""
@@ -34,6 +35,9 @@ META = b"cae"
 Tables = Mapping[str, pd.DataFrame]
 """What a measurement returns: tables by name, without the columns run and seed."""
 
+Made = dict[int, dict[str, Any]]
+"""For each seed of a file: `key`, and `provenance` (see `cae_lib.runtime.stamp`)."""
+
 
 def folder(profile_name: str) -> Path:
     """Where a profile's tables lie; those of smoke mean nothing and stay in the cache."""
@@ -42,22 +46,16 @@ def folder(profile_name: str) -> Path:
     return paths().records / profile_name
 
 
-def file_of(table: str, run: str, seed: int, profile_name: str) -> Path:
-    """The file of one run and seed; the file's name says both."""
-    return folder(profile_name) / table / f"{run}-{seed}.parquet"
+def file_of(table: str, run: str, profile_name: str) -> Path:
+    """The file of one run, with all its seeds."""
+    return folder(profile_name) / table / f"{run}.parquet"
 
 
 def save(
-    table: str,
-    run: str,
-    seed: int,
-    frame: pd.DataFrame,
-    profile_name: str,
-    *,
-    key: str,
-    provenance: Mapping[str, Any],
+    table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
+    *, key: str, provenance: Mapping[str, Any],
 ) -> Path:
-    """Write one table whole or not at all; returns its file.
+    """Write the rows of one seed, beside those of the run's other seeds; returns the file.
 
     Args:
         table: Name of the table, such as "benchmarks".
@@ -65,24 +63,61 @@ def save(
         frame: The rows.
         profile_name: Profile that the run belongs to.
         key: Hash of all that the numbers depend on.
-        provenance: See `cae_lib.fingerprint.stamp`.
+        provenance: See `cae_lib.runtime.stamp`.
 
     Raises:
         DataError: The frame has no rows, a column that cannot be stored, or cannot be written.
     """
-    path = file_of(table, run, seed, profile_name)
+    path = file_of(table, run, profile_name)
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
     frame = frame.assign(run=run, seed=np.int8(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
-    meta = json.dumps({"key": key, "provenance": dict(provenance)}).encode()
-    content = pa.Table.from_pandas(frame, preserve_index=False)
-    write_atomic(path, _as_bytes(content.replace_schema_metadata({META: meta})))
+    with _alone(path):
+        made = {seed: {"key": key, "provenance": dict(provenance)}}
+        _write(path, pa.Table.from_pandas(frame, preserve_index=False), made)
     return path
 
 
-def _as_bytes(content: pa.Table) -> bytes:
-    """A table as Parquet, with the encodings that take half of the usual room and lose nothing."""
+def discard(table: str, run: str, seed: int, profile_name: str) -> None:
+    """Remove the rows of one seed, and the file with the last of them."""
+    path = file_of(table, run, profile_name)
+    with _alone(path):
+        _write(path, None, {seed: {}})
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Change a file while no other process does: the seeds of a run are measured side by side."""
+    place = paths().cache / "locks"
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / f"{path.parent.parent.name}-{path.parent.name}-{path.stem}.lock"):
+        yield
+
+
+def _write(path: Path, rows: pa.Table | None, made: Made) -> None:
+    """Put the rows of some seeds in place of what the file has of them; the rest stays."""
+    known = metadata(path)
+    kept = known.keys() - made.keys()
+    parts = []
+    if kept:
+        old = _read(path)
+        parts.append(old.filter(pa.array(np.isin(old["seed"].to_numpy(), list(kept)))))
+    if rows is not None:
+        parts.append(rows)
+    made = {seed: entry for seed, entry in sorted({**known, **made}.items()) if entry}
+    if not parts:
+        path.unlink(missing_ok=True)
+        return
+    content = pa.concat_tables(parts, promote_options="permissive")
+    order = np.argsort(content["seed"].to_numpy(), kind="stable")
+    content = content.take(pa.array(order)).replace_schema_metadata({META: json.dumps(made)})
+    with whole_file(path) as temporary:
+        _write_small(content, temporary)
+
+
+def _write_small(content: pa.Table, path: Path) -> None:
+    """Write Parquet with the encodings that take half of the usual room and lose nothing."""
     encodings = {}
     for field in content.schema:
         if pa.types.is_floating(field.type):
@@ -90,10 +125,8 @@ def _as_bytes(content: pa.Table) -> bytes:
         elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
             encodings[field.name] = "DELTA_BINARY_PACKED"
     others = [name for name in content.column_names if name not in encodings]
-    stream = pa.BufferOutputStream()
-    pq.write_table(content, stream, compression="zstd", compression_level=19,
+    pq.write_table(content, path, compression="zstd", compression_level=19,
                    use_dictionary=others, column_encoding=encodings)
-    return stream.getvalue().to_pybytes()
 
 
 def load(
@@ -114,33 +147,35 @@ def load(
         DataError: A run has no such table, or not of so many seeds; the message says which command
             measures it.
     """
-    place = folder(profile_name) / table
-    stored = stored_files(place)
-    files = []
-    for run in stored if runs is None else runs:
-        if run not in stored:
+    known = stored(table, profile_name)
+    parts = []
+    for run in known if runs is None else runs:
+        if run not in known:
             raise DataError(_advice(table, run, profile_name))
-        found = stored[run]
-        few = runs is not None and len(found) < (seeds or 0)
+        part = _read(known[run])
+        present = np.unique(part["seed"].to_numpy())
+        few = runs is not None and len(present) < (seeds or 0)
         if few and not run.startswith(WITHOUT_SEEDS):
-            raise DataError(f"{len(found)} of {seeds} seeds. {_advice(table, run, profile_name)}")
-        files += found[:seeds]
-    if not files:
+            raise DataError(
+                f"{len(present)} of {seeds} seeds. {_advice(table, run, profile_name)}"
+            )
+        wanted = np.isin(part["seed"].to_numpy(), present[:seeds])
+        parts.append(part if wanted.all() else part.filter(pa.array(wanted)))
+    if not parts:
         raise DataError(_advice(table, "base", profile_name))
-    parts = [_read(path) for path in files]
     return pa.concat_tables(parts, promote_options="permissive").to_pandas()
 
 
-def stored_files(place: Path) -> dict[str, list[Path]]:
-    """The files of one table by run, those of a run in the order of its seeds."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(place.glob("*.parquet"), key=_seed):
-        found.setdefault(path.stem.rpartition("-")[0], []).append(path)
-    return dict(sorted(found.items()))
+def stored(table: str, profile_name: str) -> dict[str, Path]:
+    """The files of a table by run."""
+    found = folder(profile_name) / table
+    return {path.stem: path for path in sorted(found.glob("*.parquet"))}
 
 
-def _seed(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
+def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
+    """Those of some runs for which a profile holds no such table."""
+    known = stored(table, profile_name)
+    return [run for run in runs if run not in known]
 
 
 def _read(path: Path) -> pa.Table:
@@ -162,31 +197,28 @@ def _advice(table: str, run: str, profile_name: str) -> str:
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
 
 
-def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
-    """Those of some runs for which a profile holds no such table."""
-    stored = stored_files(folder(profile_name) / table)
-    return [run for run in runs if run not in stored]
-
-
-def metadata(path: Path) -> dict[str, Any]:
-    """Key and provenance of a stored table; empty where the file is none of ours."""
+def metadata(path: Path) -> Made:
+    """Key and provenance of each seed of a file; empty where the file is none of ours."""
     try:
         content = (pq.read_schema(path).metadata or {}).get(META)
     except (OSError, pa.ArrowInvalid):
         return {}
-    return json.loads(content) if content else {}
+    return {int(seed): entry for seed, entry in json.loads(content or "{}").items()}
+
+
+def made(profile_name: str) -> pd.DataFrame:
+    """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
+    `code`, `device`, `wall_seconds`."""
+    entries = ("suite", "code", "device", "wall_seconds")
+    rows = [(path.parent.name, path.stem, seed, meta["key"], *map(meta["provenance"].get, entries))
+            for path in sorted(folder(profile_name).glob("*/*.parquet"))
+            for seed, meta in metadata(path).items()]
+    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *entries])
 
 
 def measure(
-    suite: str,
-    run: str,
-    seed: int,
-    profile_name: str,
-    key: str,
-    compute: Callable[[], Tables],
-    *,
-    fresh: bool = False,
-    **settings: Any,
+    suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
+    *, fresh: bool = False, **settings: Any,
 ) -> None:
     """Compute and store the tables of one measurement, unless all are stored with this key.
 
@@ -214,15 +246,13 @@ def measure(
     for name, frame in found.items():
         save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
     for name in known.keys() - found.keys():
-        file_of(name, run, seed, profile_name).unlink()
+        discard(name, run, seed, profile_name)
     write_atomic(marker, key)
 
 
 def _tables_of(suite: str, run: str, seed: int, profile_name: str) -> dict[str, dict[str, Any]]:
-    """The metadata of the stored tables of one measurement, by table."""
-    found = {}
-    for path in folder(profile_name).glob(f"*/{run}-{seed}.parquet"):
-        meta = metadata(path)
-        if meta.get("provenance", {}).get("suite") == suite:
-            found[path.parent.name] = meta
-    return found
+    """The key and provenance of the stored tables of one measurement, by table."""
+    entries = {path.parent.name: metadata(path).get(seed)
+               for path in folder(profile_name).glob(f"*/{run}.parquet")}
+    return {name: made for name, made in entries.items()
+            if made and made["provenance"].get("suite") == suite}

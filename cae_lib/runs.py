@@ -27,10 +27,9 @@ from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.pictures import forget_pictures
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
 from cae_lib.evaluation.weights import Weights
-from cae_lib.fingerprint import measuring_hash
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.runtime import one_thread, pick_device
+from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution
 from cae_lib.training.loop import train
 from cae_lib.training.state import changes, run_identity

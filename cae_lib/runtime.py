@@ -1,28 +1,50 @@
-"""The running process: its device, its seeds, its files and its one progress line.
+"""The running process: device, seeds, files, progress, and which code, versions and machine it is.
 
 PyTorch is imported where it is needed: a page that only reads results does without.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import multiprocessing
 import os
+import platform
 import random
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from cae_lib.config import paths
 from cae_lib.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+PACKAGE = Path(__file__).resolve().parent
+TRAINING, MEASURING = "cae_lib.training.loop", "cae_lib.evaluation.suites"
+CONFIGS, BENCHMARKS = "models/configs", "data/benchmarks"
+"""Folders with data of the code; the modules of benchmarks are imported by name."""
+
+BESIDE = ("config", "errors", "runtime", "results")
+"""Modules that decide no number by themselves."""
+
+SETTLED = ("config", "errors", "runtime", "data.captions", "words")
+"""Modules that decide no number of a run, or one that its settings and data hold."""
+
+PACKAGES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
+
+_STARTED = time.monotonic()
 
 PROGRESS_FILE = "CAE_PROGRESS_FILE"
 """Environment variable: a file that progress lines go to instead of standard error."""
@@ -205,3 +227,120 @@ class Progress:
         else:
             self._stream.write(text + "\n")
         self._stream.flush()
+
+
+# Where a result comes from. A number depends on the code that its measurement imports, a run on the
+# code that its training imports; both are found by following imports, so that a change elsewhere
+# makes nothing stale.
+
+
+@cache
+def training_hash(package: Path = PACKAGE) -> str:
+    """Hash the code of a run's steps: all that `TRAINING` imports, but for `SETTLED`."""
+    return _hash_of(imported([TRAINING], SETTLED, package), package, CONFIGS)
+
+
+@cache
+def measuring_hash(package: Path = PACKAGE) -> str:
+    """Hash the code of the measurements: all that `measuring` names, and its data."""
+    return _hash_of(measuring(package), package, CONFIGS, BENCHMARKS)
+
+
+def measuring(package: Path = PACKAGE) -> dict[str, Path]:
+    """The modules that `MEASURING` and the benchmarks import, but for `BESIDE`, and their files."""
+    names = sorted(path.stem for path in (package / BENCHMARKS).glob("*.py"))
+    starts = [f"cae_lib.{BENCHMARKS.replace('/', '.')}.{name}" for name in names]
+    return imported([MEASURING, *starts], BESIDE, package)
+
+
+def imported(
+    starts: Iterable[str], without: tuple[str, ...] = (), package: Path = PACKAGE
+) -> dict[str, Path]:
+    """The modules of the package that some import, directly or not, with these, and their files.
+
+    Args:
+        starts: Dotted names of modules.
+        without: Beginnings of names, below the package, that are left out with what they import.
+        package: Folder of `cae_lib`.
+    """
+    known: dict[str, Path] = {}
+    names = list(starts)
+    while names:
+        name = names.pop().removeprefix("cae_lib.")
+        path = package.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in known or name.startswith(without) or not path.is_file():
+            continue
+        known[name] = path
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cae_lib"):
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return known
+
+
+def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:
+    """Hash modules by name and content, and the data files in folders of the package."""
+    data = {path.name: path for folder in folders for path in (package / folder).glob("*.*")
+            if path.suffix in (".json", ".txt")}
+    known = sorted((name, file_hash(path)) for name, path in (modules | data).items())
+    return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def changed(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
+    """Whether files or folders of the package differ from the last commit; None without git."""
+    command = ["git", "status", "--porcelain", "--", *map(str, files)]
+    try:
+        result = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return bool(result.stdout) if result.returncode == 0 else None
+
+
+def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
+    """Describe the state that a table was computed in.
+
+    Args:
+        profile: The profile that it belongs to.
+        seed: Its seed; None where several seeds were used.
+        extra: Further entries, or better values for ``dtype`` (default float32) and
+            ``wall_seconds`` (default: since this module was imported).
+
+    Returns:
+        A dict of plain JSON values without absolute paths. ``code`` identifies the code that can
+        change a number; ``dirty`` says whether it differed from the last commit (None without git).
+    """
+    files = [*measuring().values(), PACKAGE / CONFIGS, PACKAGE / BENCHMARKS]
+    return {"code": measuring_hash(), "dirty": changed(files), **circumstances(profile),
+            "seed": seed, "dtype": "float32"} | extra
+
+
+def circumstances(profile: str) -> dict[str, Any]:
+    """Versions, device, profile, manifest of the small world, seconds since the start."""
+    manifest = paths().raw / f"world-{profile}" / "manifest.json"
+    data = file_hash(manifest)[:12] if manifest.is_file() else None
+    return {"versions": versions(), "device": device_name(), "profile": profile, "data": data,
+            "wall_seconds": round(time.monotonic() - _STARTED, 1)}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that numbers depend on."""
+    known = {package: metadata.version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | known
+
+
+def device_name() -> str:
+    """Name the GPU, or else the processor, with its number of threads where PyTorch is in use."""
+    torch = sys.modules.get("torch")  # a page that only reads results does without
+    if torch and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {torch.get_num_threads()} threads" if torch else model

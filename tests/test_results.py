@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,7 @@ import torch
 
 from cae_lib import results
 from cae_lib.errors import DataError
-from cae_lib.fingerprint import stamp
-from cae_lib.runtime import write_atomic
+from cae_lib.runtime import stamp, write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
 
@@ -26,12 +27,12 @@ def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str =
 
 def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
     path = save(seed=2)
-    assert path == home / "data" / "records" / "mini" / "answers" / "cae-2.parquet"
+    assert path == home / "data" / "records" / "mini" / "answers" / "cae.parquet"
     expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
     pd.testing.assert_frame_equal(results.load("answers"), expected)
     pd.testing.assert_frame_equal(pd.read_parquet(path.parent), expected)
-    assert results.metadata(path) == {"key": "abc", "provenance": {"seed": 2}}
-    assert [file.name for file in path.parent.iterdir()] == ["cae-2.parquet"]
+    assert results.metadata(path) == {2: {"key": "abc", "provenance": {"seed": 2}}}
+    assert [file.name for file in path.parent.iterdir()] == ["cae.parquet"]
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
@@ -64,6 +65,34 @@ def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command:
         results.load("answers")
 
 
+def test_seeds_of_a_run_share_a_file_and_replace_their_own_rows(home: Path):
+    save(seed=1), save(seed=0)
+    other = FRAME.assign(correct=False)
+    results.save("answers", "cae", 1, other, "mini", key="new", provenance={})
+    found = results.load("answers")
+    assert found.seed.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.correct.tolist() == [True, False, True, False, False, False]
+    path = results.file_of("answers", "cae", "mini")
+    assert {seed: made["key"] for seed, made in results.metadata(path).items()} == {
+        0: "abc", 1: "new"}
+    results.discard("answers", "cae", 0, "mini")
+    assert results.load("answers").seed.unique().tolist() == [1]
+    results.discard("answers", "cae", 1, "mini")
+    assert not path.exists()
+
+
+def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
+            "from cae_lib import results\n"
+            "frame = pd.DataFrame({'item': range(1000)})\n"
+            "results.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})")
+    root = str(Path(results.__file__).parent.parent)
+    running = [subprocess.Popen([sys.executable, "-c", code, root, str(seed)],
+                                env=os.environ | {"CAE_HOME": str(home)}) for seed in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert results.load("a").groupby("seed").size().tolist() == [1000] * 4
+
+
 def test_smoke_tables_stay_out_of_the_committed_folder(home: Path):
     assert home / "data" / "cache" in save(profile="smoke").parents
 
@@ -72,9 +101,9 @@ def test_faults(home: Path):
     with pytest.raises(DataError, match="no row to store"):
         results.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
     save().write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match=r"answers/cae-0.parquet cannot be read.*restore it"):
+    with pytest.raises(DataError, match=r"answers/cae.parquet cannot be read.*restore it"):
         results.load("answers")
-    assert results.metadata(results.file_of("answers", "cae", 0, "mini")) == {}
+    assert results.metadata(results.file_of("answers", "cae", "mini")) == {}
 
 
 def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
@@ -121,15 +150,15 @@ def measure(compute: Counter, key: str = "key", fresh: bool = False, suite: str 
 def test_a_suite_is_measured_once_per_key(home: Path):
     compute = Counter("a", "b")
     assert measure(compute) == measure(compute) == 1
-    path = results.file_of("a", "cae", 1, "mini")
-    known = results.metadata(path)["provenance"]
+    path = results.file_of("a", "cae", "mini")
+    known = results.metadata(path)[1]["provenance"]
     assert (known["suite"], known["tables"], known["weights"]) == ("s", ["a", "b"], "w")
-    assert not results.file_of("empty", "cae", 1, "mini").exists()
+    assert not results.file_of("empty", "cae", "mini").exists()
     assert measure(compute, "other") == 2
     path.unlink()
     assert measure(compute, "other") == 3, "one of its tables is gone"
     assert measure(Counter("a"), "third") == 1
-    assert not results.file_of("b", "cae", 1, "mini").exists(), "no longer a table of the suite"
+    assert not results.file_of("b", "cae", "mini").exists(), "no longer a table of the suite"
 
 
 def test_suites_of_one_run_do_not_disturb_each_other(home: Path):

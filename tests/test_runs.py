@@ -123,8 +123,8 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
     checkpoint = runs.train_run("cae-attention", "smoke", **settings)
     assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
     runs.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
-    path = results.file_of("similarity", "cae-attention+lr=1e-05+steps=1", 0, "smoke")
-    assert results.metadata(path)["provenance"]["settings"] == settings
+    path = results.file_of("similarity", "cae-attention+lr=1e-05+steps=1", "smoke")
+    assert results.metadata(path)[0]["provenance"]["settings"] == settings
     with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
         results.load("benchmarks", "smoke", ["cae-attention+lr=1e-05+steps=1"])
 

@@ -21,11 +21,10 @@ from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
-from cae_lib.fingerprint import stamp
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import BASE, TUNED, earlier_base_path, weights_path
-from cae_lib.runtime import pick_device, write_atomic
+from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.log import read_log
 from cae_lib.training.loop import train
 from cae_lib.world.build import build

@@ -55,8 +55,8 @@ def card(run: str, profile: str, seed: int, clip: Clip, meta: CheckpointMeta,
 
 def figures(run: str, profile: str, seed: int, digest: str, options: str) -> list[str]:
     """Benchmarks and retrieval of a run; beside it CLIP-FT and the base where measured."""
-    path = results.file_of("benchmarks", run, seed, profile)
-    provenance = results.metadata(path).get("provenance", {})
+    path = results.file_of("benchmarks", run, profile)
+    provenance = results.metadata(path).get(seed, {}).get("provenance", {})
     if provenance.get("weights") != digest[:12]:
         state = "The stored numbers belong to other weights" if provenance else "Nothing yet"
         return [f"{state}: `cae evaluate {options}`."]
@@ -86,7 +86,8 @@ def figures(run: str, profile: str, seed: int, digest: str, options: str) -> lis
 
 def _load(table: str, seeds: dict[str, int], profile: str) -> pd.DataFrame:
     """A table of runs, one seed of each; those that are not stored are left out."""
-    stored = [n for n in seeds if results.file_of(table, n, seeds[n], profile).is_file()]
+    known = results.stored(table, profile)
+    stored = [n for n in seeds if n in known and seeds[n] in results.metadata(known[n])]
     frame = results.load(table, profile, stored) if stored else pd.DataFrame()
     return frame[frame["seed"] == frame["run"].map(seeds)] if stored else frame
 

@@ -9,10 +9,9 @@ from importlib import metadata, util
 from pathlib import Path
 
 from cae_lib.config import PROFILES, paths
-from cae_lib.fingerprint import changed, device_name, measuring_hash, tree_hash, versions
 from cae_lib.pages.build import find_browser
 from cae_lib.pages.source import page_names
-from cae_lib.runtime import pick_device
+from cae_lib.runtime import changed, device_name, measuring_hash, pick_device, training_hash, versions
 
 BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
 
@@ -54,8 +53,8 @@ def _gigabytes() -> str:
 
 def _code() -> str:
     states = {None: "no git here", False: "as committed", True: "with uncommitted changes"}
-    tree, measuring = tree_hash()[:12], measuring_hash()[:12]
-    return f"cae_lib {tree}, {states[changed()]}; what measures in it {measuring}"
+    hashes = f"what trains {training_hash()[:12]}, what measures {measuring_hash()[:12]}"
+    return f"cae_lib {states[changed()]}; {hashes}"
 
 
 def _extras() -> str:

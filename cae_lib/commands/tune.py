@@ -25,10 +25,9 @@ from cae_lib.data.training_set import data_root, default_tagger, training_set
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
-from cae_lib.fingerprint import stamp
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import TUNED, train_run
-from cae_lib.runtime import pick_device
+from cae_lib.runtime import pick_device, stamp
 from cae_lib.words.alignment import token_roles
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)

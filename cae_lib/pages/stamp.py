@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.fingerprint import PACKAGE, changed, circumstances, object_hash
 from cae_lib.pages.build import smoke_book
 from cae_lib.pages.check import check_pair
 from cae_lib.pages.source import experiments_folder, page_names
+from cae_lib.runtime import PACKAGE, changed, circumstances, file_hash
 
 MIME = "application/vnd.cae.provenance+json"
 PRESENTING = ("results", "statistics", "plots")
@@ -63,13 +63,9 @@ def page_stamp(profile: str, **extra: Any) -> dict[str, Any]:
 
 
 def tables_hash(profile: str) -> str:
-    """Hash the name, size and key of each stored table of a profile, and `PRESENTING`."""
-    code = [object_hash("blob", (PACKAGE / f"{name}.py").read_bytes()) for name in PRESENTING]
-    place = results.folder(profile)
-    tables = [
-        (str(path.relative_to(place)), path.stat().st_size, results.metadata(path).get("key"))
-        for path in sorted(place.rglob("*.parquet"))
-    ]
+    """Hash the name and key of each stored table of a profile, and `PRESENTING`."""
+    code = [file_hash(PACKAGE / f"{name}.py") for name in PRESENTING]
+    tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps([code, tables]).encode()).hexdigest()
 
 

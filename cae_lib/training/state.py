@@ -15,7 +15,7 @@ from torch import nn
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import CheckpointError
-from cae_lib.fingerprint import training_hash
+from cae_lib.runtime import training_hash
 from cae_lib.training.batch import ImageSource
 from cae_lib.words.alignment import Alignment
 

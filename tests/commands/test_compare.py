@@ -36,13 +36,13 @@ def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[
     save([True, True], [0.1, np.nan], "base")
     save([True, False], [0.1, 0.2], "new")
     save([True, False], [0.1, 0.45], "other")
-    results.file_of("benchmarks", "gone", 0, "mini").unlink()
+    results.file_of("benchmarks", "gone", "mini").unlink()
     assert main(["compare", "HEAD"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/gone-0.parquet: gone",
-        "benchmarks/new-0.parquet: new",
-        "benchmarks/base-0.parquet: 2 rows, 1 answers changed (correct, 50 %)",
-        "benchmarks/other-0.parquet: 2 rows, largest difference 0.25 (margin)",
+        "benchmarks/gone.parquet: gone",
+        "benchmarks/new.parquet: new",
+        "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
+        "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
         "4 differ; 2 tables, 4 rows compared with HEAD",
     ]
 
@@ -52,7 +52,7 @@ def test_tables_of_other_rows_are_not_compared(home: Path, capsys) -> None:
     commit(home)
     save([True], [0.1])
     main(["compare"])
-    assert "base-0.parquet: 2 rows then, 1 now" in capsys.readouterr().out
+    assert "base.parquet: 2 rows then, 1 now" in capsys.readouterr().out
     save([True, False], [0.1, 0.2], items=5)
     main(["compare"])
     assert "other items: item differs in 2 rows" in capsys.readouterr().out

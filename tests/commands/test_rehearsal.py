@@ -125,14 +125,14 @@ def test_every_measurement_tells_how_much_it_used(said):
                  "similarity, STS-B: 6 used of 1,379"):
         assert f"{line} expected\n" in text
     assert "Left out: crepe_systematicity. " in text
-    stored = {path.parent.name for path in (paths().records / "paper").glob("*/base-0.parquet")}
+    stored = {path.parent.name for path in (paths().records / "paper").glob("*/base.parquet")}
     assert stored == set(SUITES) - {"zero_shot", "labels", "heatmaps"}
 
 
 def test_the_base_is_the_tag_and_runs_start_from_it(said):
     base = Weights("openai", "ViT-B-32", "quickgelu")
-    path = results.file_of("retrieval", "base", 0, "paper")
-    assert results.metadata(path)["provenance"]["weights"] == base.digest()[:12]
+    path = results.file_of("retrieval", "base", "paper")
+    assert results.metadata(path)[0]["provenance"]["weights"] == base.digest()[:12]
     start = base.load().model.state_dict()
     assert torch.equal(start["text_projection"], random_model()["text_projection"].half().float())
     for run in RUNS:
