@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cae_lib.attribution.base import Attribution
-from cae_lib.attribution.grouping import words_or_own
-from cae_lib.attribution.similarity import scored_inputs
+from cae_lib.attribution.base import Attribution, Captions, Method
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
-class AttentionAttribution:
+class AttentionAttribution(Method):
     """Attention of the token that is read, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
@@ -26,6 +24,8 @@ class AttentionAttribution:
             that each caption's scores sum to 1 (ours).
     """
 
+    differentiates: ClassVar[bool] = False
+
     layers: tuple[int, ...] | None = None
     renormalise: bool = False
 
@@ -34,28 +34,16 @@ class AttentionAttribution:
         """Whether words change the scores."""
         return self.renormalise
 
-    def __call__(
-        self,
-        model: nn.Module | TextEncoder,
-        tokens: Tensor,
-        image_features: Tensor,
-        *,
-        create_graph: bool = False,
-        words: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> Attribution:
-        """Score every token; see `AttributionMethod`."""
-        with torch.set_grad_enabled(create_graph):
-            encoder, tokens, _ = scored_inputs(model, tokens, image_features)
-            output = encoder.encode(tokens, attention="row")
-            rows = self._chosen(output.attention)
-            scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)
-            scores = scores[:, : tokens.shape[1]]
-            if self.renormalise:
-                inside = words_or_own(words, tokens, encoder)[:, : scores.shape[1]] > 0
-                scores = torch.where(inside, scores, 0)
-                least = torch.finfo(scores.dtype).tiny
-                scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=least)
+    def score(self, captions: Captions) -> Attribution:
+        """See `Method`."""
+        output = captions.encoder.encode(captions.tokens, attention="row")
+        rows = self._chosen(output.attention)
+        scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)
+        scores = scores[:, : captions.tokens.shape[1]]
+        if self.renormalise:
+            scores = torch.where(captions.words(scores.shape[1]) > 0, scores, 0)
+            least = torch.finfo(scores.dtype).tiny
+            scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=least)
         return Attribution(scores, output.features)
 
     def _chosen(self, rows: list[Tensor]) -> list[Tensor]:

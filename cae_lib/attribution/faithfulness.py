@@ -1,26 +1,30 @@
-"""Deletion and insertion curves of word scores: does S fall where the scores say it should?
+"""How faithful word scores are: deletion and insertion curves, rank correlation, randomisation.
 
-Deletion masks the words of a caption one after the other, the highest score first, and follows S.
-Insertion starts from a caption of masked words and brings them back in that order. The two orders
-belong together: bringing words back, highest first, passes the same captions as masking them,
-lowest first, the other way round. So one function, `removal_curves`, serves both, and the reverse
-order needs no run of its own.
+Bringing masked words back, highest score first, passes the same captions as masking them, lowest
+first, the other way round: `removal_curves` serves insertion as well as deletion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from cae_lib.attribution.masking import mask_vector
-from cae_lib.attribution.similarity import matched_similarity
-from cae_lib.models.text_encoder import TextEncoder, text_encoder
+from cae_lib.attribution.similarity import mask_vector, matched_similarity
+from cae_lib.models.text_encoder import text_encoder
+from cae_lib.models.text_tower import TextTower, text_tower
 
 ROWS_AT_ONCE = 128
+FEWEST_WORDS = 3
+"""Captions with fewer words have no ranking to speak of."""
+
+MOST_STAGES = 4
+"""Into how many stages `cascade` divides the blocks at most."""
 
 MaskedSimilarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From captions `(V,)` and which of their words are masked `(V, W)` to S `(V,)`."""
@@ -64,15 +68,12 @@ def reversed_ranks(places: np.ndarray, n_words: np.ndarray) -> np.ndarray:
 def removal_curves(
     orders: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
 ) -> np.ndarray:
-    """S while words are masked one after the other.
+    """S `(O, C, W + 1)` with the first k words of each order masked; NaN for k > n_words.
 
     Args:
         orders: `(O, C, W)` place of each word in each of O orders.
         n_words: `(C,)`.
-        similarity: Gives S of masked captions. Each distinct one is asked for once, in one call.
-
-    Returns:
-        `(O, C, W + 1)`: S with the first k words of the order masked; NaN for k > n_words.
+        similarity: gives S of masked captions. Each distinct one is asked for once, in one call.
     """
     width = orders.shape[2]
     steps = np.arange(width + 1)
@@ -120,15 +121,10 @@ def on_grid(curves: np.ndarray, n_words: np.ndarray, grid: np.ndarray) -> np.nda
 
 @torch.no_grad()
 def masked_similarity(
-    model: nn.Module,
-    tokens: Tensor,
-    image_features: Tensor,
-    words: Tensor,
-    captions: np.ndarray,
-    masked: np.ndarray,
-    mask: str = "mean",
+    model: nn.Module, tokens: Tensor, image_features: Tensor, words: Tensor, captions: np.ndarray,
+    masked: np.ndarray, mask: str = "mean",
 ) -> np.ndarray:
-    """S of captions with some words masked, many at a time.
+    """S `(V,)` float64 of captions with some words masked, without the temperature.
 
     Args:
         model: a model that `text_encoder` knows.
@@ -137,13 +133,10 @@ def masked_similarity(
         words: `(C, T)` number of the word each token belongs to, from 1; 0 for none.
         captions: `(V,)` row of each variant's caption.
         masked: `(V, W)` which words are masked; column j is word j + 1.
-        mask: What stands in for a masked token; see `mask_vector`.
-
-    Returns:
-        `(V,)` float64, without the temperature.
+        mask: what stands in for a masked token; see `mask_vector`.
 
     Raises:
-        ConfigError: Unknown mask.
+        ConfigError: unknown mask.
     """
     encoder = text_encoder(model)
     vector = mask_vector(encoder, mask)
@@ -154,19 +147,71 @@ def masked_similarity(
     result = torch.empty(len(rows), dtype=torch.float64)
     for part in order.split(ROWS_AT_ONCE):
         own = rows[part]
-        inside = hidden[part].gather(1, words[own])
-        result[part.cpu()] = _similarities(
-            encoder, tokens[own], image_features[own], inside, vector
-        ).cpu()
+        embeddings = encoder.embed(tokens[own])
+        inside = hidden[part].gather(1, words[own])[:, : embeddings.shape[1]]
+        changed = torch.where(inside.unsqueeze(-1), vector, embeddings)
+        features = encoder.encode(tokens[own], embeddings=changed).features
+        found = matched_similarity(model, image_features[own], features, temperature=False)
+        result[part.cpu()] = found.double().cpu()
     return result.numpy()
 
 
-def _similarities(
-    encoder: TextEncoder, tokens: Tensor, image_features: Tensor, inside: Tensor, vector: Tensor
-) -> Tensor:
-    """S `(V,)` of captions with `vector` in the place of the tokens `inside` `(V, T)`."""
-    embeddings = encoder.embed(tokens)
-    hidden = inside[:, : embeddings.shape[1]].unsqueeze(-1)
-    masked = torch.where(hidden, vector, embeddings)
-    features = encoder.encode(tokens, embeddings=masked).features
-    return matched_similarity(encoder.model, image_features, features, temperature=False).double()
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation `(C,)` of each caption's word scores; ties share their mean rank.
+
+    Args:
+        first: `(C, W)`, NaN where there is no word.
+        second: the same words by another method or model.
+
+    Returns:
+        NaN for captions of fewer than `FEWEST_WORDS` words, and where one side does not tell its
+        words apart.
+    """
+    ranked = [rankdata(values, axis=1, nan_policy="omit") for values in (first, second)]
+    n = np.isfinite(first).sum(axis=1)
+    a, b = (np.nan_to_num(r - (n[:, None] + 1) / 2) for r in ranked)
+    size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    defined = (n >= FEWEST_WORDS) & (size > 0)
+    return np.where(defined, (a * b).sum(axis=1) / np.where(defined, size, 1), np.nan)
+
+
+def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Put random weights into the text tower from the top down (Adebayo et al., 2018).
+
+    Args:
+        model: the trained model; it is not changed.
+        fresh: a model of the same architecture with random weights, the source of the new ones.
+
+    Yields:
+        A stage's name and a copy of the model, always the same object, with the weights of this
+        stage and of those before replaced: "projection" (with the final layer norm), the blocks,
+        and "embeddings" of tokens and positions.
+    """
+    mixed = copy.deepcopy(model)
+    new = _stages(text_tower(fresh))
+    for stage, parameters in _stages(text_tower(mixed)).items():
+        with torch.no_grad():
+            for target, source in zip(parameters, new[stage], strict=True):
+                target.copy_(source)
+        yield stage, mixed
+
+
+def _stages(tower: TextTower) -> dict[str, list[Tensor]]:
+    """The parameters of a text tower by stage, from the top down."""
+    blocks = list(tower.transformer.resblocks)
+    size = -(-len(blocks) // MOST_STAGES)
+    parts = {"projection": [tower.ln_final, tower.text_projection]}
+    for top in range(len(blocks), 0, -size):
+        low = max(top - size, 0)
+        name = f"block {top}" if low + 1 == len(blocks) else f"blocks {len(blocks)}-{low + 1}"
+        parts[name] = blocks[low:top]
+    parts["embeddings"] = [tower.token_embedding, tower.positional_embedding]
+    return {stage: _parameters(found) for stage, found in parts.items()}
+
+
+def _parameters(parts: list[nn.Module | Tensor | None]) -> list[Tensor]:
+    """The parameters of modules, and parameters themselves."""
+    found = []
+    for part in parts:
+        found += part.parameters() if isinstance(part, nn.Module) else [part]
+    return [parameter for parameter in found if parameter is not None]

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cae_lib.attribution.base import Attribution
-from cae_lib.attribution.similarity import (
-    gradients,
-    input_embeddings,
-    matched_similarity,
-    scored_inputs,
-)
+from cae_lib.attribution.base import Attribution, Captions, Method
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import TextEncoder
 
 REDUCTIONS = ("l2", "l1", "abs_grad_x", "grad_x")
 
 
 @dataclass(frozen=True)
-class GradientAttribution:
+class GradientAttribution(Method):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
@@ -33,8 +25,6 @@ class GradientAttribution:
         temperature: let S include tau^-1, as a constant.
     """
 
-    reads_words: ClassVar[bool] = False
-
     reduction: str = "l2"
     temperature: bool = False
 
@@ -44,31 +34,15 @@ class GradientAttribution:
                 f"unknown reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}."
             )
 
-    def __call__(
-        self,
-        model: nn.Module | TextEncoder,
-        tokens: Tensor,
-        image_features: Tensor,
-        *,
-        create_graph: bool = False,
-        words: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> Attribution:
-        """Score every token; see `AttributionMethod`."""
-        with gradients():
-            encoder, tokens, image_features = scored_inputs(model, tokens, image_features)
-            embeddings = input_embeddings(encoder, tokens)
-            output = encoder.encode(tokens, embeddings=embeddings, second_order=create_graph)
-            similarity = matched_similarity(
-                encoder.model, image_features, output.features, self.temperature
-            )
-            (gradient,) = torch.autograd.grad(
-                similarity.sum(), embeddings, create_graph=create_graph
-            )
-            scores = self._reduce(gradient, embeddings)
-        if create_graph:
-            return Attribution(scores, output.features)
-        return Attribution(scores.detach(), output.features.detach())
+    def score(self, captions: Captions) -> Attribution:
+        """See `Method`."""
+        embeddings, graph = captions.embeddings(), captions.create_graph
+        output = captions.encoder.encode(
+            captions.tokens, embeddings=embeddings, second_order=graph
+        )
+        similarity = captions.similarity(output.features, self.temperature)
+        (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=graph)
+        return Attribution(self._reduce(gradient, embeddings), output.features)
 
     def _reduce(self, gradient: Tensor, embeddings: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Which tokens form a word, by the end-of-word marks of CLIP's encoding, and a word's score."""
+"""Which tokens form a word, by the end-of-word marks of CLIP's encoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import TextEncoder
 
 END_OF_WORD = "</w>"
-REDUCTIONS = ("sum", "mean")
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
@@ -46,31 +45,6 @@ def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
 def words_or_own(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
     """The words `(B, T)` given, else those of CLIP's encoding; see `word_index`."""
     return word_index(tokens, encoder.vocabulary_size) if words is None else words
-
-
-def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """Put the scores of tokens together to those of words.
-
-    Args:
-        scores: of the tokens `(B, T)`.
-        words: number of the word each token belongs to `(B, T)`, 0 for none; see `word_index`.
-        reduction: "sum", for scores that are shares of a whole; or "mean", as CAE's loss averages.
-
-    Returns:
-        Scores `(B, W)` of the words, 0 after a caption's last, and which words there are
-        `(B, W)` bool.
-
-    Raises:
-        ConfigError: unknown reduction.
-    """
-    if reduction not in REDUCTIONS:
-        raise ConfigError(f"unknown reduction {reduction!r}: expected {' or '.join(REDUCTIONS)}.")
-    zeros = scores.new_zeros(len(words), int(words.max()) + 1)
-    merged = zeros.scatter_add(1, words, scores)[:, 1:]
-    counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
-    if reduction == "mean":
-        merged = merged / counts.clamp(min=1)
-    return merged, counts > 0
 
 
 @functools.cache

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cae_lib.attribution.base import Attribution
-from cae_lib.attribution.grouping import words_or_own
-from cae_lib.attribution.masking import STAR, mask_vector
-from cae_lib.attribution.similarity import matched_similarity, scored_inputs
+from cae_lib.attribution.base import Attribution, Captions, Method
+from cae_lib.attribution.similarity import STAR, mask_vector, matched_similarity
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import TextEncoder
 
@@ -20,11 +18,12 @@ UNITS = ("word", "token")
 
 
 @dataclass(frozen=True)
-class PerturbationAttribution:
+class PerturbationAttribution(Method):
     """Drop of the similarity when a word is masked.
 
     CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`. All variants of all
-    captions run as one batch. How the paper masks a word is not known.
+    captions run as one batch; tokens of no word are not masked and score 0. How the paper masks a
+    word is not known.
 
     Attributes:
         replacement: what stands in for a masked token: "mean", the mean token embedding of the
@@ -39,6 +38,7 @@ class PerturbationAttribution:
     """
 
     reads_words: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = False
 
     replacement: str = "mean"
     unit: str = "word"
@@ -52,37 +52,25 @@ class PerturbationAttribution:
             if value not in known:
                 raise ConfigError(f"{value!r} is not one of {', '.join(known)}.")
 
-    def __call__(
-        self,
-        model: nn.Module | TextEncoder,
-        tokens: Tensor,
-        image_features: Tensor,
-        *,
-        create_graph: bool = False,
-        words: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> Attribution:
-        """Score every token; see `AttributionMethod`. Tokens of word 0 are not masked: score 0."""
-        with torch.set_grad_enabled(create_graph):
-            encoder, tokens, image_features = scored_inputs(model, tokens, image_features)
-            tokens = tokens[:, : encoder.columns(tokens)]
-            words = words_or_own(words, tokens, encoder)[:, : tokens.shape[1]].long()
-            if self.unit == "token":
-                words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
-            if wanted is not None:
-                words = _with_wanted(words, wanted[:, : tokens.shape[1]])
-            variants = _variants(words)
-            features = encoder.encode_variants(
-                tokens, variants.caption, variants.masked, self._stand_in(encoder, tokens, words)
-            )
-            images = torch.cat([image_features, image_features[variants.caption]])
-            similarity = matched_similarity(encoder.model, images, features, self.temperature)
-            whole, masked = similarity.tensor_split([len(tokens)])
-            drop = whole[variants.caption] - masked
-            drop = drop.relu() if self.clamp else drop
-            scores = drop.new_zeros(words.shape).index_add(
-                0, variants.caption, drop.unsqueeze(1) * variants.masked
-            )
+    def score(self, captions: Captions) -> Attribution:
+        """See `Method`."""
+        encoder = captions.encoder
+        tokens = captions.tokens[:, : encoder.columns(captions.tokens)]
+        words = captions.words(tokens.shape[1]).long()
+        if self.unit == "token":
+            words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
+        if captions.wanted is not None:
+            words = _with_wanted(words, captions.wanted[:, : tokens.shape[1]])
+        caption, masked = _variants(words)
+        features = encoder.encode_variants(
+            tokens, caption, masked, self._stand_in(encoder, tokens, words)
+        )
+        images = torch.cat([captions.image_features, captions.image_features[caption]])
+        similarity = matched_similarity(encoder.model, images, features, self.temperature)
+        whole, without = similarity.tensor_split([len(tokens)])
+        drop = whole[caption] - without
+        drop = drop.relu() if self.clamp else drop
+        scores = drop.new_zeros(words.shape).index_add(0, caption, drop.unsqueeze(1) * masked)
         return Attribution(scores, features[: len(tokens)])
 
     def _stand_in(self, encoder: TextEncoder, tokens: Tensor, words: Tensor) -> Tensor:
@@ -106,17 +94,9 @@ def _with_wanted(words: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(found.gather(1, words) > 0, words, 0)
 
 
-@dataclass(frozen=True)
-class _Variants:
-    """Captions with one word masked: `caption (V,)` and the tokens `masked (V, T)`."""
-
-    caption: Tensor
-    masked: Tensor
-
-
-def _variants(words: Tensor) -> _Variants:
-    """One variant for each word of each caption, from the words' numbers `(B, T)`."""
+def _variants(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Each word of each caption masked: the caption's row `(V,)`, the masked tokens `(V, T)`."""
     numbers = torch.arange(int(words.max()) + 1, device=words.device)
     inside = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
     caption, number = inside.any(dim=2).nonzero(as_tuple=True)
-    return _Variants(caption, inside[caption, number])
+    return caption, inside[caption, number]

@@ -1,4 +1,4 @@
-"""The score S that the methods explain, and the inputs it is differentiated at."""
+"""The score S that the methods explain, and what stands in for a masked token."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import TextEncoder, text_encoder
+from cae_lib.models.text_encoder import TextEncoder
+
+MASKS = ("mean", "zero", "token")
+STAR = 265
+"""The token "*" in CLIP's vocabulary."""
 
 
 def matched_similarity(
-    model: nn.Module,
-    image_features: Tensor,
-    text_features: Tensor,
-    temperature: bool,
+    model: nn.Module, image_features: Tensor, text_features: Tensor, temperature: bool,
     train_temperature: bool = False,
 ) -> Tensor:
     """S(I, T) of matched pairs `(B,)`, in float32 or wider also under autocast.
@@ -40,24 +41,6 @@ def matched_similarity(
         return similarity * (scale if train_temperature else scale.detach()).exp()
 
 
-def scored_inputs(
-    model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor
-) -> tuple[TextEncoder, Tensor, Tensor]:
-    """The encoder of a model, and inputs that autograd may keep.
-
-    Raises:
-        ConfigError: for an unknown model, or inputs that are not on its device.
-    """
-    encoder = text_encoder(model)
-    device = next(encoder.model.parameters()).device
-    for name, value in (("tokens", tokens), ("image_features", image_features)):
-        if value.device != device:
-            raise ConfigError(
-                f"{name} are on {value.device}, the model is on {device}: move one of them."
-            )
-    return encoder, _kept(tokens), _kept(image_features)
-
-
 @contextmanager
 def gradients() -> Iterator[None]:
     """Record gradients, also for a caller under `no_grad` or `inference_mode`."""
@@ -65,12 +48,21 @@ def gradients() -> Iterator[None]:
         yield
 
 
-def input_embeddings(encoder: TextEncoder, tokens: Tensor) -> Tensor:
-    """Token embeddings `(B, S, D)` that a gradient can be taken at, even of a frozen model."""
-    embeddings = encoder.embed(tokens)
-    return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
+def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
+    """Embedding `(D,)` in the place of a masked token, as a constant without gradient.
 
+    Args:
+        encoder: whose token embeddings they are, as they are now.
+        mask: "mean", the mean token embedding; "zero"; "token", that of "*".
 
-def _kept(value: Tensor) -> Tensor:
-    """The tensor itself, or a copy of an inference tensor."""
-    return value.clone() if value.is_inference() else value
+    Raises:
+        ConfigError: unknown mask.
+    """
+    table = encoder.table
+    if mask == "mean":
+        return table.mean(dim=0)
+    if mask == "zero":
+        return torch.zeros_like(table[0])
+    if mask == "token":
+        return table[STAR]
+    raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")

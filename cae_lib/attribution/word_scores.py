@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import merge_tokens, word_index
+from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
+
+REDUCTIONS = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,7 @@ class WordScores:
     """Scores of a batch of captions by one method; W is the number of words of the longest.
 
     Attributes:
-        scores: `(B, W)`, 0 after a caption's last word. A word's score is the sum over its tokens;
-            by a method that scores whole words (perturbation) it is that score.
+        scores: `(B, W)`, 0 after a caption's last word.
         present: `(B, W)` bool, which words exist.
     """
 
@@ -34,10 +37,40 @@ class WordScores:
         return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
 
 
+def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> WordScores:
+    """Put the scores of tokens together to those of words.
+
+    Args:
+        scores: of the tokens `(B, T)`.
+        words: number of the word each token belongs to `(B, T)`, 0 for none; see `word_index`.
+        reduction: "sum", for scores that are shares of a whole; or "mean", as CAE's loss averages.
+
+    Raises:
+        ConfigError: unknown reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise ConfigError(f"unknown reduction {reduction!r}: expected {' or '.join(REDUCTIONS)}.")
+    zeros = scores.new_zeros(len(words), int(words.max()) + 1)
+    merged = zeros.scatter_add(1, words, scores)[:, 1:]
+    counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
+    if reduction == "mean":
+        merged = merged / counts.clamp(min=1)
+    return WordScores(merged, counts > 0)
+
+
+def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np.ndarray:
+    """`merge_tokens` as `(B, W)` float64; NaN after a caption's last word."""
+    found = merge_tokens(scores.detach().double(), words, reduction)
+    return torch.where(found.present, found.scores, torch.nan).cpu().numpy()
+
+
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
 ) -> WordScores:
     """Score the words of captions for their own pictures.
+
+    A word's score is the sum over its tokens; by a method that scores whole words (perturbation) it
+    is that score.
 
     Args:
         clip: the model.
@@ -52,7 +85,7 @@ def word_scores(
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
     words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
-    return WordScores(*merge_tokens(found, words, "mean" if scorer.reads_words else "sum"))
+    return merge_tokens(found, words, "mean" if scorer.reads_words else "sum")
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:

@@ -14,15 +14,15 @@ from cae_lib.attribution import METHODS
 from cae_lib.attribution.faithfulness import (
     Curves,
     area,
+    cascade,
     on_grid,
     paired_curves,
     random_ranks,
+    rank_correlation,
     ranks,
     removal_curves,
     turned,
 )
-from cae_lib.attribution.randomisation import cascade
-from cae_lib.attribution.ranking import rank_correlation
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.word_sample import WordSample, evaluating, even_rows, word_sample

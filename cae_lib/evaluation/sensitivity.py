@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS
-from cae_lib.attribution.ranking import rank_correlation, scores_by_word
+from cae_lib.attribution.faithfulness import rank_correlation
+from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.faithfulness import CAPTIONS, area_rows, long_table, score_curves

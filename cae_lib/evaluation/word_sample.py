@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cae_lib.attribution import get_method
 from cae_lib.attribution.faithfulness import masked_similarity
 from cae_lib.attribution.grouping import words_or_own
-from cae_lib.attribution.ranking import scores_by_word
+from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.models.text_encoder import text_encoder

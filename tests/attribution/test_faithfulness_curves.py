@@ -21,7 +21,7 @@ from cae_lib.attribution.faithfulness import (
     turned,
 )
 from cae_lib.attribution.grouping import word_index
-from cae_lib.attribution.ranking import scores_by_word
+from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.errors import ConfigError
 
 NAN = float("nan")

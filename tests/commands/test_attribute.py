@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS
-from cae_lib.attribution.heatmap import image_relevance
+from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
 from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture
 from cae_lib.errors import CheckpointError, ConfigError, DataError
@@ -41,7 +41,7 @@ def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     pixels, tokens = tiny_clip.preprocess(image)[None], tiny_clip.tokenizer([CAPTION])
     with torch.no_grad():
         text, features = tiny_clip.model.encode_text(tokens), tiny_clip.model.encode_image(pixels)
-    expected = image_relevance(tiny_clip.model, pixels, text, start_layer=0)[0]
+    expected = image_relevances(tiny_clip.model, pixels, text, (0,)).maps[0][0]
     np.testing.assert_allclose(found.relevance, expected / expected.sum(), rtol=1e-4)
     assert found.cosine == pytest.approx(float(F.cosine_similarity(text, features)), abs=1e-5)
     assert found.words == CAPTION.split()

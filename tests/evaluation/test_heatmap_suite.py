@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.heatmap import image_relevance
+from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.heatmaps import EXAMPLES, ROW, START_LAYERS, heatmap_table
@@ -80,7 +80,7 @@ def test_a_scene_on_its_own(found: pd.DataFrame, clip: Clip, smoke_world: Path, 
         texts = clip.model.encode_text(tokens)
         image = F.normalize(clip.model.encode_image(pixels), dim=-1)
     for layer, start in START_LAYERS.items():
-        relevance = image_relevance(clip.model, pixels, texts, start_layer=start)[0].numpy()
+        relevance = image_relevances(clip.model, pixels, texts, (start,)).maps[0][0].numpy()
         shares = (region_shares(scene.places, (7, 7)) * relevance).sum(axis=(1, 2))
         for value, region in zip(shares / relevance.sum(), REGIONS, strict=True):
             own = of(found, "region", method=layer, part=region).iloc[row]
