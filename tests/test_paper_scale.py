@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 from cae_lib.cli import build_parser
 from cae_lib.config import PROFILES
-from cae_lib.data.source_list import load_sources
+from cae_lib.data.sources import load_sources
 from cae_lib.pages.source import read_page
 
 PAGE = REPOSITORY / "book" / "experiments" / "paper-scale.md"

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 from cae_lib.config import paths
-from cae_lib.data.catalogue import describe
 from cae_lib.data.completeness import check
 from cae_lib.data.fetch import get
-from cae_lib.data.source_list import load_sources, source
-from cae_lib.data.sources import Source
+from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.world.build import build, contact_sheet
+
+WAYS = {
+    "how": "by hand",
+    "drive": "from Google Drive",
+    "hub": "from the Hugging Face hub",
+    "url": "from the web",
+}
 
 
 def list_sources(_: argparse.Namespace) -> None:
     """Print what there is, how large, and where it goes."""
     for entry in _sources(()):
-        print("\n".join(describe(entry)))
+        print("\n".join(_description(entry)))
     print(f"All of it goes into {paths().raw}")
 
 
@@ -61,3 +67,19 @@ def show_world(parsed: argparse.Namespace) -> None:
 
 def _sources(names: Sequence[str]) -> list[Source]:
     return [source(name) for name in names] if names else list(load_sources().values())
+
+
+def _description(entry: Source) -> list[str]:
+    """Name, what it is, size, licence, place, how it is got."""
+    size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
+    found = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
+    ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in found.items()]
+    cached = all(item.open_clip for item in entry.get)
+    place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
+    lines = [f"{entry.name}: {entry.title}", f"  {size}, {entry.licence}"]
+    lines.append(f"  goes to {place}; {', '.join(ways)}")
+    if entry.gated:
+        lines.append(f"  accept the terms first: {entry.gated}")
+    if entry.needs:
+        lines.append(f"  shows pictures of {', '.join(entry.needs)}")
+    return lines

@@ -1,18 +1,26 @@
-"""`cae data check`: how much of a source is here, and what is missing, by name."""
+"""`cae data check`: how much of a source is here, and what is missing, by name.
+
+Annotation files are read without being understood; the loaders in `benchmarks` read them for good.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cae_lib.data import services
-from cae_lib.data.annotations import count_rows, named_pictures
-from cae_lib.data.source_list import expand
-from cae_lib.data.sources import Rows, Source
+from cae_lib.data.sources import Pictures, Rows, Source, expand
 from cae_lib.errors import DataError
 
 SHOWN = 3
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass
@@ -36,11 +44,23 @@ class Tally:
         """Whether nothing is known to be missing, or too much."""
         return not self.missing and self.expected in (None, self.found)
 
-    def line(self) -> str:
-        """For example "7,511 of 7,511 rows"."""
-        if self.expected is None:
-            return f"{self.found:,} {self.what}"
-        return f"{self.found:,} of {self.expected:,} {self.what}"
+    def count(self, is_here: bool, name: str) -> None:
+        """Count one thing that should be here."""
+        self.expected += 1
+        self.found += is_here
+        if not is_here:
+            self.missing.append(name)
+
+    def lines(self) -> Iterator[str]:
+        """What is missing, the first few by name."""
+        if self.missing:
+            more = len(self.missing) - SHOWN
+            rest = f" and {more:,} more" if more > 0 else ""
+            yield f"  {self.what} missing: {', '.join(self.missing[:SHOWN])}{rest}"
+
+    def __str__(self) -> str:
+        of = "" if self.expected is None else f" of {self.expected:,}"
+        return f"{self.found:,}{of} {self.what}"
 
 
 @dataclass(frozen=True)
@@ -58,29 +78,18 @@ class Report:
     faults: tuple[str, ...] = ()
 
     @property
-    def complete(self) -> bool:
-        """Whether all that is expected is here."""
-        return not self.faults and all(tally.complete for tally in self.tallies)
-
-    @property
     def state(self) -> str:
         """ "complete", "incomplete", "not here", or "unknown" where no counts are known."""
         if not any(tally.found for tally in self.tallies):
             return "not here"
-        if not self.complete:
+        if self.faults or not all(tally.complete for tally in self.tallies):
             return "incomplete"
-        return "complete" if any(t.expected for t in self.tallies) else "unknown"
+        return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
         """The report as text, first the numbers, then what is missing."""
-        counts = ", ".join(tally.line() for tally in self.tallies)
-        lines = [f"{self.source.name}: {self.state}; {counts}"]
-        for tally in self.tallies:
-            if tally.missing:
-                names = ", ".join(tally.missing[:SHOWN])
-                more = len(tally.missing) - SHOWN
-                rest = f" and {more:,} more" if more > 0 else ""
-                lines.append(f"  {tally.what} missing: {names}{rest}")
+        lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
+        lines += [line for tally in self.tallies for line in tally.lines()]
         return lines + [f"  {fault}" for fault in self.faults]
 
 
@@ -90,28 +99,16 @@ def check(source: Source) -> Report:
     faults: list[str] = []
     for item in source.get:
         if item.open_clip:
-            _count_file(files, services.open_clip_file(item), " ".join(item.open_clip))
+            files.count(open_clip_file(item.hub) is not None, " ".join(item.open_clip))
     for entry in source.rows:
         _count_rows(source, entry, files, rows, faults)
-    for path, places in expected_pictures(source, faults):
-        pictures.expected = (pictures.expected or 0) + 1
-        if any(place.is_file() for place in places):
-            pictures.found += 1
-        else:
-            pictures.missing.append(path)
+    for name, places in expected_pictures(source, faults):
+        pictures.count(any(place.is_file() for place in places), name)
     if not files.expected and not source.rows:
         files.expected = None
         files.found = sum(path.is_file() for path in source.root.rglob("*"))
-    tallies = [files] + [tally for tally in (rows, pictures) if tally.expected != 0 or tally.found]
+    tallies = [files, *(tally for tally in (rows, pictures) if tally.expected or tally.found)]
     return Report(source, tuple(tallies), tuple(faults))
-
-
-def _count_file(files: Tally, path: Path | None, name: str) -> None:
-    files.expected = (files.expected or 0) + 1
-    if path is not None and path.is_file():
-        files.found += 1
-    else:
-        files.missing.append(name)
 
 
 def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: list[str]) -> None:
@@ -119,34 +116,92 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
     if "*" in entry.file:
         found = sum(path.is_file() for path in source.root.glob(entry.file))
         files.found += found
-        files.expected = (files.expected or 0) + (entry.n if entry.n is not None else found or 1)
+        files.expected += (found or 1) if entry.n is None else entry.n
         if found < (entry.n or 1):
             number = f"{entry.n - found:,}" if entry.n else "all"
             files.missing.append(f"{source.folder}/{entry.file} ({number})")
         return
-    paths = [source.root / name for name in expand(entry.file)]
-    for path in paths:
-        _count_file(files, path, f"{source.folder}/{path.relative_to(source.root)}")
-    if entry.n is None:
-        return
-    rows.expected = (rows.expected or 0) + entry.n
-    for path in filter(Path.is_file, paths):
-        try:
-            rows.found += count_rows(path, entry)
-        except DataError as error:
-            faults.append(str(error))
+    rows.expected += entry.n or 0
+    for name in expand(entry.file):
+        path = source.root / name
+        files.count(path.is_file(), f"{source.folder}/{name}")
+        if entry.n is not None and path.is_file():
+            try:
+                rows.found += len(_read_rows(path, entry.at, entry.lines, entry.skip))
+            except DataError as error:
+                faults.append(str(error))
 
 
 def expected_pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Name and possible places of each picture that the source's own annotations name."""
     seen: set[tuple[Path, ...]] = set()
     for entry in source.pictures:
-        for name in expand(entry.file):
-            for path in sorted(source.root.glob(name)):
-                try:
-                    for places in named_pictures(source.root, path, entry):
-                        if places not in seen:
-                            seen.add(places)
-                            yield f"{source.folder}/{places[0].relative_to(source.root)}", places
-                except DataError as error:
-                    faults.append(str(error))
+        for path in sorted(path for name in expand(entry.file) for path in source.root.glob(name)):
+            try:
+                rows = _read_rows(path)
+            except DataError as error:
+                faults.append(str(error))
+                continue
+            names = dict.fromkeys(_name(row, key, entry) for row in rows for key in entry.field)
+            for places in (_places(source.root, entry, name) for name in names if name):
+                if places not in seen:
+                    seen.add(places)
+                    yield f"{source.folder}/{places[0].relative_to(source.root)}", places
+
+
+def _places(root: Path, entry: Pictures, name: str) -> tuple[Path, ...]:
+    return tuple(
+        root / folder / pattern.format(int(name) if "d}" in pattern else name)
+        for folder in entry.folders
+        for pattern in entry.names
+    )
+
+
+def _read_rows(path: Path, at: str | None = None, lines: bool = False, skip: int = 0) -> list[Any]:
+    """Rows of a JSON, JSON Lines, CSV, TSV or text file; its ending tells the format.
+
+    Raises:
+        DataError: The file cannot be read in its format.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if lines or path.suffix == ".txt":
+            return [line for line in text.split("\n")[skip:] if line.strip()]
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
+        if path.suffix in DELIMITERS:
+            csv.field_size_limit(sys.maxsize)
+            file = io.StringIO(text, newline="")
+            return list(csv.DictReader(file, delimiter=DELIMITERS[path.suffix]))
+        content = json.loads(text)
+        content = content[at] if at else content
+        return list(content.values() if isinstance(content, dict) else content)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _name(row: Any, key: str | int, entry: Pictures) -> str:
+    """What names a picture in a row, without what is no part of its name; "" if nothing does."""
+    try:
+        text = row if isinstance(row, str) else str(row[key])
+    except (KeyError, IndexError, TypeError):
+        return ""
+    name = text.strip().removeprefix(entry.drop).removesuffix(".0")
+    return name.rpartition("/")[2] if entry.base else name
+
+
+def open_clip_file(repository: str) -> Path | None:
+    """Weights of open_clip in the hub's cache; None if they are not there. Asks no server."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in OPEN_CLIP_NAMES:
+        found = try_to_load_from_cache(repository, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,173 +1,209 @@
-"""Download of one file over HTTP: resumed where it stopped, complete, and with a known checksum.
+"""Getting one file: over HTTP, from the Hugging Face hub, or from Google Drive.
 
-`requests` does the transfers. Only bytes of one version of a file are ever joined: what is missing
-is asked for with `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14.2).
+The hub's and Google Drive's own libraries resume and check; `download` resumes here.
 """
 
 from __future__ import annotations
 
-import re
+import importlib
+import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import requests
 from tqdm import tqdm
 
-from cae_lib.data.disk import require_space
-from cae_lib.data.partial import Partial, Version
+from cae_lib.data.sources import Item
 from cae_lib.errors import DataError
 
+MARGIN = 200e6
 CHUNK = 1 << 14
 """Bytes written at a time; requests drops an unfinished chunk when a connection breaks."""
 
 TIMEOUT = (15, 60)
-REFUSED = {400, 401, 403, 404, 405, 410, 451}
+TRIES = 4
+"""Transfers one after another without a new byte before giving up."""
 
 
-class Offline(DataError):
-    """The server was not reached at all."""
+class Unreachable(DataError):
+    """The server was not reached at all, so that it need not be asked for other files."""
 
 
-class _Again(Exception):
-    """The transfer ended early, or the server was busy; says why."""
+def require_space(folder: Path, needed: float, what: str) -> None:
+    """Refuse to begin what would fill the disk.
+
+    Args:
+        folder: Existing folder on the disk.
+        needed: Bytes to be written; 200 MB more have to stay free.
+        what: What is to be written, named in the error.
+
+    Raises:
+        DataError: Less is free; says how much is needed and what to do.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and free < needed + MARGIN:
+        raise DataError(
+            f"{what}: needs {(needed + MARGIN) / 1e9:.2f} GB on the disk of {folder}, "
+            f"{free / 1e9:.2f} GB are free. Free some space, or set CAE_HOME to a folder on a "
+            "larger disk"
+        )
 
 
-def download(
-    url: str,
-    target: Path,
-    *,
-    size: int | None = None,
-    sha256: str | None = None,
-    tries: int = 6,
-    wait: float = 1.0,
-    reserve: float = 1.0,
-) -> str:
-    """Fetch a file and return its SHA-256; what an earlier call left behind is gone on with.
+def download(url: str, path: Path, reserve: float = 1.0) -> None:
+    """Fetch a file over HTTP; one that is here in part is gone on with.
+
+    Only bytes of one version of a file are joined: what is missing is asked for with `Range` and
+    `If-Range` (RFC 9110, sections 13.1.5 and 14.2). The version is noted beside the file.
 
     Args:
         url: Address.
-        target: Where the complete file goes.
-        size: Expected number of bytes; otherwise the server's own word is taken.
-        sha256: Expected checksum.
-        tries: Transfers one after another without a new byte before giving up.
-        wait: Seconds before the second try, doubled for each further one.
+        path: Where the file goes.
         reserve: Free disk space needed, as a multiple of what is still to come.
 
     Raises:
-        Offline: The server cannot be reached.
-        DataError: The file is not there, is a web page in place of the file, is cut short again
-            and again, has another size or checksum, or does not fit the disk.
+        Unreachable: There is no connection to the server.
+        DataError: The file is not there, is a web page in place of the file, breaks off again and
+            again, or does not fit the disk.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Partial(target)
-    failures, reached = 0, False
-    with requests.Session() as session:
-        while True:
-            before = part.size
-            try:
-                _transfer(session, url, part, size, reserve)
-                break
-            except _Again as error:
-                reason, reached = str(error), True
-            except (
-                requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
-            ) as error:
-                reason = f"{type(error).__name__}: {error}"
-            except requests.RequestException as error:
-                raise DataError(f"{url}: {error}") from error
-            progressed = part.size > before
-            reached = reached or progressed
-            failures = 1 if progressed else failures + 1
-            if failures >= (tries if reached else min(tries, 3)):
-                raise (DataError if reached else Offline)(_gave_up(url, part, reason))
-            time.sleep(wait * 2 ** (failures - 1))
-    try:
-        return part.accept(size, sha256)
-    except DataError as error:
-        raise DataError(f"{url}: {error}") from error
+    failures = 0
+    while True:
+        before = _size(path)
+        try:
+            return _transfer(url, path, reserve)
+        except requests.RequestException as error:
+            have = _size(path)
+            failures = 1 if have > before else failures + 1
+            if failures == TRIES:
+                kept = f"; {have:,} bytes are kept, and the next call goes on from there"
+                away = isinstance(error, requests.ConnectionError) and not have
+                raise (Unreachable if away else DataError)(
+                    f"{url}: the download does not get on ({error}){kept if have else ''}"
+                ) from error
+            time.sleep(2 ** (failures - 1))
 
 
-def _transfer(
-    session: requests.Session, url: str, part: Partial, size: int | None, reserve: float
-) -> None:
-    """Append what is missing to the partial file, or write it anew.
+def _transfer(url: str, path: Path, reserve: float) -> None:
+    """Append what is missing to the file, or write it anew.
 
     Raises:
-        _Again: The transfer ended before the file's end, or the server was busy.
+        RequestException: It is not whole yet.
     """
-    have, known = part.size, part.version
+    note = version_note(path)
+    have = _size(path) if note.is_file() else 0
     headers = {"Accept-Encoding": "identity"}
-    if have and known.validator:
-        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": note.read_text()}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         _refuse(url, response)
-        if response.status_code == 416 and known.total == have:
+        span = response.headers.get("Content-Range", "")
+        if response.status_code == 416 and span == f"bytes */{have}":
             return
-        start = _start(response)
-        if start not in (0, have):
-            part.discard()
-            raise _Again("the server does not send what is missing")
-        version = _version(response, start)
-        if size is not None and version.total not in (None, size):
-            raise DataError(f"{url}: has {version.total:,} bytes, {size:,} were expected")
-        total = version.total if version.total is not None else size
-        require_space(part.path.parent, reserve * ((total or 0) - start), part.target.name)
-        part.begin(version, start)
-        _receive(response, part, start, total)
-    if total is not None and part.size != total:
-        written = part.size
-        if written > total:
-            part.discard()
-        raise _Again(f"{written:,} bytes in place of {total:,}")
-
-
-def _receive(response: requests.Response, part: Partial, start: int, total: int | None) -> None:
-    terminal = sys.stderr.isatty()
-    bar = tqdm(
-        total=total, initial=start, unit="B", unit_scale=True, desc=part.target.name,
-        mininterval=0.2 if terminal else 10.0, ascii=not terminal,
-    )
-    with part.path.open("ab") as file, bar:
-        for chunk in response.iter_content(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
+        if response.status_code == 200:
+            have = 0
+            _begin(path, response)
+        elif not span.startswith(f"bytes {have}-"):
+            path.unlink(missing_ok=True)
+            raise requests.RequestException("the server does not send what is missing")
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        require_space(path.parent, reserve * ((total or 0) - have), path.name)
+        bar = progress_bar(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)
+        with path.open("ab") as file, bar:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total not in (None, _size(path)):
+        raise requests.RequestException(f"{_size(path):,} bytes in place of {total:,}")
 
 
 def _refuse(url: str, response: requests.Response) -> None:
-    """Stop where another try cannot help; a busy server is asked again."""
-    status = f"the server answers {response.status_code} {response.reason}"
-    if response.status_code in REFUSED:
-        raise DataError(f"{url}: {status}")
-    if response.status_code not in (200, 206, 416):
-        raise _Again(status)
+    """Stop where another try cannot help."""
+    status = response.status_code
+    if 400 <= status < 500 and status not in (408, 416, 429):
+        raise DataError(f"{url}: the server answers {status} {response.reason}")
+    if status != 416:
+        response.raise_for_status()
     if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
         raise DataError(
             f"{url}: a web page came in place of the file, perhaps to sign in or to confirm"
         )
 
 
-def _start(response: requests.Response) -> int:
-    """Position of the first byte that comes; -1 if that cannot be told."""
-    if response.status_code == 200:
-        return 0
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else -1
+def _begin(path: Path, response: requests.Response) -> None:
+    """Drop older bytes, then note the version of those to come, if the server names one."""
+    path.unlink(missing_ok=True)
+    version_note(path).unlink(missing_ok=True)
+    etag = response.headers.get("ETag", "")
+    weak = not etag or etag.startswith("W/")
+    if version := response.headers.get("Last-Modified") if weak else etag:
+        version_note(path).write_text(version)
 
 
-def _version(response: requests.Response, start: int) -> Version:
-    headers = response.headers
-    etag = headers.get("ETag", "")
-    validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-    whole = headers.get("Content-Range", "").rpartition("/")[2]
-    length = headers.get("Content-Length", "")
-    if headers.get("Content-Encoding", "identity") != "identity":
-        return Version(None, None)
-    if whole.isdigit():
-        return Version(validator, int(whole))
-    return Version(validator, start + int(length) if length.isdigit() else None)
+def version_note(path: Path) -> Path:
+    """The file beside an unfinished one that names its version."""
+    return path.with_name(f"{path.name}.version")
 
 
-def _gave_up(url: str, part: Partial, reason: str) -> str:
-    kept = f"; {part.size:,} bytes are kept, and the next call goes on from there"
-    return f"{url}: the download does not get on ({reason}){kept if part.size else ''}"
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def progress_bar(things: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A progress bar, redrawn seldom where it does not go to a terminal."""
+    terminal = sys.stderr.isatty()
+    return tqdm(things, mininterval=0.2 if terminal else 10.0, ascii=not terminal, **options)
+
+
+def from_hub(item: Item, target: Path, gated: str | None) -> None:
+    """Fetch a file of a hub repository to `target`, a whole one into it, or weights to its cache.
+
+    Raises:
+        DataError: The hub cannot be reached, the terms are not accepted yet, or there is no such
+            repository or file.
+    """
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
+
+    name = item.hub.removeprefix("datasets/")
+    kind = "dataset" if name != item.hub else "model"
+    try:
+        if item.open_clip:
+            hf_hub_download(name, item.path)
+        elif not item.path:
+            snapshot_download(name, repo_type=kind, local_dir=target)
+        else:
+            folder = target.with_name(f".{target.name}.hub")
+            found = hf_hub_download(name, item.path, repo_type=kind, local_dir=folder)
+            Path(found).replace(target)
+            shutil.rmtree(folder)
+    except (errors.GatedRepoError, errors.LocalTokenNotFoundError) as error:
+        page = gated or f"https://huggingface.co/{item.hub}"
+        raise DataError(
+            f"{item.hub}: open to those only who accepted its terms. Accept them at {page}, then "
+            "sign in with `hf auth login` (or set HF_TOKEN)"
+        ) from error
+    except (errors.EntryNotFoundError, OSError) as error:
+        raise DataError(f"{item.hub}: the hub does not give it ({error})") from error
+
+
+def from_drive(key: str, target: Path) -> None:
+    """Fetch a file of Google Drive with gdown, which the extra `data` installs.
+
+    Raises:
+        DataError: gdown is not installed, or the file cannot be fetched.
+    """
+    try:
+        gdown = importlib.import_module("gdown")
+    except ImportError as error:
+        raise DataError(
+            "files at Google Drive need gdown, which is not installed here "
+            "(pip install 'cae-lib[data]')"
+        ) from error
+    try:
+        gdown.download(id=key, output=str(target), resume=True)
+    except Exception as error:  # gdown's own errors have no common base across its versions
+        raise DataError(f"Google Drive does not give the file ({error})") from error
+    if not target.is_file():
+        raise DataError("Google Drive does not give the file")

@@ -1,37 +1,49 @@
 """`cae data get`: fetch what belongs to a source, check it, unpack it, and put it into place.
 
-What was fetched is noted in `data/raw/fetched.json` with its SHA-256. Where `sources.yml` knows no
-checksum, the one noted at the first download holds for later ones.
+A file is at its place only when it is whole and has its checksum. What was fetched is noted in
+`data/raw/fetched.json`.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
+import shutil
+import tarfile
 import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from cae_lib.config import paths
-from cae_lib.data import services
-from cae_lib.data.archives import unpack
-from cae_lib.data.disk import require_space
-from cae_lib.data.download import Offline, download
-from cae_lib.data.partial import file_sha256
+from cae_lib.data.completeness import file_digest, open_clip_file
+from cae_lib.data.download import (
+    Unreachable,
+    download,
+    from_drive,
+    from_hub,
+    progress_bar,
+    require_space,
+    version_note,
+)
 from cae_lib.data.sources import Item, Source
 from cae_lib.errors import DataError
 from cae_lib.runtime import write_atomic
 
 LEDGER = "fetched.json"
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 def get(source: Source) -> list[str]:
-    """Fetch all files of a source that are not here yet.
+    """Fetch all files of a source that are not here yet; archives are removed once unpacked.
 
-    Archives are removed once they are unpacked. A file that somebody put among the downloads, or
-    at its place, is taken as if it had been fetched.
+    A file that somebody put among the downloads, or at its place, is taken as if it had been
+    fetched. A file that fails does not keep the others back.
 
     Returns:
         What a person still has to do, one sentence an item; empty if nothing.
@@ -43,138 +55,109 @@ def get(source: Source) -> list[str]:
     source.downloads.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(source.downloads / ".lock", timeout=0):
-            here = sum(p.stat().st_size for p in source.downloads.rglob("*") if p.is_file())
+            here = sum(path.stat().st_size for path in source.downloads.iterdir())
             require_space(paths().raw, (source.gb or 0) * 1e9 - here, source.title)
             todo = _get_items(source)
             _link(source)
             return todo
     except Timeout as error:
         raise DataError(f"another `cae data get {source.name}` is at work; wait for it") from error
-
-
-def instruction(source: Source, item: Item) -> str:
-    """One sentence that tells a person what to fetch, from where, and where to put it."""
-    if item.open_clip:
-        return (
-            f"On a machine with a network run `cae data get {source.name}` and copy its folder "
-            "~/.cache/huggingface/hub to this one."
-        )
-    place = _place(source, item)
-    if item.how:
-        return f"{item.how} Put it at {place}." if item.name else item.how
-    if item.hub and not item.path:
-        return f"Fetch all files at {item.address} on another machine, and put them into {place}."
-    return (
-        f"Fetch the file at {item.address} with a browser or on another machine, put it at "
-        f"{place}, and run `cae data get {source.name}` again."
-    )
+    except PermissionError:
+        raise
+    except OSError as error:
+        wrong = f"{source.title}: {error}. Free some space or check the disk"
+        raise DataError(wrong) from error
 
 
 def _get_items(source: Source) -> list[str]:
-    """All items, one after another; one that fails does not keep the others back."""
     todo, failed = [], []
     for item in source.get:
         try:
-            line = _get_item(source, item)
-        except Offline:
-            raise
+            todo += _get_item(source, item)
         except DataError as error:
-            failed.append(str(error))
-        else:
-            todo += [line] if line else []
+            failed.append(f"{source.title}: {error}. By hand: {instruction(source, item)}")
+            if isinstance(error, Unreachable):
+                break
     if failed:
         raise DataError("\n".join(failed))
     return todo
 
 
-def _get_item(source: Source, item: Item) -> str | None:
+def _get_item(source: Source, item: Item) -> list[str]:
     """Fetch and place one item; returns what is left to a person."""
-    if item.how and not item.name:
-        return item.how
-    place = _place(source, item)
-    key = f"{source.name}/{item.name}"
+    key, place = f"{source.name}/{item.name}", source.place(item)
     if _is_done(source, item, key):
-        return None
-    if item.how and not place.exists():
-        return instruction(source, item)
-    try:
-        if not place.is_file():
-            _fetch(source, item, place)
-        digest = _checked(item, place, key)
-        if item.unpack:
-            require_space(place.parent, place.stat().st_size, f"unpacking {item.name}")
-            unpack(place, source.root, item.unpack)
-            place.unlink()
-    except Offline as error:
-        raise Offline(f"{error}. {instruction(source, item)}") from error
-    except DataError as error:
-        raise DataError(f"{source.title}: {error}. By hand: {instruction(source, item)}") from error
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise DataError(f"{place}: {error}. Free some space or check the disk.") from error
-    _note(key, {"sha256": digest, "fetched": time.strftime("%Y-%m-%d"), "from": item.address})
-    return None
-
-
-def _place(source: Source, item: Item) -> Path:
-    """Where the download goes: among the downloads if it is unpacked, else to its own place."""
-    if item.unpack or not (item.to or item.hub):
-        return source.downloads / item.name
-    return source.root / (item.to or item.path or ".")
+        return []
+    if item.how and not (item.unpack and place.exists()):
+        return [instruction(source, item)]
+    known = item.checksum or _ledger().get(key, {}).get("sha256")
+    digest = _verified(place, known) if place.is_file() else _fetch(source, item, place, known)
+    if item.unpack:
+        unpack(place, source.root, item.unpack, item.only)
+        place.unlink()
+    _enter(key, {"sha256": digest, "fetched": time.strftime("%Y-%m-%d"), "from": item.address})
+    return []
 
 
 def _is_done(source: Source, item: Item, key: str) -> bool:
     if item.open_clip:
-        return services.open_clip_file(item) is not None
-    if key not in _ledger():
-        return False
-    if item.unpack:
-        return all((source.root / part.to).is_dir() for part in item.unpack)
-    return _place(source, item).exists()
+        return open_clip_file(item.hub) is not None
+    place = source.root / item.unpack if item.unpack else source.place(item)
+    return key in _ledger() and place.exists()
 
 
-def _fetch(source: Source, item: Item, place: Path) -> None:
-    print(f"{source.title}: fetching {item.name} from {item.address or 'open_clip'}", flush=True)
-    if item.open_clip:
-        services.from_open_clip(item)
-    elif item.hub:
-        services.from_hub(item, place, source.gated)
+def _fetch(source: Source, item: Item, place: Path, known: str | None) -> str | None:
+    """Fetch a file beside its place, and put it there if it is the one that is known.
+
+    Returns:
+        Its SHA-256; None for a whole repository, and for weights in the hub's cache.
+    """
+    print(f"{source.title}: fetching {item.name} from {item.address}", flush=True)
+    if item.hub and (item.open_clip or not item.path):
+        return from_hub(item, place, source.gated)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f"{place.name}.part")
+    if item.hub:
+        from_hub(item, part, source.gated)
     elif item.drive:
-        services.from_drive(item, place)
+        from_drive(item.drive, part)
     else:
-        assert item.url is not None
-        known = item.sha256 or _ledger().get(f"{source.name}/{item.name}", {}).get("sha256")
-        reserve = 2.2 if item.unpack else 1.0
-        download(item.url, place, size=item.bytes, sha256=known, reserve=reserve)
+        download(item.url, part, reserve=2.2 if item.unpack else 1.0)
+    try:
+        digest = _verified(part, known)
+    except DataError:
+        part.unlink()
+        raise
+    part.replace(place)
+    version_note(part).unlink(missing_ok=True)
+    return digest
 
 
-def _checked(item: Item, place: Path, key: str) -> str | None:
-    """SHA-256 of a file that is in place, after comparing it with the one that is known.
+def _verified(path: Path, known: str | None) -> str:
+    """SHA-256 of a file, after comparing it with the checksum that is known.
 
     Raises:
         DataError: It is another one.
     """
-    if item.open_clip or place.is_dir():
-        return None
-    found = file_sha256(place)
-    known = item.sha256 or _ledger().get(key, {}).get("sha256")
-    if known is not None and found != known:
+    sha256 = file_digest(path)
+    kind, _, expected = (known or sha256).rpartition(":")
+    found = file_digest(path, kind) if kind == "md5" else sha256
+    if found != expected:
         raise DataError(
-            f"{place}: SHA-256 is {found}, {known} was expected. Remove the file, or, if its "
-            f"source has a new version, the entry {key!r} of {paths().raw / LEDGER}"
+            f"{path}: its checksum is {found}, {expected} was expected. If it was damaged on its "
+            "way, remove it and fetch it again; if it has changed at its source, remove its entry "
+            f"from {paths().raw / LEDGER}"
         )
-    return found
+    return sha256
 
 
 def _link(source: Source) -> None:
     """Show folders of other sets where this set's loader looks for them."""
     for name, shown in source.links.items():
         link, target = source.root / name, source.root / shown
-        if link.is_symlink() or link.exists():
-            continue
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+        if not link.is_symlink() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
 
 
 def _ledger() -> dict[str, dict[str, Any]]:
@@ -183,10 +166,89 @@ def _ledger() -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DataError(f"{paths().raw / LEDGER}: cannot be read ({error}). Remove it.") from error
+        raise DataError(f"{paths().raw / LEDGER}: cannot be read ({error}). Remove it") from error
 
 
-def _note(key: str, entry: dict[str, Any]) -> None:
+def _enter(key: str, entry: dict[str, Any]) -> None:
     with FileLock(paths().raw / f".{LEDGER}.lock"):
         content = _ledger() | {key: entry}
         write_atomic(paths().raw / LEDGER, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def instruction(source: Source, item: Item) -> str:
+    """One sentence that tells a person what to fetch, from where, and where to put it."""
+    if item.open_clip:
+        command = f"`cae data get {source.name}`"
+        return f"Run {command} elsewhere and copy ~/.cache/huggingface/hub to this machine."
+    if item.how:
+        return f"{item.how} Put it at {source.place(item)}." if item.unpack else item.how
+    what = "all files" if item.hub and not item.path else "the file"
+    return (
+        f"Fetch {what} at {item.address} with a browser or on another machine, put it at "
+        f"{source.place(item)}, and run `cae data get {source.name}` again."
+    )
+
+
+def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
+    """Unpack the wanted files of a zip or tar archive; files of the same names are replaced.
+
+    The files move to their places when all of them are whole. Links and hidden files are left out,
+    and so is the one folder that holds everything else, if there is one.
+
+    Args:
+        archive: The archive.
+        root: The source's folder.
+        to: Folder in `root`.
+        only: Beginnings of the paths that are wanted; empty for all.
+
+    Raises:
+        DataError: The archive is damaged, leads out of its folder, is too large for the disk, or
+            holds nothing that is wanted.
+    """
+    partial = root / f".{archive.name}.unpacking"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _extract(archive, partial)
+        tops = [path for path in partial.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        base = tops[0] if len(tops) == 1 and tops[0].is_dir() else partial
+        wanted = list(_wanted(base, only))
+        if not wanted:
+            names = ", ".join(path.name for path in tops[:3]) or "nothing"
+            raise DataError(f"{archive}: none of the expected files is in it; it has {names}")
+        for path in wanted:
+            target = root / to / path.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    except BROKEN as error:
+        wrong = f"{archive}: cannot be unpacked ({error}). Remove it and fetch it again"
+        raise DataError(wrong) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Unpack all of it by the standard library, which lets nothing out of the folder."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            require_space(folder, sum(member.file_size for member in members), archive.name)
+            opened.extractall(folder, progress_bar(members, desc=archive.name))
+    elif not tarfile.is_tarfile(archive):
+        raise tarfile.TarError("is neither a zip nor a tar archive")
+    elif not hasattr(tarfile, "data_filter"):
+        raise DataError("to unpack a tar archive safely takes Python 3.11.4 or newer")
+    else:
+        with tarfile.open(archive) as opened:
+            members = opened.getmembers()
+            require_space(folder, sum(member.size for member in members), archive.name)
+            opened.extractall(folder, progress_bar(members, desc=archive.name), filter="data")
+
+
+def _wanted(base: Path, only: Sequence[str]) -> Iterator[Path]:
+    for path in sorted(base.rglob("*")):
+        name = path.relative_to(base).as_posix()
+        hidden = name.startswith("__MACOSX") or "/." in f"/{name}"
+        if path.is_file() and not path.is_symlink() and not hidden:
+            if name.startswith(tuple(only) or ""):
+                yield path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cae_lib.config import paths
-from cae_lib.data.needs import OWN_PICTURES, Stock, is_real, sources_of
-from cae_lib.data.partial import file_sha256
-from cae_lib.data.source_list import expand
-from cae_lib.data.sources import Source
+from cae_lib.data.completeness import Report, file_digest
+from cae_lib.data.needs import OWN_PICTURES, is_real, require, sources_of, stock
+from cae_lib.data.sources import Source, expand
 from cae_lib.data.training_set import data_root
 from cae_lib.errors import DataError
 
@@ -33,23 +32,23 @@ def data_digests(
     suites = list(suites)
     if not is_real(profile_name):
         return dict.fromkeys(suites, _world_digest(profile_name))
-    stock = Stock.of((*extra, *(name for suite in suites for name in sources_of(suite))))
-    for line in stock.require():
+    reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
+    for line in require(reports):
         print(line, flush=True)
-    return {suite: _suite_digest(stock, suite) for suite in suites}
+    return {suite: _suite_digest(reports, suite) for suite in suites}
 
 
-def sources_digest(stock: Stock, names: Iterable[str]) -> str:
+def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
     """Hash of the annotations of some sets, and of what is missing from them.
 
     Pictures are known by their names: one that changes under its name is not noticed.
     """
     known = hashlib.sha256()
     for name in sorted(names):
-        report = stock.reports[name]
+        report = reports[name]
         known.update(f"{name}\n".encode())
         for path in annotation_files(report.source):
-            known.update(f"{path} {file_sha256(report.source.root / path)}\n".encode())
+            known.update(f"{path} {file_digest(report.source.root / path)}\n".encode())
         for tally in report.tallies:
             known.update("".join(f"-{thing}\n" for thing in tally.missing).encode())
     return known.hexdigest()
@@ -61,10 +60,10 @@ def annotation_files(entry: Source) -> list[str]:
     return sorted(name for name in set(names) if (entry.root / name).is_file())
 
 
-def _suite_digest(stock: Stock, suite: str) -> str:
+def _suite_digest(reports: Mapping[str, Report], suite: str) -> str:
     """Hash of the real data of a suite; of the user's own pictures it knows the names."""
     if suite != OWN_PICTURES:
-        return sources_digest(stock, sources_of(suite))
+        return sources_digest(reports, sources_of(suite))
     root = paths().raw / "zero-shot"
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -75,4 +74,4 @@ def _world_digest(profile_name: str) -> str:
     if not path.is_file():
         command = f"cae world build --profile {profile_name}"
         raise DataError(f"{path}: the data are not built here; run `{command}`")
-    return file_sha256(path)
+    return file_digest(path)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from cae_lib.config import paths, profile
-from cae_lib.data.allowance import may_be_incomplete
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
 from cae_lib.data.completeness import Report, check
-from cae_lib.data.source_list import load_sources, source
-from cae_lib.data.sources import Source
+from cae_lib.data.sources import load_sources, may_be_incomplete, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError
 
@@ -78,62 +75,39 @@ def weights_source(model: str, tag: object) -> tuple[str, ...]:
     return tuple(s.name for s in found if any(i.open_clip == (model, tag) for i in s.get))
 
 
-@dataclass(frozen=True)
-class Stock:
-    """What is here of some sets.
+def stock(names: Iterable[str]) -> dict[str, Report]:
+    """What is here of the sets of these names; for all benchmarks this takes some seconds."""
+    return {name: check(source(name)) for name in dict.fromkeys(names)}
 
-    Attributes:
-        reports: What is here of each set, by name.
+
+def require(reports: Mapping[str, Report]) -> list[str]:
+    """Refuse sets that are not all here, unless they may be.
+
+    Returns:
+        Lines on the sets that are incomplete and may be.
+
+    Raises:
+        DataError: A set is not complete; names what is missing of each, and the commands.
     """
-
-    reports: Mapping[str, Report]
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> Stock:
-        """Count the sets of these names; for all benchmarks this takes some seconds."""
-        return cls({name: check(source(name)) for name in dict.fromkeys(names)})
-
-    def incomplete(self) -> list[Report]:
-        """Reports of the sets that are not all here."""
-        return [r for r in self.reports.values() if r.state in ("incomplete", "not here")]
-
-    def require(self) -> list[str]:
-        """Refuse sets that are not all here, unless they may be.
-
-        Returns:
-            Lines on the sets that are incomplete and may be.
-
-        Raises:
-            DataError: A set is not complete; names what is missing of each, and the commands.
-        """
-        refused = [r for r in self.incomplete() if not _allowed(r.source)]
-        if refused:
-            raise DataError(f"data are missing.\n{missing(refused)}")
-        return [line for report in self.incomplete() for line in report.lines()]
+    wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
+    allowed = {name for name in reports if may_be_incomplete(name)}
+    refused = [r for r in wrong if r.source.kind == "weights" or r.source.name not in allowed]
+    if refused:
+        raise DataError(f"data are missing.\n{_missing(refused)}")
+    return [line for report in wrong for line in report.lines()]
 
 
-def _allowed(entry: Source) -> bool:
-    return entry.kind != "weights" and may_be_incomplete(entry.name)
-
-
-def missing(reports: Iterable[Report]) -> str:
+def _missing(reports: list[Report]) -> str:
     """What is missing of some sets, and the commands that fetch it or go on without it."""
-    found = list(reports)
-    names = [report.source.name for report in found]
-    pictures = [need for report in found for need in report.source.needs]
-    shared = [name for name in dict.fromkeys(pictures) if check(source(name)).state != "complete"]
-    lines = [line for report in found for line in report.lines()]
-    lines.append(f"Fetch them: cae data get {' '.join([*shared, *names])}")
-    optional = [report.source.name for report in found if report.source.kind != "weights"]
+    pictures = dict.fromkeys(name for report in reports for name in report.source.needs)
+    wanted = [name for name in pictures if check(source(name)).state != "complete"]
+    wanted += [report.source.name for report in reports]
+    lines = [line for report in reports for line in report.lines()]
+    lines.append(f"Fetch them: cae data get {' '.join(wanted)}")
+    optional = [report.source.name for report in reports if report.source.kind != "weights"]
     if optional:
         lines.append(
             "Or go on with what is there, and have n used printed beside n expected: "
             f"--allow-missing {','.join(optional)}"
         )
     return "\n".join(lines)
-
-
-def missing_for(suite: str) -> str:
-    """What is missing for a suite in the profile `paper`; empty if nothing is."""
-    reports = Stock.of(sources_of(suite)).incomplete()
-    return missing(reports) if reports else ""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cae_lib.config import paths, profile
-from cae_lib.data.allowance import may_be_incomplete
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore
 from cae_lib.data.photographs import Photographs, picture_source
+from cae_lib.data.sources import may_be_incomplete
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import Alignment, align, token_roles

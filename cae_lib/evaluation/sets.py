@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.allowance import may_be_incomplete
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.benchmarks.present import present_parts
@@ -22,6 +21,7 @@ from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
 from cae_lib.data.retrieval_sets import RETRIEVAL_SETS, load_retrieval_set
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
+from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import data_root
 from cae_lib.errors import DataError
 

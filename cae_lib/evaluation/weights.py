@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
-from cae_lib.data.services import open_clip_file
-from cae_lib.data.sources import Item
+from cae_lib.data.completeness import open_clip_file
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
@@ -64,7 +63,7 @@ def tag_file(model: str, tag: str) -> Path:
     """
     config = get_pretrained_cfg(model, tag)
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
-    found = open_clip_file(Item(open_clip=(model, tag), cache=repository))
+    found = open_clip_file(repository)
     if found is not None:
         return found
     try:
