@@ -30,13 +30,12 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
     """Build an attribution method, or take one that is built.
 
     Args:
-        method: a key of `METHODS`, "integrated_gradients", or an object with the signature of
-            `AttributionMethod`.
+        method: a key of `METHODS`, "integrated_gradients" or "counterfactual", or an object like
+            an `AttributionMethod`.
         parameters: fields of that method's class, with a name.
 
     Raises:
-        ConfigError: for an unknown name or parameter, with the known ones, for a bad value, or for
-            parameters beside an object.
+        ConfigError: for an unknown name or parameter, a bad value, or parameters of an object.
     """
     if not isinstance(method, str):
         if parameters or not callable(method) or not hasattr(method, "reads_words"):
@@ -51,7 +50,6 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ConfigError(
-            f"{method} has no parameter {', '.join(unknown)}: its parameters are "
-            f"{', '.join(known)}."
+            f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(known)}."
         )
     return _KNOWN[method](**parameters)

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, Captions, Method
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class AttentionAttribution(Method):
+class AttentionAttribution(AttributionMethod):
     """Attention of the token that is read, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
@@ -35,7 +35,6 @@ class AttentionAttribution(Method):
         return self.renormalise
 
     def score(self, captions: Captions) -> Attribution:
-        """See `Method`."""
         output = captions.encoder.encode(captions.tokens, attention="row")
         rows = self._chosen(output.attention)
         scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)

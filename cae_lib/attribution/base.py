@@ -1,17 +1,23 @@
-"""What every attribution method takes and gives, and what ours have in common."""
+"""What every attribution method takes and gives, and the score S that they explain."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.grouping import words_or_own
-from cae_lib.attribution.similarity import gradients, matched_similarity
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
+
+MASKS = ("mean", "zero", "token")
+STAR = 265
+"""The token "*" in CLIP's vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Attribution:
         scores: a_j `(B, T)`, float32 or wider; T is at most the number of columns of the tokens.
             In a causal tower positions after a caption's end-of-text token are 0.
         text_features: `(B, E)`, not normalised, from the same pass.
-        scored: `(B, T)` bool, the wanted tokens that have a score; None if all have.
+        scored: `(B, T)` bool, the tokens that have a score; None if all that were wanted have.
     """
 
     scores: Tensor
@@ -35,23 +41,50 @@ class Attribution:
         return self.scores.shape[1]
 
 
-class AttributionMethod(Protocol):
+@dataclass(frozen=True)
+class Captions:
+    """The arguments of `AttributionMethod`, with the model's encoder."""
+
+    encoder: TextEncoder
+    tokens: Tensor
+    image_features: Tensor
+    create_graph: bool
+    given_words: Tensor | None
+    wanted: Tensor | None
+    roles: Tensor | None
+
+    def words(self, length: int) -> Tensor:
+        """Number of the word each of the first tokens belongs to `(B, length)`, 0 for none."""
+        return words_or_own(self.given_words, self.tokens, self.encoder)[:, :length]
+
+    def embeddings(self) -> Tensor:
+        """Token embeddings `(B, S, D)` that a gradient can be taken at, even of a frozen model."""
+        embeddings = self.encoder.embed(self.tokens)
+        return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
+
+    def similarity(self, features: Tensor, *temperature: bool) -> Tensor:
+        """S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
+        return matched_similarity(self.encoder.model, self.image_features, features, *temperature)
+
+
+class AttributionMethod:
     """A method is an object that can be called; ours are frozen dataclasses of their parameters.
 
-    A method that has `reads_roles = True` gets `roles` as well; see `Captions`.
+    Another one need not be of this class if it has `reads_words` and is called likewise; it gets
+    `roles` only if it also has `reads_roles = True`.
 
     Attributes:
         reads_words: whether `words` changes the scores.
+        differentiates: whether `score` takes derivatives of S, and so needs a graph at all times.
     """
 
-    @property
-    def reads_words(self) -> bool:
-        """See the class."""
-        ...
+    reads_words: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
 
     def __call__(
         self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
         create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
+        roles: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption.
 
@@ -65,53 +98,11 @@ class AttributionMethod(Protocol):
                 methods that treat a word as a whole; derived from CLIP's tokens when left out.
             wanted: `(B, C)` bool, tokens whose scores are used. A method may leave the others 0
                 to save work; None wants all.
+            roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
 
         Raises:
             ConfigError: for an unknown model, or inputs on another device.
         """
-        ...
-
-
-@dataclass(frozen=True)
-class Captions:
-    """The arguments of a call, with the model's encoder; `roles (B, C)`, 0 other, 1 object,
-    2 attribute, 3 relation, is given to methods that read them."""
-
-    encoder: TextEncoder
-    tokens: Tensor
-    image_features: Tensor
-    create_graph: bool
-    given_words: Tensor | None
-    wanted: Tensor | None
-    roles: Tensor | None
-
-    def words(self, length: int) -> Tensor:
-        """Number of the word each of the first tokens belongs to `(B, length)`, 0 for none."""
-        words = words_or_own(self.given_words, self.tokens, self.encoder)
-        return words[:, :length]
-
-    def embeddings(self) -> Tensor:
-        """Token embeddings `(B, S, D)` that a gradient can be taken at, even of a frozen model."""
-        embeddings = self.encoder.embed(self.tokens)
-        return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
-
-    def similarity(self, features: Tensor, temperature: bool = False) -> Tensor:
-        """S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
-        return matched_similarity(self.encoder.model, self.image_features, features, temperature)
-
-
-class Method:
-    """A method whose `score` reads captions; it records gradients if it `differentiates` S."""
-
-    reads_words: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-
-    def __call__(
-        self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
-        create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
-        roles: Tensor | None = None,
-    ) -> Attribution:
-        """Score every token; see `AttributionMethod`."""
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
             inputs = _checked(encoder, tokens=tokens, image_features=image_features)
@@ -121,8 +112,57 @@ class Method:
         return Attribution(found.scores.detach(), found.text_features.detach(), found.scored)
 
     def score(self, captions: Captions) -> Attribution:
-        """Scores with a graph, if the captions ask for one or the method differentiates."""
+        """What a call returns, before it is detached."""
         raise NotImplementedError
+
+
+def matched_similarity(
+    model: nn.Module, image_features: Tensor, text_features: Tensor, temperature: bool = False,
+    train_temperature: bool = False,
+) -> Tensor:
+    """S(I, T) of matched pairs `(B,)`, in float32 or wider also under autocast.
+
+    Args:
+        model: its `logit_scale` is tau^-1 before the exponential; 1 for a model without one.
+        image_features: `(B, E)`, of any length.
+        text_features: `(B, E)`, not normalised.
+        temperature: multiply the cosine by tau^-1.
+        train_temperature: let gradients flow into the temperature.
+    """
+    with torch.autocast(text_features.device.type, enabled=False):
+        wide = torch.promote_types(text_features.dtype, torch.float32)
+        images = F.normalize(image_features.to(wide), dim=-1)
+        texts = F.normalize(text_features.to(wide), dim=-1)
+        similarity = (images * texts).sum(dim=-1)
+        scale = getattr(model, "logit_scale", None)
+        if not temperature or scale is None:
+            return similarity
+        return similarity * (scale if train_temperature else scale.detach()).exp()
+
+
+def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
+    """Embedding `(D,)` in the place of a masked token, as a constant without gradient.
+
+    Args:
+        encoder: whose token embeddings they are, as they are now.
+        mask: "mean", the mean token embedding; "zero"; "token", that of "*".
+
+    Raises:
+        ConfigError: unknown mask.
+    """
+    if mask not in MASKS:
+        raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
+    if mask == "mean":
+        return encoder.table.mean(dim=0)
+    star = encoder.table[STAR]
+    return star if mask == "token" else torch.zeros_like(star)
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Record gradients, also for a caller under `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _checked(encoder: TextEncoder, **inputs: Tensor) -> list[Tensor]:

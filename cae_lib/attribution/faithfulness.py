@@ -15,7 +15,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from cae_lib.attribution.similarity import mask_vector, matched_similarity
+from cae_lib.attribution.base import mask_vector, matched_similarity
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.models.text_tower import TextTower, text_tower
 
@@ -32,23 +32,15 @@ MaskedSimilarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Curves:
-    """S while words are taken away.
-
-    Attributes:
-        deletion: `(C, W + 1)`, S with the k words of the highest scores masked; NaN beyond a
-            caption's words.
-        insertion: `(C, W + 1)`, S with all but those k words masked.
-    """
+    """S `(C, W + 1)` with the k words of the highest scores masked (deletion), and with all but
+    those masked (insertion); NaN beyond a caption's words."""
 
     deletion: np.ndarray
     insertion: np.ndarray
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """Place `(C, W)` of each word by falling score, from 0; missing words (NaN) come last.
-
-    Of equal scores the earlier word comes first.
-    """
+    """Place `(C, W)` of each word by falling score, from 0; missing words (NaN) come last."""
     falling = np.where(np.isnan(scores), np.inf, -scores)
     return falling.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
 
@@ -143,7 +135,7 @@ def masked_similarity(
     rows = torch.from_numpy(np.asarray(captions, dtype=np.int64)).to(tokens.device)
     hidden = torch.from_numpy(masked).to(tokens.device)
     hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)  # word 0 is never masked
-    order = (words > 0).sum(dim=1)[rows].argsort(stable=True)  # captions of one length together
+    order = (words > 0).sum(dim=1)[rows].argsort(stable=True)  # captions of a length together
     result = torch.empty(len(rows), dtype=torch.float64)
     for part in order.split(ROWS_AT_ONCE):
         own = rows[part]
@@ -151,7 +143,7 @@ def masked_similarity(
         inside = hidden[part].gather(1, words[own])[:, : embeddings.shape[1]]
         changed = torch.where(inside.unsqueeze(-1), vector, embeddings)
         features = encoder.encode(tokens[own], embeddings=changed).features
-        found = matched_similarity(model, image_features[own], features, temperature=False)
+        found = matched_similarity(model, image_features[own], features)
         result[part.cpu()] = found.double().cpu()
     return result.numpy()
 

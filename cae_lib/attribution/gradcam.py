@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, Captions, Method
-from cae_lib.attribution.similarity import matched_similarity
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class GradcamAttribution(Method):
+class GradcamAttribution(AttributionMethod):
     """Relevance of each token for S, by the rule of Chefer et al. (2021).
 
     CAE, GradCAM instance. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from
@@ -37,15 +36,12 @@ class GradcamAttribution(Method):
     train_temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """See `Method`."""
         tokens, graph = captions.tokens, captions.create_graph
-        output = captions.encoder.encode(
-            tokens, attention="maps", embeddings=captions.embeddings()
-        )
+        at = captions.embeddings()
+        output = captions.encoder.encode(tokens, attention="maps", embeddings=at)
         maps = output.attention[first_layer(self.start_layer, len(output.attention)) :]
-        similarity = matched_similarity(
-            captions.encoder.model, captions.image_features, output.features, self.temperature,
-            self.train_temperature,
+        similarity = captions.similarity(
+            output.features, self.temperature, self.train_temperature
         )
         slopes = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph

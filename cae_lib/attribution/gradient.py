@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, Captions, Method
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
 
 REDUCTIONS = ("l2", "l1", "abs_grad_x", "grad_x")
 
 
 @dataclass(frozen=True)
-class GradientAttribution(Method):
+class GradientAttribution(AttributionMethod):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
@@ -35,14 +35,11 @@ class GradientAttribution(Method):
             )
 
     def score(self, captions: Captions) -> Attribution:
-        """See `Method`."""
-        embeddings, graph = captions.embeddings(), captions.create_graph
-        output = captions.encoder.encode(
-            captions.tokens, embeddings=embeddings, second_order=graph
-        )
+        at, graph = captions.embeddings(), captions.create_graph
+        output = captions.encoder.encode(captions.tokens, embeddings=at, second_order=graph)
         similarity = captions.similarity(output.features, self.temperature)
-        (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=graph)
-        return Attribution(self._reduce(gradient, embeddings), output.features)
+        (gradient,) = torch.autograd.grad(similarity.sum(), at, create_graph=graph)
+        return Attribution(self._reduce(gradient, at), output.features)
 
     def _reduce(self, gradient: Tensor, embeddings: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)

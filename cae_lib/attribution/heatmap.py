@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cae_lib.attribution.base import gradients, matched_similarity
 from cae_lib.attribution.gradcam import first_layer, propagated
-from cae_lib.attribution.similarity import gradients, matched_similarity
 from cae_lib.errors import DataError
 from cae_lib.models.image_tower import encode_image
 

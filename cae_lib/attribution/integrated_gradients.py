@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, Captions, Method
-from cae_lib.attribution.similarity import mask_vector
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, mask_vector
 from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class IntegratedGradientsAttribution(Method):
+class IntegratedGradientsAttribution(AttributionMethod):
     """Share of each token in S(I, T) - S(I, T with every word masked).
 
     Integrated gradients (Sundararajan et al., 2017) along the straight line from x', where every
@@ -43,7 +42,6 @@ class IntegratedGradientsAttribution(Method):
             raise ConfigError("integrated gradients need at least one point.")
 
     def score(self, captions: Captions) -> Attribution:
-        """See `Method`."""
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         inside = captions.words(end.shape[1]) > 0
@@ -75,7 +73,5 @@ def _slope(captions: Captions, at: Tensor) -> Tensor:
     at = at if at.requires_grad else at.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=at, second_order=graph)
-    (slope,) = torch.autograd.grad(
-        captions.similarity(output.features).sum(), at, create_graph=graph
-    )
-    return slope
+    similarity = captions.similarity(output.features)
+    return torch.autograd.grad(similarity.sum(), at, create_graph=graph)[0]

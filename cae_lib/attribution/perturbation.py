@@ -8,8 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, Captions, Method
-from cae_lib.attribution.similarity import STAR, mask_vector, matched_similarity
+from cae_lib.attribution.base import (
+    STAR,
+    Attribution,
+    AttributionMethod,
+    Captions,
+    mask_vector,
+    matched_similarity,
+)
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import TextEncoder
 
@@ -18,7 +24,7 @@ UNITS = ("word", "token")
 
 
 @dataclass(frozen=True)
-class PerturbationAttribution(Method):
+class PerturbationAttribution(AttributionMethod):
     """Drop of the similarity when a word is masked.
 
     CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`. All variants of all
@@ -31,7 +37,6 @@ class PerturbationAttribution(Method):
             batch; "zero"; "token", the token `token_id`; "random", another token of the batch.
         unit: "word" masks all tokens of a word at once, and each of them gets the word's score;
             "token" masks one token at a time.
-        clamp: set negative drops to 0.
         temperature: let S include tau^-1, as a constant.
         token_id: for "token"; as given "*" in CLIP's vocabulary.
         seed: for "random"; the draw depends on the seed and the batch's tokens only.
@@ -42,7 +47,6 @@ class PerturbationAttribution(Method):
 
     replacement: str = "mean"
     unit: str = "word"
-    clamp: bool = False
     temperature: bool = False
     token_id: int = STAR
     seed: int = 0
@@ -53,7 +57,6 @@ class PerturbationAttribution(Method):
                 raise ConfigError(f"{value!r} is not one of {', '.join(known)}.")
 
     def score(self, captions: Captions) -> Attribution:
-        """See `Method`."""
         encoder = captions.encoder
         tokens = captions.tokens[:, : encoder.columns(captions.tokens)]
         words = captions.words(tokens.shape[1]).long()
@@ -62,14 +65,12 @@ class PerturbationAttribution(Method):
         if captions.wanted is not None:
             words = _with_wanted(words, captions.wanted[:, : tokens.shape[1]])
         caption, masked = _variants(words)
-        features = encoder.encode_variants(
-            tokens, caption, masked, self._stand_in(encoder, tokens, words)
-        )
+        stand_in = self._stand_in(encoder, tokens, words)
+        features = encoder.encode_variants(tokens, caption, masked, stand_in)
         images = torch.cat([captions.image_features, captions.image_features[caption]])
         similarity = matched_similarity(encoder.model, images, features, self.temperature)
         whole, without = similarity.tensor_split([len(tokens)])
         drop = whole[caption] - without
-        drop = drop.relu() if self.clamp else drop
         scores = drop.new_zeros(words.shape).index_add(0, caption, drop.unsqueeze(1) * masked)
         return Attribution(scores, features[: len(tokens)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,26 +18,8 @@ from cae_lib.models.text_encoder import text_encoder
 REDUCTIONS = ("sum", "mean")
 
 
-@dataclass(frozen=True)
-class WordScores:
-    """Scores of a batch of captions by one method; W is the number of words of the longest.
-
-    Attributes:
-        scores: `(B, W)`, 0 after a caption's last word.
-        present: `(B, W)` bool, which words exist.
-    """
-
-    scores: Tensor
-    present: Tensor
-
-    def shares(self) -> Tensor:
-        """Scores `(B, W)` divided by their sum, negative ones counted as 0: what Fig. 6 shows."""
-        positive = self.scores.clamp(min=0)
-        return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
-
-
-def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> WordScores:
-    """Put the scores of tokens together to those of words.
+def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """Scores `(B, W)` of words, 0 after a caption's last, and which words there are, bool.
 
     Args:
         scores: of the tokens `(B, T)`.
@@ -55,19 +36,19 @@ def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> WordScores:
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
     if reduction == "mean":
         merged = merged / counts.clamp(min=1)
-    return WordScores(merged, counts > 0)
+    return merged, counts > 0
 
 
 def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np.ndarray:
     """`merge_tokens` as `(B, W)` float64; NaN after a caption's last word."""
-    found = merge_tokens(scores.detach().double(), words, reduction)
-    return torch.where(found.present, found.scores, torch.nan).cpu().numpy()
+    merged, present = merge_tokens(scores.detach().double(), words, reduction)
+    return merged.masked_fill(~present, torch.nan).cpu().numpy()
 
 
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
-) -> WordScores:
-    """Score the words of captions for their own pictures.
+) -> Tensor:
+    """Scores `(B, W)` of the words of captions for their own pictures, 0 after the last word.
 
     A word's score is the sum over its tokens; by a method that scores whole words (perturbation) it
     is that score.
@@ -85,7 +66,13 @@ def word_scores(
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
     words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
-    return merge_tokens(found, words, "mean" if scorer.reads_words else "sum")
+    return merge_tokens(found, words, "mean" if scorer.reads_words else "sum")[0]
+
+
+def positive_shares(scores: Tensor) -> Tensor:
+    """Scores `(B, W)` divided by their sum, negative ones counted as 0: what Fig. 6 shows."""
+    positive = scores.clamp(min=0)
+    return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
-from cae_lib.attribution.word_scores import split_words, word_scores
+from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.config import experiment
 from cae_lib.config import profile as find_profile
 from cae_lib.errors import ConfigError, DataError
@@ -87,8 +87,8 @@ def attribute_pair(
         picture=_seen(clip, pixels[0]),
         relevance=shares(found.maps[0])[0].cpu().numpy(),
         words=words,
-        scores={name: part.scores[0].cpu().numpy() for name, part in by_method.items()},
-        shares={name: part.shares()[0].cpu().numpy() for name, part in by_method.items()},
+        scores={name: part[0].cpu().numpy() for name, part in by_method.items()},
+        shares={name: positive_shares(part)[0].cpu().numpy() for name, part in by_method.items()},
         cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
     )
 

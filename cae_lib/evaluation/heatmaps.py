@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances, shares
-from cae_lib.attribution.word_scores import WordScores, split_words, word_scores
+from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.captions import load_caption_list
 from cae_lib.data.training_set import data_root
 from cae_lib.evaluation.embed import Encoder, ImageRef
@@ -171,23 +171,20 @@ def _words(
     lengths = torch.tensor([len(canonical(relation).split()) for relation in relations])
     for method in METHODS:
         found = _scored(encoder, tokens, features, method)
-        inside, share = _parts(lengths, found.scores.shape[1]), found.shares().cpu()
+        inside, share = _parts(lengths, found.shape[1]), positive_shares(found).cpu()
         for part, own in inside.items():
             yield dict(measure="word share", method=method, part=part, value=(share * own).sum(1))
-        score = (found.scores.cpu() * inside["relation"]).sum(1)
+        score = (found.cpu() * inside["relation"]).sum(1)
         yield dict(measure="word score", method=method, part="relation", value=score)
 
 
-def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> WordScores:
+def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
     found = [
         word_scores(encoder.clip, tokens[rows], features[rows], method)
         for rows in torch.arange(len(tokens)).split(BATCH)
     ]
-    width = max(part.scores.shape[1] for part in found)
-    return WordScores(*(
-        torch.cat([F.pad(values, (0, width - values.shape[1])) for values in column])
-        for column in zip(*((part.scores, part.present) for part in found), strict=True)
-    ))
+    width = max(part.shape[1] for part in found)
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in found])
 
 
 def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
@@ -215,6 +212,6 @@ def _example(encoder: Encoder, example: Example) -> Iterator[dict[str, Any]]:
         yield dict(measure="example map", value=found.flatten().cpu(), **where)
     words = split_words(example.caption, encoder.clip.tokenizer)
     for method in METHODS:
-        share = _scored(encoder, tokens, features, method).shares()[0].cpu()
+        share = positive_shares(_scored(encoder, tokens, features, method))[0].cpu()
         where = dict(method=method, part=words, row=np.arange(len(words)))
         yield dict(measure="example word", value=share, **where)
