@@ -28,7 +28,7 @@ from cae_lib.evaluation import heatmaps, phrases, sets, zero_shot
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.labels import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
-from cae_lib.models import exactness, text_encoder
+from cae_lib.models import blocks, text_encoder
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.run import Run
@@ -40,7 +40,7 @@ from cae_lib.world.config import Sizes, WorldConfig
 @pytest.fixture(autouse=True)
 def _plain_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pretend parameters pass for plain ones, so that the packed path runs on the device."""
-    monkeypatch.setattr(exactness, "PARAMETERS", {*exactness.PARAMETERS, PretendTensor})
+    monkeypatch.setattr(blocks, "PARAMETERS", {*blocks.PARAMETERS, PretendTensor})
 
 
 SIZES = Sizes(

@@ -16,7 +16,6 @@ from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.models.architecture import activation_of
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import Variant, ablations, base_variants, checkpoint_path, run_name, study_runs
@@ -235,7 +234,7 @@ def stand_in(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[str] = []
 
     def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
-        seen.append(activation_of(encoder.clip.model))
+        seen.append(encoder.clip.activation)
         total = float(encoder.clip.model.visual.proj.detach().sum())
         return {"retrieval": pd.DataFrame({"sum": [total]})}
 

@@ -1,12 +1,10 @@
 """CLIP models, their checkpoints, and towers that show their attention."""
 
-from cae_lib.models.architecture import activation_of
-from cae_lib.models.building import init_clip_mini
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import ImageOutput, encode_image
-from cae_lib.models.text_encoder import TextEncoder, encode_text, text_encoder
-from cae_lib.models.text_output import TextOutput
+from cae_lib.models.text_encoder import encode_text, text_encoder
+from cae_lib.models.text_tower import TextEncoder, TextOutput
 
 __all__ = [
     "CheckpointMeta",
@@ -14,10 +12,8 @@ __all__ = [
     "ImageOutput",
     "TextEncoder",
     "TextOutput",
-    "activation_of",
     "encode_image",
     "encode_text",
-    "init_clip_mini",
     "load_clip",
     "read_meta",
     "save_checkpoint",

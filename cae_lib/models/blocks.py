@@ -1,45 +1,109 @@
 """One residual attention block over open_clip's own parameters, with its attention in reach.
 
 `nn.MultiheadAttention` returns maps that are not on the path to its output (their gradient is
-None), and the fused kernel has no double backward. So the block is written out here; its layers and
-weights stay those of `open_clip.transformer.ResidualAttentionBlock`.
+None), and the fused kernel has no double backward. So the block is written out here.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import (
+    LayerNorm,
+    LayerNormFp32,
+    LayerScale,
+    PatchDropout,
+    QuickGELU,
+    ResidualAttentionBlock,
+    TextTransformer,
+    Transformer,
+    VisionTransformer,
+)
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.utils.checkpoint import checkpoint
 
-AttentionRecord = Literal["row", "maps"]
+OPEN_CLIP = {LayerNorm, LayerNormFp32, LayerScale, PatchDropout, QuickGELU, Transformer}
+OPEN_CLIP |= {ResidualAttentionBlock, TextTransformer, VisionTransformer}
+TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
+TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
+METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
+PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
+"""Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type."""
 
+PARAMETERS = {nn.Parameter}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 QUICK = 1.702
 """The factor of QuickGELU, `x * sigmoid(1.702 * x)`."""
 
 
-def project_heads(block: ResidualAttentionBlock, normed: Tensor, parts: str) -> Tensor:
-    """Queries, keys and values of normed states `(..., D)`, side by side.
+def alteration(parts: Iterable[Any]) -> str | None:
+    """What was changed in some parts of a model, in words; None if its code can be written anew.
+
+    Layers of other types (adapters, parametrisations, quantised or sharded layers), hooks,
+    replaced methods, and attention with unusual settings count as changes.
+
+    Args:
+        parts: modules, looked through with all their children; parameters and None.
+    """
+    if any(getattr(torch_modules, f"_global{name}", None) for name in HOOKS):
+        return "hooks are registered for all modules"
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, module in part.named_modules():
+                found = _of_module(module)
+                if found:
+                    return f"{name or type(part).__name__} {found}"
+        elif part is not None and type(part) not in PARAMETERS:
+            return f"a parameter is a {type(part).__name__}"
+    return None
+
+
+def _of_module(module: nn.Module) -> str | None:
+    kind = type(module)
+    if kind not in PLAIN:
+        return f"is a {kind.__name__}"
+    if any(getattr(module, name) for name in HOOKS):
+        return "has hooks"
+    replaced = any(name in vars(module) for name in METHODS)
+    if replaced or PLAIN[kind] != [getattr(kind, name, None) for name in METHODS]:
+        return "has a replaced method"
+    others = [p for p in module.parameters(recurse=False) if type(p) not in PARAMETERS]
+    if others:
+        return f"has a parameter of type {type(others[0]).__name__}"
+    if isinstance(module, nn.MultiheadAttention):
+        usual = module.in_proj_weight is not None and module.in_proj_bias is not None
+        if not usual or module.dropout or module.bias_k is not None or module.add_zero_attn:
+            return "has unusual settings"
+    return None
+
+
+def heads_of(
+    block: ResidualAttentionBlock,
+    normed: Tensor,
+    parts: str,
+    spread: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values `(B, H, T, D/H)` of states after `ln_1`.
 
     Args:
         block: the block whose projection is used.
-        normed: states after `ln_1`.
+        normed: `(B, T, D)`, or `(N, D)` with `spread`.
         parts: "qkv", "q" or "kv".
-
-    Returns:
-        `(..., n * D)` for n parts.
+        spread: lays packed states `(N, ...)` out as `(B, T, ...)`.
     """
-    width = block.attn.embed_dim
-    start, stop = {"qkv": (0, 3), "q": (0, 1), "kv": (1, 3)}[parts]
-    rows = slice(start * width, stop * width)
-    return F.linear(normed, block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows])
-
-
-def split_heads(projected: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """`(B, T, n * D)` as n tensors `(B, H, T, D/H)`."""
-    return projected.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    attn = block.attn
+    start = "qkv".index(parts) * attn.embed_dim
+    rows = slice(start, start + len(parts) * attn.embed_dim)
+    projected = F.linear(normed, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
+    if spread is not None:
+        projected = spread(projected)
+    heads = projected.unflatten(-1, (len(parts), attn.num_heads, -1))
+    return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def merge_heads(mixed: Tensor) -> Tensor:
@@ -47,20 +111,34 @@ def merge_heads(mixed: Tensor) -> Tensor:
     return mixed.transpose(1, 2).flatten(2)
 
 
-def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None) -> Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, allowed: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """Softmax attention in float32 or wider, also under autocast.
 
     Args:
         q: queries `(B, H, Q, d)`.
         k: keys `(B, H, T, d)`.
-        allowed: bool, broadcastable to `(B, H, Q, T)`: the keys each query may read; None for all.
+        allowed: broadcastable to `(B, H, Q, T)`: the keys each query may read as bool, or what is
+            added to the scores; None for all.
+        scale: factor of the queries; None for `d ** -0.5`.
     """
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
-        scores = (q.to(wide) * q.shape[-1] ** -0.5) @ k.to(wide).transpose(-1, -2)
-        if allowed is not None:
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        scores = (q.to(wide) * factor) @ k.to(wide).transpose(-1, -2)
+        if allowed is not None and allowed.dtype == torch.bool:
             scores = scores.masked_fill(~allowed, float("-inf"))
+        elif allowed is not None:
+            scores = scores + allowed
         return scores.softmax(dim=-1)
+
+
+def run_step(transformer: nn.Module, step: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a step, to be computed anew in the backward pass if the transformer checkpoints."""
+    if transformer.grad_checkpointing and torch.is_grad_enabled():
+        return checkpoint(step, *arguments, use_reentrant=False)
+    return step(*arguments)
 
 
 def finish_block(block: ResidualAttentionBlock, x: Tensor, merged: Tensor) -> Tensor:
@@ -84,8 +162,3 @@ def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
 def causal(length: int, device: torch.device) -> Tensor:
     """Keys up to each query, `(T, T)`."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
-
-
-def until(last: Tensor, length: int) -> Tensor:
-    """Keys up to position `last` of each row, `(B, 1, 1, T)`."""
-    return (torch.arange(length, device=last.device) <= last[:, None])[:, None, None]

@@ -1,37 +1,43 @@
-"""Checkpoints that remember which activation their weights were trained with.
+"""Checkpoints: weights that remember their activation, and weight files of others, read safely.
 
-One `.safetensors` file holds the weights and, in its header, the meta data; a `.json` file of the
-same name repeats the meta data for people. Only the header is read back, so that a crash between
-the two files, or an edit of one, cannot separate weights from their activation.
+A checkpoint is one `.safetensors` file with its meta data in the header. A `.json` file beside it
+repeats these for people and is never read: so weights and activation cannot be separated.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import hashlib
 import json
-import os
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError
-from cae_lib.models.weight_files import broken, existing, file_digest, read_state_dict
+from cae_lib.runtime import write_atomic
 
-__all__ = [
-    "CheckpointMeta",
-    "file_digest",
-    "read_meta",
-    "read_state_dict",
-    "save_checkpoint",
+HEADER = "cae_lib"
+EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
+PARTS = ("ids", "rows", "vocabulary")
+"""What stands in a file for a token embedding of which some rows are kept."""
+
+NESTED = ("state_dict", "model")
+SIZES = ("input_resolution", "context_length", "vocab_size")
+_SCALAR = np.float64(0).__reduce__()[0]
+NUMBERS = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-
-_HEADER_KEY = "cae_lib"
+"""What NumPy needs to read back a number, such as the loss that trainers store with the weights."""
 
 
 @dataclass(frozen=True)
@@ -54,48 +60,36 @@ class CheckpointMeta:
 
 
 def save_checkpoint(
-    path: str | Path, clip_or_model: Any, meta: CheckpointMeta, dtype: torch.dtype | None = None
+    path: str | Path,
+    clip_or_model: Any,
+    meta: CheckpointMeta,
+    dtype: torch.dtype | None = None,
+    tokens: Tensor | None = None,
 ) -> Path:
-    """Write weights and meta data so that a crash leaves the old checkpoint or the new one.
+    """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
     Args:
-        path: file to write; its suffix becomes `.safetensors`.
+        path: file to write; a crash leaves the old one or the new one.
         clip_or_model: an `nn.Module`, or an object whose `.model` is one.
         meta: stored in the file's header and in the `.json` beside it.
         dtype: storage type of the floating-point weights; None keeps theirs.
-
-    Returns:
-        The path written.
+        tokens: ids in any shape, such as the tokens of all captions. Only their rows of the text
+            tower's token embedding `NAME (V, D)` are kept, as `NAME.rows (K, D)` of the tokens
+            `NAME.ids (K,)`, with V as `NAME.vocabulary ()`. None keeps all.
 
     Raises:
-        CheckpointError: when the folder or the file cannot be written.
+        CheckpointError: when `tokens` do not fit the model.
+        DataError: when the folder or the file cannot be written.
     """
     path = Path(path).with_suffix(".safetensors")
     model = clip_or_model if isinstance(clip_or_model, nn.Module) else clip_or_model.model
     text = json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True)
     tensors = {name: _stored(value, dtype) for name, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    readable = path.with_suffix(".json.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={_HEADER_KEY: text})
-        readable.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-        os.replace(readable, path.with_suffix(".json"))
-    except (OSError, SafetensorError) as error:
-        _discard(partial, readable)
-        raise CheckpointError(
-            f"cannot write the checkpoint {path}: {error}. Choose a folder you may write to, "
-            "with enough free space."
-        ) from error
+    if tokens is not None:
+        _keep_rows(tensors, tokens.cpu())
+    write_atomic(path, save(tensors, {HEADER: text}))
+    write_atomic(path.with_suffix(".json"), text + "\n")
     return path
-
-
-def _discard(*files: Path) -> None:
-    """Remove what an interrupted write left."""
-    for file in files:
-        with contextlib.suppress(OSError):
-            file.unlink()
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -106,23 +100,122 @@ def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value.clone(memory_format=torch.contiguous_format)
 
 
+def _keep_rows(tensors: dict[str, Tensor], tokens: Tensor) -> None:
+    """Put `PARTS` in the place of the token embedding."""
+    name = next((name for name in EMBEDDINGS if name in tensors), None)
+    if name is None:
+        raise CheckpointError(f"no rows to keep: the model has no {' or '.join(EMBEDDINGS)}.")
+    weight, ids = tensors.pop(name), tokens.unique()
+    if not len(ids) or ids[0] < 0 or ids[-1] >= len(weight):
+        raise CheckpointError(
+            f"cannot keep the tokens {ids.tolist()}: expected ids from 0 to {len(weight) - 1}."
+        )
+    parts = (ids, weight[ids], torch.tensor(len(weight)))
+    tensors.update({f"{name}.{part}": value for part, value in zip(PARTS, parts, strict=True)})
+
+
+def _restore_rows(state: dict[str, Tensor], path: Path) -> None:
+    """Put the token embedding in the place of `PARTS`; rows left out are the mean of those kept."""
+    for name in EMBEDDINGS:
+        found = [state.pop(f"{name}.{part}", None) for part in PARTS]
+        if all(part is None for part in found):
+            continue
+        if any(part is None for part in found):
+            raise _broken(path, f"of {', '.join(PARTS)} of {name} it holds some only")
+        ids, rows, size = found
+        if ids.shape != rows.shape[:1] or not len(ids) or ids.min() < 0 or ids.max() >= size:
+            shapes = f"{tuple(rows.shape)} for ids {tuple(ids.shape)} below {size.tolist()}"
+            raise _broken(path, f"it holds rows of {name} {shapes}")
+        mean = rows.mean(dim=0, dtype=torch.promote_types(rows.dtype, torch.float32))
+        state[name] = mean.to(rows.dtype).repeat(int(size), 1)
+        state[name][ids] = rows
+
+
 def read_meta(path: str | Path) -> CheckpointMeta | None:
     """Meta data of a checkpoint; None for weights that were not written by `save_checkpoint`.
 
     Raises:
         CheckpointError: when the file is missing, is truncated, or is no checkpoint.
     """
-    path = existing(path)
+    path = _existing(path)
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER_KEY)
-    except (OSError, SafetensorError) as error:
-        raise broken(path, error) from error
-    if header is None:
-        return None
+            header = (file.metadata() or {}).get(HEADER)
+        return None if header is None else CheckpointMeta(**json.loads(header))
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a `.safetensors` or pickled file, under open_clip's names.
+
+    Read are the files that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own trainer publish: a state
+    dict, alone or nested under "state_dict" or "model", its names with or without "module.". The
+    three sizes that OpenAI stores among its weights are left out. Pickled files are read with
+    `weights_only=True`: no code in them is run. Rows of the token embedding that `save_checkpoint`
+    left out are the mean of those it kept.
+
+    Raises:
+        CheckpointError: when the file is missing, is truncated, holds something else, or would run
+            code.
+    """
+    path = _existing(path)
+    content = _read(path)
+    for name in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise _broken(path, "it holds no dictionary of tensors")
+    state = {name.removeprefix("module."): value for name, value in content.items()}
+    state = {name: value for name, value in state.items() if name not in SIZES}
+    _restore_rows(state, path)
+    return state
+
+
+def _read(path: Path) -> Any:
+    """What a file holds, tensors and plain values only."""
     try:
-        return CheckpointMeta(**json.loads(header))
-    except (TypeError, ValueError) as error:
-        raise broken(path, error) from error
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}
+        with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types on a damaged file
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, a program that would run when loaded. OpenAI's "
+                "weights come without one under open_clip's tag 'openai'; save the state dict of "
+                "any other."
+            ) from error
+        code = re.search(r"[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) ([\w.]+)", str(error))
+        if code:
+            raise CheckpointError(
+                f"{path} cannot be read as a checkpoint: beside tensors it holds {code[1]}, and "
+                "loading that can run code; nothing of it was run. Ask its authors for the state "
+                "dict alone, best as .safetensors."
+            ) from error
+        raise _broken(path, error) from error
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal; CheckpointError if there is none."""
+    with _existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: check the path, or train the model first.")
+    return path
+
+
+def _broken(path: Path, reason: object) -> CheckpointError:
+    first_sentence = str(reason).split(". ")[0].splitlines()[0] if str(reason) else "it is empty"
+    return CheckpointError(
+        f"{path} cannot be read as a checkpoint ({first_sentence}). Expected a .safetensors file "
+        "or a .pt state dict; download or write it again."
+    )

@@ -1,12 +1,13 @@
-"""CLIP models by name, `clip-mini` and all that open_clip knows, with the activation explicit.
+"""CLIP models by name, this library's own and all that open_clip knows, with explicit activation.
 
 OpenAI's weights need QuickGELU, and open_clip builds plain GELU unless told otherwise. Both run,
-and the scores differ by several points; so here the activation travels with the weights and a
-mismatch is an error.
+but scores differ by several points: so the activation travels with the weights.
 """
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.architecture import architecture, model_config
-from cae_lib.models.building import build, fill, image_size_of
-from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.checkpoint import file_digest, read_meta, read_state_dict
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_CONFIGS = Path(__file__).parent / "configs"
+OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
+open_clip.add_model_config(_CONFIGS)
 
 
 @dataclass
@@ -60,7 +62,7 @@ def load_clip(
     """Build a CLIP model and fill it with weights.
 
     Args:
-        name: "clip-mini" or an open_clip model name.
+        name: one of `OWN_MODELS` or an open_clip model name.
         weights: None for random ones, a checkpoint of `save_checkpoint`, a plain state dict
             (`.pt`, `.safetensors`; `activation` must then be given), or an open_clip tag.
         activation: "quickgelu", "gelu", or None for the one the weights were trained with
@@ -75,48 +77,64 @@ def load_clip(
             trained with another activation.
     """
     config = model_config(name)
-    if activation is not None and activation not in ACTIVATIONS:
+    if activation not in (None, *ACTIVATIONS):
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     path = _weights_path(name, weights)
     trained_with = _trained_activation(name, config, weights, path)
-    if trained_with is None and activation is None:
+    chosen = activation or trained_with
+    if chosen is None:
         raise ConfigError(
             f"{path} does not say which activation it was trained with: pass "
             "activation='quickgelu' (OpenAI's weights and their descendants) or 'gelu'."
         )
-    chosen = activation or trained_with
-    if trained_with not in (None, chosen) and weights and not allow_activation_mismatch:
+    if weights and trained_with not in (None, chosen) and not allow_activation_mismatch:
         raise CheckpointError(
             f"{weights} was trained with {trained_with}, but activation={chosen!r} was asked for. "
             "Leave activation out, or pass allow_activation_mismatch=True if you mean it."
         )
     tag = str(weights) if weights and path is None else None
-    model, preprocess = build(name, chosen, tag, seed)
+    model, preprocess = _build(name, chosen, tag, seed)
     if path is not None:
-        fill(model, path, name)
+        _fill(model, path, name)
+    size = model.visual.image_size
     return Clip(
         model=model.eval().to(device),
         preprocess=preprocess,
         tokenizer=open_clip.get_tokenizer(name),
         name=name,
         activation=chosen,
-        image_size=image_size_of(model),
+        image_size=size if isinstance(size, int) else size[0],
         weights_id=file_digest(path) if path else tag or f"random-{seed}",
     )
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of an architecture, as a copy.
+
+    Raises:
+        ConfigError: for an unknown name, with the names that are close to it.
+    """
+    config = open_clip.get_model_config(name)
+    if config is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        raise ConfigError(
+            f"unknown model {name!r}: expected one of {', '.join(OWN_MODELS)} or a model name of "
+            f"open_clip.{hint}"
+        )
+    return config
+
+
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
     """The file meant by `weights`; None for no weights and for a tag."""
-    if weights is None:
-        return None
-    if str(weights) in open_clip.list_pretrained_tags_by_model(name):
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights is None or str(weights) in tags:
         return None
     if Path(weights).suffix in WEIGHT_SUFFIXES or Path(weights).exists():
         return Path(weights)
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
     raise CheckpointError(
-        f"{weights} is neither a file nor a tag of {name}. Known tags: {tags}. Weight files end "
-        f"in {', '.join(WEIGHT_SUFFIXES)}."
+        f"{weights} is neither a file nor a tag of {name}. Known tags: {', '.join(tags) or 'none'}."
+        f" Weight files end in {', '.join(WEIGHT_SUFFIXES)}."
     )
 
 
@@ -132,8 +150,46 @@ def _trained_activation(
     meta = read_meta(path)
     if meta is None:
         return None
-    if architecture(meta.model) != architecture(name):
+    same = {"quick_gelu": None}  # the activation is the checkpoint's own
+    if model_config(meta.model) | same != config | same:
         raise CheckpointError(
             f"{path} holds a {meta.model}, not a {name}: pass name={meta.model!r}."
         )
     return meta.activation
+
+
+def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.Module, Any]:
+    """Model and preprocessing; the caller's random generator is left as it was."""
+    quick = activation == "quickgelu"
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            options = {"force_quick_gelu": quick, "quick_gelu": quick, "pretrained_text": False}
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=tag, **options
+            )
+            if name == "clip-mini":  # a small model learns where things are only if positions
+                nn.init.normal_(model.visual.positional_embedding, std=0.5)  # differ from the start
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"cannot get the weights {tag!r} of {name}: {error}. Without a network, download them "
+            "elsewhere and pass their path."
+        ) from error
+    finally:
+        logging.disable(disabled)
+    return model, preprocess
+
+
+def _fill(model: nn.Module, path: Path, name: str) -> None:
+    """Load the weights of a file into a model of architecture `name`."""
+    state = read_state_dict(path)
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # stored as () or (1,)
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        message = f"{path} does not fit {name}: {first} Check the model name."
+        raise CheckpointError(message) from error

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP, CustomTextCLIP
+from open_clip.timm_model import AbsAttentionPool2d, TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import (
+    alteration,
     attention_weights,
     finish_block,
+    heads_of,
     merge_heads,
-    project_heads,
-    split_heads,
+    run_step,
 )
-from cae_lib.models.exactness import alteration
 from cae_lib.models.recording import recording
 
 
@@ -48,29 +48,28 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
         model: open_clip model.
         images: `(B, 3, H, W)`, normalised.
         attention: also return the maps the features are computed from, float32 or wider. They can
-            be differentiated, also twice.
+            be differentiated, also twice. A network of timm that ends in "abs_attn" has one map,
+            that of its pooling, whose first token is the mean of the patches.
 
     Raises:
-        ConfigError: when attention is asked of a tower that is not read at a class token.
+        ConfigError: when attention is asked of a tower that is not read at such a token.
     """
     tower = model.visual
     if not _is_plain(model):
-        if attention and not _reads_class_token(tower):
+        if attention and not (_reads_class_token(tower) or _pools_by_attention(tower)):
             raise ConfigError(
                 f"no attention maps for the image tower {type(tower).__name__}: it is not a "
-                "vision transformer read at its class token, such as that of ViT-B-32."
+                "vision transformer read at its class token, such as that of ViT-B-32, nor does it "
+                "end in timm's attention pooling."
             )
         with recording(tower) if attention else nullcontext([]) as maps:
             return ImageOutput(model.encode_image(images), maps)
     x = _embed(tower, images)
     blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
-    for index, block in enumerate(blocks):
-        arguments = (block, x, index == len(blocks) - 1, attention)
-        if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
-            x, weights = checkpoint(_block, *arguments, use_reentrant=False)
-        else:
-            x, weights = _block(*arguments)
+    for block in blocks:
+        options = (block, x, block is blocks[-1], attention)
+        x, weights = run_step(tower.transformer, _block, *options)
         maps.append(weights)
     pooled = tower.ln_post(x[:, 0])
     features = pooled if tower.proj is None else pooled @ tower.proj
@@ -79,13 +78,12 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
 def _is_plain(model: nn.Module) -> bool:
     """Whether the tower's computation can be written out, without hooks and adapters to miss."""
-    tower = model.visual
     return (
         type(model) in (CLIP, CustomTextCLIP)
-        and _reads_class_token(tower)
+        and _reads_class_token(model.visual)
         and "encode_image" not in vars(model)
-        and all(type(b) is ResidualAttentionBlock for b in tower.transformer.resblocks)
-        and alteration([tower]) is None
+        and all(type(b) is ResidualAttentionBlock for b in model.visual.transformer.resblocks)
+        and alteration([model.visual]) is None
     )
 
 
@@ -95,6 +93,12 @@ def _reads_class_token(tower: nn.Module) -> bool:
         and tower.attn_pool is None
         and tower.pool_type == "tok"
         and not tower.output_tokens
+    )
+
+
+def _pools_by_attention(tower: nn.Module) -> bool:
+    return isinstance(tower, TimmModel) and any(
+        isinstance(layer, AbsAttentionPool2d) for layer in tower.head
     )
 
 
@@ -127,14 +131,13 @@ def _block(
     block: ResidualAttentionBlock, x: Tensor, last: bool, attention: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One block: states `(B, T, D)`, in the last block `(B, 1, D)`, and its map if asked for."""
-    heads = block.attn.num_heads
     normed = block.ln_1(x)
     if last:
         x = x[:, :1]
-        (q,) = split_heads(project_heads(block, normed[:, :1], "q"), 1, heads)
-        k, v = split_heads(project_heads(block, normed, "kv"), 2, heads)
+        (q,) = heads_of(block, normed[:, :1], "q")
+        k, v = heads_of(block, normed, "kv")
     else:
-        q, k, v = split_heads(project_heads(block, normed, "qkv"), 3, heads)
+        q, k, v = heads_of(block, normed, "qkv")
     weights = None
     if attention or (not x.is_cuda and torch.is_grad_enabled()):  # slower there in training alone
         weights = attention_weights(q, k)

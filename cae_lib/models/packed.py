@@ -1,37 +1,127 @@
 """CLIP's text tower over open_clip's own parameters, without work that cannot reach its output.
 
-The tower is causal and read at the end-of-text token (EOT). So nothing after a caption's EOT is
-computed, and the last block computes the EOT position only. Features and gradients equal those of
-open_clip's `encode_text` up to rounding.
+The tower is causal and read at the end-of-text token (EOT): nothing after a caption's EOT is
+computed, and of the last block its EOT only. Results equal open_clip's up to rounding.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cae_lib.models.blocks import (
-    AttentionRecord,
     attention_weights,
     causal,
     finish_block,
+    heads_of,
     merge_heads,
-    project_heads,
-    split_heads,
-    until,
+    run_step,
 )
-from cae_lib.models.packing import Packing, owners_of_prefixes, owners_of_variants, pack_rows
-from cae_lib.models.text_output import TextOutput, one_hot
-from cae_lib.models.text_tower import text_tower
+from cae_lib.models.text_tower import AttentionRecord, TextEncoder, TextOutput, one_hot, text_tower
 
 
-class PackedEncoder:
-    """The packed implementation of `TextEncoder`; T is the length of the batch's longest caption.
+@dataclass(frozen=True)
+class Packing:
+    """How R rows of at most T positions are stored as N packed states `(N, D)`.
+
+    Layers that treat each position alone run on the N packed states. Only attention needs the rows
+    side by side; `source` lays them out.
+
+    Attributes:
+        active: row * T + position of each packed state `(N,)`.
+        source: packed state that stands at each position of each row `(R * T,)`. Positions after a
+            row's end repeat the state at its end; a causal tower never reads them.
+        ends: packed state at the end-of-text token of each row `(R,)`.
+        eot: position of the end-of-text token of each row `(R,)`.
+        length: T.
+    """
+
+    active: Tensor
+    source: Tensor
+    ends: Tensor
+    eot: Tensor
+    length: int
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each packed state in its row `(N,)`."""
+        return self.active % self.length
+
+    @property
+    def rows(self) -> Tensor:
+        """Row of each packed state `(N,)`."""
+        return self.active // self.length
+
+    @property
+    def until_end(self) -> Tensor:
+        """Positions up to each row's end `(R, 1, 1, T)`."""
+        position = torch.arange(self.length, device=self.eot.device)
+        return (position <= self.eot[:, None])[:, None, None]
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """`(R, T, ...)` -> `(N, ...)`."""
+        return padded.flatten(0, 1).index_select(0, self.active)
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """`(N, ...)` -> `(R, T, ...)`."""
+        return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
+
+
+def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
+    """Plan the packing of texts, some of whose states may stand in for those of others.
+
+    In a causal tower two texts have the same states up to where they differ.
+
+    Args:
+        eot: position of each row's end-of-text token `(R,)`.
+        owner: row `(R, T)` whose state stands at each position, up to the row's end; T is
+            `eot.max() + 1`. An owner owns its own state there. None: every row has its own.
+    """
+    rows = torch.arange(len(eot), device=eot.device)[:, None]
+    length = int(eot.max()) + 1
+    position = torch.arange(length, device=eot.device).expand(len(eot), length)
+    owner = rows.expand_as(position) if owner is None else owner
+    computed = (position <= eot[:, None]) & (owner == rows)
+    number = (computed.flatten().cumsum(0) - 1).view_as(computed)
+    clipped = torch.minimum(position, eot[:, None])
+    source = number[owner.gather(1, clipped), clipped]
+    active = computed.flatten().nonzero().squeeze(1)
+    return Packing(active, source.flatten(), ends=source[:, -1], eot=eot, length=length)
+
+
+def owners_of_variants(parents: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Owners `(R, length)` of rows that share the states before their start with their parent.
+
+    Args:
+        parents: the parent of each row `(R,)`, itself for a row that shares nothing.
+        starts: first position of each row that may differ from its parent `(R,)`.
+        length: T.
+    """
+    position = torch.arange(length, device=starts.device)
+    own = torch.arange(len(starts), device=starts.device)[:, None]
+    return torch.where(position < starts[:, None], parents[:, None], own)
+
+
+def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
+    """Owners `(R, T)` of texts `(R, C)` that each share the beginning of the one before."""
+    length = int(eot.max()) + 1
+    tokens = tokens[:, :length]
+    position = torch.arange(length, device=tokens.device)
+    same = (tokens[1:] == tokens[:-1]) & (position < torch.minimum(eot[1:], eot[:-1])[:, None])
+    shared = same.long().cumprod(dim=1).sum(dim=1)
+    starts = torch.cat([shared.new_zeros(1), shared])
+    own = torch.arange(len(eot), device=eot.device)[:, None] * (position >= starts[:, None])
+    # Rows grow from text to text: the last one in a column is that of the shared beginning.
+    return own.cummax(dim=0).values
+
+
+class PackedEncoder(TextEncoder):
+    """The packed implementation; T is the length of the batch's longest caption.
 
     Args:
         model: a model for which `why_not_packed` gives None.
@@ -42,24 +132,15 @@ class PackedEncoder:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.tower = text_tower(model)
-
-    @property
-    def vocabulary_size(self) -> int:
-        """See `TextEncoder`."""
-        return self.tower.token_embedding.num_embeddings
+        self.embedding = self.tower.token_embedding
 
     @property
     def table(self) -> Tensor:
-        """See `TextEncoder`."""
-        return self.tower.token_embedding.weight.detach()
+        return self.embedding.weight.detach()
 
     def columns(self, tokens: Tensor) -> int:
-        """See `TextEncoder`: up to the last EOT."""
+        """Up to the last EOT."""
         return int(self.tower.eot(tokens).max()) + 1
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """See `TextEncoder`."""
-        return self.tower.token_embedding(tokens[:, : self.columns(tokens)])
 
     def encode(
         self,
@@ -72,7 +153,7 @@ class PackedEncoder:
         """See `TextEncoder`. Rows of maps after a caption's EOT repeat that of EOT."""
         packing = pack_rows(self.tower.eot(tokens))
         if embeddings is None:
-            embeddings = self.tower.token_embedding(tokens[:, : packing.length])
+            embeddings = self.embedding(tokens[:, : packing.length])
         features, maps = self._run(packing.pack(embeddings), packing, attention, second_order)
         readout = one_hot(packing.eot, packing.length, embeddings)
         return TextOutput(features, maps, embeddings, readout)
@@ -93,7 +174,7 @@ class PackedEncoder:
         ids = tokens[rows, packing.positions]
         if stand_in.ndim == 2:
             ids = torch.where(inside, stand_in[rows, packing.positions], ids)
-        embeddings = self.tower.token_embedding(ids)
+        embeddings = self.embedding(ids)
         if stand_in.ndim == 1:
             embeddings = torch.where(inside.unsqueeze(1), stand_in.to(embeddings), embeddings)
         return self._run(embeddings, packing)[0]
@@ -102,8 +183,7 @@ class PackedEncoder:
         """See `TextEncoder`; what a text has in common with the one before is computed once."""
         eot = self.tower.eot(tokens)
         packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
-        ids = packing.pack(tokens[:, : packing.length])
-        return self._run(self.tower.token_embedding(ids), packing)[0]
+        return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
 
     def _run(
         self,
@@ -117,18 +197,16 @@ class PackedEncoder:
         dtype = tower.transformer.get_cast_dtype()
         x = embeddings.to(dtype) + tower.positional_embedding[packing.positions].to(dtype)
         explicit = second_order or attention == "maps" or not _fused_is_faster(x.device)
-        blocks = tower.transformer.resblocks
+        *blocks, last = tower.transformer.resblocks
         maps: list[Tensor] = []
-        for index, block in enumerate(blocks):
-            if index == len(blocks) - 1:
-                step, arguments = _last_block, (block, x, packing)
-            else:
-                step, arguments = _block, (block, x, packing, explicit, attention)
-            if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
-                x, weights = checkpoint(step, *arguments, use_reentrant=False)
-            else:
-                x, weights = step(*arguments)
-            maps.append(weights.flatten(2) if attention == "row" else weights)
+        for block in blocks:
+            options = (block, x, packing, explicit, attention)
+            x, weights = run_step(tower.transformer, _block, *options)
+            maps.append(weights)
+        x, weights = run_step(tower.transformer, _last_block, last, x, packing)
+        maps.append(weights)
+        if attention == "row":
+            maps = [weights.flatten(2) for weights in maps]
         return tower.project(x), maps if attention else []
 
 
@@ -145,8 +223,7 @@ def _block(
     attention: AttentionRecord | None,
 ) -> tuple[Tensor, Tensor | None]:
     """One block at every position: states `(N, D)` and the map asked for."""
-    projected = packing.spread(project_heads(block, block.ln_1(x), "qkv"))
-    q, k, v = split_heads(projected, 3, block.attn.num_heads)
+    q, k, v = heads_of(block, block.ln_1(x), "qkv", packing.spread)
     weights = None
     if explicit:
         weights = attention_weights(q, k, causal(packing.length, x.device))
@@ -159,7 +236,7 @@ def _block(
             weights = weights[rows, :, packing.eot]
         else:
             eot_query = q[rows, :, packing.eot].unsqueeze(2)
-            weights = attention_weights(eot_query, k, until(packing.eot, packing.length))
+            weights = attention_weights(eot_query, k, packing.until_end)
     return finish_block(block, x, packing.pack(merge_heads(mixed))), weights
 
 
@@ -167,11 +244,9 @@ def _last_block(
     block: ResidualAttentionBlock, x: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor]:
     """The last block at EOT only: states `(R, D)` and the EOT's row `(R, H, 1, T)`."""
-    heads = block.attn.num_heads
     normed = block.ln_1(x)
-    ends = normed.index_select(0, packing.ends).unsqueeze(1)
-    (q,) = split_heads(project_heads(block, ends, "q"), 1, heads)
-    k, v = split_heads(packing.spread(project_heads(block, normed, "kv")), 2, heads)
-    weights = attention_weights(q, k, until(packing.eot, packing.length))
+    (q,) = heads_of(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
+    k, v = heads_of(block, normed, "kv", packing.spread)
+    weights = attention_weights(q, k, packing.until_end)
     mixed = merge_heads(weights.to(v.dtype) @ v).squeeze(1)
     return finish_block(block, x.index_select(0, packing.ends), mixed), weights

@@ -1,30 +1,36 @@
 """Attention maps of any model, read while it runs its own code.
 
-open_clip, torch's `nn.MultiheadAttention`, timm and Hugging Face end in one function of torch,
-`scaled_dot_product_attention`. While a recording lasts, this thread's calls of it are computed as
-an explicit softmax, whose maps lie on the path to the output and can be differentiated twice; the
-fused kernels give no maps and have no double backward. Modules with a softmax of their own that
-return it, as BLIP's do, are read by a hook.
+open_clip, torch, timm and Hugging Face end in torch's `scaled_dot_product_attention`, whose place a
+softmax takes that has maps and a double backward. Modules that return their maps are hooked.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import get_ident
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import mha
 
-from cae_lib.models.blocks import causal
+from cae_lib.models.blocks import attention_weights, causal
 
+_CHOICE = "_attn_implementation_internal"
 _SWITCHES = ("grad_checkpointing", "gradient_checkpointing")
 _lock = threading.RLock()
-_local = threading.local()
 _fused = F.scaled_dot_product_attention
+
+
+class _Thread(threading.local):
+    """Where this thread's maps go; None while it does not record."""
+
+    maps: list[Tensor] | None = None
+
+
+_thread = _Thread()
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Compute a tower's attention explicitly; yields its maps `(B, H, T, T)`, float32 or wider.
 
     Maps that modules return are in the list once the recording is over. Gradient checkpointing is
-    off meanwhile: the recomputation would run after the recording.
+    off meanwhile, since it computes after the recording.
     """
     maps: list[Tensor] = []
     returned: list[Tensor] = []
@@ -44,8 +50,11 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
                 if vars(module).get(name):
                     stack.enter_context(_set(module, name, False))
         for config in _configs(tower):
-            stack.enter_context(_set(config, "_attn_implementation_internal", "sdpa"))
-        stack.enter_context(_explicit(maps))
+            stack.enter_context(_set(config, _CHOICE, "sdpa"))
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)  # it passes the function by
+        stack.enter_context(_set(F, "scaled_dot_product_attention", _attend))
+        stack.enter_context(_set(_thread, "maps", maps))
         yield maps
     if not maps:
         maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
@@ -61,25 +70,6 @@ def alone() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _explicit(maps: list[Tensor]) -> Iterator[None]:
-    """Put the explicit softmax in the place of the fused kernels, for this thread."""
-    global _fused
-    before, outer = F.scaled_dot_product_attention, getattr(_local, "maps", None)
-    fast = torch.backends.mha.get_fastpath_enabled()  # it passes the function by
-    if before is not _attend:
-        _fused = before
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        F.scaled_dot_product_attention = _attend
-        _local.maps = maps
-        yield
-    finally:
-        _local.maps = outer
-        F.scaled_dot_product_attention = before
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -91,7 +81,7 @@ def _attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """torch's function of this name, by an explicit softmax in float32 or wider."""
-    maps = getattr(_local, "maps", None)
+    maps = _thread.maps
     if maps is None:
         options = {"scale": scale, "enable_gqa": enable_gqa}
         return _fused(query, key, value, attn_mask, dropout_p, is_causal, **options)
@@ -99,25 +89,18 @@ def _attend(
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:
         attn_mask = causal(query.shape[-2], query.device)
-    with torch.autocast(query.device.type, enabled=False):
-        wide = torch.promote_types(query.dtype, torch.float32)
-        factor = query.shape[-1] ** -0.5 if scale is None else scale
-        scores = (query.to(wide) * factor) @ key.to(wide).transpose(-1, -2)
-        if attn_mask is not None:
-            hidden = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, float("-inf")) if hidden else scores + attn_mask
-        weights = scores.softmax(dim=-1)
+    weights = attention_weights(query, key, attn_mask, scale)
     maps.append(weights)
     dropped = F.dropout(weights, dropout_p) if dropout_p else weights
     return dropped.to(value.dtype) @ value
 
 
-def _reader(returned: list[Tensor]) -> Any:
+def _reader(returned: list[Tensor]) -> Callable[..., None]:
     """A hook that keeps maps which a module returns beside its states."""
-    thread = get_ident()
+    thread = threading.get_ident()
 
     def read(module: nn.Module, arguments: Any, output: Any) -> None:
-        beside = output[1:] if isinstance(output, tuple) and get_ident() == thread else ()
+        beside = output[1:] if isinstance(output, tuple) and threading.get_ident() == thread else ()
         for found in beside:
             if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
                 if not any(found is known for known in returned):
@@ -129,12 +112,11 @@ def _reader(returned: list[Tensor]) -> Any:
 def _configs(tower: nn.Module) -> list[Any]:
     """Hugging Face's configurations to set, which say how attention is computed."""
     modules = list(tower.modules())
-    name = "_attn_implementation_internal"
     found = [getattr(module, "config", None) for module in modules]
-    found = {id(config): config for config in found if hasattr(config, name)}.values()
+    found = list({id(config): config for config in found if hasattr(config, _CHOICE)}.values())
     if any(getattr(module, "_supports_sdpa", False) for module in modules):
-        return list(found)
-    return [config for config in found if getattr(config, name) != "eager"]
+        return found
+    return [config for config in found if getattr(config, _CHOICE) != "eager"]
 
 
 @contextmanager

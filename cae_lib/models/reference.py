@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +13,8 @@ from open_clip import CLIP
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.blocks import AttentionRecord
 from cae_lib.models.recording import alone, recording
-from cae_lib.models.text_output import TextOutput, one_hot
+from cae_lib.models.text_tower import AttentionRecord, TextEncoder, TextOutput, one_hot
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
@@ -42,8 +41,8 @@ class TextModel:
     attended: Callable[[Tensor], Tensor] | None = None
 
 
-class ReferenceEncoder:
-    """The reference implementation of `TextEncoder`; T is what the tower computes, mostly C.
+class ReferenceEncoder(TextEncoder):
+    """The reference implementation; T is what the tower computes, mostly C.
 
     Args:
         text: how the model encodes text.
@@ -52,28 +51,18 @@ class ReferenceEncoder:
     path: ClassVar[str] = "reference"
 
     def __init__(self, text: TextModel) -> None:
-        self.text = text
-        self.model = text.model
-
-    @property
-    def vocabulary_size(self) -> int:
-        """See `TextEncoder`."""
-        return len(self.text.embedding.weight)
+        self.text, self.model, self.embedding = text, text.model, text.embedding
 
     @property
     def table(self) -> Tensor:
         """See `TextEncoder`; adapters of the embedding are in it."""
-        device = self.text.embedding.weight.device
         with torch.no_grad():
-            return self.text.embedding(torch.arange(self.vocabulary_size, device=device))
+            tokens = torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
+            return self.embedding(tokens)
 
     def columns(self, tokens: Tensor) -> int:
-        """See `TextEncoder`: all."""
+        """All."""
         return tokens.shape[1]
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """See `TextEncoder`."""
-        return self.text.embedding(tokens)
 
     def encode(
         self,
@@ -123,17 +112,16 @@ class ReferenceEncoder:
         """See `TextOutput`; `length` exceeds the tokens where a class token is appended."""
         like = next(self.text.tower.parameters())
         if self.text.position is not None:
-            position = self.text.position(tokens)
-            return one_hot(position % length, length, like)
+            return one_hot(self.text.position(tokens) % length, length, like)
         attended = self.text.attended(tokens).to(torch.promote_types(like.dtype, torch.float32))
         return attended / attended.sum(dim=1, keepdim=True)
 
     @contextmanager
     def _given(self, embeddings: Tensor) -> Iterator[None]:
         """Put embeddings in the place of those that the tower looks up in this thread."""
-        thread = get_ident()
-        hook = self.text.embedding.register_forward_hook(  # a copy: BLIP adds positions in place
-            lambda *_: embeddings.clone() if get_ident() == thread else None
+        thread = threading.get_ident()
+        hook = self.embedding.register_forward_hook(  # a copy: BLIP adds positions in place
+            lambda *_: embeddings.clone() if threading.get_ident() == thread else None
         )
         try:
             with alone():
@@ -148,16 +136,21 @@ def text_model(model: nn.Module) -> TextModel:
     Raises:
         ConfigError: for a wrapper, with what to pass instead, or an unknown model.
     """
-    model = _without_adapter_wrapper(model)
+    if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
+        if model.active_peft_config.is_prompt_learning:
+            raise ConfigError(
+                "prompt learning acts in peft's wrapper alone; use adapters of layers."
+            )
+        model = model.get_base_model()
     for attribute, wrapper in WRAPPERS.items():
         if isinstance(getattr(model, attribute, None), nn.Module):
             raise ConfigError(
                 f"{type(model).__name__} wraps the model ({wrapper}): pass model.{attribute}, "
                 "which shares its parameters."
             )
+    names = {kind.__name__ for kind in type(model).__mro__}
     if hasattr(model, "encode_text"):
         return _open_clip(model)
-    names = {kind.__name__ for kind in type(model).__mro__}
     if names & HUGGING_FACE:
         return _hugging_face(model, causal="CLIPModel" in names)
     if "BlipForImageTextRetrieval" in names:
@@ -169,39 +162,24 @@ def text_model(model: nn.Module) -> TextModel:
     )
 
 
-def _without_adapter_wrapper(model: nn.Module) -> nn.Module:
-    """The model inside peft's wrapper: adapters of its layers lie in the model itself."""
-    if not hasattr(model, "get_base_model"):
-        return model
-    if model.active_peft_config.is_prompt_learning:
-        raise ConfigError("prompt learning acts in peft's wrapper alone; use adapters of layers.")
-    return model.get_base_model()
-
-
 def _open_clip(model: nn.Module) -> TextModel:
+    def features(tokens: Tensor) -> Tensor:
+        return model.encode_text(tokens, normalize=False)
+
     text = getattr(model, "text", model)
-    if not hasattr(text, "token_embedding"):
-        return _open_clip_with_hugging_face(model, text)
-    prefix = "text_" if isinstance(model, CLIP) else ""
-    pool, eos = (getattr(text, f"{prefix}{name}", None) for name in ("pool_type", "eos_id"))
-    pool = "last" if getattr(text, "cls_emb", None) is not None else pool
-    return TextModel(
-        model=model,
-        features=lambda tokens: model.encode_text(tokens, normalize=False),
-        embedding=text.token_embedding,
-        tower=text.transformer,
-        position=_position(pool, eos),
-    )
-
-
-def _open_clip_with_hugging_face(model: nn.Module, text: nn.Module) -> TextModel:
+    if hasattr(text, "token_embedding"):
+        prefix = "text_" if isinstance(model, CLIP) else ""
+        pool, eos = (getattr(text, f"{prefix}{name}", None) for name in ("pool_type", "eos_id"))
+        pool = "last" if getattr(text, "cls_emb", None) is not None else pool
+        position = _position(pool, eos)
+        return TextModel(model, features, text.token_embedding, text.transformer, position)
     pooler = type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
     return TextModel(
-        model=model,
-        features=lambda tokens: model.encode_text(tokens, normalize=False),
+        model,
+        features,
         embedding=text.transformer.get_input_embeddings(),
         tower=text.transformer,
         position=None if pooler == "MeanPooler" else _position("first"),
@@ -217,13 +195,7 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
     text = model.text_model
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
-    return TextModel(
-        model=model,
-        features=features,
-        embedding=text.embeddings.token_embedding,
-        tower=text,
-        position=_position(pool, eos),
-    )
+    return TextModel(model, features, text.embeddings.token_embedding, text, _position(pool, eos))
 
 
 def _blip(model: nn.Module) -> TextModel:
@@ -234,13 +206,7 @@ def _blip(model: nn.Module) -> TextModel:
         output = encoder(input_ids=tokens, attention_mask=(tokens != padding).long())
         return model.text_proj(output.last_hidden_state[:, 0])
 
-    return TextModel(
-        model=model,
-        features=features,
-        embedding=encoder.get_input_embeddings(),
-        tower=encoder,
-        position=_position("first"),
-    )
+    return TextModel(model, features, encoder.get_input_embeddings(), encoder, _position("first"))
 
 
 def _position(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import packed
-from cae_lib.models.packing import Packing, pack_rows
+from cae_lib.models.packed import Packing, pack_rows
 
 
 def _words(batch) -> Tensor:

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cae_lib.errors import CheckpointError
-from cae_lib.models import checkpoint
+from cae_lib.errors import CheckpointError, DataError
 from cae_lib.models.checkpoint import (
     CheckpointMeta,
     read_meta,
@@ -51,12 +50,12 @@ def test_crash_leaves_the_old_checkpoint(
     path = save_checkpoint(tmp_path / "model", model, META)
     before = path.read_bytes()
 
-    def torn(tensors: dict, file: Path, **options: object) -> None:
-        file.write_bytes(b"half")
+    def torn(file: Path, content: bytes) -> None:
+        Path.write_text(file, "half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "save_file", torn)
-    with pytest.raises(CheckpointError, match="disk full.*enough free space"):
+    monkeypatch.setattr(Path, "write_bytes", torn)
+    with pytest.raises(DataError, match="disk full.*free some space"):
         save_checkpoint(path, model, META)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
@@ -77,7 +76,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_no_write_permission(model: nn.Module, read_only: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot write.*folder you may write to"):
+    with pytest.raises(DataError, match="cannot write.*make the folder writable"):
         save_checkpoint(read_only / "model", model, META)
 
 

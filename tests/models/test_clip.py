@@ -9,9 +9,15 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU
 from PIL import Image
+from torch import nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models import CheckpointMeta, Clip, activation_of, load_clip, save_checkpoint
+from cae_lib.models import CheckpointMeta, Clip, load_clip, save_checkpoint
+
+
+def activation_of(model: nn.Module) -> str:
+    """What the blocks of a model compute."""
+    return "quickgelu" if any(isinstance(m, QuickGELU) for m in model.modules()) else "gelu"
 
 
 @pytest.fixture

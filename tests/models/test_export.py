@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import CheckpointMeta, Clip, load_clip, read_meta
 from cae_lib.models.export import export_clip, open_clip_name
 
@@ -105,5 +105,5 @@ def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="safetensors or pt"):
         export_clip(tiny_clip, tmp_path, META, "", "onnx")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="Choose a folder"):
+    with pytest.raises(DataError, match="make the folder"):
         export_clip(tiny_clip, tmp_path / "file", META, "", "pt")

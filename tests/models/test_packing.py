@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cae_lib.models.packing import owners_of_prefixes, owners_of_variants, pack_rows
+from cae_lib.models.packed import owners_of_prefixes, owners_of_variants, pack_rows
 
 
 def test_captions_of_two_and_four_positions() -> None:
