@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
-from cae_lib.config import experiment
 from cae_lib.config import profile as find_profile
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta
@@ -29,7 +28,7 @@ from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.plots import METHOD_COLORS, label, number
 from cae_lib.plots import METHODS as METHOD_LABELS
-from cae_lib.runs import BASE, TUNED, checkpoint_path, find_run, weights_path
+from cae_lib.runs import BASE, find_run, weights_of
 from cae_lib.runtime import pick_device, write_atomic
 
 MOST_MODELS = 5
@@ -80,15 +79,16 @@ def attribute_pair(
     with torch.no_grad():
         texts = encode_text(clip.model, tokens).features
     found = image_relevances(clip.model, pixels, texts, (start_layer,))
-    by_method = {
-        method: word_scores(clip, tokens, found.image_features, method) for method in METHODS
-    }
+    scores = {name: word_scores(clip, tokens, found.image_features, name) for name in METHODS}
+    settings = open_clip.get_model_preprocess_cfg(clip.model)
+    mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
+    seen = (pixels[0].cpu() * std + mean).clamp(0, 1)
     return PairAttribution(
-        picture=_seen(clip, pixels[0]),
+        picture=seen.permute(1, 2, 0).numpy(),
         relevance=shares(found.maps[0])[0].cpu().numpy(),
         words=words,
-        scores={name: part[0].cpu().numpy() for name, part in by_method.items()},
-        shares={name: positive_shares(part)[0].cpu().numpy() for name, part in by_method.items()},
+        scores={name: part[0].cpu().numpy() for name, part in scores.items()},
+        shares={name: positive_shares(part)[0].cpu().numpy() for name, part in scores.items()},
         cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
     )
 
@@ -104,7 +104,7 @@ def read_picture(path: str | Path) -> Image.Image:
             return file.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such picture; check the path") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
 
 
@@ -126,40 +126,25 @@ def open_weights(
         CheckpointError: The weights are missing, broken or do not fit.
     """
     device = pick_device()
-    path = Path(weights)
-    start = experiment(TUNED, profile)
-    if weights == BASE and not isinstance(weights_path(start), Path):
-        return load_clip(start.model, start.weights, activation or start.activation, device)
+    runs = [BASE, *find_profile(profile).methods]
     row, settings = find_run(weights, profile)
-    if row == BASE or row in find_profile(profile).methods:
-        path = checkpoint_path(row, profile, seed, **settings)
-        return load_clip(_named(path), path, activation, device)
+    if row in runs:
+        return weights_of(row, profile, seed, **settings).load(device)
+    path = Path(weights)
     if path.suffix in WEIGHT_SUFFIXES or path.is_file():
-        return load_clip(model or _named(path), path, activation, device)
+        meta = None if model else read_meta(path)
+        if model is None and meta is None:
+            raise ConfigError(
+                f"{path} does not say which model it belongs to: pass --model, such as ViT-B-32, "
+                "and --activation, quickgelu for weights that descend from OpenAI's"
+            )
+        return load_clip(model or meta.model, path, activation, device)
     if model is None:
-        runs = ", ".join([BASE, *find_profile(profile).methods])
         raise ConfigError(
-            f"--weights {weights} is no run of the profile {profile} ({runs}) and no file; a tag "
-            "of open_clip needs --model, for example --model ViT-B-32 --weights openai"
+            f"--weights {weights} is no run of the profile {profile} ({', '.join(runs)}) and no "
+            "file; a tag of open_clip needs --model, for example --model ViT-B-32 --weights openai"
         )
     return load_clip(model, weights, activation, device)
-
-
-def _named(path: Path) -> str:
-    """The model that a checkpoint names."""
-    meta = read_meta(path)
-    if meta is None:
-        raise ConfigError(
-            f"{path} does not say which model it belongs to: pass --model, such as ViT-B-32, and "
-            "--activation, quickgelu for weights that descend from OpenAI's"
-        )
-    return meta.model
-
-
-def _seen(clip: Clip, pixels: torch.Tensor) -> np.ndarray:
-    settings = open_clip.get_model_preprocess_cfg(clip.model)
-    mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
-    return (pixels.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -181,9 +166,8 @@ def run(parsed: argparse.Namespace) -> None:
         found[title] = attribute_pair(clip, picture, parsed.caption, parsed.start_layer)
     if len({part.picture.shape for part in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
-    layer = {-1: "last layer", 0: "all layers"}.get(
-        parsed.start_layer, f"layers from {parsed.start_layer}"
-    )
+    known = {-1: "last layer", 0: "all layers"}
+    layer = known.get(parsed.start_layer, f"layers from {parsed.start_layer}")
     write_atomic(parsed.output, draw(found, layer))
     print(f"{_table(found)}\nThe figure is {parsed.output}")
 
@@ -206,15 +190,15 @@ def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
     for axis in axes[:, 0]:
         axis.set_axis_off()
     axes[0, 0].imshow(parts[0].picture, interpolation="nearest")
-    for column, (title, part) in enumerate(found.items(), start=1):
-        _map(axes[0, column], part, norm)
-        axes[0, column].set_title(title.replace(" (", "\n("))
-        for row, method in enumerate(METHODS, start=1):
-            axis = axes[row, column]
-            _bars(axis, part.words if column == 1 else [""] * len(part.words),
-                  part.shares[method], METHOD_COLORS[METHOD_LABELS[method]], longest)
-            if column == 1:
+    for (title, part), (above, *below) in zip(found.items(), axes.T[1:], strict=True):
+        _map(above, part, norm)
+        above.set_title(title.replace(" (", "\n("))
+        for axis, method in zip(below, METHODS, strict=True):
+            _bars(axis, part, method, longest)
+            if part is parts[0]:
                 axis.set_ylabel(METHOD_LABELS[method])
+            else:
+                axis.set_yticklabels([])
     bar = figure.colorbar(ScalarMappable(norm, "magma"), ax=axes, shrink=0.6, location="bottom",
                           aspect=40, pad=0.01)
     bar.set_label(f"share of a picture's relevance in a patch ({layer})")
@@ -236,15 +220,12 @@ def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
     axis.set_axis_off()
 
 
-def _bars(
-    axis: Axes, words: Sequence[str], values: np.ndarray, color: str, longest: float
-) -> None:
-    places = range(len(words))
-    axis.barh(places, values, height=0.75, color=color)
-    for place, value in enumerate(values):
-        axis.text(value + 0.02 * longest, place, number(value, 2), va="center", fontsize=9)
-    axis.set(xlim=(0, 1.45 * longest), ylim=(len(words) - 0.5, -0.5), xticks=[])
-    axis.set_yticks(places, list(words), fontsize=9)
+def _bars(axis: Axes, part: PairAttribution, method: str, longest: float) -> None:
+    values, places = part.shares[method], range(len(part.words))
+    bars = axis.barh(places, values, height=0.75, color=METHOD_COLORS[METHOD_LABELS[method]])
+    axis.bar_label(bars, [number(value, 2) for value in values], padding=2, fontsize=9)
+    axis.set(xlim=(0, 1.45 * longest), ylim=(len(places) - 0.5, -0.5), xticks=[])
+    axis.set_yticks(places, part.words, fontsize=9)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 

@@ -7,56 +7,72 @@ attribution, never by what fine-tuning or CAE gains from it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cae_lib import results
-from cae_lib.config import Experiment, experiment, paths, profile
-from cae_lib.data.training_set import training_set
+from cae_lib.config import Experiment, paths, profile
+from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
+from cae_lib.evaluation.knowledge import curve_point, summary
+from cae_lib.evaluation.sets import benchmarks, retrieval_sets, similarity_pairs
+from cae_lib.evaluation.zero_shot import PROMPTS, with_article
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.runs import BASE, TUNED, earlier_base_path, weights_path
+from cae_lib.runs import BASE, checkpoint_path, earlier_base
 from cae_lib.runtime import pick_device, stamp, write_atomic
-from cae_lib.training.log import read_log
 from cae_lib.training.loop import train
+from cae_lib.training.state import read_log
 from cae_lib.world.build import build
+from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS
 
 CURVE_POINTS = 10
 TABLE = "base_training"
 
 
-def base_config(profile_name: str, steps: int | None = None) -> Experiment:
-    """Configuration of the base model's training, or of a shorter one of so many steps.
+def base_config(profile_name: str, **settings: Any) -> Experiment:
+    """Configuration of the base model's training, or with `steps` of a shorter one.
 
     Raises:
-        ConfigError: The profile's base is downloaded, not trained.
+        ConfigError: The profile's base is downloaded, not trained; other settings are given, or
+            not fewer steps than the base model's.
     """
-    settings = profile(profile_name).base
-    if settings is None:
+    own = profile(profile_name).base
+    if own is None:
         raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
-    length = {"steps": steps} if steps else {}
-    return Experiment("base", profile_name, train_data="pretrain", **settings | length)
+    if settings and (set(settings) != {"steps"} or settings["steps"] not in range(1, own["steps"])):
+        raise ConfigError(
+            f"the base model of profile {profile_name} takes one setting, steps=N with N from 1 to "
+            f"{own['steps'] - 1}: {', '.join(f'{k}={v}' for k, v in settings.items())}"
+        )
+    return Experiment("base", profile_name, train_data="pretrain", **own | settings)
 
 
-def train_base(profile_name: str) -> None:
-    """Train the base model of a profile, and write its weights, its curve (`TABLE`) and its card.
+def train_base(profile_name: str, **settings: Any) -> Path:
+    """Train the base model of a profile, or with `steps` one of fewer steps; returns its weights.
 
-    The curve is measured after training on snapshots of the weights, so an interrupted training
-    goes on, and a finished one is only measured.
+    With the base itself come its curve (`TABLE`), measured afterwards on snapshots of the weights,
+    and its card; a finished training is only measured again. One of fewer steps is as the base in
+    all else, the schedule of the learning rate included, which ends at 0.
     """
-    config = base_config(profile_name)
+    config = base_config(profile_name, **settings)
+    steps = settings.get("steps")
+    start = {"weights": earlier_base(profile_name, steps)} if steps else {}
+    target = checkpoint_path(BASE, profile_name, **start)
+    if steps and _complete(target, config):
+        return target
     build(profile_name, pretrain=True)
+    name = f"base-training-{steps}" if steps else "base-training"
+    folder = paths().checkpoints / profile_name / name
     clip = load_clip(config.model, activation=config.activation, device=pick_device(),
                      seed=config.seed)
-    folder = paths().checkpoints / profile_name / "base-training"
 
     def snapshot(step: int, model: nn.Module) -> None:
         meta = CheckpointMeta(clip.name, clip.activation, step, config.key())
@@ -65,59 +81,13 @@ def train_base(profile_name: str) -> None:
     if not _complete(folder / "model.safetensors", config):
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
-              every=max(1, config.steps // CURVE_POINTS), on_step=snapshot)
+              every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot)
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
-    target = weights_path(experiment(TUNED, profile_name))
     meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
                           {"seed": config.seed})
-    save_checkpoint(target, clip, meta, dtype=torch.float16)
-    losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
-    curve = []
-    for path in sorted((folder / "snapshots").glob("*.safetensors")):
-        step = int(path.stem)
-        point = curve_point(load_clip(config.model, path, device=pick_device()), profile_name)
-        curve.append({"step": step, "loss": losses[step]} | point)
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
-        print(f"base after {step} steps: {numbers}", flush=True)
-    _describe(profile_name, config, clip, curve)
-
-
-def train_base_as(profile_name: str, overrides: Mapping[str, Any]) -> None:
-    """Train the base model, or with `steps` one of fewer steps.
-
-    Raises:
-        ConfigError: Other settings are given, or more steps than the base model's.
-    """
-    if not overrides:
-        return train_base(profile_name)
-    most = base_config(profile_name).steps
-    steps = overrides.get("steps", 0)
-    if set(overrides) != {"steps"} or not 0 < steps < most:
-        raise ConfigError(
-            f"the base model of profile {profile_name} takes one setting, steps=N with N from 1 to "
-            f"{most - 1}: {', '.join(f'{k}={v}' for k, v in overrides.items())}"
-        )
-    print(f"The weights are {train_earlier_base(profile_name, steps)}")
-
-
-def train_earlier_base(profile_name: str, steps: int) -> Path:
-    """Train a base model of fewer steps, or find it trained; returns its weights.
-
-    All else is as in `train_base`, the schedule of the learning rate included, which ends at 0.
-    """
-    config = base_config(profile_name, steps)
-    target = earlier_base_path(profile_name, steps)
-    if _complete(target, config):
-        return target
-    build(profile_name, pretrain=True)
-    clip = load_clip(config.model, activation=config.activation, device=pick_device(),
-                     seed=config.seed)
-    folder = paths().checkpoints / profile_name / f"base-training-{steps}"
-    data = training_set(profile_name, config.train_data, config.model)
-    train(config, clip, data.pairs, data.alignment, data.images, folder)
-    meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
-                          {"seed": config.seed})
-    save_checkpoint(target, clip, meta, dtype=torch.float16)
+    save_checkpoint(target, clip, meta, torch.float16, used_tokens(profile_name, clip))
+    if not steps:
+        _describe(profile_name, config, target, folder)
     return target
 
 
@@ -126,21 +96,54 @@ def _complete(path: Path, config: Experiment) -> bool:
     return meta is not None and meta.config_key == config.key() and meta.step == config.steps
 
 
-def _describe(
-    profile_name: str, config: Experiment, clip: Clip, curve: list[dict[str, float]]
-) -> None:
+def used_tokens(profile_name: str, clip: Clip) -> Tensor:
+    """Tokens of every text that a profile's world shows a model, each once."""
+    texts = list(dict.fromkeys(_texts(profile_name)))
+    return clip.tokenizer(texts).unique()
+
+
+def _texts(profile_name: str) -> Iterator[str]:
+    """Captions of training, validation and retrieval, false ones too; what the sets ask; prompts;
+    and the world's own words, of which texts are made while something is measured."""
+    root = data_root(profile_name)
+    for pairs in (
+        training_set(profile_name, "pretrain").pairs, training_pairs(profile_name),
+        load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
+        *retrieval_sets(profile_name).values(),
+    ):
+        yield from pairs.captions
+        for false in pairs.negatives or ():
+            yield from false
+    for item in (item for part in benchmarks(profile_name) for item in part.items):
+        yield from item.texts
+    for sentences in similarity_pairs(profile_name):
+        yield from (*sentences.first, *sentences.second)
+    for prompt in PROMPTS:
+        yield from (prompt.format(with_article(noun)) for noun in NOUNS)
+    for relation in RELATIONS.values():
+        yield from relation.wordings
+    yield " ".join(["the", "is", *KIND_OF])
+
+
+def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
     """Store the table `TABLE` and, beside the shipped weights, write the model card."""
-    path = weights_path(experiment(TUNED, profile_name))
-    trained = load_clip(config.model, path, device=pick_device())
-    n_parameters = sum(p.numel() for p in clip.model.parameters())
-    content = {"curve": curve, "parameters": n_parameters, "final": summary(trained, profile_name)}
-    digest = file_digest(path)
+    losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
+    curve = []
+    for path in sorted((folder / "snapshots").glob("*.safetensors")):
+        step = int(path.stem)
+        point = curve_point(load_clip(config.model, path, device=pick_device()), profile_name)
+        curve.append({"step": step, "loss": losses[step]} | point)
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
+        print(f"base after {step} steps: {numbers}", flush=True)
+    clip = load_clip(config.model, target, device=pick_device())
+    size = sum(parameter.numel() for parameter in clip.model.parameters())
+    digest = file_digest(target)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
-    provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=n_parameters,
+    provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=size,
                        settings=asdict(config))
-    rows = training_table(config.steps, curve, content["final"])
-    results.save(TABLE, BASE, 0, rows, profile_name, key=key, provenance=provenance)
-    write_atomic(path.with_name("README.md"), card(config, content, digest))
+    table = training_table(config.steps, curve, summary(clip, profile_name))
+    results.save(TABLE, BASE, 0, table, profile_name, key=key, provenance=provenance)
+    write_atomic(target.with_name("README.md"), card(config, table, size, digest))
 
 
 def training_table(
@@ -164,49 +167,35 @@ def training_table(
     return pd.DataFrame(rows).astype(numbers | {"step": "int32"})
 
 
-def card(config: Experiment, content: Mapping[str, Any], digest: str) -> str:
-    """The model card in Markdown, all numbers from the run itself."""
-    final = content["final"]
-    rows = [f"| {kind} choices | {_percent(final[kind])} |" for kind in KINDS]
-    rows += [
-        f"| retrieval R@1, {way}, {final['n_pictures']} pictures | {100 * final[key]:.1f} % |"
-        for way, key in (
-            ("image to text", "retrieval_i2t_r1"),
-            ("text to image", "retrieval_t2i_r1"),
-        )
-    ]
-    rows += [
-        f"| attention on {kind} words | {_plain(final[f'attention_{kind}'])} |" for kind in KINDS
-    ]
-    points = [
-        f"| {int(p['step'])} | {p['loss']:.2f} | " + " | ".join(f"{100 * p[k]:.1f}" for k in KINDS)
-        + f" | {100 * p['retrieval_t2i_r1']:.1f} | "
-        + " | ".join(f"{p[f'attention_{k}']:.3f}" for k in KINDS) + " |"
-        for p in content["curve"]
-    ]
+def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) -> str:
+    """The model card in Markdown, all numbers from the run itself.
+
+    Args:
+        config: Of the training.
+        table: What `training_table` returns.
+        parameters: Their number.
+        digest: SHA-256 of the weight file.
+    """
+    final = table[table["stored"]][["measure", "value", "low", "high", "n"]]
+    curve = table[~table["stored"]].pivot(index="step", columns="measure", values="value")
+    command = f"cae train base --profile {config.profile}"
     return "\n".join([
-        "# clip-mini, the base model of the small world", "",
-        f"A CLIP of {content['parameters'] / 1e6:.1f} million parameters ({config.activation}), "
-        f"trained from random weights by `cae train base --profile {config.profile}`: "
-        f"{config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed {config.seed}, "
-        f"{config.precision}. Stored in float16; SHA-256 `{digest[:16]}...`.", "",
-        "Zero-shot on the small world's held-out sets (95 % intervals):", "",
-        "| measure | value |", "|---|---|", *rows, "",
-        "The curve of its training (percent; attention as a fraction):", "",
-        "| step | loss | object | relation | attribute | T2I R@1 | attention object | relation "
-        "| attribute |",
-        "|---|---|---|---|---|---|---|---|---|", *points, "",
+        f"# {config.model}, the base model of the small world", "",
+        f"A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from "
+        f"random weights by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr "
+        f"{config.lr:g}, seed {config.seed}, {config.precision}. Stored in float16, embeddings of "
+        f"the small world's tokens alone; SHA-256 `{digest[:16]}...`.", "",
+        "Zero-shot on the small world's held-out sets, with 95 % intervals; choices of objects, "
+        "relations and attributes, recall at 1, and attention on words, all as fractions:", "",
+        *markdown(final.round(3)), "", "The curve of its training:", "",
+        *markdown(curve.round(3).reset_index()), "",
         "Intended use: the starting point of the book's experiments. It knows nothing else.", "",
         "`base-STEPS.safetensors` are models of shorter trainings, all else the same "
-        f"(`cae train base --profile {config.profile} --set steps=STEPS`), for the question when "
-        "CAE helps.", "",
+        f"(`{command} --set steps=STEPS`), for the question when CAE helps.", "",
     ])
 
 
-def _percent(interval: Mapping[str, float]) -> str:
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['estimate']:.1f} % [{low:.1f}, {high:.1f}], n = {interval['n_items']}"
-
-
-def _plain(interval: Mapping[str, float]) -> str:
-    return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def markdown(frame: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table, without the index; empty cells for what is missing."""
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").values.tolist()]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]

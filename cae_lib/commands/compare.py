@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -18,62 +16,50 @@ ANSWERS = ("correct", "rank")
 """Columns that are an answer; one that differs is an answer that changed."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How one file differs.
-
-    Attributes:
-        rows: Rows compared.
-        text: The differences in words; empty where there are none.
-    """
-
-    rows: int
-    text: str
-
-
 def run(parsed: argparse.Namespace) -> None:
-    """Compare all tables of a profile, a line for each file that differs."""
-    print("\n".join(compare(parsed.commit, parsed.profile)))
-
-
-def compare(commit: str, profile_name: str) -> list[str]:
-    """Lines on the files of a profile's tables that are not as in a commit, and a sum.
+    """Compare all tables of a profile, a line for each file that differs.
 
     Raises:
         ConfigError: The tables are not under version control, or there is no such commit.
         DataError: A table cannot be read.
     """
-    folder, root = results.folder(profile_name), paths().root
-    if profile_name == "smoke":
+    commit, root = parsed.commit, paths().root
+    folder = results.folder(parsed.profile)
+    if parsed.profile == "smoke":
         raise ConfigError("tables of the profile smoke mean nothing, and are in no commit")
-    place = folder.relative_to(root).as_posix()
-    listed = _git(root, "ls-tree", "-r", "--name-only", commit, "--", place).decode().splitlines()
-    old = {name for name in listed if name.endswith(".parquet")}
-    new = {path.relative_to(root).as_posix() for path in folder.rglob("*.parquet")}
-    lines = [f"{name.removeprefix(f'{place}/')}: {'new' if name in new else 'gone'}"
-             for name in sorted(old ^ new)]
+    place = f"{folder.relative_to(root).as_posix()}/"
+    listed = _git("ls-tree", "-r", "--name-only", commit, "--", place).decode().splitlines()
+    old = {name.removeprefix(place) for name in listed if name.endswith(".parquet")}
+    new = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+    lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old ^ new)]
     rows = 0
     for name in sorted(old & new):
-        found = difference(_read(_git(root, "show", f"{commit}:./{name}"), name),
-                           _read((root / name).read_bytes(), name))
-        rows += found.rows
-        if found.text:
-            lines.append(f"{name.removeprefix(f'{place}/')}: {found.text}")
+        then = _read(_git("show", f"{commit}:./{place}{name}"), name)
+        now = _read((folder / name).read_bytes(), name)
+        compared, text = difference(then, now)
+        rows += compared
+        if text:
+            lines.append(f"{name}: {text}")
     total = f"{len(old & new)} tables, {rows:,} rows compared with {commit}"
-    return [*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]
+    print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
-def difference(old: pd.DataFrame, new: pd.DataFrame) -> Difference:
-    """Compare two tables row by row: answers changed, and the largest difference of a number."""
+def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
+    """Compare two tables row by row.
+
+    Returns:
+        Rows compared, and in words the answers changed and the largest difference of a number;
+        empty where there is none.
+    """
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]
-        return Difference(0, f"other columns: {', '.join(changed)}")
+        return 0, f"other columns: {', '.join(changed)}"
     if len(old) != len(new):
-        return Difference(0, f"{len(old):,} rows then, {len(new):,} now")
+        return 0, f"{len(old):,} rows then, {len(new):,} now"
     found, largest = [], (0.0, "")
     for name in old.columns:
-        both = old[name].isna() & new[name].isna()
-        differs = int(((old[name] != new[name]) & ~both).sum())
+        missing = old[name].isna(), new[name].isna()
+        differs = int(((old[name] != new[name]) & ~(missing[0] & missing[1])).sum())
         if not differs:
             continue
         if name in ANSWERS:
@@ -81,16 +67,17 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> Difference:
         elif pd.api.types.is_float_dtype(old[name]):
             apart = float((old[name].astype(float) - new[name].astype(float)).abs().max())
             largest = max(largest, (apart, name))
-            if old[name].isna().ne(new[name].isna()).any():
+            if missing[0].ne(missing[1]).any():
                 found.append(f"{name}: a number here, none there")
         else:
             found.append(f"other items: {name} differs in {differs:,} rows")
     if largest[0]:
         found.append(f"largest difference {largest[0]:.2g} ({largest[1]})")
-    return Difference(len(old), f"{len(old):,} rows, " + "; ".join(found) if found else "")
+    return len(old), f"{len(old):,} rows, " + "; ".join(found) if found else ""
 
 
-def _git(root: Path, *arguments: str) -> bytes:
+def _git(*arguments: str) -> bytes:
+    root = paths().root
     try:
         return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True).stdout
     except OSError as error:

@@ -1,43 +1,56 @@
-"""``cae doctor``: what is installed, which device would be used, which data is here."""
+"""`cae doctor`: what is installed, which device would be used, which data is here."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shutil
-from importlib import metadata, util
-from pathlib import Path
+from importlib import metadata
 
+from cae_lib import runtime
 from cae_lib.config import PROFILES, paths
 from cae_lib.pages.build import find_browser
-from cae_lib.pages.source import page_names
-from cae_lib.runtime import changed, device_name, measuring_hash, pick_device, training_hash, versions
-
-BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
+from cae_lib.pages.source import experiments_folder, missing_modules, page_names
 
 
 def run(_: argparse.Namespace) -> None:
-    """Print the report."""
-    print(report())
+    """Print a report to read, and to paste into a question about a failing run."""
+    for title, lines in report().items():
+        print("\n  ".join([title, *lines]))
 
 
-def report() -> str:
-    """Compose a text to read, and to paste into a question about a failing run."""
-    sections = {
-        "Versions": [f"cae-lib {_version('cae-lib')}"]
-        + [f"{package} {version}" for package, version in versions().items()],
-        "Machine": [
-            f"device {pick_device()}: {device_name()}",
-            f"{os.cpu_count()} processors, {_gigabytes()} free on disk",
+def report() -> dict[str, list[str]]:
+    """The lines of the report by section."""
+    states = {None: "no git here", False: "as committed", True: "with uncommitted changes"}
+    free = shutil.disk_usage(paths().root).free / 1e9
+    missing = missing_modules()
+    extra = f"missing: {', '.join(missing)} (pip install 'cae-lib[book]')"
+    bases = ", ".join(sorted(path.name for path in paths().mini.glob("*.safetensors")))
+    names = page_names()
+    executed = [name for name in names if (experiments_folder() / f"{name}.ipynb").exists()]
+    return {
+        "Versions": [
+            f"cae-lib {_version('cae-lib')}",
+            *(f"{package} {version}" for package, version in runtime.versions().items()),
         ],
-        "Code": [_code()],
-        "Book": [_extras(), f"browser for the tests: {find_browser() or 'none found'}"],
-        "Data": [_world(profile) for profile in PROFILES if profile != "paper"]
-        + [f"base model: {_present(paths().mini, '*.safetensors')}", f"pages: {_pages()}"],
+        "Machine": [
+            f"device {runtime.pick_device()}: {runtime.device_name()}",
+            f"{os.cpu_count()} processors, {free:.0f} GB free on disk",
+        ],
+        "Code": [
+            f"cae_lib {states[runtime.changed()]}; what trains {runtime.training_hash()[:12]}, "
+            f"what measures {runtime.measuring_hash()[:12]}",
+        ],
+        "Book": [
+            extra if missing else "all packages of the extra 'book' are installed",
+            f"browser for the tests: {find_browser() or 'none found'}",
+        ],
+        "Data": [
+            *(_world(profile) for profile in PROFILES if PROFILES[profile].base),
+            f"base model: {bases or 'missing (`cae train base` makes it)'}",
+            f"pages: {len(executed)} of {len(names)} executed",
+        ],
     }
-    return "\n".join(
-        line for title, lines in sections.items() for line in (title, *(f"  {x}" for x in lines))
-    )
 
 
 def _version(package: str) -> str:
@@ -47,35 +60,7 @@ def _version(package: str) -> str:
         return "(used from its folder, not installed)"
 
 
-def _gigabytes() -> str:
-    return f"{shutil.disk_usage(paths().root).free / 1e9:.0f} GB"
-
-
-def _code() -> str:
-    states = {None: "no git here", False: "as committed", True: "with uncommitted changes"}
-    hashes = f"what trains {training_hash()[:12]}, what measures {measuring_hash()[:12]}"
-    return f"cae_lib {states[changed()]}; {hashes}"
-
-
-def _extras() -> str:
-    missing = [name for name in BOOK_MODULES if util.find_spec(name) is None]
-    if not missing:
-        return "all packages of the extra 'book' are installed"
-    return f"missing: {', '.join(missing)} (pip install 'cae-lib[book]')"
-
-
 def _world(profile: str) -> str:
     here = (paths().raw / f"world-{profile}" / "manifest.json").is_file()
     advice = f"not built (`cae world build --profile {profile}`)"
     return f"small world, {profile}: {'built' if here else advice}"
-
-
-def _present(folder: Path, pattern: str) -> str:
-    found = sorted(path.name for path in folder.glob(pattern)) if folder.is_dir() else []
-    return ", ".join(found) or "missing (`cae train base` makes it)"
-
-
-def _pages() -> str:
-    names = page_names()
-    executed = [name for name in names if (paths().book / "experiments" / f"{name}.ipynb").exists()]
-    return f"{len(executed)} of {len(names)} executed"

@@ -6,13 +6,42 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cae_lib.commands.card import card
-from cae_lib.commands.settings import as_options, chosen_run
+import pandas as pd
+
+from cae_lib import results
+from cae_lib.commands.base import markdown
+from cae_lib.commands.train import as_options, chosen_run
+from cae_lib.config import Experiment, experiment
+from cae_lib.data.needs import is_real
 from cae_lib.errors import CheckpointError
-from cae_lib.models.checkpoint import file_digest, read_meta
-from cae_lib.models.clip import load_clip
-from cae_lib.models.export import FILES, export_clip
-from cae_lib.runs import BASE, checkpoint_path, run_name, run_settings
+from cae_lib.evaluation.scores import TABLE, weights
+from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.export import FILES, export_clip, open_clip_name
+from cae_lib.plots import intervals, label
+from cae_lib.runs import BASE, TUNED, checkpoint_path, run_name
+from cae_lib.statistics import levels
+
+PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
+# Front matter, licence and limits: of models of the small world, and of those of real data.
+OWN = ("license: mit", "MIT.", "For research: it knows nothing but the drawn pictures of a small "
+       "world of some thirty nouns, and is of no use on photographs.")
+INHERITED = (
+    "license: other\nlicense_name: that-of-the-starting-weights\n"
+    "license_link: README.md#licence-and-citation",
+    "Code: MIT. These weights derive from the weights named above and from the captions and "
+    "pictures of the training set: the terms of both hold for them.",
+    "For research on what CLIP understands of composition. It inherits the data and the biases of "
+    "the weights that it started from. Compare its numbers only under the same protocol.",
+)
+LOADING = """```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("{0}"{1})
+model.eval()
+tokenizer = open_clip.get_tokenizer("{0}")
+```
+"""
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -23,22 +52,15 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def export_run(
-    name: str,
-    profile: str,
-    seed: int,
-    folder: str | Path,
-    form: str = "safetensors",
+    name: str, profile: str, seed: int, folder: str | Path, form: str = "safetensors",
     **overrides: Any,
 ) -> Path:
     """Write a trained run as open_clip's weights, its configuration and a model card.
 
     Args:
-        name: "base", or an experiment of the profile.
-        profile: Whose run it is.
-        seed: Of the run.
+        name, profile, seed, overrides: Of the run, or "base".
         folder: Where to write.
         form: "safetensors" or "pt".
-        overrides: Settings in which the run differs from the profile's.
 
     Returns:
         The weight file.
@@ -47,7 +69,7 @@ def export_run(
         ConfigError: Unknown run, profile, setting or form.
         CheckpointError: The run is not trained, or with another configuration.
     """
-    config = None if name == BASE else run_settings(name, profile, seed, **overrides)
+    config = None if name == BASE else experiment(name, profile, seed=seed, **overrides)
     path = checkpoint_path(name, profile, seed, **overrides)
     meta = read_meta(path)
     options = f"{name} --profile {profile} --seed {seed}{as_options(overrides)}"
@@ -61,6 +83,100 @@ def export_run(
             f"`cae train {options}` first."
         )
     clip = load_clip(meta.model, path)
-    text = card(run_name(name, profile, **overrides), profile, 0 if name == BASE else seed, clip,
-                meta, config, file_digest(path), FILES.get(form, ""), options)
+    seed = 0 if name == BASE else seed
+    run = run_name(name, profile, **overrides)
+    row, *settings = run.split("+")
+    title = ", ".join([label(row), *settings, clip.name, f"profile {profile}", f"seed {seed}"])
+    numbers = figures(run, profile, seed, file_digest(path), options)
+    text = card(title, clip, meta, _training(profile, config), numbers, FILES.get(form, ""),
+                INHERITED if is_real(profile) else OWN)
     return export_clip(clip, folder, meta, text, form)
+
+
+def card(title: str, clip: Clip, meta: CheckpointMeta, training: str, numbers: list[str],
+         file: str, terms: tuple[str, str, str]) -> str:
+    """The model card in Markdown, with the front matter that the hub reads."""
+    licence, rights, limits = terms
+    other = "gelu" if clip.activation == "quickgelu" else "quickgelu"
+    return "\n".join([
+        "---", licence, "library_name: open_clip", "pipeline_tag: zero-shot-image-classification",
+        "language: en", "tags:", "- clip", "- compositionality", f"- {clip.activation}", "---", "",
+        f"# {title}", "",
+        f"Architecture {clip.name}, activation **{clip.activation}**, {meta.step} optimiser steps, "
+        f"configuration `{meta.config_key or 'unknown'}`.", training, "",
+        "## Load it", "", *_loading(clip, file),
+        f"With {other} the same weights load without an error and give other scores.", "",
+        "## What was measured", "", *numbers, "",
+        "## Use and limits", "", limits, "", "## Licence and citation", "", rights, "",
+        f"The method is that of Li et al., EMNLP 2024 ({PAPER}); these weights are an independent "
+        "reproduction, not the authors' own. Please cite the paper.", "",
+    ])
+
+
+def figures(run: str, profile: str, seed: int, digest: str, options: str) -> list[str]:
+    """Benchmarks and retrieval of a run; beside it CLIP-FT and the base where measured.
+
+    Numbers of other weights than those of `digest` are not shown; `options` is what `cae evaluate`
+    takes to measure the run.
+    """
+    path = results.file_of("benchmarks", run, profile)
+    provenance = results.metadata(path).get(seed, {}).get("provenance", {})
+    if provenance.get("weights") != digest[:12]:
+        state = "The stored numbers belong to other weights" if provenance else "Nothing yet"
+        return [f"{state}: `cae evaluate {options}`."]
+    if results.missing("items", [results.DATA], profile):
+        return [f"The benchmarks' items are not stored: `cae evaluate data --profile {profile}`."]
+    seeds = {run: seed} | {TUNED: seed, BASE: 0} | {run: seed}
+    scores = weights(results.load("items", profile, [results.DATA]))
+    found = levels(_load("benchmarks", seeds, profile), weights=scores)
+    found["cell"] = intervals(found)
+    table = found.pivot(index="score", columns="run", values="cell")
+    table = table.reindex(columns=[name for name in seeds if name in table])
+    table.insert(0, "n", found.groupby("score")["n"].first())
+    rules = [TABLE[score] for score in table.index]
+    table["averaging"] = [rule.words for rule in rules]
+    table.insert(0, "score", [rule.label for rule in rules])
+    recall = _load("retrieval", seeds, profile)
+    lines = ["Retrieval was not measured."]
+    if len(recall):
+        recall["R@1, %"] = 100.0 * (recall["rank"] == 1)
+        first = recall.groupby(["set", "direction", "run"])["R@1, %"].mean().unstack("run")
+        lines = ["Recall at 1 in percent:", "", *markdown(first.round(1).reset_index())]
+    return ["Accuracy in percent with 95 % intervals over items. Protocol: cosine of float32 "
+            "features, one text or picture against the others; a tie counts as wrong; pictures "
+            "resized by the preprocessing stored here.", "", *markdown(table), "", *lines, "",
+            f"Code `{provenance['code'][:12]}`, data `{provenance['data']}`."]
+
+
+def _load(table: str, seeds: dict[str, int], profile: str) -> pd.DataFrame:
+    """A table of runs, one seed of each; those that are not stored are left out."""
+    stored = [name for name in seeds if not results.missing(table, [name], profile)]
+    frame = results.load(table, profile, stored) if stored else pd.DataFrame()
+    return frame[frame["seed"] == frame["run"].map(seeds)] if stored else frame
+
+
+def _training(profile: str, config: Experiment | None) -> str:
+    if config is None:
+        return f"The model that every run of the profile `{profile}` starts from."
+    loss = "the contrastive loss alone"
+    if config.method:
+        loss = (f"the contrastive loss and {config.weight:g} times the attribution loss of [CAE]"
+                f"({PAPER}), attribution by {config.method}")
+    always = ("steps", "batch_size", "lr", "warmup", "seed")
+    settings = [f"{name} {value}" for name, value in vars(config).items()
+                if name in always or value != getattr(Experiment, name, None)]
+    return f"Fine-tuned with {loss}. Settings, where not the default: {', '.join(settings)}."
+
+
+def _loading(clip: Clip, file: str) -> list[str]:
+    given, own = f', pretrained="{file}"', open_clip_name(clip.name, clip.activation)
+    lines = [] if file.endswith(".pt") else [
+        "From this folder, or from the hub with `hf-hub:OWNER/NAME` in place of `local-dir:.`; the "
+        "activation is part of `open_clip_config.json`:", "", LOADING.format("local-dir:.", ""),
+    ]
+    if own is not None:
+        return [*lines, "By the path of the weights:", "", LOADING.format(own, given)]
+    return lines or [
+        f"open_clip has no architecture of the name {clip.name}: add this folder's `model_cfg` "
+        "with `open_clip.add_model_config`, then:", "", LOADING.format(clip.name, given),
+    ]

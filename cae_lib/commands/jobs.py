@@ -1,8 +1,7 @@
 """Independent jobs side by side: on a CPU one process a core with one thread each.
 
-Small models gain little from a second thread, so this is faster than one job after the other on
-all threads. And a computation on one thread has one order of summation: its result does not depend
-on what runs beside it.
+Small models gain little from a second thread. And sums on one thread have one order: a result does
+not depend on what runs beside it.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any, NamedTuple
 
 import torch
 
-from cae_lib.errors import ConfigError
 from cae_lib.runtime import PROGRESS_LINES, end_with_parent, format_seconds, pick_device
 
 MOST_WORKERS = 8
@@ -28,74 +25,41 @@ HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Lets torch take large tensors from huge pages: a tenth of a perturbation step's time."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A call `action(*arguments)` of a function at module level.
-
-    Attributes:
-        label: Names the job in its progress line.
-        action: What to call.
-        arguments: What to call it with.
-        after: Labels of the jobs that have to be done before; they stand before this one.
-    """
-
-    label: str
-    action: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    after: tuple[str, ...] = ()
-
-
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """What a job returned, and how long it took in seconds."""
 
     value: Any
-    seconds: float = field(default=0.0)
+    seconds: float
 
 
-def run_jobs(jobs: Iterable[Job], workers: int | None = None) -> dict[str, Outcome]:
-    """Run jobs in the order given as far as they need not wait, and say when each one is done.
+def run_jobs(
+    jobs: Mapping[str, Callable[[], Any]], workers: int | None = None
+) -> dict[str, Outcome]:
+    """Start jobs in the order given, and say when each one is done.
 
     Processes are kept from job to job, and with them what the library has cached. The first job
     that fails ends the run: jobs in progress are finished, the others are not started.
 
     Args:
-        jobs: Jobs with different labels.
+        jobs: By label, functions at module level or `partial`s of them.
         workers: Processes; None takes one a core, or a single one beside a GPU.
 
     Returns:
         The outcomes by label, in the order of `jobs`.
     """
-    jobs = list(jobs)
     workers = min(workers or default_workers(), len(jobs))
     if workers <= 1:
-        return {job.label: _told(job.label, _timed(job.action, job.arguments)) for job in jobs}
+        return {label: _told(label, _timed(action)) for label, action in jobs.items()}
     os.environ.setdefault(HUGE_PAGES, "1")  # read by a worker's torch when it starts
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
-        done = _run_graph(jobs, executor)
+        labels = {executor.submit(_timed, action): label for label, action in jobs.items()}
+        done = {labels[future]: _told(labels[future], future.result())
+                for future in as_completed(labels)}
     finally:
         executor.shutdown(cancel_futures=True)
-    return {job.label: done[job.label] for job in jobs}
-
-
-def _run_graph(jobs: list[Job], executor: ProcessPoolExecutor) -> dict[str, Outcome]:
-    """Submit each job as soon as those that it waits for are done."""
-    done: dict[str, Outcome] = {}
-    waiting, running = jobs, {}
-    while waiting or running:
-        ready = [job for job in waiting if done.keys() >= set(job.after)]
-        waiting = [job for job in waiting if job not in ready]
-        running |= {executor.submit(_timed, job.action, job.arguments): job for job in ready}
-        if not running:
-            missing = next(name for name in waiting[0].after if name not in done)
-            raise ConfigError(f"no job is named {missing!r}, for which others wait")
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            label = running.pop(future).label
-            done[label] = _told(label, future.result())
-    return done
+    return {label: done[label] for label in jobs}
 
 
 def default_workers() -> int:
@@ -115,10 +79,9 @@ def _start_worker() -> None:
     os.environ[PROGRESS_LINES] = "1"
 
 
-def _timed(action: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+def _timed(action: Callable[[], Any]) -> Outcome:
     start = time.monotonic()
-    value = action(*arguments)
-    return Outcome(value, time.monotonic() - start)
+    return Outcome(action(), time.monotonic() - start)
 
 
 def _told(label: str, outcome: Outcome) -> Outcome:

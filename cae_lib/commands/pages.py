@@ -18,17 +18,12 @@ def run(parsed: argparse.Namespace) -> None:
 
 def book(parsed: argparse.Namespace) -> None:
     """Render the book, as pages or as one PDF."""
-    print("Rendering the book", flush=True)
     made = print_book(parsed.profile) if parsed.pdf else build_book(parsed.profile)
     print(f"The book is {made}")
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
-    """Split the command line's ``key=value`` texts.
-
-    Raises:
-        ConfigError: A text has no "=".
-    """
+    """Split texts of the form ``key=value``; one without "=" is a ConfigError."""
     pairs = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")

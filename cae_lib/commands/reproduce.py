@@ -1,12 +1,14 @@
-"""Everything of a profile, in order: data, base, runs, measurements, pages, book."""
+"""`cae reproduce`: data, base, runs, measurements, pages, book."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
-from cae_lib.commands.base import train_base, train_earlier_base
-from cae_lib.commands.jobs import Job, run_jobs
+from cae_lib.commands.base import train_base
+from cae_lib.commands.jobs import run_jobs
 from cae_lib.config import profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError
@@ -15,15 +17,10 @@ from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_names
 from cae_lib.runs import (
     BASE,
-    BASE_GELU,
-    HARD_SUITES,
-    STUDY_SUITES,
     TUNED,
     Variant,
     base_variants,
     checkpoint_path,
-    earlier_base_path,
-    measure_controls,
     measure_data,
     measure_run,
     study_runs,
@@ -32,137 +29,95 @@ from cae_lib.runs import (
 from cae_lib.runtime import format_seconds
 from cae_lib.world.build import build
 
-CAPTIONS = ("captions",)
-"""The job whose parsed captions every training needs."""
+STUDY_SUITES = ("benchmarks", "attribution")
+HARD_SUITES = ("benchmarks", "phrases", "attribution")
+"""What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
 
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
 
+TAGGERS = ("scene-graph", "dependency")
+Jobs = dict[str, Callable[[], Any]]
+
 
 def run(parsed: argparse.Namespace) -> None:
-    """Run everything."""
-    reproduce(parsed.profile)
-
-
-def reproduce(profile_name: str) -> Path:
-    """Run all steps, each one only as far as it is not done yet; returns the book's first page.
+    """Run all steps, each one only as far as it is not done yet.
 
     Safe to run twice and to interrupt: what a step has finished is kept.
 
     Raises:
         ConfigError: The profile needs data that nobody can build here.
     """
-    if profile(profile_name).base is None:
+    name = parsed.profile
+    if profile(name).base is None:
         raise ConfigError(
-            f"profile {profile_name} runs page by page, since it needs downloads and a GPU: "
-            f"`cae run NAME --profile {profile_name}`"
+            f"profile {name} runs page by page, since it needs downloads and a GPU: "
+            f"`cae run NAME --profile {name}`"
         )
-    took: dict[str, float] = {}
+    pages: Jobs = {f"page {page}": partial(run_page, page, None, name) for page in page_names()}
+    last = f"page {LAST_PAGE}"
+    took = {}
     for jobs in (
-        [Job("the small world", _world, (profile_name,))],
-        [*_base_jobs(profile_name), *_run_jobs(profile_name), *_study_jobs(profile_name)],
-        *_page_jobs(profile_name),
+        {"the small world": partial(_world, name)},
+        {f"captions, {tagger}": partial(_captions, name, tagger) for tagger in TAGGERS},
+        _run_jobs(name),
+        {label: job for label, job in pages.items() if label != last},
+        {label: job for label, job in pages.items() if label == last},
+        {"book": partial(build_book, name)},
     ):
-        took |= {label: outcome.seconds for label, outcome in run_jobs(jobs).items()}
-    book = run_jobs([Job("book", _book, (profile_name,))])["book"]
-    _report(took | {"book": book.seconds})
-    print(f"The book is {book.value}", flush=True)
-    return book.value
+        took |= run_jobs(jobs)
+    total = sum(outcome.seconds for outcome in took.values())
+    print(f"All steps together took {format_seconds(total)}; the slowest:")
+    for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
+        print(f"  {label}: {format_seconds(outcome.seconds)}")
+    print(f"The book is {took['book'].value}", flush=True)
 
 
-def _base_jobs(profile_name: str) -> list[Job]:
-    """What the runs start from, and the parsed captions that all of them share."""
-    return [
-        Job(*CAPTIONS, _captions, (profile_name,)),
-        Job("measuring the data", measure_data, (profile_name, True), CAPTIONS),
-        Job("measuring base", measure_run, (BASE, profile_name, 0, True)),
-        Job("base read with GELU", measure_run, (BASE_GELU, profile_name, 0, True), CAPTIONS),
-    ]
-
-
-def _run_jobs(profile_name: str) -> list[Job]:
-    """Training and measurement of each run, those with the longest steps first."""
+def _run_jobs(profile_name: str) -> Jobs:
+    """Training and measuring: the runs with the longest steps first, then the studies."""
     chosen = profile(profile_name)
-    jobs = []
-    for name in reversed(chosen.methods):
-        suites = HARD_SUITES if chosen.methods[name].get("negatives") else ()
-        for seed in range(chosen.seeds):
-            run = (name, profile_name, seed)
-            training = f"training {name}/{seed}"
-            jobs += [
-                Job(training, train_run, run, CAPTIONS),
-                Job(f"measuring {name}/{seed}", measure_run, (*run, True, suites), (training,)),
-            ]
-            if name == TUNED:
-                control = (profile_name, seed, True)
-                label = f"{name}/{seed} read with GELU"
-                jobs.append(Job(label, measure_controls, control, (training,)))
+    jobs: Jobs = {
+        "the data": partial(measure_data, profile_name, True),
+        "base": partial(_measure_base, profile_name),
+    }
+    runs = [(Variant(name, {}), seed, HARD_SUITES if row.get("negatives") else ())
+            for name, row in reversed(chosen.methods.items()) for seed in range(chosen.seeds)]
+    runs += [(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)]
+    for variant, seed, suites in runs:
+        label = f"{variant.name(profile_name)}/{seed}"
+        jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites)
     return jobs
 
 
-def _study_jobs(profile_name: str) -> list[Job]:
-    """The studies' base models and runs; a run of theirs is short."""
-    jobs = [Job("captions, second tagger", _second_roles, (profile_name,), CAPTIONS)]
+def _captions(profile_name: str, tagger: str) -> None:
+    """Parse the captions of training once, before several processes need them."""
+    training_set(profile_name, tagger=tagger)
+
+
+def _train_and_measure(
+    variant: Variant, profile_name: str, seed: int, suites: Iterable[str]
+) -> None:
+    """A run, and of CLIP-FT its control."""
+    run, settings, _ = variant
+    train_run(run, profile_name, seed, **settings)
+    measure_run(run, profile_name, seed, True, suites, **settings)
+    if run == TUNED and not settings:
+        measure_run(f"{TUNED}-gelu", profile_name, seed, True)
+
+
+def _measure_base(profile_name: str) -> None:
+    """The base, its control, and the bases of fewer steps."""
+    for name in (BASE, f"{BASE}-gelu"):
+        measure_run(name, profile_name, 0, True)
     for variant in base_variants(profile_name):
-        if variant.run == BASE and variant.settings:
-            label = f"measuring base of {variant.group} steps"
-            jobs.append(Job(label, _measure, (variant, profile_name, 0), CAPTIONS))
-    for variant, seed in study_runs(profile_name):
-        name = f"{variant.name(profile_name)}/{seed}"
-        training = f"training {name}"
-        run = (variant, profile_name, seed)
-        first = (jobs[0].label,) if "tagger" in variant.settings else CAPTIONS
-        jobs += [
-            Job(training, _train, run, first),
-            Job(f"measuring {name}", _measure, run, (training,)),
-        ]
-    return jobs
-
-
-def _page_jobs(profile_name: str) -> list[list[Job]]:
-    jobs = {name: Job(f"page {name}", _page, (name, profile_name)) for name in page_names()}
-    last = [jobs.pop(LAST_PAGE)] if LAST_PAGE in jobs else []
-    return [group for group in (list(jobs.values()), last) if group]
+        if variant.run == BASE:
+            measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 
 def _world(profile_name: str) -> None:
     """Build the world; where no base models are shipped (smoke), train them."""
     build(profile_name)
-    if not checkpoint_path(BASE, profile_name, 0).is_file():
+    if not checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)
     for steps in profile(profile_name).earlier_bases:
-        if not earlier_base_path(profile_name, steps).is_file():
-            train_earlier_base(profile_name, steps)
-
-
-def _captions(profile_name: str) -> None:
-    training_set(profile_name)
-
-
-def _second_roles(profile_name: str) -> None:
-    training_set(profile_name, tagger="dependency")
-
-
-def _train(variant: Variant, profile_name: str, seed: int) -> None:
-    train_run(variant.run, profile_name, seed, **variant.settings)
-
-
-def _measure(variant: Variant, profile_name: str, seed: int) -> None:
-    measure_run(variant.run, profile_name, seed, True, STUDY_SUITES, **variant.settings)
-
-
-def _page(name: str, profile_name: str) -> None:
-    run_page(name, profile_name=profile_name if profile_name != "mini" else None)
-
-
-def _book(profile_name: str) -> Path:
-    print("Rendering the book", flush=True)
-    return build_book(profile_name)
-
-
-def _report(took: dict[str, float]) -> None:
-    """Print the slowest steps and the sum of all, which is more than the time that went by."""
-    slowest = sorted(took.items(), key=lambda item: -item[1])[:5]
-    print(f"All steps together took {format_seconds(sum(took.values()))}; the slowest:")
-    for label, seconds in slowest:
-        print(f"  {label}: {format_seconds(seconds)}")
+        train_base(profile_name, steps=steps)

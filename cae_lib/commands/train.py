@@ -1,20 +1,32 @@
-"""`cae train` and `cae evaluate`."""
+"""`cae train` and `cae evaluate`, and the settings of a run on the command line."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import shlex
+import typing
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from cae_lib import results, runs
-from cae_lib.commands.base import train_base_as
-from cae_lib.commands.settings import allowed, chosen_run, names
+from cae_lib.commands.base import train_base
+from cae_lib.config import Experiment
+from cae_lib.data.needs import is_real
+from cae_lib.data.sources import allowing
+from cae_lib.errors import ConfigError
 from cae_lib.training.execution import Execution
+
+WORDS = {"none": None, "true": True, "false": False}
 
 
 def train(parsed: argparse.Namespace) -> None:
     """Train a run, or the base model."""
     name, overrides = chosen_run(parsed)
     if name == runs.BASE:
-        return train_base_as(parsed.profile, overrides)
+        print(f"The weights are {train_base(parsed.profile, **overrides)}")
+        return
     execution = Execution(
         parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers
     )
@@ -36,17 +48,71 @@ def evaluate(parsed: argparse.Namespace) -> None:
 
 
 def amounts(profile_name: str) -> list[str]:
-    """How much of its data each measurement uses, from the table `subsets`.
-
-    Returns:
-        One line for each family or set of a suite, then one for each part that is not complete.
-    """
+    """How much of its data each measurement uses: a line for each family or set of a suite, then
+    one for each part that is not complete."""
     table = results.load("subsets", profile_name)
-    lines = []
-    for (suite, family), part in table.groupby(["suite", "family"], sort=False):
-        used, expected = int(part["n_used"].sum()), int(part["n_expected"].sum())
-        lines.append(f"{suite}, {family}: {used:,} used of {expected:,} expected")
-    for row in table[table["n_used"] < table["n_expected"]].itertuples():
-        lines.append(f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
-                     f"of {row.n_expected:,} expected")
-    return lines
+    sums = table.groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
+    lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"
+             for (suite, family), used, expected in sums.itertuples()]
+    return lines + [
+        f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used of "
+        f"{row.n_expected:,} expected"
+        for row in table[table["n_used"] < table["n_expected"]].itertuples()
+    ]
+
+
+def chosen_run(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The row and the settings that a command line names; `--set` adds to a variant's own."""
+    row, settings = runs.find_run(parsed.name, parsed.profile)
+    return row, settings | parse_overrides(parsed.assignments)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
+    """The sets that the command line lets be incomplete, while its command runs.
+
+    Raises:
+        ConfigError: A name is unknown, or the profile's data are not real ones.
+    """
+    chosen = names(parsed.allow_missing)
+    if chosen and not is_real(parsed.profile):
+        raise ConfigError(
+            f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
+            f"whole: `cae world build --profile {parsed.profile}`"
+        )
+    return allowing(chosen)
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Values of `steps=2`, `weights=none`, `betas=(0.9, 0.98)` and the like.
+
+    `experiment` checks the types of what comes out of here.
+
+    Raises:
+        ConfigError: A text has no "=" or names no setting; the message lists the settings.
+    """
+    hints = typing.get_type_hints(Experiment)
+    known = [key for key in hints if key not in ("name", "profile", "seed")]
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or key not in known:
+            raise ConfigError(
+                f"--set {assignment}: expected KEY=VALUE, with KEY one of {', '.join(known)}"
+            )
+        try:
+            found[key] = WORDS[text.lower()] if text.lower() in WORDS else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[key] = text
+        if hints[key] is float and type(found[key]) is int:
+            found[key] = float(text)
+    return found
+
+
+def as_options(overrides: Mapping[str, Any]) -> str:
+    """The settings as a command's options, each with a blank before it; what `--set` was given."""
+    return "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())

@@ -1,4 +1,8 @@
-"""Render the book. Nothing is executed: the stored notebooks are what the reader sees."""
+"""Render the book. Nothing is executed: the stored notebooks are what the reader sees.
+
+It is a Sphinx extension, too (see `_config.yml`): it leaves out the scripts of Thebe, which theme
+and Jupyter Book both add, so that a browser would complain of constants declared twice.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,23 +21,22 @@ from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
+BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
 
 def build_book(profile_name: str, builder: str = "html") -> Path:
-    """Render the book of a profile with all warnings as errors.
+    """Render the book of a profile; returns its first page, an HTML file to open in a browser.
 
     Args:
         profile_name: ``"smoke"`` renders the copy of the book that holds the smoke pages, any
             other the book itself.
         builder: ``"html"``, or ``"singlehtml"`` for all pages as one.
 
-    Returns:
-        The book's first page, an HTML file to open in a browser.
-
     Raises:
-        CaeError: the build has warnings or fails; the message shows them.
+        CaeError: The build has warnings or fails; the message shows them.
     """
     profile(profile_name)
+    print("Rendering the book", flush=True)
     if profile_name == "smoke":
         return render(smoke_book(), paths().build / "smoke-html", builder=builder)
     return render(paths().book, paths().build / "book", builder=builder)
@@ -42,7 +46,7 @@ def print_book(profile_name: str) -> Path:
     """Render the book as one page and print it with a browser; returns the PDF.
 
     Raises:
-        CaeError: as `build_book`, or there is no browser, or it fails.
+        CaeError: As `build_book`, or there is no browser, or it fails.
     """
     browser = find_browser()
     if browser is None:
@@ -60,66 +64,56 @@ def print_book(profile_name: str) -> Path:
 
 
 def find_browser() -> str | None:
-    """Return the path of a Chromium; None where there is none."""
+    """The path of a Chromium; None where there is none."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-def render(
-    source: Path, output: Path, config: Path | None = None, builder: str = "html"
-) -> Path:
-    """Render a book's folder into ``output/_build/BUILDER``.
+def render(source: Path, output: Path, config: Path | None = None, builder: str = "html") -> Path:
+    """Render a book's folder into ``output/_build/BUILDER`` with all warnings as errors.
 
     Args:
-        source: folder with ``_toc.yml``.
-        output: folder for everything that the build writes.
-        config: the ``_config.yml``; that of the repository by default.
-        builder: as for `build_book`.
+        source: Folder with ``_toc.yml``.
+        output: Folder for everything that the build writes.
+        config: The ``_config.yml``; that of the repository by default.
+        builder: As for `build_book`.
     """
     config = config or paths().root / "_config.yml"
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
             raise CaeError(f"{file} is missing: run this from a clone of the repository")
-    output.mkdir(parents=True, exist_ok=True)
     # A Sphinx environment left by an older build can hide what has changed since.
     shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
-    adapted = output / "_config.yml"
+    output.mkdir(parents=True, exist_ok=True)
+    adapted, log = output / "_config.yml", output / "build.log"
     adapted.write_text(_with_repository(config), encoding="utf-8")
-    start = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, "build", str(source)]
-    command += ["--config", str(adapted), "--path-output", str(output)]
-    command += ["-W", "-n", "--keep-going", "--all", "--builder", builder]
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    )
-    log = output / "build.log"
+    command = [sys.executable, "-c", BUILD, "build", str(source), "--config", str(adapted),
+               "--path-output", str(output), "-W", "-n", "--keep-going", "--all",
+               "--builder", builder]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            encoding="utf-8")
     log.write_text(result.stdout, encoding="utf-8")
     page = output / "_build" / builder / "index.html"
     if result.returncode != 0 or not page.is_file():
-        raise CaeError(
-            f"the book was not rendered cleanly:\n{_complaints(result.stdout)}\n"
-            f"The whole log is {log}."
-        )
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+        lines = [line for line in plain if re.search("WARNING|ERROR|Error", line)] or plain
+        complaints = "".join(f"\n  {line}" for line in lines[-30:])
+        raise CaeError(f"the book was not rendered cleanly:{complaints}\nThe whole log is {log}.")
     return page
 
 
 def repository_url() -> str | None:
-    """Return the public web address of this clone's origin; None where there is none."""
+    """The public web address of this clone's origin; None where there is none."""
+    command = ["git", "remote", "get-url", "origin"]
     try:
-        result = subprocess.run(
-            ["git", "remote", "get-url", "origin"],
-            cwd=paths().root,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        result = subprocess.run(command, cwd=paths().root, capture_output=True, text=True)
+    except OSError:  # no git
         return None
     match = HOSTS.match(result.stdout.strip())
     return f"https://{match[1]}/{match[2]}" if match else None
 
 
 def _with_repository(config: Path) -> str:
-    """Return the configuration, with links to the repository and to Colab and Binder if public."""
+    """The configuration, with links to the repository and to Colab and Binder if public."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     url = repository_url()
     if url is not None:
@@ -132,15 +126,8 @@ def _with_repository(config: Path) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def _complaints(log: str) -> str:
-    """Pick the warnings and errors of a build's log, or its end when there are none."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
-    lines = [line for line in plain if "WARNING" in line or "ERROR" in line or "Error" in line]
-    return "\n".join(f"  {line}" for line in (lines or plain)[-30:])
-
-
 def smoke_book() -> Path:
-    """Return a copy of the book whose notebooks are those of the smoke profile.
+    """A copy of the book whose notebooks are those of the smoke profile.
 
     All texts are copied anew. A notebook of the book itself is copied only where no smoke run
     has stored one yet.
@@ -148,13 +135,26 @@ def smoke_book() -> Path:
     source, target = paths().book, paths().build / "smoke-book"
     for path in source.rglob("*"):
         place = target / path.relative_to(source)
-        if path.is_dir() or "_build" in path.parts or ".ipynb_checkpoints" in path.parts:
+        if path.is_dir() or {"_build", ".ipynb_checkpoints"} & set(path.parts):
             continue
-        if path.suffix == ".ipynb" and place.exists():
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
+        if path.suffix != ".ipynb" or not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
     link = target.with_name("cae_lib")  # pages show code from ../cae_lib
     if not link.exists():
         link.symlink_to(Path(__file__).resolve().parents[1])
     return target
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("html-page-context", _without_thebe, priority=999)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Keep a page's scripts but those that name Thebe, by file or in their text."""
+    context["script_files"] = [
+        script for script in context["script_files"]
+        if "thebe" not in f"{script} {getattr(script, 'attributes', '')}".lower()
+    ]

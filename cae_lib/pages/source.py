@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
-import io
-import tokenize
+import re
 from collections.abc import Mapping
+from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
@@ -16,52 +15,38 @@ from cae_lib.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 Value = int | float | str | bool
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+BOOLEANS = {"true": True, "false": False}
+LINE = re.compile(r"(\w+): (int|float|str|bool) = (.+?)(?: +# .+)?")
+BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
 
 
-@dataclasses.dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One line ``name: type = default  # comment`` of a page's cell tagged ``parameters``."""
 
-    name: str
     type: str
     default: Value
-    comment: str
+    line: str
 
-    def parse(self, text: str) -> Value:
-        """Turn a command line's text into a value of the parameter's type.
 
-        Raises:
-            ValueError: the text is no such value.
-        """
-        if self.type == "bool":
-            if text.lower() not in ("true", "false"):
-                raise ValueError(text)
-            return text.lower() == "true"
-        return TYPES[self.type](text)
-
-    def __str__(self) -> str:
-        comment = f"  # {self.comment}" if self.comment else ""
-        return f"{self.name}: {self.type} = {self.default!r}{comment}"
+def missing_modules() -> list[str]:
+    """Those modules of the extra "book" that are not installed."""
+    return [name for name in BOOK_MODULES if util.find_spec(name) is None]
 
 
 def experiments_folder() -> Path:
-    """Return the folder of the page pairs."""
+    """The folder of the page pairs."""
     return paths().book / "experiments"
 
 
 def page_names() -> list[str]:
-    """List the pages by name, sorted."""
+    """The pages by name, sorted."""
     return sorted(path.stem for path in experiments_folder().glob("*.md"))
 
 
 def read_page(path: Path) -> NotebookNode:
-    """Read a page's text as a notebook whose cell ids depend on nothing but name and order.
-
-    Returns:
-        An ``nbformat`` notebook; the cells of page NAME are NAME-00, NAME-01, ...
-    """
+    """A page's text as a notebook; the cells of page NAME are NAME-00, NAME-01, ..."""
     import jupytext
 
     notebook = jupytext.read(path, fmt="md:myst")
@@ -76,80 +61,53 @@ def read_page(path: Path) -> NotebookNode:
 
 
 def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
-    """Read the parameters of a page from its cell tagged ``parameters``.
+    """The parameters of a page from its cell tagged ``parameters``.
 
     Raises:
-        DataError: there is not exactly one such cell, or a line of it is not of the form
+        DataError: There is not exactly one such cell, or a line of it is not of the form
             ``name: type = literal  # comment``.
     """
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise DataError(f"page {name} has {len(cells)} cells tagged 'parameters', expected one")
-    source = cells[0].source
-    comments = _comments(source)
     parameters = {}
-    for node in ast.parse(source).body:
-        parameter = _parameter(node, comments)
-        if parameter is None:
+    for number, line in enumerate(cells[0].source.splitlines(), start=1):
+        match = LINE.fullmatch(line)
+        try:
+            default = ast.literal_eval(match[3]) if match else None
+        except (ValueError, SyntaxError):
+            default = None
+        if match and match[2] == "float" and type(default) is int:
+            default = float(default)
+        if not match or type(default) is not TYPES[match[2]]:
             raise DataError(
-                f"page {name}, parameters cell, line {node.lineno}: expected "
-                f"`name: type = value  # comment` with a type of {', '.join(TYPES)}, "
-                f"got `{ast.unparse(node)}`"
+                f"page {name}, parameters cell, line {number}: expected `name: type = value  # "
+                f"comment` with a type of {', '.join(TYPES)}, got `{line}`"
             )
-        parameters[parameter.name] = parameter
+        parameters[match[1]] = Parameter(match[2], default, line)
     return parameters
 
 
 def parse_parameters(
     parameters: Mapping[str, Parameter], given: Mapping[str, str], name: str
 ) -> dict[str, Value]:
-    """Check a command line's ``k=v`` against a page's parameters.
-
-    Returns:
-        The given values that differ from the defaults.
+    """Values of a command line's ``k=v`` that differ from a page's defaults.
 
     Raises:
-        ConfigError: an unknown name or a value of the wrong type; lists the known parameters.
+        ConfigError: An unknown name or a value of the wrong type; lists the known parameters.
     """
-    values = {}
+    known = "".join(f"\n  {parameter.line}" for parameter in parameters.values())
+    values: dict[str, Value] = {}
     for key, text in given.items():
-        known = "".join(f"\n  {parameter}" for parameter in parameters.values())
         if key not in parameters:
             raise ConfigError(f"page {name} has no parameter {key!r}; it has:{known}")
+        kind = parameters[key].type
         try:
-            value = parameters[key].parse(text)
-        except ValueError:
+            value = BOOLEANS[text.lower()] if kind == "bool" else TYPES[kind](text)
+        except (ValueError, KeyError):
             raise ConfigError(
-                f"page {name}: {key}={text!r} is not of type {parameters[key].type}; "
-                f"the parameters are:{known}"
+                f"page {name}: {key}={text!r} is not of type {kind}; the parameters are:{known}"
             ) from None
         if value != parameters[key].default:
             values[key] = value
     return values
-
-
-def _parameter(node: ast.stmt, comments: Mapping[int, str]) -> Parameter | None:
-    if not (isinstance(node, ast.AnnAssign) and node.value is not None):
-        return None
-    if not (isinstance(node.target, ast.Name) and isinstance(node.annotation, ast.Name)):
-        return None
-    try:
-        default = ast.literal_eval(node.value)
-    except ValueError:
-        return None
-    type_name = node.annotation.id
-    if type_name == "float" and type(default) is int:
-        default = float(default)
-    if type(default) is not TYPES.get(type_name):
-        return None
-    return Parameter(node.target.id, type_name, default, comments.get(node.end_lineno or 0, ""))
-
-
-def _comments(source: str) -> dict[int, str]:
-    """Map line numbers to the comments on them."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }

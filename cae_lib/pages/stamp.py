@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,21 +26,32 @@ PRESENTING = ("results", "statistics", "plots")
 """Modules that stand between the stored tables and a page."""
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(NamedTuple):
     """A stamp as a folded list for the reader and as data for `states`."""
 
-    content: Mapping[str, Any]
+    content: dict[str, Any]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What a notebook stores."""
         items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
-                        for name, value in _lines(self.content))
+                        for name, value in self._lines().items() if value is not None)
         title = "Where these numbers come from"
         return {
-            MIME: dict(self.content),
+            MIME: self.content,
             "text/html": f"<details><summary>{title}</summary><ul>{items}</ul></details>",
             "text/plain": json.dumps(self.content, sort_keys=True),
+        }
+
+    def _lines(self) -> dict[str, Any]:
+        """The entries of a stamp in the reader's words."""
+        found = self.content
+        committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
+        return {
+            "tables": found["tables"][:12], "code": committed[found["dirty"]],
+            "profile": found["profile"], "seeds": found.get("seeds"), "run on": found["when"],
+            "took": f"{found['wall_seconds']} s", "device": found["device"],
+            "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
+            "data (manifest)": found["data"],
         }
 
 
@@ -54,12 +63,8 @@ def provenance(profile: str, **extra: Any) -> Provenance:
         extra: Further entries, such as ``seeds``.
     """
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Provenance(page_stamp(profile, when=when, **extra))
-
-
-def page_stamp(profile: str, **extra: Any) -> dict[str, Any]:
-    """Describe the state that a page is run in: `tables` is `tables_hash`."""
-    return {"tables": tables_hash(profile), "dirty": changed(), **circumstances(profile)} | extra
+    state = {"tables": tables_hash(profile), "dirty": changed(), "when": when}
+    return Provenance(state | circumstances(profile) | extra)
 
 
 def tables_hash(profile: str) -> str:
@@ -85,28 +90,13 @@ def _state(path: Path, profile: str, present: str) -> tuple[str, dict[str, Any]]
     if not path.is_file():
         return "not run yet", {}
     try:
-        outputs = [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-                   for output in cell.get("outputs", [])]
-        stamps = [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError):
         return "cannot be read", {}
+    bundles = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    stamps = [bundle[MIME] for bundle in bundles if MIME in bundle]
     if not stamps:
         return "has no stamp", {}
-    text = experiments_folder() / f"{path.stem}.md"
-    if profile != "smoke" and check_pair(text, path):
+    if profile != "smoke" and check_pair(experiments_folder() / f"{path.stem}.md", path):
         return "breaks a rule", stamps[-1]
     return "current" if stamps[-1].get("tables") == present else "stale", stamps[-1]
-
-
-def _lines(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The entries of a stamp in the reader's words."""
-    committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    lines = [
-        ("tables", content["tables"][:12]), ("code", committed[content["dirty"]]),
-        ("profile", content["profile"]), ("seeds", content.get("seeds")),
-        ("run on", content.get("when")), ("took", f"{content['wall_seconds']} s"),
-        ("device", content["device"]), ("versions", versions),
-        ("data (manifest)", content["data"]),
-    ]
-    return [(name, value) for name, value in lines if value is not None]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cae_lib.commands.settings import parse_overrides
 from safetensors.torch import save_file
 
 from cae_lib import results, runs
 from cae_lib.cli import main
+from cae_lib.commands.train import parse_overrides
 from cae_lib.config import experiment, paths
 from cae_lib.data.identity import data_digests
 from cae_lib.data.sources import allowing
