@@ -25,19 +25,12 @@ OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 @dataclass
 class Tally:
-    """How many of some kind of thing are here.
-
-    Attributes:
-        what: "files", "rows" or "pictures".
-        found: Number that is here.
-        expected: Number that there should be; None if nobody knows.
-        missing: Names of what is not here, below `data/raw`, where names are known.
-    """
+    """How many files, rows or pictures are here, and the names of those that are not."""
 
     what: str
     found: int = 0
-    expected: int | None = 0
-    missing: list[str] = field(default_factory=list)
+    expected: int | None = 0  # None if nobody knows
+    missing: list[str] = field(default_factory=list)  # below data/raw, where names are known
 
     @property
     def complete(self) -> bool:
@@ -51,13 +44,6 @@ class Tally:
         if not is_here:
             self.missing.append(name)
 
-    def lines(self) -> Iterator[str]:
-        """What is missing, the first few by name."""
-        if self.missing:
-            more = len(self.missing) - SHOWN
-            rest = f" and {more:,} more" if more > 0 else ""
-            yield f"  {self.what} missing: {', '.join(self.missing[:SHOWN])}{rest}"
-
     def __str__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected:,}"
         return f"{self.found:,}{of} {self.what}"
@@ -65,17 +51,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Report:
-    """What is here of one source.
-
-    Attributes:
-        source: The source.
-        tallies: Files, rows and pictures, as far as they apply.
-        faults: Files that are here and cannot be read.
-    """
+    """What is here of one source."""
 
     source: Source
-    tallies: tuple[Tally, ...]
-    faults: tuple[str, ...] = ()
+    tallies: tuple[Tally, ...]  # files, rows and pictures, as far as they apply
+    faults: tuple[str, ...]  # files that are here and cannot be read
 
     @property
     def state(self) -> str:
@@ -89,7 +69,11 @@ class Report:
     def lines(self) -> list[str]:
         """The report as text, first the numbers, then what is missing."""
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
-        lines += [line for tally in self.tallies for line in tally.lines()]
+        for tally in self.tallies:
+            more = len(tally.missing) - SHOWN
+            rest = f" and {more:,} more" if more > 0 else ""
+            if tally.missing:
+                lines.append(f"  {tally.what} missing: {', '.join(tally.missing[:SHOWN])}{rest}")
         return lines + [f"  {fault}" for fault in self.faults]
 
 

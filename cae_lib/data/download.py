@@ -5,13 +5,9 @@ The hub's and Google Drive's own libraries resume and check; `download` resumes 
 
 from __future__ import annotations
 
-import importlib
 import shutil
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import requests
 from tqdm import tqdm
@@ -28,21 +24,8 @@ TRIES = 4
 """Transfers one after another without a new byte before giving up."""
 
 
-class Unreachable(DataError):
-    """The server was not reached at all, so that it need not be asked for other files."""
-
-
 def require_space(folder: Path, needed: float, what: str) -> None:
-    """Refuse to begin what would fill the disk.
-
-    Args:
-        folder: Existing folder on the disk.
-        needed: Bytes to be written; 200 MB more have to stay free.
-        what: What is to be written, named in the error.
-
-    Raises:
-        DataError: Less is free; says how much is needed and what to do.
-    """
+    """Raise a DataError if a disk has no room for so many bytes, and 200 MB to stay free."""
     free = shutil.disk_usage(folder).free
     if needed > 0 and free < needed + MARGIN:
         raise DataError(
@@ -52,45 +35,34 @@ def require_space(folder: Path, needed: float, what: str) -> None:
         )
 
 
-def download(url: str, path: Path, reserve: float = 1.0) -> None:
+def download(url: str, path: Path) -> None:
     """Fetch a file over HTTP; one that is here in part is gone on with.
 
     Only bytes of one version of a file are joined: what is missing is asked for with `Range` and
     `If-Range` (RFC 9110, sections 13.1.5 and 14.2). The version is noted beside the file.
 
-    Args:
-        url: Address.
-        path: Where the file goes.
-        reserve: Free disk space needed, as a multiple of what is still to come.
-
     Raises:
-        Unreachable: There is no connection to the server.
-        DataError: The file is not there, is a web page in place of the file, breaks off again and
-            again, or does not fit the disk.
+        DataError: The server cannot be reached, the file is not there, is a web page in place of
+            the file, breaks off again and again, or does not fit the disk.
     """
     failures = 0
     while True:
         before = _size(path)
         try:
-            return _transfer(url, path, reserve)
+            return _transfer(url, path)
         except requests.RequestException as error:
             have = _size(path)
             failures = 1 if have > before else failures + 1
-            if failures == TRIES:
+            unreachable = isinstance(error, requests.ConnectionError) and not have
+            if failures == TRIES or unreachable:
                 kept = f"; {have:,} bytes are kept, and the next call goes on from there"
-                away = isinstance(error, requests.ConnectionError) and not have
-                raise (Unreachable if away else DataError)(
-                    f"{url}: the download does not get on ({error}){kept if have else ''}"
-                ) from error
+                wrong = f"{url}: the download does not get on ({error}){kept if have else ''}"
+                raise DataError(wrong) from error
             time.sleep(2 ** (failures - 1))
 
 
-def _transfer(url: str, path: Path, reserve: float) -> None:
-    """Append what is missing to the file, or write it anew.
-
-    Raises:
-        RequestException: It is not whole yet.
-    """
+def _transfer(url: str, path: Path) -> None:
+    """Append what is missing to the file, or write it anew; a RequestException if it broke off."""
     note = version_note(path)
     have = _size(path) if note.is_file() else 0
     headers = {"Accept-Encoding": "identity"}
@@ -109,9 +81,10 @@ def _transfer(url: str, path: Path, reserve: float) -> None:
             raise requests.RequestException("the server does not send what is missing")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
-        require_space(path.parent, reserve * ((total or 0) - have), path.name)
-        bar = progress_bar(desc=path.name, initial=have, total=total, unit="B", unit_scale=True)
-        with path.open("ab") as file, bar:
+        require_space(path.parent, (total or 0) - have, path.name)
+        with path.open("ab") as file, tqdm(
+            desc=path.name, initial=have, total=total, unit="B", unit_scale=True, disable=None
+        ) as bar:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -127,9 +100,7 @@ def _refuse(url: str, response: requests.Response) -> None:
     if status != 416:
         response.raise_for_status()
     if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
-        raise DataError(
-            f"{url}: a web page came in place of the file, perhaps to sign in or to confirm"
-        )
+        raise DataError(f"{url}: a web page came in place of the file, perhaps to sign in")
 
 
 def _begin(path: Path, response: requests.Response) -> None:
@@ -151,18 +122,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def progress_bar(things: Iterable[Any] | None = None, **options: Any) -> tqdm:
-    """A progress bar, redrawn seldom where it does not go to a terminal."""
-    terminal = sys.stderr.isatty()
-    return tqdm(things, mininterval=0.2 if terminal else 10.0, ascii=not terminal, **options)
-
-
 def from_hub(item: Item, target: Path, gated: str | None) -> None:
     """Fetch a file of a hub repository to `target`, a whole one into it, or weights to its cache.
 
     Raises:
-        DataError: The hub cannot be reached, the terms are not accepted yet, or there is no such
-            repository or file.
+        DataError: The hub does not give it, or its terms have to be accepted first.
     """
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 
@@ -189,21 +153,12 @@ def from_hub(item: Item, target: Path, gated: str | None) -> None:
 
 
 def from_drive(key: str, target: Path) -> None:
-    """Fetch a file of Google Drive with gdown, which the extra `data` installs.
-
-    Raises:
-        DataError: gdown is not installed, or the file cannot be fetched.
-    """
+    """Fetch a file of Google Drive with gdown, which the extra `data` installs."""
     try:
-        gdown = importlib.import_module("gdown")
+        import gdown
     except ImportError as error:
-        raise DataError(
-            "files at Google Drive need gdown, which is not installed here "
-            "(pip install 'cae-lib[data]')"
-        ) from error
+        raise DataError("Google Drive needs gdown: pip install 'cae-lib[data]'") from error
     try:
         gdown.download(id=key, output=str(target), resume=True)
     except Exception as error:  # gdown's own errors have no common base across its versions
         raise DataError(f"Google Drive does not give the file ({error})") from error
-    if not target.is_file():
-        raise DataError("Google Drive does not give the file")

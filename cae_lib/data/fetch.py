@@ -14,23 +14,16 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from cae_lib.config import paths
 from cae_lib.data.completeness import file_digest, open_clip_file
-from cae_lib.data.download import (
-    Unreachable,
-    download,
-    from_drive,
-    from_hub,
-    progress_bar,
-    require_space,
-    version_note,
-)
+from cae_lib.data.download import download, from_drive, from_hub, require_space, version_note
 from cae_lib.data.sources import Item, Source
 from cae_lib.errors import DataError
 from cae_lib.runtime import write_atomic
@@ -57,9 +50,7 @@ def get(source: Source) -> list[str]:
         with FileLock(source.downloads / ".lock", timeout=0):
             here = sum(path.stat().st_size for path in source.downloads.iterdir())
             require_space(paths().raw, (source.gb or 0) * 1e9 - here, source.title)
-            todo = _get_items(source)
-            _link(source)
-            return todo
+            return _get_items(source)
     except Timeout as error:
         raise DataError(f"another `cae data get {source.name}` is at work; wait for it") from error
     except PermissionError:
@@ -76,10 +67,9 @@ def _get_items(source: Source) -> list[str]:
             todo += _get_item(source, item)
         except DataError as error:
             failed.append(f"{source.title}: {error}. By hand: {instruction(source, item)}")
-            if isinstance(error, Unreachable):
-                break
     if failed:
         raise DataError("\n".join(failed))
+    _link(source)
     return todo
 
 
@@ -107,11 +97,7 @@ def _is_done(source: Source, item: Item, key: str) -> bool:
 
 
 def _fetch(source: Source, item: Item, place: Path, known: str | None) -> str | None:
-    """Fetch a file beside its place, and put it there if it is the one that is known.
-
-    Returns:
-        Its SHA-256; None for a whole repository, and for weights in the hub's cache.
-    """
+    """Fetch a file beside its place, put it there if it is the right one; returns its SHA-256."""
     print(f"{source.title}: fetching {item.name} from {item.address}", flush=True)
     if item.hub and (item.open_clip or not item.path):
         return from_hub(item, place, source.gated)
@@ -122,11 +108,12 @@ def _fetch(source: Source, item: Item, place: Path, known: str | None) -> str | 
     elif item.drive:
         from_drive(item.drive, part)
     else:
-        download(item.url, part, reserve=2.2 if item.unpack else 1.0)
+        download(item.url, part)
     try:
         digest = _verified(part, known)
     except DataError:
         part.unlink()
+        version_note(part).unlink(missing_ok=True)
         raise
     part.replace(place)
     version_note(part).unlink(missing_ok=True)
@@ -134,11 +121,7 @@ def _fetch(source: Source, item: Item, place: Path, known: str | None) -> str | 
 
 
 def _verified(path: Path, known: str | None) -> str:
-    """SHA-256 of a file, after comparing it with the checksum that is known.
-
-    Raises:
-        DataError: It is another one.
-    """
+    """SHA-256 of a file; a DataError if it has not the checksum that is known."""
     sha256 = file_digest(path)
     kind, _, expected = (known or sha256).rpartition(":")
     found = file_digest(path, kind) if kind == "md5" else sha256
@@ -190,16 +173,11 @@ def instruction(source: Source, item: Item) -> str:
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
-    """Unpack the wanted files of a zip or tar archive; files of the same names are replaced.
+    """Unpack a zip or tar archive to the folder `to` below `root`; same names are replaced.
 
     The files move to their places when all of them are whole. Links and hidden files are left out,
-    and so is the one folder that holds everything else, if there is one.
-
-    Args:
-        archive: The archive.
-        root: The source's folder.
-        to: Folder in `root`.
-        only: Beginnings of the paths that are wanted; empty for all.
+    and so is the one folder that holds everything else, if there is one. What is left of a path has
+    to begin with one of `only`, if there are any.
 
     Raises:
         DataError: The archive is damaged, leads out of its folder, is too large for the disk, or
@@ -212,14 +190,17 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         _extract(archive, partial)
         tops = [path for path in partial.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         base = tops[0] if len(tops) == 1 and tops[0].is_dir() else partial
-        wanted = list(_wanted(base, only))
+        files = {path.relative_to(base).as_posix(): path for path in sorted(base.rglob("*"))
+                 if path.is_file() and not path.is_symlink()}
+        wanted = {name: path for name, path in files.items() if name.startswith(tuple(only) or "")}
         if not wanted:
-            names = ", ".join(path.name for path in tops[:3]) or "nothing"
+            names = ", ".join([*files][:3]) or "nothing"
             raise DataError(f"{archive}: none of the expected files is in it; it has {names}")
-        for path in wanted:
-            target = root / to / path.relative_to(base)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        for name, path in wanted.items():
+            if not name.startswith("__MACOSX") and "/." not in f"/{name}":
+                target = root / to / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
     except BROKEN as error:
         wrong = f"{archive}: cannot be unpacked ({error}). Remove it and fetch it again"
         raise DataError(wrong) from error
@@ -233,7 +214,7 @@ def _extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             require_space(folder, sum(member.file_size for member in members), archive.name)
-            opened.extractall(folder, progress_bar(members, desc=archive.name))
+            opened.extractall(folder, tqdm(members, archive.name, disable=None))
     elif not tarfile.is_tarfile(archive):
         raise tarfile.TarError("is neither a zip nor a tar archive")
     elif not hasattr(tarfile, "data_filter"):
@@ -242,13 +223,4 @@ def _extract(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as opened:
             members = opened.getmembers()
             require_space(folder, sum(member.size for member in members), archive.name)
-            opened.extractall(folder, progress_bar(members, desc=archive.name), filter="data")
-
-
-def _wanted(base: Path, only: Sequence[str]) -> Iterator[Path]:
-    for path in sorted(base.rglob("*")):
-        name = path.relative_to(base).as_posix()
-        hidden = name.startswith("__MACOSX") or "/." in f"/{name}"
-        if path.is_file() and not path.is_symlink() and not hidden:
-            if name.startswith(tuple(only) or ""):
-                yield path
+            opened.extractall(folder, tqdm(members, archive.name, disable=None), filter="data")

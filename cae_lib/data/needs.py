@@ -13,16 +13,8 @@ from cae_lib.errors import DataError
 
 TRAINING = (TRAINING_SOURCE,)
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "aro": ("aro",),
+    **{name: (name.replace("_", "-"),) for name in FOLDERS},
     "order": ("coco-retrieval", "flickr30k"),
-    "winoground": ("winoground",),
-    "sugarcrepe": ("sugarcrepe",),
-    "vl_checklist": ("vl-checklist",),
-    "valse": ("valse",),
-    "svo_probes": ("svo-probes",),
-    "crepe": ("crepe",),
-    "whatsup": ("whatsup",),
-    "cola": ("cola",),
     "crepe_systematicity": ("crepe",),
 }
 """Names in `data/sources.yml` of what each family of benchmarks reads."""
@@ -32,14 +24,11 @@ SIMILARITY_SOURCE = "senteval"
 OWN_PICTURES = "zero_shot"
 """A suite for whatever labelled pictures the user has; without any it is left out."""
 
-CAPTIONS = (RETRIEVAL_SOURCES["coco"],)
+OF_CAPTIONS = ("attribution", "phrases", "faithfulness", "sensitivity")
 SUITES: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
-    "attribution": CAPTIONS,
-    "phrases": CAPTIONS,
-    "faithfulness": CAPTIONS,
-    "sensitivity": CAPTIONS,
+    **dict.fromkeys(OF_CAPTIONS, (RETRIEVAL_SOURCES["coco"],)),
     OWN_PICTURES: (),
     "heatmaps": (),
 }
@@ -90,24 +79,17 @@ def require(reports: Mapping[str, Report]) -> list[str]:
         DataError: A set is not complete; names what is missing of each, and the commands.
     """
     wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
-    allowed = {name for name in reports if may_be_incomplete(name)}
-    refused = [r for r in wrong if r.source.kind == "weights" or r.source.name not in allowed]
-    if refused:
-        raise DataError(f"data are missing.\n{_missing(refused)}")
-    return [line for report in wrong for line in report.lines()]
-
-
-def _missing(reports: list[Report]) -> str:
-    """What is missing of some sets, and the commands that fetch it or go on without it."""
-    pictures = dict.fromkeys(name for report in reports for name in report.source.needs)
+    refused = [report for report in wrong
+               if report.source.kind == "weights" or not may_be_incomplete(report.source.name)]
+    if not refused:
+        return [line for report in wrong for line in report.lines()]
+    lines = ["data are missing.", *(line for report in refused for line in report.lines())]
+    pictures = dict.fromkeys(name for report in refused for name in report.source.needs)
     wanted = [name for name in pictures if check(source(name)).state != "complete"]
-    wanted += [report.source.name for report in reports]
-    lines = [line for report in reports for line in report.lines()]
+    wanted += [report.source.name for report in refused]
     lines.append(f"Fetch them: cae data get {' '.join(wanted)}")
-    optional = [report.source.name for report in reports if report.source.kind != "weights"]
+    optional = [report.source.name for report in refused if report.source.kind != "weights"]
     if optional:
-        lines.append(
-            "Or go on with what is there, and have n used printed beside n expected: "
-            f"--allow-missing {','.join(optional)}"
-        )
-    return "\n".join(lines)
+        lines.append("Or go on with what is there, and have n used printed beside n expected: "
+                     f"--allow-missing {','.join(optional)}")
+    raise DataError("\n".join(lines))

@@ -24,43 +24,25 @@ from cae_lib.errors import ConfigError, DataError
 KINDS = ("weights", "pictures", "training", "retrieval", "benchmark", "similarity")
 WAYS = ("url", "drive", "hub", "how")
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
-ALL = "all"
 
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file to fetch: from a plain address, Google Drive or the Hugging Face hub, or by hand.
+    """One file to fetch: from a plain address, Google Drive or the Hugging Face hub, or by hand."""
 
-    Attributes:
-        url: Address of a plain download.
-        drive: Id of a file at Google Drive.
-        hub: Repository of the hub, `datasets/OWNER/NAME` or `OWNER/NAME`.
-        how: What a person has to do, where no address is open or known.
-        path: The file in the repository `hub`; None for the whole repository.
-        open_clip: Model and tag whose weights these are: they stay in the hub's own cache, where
-            open_clip looks for them.
-        file: Name of an archive among the downloads; by default the last part of the address.
-        to: Place of a plain file; "." for a whole repository.
-        unpack: Folder that the content of an archive goes to, without the one folder that holds
-            all of it, if there is one.
-        only: Beginnings of the paths in the archive that are taken; empty takes all.
-        checksum: `sha256:...` or `md5:...` of the download. Without one, the SHA-256 is noted at
-            the first download and holds for later ones.
-    """
-
-    url: str | None = None
-    drive: str | None = None
-    hub: str | None = None
-    how: str | None = None
-    path: str | None = None
-    open_clip: tuple[str, ...] = ()
-    file: str = ""
-    to: str = ""
-    unpack: str = ""
-    only: tuple[str, ...] = ()
-    checksum: str | None = None
+    url: str | None = None  # address of a plain download
+    drive: str | None = None  # id of a file at Google Drive
+    hub: str | None = None  # repository, `datasets/OWNER/NAME` or `OWNER/NAME`
+    how: str | None = None  # what a person has to do, where no address is open or known
+    path: str | None = None  # the file in the repository; None for the whole repository
+    open_clip: tuple[str, ...] = ()  # model and tag of weights that stay in the hub's own cache
+    file: str = ""  # name of an archive, where its address does not end in it
+    to: str = ""  # place of a plain file; "." for a whole repository
+    unpack: str = ""  # folder for the content of an archive, less the one folder that holds it all
+    only: tuple[str, ...] = ()  # beginnings of the wanted paths in the archive; () for all of them
+    checksum: str | None = None  # sha256:... or md5:...; else the SHA-256 of the first download
 
     def __post_init__(self) -> None:
         if sum(getattr(self, way) is not None for way in WAYS) != 1:
@@ -87,82 +69,50 @@ class Item:
 
 @dataclass(frozen=True)
 class Rows:
-    """Files that a complete set has, and what is counted in them.
+    """Files that a complete set has, and how many rows they hold together.
 
-    Attributes:
-        file: Path; `{a,b}` stands for several, `*` for any.
-        n: Rows of all these files together, or number of files that fit a `*`; None where nobody
-            has published it, and only the presence of the files is checked.
-        at: Field of a JSON file that holds the rows; by default its top level.
-        lines: Count lines that are not blank, whatever the file's ending.
-        skip: Lines of a header that are not counted.
+    Where nobody has published the number, only the presence of the files is checked. A pattern with
+    a `*` counts files.
     """
 
-    file: str
+    file: str  # path; `{a,b}` stands for several, `*` for any
     n: int | None = None
-    at: str | None = None
-    lines: bool = False
-    skip: int = 0
+    at: str | None = None  # field of a JSON file that holds the rows; None for its top level
+    lines: bool = False  # count lines that are not blank, whatever the file's ending
+    skip: int = 0  # lines of a header
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that annotation files name.
+    """Pictures that annotation files name."""
 
-    Attributes:
-        file: Annotation files, as in `Rows`.
-        field: Keys or positions of the fields that name a picture; a line of text is a name itself.
-        folders: Folders that a picture may lie in.
-        names: Patterns of the file name, tried in turn.
-        drop: Beginning of the name to leave out.
-        base: Use the last part of the name only.
-    """
-
-    file: str
-    field: tuple[str | int, ...]
-    folders: tuple[str, ...]
-    names: tuple[str, ...] = ("{}",)
-    drop: str = ""
-    base: bool = False
+    file: str  # as in `Rows`
+    field: tuple[str | int, ...]  # keys or positions in a row; a line of text is a name itself
+    folders: tuple[str, ...]  # where a picture may lie
+    names: tuple[str, ...] = ("{}",)  # patterns of the file name, tried in turn
+    drop: str = ""  # beginning of the name to leave out
+    base: bool = False  # use the last part of the name only
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set or weight file.
+    """A data set or weight file."""
 
-    Attributes:
-        name: Key, as in `cae data get NAME`.
-        title: Full name.
-        kind: One of `KINDS`.
-        home: Page that describes it.
-        licence: Short name of the licence, or that none is given.
-        terms: What it demands, in a sentence.
-        folder: Place below `data/raw`.
-        get: What to fetch.
-        gb: Rough size of the downloads in GB; None if not known.
-        gated: Page where the terms have to be accepted first.
-        needs: Other sources whose pictures this one shows.
-        links: `{new name: folder it shows}`, for pictures that several sets share.
-        rows: Files and counts of a complete set.
-        pictures: Pictures that its annotations name.
-        note: What else one should know.
-    """
-
-    name: str
+    name: str  # as in `cae data get NAME`
     title: str
-    kind: str
-    home: str
-    licence: str
-    terms: str
-    folder: str
+    kind: str  # one of KINDS
+    home: str  # page that describes it
+    licence: str  # short name of the licence, or that none is given
+    terms: str  # what it demands, in a sentence
+    folder: str  # below data/raw
     get: tuple[Item, ...]
-    gb: float | None = None
-    gated: str | None = None
-    needs: tuple[str, ...] = ()
-    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    gb: float | None = None  # rough size of the downloads
+    gated: str | None = None  # page where the terms have to be accepted first
+    needs: tuple[str, ...] = ()  # sources whose pictures this one shows
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # new name: folder shown
     rows: tuple[Rows, ...] = ()
     pictures: tuple[Pictures, ...] = ()
-    note: str = ""
+    note: str = ""  # what else one should know
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -185,20 +135,15 @@ class Source:
         return self.root / (item.to or item.path or ".")
 
 
-def sources_path() -> Path:
-    """The list in the repository that holds this package, else below the data folder."""
-    own = Path(__file__).resolve().parents[2] / "data" / "sources.yml"
-    return own if own.is_file() else paths().data / "sources.yml"
-
-
 @lru_cache(maxsize=4)
 def load_sources(path: Path | None = None) -> Mapping[str, Source]:
-    """All sources by name, in the order of the file.
+    """All sources by name, from the list beside this package, else from that in the data folder.
 
     Raises:
         DataError: The file is missing or an entry is malformed; names the entry and the field.
     """
-    path = path or sources_path()
+    own = Path(__file__).resolve().parents[2] / "data" / "sources.yml"
+    path = path or (own if own.is_file() else paths().data / own.name)
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
@@ -239,11 +184,7 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
 
 
 def expand(pattern: str) -> list[str]:
-    """All paths that a pattern with `{a,b}` stands for.
-
-    >>> expand("{a,b}/{1,2}.csv")
-    ['a/1.csv', 'a/2.csv', 'b/1.csv', 'b/2.csv']
-    """
+    """All paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*options)]
@@ -256,18 +197,14 @@ def may_be_incomplete(name: str) -> bool:
 
 @contextmanager
 def allowing(names: Iterable[str]) -> Iterator[None]:
-    """Allow the named sets to be incomplete while the block runs: `--allow-missing`.
-
-    Args:
-        names: Names of `cae data list`; "all" stands for every one.
+    """Let the named sets, or "all", be incomplete while the block runs: `--allow-missing`.
 
     Raises:
         ConfigError: A name is unknown.
     """
-    chosen = set(names)
-    if ALL in chosen:
-        chosen = chosen - {ALL} | set(load_sources())
-    token = _ALLOWED.set(frozenset(source(name).name for name in chosen))
+    known = load_sources()
+    chosen = (known if name == "all" else [source(name).name] for name in names)
+    token = _ALLOWED.set(frozenset(itertools.chain.from_iterable(chosen)))
     try:
         yield
     finally:

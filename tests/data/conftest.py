@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cae_lib.data.sources import Item, Pictures, Rows, Source, Unpack
+from cae_lib.data.sources import Item, Pictures, Rows, Source
 
 
 class FileServer:
-    """Serves `files` (path to bytes) and does wrong what a test asks for.
-
-    Attributes:
-        files: Content by path, such as "/a.zip".
-        etag: ETag of every file; None for none.
-        ranges: Answer range requests; else send everything.
-        cuts: For each further answer, the bytes of its body after which the connection breaks.
-        statuses: Status codes that the next answers have, without a file.
-        declare: Send Content-Length.
-        kind: Content-Type.
-        asked: Headers Range and If-Range of each request.
-    """
+    """Serves `files` (path to bytes) and does wrong what a test asks for."""
 
     def __init__(self) -> None:
+        self.url = ""
         self.files: dict[str, bytes] = {}
         self.etag: str | None = '"one"'
-        self.ranges = True
-        self.cuts: list[int] = []
-        self.statuses: list[int] = []
-        self.declare = True
+        self.ranges = True  # answer range requests; else send everything
+        self.cuts: list[int] = []  # bytes of the next bodies after which the connection breaks
+        self.statuses: list[int] = []  # of the next answers, which are empty
         self.kind = "application/octet-stream"
-        self.asked: list[tuple[str | None, str | None]] = []
-        self.url = ""
+        self.asked: list[tuple[str | None, str | None]] = []  # headers Range and If-Range
 
 
 def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
@@ -47,38 +35,30 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *arguments: object) -> None:
             pass
 
+        def _answer(self, status: int, length: int, **headers: str | None) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(length))
+            for name, value in headers.items():
+                if value:
+                    self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+
         def do_GET(self) -> None:
             wanted, version = self.headers.get("Range"), self.headers.get("If-Range")
             server.asked.append((wanted, version))
-            content = server.files.get(self.path)
+            content = server.files.get(self.path, b"")
             status = server.statuses.pop(0) if server.statuses else 200 if content else 404
             if status != 200:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            assert content is not None
-            start = 0
+                return self._answer(status, 0)
+            start, total, span = 0, len(content), None
             if wanted and server.ranges and version == server.etag:
-                start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-                if start >= len(content):
-                    self.send_response(416)
-                    self.send_header("Content-Range", f"bytes */{len(content)}")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Type", server.kind)
-            if server.etag:
-                self.send_header("ETag", server.etag)
-            if start:
-                last = len(content) - 1
-                self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
-            if server.declare:
-                self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            body = content[start:]
-            self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                if start >= total:
+                    return self._answer(416, 0, Content_Range=f"bytes */{total}")
+                status, span = 206, f"bytes {start}-{total - 1}/{total}"
+            self._answer(status, total - start, Content_Type=server.kind, ETag=server.etag,
+                         Content_Range=span)
+            self.wfile.write(content[start:][: server.cuts.pop(0) if server.cuts else None])
             self.close_connection = True
 
     return Handler
@@ -86,9 +66,10 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A running server; its address is `url`."""
+    """A running server; between two tries nobody waits."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("cae_lib.data.download.time.sleep", lambda seconds: None)
     state = FileServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
     state.url = f"http://127.0.0.1:{server.server_port}"
@@ -98,6 +79,17 @@ def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the disk have so many free bytes beside the 200 MB that stay free."""
+
+    def shrink(free: int) -> None:
+        usage = SimpleNamespace(free=free + 200_000_000)
+        monkeypatch.setattr("cae_lib.data.download.shutil.disk_usage", lambda folder: usage)
+
+    return shrink
 
 
 @pytest.fixture
@@ -131,11 +123,8 @@ def make_source(home: Path) -> Callable[..., Source]:
     """A source named toy, of the given items, below an empty `data/raw`."""
 
     def make(*items: Item, **fields) -> Source:
-        values = {
-            "name": "toy", "title": "Toy", "kind": "benchmark", "home": "https://a.b",
-            "licence": "MIT", "terms": "None.", "folder": "toy",
-        }
-        return Source(**values | {"get": items} | fields)
+        return Source("toy", "Toy", "benchmark", "https://a.b", "MIT", "None.", "toy", items,
+                      **fields)
 
     return make
 
@@ -146,11 +135,7 @@ def toy(make_source, file_server: FileServer, rows: bytes, archive: bytes) -> So
     file_server.files |= {"/rows.json": rows, "/pictures.zip": archive}
     return make_source(
         Item(url=f"{file_server.url}/rows.json", to="data/rows.json"),
-        Item(
-            url=f"{file_server.url}/pictures.zip",
-            file="pictures.zip",
-            unpack=(Unpack("images", drop_top=True),),
-        ),
+        Item(url=f"{file_server.url}/pictures.zip", unpack="images"),
         rows=(Rows("data/rows.json", 2),),
         pictures=(Pictures("data/rows.json", ("image",), ("images",)),),
     )

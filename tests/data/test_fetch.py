@@ -4,134 +4,106 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
-from collections import namedtuple
+import sys
+import tarfile
+import types
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from filelock import FileLock
+from huggingface_hub import errors
 
 from cae_lib import cli
-from cae_lib.data import disk, fetch
 from cae_lib.data.completeness import check
-from cae_lib.data.download import Offline, download
-from cae_lib.data.fetch import get
-from cae_lib.data.sources import Item, Source, Unpack
+from cae_lib.data.fetch import get, instruction, unpack
+from cae_lib.data.sources import Item, Source, source
 from cae_lib.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hurried(*arguments, **options):
-        return download(*arguments, **options, wait=0.0)
-
-    monkeypatch.setattr(fetch, "download", hurried)
+HUB = Item(hub="datasets/facebook/winoground", path="data/examples.jsonl", to="examples.jsonl")
+WEIGHTS = Item(hub="timm/x", path="open_clip_model.safetensors", open_clip=("ViT-B-32", "openai"))
 
 
-def test_files_come_to_their_places(toy: Source, file_server, rows):
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# Whole sources
+
+
+def test_files_come_to_their_places(toy: Source, file_server, home: Path, rows, archive):
     assert check(toy).state == "not here"
     assert get(toy) == []
-    assert (toy.root / "data/rows.json").read_bytes() == rows
-    assert (toy.root / "images/b.jpg").read_bytes() == b"B"
-    assert [path.name for path in toy.downloads.iterdir()] == [".lock"]
+    assert tree(toy.root) == {"data/rows.json": rows, "images/a.jpg": b"A", "images/b.jpg": b"B"}
+    assert list(tree(toy.downloads)) == [".lock"]
     assert check(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 pictures"]
-    assert len(file_server.asked) == 2
-    assert get(toy) == []
-    assert len(file_server.asked) == 2, "nothing is fetched twice"
-
-
-def test_interrupted_archive_is_resumed(toy: Source, file_server, rows, zipped):
-    big = zipped({"pictures/a.jpg": bytes(200_000), "pictures/b.jpg": b"B"})
-    file_server.files["/pictures.zip"] = big
-    file_server.cuts = [len(rows), 150_000] + [0] * 9
-    with pytest.raises(DataError, match="147,456 bytes are kept"):
-        get(toy)
-    file_server.cuts, file_server.asked = [], []
-    get(toy)
-    assert file_server.asked == [("bytes=147456-", '"one"')]
-    assert (toy.root / "images/a.jpg").read_bytes() == bytes(200_000)
-
-
-def test_checksum_is_noted_and_holds_later(toy: Source, file_server, home: Path, rows, archive):
-    get(toy)
     noted = json.loads((home / "data/raw/fetched.json").read_text())
     assert noted["toy/pictures.zip"]["sha256"] == hashlib.sha256(archive).hexdigest()
+    assert get(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
+
+
+def test_checksum_of_the_first_download_holds_later(toy: Source, file_server, rows):
+    get(toy)
     (toy.root / "data/rows.json").unlink()
     file_server.files["/rows.json"] = rows + b" "
-    with pytest.raises(DataError, match=hashlib.sha256(rows).hexdigest()):
+    with pytest.raises(DataError, match=f"{hashlib.sha256(rows).hexdigest()} was expected"):
         get(toy)
-    assert not (toy.root / "data/rows.json").exists()
+    assert not list((toy.root / "data").iterdir())
 
 
-def test_wrong_checksum_of_the_list(toy: Source):
-    bad = dataclasses.replace(toy.get[1], sha256="0" * 64)
-    with pytest.raises(DataError, match="By hand: Fetch the file at http.*pictures.zip"):
-        get(dataclasses.replace(toy, get=(bad,)))
-    assert not (toy.root / "images").exists()
-
-
-def test_file_put_there_by_hand_is_compared_too(toy: Source, archive, zipped):
-    known = dataclasses.replace(toy.get[1], sha256=hashlib.sha256(archive).hexdigest())
-    entry = dataclasses.replace(toy, get=(known,))
-    toy.downloads.mkdir(parents=True)
-    (toy.downloads / "pictures.zip").write_bytes(zipped({"pictures/other.jpg": b"X"}))
-    with pytest.raises(DataError, match="was expected. Remove the file"):
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_checksum_of_the_list(toy: Source, archive, zipped, kind):
+    """It holds for what is downloaded, and for what somebody put among the downloads."""
+    known = f"{kind}:{hashlib.new(kind, archive).hexdigest()}"
+    wrong = dataclasses.replace(toy.get[1], checksum=f"{kind}:{'0' * (len(known) - len(kind) - 1)}")
+    with pytest.raises(DataError, match="0 was expected.*By hand: Fetch the file at http.*s.zip"):
+        get(dataclasses.replace(toy, get=(wrong,)))
+    assert list(tree(toy.downloads)) == [".lock"] and not toy.root.exists()
+    entry = dataclasses.replace(toy, get=(dataclasses.replace(toy.get[1], checksum=known),))
+    place = toy.downloads / "pictures.zip"
+    place.write_bytes(zipped({"pictures/other.jpg": b"X"}))
+    with pytest.raises(DataError, match="was expected. If it was damaged on its way, remove it"):
         get(entry)
-    assert not (toy.root / "images").exists()
-    (toy.downloads / "pictures.zip").write_bytes(archive)
+    assert not toy.root.exists()
+    place.write_bytes(archive)
     assert get(entry) == []
 
 
-def test_one_missing_file_does_not_keep_the_others_back(toy: Source, file_server):
-    del file_server.files["/rows.json"]
-    with pytest.raises(DataError, match="404"):
-        get(toy)
-    assert (toy.root / "images/a.jpg").is_file()
-
-
-def test_hostile_archive(toy: Source, file_server, home: Path, zipped):
-    file_server.files["/pictures.zip"] = zipped({"pictures/../../../../evil": b"x"})
-    with pytest.raises(DataError, match="leads out of its folder"):
-        get(toy)
-    assert not list(home.rglob("evil"))
-    assert not (toy.root / "images").exists()
-
-
-def test_offline_machine_is_told_what_to_fetch_and_where_to_put_it(
-    home: Path, make_source, archive
-):
-    item = Item(
-        url="http://127.0.0.1:9/set.zip", file="set.zip", unpack=(Unpack("images", drop_top=True),)
+def test_offline_machine_is_told_all_that_it_has_to_fetch(home: Path, make_source, archive):
+    entry = make_source(
+        Item(url="http://127.0.0.1:9/set.zip", unpack="images"),
+        Item(url="http://127.0.0.1:9/x.json", to="x.json"),
     )
-    entry = make_source(item)
-    with pytest.raises(Offline) as caught:
+    with pytest.raises(DataError) as caught:
         get(entry)
     place = home / "data/raw/downloads/toy/set.zip"
     assert (
-        f"Fetch the file at http://127.0.0.1:9/set.zip with a browser or on another machine, put "
+        "Fetch the file at http://127.0.0.1:9/set.zip with a browser or on another machine, put "
         f"it at {place}, and run `cae data get toy` again."
     ) in str(caught.value)
+    assert f"put it at {home / 'data/raw/toy/x.json'}" in str(caught.value)
     place.write_bytes(archive)
+    (entry.root / "x.json").write_text("[]")
     assert get(entry) == []
     assert (entry.root / "images/a.jpg").read_bytes() == b"A"
 
 
-def test_what_has_no_address_is_left_to_a_person(home: Path, make_source, archive):
-    entry = make_source(
-        Item(how="Sign the form.", file="set.zip", unpack=(Unpack(drop_top=True),)),
-        Item(how="Ask the authors for the rest."),
-    )
-    place = home / "data/raw/downloads/toy/set.zip"
-    assert get(entry) == [f"Sign the form. Put it at {place}.", "Ask the authors for the rest."]
+def test_what_has_no_address_is_left_to_a_person(make_source, archive):
+    entry = make_source(Item(how="Sign the form.", file="set.zip", unpack="."), Item(how="Ask."))
+    place = entry.downloads / "set.zip"
+    assert get(entry) == [f"Sign the form. Put it at {place}.", "Ask."]
     place.write_bytes(archive)
-    assert get(entry) == ["Ask the authors for the rest."]
+    assert get(entry) == ["Ask."]
     assert (entry.root / "a.jpg").is_file()
 
 
-def test_too_little_disk(toy: Source, monkeypatch: pytest.MonkeyPatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage(1, 0, 1_000_000_000))
-    with pytest.raises(DataError, match="Toy: needs 1.2 GB on the disk.*1 GB are free.*CAE_HOME"):
+def test_too_little_disk(toy: Source, small_disk):
+    small_disk(800_000_000)
+    with pytest.raises(DataError, match="Toy: needs 1.20 GB on the disk.*1.00 GB are free.*HOME"):
         get(dataclasses.replace(toy, gb=1.0))
     assert get(dataclasses.replace(toy, gb=0.7)) == []
 
@@ -145,23 +117,21 @@ def test_links_show_shared_pictures(toy: Source):
     assert not link.readlink().is_absolute()
 
 
-def test_only_one_at_a_time(toy: Source):
+def test_only_one_at_a_time_and_with_a_sound_ledger(toy: Source, home: Path):
     toy.downloads.mkdir(parents=True)
     with FileLock(toy.downloads / ".lock"), pytest.raises(DataError, match="is at work"):
         get(toy)
-
-
-def test_damaged_ledger(toy: Source, home: Path):
-    (home / "data/raw").mkdir(parents=True)
     (home / "data/raw/fetched.json").write_text("{")
     with pytest.raises(DataError, match="fetched.json: cannot be read"):
         get(toy)
 
 
 def test_commands(toy: Source, monkeypatch, capsys):
-    monkeypatch.setattr("cae_lib.data.source_list.load_sources", lambda: {"toy": toy})
+    for place in ("data.sources", "commands.data"):
+        monkeypatch.setattr(f"cae_lib.{place}.load_sources", lambda: {"toy": toy})
     assert cli.main(["data", "list"]) == 0
-    assert "toy: Toy" in capsys.readouterr().out
+    lines = "toy: Toy\n  size not known, MIT\n  goes to data/raw/toy; 2 files from the web\n"
+    assert capsys.readouterr().out.startswith(lines)
     assert cli.main(["data", "check"]) == 0
     assert cli.main(["data", "check", "toy"]) == 1
     assert "toy: not here; 0 of 1 files" in capsys.readouterr().out
@@ -174,3 +144,179 @@ def test_commands(toy: Source, monkeypatch, capsys):
     assert cli.main(["data", "check"]) == 1
     assert cli.main(["data", "get", "nothing"]) == 2
     assert "no data set or weights 'nothing'" in capsys.readouterr().err
+
+
+# Archives
+
+
+@pytest.fixture(params=["zip", "tar", "tar.gz"])
+def pack(request, tmp_path: Path, zipped) -> Callable[[dict[str, bytes]], Path]:
+    """Write an archive of the given `{name: content}`."""
+
+    def write(files: dict[str, bytes]) -> Path:
+        path = tmp_path / f"archive.{request.param}"
+        if request.param == "zip":
+            path.write_bytes(zipped(files))
+            return path
+        with tarfile.open(path, f"w:{request.param[4:]}") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("only", "places"),
+    [
+        ((), {"a": "d/a", "deep/er/b": "d/deep/er/b"}),
+        ((), {"a/x": "d/a/x", "b/x": "d/b/x"}),
+        ((), {"a/x": "d/a/x", "y": "d/y"}),
+        (("data/",), {"repo-1/data/x/z": "d/data/x/z", "repo-1/code": "", "repo-1/y/data/z": ""}),
+        ((), {"top/x": "d/x", "__MACOSX/top/._x": "", "top/._x": "", "top/.git/y": ""}),
+    ],
+)
+def test_what_is_unpacked_where(pack, tmp_path: Path, only, places):
+    """The only folder at the top is left out, and so are hidden files; older ones are replaced."""
+    old = {"d/x": b"old", "other": b"old"}
+    for name, content in old.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_bytes(content)
+    unpack(pack({name: name.encode() for name in places}), tmp_path / "root", "d", only)
+    new = {place: name.encode() for name, place in places.items() if place}
+    assert tree(tmp_path / "root") == old | new
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil-1b3", "//tmp/evil-1b3"])
+def test_no_path_leads_out(pack, tmp_path: Path, name):
+    root = tmp_path / "a" / "root"
+    try:
+        unpack(pack({"good": b"1", name: b"2"}), root, "d")
+    except DataError as error:
+        assert "cannot be unpacked" in str(error)
+    outside = {path for path in tmp_path.rglob("*evil*") if not path.is_relative_to(root / "d")}
+    assert not outside and not Path("/tmp/evil-1b3").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar(tmp_path: Path, kind):
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = kind, "../../outside"
+        archive.addfile(link)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(path, tmp_path / "root", ".")
+    assert tree(tmp_path / "root") == {}
+
+
+def test_damaged_archives(pack, tmp_path: Path):
+    root = tmp_path / "root"
+    path = pack({"a": bytes(range(256)) * 40, "b": b"2"})
+    content = path.read_bytes()
+    for broken in (content[: len(content) // 3], b"<html>sign in</html>"):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match="cannot be unpacked.*Remove it and fetch it again"):
+            unpack(path, root, ".")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="none of the expected files is in it; it has a, b"):
+        unpack(path, root, ".", ("data/",))
+    assert tree(root) == {}
+
+
+def test_no_room_for_what_is_in_an_archive(pack, tmp_path: Path, small_disk):
+    path = pack({"a": bytes(300), "b": bytes(300)})
+    small_disk(599)
+    with pytest.raises(DataError, match="are free. Free some space"):
+        unpack(path, tmp_path / "root", ".")
+    small_disk(600)
+    unpack(path, tmp_path / "root", ".")
+
+
+# Stand-ins for the libraries of the hub and of Google Drive
+
+
+def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
+    entry, answers = make_source(HUB, gated="https://terms"), []
+
+    def serve(name, path, repo_type, local_dir):
+        assert (name, path, repo_type) == ("facebook/winoground", HUB.path, "dataset")
+        if answers:
+            raise answers.pop()
+        found = Path(local_dir, path)
+        found.parent.mkdir(parents=True)
+        found.write_text("{}")
+        return str(found)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
+    forbidden = httpx.Response(403, request=httpx.Request("GET", "h:"))
+    for error, message in (
+        (errors.GatedRepoError("403", response=forbidden), "Accept them at https://terms, then"),
+        (errors.LocalEntryNotFoundError("no connection"), "Fetch the file at https://hugg.*jsonl"),
+    ):
+        answers.append(error)
+        with pytest.raises(DataError, match=message):
+            get(entry)
+    get(entry)
+    assert list(tree(entry.root)) == ["examples.jsonl"]
+
+
+def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch):
+    entry, errors = make_source(Item(hub="datasets/a/b", to=".")), [ConnectionError("cut")]
+
+    def serve(name, repo_type, local_dir):
+        assert (name, repo_type, local_dir) == ("a/b", "dataset", entry.root)
+        (local_dir / f"{len(errors)}.json").write_text("[]")
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
+    entry.root.mkdir(parents=True)
+    with pytest.raises(DataError, match="Fetch all files at https://huggingface.co/datasets/a/b"):
+        get(entry)
+    assert get(entry) == get(entry) == []
+    assert check(entry).lines() == ["toy: unknown; 2 files"]
+
+
+def test_file_of_google_drive(make_source, monkeypatch, rows):
+    def serve(id, output, resume):
+        assert (id, resume) == ("X", True)
+        Path(output).write_bytes(rows)
+
+    entry = make_source(Item(drive="X", to="rows.json"))
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(DataError, match=r"cae-lib\[data\].*drive.google.com/file/d/X/view"):
+        get(entry)
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=serve))
+    assert get(entry) == []
+    assert tree(entry.root) == {"rows.json": rows}
+
+
+def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch):
+    cache = {}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda hub, name: cache.get(hub))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", cache.__setitem__)
+    entry = make_source(WEIGHTS)
+    assert check(entry).lines()[1] == "  files missing: ViT-B-32 openai"
+    assert "copy ~/.cache/huggingface/hub" in instruction(entry, WEIGHTS)
+    assert get(entry) == [] and cache == {"timm/x": WEIGHTS.path}
+    assert check(entry).state == "complete"
+
+
+def test_flickr8k_as_it_is_released(home: Path, zipped):
+    """Its archives have one folder of pictures, spelled like no other, and flat texts."""
+    entry = source("flickr8k")
+    texts = {"Flickr8k.token.txt": b"a.jpg#0\tA dog .\n", "Flickr_8k.devImages.txt": b"a.jpg\n"}
+    items = []
+    for item, files in zip(entry.get, ({"Flicker8k_Dataset/a.jpg": b"A"}, texts), strict=True):
+        entry.downloads.mkdir(parents=True, exist_ok=True)
+        entry.place(item).write_bytes(zipped(files))
+        items.append(dataclasses.replace(item, checksum=None))
+    with pytest.raises(DataError, match="f18a1e2920de5bd84dae7cf08ec78978 was expected"):
+        get(entry)
+    get(dataclasses.replace(entry, get=tuple(items)))
+    assert tree(entry.root / "Flicker8k_Dataset") == {"a.jpg": b"A"}
+    assert tree(entry.root / "Flickr8k_text") == texts
+    assert check(entry).lines()[0].endswith("2 of 4 files, 2 of 48,460 rows, 1 of 1 pictures")

@@ -1,15 +1,15 @@
-"""`data/sources.yml`: well-formed, and true to what the loaders read."""
+"""`data/sources.yml`: well-formed, true to what the loaders read, and what is counted by it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
-from cae_lib.data import completeness, retrieval_sets, similarity
+from cae_lib.data import needs, retrieval_sets, similarity
 from cae_lib.data.benchmarks import (
     FOLDERS,
     aro,
@@ -22,90 +22,61 @@ from cae_lib.data.benchmarks import (
     whatsup,
     winoground,
 )
-from cae_lib.data.catalogue import table
-from cae_lib.data.partial import file_sha256
-from cae_lib.data.source_list import expand, load_sources, source, sources_path
-from cae_lib.data.sources import Source
+from cae_lib.data.completeness import check, expected_pictures
+from cae_lib.data.fetch import get
+from cae_lib.data.sources import Pictures, Rows, Source, allowing, expand, load_sources
+from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 
 SOURCES = load_sources()
-WANTED = """openai-vit-b-32 clip-cae negclip-weights ce-clip-weights coco-train2014 coco-val2014
-    coco-val2017 visual-genome swig hake negclip-captions coco-retrieval flickr30k
-    authors-benchmarks aro winoground sugarcrepe vl-checklist valse svo-probes crepe whatsup cola
-    senteval""".split()
-BY_FAMILY = {name: name.replace("_", "-") for name in FOLDERS if name != "order"} | {
-    "crepe_systematicity": "crepe"
-}
 each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
 
 
 def counts(name: str) -> dict[str, int]:
-    """Rows by the file's path without its ending, where they are known."""
-    return {
-        re.sub(r"\.\w+$", "", row.file): row.n for row in SOURCES[name].rows if row.n is not None
-    }
+    """Rows by the file's path without `data/` and ending, where they are known."""
+    return {re.sub(r"^data/|\.\w+$", "", row.file): row.n for row in SOURCES[name].rows if row.n}
 
 
 def file_names(name: str) -> set[str]:
     return {path for row in SOURCES[name].rows for path in expand(row.file)}
 
 
-def test_everything_that_the_paper_profile_can_use_is_listed():
-    assert sorted(SOURCES) == sorted(WANTED)
-
-
 @each
 def test_entry_is_well_formed(entry: Source):
-    assert entry.home.startswith("https://")
-    assert entry.licence and entry.terms and entry.get
-    assert set(entry.needs) <= set(SOURCES)
-    assert PurePosixPath(entry.folder).parts and ".." not in entry.folder
+    assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.get
+    assert set(entry.needs) <= set(SOURCES) and ".." not in entry.folder
     for item in entry.get:
         assert item.url is None or re.match(r"https?://[\w.-]+/\S+$", item.url)
         assert item.hub is None or re.match(r"(datasets/)?[\w.-]+/[\w.-]+$", item.hub)
         assert item.drive is None or re.match(r"[\w-]{33}$", item.drive)
-        assert item.to or item.unpack or item.how or item.open_clip or item.path
-        places = [item.to or "."] + [part.to for part in item.unpack]
-        assert all(".." not in place and not place.startswith("/") for place in places)
-    named = [(item.file or item.to or item.path) for item in entry.get if not item.how]
-    assert len(set(named)) == len(named), "two items would overwrite one another"
-
-
-@each
-def test_what_is_fetched_is_what_is_checked(entry: Source):
-    """Each plain file that is fetched is among those that the check looks for."""
-    fetched = {i.to or i.path for i in entry.get if not i.unpack and not i.open_clip and not i.how}
-    assert fetched - {None, "."} <= file_names(entry.name)
-
-
-@each
-def test_links_show_folders_that_a_source_fills(entry: Source):
-    folders = {SOURCES[name].folder for name in SOURCES} | {"coco/train2014", "coco/val2014"}
-    folders |= {f"vg/{part.to}" for item in SOURCES["visual-genome"].get for part in item.unpack}
+        assert item.to or item.unpack or item.how or item.path
+        assert not any(place.startswith("/") or ".." in place for place in (item.to, item.unpack))
+    places = [entry.place(item) for item in entry.get if not item.how]
+    assert len(set(places)) == len(places), "two items would overwrite one another"
+    plain = [i for i in entry.get if not (i.unpack or i.open_clip or i.how or i.to == ".")]
+    assert {i.to or i.path for i in plain} <= file_names(entry.name), "what is got is checked"
+    folders = {known.folder for known in SOURCES.values()}
+    folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.get}
     for name, shown in entry.links.items():
         assert os.path.normpath(f"{entry.folder}/{shown}") in folders
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
-@pytest.mark.parametrize("family", BY_FAMILY)
-def test_folders_are_the_loaders(family: str):
-    assert SOURCES[BY_FAMILY[family]].folder == FOLDERS[family]
-
-
 def test_counts_are_the_loaders():
-    assert counts("sugarcrepe") == {f"data/{k}": n for k, n in sugarcrepe.OFFICIAL.items()}
-    assert counts("aro") == {
-        aro.ANNOTATIONS[k].removesuffix(".json"): n for k, n in aro.OFFICIAL.items()
-    }
-    assert counts("vl-checklist") == {f"data/{k}": n for k, n in vl_checklist.OFFICIAL.items()}
+    assert counts("sugarcrepe") == sugarcrepe.OFFICIAL
+    assert counts("aro") == {Path(aro.ANNOTATIONS[k]).stem: n for k, n in aro.OFFICIAL.items()}
+    assert counts("vl-checklist") == vl_checklist.OFFICIAL
     assert counts("winoground") == {"examples": winoground.OFFICIAL["group"]}
     assert sorted(counts("crepe").values()) == sorted(crepe.OFFICIAL.values())
-    assert counts("cola") == {str(cola.MULTI).removesuffix(".json"): cola.OFFICIAL["multi"]}
+    assert counts("cola") == {Path(cola.MULTI).stem: cola.OFFICIAL["multi"]}
     assert counts("whatsup") == {
         f"{k}_dataset" if k.startswith("controlled") else k: n for k, n in whatsup.OFFICIAL.items()
     }
+    assert all(n >= valse.OFFICIAL[name] for name, n in counts("valse").items())
+    assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL.values())
-    for name, key in (("coco", "coco-retrieval"), ("flickr30k", "flickr30k")):
+    for name, key in needs.RETRIEVAL_SOURCES.items():
         place = retrieval_sets.RETRIEVAL_SETS[name]
         assert counts(key)[place.caption_list.removesuffix(".json")] == place.n_images
 
@@ -114,27 +85,19 @@ def test_files_are_the_loaders():
     corpora = {f"data/{name}.json" for name in vl_checklist.OFFICIAL_CORPORA}
     assert file_names("vl-checklist") == corpora
     assert file_names("valse") == {f"data/{name}.json" for name in valse.OFFICIAL}
-    assert all(n >= valse.OFFICIAL[name[5:]] for name, n in counts("valse").items())
     productivity = "data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
     assert {n for n in file_names("crepe") if "prod_" in n} == {
         productivity.format(kind, n) for kind in crepe.OFFICIAL for n in crepe.COMPLEXITIES
     }
     pairs = {
         f"STS/{year}-en-test/STS.{kind}.{part}.txt"
-        for year, parts in similarity.YEARS.items()
-        for part in parts
-        for kind in ("input", "gs")
+        for year, parts in similarity.YEARS.items() for part in parts for kind in ("input", "gs")
     }
     tests = {files["test"] for files in similarity.FILES.values()}
     assert file_names("senteval") == pairs | tests
-    assert SOURCES["senteval"].folder == similarity.FOLDER
-
-
-def test_valse_looks_where_the_loader_looks():
     for entry in SOURCES["valse"].pictures:
         for file in expand(entry.file):
-            own = valse.IMAGE_FOLDERS[file.removeprefix("data/").removesuffix(".json")]
-            assert entry.folders[0] == own
+            assert entry.folders[0] == valse.IMAGE_FOLDERS[Path(file).stem]
             assert set(entry.folders[1:]) <= set(valse.SHARED_FOLDERS)
 
 
@@ -142,7 +105,34 @@ def test_open_clip_keeps_the_weights_under_that_name():
     from open_clip.pretrained import get_pretrained_cfg
 
     (item,) = SOURCES["openai-vit-b-32"].get
-    assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.cache}/"
+    assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
+    assert needs.weights_source("ViT-B-32", "openai") == ("openai-vit-b-32",)
+    assert needs.weights_source("ViT-B-32", None) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("kind: sweets", "one: kind is 'sweets'"),
+        ("colour: red", "one: .*unexpected keyword argument 'colour'"),
+        ("get: [{to: x}]", "an item has one of url, drive"),
+        ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
+        ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
+        ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
+        ("title: [", "sources.yml: cannot be read"),
+    ],
+)
+def test_malformed_entries(tmp_path: Path, change: str, message: str):
+    fields = dict.fromkeys(("title", "home", "licence", "terms", "folder"), "x")
+    key, value = change.split(": ", 1)
+    entry = fields | {"kind": "weights", "get": "[]"} | {key: value}
+    path = tmp_path / "sources.yml"
+    path.write_text("one:\n" + "".join(f"  {k}: {v}\n" for k, v in entry.items()))
+    with pytest.raises(DataError, match=message):
+        load_sources(path)
+
+
+# What is here
 
 
 @pytest.fixture
@@ -153,12 +143,6 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
     return smoke_world
 
 
-def pictures_of(family: str, root: Path) -> Iterator[Path]:
-    for benchmark in load_benchmark(family, root):
-        for item in benchmark.items:
-            yield from (image.path.resolve() for image in item.images)
-
-
 @pytest.mark.parametrize(
     "family", ["aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes", "crepe"]
 )
@@ -167,81 +151,99 @@ def test_the_pictures_named_are_those_that_the_loader_shows(world_as_raw: Path, 
 
     VALSE's loader leaves out rows that people found invalid, so it shows fewer.
     """
-    entry = SOURCES[BY_FAMILY[family]]
+    (name,) = needs.FAMILIES[family]
     named = {
         next(place.resolve() for place in places if place.is_file())
-        for _, places in completeness.expected_pictures(entry, [])
+        for _, places in expected_pictures(SOURCES[name], [])
     }
-    shown = set(pictures_of(family, world_as_raw))
+    items = [item for part in load_benchmark(family, world_as_raw) for item in part.items]
+    shown = {image.path.resolve() for item in items for image in item.images}
     assert shown
     assert shown <= named if family == "valse" else shown == named
 
 
 @pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
 def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
-    tallies = {tally.what: tally for tally in completeness.check(SOURCES[name]).tallies}
-    assert tallies["pictures"].found == tallies["pictures"].expected > 0
+    pictures = check(SOURCES[name]).tallies[-1]
+    assert pictures.what == "pictures" and pictures.found == pictures.expected > 0
 
 
-def test_expand():
-    assert expand("a{1,2}/{b,c}.x") == ["a1/b.x", "a1/c.x", "a2/b.x", "a2/c.x"]
-    assert expand("plain*") == ["plain*"]
+def test_missing_and_unreadable_files_are_named(toy: Source):
+    get(toy)
+    (toy.root / "images/b.jpg").unlink()
+    assert check(toy).lines() == [
+        "toy: incomplete; 1 of 1 files, 2 of 2 rows, 1 of 2 pictures",
+        "  pictures missing: toy/images/b.jpg",
+    ]
+    many = [{"image": f"{i}.jpg"} for i in range(1200)]
+    (toy.root / "data/rows.json").write_text(json.dumps(many))
+    assert check(toy).lines() == [
+        "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 pictures",
+        "  pictures missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
+    ]
+    (toy.root / "data/rows.json").write_text("[")
+    assert check(toy).state == "incomplete"
+    assert "rows.json: cannot be read" in check(toy).lines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("kind: sweets", "kind is 'sweets'"),
-        ("colour: red", "Source has no field colour"),
-        ("get: [{to: x}]", "an item gives no way"),
-        ("get: [{url: 'http://a/b', drive: c}]", r"gives \['url', 'drive'\]"),
-        ("get: [{url: 'http://a/b', sha256: abc}]", "not 64 hexadecimal digits"),
-        ("rows: [{n: 3}]", "Rows lacks file"),
-    ],
-)
-def test_malformed_entries(tmp_path: Path, change: str, message: str):
-    entry = {
-        "title": "T", "kind": "weights", "home": "h", "licence": "l", "terms": "t", "folder": "f",
-        "get": "[]",
+def test_other_layouts_of_rows(make_source):
+    entry = make_source(
+        rows=(
+            Rows("a.csv", 2), Rows("b.tsv", 1), Rows("c.jsonl", 2), Rows("d.txt", 2),
+            Rows("e.csv", 3, lines=True, skip=1), Rows("f.json", 2, at="images"),
+            Rows("pictures/*.jpg", 3), Rows("maybe.txt"),
+        ),
+        pictures=(
+            Pictures("a.csv", ("id",), ("p", "q"), ("{}.jpg", "{}.png")),
+            Pictures("d.txt", (0,), ("p",), ("{}.gif",)),
+            Pictures("f.json", ("x",), ("p",)),
+            Pictures("g.json", (0,), ("p",), ("{:04d}.jpg",)),
+            Pictures("h.json", (0, 1), ("p",), drop="data/", base=True),
+        ),
+    )
+    texts = {
+        "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n', "b.tsv": "a\tb\n1\t2\n",
+        "c.jsonl": '{"a": 1}\n\n{"a": 2}', "d.txt": "1\n\n22\n", "e.csv": 'h\n"1\n2\n3\n',
+        "f.json": '{"images": [1, 2]}', "g.json": '[[12, "x"]]',
+        "h.json": '[["data/u/v.jpg", "http://w/z.jpg"]]', "q/8.png": "", "p/7.jpg": "",
+        "p/0012.jpg": "", "p/v.jpg": "", "p/22.gif": "", "pictures/1.jpg": "",
     }
-    key, value = change.split(": ", 1)
-    text = "\n".join(f"  {k}: {v}" for k, v in (entry | {key: value}).items())
-    path = tmp_path / "sources.yml"
-    path.write_text(f"one:\n{text}\n")
-    with pytest.raises(DataError, match=message):
-        load_sources(path)
+    for name, text in texts.items():
+        (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (entry.root / name).write_text(text)
+    files, rows, pictures = check(entry).tallies
+    assert (rows.found, rows.expected) == (12, 12)
+    assert files.missing == ["toy/pictures/*.jpg (2)", "toy/maybe.txt"]
+    assert (files.found, files.expected) == (7, 10)
+    assert (pictures.found, pictures.missing) == (5, ["toy/p/1.gif", "toy/p/z.jpg"])
 
 
-def test_missing_field_and_file(tmp_path: Path):
-    path = tmp_path / "sources.yml"
-    with pytest.raises(DataError, match="cannot be read"):
-        load_sources(path)
-    path.write_text("one: {title: T}\n")
-    with pytest.raises(DataError, match="one: Source lacks folder, home, kind, licence, terms"):
-        load_sources(path)
+# What a measurement needs
 
 
-def test_unknown_name():
-    with pytest.raises(ConfigError, match="Known: openai-vit-b-32, "):
-        source("imagenet")
+def test_every_measurement_and_family_has_its_sources(home):
+    for suite in {*SUITES, *BASE_SUITES}:
+        assert set(needs.sources_of(suite)) <= set(SOURCES)
+    for name, folder in FOLDERS.items():
+        folders = {SOURCES[key].folder for key in needs.FAMILIES[name]}
+        assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
+    assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
+    (home / "data" / "raw" / "cola").mkdir(parents=True)
+    assert "cola" in needs.sources_of("benchmarks")
 
 
-def test_readme_has_the_table():
-    readme = sources_path().with_name("README.md").read_text(encoding="utf-8")
-    assert table(SOURCES.values()) in readme
-
-
-@pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
-def test_real_files(home: Path):
-    real = Path(os.environ["CAE_REAL_DATA"])
-    (home / "data").mkdir()
-    (home / "data" / "raw").symlink_to(real, target_is_directory=True)
-    entry = SOURCES["sugarcrepe"]
-    for item in entry.get:
-        assert file_sha256(entry.root / item.to) == item.sha256
-        assert (entry.root / item.to).stat().st_size == item.bytes
-    files, rows, pictures = completeness.check(entry).tallies
-    assert (files.found, rows.found, rows.expected) == (7, 7511, 7511)
-    assert pictures.found + len(pictures.missing) == pictures.expected
-    valid = next(i for i in SOURCES["negclip-captions"].get if i.to == "valid_neg_clip.tsv")
-    assert file_sha256(real / valid.to) == valid.sha256
+def test_only_named_sets_may_be_missing_and_weights_never(home):
+    reports = needs.stock(["winoground", "sugarcrepe", "openai-vit-b-32"])
+    with allowing(["winoground", "openai-vit-b-32"]), pytest.raises(DataError) as caught:
+        needs.require(reports)
+    message = str(caught.value)
+    assert "winoground" not in message
+    assert "cae data get coco-val2017 sugarcrepe openai-vit-b-32" in message
+    assert message.endswith("--allow-missing sugarcrepe")
+    with allowing(["all"]):
+        lines = needs.require(needs.stock(["winoground"]))
+        assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 rows")
+        assert needs.may_be_absent("benchmarks")
+    assert not needs.may_be_incomplete("winoground") and not needs.may_be_absent("benchmarks")
+    with pytest.raises(ConfigError, match="no data set or weights 'x'. Known: "), allowing(["x"]):
+        pass
