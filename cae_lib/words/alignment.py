@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ END_OF_WORD = "</w>"
 CACHE_VERSION = 2
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
+ROLE_KINDS = ("parsed", "permuted", "random")
 WORD = SimpleTokenizer().pat
 WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
@@ -141,6 +142,38 @@ def token_roles(
     torch.save({**vars(alignment), **compact}, content)
     write_atomic(path, content.getvalue())
     return alignment
+
+
+def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
+    """The alignment with the roles of each caption dealt to other words of it, as a control.
+
+    A caption keeps how many of its words have which role, and all tokens of a word get its role.
+    What is drawn is a function of `seed` and the caption's row.
+
+    Args:
+        alignment: tokens, roles and words of captions.
+        kind: "permuted" deals among the words that have a role, "random" among all words, signs
+            such as a full stop included; "parsed" changes nothing.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: another kind.
+    """
+    if kind not in ROLE_KINDS:
+        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
+    if kind == "parsed":
+        return alignment
+    roles, words = alignment.roles, alignment.words
+    of_words = roles.new_zeros(len(words), words.shape[1] + 1)
+    of_words = of_words.scatter_reduce(1, words, roles, "amax")
+    dealt_in = of_words > 0
+    if kind == "random":
+        dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(of_words.shape, generator=generator, dtype=torch.float64)
+    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
+    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
+    return replace(alignment, roles=dealt.gather(1, words))
 
 
 def _load(path: Path) -> Alignment:
