@@ -102,20 +102,20 @@ class Batch:
 
 
 @contextlib.contextmanager
-def explicit_attention(text: nn.Module) -> Iterator[list[Tensor]]:
+def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Swap open_clip's attention for a softmax whose maps are on the path to the output."""
     maps: list[Tensor] = []
 
-    def attend(module: nn.MultiheadAttention, x: Tensor, mask: Tensor) -> Tensor:
+    def attend(module: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
         size = (*x.shape[:2], module.num_heads, -1)
         weight, bias = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
         q, k, v = (F.linear(x, weight[i], bias[i]).view(size) for i in range(3))
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-        maps.append((scores + mask.to(x)).softmax(-1))
+        maps.append((scores if mask is None else scores + mask.to(x)).softmax(-1))
         mixed = torch.einsum("bhqk,bkhd->bqhd", maps[-1], v)
         return module.out_proj(mixed.reshape(x.shape))
 
-    blocks = text.transformer.resblocks
+    blocks = tower.transformer.resblocks
     for block in blocks:
         block.attention = lambda q_x, k_x, v_x, attn_mask, b=block: attend(b.attn, q_x, attn_mask)
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.base import Attribution, AttributionMethod
+from cae_lib.attribution.counterfactual import CounterfactualAttribution
 from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.attribution.gradient import GradientAttribution
 from cae_lib.attribution.integrated_gradients import IntegratedGradientsAttribution
@@ -21,7 +22,10 @@ METHODS: dict[str, type] = {
 }
 """The paper's four."""
 
-_KNOWN = METHODS | {"integrated_gradients": IntegratedGradientsAttribution}
+_KNOWN = METHODS | {
+    "integrated_gradients": IntegratedGradientsAttribution,
+    "counterfactual": CounterfactualAttribution,
+}
 
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution.base import mask_vector, matched_similarity
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.models.text_tower import TextTower, text_tower
+from cae_lib.models.text_tower import text_tower
 
 ROWS_AT_ONCE = 128
 FEWEST_WORDS = 3
@@ -188,7 +188,7 @@ def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module
         yield stage, mixed
 
 
-def _stages(tower: TextTower) -> dict[str, list[Tensor]]:
+def _stages(tower: nn.Module) -> dict[str, list[Tensor]]:
     """The parameters of a text tower by stage, from the top down."""
     blocks = list(tower.transformer.resblocks)
     size = -(-len(blocks) // MOST_STAGES)

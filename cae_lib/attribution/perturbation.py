@@ -64,7 +64,7 @@ class PerturbationAttribution(AttributionMethod):
             words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
         if captions.wanted is not None:
             words = _with_wanted(words, captions.wanted[:, : tokens.shape[1]])
-        caption, masked = _variants(words)
+        caption, masked = words_apart(words)
         stand_in = self._stand_in(encoder, tokens, words)
         features = encoder.encode_variants(tokens, caption, masked, stand_in)
         images = torch.cat([captions.image_features, captions.image_features[caption]])
@@ -95,8 +95,8 @@ def _with_wanted(words: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(found.gather(1, words) > 0, words, 0)
 
 
-def _variants(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Each word of each caption masked: the caption's row `(V,)`, the masked tokens `(V, T)`."""
+def words_apart(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Each word of each caption: the caption's row `(V,)` and the word's tokens `(V, T)` bool."""
     numbers = torch.arange(int(words.max()) + 1, device=words.device)
     inside = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
     caption, number = inside.any(dim=2).nonzero(as_tuple=True)

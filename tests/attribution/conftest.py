@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from oracles import Batch, make_batch
 
+from cae_lib.attribution import Attribution, get_method
 from cae_lib.models import Clip
 
 CAPTIONS = (
@@ -19,3 +23,16 @@ CAPTIONS = (
 def batch(tiny_clip: Clip) -> Batch:
     """Four captions from 4 to 77 tokens, one of them truncated, in float64."""
     return make_batch(tiny_clip.model, CAPTIONS)
+
+
+@pytest.fixture
+def attribute() -> Callable[..., Attribution]:
+    """Score a batch by a method's name and parameters; `call` goes to the call."""
+
+    def scored(
+        batch: Batch, name: str, call: dict[str, Any] | None = None, **parameters: Any
+    ) -> Attribution:
+        method = get_method(name, **parameters)
+        return method(batch.model, batch.tokens, batch.image_features, **(call or {}))
+
+    return scored

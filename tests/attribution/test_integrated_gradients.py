@@ -2,71 +2,98 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 from captum.attr import IntegratedGradients
+from oracles import Batch
+from torch import Tensor
 
-from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
-from cae_lib.errors import ConfigError
+
+NAME, GRAPH = "integrated_gradients", {"create_graph": True}
 
 
 @pytest.fixture
-def short(batch):
+def short(batch) -> Batch:
     """Three captions."""
     return batch.first(3)
 
 
-def _baseline(batch) -> torch.Tensor:
+def captums(batch: Batch, baseline: Tensor, points: int) -> Tensor:
+    embeddings = batch.model.token_embedding(batch.tokens).detach()
+    found = IntegratedGradients(batch.score).attribute(
+        embeddings, baseline, n_steps=points, method="gausslegendre", internal_batch_size=3
+    )
+    return found.sum(-1)
+
+
+def masked(batch: Batch) -> Tensor:
     table = batch.model.token_embedding
     words = word_index(batch.tokens, 49408).unsqueeze(-1) > 0
     return torch.where(words, table.weight.mean(0), table(batch.tokens)).detach()
 
 
-def test_scores_are_captums(short) -> None:
-    scores = get_method("integrated_gradients", points=40)(
-        short.model, short.tokens, short.image_features
-    ).scores
-    embeddings = short.model.token_embedding(short.tokens).detach()
-    expected = IntegratedGradients(short.score).attribute(
-        embeddings, _baseline(short), n_steps=40, method="gausslegendre", internal_batch_size=3
-    )
-    expected = expected.sum(-1)[:, : scores.shape[1]]
+def test_scores_are_captums(short, attribute) -> None:
+    scores = attribute(short, NAME, points=40).scores
+    expected = captums(short, masked(short), 40)[:, : scores.shape[1]]
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
 
 
-def test_scores_sum_to_the_drop_of_a_caption_without_words(short) -> None:
-    method = get_method("integrated_gradients", points=128)
-    scores = method(short.model, short.tokens, short.image_features).scores
+def test_scores_sum_to_the_drop_of_a_caption_without_words(short, attribute) -> None:
+    scores = attribute(short, NAME, points=128).scores
     with torch.no_grad():
         whole = short.score(short.model.token_embedding(short.tokens))
-        drop = whole - short.score(_baseline(short))
+        drop = whole - short.score(masked(short))
     torch.testing.assert_close(scores.sum(1), drop, atol=1e-3, rtol=0)
     assert drop.abs().max() > 0.05
 
 
-def test_training_draws_points_whose_mean_is_the_integral(short) -> None:
-    arguments = (short.model, short.tokens[:1], short.image_features[:1])
-    exact = get_method("integrated_gradients", points=100)(*arguments).scores
-    method = get_method("integrated_gradients", training_points=4)
+def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> None:
+    exact = attribute(short.first(1), NAME, points=100).scores
     torch.manual_seed(0)
-    draws = [method(*arguments, create_graph=True).scores.detach() for _ in range(12)]
+    draws = torch.stack([
+        attribute(short.first(1), NAME, GRAPH, training_points=4).scores.detach()
+        for _ in range(12)
+    ])
     assert not torch.equal(draws[0], draws[1])
-    spread = torch.stack(draws).std(0).max() / 12**0.5
-    torch.testing.assert_close(torch.stack(draws).mean(0), exact, atol=5 * spread.item(), rtol=0)
+    spread = draws.std(0).max().item() / 12**0.5
+    torch.testing.assert_close(draws.mean(0), exact, atol=5 * spread, rtol=0)
 
 
-def test_gradient_is_that_of_finite_differences(short) -> None:
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None:
+    """The mean of draws against captum's mean over all baselines of words of the batch."""
+    table, dog = short.model.token_embedding, short.tokens[0, :4]  # "a dog"
+    exact = torch.zeros(4, dtype=torch.float64)
+    for words in itertools.product(dog[1:3], repeat=2):
+        tokens = short.tokens[:1].clone()
+        tokens[0, 1:3] = torch.stack(words)
+        exact += captums(short.first(1), table(tokens).detach(), 100)[0, :4] / 4
+    n = 1500  # copies of the caption, each with a point and a baseline of its own
+    many = dataclasses.replace(
+        short, tokens=short.tokens[:1].expand(n, -1), image_features=short.image_features[[0] * n]
+    )
+    torch.manual_seed(0)
+    draws = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores.detach()
+    error = draws.std(0) / n**0.5
+    assert ((draws.mean(0) - exact).abs() <= 4 * error).all()
+    assert error.max() < exact.abs().max() / 5
+    torch.manual_seed(0)
+    again = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores
+    assert torch.equal(again.detach(), draws)
+
+
+@pytest.mark.parametrize("parameters", [{"training_points": 3}, {"expected": True}], ids=str)
+def test_gradient_is_that_of_finite_differences(parameters, short, attribute) -> None:
     weight = short.model.transformer.resblocks[1].mlp.c_fc.weight
-    method = get_method("integrated_gradients", training_points=3)
 
-    def score() -> torch.Tensor:
+    def score() -> Tensor:
         torch.manual_seed(1)
-        scores = method(
-            short.model, short.tokens[:2], short.image_features[:2], create_graph=True
-        ).scores
-        return scores[:, 2].sum()
+        return attribute(short.first(2), NAME, GRAPH, **parameters).scores[:, 2].sum()
 
     (gradient,) = torch.autograd.grad(score(), weight)
     place = divmod(gradient.abs().argmax().item(), gradient.shape[1])
@@ -77,8 +104,3 @@ def test_gradient_is_that_of_finite_differences(short) -> None:
             values.append(score().item())
             weight[place] -= sign * step
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(gradient[place].item(), rel=1e-4)
-
-
-def test_at_least_one_point() -> None:
-    with pytest.raises(ConfigError, match="one point"):
-        get_method("integrated_gradients", points=0)

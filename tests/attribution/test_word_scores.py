@@ -1,65 +1,82 @@
-"""Word scores against sums by hand."""
+"""Words from byte-pair tokens, against encoding each word alone; their scores against sums."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from open_clip import SimpleTokenizer
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.word_scores import WordScores, split_words, word_scores
+from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.word_scores import (
+    positive_shares,
+    scores_by_word,
+    split_words,
+    word_scores,
+)
 from cae_lib.errors import ConfigError
-from cae_lib.models import Clip
 
-# "pterodactyl" has four tokens, the other words one each.
-CAPTIONS = ["a pterodactyl holds a cup", "a dog"]
+NAN = float("nan")
 
 
-@pytest.fixture
-def inputs(tiny_clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.no_grad():
-        tiny_clip.model.token_embedding.weight.mul_(20)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.nn.functional.normalize(torch.randn(2, 128, generator=generator), dim=-1)
-    return tiny_clip.tokenizer(CAPTIONS), images
+def _numbers(*captions: str) -> torch.Tensor:
+    return word_index(SimpleTokenizer()(list(captions)), 49408)
 
 
-def test_words(tiny_clip: Clip) -> None:
-    text = "The Pterodactyl's cup, striped"
-    assert split_words(text, tiny_clip.tokenizer) == [
-        "the", "pterodactyl", "'s", "cup", ",", "striped",
-    ]
+def test_each_word_has_a_number() -> None:
+    words = "a pterodactyl chases two giraffes underneath skyscrapers".split()
+    pieces = [len(SimpleTokenizer().encode(word)) for word in words]
+    assert max(pieces) > 1
+    expected = [0, *(number for number, n in enumerate(pieces, 1) for _ in range(n))]
+    (index,) = _numbers(" ".join(words))
+    assert index[: len(expected)].tolist() == expected and not index[len(expected) :].any()
+
+
+def test_punctuation_digits_and_the_ends_of_a_caption() -> None:
+    # cat | ' | s for "cat's" is one clitic "'s"; "12" is two digits; "!!" one word
+    index = _numbers("the cat's 12 hats!!", "dog " * 100, "")
+    assert index[0, :10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
+    assert index[1].tolist() == [0, *range(1, 76), 0]
+    assert not index[2].any()
+    with pytest.raises(ConfigError, match="32000 tokens.*pass words"):
+        word_index(torch.tensor([[1, 5, 2]]), 32000)
+
+
+def test_words_as_text(tiny_clip) -> None:
+    found = split_words("The Pterodactyl's cup, striped", tiny_clip.tokenizer)
+    assert found == ["the", "pterodactyl", "'s", "cup", ",", "striped"]
     with pytest.raises(ConfigError, match="SimpleTokenizer"):
         split_words("a", lambda texts: texts)
 
 
-@pytest.mark.parametrize("method", ["attention", "gradcam", "gradient"])
-def test_a_word_is_the_sum_of_its_tokens(tiny_clip: Clip, inputs, method: str) -> None:
-    tokens, images = inputs
-    pieces = [tiny_clip.tokenizer.encode(word) for word in CAPTIONS[0].split()]
-    n = len(pieces[1])
+def test_a_word_is_the_mean_or_the_sum_of_its_tokens() -> None:
+    words = torch.tensor([[0, 1, 1, 2, 0], [0, 1, 0, 0, 0]])
+    scores = torch.tensor([[9.0, 1.0, 3.0, 5.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0]])
+    np.testing.assert_array_equal(scores_by_word(scores, words), [[2, 5], [-1, NAN]])
+    np.testing.assert_array_equal(scores_by_word(scores, words, "sum"), [[4, 5], [-1, NAN]])
+    with pytest.raises(ConfigError, match="reduction 'max'"):
+        scores_by_word(scores, words, "max")
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {})],
+)
+def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, int]) -> None:
+    """The sum over a word's tokens; by perturbation, the score that each of them has."""
+    tokens = tiny_clip.tokenizer(["a pterodactyl holds a cup", "a dog"])
+    n = len(tiny_clip.tokenizer.encode("pterodactyl"))
     assert n > 1
-    raw = get_method(method)(tiny_clip.model, tokens, images).scores
-    found = word_scores(tiny_clip, tokens, images, method)
-    expected = [raw[0, 1], raw[0, 2 : 2 + n].sum(), *raw[0, 2 + n : 5 + n]]
-    torch.testing.assert_close(found.scores[0], torch.stack(expected))
-    torch.testing.assert_close(found.scores[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
-    assert found.present.tolist() == [[True] * 5, [True, True, False, False, False]]
-
-
-def test_a_masked_word_counts_once(tiny_clip: Clip, inputs) -> None:
-    tokens, images = inputs
-    raw = get_method("perturbation")(tiny_clip.model, tokens, images).scores
-    found = word_scores(tiny_clip, tokens, images, "perturbation")
-    torch.testing.assert_close(found.scores[0, 1], raw[0, 2])
+    images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    raw = get_method(method, **parameters)(tiny_clip.model, tokens, images).scores
+    found = word_scores(tiny_clip, tokens, images, method, **parameters)
+    long = raw[0, 2] if method == "perturbation" else raw[0, 2 : 2 + n].sum()
+    expected = torch.stack([raw[0, 1], long, *raw[0, 2 + n : 5 + n]])
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
 
 
 def test_shares_leave_out_negative_scores() -> None:
-    scores = WordScores(torch.tensor([[3.0, -1.0, 1.0], [0.0, 0.0, 0.0]]), torch.ones(2, 3))
-    assert scores.shares().tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]
-
-
-def test_parameters_reach_the_method(tiny_clip: Clip, inputs) -> None:
-    tokens, images = inputs
-    last = word_scores(tiny_clip, tokens, images, "gradcam", start_layer=-1)
-    every = word_scores(tiny_clip, tokens, images, "gradcam")
-    assert not torch.allclose(last.scores, every.scores)
+    shares = positive_shares(torch.tensor([[3.0, -1.0, 1.0], [0.0, 0.0, 0.0]]))
+    assert shares.tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]

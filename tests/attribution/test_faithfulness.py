@@ -1,0 +1,174 @@
+"""Curves by hand on a bag of words, and masked captions against CAE's perturbation and open_clip;
+rank correlation against scipy; which weights each stage of the cascade replaces."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from cae_lib.attribution import faithfulness
+from cae_lib.attribution.faithfulness import (
+    area,
+    cascade,
+    masked_similarity,
+    on_grid,
+    paired_curves,
+    random_ranks,
+    rank_correlation,
+    ranks,
+    removal_curves,
+    reversed_ranks,
+    turned,
+)
+from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.errors import ConfigError
+from cae_lib.models import load_clip
+from cae_lib.models.text_tower import text_tower
+
+NAN = float("nan")
+WEIGHTS = np.array([[4.0, 1.0, 2.0, NAN], [0.5, 3.0, NAN, NAN]])
+N_WORDS = np.array([3, 2])
+
+
+def bag_of_words(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """S = 10 plus the weights of the words that are left."""
+    weights = np.nan_to_num(WEIGHTS[captions, : masked.shape[1]])
+    return 10 + np.where(masked, 0, weights).sum(axis=1)
+
+
+def test_places_by_falling_score() -> None:
+    scores = np.array([[1.0, 3.0, 3.0, NAN], [5.0, -1.0, 0.0, 7.0]])
+    places = ranks(scores)
+    assert places.tolist() == [[2, 0, 1, 3], [1, 3, 2, 0]]
+    assert reversed_ranks(places, np.array([3, 4])).tolist() == [[0, 2, 1, 3], [2, 0, 1, 3]]
+
+
+def test_curves_of_a_bag_of_words() -> None:
+    (found,) = paired_curves(ranks(WEIGHTS)[None], N_WORDS, bag_of_words)
+    deletion = [[17, 13, 11, 10, NAN], [13.5, 10.5, 10, NAN, NAN]]
+    insertion = [[10, 14, 16, 17, NAN], [10, 13, 13.5, NAN, NAN]]
+    np.testing.assert_array_equal(found.deletion, deletion)
+    np.testing.assert_array_equal(found.insertion, insertion)
+    np.testing.assert_allclose(area(found.deletion, N_WORDS), [37.5 / 3, 22.25 / 2])
+    np.testing.assert_allclose(area(found.insertion, N_WORDS), [43.5 / 3, 24.75 / 2])
+    grid = on_grid(found.deletion, N_WORDS, np.array([0, 0.25, 0.5, 1]))
+    np.testing.assert_allclose(grid, [[17, 14, 12, 10], [13.5, 12, 10.5, 10]])
+
+
+def test_true_weights_are_the_most_faithful_scores_there_are() -> None:
+    weights, n = WEIGHTS[:1, :3], N_WORDS[:1]
+    orders = np.array([[order] for order in itertools.permutations(range(3))])
+    areas = np.array([area(curve, n)[0] for curve in removal_curves(orders, n, bag_of_words)])
+    best = ranks(weights)
+    assert orders[areas.argmin()].tolist() == best.tolist()
+    assert orders[areas.argmax()].tolist() == reversed_ranks(best, n).tolist()
+    # in expectation a random order falls on a straight line
+    assert areas.mean() == pytest.approx((17 + 10) / 2)
+
+
+def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
+    rng = np.random.default_rng(0)
+    table = {}
+
+    def any_model(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
+        asked = [(c, *row) for c, row in zip(captions, masked.tolist(), strict=True)]
+        assert len(asked) == len(set(asked))  # each masked caption is asked for once
+        return np.array([table.setdefault(key, rng.normal()) for key in asked])
+
+    n_words = np.array([5, 1, 3])
+    scores = np.where(np.arange(5) < n_words[:, None], rng.normal(size=(3, 5)), NAN)
+    (found,) = paired_curves(ranks(scores)[None], n_words, any_model)
+    (reverse,) = paired_curves(ranks(-scores)[None], n_words, any_model)
+    np.testing.assert_allclose(area(found.insertion, n_words), area(reverse.deletion, n_words))
+    np.testing.assert_array_equal(turned(found.insertion, n_words), reverse.deletion)
+    for k in range(6):  # insertion after k words, from its definition
+        kept = ranks(scores)[0] < k
+        assert found.insertion[0, k] == table[(0, *(~kept).tolist())]
+
+
+def test_random_orders_are_permutations_and_seeded() -> None:
+    places = random_ranks(np.array([4, 2]), 5, seed=3)
+    assert sorted(places[0]) == list(range(5)) and sorted(places[1, :2]) == [0, 1]
+    assert (places == random_ranks(np.array([4, 2]), 5, seed=3)).all()
+    many = random_ranks(np.full(3000, 3), 3)
+    assert (many == 0).mean(axis=0) == pytest.approx(np.full(3, 1 / 3), abs=0.03)
+
+
+@pytest.mark.parametrize("mask", ["mean", "zero", "token"])
+def test_one_masked_word_is_the_perturbation(mask, batch, attribute) -> None:
+    batch = batch.first(3)
+    words = word_index(batch.tokens, 49408)
+    scores = attribute(batch, "perturbation", replacement=mask).scores
+    drops = scores_by_word(scores, words[:, : scores.shape[1]])
+    captions, word = np.nonzero(np.isfinite(drops))
+    masked = np.eye(drops.shape[1], dtype=bool)[word]
+    inputs = (batch.model, batch.tokens, batch.image_features, words, captions)
+    drop = masked_similarity(*inputs, masked & ~masked) - masked_similarity(*inputs, masked, mask)
+    np.testing.assert_allclose(drop, drops[captions, word], atol=1e-10)
+    assert np.abs(drop).min() > 1e-6
+    with pytest.raises(ConfigError, match="unknown mask 'noise': expected one of mean, zero"):
+        masked_similarity(*inputs, masked, "noise")
+
+
+def test_many_masked_words_through_open_clip(batch) -> None:
+    batch = batch.first(3)
+    words = word_index(batch.tokens, 49408)
+    masked = np.random.default_rng(0).random((3, int(words.max()))) < 0.5
+    inside = torch.from_numpy(np.pad(masked, ((0, 0), (1, 0)))).gather(1, words)
+    table = batch.model.token_embedding
+    embeddings = torch.where(inside.unsqueeze(-1), table.weight.mean(0), table(batch.tokens))
+    inputs = (batch.model, batch.tokens, batch.image_features, words)
+    found = masked_similarity(*inputs, np.arange(3), masked)
+    np.testing.assert_allclose(found, batch.score(embeddings).detach().numpy(), atol=1e-10)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, (2, 40, 9)).astype(float)  # many ties
+    lengths = rng.integers(3, 10, 40)
+    first[:, 0], first[:, 1], second[:, 0], second[:, 1] = 0, 1, 2, 3  # none is constant
+    for row, n in enumerate(lengths):
+        first[row, n:] = second[row, n:] = NAN
+    expected = [spearmanr(a[:n], b[:n]).statistic
+                for a, b, n in zip(first, second, lengths, strict=True)]
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(rank_correlation(first, second), expected, atol=1e-12)
+    first = np.array([[1, 2, NAN], [1, 1, 1], [1, 2, 3]])  # two words, no order, an order
+    second = np.array([[1, 2, NAN], [1, 2, 3], [3, 2, 1]])
+    np.testing.assert_array_equal(rank_correlation(first, second), [NAN, NAN, -1])
+
+
+def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("most", "names"),
+    [(1, ["blocks 4-1"]), (2, ["blocks 4-3", "blocks 4-1"]), (3, ["blocks 4-3", "blocks 4-1"]),
+     (4, ["block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1"])],
+)
+def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monkeypatch) -> None:
+    monkeypatch.setattr(faithfulness, "MOST_STAGES", most)
+    model, fresh = tiny_clip.model, load_clip("clip-mini", seed=1).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seen = []
+    for stage, mixed in cascade(model, fresh):
+        own, new = text_tower(mixed), text_tower(fresh)
+        seen.append(stage)
+        assert torch.equal(own.text_projection, new.text_projection)
+        lowest = int(stage[-1]) if stage.startswith("block") else 5 if len(seen) == 1 else 1
+        blocks = list(zip(own.transformer.resblocks, new.transformer.resblocks, strict=True))
+        assert [_same(a, b) for a, b in blocks] == [number >= lowest for number in range(1, 5)]
+        last = stage == "embeddings"
+        assert torch.equal(own.token_embedding.weight, new.token_embedding.weight) == last
+        assert torch.equal(own.positional_embedding, new.positional_embedding) == last
+        assert _same(mixed.visual, model.visual)
+    assert seen == ["projection", *names, "embeddings"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    tokens = tiny_clip.tokenizer(["a dog chasing a red cat"])
+    torch.testing.assert_close(mixed.encode_text(tokens), fresh.encode_text(tokens))
