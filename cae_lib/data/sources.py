@@ -21,7 +21,6 @@ import yaml
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 
-KINDS = ("weights", "pictures", "training", "retrieval", "benchmark", "similarity")
 WAYS = ("url", "drive", "hub", "how")
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
 
@@ -100,7 +99,7 @@ class Source:
 
     name: str  # as in `cae data get NAME`
     title: str
-    kind: str  # one of KINDS
+    kind: str  # "weights", or what a data set is for
     home: str  # page that describes it
     licence: str  # short name of the licence, or that none is given
     terms: str  # what it demands, in a sentence
@@ -113,10 +112,6 @@ class Source:
     rows: tuple[Rows, ...] = ()
     pictures: tuple[Pictures, ...] = ()
     note: str = ""  # what else one should know
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; expected one of {', '.join(KINDS)}")
 
     @property
     def root(self) -> Path:

@@ -35,7 +35,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 # Whole sources
 
 
-def test_files_come_to_their_places(toy: Source, file_server, home: Path, rows, archive):
+def test_files_come_to_their_places(toy: Source, file_server, home: Path):
+    rows, archive = file_server.files.values()
     assert check(toy).state == "not here"
     assert get(toy) == []
     assert tree(toy.root) == {"data/rows.json": rows, "images/a.jpg": b"A", "images/b.jpg": b"B"}
@@ -44,61 +45,52 @@ def test_files_come_to_their_places(toy: Source, file_server, home: Path, rows, 
     noted = json.loads((home / "data/raw/fetched.json").read_text())
     assert noted["toy/pictures.zip"]["sha256"] == hashlib.sha256(archive).hexdigest()
     assert get(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
-
-
-def test_checksum_of_the_first_download_holds_later(toy: Source, file_server, rows):
-    get(toy)
     (toy.root / "data/rows.json").unlink()
-    file_server.files["/rows.json"] = rows + b" "
+    file_server.files["/rows.json"] += b" "
     with pytest.raises(DataError, match=f"{hashlib.sha256(rows).hexdigest()} was expected"):
         get(toy)
     assert not list((toy.root / "data").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_checksum_of_the_list(toy: Source, archive, zipped, kind):
+def test_checksum_of_the_list(toy: Source, file_server, kind):
     """It holds for what is downloaded, and for what somebody put among the downloads."""
-    known = f"{kind}:{hashlib.new(kind, archive).hexdigest()}"
-    wrong = dataclasses.replace(toy.get[1], checksum=f"{kind}:{'0' * (len(known) - len(kind) - 1)}")
-    with pytest.raises(DataError, match="0 was expected.*By hand: Fetch the file at http.*s.zip"):
-        get(dataclasses.replace(toy, get=(wrong,)))
+    archive = file_server.files["/pictures.zip"]
+    digest = hashlib.new(kind, archive).hexdigest()
+    item = dataclasses.replace(toy.get[1], checksum=f"{kind}:{digest}")
+    entry = dataclasses.replace(toy, get=(item,))
+    file_server.files["/pictures.zip"] = archive[:-1] + b"x"
+    with pytest.raises(DataError, match=f"{digest} was expected.*By hand: Fetch .*pictures.zip"):
+        get(entry)
     assert list(tree(toy.downloads)) == [".lock"] and not toy.root.exists()
-    entry = dataclasses.replace(toy, get=(dataclasses.replace(toy.get[1], checksum=known),))
-    place = toy.downloads / "pictures.zip"
-    place.write_bytes(zipped({"pictures/other.jpg": b"X"}))
+    entry.place(item).write_bytes(archive[:-1] + b"x")
     with pytest.raises(DataError, match="was expected. If it was damaged on its way, remove it"):
         get(entry)
-    assert not toy.root.exists()
-    place.write_bytes(archive)
-    assert get(entry) == []
+    entry.place(item).write_bytes(archive)
+    assert get(entry) == [] and len(file_server.asked) == 1
 
 
-def test_offline_machine_is_told_all_that_it_has_to_fetch(home: Path, make_source, archive):
+def test_offline_machine_is_told_all_that_it_has_to_fetch(make_source, zipped):
     entry = make_source(
         Item(url="http://127.0.0.1:9/set.zip", unpack="images"),
         Item(url="http://127.0.0.1:9/x.json", to="x.json"),
+        Item(how="Sign the form.", file="form.zip", unpack="."),
+        Item(how="Ask."),
     )
+    zip_place, json_place, form_place, _ = map(entry.place, entry.get)
     with pytest.raises(DataError) as caught:
         get(entry)
-    place = home / "data/raw/downloads/toy/set.zip"
     assert (
         "Fetch the file at http://127.0.0.1:9/set.zip with a browser or on another machine, put "
-        f"it at {place}, and run `cae data get toy` again."
+        f"it at {zip_place}, and run `cae data get toy` again.\n"
     ) in str(caught.value)
-    assert f"put it at {home / 'data/raw/toy/x.json'}" in str(caught.value)
-    place.write_bytes(archive)
-    (entry.root / "x.json").write_text("[]")
-    assert get(entry) == []
-    assert (entry.root / "images/a.jpg").read_bytes() == b"A"
-
-
-def test_what_has_no_address_is_left_to_a_person(make_source, archive):
-    entry = make_source(Item(how="Sign the form.", file="set.zip", unpack="."), Item(how="Ask."))
-    place = entry.downloads / "set.zip"
-    assert get(entry) == [f"Sign the form. Put it at {place}.", "Ask."]
-    place.write_bytes(archive)
+    assert f"put it at {json_place}" in str(caught.value)
+    zip_place.write_bytes(zipped({"pictures/a.jpg": b"A"}))
+    json_place.write_text("[]")
+    assert get(entry) == [f"Sign the form. Put it at {form_place}.", "Ask."]
+    form_place.write_bytes(zipped({"b.jpg": b"B"}))
     assert get(entry) == ["Ask."]
-    assert (entry.root / "a.jpg").is_file()
+    assert tree(entry.root) == {"b.jpg": b"B", "images/a.jpg": b"A", "x.json": b"[]"}
 
 
 def test_too_little_disk(toy: Source, small_disk):
@@ -280,10 +272,10 @@ def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch)
     assert check(entry).lines() == ["toy: unknown; 2 files"]
 
 
-def test_file_of_google_drive(make_source, monkeypatch, rows):
+def test_file_of_google_drive(make_source, monkeypatch):
     def serve(id, output, resume):
         assert (id, resume) == ("X", True)
-        Path(output).write_bytes(rows)
+        Path(output).write_bytes(b"[]")
 
     entry = make_source(Item(drive="X", to="rows.json"))
     monkeypatch.setitem(sys.modules, "gdown", None)
@@ -291,7 +283,7 @@ def test_file_of_google_drive(make_source, monkeypatch, rows):
         get(entry)
     monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=serve))
     assert get(entry) == []
-    assert tree(entry.root) == {"rows.json": rows}
+    assert tree(entry.root) == {"rows.json": b"[]"}
 
 
 def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch):
