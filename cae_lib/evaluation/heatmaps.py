@@ -7,8 +7,6 @@ OBJECT", so that every word's part in it is known without a parser.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,86 +18,42 @@ from torch import Tensor
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
-from cae_lib.data.captions import load_caption_list
+from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.training_set import data_root
-from cae_lib.evaluation.embed import Encoder, ImageRef
-from cae_lib.evaluation.faithfulness import long_table
-from cae_lib.evaluation.regions import REGIONS, GoldScene, gold_scenes, region_shares
-from cae_lib.evaluation.tokens import tokenize
-from cae_lib.evaluation.word_sample import even_rows
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.faithfulness import NOTHING, long_table
+from cae_lib.evaluation.inputs import tokenize
+from cae_lib.evaluation.scenes import (
+    EXAMPLES,
+    GRAPHS,
+    REGIONS,
+    Example,
+    Statement,
+    gold_scenes,
+    region_shares,
+)
+from cae_lib.evaluation.sets import SAMPLES, even_rows, is_official, retrieval_pairs
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.world.config import WORLDS
 from cae_lib.world.draw import render
-from cae_lib.world.grammar import clause
-from cae_lib.world.scenes import Content, Scene, Thing, arrange
 from cae_lib.world.vocabulary import canonical
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""
 
-SCENES = 300
 BATCH = 100
-
 ROW: Mapping[str, Any] = {
-    "measure": "",
-    "scene": np.int32(-1),
-    "relation": "",
-    "method": "",
-    "part": "",
-    "row": np.int16(-1),
-    "column": np.int16(-1),
-    "value": np.float32("nan"),
+    "measure": "", "scene": np.int32(-1), "relation": "", "method": "", "part": "",
+    "row": np.int16(-1), "column": np.int16(-1), "value": NOTHING,
 }
 """The columns of `heatmap_table`, with what stands where a measure does not use them."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """A scene drawn for the figure, in no corpus: chosen by what it says, before any model saw it.
-
-    Attributes:
-        subject, relation, obj: What it shows.
-        colors: Of subject and object.
-        seed: Of its arrangement.
-    """
-
-    subject: str
-    relation: str
-    obj: str
-    colors: tuple[str, str]
-    seed: int = 0
-
-    @property
-    def caption(self) -> str:
-        """The caption scored."""
-        return statement(self.subject, self.relation, self.obj)
-
-    @property
-    def scene(self) -> Scene:
-        """The scene; the same example gives the same picture."""
-        things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
-        return arrange(Content(things, self.relation), self.seed)
-
-
-EXAMPLES: tuple[Example, ...] = (
-    Example("cat", "touching", "elephant", ("orange", "blue")),
-    Example("dog", "chasing", "duck", ("brown", "yellow")),
-    Example("bird", "above", "house", ("red", "green")),
-)
-
-
-def statement(subject: str, relation: str, obj: str) -> str:
-    """The caption of a scene, in the relation's canonical wording."""
-    return clause(f"the {subject}", relation, f"the {obj}")
-
-
-def heatmap_table(encoder: Encoder, profile: str, limit: int = SCENES) -> pd.DataFrame:
+def heatmap_table(
+    encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]
+) -> pd.DataFrame:
     """Shares of relevance by region and by word, scene by scene, and the maps of `EXAMPLES`.
 
-    Args:
-        encoder: Holds the model.
-        profile: Whose COCO test pictures to take.
-        limit: Number of scenes, taken evenly over the test split.
+    `limit` scenes are taken evenly over COCO's test pictures.
 
     Returns:
         A row a value, with the columns of `ROW`; empty without a small world, for then there is no
@@ -113,45 +67,35 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SCENES) -> pd.Dat
         - "example word": share of a word's score (part is the word, row its place);
         - "example cosine": of picture and caption.
     """
-    if profile not in WORLDS:
+    root = data_root(profile)
+    if is_official(root):
         return pd.DataFrame(ROW, index=[0])[:0]
-    scenes, refs, numbers = _test_scenes(profile, limit)
-    relations = [scene.relation for scene in scenes]
+    paths, gold = retrieval_pairs(profile, "coco").image_paths, gold_scenes(root / GRAPHS)
+    rows = even_rows(len(paths), limit)
+    scenes = [gold[paths[row].name] for row in rows]
     grid = tuple(encoder.clip.model.visual.grid_size)
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
-    captions = [statement(scene.subject, scene.relation, scene.obj) for scene in scenes]
-    maps, features, tokens = _maps(encoder, encoder.pixels(refs), captions)
+    pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
+    maps, features, tokens = _maps(encoder, pixels, scenes)
     parts = [dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3)))]
-    scene = dict(scene=numbers, relation=relations)
+    where = dict(scene=rows, relation=[scene.relation for scene in scenes])
     for method, found in maps.items():
         by_region = np.einsum("nyx,nryx->rn", found.cpu().numpy(), coverage)
         for part, value in zip(REGIONS, by_region, strict=True):
-            parts.append(dict(measure="region", method=method, part=part, value=value, **scene))
-    for part in _words(encoder, tokens, features, relations):
-        parts.append({**part, **scene})
+            parts.append(dict(measure="region", method=method, part=part, value=value, **where))
+    parts += [{**part, **where} for part in _words(encoder, tokens, features, scenes)]
     for number, example in enumerate(EXAMPLES):
         where = dict(scene=number, relation=example.relation)
         parts += [{**part, **where} for part in _example(encoder, example)]
     return long_table(ROW, parts)
 
 
-@lru_cache(maxsize=2)
-def _test_scenes(profile: str, limit: int) -> tuple[list[GoldScene], list[ImageRef], np.ndarray]:
-    """Gold and picture of the chosen scenes, and the pictures' numbers."""
-    root = data_root(profile)
-    pairs = load_caption_list(root / "coco" / "coco_karpathy_test.json", root / "coco")
-    gold = gold_scenes(root / "coco" / "annotations" / "scene_graphs_val2014.json")
-    rows = even_rows(len(pairs.image_paths), limit)
-    refs = [ImageRef(pairs.image_paths[row]) for row in rows]
-    return [gold[ref.path.name] for ref in refs], refs, rows
-
-
 def _maps(
-    encoder: Encoder, pixels: Tensor, captions: Sequence[str]
+    encoder: Encoder, pixels: Tensor, scenes: Sequence[Statement]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Maps that sum to 1 `(n, rows, columns)` by start layer, picture features, and tokens."""
     clip = encoder.clip
-    tokens = tokenize(clip.tokenizer, captions).to(pixels.device)
+    tokens = tokenize(clip.tokenizer, [scene.caption for scene in scenes]).to(pixels.device)
     found: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
     for rows in torch.arange(len(tokens)).split(BATCH):
@@ -165,10 +109,10 @@ def _maps(
 
 
 def _words(
-    encoder: Encoder, tokens: Tensor, features: Tensor, relations: Sequence[str]
+    encoder: Encoder, tokens: Tensor, features: Tensor, scenes: Sequence[Statement]
 ) -> Iterator[dict[str, Any]]:
     """Shares of subject, relation and object by method, and the score of the relation's words."""
-    lengths = torch.tensor([len(canonical(relation).split()) for relation in relations])
+    lengths = torch.tensor([len(canonical(scene.relation).split()) for scene in scenes])
     for method in METHODS:
         found = _scored(encoder, tokens, features, method)
         inside, share = _parts(lengths, found.shape[1]), positive_shares(found).cpu()
@@ -179,6 +123,7 @@ def _words(
 
 
 def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
+    """Scores `(n, W)` of words."""
     found = [
         word_scores(encoder.clip, tokens[rows], features[rows], method)
         for rows in torch.arange(len(tokens)).split(BATCH)
@@ -200,9 +145,8 @@ def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
 
 def _example(encoder: Encoder, example: Example) -> Iterator[dict[str, Any]]:
     """Maps, words and cosine of one drawn scene."""
-    device = next(encoder.clip.model.parameters()).device
-    pixels = encoder.clip.preprocess(render(example.scene))[None].to(device)
-    maps, features, tokens = _maps(encoder, pixels, [example.caption])
+    pixels = encoder.clip.preprocess(render(example.scene))[None].to(encoder.device)
+    maps, features, tokens = _maps(encoder, pixels, [example])
     with torch.no_grad():
         texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
     yield dict(measure="example cosine", value=[float((features * texts).sum())])
