@@ -22,8 +22,8 @@ from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import curve_point, summary
+from cae_lib.evaluation.retrieval import PROMPTS, with_article
 from cae_lib.evaluation.sets import benchmarks, retrieval_sets, similarity_pairs
-from cae_lib.evaluation.zero_shot import PROMPTS, with_article
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import BASE, checkpoint_path, earlier_base
@@ -153,18 +153,12 @@ def training_table(
 
     The final numbers are those of the weights as they are stored, in float16: `stored` is true.
     """
-    rows = [
-        {"step": int(point["step"]), "measure": name, "value": value, "stored": False}
-        for point in curve for name, value in point.items() if name != "step"
-    ]
-    for name, found in final.items():
-        if not isinstance(found, Mapping):
-            found = {"estimate": found}
-        rows.append({"step": steps, "measure": name, "value": found["estimate"], "stored": True,
-                     "low": found.get("low"), "high": found.get("high"),
-                     "n": found.get("n_items")})
-    numbers = dict.fromkeys(("value", "low", "high", "n"), "float64")
-    return pd.DataFrame(rows).astype(numbers | {"step": "int32"})
+    points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
+    rows = [{"measure": name} | (found if isinstance(found, Mapping) else {"estimate": found})
+            for name, found in final.items()]
+    ends = pd.DataFrame(rows).rename(columns={"estimate": "value", "n_items": "n"})
+    found = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
+    return found.astype({"step": "int32"})
 
 
 def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) -> str:
@@ -176,7 +170,7 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
         parameters: Their number.
         digest: SHA-256 of the weight file.
     """
-    final = table[table["stored"]][["measure", "value", "low", "high", "n"]]
+    final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     curve = table[~table["stored"]].pivot(index="step", columns="measure", values="value")
     command = f"cae train base --profile {config.profile}"
     return "\n".join([
@@ -197,5 +191,6 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
 
 def markdown(frame: pd.DataFrame) -> list[str]:
     """The lines of a Markdown table, without the index; empty cells for what is missing."""
-    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").values.tolist()]
+    cells = frame.astype(object).where(frame.notna(), "").values.tolist()
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *cells]
     return ["| " + " | ".join(map(str, row)) + " |" for row in rows]

@@ -116,16 +116,14 @@ def _execute(
                     progress_bar=False, cwd=experiments_folder(),  # as in JupyterLab
                 )
         except PapermillExecutionError as error:
-            message = ANSI.sub("", error.evalue)
+            message = f"page {name}: {ANSI.sub('', error.evalue)}"
             if error.ename not in PREREQUISITES:
                 code = [line for line in error.source.splitlines() if line.strip()]
                 traceback = ANSI.sub("", "\n".join(error.traceback)).strip().splitlines()
-                shown = [*code[:12], f"with {error.ename}: {message}", *traceback[-8:]]
-                message = "\n    ".join([f"failed in its code cell {error.exec_count}:", *shown])
-            raise CaeError(
-                f"page {name}: {message}\nThe notebook up to there is {output}; the page is as it "
-                "was."
-            ) from None
+                failed = f"page {name} failed in its code cell {error.exec_count}:"
+                message = "\n    ".join([failed, *code[:12], "", *traceback[-8:]])
+            kept = f"The notebook up to there is {output}; the page is as it was."
+            raise CaeError(f"{message}\n{kept}") from None
 
 
 def _publish(notebook: NotebookNode, name: str, smoke: bool) -> Path:

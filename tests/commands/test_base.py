@@ -1,56 +1,70 @@
-"""Base models of fewer steps."""
+"""The base model, and those of fewer steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
-from cae_lib.commands.base import base_config, card, train_base_as, training_table
+from cae_lib import results
+from cae_lib.cli import main
+from cae_lib.commands.base import base_config, used_tokens
 from cae_lib.config import paths
-from cae_lib.errors import ConfigError
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.runs import earlier_base_path
+from cae_lib.models.clip import load_clip
+from cae_lib.runs import checkpoint_path, earlier_base
 
 
-def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(
-    smoke_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "data" / "raw").mkdir(parents=True)
-    (tmp_path / "data" / "raw" / smoke_world.name).symlink_to(smoke_world)
-    monkeypatch.setenv("CAE_HOME", str(tmp_path))
-    train_base_as("smoke", {"steps": 1})
-    path = earlier_base_path("smoke", 1)
+def earlier_path(profile: str, steps: int) -> Path:
+    return checkpoint_path("base", profile, weights=earlier_base(profile, steps))
+
+
+@pytest.fixture
+def at_smoke(home: Path, smoke_world: Path) -> Path:
+    (home / "data" / "raw").mkdir(parents=True)
+    (home / "data" / "raw" / smoke_world.name).symlink_to(smoke_world)
+    return home
+
+
+def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> None:
+    assert main(["train", "base", "--profile", "smoke"]) == 0
+    path = checkpoint_path("base", "smoke")
+    assert f"The weights are {path}" in capsys.readouterr().out
+    table = results.load("base_training", "smoke").set_index(["stored", "measure"])
+    assert table.loc[(False, "loss"), "step"].tolist() == [1, 2, 3, 4]
+    assert table.loc[(True, "object")][["low", "high", "n"]].notna().all()
+    card = (path.parent / "README.md").read_text()
+    assert "4 steps of 16 pairs" in card and "| attention_relation |" in card
+    assert all(f"\n| {step} |" in card for step in range(1, 5))
+    clip, whole = load_clip("clip-mini", path), path.parents[1] / "base-training/model.safetensors"
+    trained = load_clip("clip-mini", whole).model.token_embedding.weight.half().float()
+    tokens = used_tokens("smoke", clip)
+    rows = clip.model.token_embedding.weight
+    assert torch.equal(rows[tokens], trained[tokens])
+    spoken = clip.tokenizer(["the elephant is to the left of the checkered umbrella"]).unique()
+    assert set(spoken.tolist()) <= set(tokens.tolist()) and len(tokens) < len(rows) / 10
+
+
+def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path) -> None:
+    command = ["train", "base", "--profile", "smoke", "--set", "steps=1"]
+    assert main(command) == 0
+    path = earlier_path("smoke", 1)
     assert path.relative_to(paths().checkpoints).as_posix() == "smoke/base-1/model.safetensors"
     meta, written = read_meta(path), path.stat().st_mtime_ns
-    assert (meta.step, meta.config_key) == (1, base_config("smoke", 1).key())
-    train_base_as("smoke", {"steps": 1})
-    assert path.stat().st_mtime_ns == written
+    assert (meta.step, meta.config_key) == (1, base_config("smoke", steps=1).key())
+    assert main(command) == 0 and path.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("settings", [{"steps": 3600}, {"steps": 0}, {"steps": 9, "lr": 1.0}])
-def test_other_settings_of_the_base_are_refused(settings: dict) -> None:
-    with pytest.raises(ConfigError, match="steps=N with N from 1 to 3599"):
-        train_base_as("mini", settings)
+@pytest.mark.parametrize("settings", [["steps=3600"], ["steps=0"], ["steps=two"],
+                                      ["steps=9", "lr=1.0"]])
+def test_other_settings_of_the_base_are_refused(home: Path, settings: list[str], capsys) -> None:
+    assert main(["train", "base", *(word for text in settings for word in ("--set", text))]) == 2
+    assert "steps=N with N from 1 to 3599" in capsys.readouterr().err
 
 
 def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAE_HOME", raising=False)
     for steps in (600, 1800):
-        meta = read_meta(earlier_base_path("mini", steps))
-        assert (meta.step, meta.config_key) == (steps, base_config("mini", steps).key())
-
-
-def test_the_curve_and_the_final_numbers_are_one_table_and_a_card() -> None:
-    kinds = ("object", "relation", "attribute")
-    point = {"step": 3, "loss": 2.0, "retrieval_t2i_r1": 0.4} | dict.fromkeys(kinds, 0.5)
-    point |= {f"attention_{kind}": 0.1 for kind in kinds}
-    interval = {"estimate": 0.5, "low": 0.4, "high": 0.6, "n_items": 9}
-    final = {name: interval for kind in kinds for name in (kind, f"attention_{kind}")}
-    final |= {"retrieval_i2t_r1": 0.3, "retrieval_t2i_r1": 0.4, "n_pictures": 7}
-    table = training_table(4, [point], final).set_index(["stored", "measure"])
-    assert table.loc[(False, "loss"), "value"] == 2.0 and table.loc[(False, "loss"), "step"] == 3
-    assert table.loc[(True, "object"), ["step", "low", "n"]].tolist() == [4, 0.4, 9]
-    content = {"curve": [point], "final": final, "parameters": 2_000_000}
-    text = card(base_config("smoke"), content, "0" * 64)
-    assert "| object choices | 50.0 % [40.0, 60.0], n = 9 |" in text and "2.0 million" in text
+        meta = read_meta(earlier_path("mini", steps))
+        assert (meta.step, meta.config_key) == (steps, base_config("mini", steps=steps).key())

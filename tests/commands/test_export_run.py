@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,23 +12,30 @@ import torch
 
 from cae_lib import results
 from cae_lib.cli import main
-from cae_lib.commands.export import export_run
 from cae_lib.config import experiment
-from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path, run_name
 
+RUN = "cae-attention"
+COMMAND = ["export", RUN, "--profile", "smoke", "--seed", "1", "-o"]
+OVERRIDES: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.95)}
+SET = ["--set", "lr=1e-4", "--set", "betas=(0.9, 0.95)"]
+
+
+def save(clip: Clip, key: str = "", **overrides: Any) -> Path:
+    """A checkpoint of a CAE run of seed 1, as the trainer leaves it."""
+    config = experiment(RUN, "smoke", seed=1, **overrides)
+    meta = CheckpointMeta("clip-mini", "quickgelu", config.steps, key or config.key())
+    return save_checkpoint(checkpoint_path(RUN, "smoke", 1, **overrides), clip, meta)
+
 
 @pytest.fixture
 def trained(home: Path, tiny_clip: Clip) -> Path:
-    """The checkpoint of a CAE run of seed 1, as the trainer leaves it."""
-    config = experiment("cae-attention", "smoke", seed=1)
-    meta = CheckpointMeta("clip-mini", "quickgelu", config.steps, config.key())
-    return save_checkpoint(checkpoint_path("cae-attention", "smoke", 1), tiny_clip, meta)
+    return save(tiny_clip)
 
 
-def store(run: str, seed: int, correct: int, weights: str) -> None:
+def store(run: str, correct: int, weights: str) -> None:
     """Tables of a run (or variant) that answered `correct` of 10 items of SVO-Probes."""
     marks, number = np.arange(10) < correct, np.arange(10)
     keys = {"family": "svo_probes", "subset": "all", "group": "verb", "item": number}
@@ -37,83 +44,67 @@ def store(run: str, seed: int, correct: int, weights: str) -> None:
               "retrieval": pd.DataFrame({"set": "coco", "direction": "text to image",
                                          "query": number, "rank": 2 - marks})}
     for name, frame in tables.items():
-        results.save(name, run, seed, frame, "smoke", key="", provenance=found)
+        results.save(name, run, 1, frame, "smoke", key="", provenance=found)
     items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "stratum": "all"})
     results.save("items", results.DATA, 0, items, "smoke", key="", provenance={})
 
 
+def exported(folder: Path, *options: str) -> str:
+    """The card of a run that the command exports."""
+    assert main([*COMMAND, str(folder), *options]) == 0
+    return (folder / "README.md").read_text()
+
+
 def test_the_card_states_the_tables_figures(trained: Path, tmp_path: Path) -> None:
-    store("cae-attention", 1, 7, file_digest(trained)[:12])
-    store("clip-ft", 1, 6, "x" * 12)
-    path = export_run("cae-attention", "smoke", 1, tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text()
+    store(RUN, 7, file_digest(trained)[:12])
+    store("clip-ft", 6, "x" * 12)
+    card = exported(tmp_path / "out")
     assert "| SVO-Probes | 10 | 70.0 [" in card and "] | 60.0 [" in card
-    assert "| coco | text to image | 70.0 | 60.0 |" in card.replace("| 60.0 | 70.0 |",
-                                                                    "| 70.0 | 60.0 |")
+    assert "| coco | text to image | 70.0 | 60.0 |" in card
     for part in ("license: mit", "library_name: open_clip", "**quickgelu**", "attribution by "
                  "attention", "lr 0.0003", "local-dir:.", "a tie counts as wrong"):
         assert part in card
     assert card.startswith("---\n")
     states = [load_clip("clip-mini", file, "quickgelu").model.state_dict()
-              for file in (trained, path)]
+              for file in (trained, tmp_path / "out" / "open_clip_model.safetensors")]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_no_figure_of_other_weights(trained: Path, tmp_path: Path) -> None:
-    export_run("cae-attention", "smoke", 1, tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = exported(tmp_path / "out")
     assert "Nothing yet: `cae evaluate cae-attention --profile smoke --seed 1`" in card
-    store("cae-attention", 1, 7, "y" * 12)
-    export_run("cae-attention", "smoke", 1, tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text()
+    store(RUN, 7, "y" * 12)
+    card = exported(tmp_path / "out", "--format", "pt")
     assert "belong to other weights" in card and "SVO-Probes" not in card
+    assert (tmp_path / "out" / "open_clip_model.pt").is_file()
 
 
-def test_runs_of_another_configuration_are_refused(trained: Path, tiny_clip: Clip) -> None:
-    meta = CheckpointMeta("clip-mini", "quickgelu", 3, "f" * 12)
-    save_checkpoint(trained, tiny_clip, meta)
-    with pytest.raises(CheckpointError, match="another configuration.*cae train cae-attention"):
-        export_run("cae-attention", "smoke", 1, trained.parent)
-
-
-def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--profile", "smoke", "--seed", "1", "--format", "pt", "-o", str(tmp_path / "o")]
-    assert main(["export", "cae-attention", *arguments]) == 0
-    assert (tmp_path / "o" / "open_clip_model.pt").is_file()
-    assert main(["export", "clip-ft", *arguments]) == 2
+def test_what_is_not_trained_so_is_refused(trained: Path, tiny_clip: Clip, tmp_path: Path,
+                                           capsys) -> None:
+    command = [*COMMAND, str(tmp_path / "o"), *SET]
+    assert main(command) == 2
     assert "no checkpoint at" in capsys.readouterr().err
+    save(tiny_clip, "f" * 12, **OVERRIDES)
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "another configuration" in message and (
+        "`cae train cae-attention --profile smoke --seed 1 --set lr=0.0001 "
+        "--set 'betas=(0.9, 0.95)'`") in message
+    assert main([*command, "--set", "speed=2"]) == 2 and not (tmp_path / "o").exists()
 
 
 def test_a_variant_is_exported_with_its_own_weights_and_records(
-    trained: Path, tiny_clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tiny_clip: Clip, tmp_path: Path
 ) -> None:
-    settings = ["--set", "lr=1e-4", "--set", "betas=(0.9, 0.95)"]
-    command = ["export", "cae-attention", *settings, "--profile", "smoke", "--seed", "1",
-               "-o", str(tmp_path / "o")]
-    assert main(command) == 2
-    shown = "--profile smoke --seed 1 --set lr=0.0001 --set 'betas=(0.9, 0.95)'"
-    assert not (tmp_path / "o").exists() and "no checkpoint at" in capsys.readouterr().err
-    overrides = {"lr": 1e-4, "betas": (0.9, 0.95)}
-    config = experiment("cae-attention", "smoke", seed=1, **overrides)
-    path = checkpoint_path("cae-attention", "smoke", 1, **overrides)
     with torch.no_grad():
         tiny_clip.model.logit_scale.fill_(1.5)  # other weights than those of the plain run
-    meta = CheckpointMeta("clip-mini", "quickgelu", config.steps, config.key())
-    save_checkpoint(path, tiny_clip, meta)
-    store("cae-attention", 1, 9, file_digest(trained)[:12])
-    assert main(command) == 0
-    card = (tmp_path / "o" / "README.md").read_text()
-    assert f"Nothing yet: `cae evaluate cae-attention {shown}`" in card
-    label = run_name("cae-attention", "smoke", **overrides)
-    store(label, 1, 7, file_digest(path)[:12])
-    store("clip-ft", 1, 6, "x" * 12)
-    assert main(command) == 0
-    card = (tmp_path / "o" / "README.md").read_text()
+    path = save(tiny_clip, **OVERRIDES)
+    store(RUN, 9, file_digest(trained)[:12])
+    assert "Nothing yet" in exported(tmp_path / "o", *SET)
+    label = run_name(RUN, "smoke", **OVERRIDES)
+    store(label, 7, file_digest(path)[:12])
+    store("clip-ft", 6, "x" * 12)
+    card = exported(tmp_path / "o", *SET)
     assert "# CLIP-CAE (attention), betas=" in card and ", lr=0.0001, clip-mini" in card
     assert "| 70.0 [" in card and "| 60.0 [" in card and "| 90.0 [" not in card
     assert f"| {label} | clip-ft | averaging |" in card
-    meta = CheckpointMeta("clip-mini", "quickgelu", config.steps, "f" * 12)
-    save_checkpoint(path, tiny_clip, meta)
-    with pytest.raises(CheckpointError, match=re.escape(f"`cae train cae-attention {shown}`")):
-        export_run("cae-attention", "smoke", 1, tmp_path / "o", **overrides)
-    assert main([*command, "--set", "speed=2"]) == 2

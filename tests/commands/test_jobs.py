@@ -8,27 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 from cae_lib.commands import jobs
-from cae_lib.commands.jobs import Job, run_jobs
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.commands.jobs import run_jobs
+from cae_lib.errors import DataError
 
 
 def _where(number: int) -> tuple[int, int, int]:
     return number, os.getpid(), torch.get_num_threads()
-
-
-def _write(file: str) -> None:
-    time.sleep(0.5)
-    Path(file).write_text("done")
-
-
-def _read(file: str) -> str:
-    return Path(file).read_text()
 
 
 def _kill_main_process() -> None:
@@ -41,25 +32,15 @@ def _fail() -> None:
 
 
 def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(capsys):
-    outcomes = run_jobs([Job(f"job {n}", _where, (n,)) for n in range(4)], workers=2)
-    assert list(outcomes) == ["job 0", "job 1", "job 2", "job 3"]
-    assert [outcome.value[0] for outcome in outcomes.values()] == [0, 1, 2, 3]
-    assert os.getpid() not in {outcome.value[1] for outcome in outcomes.values()}
-    assert {outcome.value[2] for outcome in outcomes.values()} == {1}
-    assert sorted(line.split(" (")[0] for line in capsys.readouterr().out.splitlines()) == [
-        f"done: job {n}" for n in range(4)
-    ]
-
-
-def test_a_job_waits_for_the_one_before_it(tmp_path):
-    """The second job reads what the first has written, though a process is free from the start."""
-    file = str(tmp_path / "written")
-    outcomes = run_jobs([Job("write", _write, (file,)), Job("read", _read, (file,), ("write",)),
-                         Job("other", _where, (1,))], workers=2)
-    assert outcomes["read"].value == "done"
-    with pytest.raises(ConfigError, match="no job is named 'nothing'"):
-        run_jobs([Job("a", _where, (1,), ("nothing",)), Job("b", _where, (1,), ("a",))],
-                 workers=2)
+    labels = [f"job {n}" for n in range(4)]
+    outcomes = run_jobs({name: partial(_where, n) for n, name in enumerate(labels)}, workers=2)
+    assert list(outcomes) == labels
+    numbers, processes, threads = zip(*(outcome.value for outcome in outcomes.values()),
+                                      strict=True)
+    assert numbers == (0, 1, 2, 3) and set(threads) == {1} and os.getpid() not in processes
+    printed = capsys.readouterr().out.splitlines()
+    assert sorted(line.split(" (")[0] for line in printed) == [f"done: {name}" for name in labels]
+    assert run_jobs({"only": partial(_where, 1)})["only"].value[1] == os.getpid()
 
 
 @pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (8, 1), (9, 2), (18, 4), (500, 8)])
@@ -69,10 +50,6 @@ def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigab
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
     monkeypatch.setattr(jobs, "pick_device", lambda: torch.device("cpu"))
     assert jobs.default_workers() == workers
-
-
-def test_a_single_job_runs_here():
-    assert run_jobs([Job("only", _where, (1,))])["only"].value[1] == os.getpid()
 
 
 def test_a_killed_main_process_leaves_no_workers():
@@ -89,8 +66,8 @@ def test_a_killed_main_process_leaves_no_workers():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_error_of_a_job_reaches_the_caller(workers: int):
     with pytest.raises(DataError, match="row 7"):
-        run_jobs([Job("bad", _fail), *(Job(f"{n}", _where, (n,)) for n in range(2))], workers)
+        run_jobs({"bad": _fail} | {f"{n}": partial(_where, n) for n in range(2)}, workers)
 
 
 if __name__ == "__main__":
-    run_jobs([Job("kill", _kill_main_process), Job("wait", time.sleep, (600,))], workers=2)
+    run_jobs({"kill": _kill_main_process, "wait": partial(time.sleep, 600)}, workers=2)
