@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from cae_lib.config import paths
 from cae_lib.data.completeness import check
 from cae_lib.data.fetch import get
-from cae_lib.data.sources import Source, load_sources, source
+from cae_lib.data.sources import WAYS, Source, load_sources, source
 from cae_lib.world.build import build, contact_sheet
-
-WAYS = {
-    "how": "by hand",
-    "drive": "from Google Drive",
-    "hub": "from the Hugging Face hub",
-    "url": "from the web",
-}
 
 
 def list_sources(_: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ import yaml
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 
-WAYS = ("url", "drive", "hub", "how")
+WAYS = {"url": "from the web", "drive": "from Google Drive", "hub": "from the Hugging Face hub",
+        "how": "by hand"}
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
 
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())

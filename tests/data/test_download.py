@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.data.download import CHUNK, TRIES, download, version_note
+from cae_lib.data.download import CHUNK, TRIES, download
 from cae_lib.errors import DataError
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -56,21 +56,15 @@ def test_versions_are_never_joined(file_server, address, target):
     assert target.read_bytes() == CONTENT[::-1]
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_version_the_file_starts_anew(file_server, address, target, etag):
-    file_server.etag = etag
-    file_server.cuts = [100_000]
+@pytest.mark.parametrize(
+    ("etag", "ranges", "asked"),
+    [(None, True, None), ('W/"weak"', True, None), ('"one"', False, "bytes=98304-")],
+)
+def test_one_that_cannot_resume_sends_all_anew(file_server, address, target, etag, ranges, asked):
+    file_server.etag, file_server.ranges, file_server.cuts = etag, ranges, [100_000]
     download(address, target)
     assert target.read_bytes() == CONTENT
-    assert file_server.asked == [(None, None)] * 2 and not version_note(target).exists()
-
-
-def test_server_without_ranges(file_server, address, target):
-    file_server.ranges = False
-    file_server.cuts = [100_000]
-    download(address, target)
-    assert target.read_bytes() == CONTENT
-    assert [wanted for wanted, _ in file_server.asked] == [None, "bytes=98304-"]
+    assert [wanted for wanted, _ in file_server.asked] == [None, asked]
 
 
 def test_busy_server_is_asked_again_and_absent_file_is_not(file_server, address, target):
