@@ -41,7 +41,7 @@ from cae_lib.data.benchmarks import Choice, load_benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import item_scores
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.tokens import forget_tokens
+from cae_lib.evaluation.inputs import forget_tokens
 from cae_lib.models.clip import Clip, load_clip
 
 TABLE = "cost_evaluation"

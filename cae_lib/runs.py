@@ -20,10 +20,9 @@ from cae_lib.data.identity import data_digests, sources_digest
 from cae_lib.data.needs import is_real
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.pictures import forget_pictures
+from cae_lib.evaluation.embed import Encoder, Weights
+from cae_lib.evaluation.inputs import forget_pictures
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
-from cae_lib.evaluation.weights import Weights
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
@@ -181,7 +180,7 @@ def train_run(
     print(f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}"
           f"{rows if is_real(profile_name) else ''}", flush=True)
     with one_thread(pick_device()):
-        return train(config, clip, *parts, target.parent, execution=execution).checkpoint
+        return train(config, clip, *parts, target.parent, execution=execution)
 
 
 def measure_run(

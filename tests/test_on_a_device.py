@@ -20,13 +20,12 @@ from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.images import ImageStore
-from cae_lib.data.photographs import Photographs
+from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation import heatmaps, phrases, sets, zero_shot
+from cae_lib.evaluation import sets
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.labels import label_precisions
+from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder
 from cae_lib.models.clip import Clip, load_clip
@@ -63,9 +62,7 @@ CACHED = (
     sets.benchmarks,
     sets.retrieval_pairs,
     sets.similarity_pairs,
-    zero_shot.labelled_sets,
-    phrases.captions_and_phrases,
-    heatmaps._test_scenes,
+    sets.class_sets,
 )
 STEPS = [
     (None, "batch"),

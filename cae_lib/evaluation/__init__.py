@@ -1,1 +1,1 @@
-"""Scores of models: choices, retrieval, and the intervals and tests that go with them."""
+"""Measures of models on benchmarks, retrieval and word attribution, each as a tidy table."""

@@ -3,40 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS
+from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution.faithfulness import masked_similarity
+from cae_lib.attribution.grouping import words_or_own
+from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.word_sample import evaluating, word_sample
+from cae_lib.evaluation.embed import Encoder, evaluating
+from cae_lib.evaluation.sets import SAMPLES, even_rows
+from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment
 from cae_lib.words.roles import ROLE_NAMES
 
-CAPTIONS = 500
+INTEGRATED = "integrated_gradients"
+TOLERANCE = 0.01
+"""Largest error of integrated gradients that is accepted, in units of the cosine."""
+
+
+@dataclass(frozen=True)
+class WordSample:
+    """Some captions of a set, each with its own picture; those without a word are left out."""
+
+    captions: np.ndarray  # (C,) int32, their numbers in the set
+    pictures: np.ndarray  # (C,) int32, the numbers of their pictures
+    tokens: Tensor  # (C, T), T the longest caption
+    words: Tensor  # (C, T), number of the word each token belongs to, 0 for none
+    roles: Tensor  # (C, T), role of each token
+    image_features: Tensor  # (C, E), normalised
+
+    @cached_property
+    def n_words(self) -> np.ndarray:
+        """Words of each caption `(C,)`."""
+        return self.words.amax(dim=1).cpu().numpy()
+
+    def rows(self, rows: np.ndarray) -> WordSample:
+        """Some of these captions, by their places."""
+        return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def scores(
+        self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any
+    ) -> np.ndarray:
+        """Scores `(C, W)` of the words by a method: "mean" or "sum" over a word's tokens."""
+        return scores_by_word(self.token_scores(model, method, **parameters), self.words, merged_by)
+
+    def token_scores(
+        self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any
+    ) -> Tensor:
+        """Scores `(C, T)` of the tokens by a method, 0 after a caption's end, NaN where none is."""
+        scorer, found = get_method(method, **parameters), torch.zeros(self.tokens.shape)
+        for rows in torch.arange(len(self.tokens)).split(batch_size):
+            own = {"words": self.words[rows], "roles": self.roles[rows]}
+            part = scorer(model, self.tokens[rows], self.image_features[rows], **own)
+            scores = part.scores.float()
+            if part.scored is not None:
+                scores = scores.masked_fill(~part.scored, torch.nan)
+            found[rows, : part.length] = scores.cpu()
+        return found.to(self.tokens.device)
+
+    def masked(
+        self, model: nn.Module, captions: np.ndarray, masked: np.ndarray, mask: str = "mean"
+    ) -> np.ndarray:
+        """S `(V,)` of captions with some words masked; see `masked_similarity`."""
+        parts = (self.tokens, self.image_features, self.words)
+        return masked_similarity(model, *parts, captions, masked, mask)
+
+    def integrated_gradients(
+        self, model: nn.Module, points: int = 8, most_points: int = 256
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Integrated gradients `(C, W)` of the words, errors and points `(C,)`.
+
+        The scores of a caption add up to S(I, T) - S(I, T with every word masked). Captions that
+        miss this by more than `TOLERANCE` are scored again with twice the points.
+        """
+        rows = np.arange(len(self.tokens))
+        inside = np.arange(self.n_words.max()) < self.n_words[:, None]
+        drop = self.masked(model, rows, np.zeros_like(inside)) - self.masked(model, rows, inside)
+        scores = np.full(inside.shape, np.nan)
+        error, used = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
+        while len(rows) and points <= most_points:
+            found = self.rows(rows).scores(model, INTEGRATED, "sum", points=points)
+            scores[rows, : found.shape[1]] = found
+            error[rows], used[rows] = np.abs(np.nansum(found, axis=1) - drop[rows]), points
+            rows, points = np.flatnonzero(error > TOLERANCE), 2 * points
+        return scores, error, used
+
+    def word_roles(self, place: int) -> list[str]:
+        """Name of the role of each word of a caption: that of its first token."""
+        words, roles = self.words[place].tolist(), self.roles[place].tolist()
+        return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
+
+    def word_texts(self, place: int, tokenizer: Any) -> list[str]:
+        """The words of a caption as text."""
+        words, tokens = self.words[place], self.tokens[place]
+        return [tokenizer.decode(tokens[words == number].tolist()).strip()
+                for number in range(1, int(self.n_words[place]) + 1)]
+
+
+def word_sample(
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
+) -> WordSample:
+    """About `limit` captions, taken evenly over the set, with the features of their pictures."""
+    rows = even_rows(len(pairs.captions), limit)
+    encoding = text_encoder(encoder.clip.model)
+    words = words_or_own(alignment.words, alignment.tokens, encoding)
+    rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
+    tokens = alignment.tokens[rows]
+    length = encoding.columns(tokens)
+    pictures = np.asarray(pairs.image_index)[rows]
+    images = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
+    return WordSample(
+        captions=rows.astype(np.int32),
+        pictures=pictures.astype(np.int32),
+        tokens=tokens[:, :length].to(encoder.device),
+        words=words[rows, :length].to(encoder.device),
+        roles=alignment.roles[rows, :length].to(encoder.device),
+        image_features=torch.from_numpy(images).to(encoder.device),
+    )
 
 
 def attribution_table(
-    encoder: Encoder,
-    pairs: Pairs,
-    alignment: Alignment,
-    methods: Iterable[str] = METHODS,
-    limit: int | None = CAPTIONS,
-    batch_size: int = 100,
-    **parameters: Any,
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, methods: Iterable[str] = METHODS,
+    limit: int | None = SAMPLES["attribution"], batch_size: int = 100, **parameters: Any,
 ) -> pd.DataFrame:
     """Score the words of matched captions by attribution methods.
 
     Args:
-        encoder: Gives the picture features and holds the model.
-        pairs: Captions with their pictures.
-        alignment: Tokens and roles of these captions.
-        methods: Names of the attribution methods.
+        encoder, pairs, alignment: The model, captions with their pictures, and their tokens.
+        methods: Names of the attribution methods, which take `parameters`.
         limit: Number of captions, taken evenly over the set; None takes all.
         batch_size: Captions a forward pass.
-        **parameters: Parameters of the methods.
 
     Returns:
         A row for each method and each token that belongs to a word: method, caption and picture
@@ -57,6 +161,6 @@ def attribution_table(
     with evaluating(model):
         for method in methods:
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
-            scored = {"method": method, **tokens, "score": scores[place, position]}
-            parts.append(pd.DataFrame(scored))
+            part = {"method": method, **tokens, "score": scores[place, position]}
+            parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)

@@ -1,22 +1,24 @@
 """Choosers that never see the picture, on every benchmark that asks for one of several captions.
 
 A blind chooser gives each caption a number of its own and takes the largest, whatever the picture.
-Where several are largest it guesses among them, so an item counts with the share that guessing
-gets: its expected accuracy. (A model with the picture is judged strictly, a tie is wrong.)
+Where several are largest it guesses among them, so an item counts with its expected accuracy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
+from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice, ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import keys, scored
-from cae_lib.evaluation.embed import Encoder, ImageRef
-from cae_lib.evaluation.ngram import CaptionModel
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.sets import even_rows
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
@@ -27,47 +29,65 @@ DIGITS = 9
 PICTURES = 500
 """Training pictures whose mean stands in for every picture, spread evenly over the set."""
 
+START, END = "<s>", "</s>"
+TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
-def length_choosers() -> dict[str, Chooser]:
-    """The caption of fewer, or of more, words (divided by spaces)."""
+
+def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
+    """The caption of fewer or more words (divided by spaces), or the likelier one.
+
+    Likelihood is that of a trigram model of `captions`, in all and per word.
+    """
+    model = CaptionModel(captions)
     return {
         "shorter": lambda texts: [-len(text.split()) for text in texts],
         "longer": lambda texts: [len(text.split()) for text in texts],
-    }
-
-
-def likelihood_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
-    """The likelier caption by a trigram model of `captions`, in all and per word."""
-    model = CaptionModel(captions)
-    return {
         "likelihood": lambda texts: [model.log_likelihood(text) for text in texts],
         "likelihood_per_word": lambda texts: [model.log_likelihood(text, True) for text in texts],
     }
 
 
-def average_picture(images: np.ndarray) -> np.ndarray:
-    """The mean `(E,)` of unit vectors `(n, E)`, made a unit vector, float64."""
-    mean = images.astype(np.float64).mean(axis=0)
-    return mean / np.linalg.norm(mean)
+def average_picture_answers(
+    encoder: Encoder, pairs: Pairs, benchmarks: Sequence[Benchmark]
+) -> pd.DataFrame:
+    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture."""
+    refs = [ImageRef(pairs.image_paths[row]) for row in even_rows(len(pairs.image_paths), PICTURES)]
+    mean = encoder.images(refs).astype(np.float64).mean(axis=0)
+    mean /= np.linalg.norm(mean)
+
+    def chooser(texts: Sequence[str]) -> list[float]:
+        return (encoder.texts(texts) * mean).sum(axis=-1).tolist()
+
+    return blind_answers(benchmarks, {"average picture": chooser})
 
 
-def average_picture_chooser(
-    texts: Callable[[Sequence[str]], np.ndarray], picture: np.ndarray
-) -> Chooser:
-    """The caption closest to one picture vector `(E,)` that stands in for every picture.
+def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
+    """What every chooser gets on every benchmark of captions.
 
     Args:
-        texts: Gives unit vectors `(n, E)` of texts.
-        picture: See `average_picture`.
+        benchmarks: As for `choice.answers`, whose numbers of items and pictures are used.
+        choosers: By name.
+
+    Returns:
+        `chooser`, `family`, `subset`, `item`, `picture`, and `share`, the expected accuracy.
     """
-    return lambda found: (texts(found) * picture).sum(axis=-1).tolist()
+    parts = scored(benchmarks)
+    frame = keys(parts)[[applies_to(part) for part in parts for _ in part.items]]
+    asked = [(item, part.task) for part in parts if applies_to(part) for item in part.items]
+    texts = list(dict.fromkeys(text for item, _ in asked for text in item.texts))
+    found = []
+    for name, chooser in choosers.items():
+        numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
+        among = np.array([guesses(item, task, numbers) for item, task in asked])
+        share = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
+        found.append(frame.assign(chooser=name, share=share))
+    columns = ["chooser", "family", "subset", "item", "picture", "share"]
+    return pd.concat(found, ignore_index=True)[columns]
 
 
 def applies_to(benchmark: Benchmark) -> bool:
     """Whether the items choose between texts; a choice between pictures cannot be made blindly."""
-    if benchmark.task == "image" or not benchmark.items:
-        return False
-    return all(len(item.texts) > 1 for item in benchmark.items)
+    return benchmark.task != "image" and all(len(item.texts) > 1 for item in benchmark.items)
 
 
 def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
@@ -83,39 +103,40 @@ def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
     return values.count(best) if values[item.truth] == best else 0
 
 
-def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
-    """What every chooser gets on every benchmark of captions.
+class CaptionModel:
+    """A trigram model of texts, smoothed as Witten and Bell do (1991), down to unknown words.
 
-    Args:
-        benchmarks: As for `choice.answers`, whose numbers of items and pictures are used.
-        choosers: By name.
-
-    Returns:
-        `chooser`, `family`, `subset`, `item`, `picture`, and `share`, the expected accuracy.
+    Each order is mixed with the one below it, the last one with a uniform share for every known
+    word and one for all unknown words together. So no text has probability zero: `nltk.lm`, which
+    has the same smoothing, ends at the unigrams and gives unknown words zero.
     """
-    parts = scored(benchmarks)
-    applicable = [part for part in parts if applies_to(part)]
-    chosen = [applies_to(part) for part in parts for _ in part.items]
-    frame = keys(parts)[chosen].drop(columns="group")
-    texts = list(dict.fromkeys(t for b in applicable for item in b.items for t in item.texts))
-    found = []
-    for name, chooser in choosers.items():
-        numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        among = np.array(
-            [guesses(i, part.task, numbers) for part in applicable for i in part.items]
-        )
-        share = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
-        found.append(frame.assign(chooser=name, share=share))
-    columns = ["chooser", "family", "subset", "item", "picture", "share"]
-    return pd.concat(found, ignore_index=True)[columns]
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._counts: dict[tuple[str, ...], Counter[str]] = {}
+        for text in texts:
+            for context, word in _events(text):
+                for start in range(3):
+                    self._counts.setdefault(context[start:], Counter())[word] += 1
+        self._totals = {context: found.total() for context, found in self._counts.items()}
+        self.vocabulary = len(self._counts.get((), ()))
+
+    def probability(self, word: str, context: tuple[str, ...] = ()) -> float:
+        """Probability of a word after a context of at most two words."""
+        shorter = self.probability(word, context[1:]) if context else 1 / (self.vocabulary + 1)
+        followers = self._counts.get(context)
+        if followers is None:
+            return shorter
+        kinds = len(followers)
+        return (followers[word] + kinds * shorter) / (self._totals[context] + kinds)
+
+    def log_likelihood(self, text: str, per_word: bool = False) -> float:
+        """Log probability (nats) of a text with its end, in all or on average over its words."""
+        logs = [math.log(self.probability(word, context)) for context, word in _events(text)]
+        return math.fsum(logs) / len(logs) if per_word else math.fsum(logs)
 
 
-def average_picture_answers(
-    encoder: Encoder, pairs: Pairs, benchmarks: Sequence[Benchmark]
-) -> pd.DataFrame:
-    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture."""
-    paths = pairs.image_paths
-    rows = np.unique(np.linspace(0, len(paths) - 1, min(PICTURES, len(paths))).astype(int))
-    picture = average_picture(encoder.images([ImageRef(paths[row]) for row in rows]))
-    chooser = average_picture_chooser(encoder.texts, picture)
-    return blind_answers(benchmarks, {"average picture": chooser})
+def _events(text: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each word or punctuation mark in lower case, and the end, with the two before it."""
+    padded = [START, START, *TOKEN.findall(text.lower()), END]
+    for first, second, word in zip(padded, padded[1:], padded[2:], strict=False):
+        yield (first, second), word

@@ -9,21 +9,17 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.svo_probes import GROUPS
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.match import MATCH, match_margins, matches
 
-ITEMS_AT_ONCE = 4096
+MATCH = "svo_probes/match"
+Judged = tuple[Sequence[bool], Sequence[float], Sequence[int]]
 
 
 def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
-    """Answer every item of some benchmarks by the cosine of float32 unit vectors.
+    """Answer every item of `scored` benchmarks by the cosine of float32 unit vectors.
 
-    All texts are sorted by length together, then encoded; of those that the encoder knows nothing
-    is encoded again. A tie is wrong.
-
-    Args:
-        benchmarks: Items and how they are averaged; see `scored` for what is added to them.
-        encoder: Encodes pictures and texts.
+    A tie is wrong.
 
     Returns:
         The columns of `keys`; `correct` (bool); `margin` (float32), by how much the true option is
@@ -36,22 +32,41 @@ def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """
     parts = scored(benchmarks)
     encoder.texts([text for part in parts for item in part.items for text in item.texts])
-    found = [_judged(part, item_scores(part.items, encoder)) for part in parts]
-    columns = [np.concatenate(column) for column in zip(*found, strict=True)] or [[], [], []]
+    judged: list[Judged] = [([], [], [])]
+    judged += [_judged(part, item_scores(part.items, encoder)) for part in parts]
+    correct, margins, ranks = (np.concatenate(column) for column in zip(*judged, strict=True))
     return keys(parts).assign(
-        correct=np.asarray(columns[0], dtype=bool),
-        margin=np.asarray(columns[1], dtype=np.float32),
-        rank=np.asarray(columns[2], dtype=np.int16),
+        correct=correct.astype(bool), margin=margins.astype(np.float32), rank=ranks.astype(np.int16)
     )
 
 
 def scored(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
-    """Those benchmarks that have items, and after SVO-Probes its pairs, see `match.matches`."""
+    """Those benchmarks that have items, and after SVO-Probes its pairs, see `matches`."""
     found = []
     for part in benchmarks:
         extra = [matches(part)] if part.name == "svo_probes" else []
         found += [one for one in (part, *extra) if one.items]
     return found
+
+
+def matches(benchmark: Benchmark) -> Benchmark:
+    """SVO-Probes' official metric: does each single picture match the sentence, yes or no?
+
+    Hendricks and Nematzadeh 2021, official notebook. Returns the distinct pairs of a sentence and a
+    picture as items of groups "positive", "negative". Only rows with exactly one kind of negative
+    count. Sentences are compared in lower case with single spaces.
+    """
+    found: dict[tuple, Choice] = {}
+    for item in benchmark.items:
+        if item.group in GROUPS:
+            for group, image in zip(("positive", "negative"), item.images, strict=True):
+                key = (group, _sentence(item), image)
+                found.setdefault(key, Choice((image,), item.texts, 0, group, item.id))
+    missing = 2 * (benchmark.n_expected - benchmark.n_used)
+    return Benchmark(
+        benchmark.name, "match", tuple(found.values()), len(found) + missing, headline="macro",
+        rule="match against no match, mean of both accuracies",
+    )
 
 
 def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
@@ -64,15 +79,14 @@ def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
     items = [item for part in parts for item in part.items]
     sizes = [part.n_used for part in parts]
     paths = [os.path.normpath(item.images[0].path) for item in items]
-    return pd.DataFrame(
-        {
-            "family": np.repeat(np.array([part.name for part in parts], dtype=object), sizes),
-            "subset": np.repeat(np.array([part.subset for part in parts], dtype=object), sizes),
-            "group": [item.group for item in items],
-            "item": np.array([row for n in sizes for row in range(n)], dtype=np.int32),
-            "picture": pd.factorize(np.array(paths, dtype=object))[0].astype(np.int32),
-        }
-    )
+    names = np.array([(part.name, part.subset) for part in parts], dtype=object).reshape(-1, 2)
+    return pd.DataFrame({
+        "family": np.repeat(names[:, 0], sizes),
+        "subset": np.repeat(names[:, 1], sizes),
+        "group": [item.group for item in items],
+        "item": np.array([row for n in sizes for row in range(n)], dtype=np.int32),
+        "picture": pd.factorize(np.array(paths, dtype=object))[0].astype(np.int32),
+    })
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
@@ -80,32 +94,25 @@ def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
 
     An option that occurs twice has exactly the same score twice, so ties are exact.
     """
-    shapes = [(len(item.images), len(item.texts)) for item in items]
-    scores: list[np.ndarray] = [np.empty(0)] * len(items)
-    for shape in sorted(set(shapes)):
-        rows = [row for row, other in enumerate(shapes) if other == shape]
-        for start in range(0, len(rows), ITEMS_AT_ONCE):
-            part = rows[start : start + ITEMS_AT_ONCE]
-            for row, score in zip(part, _cosines([items[i] for i in part], encoder), strict=True):
-                scores[row] = score
-    return scores
+    rows: dict[tuple[int, int], list[int]] = {}
+    for row, item in enumerate(items):
+        rows.setdefault((len(item.images), len(item.texts)), []).append(row)
+    scores: dict[int, np.ndarray] = {}
+    for (n_images, n_texts), own in sorted(rows.items()):
+        images = encoder.images([ref for row in own for ref in items[row].images])
+        texts = encoder.texts([text for row in own for text in items[row].texts])
+        images = images.reshape(len(own), n_images, 1, -1)
+        cosines = (images * texts.reshape(len(own), 1, n_texts, -1)).sum(axis=-1)
+        scores.update(zip(own, cosines, strict=True))
+    return [scores[row] for row in range(len(items))]
 
 
-def _cosines(items: Sequence[Choice], encoder: Encoder) -> np.ndarray:
-    images = encoder.images([ref for item in items for ref in item.images])
-    texts = encoder.texts([text for item in items for text in item.texts])
-    images = images.reshape(len(items), -1, 1, images.shape[-1])
-    texts = texts.reshape(len(items), 1, -1, texts.shape[-1])
-    return (images * texts).sum(axis=-1)
-
-
-def _judged(
-    part: Benchmark, scores: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _judged(part: Benchmark, scores: Sequence[np.ndarray]) -> Judged:
     """Right or wrong, margin and rank of each item of a benchmark."""
     if part.key == MATCH:
-        correct, margins = match_margins(part.items, np.concatenate(scores, axis=None))
-        return correct, margins, np.zeros(len(margins))
+        margins = match_margins(part.items, np.concatenate(scores, axis=None))
+        negative = np.array([item.group == "negative" for item in part.items])
+        return (margins > 0) | (negative & (margins == 0)), margins, np.zeros(len(margins))
     if part.task == "choice":
         found = [margin_and_rank(s, item.truth) for s, item in zip(scores, part.items, strict=True)]
         margins, ranks = (np.array(column) for column in zip(*found, strict=True))
@@ -113,6 +120,18 @@ def _judged(
         margins = np.array([pair_margins(s)[part.task] for s in scores])
         ranks = np.zeros(len(margins))
     return margins > 0, margins, ranks
+
+
+def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:
+    """Distance `(n,)` to the threshold, positive where the answer is right.
+
+    A model of similarities has no yes or no of its own, so the median of all distinct pairs is the
+    threshold: a matching pair has to lie above it, another one at or below it.
+    """
+    distinct = {(_sentence(item), item.images[0]): float(cosine)
+                for item, cosine in zip(items, cosines, strict=True)}
+    above = cosines - np.median(list(distinct.values()))
+    return np.where([item.group == "positive" for item in items], above, -above)
 
 
 def margin_and_rank(scores: np.ndarray, truth: int) -> tuple[float, int]:
@@ -128,11 +147,5 @@ def pair_margins(scores: np.ndarray) -> dict[str, float]:
     return {"text": text, "image": image, "group": min(text, image)}
 
 
-def reference_correct(frame: pd.DataFrame) -> pd.Series:
-    """Right or wrong under the references' own rule of ties, from the columns of `answers`.
-
-    ARO's orders and What'sUp take the first of the closest options, which is the true one there,
-    so a tie counts. Elsewhere the true option comes last or the comparison is strict, so a tie is
-    wrong. (For CREPE the reference leaves it open.)
-    """
-    return frame["correct"] | (frame["family"].isin(["order", "whatsup"]) & (frame["margin"] >= 0))
+def _sentence(item: Choice) -> str:
+    return " ".join(item.texts[0].lower().split())

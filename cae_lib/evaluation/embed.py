@@ -1,77 +1,114 @@
-"""Encoding pictures and texts for evaluation: each distinct one once, as float32 unit vectors."""
+"""Weights to measure, and their vectors of pictures and texts: float32 unit vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from torch import Tensor, nn
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.evaluation.pictures import Picture, PictureReader
-from cae_lib.evaluation.tokens import tokenize
-from cae_lib.models.clip import Clip
+from cae_lib.data.completeness import open_clip_file
+from cae_lib.errors import CheckpointError
+from cae_lib.evaluation.inputs import Picture, PictureReader, tokenize
+from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
 
 LENGTHS_TOGETHER = 2
 """Lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
 
-TOKENIZED_AT_ONCE = 65_536
+TOKENIZED_AT_ONCE, TEXTS_AT_ONCE = 65_536, 256
 PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
+"""On a CPU fewer, so that their states fit its cache."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint of `save_checkpoint`, or a tag of open_clip or None for random weights.
+
+    A checkpoint names its own model of open_clip and activation ("quickgelu" or "gelu").
+    """
+
+    source: Path | str | None
+    model: str = ""
+    activation: str = ""
+
+    def digest(self) -> str:
+        """SHA-256 of the weight file; of random weights that of what decides them.
+
+        Raises:
+            CheckpointError: The file is missing, or cannot be downloaded.
+        """
+        if isinstance(self.source, Path):
+            return file_digest(self.source)
+        known = "random" if self.source is None else file_digest(tag_file(self.model, self.source))
+        return hashlib.sha256(f"{self.model} {self.activation} {known}".encode()).hexdigest()
+
+    def load(self, device: str | torch.device = "cpu") -> Clip:
+        """The model with these weights.
+
+        Raises:
+            CheckpointError: The weights are missing, broken, or do not say what they are.
+        """
+        if not isinstance(self.source, Path):
+            return load_clip(self.model, self.source, self.activation, device)
+        meta = read_meta(self.source)
+        if meta is None:
+            raise CheckpointError(f"{self.source} holds no meta data: write it with `cae train`")
+        return load_clip(meta.model, self.source, device=device)
+
+
+def tag_file(model: str, tag: str) -> Path:
+    """The file of a tag in open_clip's cache, downloaded if it is not there."""
+    config = get_pretrained_cfg(model, tag)
+    repository = str(config.get("hf_hub", "")).rpartition("/")[0]
+    found = open_clip_file(repository)
+    if found is not None:
+        return found
+    try:
+        return Path(download_pretrained(config))
+    except Exception as error:  # whatever the hub's and urllib's errors are
+        raise CheckpointError(
+            f"cannot get the weights {tag!r} of {model} ({error}). Fetch them where there is a "
+            "network, and copy ~/.cache/huggingface/hub to this machine"
+        ) from error
 
 
 class Encoder:
     """Turns pictures and texts into unit vectors and remembers them as long as it lives.
 
-    Benchmarks that share pictures or captions should share the encoder. Everything runs in
-    float32, in eval mode and without gradients, on the device that the model is on. The weights
-    must not change while the encoder is used. Pixels and tokens are kept by the process, for the
-    encoders of other models.
+    Benchmarks that share pictures or captions should share the encoder. All runs in float32, in
+    eval mode and without gradients. The weights must not change while the encoder is used.
 
-    Attributes:
+    Args:
         clip: The model with its preprocessing and tokenizer.
-        batch_size: Texts in one forward pass at most, and pictures too; but not more of these than
-            `PICTURES_AT_ONCE`, and on a CPU fewer, so that their states fit its cache.
+        workers: Threads that decode pictures.
+        allow_truncated: Take pictures whose file ends too early, with grey in place of what is
+            lost, as the evaluation of CAE's authors does for VL-CheckList; they are listed in
+            `truncated`. By default such a picture is an error.
     """
 
-    def __init__(
-        self,
-        clip: Clip,
-        batch_size: int = 256,
-        workers: int = 2,
-        allow_truncated: bool = False,
-    ) -> None:
-        """Prepare to encode with a model.
-
-        Args:
-            clip: The model.
-            batch_size: See the attribute.
-            workers: Threads that decode pictures.
-            allow_truncated: Take pictures whose file ends too early, with grey in place of what is
-                lost, as the evaluation of CAE's authors does for VL-CheckList. They are listed in
-                `truncated`. By default such a picture is an error.
-        """
+    def __init__(self, clip: Clip, workers: int = 2, allow_truncated: bool = False) -> None:
         self.clip = clip
-        self.batch_size = batch_size
         self._reader = PictureReader(clip.preprocess, workers, allow_truncated)
         self._by_content: dict[bytes, np.ndarray] = {}
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
 
     @property
-    def n_images(self) -> int:
-        """Number of distinct pictures (path and crop) encoded so far."""
-        return len(self._images)
-
-    @property
-    def n_texts(self) -> int:
-        """Number of distinct texts encoded so far."""
-        return len(self._texts)
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.clip.model.parameters()).device
 
     @property
     def truncated(self) -> set[Path]:
@@ -87,16 +124,15 @@ class Encoder:
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         contents: dict[ImageRef, bytes] = {}
-        on_cpu = self._device.type == "cpu"
-        size = min(self.batch_size, PICTURES_AT_ONCE_ON_CPU if on_cpu else PICTURES_AT_ONCE)
-        with _EvalMode(self.clip.model):
-            different = self._different(self._reader.read(new), contents)
+        size = PICTURES_AT_ONCE_ON_CPU if self.device.type == "cpu" else PICTURES_AT_ONCE
+        different = self._new(new, contents)
+        with evaluating(self.clip.model):
             while batch := list(islice(different, size)):
-                pixels = self._reader.normalised(batch, self._device)
+                pixels = self._reader.normalised(batch, self.device)
                 features = _unit(encode_image(self.clip.model, pixels).features)
                 self._by_content.update(zip((p.content for p in batch), features, strict=True))
         self._images.update((ref, self._by_content[content]) for ref, content in contents.items())
-        return self._gather(self._images, refs)
+        return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
     def pixels(self, refs: Sequence[ImageRef]) -> Tensor:
         """The model's input `(n, 3, H, W)`, float32, of pictures, on its device.
@@ -105,56 +141,42 @@ class Encoder:
             DataError: If a picture is missing, cannot be decoded, or has an empty crop.
         """
         found = {picture.ref: picture for picture in self._reader.read(list(dict.fromkeys(refs)))}
-        return self._reader.normalised([found[ref] for ref in refs], self._device)
+        return self._reader.normalised([found[ref] for ref in refs], self.device)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        with _EvalMode(self.clip.model):
+        with evaluating(self.clip.model):
             for start in range(0, len(new), TOKENIZED_AT_ONCE):
                 self._encode_texts(new[start : start + TOKENIZED_AT_ONCE])
-        return self._gather(self._texts, texts)
+        return np.array([self._texts[text] for text in texts], dtype=np.float32)
 
-    def _different(
-        self, pictures: Iterable[Picture], contents: dict[ImageRef, bytes]
-    ) -> Iterator[Picture]:
+    def _new(self, refs: list[ImageRef], contents: dict[ImageRef, bytes]) -> Iterator[Picture]:
         """Those pictures whose pixels are new, while the contents of all are noted."""
         seen = set(self._by_content)
-        for picture in pictures:
+        for picture in self._reader.read(refs):
             contents[picture.ref] = picture.content
             if picture.content not in seen:
                 seen.add(picture.content)
                 yield picture
 
     def _encode_texts(self, texts: list[str]) -> None:
-        tokens = tokenize(self.clip.tokenizer, texts)
-        encoder = text_encoder(self.clip.model)
-        for rows in neighbours(tokens).split(self.batch_size):
-            features = _unit(encoder.encode_many(tokens[rows].to(self._device)))
+        tokens, encoder = tokenize(self.clip.tokenizer, texts), text_encoder(self.clip.model)
+        for rows in neighbours(tokens).split(TEXTS_AT_ONCE):
+            features = _unit(encoder.encode_many(tokens[rows].to(self.device)))
             self._texts.update(zip((texts[row] for row in rows), features, strict=True))
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.clip.model.parameters()).device
 
-    def _gather(self, store: dict, keys: Sequence) -> np.ndarray:
-        if not keys:
-            return np.empty((0, 0), dtype=np.float32)
-        return np.stack([store[key] for key in keys])
-
-
-class _EvalMode:
-    """Puts a model into eval mode and back."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model, self.training = model, model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.training)
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def neighbours(tokens: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
-"""How faithful the word scores of every attribution method are to one model."""
+"""How faithful the word scores of every attribution method are to one model, and how much they hang
+on choices that the paper leaves open."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.faithfulness import (
@@ -23,47 +26,57 @@ from cae_lib.attribution.faithfulness import (
     removal_curves,
     turned,
 )
+from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.word_sample import WordSample, evaluating, even_rows, word_sample
+from cae_lib.evaluation.attribution import INTEGRATED, WordSample, word_sample
+from cae_lib.evaluation.embed import Encoder, evaluating
+from cae_lib.evaluation.sets import SAMPLES, even_rows
 from cae_lib.models.clip import load_clip
+from cae_lib.models.text_tower import text_tower
 from cae_lib.words.alignment import Alignment
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
-CAPTIONS = 120
-INTEGRATED = "integrated_gradients"
 RANDOM = "random"
 """Stands among the methods for words in random order."""
-
-TOLERANCE = 0.01
-"""Largest error of integrated gradients that is accepted, in units of the cosine."""
 
 GRID = np.linspace(0, 1, 11)
 RANDOM_ORDERS = 2
 RANDOMISED_CAPTIONS = 50
 LONGEST_EXAMPLE = 12
+MASKS = ("zero", "token")
+DEFAULT = "default"
+OTHER = {"gelu": ("quickgelu", "QuickGELU in place of GELU"),
+         "quickgelu": ("gelu", "GELU in place of QuickGELU")}
+"""For each activation the other one, and what it is to run weights with that."""
 
+GROUPS: Mapping[str, tuple[int, ...]] = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
+NOTHING = np.float32("nan")
 ROW: Mapping[str, Any] = {
-    "measure": "",
-    "method": "",
-    "against": "",
-    "caption": np.int32(-1),
-    "place": np.float32("nan"),
-    "word": "",
-    "role": "",
-    "value": np.float32("nan"),
+    "measure": "", "method": "", "against": "", "caption": np.int32(-1), "place": NOTHING,
+    "word": "", "role": "", "value": NOTHING,
 }
-"""What a row of `faithfulness_table` holds in columns that its measure does not use."""
+"""The columns of `faithfulness_table`, with what stands where a measure does not use them."""
+
+CHOICE_ROW: Mapping[str, Any] = {
+    "measure": "", "method": "", "choice": "", "against": "", "caption": np.int32(-1),
+    "value": NOTHING,
+}
+"""Likewise of `sensitivity_table`."""
+
+
+def long_table(row: Mapping[str, Any], parts: list[dict[str, Any]]) -> pd.DataFrame:
+    """Put parts together, each with some columns of `row`, arrays or single values."""
+    table = pd.concat([pd.DataFrame({**row, **part}) for part in parts], ignore_index=True)
+    return table.astype(pd.DataFrame(row, index=[0]).dtypes)
 
 
 def faithfulness_table(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = CAPTIONS
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = SAMPLES["faithfulness"]
 ) -> pd.DataFrame:
     """Curves, agreement and randomisation check of all methods on one model.
 
     Args:
-        encoder: Holds the model and gives the picture features.
-        pairs: Captions with their pictures.
-        alignment: Tokens and roles of these captions.
+        encoder, pairs, alignment: The model, captions with their pictures, and their tokens.
         limit: Number of captions, taken evenly over the set.
 
     Returns:
@@ -83,50 +96,21 @@ def faithfulness_table(
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     with evaluating(model):
         scores = {method: sample.scores(model, method) for method in METHODS}
-        scores[INTEGRATED], error, points = integrated_gradients(model, sample)
+        scores[INTEGRATED], error, points = sample.integrated_gradients(model)
         curves = score_curves(model, sample, scores)
         parts = [
             *area_rows(curves, sample),
             *_mean_curves(curves, sample),
-            *_agreement(scores, sample),
+            *(dict(measure="agreement", method=first, against=second, caption=sample.captions,
+                   value=rank_correlation(scores[first], scores[second]))
+              for first, second in itertools.combinations(scores, 2)),
             *_randomisation(encoder, sample.rows(even_rows(len(error), RANDOMISED_CAPTIONS))),
             *_example(encoder, sample, scores),
         ]
-    for name, value in (("error", error), ("points", points)):
-        where = dict(method=INTEGRATED, caption=sample.captions)
-        parts.append(dict(measure=f"integration {name}", value=value, **where))
+    where = dict(method=INTEGRATED, caption=sample.captions)
+    parts.append(dict(measure="integration error", value=error, **where))
+    parts.append(dict(measure="integration points", value=points, **where))
     return long_table(ROW, parts)
-
-
-def long_table(row: Mapping[str, Any], parts: list[dict[str, Any]]) -> pd.DataFrame:
-    """Put parts together, each with some columns of `row`, arrays or single values."""
-    table = pd.concat([pd.DataFrame({**row, **part}) for part in parts], ignore_index=True)
-    return table.astype(pd.DataFrame(row, index=[0]).dtypes)
-
-
-def integrated_gradients(
-    model: nn.Module, sample: WordSample, points: int = 8, most_points: int = 256
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Integrated gradients of the words, each caption with as many points as its sum needs.
-
-    The scores of a caption add up to S(I, T) - S(I, T with every word masked). Captions that miss
-    this by more than `TOLERANCE` are scored again with twice the points.
-
-    Returns:
-        Scores `(C, W)`, NaN after a caption's last word; size of the error that is left `(C,)`;
-        and points `(C,)`.
-    """
-    n_words, rows = sample.n_words, np.arange(len(sample.tokens))
-    inside = np.arange(n_words.max()) < n_words[:, None]
-    drop = sample.masked(model, rows, ~inside & inside) - sample.masked(model, rows, inside)
-    scores = np.full(inside.shape, np.nan)
-    error, used = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
-    while len(rows) and points <= most_points:
-        found = sample.rows(rows).scores(model, INTEGRATED, "sum", points=points)
-        scores[rows, : found.shape[1]] = found
-        error[rows], used[rows] = np.abs(np.nansum(found, axis=1) - drop[rows]), points
-        rows, points = np.flatnonzero(error > TOLERANCE), 2 * points
-    return scores, error, used
 
 
 def score_curves(
@@ -134,11 +118,7 @@ def score_curves(
 ) -> dict[str, Curves]:
     """Deletion and insertion curves of each method, and the mean of those in `RANDOM` order.
 
-    Args:
-        model: The model that is asked.
-        sample: The captions.
-        scores: Of the words `(C, W)`, by method.
-        mask: What stands in for a masked token.
+    From scores of the words `(C, W)` by method; `mask` is what stands in for a masked token.
     """
     n_words = sample.n_words
 
@@ -174,18 +154,10 @@ def _mean_curves(curves: Mapping[str, Curves], sample: WordSample) -> Iterator[d
             yield dict(measure="curve error", value=error, **where)
 
 
-def _agreement(scores: Mapping[str, np.ndarray], sample: WordSample) -> Iterator[dict[str, Any]]:
-    for first, second in itertools.combinations(scores, 2):
-        where = dict(method=first, against=second, caption=sample.captions)
-        value = rank_correlation(scores[first], scores[second])
-        yield dict(measure="agreement", value=value, **where)
-
-
 def _randomisation(encoder: Encoder, sample: WordSample) -> Iterator[dict[str, Any]]:
     """Rank correlation with the model's own scores while its text tower is randomised.
 
-    The pictures' features stay those of the trained model. The random weights are those of a fresh
-    model of the same architecture.
+    The pictures' features stay those of the trained model.
     """
     clip = encoder.clip
     own = {method: sample.scores(clip.model, method) for method in METHODS}
@@ -200,10 +172,7 @@ def _randomisation(encoder: Encoder, sample: WordSample) -> Iterator[dict[str, A
 def _example(
     encoder: Encoder, sample: WordSample, scores: Mapping[str, np.ndarray]
 ) -> Iterator[dict[str, Any]]:
-    """The first caption of moderate length with a word of every role, scored by every method.
-
-    The choice reads captions only, so it is the same for all models.
-    """
+    """The first caption of moderate length with a word of every role, the same for all models."""
     every, short = {"object", "attribute", "relation"}, sample.n_words <= LONGEST_EXAMPLE
     fitting = (row for row in np.flatnonzero(short) if every <= set(sample.word_roles(row)))
     row = next(fitting, int(np.argmax(sample.n_words)))
@@ -212,3 +181,78 @@ def _example(
     for method, values in scores.items():
         where = dict(method=method, caption=caption, place=place, word=words, role=roles)
         yield dict(measure="example", value=values[row, : len(words)], **where)
+
+
+def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """What is compared in a text tower of `depth` layers: method, choice, parameters.
+
+    Without parameters it is the default, run on weights with the other activation. Choices that
+    only scale all scores of a caption are left out, since they change no rank: attention's
+    `renormalise`, and the temperature of perturbation and gradient.
+    """
+    upper = tuple(range(depth // 2, depth))
+    return [
+        ("attention", "last layer", {"layers": (-1,)}),
+        ("attention", "upper half of the layers", {"layers": upper}),
+        ("gradcam", "last layer", {"start_layer": -1}),
+        ("gradcam", "upper half of the layers", {"start_layer": depth // 2}),
+        ("gradcam", "S without 1/τ", {"temperature": False}),
+        ("perturbation", "zero vector as the mask", {"replacement": "zero"}),
+        ("perturbation", "the token * as the mask", {"replacement": "token"}),
+        ("perturbation", "a random other token as the mask", {"replacement": "random"}),
+        ("perturbation", "one token at a time", {"unit": "token"}),
+        ("gradient", "l1 norm", {"reduction": "l1"}),
+        ("gradient", "|gradient · x|", {"reduction": "abs_grad_x"}),
+        ("gradient", "gradient · x, with its sign", {"reduction": "grad_x"}),
+        *((method, OTHER[activation][1], {}) for method in METHODS),
+    ]
+
+
+def sensitivity_table(
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = SAMPLES["faithfulness"]
+) -> pd.DataFrame:
+    """Compare every choice with the default, and the deletion curves under other masks.
+
+    Returns:
+        As `faithfulness_table`, with the columns of `CHOICE_ROW`. By measure:
+
+        - "correlation": rank correlation of the words' scores by a method and choice with those by
+          the method's default, NaN where it is not defined;
+        - "object", "composition": mean score of the tokens of object words, and of attributes and
+          relations, NaN where the caption has none;
+        - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
+    """
+    sample, clip = word_sample(encoder, pairs, alignment, limit), encoder.clip
+    changed = load_clip(clip.name, None, OTHER[clip.activation][0], encoder.device)
+    changed.model.load_state_dict(clip.model.state_dict())
+    pictures = word_sample(Encoder(changed), pairs, alignment, limit).image_features
+    with evaluating(clip.model):
+        defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
+        words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
+        parts = []
+        for method, scores in defaults.items():
+            parts += _described(method, DEFAULT, scores, words[method], sample)
+        depth = len(text_tower(clip.model).transformer.resblocks)
+        for method, name, parameters in choices(depth, clip.activation):
+            where, model = sample, clip.model
+            if not parameters:
+                where, model = replace(sample, image_features=pictures), changed.model
+            scores = where.token_scores(model, method, **parameters)
+            parts += _described(method, name, scores, words[method], sample)
+        for mask in MASKS:
+            curves = score_curves(clip.model, sample, words, mask)
+            parts += [{**part, "choice": mask} for part in area_rows(curves, sample)]
+    return long_table(CHOICE_ROW, parts)
+
+
+def _described(
+    method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
+) -> Iterator[dict[str, Any]]:
+    """Parts of the table on one choice: scores of the tokens against the words' default ones."""
+    where = dict(method=method, choice=choice, caption=sample.captions)
+    correlation = rank_correlation(default, scores_by_word(scores, sample.words))
+    yield dict(measure="correlation", value=correlation, **where)
+    for measure, roles in GROUPS.items():
+        chosen = torch.isin(sample.roles.cpu(), torch.tensor(roles))
+        mean = (scores.cpu() * chosen).sum(dim=1) / chosen.sum(dim=1)  # 0 / 0 is NaN
+        yield dict(measure=measure, value=mean, **where)

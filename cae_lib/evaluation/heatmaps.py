@@ -28,14 +28,13 @@ from cae_lib.evaluation.scenes import (
     GRAPHS,
     REGIONS,
     Example,
-    Statement,
+    Fact,
     gold_scenes,
     region_shares,
 )
 from cae_lib.evaluation.sets import SAMPLES, even_rows, is_official, retrieval_pairs
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.world.draw import render
-from cae_lib.world.vocabulary import canonical
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""
@@ -91,7 +90,7 @@ def heatmap_table(
 
 
 def _maps(
-    encoder: Encoder, pixels: Tensor, scenes: Sequence[Statement]
+    encoder: Encoder, pixels: Tensor, scenes: Sequence[Fact]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Maps that sum to 1 `(n, rows, columns)` by start layer, picture features, and tokens."""
     clip = encoder.clip
@@ -109,10 +108,10 @@ def _maps(
 
 
 def _words(
-    encoder: Encoder, tokens: Tensor, features: Tensor, scenes: Sequence[Statement]
+    encoder: Encoder, tokens: Tensor, features: Tensor, scenes: Sequence[Fact]
 ) -> Iterator[dict[str, Any]]:
     """Shares of subject, relation and object by method, and the score of the relation's words."""
-    lengths = torch.tensor([len(canonical(scene.relation).split()) for scene in scenes])
+    lengths = torch.tensor([len(scene.relation.split()) for scene in scenes])
     for method in METHODS:
         found = _scored(encoder, tokens, features, method)
         inside, share = _parts(lengths, found.shape[1]), positive_shares(found).cpu()

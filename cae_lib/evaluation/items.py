@@ -1,13 +1,14 @@
-"""What belongs to the data and to no model: the items of benchmarks, what their captions state.
+"""What belongs to the data and to no model: the items of benchmarks, what captions state.
 
 What a caption states is counted by the paper's parser, as everywhere, and in the small world also
-by the world's own words.
+by the world's own words; there the parser itself is compared with the gold roles of words.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,43 +17,27 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
 from cae_lib.data.captions import Pairs
-from cae_lib.data.training_set import data_root
+from cae_lib.data.labelled import LabelledImages
+from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.errors import DataError
-from cae_lib.evaluation import attribution, faithfulness, phrases
-from cae_lib.evaluation.choice import keys, scored
-from cae_lib.evaluation.heatmaps import SCENES
-from cae_lib.evaluation.match import MATCH
-from cae_lib.evaluation.sets import (
-    benchmarks,
-    is_official,
-    label_sets,
-    retrieval_sets,
-    similarity_pairs,
-)
-from cae_lib.evaluation.zero_shot import labelled_sets
+from cae_lib.evaluation import sets
+from cae_lib.evaluation.choice import MATCH, keys, scored
+from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS, read_gold
+from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
-from cae_lib.world.config import WORLDS
 from cae_lib.world.vocabulary import stated
 
 COUNTS = ("objects", "attributes", "relations")
 STATED = ("amod", "nummod")
-SAMPLES: Mapping[str, int] = {
-    "attribution": attribution.CAPTIONS,
-    "phrases": phrases.CAPTIONS,
-    "faithfulness": faithfulness.CAPTIONS,
+SUBSET: Mapping[str, Any] = {
+    "suite": "", "family": "", "subset": "", "n_used": 0, "n_expected": 0, "headline": "",
+    "rule": "", "chance": np.nan, "counts": {},
 }
-"""How many of COCO's test captions, taken evenly, a measurement asks for."""
+"""The columns of `subsets`, with what stands where there is nothing to say."""
 
 
-def items(
-    benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger | None, world: bool
-) -> pd.DataFrame:
-    """The items that `choice.answers` answers, in its order.
-
-    Args:
-        benchmarks: As for `choice.answers`.
-        tagger: Counts what captions state; None leaves `COUNTS` out.
-        world: The captions are the small world's, whose own words are counted too.
+def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
+    """The items that `choice.answers` answers, in its order; `tagger` and `world`: `stated_counts`.
 
     Returns:
         The columns of `choice.keys`; `weight` in the subset's headline, which is the sum of weight
@@ -60,9 +45,6 @@ def items(
         subset or its group; `chance` of guessing right; the counts of `stated_counts` of the true
         caption, of two true captions the larger ones; and `joint_NAME`, the number of the set of
         items, see `Benchmark.sets`, that the item belongs to, -1 for none.
-
-    Raises:
-        DataError: An item is in two sets of one name.
     """
     parts = scored(benchmarks)
     captions = [true_captions(item) for part in parts for item in part.items]
@@ -70,16 +52,16 @@ def items(
     owner = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     frame = keys(parts).assign(
         weight=np.concatenate([headline_weights(part) for part in parts]),
-        stratum=[_stratum(part, item) for part in parts for item in part.items],
+        stratum=[part.key if part.headline == "micro" else f"{part.key}: {item.group}"
+                 for part in parts for item in part.items],
         chance=[_chance(part, item) for part in parts for item in part.items],
     )
     joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
-    return pd.concat(
-        [frame, counts.groupby(owner).max(), joint.fillna(-1).astype(np.int32)], axis=1
-    )
+    joint = joint.fillna(-1).astype(np.int32)
+    return pd.concat([frame, counts.groupby(owner).max(), joint], axis=1)
 
 
-def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger | None, world: bool) -> pd.DataFrame:
+def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
     """What the captions of a retrieval set state, in order: `set`, `caption`, `picture`, counts."""
     index = np.asarray(pairs.image_index).astype(np.int32)
     frame = pd.DataFrame(
@@ -95,23 +77,15 @@ def true_captions(item: Choice) -> tuple[str, ...]:
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
 
 
-def stated_counts(
-    captions: Sequence[str], tagger: SceneGraphTagger | None, world: bool
-) -> pd.DataFrame:
-    """What captions state, int16: `COUNTS` by the parser, `words`, and with `world` world_COUNTS.
-
-    Words are divided by spaces.
-    """
-    found: dict[str, Any] = {}
-    if tagger is not None:
-        found |= dict(
-            zip(COUNTS, zip(*map(graph_counts, tagger.graphs(captions)), strict=True), strict=True)
-        )
+def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
+    """What captions state, int16: `COUNTS` by the parser, `words` (divided by spaces), and for
+    captions of the small world world_COUNTS, by its own words."""
+    graphs = tagger.graphs(captions)
+    found = pd.DataFrame([graph_counts(graph) for graph in graphs], columns=[*COUNTS])
     found["words"] = [len(caption.split()) for caption in captions]
     if world:
-        own = zip(*map(stated, captions), strict=True)
-        found |= {f"world_{name}": column for name, column in zip(COUNTS, own, strict=True)}
-    return pd.DataFrame(found).astype(np.int16)
+        found[[f"world_{name}" for name in COUNTS]] = [stated(caption) for caption in captions]
+    return found.astype(np.int16)
 
 
 def graph_counts(graph: Graph) -> tuple[int, int, int]:
@@ -134,10 +108,6 @@ def headline_weights(part: Benchmark) -> np.ndarray:
     return (1 / (groups.map(sizes) * len(sizes))).fillna(0.0).to_numpy(dtype=np.float64)
 
 
-def _stratum(part: Benchmark, item: Choice) -> str:
-    return part.key if part.headline == "micro" else f"{part.key}: {item.group}"
-
-
 def _chance(part: Benchmark, item: Choice) -> float:
     if part.key == MATCH:
         return 1 / 2
@@ -148,13 +118,9 @@ def _chance(part: Benchmark, item: Choice) -> float:
 
 def _joint(part: Benchmark) -> pd.DataFrame:
     found = pd.DataFrame(index=range(part.n_used))
-    for name, sets in part.sets.items():
-        numbers = np.full(part.n_used, -1)
-        for number, places in enumerate(sets):
-            numbers[list(places)] = number
-        if (numbers >= 0).sum() != sum(map(len, sets)):
-            raise DataError(f"{part.key}, {name}: an item is in two sets; expected in one at most")
-        found[f"joint_{name}"] = numbers
+    for name, places in part.sets.items():
+        own = {row: number for number, rows in enumerate(places) for row in rows}
+        found[f"joint_{name}"] = [own.get(row, -1) for row in found.index]
     return found
 
 
@@ -165,86 +131,80 @@ def subsets(profile: str) -> pd.DataFrame:
         `suite`; `family` of benchmarks, or name of a set; `subset` of a family; `n_used`,
         `n_expected`: items, captions or pictures; `headline`, `rule`, `chance` of subsets of
         benchmarks; `counts`, further facts as JSON.
-
-    Raises:
-        DataError: Data are missing, and may not be.
     """
-    return pd.DataFrame(
-        _subset_rows(profile),
-        columns=[
-            "suite",
-            "family",
-            "subset",
-            "n_used",
-            "n_expected",
-            "headline",
-            "rule",
-            "chance",
-            "counts",
-        ],
-    )
+    rows = pd.DataFrame([{**SUBSET, **row} for row in _subset_rows(profile)], columns=[*SUBSET])
+    return rows.assign(counts=[json.dumps(dict(counts)) for counts in rows["counts"]])
 
 
-def _subset_rows(profile: str) -> Iterator[tuple]:
-    def row(suite: str, name: str, used: int, expected: int, **counts: int) -> tuple:
-        return suite, name, "", used, expected, "", "", np.nan, json.dumps(counts)
-
-    for part in scored(benchmarks(profile)):
+def _subset_rows(profile: str) -> Iterator[dict[str, Any]]:
+    for part in scored(sets.benchmarks(profile)):
         chance = float(np.mean([_chance(part, item) for item in part.items]))
-        yield (
-            "benchmarks",
-            part.name,
-            part.subset,
-            part.n_used,
-            part.n_expected,
-            part.headline,
-            part.rule,
-            chance,
-            json.dumps(dict(part.counts)),
-        )
-    retrieval = retrieval_sets(profile)
+        yield dict(suite="benchmarks", family=part.name, subset=part.subset, n_used=part.n_used,
+                   n_expected=part.n_expected, headline=part.headline, rule=part.rule,
+                   chance=chance, counts=part.counts)
+    retrieval = sets.retrieval_sets(profile)
     for name, pairs in retrieval.items():
-        yield row("retrieval", name, pairs.n_used, pairs.n_expected)
-    for found in similarity_pairs(profile):
-        yield row("similarity", found.name, len(found.gold), found.n_expected, **found.counts)
-    for name, labelled in _own_pictures(profile).items():
-        yield row("zero_shot", name, len(labelled.paths), labelled.n_expected)
-    for labels in label_sets(profile):
-        yield row("labels", labels.source, len(labels.images), labels.n_expected, **labels.counts)
-    for suite, limit in SAMPLES.items() if "coco" in retrieval else ():
-        texts = retrieval["coco"].captions
-        n = min(limit, len(texts))
-        rows = np.unique(np.linspace(0, len(texts) - 1, n).astype(int))
-        empty = 0 if suite == "phrases" else sum(not re.search(r"\w", texts[r]) for r in rows)
-        yield row(suite, "coco", len(rows) - empty, n)
-    if profile in WORLDS:
-        n = min(SCENES, len(retrieval["coco"].image_paths))
-        yield row("heatmaps", "coco", n, n)
+        yield dict(suite="retrieval", family=name, n_used=pairs.n_used, n_expected=pairs.n_expected)
+    for found in sets.similarity_pairs(profile):
+        yield dict(suite="similarity", family=found.name, n_used=len(found.gold),
+                   n_expected=found.n_expected, counts=found.counts)
+    for name, pictures in _own_pictures(profile).items():
+        yield dict(suite="zero_shot", family=name, n_used=len(pictures.paths),
+                   n_expected=pictures.n_expected)
+    for labels in sets.label_sets(profile):
+        yield dict(suite="labels", family=labels.source, n_used=len(labels.images),
+                   n_expected=labels.n_expected, counts=labels.counts)
+    for suite, limit in sets.SAMPLES.items() if "coco" in retrieval else ():
+        found = _sampled(suite, retrieval["coco"], limit)
+        if suite != "heatmaps" or not sets.is_official(data_root(profile)):
+            yield dict(suite=suite, family="coco", **found)
 
 
-def _own_pictures(profile: str) -> Mapping[str, Any]:
+def _sampled(suite: str, pairs: Pairs, limit: int) -> dict[str, int]:
+    """Captions, of heat maps pictures, that are used and expected; one without a word is not."""
+    total = len(pairs.image_paths if suite == "heatmaps" else pairs.captions)
+    rows, empty = sets.even_rows(total, limit), 0
+    if suite in ("attribution", "faithfulness"):
+        empty = sum(not re.search(r"\w", pairs.captions[row]) for row in rows)
+    return {"n_used": len(rows) - empty, "n_expected": min(limit, total)}
+
+
+def _own_pictures(profile: str) -> Mapping[str, LabelledImages]:
     """The sets of zero-shot classification; of real ones there may be none."""
     try:
-        return labelled_sets(profile)
+        return sets.class_sets(profile)
     except DataError as error:
-        if not is_official(data_root(profile)):
+        if not sets.is_official(data_root(profile)):
             raise
         print(f"Left out: zero_shot. {error}", flush=True)
         return {}
 
 
-def amount_lines(subsets: pd.DataFrame) -> list[str]:
-    """The numbers of `subsets` as lines: of each family or set, and of each incomplete part."""
-    lines = []
-    for (suite, family), part in subsets.groupby(["suite", "family"], sort=False):
-        lines.append(f"{suite}, {family}: {_of(part.n_used.sum(), part.n_expected.sum())}")
-        short = part[(part.subset != "") & (part.n_used != part.n_expected)]
-        lines += [
-            f"  incomplete: {family}/{one.subset}, {_of(one.n_used, one.n_expected)}"
-            for one in short.itertuples()
-        ]
-    return lines
+def parser_table(profile: str) -> pd.DataFrame:
+    """Count the words of the small world's COCO captions by their found and their true role.
+
+    Returns:
+        relation that the caption states, "" for none; found, by the default tagger, and gold (names
+        of roles); n (words).
+    """
+    root = data_root(profile)
+    graphs = {entry["id"]: entry for entry in read_gold(root / GRAPHS, "annotations")}
+    captions = read_gold(root / CAPTIONS, "annotations")
+    tagged = default_tagger().tag([entry["caption"] for entry in captions])
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for caption, found in zip(captions, tagged, strict=True):
+        text, graph = caption["caption"], graphs[caption["id"]]
+        relation = graph["relations"][0][1] if graph["relations"] else ""
+        gold = word_roles(text, [Span(*span) for span in graph["spans"]])
+        for ours, theirs in zip(word_roles(text, found), gold, strict=True):
+            counts[relation, ROLE_NAMES[ours], ROLE_NAMES[theirs]] += 1
+    rows = [(*key, n) for key, n in sorted(counts.items())]
+    return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])
 
 
-def _of(used: int, expected: int) -> str:
-    return f"{used:,} used of {expected:,} expected"
+def word_roles(text: str, spans: Sequence[Span]) -> list[int]:
+    """Role of each word of a caption (words are divided by spaces): that of the span it lies in."""
+    return [
+        next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)
+        for match in re.finditer(r"\S+", text)
+    ]

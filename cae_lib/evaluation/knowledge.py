@@ -24,26 +24,20 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 """Choices whose mean accuracy stands for what the base knows of objects, relations, attributes."""
 
 
-def curve_point(clip: Clip, profile_name: str) -> dict[str, float]:
-    """Zero-shot accuracy by kind of choice, recall at 1, and attention by role."""
-    encoder = Encoder(clip)
-    choices = _choices(encoder, profile_name)
-    words = _attention(encoder, profile_name)
-    point = {
-        kind: float(choices[kind].groupby("subset")["correct"].mean().mean()) for kind in KINDS
-    }
-    point |= {
-        f"attention_{kind}": float(words[words["role"] == kind]["score"].mean()) for kind in KINDS
-    }
-    return point | _recall(encoder, profile_name)
+def curve_point(clip: Clip, profile: str) -> dict[str, float]:
+    """Zero-shot accuracy by kind of choice, attention by role, and recall at 1."""
+    choices, words, recall = _measured(clip, profile)
+    point = {kind: found.groupby("subset")["correct"].mean().mean()
+             for kind, found in choices.items()}
+    point |= {f"attention_{kind}": words[words["role"] == kind]["score"].mean() for kind in KINDS}
+    return {name: float(value) for name, value in point.items()} | recall
 
 
-def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
+def summary(clip: Clip, profile: str) -> dict[str, Any]:
     """The numbers of `curve_point`, those of choices and of attention with intervals and n."""
-    encoder = Encoder(clip)
-    words = _attention(encoder, profile_name)
+    choices, words, recall = _measured(clip, profile)
     final: dict[str, Any] = {}
-    for kind, found in _choices(encoder, profile_name).items():
+    for kind, found in choices.items():
         sizes = found.groupby("subset")["subset"].transform("size")
         weights = found[[*ANSWERS]].assign(
             score=kind, stratum=found["subset"], weight=1 / sizes / found["subset"].nunique()
@@ -51,37 +45,29 @@ def summary(clip: Clip, profile_name: str) -> dict[str, Any]:
         final[kind] = _interval(found, "correct", ANSWERS, weights)
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         final[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
-    pairs = retrieval_pairs(profile_name, "coco")
+    pairs = retrieval_pairs(profile, "coco")
     sizes = {"n_pictures": len(pairs.image_paths), "n_captions": pairs.n_used}
-    return final | _recall(encoder, profile_name) | sizes
+    return final | recall | sizes
+
+
+def _measured(
+    clip: Clip, profile: str
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, dict[str, float]]:
+    """Answers by kind of choice, attention of words, and recall at 1."""
+    encoder, named = Encoder(clip), {name for names in KINDS.values() for name in names}
+    found = answers([part for part in benchmarks(profile) if part.key in named], encoder)
+    keys = found["family"] + "/" + found["subset"]
+    choices = {kind: found[keys.isin(names)] for kind, names in KINDS.items()}
+    words = attribution_table(encoder, *annotated_captions(encoder, profile), ("attention",))
+    ranks = retrieval_ranks(encoder, retrieval_pairs(profile, "coco"), "coco")
+    first = (ranks["rank"] == 1).groupby(ranks["direction"]).mean()
+    i2t, t2i = float(first["image to text"]), float(first["text to image"])
+    return choices, words, {"retrieval_i2t_r1": i2t, "retrieval_t2i_r1": t2i}
 
 
 def _interval(
     frame: pd.DataFrame, value: str, items: Sequence[str], weights: pd.DataFrame | None = None
 ) -> dict[str, float]:
     found = levels(frame.assign(run="base", seed=0), value, items, weights=weights).iloc[0]
-    return {name: float(found[name]) for name in ("estimate", "low", "high")} | {
-        "n_items": int(found["n"])
-    }
-
-
-def _choices(encoder: Encoder, profile_name: str) -> dict[str, pd.DataFrame]:
-    """Answers by kind of choice."""
-    named = {name for names in KINDS.values() for name in names}
-    found = answers([part for part in benchmarks(profile_name) if part.key in named], encoder)
-    keys = found["family"] + "/" + found["subset"]
-    return {kind: found[keys.isin(names)] for kind, names in KINDS.items()}
-
-
-def _attention(encoder: Encoder, profile_name: str) -> pd.DataFrame:
-    pairs, alignment = annotated_captions(encoder, profile_name)
-    return attribution_table(encoder, pairs, alignment, methods=("attention",))
-
-
-def _recall(encoder: Encoder, profile_name: str) -> dict[str, float]:
-    ranks = retrieval_ranks(encoder, retrieval_pairs(profile_name, "coco"), "coco")
-    first = (ranks["rank"] == 1).groupby(ranks["direction"]).mean()
-    return {
-        "retrieval_i2t_r1": float(first["image to text"]),
-        "retrieval_t2i_r1": float(first["text to image"]),
-    }
+    interval = {name: float(found[name]) for name in ("estimate", "low", "high")}
+    return interval | {"n_items": int(found["n"])}

@@ -1,15 +1,23 @@
-"""Retrieval between pictures and captions, both ways: the rank of what is right, query by query."""
+"""Ranking by cosine: captions and pictures for each other, classes for pictures, and pictures for
+labels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs
+from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
-from cae_lib.evaluation.embed import Encoder, ImageRef
+from cae_lib.evaluation.embed import Encoder
 
 DIRECTIONS = ("image to text", "text to image")
+PROMPTS = ("a photo of {}", "{}")
+"""Filled with a class and its article; a class is the mean of its prompts' vectors."""
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
@@ -21,10 +29,7 @@ def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
 
 
 def ranks(
-    image_features: np.ndarray,
-    text_features: np.ndarray,
-    image_index: np.ndarray,
-    chunk: int = 1024,
+    images: np.ndarray, texts: np.ndarray, image_index: np.ndarray, chunk: int = 1024
 ) -> pd.DataFrame:
     """Rank by cosine of the best right candidate; recall at k is the share of ranks up to k.
 
@@ -32,8 +37,7 @@ def ranks(
     it. Other right candidates, as a picture's further captions, are not counted.
 
     Args:
-        image_features: `(n_images, E)` unit vectors.
-        text_features: `(n_texts, E)` unit vectors.
+        images, texts: `(n_images, E)` and `(n_texts, E)` unit vectors.
         image_index: `(n_texts,)`, for each caption the row of its picture.
         chunk: Queries whose similarities are held at once.
 
@@ -42,52 +46,36 @@ def ranks(
         query's picture; `rank`, 1 for what is found first.
 
     Raises:
-        DataError: If the shapes do not fit, an index is out of range, or a picture has no caption.
+        DataError: If a picture has no caption.
     """
-    index, rows = np.asarray(image_index), np.arange(len(image_features))
-    _check(index, len(rows), len(text_features))
-    found = (
-        (rows, _ranks(image_features, text_features, rows, index, chunk)),
-        (index, _ranks(text_features, image_features, index, rows, chunk)),
-    )
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "direction": direction,
-                    "query": np.arange(len(own), dtype=np.int32),
-                    "picture": pictures.astype(np.int32),
-                    "rank": own.astype(np.int32),
-                }
-            )
-            for direction, (pictures, own) in zip(DIRECTIONS, found, strict=True)
-        ],
-        ignore_index=True,
-    )
-
-
-def _check(image_index: np.ndarray, n_images: int, n_texts: int) -> None:
-    if image_index.shape != (n_texts,):
-        raise DataError(f"image_index has shape {image_index.shape}, expected ({n_texts},).")
-    if n_texts and not 0 <= image_index.min() <= image_index.max() < n_images:
-        raise DataError(f"image_index names pictures outside 0..{n_images - 1}.")
-    bare = np.setdiff1d(np.arange(n_images), image_index)
+    rows = np.arange(len(images))
+    bare = np.setdiff1d(rows, image_index)
     if len(bare):
         raise DataError(
-            f"{len(bare)} of {n_images} pictures have no caption (the first is row {bare[0]}): "
+            f"{len(bare)} of {len(rows)} pictures have no caption (the first is row {bare[0]}): "
             "text retrieval is not defined for them. Leave them out."
         )
+    found = (
+        (rows, _ranks(images, texts, rows, image_index, chunk)),
+        (image_index, _ranks(texts, images, image_index, rows, chunk)),
+    )
+    return pd.concat([
+        pd.DataFrame({
+            "direction": direction,
+            "query": np.arange(len(own), dtype=np.int32),
+            "picture": pictures.astype(np.int32),
+            "rank": own.astype(np.int32),
+        })
+        for direction, (pictures, own) in zip(DIRECTIONS, found, strict=True)
+    ], ignore_index=True)
 
 
 def _ranks(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
+    queries: np.ndarray, gallery: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray,
     chunk: int,
 ) -> np.ndarray:
     """1 and the number of wrong candidates at least as close as the best right one, by query."""
-    found = []
+    found = [np.empty(0, dtype=np.int64)]
     distinct, place = _distinct_rows(gallery)
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
@@ -95,7 +83,7 @@ def _ranks(
         similarity = (queries[part] @ distinct.T)[:, place]
         best = np.where(belongs, similarity, -np.inf).max(axis=1, keepdims=True)
         found.append(1 + ((similarity >= best) & ~belongs).sum(axis=1))
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return np.concatenate(found)
 
 
 def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,3 +95,68 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.array([places.setdefault(row.tobytes(), len(places)) for row in features], dtype=int)
     first = np.unique(place, return_index=True)[1]
     return features[first], place
+
+
+def class_ranks(encoder: Encoder, pictures: LabelledImages) -> pd.DataFrame:
+    """Zero-shot classification: rank the classes that each picture shows by cosine.
+
+    A picture may show several classes, as scenes do. Each of them is judged against the classes
+    that are not in the picture, which for pictures of one class is the usual accuracy. A tie counts
+    against the right class.
+
+    Returns:
+        `picture`, its number; `label`, a class that it shows; `rank` of this class among those
+        that the picture does not show, 1 for the closest.
+    """
+    images = encoder.images([ImageRef(path) for path in pictures.paths])
+    similarity = images @ class_vectors(encoder, pictures.classes).T
+    sizes = [len(labels) for labels in pictures.labels]
+    rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    columns = np.concatenate([list(labels) for labels in pictures.labels])
+    absent = similarity.copy()
+    absent[rows, columns] = -np.inf
+    found = 1 + (absent[rows] >= similarity[rows, columns, None]).sum(axis=1)
+    labels = np.array(pictures.classes, dtype=object)[columns]
+    return pd.DataFrame({"picture": rows, "label": labels, "rank": found.astype(np.int32)})
+
+
+def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
+    """Unit vectors `(C, E)`: the mean over `PROMPTS`, as CLIP's own evaluation does it."""
+    texts = [prompt.format(with_article(name)) for name in classes for prompt in PROMPTS]
+    vectors = encoder.texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def with_article(name: str) -> str:
+    """A noun with "a" or "an" by its first letter."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFrame:
+    """Rank each label's hard pictures by cosine; COLA's number is the mean precision over labels.
+
+    Returns:
+        `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits.
+    """
+    scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
+    precision = [
+        average_precision(scores[hard, label], pictures.present[hard, label])
+        for label, hard in enumerate(pictures.hard.T)
+    ]
+    return pd.DataFrame(
+        {"set": pictures.source, "label": list(pictures.labels), "precision": precision}
+    )
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Sum over thresholds of precision times the step in recall; equal scores are one threshold.
+
+    From scores `(n,)` and which are positive `(n,)`; NaN if none is.
+    """
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    precision = hits[ends] / (ends + 1)
+    return float((precision * np.diff(hits[ends], prepend=0)).sum() / hits[-1])

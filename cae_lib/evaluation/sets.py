@@ -12,11 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
-from cae_lib.data.benchmarks.present import present_parts
 from cae_lib.data.benchmarks.winoground import PARTS
 from cae_lib.data.captions import Pairs
+from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
 from cae_lib.data.retrieval_sets import RETRIEVAL_SETS, load_retrieval_set
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
@@ -24,8 +26,19 @@ from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import data_root
 from cae_lib.errors import DataError
+from cae_lib.evaluation.scenes import GRAPHS, read_gold
+from cae_lib.world.vocabulary import NOUNS
+
+SAMPLES: Mapping[str, int] = {
+    "attribution": 500, "phrases": 500, "faithfulness": 120, "heatmaps": 300,
+}
+"""How many of COCO's test captions, or pictures, a measurement takes; see `even_rows`."""
 
 OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"parts": tuple(PARTS)}}
+LABELLED = "zero-shot"
+"""Folder of the user's own sets of labelled pictures."""
+
+WORLD_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": "flickr30k/scene_graphs_test.json"}
 
 
 def is_official(root: Path) -> bool:
@@ -33,11 +46,14 @@ def is_official(root: Path) -> bool:
     return not (root / "manifest.json").is_file()
 
 
+def even_rows(total: int, limit: int | None) -> np.ndarray:
+    """At most `limit` row numbers, spread evenly over all; None takes all."""
+    return np.unique(np.linspace(0, total - 1, min(limit or total, total)).astype(int))
+
+
 @lru_cache(maxsize=2)
 def benchmarks(profile: str) -> tuple[Benchmark, ...]:
-    """All subsets of the choice benchmarks of a profile.
-
-    Families outside the paper's tables are read where their folder is there.
+    """All subsets of the choice benchmarks; those beside the paper's where their folder is there.
 
     Raises:
         DataError: Data are missing or malformed, and may not be.
@@ -54,7 +70,6 @@ def _official(name: str, root: Path) -> list[Benchmark]:
     options = OFFICIAL_OPTIONS.get(name, {})
     if not any(map(may_be_incomplete, FAMILIES[name])):
         return load_benchmark(name, root, official=True, **options)
-    options = options | present_parts(name, root)
     try:
         found = load_benchmark(name, root, official=True, allow_missing=True, **options)
     except DataError as error:
@@ -68,9 +83,7 @@ def _official(name: str, root: Path) -> list[Benchmark]:
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile: str, name: str) -> Pairs:
-    """Pictures and captions of a retrieval set.
-
-    Of a real set that is incomplete, `n_expected` is the published number of captions all the same.
+    """Pictures and captions of a retrieval set; of a real one the published number is expected.
 
     Raises:
         DataError: Data are missing or malformed, and may not be.
@@ -110,8 +123,33 @@ def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
 def label_sets(profile: str) -> list[LabelledPictures]:
     """Those of COLA's single-object sets that a profile has."""
     root = data_root(profile) / FOLDERS["cola"]
-    return [
-        load_single(root, name)
-        for name in SOURCES
-        if (root / "data" / SINGLE.format(name)).is_file()
-    ]
+    there = [name for name in SOURCES if (root / "data" / SINGLE.format(name)).is_file()]
+    return [load_single(root, name) for name in there]
+
+
+@lru_cache(maxsize=2)
+def class_sets(profile: str) -> Mapping[str, LabelledImages]:
+    """Pictures with classes: the small world's test pictures, or what lies in `LABELLED`.
+
+    Raises:
+        DataError: There is none, or one is malformed.
+    """
+    root = data_root(profile)
+    if not is_official(root):
+        return {name: _with_nouns(profile, name) for name in WORLD_GRAPHS}
+    folders = sorted(path for path in (root / LABELLED).glob("*") if path.is_dir())
+    if not folders:
+        raise DataError(
+            f"{root / LABELLED}: no set of labelled pictures. Put each set into a folder of its "
+            "own there, with one folder of pictures for each class, or with a file labels.csv."
+        )
+    return {path.name: load_labelled_folder(path) for path in folders}
+
+
+def _with_nouns(profile: str, name: str) -> LabelledImages:
+    """A retrieval set of the small world with the nouns of its gold scene graphs."""
+    paths = retrieval_pairs(profile, name).image_paths
+    graphs = read_gold(data_root(profile) / WORLD_GRAPHS[name], "images")
+    nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
+    labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
+    return LabelledImages(paths, labels, NOUNS, len(paths))

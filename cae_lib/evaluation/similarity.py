@@ -1,20 +1,27 @@
-"""Similarity of sentences: cosines of text features beside human scores.
-
-As in the literature on sentence embeddings since SimCSE (Gao et al. 2021), the number of a set is
-the correlation over all of its pairs together, not the mean over its parts.
-"""
+"""Cosines of texts: pairs of sentences (Table 4), and captions with their phrases (Figure 3)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cae_lib.data.similarity import SentencePairs
+from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS
+from cae_lib.evaluation.sets import SAMPLES, even_rows, is_official, retrieval_pairs
+from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
 
 def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
     """Cosine of the text features of each pair of a set.
+
+    As in the literature since SimCSE (Gao et al. 2021), the number of a set is the correlation over
+    all of its pairs together, not the mean over its parts.
 
     Returns:
         `set`; `part`, a file of the set; `pair`, number in the set; `gold`, the human score;
@@ -22,12 +29,69 @@ def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
     """
     encoder.texts([*pairs.first, *pairs.second])
     cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)
-    return pd.DataFrame(
-        {
-            "set": pairs.name,
-            "part": np.repeat(list(pairs.sizes), list(pairs.sizes.values())),
-            "pair": np.arange(len(cosine), dtype=np.int32),
-            "gold": pairs.gold.astype(np.float32),
-            "score": cosine.astype(np.float32),
-        }
-    )
+    return pd.DataFrame({
+        "set": pairs.name,
+        "part": np.repeat(list(pairs.sizes), list(pairs.sizes.values())),
+        "pair": np.arange(len(cosine), dtype=np.int32),
+        "gold": pairs.gold.astype(np.float32),
+        "score": cosine.astype(np.float32),
+    })
+
+
+def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """Cosines between COCO test captions and their phrases, and phrases of other captions.
+
+    Phrases come from the gold scene graphs in the small world, else from the default parser.
+
+    Returns:
+        A row for each caption and kind of phrase: caption and picture (numbers in the retrieval
+        set), kind, n (phrases in the caption), own and other (mean cosines, see `cosines`).
+    """
+    pairs = retrieval_pairs(profile, "coco")
+    rows = even_rows(len(pairs.captions), SAMPLES["phrases"]).astype(np.int32)
+    texts = [pairs.captions[row] for row in rows]
+    where = {"caption": rows, "picture": np.asarray(pairs.image_index)[rows].astype(np.int32)}
+    found = cosines(encoder, texts, phrases_of(tuple(texts), data_root(profile)))
+    frames = [pd.DataFrame(where | {"kind": kind, **columns}) for kind, columns in found.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+@lru_cache(maxsize=2)
+def phrases_of(texts: tuple[str, ...], root: Path) -> list[Phrases]:
+    """The phrases of COCO test captions."""
+    if is_official(root):
+        return parsed_phrases(default_tagger().graphs(texts))
+    gold = world_phrases(root / CAPTIONS, root / GRAPHS)
+    return [gold[text] for text in texts]
+
+
+def cosines(
+    encoder: Encoder, captions: Sequence[str], phrases: Sequence[Phrases]
+) -> dict[str, dict[str, np.ndarray]]:
+    """For each kind of phrase, the mean cosine of each caption to its own and to others' phrases.
+
+    Returns:
+        By kind `n`, the phrases in the caption, `own` and `other`, NaN where there is nothing to
+        compare; one number a caption. `other` is the mean over all distinct phrases of the kind
+        that are not in the caption: what a text has in common with any such phrase.
+    """
+    vectors = encoder.texts(captions)
+    return {kind: _kind(encoder, vectors, [found[kind] for found in phrases]) for kind in KINDS}
+
+
+def _kind(
+    encoder: Encoder, vectors: np.ndarray, phrases: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
+    distinct = list(dict.fromkeys(phrase for found in phrases for phrase in found))
+    n = np.array([len(found) for found in phrases], dtype=np.int16)
+    own, other = np.full((2, len(phrases)), np.nan, dtype=np.float32)
+    if distinct:
+        place = {phrase: column for column, phrase in enumerate(distinct)}
+        table = (vectors @ encoder.texts(distinct).T).astype(np.float64)
+        for row in np.flatnonzero(n):
+            mine = np.zeros(len(distinct), dtype=bool)
+            mine[[place[phrase] for phrase in phrases[row]]] = True
+            own[row] = table[row, mine].mean()
+            if not mine.all():
+                other[row] = table[row, ~mine].mean()
+    return {"n": n, "own": own, "other": other}

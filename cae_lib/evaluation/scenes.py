@@ -1,0 +1,152 @@
+"""The small world's gold of a picture: what it states, and the region of each part of that.
+
+Needs no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cae_lib.errors import DataError
+from cae_lib.world.draw import IMAGE_SIZE
+from cae_lib.world.layout import Placement
+from cae_lib.world.scenes import Content, Scene, Thing, arrange
+
+CAPTIONS = "coco/annotations/captions_val2014.json"
+GRAPHS = "coco/annotations/scene_graphs_val2014.json"
+REGIONS = ("subject", "relation", "object", "rest")
+POINTS = 16
+"""Points of a patch's side at which regions are read."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """That a subject is in a relation to an object."""
+
+    subject: str
+    relation: str
+    obj: str
+
+    @property
+    def caption(self) -> str:
+        """The caption that says so."""
+        return f"the {self.subject} is {self.relation} the {self.obj}"
+
+
+@dataclass(frozen=True)
+class GoldScene(Fact):
+    """What a picture's main pair states, and the placements of subject and object."""
+
+    places: tuple[Placement, Placement]
+
+
+@dataclass(frozen=True)
+class Example(Fact):
+    """A scene drawn for the figure, in no corpus: chosen by what it says, before any model saw it.
+
+    It has the colours of subject and object.
+    """
+
+    colors: tuple[str, str]
+
+    @property
+    def scene(self) -> Scene:
+        """The scene; the same example gives the same picture."""
+        things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
+        return arrange(Content(things, self.relation), 0)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("cat", "touching", "elephant", ("orange", "blue")),
+    Example("dog", "chasing", "duck", ("brown", "yellow")),
+    Example("bird", "above", "house", ("red", "green")),
+)
+
+
+def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
+    """The "images" or "annotations" of a file of the small world.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error!r}); build the small world with `cae world build`"
+        ) from error
+
+
+def gold_scenes(path: Path) -> dict[str, GoldScene]:
+    """The scenes of a file of scene graphs by file name of their picture."""
+    found = {}
+    for entry in read_gold(path, "images"):
+        subject, obj = (thing["noun"] for thing in entry["things"][:2])
+        first, second = (Placement(**place) for place in entry["placements"][:2])
+        scene = GoldScene(subject, entry["relation"], obj, (first, second))
+        found[entry["file_name"]] = scene
+    return found
+
+
+def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
+    """The share of each patch of a grid that lies in each region: `(4, rows, columns)`.
+
+    In the order of `REGIONS`; sums to 1 over the first axis.
+    """
+    rows, columns = grid
+    y = (np.arange(rows * POINTS) + 0.5) / (rows * POINTS)
+    x = (np.arange(columns * POINTS) + 0.5) / (columns * POINTS)
+    masks = region_masks(places, x, y).reshape(len(REGIONS), rows, POINTS, columns, POINTS)
+    return masks.mean(axis=(2, 4))
+
+
+def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which region each point lies in: bool `(4, len(y), len(x))`, just one of the four true.
+
+    With S and O the squares in which subject and object are drawn, and U the smallest box around
+    both: the relation has what is in S and O both, what is in U but in neither, and the marks that
+    it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
+    of O.
+    """
+    first, second = (box(place) for place in places)
+    in_first, in_second = _inside(first, x, y), _inside(second, x, y)
+    around = (*np.minimum(first, second)[:2], *np.maximum(first, second)[2:])
+    relation = _inside(around, x, y) & (in_first == in_second)
+    for mark in (mark for place in places for mark in mark_boxes(place)):
+        relation |= _inside(mark, x, y)
+    subject, obj = in_first & ~relation, in_second & ~relation
+    return np.stack([subject, relation, obj, ~(subject | relation | obj)])
+
+
+def box(place: Placement) -> Box:
+    """Left, top, right, bottom of a thing's square, fractions of the picture's side."""
+    half = place.scale / 2
+    return place.x - half, place.y - half, place.x + half, place.y + half
+
+
+def mark_boxes(place: Placement) -> list[Box]:
+    """Boxes of the marks that `cae_lib.world.draw` adds to a moving or touching thing."""
+    pixel, half = 1 / IMAGE_SIZE, place.scale / 2
+    found = []
+    if place.motion:
+        near = place.x - place.motion * half
+        far = place.x - place.motion * (half + 13 * pixel)
+        reach = 0.4 * half + 2 * pixel
+        found.append((min(near, far), place.y - reach, max(near, far), place.y + reach))
+    if place.contact:
+        point = place.x + place.contact * half
+        top, bottom = place.y - 1.15 * half - 8 * pixel, place.y - 0.9 * half + 5 * pixel
+        found.append((point - 3 * pixel, top, point + 3 * pixel, bottom))
+    return found
+
+
+def _inside(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    left, top, right, bottom = limits
+    return ((x >= left) & (x < right))[None, :] & ((y >= top) & (y < bottom))[:, None]
