@@ -68,9 +68,7 @@ class Scorer:
             images = encode_image(model, data[0].images).features
             self.images = F.normalize(images, dim=-1)
         self.candidates: dict[str, Callable[[Batch], Tensor]] = {
-            "perturbation": partial(
-                self.ours, get_method("perturbation", replacement="token", token_id=MASK_TOKEN)
-            ),
+            "perturbation": partial(self.ours, get_method("perturbation", replacement="token")),
             "captum": partial(self.captum, at_once=1),
             "captum-all-words": partial(self.captum, at_once=None),
             "captum-by-caption": self.captum_by_caption,

@@ -57,6 +57,12 @@ class Captions:
         """Number of the word each of the first tokens belongs to `(B, length)`, 0 for none."""
         return words_or_own(self.given_words, self.tokens, self.encoder)[:, :length]
 
+    def wants(self, caption: Tensor, inside: Tensor) -> Tensor:
+        """Which of the words of `words_apart` have a wanted token `(V,)`."""
+        if self.wanted is None:
+            return torch.ones_like(caption, dtype=torch.bool)
+        return (inside & self.wanted[caption, : inside.shape[1]]).any(dim=1)
+
     def embeddings(self) -> Tensor:
         """Token embeddings `(B, S, D)` that a gradient can be taken at, even of a frozen model."""
         embeddings = self.encoder.embed(self.tokens)
@@ -65,6 +71,23 @@ class Captions:
     def similarity(self, features: Tensor, *temperature: bool) -> Tensor:
         """S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
         return matched_similarity(self.encoder.model, self.image_features, features, *temperature)
+
+    def drops(
+        self, features: Tensor, caption: Tensor, inside: Tensor, temperature: bool = False
+    ) -> Tensor:
+        """`S - S of a variant` on the tokens that the variant changes `(B, T)`.
+
+        Args:
+            features: of the captions, then of V variants `(B + V, E)`.
+            caption: row of each variant's caption `(V,)`.
+            inside: tokens that each variant changes `(V, T)` bool.
+            temperature: see `matched_similarity`.
+        """
+        images = torch.cat([self.image_features, self.image_features[caption]])
+        similarity = matched_similarity(self.encoder.model, images, features, temperature)
+        whole, without = similarity.tensor_split([len(self.tokens)])
+        drop = (whole[caption] - without).unsqueeze(1) * inside
+        return drop.new_zeros(len(self.tokens), inside.shape[1]).index_add(0, caption, drop)
 
 
 class AttributionMethod:
@@ -94,10 +117,10 @@ class AttributionMethod:
             image_features: `(B, E)`, of any length and detached; row i belongs to caption i.
             create_graph: make scores and features differentiable with respect to the model;
                 otherwise both are detached.
-            words: `(B, C)` number of the word each token belongs to, 0 for none. Read by
-                methods that treat a word as a whole; derived from CLIP's tokens when left out.
-            wanted: `(B, C)` bool, tokens whose scores are used. A method may leave the others 0
-                to save work; None wants all.
+            words: `(B, C)` number of the word each token belongs to, 0 for none; derived from
+                CLIP's tokens when left out.
+            wanted: `(B, C)` bool, tokens whose scores are used; others may be left 0 to save work.
+                None wants all.
             roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
 
         Raises:
@@ -114,6 +137,14 @@ class AttributionMethod:
     def score(self, captions: Captions) -> Attribution:
         """What a call returns, before it is detached."""
         raise NotImplementedError
+
+
+def words_apart(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Row of each word's caption `(V,)` and its tokens `(V, T)` bool, from numbers `(B, T)`."""
+    numbers = torch.arange(int(words.max()) + 1, device=words.device)
+    inside = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
+    caption, number = inside.any(dim=2).nonzero(as_tuple=True)
+    return caption, inside[caption, number]
 
 
 def matched_similarity(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, matched_similarity
-from cae_lib.attribution.perturbation import words_apart
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, words_apart
 from cae_lib.errors import ConfigError
 
 NOTHING = -1
-"""Stands after the tokens of a word that has fewer than the longest."""
+"""Stands after the tokens of a word that has fewer than the longest, and for no word."""
 
 
 @dataclass(frozen=True)
@@ -46,87 +46,61 @@ class CounterfactualAttribution(AttributionMethod):
         if captions.roles is None:
             raise ConfigError("counterfactual needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
-        words = _words_of(tokens, captions.words(tokens.shape[1]).long(), captions.roles)
-        chosen = words.role > 0
-        if captions.wanted is not None:
-            chosen &= (words.inside & captions.wanted[words.caption]).any(dim=1)
+        caption, inside = words_apart(captions.words(tokens.shape[1]).long())
+        role = torch.where(inside, captions.roles[caption], 0).amax(dim=1).long()
+        other = _drawn(tokens, caption, inside, role)
+        chosen = captions.wants(caption, inside) & (other[:, 0] != NOTHING)
         if self.samples is not None:
-            chosen &= _sampled(2 * words.caption + (words.role > 1), chosen, self.samples)
-        chosen, other = _drawn(words, chosen.nonzero().squeeze(1), _room(tokens))
-        caption, inside = words.caption[chosen], words.inside[chosen]
-        variants = _replaced(tokens[caption], inside, words.texts[other])
-        features = _encoded(captions, variants, caption, inside.int().argmax(dim=1))
-        images = torch.cat([captions.image_features, captions.image_features[caption]])
-        similarity = matched_similarity(captions.encoder.model, images, features)
-        whole, without = similarity.tensor_split([len(tokens)])
-        drop = (whole[caption] - without).unsqueeze(1) * inside
-        scores = drop.new_zeros(tokens.shape).index_add(0, caption, drop)
+            chosen &= _sampled(2 * caption + (role > 1), chosen, self.samples)
+        caption, inside = caption[chosen], inside[chosen]
+        features = _encoded(captions, _replaced(tokens[caption], inside, other[chosen]), caption)
+        scores = captions.drops(features, caption, inside)
         scored = torch.zeros_like(tokens).index_add(0, caption, inside.long()) > 0
         length = captions.encoder.columns(tokens)
         return Attribution(scores[:, :length], features[: len(tokens)], scored[:, :length])
 
 
-@dataclass(frozen=True)
-class _Words:
-    """The N words of a batch, of which U have different texts of at most L tokens.
+def _drawn(tokens: Tensor, caption: Tensor, inside: Tensor, role: Tensor) -> Tensor:
+    """Tokens `(N, L)` of another word for each of N words; `NOTHING` where there is none.
 
-    Attributes:
-        caption: `(N,)` row of its caption.
-        inside: `(N, C)` its tokens, bool.
-        role: `(N,)`.
-        text: `(N,)` number of its text.
-        texts: `(U, L)` tokens of the texts, then `NOTHING`.
+    Args:
+        tokens: `(B, C)`.
+        caption: row of each word's caption `(N,)`.
+        inside: tokens of each word `(N, C)` bool.
+        role: of each word `(N,)`; none is drawn for role 0.
     """
+    texts, text = torch.unique(_texts(tokens[caption], inside), dim=0, return_inverse=True)
+    kinds, count = torch.unique(4 * text + role, return_counts=True)  # a text in a role
+    other = kinds // 4
+    held = torch.zeros(len(tokens), len(texts), dtype=torch.bool, device=tokens.device)
+    held[caption, text] = True
+    same = tokens.flip(1) == tokens[:, -1:]  # the last equal tokens; the first may be the end
+    room = same.long().cumprod(dim=1).sum(dim=1) - 1
+    size = (texts != NOTHING).sum(dim=1)
+    allowed = (kinds % 4 == role[:, None]) & (role > 0)[:, None] & ~held[caption][:, other]
+    allowed &= size[other] <= (size[text] + room[caption])[:, None]
+    cumulative = (allowed * count).cumsum(dim=1)
+    draw = torch.rand(len(text), dtype=torch.float64).to(tokens.device) * (allowed * count).sum(1)
+    place = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)  # beyond the last: none
+    return F.pad(texts[other], (0, 0, 0, 1), value=NOTHING)[place]
 
-    caption: Tensor
-    inside: Tensor
-    role: Tensor
-    text: Tensor
-    texts: Tensor
 
-
-def _words_of(tokens: Tensor, words: Tensor, roles: Tensor) -> _Words:
-    caption, inside = words_apart(words)
-    role = torch.where(inside, roles[caption].long(), 0).amax(dim=1)
+def _texts(tokens: Tensor, inside: Tensor) -> Tensor:
+    """The tokens `(N, C)` that are `inside`, moved to the left `(N, L)`; then `NOTHING`."""
     length = max(inside.sum(dim=1).tolist(), default=1)
-    pieces = tokens.new_full((len(caption), length), NOTHING)
-    word, column = inside.nonzero(as_tuple=True)
-    pieces[word, inside.cumsum(dim=1)[word, column] - 1] = tokens[caption[word], column]
-    texts, text = torch.unique(pieces, dim=0, return_inverse=True)
-    return _Words(caption, inside, role, text, texts)
+    texts = tokens.new_full((len(tokens), length + 1), NOTHING)
+    place = torch.where(inside, inside.cumsum(dim=1) - 1, length)
+    return texts.scatter_(1, place, torch.where(inside, tokens, NOTHING))[:, :length]
 
 
 def _sampled(group: Tensor, chosen: Tensor, samples: int) -> Tensor:
     """At most so many of the chosen words `(N,)` of each group `(N,)`, at random."""
-    group = torch.where(chosen, group, -1)
+    group = torch.where(chosen, group, NOTHING)
     order = torch.rand(len(group)).to(group.device).argsort()
     order = order[group[order].argsort(stable=True)]
     place = torch.arange(len(group), device=group.device)
     place = place - torch.searchsorted(group[order], group[order])  # in its group
     return torch.zeros_like(chosen).index_put((order,), place < samples)
-
-
-def _room(tokens: Tensor) -> Tensor:
-    """By how many tokens each caption `(B,)` may grow; one of its last equal ones may end it."""
-    same = tokens.flip(1) == tokens[:, -1:]
-    return same.long().cumprod(dim=1).sum(dim=1) - 1
-
-
-def _drawn(words: _Words, chosen: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of the chosen words `(V,)` that another one can replace, and its text's number."""
-    named = words.role > 0
-    kinds, count = torch.unique(4 * words.text[named] + words.role[named], return_counts=True)
-    text, size = kinds // 4, (words.texts != NOTHING).sum(dim=1)
-    held = torch.zeros(len(room), len(size), dtype=torch.bool, device=room.device)
-    held[words.caption, words.text] = True
-    caption, most = words.caption[chosen], size[words.text[chosen]] + room[words.caption[chosen]]
-    allowed = (kinds % 4 == words.role[chosen, None]) & (size[text] <= most[:, None])
-    allowed &= ~held[caption][:, text]
-    cumulative = (allowed * count).cumsum(dim=1)
-    total = (allowed * count).sum(dim=1)
-    draw = torch.rand(len(chosen), dtype=torch.float64).to(room.device) * total
-    place = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)
-    return chosen[total > 0], text[place[total > 0]]
 
 
 def _replaced(tokens: Tensor, inside: Tensor, texts: Tensor) -> Tensor:
@@ -135,21 +109,19 @@ def _replaced(tokens: Tensor, inside: Tensor, texts: Tensor) -> Tensor:
     beyond = columns + length - 1  # where what is left out goes
     first = inside.int().argmax(dim=1, keepdim=True)
     size = (texts != NOTHING).sum(dim=1, keepdim=True)
-    position = torch.arange(columns, device=tokens.device)
-    target = (~inside).cumsum(dim=1) - 1 + size * (position > first)
-    rows = tokens[:, -1:].repeat(1, columns + length)
-    rows.scatter_(1, torch.where(inside, beyond, target), tokens)
-    target = first + torch.arange(length, device=tokens.device)
-    rows.scatter_(1, torch.where(texts == NOTHING, beyond, target), texts)
-    return rows[:, :columns]
+    after = torch.arange(columns, device=tokens.device) > first
+    place = torch.where(inside, beyond, (~inside).cumsum(dim=1) - 1 + size * after)
+    rows = tokens[:, -1:].repeat(1, columns + length).scatter_(1, place, tokens)
+    place = first + torch.arange(length, device=tokens.device)
+    return rows.scatter_(1, torch.where(texts == NOTHING, beyond, place), texts)[:, :columns]
 
 
-def _encoded(captions: Captions, variants: Tensor, caption: Tensor, first: Tensor) -> Tensor:
-    """Features `(B + V, E)` of captions and variants, which begin alike up to `first`."""
-    tokens = captions.tokens
-    own = torch.arange(len(tokens), device=tokens.device)
+def _encoded(captions: Captions, variants: Tensor, caption: Tensor) -> Tensor:
+    """Features `(B + V, E)` of the captions and of their variants `(V, C)`."""
+    tokens, columns = captions.tokens, captions.tokens.shape[1]
+    first = (variants != tokens[caption]).int().argmax(dim=1)
     # Each caption is followed by its variants, the latest change first: all begin as it does.
-    after = torch.cat([torch.zeros_like(own), tokens.shape[1] - first])
-    order = (torch.cat([own, caption]) * (tokens.shape[1] + 1) + after).argsort()
-    features = captions.encoder.encode_many(torch.cat([tokens, variants])[order])
-    return features[order.argsort()]
+    after = torch.cat([first.new_zeros(len(tokens)), columns - first])
+    rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption])
+    order = (rows * (columns + 1) + after).argsort()
+    return captions.encoder.encode_many(torch.cat([tokens, variants])[order])[order.argsort()]

@@ -1,8 +1,4 @@
-"""How faithful word scores are: deletion and insertion curves, rank correlation, randomisation.
-
-Bringing masked words back, highest score first, passes the same captions as masking them, lowest
-first, the other way round: `removal_curves` serves insertion as well as deletion.
-"""
+"""How faithful word scores are: deletion and insertion curves, rank correlation, randomisation."""
 
 from __future__ import annotations
 
@@ -51,12 +47,6 @@ def random_ranks(n_words: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
     return ranks(np.where(np.arange(width) < n_words[:, None], draws, np.nan))
 
 
-def reversed_ranks(places: np.ndarray, n_words: np.ndarray) -> np.ndarray:
-    """The opposite order; words that a caption does not have stay last."""
-    count = n_words[:, None]
-    return np.where(places < count, count - 1 - places, places)
-
-
 def removal_curves(
     orders: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
 ) -> np.ndarray:
@@ -67,27 +57,35 @@ def removal_curves(
         n_words: `(C,)`.
         similarity: gives S of masked captions. Each distinct one is asked for once, in one call.
     """
-    width = orders.shape[2]
-    steps = np.arange(width + 1)
-    masked = orders[:, :, None, :] < steps[:, None]  # (O, C, W + 1, W)
-    wanted = np.broadcast_to(steps <= n_words[:, None], masked.shape[:3])
-    captions = np.broadcast_to(np.arange(len(n_words))[:, None], masked.shape[:3])[wanted]
-    keys = np.column_stack([captions, masked[wanted]]).astype(np.int32)
-    distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
-    values = similarity(distinct[:, 0], distinct[:, 1:].astype(bool))
-    curves = np.full(masked.shape[:3], np.nan)
-    curves[wanted] = values[inverse.reshape(-1)]
-    return curves
+    return _curves(_first_words(orders), n_words, similarity)
 
 
 def paired_curves(
     places: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
 ) -> list[Curves]:
     """Deletion and insertion by each of O orders `(O, C, W)` of falling scores."""
-    backwards = np.stack([reversed_ranks(order, n_words) for order in places])
-    both = removal_curves(np.concatenate([places, backwards]), n_words, similarity)
-    deletion, reverse = np.split(both, 2)
-    return [Curves(d, turned(r, n_words)) for d, r in zip(deletion, reverse, strict=True)]
+    removed = _first_words(places)
+    others = ~removed & (places < n_words[:, None])[:, :, None]
+    both = _curves(np.concatenate([removed, others]), n_words, similarity)
+    return [Curves(*pair) for pair in zip(*np.split(both, 2), strict=True)]
+
+
+def _first_words(orders: np.ndarray) -> np.ndarray:
+    """The first k words of each order `(O, C, W + 1, W)`."""
+    return orders[:, :, None] < np.arange(orders.shape[2] + 1)[:, None]
+
+
+def _curves(masked: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity) -> np.ndarray:
+    """S `(O, C, W + 1)` with the words `(O, C, W + 1, W)` masked."""
+    shape = masked.shape[:3]
+    wanted = np.broadcast_to(np.arange(shape[2]) <= n_words[:, None], shape)
+    captions = np.broadcast_to(np.arange(shape[1])[:, None], shape)[wanted]
+    keys = np.column_stack([captions, masked[wanted]]).astype(np.int32)
+    distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
+    values = similarity(distinct[:, 0], distinct[:, 1:].astype(bool))
+    curves = np.full(shape, np.nan)
+    curves[wanted] = values[inverse.reshape(-1)]
+    return curves
 
 
 def turned(curves: np.ndarray, n_words: np.ndarray) -> np.ndarray:

@@ -63,11 +63,11 @@ ORACLES = [
     ("gradient", {"reduction": "grad_x"}, lambda b: b.gradient_times_embedding()),
     ("gradient", {"reduction": "abs_grad_x"}, lambda b: b.gradient_times_embedding().abs()),
     ("perturbation", {}, ablation),
+    ("perturbation", {"clamp": True}, lambda b: ablation(b).clamp(min=0)),
     ("perturbation", {"temperature": True},
      lambda b: ablation(b) * b.model.logit_scale.exp().item()),
     ("perturbation", {"replacement": "zero"}, lambda b: ablation(b, -1)),
     ("perturbation", {"replacement": "token"}, lambda b: ablation(b, 265)),  # "*"
-    ("perturbation", {"replacement": "token", "token_id": 1929}, lambda b: ablation(b, 1929)),
     ("perturbation", {"replacement": "zero", "unit": "token"}, lambda b: ablation(b, -1, "token")),
 ]
 

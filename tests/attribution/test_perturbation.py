@@ -16,12 +16,8 @@ from cae_lib.models.packed import Packing, pack_rows
 
 def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
     two = batch.first(2)
-    scores, again, other = (
-        attribute(two, "perturbation", replacement="random", seed=seed).scores
-        for seed in (3, 3, 4)
-    )
-    torch.testing.assert_close(again, scores)
-    assert not torch.allclose(other, scores)
+    scores = attribute(two, "perturbation", replacement="random").scores
+    assert torch.equal(attribute(two, "perturbation", replacement="random").scores, scores)
     known = two.tokens[word_index(two.tokens, 49408) > 0].unique().tolist()
     whole = two.similarity(two.model.encode_text(two.tokens)).detach()
     for position in (1, 2):  # "a dog": one of the other words explains the score exactly
