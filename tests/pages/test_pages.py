@@ -1,39 +1,45 @@
-"""Every stored page keeps the rules, and the rules catch what they are for."""
+"""Every stored page keeps the rules and draws its figures in view; the rules catch their faults."""
 
 from __future__ import annotations
 
+import ast
 import copy
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
 import yaml
+from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cae_lib import results
 from cae_lib.pages.check import check_notebook, check_pair
-from cae_lib.pages.run import clean
+from cae_lib.pages.run import FIGURE, clean, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
-from cae_lib.pages.stamp import MIME, page_stamp, provenance, states
+from cae_lib.pages.stamp import MIME, provenance, states
 from cae_lib.plots import show
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
+EACH_PAGE = pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
+def stored(text: Path) -> nbformat.NotebookNode:
+    return nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+
+
+@EACH_PAGE
 def test_a_stored_page_keeps_all_rules(text: Path):
     assert check_pair(text, text.with_suffix(".ipynb")) == []
-
-
-@pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
-def test_a_page_has_the_common_parameter(text: Path):
     parameters = page_parameters(read_page(text), text.stem)
     assert (parameters["profile"].type, parameters["profile"].default) == ("str", "mini")
-    assert all(parameter.comment for parameter in parameters.values()), "explain each parameter"
+    assert all("#" in parameter.line for parameter in parameters.values()), "explain each parameter"
 
 
 def test_contents_and_pages_agree():
@@ -41,11 +47,82 @@ def test_contents_and_pages_agree():
     files = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
     named = {file for file in files if file.startswith("experiments/")}
     notebooks = {f"experiments/{path.name}" for path in EXPERIMENTS.glob("*.ipynb")}
-    texts = {f"experiments/{path.stem}.ipynb" for path in PAGES}
-    assert named == notebooks == texts
+    assert named == notebooks == {f"experiments/{path.stem}.ipynb" for path in PAGES}
     for file in [contents["root"], *files]:
         path = REPOSITORY / "book" / file
         assert path.suffix == ".ipynb" or path.with_suffix(".md").is_file(), f"{file} is missing"
+
+
+def figure_cells(text: Path) -> Iterator[nbformat.NotebookNode]:
+    """The cells of a stored page that show a figure."""
+    for cell in stored(text).cells:
+        outputs = "".join(o.get("data", {}).get("text/html", "") for o in cell.get("outputs", []))
+        if 'class="cae-figure"' in outputs:
+            yield cell
+
+
+def calls(tree: ast.AST) -> list[ast.Call]:
+    """Calls of the form `OBJECT.METHOD(...)`."""
+    return [node for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+
+
+def names(tree: ast.AST, kind: type = ast.Load) -> set[str]:
+    return {node.id for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, kind)}
+
+
+@EACH_PAGE
+def test_a_figure_is_drawn_in_its_cell_from_a_table_of_the_page(text: Path):
+    code = [cell.source for cell in stored(text).cells if cell.cell_type == "code"]
+    assigned = set().union(*(names(ast.parse(source), ast.Store) for source in code))
+    for cell in figure_cells(text):
+        found = calls(ast.parse(cell.source))
+        shown = [call for call in found if call.func.attr == "show"]
+        pictures = any(call.func.attr == "imshow" for call in found)  # they have no numbers
+        assert shown, cell.source
+        for call in shown:
+            if len(call.args) > 2 or not pictures:
+                used = names(call.args[2]) if len(call.args) > 2 else set()
+                assert used & assigned, f"no table of the page behind a figure:\n{cell.source}"
+        drawn = set().union(*(names(call.func.value) for call in found))
+        assert drawn & {"sns", "plt", "plots"}, cell.source
+
+
+def test_the_pages_of_results_have_figures_and_readme_shows_one():
+    with_figures = {text.stem for text in PAGES if any(figure_cells(text))}
+    assert with_figures >= {"result", "attribution", "faithfulness", "accuracy", "blind",
+                            "heat-maps", "retrieval-and-text", "what-decides", "cost"}
+    shown = (REPOSITORY / "book" / "images" / "result.svg").read_text(encoding="utf-8")
+    assert shown == readme_figure(stored(EXPERIMENTS / "result.md"))
+
+
+def html_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the cells show, but for the stamp."""
+    return [output.get("data", {}).get("text/html", "") for cell in notebook.cells
+            if "provenance" not in cell.metadata.get("tags", [])
+            for output in cell.get("outputs", [])]
+
+
+def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
+    shutil.copytree(REPOSITORY / "book", home / "book", ignore=shutil.ignore_patterns("*.ipynb"))
+    shutil.copy(REPOSITORY / "_config.yml", home)
+    (home / "data").mkdir()
+    os.symlink(REPOSITORY / "data" / "records", home / "data" / "records")
+    before = html_of(nbformat.read(run_page("result"), as_version=4))
+    page = home / "book" / "experiments" / "result.md"
+    text = page.read_text(encoding="utf-8")
+    call = "plots.forest(accuracy, \"model\", ax=right, zero=False)"
+    assert call in text
+    colour = "for mark in right.lines:\n    mark.set_color('#123456')"
+    page.write_text(text.replace(call, f"{call}\n{colour}"), encoding="utf-8")
+    after = html_of(nbformat.read(run_page("result"), as_version=4))
+    assert [FIGURE.sub("", text) for text in before] == [FIGURE.sub("", text) for text in after]
+    figures = [[FIGURE.search(text)[0] for text in part if FIGURE.search(text)]
+               for part in (before, after)]
+    assert figures[0]
+    for first, second in zip(*figures, strict=True):
+        assert "#123456" not in first and "#123456" in second
 
 
 def good_page() -> nbformat.NotebookNode:
@@ -62,143 +139,72 @@ def good_page() -> nbformat.NotebookNode:
     return page
 
 
-def test_a_good_page_passes():
-    assert check_notebook(good_page()) == []
+def output(kind: str = "text/html", content: str = "") -> nbformat.NotebookNode:
+    return new_output("display_data", {kind: content})
 
 
-def _skip_count(page):
-    page.cells[2].execution_count = 3
+def svg(label: str) -> str:
+    return f'<svg role="img" aria-label="{label}"><path/></svg>'
 
 
-def _no_count(page):
-    page.cells[2].execution_count = None
-
-
-def _error(page):
-    page.cells[1].outputs.append(new_output("error", ename="KeyError", evalue="'b'"))
-
-
-def _injected(page):
-    page.cells[2].metadata.tags = ["injected-parameters"]
-
-
-def _no_alt(page):
-    page.cells[1].metadata = {}
-
-
-def _alt_is_a_file(page):
-    page.cells[1].metadata.mystnb.image.alt = "../_images/abc.png"
-
-
-def _html_image(page):
-    html = '<img src="data:image/png;base64,AA==" width="3">'
-    page.cells[2].outputs.append(new_output("display_data", {"text/html": html}))
-
-
-def _drawing(page):
-    html = '<svg role="img" aria-label=" "><path/></svg>'
-    page.cells[2].outputs.append(new_output("display_data", {"text/html": html}))
-
-
-def _long_alt(page):
-    html = f'<svg role="img" aria-label="{"&quot;" * 301}"><path/></svg>'
-    page.cells[2].outputs.append(new_output("display_data", {"text/html": html}))
-
-
-def _markdown_image(page):
-    page.cells[0].source += "\n![](x.svg)"
-
-
-def _path_in_text(page):
-    page.cells[2].outputs.append(new_output("stream", name="stdout", text="see /home/me/x.py:3"))
-
-
-def _path_in_html(page):
-    html = "<pre>C:\\Users\\me\\x</pre>"
-    page.cells[2].outputs.append(new_output("execute_result", {"text/html": html}))
-
-
-def _too_large(page):
-    page.cells[1].outputs[0].data["image/png"] = "A" * 600_000
-
-
-def _too_many_cells(page):
-    page.cells += [new_code_cell("1", execution_count=3 + k) for k in range(12)]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "complaint"),
-    [
-        (_skip_count, "execution counts are"),
-        (_no_count, "execution counts are"),
-        (_error, "ends in KeyError: 'b'"),
-        (_injected, "injected parameters"),
-        (_no_alt, "image without alt text"),
-        (_alt_is_a_file, "image without alt text"),
-        (_drawing, "image without alt text"),
-        (_long_alt, "alt text of 301 characters, at most 300"),
-        (_html_image, "image without alt text"),
-        (_markdown_image, "image without alt text"),
-        (_path_in_text, "absolute path /home/me"),
-        (_path_in_html, "absolute path C:\\Users\\me"),
-        (_too_large, "at most 600000"),
-        (_too_many_cells, "13 code cells, at most 12"),
-    ],
-)
-def test_each_rule_catches_its_fault(spoil, complaint: str):
+@pytest.mark.parametrize(("place", "name", "value", "complaint"), [
+    (2, "execution_count", 3, "execution counts are"),
+    (2, "execution_count", None, "execution counts are"),
+    (2, "outputs", [new_output("error", ename="KeyError", evalue="'b'")], "ends in KeyError: 'b'"),
+    (2, "metadata", {"tags": ["injected-parameters"]}, "injected parameters"),
+    (1, "metadata", {}, "image without alt text"),
+    (1, "metadata", {"mystnb": {"image": {"alt": "../abc.png"}}}, "image without alt text"),
+    (2, "outputs", [output(content=svg(" "))], "image without alt text"),
+    (2, "outputs", [output(content=svg("&quot;" * 301))], "alt text of 301 characters, at most 3"),
+    (2, "outputs", [output(content='<img src="data:image/png;base64,AA==" width="3">')],
+     "image without alt text"),
+    (0, "source", "![](x.svg)", "image without alt text"),
+    (2, "outputs", [new_output("stream", name="stdout", text="see /home/me/x.py:3")],
+     "absolute path /home/me"),
+    (2, "outputs", [output(content="<pre>C:\\Users\\me\\x</pre>")], "absolute path C:\\Users\\me"),
+    (1, "outputs", [output("image/png", "A" * 600_000)], "at most 600000"),
+])
+def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complaint: str):
     page = good_page()
-    spoil(page)
-    problems = check_notebook(page)
-    assert len(problems) == 1 and complaint in problems[0]
+    assert check_notebook(page) == []
+    page.cells[place][name] = nbformat.from_dict(value)
+    (problem,) = check_notebook(page)
+    assert complaint in problem
+
+
+def test_a_page_of_too_many_cells():
+    page = good_page()
+    page.cells += [new_code_cell("1", execution_count=3 + k) for k in range(12)]
+    (problem,) = check_notebook(page)
+    assert "13 code cells, at most 12" in problem
 
 
 def test_what_plots_show_passes():
     page = good_page()
-    figure = plt.figure()
-    shown = show(figure, 'A "cat" < a car', pd.DataFrame({"a": [1]}))
-    page.cells[2].outputs.append(new_output("execute_result", {"text/html": shown._repr_html_()}))
+    shown = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
+    image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
+    page.cells[2].outputs += [output(content=text) for text in (shown._repr_html_(), image)]
     assert check_notebook(page) == []
-
-
-def test_an_html_image_with_alt_text_passes():
-    page = good_page()
-    html = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
-    page.cells[2].outputs.append(new_output("display_data", {"text/html": html}))
-    assert check_notebook(page) == []
-
-
-def test_text_and_notebook_have_to_have_the_same_cells(book_home: Path):
-    text = book_home / "book" / "experiments" / "page.md"
-    path = text.with_suffix(".ipynb")
-    assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
-    notebook = read_page(text)
-    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
-        cell.execution_count = count
-    nbformat.write(notebook, path)
-    assert check_pair(text, path) == []
-    other = copy.deepcopy(notebook)
-    other.cells[0].source = "# Another title"
-    nbformat.write(other, path)
-    (problem,) = check_pair(text, path)
-    assert "are not those of page.md" in problem
 
 
 def test_cleaning_keeps_what_a_reader_needs():
     page = good_page()
     page.metadata["papermill"] = {"duration": 1.0}
     page.cells[1].metadata["execution"] = {"iopub.execute_input": "time"}
-    page.cells[1].outputs.insert(0, new_output("stream", name="stderr", text="a warning"))
-    page.cells[1].outputs.insert(0, new_output("stream", name="stdout", text="a number"))
+    for name, text in (("stderr", "a warning"), ("stdout", "a number")):
+        page.cells[1].outputs.insert(0, new_output("stream", name=name, text=text))
+    given = copy.deepcopy(page)
     result = clean(page)
     assert "papermill" not in result.metadata
     assert set(result.cells[1].metadata) == {"mystnb"}
     assert [output.output_type for output in result.cells[1].outputs] == ["stream", "display_data"]
     assert result.cells[1].outputs[0].text == "a number"
-    assert "papermill" in page.metadata, "the given notebook stays as it is"
+    assert page == given, "the given notebook stays as it is"
 
 
-def test_a_page_is_current_while_the_stored_tables_are(book_home: Path):
+def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(book_home: Path):
     text = book_home / "book" / "experiments" / "page.md"
+    path = text.with_suffix(".ipynb")
 
     def state() -> str:
         (row,) = states("mini").itertuples()
@@ -209,21 +215,25 @@ def test_a_page_is_current_while_the_stored_tables_are(book_home: Path):
         results.save("t", "base", 0, frame, "mini", key=key, provenance={})
 
     assert state() == "not run yet"
+    assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
     store("one")
     notebook = read_page(text)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
-    nbformat.write(notebook, text.with_suffix(".ipynb"))
-    assert state() == "has no stamp"
+    nbformat.write(notebook, path)
+    assert state() == "has no stamp" and check_pair(text, path) == []
     bundle = provenance("mini", seeds=3)._repr_mimebundle_()
     assert "run on" in bundle["text/html"] and bundle[MIME]["seeds"] == 3
     code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
-    nbformat.write(notebook, text.with_suffix(".ipynb"))
+    nbformat.write(notebook, path)
     assert state() == "current"
     store("two")
-    assert state() == "stale" and page_stamp("mini")["tables"] != bundle[MIME]["tables"]
+    assert state() == "stale"
     store("one")
     assert state() == "current"
     text.write_text(text.read_text().replace("# A page", "# Another"))
-    assert state() == "breaks a rule"
+    (problem,) = check_pair(text, path)
+    assert state() == "breaks a rule" and "are not those of page.md" in problem
+    path.write_text("{")
+    assert state() == "cannot be read"
