@@ -16,8 +16,7 @@ from cae_lib.data.needs import is_real
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation.scores import TABLE, weights
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta
-from cae_lib.models.clip import Clip, load_clip
-from cae_lib.models.export import FILES, export_clip, open_clip_name
+from cae_lib.models.clip import FILES, Clip, export_clip, load_clip, open_clip_name
 from cae_lib.plots import intervals, label
 from cae_lib.runs import BASE, TUNED, checkpoint_path, run_name
 from cae_lib.statistics import levels

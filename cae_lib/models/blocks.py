@@ -1,7 +1,6 @@
-"""One residual attention block over open_clip's own parameters, with its attention in reach.
+"""open_clip's residual attention block, written out over its own parameters, if it is unaltered.
 
-`nn.MultiheadAttention` returns maps that are not on the path to its output (their gradient is
-None), and the fused kernel has no double backward. So the block is written out here.
+`nn.MultiheadAttention` has no maps on the path to its output, its kernel no double backward.
 """
 
 from __future__ import annotations
@@ -11,24 +10,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import (
-    LayerNorm,
-    LayerNormFp32,
-    LayerScale,
-    PatchDropout,
-    QuickGELU,
-    ResidualAttentionBlock,
-    TextTransformer,
-    Transformer,
-    VisionTransformer,
-)
+from open_clip import transformer as own
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.checkpoint import checkpoint
 
-OPEN_CLIP = {LayerNorm, LayerNormFp32, LayerScale, PatchDropout, QuickGELU, Transformer}
-OPEN_CLIP |= {ResidualAttentionBlock, TextTransformer, VisionTransformer}
+OPEN_CLIP = {own.LayerNorm, own.LayerNormFp32, own.LayerScale, own.PatchDropout, own.Transformer}
+OPEN_CLIP |= {QuickGELU, ResidualAttentionBlock, own.TextTransformer, own.VisionTransformer}
 TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
 TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
@@ -42,13 +32,10 @@ QUICK = 1.702
 
 
 def alteration(parts: Iterable[Any]) -> str | None:
-    """What was changed in some parts of a model, in words; None if its code can be written anew.
+    """What was changed in parts of a model (modules, parameters, None), in words; None if nothing.
 
     Layers of other types (adapters, parametrisations, quantised or sharded layers), hooks,
     replaced methods, and attention with unusual settings count as changes.
-
-    Args:
-        parts: modules, looked through with all their children; parameters and None.
     """
     if any(getattr(torch_modules, f"_global{name}", None) for name in HOOKS):
         return "hooks are registered for all modules"
@@ -72,9 +59,9 @@ def _of_module(module: nn.Module) -> str | None:
     replaced = any(name in vars(module) for name in METHODS)
     if replaced or PLAIN[kind] != [getattr(kind, name, None) for name in METHODS]:
         return "has a replaced method"
-    others = [p for p in module.parameters(recurse=False) if type(p) not in PARAMETERS]
-    if others:
-        return f"has a parameter of type {type(others[0]).__name__}"
+    for parameter in module.parameters(recurse=False):
+        if type(parameter) not in PARAMETERS:
+            return f"has a parameter of type {type(parameter).__name__}"
     if isinstance(module, nn.MultiheadAttention):
         usual = module.in_proj_weight is not None and module.in_proj_bias is not None
         if not usual or module.dropout or module.bias_k is not None or module.add_zero_attn:
@@ -82,20 +69,9 @@ def _of_module(module: nn.Module) -> str | None:
     return None
 
 
-def heads_of(
-    block: ResidualAttentionBlock,
-    normed: Tensor,
-    parts: str,
-    spread: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, ...]:
-    """Queries, keys and values `(B, H, T, D/H)` of states after `ln_1`.
-
-    Args:
-        block: the block whose projection is used.
-        normed: `(B, T, D)`, or `(N, D)` with `spread`.
-        parts: "qkv", "q" or "kv".
-        spread: lays packed states `(N, ...)` out as `(B, T, ...)`.
-    """
+def heads_of(block: ResidualAttentionBlock, normed: Tensor, parts: str,
+             spread: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, ...]:
+    """The parts "qkv", "q" or "kv" `(B, H, T, D/H)` of states; `spread` lays packed ones out."""
     attn = block.attn
     start = "qkv".index(parts) * attn.embed_dim
     rows = slice(start, start + len(parts) * attn.embed_dim)
@@ -106,22 +82,11 @@ def heads_of(
     return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def merge_heads(mixed: Tensor) -> Tensor:
-    """`(B, H, T, D/H)` as `(B, T, D)`."""
-    return mixed.transpose(1, 2).flatten(2)
+def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None,
+                      scale: float | None = None) -> Tensor:
+    """Softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast.
 
-
-def attention_weights(
-    q: Tensor, k: Tensor, allowed: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """Softmax attention in float32 or wider, also under autocast.
-
-    Args:
-        q: queries `(B, H, Q, d)`.
-        k: keys `(B, H, T, d)`.
-        allowed: broadcastable to `(B, H, Q, T)`: the keys each query may read as bool, or what is
-            added to the scores; None for all.
-        scale: factor of the queries; None for `d ** -0.5`.
+    `allowed` is bool, or is added to the scores; `scale` None stands for `d ** -0.5`.
     """
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
@@ -134,24 +99,26 @@ def attention_weights(
         return scores.softmax(dim=-1)
 
 
-def run_step(transformer: nn.Module, step: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a step, to be computed anew in the backward pass if the transformer checkpoints."""
-    if transformer.grad_checkpointing and torch.is_grad_enabled():
-        return checkpoint(step, *arguments, use_reentrant=False)
-    return step(*arguments)
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *,
+           explicit: bool) -> tuple[Tensor, Tensor | None]:
+    """Mixed values `(B, Q, D)` and their map; None of the kernel, whose `allowed` is causal."""
+    if explicit:
+        weights = attention_weights(q, k, allowed)
+        mixed = weights.to(v.dtype) @ v
+    else:
+        weights = None
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=allowed is not None)
+    return mixed.transpose(1, 2).flatten(2), weights
 
 
-def finish_block(block: ResidualAttentionBlock, x: Tensor, merged: Tensor) -> Tensor:
+def finish_block(block: ResidualAttentionBlock, x: Tensor, mixed: Tensor) -> Tensor:
     """Add the attention's output and the MLP to the states `(..., D)`."""
-    x = x + block.ls_1(block.attn.out_proj(merged))
+    x = x + block.ls_1(block.attn.out_proj(mixed))
     return x + block.ls_2(_mlp(block.mlp, block.ln_2(x)))
 
 
 def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
-    """The MLP of a block; QuickGELU by one kernel in place of the eight of its two directions.
-
-    `x * sigmoid(a * x) = silu(a * x) / a`, and a is put into the weights before and after.
-    """
+    """The MLP of a block, its QuickGELU by one kernel: `x * sigmoid(a * x) = silu(a * x) / a`."""
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
     first, _, second = mlp
@@ -159,6 +126,8 @@ def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
     return F.linear(F.silu(hidden), second.weight / QUICK, second.bias)
 
 
-def causal(length: int, device: torch.device) -> Tensor:
-    """Keys up to each query, `(T, T)`."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+def run(transformer: nn.Module, step: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a step, to be computed anew in the backward pass if the transformer checkpoints."""
+    if transformer.grad_checkpointing and torch.is_grad_enabled():
+        return checkpoint(step, *arguments, use_reentrant=False)
+    return step(*arguments)

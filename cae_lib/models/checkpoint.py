@@ -1,7 +1,6 @@
-"""Checkpoints: weights that remember their activation, and weight files of others, read safely.
+"""Checkpoints that remember their activation, and weight files of others, read safely.
 
-A checkpoint is one `.safetensors` file with its meta data in the header. A `.json` file beside it
-repeats these for people and is never read: so weights and activation cannot be separated.
+The meta data is in the header of the `.safetensors` file; nobody reads the `.json` but people.
 """
 
 from __future__ import annotations
@@ -59,19 +58,14 @@ class CheckpointMeta:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(
-    path: str | Path,
-    clip_or_model: Any,
-    meta: CheckpointMeta,
-    dtype: torch.dtype | None = None,
-    tokens: Tensor | None = None,
-) -> Path:
+def save_checkpoint(path: str | Path, clip_or_model: Any, meta: CheckpointMeta,
+                    dtype: torch.dtype | None = None, tokens: Tensor | None = None) -> Path:
     """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
     Args:
         path: file to write; a crash leaves the old one or the new one.
         clip_or_model: an `nn.Module`, or an object whose `.model` is one.
-        meta: stored in the file's header and in the `.json` beside it.
+        meta: stored in the file's header and in a `.json` beside it.
         dtype: storage type of the floating-point weights; None keeps theirs.
         tokens: ids in any shape, such as the tokens of all captions. Only their rows of the text
             tower's token embedding `NAME (V, D)` are kept, as `NAME.rows (K, D)` of the tokens
@@ -84,20 +78,15 @@ def save_checkpoint(
     path = Path(path).with_suffix(".safetensors")
     model = clip_or_model if isinstance(clip_or_model, nn.Module) else clip_or_model.model
     text = json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True)
-    tensors = {name: _stored(value, dtype) for name, value in model.state_dict().items()}
+    tensors = {}
+    for name, value in model.state_dict().items():
+        value = value.cpu().to(dtype if value.is_floating_point() else None)
+        tensors[name] = value.clone(memory_format=torch.contiguous_format)
     if tokens is not None:
         _keep_rows(tensors, tokens.cpu())
     write_atomic(path, save(tensors, {HEADER: text}))
     write_atomic(path.with_suffix(".json"), text + "\n")
     return path
-
-
-def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Detached copy on the CPU, in the storage type."""
-    value = value.detach().cpu()
-    if dtype is not None and value.is_floating_point():
-        value = value.to(dtype)
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _keep_rows(tensors: dict[str, Tensor], tokens: Tensor) -> None:
@@ -132,11 +121,7 @@ def _restore_rows(state: dict[str, Tensor], path: Path) -> None:
 
 
 def read_meta(path: str | Path) -> CheckpointMeta | None:
-    """Meta data of a checkpoint; None for weights that were not written by `save_checkpoint`.
-
-    Raises:
-        CheckpointError: when the file is missing, is truncated, or is no checkpoint.
-    """
+    """Meta data of a checkpoint, None of weights of others; CheckpointError for a broken file."""
     path = _existing(path)
     if path.suffix != ".safetensors":
         return None
@@ -149,13 +134,12 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Weights of a `.safetensors` or pickled file, under open_clip's names.
+    """Weights of a `.safetensors` or pickled file, under open_clip's names; runs no code in it.
 
-    Read are the files that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own trainer publish: a state
-    dict, alone or nested under "state_dict" or "model", its names with or without "module.". The
-    three sizes that OpenAI stores among its weights are left out. Pickled files are read with
-    `weights_only=True`: no code in them is run. Rows of the token embedding that `save_checkpoint`
-    left out are the mean of those it kept.
+    Read are the files of `save_checkpoint`, where rows of the token embedding that were left out
+    become the mean of the others, and those that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own
+    trainer publish: a state dict, alone or nested under "state_dict" or "model", its names with or
+    without "module.". The three sizes that OpenAI stores among its weights are left out.
 
     Raises:
         CheckpointError: when the file is missing, is truncated, holds something else, or would run

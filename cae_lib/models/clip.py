@@ -1,12 +1,12 @@
-"""CLIP models by name, this library's own and all that open_clip knows, with explicit activation.
+"""CLIP models by name. OpenAI's weights need QuickGELU, but open_clip builds GELU unless told.
 
-OpenAI's weights need QuickGELU, and open_clip builds plain GELU unless told otherwise. Both run,
-but scores differ by several points: so the activation travels with the weights.
+Both run, and the scores differ by several points: so the activation travels with the weights.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import file_digest, read_meta, read_state_dict
+from cae_lib.models.checkpoint import (
+    CheckpointMeta,
+    file_digest,
+    read_meta,
+    read_state_dict,
+    save_checkpoint,
+)
+from cae_lib.runtime import whole_file, write_atomic
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _CONFIGS = Path(__file__).parent / "configs"
+FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
 OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
 open_clip.add_model_config(_CONFIGS)
 
@@ -50,15 +58,9 @@ class Clip:
     weights_id: str
 
 
-def load_clip(
-    name: str = "clip-mini",
-    weights: str | Path | None = None,
-    activation: str | None = None,
-    device: str | torch.device = "cpu",
-    seed: int = 0,
-    *,
-    allow_activation_mismatch: bool = False,
-) -> Clip:
+def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
+              activation: str | None = None, device: str | torch.device = "cpu", seed: int = 0, *,
+              allow_activation_mismatch: bool = False) -> Clip:
     """Build a CLIP model and fill it with weights.
 
     Args:
@@ -97,23 +99,13 @@ def load_clip(
     if path is not None:
         _fill(model, path, name)
     size = model.visual.image_size
-    return Clip(
-        model=model.eval().to(device),
-        preprocess=preprocess,
-        tokenizer=open_clip.get_tokenizer(name),
-        name=name,
-        activation=chosen,
-        image_size=size if isinstance(size, int) else size[0],
-        weights_id=file_digest(path) if path else tag or f"random-{seed}",
-    )
+    return Clip(model.eval().to(device), preprocess, open_clip.get_tokenizer(name), name, chosen,
+                image_size=size if isinstance(size, int) else size[0],
+                weights_id=file_digest(path) if path else tag or f"random-{seed}")
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of an architecture, as a copy.
-
-    Raises:
-        ConfigError: for an unknown name, with the names that are close to it.
-    """
+    """open_clip's configuration of an architecture, as a copy; ConfigError for an unknown name."""
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
@@ -138,9 +130,8 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
     )
 
 
-def _trained_activation(
-    name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
-) -> str | None:
+def _trained_activation(name: str, config: dict[str, Any], weights: str | Path | None,
+                        path: Path | None) -> str | None:
     """What the weights were trained with; None when a plain state dict does not tell."""
     if path is None:
         quick = config.get("quick_gelu", False)
@@ -152,9 +143,7 @@ def _trained_activation(
         return None
     same = {"quick_gelu": None}  # the activation is the checkpoint's own
     if model_config(meta.model) | same != config | same:
-        raise CheckpointError(
-            f"{path} holds a {meta.model}, not a {name}: pass name={meta.model!r}."
-        )
+        raise CheckpointError(f"{path} holds {meta.model}, not {name}: pass name={meta.model!r}.")
     return meta.activation
 
 
@@ -167,11 +156,9 @@ def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.M
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             options = {"force_quick_gelu": quick, "quick_gelu": quick, "pretrained_text": False}
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=tag, **options
-            )
-            if name == "clip-mini":  # a small model learns where things are only if positions
-                nn.init.normal_(model.visual.positional_embedding, std=0.5)  # differ from the start
+            model, _, pre = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
+            if name == "clip-mini":  # learns where things are only if positions differ at first
+                nn.init.normal_(model.visual.positional_embedding, std=0.5)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot get the weights {tag!r} of {name}: {error}. Without a network, download them "
@@ -179,7 +166,7 @@ def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.M
         ) from error
     finally:
         logging.disable(disabled)
-    return model, preprocess
+    return model, pre
 
 
 def _fill(model: nn.Module, path: Path, name: str) -> None:
@@ -191,5 +178,55 @@ def _fill(model: nn.Module, path: Path, name: str) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        message = f"{path} does not fit {name}: {first} Check the model name."
-        raise CheckpointError(message) from error
+        raise CheckpointError(f"{path} does not fit {name}: {first} Check the name.") from error
+
+
+def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
+                form: str = "safetensors") -> Path:
+    """Write a model as open_clip and the Hugging Face hub read it; returns the path of its weights.
+
+    `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder.
+    Its configuration states the activation, so that nobody can get the other one.
+
+    Args:
+        clip: the model; its weights are written in the type they have.
+        folder: made if it is missing; files of the same names are replaced.
+        meta: what the header of a `.safetensors` file says, which open_clip does not read.
+        card: the model card in Markdown.
+        form: a key of `FILES`, "safetensors" or "pt".
+
+    Raises:
+        ConfigError: for an unknown form.
+        DataError: when the folder cannot be written.
+    """
+    if form not in FILES:
+        raise ConfigError(f"unknown format {form!r}: expected {' or '.join(FILES)}.")
+    path = Path(folder) / FILES[form]
+    if form == "safetensors":
+        save_checkpoint(path, clip, meta)
+    else:
+        state = clip.model.state_dict()
+        with whole_file(path) as temporary:
+            torch.save({name: value.cpu().clone() for name, value in state.items()}, temporary)
+    preprocess = dict(open_clip.get_model_preprocess_cfg(clip.model))
+    preprocess.pop("size", None)  # given by the architecture
+    architecture = model_config(clip.name) | {"quick_gelu": clip.activation == "quickgelu"}
+    config = {"model_cfg": architecture, "preprocess_cfg": preprocess}
+    text = json.dumps(config, indent=2, sort_keys=True)
+    write_atomic(path.with_name("open_clip_config.json"), text + "\n")
+    write_atomic(path.with_name("README.md"), card)
+    return path
+
+
+def open_clip_name(name: str, activation: str) -> str | None:
+    """The name under which open_clip builds this architecture with this activation.
+
+    None where no name of open_clip's own does, as for clip-mini: its folder has to be loaded.
+    """
+    stem = name.removesuffix("-quickgelu")
+    for candidate in (name, stem, f"{stem}-quickgelu"):
+        if candidate in open_clip.list_models() and candidate not in OWN_MODELS:
+            quick = model_config(candidate).get("quick_gelu", False)
+            if quick == (activation == "quickgelu"):
+                return candidate
+    return None

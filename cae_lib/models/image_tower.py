@@ -13,14 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.blocks import (
-    alteration,
-    attention_weights,
-    finish_block,
-    heads_of,
-    merge_heads,
-    run_step,
-)
+from cae_lib.models.blocks import alteration, attend, finish_block, heads_of, run
 from cae_lib.models.recording import recording
 
 
@@ -39,10 +32,9 @@ class ImageOutput:
 
 
 def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
-    """Encode images; the last block computes the class token only.
+    """Encode images, by the model's own code unless it has open_clip's unaltered transformer.
 
-    A tower that is not open_clip's own, unaltered vision transformer read at its class token is run
-    by its own code.
+    Of that one, if it is read at its class token, the last block computes the class token only.
 
     Args:
         model: open_clip model.
@@ -68,8 +60,8 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
     blocks = tower.transformer.resblocks
     maps: list[Tensor] = []
     for block in blocks:
-        options = (block, x, block is blocks[-1], attention)
-        x, weights = run_step(tower.transformer, _block, *options)
+        last = block is blocks[-1]
+        x, weights = run(tower.transformer, _block, block, x, last, attention)
         maps.append(weights)
     pooled = tower.ln_post(x[:, 0])
     features = pooled if tower.proj is None else pooled @ tower.proj
@@ -78,58 +70,39 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
 def _is_plain(model: nn.Module) -> bool:
     """Whether the tower's computation can be written out, without hooks and adapters to miss."""
-    return (
-        type(model) in (CLIP, CustomTextCLIP)
-        and _reads_class_token(model.visual)
-        and "encode_image" not in vars(model)
-        and all(type(b) is ResidualAttentionBlock for b in model.visual.transformer.resblocks)
-        and alteration([model.visual]) is None
-    )
+    if type(model) not in (CLIP, CustomTextCLIP) or "encode_image" in vars(model):
+        return False
+    return _reads_class_token(model.visual) and alteration([model.visual]) is None
 
 
 def _reads_class_token(tower: nn.Module) -> bool:
-    return (
-        isinstance(tower, VisionTransformer)
-        and tower.attn_pool is None
-        and tower.pool_type == "tok"
-        and not tower.output_tokens
-    )
+    if not isinstance(tower, VisionTransformer) or tower.output_tokens:
+        return False
+    return tower.attn_pool is None and tower.pool_type == "tok"
 
 
 def _pools_by_attention(tower: nn.Module) -> bool:
-    return isinstance(tower, TimmModel) and any(
-        isinstance(layer, AbsAttentionPool2d) for layer in tower.head
-    )
+    head = tower.head if isinstance(tower, TimmModel) else ()
+    return any(isinstance(layer, AbsAttentionPool2d) for layer in head)
 
 
 def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
-    """States `(B, T, D)` before the first block; patches do not overlap, so one product makes them.
-
-    The convolution's backward pass is many times slower than that product's.
-    """
+    """States `(B, T, D)` before the first block; the patches by one product, which is faster."""
     batch, channels, height, width = images.shape
-    if images.is_cuda or not _is_one_product(tower.conv1, height, width):
+    conv, (high, wide) = tower.conv1, tower.conv1.kernel_size
+    usual = conv.bias is None and conv.stride == conv.kernel_size
+    if images.is_cuda or not usual or height % high or width % wide:
         return tower._embeds(images)
-    size = tower.conv1.kernel_size
-    grid = (height // size[0], width // size[1])
-    parts = images.reshape(batch, channels, grid[0], size[0], grid[1], size[1])
-    patches = parts.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
-    x = F.linear(patches, tower.conv1.weight.flatten(1))
+    parts = images.reshape(batch, channels, height // high, high, width // wide, wide)
+    patches = parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    x = F.linear(patches, conv.weight.flatten(1))
     first = tower.class_embedding.to(x.dtype).expand(batch, 1, -1)
     x = torch.cat([first, x], dim=1) + tower.positional_embedding.to(x.dtype)
     return tower.ln_pre(tower.patch_dropout(x))
 
 
-def _is_one_product(conv: nn.Module, height: int, width: int) -> bool:
-    """Whether the patches are open_clip's own, and fill the picture."""
-    if type(conv) is not nn.Conv2d or conv.bias is not None or conv.stride != conv.kernel_size:
-        return False
-    return not (height % conv.stride[0] or width % conv.stride[1])
-
-
-def _block(
-    block: ResidualAttentionBlock, x: Tensor, last: bool, attention: bool
-) -> tuple[Tensor, Tensor | None]:
+def _block(block: ResidualAttentionBlock, x: Tensor, last: bool,
+           attention: bool) -> tuple[Tensor, Tensor | None]:
     """One block: states `(B, T, D)`, in the last block `(B, 1, D)`, and its map if asked for."""
     normed = block.ln_1(x)
     if last:
@@ -138,10 +111,6 @@ def _block(
         k, v = heads_of(block, normed, "kv")
     else:
         q, k, v = heads_of(block, normed, "qkv")
-    weights = None
-    if attention or (not x.is_cuda and torch.is_grad_enabled()):  # slower there in training alone
-        weights = attention_weights(q, k)
-        mixed = weights.to(v.dtype) @ v
-    else:
-        mixed = F.scaled_dot_product_attention(q, k, v)
-    return finish_block(block, x, merge_heads(mixed)), weights if attention else None
+    fused_is_slower = not x.is_cuda and torch.is_grad_enabled()
+    mixed, weights = attend(q, k, v, explicit=attention or fused_is_slower)
+    return finish_block(block, x, mixed), weights

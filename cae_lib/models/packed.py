@@ -1,36 +1,25 @@
 """CLIP's text tower over open_clip's own parameters, without work that cannot reach its output.
 
-The tower is causal and read at the end-of-text token (EOT): nothing after a caption's EOT is
-computed, and of the last block its EOT only. Results equal open_clip's up to rounding.
+The tower is causal and read at the end-of-text token (EOT): nothing after it is computed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
-from cae_lib.models.blocks import (
-    attention_weights,
-    causal,
-    finish_block,
-    heads_of,
-    merge_heads,
-    run_step,
-)
-from cae_lib.models.text_tower import AttentionRecord, TextEncoder, TextOutput, one_hot, text_tower
+from cae_lib.models.blocks import attend, attention_weights, finish_block, heads_of, run
+from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, read_at, text_tower
 
 
 @dataclass(frozen=True)
 class Packing:
     """How R rows of at most T positions are stored as N packed states `(N, D)`.
 
-    Layers that treat each position alone run on the N packed states. Only attention needs the rows
-    side by side; `source` lays them out.
+    Layers that treat each position alone run on the packed states; attention needs the rows.
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
@@ -60,8 +49,8 @@ class Packing:
     @property
     def until_end(self) -> Tensor:
         """Positions up to each row's end `(R, 1, 1, T)`."""
-        position = torch.arange(self.length, device=self.eot.device)
-        return (position <= self.eot[:, None])[:, None, None]
+        positions = torch.arange(self.length, device=self.eot.device)
+        return (positions <= self.eot[:, None])[:, None, None]
 
     def pack(self, padded: Tensor) -> Tensor:
         """`(R, T, ...)` -> `(N, ...)`."""
@@ -73,14 +62,11 @@ class Packing:
 
 
 def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
-    """Plan the packing of texts, some of whose states may stand in for those of others.
-
-    In a causal tower two texts have the same states up to where they differ.
+    """Plan the packing of texts, which have the same states up to where they differ.
 
     Args:
-        eot: position of each row's end-of-text token `(R,)`.
-        owner: row `(R, T)` whose state stands at each position, up to the row's end; T is
-            `eot.max() + 1`. An owner owns its own state there. None: every row has its own.
+        eot: position of each row's end-of-text token `(R,)`; T is `eot.max() + 1`.
+        owner: row `(R, T)` whose state, its own, stands at each position; None for the row itself.
     """
     rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
@@ -92,19 +78,6 @@ def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
     source = number[owner.gather(1, clipped), clipped]
     active = computed.flatten().nonzero().squeeze(1)
     return Packing(active, source.flatten(), ends=source[:, -1], eot=eot, length=length)
-
-
-def owners_of_variants(parents: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Owners `(R, length)` of rows that share the states before their start with their parent.
-
-    Args:
-        parents: the parent of each row `(R,)`, itself for a row that shares nothing.
-        starts: first position of each row that may differ from its parent `(R,)`.
-        length: T.
-    """
-    position = torch.arange(length, device=starts.device)
-    own = torch.arange(len(starts), device=starts.device)[:, None]
-    return torch.where(position < starts[:, None], parents[:, None], own)
 
 
 def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
@@ -121,18 +94,18 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
 
 
 class PackedEncoder(TextEncoder):
-    """The packed implementation; T is the length of the batch's longest caption.
+    """The packed implementation, for a model of which `why_not_packed` gives None.
 
-    Args:
-        model: a model for which `why_not_packed` gives None.
+    T is the length of the batch's longest caption.
     """
 
-    path: ClassVar[str] = "packed"
+    path = "packed"
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.tower = text_tower(model)
-        self.embedding = self.tower.token_embedding
+        self.text = text_tower(model)
+        self.embedding = self.text.token_embedding
+        self.eot = read_at(self.text)
 
     @property
     def table(self) -> Tensor:
@@ -140,36 +113,31 @@ class PackedEncoder(TextEncoder):
 
     def columns(self, tokens: Tensor) -> int:
         """Up to the last EOT."""
-        return int(self.tower.eot(tokens).max()) + 1
+        return int(self.eot(tokens).max()) + 1
 
-    def encode(
-        self,
-        tokens: Tensor,
-        *,
-        embeddings: Tensor | None = None,
-        attention: AttentionRecord | None = None,
-        second_order: bool = False,
-    ) -> TextOutput:
+    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
+               attention: Record | None = None, second_order: bool = False) -> TextOutput:
         """See `TextEncoder`. Rows of maps after a caption's EOT repeat that of EOT."""
-        packing = pack_rows(self.tower.eot(tokens))
+        packing = pack_rows(self.eot(tokens))
         if embeddings is None:
             embeddings = self.embedding(tokens[:, : packing.length])
         features, maps = self._run(packing.pack(embeddings), packing, attention, second_order)
         readout = one_hot(packing.eot, packing.length, embeddings)
         return TextOutput(features, maps, embeddings, readout)
 
-    def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
-    ) -> Tensor:
+    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
+                        stand_in: Tensor) -> Tensor:
         """See `TextEncoder`; a variant shares the states before its first masked token."""
         own = torch.arange(len(tokens), device=tokens.device)
         parents = torch.cat([own, caption])
-        eot = self.tower.eot(tokens)[parents]
+        eot = self.eot(tokens)[parents]
         length = int(eot.max()) + 1
         tokens = tokens[:, :length]
         masked = torch.cat([torch.zeros_like(tokens, dtype=torch.bool), masked[:, :length]])
-        starts = masked.int().argmax(dim=1)  # 0 in the captions, which have no masked token
-        packing = pack_rows(eot, owners_of_variants(parents, starts, length))
+        starts = masked.int().argmax(dim=1, keepdim=True)  # 0 in captions: they have none masked
+        shared = torch.arange(length, device=tokens.device) < starts
+        itself = torch.arange(len(parents), device=tokens.device)
+        packing = pack_rows(eot, torch.where(shared, parents[:, None], itself[:, None]))
         rows, inside = parents[packing.rows], packing.pack(masked)
         ids = tokens[rows, packing.positions]
         if stand_in.ndim == 2:
@@ -181,33 +149,32 @@ class PackedEncoder(TextEncoder):
 
     def encode_many(self, tokens: Tensor) -> Tensor:
         """See `TextEncoder`; what a text has in common with the one before is computed once."""
-        eot = self.tower.eot(tokens)
+        eot = self.eot(tokens)
         packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
 
-    def _run(
-        self,
-        embeddings: Tensor,
-        packing: Packing,
-        attention: AttentionRecord | None = None,
-        second_order: bool = False,
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, embeddings: Tensor, packing: Packing, attention: Record | None = None,
+             second_order: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Features `(R, E)` of packed token embeddings `(N, D)`, and the maps asked for."""
-        tower = self.tower
-        dtype = tower.transformer.get_cast_dtype()
-        x = embeddings.to(dtype) + tower.positional_embedding[packing.positions].to(dtype)
+        text, transformer = self.text, self.text.transformer
+        dtype = transformer.get_cast_dtype()
+        x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)
         explicit = second_order or attention == "maps" or not _fused_is_faster(x.device)
-        *blocks, last = tower.transformer.resblocks
+        mask = x.new_ones(packing.length, packing.length, dtype=torch.bool).tril()
+        options = (mask, explicit, attention == "row")
+        *blocks, last = transformer.resblocks
         maps: list[Tensor] = []
         for block in blocks:
-            options = (block, x, packing, explicit, attention)
-            x, weights = run_step(tower.transformer, _block, *options)
+            x, weights = run(transformer, _block, block, x, packing, *options)
             maps.append(weights)
-        x, weights = run_step(tower.transformer, _last_block, last, x, packing)
+        x, weights = run(transformer, _last_block, last, x, packing)
         maps.append(weights)
         if attention == "row":
             maps = [weights.flatten(2) for weights in maps]
-        return tower.project(x), maps if attention else []
+        x, projection = text.ln_final(x), text.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Module) else x @ projection
+        return x, maps if attention else []
 
 
 def _fused_is_faster(device: torch.device) -> bool:
@@ -215,38 +182,26 @@ def _fused_is_faster(device: torch.device) -> bool:
     return device.type != "cpu" or not torch.is_grad_enabled()
 
 
-def _block(
-    block: ResidualAttentionBlock,
-    x: Tensor,
-    packing: Packing,
-    explicit: bool,
-    attention: AttentionRecord | None,
-) -> tuple[Tensor, Tensor | None]:
-    """One block at every position: states `(N, D)` and the map asked for."""
+def _block(block: ResidualAttentionBlock, x: Tensor, packing: Packing, mask: Tensor,
+           explicit: bool, row: bool) -> tuple[Tensor, Tensor | None]:
+    """One block at every position: states `(N, D)` and its map, or the EOT's row of it."""
     q, k, v = heads_of(block, block.ln_1(x), "qkv", packing.spread)
-    weights = None
-    if explicit:
-        weights = attention_weights(q, k, causal(packing.length, x.device))
-        mixed = weights.to(v.dtype) @ v
-    else:
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    if attention == "row":
+    mixed, weights = attend(q, k, v, mask, explicit=explicit)
+    if row:
         rows = torch.arange(len(q), device=x.device)
         if weights is not None:
             weights = weights[rows, :, packing.eot]
         else:
             eot_query = q[rows, :, packing.eot].unsqueeze(2)
             weights = attention_weights(eot_query, k, packing.until_end)
-    return finish_block(block, x, packing.pack(merge_heads(mixed))), weights
+    return finish_block(block, x, packing.pack(mixed)), weights
 
 
-def _last_block(
-    block: ResidualAttentionBlock, x: Tensor, packing: Packing
-) -> tuple[Tensor, Tensor]:
+def _last_block(block: ResidualAttentionBlock, x: Tensor,
+                packing: Packing) -> tuple[Tensor, Tensor]:
     """The last block at EOT only: states `(R, D)` and the EOT's row `(R, H, 1, T)`."""
     normed = block.ln_1(x)
     (q,) = heads_of(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
     k, v = heads_of(block, normed, "kv", packing.spread)
-    weights = attention_weights(q, k, packing.until_end)
-    mixed = merge_heads(weights.to(v.dtype) @ v).squeeze(1)
-    return finish_block(block, x.index_select(0, packing.ends), mixed), weights
+    mixed, weights = attend(q, k, v, packing.until_end, explicit=True)
+    return finish_block(block, x.index_select(0, packing.ends), mixed.squeeze(1)), weights

@@ -1,14 +1,14 @@
 """Attention maps of any model, read while it runs its own code.
 
-open_clip, torch, timm and Hugging Face end in torch's `scaled_dot_product_attention`, whose place a
-softmax takes that has maps and a double backward. Modules that return their maps are hooked.
+A softmax takes the place of torch's attention; modules that return maps of their own are hooked.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,21 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mha
 
-from cae_lib.models.blocks import attention_weights, causal
+from cae_lib.models.blocks import attention_weights
 
-_CHOICE = "_attn_implementation_internal"
+_CHOICE = "_attn_implementation_internal"  # in the configurations of Hugging Face
 _SWITCHES = ("grad_checkpointing", "gradient_checkpointing")
 _lock = threading.RLock()
 _fused = F.scaled_dot_product_attention
-
-
-class _Thread(threading.local):
-    """Where this thread's maps go; None while it does not record."""
-
-    maps: list[Tensor] | None = None
-
-
-_thread = _Thread()
 
 
 @contextmanager
@@ -42,19 +33,23 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
     """
     maps: list[Tensor] = []
     returned: list[Tensor] = []
+    thread = threading.get_ident()
+    in_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())
     with ExitStack() as stack:
         stack.enter_context(alone())
         for module in tower.modules():
-            stack.callback(module.register_forward_hook(_reader(returned)).remove)
+            hook = partial(_keep_returned, returned, thread)
+            stack.callback(module.register_forward_hook(hook).remove)
             for name in _SWITCHES:
                 if vars(module).get(name):
                     stack.enter_context(_set(module, name, False))
-        for config in _configs(tower):
-            stack.enter_context(_set(config, _CHOICE, "sdpa"))
+            config = getattr(module, "config", None)
+            if in_sdpa and hasattr(config, _CHOICE):
+                stack.enter_context(_set(config, _CHOICE, "sdpa"))
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)  # it passes the function by
-        stack.enter_context(_set(F, "scaled_dot_product_attention", _attend))
-        stack.enter_context(_set(_thread, "maps", maps))
+        attend = partial(_attend, maps, thread)
+        stack.enter_context(_set(F, "scaled_dot_product_attention", attend))
         yield maps
     if not maps:
         maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
@@ -70,53 +65,31 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """torch's function of this name, by an explicit softmax in float32 or wider."""
-    maps = _thread.maps
-    if maps is None:
+def _attend(maps: list[Tensor], thread: int, query: Tensor, key: Tensor, value: Tensor,
+            attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+            scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+    """torch's attention, in one thread by an explicit softmax that adds its map to `maps`."""
+    if threading.get_ident() != thread:
         options = {"scale": scale, "enable_gqa": enable_gqa}
         return _fused(query, key, value, attn_mask, dropout_p, is_causal, **options)
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:
-        attn_mask = causal(query.shape[-2], query.device)
+        attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
     weights = attention_weights(query, key, attn_mask, scale)
     maps.append(weights)
     dropped = F.dropout(weights, dropout_p) if dropout_p else weights
     return dropped.to(value.dtype) @ value
 
 
-def _reader(returned: list[Tensor]) -> Callable[..., None]:
-    """A hook that keeps maps which a module returns beside its states."""
-    thread = threading.get_ident()
-
-    def read(module: nn.Module, arguments: Any, output: Any) -> None:
-        beside = output[1:] if isinstance(output, tuple) and threading.get_ident() == thread else ()
-        for found in beside:
-            if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
-                if not any(found is known for known in returned):
-                    returned.append(found)
-
-    return read
-
-
-def _configs(tower: nn.Module) -> list[Any]:
-    """Hugging Face's configurations to set, which say how attention is computed."""
-    modules = list(tower.modules())
-    found = [getattr(module, "config", None) for module in modules]
-    found = list({id(config): config for config in found if hasattr(config, _CHOICE)}.values())
-    if any(getattr(module, "_supports_sdpa", False) for module in modules):
-        return found
-    return [config for config in found if getattr(config, _CHOICE) != "eager"]
+def _keep_returned(returned: list[Tensor], thread: int, module: nn.Module, arguments: Any,
+                   output: Any) -> None:
+    """As a hook: keep maps which a module returns beside its states."""
+    beside = output[1:] if isinstance(output, tuple) and threading.get_ident() == thread else ()
+    for found in beside:
+        if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
+            if not any(found is known for known in returned):
+                returned.append(found)
 
 
 @contextmanager

@@ -6,15 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from open_clip import CLIP
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.recording import alone, recording
-from cae_lib.models.text_tower import AttentionRecord, TextEncoder, TextOutput, one_hot
+from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, place_of, read_at
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
@@ -42,13 +41,9 @@ class TextModel:
 
 
 class ReferenceEncoder(TextEncoder):
-    """The reference implementation; T is what the tower computes, mostly C.
+    """The reference implementation; T is what the tower computes, mostly C."""
 
-    Args:
-        text: how the model encodes text.
-    """
-
-    path: ClassVar[str] = "reference"
+    path = "reference"
 
     def __init__(self, text: TextModel) -> None:
         self.text, self.model, self.embedding = text, text.model, text.embedding
@@ -64,15 +59,8 @@ class ReferenceEncoder(TextEncoder):
         """All."""
         return tokens.shape[1]
 
-    def encode(
-        self,
-        tokens: Tensor,
-        *,
-        embeddings: Tensor | None = None,
-        attention: AttentionRecord | None = None,
-        second_order: bool = False,
-    ) -> TextOutput:
-        """See `TextEncoder`."""
+    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
+               attention: Record | None = None, second_order: bool = False) -> TextOutput:
         if embeddings is None:
             embeddings = self.embed(tokens)
         explicit = attention is not None or second_order
@@ -93,10 +81,8 @@ class ReferenceEncoder(TextEncoder):
                 maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
         return TextOutput(features, maps, embeddings, readout)
 
-    def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
-    ) -> Tensor:
-        """See `TextEncoder`."""
+    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
+                        stand_in: Tensor) -> Tensor:
         embeddings = self.embed(tokens)
         other = self.embed(stand_in)[caption] if stand_in.ndim == 2 else stand_in.to(embeddings)
         changed = torch.where(masked.unsqueeze(-1), other, embeddings[caption])
@@ -105,7 +91,6 @@ class ReferenceEncoder(TextEncoder):
             return self.text.features(tokens[torch.cat([own, caption])])
 
     def encode_many(self, tokens: Tensor) -> Tensor:
-        """See `TextEncoder`."""
         return self.text.features(tokens)
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
@@ -131,16 +116,10 @@ class ReferenceEncoder(TextEncoder):
 
 
 def text_model(model: nn.Module) -> TextModel:
-    """Find out how a model encodes text.
-
-    Raises:
-        ConfigError: for a wrapper, with what to pass instead, or an unknown model.
-    """
+    """Find out how a model encodes text; ConfigError for an unknown model or a wrapper of one."""
     if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
         if model.active_peft_config.is_prompt_learning:
-            raise ConfigError(
-                "prompt learning acts in peft's wrapper alone; use adapters of layers."
-            )
+            raise ConfigError("prompt learning acts in peft's wrapper alone; use layers' adapters.")
         model = model.get_base_model()
     for attribute, wrapper in WRAPPERS.items():
         if isinstance(getattr(model, attribute, None), nn.Module):
@@ -168,23 +147,15 @@ def _open_clip(model: nn.Module) -> TextModel:
 
     text = getattr(model, "text", model)
     if hasattr(text, "token_embedding"):
-        prefix = "text_" if isinstance(model, CLIP) else ""
-        pool, eos = (getattr(text, f"{prefix}{name}", None) for name in ("pool_type", "eos_id"))
-        pool = "last" if getattr(text, "cls_emb", None) is not None else pool
-        position = _position(pool, eos)
-        return TextModel(model, features, text.token_embedding, text.transformer, position)
+        return TextModel(model, features, text.token_embedding, text.transformer, read_at(text))
     pooler = type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
-    return TextModel(
-        model,
-        features,
-        embedding=text.transformer.get_input_embeddings(),
-        tower=text.transformer,
-        position=None if pooler == "MeanPooler" else _position("first"),
-        attended=lambda tokens: tokens != padding,
-    )
+    embedding = text.transformer.get_input_embeddings()
+    position = None if pooler == "MeanPooler" else place_of("first")
+    return TextModel(model, features, embedding, text.transformer, position,
+                     attended=lambda tokens: tokens != padding)
 
 
 def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
@@ -195,7 +166,8 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
     text = model.text_model
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
-    return TextModel(model, features, text.embeddings.token_embedding, text, _position(pool, eos))
+    position = place_of(pool, eos)
+    return TextModel(model, features, text.embeddings.token_embedding, text, position)
 
 
 def _blip(model: nn.Module) -> TextModel:
@@ -206,16 +178,5 @@ def _blip(model: nn.Module) -> TextModel:
         output = encoder(input_ids=tokens, attention_mask=(tokens != padding).long())
         return model.text_proj(output.last_hidden_state[:, 0])
 
-    return TextModel(model, features, encoder.get_input_embeddings(), encoder, _position("first"))
-
-
-def _position(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:
-    """The position `(B,)` that a tower is read at; -1 for the last, whatever the length."""
-    constant = {"first": 0, "last": -1}
-    if pool in constant:
-        return lambda tokens: tokens.new_full((len(tokens),), constant[pool])
-    if pool == "argmax":
-        return lambda tokens: tokens.argmax(dim=-1)
-    if pool == "eos":
-        return lambda tokens: (tokens == eos).int().argmax(dim=-1)
-    raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
+    embedding = encoder.get_input_embeddings()
+    return TextModel(model, features, embedding, encoder, place_of("first"))

@@ -1,13 +1,12 @@
-"""Captions to features and attention, by one interface with two implementations.
+"""Captions to features and attention: packed where that is exact, else by the model's own code.
 
-`packed` leaves out work of open_clip's own, unaltered, causal tower. `reference` calls the modules
-of any tower, so hooks, adapters and wrappers act. They are equal up to rounding.
+Both are equal up to rounding. Hooks, adapters and wrappers act in the model's own code alone.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -18,8 +17,6 @@ from cae_lib.models.reference import ReferenceEncoder, text_model
 from cae_lib.models.text_tower import TextEncoder, TextOutput, why_not_packed
 
 EncoderPath = Literal["auto", "packed", "reference"]
-PATHS = ("auto", "packed", "reference")
-
 _log = logging.getLogger("cae_lib")
 _told: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
@@ -39,8 +36,8 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
     Raises:
         ConfigError: unknown path, "packed" where it is not exact, or an unknown model.
     """
-    if path not in PATHS:
-        raise ConfigError(f"unknown path {path!r}: expected one of {', '.join(PATHS)}.")
+    if path not in get_args(EncoderPath):
+        raise ConfigError(f"unknown path {path!r}: expected {', '.join(get_args(EncoderPath))}.")
     if not isinstance(model, nn.Module):
         return model
     reason = why_not_packed(model) if path != "reference" else ""

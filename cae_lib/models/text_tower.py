@@ -1,22 +1,23 @@
-"""What a text encoder offers, and where an open_clip model keeps the parts of its text tower."""
+"""What a text encoder offers, and what it needs to know of an open_clip model's text tower."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from open_clip import CLIP, CustomTextCLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import alteration
 
-AttentionRecord = Literal["row", "maps"]
-READ = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-"""The parts of a text tower that it is computed from."""
+Record = Literal["row", "maps"]
+PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+"""What features of text are computed from, in a `CLIP` as in a `TextTransformer`."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,9 @@ class TextOutput:
 
 
 class TextEncoder(ABC):
-    """The text side of a model.
+    """The text side of a `model`; its `embedding` turns tokens into states."""
 
-    Attributes:
-        path: "packed" or "reference".
-        model: the model, for its temperature.
-        embedding: the layer that turns tokens into embeddings.
-    """
-
-    path: ClassVar[str]
+    path: ClassVar[Literal["packed", "reference"]]
     model: nn.Module
     embedding: nn.Module
 
@@ -69,14 +64,8 @@ class TextEncoder(ABC):
         return self.embedding(tokens[:, : self.columns(tokens)])
 
     @abstractmethod
-    def encode(
-        self,
-        tokens: Tensor,
-        *,
-        embeddings: Tensor | None = None,
-        attention: AttentionRecord | None = None,
-        second_order: bool = False,
-    ) -> TextOutput:
+    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
+               attention: Record | None = None, second_order: bool = False) -> TextOutput:
         """Encode captions.
 
         Args:
@@ -92,17 +81,15 @@ class TextEncoder(ABC):
         """
 
     @abstractmethod
-    def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
-    ) -> Tensor:
+    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
+                        stand_in: Tensor) -> Tensor:
         """Features `(B + V, E)` of B captions, then of V variants with some tokens masked.
 
         Args:
             tokens: `(B, C)` token ids.
             caption: row of each variant's caption `(V,)`.
             masked: tokens that each variant has masked `(V, S)` bool.
-            stand_in: in place of a masked token: an embedding `(D,)`, or for each token of each
-                caption another token `(B, S)`.
+            stand_in: an embedding `(D,)` for all of these, or a token for each place `(B, S)`.
         """
 
     @abstractmethod
@@ -116,49 +103,39 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
 
-@dataclass(frozen=True)
-class TextTower:
-    """The parts of a text tower, wherever the model keeps them."""
-
-    token_embedding: nn.Embedding
-    positional_embedding: Tensor
-    transformer: nn.Module
-    ln_final: nn.Module
-    text_projection: nn.Module | Tensor | None
-    pool_type: str
-    eos_id: int
-
-    def eot(self, tokens: Tensor) -> Tensor:
-        """Position `(B,)` of the end-of-text token in tokens `(B, T)`."""
-        if self.pool_type == "argmax":
-            return tokens.argmax(dim=-1)
-        return (tokens == self.eos_id).int().argmax(dim=-1)
-
-    def project(self, pooled: Tensor) -> Tensor:
-        """Map the state at EOT `(B, D)` to features `(B, E)`."""
-        pooled = self.ln_final(pooled)
-        if self.text_projection is None:
-            return pooled
-        if isinstance(self.text_projection, nn.Module):
-            return self.text_projection(pooled)
-        return pooled @ self.text_projection
+def place_of(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:
+    """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length."""
+    if pool in ("first", "last"):
+        return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
+    if pool == "argmax":
+        return lambda tokens: tokens.argmax(dim=-1)
+    if pool == "eos":
+        return lambda tokens: (tokens == eos).int().argmax(dim=-1)
+    raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
 
 
-def text_tower(model: nn.Module) -> TextTower:
-    """The parts of the text tower of an open_clip model.
+def pool_of(text: nn.Module) -> str | None:
+    """How an open_clip text tower is pooled; see `place_of`."""
+    if getattr(text, "cls_emb", None) is not None:
+        return "last"
+    return text.text_pool_type if isinstance(text, CLIP) else getattr(text, "pool_type", None)
 
-    Raises:
-        ConfigError: when the text tower is not open_clip's own.
-    """
+
+def read_at(text: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`place_of` an open_clip text tower."""
+    eos = text.text_eos_id if isinstance(text, CLIP) else getattr(text, "eos_id", None)
+    return place_of(pool_of(text), eos)
+
+
+def text_tower(model: nn.Module) -> nn.Module:
+    """What holds `PARTS` of an open_clip model; ConfigError if its text tower is another's."""
     text = getattr(model, "text", model)
-    if not isinstance(model, CLIP) and not isinstance(text, TextTransformer):
+    if not isinstance(text, (CLIP, TextTransformer)):
         raise ConfigError(
             f"{type(model).__name__} has no text tower of open_clip's own: expected a CLIP or a "
             "CustomTextCLIP with a TextTransformer."
         )
-    prefix = "text_" if isinstance(model, CLIP) else ""
-    names = (*READ, f"{prefix}pool_type", f"{prefix}eos_id")
-    return TextTower(*(getattr(text, name) for name in names))
+    return text
 
 
 def why_not_packed(model: nn.Module) -> str | None:
@@ -168,16 +145,11 @@ def why_not_packed(model: nn.Module) -> str | None:
     if "encode_text" in vars(model):
         return "its encode_text was replaced"
     text = getattr(model, "text", model)
-    if type(model) is CustomTextCLIP and type(text) is not TextTransformer:
+    if type(text) not in (CLIP, TextTransformer):
         return f"its text tower is a {type(text).__name__}"
-    if getattr(text, "cls_emb", None) is not None:
-        return "it reads an appended class token"
     mask = text.attn_mask
     if mask is None or not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
         return "it is not causal"
-    tower = text_tower(model)
-    if tower.pool_type not in ("argmax", "eos"):
-        return f"it is read at its {tower.pool_type} token"
-    if not all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks):
-        return "its blocks are not the plain ones"
-    return alteration([text] if text is not model else [getattr(model, name) for name in READ])
+    if pool_of(text) not in ("argmax", "eos"):
+        return f"it is read at its {pool_of(text)} token"
+    return alteration([text] if text is not model else [getattr(model, name) for name in PARTS])

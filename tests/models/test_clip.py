@@ -101,7 +101,7 @@ def test_logit_scale_is_stored_as_a_scalar_or_a_vector(tiny_clip: Clip, tmp_path
 
 
 def test_checkpoint_of_another_architecture_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds a clip-mini, not a ViT-B-32"):
+    with pytest.raises(CheckpointError, match="holds clip-mini, not ViT-B-32"):
         load_clip("ViT-B-32", weights=checkpoint)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import CheckpointMeta, Clip, load_clip, read_meta
-from cae_lib.models.export import export_clip, open_clip_name
+from cae_lib.models.clip import export_clip, open_clip_name
 
 META = CheckpointMeta("clip-mini", "quickgelu", step=3)
 

@@ -66,7 +66,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         return kernel(q, *arguments, **options)
 
     monkeypatch.setattr(packed, "_fused_is_faster", lambda device: True)
-    monkeypatch.setattr(packed.F, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     return calls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cae_lib.models.packed import owners_of_prefixes, owners_of_variants, pack_rows
+from cae_lib.models.packed import owners_of_prefixes, pack_rows
 
 
 def test_captions_of_two_and_four_positions() -> None:
@@ -19,8 +19,7 @@ def test_captions_of_two_and_four_positions() -> None:
 
 def test_variant_shares_the_states_before_its_start() -> None:
     eot = torch.tensor([1, 3, 3])
-    owners = owners_of_variants(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 2]), 4)
-    packing = pack_rows(eot, owners)
+    packing = pack_rows(eot, torch.tensor([[0] * 4, [1] * 4, [1, 1, 2, 2]]))
     assert packing.active.tolist() == [0, 1, 4, 5, 6, 7, 10, 11]
     assert packing.source.view(3, 4)[2].tolist() == [2, 3, 6, 7]  # positions 0, 1 of row 1
     assert packing.ends.tolist() == [1, 5, 7]
