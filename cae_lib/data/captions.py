@@ -1,21 +1,43 @@
-"""Karpathy's splits and COCO's caption files, as downloaded; NegCLIP's files are in `negclip`."""
+"""Image-caption pairs: Karpathy's splits, COCO's caption files and NegCLIP's, as downloaded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from cae_lib.data.negclip import load_negclip_tsv
-from cae_lib.data.pairs import Missing, Pairs, checked_pairs, existing, field, read_json, text_of
+import torch
+from torch import Tensor
+
+from cae_lib.data import rows
+from cae_lib.data.rows import in_row
 from cae_lib.errors import DataError
 
-__all__ = [
-    "Missing",
-    "Pairs",
-    "load_caption_list",
-    "load_coco_captions",
-    "load_karpathy",
-    "load_negclip_tsv",
-]
+Missing = Literal["raise", "drop", "ignore"]
+"""What to do about captions without a picture file: an error, leave them out and count them, or
+do not look for pictures."""
+
+NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Image-caption pairs; one row is one caption together with its picture.
+
+    `image_index` (n,) gives the row's place in `image_paths`, where each picture stands once.
+    `n_expected` counts the rows of the file, `n_used` those kept. Only NegCLIP's files fill
+    `negatives` (false captions of each row) and `hard_images` (rows with a similar picture).
+    """
+
+    image_paths: list[Path]
+    captions: list[str]
+    image_index: Tensor
+    name: str
+    n_used: int
+    n_expected: int
+    negatives: list[list[str]] | None = None
+    hard_images: list[list[int]] | None = None
 
 
 def load_karpathy(
@@ -27,46 +49,42 @@ def load_karpathy(
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
         root: folder that `filepath/filename`, or `filename` alone, is relative to.
         split: "train" (takes in COCO's "restval"), "val" or "test".
-        missing: see `load_negclip_tsv`.
+        missing: see `Missing`.
 
     Raises:
         DataError: the file has another layout, no picture of the split, or pictures are missing.
     """
-    path = existing(file)
-    images = field(path, "top level", read_json(path), "images")
+    path = Path(file)
     wanted = {"train", "restval"} if split == "train" else {split}
-    rows = []
-    for i, image in enumerate(images):
-        if field(path, f"image {i}", image, "split") in wanted:
-            name = field(path, f"image {i}", image, "filename")
-            picture = Path(root, image.get("filepath", ""), name)
-            sentences = field(path, f"image {i}", image, "sentences")
-            rows += [
-                (picture, text_of(path, i, sentence.get("raw"), "raw")) for sentence in sentences
-            ]
-    if not rows:
-        known = sorted({image["split"] for image in images})
-        raise DataError(f"{path}: no picture of split {split!r}; the file has {known}.")
-    return checked_pairs(rows, f"{path.stem}-{split}", missing, path)
+    found, known = [], set()
+    for i, image in enumerate(_listed(path, rows.read_json(path, dict), "images")):
+        with in_row(path, f"image {i}"):
+            known.add(rows.text(image, "split"))
+            if image["split"] in wanted:
+                picture = Path(root, image.get("filepath", ""), rows.text(image, "filename"))
+                sentences = rows.value(image, "sentences")
+                found += [(picture, rows.text(sentence, "raw")) for sentence in sentences]
+    if not found:
+        raise DataError(f"{path}: no picture of split {split!r}; the file has {sorted(known)}.")
+    return _pairs(found, f"{path.stem}-{split}", missing, path)[0]
 
 
 def load_caption_list(file: str | Path, root: str | Path, missing: Missing = "raise") -> Pairs:
     """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries.
 
-    `caption` is one string or a list of them; `image` is relative to `root`. See
-    `load_negclip_tsv` for `missing`.
+    `caption` is one string or a list of them; `image` is relative to `root`.
 
     Raises:
-        DataError: the file has another layout, or pictures are missing.
+        DataError: the file has another layout, or pictures are missing and may not be.
     """
-    path = existing(file)
-    rows = []
-    for i, entry in enumerate(read_json(path)):
-        captions = field(path, f"entry {i}", entry, "caption")
-        captions = [captions] if isinstance(captions, str) else captions
-        picture = Path(root) / field(path, f"entry {i}", entry, "image")
-        rows += [(picture, text_of(path, i, caption, "caption")) for caption in captions]
-    return checked_pairs(rows, path.stem, missing, path)
+    path = Path(file)
+    found = []
+    for i, entry in enumerate(rows.read_json(path, list)):
+        with in_row(path, f"entry {i}"):
+            caption = rows.value(entry, "caption")
+            own = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
+            found += [(Path(root, rows.text(entry, "image")), caption) for caption in own]
+    return _pairs(found, path.stem, missing, path)[0]
 
 
 def load_coco_captions(
@@ -74,23 +92,84 @@ def load_coco_captions(
 ) -> Pairs:
     """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
 
-    Pictures without an annotation are no pairs. See `load_negclip_tsv` for `missing`.
+    Pictures without an annotation are no pairs.
 
     Raises:
-        DataError: an annotation names an unknown picture, or pictures are missing.
+        DataError: an annotation names an unknown picture, or pictures are missing and may not be.
     """
-    path = existing(file)
-    content = read_json(path)
-    images = field(path, "top level", content, "images")
-    names = {
-        field(path, f"image {i}", image, "id"): field(path, f"image {i}", image, "file_name")
-        for i, image in enumerate(images)
-    }
-    rows = []
-    for i, annotation in enumerate(field(path, "top level", content, "annotations")):
-        number = field(path, f"annotation {i}", annotation, "image_id")
-        if number not in names:
-            raise DataError(f"{path}, annotation {i}: image_id {number} is not in `images`.")
-        caption = text_of(path, i, annotation.get("caption"), "caption")
-        rows.append((Path(image_dir) / names[number], caption))
-    return checked_pairs(rows, path.stem, missing, path)
+    path = Path(file)
+    content = rows.read_json(path, dict)
+    names, found = {}, []
+    for i, image in enumerate(_listed(path, content, "images")):
+        with in_row(path, f"image {i}"):
+            names[rows.value(image, "id")] = rows.text(image, "file_name")
+    for i, annotation in enumerate(_listed(path, content, "annotations")):
+        with in_row(path, f"annotation {i}"):
+            number = rows.value(annotation, "image_id")
+            if number not in names:
+                raise rows.RowError(f"image_id {number} is not in `images`")
+            found.append((Path(image_dir, names[number]), rows.text(annotation, "caption")))
+    return _pairs(found, path.stem, missing, path)[0]
+
+
+def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "raise") -> Pairs:
+    """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
+
+    Args:
+        tsv: tab separated file with the columns title, filepath, neg_caption and neg_image;
+            quoted captions may hold tabs and newlines.
+        root: folder that the `filepath` column is relative to.
+        missing: see `Missing`.
+
+    Raises:
+        DataError: a column is missing, a cell is not the Python list it has to be, a row number
+            of `neg_image` is not in the file, or pictures are missing.
+    """
+    path = Path(tsv)
+    found, negatives, hard = [], [], []
+    entries = list(rows.read_csv(path, NEGCLIP_COLUMNS, "\t"))
+    for i, (_, row) in enumerate(entries):
+        with in_row(path, f"row {i}"):
+            found.append((Path(root, rows.text(row, "filepath")), rows.text(row, "title")))
+            negatives.append(rows.literal(row, "neg_caption"))
+            hard.append(rows.literal(row, "neg_image", int))
+            if any(not 0 <= number < len(entries) for number in hard[-1]):
+                raise rows.RowError(
+                    f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to "
+                    f"{len(entries) - 1}"
+                )
+    pairs, keep = _pairs(found, path.stem, missing, path)
+    place = {old: new for new, old in enumerate(keep)}
+    return replace(
+        pairs,
+        negatives=[negatives[i] for i in keep],
+        hard_images=[[place[j] for j in hard[i] if j in place] for i in keep],
+    )
+
+
+def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
+    with in_row(path, "top level"):
+        return rows.value(content, name)
+
+
+def _pairs(
+    found: list[tuple[Path, str]], name: str, missing: Missing, source: Path
+) -> tuple[Pairs, list[int]]:
+    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept.
+
+    Raises:
+        DataError: pictures are missing and `missing` is "raise".
+    """
+    there = {p: missing == "ignore" or p.is_file() for p in dict.fromkeys(p for p, _ in found)}
+    keep = [row for row, (picture, _) in enumerate(found) if there[picture]]
+    if len(keep) < len(found) and missing == "raise":
+        row, picture = next((i, p) for i, (p, _) in enumerate(found) if not there[p])
+        raise DataError(
+            f"{source}: {len(found) - len(keep)} of {len(found)} rows have no picture, first row "
+            f'{row}: {picture}. Complete the pictures, or pass missing="drop" to go on without.'
+        )
+    places: dict[Path, int] = {}
+    index = [places.setdefault(found[i][0], len(places)) for i in keep]
+    captions = [found[i][1] for i in keep]
+    image_index = torch.tensor(index, dtype=torch.long)
+    return Pairs(list(places), captions, image_index, name, len(keep), len(found)), keep

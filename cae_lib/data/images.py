@@ -1,4 +1,4 @@
-"""Pictures of a training set, decoded once into memory and normalised in batches."""
+"""Pictures of a training set, in memory or decoded when they are needed, and their random crops."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor
 
-from cae_lib.data.crops import crop_boxes, resized_crop
 from cae_lib.errors import DataError
 
+SCALE = (0.9, 1.0)
+"""Share of a picture's area that a crop takes: the paper's; the rest is torchvision's default."""
 
-class ImageStore:
-    """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
+RATIO, TRIES = (3 / 4, 4 / 3), 10
+STORE_LIMIT = 4 * 2**30
+"""Bytes that a set's pictures may take in memory."""
 
-    A picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
-    central square, as CLIP does for evaluation. Departure from the paper: its random crops come
-    from the whole photograph, ours from that square; for square pictures there is no difference.
 
-    `Photographs` stands in for this class where a set is too large: the trainer uses `len` and
-    `batch` alone.
+class Pictures:
+    """Pictures of a training set.
 
     Args:
-        paths: picture files; row i of the store is paths[i].
+        paths: picture files; row i is paths[i].
         size: S, in pixels.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
-        workers: decoding threads; all cores by default.
 
     Raises:
-        DataError: a file is missing, broken or truncated; names the file and its row.
+        DataError: files are missing; names the first one, its row, and how many they are.
     """
 
     def __init__(
@@ -45,55 +44,122 @@ class ImageStore:
         size: int,
         mean: Sequence[float] = OPENAI_DATASET_MEAN,
         std: Sequence[float] = OPENAI_DATASET_STD,
-        workers: int | None = None,
     ) -> None:
+        self.paths = [Path(path) for path in paths]
         self.size = size
-        self.pixels = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-        self._affine = affine(mean, std)
-
-        def decode(row: int) -> None:
-            with opened(Path(paths[row]), row, 2 * size) as image:
-                array = np.array(central_square(image, size))
-            self.pixels[row] = torch.from_numpy(array).permute(2, 0, 1)
-
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            for _ in pool.map(decode, range(len(paths))):
-                pass
+        lost = [row for row, path in enumerate(self.paths) if not path.is_file()]
+        if lost:
+            raise DataError(
+                f"{self.paths[lost[0]]} (row {lost[0]}): no such picture, and {len(lost) - 1} more "
+                f"of {len(self.paths)} are missing. Complete the data set."
+            )
+        means, spreads = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.affine = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
         """Number of pictures."""
-        return len(self.pixels)
+        return len(self.paths)
 
     def batch(
-        self,
-        index: Tensor,
-        generator: torch.Generator | None = None,
-        part: Tensor | None = None,
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S).
+        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S); see `crops`."""
+        return normalise(self.crops(index, generator, part), *self.affine)
 
-        With a generator each one is a random resized crop, else the whole stored picture. With
-        `part` only those places of `index` are returned; their crops are those of the whole.
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        """Pictures of the rows `index` (B,) before they are normalised: 0 to 255 (B, 3, S, S).
+
+        With a generator each one is a random resized crop, else the central square. With `part`
+        only those places of `index` are returned; their crops are those of the whole.
+
+        Raises:
+            DataError: a file is broken or truncated; names the file and its row.
         """
+        raise NotImplementedError
+
+
+class ImageStore(Pictures):
+    """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
+
+    A picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
+    central square, as CLIP does for evaluation. Departure from the paper: its random crops come
+    from the whole photograph, ours from that square; for square pictures there is no difference.
+
+    Raises:
+        DataError: a file is missing, broken or truncated; names the file and its row.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path], size: int, **normalisation: Sequence[float]
+    ) -> None:
+        super().__init__(paths, size, **normalisation)
+        self.pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
+
+        def decode(row: int) -> None:
+            with opened(self.paths[row], row, 2 * size) as image:
+                self.pixels[row] = as_tensor(central_square(image, size))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(decode, range(len(self))))
+
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        """See `Pictures.crops`; float32 with a generator, else uint8."""
         places = slice(None) if part is None else part
         pixels = self.pixels[index[places]]
         if generator is None:
-            cropped = pixels.float()
-        else:
-            boxes = crop_boxes(len(index), self.size, self.size, generator)
-            cropped = resized_crop(pixels, boxes[places])
-        return normalise(cropped, *self._affine)
+            return pixels
+        boxes = boxes_of(crop_draws(len(index), generator), self.size, self.size)
+        return resized_crop(pixels, boxes[places])
 
 
-def affine(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Scale and shift `(3, 1, 1)` that normalise pixels of 0 to 255.
+class Photographs(Pictures):
+    """Pictures on disk: each batch is decoded, cropped and resized (bicubic) anew.
 
-    Args:
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
+    Stands in for `ImageStore` where a set does not fit into memory or its pictures are not stored
+    in the model's size. The random crops are torchvision's RandomResizedCrop of the whole
+    photograph. Memory is that of the batches under way.
     """
-    means, spreads = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
-    return 1 / (255 * spreads), -means / spreads
+
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        """See `Pictures.crops`; uint8."""
+        draws = None if generator is None else crop_draws(len(index), generator)
+        places = range(len(index)) if part is None else part.tolist()
+        pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
+        for row, place in enumerate(places):
+            draw = None if draws is None else draws[:, place : place + 1]
+            pixels[row] = self._picture(int(index[place]), draw)
+        return pixels
+
+    def _picture(self, row: int, draw: Tensor | None) -> Tensor:
+        """One crop, or the central square, (3, S, S) uint8."""
+        with opened(self.paths[row], row, 2 * self.size) as image:
+            if draw is None:
+                return as_tensor(central_square(image, self.size))
+            top, left, height, width = boxes_of(draw, image.height, image.width)[0].tolist()
+            crop = image.crop((left, top, left + width, top + height))
+            return as_tensor(crop.resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:
+    """The pictures of a training set: in memory if that changes nothing and they fit, else lazily.
+
+    A set is kept in memory if its first picture is stored in the model's size `size`, so that a
+    crop of the stored picture is a crop of the whole, and if all take at most `STORE_LIMIT`.
+
+    Raises:
+        DataError: pictures are missing or broken.
+    """
+    fits = len(paths) * 3 * size * size <= STORE_LIMIT
+    if fits and len(paths):
+        with opened(Path(paths[0]), 0, size) as first:
+            fits = first.size == (size, size)
+    return ImageStore(paths, size) if fits else Photographs(paths, size)
 
 
 def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -129,3 +195,65 @@ def central_square(image: Image.Image, size: int) -> Image.Image:
     left, top = (width - size) // 2, (height - size) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """A picture as (3, height, width) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def crop_draws(count: int, generator: torch.Generator) -> Tensor:
+    """Random numbers (4, count, TRIES) in [0, 1) that the boxes of `count` pictures come from."""
+    return torch.rand(4, count, TRIES, generator=generator, dtype=torch.float64)
+
+
+def boxes_of(draws: Tensor, height: int, width: int) -> Tensor:
+    """Boxes (count, 4) as (top, left, height, width) in pictures of one size, like torchvision's.
+
+    Of up to ten draws of (area, log aspect ratio) the first that fits is taken. If none fits, it is
+    the largest central box whose aspect ratio lies within `RATIO`.
+    """
+    area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[0])
+    lowest, highest = np.log(RATIO[0]), np.log(RATIO[1])
+    aspect = torch.exp(lowest + (highest - lowest) * draws[1])
+    widths = torch.round(torch.sqrt(area * aspect)).long()
+    heights = torch.round(torch.sqrt(area / aspect)).long()
+    tops = (draws[2] * (height - heights + 1)).floor().long()
+    lefts = (draws[3] * (width - widths + 1)).floor().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    boxes = torch.stack([tops, lefts, heights, widths], dim=-1)  # (count, TRIES, 4)
+    first = fits.int().argmax(dim=1)
+    chosen = boxes[torch.arange(boxes.shape[0]), first]
+    high = height if width / height >= RATIO[0] else round(width / RATIO[0])
+    wide = width if width / height <= RATIO[1] else round(height * RATIO[1])
+    central = torch.tensor([(height - high) // 2, (width - wide) // 2, high, wide])
+    return torch.where(fits.any(dim=1, keepdim=True), chosen, central)
+
+
+def resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
+    """Cut a box from each picture and resize it to the picture's own size, all in one call.
+
+    Departure: resizing is bilinear, not bicubic, which no batched kernel offers at this speed.
+
+    Args:
+        pixels: (B, C, H, W), uint8 or float.
+        boxes: (B, 4) as (top, left, height, width).
+
+    Returns:
+        float32 (B, C, H, W) in the range of `pixels`.
+    """
+    top, left, height, width = boxes.T
+    x = _sample_positions(left, width, pixels.shape[3])
+    y = _sample_positions(top, height, pixels.shape[2])
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+    return F.grid_sample(
+        pixels.float(), grid.to(pixels.device), padding_mode="border", align_corners=False
+    )
+
+
+def _sample_positions(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Positions (B, size) in grid_sample's [-1, 1] of `size` pixels spread over each interval."""
+    start, length = start[:, None], length[:, None]
+    pixel = start + (torch.arange(size) + 0.5) * length / size - 0.5
+    inside = torch.minimum(torch.maximum(pixel, start), start + length - 1)
+    return (2 * inside + 1) / size - 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cae_lib.data import rows
 from cae_lib.errors import DataError
 
 LIST = "labels.csv"
@@ -41,38 +41,31 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
         DataError: There is no picture, or the list is malformed or names a file that is missing.
     """
     folder = Path(folder)
-    rows = _listed(folder) if (folder / LIST).is_file() else _by_folder(folder)
-    if not rows:
+    found = _listed(folder) if (folder / LIST).is_file() else _by_folder(folder)
+    if not found:
         raise DataError(
             f"{folder}: no labelled picture. Expected {LIST} with the columns "
             f"{' and '.join(COLUMNS)}, or one folder of pictures for each class."
         )
-    classes = sorted({label for _, label in rows})
+    classes = sorted({label for _, label in found})
     place = {label: number for number, label in enumerate(classes)}
     return LabelledImages(
-        paths=[path for path, _ in rows],
-        labels=[(place[label],) for _, label in rows],
+        paths=[path for path, _ in found],
+        labels=[(place[label],) for _, label in found],
         classes=[label.replace("_", " ") for label in classes],
-        n_expected=len(rows),
+        n_expected=len(found),
     )
 
 
 def _listed(folder: Path) -> list[tuple[Path, str]]:
-    path = folder / LIST
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"{path}: its columns are {reader.fieldnames}; expected {', '.join(COLUMNS)}."
-            )
-        rows = [(folder / (row["image"] or ""), (row["label"] or "").strip()) for row in reader]
-    for number, (picture, label) in enumerate(rows, start=2):
-        if not picture.is_file() or not label:
-            raise DataError(
-                f"{path}, line {number}: picture {picture.name!r}, label {label!r}; expected a "
-                "picture that is there and its class. Complete the pictures or correct the line."
-            )
-    return rows
+    found, advice = [], "Complete the pictures or correct the line."
+    for line, row in rows.read_csv(folder / LIST, COLUMNS):
+        with rows.in_row(folder / LIST, f"line {line}", advice):
+            picture, label = folder / rows.text(row, "image"), rows.text(row, "label").strip()
+            if not picture.is_file():
+                raise rows.RowError(f"picture {picture.name!r} is not there")
+            found.append((picture, label))
+    return found
 
 
 def _by_folder(folder: Path) -> list[tuple[Path, str]]:

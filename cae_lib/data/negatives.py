@@ -1,47 +1,38 @@
 """Hard negatives like NegCLIP's: captions with two parts exchanged, and pictures that look alike.
 
 NegCLIP's own generator was not released; that it swaps nouns, noun phrases or adjectives found by
-spaCy is known, the conditions below are ours. They leave out exchanges that are not English or that
-leave the caption true.
+spaCy is known, the conditions below are ours.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import spacy
 import torch
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span, Token
 from torch import Tensor
 
 from cae_lib.data.captions import Pairs
-from cae_lib.data.exchange import KINDS, exchanges
 from cae_lib.errors import DataError
-from cae_lib.runtime import write_atomic
+from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 
+MUTUAL = frozenset("alongside and beside near next opposite or with".split())
+"""Words between two nouns that may be exchanged without making the caption false."""
 
-@dataclass(frozen=True)
-class SwapNegatives:
-    """False captions made by exchanges.
+AMOUNTS = frozenset("few many more most much other same several such".split())
+"""Words tagged as adjectives that do not say what something is like."""
 
-    Attributes:
-        negatives: for each caption its false ones, in random order; none equals the caption.
-        n_without: captions that no exchange was found for; their list is empty.
-        n_by_kind: false captions made by each kind of exchange.
-    """
-
-    negatives: list[list[str]]
-    n_without: int
-    n_by_kind: dict[str, int]
+AN_BEFORE_H = re.compile(r"(hour|honest|honor|honour|heir)", re.IGNORECASE)
+A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)", re.IGNORECASE)
 
 
-def swap_negatives(captions: Sequence[str], seed: int = 0, limit: int = 5) -> SwapNegatives:
+def swap_negatives(captions: Sequence[str], seed: int = 0, limit: int = 5) -> list[list[str]]:
     """Exchange two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
 
     See `exchanges` for what is left out, because it would be no English or still be true.
@@ -51,18 +42,22 @@ def swap_negatives(captions: Sequence[str], seed: int = 0, limit: int = 5) -> Sw
         seed: of the order, and so of the choice where a caption has more than `limit` exchanges.
         limit: false captions of one caption at most.
 
+    Returns:
+        For each caption its false ones, in random order; none equals the caption.
+
     Raises:
         ConfigError: no English spaCy model is installed.
     """
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
-    found = list(parse_distinct(nlp, plain, lambda doc: _chosen(doc, seed, limit)))
-    kinds = [kind for made in found for kind in made.values()]
-    return SwapNegatives(
-        negatives=[list(made) for made in found],
-        n_without=sum(not made for made in found),
-        n_by_kind={kind: kinds.count(kind) for kind in KINDS},
-    )
+    return list(parse_distinct(nlp, plain, lambda doc: _chosen(doc, seed, limit)))
+
+
+def _chosen(doc: Doc, seed: int, limit: int) -> list[str]:
+    texts = list(dict.fromkeys(text for _, text in exchanges(doc)))
+    digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    return [texts[i] for i in rng.permutation(len(texts))[:limit]]
 
 
 def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) -> list[list[int]]:
@@ -93,42 +88,6 @@ def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) 
     ]
 
 
-def write_negclip(
-    path: str | Path,
-    pairs: Pairs,
-    root: str | Path,
-    negatives: Sequence[Sequence[str]],
-    similar: Sequence[Sequence[int]],
-) -> Path:
-    """Write a set with its hard negatives as the tab separated file that NegCLIP is trained on.
-
-    Args:
-        path: file to write; `load_negclip_tsv` reads it.
-        pairs: image-caption pairs.
-        root: folder that the column `filepath` is relative to.
-        negatives: false captions of each row.
-        similar: rows with similar pictures, of each row.
-
-    Raises:
-        DataError: the lists differ in length, or a picture does not lie under `root`.
-    """
-    if not len(pairs.captions) == len(negatives) == len(similar):
-        raise DataError(
-            f"{pairs.name}: {len(pairs.captions)} captions, {len(negatives)} lists of negatives "
-            f"and {len(similar)} of similar rows; all three need one entry a row."
-        )
-    places = []
-    for row, picture in enumerate(pairs.image_paths[index] for index in pairs.image_index):
-        if not picture.is_relative_to(root):
-            raise DataError(f"{picture} (row {row}) does not lie under {root}: choose its folder.")
-        places.append(picture.relative_to(root).as_posix())
-    table = pd.DataFrame({"title": pairs.captions, "filepath": places})
-    table["neg_caption"] = [list(texts) for texts in negatives]
-    table["neg_image"] = [list(rows) for rows in similar]
-    write_atomic(Path(path), table.to_csv(sep="\t", lineterminator="\n"))
-    return Path(path)
-
-
 def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]:
     """The `count` rows most similar to each row, itself left out."""
     nearest: list[list[int]] = []
@@ -140,12 +99,124 @@ def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]
     return nearest
 
 
-def _chosen(doc: Doc, seed: int, limit: int) -> dict[str, str]:
-    """At most `limit` false captions, each with the kind of its exchange."""
-    made: dict[str, str] = {}
-    for kind, text in exchanges(doc):
-        made.setdefault(text, kind)
-    digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    texts = list(made)
-    return {texts[i]: made[texts[i]] for i in rng.permutation(len(texts))[:limit]}
+def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
+    """Kind ("noun", "phrase", "adjective") and outcome of every exchange of two parts of a caption.
+
+    Both parts agree in number or degree. Left out are place nouns ("on top of"), nouns with an "of"
+    phrase ("a group of"), adjectives of one noun, and parts joined by a mutual relation ("and",
+    "next to") that nothing tells apart. No outcome equals the caption.
+    """
+    for kind, first, second in _pairs(doc):
+        text = _exchanged(doc, first, second)
+        if text.lower() != doc.text.lower():
+            yield kind, text
+
+
+def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
+    """Kind and parts of every exchange, the earlier part first."""
+    nouns = [token for token in doc if _is_movable(token)]
+    for first, second in combinations(nouns, 2):
+        agree = first.tag_ == second.tag_ and _is_counted(first) == _is_counted(second)
+        if agree and not _is_interchangeable(first, second):
+            yield "noun", _with_compounds(first), _with_compounds(second)
+    chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root) and not _owned(chunk)]
+    for first, second in combinations(chunks, 2):
+        same_number = _is_plural(first.root) == _is_plural(second.root)
+        if same_number and not _are_mutual(first.root, second.root):
+            yield "phrase", first, second
+    adjectives = [
+        token for token in doc
+        if token.pos_ == "ADJ" and token.dep_ in ("amod", "acomp") and token.lower_ not in AMOUNTS
+    ]
+    for first, second in combinations(adjectives, 2):
+        if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
+            yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
+
+
+def _is_movable(token: Token) -> bool:
+    """Whether a noun can stand elsewhere: not one of a compound, of "top of", or of "group of"."""
+    if token.pos_ not in NOUNS or token.dep_ in ("compound", "nmod") or token.lower_ in PLACE_NOUNS:
+        return False
+    if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUNS:
+        return False
+    return not any(child.dep_ == "prep" and child.lower_ == "of" for child in token.children)
+
+
+def _with_compounds(noun: Token) -> Span:
+    """A noun with the nouns right before it that it forms a compound with."""
+    start = noun.i
+    while start > 0 and noun.doc[start - 1].dep_ == "compound":
+        start -= 1
+    return noun.doc[start : noun.i + 1]
+
+
+def _is_counted(noun: Token) -> bool:
+    return any(child.dep_ == "nummod" for child in noun.children)
+
+
+def _owned(chunk: Span) -> bool:
+    """Whether a phrase starts with "its" or "their", which must follow its owner."""
+    return any(token.tag_ == "PRP$" for token in chunk)
+
+
+def _is_plural(noun: Token) -> bool:
+    joined = any(child.dep_ == "conj" for child in noun.children)
+    return joined or "Plur" in noun.morph.get("Number")
+
+
+def _is_interchangeable(first: Token, second: Token) -> bool:
+    """Whether two nouns in a mutual relation have nothing with them that tells them apart."""
+    return _are_mutual(first, second) and not (_has_modifier(first) or _has_modifier(second))
+
+
+def _has_modifier(noun: Token) -> bool:
+    return any(
+        child.dep_ in ("amod", "nummod", "poss", "acl", "relcl") and child.lower_ not in AMOUNTS
+        for child in noun.children
+    )
+
+
+def _are_mutual(first: Token, second: Token) -> bool:
+    """Whether the second noun hangs on the first by "and", "next to" or the like."""
+    between = first.doc[first.i + 1 : second.i]
+    if second.dep_ == "conj" and first in second.ancestors:
+        return True
+    return any(token.lower_ in MUTUAL for token in between) and not any(
+        token.pos_ == "NOUN" and token.dep_ != "compound" for token in between
+    )
+
+
+def _exchanged(doc: Doc, first: Span, second: Span) -> str:
+    """The caption with two parts exchanged; articles, capitals and spaces are set right."""
+    text = doc.text
+    articles = [_article_before(first), _article_before(second)]
+    starts = [a.idx if a else s.start_char for a, s in zip(articles, (first, second), strict=True)]
+    parts = [_lowered(first), _lowered(second)][::-1]
+    placed = [f"{_article(p, a)} {p}" if a else p for p, a in zip(parts, articles, strict=True)]
+    whole = (
+        text[: starts[0]] + placed[0] + text[first.end_char : starts[1]]
+        + placed[1] + text[second.end_char :]
+    )
+    capital = doc[0].text[:1].isupper() and starts[0] == doc[0].idx
+    return whole[:1].upper() + whole[1:] if capital else whole
+
+
+def _lowered(part: Span) -> str:
+    """The part's text, without the capital that only the caption's start gave it."""
+    text = part.text
+    starts_caption = part.start == 0 and part[0].pos_ != "PROPN" and text[1:2].islower()
+    starts_caption |= part.start == 0 and text.split()[0] in ("A", "An", "The")
+    return text[:1].lower() + text[1:] if starts_caption else text
+
+
+def _article_before(part: Span) -> Token | None:
+    before = part.doc[part.start - 1] if part.start else None
+    return before if before is not None and before.lower_ in ("a", "an") else None
+
+
+def _article(part: str, model: Token) -> str:
+    """ "a" or "an" as the part's first sound wants it, with the capital of `model`."""
+    vowel = part[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(part)
+    article = "an" if vowel or AN_BEFORE_H.match(part) else "a"
+    return article.capitalize() if model.text[0].isupper() else article
+

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import NamedTuple
 
 from cae_lib.data.captions import Missing, Pairs, load_caption_list, load_karpathy
 from cae_lib.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True)
-class RetrievalSet:
+class RetrievalSet(NamedTuple):
     """Where a test split lies, below the folder that holds all data sets.
 
     Attributes:
@@ -44,12 +41,7 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
 
 
 def load_retrieval_set(
-    name: str,
-    root: str | Path,
-    *,
-    missing: Missing = "raise",
-    official: bool = False,
-    captions_per_image: int | None = None,
+    name: str, root: str | Path, *, missing: Missing = "raise", official: bool = False
 ) -> Pairs:
     """Read a test split, from the caption list if it is there, else from Karpathy's file.
 
@@ -59,9 +51,8 @@ def load_retrieval_set(
     Args:
         name: "coco" or "flickr30k".
         root: Folder that holds the data sets side by side.
-        missing: see `load_negclip_tsv`.
+        missing: see `Missing`.
         official: Refuse another number of pictures or captions than the published ones.
-        captions_per_image: Keep so many of each picture's captions, the first ones; None for all.
 
     Raises:
         ConfigError: The name is unknown.
@@ -74,24 +65,20 @@ def load_retrieval_set(
     own, raw = folder / place.caption_list, folder / place.karpathy
     if not own.is_file() and not raw.is_file():
         raise DataError(f"{own}: no such file, nor is {raw.name} beside it. Fetch one of them.")
-    found = _read(own, raw, folder, "ignore")
-    if official and (len(found.image_paths), found.n_expected) != (
-        place.n_images, place.n_captions
-    ):
+
+    def read(images: Path, missing: Missing) -> Pairs:
+        if own.is_file():
+            return load_caption_list(own, images, missing)
+        return load_karpathy(raw, images, "test", missing)
+
+    found = read(folder, "ignore")
+    counts, published = (len(found.image_paths), found.n_expected), place[-2:]
+    if official and counts != published:
         raise DataError(
-            f"{own if own.is_file() else raw}: {len(found.image_paths)} pictures with "
-            f"{found.n_expected} captions, {place.n_images} with {place.n_captions} expected. "
-            "Fetch the official file again."
+            f"{own if own.is_file() else raw}: {counts[0]} pictures with {counts[1]} captions, "
+            f"{published[0]} with {published[1]} expected. Fetch the official file again."
         )
-    images = _image_folder(found, folder, place)
-    pairs = _read(own, raw, images, missing)
-    return pairs if captions_per_image is None else _first(pairs, captions_per_image)
-
-
-def _read(own: Path, raw: Path, images: Path, missing: Missing) -> Pairs:
-    if own.is_file():
-        return load_caption_list(own, images, missing)
-    return load_karpathy(raw, images, "test", missing)
+    return read(_image_folder(found, folder, place), missing)
 
 
 def _image_folder(pairs: Pairs, folder: Path, place: RetrievalSet) -> Path:
@@ -102,21 +89,3 @@ def _image_folder(pairs: Pairs, folder: Path, place: RetrievalSet) -> Path:
             return folder / between
     official = place.image_folders[0]
     return folder if names and names[0].parts[0] == official else folder / official
-
-
-def _first(pairs: Pairs, n: int) -> Pairs:
-    """The first `n` captions of each picture; the others are not expected either."""
-    seen = [0] * len(pairs.image_paths)
-    keep = []
-    for row, image in enumerate(pairs.image_index.tolist()):
-        seen[image] += 1
-        if seen[image] <= n:
-            keep.append(row)
-    dropped = len(pairs.captions) - len(keep)
-    return replace(
-        pairs,
-        captions=[pairs.captions[row] for row in keep],
-        image_index=pairs.image_index[torch.tensor(keep, dtype=torch.long)],
-        n_used=len(keep),
-        n_expected=pairs.n_expected - dropped,
-    )

@@ -5,14 +5,15 @@ Conneau and Kiela 2018 (SentEval); Agirre et al. 2012-2016, Cer et al. 2017, Mar
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks.files import read_text
+from cae_lib.data import rows
 from cae_lib.errors import ConfigError, DataError
 
 FOLDER = "senteval"
@@ -64,7 +65,7 @@ class SentencePairs:
     gold: np.ndarray
     sizes: Mapping[str, int]
     n_expected: int
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int]
 
 
 Row = tuple[str, str, float]
@@ -96,18 +97,21 @@ def load_similarity(
         raise ConfigError(f"{name} has no split {split!r}. Known: {', '.join(known)}.")
     counts: Counter[str] = Counter()
     if name in YEARS:
-        parts = _year(Path(root) / "STS" / f"{name}-en-test", name, official, counts)
+        folder = Path(root) / "STS" / f"{name}-en-test"
+        paths = {part: folder / f"STS.input.{part}.txt" for part in YEARS[name]}
+        here = {part: path for part, path in paths.items() if official or path.is_file()}
+        parts = {part: _part(path, counts) for part, path in here.items()}
     else:
         parts = {split: _table(Path(root) / FILES[name][split], name)}
-    rows = [row for part in parts.values() for row in part]
-    n_expected = OFFICIAL[name] if official and split == "test" else len(rows)
-    if len(rows) != n_expected:
+    found = [row for part in parts.values() for row in part]
+    n_expected = OFFICIAL[name] if official and split == "test" else len(found)
+    if not found or len(found) != n_expected:
         raise DataError(
-            f"{root}, {name}: {len(rows)} scored pairs, {n_expected} expected. Fetch the official "
-            "files again."
+            f"{root}, {name}: {len(found)} scored pairs, {n_expected or 'some'} expected. Fetch "
+            "the official files again."
         )
-    first, second, gold = zip(*rows, strict=True)
-    sizes = {part: len(found) for part, found in parts.items()}
+    first, second, gold = zip(*found, strict=True)
+    sizes = {part: len(pairs) for part, pairs in parts.items()}
     return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))
 
 
@@ -128,27 +132,16 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _year(folder: Path, name: str, official: bool, counts: Counter[str]) -> dict[str, list[Row]]:
-    """The parts of a year that are there, or all of them if the official ones are expected."""
-    paths = {part: folder / f"STS.input.{part}.txt" for part in YEARS[name]}
-    parts = {
-        part: _part(path, folder / f"STS.gs.{part}.txt", counts)
-        for part, path in paths.items()
-        if official or path.is_file()
-    }
-    if not any(parts.values()):
-        raise DataError(f"{folder}: there is no scored pair of {name} ({', '.join(paths)}).")
-    return parts
-
-
-def _part(inputs: Path, scores: Path, counts: Counter[str]) -> list[Row]:
+def _part(inputs: Path, counts: Counter[str]) -> list[Row]:
+    """The scored pairs of a part of a year."""
+    scores = inputs.with_name(inputs.name.replace("input", "gs", 1))
     lines, golds = _lines(inputs), _lines(scores)
     if len(lines) != len(golds):
         raise DataError(
             f"{scores}: {len(golds)} lines, but {inputs.name} has {len(lines)}. Each pair needs a "
             "line of scores, which may be blank. Fetch both files again."
         )
-    rows = []
+    found = []
     for number, (line, gold) in enumerate(zip(lines, golds, strict=True), start=1):
         if not gold.strip():
             counts["unscored"] += 1
@@ -156,37 +149,36 @@ def _part(inputs: Path, scores: Path, counts: Counter[str]) -> list[Row]:
         cells = line.split("\t")
         if len(cells) < 2 or not all(cell.strip() for cell in cells[:2]):
             raise DataError(f"{inputs}, line {number}: expected two sentences with a tab between.")
-        rows.append((cells[0], cells[1], _score(scores, number, gold)))
-    return rows
+        found.append((cells[0], cells[1], _score(scores, number, gold)))
+    return found
 
 
 def _table(path: Path, name: str) -> list[Row]:
     first, second, score = COLUMNS[name]
-    rows = []
+    least = max(COLUMNS[name]) + 1
+    found = []
     for number, line in enumerate(_lines(path), start=1):
         cells = line.split("\t")
-        if len(cells) <= max(first, second, score):
+        if len(cells) < least:
             raise DataError(
-                f"{path}, line {number}: {len(cells)} columns, at least "
-                f"{max(first, second, score) + 1} expected, with tabs between. Fetch it again."
+                f"{path}, line {number}: {len(cells)} columns, at least {least} expected, with "
+                "tabs between. Fetch it again."
             )
         if number == 1 and name == SICKR and not _is_number(cells[score]):
             continue
-        rows.append((cells[first], cells[second], _score(path, number, cells[score])))
-    if not rows:
-        raise DataError(f"{path}: there is no pair. Fetch the file again.")
-    return rows
+        found.append((cells[first], cells[second], _score(path, number, cells[score])))
+    return found
 
 
 def _lines(path: Path) -> list[str]:
     """Lines as the newlines of the file divide them; other marks of line ends stay in the text."""
-    text = read_text(path).replace("\r\n", "\n")
+    text = rows.read_text(path).replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def _is_number(cell: str) -> bool:
     try:
-        return bool(np.isfinite(float(cell)))
+        return math.isfinite(float(cell))
     except ValueError:
         return False
 

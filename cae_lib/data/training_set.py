@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from cae_lib.config import paths, profile
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
-from cae_lib.data.images import ImageStore
-from cae_lib.data.photographs import Photographs, picture_source
+from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import load_clip
@@ -81,15 +80,15 @@ def training_set(
         ConfigError: Unknown name or tagger.
         DataError: Files are missing or malformed; the message says how to get them.
     """
-    root = data_root(profile_name)
     clip = load_clip(model)
     if name == "coco":
-        pairs = _pairs(profile_name, root)
+        pairs = training_pairs(profile_name)
         cache = paths().cache / "roles"
         alignment = token_roles(pairs.captions, named_tagger(tagger), clip.tokenizer, cache)
     elif name == "pretrain":
-        annotations = root / "pretrain" / "annotations" / "captions_pretrain.json"
-        pairs = load_coco_captions(annotations, root / "pretrain" / "images")
+        root = data_root(profile_name) / "pretrain"
+        annotations = root / "annotations" / "captions_pretrain.json"
+        pairs = load_coco_captions(annotations, root / "images")
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
         raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")
@@ -100,18 +99,10 @@ def training_pairs(profile_name: str) -> Pairs:
     """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
 
     Raises:
-        DataError: Files are missing or malformed; the message says how to get them.
-    """
-    return _pairs(profile_name, data_root(profile_name))
-
-
-def _pairs(profile_name: str, root: Path) -> Pairs:
-    """Rows of NegCLIP's training file; of the real one the published number is expected.
-
-    Raises:
         DataError: The file or pictures are missing, or rows of the real file, unless `allowing`
             lets it be incomplete.
     """
+    root = data_root(profile_name)
     path = root / "coco" / "train_neg_clip.tsv"
     if profile_name != "paper":
         return load_negclip_tsv(path, root)

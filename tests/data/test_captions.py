@@ -14,8 +14,10 @@ from cae_lib.data.captions import (
     load_karpathy,
     load_negclip_tsv,
 )
-from cae_lib.errors import DataError
+from cae_lib.data.retrieval_sets import load_retrieval_set
+from cae_lib.errors import ConfigError, DataError
 
+HEADER = ["", "title", "filepath", "neg_caption", "neg_image"]
 ROWS = [
     ["0", "a dog\ton a mat", "coco/a.jpg", "['a mat on a dog']", "[1, 2, 1]"],
     ["1", 'a "red" cat,\nasleep ', "coco/b.jpg", '["it\'s a cat", "two"]', "[0, 2, 0]"],
@@ -23,35 +25,36 @@ ROWS = [
 ]
 
 
-def write_tsv(path: Path, rows: list[list[str]], header: list[str] | None = None) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerow(header or ["", "title", "filepath", "neg_caption", "neg_image"])
-        writer.writerows(rows)
-    return path
+@pytest.fixture
+def put(tmp_path):
+    """Write a file: rows as tab separated ones, all else as JSON; None makes an empty picture."""
+
+    def write(name, content=None, header=HEADER) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".tsv":
+            with path.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, delimiter="\t").writerows([header, *content])
+        else:
+            path.write_text("" if content is None else json.dumps(content), "utf-8")
+        return path
+
+    return write
 
 
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(tmp_path):
-    tsv = write_tsv(tmp_path / "train_neg_clip.tsv", ROWS)
-    pairs = load_negclip_tsv(tsv, touch(tmp_path, "coco/a.jpg", "coco/b.jpg"))
+def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(put, tmp_path):
+    pictures = [put("coco/a.jpg"), put("coco/b.jpg")]
+    pairs = load_negclip_tsv(put("train_neg_clip.tsv", ROWS), tmp_path)
     assert pairs.captions == ["a dog\ton a mat", 'a "red" cat,\nasleep ', "the dog again"]
-    assert pairs.image_paths == [tmp_path / "coco/a.jpg", tmp_path / "coco/b.jpg"]
-    assert pairs.image_index.tolist() == [0, 1, 0]
+    assert pairs.image_paths == pictures and pairs.image_index.tolist() == [0, 1, 0]
     assert pairs.negatives == [["a mat on a dog"], ["it's a cat", "two"], []]
     assert pairs.hard_images == [[1, 2, 1], [0, 2, 0], [1, 0, 1]]
     assert (pairs.name, pairs.n_used, pairs.n_expected) == ("train_neg_clip", 3, 3)
 
 
-def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(tmp_path):
-    tsv = write_tsv(tmp_path / "t.tsv", ROWS)
-    touch(tmp_path, "coco/a.jpg")
+def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tmp_path):
+    tsv = put("t.tsv", ROWS)
+    put("coco/a.jpg")
     with pytest.raises(DataError, match=r"1 of 3 rows have no picture, first row 1: .*b\.jpg"):
         load_negclip_tsv(tsv, tmp_path)
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
@@ -64,33 +67,30 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(tmp_pat
 @pytest.mark.parametrize(
     ("column", "cell", "message"),
     [
-        (3, "['a mat on", r"t\.tsv, row 1: neg_caption is .*Python list of str"),
-        (3, "__import__('os').getcwd()", r"row 1: neg_caption"),
-        (3, "[1]", r"row 1: neg_caption"),
-        (4, "['x']", r"row 1: neg_image .*list of int"),
+        (3, "['a mat on", r"t\.tsv, row 1: field 'neg_caption' is .*Python list of texts"),
+        (3, "__import__('os').getcwd()", "row 1: field 'neg_caption'"),
+        (3, "[1]", "row 1: field 'neg_caption'"),
+        (4, "['x']", "row 1: field 'neg_image' .*list of whole numbers"),
         (4, "[3]", r"row 1: neg_image is \[3\]; expected row numbers .* 0 to 2"),
-        (1, "  ", r"row 1: title"),
+        (1, "  ", "row 1: field 'title'"),
+        (slice(3, 5), [], "row 1: has 3 fields"),
     ],
 )
-def test_a_damaged_cell_is_named_with_file_and_row(tmp_path, column, cell, message):
+def test_a_damaged_row_is_named(put, tmp_path, column, cell, message):
     rows = [list(row) for row in ROWS]
     rows[1][column] = cell
     with pytest.raises(DataError, match=message):
-        load_negclip_tsv(write_tsv(tmp_path / "t.tsv", rows), tmp_path, missing="ignore")
+        load_negclip_tsv(put("t.tsv", rows), tmp_path, missing="ignore")
 
 
-def test_a_row_cut_short_and_a_wrong_header_are_errors(tmp_path):
-    with pytest.raises(DataError, match="row 2: neg_caption is None"):
-        tsv = write_tsv(tmp_path / "t.tsv", [*ROWS[:2], ROWS[2][:3]])
-        load_negclip_tsv(tsv, tmp_path, missing="ignore")
-    with pytest.raises(DataError, match="no column title, neg_caption"):
-        header = ["", "caption", "filepath", "negatives", "neg_image"]
-        load_negclip_tsv(write_tsv(tmp_path / "u.tsv", ROWS, header), tmp_path)
-    with pytest.raises(DataError, match="no such file"):
+def test_a_wrong_header_and_no_file_are_errors(put, tmp_path):
+    with pytest.raises(DataError, match="the header lacks title, neg_caption"):
+        load_negclip_tsv(put("u.tsv", ROWS, ["", "a", "filepath", "b", "neg_image"]), tmp_path)
+    with pytest.raises(DataError, match="no such annotation file"):
         load_negclip_tsv(tmp_path / "absent.tsv", tmp_path)
 
 
-def write_karpathy(path: Path) -> Path:
+def test_karpathy_restval_is_part_of_train_and_of_nothing_else(put, tmp_path):
     images = [
         {"filename": "1.jpg", "filepath": "val2014", "split": "restval",
          "sentences": [{"raw": "one"}]},
@@ -98,12 +98,7 @@ def write_karpathy(path: Path) -> Path:
          "sentences": [{"raw": "two"}, {"raw": "deux"}]},
         {"filename": "3.jpg", "split": "test", "sentences": [{"raw": "three\n"}]},
     ]
-    path.write_text(json.dumps({"images": images, "dataset": "coco"}), encoding="utf-8")
-    return path
-
-
-def test_karpathy_restval_is_part_of_train_and_of_nothing_else(tmp_path):
-    file = write_karpathy(tmp_path / "dataset_coco.json")
+    file = put("dataset_coco.json", {"images": images, "dataset": "coco"})
     train = load_karpathy(file, tmp_path, "train", missing="ignore")
     assert train.captions == ["one", "two", "deux"]
     assert train.image_paths == [tmp_path / "val2014/1.jpg", tmp_path / "train2014/2.jpg"]
@@ -115,23 +110,19 @@ def test_karpathy_restval_is_part_of_train_and_of_nothing_else(tmp_path):
         load_karpathy(file, tmp_path, "val")
 
 
-def test_caption_list_takes_one_caption_or_several(tmp_path):
-    file = tmp_path / "coco_karpathy_test.json"
-    entries = [
-        {"image": "val2014/a.jpg", "caption": ["x", "y"]},
-        {"image": "b.jpg", "caption": "z"},
-    ]
-    file.write_text(json.dumps(entries), encoding="utf-8")
-    pairs = load_caption_list(file, touch(tmp_path, "val2014/a.jpg", "b.jpg"))
+def test_caption_list_takes_one_caption_or_several(put, tmp_path):
+    entries = [{"image": "v/a.jpg", "caption": ["x", "y"]}, {"image": "b.jpg", "caption": "z"}]
+    for entry in entries:
+        put(entry["image"])
+    pairs = load_caption_list(put("coco_karpathy_test.json", entries), tmp_path)
     assert pairs.captions == ["x", "y", "z"]
     assert pairs.image_index.tolist() == [0, 0, 1]
-    file.write_text(json.dumps([{"img": "b.jpg"}]), encoding="utf-8")
-    with pytest.raises(DataError, match="entry 0: expected an object with the field 'caption'"):
-        load_caption_list(file, tmp_path)
+    for entry in ({"img": "b.jpg"}, {"image": "b.jpg", "caption": [" "]}):
+        with pytest.raises(DataError, match="entry 1: .*'caption'"):
+            load_caption_list(put("l.json", [entries[0], entry]), tmp_path)
 
 
-def test_coco_captions_follow_the_annotations(tmp_path):
-    file = tmp_path / "captions_val2014.json"
+def test_coco_captions_follow_the_annotations(put, tmp_path):
     content = {
         "images": [{"id": 7, "file_name": "seven.jpg"}, {"id": 9, "file_name": "nine.jpg"}],
         "annotations": [
@@ -140,22 +131,66 @@ def test_coco_captions_follow_the_annotations(tmp_path):
             {"image_id": 9, "id": 3, "caption": "neuf"},
         ],
     }
-    file.write_text(json.dumps(content), encoding="utf-8")
-    pairs = load_coco_captions(file, tmp_path, missing="ignore")
+    pairs = load_coco_captions(put("c.json", content), tmp_path, missing="ignore")
     assert pairs.captions == ["nine", "seven", "neuf"]
-    assert [pairs.image_paths[i].name for i in pairs.image_index] == [
-        "nine.jpg",
-        "seven.jpg",
-        "nine.jpg",
-    ]
+    names = [pairs.image_paths[i].name for i in pairs.image_index]
+    assert names == ["nine.jpg", "seven.jpg", "nine.jpg"]
     content["annotations"][1]["image_id"] = 8
-    file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match="annotation 1: image_id 8 is not in `images`"):
-        load_coco_captions(file, tmp_path)
+        load_coco_captions(put("c.json", content), tmp_path)
 
 
-def test_broken_json_is_a_data_error(tmp_path):
-    file = tmp_path / "x.json"
-    file.write_text("{", encoding="utf-8")
-    with pytest.raises(DataError, match="not valid JSON"):
-        load_coco_captions(file, tmp_path)
+def picture_name(number):
+    return f"COCO_val2014_{number:012d}.jpg"
+
+
+@pytest.fixture
+def full(put, tmp_path):
+    """COCO's test split in full size in both files, without pictures; ten have six captions."""
+    texts = [[f"caption {k} of {i} \n" for k in range(5 + (i % 500 == 3))] for i in range(5000)]
+    put("coco/coco_karpathy_test.json", [
+        {"image": f"val2014/{picture_name(i)}", "caption": own} for i, own in enumerate(texts)
+    ])
+    raw = [
+        {"filename": picture_name(i), "filepath": "val2014", "split": "test",
+         "sentences": [{"raw": text} for text in own]}
+        for i, own in enumerate(texts)
+    ]
+    raw.insert(7, {"filename": "x.jpg", "filepath": "val2014", "split": "restval",
+                   "sentences": [{"raw": "of the training set"}]})
+    put("coco/dataset_coco.json", {"images": raw})
+    return tmp_path
+
+
+def test_both_files_of_a_retrieval_set_hold_the_same_25010_captions(full, put):
+    with pytest.raises(DataError, match=r"25010 of 25010 rows have no picture.*coco/val2014/COCO"):
+        load_retrieval_set("coco", full)
+    own = load_retrieval_set("coco", full, missing="ignore", official=True)
+    listed = full / "coco/coco_karpathy_test.json"
+    entries = json.loads(listed.read_text("utf-8"))
+    listed.unlink()
+    raw = load_retrieval_set("coco", full, missing="ignore", official=True)
+    for pairs in (own, raw):
+        assert (len(pairs.image_paths), pairs.n_used, pairs.n_expected) == (5000, 25_010, 25_010)
+    assert own.captions == raw.captions and own.captions[0].endswith(" \n")
+    assert own.image_paths == raw.image_paths
+    put("coco/coco_karpathy_test.json", entries[:-1])
+    with pytest.raises(DataError, match="4999 pictures with 25005 captions, 5000 with 25010"):
+        load_retrieval_set("coco", full, missing="ignore", official=True)
+
+
+@pytest.mark.parametrize("place", ["flickr30k-images/1.jpg", "images/1.jpg", "1.jpg"])
+def test_flickr_pictures_are_found_in_the_usual_places(put, tmp_path, place):
+    """The list names pictures with or without their folder."""
+    picture = put(f"flickr30k/{place}")
+    for name in {"1.jpg", place} - {"images/1.jpg"}:
+        put("flickr30k/flickr30k_test.json", [{"image": name, "caption": ["one", "two"]}])
+        pairs = load_retrieval_set("flickr30k", tmp_path)
+        assert [path.resolve() for path in pairs.image_paths] == [picture.resolve()]
+
+
+def test_unknown_retrieval_set_and_nothing_there(tmp_path):
+    with pytest.raises(ConfigError, match="coco, flickr30k"):
+        load_retrieval_set("flickr8k", tmp_path)
+    with pytest.raises(DataError, match="dataset_coco.json beside it"):
+        load_retrieval_set("coco", tmp_path)

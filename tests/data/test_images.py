@@ -1,4 +1,4 @@
-"""The picture store and the batched random crop, against PIL and torchvision."""
+"""Pictures in memory and on demand, and their random crops, against PIL and torchvision."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import pytest
 import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from cae_lib.data.crops import crop_boxes, resized_crop
-from cae_lib.data.images import ImageStore
+from cae_lib.data import images
+from cae_lib.data.images import (
+    ImageStore,
+    Photographs,
+    boxes_of,
+    crop_draws,
+    picture_source,
+    resized_crop,
+)
 from cae_lib.errors import DataError
+
+SIZES = [(40, 30), (32, 40), (64, 20)]  # the last is too wide for a crop of 3:4 to 4:3
+STATISTICS = (0.5, 0.25, 0.0), (1.0, 0.5, 0.25)
+each = pytest.mark.parametrize("kind", [ImageStore, Photographs])
 
 
 def picture(path: Path, width: int = 16, height: int = 16, seed: int = 0) -> Path:
@@ -22,19 +33,26 @@ def picture(path: Path, width: int = 16, height: int = 16, seed: int = 0) -> Pat
     return path
 
 
-def test_batch_is_the_normalised_picture(tmp_path):
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [picture(tmp_path / f"{i}.png", *size, seed=i) for i, size in enumerate(SIZES)]
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_batch_is_the_normalised_picture(tmp_path) -> None:
     paths = [picture(tmp_path / f"{i}.png", seed=i) for i in range(3)]
-    store = ImageStore(paths, 16, mean=(0.5, 0.25, 0.0), std=(1.0, 0.5, 0.25))
-    assert len(store) == 3
+    store = ImageStore(paths, 16, mean=STATISTICS[0], std=STATISTICS[1])
     batch = store.batch(torch.tensor([2, 0, 2]))
-    expected = TF.to_tensor(Image.open(paths[2]))
-    expected = TF.normalize(expected, [0.5, 0.25, 0.0], [1.0, 0.5, 0.25])
+    expected = TF.normalize(TF.to_tensor(Image.open(paths[2])), *STATISTICS)
     torch.testing.assert_close(batch[0], expected)
     torch.testing.assert_close(batch[0], batch[2])
-    assert batch.dtype == torch.float32 and batch.shape == (3, 3, 16, 16)
+    assert len(store) == 3 and batch.dtype == torch.float32 and batch.shape == (3, 3, 16, 16)
 
 
-def test_other_sizes_and_modes_become_central_rgb_squares(tmp_path):
+def test_other_sizes_and_modes_become_central_rgb_squares(tmp_path) -> None:
     wide = picture(tmp_path / "wide.png", width=64, height=32)
     grey = tmp_path / "grey.png"
     Image.new("L", (8, 8), 77).save(grey)
@@ -46,24 +64,27 @@ def test_other_sizes_and_modes_become_central_rgb_squares(tmp_path):
     assert (store.pixels[1] == 77).all()
 
 
-def test_missing_broken_and_truncated_files_are_named_with_their_row(tmp_path):
-    good = picture(tmp_path / "good.png")
-    with pytest.raises(DataError, match=r"absent\.png \(row 1\): no such picture"):
-        ImageStore([good, tmp_path / "absent.png"], 16)
-    text = tmp_path / "text.jpg"
-    text.write_text("not a picture")
-    with pytest.raises(DataError, match=r"text\.jpg \(row 2\): broken or truncated"):
-        ImageStore([good, good, text], 16)
+def test_without_a_generator_both_kinds_give_the_central_square(files) -> None:
+    index = torch.tensor([0, 1, 2])
+    assert torch.equal(Photographs(files, 16).batch(index), ImageStore(files, 16).batch(index))
+
+
+@each
+def test_missing_files_are_counted_and_broken_ones_named(files, tmp_path, kind) -> None:
+    with pytest.raises(DataError, match=r"a\.jpg \(row 3\): no such picture, and 1 more of 5"):
+        kind([*files, tmp_path / "a.jpg", tmp_path / "b.jpg"], 16)
     whole = picture(tmp_path / "whole.jpg", 64, 64).read_bytes()
-    cut = tmp_path / "cut.jpg"
-    cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"cut\.jpg \(row 0\): broken or truncated"):
-        ImageStore([cut], 16)
+    for content in (b"not a picture", whole[: len(whole) // 2]):
+        broken = tmp_path / "broken.jpg"
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=r"broken\.jpg \(row 3\): broken or truncated"):
+            kind([*files, broken], 16).batch(torch.tensor([0, 3]))
 
 
-def test_crop_equals_torchvisions_crop_and_resize():
+def test_crop_equals_torchvisions_crop_and_resize(monkeypatch) -> None:
+    monkeypatch.setattr(images, "SCALE", (0.2, 0.9))
     pixels = torch.randint(0, 256, (6, 3, 20, 30), dtype=torch.uint8)
-    boxes = crop_boxes(6, 20, 30, torch.Generator().manual_seed(5), scale=(0.2, 0.9))
+    boxes = boxes_of(crop_draws(6, seeded(5)), 20, 30)
     crops = resized_crop(pixels, boxes)
     assert len({tuple(box) for box in boxes.tolist()}) == 6
     for source, box, crop in zip(pixels.float(), boxes.tolist(), crops, strict=True):
@@ -72,9 +93,9 @@ def test_crop_equals_torchvisions_crop_and_resize():
 
 
 @pytest.mark.parametrize(("height", "width"), [(112, 112), (40, 90)])
-def test_boxes_are_distributed_like_torchvisions(height, width):
+def test_boxes_are_distributed_like_torchvisions(height, width) -> None:
     count = 3000
-    boxes = crop_boxes(count, height, width, torch.Generator().manual_seed(0)).double()
+    boxes = boxes_of(crop_draws(count, seeded(0)), height, width).double()
     torch.manual_seed(1)
     blank = torch.empty(1, height, width)
     reference = [
@@ -88,21 +109,45 @@ def test_boxes_are_distributed_like_torchvisions(height, width):
     torch.testing.assert_close(boxes.std(0), reference.std(0), rtol=0.1, atol=1e-9)
 
 
-def test_crops_are_a_function_of_the_generators_state(tmp_path):
-    store = ImageStore([picture(tmp_path / "a.png", 32, 32)], 32)
-    index = torch.zeros(4, dtype=torch.long)
-    first = store.batch(index, torch.Generator().manual_seed(1))
-    again = store.batch(index, torch.Generator().manual_seed(1))
-    other = store.batch(index, torch.Generator().manual_seed(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first, store.batch(index))
+def test_crops_of_photographs_are_torchvisions_bicubic_ones_of_the_whole(files) -> None:
+    index = torch.tensor([2, 0, 1, 0])
+    source = Photographs(files, 16, mean=STATISTICS[0], std=STATISTICS[1])
+    crops = source.crops(index, seeded())
+    draws = crop_draws(4, seeded())
+    for place, row in enumerate(index.tolist()):
+        width, height = SIZES[row]
+        (box,) = boxes_of(draws[:, place : place + 1], height, width).tolist()
+        whole = Image.open(files[row])
+        expected = TF.resized_crop(whole, *box, [16, 16], InterpolationMode.BICUBIC)
+        assert torch.equal(crops[place], TF.pil_to_tensor(expected))
+        assert 0.85 < box[2] * box[3] / (width * height) <= 1 or row == 2
+    assert not torch.equal(crops[1], crops[3])  # one photograph, two crops
+    expected = TF.normalize(crops.float() / 255, *STATISTICS)
+    torch.testing.assert_close(source.batch(index, seeded()), expected)
 
 
-def test_a_part_of_a_batch_has_the_crops_of_the_whole(tmp_path):
-    store = ImageStore([picture(tmp_path / f"{i}.png", 32, 32, seed=i) for i in range(3)], 32)
+@each
+def test_crops_are_a_function_of_the_generators_state_and_a_part_has_those_of_the_whole(
+    files, kind
+) -> None:
+    source = kind(files, 16)
     index, part = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([1, 4])
-    whole = store.batch(index, torch.Generator().manual_seed(1))
-    own = store.batch(index, torch.Generator().manual_seed(1), part)
-    assert torch.equal(own, whole[part])
-    assert torch.equal(store.batch(index, part=part), store.batch(index)[part])
+    first = source.batch(index, seeded(1))
+    assert torch.equal(first, source.batch(index, seeded(1)))
+    assert not torch.equal(first, source.batch(index, seeded(2)))
+    assert not torch.equal(first, source.batch(index))
+    assert torch.equal(source.batch(index, seeded(1), part), first[part])
+    assert torch.equal(source.batch(index, part=part), source.batch(index)[part])
+
+
+def test_pictures_of_the_models_size_are_kept_in_memory_all_others_are_not(
+    tmp_path, files, monkeypatch
+) -> None:
+    small = [picture(tmp_path / "square.png", 16, 16)]
+    assert isinstance(picture_source(small, 16), ImageStore)
+    assert isinstance(picture_source(files, 16), Photographs)
+    assert isinstance(picture_source(small, 32), Photographs)
+    monkeypatch.setattr(images, "STORE_LIMIT", 100)
+    assert isinstance(picture_source(small, 16), Photographs)
+    with pytest.raises(DataError, match="no such picture"):
+        picture_source([tmp_path / "absent.png"], 16)

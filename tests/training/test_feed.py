@@ -20,7 +20,7 @@ from torch.utils.data import _utils
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.photographs import Photographs
+from cae_lib.data.images import Photographs
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.training.batch import Batch, Batches

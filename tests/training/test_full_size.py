@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.data.photographs import Photographs
+from cae_lib.data.images import Photographs
 from cae_lib.data.training_set import training_set
 from cae_lib.models.checkpoint import read_meta, read_state_dict
 from cae_lib.runs import train_run

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.photographs import Photographs
+from cae_lib.data.images import Photographs
 from cae_lib.models.clip import load_clip
 from cae_lib.runtime import one_thread
 from cae_lib.training.execution import Execution

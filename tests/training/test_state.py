@@ -11,7 +11,7 @@ from PIL import Image
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.photographs import Photographs
+from cae_lib.data.images import Photographs
 from cae_lib.models.clip import load_clip
 from cae_lib.training.optim import adamw
 from cae_lib.training.state import changes, load_state, run_identity, save_state

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.files import read_json
+from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError
 
 __all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
@@ -32,6 +32,8 @@ FURTHER: tuple[str, ...] = ("whatsup", "cola", "crepe_systematicity")
 BENCHMARKS: tuple[str, ...] = tuple(name for name in FOLDERS if name not in FURTHER)
 """Families of the paper's tables, which every profile has."""
 
+_LOADERS = {"crepe_systematicity": ("crepe", "load_systematicity")}
+
 
 def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmark]:
     """Read one family from a folder that holds all data sets side by side.
@@ -41,7 +43,8 @@ def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmar
         root: The folder, for example that of the small world. Where it has a `manifest.json` with
             `counts`, these are the expected numbers of items, unless `expected` or `official` is
             given.
-        **options: Passed to the family's `load`.
+        **options: Passed to the family's `load`: for all families `collect.Checks`, for most
+            `subsets`.
 
     Raises:
         ConfigError: If the name is unknown.
@@ -49,14 +52,9 @@ def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmar
     """
     if name not in FOLDERS:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FOLDERS)}.")
-    if "expected" not in options and not options.get("official"):
-        options["expected"] = _manifest_counts(Path(root), name)
-    module = importlib.import_module(f"cae_lib.data.benchmarks.{name}")
-    return module.load(Path(root) / FOLDERS[name], **options)
-
-
-def _manifest_counts(root: Path, name: str) -> Mapping[str, int] | None:
-    path = root / "manifest.json"
-    if not path.is_file():
-        return None
-    return read_json(path, dict).get("counts", {}).get(name)
+    manifest = Path(root) / "manifest.json"
+    if "expected" not in options and not options.get("official") and manifest.is_file():
+        options["expected"] = read_json(manifest, dict).get("counts", {}).get(name)
+    module, function = _LOADERS.get(name, (name, "load"))
+    module = importlib.import_module(f"{__name__}.{module}")
+    return getattr(module, function)(Path(root) / FOLDERS[name], **options)

@@ -6,12 +6,13 @@ Yuksekgonul et al. 2023. The word-order sets of ARO are in `order.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 from cae_lib.errors import ConfigError
 
 NAME = "aro"
@@ -22,6 +23,7 @@ ANNOTATIONS = {
 }
 IMAGES_FROM = "those of the official vgr_vga_images.zip, under images/"
 AUTHORS_EXTRA = ("pulling", "pulled by", "leaning against")
+MIN_PAIR = 25
 
 
 def symmetric_relations(which: str = "official") -> frozenset[str]:
@@ -37,95 +39,66 @@ def symmetric_relations(which: str = "official") -> frozenset[str]:
     if which == "none":
         return frozenset()
     if which not in ("official", "authors"):
-        raise ConfigError(
-            f"symmetric={which!r}: expected 'official', 'authors', 'none', or a list of names."
-        )
+        raise ConfigError(f"symmetric={which!r}: expected 'official', 'authors' or 'none'.")
     lines = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
     names = {line for line in lines if line and not line.startswith("#")}
     return frozenset(names.union(AUTHORS_EXTRA if which == "authors" else ()))
 
 
 def load(
-    root: str | Path,
-    *,
-    symmetric: str | Collection[str] = "official",
-    min_pair: int = 25,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read VG-Relation and VG-Attribution as ARO's repository lays them out.
 
     Each item is one picture, cut to its box before preprocessing, and the texts (false, true).
     The headline of both is a macro average: over relations without the symmetric ones, as in the
-    official notebook, and over pairs of attributes with at least `min_pair` items, as in the
+    official notebook, and over pairs of attributes with at least `MIN_PAIR` items, as in the
     official `evaluate_scores`. Where no group qualifies the headline is the micro average.
 
     Args:
         root: Folder with the two annotation files and `images/`.
-        symmetric: Names of relations to leave out of the macro average, or a list's name, see
-            `symmetric_relations`. Their items still count in the micro average.
-        min_pair: Smallest number of items for an attribute pair to enter the macro average.
-        expected: Number of items by subset (`"relation"`, `"attribution"`).
-        official: Expect the published numbers of items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        subsets: `"relation"`, `"attribution"`; both by default.
+        **checks: See `Checks`.
 
     Raises:
         DataError: If a file or picture is missing, or a row is malformed.
     """
-    names = symmetric_relations(symmetric) if isinstance(symmetric, str) else frozenset(symmetric)
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    relation = _collect(Path(root), "relation", policy)
-    attribution = _collect(Path(root), "attribution", policy)
-    return [_relation(relation, names), _attribution(attribution, min_pair)]
+    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
+    files = {name: root / file for name, file in ANNOTATIONS.items()}
+    chosen = policy.choose(root, files, subsets, wanted=files)
+    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM)) for part in chosen.items()]
 
 
-def _collect(root: Path, subset: str, policy: Policy) -> Collector:
-    path = root / ANNOTATIONS[subset]
-    group = _relation_group if subset == "relation" else _attribute_group
-    collector = Collector(NAME, subset, path, policy, IMAGES_FROM)
+def _subset(collector: Collector) -> Benchmark:
+    related, folder = collector.subset == "relation", collector.source.parent / "images"
 
     def read(key: str, entry: object) -> Choice:
-        crop = files.box(entry, "bbox_x", "bbox_y", "bbox_w", "bbox_h")
-        image = ImageRef(root / "images" / files.text(entry, "image_path"), crop)
-        texts = (files.text(entry, "false_caption"), files.text(entry, "true_caption"))
-        collector.counts["identical"] += texts[0] == texts[1]
-        return Choice((image,), texts, truth=1, group=group(entry), id=key)
+        crop = rows.box(entry, "bbox_x", "bbox_y", "bbox_w", "bbox_h")
+        image = collector.picture(folder / rows.text(entry, "image_path"), crop=crop)
+        texts = (rows.text(entry, "false_caption"), rows.text(entry, "true_caption"))
+        group = rows.text(entry, "relation_name") if related else _attribute_pair(entry)
+        return Choice((image,), texts, truth=1, group=group, id=key)
 
-    collector.rows(files.read_json(path, list), read)
-    return collector
-
-
-def _relation_group(entry: object) -> str:
-    return files.text(entry, "relation_name")
-
-
-def _attribute_group(entry: object) -> str:
-    pair = files.value(entry, "attributes")
-    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(a, str) for a in pair):
-        raise files.RowError(f"field 'attributes' is {pair!r}, a list of two texts was expected")
-    return f"{pair[0]}_{pair[1]}"
-
-
-def _relation(collector: Collector, symmetric: frozenset[str]) -> Benchmark:
+    collector.rows(enumerate(rows.read_json(collector.source, list)), read)
     sizes = Counter(item.group for item in collector.items)
-    kept = tuple(sorted(set(sizes) - symmetric))
-    collector.counts["symmetric_items"] = sum(sizes[name] for name in symmetric)
-    rule = f"mean over {len(kept)} relations, {len(sizes) - len(kept)} symmetric ones left out"
-    return _finish_macro(collector, kept, rule)
-
-
-def _attribution(collector: Collector, min_pair: int) -> Benchmark:
-    sizes = Counter(item.group for item in collector.items)
-    kept = tuple(sorted(name for name, n in sizes.items() if n >= min_pair))
-    collector.counts["items_of_small_groups"] = sum(n for n in sizes.values() if n < min_pair)
-    rule = f"mean over {len(kept)} attribute pairs with at least {min_pair} items"
-    return _finish_macro(collector, kept, rule)
-
-
-def _finish_macro(collector: Collector, kept: tuple[str, ...], rule: str) -> Benchmark:
+    if related:
+        left_out = symmetric_relations() & sizes.keys()
+        collector.counts["symmetric_items"] = sum(sizes[name] for name in left_out)
+        rule = f"relations, {len(left_out)} symmetric ones left out"
+    else:
+        left_out = {name for name, n in sizes.items() if n < MIN_PAIR}
+        collector.counts["items_of_small_groups"] = sum(sizes[name] for name in left_out)
+        rule = f"attribute pairs with at least {MIN_PAIR} items"
+    kept = tuple(sorted(sizes.keys() - left_out))
     if not kept:
-        return collector.finish(
-            headline="micro", macro_groups=(), rule="mean over items: no group qualifies for macro"
-        )
+        rule = "mean over items: no group qualifies for macro"
+        return collector.finish(macro_groups=(), rule=rule)
+    rule = f"mean over {len(kept)} {rule}"
     return collector.finish(headline="macro", macro_groups=kept, rule=rule)
+
+
+def _attribute_pair(entry: object) -> str:
+    pair = rows.value(entry, "attributes")
+    if not rows.is_texts(pair) or len(pair) != 2:
+        raise rows.RowError(f"field 'attributes' is {pair!r}, a list of two texts was expected")
+    return "_".join(pair)

@@ -34,8 +34,7 @@ class Choice:
 
     Three shapes occur: 1 picture and k texts (`truth` is the index of the true text), k pictures
     and 1 text (`truth` is the index of the true picture), 2 pictures and 2 texts (picture i goes
-    with text i; `truth` is not used). Texts and pictures keep the order of the reference loader,
-    since that order decides what its argmax does with a tie.
+    with text i; `truth` is not used). The order is that of the reference loader.
 
     Attributes:
         images: Pictures to choose from.
@@ -63,13 +62,13 @@ class Benchmark:
         n_expected: Number of items that there should be: the published count, the count of the
             small world's manifest, or else the number of rows that the annotation file lists.
         headline: `"micro"` (mean over items) or `"macro"` (mean over groups): the average that
-            the paper or the official script prints. Both are always stored.
+            the paper or the official script prints.
         rule: The averaging rule in words, for the page that prints the number.
         macro_groups: Groups that the macro average runs over; None means all.
         task: How an item is scored: `"choice"` for one true option, or Winoground's `"text"`,
             `"image"` and `"group"` scores for 2 x 2 items.
-        counts: What a reader has to know beside n, for example
-            `{"identical": 66}` for rows whose negative equals the caption.
+        counts: What a reader has to know beside n, for example `{"identical": 66}` for rows whose
+            negative equals the caption.
         sets: Positions of items that have to be right together, by the name of the accuracy; for
             example `{"pair_accuracy": ((0, 1), (2, 3))}`.
     """
@@ -94,13 +93,3 @@ class Benchmark:
     def n_used(self) -> int:
         """Number of items that are scored."""
         return len(self.items)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing, averaged over items (NaN without items)."""
-        if not self.items:
-            return float("nan")
-        if self.task != "choice":
-            return CHANCE_OF_PAIRS[self.task]
-        options = [len(item.images) * len(item.texts) for item in self.items]
-        return sum(1 / n for n in options) / len(options)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 import numpy as np
 
-from cae_lib.data.benchmarks import files
+from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 from cae_lib.errors import ConfigError, DataError
 
 NAME = "cola"
@@ -21,7 +22,6 @@ OFFICIAL = {"multi": 210}
 MULTI = Path("data", "COLA_multiobjects_matching_benchmark.json")
 SINGLE = "COLA_singleobjects_benchmark_{}.json"
 SOURCES = ("GQA", "CLEVR", "PACO")
-N_LABELS = 320
 IMAGE_FOLDERS = ("images", "vg_gqa_images", "../vg/VG_100K", "../vg/VG_100K_2", "")
 IMAGES_FROM = "Visual Genome's (as GQA has them), CLEVR's or PACO's, under images/"
 
@@ -49,14 +49,7 @@ class LabelledPictures:
     counts: Mapping[str, int]
 
 
-def load(
-    root: str | Path,
-    *,
-    image_dir: str | Path | None = None,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
-) -> list[Benchmark]:
+def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
     """Read the multi-object set: two pictures and two captions an item, one benchmark.
 
     An item is right if each caption is closer to its own picture than to the other one, both
@@ -64,40 +57,31 @@ def load(
 
     Args:
         root: Folder with `data/COLA_multiobjects_matching_benchmark.json`, a list of
-            `[url 1, caption 1, url 2, caption 2]`.
-        image_dir: Folder of the pictures, named as at the end of the URLs; by default `images/`,
-            `vg_gqa_images/`, or Visual Genome's folders beside `root`.
-        expected: Number of items, `{"multi": n}`.
-        official: Expect the published 210 items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+            `[url 1, caption 1, url 2, caption 2]`. Pictures, named as at the end of the URLs, are
+            looked for in `IMAGE_FOLDERS`.
+        **checks: See `Checks`.
 
     Raises:
         DataError: If the file or a picture is missing, or a row is malformed.
     """
-    path = Path(root) / MULTI
-    folders = _folders(Path(root), image_dir)
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
+    policy, path = Policy.of(OFFICIAL, **checks), Path(root) / MULTI
     collector = Collector(NAME, "multi", path, policy, IMAGES_FROM)
 
     def read(key: str, entry: object) -> Choice:
-        if not isinstance(entry, list) or [*map(type, entry)] != [str] * 4:
-            raise files.RowError("expected [url 1, caption 1, url 2, caption 2]")
-        images = tuple(_image(folders, url) for url in (entry[0], entry[2]))
+        if not rows.is_texts(entry) or len(entry) != 4:
+            raise rows.RowError("expected [url 1, caption 1, url 2, caption 2]")
+        images = (_image(collector, entry[0]), _image(collector, entry[2]))
         collector.counts["identical"] += entry[1] == entry[3]
         return Choice(images, (entry[1], entry[3]), truth=0, group="multi", id=key)
 
-    collector.rows(files.read_json(path, list), read)
+    collector.rows(enumerate(rows.read_json(path, list)), read)
     return [collector.finish(task="image", rule="mean over items, image score of 2 x 2")]
 
 
 def load_single(
-    root: str | Path,
-    source: str = "GQA",
-    *,
-    image_dir: str | Path | None = None,
-    allow_missing: bool = False,
+    root: str | Path, source: str = "GQA", *, allow_missing: bool = False
 ) -> LabelledPictures:
-    """Read a single-object set; `evaluation.labels` scores it.
+    """Read a single-object set; `evaluation.retrieval` scores it.
 
     The official file is a list `[labels, rows]`, though its description promises an object with
     `labels` and `data`; both are read. A row is `[picture, annotation, present, hard]`; PACO's have
@@ -106,7 +90,6 @@ def load_single(
     Args:
         root: Folder with `data/COLA_singleobjects_benchmark_{source}.json`.
         source: "GQA", "CLEVR" or "PACO".
-        image_dir: As in `load`.
         allow_missing: Leave out and count pictures that are not there or rows that are malformed.
 
     Raises:
@@ -116,37 +99,29 @@ def load_single(
     if source not in SOURCES:
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
     path = Path(root) / "data" / SINGLE.format(source)
-    labels, rows = _labels_and_rows(path)
-    folders = _folders(Path(root), image_dir)
+    labels, entries = _labels_and_rows(path)
     collector = Collector(NAME, source, path, Policy({}, allow_missing), IMAGES_FROM)
     marks: dict[str, tuple[list[int], list[int]]] = {}
 
     def read(key: str, entry: object) -> Choice:
         if not isinstance(entry, list) or len(entry) not in (3, 4) or not isinstance(entry[0], str):
-            raise files.RowError("expected [picture, annotation, present, hard]")
+            raise rows.RowError("expected [picture, annotation, present, hard]")
         marks[key] = (_flags(entry[-2], len(labels)), _flags(entry[-1], len(labels)))
-        return Choice((_image(folders, entry[0]),), (), truth=0, group=source, id=key)
+        return Choice((_image(collector, entry[0]),), (), truth=0, group=source, id=key)
 
-    collector.rows(rows, read)
-    found = collector.finish()
+    found = collector.rows(enumerate(entries), read).finish()
     table = np.array([marks[item.id] for item in found.items], dtype=bool)
-    table = table.reshape(len(found.items), 2, len(labels))
+    present, hard = table.reshape(len(found.items), 2, len(labels)).swapaxes(0, 1)
     images = tuple(item.images[0] for item in found.items)
-    return LabelledPictures(
-        source, labels, images, table[:, 0], table[:, 1], found.n_expected, found.counts
-    )
+    return LabelledPictures(source, labels, images, present, hard, found.n_expected, found.counts)
 
 
 def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
-    content = files.parse_json(files.read_text(path), str(path))
+    content = rows.parse_json(rows.read_text(path), str(path))
     if isinstance(content, dict):
         content = [content.get("labels"), content.get("data")]
-    if (
-        not isinstance(content, list)
-        or len(content) != 2
-        or not all(isinstance(part, list) for part in content)
-        or not all(isinstance(label, str) for label in content[0])
-    ):
+    right = isinstance(content, list) and len(content) == 2 and isinstance(content[1], list)
+    if not right or not rows.is_texts(content[0]):
         raise DataError(
             f"{path}: expected [labels, rows], or an object with 'labels' and 'data'. Check that "
             "this is the official file."
@@ -156,14 +131,10 @@ def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
 
 def _flags(values: object, n: int) -> list[int]:
     if not isinstance(values, list) or len(values) != n or not {*values} <= {0, 1}:
-        raise files.RowError(f"expected a list of {n} times 0 or 1, one for each label")
+        raise rows.RowError(f"expected a list of {n} times 0 or 1, one for each label")
     return values
 
 
-def _folders(root: Path, image_dir: str | Path | None) -> list[Path]:
-    return [Path(image_dir)] if image_dir is not None else [root / f for f in IMAGE_FOLDERS]
-
-
-def _image(folders: list[Path], name: str) -> ImageRef:
-    last = PurePosixPath(name).name
-    return ImageRef(first_existing([folder / last for folder in folders]))
+def _image(collector: Collector, name: str) -> ImageRef:
+    root, last = collector.source.parent.parent, PurePosixPath(name).name
+    return collector.picture(*(root / folder / last for folder in IMAGE_FOLDERS))

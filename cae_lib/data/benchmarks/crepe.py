@@ -1,41 +1,38 @@
-"""CREPE productivity: the true caption among five hard negatives, by complexity of the caption.
+"""CREPE: the true caption of a part of a picture among hard negatives.
 
-Ma et al. 2023. The systematicity files are read by `crepe_systematicity`.
+Ma et al. 2023. The systematicity files are made for one pretraining set each, and say something
+about models that were trained on that set only; OpenAI's is not among them.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing, with_expected
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 
-NAME = "crepe"
 COMPLEXITIES = range(4, 13)
 OFFICIAL_ROWS = {
     "atom": (1258, 1454, 1805, 2082, 2241, 1897, 2265, 1724, 2001),
     "swap": (27, 36, 262, 505, 991, 884, 1293, 1076, 1578),
     "negate": (1262, 1312, 1798, 2009, 2244, 1824, 2237, 1660, 1990),
 }
-OFFICIAL = {subset: sum(rows) for subset, rows in OFFICIAL_ROWS.items()}
+OFFICIAL = {subset: sum(counts) for subset, counts in OFFICIAL_ROWS.items()}
 N_NEGATIVES = 5
-COLUMNS = ("image_id", "caption", "hard_negs", "x", "y", "width", "height")
+FILE = "data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
+SYSTEMATICITY_FILE = "data/syst_hard_negatives/syst_vg_hard_negs_{}_compounds_in_{}.csv"
+CORPORA, SPLITS, KINDS = ("cc12m", "yfcc", "laion"), ("seen", "unseen"), ("atom", "comp")
+COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 IMAGE_FOLDERS = ("VG_100K", "VG_100K_2", "images")
 IMAGES_FROM = "Visual Genome's, in VG_100K/ and VG_100K_2/"
+END = "row ending at line {}"
 
 
 def load(
-    root: str | Path,
-    *,
-    image_dir: str | Path | None = None,
-    subsets: Sequence[str] | None = None,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read the productivity files: one picture, cut to its box, and (caption, 5 negatives).
 
@@ -45,73 +42,92 @@ def load(
     item wrong under the strict rule and are counted as `identical`.
 
     Args:
-        root: Folder with `data/prod_hard_negatives/{atom,swap,negate}/*.csv`.
-        image_dir: Folder that holds `VG_100K/` and `VG_100K_2/` (or `images/`); by default `root`.
+        root: Folder with `data/prod_hard_negatives/{atom,swap,negate}/*.csv`, and the pictures in
+            `VG_100K/`, `VG_100K_2/` or `images/`.
         subsets: Kinds of negatives to read; by default those that are there or expected.
-        expected: Number of items by kind, all complexities together.
-        official: Expect the published numbers of rows.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        **checks: See `Checks`; numbers are those of all complexities together.
 
     Raises:
         ConfigError: If a kind is unknown.
         DataError: If a file or picture is missing, or a row is malformed.
     """
-    folder = Path(root) / "data" / "prod_hard_negatives"
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    names = list(subsets) if subsets is not None else with_expected(_present(folder), policy)
-    unknown = [name for name in names if name not in OFFICIAL]
-    if unknown:
-        raise ConfigError(f"no such kind of CREPE negative: {unknown}. Known: {list(OFFICIAL)}.")
-    images = Path(image_dir) if image_dir is not None else Path(root)
-    return [_subset(folder / name, images, policy) for name in names]
+    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
+    files = {}
+    for kind in OFFICIAL:
+        paths = [root / FILE.format(kind, n) for n in COMPLEXITIES]
+        files[kind] = [path for path in paths if path.is_file()] or paths[:1]
+    chosen = policy.choose(root, {kind: paths[0] for kind, paths in files.items()}, subsets)
+    return [_kind(kind, files[kind], root, policy) for kind in chosen]
 
 
-def _present(folder: Path) -> list[str]:
-    names = [name for name in OFFICIAL if (folder / name).is_dir()]
-    if not names:
-        raise DataError(f"{folder}: no folder of {', '.join(OFFICIAL)} is there.")
-    return names
-
-
-def _subset(folder: Path, images: Path, policy: Policy) -> Benchmark:
-    pattern = f"prod_vg_hard_negs_{folder.name}_complexity_{{}}.csv"
-    paths = {n: folder / pattern.format(n) for n in COMPLEXITIES}
-    present = {n: path for n, path in paths.items() if path.is_file()}
-    if not present:
-        raise DataError(f"{folder}: no file {pattern.format('N')} is there.")
-    collector = Collector(NAME, folder.name, folder, policy, IMAGES_FROM)
-    for complexity, path in present.items():
-        for number, row in files.read_csv(path, COLUMNS):
-            with collector.row(f"ending at line {number} of {path.name}"):
-                collector.add(_read(collector, images, complexity, number, row))
+def _kind(kind: str, paths: Sequence[Path], root: Path, policy: Policy) -> Benchmark:
+    collector = Collector("crepe", kind, paths[0].parent, policy, IMAGES_FROM)
+    for path in paths:
+        complexity = path.stem.rpartition("_")[2]
+        read = _reader(collector, root, "hard_negs", complexity)
+        found = rows.read_csv(path, (*COLUMNS, "hard_negs"))
+        collector.rows(found, read, where=f"{END} of {path.name}")
     return collector.finish(headline="macro", rule="mean over complexities, R@1 among 6")
 
 
-def _read(
-    collector: Collector, images: Path, complexity: int, number: int, row: object
-) -> Choice:
-    caption, negatives = files.text(row, "caption"), _negatives(row)
-    collector.counts["identical"] += caption in negatives
-    name = f"{files.number(row, 'image_id'):.0f}.jpg"
-    path = first_existing([images / folder / name for folder in IMAGE_FOLDERS])
-    crop = files.box(row, "x", "y", "width", "height")
-    texts = (caption, *negatives)
-    return Choice((ImageRef(path, crop),), texts, 0, str(complexity), f"{complexity}/{number}")
+def load_systematicity(
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
+) -> list[Benchmark]:
+    """Read the systematicity files: one picture, cut to its box, and (caption, hard negatives).
+
+    One benchmark for each pretraining set, split (compound seen or unseen) and kind of negatives,
+    such as `laion/unseen/atom`. Right is what ranks first (R@1), averaged over items. Rows whose
+    list of valid negatives is empty ask nothing: they are left out, counted as `no_negatives`, and
+    not expected either.
+
+    Args:
+        root: Folder with `data/syst_hard_negatives/*.csv`, and the pictures as for `load`.
+        subsets: By default the kinds "atom" and "comp", not "combined", of each pretraining set of
+            which a file is there.
+        **checks: See `Checks`; no verified numbers are published.
+
+    Raises:
+        ConfigError: If a subset is unknown.
+        DataError: If a file or picture is missing, or a row is malformed.
+    """
+    policy, root = Policy.of({}, **checks), Path(root)
+    files = {
+        f"{corpus}/{split}/{kind}": root / SYSTEMATICITY_FILE.format(split, corpus)
+        for corpus in CORPORA
+        for split in SPLITS
+        for kind in (KINDS if subsets is None else (*KINDS, "combined"))
+    }
+    here = {name.partition("/")[0] for name, path in files.items() if path.is_file()}
+    wanted = [name for name in files if name.partition("/")[0] in here]
+    chosen = policy.choose(root, files, subsets, wanted)
+    return [_systematicity(name, path, root, policy) for name, path in chosen.items()]
 
 
-def _negatives(row: object) -> tuple[str, ...]:
-    literal = files.text(row, "hard_negs")
-    try:
-        found = ast.literal_eval(literal)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if (
-        not isinstance(found, list)
-        or len(found) != N_NEGATIVES
-        or not all(isinstance(text, str) for text in found)
-    ):
-        raise files.RowError(
-            f"field 'hard_negs' is {literal[:60]!r}, a Python list of {N_NEGATIVES} texts "
-            "was expected"
-        )
-    return tuple(found)
+def _systematicity(subset: str, path: Path, root: Path, policy: Policy) -> Benchmark:
+    column = f"valid_hard_negs_{subset.rpartition('/')[2]}"
+    collector = Collector("crepe_systematicity", subset, path, policy, IMAGES_FROM)
+    read = _reader(collector, root, column)
+    collector.rows(rows.read_csv(path, (*COLUMNS, column)), read, where=END)
+    return collector.finish(rule="mean over items, R@1")
+
+
+def _reader(
+    collector: Collector, root: Path, column: str, complexity: str = ""
+) -> Callable[[str, object], Choice | None]:
+    """A reader of rows whose `column` lists the negatives: five with a complexity, else any."""
+
+    def read(key: str, row: object) -> Choice | None:
+        negatives = rows.literal(row, column)
+        if complexity and len(negatives) != N_NEGATIVES:
+            raise rows.RowError(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
+        if not negatives:
+            collector.counts["no_negatives"] += 1
+            return None
+        name = f"{rows.number(row, 'image_id'):.0f}.jpg"
+        places = (root / folder / name for folder in IMAGE_FOLDERS)
+        image = collector.picture(*places, crop=rows.box(row, "x", "y", "width", "height"))
+        texts = (rows.text(row, "caption"), *negatives)
+        group, number = complexity or collector.subset, f"{complexity}/{key}" if complexity else key
+        return Choice((image,), texts, truth=0, group=group, id=number)
+
+    return read

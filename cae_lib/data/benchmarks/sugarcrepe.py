@@ -6,13 +6,13 @@ Hsieh et al. 2023.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy
-from cae_lib.errors import ConfigError
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 
 NAME = "sugarcrepe"
 OFFICIAL = {
@@ -24,64 +24,42 @@ OFFICIAL = {
     "swap_att": 666,
     "swap_obj": 245,
 }
-IMAGES_FROM = "COCO's val2017"
+IMAGES_FROM = "COCO's val2017, in coco/val2017"
 
 
 def load(
-    root: str | Path,
-    *,
-    image_dir: str | Path | None = None,
-    subsets: Sequence[str] | None = None,
-    negative_first: bool = False,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read the seven files of SugarCrepe, one benchmark each; the headline is the mean over items.
 
+    The negative comes second, as in CLIP_benchmark, where argmax lets a tie pass; the official
+    script compares strictly. `counts` tells how many pairs are the same bag of words.
+
     Args:
         root: Folder with `data/{add,replace,swap}_*.json`, dicts whose keys need not be
-            consecutive.
-        image_dir: Folder of the pictures; by default `coco/val2017` beside `root`.
+            consecutive. The pictures are in `coco/val2017` beside it.
         subsets: Names of files to read; all seven by default.
-        negative_first: Put the negative first, so that the argmax rule calls a tie wrong, as in
-            the evaluation of CAE's authors; by default it comes second, as in CLIP_benchmark,
-            where argmax lets a tie pass. The official script compares strictly.
-        expected: Number of items by subset.
-        official: Expect the published numbers of items (7,511 in all).
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        **checks: See `Checks`.
 
     Raises:
         ConfigError: If a subset is unknown.
         DataError: If a file or picture is missing, or a row is malformed.
     """
-    root = Path(root)
-    folder = Path(image_dir) if image_dir is not None else root.parent / "coco" / "val2017"
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    names = tuple(subsets) if subsets is not None else tuple(OFFICIAL)
-    unknown = [name for name in names if name not in OFFICIAL]
-    if unknown:
-        raise ConfigError(f"no such SugarCrepe subset: {unknown}. Known: {', '.join(OFFICIAL)}.")
-    return [_subset(root, name, folder, negative_first, policy) for name in names]
+    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
+    files = {name: root / "data" / f"{name}.json" for name in OFFICIAL}
+    chosen = policy.choose(root, files, subsets, wanted=files)
+    folder = root.parent / "coco" / "val2017"
+    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM), folder) for part in chosen.items()]
 
 
-def _subset(
-    root: Path, subset: str, folder: Path, negative_first: bool, policy: Policy
-) -> Benchmark:
-    path = root / "data" / f"{subset}.json"
-    collector = Collector(NAME, subset, path, policy, IMAGES_FROM)
-
+def _subset(collector: Collector, folder: Path) -> Benchmark:
     def read(key: str, entry: object) -> Choice:
-        image = ImageRef(folder / files.text(entry, "filename"))
-        texts = (files.text(entry, "caption"), files.text(entry, "negative_caption"))
-        collector.counts["identical"] += texts[0] == texts[1]
+        image = collector.picture(folder / rows.text(entry, "filename"))
+        texts = (rows.text(entry, "caption"), rows.text(entry, "negative_caption"))
         collector.counts["same_words"] += _bag(texts[0]) == _bag(texts[1])
-        if negative_first:
-            texts = texts[::-1]
-        return Choice((image,), texts, truth=int(negative_first), group=subset, id=key)
+        return Choice((image,), texts, truth=0, group=collector.subset, id=key)
 
-    collector.rows(files.read_json(path, dict), read)
-    return collector.finish()
+    return collector.rows(rows.read_json(collector.source, dict), read).finish()
 
 
 def _bag(caption: str) -> list[str]:

@@ -5,13 +5,13 @@ Parcalabescu et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing, with_expected
-from cae_lib.errors import DataError
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 
 NAME = "valse"
 OFFICIAL = {
@@ -47,14 +47,7 @@ IMAGES_FROM = "those of the sets that each item's field 'dataset' names"
 
 
 def load(
-    root: str | Path,
-    *,
-    image_dir: str | Path | None = None,
-    instruments: Sequence[str] | None = None,
-    valid_only: bool = True,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read VALSE's files, one benchmark each; the headline is the pairwise accuracy over items.
 
@@ -63,63 +56,32 @@ def load(
     not expected either. The filter also removes every item whose foil equals its caption.
 
     Args:
-        root: Folder with `data/*.json`.
-        image_dir: One folder with all pictures; by default each instrument's official folder,
-            then `images/` and COCO's folders beside `root`.
-        instruments: Names of files to read; by default all official ones that are there or
-            expected.
-        valid_only: Apply the validity filter. The published counts are those with the filter.
-        expected: Number of items by instrument.
-        official: Expect the published numbers of valid items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        root: Folder with `data/*.json`. Pictures are looked for in each file's official folder,
+            then in `images/` and in COCO's folders beside `root`.
+        subsets: Names of files to read; by default all that are there or expected.
+        **checks: See `Checks`.
 
     Raises:
+        ConfigError: If a subset is unknown.
         DataError: If a file or picture is missing, or an item is malformed.
     """
-    root = Path(root)
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    names = list(instruments) if instruments is not None else with_expected(_present(root), policy)
-    return [_instrument(root, name, image_dir, valid_only, policy) for name in names]
+    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
+    files = {name: root / "data" / f"{name}.json" for name in OFFICIAL}
+    chosen = policy.choose(root, files, subsets)
+    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM), root) for part in chosen.items()]
 
 
-def _present(root: Path) -> list[str]:
-    names = [name for name in OFFICIAL if (root / "data" / f"{name}.json").is_file()]
-    if not names:
-        raise DataError(f"{root / 'data'}: none of VALSE's files is there ({', '.join(OFFICIAL)}).")
-    return names
+def _subset(collector: Collector, root: Path) -> Benchmark:
+    name = collector.subset
+    folders = [root / folder for folder in (IMAGE_FOLDERS[name], *SHARED_FOLDERS)]
 
-
-def _instrument(
-    root: Path, name: str, image_dir: str | Path | None, valid_only: bool, policy: Policy
-) -> Benchmark:
-    path = root / "data" / f"{name}.json"
-    if image_dir is not None:
-        folders = [Path(image_dir)]
-    else:
-        own = IMAGE_FOLDERS.get(name, "images")
-        folders = [root / folder for folder in (own, *SHARED_FOLDERS)]
-    collector = Collector(NAME, name, path, policy, IMAGES_FROM)
-    for key, entry in files.read_json(path, dict).items():
-        if valid_only and _votes(entry) < MIN_VOTES:
+    def read(key: str, entry: object) -> Choice | None:
+        if rows.number(rows.value(entry, "mturk"), "caption") < MIN_VOTES:
             collector.counts["not_valid"] += 1
-            continue
-        with collector.row(key):
-            collector.add(_read(collector, key, entry, folders))
-    return collector.finish()
+            return None
+        file = rows.text(entry, "image_file")
+        image = collector.picture(*(folder / file for folder in folders))
+        texts = (rows.text(entry, "foil"), rows.text(entry, "caption"))
+        return Choice((image,), texts, truth=1, group=name, id=key)
 
-
-def _votes(entry: object) -> float:
-    """Votes for the caption; a row without a readable vote is left to the reader of the row."""
-    try:
-        return files.number(files.value(entry, "mturk"), "caption")
-    except files.RowError:
-        return MIN_VOTES
-
-
-def _read(collector: Collector, key: str, entry: object, folders: list[Path]) -> Choice:
-    files.number(files.value(entry, "mturk"), "caption")
-    name = files.text(entry, "image_file")
-    texts = (files.text(entry, "foil"), files.text(entry, "caption"))
-    collector.counts["identical"] += texts[0] == texts[1]
-    image = ImageRef(first_existing([folder / name for folder in folders]))
-    return Choice((image,), texts, truth=1, group=collector.subset, id=key)
+    return collector.rows(rows.read_json(collector.source, dict), read).finish()

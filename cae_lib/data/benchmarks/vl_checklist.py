@@ -5,12 +5,13 @@ Zhao et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy, with_expected
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 from cae_lib.errors import DataError
 
 NAME = "vl_checklist"
@@ -44,20 +45,13 @@ OBJECT_CORPORA = tuple(
 OFFICIAL_CORPORA = (*OFFICIAL, "Relation/hake_action", *OBJECT_CORPORA)
 """Files that the official set has; some versions have `Attribute/vaw/color`, too."""
 
-SOURCES = ("hake", "swig", "vaw", "vg")
 IMAGE_FOLDERS = {"hake": "hake", "swig": "swig", "vaw": "vg", "vg": "vg"}
 IMAGES_FROM = "those of Visual Genome (vg/VG_100K, vg/VG_100K_2), SWiG (swig/) and HAKE (hake/)"
 EMPTY_CORPUS = "swig_place"
 
 
 def load(
-    root: str | Path,
-    *,
-    image_dir: str | Path | None = None,
-    corpora: Sequence[str] | None = None,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read the corpora of VL-CheckList, one benchmark a file; the headline is the mean over items.
 
@@ -67,73 +61,53 @@ def load(
     corpora only; the others are expected to have as many items as rows.
 
     Args:
-        root: Folder with `data/{Attribute,Object,Relation}/.../*.json`.
-        image_dir: Folder that holds `vg/`, `swig/` and `hake/`; by default `root`.
-        corpora: Files to read, as paths below `data/` without `.json`; by default all that are
-            there or expected, but for `swig_place`, whose official files are empty lists.
-        expected: Number of items by corpus.
-        official: Expect the official files, and the published numbers of items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        root: Folder with `data/{Attribute,Object,Relation}/.../*.json`, `vg/`, `swig/` and `hake/`.
+        subsets: Files to read, as paths below `data/` without `.json`; by default all that are
+            there, expected, or official where the official numbers are expected; but not
+            `swig_place`, whose official files are empty lists.
+        **checks: See `Checks`.
 
     Raises:
         DataError: If a file or picture is missing, a file is empty, or a row is malformed.
     """
-    data = Path(root) / "data"
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    if corpora is not None:
-        names = list(corpora)
-    else:
-        names = with_expected(_present(data), policy)
-        names += [name for name in OFFICIAL_CORPORA if official and name not in names]
-    images = Path(image_dir) if image_dir is not None else Path(root)
-    return [_corpus(data, name, images, policy) for name in names]
-
-
-def _present(data: Path) -> list[str]:
+    policy, data = Policy.of(OFFICIAL, **checks), Path(root) / "data"
     found = sorted(str(path.relative_to(data).with_suffix("")) for path in data.rglob("*.json"))
     names = [name for name in found if EMPTY_CORPUS not in name]
-    if not names:
-        raise DataError(f"{data}: no corpus is there. Put VL-CheckList's folder data/ there.")
-    return names
+    names += [*policy.expected, *(OFFICIAL_CORPORA if checks.get("official") else ())]
+    files = {name: data / f"{name}.json" for name in (names if subsets is None else subsets)}
+    chosen = policy.choose(data, files, subsets, wanted=files)
+    return [_corpus(Collector(NAME, *part, policy, IMAGES_FROM), root) for part in chosen.items()]
 
 
-def _corpus(data: Path, corpus: str, image_dir: Path, policy: Policy) -> Benchmark:
-    path = data / f"{corpus}.json"
-    folder = image_dir / IMAGE_FOLDERS[_source(corpus, path)]
-    entries = files.read_json(path, list)
+def _corpus(collector: Collector, root: str | Path) -> Benchmark:
+    folder = Path(root) / IMAGE_FOLDERS[_source(collector)]
+    entries = rows.read_json(collector.source, list)
     if not entries:
-        raise DataError(f"{path}: the file lists no rows. Leave {corpus!r} out of corpora.")
-    collector = Collector(NAME, corpus, path, policy, IMAGES_FROM)
+        raise DataError(f"{collector.source}: the file lists no rows. Leave it out of subsets.")
 
     def read(key: str, entry: object) -> Choice:
-        name, texts = _row(entry)
-        collector.counts["identical"] += texts[0] == texts[1]
-        return Choice((ImageRef(folder / name),), texts, truth=1, group=corpus, id=key)
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise rows.RowError('expected ["path", {"POS": [...], "NEG": [...]}]')
+        texts = (_first(entry[1], "NEG"), _first(entry[1], "POS"))
+        image = collector.picture(folder / entry[0])
+        return Choice((image,), texts, truth=1, group=collector.subset, id=key)
 
-    collector.rows(entries, read)
-    return collector.finish()
+    return collector.rows(enumerate(entries), read).finish()
 
 
-def _source(corpus: str, path: Path) -> str:
+def _source(collector: Collector) -> str:
     """Which collection a corpus takes its pictures from, told by its folder or file name."""
-    for part in reversed(corpus.split("/")):
-        for source in SOURCES:
-            if part == source or part.startswith(f"{source}_"):
-                return source
+    for part in reversed(collector.subset.split("/")):
+        if part.partition("_")[0] in IMAGE_FOLDERS:
+            return part.partition("_")[0]
     raise DataError(
-        f"{path}: cannot tell where its pictures come from. Name the file or a folder above it "
-        f"after one of {', '.join(SOURCES)}, as the official tree does."
+        f"{collector.source}: cannot tell where its pictures come from. Name the file or a folder "
+        f"above it after one of {', '.join(IMAGE_FOLDERS)}, as the official tree does."
     )
 
 
-def _row(entry: object) -> tuple[str, tuple[str, str]]:
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-        raise files.RowError('expected ["path", {"POS": [...], "NEG": [...]}]')
-    return entry[0], (_first(entry[1], "NEG"), _first(entry[1], "POS"))
-
-
 def _first(entry: object, key: str) -> str:
-    texts = files.value(entry, key)
+    texts = rows.value(entry, key)
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise files.RowError(f"field '{key}' is {texts!r}, a list of texts was expected")
+        raise rows.RowError(f"field '{key}' is {texts!r}, a list of texts was expected")
     return texts[0]

@@ -6,13 +6,13 @@ Kamath et al. 2023.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing
-from cae_lib.errors import ConfigError
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 
 NAME = "whatsup"
 OFFICIAL = {
@@ -39,12 +39,7 @@ PHRASES = {
 
 
 def load(
-    root: str | Path,
-    *,
-    subsets: Sequence[str] | None = None,
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read the six subsets, one benchmark each: one picture and (true caption, false ones).
 
@@ -58,40 +53,39 @@ def load(
         root: Folder with the annotation files and the folders of pictures. Paths in A and B start
             with `data/`, the official name of this folder, whatever its name is here.
         subsets: Names of files to read; all six by default.
-        expected: Number of items by subset.
-        official: Expect the published numbers of items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        **checks: See `Checks`.
 
     Raises:
         ConfigError: If a subset is unknown.
         DataError: If a file or picture is missing, or a row is malformed.
     """
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    names = tuple(subsets) if subsets is not None else tuple(OFFICIAL)
-    unknown = [name for name in names if name not in OFFICIAL]
-    if unknown:
-        raise ConfigError(f"no such What'sUp subset: {unknown}. Known: {', '.join(OFFICIAL)}.")
-    read = {name: _controlled if name in PAIRS else _question for name in names}
-    return [read[name](Path(root), name, policy) for name in names]
+    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
+    files = {
+        name: root / f"{name}{'_dataset' if name in PAIRS else ''}.json" for name in OFFICIAL
+    }
+    chosen = policy.choose(root, files, subsets, wanted=files)
+    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM)) for part in chosen.items()]
 
 
-def _controlled(root: Path, subset: str, policy: Policy) -> Benchmark:
-    path = root / f"{subset}_dataset.json"
-    collector = Collector(NAME, subset, path, policy, IMAGES_FROM)
+def _subset(collector: Collector) -> Benchmark:
+    controlled = collector.subset in PAIRS
 
     def read(key: str, entry: object) -> Choice:
-        name = PurePosixPath(files.text(entry, "image_path"))
-        _, preposition, _ = _parts(subset, name)
-        texts = files.value(entry, "caption_options")
-        _check_texts(texts)
-        inner = name.relative_to("data") if name.parts[0] == "data" else name
-        image = ImageRef(first_existing([root / inner, root / name]))
-        collector.counts["identical"] += texts[0] in texts[1:]
-        return Choice((image,), tuple(texts), truth=0, group=preposition, id=key)
+        return _scene(collector, key, entry) if controlled else _question(collector, key, entry)
 
-    collector.rows(files.read_json(path, list), read)
-    pairs, sets = _sets(collector, subset)
-    return collector.finish(sets={"pair_accuracy": pairs, "set_accuracy": sets})
+    collector.rows(enumerate(rows.read_json(collector.source, list)), read)
+    return collector.finish(sets=_sets(collector) if controlled else {})
+
+
+def _scene(collector: Collector, key: str, entry: object) -> Choice:
+    """An item of A or B."""
+    name = PurePosixPath(rows.text(entry, "image_path"))
+    _, preposition, _ = _parts(collector.subset, name)
+    root = collector.source.parent
+    inner = name.relative_to("data") if name.parts[0] == "data" else name
+    image = collector.picture(root / inner, root / name)
+    texts = rows.texts(entry, "caption_options", least=2)
+    return Choice((image,), texts, truth=0, group=preposition, id=key)
 
 
 def _parts(subset: str, name: PurePosixPath) -> tuple[str, str, str]:
@@ -99,51 +93,44 @@ def _parts(subset: str, name: PurePosixPath) -> tuple[str, str, str]:
     parts = name.stem.split("_")
     known = [preposition for pair in PAIRS[subset] for preposition in pair]
     if len(parts) < 3 or parts[1] not in known:
-        raise files.RowError(
+        raise rows.RowError(
             f"its picture is {name.name!r}, a name like thing_PREPOSITION_thing.jpeg was expected "
             f"with one of {', '.join(known)}"
         )
     return parts[0], parts[1], parts[-1]
 
 
-def _sets(collector: Collector, subset: str) -> tuple[tuple, tuple]:
+def _sets(collector: Collector) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Positions of the items of each complete pair, and of each complete set of four."""
+    kinds = PAIRS[collector.subset]
     places: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for position, item in enumerate(collector.items):
-        first, preposition, second = _parts(subset, PurePosixPath(item.images[0].path.name))
+        name = PurePosixPath(item.images[0].path.name)
+        first, preposition, second = _parts(collector.subset, name)
         if preposition in places[first, second]:
             collector.counts["repeated_scenes"] += 1
         places[first, second][preposition] = position
     pairs, sets = [], []
     for found in places.values():
-        complete = [tuple(found[p] for p in pair) for pair in PAIRS[subset] if {*pair} <= {*found}]
+        complete = [tuple(found[p] for p in pair) for pair in kinds if {*pair} <= {*found}]
         pairs += complete
-        if len(complete) == len(PAIRS[subset]):
+        if len(complete) == len(kinds):
             sets.append(tuple(place for pair in complete for place in pair))
-    collector.counts["incomplete_pairs"] = len(PAIRS[subset]) * len(places) - len(pairs)
+    collector.counts["incomplete_pairs"] = len(kinds) * len(places) - len(pairs)
     collector.counts["incomplete_sets"] = len(places) - len(sets)
-    return tuple(pairs), tuple(sets)
+    return {"pair_accuracy": tuple(pairs), "set_accuracy": tuple(sets)}
 
 
-def _question(root: Path, subset: str, policy: Policy) -> Benchmark:
-    path = root / f"{subset}.json"
-    collector = Collector(NAME, subset, path, policy, IMAGES_FROM)
-    name = IMAGE_NAMES[subset.partition("_")[0]]
-
-    def read(key: str, entry: object) -> Choice:
-        if not isinstance(entry, list) or len(entry) != 3:
-            raise files.RowError("expected [image id, true caption, false caption]")
-        try:
-            image = ImageRef(root / name.format(int(entry[0])))
-        except (TypeError, ValueError):
-            raise files.RowError(f"the image id is {entry[0]!r}, a number was expected") from None
-        texts = entry[1:]
-        _check_texts(texts)
-        collector.counts["identical"] += texts[0] == texts[1]
-        return Choice((image,), tuple(texts), truth=0, group=_preposition(texts[0]), id=key)
-
-    collector.rows(files.read_json(path, list), read)
-    return collector.finish()
+def _question(collector: Collector, key: str, entry: object) -> Choice:
+    """An item of the other subsets."""
+    name = IMAGE_NAMES[collector.subset.partition("_")[0]]
+    if not isinstance(entry, list) or len(entry) != 3 or not rows.is_texts(entry[1:]):
+        raise rows.RowError(f"is {entry!r}, [image id, true caption, false caption] was expected")
+    try:
+        image = collector.picture(collector.source.parent / name.format(int(entry[0])))
+    except (TypeError, ValueError):
+        raise rows.RowError(f"the image id is {entry[0]!r}, a number was expected") from None
+    return Choice((image,), tuple(entry[1:]), truth=0, group=_preposition(entry[1]), id=key)
 
 
 def _preposition(caption: str) -> str:
@@ -152,12 +139,3 @@ def _preposition(caption: str) -> str:
     if last in PHRASES.values():
         return last
     return next((word for phrase, word in PHRASES.items() if phrase in caption), last)
-
-
-def _check_texts(texts: object) -> None:
-    if (
-        not isinstance(texts, list)
-        or len(texts) < 2
-        or not all(isinstance(text, str) and text.strip() for text in texts)
-    ):
-        raise files.RowError(f"its captions are {texts!r}, a list of at least two was expected")

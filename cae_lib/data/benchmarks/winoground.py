@@ -6,13 +6,14 @@ composition, and score the others apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Unpack
 
-from cae_lib.data.benchmarks import files
+from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef, Task
-from cae_lib.data.benchmarks.collect import Collector, Policy, first_existing
+from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
 from cae_lib.errors import ConfigError
 
 NAME = "winoground"
@@ -51,12 +52,7 @@ def part_ids(part: str) -> frozenset[int]:
 
 
 def load(
-    root: str | Path,
-    *,
-    parts: Sequence[str] = ("all",),
-    expected: Mapping[str, int] | None = None,
-    official: bool = False,
-    allow_missing: bool = False,
+    root: str | Path, *, parts: Sequence[str] = ("all",), **checks: Unpack[Checks]
 ) -> list[Benchmark]:
     """Read `examples.jsonl` into three benchmarks over the same items: text, image, group score.
 
@@ -68,58 +64,47 @@ def load(
         root: Folder with `examples.jsonl` and `images/`.
         parts: "all" items, the 172 "untagged" ones, or the 171 of them that CAE's authors call
             clean ("authors"): three benchmarks for each. "all" takes every item of the file.
-        expected: Number of items by subset (`"text"`, `"image/untagged"`, ...).
-        official: Expect the published numbers of items.
-        allow_missing: Leave out and count what cannot be used instead of raising an error.
+        **checks: See `Checks`; subsets are `"text"`, `"image/untagged"` and the like.
 
     Raises:
         ConfigError: If a part is unknown.
         DataError: If a file or picture is missing, or a line is malformed.
     """
-    path = Path(root) / "examples.jsonl"
-    policy = Policy.of(expected, official, OFFICIAL, allow_missing)
-    lines = files.read_text(path).split("\n")
+    path, policy = Path(root) / "examples.jsonl", Policy.of(OFFICIAL, **checks)
     entries = [
-        (number, files.parse_json(line, f"{path}, line {number}"))
-        for number, line in enumerate(lines, start=1)
+        (number, rows.parse_json(line, f"{path}, line {number}"))
+        for number, line in enumerate(rows.read_text(path).split("\n"), start=1)
         if line.strip()
     ]
     benchmarks = []
     for part in parts:
         ids = part_ids(part)
         chosen = [row for row in entries if part == "all" or _id(row[1]) in ids]
-        benchmarks += [_benchmark(path, task, part, chosen, policy) for task in TASKS]
+        for task in TASKS:
+            collector = Collector(NAME, part_subset(task, part), path, policy, IMAGES_FROM)
+            benchmarks.append(_benchmark(collector, task, chosen))
     return benchmarks
+
+
+def _benchmark(collector: Collector, task: Task, entries: list[tuple[int, object]]) -> Benchmark:
+    folder = collector.source.parent / "images"
+
+    def image(entry: object, key: str) -> ImageRef:
+        name = rows.text(entry, key)
+        return collector.picture(*(folder / f"{name}{end}" for end in SUFFIXES))
+
+    def read(_: str, entry: object) -> Choice:
+        images = (image(entry, "image_0"), image(entry, "image_1"))
+        texts = (rows.text(entry, "caption_0"), rows.text(entry, "caption_1"))
+        number = f"{rows.number(entry, 'id'):g}"
+        return Choice(images, texts, 0, rows.text(entry, "collapsed_tag"), number)
+
+    return collector.rows(entries, read).finish(task=task)
 
 
 def _id(entry: object) -> float | None:
     """Number of an item; None where the reader of the row will say what is wrong."""
     try:
-        return files.number(entry, "id")
-    except files.RowError:
+        return rows.number(entry, "id")
+    except rows.RowError:
         return None
-
-
-def _benchmark(
-    path: Path, task: Task, part: str, entries: list[tuple[int, object]], policy: Policy
-) -> Benchmark:
-    collector = Collector(NAME, part_subset(task, part), path, policy, IMAGES_FROM)
-    for number, entry in entries:
-        with collector.row(number):
-            collector.add(_read(path.parent / "images", entry))
-    return collector.finish(task=task)
-
-
-def _read(folder: Path, entry: object) -> Choice:
-    images = tuple(_image(folder, files.text(entry, f"image_{side}")) for side in (0, 1))
-    return Choice(
-        images=images,
-        texts=(files.text(entry, "caption_0"), files.text(entry, "caption_1")),
-        truth=0,
-        group=files.text(entry, "collapsed_tag"),
-        id=f"{files.number(entry, 'id'):g}",
-    )
-
-
-def _image(folder: Path, name: str) -> ImageRef:
-    return ImageRef(first_existing([folder / f"{name}{suffix}" for suffix in SUFFIXES]))

@@ -1,10 +1,11 @@
-"""Writers of small official-layout files."""
+"""A writer of small files in the official layouts."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,22 @@ from PIL import Image
 
 
 @pytest.fixture
-def write_json() -> Callable[[Path, Any], Path]:
-    def write(path: Path, content: Any) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
+def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
+    """Write files by path: pictures, lists of rows as CSV, texts as they are, all else as JSON."""
 
-    return write
-
-
-@pytest.fixture
-def write_csv() -> Callable[[Path, Sequence[str], Sequence[Sequence[Any]]], Path]:
-    def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
-        return path
-
-    return write
-
-
-@pytest.fixture
-def draw() -> Callable[..., Path]:
-    """Write a picture; `names` below `folder`, all of one colour."""
-
-    def write(folder: Path, *names: str, size: tuple[int, int] = (8, 8)) -> Path:
-        for name in names:
-            path = folder / name
+    def write(files: Mapping[str, Any]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", size, (200, 30, 40)).save(path)
-        return folder
+            if path.suffix in (".jpg", ".jpeg", ".png"):
+                Image.new("RGB", content or (8, 8), (200, 30, 40)).save(path)
+                continue
+            if path.suffix == ".csv" and not isinstance(content, str):
+                buffer = io.StringIO()
+                csv.writer(buffer).writerows(content)
+                content = buffer.getvalue()
+            text = content if isinstance(content, str) else json.dumps(content)
+            path.write_text(text, encoding="utf-8", newline="")
+        return tmp_path
 
     return write

@@ -1,72 +1,70 @@
 from __future__ import annotations
 
 import pytest
+from samples import CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
 
-from cae_lib.data.benchmarks import crepe
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks.crepe import OFFICIAL
+from cae_lib.errors import DataError
 
-HEADER = (
-    "image_id,caption,n,n_objects,n_relations,n_attributes,n_connected_components,hard_negs,"
-    "x,y,width,height"
-).split(",")
-NEGATIVES = [f"a cat, on mat's {n}" for n in range(5)]
-
-
-def row(negatives=NEGATIVES, image=7, caption="a cat on a mat"):
-    return [image, caption, 4, 2, 1, 1, 1, str(negatives), "3.0", "1.0", 4, 2]
+SEEN, UNSEEN = (SYST_FILE.format(split, "laion") for split in ("seen", "unseen"))
 
 
 @pytest.fixture
-def root(tmp_path, write_csv, draw):
-    draw(tmp_path / "VG_100K", "7.jpg", size=(20, 10))
-    draw(tmp_path / "VG_100K_2", "8.jpg", size=(20, 10))
-
-    def write(kind, complexity, *rows):
-        name = f"prod_vg_hard_negs_{kind}_complexity_{complexity}.csv"
-        write_csv(tmp_path / "data/prod_hard_negatives" / kind / name, HEADER, rows)
-        return tmp_path
-
-    return write
+def load(put):
+    put({"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
+    return lambda files, **options: load_benchmark("crepe", put(files), **options)
 
 
-def test_true_caption_first_among_six_with_the_crop_of_x_y_width_height(root):
-    root("atom", 4, row())
-    [benchmark] = crepe.load(root("atom", 12, row(image=8), row()))
-    first, second, _ = benchmark.items
-    assert first.texts == ("a cat on a mat", *NEGATIVES)
-    assert first.truth == 0
+def test_true_caption_first_among_six_with_the_crop_of_x_y_width_height(load):
+    [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
+    first, second, _ = part.items
+    assert first.texts == ("a cat on a mat", *NEGATIVES) and first.truth == 0
     assert first.images[0].crop == (3, 1, 7, 3)
     assert second.images[0].path.parent.name == "VG_100K_2"
-    assert [item.group for item in benchmark.items] == ["4", "12", "12"]
-    assert benchmark.headline == "macro"
-    assert benchmark.chance == pytest.approx(1 / 6)
+    assert [(item.group, item.id) for item in part.items] == [
+        ("4", "4/2"), ("12", "12/2"), ("12", "12/3")
+    ]
+    assert (part.headline, part.macro_groups) == ("macro", None)
+    assert OFFICIAL == {"atom": 16_727, "swap": 6652, "negate": 16_336}
 
 
-def test_caption_among_its_negatives_is_counted(root):
-    path = root("swap", 5, row([*NEGATIVES[:4], "a cat on a mat"]))
-    [benchmark] = crepe.load(path)
-    assert benchmark.n_used == 1 and benchmark.counts["identical"] == 1
+def test_negatives_may_be_a_set_and_hold_the_caption(load):
+    cell = "{'one', 'a cat on a mat', 'three', 'four', 'five'}"
+    [part] = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))
+    assert part.items[0].texts[1:] == ("one", "a cat on a mat", "three", "four", "five")
+    assert part.n_used == 1 and part.counts["identical"] == 1
 
 
-@pytest.mark.parametrize("literal", ["[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]"])
-def test_hard_negatives_must_be_a_literal_list_of_five_texts(root, literal):
-    path = root("atom", 4, row(), row(literal))
-    with pytest.raises(DataError, match=r"line 3 of prod_vg_hard_negs_atom_complexity_4\.csv"):
-        crepe.load(path)
-    assert crepe.load(path, allow_missing=True)[0].counts["malformed"] == 1
+@pytest.fixture
+def root(put):
+    rows = [SYST_HEADER, SYST]
+    empty = [*SYST[:6], "[]", *SYST[7:]]
+    return put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
 
 
-def test_official_counts(root):
-    assert crepe.OFFICIAL == {"atom": 16_727, "swap": 6652, "negate": 16_336}
-    path = root("atom", 4, row())
-    with pytest.raises(DataError, match="1 items, 16727 expected"):
-        crepe.load(path, subsets=["atom"], official=True)
-    with pytest.raises(DataError, match="swap: no file"):
-        crepe.load(path, official=True, allow_missing=True)
-    with pytest.raises(ConfigError, match="add"):
-        crepe.load(path, subsets=["add"])
+def systematicity(root, *subsets):
+    options = {"subsets": subsets} if subsets else {}
+    return {part.subset: part for part in load_benchmark("crepe_systematicity", root, **options)}
 
 
-def test_nothing_there(tmp_path):
-    with pytest.raises(DataError, match="no folder of atom, swap, negate"):
-        crepe.load(tmp_path)
+def test_a_benchmark_for_each_corpus_split_and_kind(root):
+    parts = systematicity(root)
+    names = ["laion/seen/atom", "laion/seen/comp", "laion/unseen/atom", "laion/unseen/comp"]
+    assert list(parts) == names
+    item = parts["laion/unseen/comp"].items[0]
+    assert item.texts == ("a cup", "a", "b", "c") and item.truth == 0
+    assert item.images[0].path == root / "crepe/VG_100K_2/7.jpg"
+    assert item.images[0].crop == (1.0, 2.0, 5.0, 5.0)
+    assert systematicity(root, "laion/seen/combined")["laion/seen/combined"].n_used == 2
+
+
+def test_rows_without_valid_negatives_ask_nothing_and_are_counted(root):
+    atom = systematicity(root)["laion/seen/atom"]
+    assert (atom.n_used, atom.n_expected, atom.counts["no_negatives"]) == (1, 1, 1)
+
+
+def test_one_file_alone_makes_the_other_expected(root):
+    (root / UNSEEN).unlink()
+    with pytest.raises(DataError, match="unseen_compounds_in_laion"):
+        systematicity(root)

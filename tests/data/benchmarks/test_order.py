@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from samples import ORDER
 
-from cae_lib.data.benchmarks import load_benchmark, order
-from cae_lib.data.benchmarks.shuffles import TaggedWords
-from cae_lib.errors import DataError
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks.order import TaggedWords, clean_caption, shuffles, tag_words
 
-CAPTIONS = ["A big dog chases a small cat near the old house. ", "Two dogs run."]
-ROW = {"image": "val2014/COCO_val2014_000000000001.jpg", "caption": CAPTIONS}
+COCO, FLICKR = "coco/coco_karpathy_test.json", "flickr30k/flickr30k_test.json"
+WORDS = "the big red dog saw a small blue cat and seven tall trees".split()
+TAGS = "DT JJ JJ NN VBD DT JJ JJ NN CC CD JJ NNS".split()
+CONTENT = [i for i, tag in enumerate(TAGS) if tag in ("NN", "NNS", "JJ")]
+REST = [i for i in range(len(TAGS)) if i not in CONTENT]
 
 
 def spaces(captions):
@@ -18,73 +22,93 @@ def spaces(captions):
 
 
 @pytest.fixture
-def world(tmp_path, write_json, draw):
-    draw(tmp_path / "coco", ROW["image"])
-    draw(tmp_path / "flickr30k/flickr30k-images", "5.jpg")
-    write_json(tmp_path / "coco/coco_karpathy_test.json", [ROW])
-    row = {"image": "5.jpg", "caption": ["a b c d"]}
-    write_json(tmp_path / "flickr30k/flickr30k_test.json", [row])
-    return tmp_path
+def load(put):
+    put({"coco/val2014/1.jpg": None, COCO: [ORDER], "flickr30k/flickr30k-images/5.jpg": None})
+    put({FLICKR: [{"image": "5.jpg", "caption": ["a b c d"]}]})
+
+    def read(*rows, tagger=spaces, **options):
+        root = put({COCO: rows} if rows else {})
+        return load_benchmark("order", root, tagger=tagger, **options)
+
+    return read
 
 
-def test_true_caption_first_then_four_shuffles_of_its_words(world):
-    coco, flickr = load_benchmark("order", world, tagger=spaces)
+def test_true_caption_first_then_four_shuffles_of_its_words(load):
+    coco, flickr = load()
     assert (coco.subset, coco.n_used, coco.n_expected) == ("coco", 2, 2)
     item = coco.items[0]
-    assert item.texts[0] == "a big dog chases a small cat near the old house"
+    assert item.texts[0] == "a big dog chases a small cat"
     assert len(item.texts) == 5 and item.truth == 0
     for text in item.texts[1:]:
         assert Counter(text.split()) == Counter(item.texts[0].split())
     assert flickr.items[0].images[0].path.parent.name == "flickr30k-images"
 
 
-def test_same_seed_same_shuffles_and_missing_pictures_do_not_change_the_others(world, write_json):
+def test_same_seed_same_shuffles_and_missing_pictures_do_not_change_the_others(load, put):
     first = {"image": "val2014/absent.jpg", "caption": ["one two three four five six seven"]}
-    write_json(world / "coco/coco_karpathy_test.json", [first, ROW])
 
     def texts(**options):
-        [coco] = order.load(
-            world, corpora=["coco"], tagger=spaces, allow_missing=True, **options
-        )
+        coco = load(first, ORDER, allow_missing=True, **options)[0]
         return [item.texts for item in coco.items]
 
-    assert len(texts()) == 2
-    assert texts() == texts(seed=1) != texts(seed=2)
     partial = texts()
-    (world / "coco/val2014/absent.jpg").write_bytes((world / "coco" / ROW["image"]).read_bytes())
+    assert len(partial) == 2
+    assert partial == texts(seed=1) != texts(seed=2)
+    put({"coco/val2014/absent.jpg": None})
     assert texts()[1:] == partial
 
 
-def test_items_whose_shuffle_equals_the_caption_are_counted(world, write_json):
-    same = {"image": ROW["image"], "caption": ["dog dog dog", "one two three four five six"]}
-    write_json(world / "coco/coco_karpathy_test.json", [same])
-    [coco] = order.load(world, corpora=["coco"], tagger=spaces)
+def test_items_whose_shuffle_equals_the_caption_are_counted(load):
+    coco = load(ORDER | {"caption": ["dog dog dog", "one two three four five six"]})[0]
     assert coco.items[0].texts == ("dog dog dog",) * 5
     # All words are nouns here, so the shuffle of the other words leaves both captions as they are.
     assert coco.items[1].texts[2] == coco.items[1].texts[0]
-    assert coco.counts["identical"] == coco.n_used == 2
-    assert coco.counts["respaced"] == 0
+    assert coco.counts == {"identical": 2, "respaced": 0}
 
 
-def test_captions_that_change_by_joining_alone_are_counted(world, write_json):
-    row = {"image": ROW["image"], "caption": ["the dog's bowl", "a red bowl"]}
-    write_json(world / "coco/coco_karpathy_test.json", [row])
+def test_captions_that_change_by_joining_alone_are_counted(load):
+    row = ORDER | {"caption": ["the dog's bowl", "a red bowl"]}
     words = [
         TaggedWords(("the", "dog", "'s", "bowl"), ("DT", "NN", "POS", "NN")),
         TaggedWords(("a", "red", "bowl"), ("DT", "JJ", "NN")),
     ]
-    [coco] = order.load(world, corpora=["coco"], tagger=lambda _: words)
+    coco = load(row, tagger=lambda captions: words[: len(captions)], subsets=["coco"])[0]
     assert coco.counts["respaced"] == 1
 
 
-def test_expected_counts_are_of_captions(world):
-    with pytest.raises(DataError, match="2 items, 25010 expected"):
-        order.load(world, official=True, tagger=spaces)
+def test_clean_caption_lowers_blanks_marks_collapses_and_cuts():
+    assert clean_caption(' A "Dog": (big), runs!  Fast. ') == "a dog big , runs fast"
+    assert clean_caption("# a;b~c*d\n") == "a b c d"
+    assert clean_caption(" ".join("w" * 40)) == " ".join("w" * 30)
 
 
-def test_malformed_row_and_nothing_there(world, write_json, tmp_path):
-    write_json(world / "coco/coco_karpathy_test.json", [ROW, {"image": "x.jpg", "caption": "one"}])
-    with pytest.raises(DataError, match=r"coco_karpathy_test\.json, row 1: field 'caption'"):
-        order.load(world, corpora=["coco"], tagger=spaces)
-    with pytest.raises(DataError, match="is there"):
-        order.load(tmp_path / "coco" / "val2014", tagger=spaces)
+def test_each_shuffle_moves_its_own_words_alone():
+    runs = [WORDS[start : start + 3] for start in range(0, len(WORDS), 3)]
+    seen = [set(), set(), set(), set()]
+    for seed in range(20):
+        made = shuffles(TaggedWords(WORDS, TAGS), np.random.default_rng(seed))
+        for place, text in zip(seen, made, strict=True):
+            place.add(text)
+        content, rest, within, across = (text.split() for text in made)
+        for tags in (("NN", "NNS"), ("JJ",)):
+            places = [i for i, tag in enumerate(TAGS) if tag in tags]
+            assert Counter(content[i] for i in places) == Counter(WORDS[i] for i in places)
+        assert [content[i] for i in REST] == [WORDS[i] for i in REST]
+        assert [rest[i] for i in CONTENT] == [WORDS[i] for i in CONTENT]
+        assert Counter(rest) == Counter(WORDS)
+        for start, run in zip(range(0, len(WORDS), 3), runs, strict=True):
+            assert Counter(within[start : start + 3]) == Counter(run)
+        assert len(across) == len(WORDS) and all(" ".join(run) in made[3] for run in runs)
+    assert all(len(texts) > 5 for texts in seen)
+
+
+@pytest.mark.parametrize("words", [(), ("dogs",)])
+def test_short_captions_do_not_fail(words):
+    tagged = TaggedWords(words, ("NNS",) * len(words))
+    assert shuffles(tagged, np.random.default_rng(0)) == (" ".join(words),) * 4
+
+
+def test_spacy_tags_nouns_and_adjectives():
+    [tagged] = tag_words(["A small cat sat on the red mat."])
+    tags = dict(zip(tagged.words, tagged.tags, strict=True))
+    assert (tags["cat"], tags["mat"], tags["small"], tags["red"]) == ("NN", "NN", "JJ", "JJ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +22,34 @@ class RowError(ValueError):
     """A row that is not what the layout promises; says which field and what was expected."""
 
 
+@contextmanager
+def in_row(path: Path, row: str, advice: str = "Fetch the file again.") -> Iterator[None]:
+    """Turn a `RowError` inside into a `DataError` that names the file and the row."""
+    try:
+        yield
+    except RowError as error:
+        raise DataError(f"{path}, {row}: {error}. {advice}") from error
+
+
 def read_text(path: Path) -> str:
-    """Read a UTF-8 annotation file.
+    """Read a UTF-8 annotation file, its line ends as they are.
 
     Raises:
         DataError: If the file is missing or is not UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such annotation file. Put the data set there in its official layout, "
             "or name another folder, or only the parts that are there."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as text ({error}). Fetch the file again."
-        ) from error
+        raise DataError(f"{path}: cannot be read as text ({error}). Fetch it again.") from error
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON; `where` names the file, and the line if there is one, in the error.
-
-    Raises:
-        DataError: If `text` is not JSON.
-    """
+    """Parse JSON; `where` names the file, and the line if there is one, in the `DataError`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -69,8 +74,10 @@ def read_json(path: Path, kind: type[list] | type[dict]) -> Any:
     return content
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict | list]]:
-    """Yield `(line number, row)` of a comma-separated file with a header.
+def read_csv(
+    path: Path, columns: tuple[str, ...] = (), delimiter: str = ","
+) -> Iterator[tuple[int, dict | list]]:
+    """Yield `(line number, row)` of a file of separated values with a header.
 
     Quotes are read leniently, as the official scripts read them, and fields may be of any length
     and hold line breaks; the number is that of the row's last line. A row with fewer or more
@@ -80,13 +87,14 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict |
         DataError: If the file is missing, lacks one of `columns`, or ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(read_text(path).rstrip() + "\n" + _END, newline=""))
+    content = read_text(path).rstrip("\r\n") + "\n" + _END
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     header = next(reader)
     missing = [name for name in columns if name not in header]
     if missing:
         raise DataError(
-            f"{path}: the header lacks {', '.join(missing)}. Check that this is the official file "
-            "and that its first line is the header."
+            f"{path}: the header lacks {', '.join(missing)}; expected {', '.join(columns)}. Check "
+            "that this is the right file and that its first line is the header."
         )
     for row in reader:
         if row == [_END]:
@@ -100,11 +108,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict |
 
 
 def value(entry: object, key: str) -> Any:
-    """Field `key` of a row.
-
-    Raises:
-        RowError: If the row is no mapping or has no such field.
-    """
+    """Field `key` of a row; `RowError` if the row is no mapping or lacks the field."""
     if isinstance(entry, list):
         raise RowError(f"has {len(entry)} fields, those of the header were expected")
     if not isinstance(entry, Mapping):
@@ -115,23 +119,28 @@ def value(entry: object, key: str) -> Any:
 
 
 def text(entry: object, key: str) -> str:
-    """Field `key` of a row as the text that it is, line breaks and outer spaces kept.
-
-    Raises:
-        RowError: If the field is absent, is not text, or is blank.
-    """
+    """Field `key` as the text that it is, line breaks and outer spaces kept; not blank."""
     found = value(entry, key)
     if not isinstance(found, str) or not found.strip():
         raise RowError(f"field '{key}' is {found!r}, a text was expected")
     return found
 
 
-def number(entry: object, key: str) -> float:
-    """Field `key` of a row as a finite number, also when it is written as text.
+def texts(entry: object, key: str, least: int = 1) -> tuple[str, ...]:
+    """Field `key` as a list of at least so many texts, none of them blank."""
+    found = value(entry, key)
+    if not is_texts(found) or len(found) < least:
+        raise RowError(f"field '{key}' is {found!r}, a list of {least} texts or more was expected")
+    return tuple(found)
 
-    Raises:
-        RowError: If the field is absent or is no number.
-    """
+
+def is_texts(found: object) -> bool:
+    """Whether a value is a list of texts that are not blank."""
+    return isinstance(found, list) and all(isinstance(t, str) and t.strip() for t in found)
+
+
+def number(entry: object, key: str) -> float:
+    """Field `key` as a finite number, also when it is written as text."""
     found = value(entry, key)
     try:
         result = float(found)
@@ -142,16 +151,31 @@ def number(entry: object, key: str) -> float:
     return result
 
 
-def box(
-    entry: object, x: str, y: str, width: str, height: str
-) -> tuple[float, float, float, float]:
-    """Crop `(x, y, x + width, y + height)` in pixels from the four named fields of a row.
-
-    Raises:
-        RowError: If a field is no number, or the box is empty.
-    """
-    left, top = number(entry, x), number(entry, y)
-    wide, high = number(entry, width), number(entry, height)
+def box(entry: object, *keys: str) -> tuple[float, float, float, float]:
+    """Crop `(x, y, x + width, y + height)` in pixels from the fields x, y, width and height."""
+    left, top, wide, high = (number(entry, key) for key in keys)
     if wide <= 0 or high <= 0:
         raise RowError(f"the box is {wide:g} x {high:g} pixels, a positive size was expected")
     return left, top, left + wide, top + high
+
+
+def literal(entry: object, key: str, kind: type = str) -> list[Any]:
+    """Field `key` as the Python list that it is written as, or as a set in the order of the file.
+
+    Args:
+        entry: A row.
+        key: Name of the field.
+        kind: Type of all elements.
+    """
+    cell = text(entry, key)
+    found = None
+    try:
+        node = ast.parse(cell.strip(), mode="eval").body
+        if isinstance(node, ast.List | ast.Set):
+            found = [ast.literal_eval(element) for element in node.elts]
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    if found is None or not all(isinstance(element, kind) for element in found):
+        name = {str: "texts", int: "whole numbers"}[kind]
+        raise RowError(f"field '{key}' is {cell[:60]!r}, a Python list of {name} was expected")
+    return found
