@@ -43,11 +43,10 @@ def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmar
         root: The folder, for example that of the small world. Where it has a `manifest.json` with
             `counts`, these are the expected numbers of items, unless `expected` or `official` is
             given.
-        **options: Passed to the family's `load`: for all families `collect.Checks`, for most
-            `subsets`.
+        **options: Those of the family's `load`, among them `collect.Options`.
 
     Raises:
-        ConfigError: If the name is unknown.
+        ConfigError: If the name or a subset is unknown.
         DataError: If data are missing or malformed.
     """
     if name not in FOLDERS:

@@ -6,22 +6,20 @@ Yuksekgonul et al. 2023. The word-order sets of ARO are in `order.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.errors import ConfigError
 
-NAME = "aro"
 OFFICIAL = {"relation": 23_937, "attribution": 28_748}
 ANNOTATIONS = {
     "relation": "visual_genome_relation.json",
     "attribution": "visual_genome_attribution.json",
 }
-IMAGES_FROM = "those of the official vgr_vga_images.zip, under images/"
+FAMILY = Family("aro", OFFICIAL, "those of the official vgr_vga_images.zip, under images/")
 AUTHORS_EXTRA = ("pulling", "pulled by", "leaning against")
 MIN_PAIR = 25
 
@@ -45,9 +43,7 @@ def symmetric_relations(which: str = "official") -> frozenset[str]:
     return frozenset(names.union(AUTHORS_EXTRA if which == "authors" else ()))
 
 
-def load(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read VG-Relation and VG-Attribution as ARO's repository lays them out.
 
     Each item is one picture, cut to its box before preprocessing, and the texts (false, true).
@@ -57,16 +53,10 @@ def load(
 
     Args:
         root: Folder with the two annotation files and `images/`.
-        subsets: `"relation"`, `"attribution"`; both by default.
-        **checks: See `Checks`.
-
-    Raises:
-        DataError: If a file or picture is missing, or a row is malformed.
+        **options: See `Options`.
     """
-    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
-    files = {name: root / file for name, file in ANNOTATIONS.items()}
-    chosen = policy.choose(root, files, subsets, wanted=files)
-    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM)) for part in chosen.items()]
+    files = {name: Path(root, file) for name, file in ANNOTATIONS.items()}
+    return [_subset(part) for part in FAMILY.parts(files, **options)]
 
 
 def _subset(collector: Collector) -> Benchmark:

@@ -14,16 +14,17 @@ import numpy as np
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.errors import ConfigError, DataError
 
-NAME = "cola"
 OFFICIAL = {"multi": 210}
 MULTI = Path("data", "COLA_multiobjects_matching_benchmark.json")
 SINGLE = "COLA_singleobjects_benchmark_{}.json"
 SOURCES = ("GQA", "CLEVR", "PACO")
 IMAGE_FOLDERS = ("images", "vg_gqa_images", "../vg/VG_100K", "../vg/VG_100K_2", "")
-IMAGES_FROM = "Visual Genome's (as GQA has them), CLEVR's or PACO's, under images/"
+FAMILY = Family(
+    "cola", OFFICIAL, "Visual Genome's (as GQA has them), CLEVR's or PACO's, under images/"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class LabelledPictures:
     counts: Mapping[str, int]
 
 
-def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the multi-object set: two pictures and two captions an item, one benchmark.
 
     An item is right if each caption is closer to its own picture than to the other one, both
@@ -59,13 +60,9 @@ def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
         root: Folder with `data/COLA_multiobjects_matching_benchmark.json`, a list of
             `[url 1, caption 1, url 2, caption 2]`. Pictures, named as at the end of the URLs, are
             looked for in `IMAGE_FOLDERS`.
-        **checks: See `Checks`.
-
-    Raises:
-        DataError: If the file or a picture is missing, or a row is malformed.
+        **options: See `Options`.
     """
-    policy, path = Policy.of(OFFICIAL, **checks), Path(root) / MULTI
-    collector = Collector(NAME, "multi", path, policy, IMAGES_FROM)
+    (collector,) = FAMILY.parts({"multi": Path(root, MULTI)}, **options)
 
     def read(key: str, entry: object) -> Choice:
         if not rows.is_texts(entry) or len(entry) != 4:
@@ -74,7 +71,7 @@ def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
         collector.counts["identical"] += entry[1] == entry[3]
         return Choice(images, (entry[1], entry[3]), truth=0, group="multi", id=key)
 
-    collector.rows(enumerate(rows.read_json(path, list)), read)
+    collector.rows(enumerate(rows.read_json(collector.source, list)), read)
     return [collector.finish(task="image", rule="mean over items, image score of 2 x 2")]
 
 
@@ -100,7 +97,7 @@ def load_single(
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
     path = Path(root) / "data" / SINGLE.format(source)
     labels, entries = _labels_and_rows(path)
-    collector = Collector(NAME, source, path, Policy({}, allow_missing), IMAGES_FROM)
+    collector = Collector(FAMILY, source, path, None, allow_missing)
     marks: dict[str, tuple[list[int], list[int]]] = {}
 
     def read(key: str, entry: object) -> Choice:

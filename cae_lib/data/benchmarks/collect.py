@@ -6,82 +6,75 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.rows import RowError
 from cae_lib.errors import ConfigError, DataError
 
 
-class Checks(TypedDict, total=False):
-    """What every loader is told about completeness.
+class Options(TypedDict, total=False):
+    """What every loader is told beside the folder of its data.
+
+    Every loader raises a ConfigError if a subset is unknown, and a DataError if a file or a picture
+    is missing, a row is malformed, or the number of rows is not the expected one.
 
     Attributes:
+        subsets: Parts of the family to read; None for all those that are there or expected.
         expected: Number of items by subset; a subset that is not named is expected to have as
-            many items as its annotation file lists rows. None for the default.
+            many items as its annotation file lists rows.
         official: Expect the published numbers of items, where nothing else is `expected`.
         allow_missing: Read the annotation files that are there; leave out and count malformed rows
-            and rows without their picture. By default each of these is a `DataError`.
+            and rows without their picture.
     """
 
+    subsets: Sequence[str] | None
     expected: Mapping[str, int] | None
     official: bool
     allow_missing: bool
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How many items are expected, and whether some may be missing; see `Checks`."""
+class Family(NamedTuple):
+    """A benchmark: its name, its published numbers of items, and where its pictures come from."""
 
-    expected: Mapping[str, int]
-    allow_missing: bool = False
+    name: str
+    published: Mapping[str, int]
+    images_from: str
 
-    @classmethod
-    def of(
-        cls,
-        published: Mapping[str, int],
+    def parts(
+        self,
+        files: Mapping[str, Path],
+        required: Collection[str] | None = None,
+        *,
+        subsets: Sequence[str] | None = None,
         expected: Mapping[str, int] | None = None,
         official: bool = False,
         allow_missing: bool = False,
-    ) -> Policy:
-        """Take `expected` if given, the published numbers if `official`, else nothing."""
-        if expected is None:
-            expected = published if official else {}
-        return cls(expected, allow_missing)
+    ) -> list[Collector]:
+        """A collector for each subset to read, as `Options` asks.
 
-    def choose(
-        self,
-        root: Path,
-        files: Mapping[str, Path],
-        subsets: Sequence[str] | None,
-        wanted: Collection[str] | None = None,
-    ) -> dict[str, Path]:
-        """The subsets of `root` to read, out of all annotation `files` that it may have.
-
-        These are the named `subsets`, or else those that are there and, unless data may be missing,
-        those that are `wanted`: by default those that are expected.
-
-        Raises:
-            ConfigError: If a subset is unknown.
-            DataError: If there is none.
+        Args:
+            files: Annotation file of each subset that the family may have.
+            required: Subsets that have to be there beside those expected; None for all.
+            **options: See `Options`.
         """
-        if subsets is not None:
-            unknown = [name for name in subsets if name not in files]
-            if unknown:
-                raise ConfigError(f"no such subset: {unknown}. Known: {', '.join(files)}.")
-            return {name: files[name] for name in subsets}
-        wanted = self.expected if wanted is None else wanted
-        chosen = {
-            name: path
+        if expected is None:
+            expected = self.published if official else {}
+        unknown = [name for name in subsets or () if name not in files]
+        if unknown:
+            raise ConfigError(f"{self.name} has no subset {unknown}. Known: {', '.join(files)}.")
+        wanted = {*(files if required is None else required), *expected}
+        chosen = subsets if subsets is not None else [
+            name
             for name, path in files.items()
-            if path.is_file() or (name in wanted and not self.allow_missing)
-        }
+            if path.is_file() or (name in wanted and not allow_missing)
+        ]
         if not chosen:
             raise DataError(
-                f"{root}: no annotation file of {', '.join(files) or 'any subset'} is there. Put "
-                "the data set there in its official layout."
+                f"{self.name}: no annotation file is there, such as {next(iter(files.values()))}. "
+                "Put the data set there in its official layout."
             )
-        return chosen
+        return [Collector(self, n, files[n], expected.get(n), allow_missing) for n in chosen]
 
 
 @dataclass
@@ -89,21 +82,21 @@ class Collector:
     """Takes the rows of one annotation file and makes a benchmark of them.
 
     Attributes:
-        name: Family of the benchmark.
+        family: Family of the benchmark.
         subset: Part of the family.
         source: Annotation file, named in errors.
-        policy: Expected counts and what to do about rows that cannot be used.
-        images_from: Where the pictures come from, told when one is missing.
+        n_expected: Number of items that there should be; None for as many as there are rows.
+        allow_missing: See `Options`.
         items: The items gathered so far.
         counts: Facts counted on the way, for example identical captions.
         n_rows: Rows that ask something, whether they can be used or not.
     """
 
-    name: str
+    family: Family
     subset: str
     source: Path
-    policy: Policy
-    images_from: str
+    n_expected: int | None
+    allow_missing: bool
     items: list[Choice] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     n_rows: int = 0
@@ -112,17 +105,15 @@ class Collector:
 
     def rows(
         self,
-        entries: Iterable[tuple[Any, Any]] | Mapping[str, Any],
+        entries: Mapping[str, Any] | Iterable[tuple[int, Any]],
         read: Callable[[str, Any], Choice | None],
         where: str = "row {}",
     ) -> Collector:
         """Add `read(key, entry)` for each pair of key and entry; None stands for no question.
 
-        Raises:
-            DataError: If a row is malformed, named as `where` says, and data may not be missing.
+        A malformed row is named as `where` says.
         """
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
-        for key, entry in pairs:
+        for key, entry in entries.items() if isinstance(entries, Mapping) else entries:
             try:
                 choice = read(str(key), entry)
             except RowError as error:
@@ -134,7 +125,7 @@ class Collector:
 
     def refuse(self, row: str, error: RowError) -> None:
         """Count a malformed row, or raise a `DataError` that names file and row."""
-        if not self.policy.allow_missing:
+        if not self.allow_missing:
             raise DataError(
                 f"{self.source}, {row}: {error}. Fetch the file again, or give allow_missing=True "
                 "to leave such rows out and count them."
@@ -146,8 +137,7 @@ class Collector:
         """Count a row and keep its item, or note that a picture of it is missing."""
         self.n_rows += 1
         if len(choice.images) == 1 < len(choice.texts):
-            true = choice.texts[choice.truth]
-            self.counts["identical"] += choice.texts.count(true) > 1
+            self.counts["identical"] += choice.texts.count(choice.texts[choice.truth]) > 1
         absent = [image.path for image in choice.images if not self._is_there(image.path)]
         if absent:
             self._missing.append((choice.id, absent[0]))
@@ -164,32 +154,22 @@ class Collector:
         return self._exists[path]
 
     def finish(self, **fields: Any) -> Benchmark:
-        """Check the counts and make the benchmark; `fields` are those of `Benchmark`.
-
-        Raises:
-            DataError: If pictures are missing, or the number of rows is not the expected one, and
-                missing data are not allowed.
-        """
-        n_expected = self.policy.expected.get(self.subset, self.n_rows)
-        if not self.policy.allow_missing:
-            self._refuse_missing_images()
-            if self.n_rows != n_expected:
-                raise DataError(
-                    f"{self.source}: {self.n_rows} items, {n_expected} expected. Fetch the "
-                    "official file again, or give allow_missing=True to go on with both numbers "
-                    "recorded."
-                )
-        if self._missing:
-            self.counts["missing_images"] = len(self._missing)
-        items, counts = tuple(self.items), dict(self.counts)
-        return Benchmark(self.name, self.subset, items, n_expected, counts=counts, **fields)
-
-    def _refuse_missing_images(self) -> None:
-        if self._missing:
+        """Check the numbers and make the benchmark; `fields` are those of `Benchmark`."""
+        n_expected = self.n_rows if self.n_expected is None else self.n_expected
+        if self._missing and not self.allow_missing:
             row, path = self._missing[0]
             raise DataError(
                 f"{self.source}, row {row}: its picture {path} is missing, as are those of "
                 f"{len(self._missing)} of {self.n_rows} rows in all. The pictures are "
-                f"{self.images_from}. Put them there, or give allow_missing=True to leave such "
-                "rows out and count them."
+                f"{self.family.images_from}. Put them there, or give allow_missing=True to leave "
+                "such rows out and count them."
             )
+        if self.n_rows != n_expected and not self.allow_missing:
+            raise DataError(
+                f"{self.source}: {self.n_rows} items, {n_expected} expected. Fetch the official "
+                "file again, or give allow_missing=True to go on with both numbers recorded."
+            )
+        if self._missing:
+            self.counts["missing_images"] = len(self._missing)
+        items, counts = tuple(self.items), dict(self.counts)
+        return Benchmark(self.family.name, self.subset, items, n_expected, counts=counts, **fields)

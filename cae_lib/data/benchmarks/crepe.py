@@ -6,13 +6,13 @@ about models that were trained on that set only; OpenAI's is not among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
 COMPLEXITIES = range(4, 13)
 OFFICIAL_ROWS = {
@@ -28,12 +28,12 @@ CORPORA, SPLITS, KINDS = ("cc12m", "yfcc", "laion"), ("seen", "unseen"), ("atom"
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 IMAGE_FOLDERS = ("VG_100K", "VG_100K_2", "images")
 IMAGES_FROM = "Visual Genome's, in VG_100K/ and VG_100K_2/"
+FAMILY = Family("crepe", OFFICIAL, IMAGES_FROM)
+SYSTEMATICITY = Family("crepe_systematicity", {}, IMAGES_FROM)
 END = "row ending at line {}"
 
 
-def load(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the productivity files: one picture, cut to its box, and (caption, 5 negatives).
 
     One benchmark for each kind of negative (atom, swap, negate), with one group a complexity.
@@ -44,24 +44,19 @@ def load(
     Args:
         root: Folder with `data/prod_hard_negatives/{atom,swap,negate}/*.csv`, and the pictures in
             `VG_100K/`, `VG_100K_2/` or `images/`.
-        subsets: Kinds of negatives to read; by default those that are there or expected.
-        **checks: See `Checks`; numbers are those of all complexities together.
-
-    Raises:
-        ConfigError: If a kind is unknown.
-        DataError: If a file or picture is missing, or a row is malformed.
+        **options: See `Options`; numbers are those of all complexities together.
     """
-    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
     files = {}
     for kind in OFFICIAL:
-        paths = [root / FILE.format(kind, n) for n in COMPLEXITIES]
+        paths = [Path(root, FILE.format(kind, n)) for n in COMPLEXITIES]
         files[kind] = [path for path in paths if path.is_file()] or paths[:1]
-    chosen = policy.choose(root, {kind: paths[0] for kind, paths in files.items()}, subsets)
-    return [_kind(kind, files[kind], root, policy) for kind in chosen]
+    firsts = {kind: paths[0] for kind, paths in files.items()}
+    parts = FAMILY.parts(firsts, (), **options)
+    return [_kind(part, files[part.subset], Path(root)) for part in parts]
 
 
-def _kind(kind: str, paths: Sequence[Path], root: Path, policy: Policy) -> Benchmark:
-    collector = Collector("crepe", kind, paths[0].parent, policy, IMAGES_FROM)
+def _kind(collector: Collector, paths: list[Path], root: Path) -> Benchmark:
+    collector.source = paths[0].parent
     for path in paths:
         complexity = path.stem.rpartition("_")[2]
         read = _reader(collector, root, "hard_negs", complexity)
@@ -70,9 +65,7 @@ def _kind(kind: str, paths: Sequence[Path], root: Path, policy: Policy) -> Bench
     return collector.finish(headline="macro", rule="mean over complexities, R@1 among 6")
 
 
-def load_systematicity(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load_systematicity(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the systematicity files: one picture, cut to its box, and (caption, hard negatives).
 
     One benchmark for each pretraining set, split (compound seen or unseen) and kind of negatives,
@@ -82,32 +75,26 @@ def load_systematicity(
 
     Args:
         root: Folder with `data/syst_hard_negatives/*.csv`, and the pictures as for `load`.
-        subsets: By default the kinds "atom" and "comp", not "combined", of each pretraining set of
-            which a file is there.
-        **checks: See `Checks`; no verified numbers are published.
-
-    Raises:
-        ConfigError: If a subset is unknown.
-        DataError: If a file or picture is missing, or a row is malformed.
+        **options: See `Options`; by default the kinds "atom" and "comp", not "combined", of each
+            pretraining set of which a file is there. No verified numbers are published.
     """
-    policy, root = Policy.of({}, **checks), Path(root)
+    kinds = KINDS if options.get("subsets") is None else (*KINDS, "combined")
     files = {
-        f"{corpus}/{split}/{kind}": root / SYSTEMATICITY_FILE.format(split, corpus)
+        f"{corpus}/{split}/{kind}": Path(root, SYSTEMATICITY_FILE.format(split, corpus))
         for corpus in CORPORA
         for split in SPLITS
-        for kind in (KINDS if subsets is None else (*KINDS, "combined"))
+        for kind in kinds
     }
     here = {name.partition("/")[0] for name, path in files.items() if path.is_file()}
-    wanted = [name for name in files if name.partition("/")[0] in here]
-    chosen = policy.choose(root, files, subsets, wanted)
-    return [_systematicity(name, path, root, policy) for name, path in chosen.items()]
+    required = [name for name in files if name.partition("/")[0] in here]
+    parts = SYSTEMATICITY.parts(files, required, **options)
+    return [_systematicity(part, Path(root)) for part in parts]
 
 
-def _systematicity(subset: str, path: Path, root: Path, policy: Policy) -> Benchmark:
-    column = f"valid_hard_negs_{subset.rpartition('/')[2]}"
-    collector = Collector("crepe_systematicity", subset, path, policy, IMAGES_FROM)
-    read = _reader(collector, root, column)
-    collector.rows(rows.read_csv(path, (*COLUMNS, column)), read, where=END)
+def _systematicity(collector: Collector, root: Path) -> Benchmark:
+    column = f"valid_hard_negs_{collector.subset.rpartition('/')[2]}"
+    found = rows.read_csv(collector.source, (*COLUMNS, column))
+    collector.rows(found, _reader(collector, root, column), where=END)
     return collector.finish(rule="mean over items, R@1")
 
 

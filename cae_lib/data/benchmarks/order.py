@@ -18,17 +18,19 @@ from spacy.language import Language
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.words.pipeline import model_name
 
-NAME = "order"
 OFFICIAL = {"coco": 25_010, "flickr30k": 5000}
 ANNOTATIONS = {
     "coco": Path("coco", "coco_karpathy_test.json"),
     "flickr30k": Path("flickr30k", "flickr30k_test.json"),
 }
 IMAGE_FOLDERS = {"coco": ("",), "flickr30k": ("", "flickr30k-images")}
-IMAGES_FROM = "COCO's val2014, under coco/, and Flickr30k's flickr30k-images, under flickr30k/"
+FAMILY = Family(
+    "order", OFFICIAL,
+    "COCO's val2014, under coco/, and Flickr30k's flickr30k-images, under flickr30k/",
+)
 NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
 ADJECTIVES = frozenset(("JJ", "JJR", "JJS"))
 MAX_WORDS = 30
@@ -60,10 +62,9 @@ def _tagger() -> Language:
 def load(
     root: str | Path,
     *,
-    subsets: Sequence[str] | None = None,
     seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
-    **checks: Unpack[Checks],
+    **options: Unpack[Options],
 ) -> list[Benchmark]:
     """Read the Karpathy test captions and make four shuffles of each, one benchmark a corpus.
 
@@ -76,23 +77,13 @@ def load(
     Args:
         root: Folder that holds `coco/` and `flickr30k/`, each with its annotation file and
             pictures.
-        subsets: `"coco"`, `"flickr30k"`; by default those that are there or expected.
         seed: Of the shuffles.
         tagger: Turns captions into words with Penn tags; spaCy's by default. The reference splits
             the trigrams with NLTK instead; here all four shuffles share spaCy's words.
-        **checks: See `Checks`; numbers are those of captions.
-
-    Raises:
-        ConfigError: If a subset is unknown.
-        DataError: If a file or picture is missing, or a row is malformed.
+        **options: See `Options`; numbers are those of captions.
     """
-    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
-    files = {name: root / path for name, path in ANNOTATIONS.items()}
-    chosen = policy.choose(root, files, subsets)
-    return [
-        _corpus(Collector(NAME, *part, policy, IMAGES_FROM), seed, tagger)
-        for part in chosen.items()
-    ]
+    files = {name: Path(root, path) for name, path in ANNOTATIONS.items()}
+    return [_corpus(part, seed, tagger) for part in FAMILY.parts(files, (), **options)]
 
 
 def _corpus(

@@ -10,17 +10,18 @@ from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Family, Options
 
-NAME = "svo_probes"
 GROUPS = ("subj", "verb", "obj")
 MIXED = "mixed"
 COLUMNS = ("sentence", "pos_image_id", "neg_image_id", *(f"{group}_neg" for group in GROUPS))
 SUFFIXES = (".jpg", ".png", ".jpeg", "")
-IMAGES_FROM = "downloads of the file's URLs, under images/{image id}.jpg; many URLs are dead"
+FAMILY = Family(
+    "svo_probes", {}, "downloads of the file's URLs, images/{image id}.jpg; many URLs are dead"
+)
 
 
-def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read `svo_probes.csv`: one text and the pictures (positive, negative) per row.
 
     The score is the share of rows where the sentence is closer to the positive picture, as papers
@@ -30,13 +31,10 @@ def load(root: str | Path, **checks: Unpack[Checks]) -> list[Benchmark]:
 
     Args:
         root: Folder with `svo_probes.csv` and the pictures, `images/{image id}.jpg`.
-        **checks: See `Checks`; no verified number of rows is published.
-
-    Raises:
-        DataError: If the file or a picture is missing, or a row is malformed.
+        **options: See `Options`; no verified number of rows is published.
     """
-    path = Path(root) / "svo_probes.csv"
-    collector = Collector(NAME, "all", path, Policy.of({}, **checks), IMAGES_FROM)
+    path = Path(root, "svo_probes.csv")
+    (collector,) = FAMILY.parts({"all": path}, **options)
 
     def image(row: object, key: str) -> ImageRef:
         name = rows.text(row, key).strip().removesuffix(".0")  # some ids went through floats

@@ -5,15 +5,13 @@ Parcalabescu et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
-NAME = "valse"
 OFFICIAL = {
     "actant-swap": 949,
     "action-replacement": 648,
@@ -43,12 +41,10 @@ IMAGE_FOLDERS = {
     "relations": "data/relations/test_images",
 }
 SHARED_FOLDERS = ("images", "../coco/val2017", "../coco/val2014", "../coco/train2014")
-IMAGES_FROM = "those of the sets that each item's field 'dataset' names"
+FAMILY = Family("valse", OFFICIAL, "those of the sets that each item's field 'dataset' names")
 
 
-def load(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read VALSE's files, one benchmark each; the headline is the pairwise accuracy over items.
 
     Texts are (foil, caption). Only items that at least two of three annotators found valid are
@@ -58,17 +54,10 @@ def load(
     Args:
         root: Folder with `data/*.json`. Pictures are looked for in each file's official folder,
             then in `images/` and in COCO's folders beside `root`.
-        subsets: Names of files to read; by default all that are there or expected.
-        **checks: See `Checks`.
-
-    Raises:
-        ConfigError: If a subset is unknown.
-        DataError: If a file or picture is missing, or an item is malformed.
+        **options: See `Options`.
     """
-    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
-    files = {name: root / "data" / f"{name}.json" for name in OFFICIAL}
-    chosen = policy.choose(root, files, subsets)
-    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM), root) for part in chosen.items()]
+    files = {name: Path(root, "data", f"{name}.json") for name in OFFICIAL}
+    return [_subset(part, Path(root)) for part in FAMILY.parts(files, (), **options)]
 
 
 def _subset(collector: Collector, root: Path) -> Benchmark:

@@ -5,16 +5,14 @@ Zhao et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.errors import DataError
 
-NAME = "vl_checklist"
 OFFICIAL = {
     "Attribute/vg/action": 1892,
     "Attribute/vg/color": 11_569,
@@ -46,13 +44,14 @@ OFFICIAL_CORPORA = (*OFFICIAL, "Relation/hake_action", *OBJECT_CORPORA)
 """Files that the official set has; some versions have `Attribute/vaw/color`, too."""
 
 IMAGE_FOLDERS = {"hake": "hake", "swig": "swig", "vaw": "vg", "vg": "vg"}
-IMAGES_FROM = "those of Visual Genome (vg/VG_100K, vg/VG_100K_2), SWiG (swig/) and HAKE (hake/)"
+FAMILY = Family(
+    "vl_checklist", OFFICIAL,
+    "those of Visual Genome (vg/VG_100K, vg/VG_100K_2), SWiG (swig/) and HAKE (hake/)",
+)
 EMPTY_CORPUS = "swig_place"
 
 
-def load(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the corpora of VL-CheckList, one benchmark a file; the headline is the mean over items.
 
     Texts are (NEG[0], POS[0]): of rows with three of each only the first pair is scored, as in the
@@ -62,25 +61,20 @@ def load(
 
     Args:
         root: Folder with `data/{Attribute,Object,Relation}/.../*.json`, `vg/`, `swig/` and `hake/`.
-        subsets: Files to read, as paths below `data/` without `.json`; by default all that are
-            there, expected, or official where the official numbers are expected; but not
+        **options: See `Options`; subsets are paths below `data/` without `.json`, by default not
             `swig_place`, whose official files are empty lists.
-        **checks: See `Checks`.
-
-    Raises:
-        DataError: If a file or picture is missing, a file is empty, or a row is malformed.
     """
-    policy, data = Policy.of(OFFICIAL, **checks), Path(root) / "data"
+    data = Path(root, "data")
     found = sorted(str(path.relative_to(data).with_suffix("")) for path in data.rglob("*.json"))
-    names = [name for name in found if EMPTY_CORPUS not in name]
-    names += [*policy.expected, *(OFFICIAL_CORPORA if checks.get("official") else ())]
-    files = {name: data / f"{name}.json" for name in (names if subsets is None else subsets)}
-    chosen = policy.choose(data, files, subsets, wanted=files)
-    return [_corpus(Collector(NAME, *part, policy, IMAGES_FROM), root) for part in chosen.items()]
+    if options.get("subsets") is None:
+        found = [name for name in found if EMPTY_CORPUS not in name]
+    files = {name: data / f"{name}.json" for name in (*found, *OFFICIAL_CORPORA)}
+    required = OFFICIAL_CORPORA if options.get("official") else ()
+    return [_corpus(part, Path(root)) for part in FAMILY.parts(files, required, **options)]
 
 
-def _corpus(collector: Collector, root: str | Path) -> Benchmark:
-    folder = Path(root) / IMAGE_FOLDERS[_source(collector)]
+def _corpus(collector: Collector, root: Path) -> Benchmark:
+    folder = root / IMAGE_FOLDERS[_source(collector)]
     entries = rows.read_json(collector.source, list)
     if not entries:
         raise DataError(f"{collector.source}: the file lists no rows. Leave it out of subsets.")

@@ -6,15 +6,13 @@ Kamath et al. 2023.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
-NAME = "whatsup"
 OFFICIAL = {
     "controlled_images": 412,
     "controlled_clevr": 408,
@@ -28,8 +26,9 @@ PAIRS = {
     "controlled_clevr": (("left", "right"), ("in-front", "behind")),
 }
 IMAGE_NAMES = {"coco": "val2017/{:012d}.jpg", "vg": "vg_images/{:d}.jpg"}
-IMAGES_FROM = (
-    "those of the official archives controlled_images, controlled_clevr, val2017 and vg_images"
+FAMILY = Family(
+    "whatsup", OFFICIAL,
+    "those of the official archives controlled_images, controlled_clevr, val2017 and vg_images",
 )
 # Words of a caption that tell its preposition, looked for in this order.
 PHRASES = {
@@ -38,9 +37,7 @@ PHRASES = {
 }
 
 
-def load(
-    root: str | Path, *, subsets: Sequence[str] | None = None, **checks: Unpack[Checks]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the six subsets, one benchmark each: one picture and (true caption, false ones).
 
     `controlled_images` (A) and `controlled_clevr` (B) have four captions, the others two. In A and
@@ -52,19 +49,11 @@ def load(
     Args:
         root: Folder with the annotation files and the folders of pictures. Paths in A and B start
             with `data/`, the official name of this folder, whatever its name is here.
-        subsets: Names of files to read; all six by default.
-        **checks: See `Checks`.
-
-    Raises:
-        ConfigError: If a subset is unknown.
-        DataError: If a file or picture is missing, or a row is malformed.
+        **options: See `Options`.
     """
-    policy, root = Policy.of(OFFICIAL, **checks), Path(root)
-    files = {
-        name: root / f"{name}{'_dataset' if name in PAIRS else ''}.json" for name in OFFICIAL
-    }
-    chosen = policy.choose(root, files, subsets, wanted=files)
-    return [_subset(Collector(NAME, *part, policy, IMAGES_FROM)) for part in chosen.items()]
+    ends = {name: "_dataset" if name in PAIRS else "" for name in OFFICIAL}
+    files = {name: Path(root, f"{name}{end}.json") for name, end in ends.items()}
+    return [_subset(part) for part in FAMILY.parts(files, **options)]
 
 
 def _subset(collector: Collector) -> Benchmark:

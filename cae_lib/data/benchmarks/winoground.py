@@ -13,16 +13,14 @@ from typing import Unpack
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef, Task
-from cae_lib.data.benchmarks.collect import Checks, Collector, Policy
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.errors import ConfigError
 
-NAME = "winoground"
 TASKS: tuple[Task, ...] = ("text", "image", "group")
 PARTS = {"all": 400, "untagged": 172, "authors": 171}
 """Parts of the items, with their sizes: CAE's authors leave out one untagged item, number 313."""
 
 AUTHORS_LACK = 313
-IMAGES_FROM = "those of the gated hub data set facebook/winoground, images/ex_{id}_img_{0|1}.png"
 SUFFIXES = (".png", ".jpg", "")
 
 
@@ -32,6 +30,10 @@ def part_subset(task: str, part: str) -> str:
 
 
 OFFICIAL = {part_subset(task, part): n for part, n in PARTS.items() for task in TASKS}
+FAMILY = Family(
+    "winoground", OFFICIAL,
+    "those of the gated hub data set facebook/winoground, images/ex_{id}_img_{0|1}.png",
+)
 
 
 @cache
@@ -52,7 +54,7 @@ def part_ids(part: str) -> frozenset[int]:
 
 
 def load(
-    root: str | Path, *, parts: Sequence[str] = ("all",), **checks: Unpack[Checks]
+    root: str | Path, *, parts: Sequence[str] = ("all",), **options: Unpack[Options]
 ) -> list[Benchmark]:
     """Read `examples.jsonl` into three benchmarks over the same items: text, image, group score.
 
@@ -64,13 +66,9 @@ def load(
         root: Folder with `examples.jsonl` and `images/`.
         parts: "all" items, the 172 "untagged" ones, or the 171 of them that CAE's authors call
             clean ("authors"): three benchmarks for each. "all" takes every item of the file.
-        **checks: See `Checks`; subsets are `"text"`, `"image/untagged"` and the like.
-
-    Raises:
-        ConfigError: If a part is unknown.
-        DataError: If a file or picture is missing, or a line is malformed.
+        **options: See `Options`; subsets are `"text"`, `"image/untagged"` and the like.
     """
-    path, policy = Path(root) / "examples.jsonl", Policy.of(OFFICIAL, **checks)
+    path = Path(root, "examples.jsonl")
     entries = [
         (number, rows.parse_json(line, f"{path}, line {number}"))
         for number, line in enumerate(rows.read_text(path).split("\n"), start=1)
@@ -80,13 +78,12 @@ def load(
     for part in parts:
         ids = part_ids(part)
         chosen = [row for row in entries if part == "all" or _id(row[1]) in ids]
-        for task in TASKS:
-            collector = Collector(NAME, part_subset(task, part), path, policy, IMAGES_FROM)
-            benchmarks.append(_benchmark(collector, task, chosen))
+        files = {part_subset(task, part): path for task in TASKS}
+        benchmarks += [_score(score, chosen) for score in FAMILY.parts(files, (), **options)]
     return benchmarks
 
 
-def _benchmark(collector: Collector, task: Task, entries: list[tuple[int, object]]) -> Benchmark:
+def _score(collector: Collector, entries: list[tuple[int, object]]) -> Benchmark:
     folder = collector.source.parent / "images"
 
     def image(entry: object, key: str) -> ImageRef:
@@ -99,7 +96,7 @@ def _benchmark(collector: Collector, task: Task, entries: list[tuple[int, object
         number = f"{rows.number(entry, 'id'):g}"
         return Choice(images, texts, 0, rows.text(entry, "collapsed_tag"), number)
 
-    return collector.rows(entries, read).finish(task=task)
+    return collector.rows(entries, read).finish(task=collector.subset.partition("/")[0])
 
 
 def _id(entry: object) -> float | None:

@@ -42,7 +42,8 @@ def test_empty_unknown_and_absent_corpora_are_refused(root, put):
 
 def test_official_corpora_are_all_asked_for_and_find_their_pictures(put, monkeypatch):
     sizes = dict.fromkeys(vl_checklist.OFFICIAL, 1) | {"Attribute/vg/size": 2695}  # no cap
-    monkeypatch.setattr(vl_checklist, "OFFICIAL", sizes)
+    family = vl_checklist.FAMILY._replace(published=sizes)
+    monkeypatch.setattr(vl_checklist, "FAMILY", family)
     names = vl_checklist.OFFICIAL_CORPORA
     assert len(names) == len(set(names)) == 12 + 1 + 2 * 3 * 7
     assert OBJECT in names and "Object/Size/hake_size/hake_obj_large" in names
