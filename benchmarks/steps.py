@@ -18,7 +18,7 @@ from cae_lib.attribution import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.training.losses import attribution_loss, contrastive_loss
+from cae_lib.training.losses import Hinge, attribution_loss, contrastive_loss
 from cae_lib.training.optim import adamw
 from cae_lib.training.task import CompositionAttributionLoss
 
@@ -115,7 +115,7 @@ class Trainer:
             features, scores = straightforward.perturbation(
                 self.model, images, batch.tokens, words
             )
-        return features, scores, attribution_loss(scores, batch.roles, MARGIN).loss
+        return features, scores, attribution_loss(scores, batch.roles, Hinge(margin=MARGIN)).loss
 
     def _images(self, batch: Batch) -> Tensor:
         return F.normalize(encode_image(self.model, batch.images).features, dim=-1)

@@ -63,21 +63,24 @@ class Experiment:
         weights: Where training starts: a checkpoint under the data folder, an open_clip tag, or
             None for random weights.
         train_data: Name of the training set.
+        augment: Crop pictures at random; False takes the crop of evaluation.
         method: Attribution method of the CAE loss; None trains CLIP-FT.
         attribution: Parameters of the method, as (name, value) pairs.
         weight: lambda, the weight of the attribution loss.
-        margin: eps in max(0, A_obj - A_comp + eps).
-        scope: Averaging of the attribution: "batch", "caption" or "word".
-        stop_gradient: Treat A_obj as a constant.
-        complete_captions: Leave captions without object word or without composition word out of
-            the attribution loss.
-        negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
+        hinge, margin, scope, stop_gradient, complete_captions: Of the attribution loss; see
+            `cae_lib.training.losses.Hinge`.
+        roles: "parsed", or a placebo, "permuted" or "random"; see
+            `cae_lib.words.alignment.placebo_roles`.
         tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
-        lock_image: Keep the image tower as it is, and train the text tower alone.
+        negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
+        masked: Share of the captions that the contrastive loss sees with one word masked, drawn
+            from those with a role, as perturbation masks it by default.
+        lock_image: Keep the image tower as it is, and train the text tower alone; what open_clip's
+            `lock_image_tower` leaves open, such as the head of a timm tower, is trained.
         steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
         lr, weight_decay, betas, eps: AdamW.
         precision: "fp32" or "bf16" (autocast).
-        seed: Seed of the order of the data and of the crops.
+        seed: Seed of all that is drawn: the order of the data, crops, negatives, masks, placebos.
     """
 
     name: str
@@ -86,15 +89,19 @@ class Experiment:
     activation: str = "quickgelu"
     weights: str | None = None
     train_data: str = "coco"
+    augment: bool = True
     method: str | None = None
     attribution: tuple[tuple[str, Any], ...] = ()
     weight: float = 0.0
+    hinge: str = "difference"
     margin: float = 0.0
     scope: str = "batch"
     stop_gradient: bool = False
     complete_captions: bool = True
-    negatives: bool = False
+    roles: str = "parsed"
     tagger: str = "scene-graph"
+    negatives: bool = False
+    masked: float = 0.0
     lock_image: bool = False
     steps: int = 300
     batch_size: int = 128

@@ -1,8 +1,8 @@
 """Data-parallel training over the processes that `torchrun` starts, equal to one process.
 
-Every process computes its share of the batch. Features are gathered and attributions summed over
-all processes, so each of them holds the loss of the whole batch; the gradients of the gathered
-parts are summed, and the averaging of `DistributedDataParallel` then gives those of one process.
+Features are gathered and attributions summed over all processes, so each holds the loss of the
+whole batch; the gradients of what is gathered are summed, and the averaging of
+`DistributedDataParallel` then gives those of one process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
-from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,6 @@ class Ranks:
         """How many of the processes run on this machine."""
         return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
 
-    def share(self, count: int) -> slice:
-        """This process's part of `count` rows.
-
-        Raises:
-            ConfigError: `count` cannot be divided evenly.
-        """
-        if count % self.size:
-            raise ConfigError(
-                f"batch_size is {count}, but {self.size} processes train together; choose a "
-                f"multiple of {self.size}."
-            )
-        part = count // self.size
-        return slice(self.rank * part, (self.rank + 1) * part)
-
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
         """Features `(n, E)` of all processes, in their order, with gradient.
 
@@ -65,11 +49,9 @@ class Ranks:
         """
         if self.size == 1:
             return features
-        if counts is None:
-            return torch.cat(_AllGather.apply(features))
-        padded = F.pad(features, (0, 0, 0, max(counts) - len(features)))
-        parts = zip(_AllGather.apply(padded), counts, strict=True)
-        return torch.cat([part[:count] for part, count in parts])
+        counts = counts or [len(features)] * self.size
+        before = sum(counts[: self.rank])
+        return self.sum(F.pad(features, (0, 0, before, sum(counts) - before - len(features))))
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values` over all processes, with gradient."""
@@ -77,11 +59,7 @@ class Ranks:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether `flag` is true in some process, so that all take the same turn."""
-        if self.size == 1:
-            return flag
-        votes = torch.tensor(int(flag), device=device)
-        dist.all_reduce(votes)
-        return bool(votes.item())
+        return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
     def wait(self) -> None:
         """Return once all processes have come here."""
@@ -131,17 +109,3 @@ class _AllSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _AllSum.apply(gradient)
-
-
-class _AllGather(torch.autograd.Function):
-    """The tensors of all processes; the gradient of each is the sum over all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> tuple[Tensor, ...]:
-        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, part.contiguous())
-        return tuple(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _AllSum.apply(torch.stack(gradients))[dist.get_rank()]

@@ -1,18 +1,34 @@
-"""How a training run is executed: choices of speed and memory that are no part of its result."""
+"""How a training run is executed: speed and memory, and batches prepared by worker processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.util import Finalize
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.runtime import end_with_parent
 
 MAX_WORKERS = 16
-"""Worker processes chosen at most; each holds two batches ahead."""
+"""Worker processes chosen at most."""
+
+AHEAD = 2
+"""Batches that each worker holds ready: memory is bounded by workers * AHEAD batches."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Left to the main process: it finishes its step, saves, and then ends its workers."""
+
+ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,9 @@ class Execution:
             to be compiled each time.
         workers: processes that prepare batches ahead; 0 prepares each in the main process, None
             chooses by the picture source: several where photographs are decoded, else 0.
+
+    Raises:
+        ConfigError: an unknown backend, or a negative number of workers.
     """
 
     checkpointing: bool = False
@@ -51,27 +70,87 @@ class Execution:
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
 
-    def image_encoder(
-        self, encode: Callable[[nn.Module, Tensor], Tensor]
-    ) -> Callable[[nn.Module, Tensor], Tensor]:
+    def image_encoder(self, encode: ImageEncoder) -> ImageEncoder:
         """`encode` with pictures laid out and compiled as asked for."""
         encoder = torch.compile(encode, backend=self.compile) if self.compile else encode
         if not self.channels_last:
             return encoder
-        return lambda model, pixels: encoder(
-            model, pixels.contiguous(memory_format=torch.channels_last)
-        )
+        layout = torch.channels_last
+        return lambda model, pixels: encoder(model, pixels.contiguous(memory_format=layout))
 
     def worker_count(self, decoding: bool, ranks: int) -> int:
-        """Worker processes of each rank.
-
-        Args:
-            decoding: whether pictures are decoded for each batch.
-            ranks: processes that share this machine.
-        """
+        """Workers of each of the `ranks` that share this machine; `decoding` is their work."""
         if self.workers is not None:
             return self.workers
         if not decoding:
             return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return max(1, min(MAX_WORKERS, (cores or 1) // ranks))
+
+
+def feed(batches: Any, start: int, end: int, workers: int, pin: bool = False) -> Iterator[Any]:
+    """The batches of steps `start` to `end` (exclusive), in order, the same for any `workers`.
+
+    Args:
+        batches: `at(step)` gives the batch of a step; see `Batches`.
+        start, end: first step, and the step after the last one.
+        workers: processes that prepare whole batches; 0 prepares each when it is asked for.
+        pin: put batches of workers in pinned memory, from which a GPU copies faster.
+
+    Raises:
+        DataError: a picture is missing or broken; raised in its step's turn.
+    """
+    if workers == 0:
+        yield from map(batches.at, range(start, end))
+        return
+    loader = DataLoader(
+        _Loaded(batches), sampler=range(start, end), batch_size=None, num_workers=workers,
+        prefetch_factor=AHEAD, pin_memory=pin, worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+    )
+    with ExitStack() as stack:
+        resource_tracker.ensure_running()  # when it starts, it lets signals through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the workers, too
+        try:
+            source = iter(loader)
+            stack.callback(Finalize(None, _end, (source,), exitpriority=0))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for batch in source:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
+
+
+class _Loaded(Dataset):
+    """Step numbers to batches; an error in the data becomes its message."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return self._batches.at(step)
+        except DataError as error:
+            return str(error)
+
+
+def _start_worker(worker: int) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _end(source: Any) -> None:
+    """Dismiss the workers of a loader's iterator, and kill those that stay.
+
+    As Python exits, it would else wait for them for ever: they ignore the signal to end.
+    """
+    try:
+        source._shutdown_workers()  # does nothing as Python exits
+    finally:
+        if source._worker_pids_set:
+            signal_handling._remove_worker_pids(id(source))  # their end is no error
+            source._worker_pids_set = False
+        for worker in source._workers:
+            worker.kill()

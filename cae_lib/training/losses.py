@@ -12,19 +12,78 @@ from torch import Tensor
 from cae_lib.errors import ConfigError
 
 SCOPES = ("batch", "caption", "word")
+HINGES = ("difference", "log", "margin")
+FLOOR = 1e-6
+"""Least attribution that hinge "log" tells from 0."""
 
 
-def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+def contrastive_loss(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
+    negatives: Tensor | None = None,
+) -> Tensor:
     """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
 
+    With false captions it is that of NegCLIP (Yuksekgonul et al. 2023): cross-entropy of the images
+    over all M + K texts, and of the M captions over the M images.
+
     Args:
-        image_features: `(B, E)`, normalised; row i belongs to caption i.
-        text_features: `(B, E)`, normalised.
+        image_features: `(M, E)`, normalised; row i belongs to caption i.
+        text_features: `(M, E)`, normalised.
         logit_scale: inverse temperature, already exponentiated.
+        negatives: false captions `(K, E)`, normalised, in any order; K may be 0.
     """
-    logits = logit_scale * image_features @ text_features.T
+    texts = text_features if negatives is None else torch.cat([text_features, negatives])
+    logits = logit_scale * image_features @ texts.T
     labels = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    captions = logits[:, : len(labels)]
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(captions.T, labels)) / 2
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """How far object words may lead over composition words: the settings of the attribution loss.
+
+    Attributes:
+        kind: "difference", the paper's `max(0, A_obj - A_comp + eps)`; "log", the same of the
+            logarithms, which no scale of the scores changes, each A at least `FLOOR`; "margin",
+            `max(0, eps - a_j)` of each composition token, its mean over attributes and that over
+            relations, and the mean of the two that occur.
+        margin: eps.
+        scope: "batch", the paper's, averages over all tokens of the batch. The others are ours:
+            "caption" takes means and hinge within each caption, then the mean over captions; "word"
+            first averages the tokens of each word, so that a word of many tokens counts once.
+        stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
+        complete_captions: let a caption without object word or without composition word add
+            nothing. False counts every such word of the batch; scope "caption" needs both.
+
+    Raises:
+        ConfigError: an unknown kind or scope, or kind "margin", which is a mean over the batch and
+            has no A_obj, with scope "caption" or `stop_gradient`.
+    """
+
+    kind: str = "difference"
+    margin: float = 0.0
+    scope: str = "batch"
+    stop_gradient: bool = False
+    complete_captions: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("scope", self.scope, SCOPES), ("hinge", self.kind, HINGES)):
+            if value not in known:
+                raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(known)}.")
+        if self.kind == "margin" and (self.scope == "caption" or self.stop_gradient):
+            raise ConfigError(
+                "hinge 'margin' holds each composition word against eps, not against the objects "
+                "of its caption: it takes scope 'batch' or 'word', and no stop_gradient."
+            )
+
+    def groups(self, roles: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `(B, T)` that A_obj and A_comp are over, by roles `(B, T)`."""
+        objects, composition = roles == 1, roles >= 2
+        if self.complete_captions or self.scope == "caption":
+            complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
+            return objects & complete, composition & complete
+        return objects, composition
 
 
 @dataclass(frozen=True)
@@ -33,8 +92,8 @@ class AttributionLoss:
 
     Attributes:
         loss: L_attr; 0 when one of the two groups is empty.
-        objects: A_obj, mean attribution of the object words used (0 if there are none).
-        composition: A_comp, mean attribution of the relation and attribute words used.
+        objects: A_obj, mean attribution of the object words used (0 if there are none), detached.
+        composition: A_comp, that of the relation and attribute words used, detached.
         n_objects: tokens (scope "word": words) behind A_obj.
         n_composition: tokens (scope "word": words) behind A_comp.
     """
@@ -47,142 +106,95 @@ class AttributionLoss:
 
 
 def attribution_loss(
-    scores: Tensor,
-    roles: Tensor,
-    margin: float = 0.0,
-    scope: str = "batch",
-    stop_gradient: bool = False,
-    *,
-    words: Tensor | None = None,
-    complete_captions: bool = True,
+    scores: Tensor, roles: Tensor, hinge: Hinge | None = None, words: Tensor | None = None,
     all_sum: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionLoss:
-    """Hinge on how far object words lead over composition words, `max(0, A_obj - A_comp + eps)`.
-
-    The paper averages over all tokens of the batch (scope "batch"). The other scopes are ours:
-    "caption" takes means and hinge within each caption, then the mean over captions; "word" first
-    averages the tokens of each word, so that a word of many tokens counts once.
+    """Hinge on how far object words lead over composition words (CAE, section 3).
 
     Args:
         scores: attribution of each token `(B, T)`.
         roles: `(B, T)`, 0 other, 1 object, 2 attribute, 3 relation; 2 and 3 form the composition.
-        margin: eps.
-        scope: "batch", "caption" or "word".
-        stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
+        hinge: settings; None takes the paper's, with eps 0.
         words: `(B, T)` number of the word each token belongs to; needed by scope "word".
-        complete_captions: let a caption without object word or without composition word add
-            nothing. False counts every such word of the batch.
         all_sum: adds up a tensor over the processes of a batch that is spread over several.
 
     Raises:
-        ConfigError: for an unknown scope, or scope "word" without `words`.
+        ConfigError: scope "word" without `words`.
     """
-    sums = caption_sums(scores, roles, scope, words=words, complete_captions=complete_captions)
-    return hinge_of_sums(sums, margin, scope, stop_gradient, all_sum=all_sum)
+    hinge = hinge or Hinge()
+    return hinge_of_sums(caption_sums(scores, roles, hinge, words), hinge, all_sum)
 
 
 def caption_sums(
-    scores: Tensor,
-    roles: Tensor,
-    scope: str = "batch",
-    *,
-    words: Tensor | None = None,
-    complete_captions: bool = True,
+    scores: Tensor, roles: Tensor, hinge: Hinge, words: Tensor | None = None
 ) -> Tensor:
-    """What the attribution loss needs of each caption, `(B, 4)`.
+    """What the attribution loss needs of each caption, `(B, 4)`, or `(B, 8)` of kind "margin".
 
     The columns are the sum of the scores of its object words, that of its composition words, and
-    how many tokens (scope "word": words) each of them is over. Arguments and errors are those of
-    `attribution_loss`.
+    how many tokens (scope "word": words) each of them is over. Of kind "margin" the hinges of its
+    attribute words and of its relation words follow, summed and counted likewise. Arguments and
+    errors are those of `attribution_loss`.
     """
-    if scope not in SCOPES:
-        raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
-    if complete_captions or scope == "caption":
-        groups = complete_groups(roles)
-    else:
-        groups = roles == 1, roles >= 2
     weight = torch.ones_like(scores)
-    if scope == "word":
+    if hinge.scope == "word":
         if words is None:
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
-        weight = _token_share(words, scores.dtype)
-    sums = [_total(scores, weight, group) for group in groups]
-    sums += [(weight * group).sum(1) for group in groups]
+        words = words.long()
+        weight = 1 / _per_word(weight, words)
+    objects, composition = hinge.groups(roles)
+    sums = _sums(scores, weight, (objects, composition))
+    if hinge.kind == "margin":
+        if hinge.scope == "word":
+            own = torch.where(composition, scores, 0)
+            scores = _per_word(own, words) / _per_word(composition.to(own), words).clamp(min=1)
+        roles_of = (composition & (roles == 2), composition & (roles == 3))
+        sums += _sums(F.relu(hinge.margin - scores), weight, roles_of)
     return torch.stack(sums, dim=1)
 
 
 def hinge_of_sums(
-    sums: Tensor,
-    margin: float = 0.0,
-    scope: str = "batch",
-    stop_gradient: bool = False,
-    *,
-    all_sum: Callable[[Tensor], Tensor] | None = None,
+    sums: Tensor, hinge: Hinge, all_sum: Callable[[Tensor], Tensor] | None = None
 ) -> AttributionLoss:
-    """The attribution loss of captions by their sums `(B, 4)`; see `caption_sums`.
+    """The attribution loss of captions by their sums; see `caption_sums`.
 
-    Rows of several parts of a batch may be concatenated. The scope is the one they were made for.
+    Rows of several parts of a batch may be concatenated. The hinge is the one they were made for.
     """
-    groups, total = sums.T.contiguous(), all_sum or _alone
-    if scope == "caption":
-        return _hinge(groups, margin, stop_gradient, total)
-    return _hinge(total(groups.sum(1, keepdim=True)), margin, stop_gradient, _alone)
+    groups, total = sums.T.contiguous(), all_sum or _alone  # (4 or 8, G)
+    if hinge.scope != "caption":
+        groups, total = total(groups.sum(1, keepdim=True)), _alone
+    counts = groups[2:4].detach()
+    means = groups[:2] / counts.clamp(min=1)
+    hinges, valid = _hinges(groups, means, hinge)
+    parts = total(torch.cat([
+        torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
+        means.detach().sum(1), (counts > 0).sum(1), counts.sum(1),
+    ]))
+    loss, known = parts[0], parts[1:].detach()
+    n_valid, present = known[0].clamp(min=1), known[3:5].clamp(min=1)
+    return AttributionLoss(loss / n_valid, *(known[1:3] / present), *known[5:].round().long())
 
 
-def complete_groups(roles: Tensor) -> tuple[Tensor, Tensor]:
-    """Object tokens and composition tokens `(B, T)` of the captions that have both."""
-    objects, composition = roles == 1, roles >= 2
-    complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
-    return objects & complete, composition & complete
+def _hinges(groups: Tensor, means: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor]:
+    """What the loss is the mean of, and which of it there is; `means` are A_obj, A_comp (2, G)."""
+    if hinge.kind == "margin":
+        counts = groups[6:].detach()
+        return groups[4:6] / counts.clamp(min=1), counts > 0
+    objects, composition = means.clamp(min=FLOOR).log() if hinge.kind == "log" else means
+    lead = (objects.detach() if hinge.stop_gradient else objects) - composition
+    return F.relu(lead + hinge.margin), (groups[2:4].detach() > 0).all(0)
 
 
-def _total(scores: Tensor, weight: Tensor, group: Tensor) -> Tensor:
-    """Weighted sum of a group's scores in each caption `(B,)`."""
-    return torch.where(group, scores * weight, 0).sum(1)
+def _sums(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
+    """Weighted sum of each group's scores in each caption `(B,)`, then sum of its weights."""
+    sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
+    return sums + [(weight * group).sum(1) for group in groups]
 
 
-def _token_share(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """Share `(B, T)` of each token in its word: 1 over the word's number of tokens."""
-    words = words.long()
-    sizes = torch.zeros(len(words), int(words.max()) + 1, dtype=dtype, device=words.device)
-    sizes.scatter_add_(1, words, torch.ones_like(words, dtype=dtype))
-    return 1 / sizes.gather(1, words)
+def _per_word(values: Tensor, words: Tensor) -> Tensor:
+    """For each token the sum of the values `(B, T)` of all tokens of its word."""
+    totals = values.new_zeros(len(words), int(words.max()) + 1)
+    return totals.scatter_add(1, words, values).gather(1, words)
 
 
 def _alone(values: Tensor) -> Tensor:
     return values
-
-
-def _hinge(
-    groups: Tensor, margin: float, stop_gradient: bool, total: Callable[[Tensor], Tensor]
-) -> AttributionLoss:
-    """Mean hinge over the G groups that have both kinds of words.
-
-    Args:
-        groups: totals of objects and composition, then their counts `(4, G)`.
-        margin: eps.
-        stop_gradient: treat A_obj as a constant.
-        total: adds up what other processes know of their own groups.
-    """
-    counts = groups[2:].detach()
-    objects, composition = groups[:2] / counts.clamp(min=1)
-    valid = (counts > 0).all(0)
-    lead = (objects.detach() if stop_gradient else objects) - composition
-    hinges = torch.where(valid, F.relu(lead + margin), 0)
-    means = torch.stack([objects, composition]).detach()
-    parts = total(torch.cat([
-        torch.stack([hinges.sum(), valid.sum()]),
-        means.sum(1), (counts > 0).sum(1), counts.sum(1),
-    ]))
-    hinge, n_valid, *rest = parts.unbind()
-    sums, present, n_tokens = rest[:2], rest[2:4], rest[4:]
-    objects, composition = (
-        s.detach() / n.detach().clamp(min=1) for s, n in zip(sums, present, strict=True)
-    )
-    return AttributionLoss(
-        loss=hinge / n_valid.detach().clamp(min=1),
-        objects=objects,
-        composition=composition,
-        n_objects=n_tokens[0].detach().round().long(),
-        n_composition=n_tokens[1].detach().round().long(),
-    )

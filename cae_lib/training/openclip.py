@@ -22,6 +22,8 @@ from cae_lib.words.alignment import align
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
+SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training")
+
 
 class RoleTokenizer:
     """A tokenizer for open_clip's data sets that also gives the role of every token.
@@ -72,25 +74,20 @@ class CaeModel(nn.Module):
     def __init__(self, model: nn.Module, **settings: Any) -> None:
         super().__init__()
         attribution = CompositionAttributionLoss(model, **settings)
-        shared = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training")
-        self.__dict__.update({name: model.__dict__[name] for name in shared})
+        self.__dict__.update({name: model.__dict__[name] for name in SHARED})
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
-        """The model's own output; in training, for texts `(B, 3, T)` of `RoleTokenizer`, also the
-        `attribution_sums` `(B, 4)` of the captions, see `caption_sums`.
-        """
+        """The model's own output; in training, for texts `(B, 3, T)` of `RoleTokenizer`, with the
+        `attribution_sums (B, K)` of the captions (`caption_sums`)."""
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
         images = self.model.encode_image(image, normalize=True)
         rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
         texts, sums = rows(images, *text.unbind(1))
-        return {
-            "image_features": images,
-            "text_features": texts,
-            "logit_scale": self.model.logit_scale.exp(),
-            "attribution_sums": sums,
-        }
+        scale = self.model.logit_scale.exp()
+        return {"image_features": images, "text_features": texts, "logit_scale": scale,
+                "attribution_sums": sums}
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """The model's own features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
@@ -117,7 +114,7 @@ class CaeClipLoss(ClipLoss):
 
     Args:
         attribution: of a `CaeModel`.
-        local_loss, gather_with_grad, cache_labels, rank, world_size, use_horovod: of `ClipLoss`.
+        local_loss, gather_with_grad, cache_labels, rank, world_size: of `ClipLoss`.
         accum_freq: parts of a batch that the loop accumulates.
 
     Raises:
@@ -125,18 +122,10 @@ class CaeClipLoss(ClipLoss):
     """
 
     def __init__(
-        self,
-        attribution: CompositionAttributionLoss,
-        local_loss: bool = False,
-        gather_with_grad: bool = False,
-        cache_labels: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        use_horovod: bool = False,
-        accum_freq: int = 1,
+        self, attribution: CompositionAttributionLoss, local_loss: bool = False,
+        gather_with_grad: bool = False, cache_labels: bool = False, rank: int = 0,
+        world_size: int = 1, accum_freq: int = 1,
     ) -> None:
-        if use_horovod:
-            raise ConfigError("horovod is not supported: start the processes with torchrun.")
         if world_size > 1 and local_loss and not gather_with_grad:
             raise ConfigError(
                 "local_loss without gather_with_grad leaves out the gradient of the features of "
@@ -147,12 +136,8 @@ class CaeClipLoss(ClipLoss):
         self.accum_freq = accum_freq
 
     def forward(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        logit_scale: Tensor,
-        attribution_sums: Tensor | None = None,
-        output_dict: bool = False,
+        self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
+        attribution_sums: Tensor | None = None, output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
         """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`.
 
@@ -169,10 +154,9 @@ class CaeClipLoss(ClipLoss):
             text_features = _scale_gradient(text_features, self.world_size)
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
-        ours, total = self.attribution, Ranks(self.rank, self.world_size).sum
-        settings = ours.margin, ours.scope, ours.stop_gradient
-        hinge = hinge_of_sums(attribution_sums, *settings, all_sum=total)
-        losses["attribution_loss"] = ours.weight * hinge.loss
+        total = Ranks(self.rank, self.world_size).sum
+        found = hinge_of_sums(attribution_sums, self.attribution.hinge, total)
+        losses["attribution_loss"] = self.attribution.weight * found.loss
         return losses if output_dict else sum(losses.values())
 
 

@@ -1,14 +1,16 @@
-"""Randomness of a training run as a function of seed and step, so that it can resume anywhere."""
+"""What a training run draws, as functions of seed and step, so that it can resume anywhere."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.errors import ConfigError
+from cae_lib.data.captions import Pairs
 
 
 class Stream(IntEnum):
@@ -18,6 +20,7 @@ class Stream(IntEnum):
     CROP = 1
     MODEL = 2
     NEGATIVE = 3
+    MASK = 4
 
 
 def stream_seed(seed: int, stream: Stream, number: int) -> int:
@@ -31,36 +34,60 @@ def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, stream, number))
 
 
-class BatchOrder:
-    """Rows of each step: a new permutation every epoch, the incomplete last batch dropped.
+def batch_rows(count: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Row numbers (batch_size,) of step `step`, counted from 0, in a data set of `count` rows.
+
+    Every epoch has a permutation of its own, and drops the incomplete last batch.
+    """
+    epoch, place = divmod(step, count // batch_size)
+    return _permutation(count, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+
+
+@lru_cache(maxsize=1)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+
+
+def choose_negatives(
+    pairs: Pairs, rows: Tensor, source: torch.Generator
+) -> tuple[Tensor, list[str | None], int]:
+    """Draw one similar picture for each row, and one false caption for each of the two (NegCLIP).
 
     Args:
-        count: rows of the data set.
-        batch_size: rows of a batch.
-        seed: the permutation of an epoch is a function of (seed, epoch).
+        pairs: rows of a NegCLIP file, with `negatives` and `hard_images`.
+        rows: `(B,)` row numbers of a batch.
+        source: CPU generator; the draw is a function of its state.
 
-    Raises:
-        ConfigError: the data set is smaller than one batch.
+    Returns:
+        The rows of the batch, then one row with a similar picture for each `(2B,)`; a false caption
+        of each of them, None where the file has none; for how many rows the file names a similar
+        picture: the others got any other row.
     """
+    draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
+    similar = []
+    for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
+        any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
+        similar.append(_pick(pairs.hard_images[row], draw, any_other))
+    both = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
+    places = zip(both.tolist(), draws[1:].flatten().tolist(), strict=True)
+    texts = [_pick(pairs.negatives[row], draw, None) for row, draw in places]
+    return both, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        if not 0 < batch_size <= count:
-            raise ConfigError(
-                f"batch_size is {batch_size}, but the data set has {count} rows; "
-                f"choose 1 to {count}."
-            )
-        self.count = count
-        self.batch_size = batch_size
-        self.seed = seed
-        self.steps_per_epoch = count // batch_size
-        self._epoch = -1
-        self._permutation = torch.empty(0, dtype=torch.long)
 
-    def rows(self, step: int) -> Tensor:
-        """Row numbers (batch_size,) of optimiser step `step`, counted from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            source = generator(self.seed, Stream.ORDER, epoch)
-            self._permutation = torch.randperm(self.count, generator=source)
-            self._epoch = epoch
-        return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
+def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
+    return choices[int(draw * len(choices))] if choices else otherwise
+
+
+def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
+    """Tokens `(M, T)` of one word of each caption, drawn from those with a role, if it has any.
+
+    Args:
+        roles: of the tokens `(M, T)`.
+        words: number of the word each token belongs to `(M, T)`, 0 for none.
+        draws: random numbers `(M,)` in [0, 1).
+    """
+    known = roles.new_zeros(len(words), int(words.max()) + 1)
+    known = known.scatter_reduce(1, words, roles, "amax") > 0  # words with a role
+    place = (draws * known.sum(1)).long() + 1
+    drawn = (known & (known.cumsum(1) == place[:, None])).int().argmax(1)
+    return (words == drawn[:, None]) & known.any(1, keepdim=True)

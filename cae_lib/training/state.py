@@ -1,42 +1,34 @@
-"""The state file of an unfinished run: model, optimiser, step, and whose run it is."""
+"""The files of an unfinished run: its state (weights, optimiser, step, whose it is) and its log."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
+from cae_lib.data.images import Pictures
 from cae_lib.errors import CheckpointError
-from cae_lib.runtime import training_hash
-from cae_lib.training.batch import ImageSource
-from cae_lib.words.alignment import Alignment
+from cae_lib.runtime import training_hash, whole_file, write_atomic
+from cae_lib.words.alignment import Alignment, placebo_roles
 
 
 def save_state(
-    path: Path,
-    identity: dict[str, str],
-    step: int,
-    model: nn.Module,
+    path: Path, identity: dict[str, str], step: int, model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the state after `step` optimiser steps so that `path` is always a complete file."""
-    content = {
-        "identity": identity,
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    with whole_file(path) as temporary:
+        torch.save({"identity": identity, "step": step} | state, temporary)
 
 
 def load_state(
@@ -72,26 +64,62 @@ def changes(known: Any, identity: dict[str, str]) -> str:
 
 
 def run_identity(
-    experiment: Experiment, weights_id: str, pairs: Pairs, alignment: Alignment, images: ImageSource
+    experiment: Experiment, weights_id: str, pairs: Pairs, alignment: Alignment, images: Pictures
 ) -> dict[str, str]:
     """Hashes of all that decides a run's result up to rounding, by what each of them covers.
 
-    Pictures count with their pixels where these are in memory, else with the name and size of each
-    file: one that changes and keeps both is not noticed. False captions count where they are used.
+    Roles count as they are trained on, a placebo as the placebo. False captions count where they
+    are used. Of pictures see `pictures_hash`.
     """
-    tensors = [pairs.image_index, alignment.tokens, alignment.roles]
-    lists: list[Any] = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
-    if hasattr(images, "paths"):
-        lists.append([(path.name, path.stat().st_size) for path in images.paths])
-    elif hasattr(images, "pixels"):
-        tensors.append(images.pixels)
-    data = hashlib.sha256(json.dumps(lists).encode())
-    for tensor in tensors:
-        data.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        data.update(tensor.contiguous().view(-1).numpy())
+    roles = placebo_roles(alignment, experiment.roles, experiment.seed).roles
+    lists = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
+    tensors = [pairs.image_index, alignment.tokens, roles]
     return {
         "settings": hashlib.sha256(repr(experiment).encode()).hexdigest(),
         "first weights": weights_id,
-        "training data": data.hexdigest(),
+        "training data": content_hash([*lists, pictures_hash(images)], tensors),
         "training code": training_hash(),
     }
+
+
+def pictures_hash(images: Pictures) -> str:
+    """Hash of pictures by their pixels if these are in memory, else by each file's name and size.
+
+    A file that changes and keeps both is not noticed.
+    """
+    if hasattr(images, "pixels"):
+        return content_hash([], [images.pixels])
+    return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
+
+
+def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
+    """Hash of plain values and of tensors, their types and shapes included."""
+    content = hashlib.sha256(json.dumps(values).encode())
+    for tensor in tensors:
+        content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy())
+    return content.hexdigest()
+
+
+@contextmanager
+def run_log(path: Path, step: int, keep: bool = True) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends a step's values, with the key "step", as one JSON line.
+
+    Args:
+        path: file of the log.
+        step: optimiser steps already taken; lines after it are dropped.
+        keep: False writes nothing, as all processes of a run but one do.
+    """
+    if not keep:
+        yield lambda values: None
+        return
+    kept = [line for line in read_log(path) if line["step"] <= step]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+    with path.open("a", encoding="utf-8", buffering=1) as file:  # flushed at the end of each line
+        yield lambda values: file.write(json.dumps(values) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """All complete lines of a log; a last line cut short by a crash is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

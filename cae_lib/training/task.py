@@ -13,30 +13,20 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import AttributionMethod, get_method
 from cae_lib.attribution.grouping import words_or_own
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import DataError
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
-from cae_lib.training.losses import SCOPES, caption_sums, complete_groups, hinge_of_sums
+from cae_lib.training.losses import AttributionLoss, Hinge, caption_sums, hinge_of_sums
 
 
 @dataclass(frozen=True)
-class CompositionAttributionOutput:
-    """Text features for the contrastive loss, and the attribution loss with its parts.
+class CompositionAttributionOutput(AttributionLoss):
+    """An attribution loss whose `loss` is weight * L_attr, to be added to the contrastive loss.
 
     Attributes:
-        text_features: `(B, E)`, normalised.
-        loss: weight * L_attr, to be added to the contrastive loss.
-        objects: A_obj, detached.
-        composition: A_comp, detached.
-        n_objects: tokens (scope "word": words) behind A_obj.
-        n_composition: tokens (scope "word": words) behind A_comp.
+        text_features: `(B, E)`, normalised, for the contrastive loss.
     """
 
     text_features: Tensor
-    loss: Tensor
-    objects: Tensor
-    composition: Tensor
-    n_objects: Tensor
-    n_composition: Tensor
 
 
 class CompositionAttributionLoss(nn.Module):
@@ -50,47 +40,35 @@ class CompositionAttributionLoss(nn.Module):
     Args:
         model: a model that `text_encoder` knows, of open_clip or Hugging Face, with or without
             adapters, or an encoder.
-        method: "attention", "gradcam", "perturbation", "gradient" or "integrated_gradients", or an
-            object of your own; see `AttributionMethod`.
+        method: name of a method, see `get_method`, or an `AttributionMethod` of your own.
         weight: lambda; the paper does not print its values.
         margin: eps of the hinge.
-        scope: "batch", "caption" or "word"; see `attribution_loss`.
-        stop_gradient: treat A_obj as a constant.
-        complete_captions: leave out captions without object word or without composition word.
+        scope, stop_gradient, complete_captions: see `Hinge`.
         all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
+        hinge: "difference", "log" or "margin"; see `Hinge`.
         **method_parameters: parameters of the attribution method.
 
     Raises:
-        ConfigError: for an unknown method, parameter, scope, path or model.
+        ConfigError: for an unknown method, parameter, path or model, or settings that `Hinge`
+            refuses.
     """
 
     def __init__(
-        self,
-        model: nn.Module | TextEncoder,
-        method: str | AttributionMethod = "attention",
-        weight: float = 1.0,
-        margin: float = 0.0,
-        scope: str = "batch",
-        stop_gradient: bool = False,
-        complete_captions: bool = True,
-        all_sum: Callable[[Tensor], Tensor] | None = None,
-        path: EncoderPath = "auto",
-        **method_parameters: Any,
+        self, model: nn.Module | TextEncoder, method: str | AttributionMethod = "attention",
+        weight: float = 1.0, margin: float = 0.0, scope: str = "batch",
+        stop_gradient: bool = False, complete_captions: bool = True,
+        all_sum: Callable[[Tensor], Tensor] | None = None, path: EncoderPath = "auto",
+        hinge: str = "difference", **method_parameters: Any,
     ) -> None:
         super().__init__()
-        if scope not in SCOPES:
-            raise ConfigError(f"unknown scope {scope!r}: expected one of {', '.join(SCOPES)}.")
         text_encoder(model, path)
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
         self._copied: dict[int, Any] = {}
         self.method = get_method(method, **method_parameters)
         self.weight = weight
-        self.margin = margin
-        self.scope = scope
-        self.stop_gradient = stop_gradient
-        self.complete_captions = complete_captions
+        self.hinge = Hinge(hinge, margin, scope, stop_gradient, complete_captions)
         self.all_sum = all_sum
         self.path = path
 
@@ -113,11 +91,7 @@ class CompositionAttributionLoss(nn.Module):
         return twin
 
     def forward(
-        self,
-        image_features: Tensor,
-        tokens: Tensor,
-        roles: Tensor,
-        words: Tensor | None = None,
+        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
     ) -> CompositionAttributionOutput:
         """Score the captions against their images.
 
@@ -132,26 +106,14 @@ class CompositionAttributionLoss(nn.Module):
             DataError: when these do not describe the same captions.
         """
         text_features, sums = self.rows(image_features, tokens, roles, words)
-        parts = hinge_of_sums(
-            sums, self.margin, self.scope, self.stop_gradient, all_sum=self.all_sum
-        )
-        return CompositionAttributionOutput(
-            text_features=text_features,
-            loss=self.weight * parts.loss,
-            objects=parts.objects,
-            composition=parts.composition,
-            n_objects=parts.n_objects,
-            n_composition=parts.n_composition,
-        )
+        parts = hinge_of_sums(sums, self.hinge, self.all_sum)
+        weighed = {"loss": self.weight * parts.loss, "text_features": text_features}
+        return CompositionAttributionOutput(**vars(parts) | weighed)
 
     def rows(
-        self,
-        image_features: Tensor,
-        tokens: Tensor,
-        roles: Tensor,
-        words: Tensor | None = None,
+        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Normalised text features `(B, E)`, and each caption's sums `(B, 4)` (`caption_sums`).
+        """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`).
 
         For loops that take the hinge elsewhere. Arguments and errors are those of `forward`.
         """
@@ -161,33 +123,21 @@ class CompositionAttributionLoss(nn.Module):
                 f"{tuple(image_features.shape)}, {tuple(tokens.shape)}, {tuple(roles.shape)}."
             )
         encoder = text_encoder(self.model, self.path)
-        if self.method.reads_words or self.scope == "word":
+        if self.method.reads_words or self.hinge.scope == "word":
             words = words_or_own(words, tokens, encoder)
-        attribution = self.method(
-            encoder,
-            tokens,
-            image_features.detach(),
-            create_graph=torch.is_grad_enabled(),
-            words=words,
-            wanted=self._wanted(roles),
+        objects, composition = self.hinge.groups(roles)
+        reads_roles = getattr(self.method, "reads_roles", False)
+        found = self.method(
+            encoder, tokens, image_features.detach(), create_graph=torch.is_grad_enabled(),
+            words=words, wanted=objects | composition, **{"roles": roles} if reads_roles else {},
         )
-        length = attribution.length
-        sums = caption_sums(
-            attribution.scores,
-            roles[:, :length],
-            self.scope,
-            words=None if words is None else words[:, :length],
-            complete_captions=self.complete_captions,
-        )
-        return F.normalize(attribution.text_features, dim=-1), sums
+        roles = roles[:, : found.length]
+        if found.scored is not None:
+            roles = roles * found.scored
+        words = None if words is None else words[:, : found.length]
+        sums = caption_sums(found.scores, roles, self.hinge, words)
+        return F.normalize(found.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
-        names = ("weight", "margin", "scope", "stop_gradient", "complete_captions", "path")
-        return ", ".join([str(self.method), *(f"{name}={getattr(self, name)}" for name in names)])
-
-    def _wanted(self, roles: Tensor) -> Tensor:
-        """Tokens `(B, C)` that the loss averages."""
-        complete = self.complete_captions or self.scope == "caption"
-        objects, composition = complete_groups(roles) if complete else (roles == 1, roles >= 2)
-        return objects | composition
+        return f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}"

@@ -2,115 +2,139 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cae_lib.errors import ConfigError
-from cae_lib.training.losses import attribution_loss, contrastive_loss
+from cae_lib.training.losses import (
+    FLOOR,
+    HINGES,
+    SCOPES,
+    AttributionLoss,
+    Hinge,
+    attribution_loss,
+    caption_sums,
+    contrastive_loss,
+    hinge_of_sums,
+)
 
 # Two captions of four tokens. Roles: 0 other, 1 object, 2 attribute, 3 relation.
 ROLES = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0]], dtype=torch.int8)
-SCORES = torch.tensor([[0.5, 0.4, 0.2, 0.1], [0.3, 0.6, 0.9, 0.9]])
+SCORES = torch.tensor([[0.5, 0.4, 0.2, 0.1], [0.3, 0.6, 0.9, 0.9]], dtype=torch.double)
+WORDS = torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
+OFFERED = [
+    Hinge(kind, 2.0, scope, stop, complete)
+    for kind, scope, stop, complete in itertools.product(HINGES, SCOPES, *[(False, True)] * 2)
+    if kind != "margin" or (scope != "caption" and not stop)
+]
 
 
-def _scores() -> Tensor:
-    return SCORES.double().requires_grad_()
+def loss_of(scores: Tensor, hinge: Hinge, roles: Tensor = ROLES) -> AttributionLoss:
+    return attribution_loss(scores, roles, hinge, WORDS)
 
 
-def test_contrastive_loss_of_two_pairs() -> None:
+@pytest.mark.parametrize("negative", [False, True])
+def test_contrastive_loss_of_two_pairs(negative: bool) -> None:
+    """A false caption is an extra column of the images only."""
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     texts = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    # logits at scale 2: [[2, 1.2], [0, 1.6]]
-    rows = (math.log(1 + math.exp(-0.8)) + math.log(1 + math.exp(-1.6))) / 2
+    false = torch.tensor([[0.8, 0.6]]) if negative else None
+    # logits at scale 2: [[2, 1.2 | 1.6], [0, 1.6 | 1.2]]
+    other = math.exp(-0.4) if negative else 0
+    rows = (math.log(1 + math.exp(-0.8) + other) + math.log(1 + math.exp(-1.6) + other)) / 2
     columns = (math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(-0.4))) / 2
-    loss = contrastive_loss(images, texts, torch.tensor(2.0))
+    loss = contrastive_loss(images, texts, torch.tensor(2.0), false)
     assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-6)
+    none = contrastive_loss(images, texts, torch.tensor(2.0), texts[:0])
+    assert none == contrastive_loss(images, texts, torch.tensor(2.0))
 
 
-def test_batch_scope_averages_over_all_tokens_of_the_batch() -> None:
-    parts = attribution_loss(_scores(), ROLES)
-    assert parts.objects.item() == pytest.approx((0.4 + 0.2 + 0.6) / 3)
-    assert parts.composition.item() == pytest.approx((0.1 + 0.3) / 2)
-    assert parts.loss.item() == pytest.approx(0.4 - 0.2)
-    assert (parts.n_objects.item(), parts.n_composition.item()) == (3, 2)
+@pytest.mark.parametrize(("hinge", "objects", "loss", "gradient"), [
+    (Hinge(), 0.4, 0.2, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+    (Hinge(margin=0.05), 0.4, 0.25, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+    (Hinge(margin=-0.3), 0.4, 0, [[0] * 4] * 2),
+    (Hinge(stop_gradient=True), 0.4, 0.2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+    (Hinge(scope="caption"), 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+    (Hinge(scope="caption", margin=-0.25), 0.45, 0.025, [[0] * 4, [-1 / 2, 1 / 2, 0, 0]]),
+    (Hinge(scope="word"), 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+    (Hinge("log"), 0.4, math.log(2), [[0, 1 / 1.2, 1 / 1.2, -1 / 0.4], [-1 / 0.4, 1 / 1.2, 0, 0]]),
+    (Hinge("log", stop_gradient=True), 0.4, math.log(2), [[0, 0, 0, -2.5], [-2.5, 0, 0, 0]]),
+    (Hinge("log", 0.1, "caption"), 0.45, math.log(6) / 2 + 0.1,
+     [[0, 1 / 1.2, 1 / 1.2, -1 / 0.2], [-1 / 0.6, 1 / 1.2, 0, 0]]),
+    (Hinge("log", scope="word"), 0.45, math.log(2.25),
+     [[0, 1 / 1.8, 1 / 1.8, -1 / 0.4], [-1 / 0.4, 1 / 0.9, 0, 0]]),
+    (Hinge("margin", 0.5), 0.4, (0.4 + 0.2) / 2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+    (Hinge("margin", 0.25), 0.4, 0.15 / 2, [[0, 0, 0, -1 / 2], [0] * 4]),
+    (Hinge("margin", 0.5, "word"), 0.45, 0.3, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+], ids=str)
+def test_loss_and_gradient(hinge: Hinge, objects: float, loss: float, gradient: list) -> None:
+    scores = SCORES.clone().requires_grad_()
+    found = loss_of(scores, hinge)
+    assert found.loss.item() == pytest.approx(loss)
+    assert found.objects.item() == pytest.approx(objects)
+    assert found.composition.item() == pytest.approx(0.2)
+    count = 2 if hinge.scope == "word" else 3
+    assert (found.n_objects.item(), found.n_composition.item()) == (count, 2)
+    found.loss.backward()
+    torch.testing.assert_close(scores.grad, torch.tensor(gradient, dtype=torch.double))
 
 
-def test_gradient_lowers_objects_and_raises_composition() -> None:
-    scores = _scores()
-    attribution_loss(scores, ROLES).loss.backward()
-    third, half = 1 / 3, 1 / 2
-    expected = torch.tensor([[0, third, third, -half], [-half, third, 0, 0]], dtype=torch.double)
-    torch.testing.assert_close(scores.grad, expected)
+def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked() -> None:
+    roles, words = torch.tensor([[1, 2, 2, 3, 3, 3]]), torch.tensor([[1, 2, 2, 3, 4, 5]])
+    scores = torch.tensor([[0.9, 0.1, 0.5, 0.2, 0.4, 0.0]], dtype=torch.double)
+    for scope, attribute in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
+        found = attribution_loss(scores, roles, Hinge("margin", 0.4, scope), words)
+        assert found.loss.item() == pytest.approx((attribute + (0.2 + 0 + 0.4) / 3) / 2)
+    only = attribution_loss(scores, roles.where(roles != 2, 0), Hinge("margin", 0.4))
+    assert only.loss.item() == pytest.approx(0.2)  # relations are the one role that occurs
 
 
-def test_stop_gradient_leaves_objects_alone() -> None:
-    scores = _scores()
-    parts = attribution_loss(scores, ROLES, stop_gradient=True)
-    assert parts.loss.item() == pytest.approx(0.2)
-    parts.loss.backward()
-    expected = torch.tensor([[0, 0, 0, -0.5], [-0.5, 0, 0, 0]], dtype=torch.double)
-    torch.testing.assert_close(scores.grad, expected)
+def test_log_knows_no_scale_and_has_a_floor() -> None:
+    hinge = Hinge("log", 0.1)
+    assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
+    negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
+    found = loss_of(negative, hinge)
+    assert found.loss.item() == pytest.approx(math.log(0.4 / FLOOR) + 0.1)
+    found.loss.backward()
+    assert (negative.grad[ROLES >= 2] == 0).all() and (negative.grad[ROLES == 1] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("margin", "loss"),
-    [(0.0, 0.0), (0.1, 0.0), (0.3, 0.1), (-0.5, 0.0)],
-)
-def test_hinge_when_composition_leads(margin: float, loss: float) -> None:
-    scores = torch.tensor([[0.2, 0.4]], dtype=torch.double, requires_grad=True)
-    parts = attribution_loss(scores, torch.tensor([[1, 3]]), margin)
-    assert parts.loss.item() == pytest.approx(loss)
-    parts.loss.backward()
-    assert scores.grad.abs().max().item() == (1.0 if loss else 0.0)
+@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(6, 4, generator=generator, dtype=torch.double).requires_grad_()
+    roles = torch.randint(4, (6, 4), generator=generator)
+    words = torch.randint(1, 4, (6, 4), generator=generator)
+    if not hinge.stop_gradient:
+        assert torch.autograd.gradcheck(
+            lambda values: attribution_loss(values, roles, hinge, words).loss, scores
+        )
+    whole = attribution_loss(scores, roles, hinge, words)
+    parts = [caption_sums(scores[part], roles[part], hinge, words[part])
+             for part in (slice(2), slice(2, 6))]
+    assert whole.loss > 0
+    for one, other in ((torch.cat(parts), None), (parts[0], parts[1])):
+        found = hinge_of_sums(one, hinge, other if other is None else both_of(other, hinge))
+        for name, value in vars(whole).items():
+            torch.testing.assert_close(getattr(found, name), value, msg=name)
 
 
-def test_positive_margin_adds_to_the_lead() -> None:
-    assert attribution_loss(_scores(), ROLES, margin=0.05).loss.item() == pytest.approx(0.25)
+def both_of(other: Tensor, hinge: Hinge):
+    """Stand-in for a sum over two processes, the second of which holds `other`."""
 
+    def add(values: Tensor) -> Tensor:
+        if hinge.scope != "caption":
+            return values + other.T.sum(1, keepdim=True)
+        sent: list[Tensor] = []
+        hinge_of_sums(other, hinge, lambda theirs: sent.append(theirs) or theirs)
+        return values + sent[0]
 
-def test_caption_scope_takes_the_hinge_within_each_caption() -> None:
-    roles = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0], [1, 2, 0, 0]])
-    scores = torch.cat([SCORES, torch.tensor([[0.1, 0.8, 0.0, 0.0]])])
-    parts = attribution_loss(scores, roles, scope="caption")
-    # leads: 0.3 - 0.1, 0.6 - 0.3, 0.1 - 0.8 (no loss)
-    assert parts.loss.item() == pytest.approx((0.2 + 0.3 + 0.0) / 3)
-    assert parts.objects.item() == pytest.approx((0.3 + 0.6 + 0.1) / 3)
-    assert parts.composition.item() == pytest.approx((0.1 + 0.3 + 0.8) / 3)
-
-
-def test_word_scope_counts_a_word_of_many_tokens_once() -> None:
-    words = torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
-    parts = attribution_loss(_scores(), ROLES, scope="word", words=words)
-    assert parts.objects.item() == pytest.approx((0.3 + 0.6) / 2)
-    assert parts.composition.item() == pytest.approx(0.2)
-    assert (parts.n_objects.item(), parts.n_composition.item()) == (2, 2)
-
-
-def test_word_scope_shares_a_words_gradient_among_its_tokens() -> None:
-    scores, words = _scores(), torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
-    attribution_loss(scores, ROLES, margin=1.0, scope="word", words=words).loss.backward()
-    quarter, half = 1 / 4, 1 / 2
-    expected = torch.tensor([[0, quarter, quarter, -half], [-half, half, 0, 0]])
-    torch.testing.assert_close(scores.grad, expected.double())
-
-
-@pytest.mark.parametrize("stop_gradient", [False, True])
-def test_caption_scope_moves_only_captions_whose_objects_lead(stop_gradient: bool) -> None:
-    roles = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0], [1, 2, 0, 0], [1, 1, 0, 0]])
-    rest = torch.tensor([[0.1, 0.8, 0.0, 0.0], [0.9, 0.9, 0.0, 0.0]])
-    scores = torch.cat([SCORES, rest]).double().requires_grad_()
-    attribution_loss(scores, roles, scope="caption", stop_gradient=stop_gradient).loss.backward()
-    # three captions have both groups; the hinge of the third is inactive
-    third, sixth = 1 / 3, 1 / 6
-    expected = torch.tensor([
-        [0, sixth, sixth, -third], [-third, third, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0],
-    ], dtype=torch.double)
-    if stop_gradient:
-        expected = expected.clamp(max=0)
-    torch.testing.assert_close(scores.grad, expected)
+    return add
 
 
 def test_groups_level_with_each_other_are_left_alone() -> None:
@@ -120,67 +144,50 @@ def test_groups_level_with_each_other_are_left_alone() -> None:
     assert parts.loss.item() == 0 and scores.grad.abs().max() == 0
 
 
-def test_one_empty_group_gives_zero_also_without_complete_captions() -> None:
-    scores = torch.full((2, 2), 0.5, requires_grad=True)
-    roles = torch.tensor([[1, 0], [1, 1]])
-    parts = attribution_loss(scores, roles, margin=1.0, complete_captions=False)
-    parts.loss.backward()
-    assert parts.loss.item() == 0 and scores.grad.abs().max() == 0
-    assert (parts.n_objects.item(), parts.n_composition.item()) == (3, 0)
-
-
-@pytest.mark.parametrize("scope", ["batch", "caption", "word"])
-def test_scores_without_a_role_may_be_anything(scope: str) -> None:
+@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+def test_scores_without_a_role_may_be_anything(hinge: Hinge) -> None:
     """A nan at a start token or at padding reaches neither loss nor gradient."""
-    scores, words = SCORES.masked_fill(ROLES == 0, torch.nan).requires_grad_(), ROLES
-    parts = attribution_loss(scores, ROLES, 0.5, scope, words=words)
+    scores = SCORES.masked_fill(ROLES == 0, torch.nan).requires_grad_()
+    parts = loss_of(scores, hinge)
     parts.loss.backward()
     assert parts.loss.isfinite() and scores.grad.isfinite().all()
 
 
-def test_word_scope_needs_words() -> None:
-    with pytest.raises(ConfigError, match="scope 'word' needs words"):
-        attribution_loss(SCORES, ROLES, scope="word")
-
-
-def test_unknown_scope() -> None:
-    with pytest.raises(ConfigError, match="batch, caption, word"):
-        attribution_loss(SCORES, ROLES, scope="token")
-
-
-@pytest.mark.parametrize("scope", ["batch", "caption", "word"])
-@pytest.mark.parametrize("roles", [[[0, 0], [0, 0]], [[1, 1], [0, 1]], [[2, 3], [0, 2]]])
-def test_empty_group_gives_zero_and_a_gradient_of_zero(scope: str, roles: list) -> None:
-    scores = torch.full((2, 2), 0.5, requires_grad=True)
-    words = torch.tensor([[1, 2], [0, 1]])
-    parts = attribution_loss(scores, torch.tensor(roles), 1.0, scope, words=words)
-    assert parts.loss.item() == 0
+@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+@pytest.mark.parametrize("roles", [[[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]],
+                                   [[2, 3, 0, 0], [0, 2, 0, 0]]])
+def test_empty_group_gives_zero_and_a_gradient_of_zero(hinge: Hinge, roles: list) -> None:
+    """Of kind "margin" only where composition words or complete captions are missing."""
+    scores, roles = SCORES.clone().requires_grad_(), torch.tensor(roles)
+    parts = loss_of(scores, hinge, roles)
     parts.loss.backward()
-    assert scores.grad.abs().max() == 0
+    counted = hinge.kind == "margin" and not hinge.complete_captions and (roles >= 2).any()
+    assert (parts.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
     assert not torch.stack([parts.objects, parts.composition]).isnan().any()
 
 
-@pytest.mark.parametrize("scope", ["batch", "caption"])
-def test_incomplete_caption_adds_nothing(scope: str) -> None:
+@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
     roles = torch.cat([ROLES, torch.tensor([[1, 1, 0, 0], [2, 3, 0, 0]], dtype=torch.int8)])
-    scores = torch.cat([SCORES, torch.full((2, 4), 9.0)])
-    whole = attribution_loss(SCORES, ROLES, scope=scope)
-    more = attribution_loss(scores, roles, scope=scope)
-    assert more.loss == whole.loss
-    assert (more.n_objects, more.n_composition) == (whole.n_objects, whole.n_composition)
+    scores = F.pad(SCORES, (0, 0, 0, 2), value=0.9)
+    words = torch.cat([WORDS, torch.arange(1, 5).expand(2, -1)])
+    whole, more = loss_of(SCORES, hinge), attribution_loss(scores, roles, hinge, words)
+    left_out = hinge.complete_captions or hinge.scope == "caption"
+    assert (more.n_objects == whole.n_objects) == left_out
+    assert (more.loss == whole.loss) == left_out
 
 
-def test_caption_scope_counts_complete_captions_only() -> None:
-    parts = attribution_loss(
-        SCORES, torch.tensor([[0, 1, 1, 2], [0, 1, 0, 0]]), scope="caption", complete_captions=False
-    )
-    assert parts.objects.item() == pytest.approx(0.3) and parts.n_objects.item() == 2
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"scope": "token"}, "unknown scope 'token': expected one of batch, caption, word"),
+    ({"kind": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
+    ({"kind": "margin", "scope": "caption"}, "takes scope 'batch' or 'word'"),
+    ({"kind": "margin", "stop_gradient": True}, "no stop_gradient"),
+])
+def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Hinge(**settings)
 
 
-def test_incomplete_captions_can_be_counted() -> None:
-    roles = torch.tensor([[1, 2], [1, 0]])
-    scores = torch.tensor([[0.5, 0.1], [0.9, 0.0]])
-    assert attribution_loss(scores, roles).loss.item() == pytest.approx(0.4)
-    counted = attribution_loss(scores, roles, complete_captions=False)
-    assert counted.loss.item() == pytest.approx(0.7 - 0.1)
-    assert counted.n_objects.item() == 2
+def test_word_scope_needs_words() -> None:
+    with pytest.raises(ConfigError, match="scope 'word' needs words"):
+        attribution_loss(SCORES, ROLES, Hinge(scope="word"))

@@ -1,45 +1,141 @@
-"""Rows and random numbers of a run as functions of seed and step."""
+"""What a run draws, as functions of seed and step: rows, negatives, masks and placebos."""
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 import torch
+from toys import CAPTIONS, FT, toy_alignment, toy_clip, toy_pairs, toy_run
 
 from cae_lib.errors import ConfigError
-from cae_lib.training.order import BatchOrder, Stream, generator, stream_seed
+from cae_lib.training.order import (
+    Stream,
+    batch_rows,
+    choose_negatives,
+    generator,
+    masked_words,
+    stream_seed,
+)
+from cae_lib.words.alignment import placebo_roles
+
+PAIRS = toy_pairs(
+    negatives=[[f"not {c}", f"never {c}"] for c in CAPTIONS[:-1]] + [[]],
+    hard_images=[[(r + 1) % 8, (r + 2) % 8, (r + 3) % 8] for r in range(6)] + [[], [0, 1, 2]],
+)
 
 
 def test_an_epoch_takes_every_row_at_most_once_and_drops_the_rest():
-    order = BatchOrder(count=10, batch_size=3, seed=0)
-    assert order.steps_per_epoch == 3
-    first = torch.cat([order.rows(step) for step in range(3)])
-    second = torch.cat([order.rows(step) for step in range(3, 6)])
-    for epoch in (first, second):
+    epochs = [torch.cat([batch_rows(10, 3, 0, step) for step in steps])
+              for steps in (range(3), range(3, 6))]
+    for epoch in epochs:
         assert len(set(epoch.tolist())) == 9 and set(epoch.tolist()) <= set(range(10))
-    assert not torch.equal(first, second)
-
-
-def test_any_step_can_be_asked_for_first():
-    whole = BatchOrder(10, 3, seed=4)
-    rows = [whole.rows(step) for step in range(8)]
-    assert torch.equal(BatchOrder(10, 3, seed=4).rows(7), rows[7])
-    assert torch.equal(whole.rows(1), rows[1])
-    assert not torch.equal(BatchOrder(10, 3, seed=5).rows(7), rows[7])
+    assert not torch.equal(*epochs)
+    assert torch.equal(batch_rows(10, 3, 0, 1), epochs[0][3:6])  # in any order of the steps
+    assert not torch.equal(batch_rows(10, 3, 5, 1), epochs[0][3:6])
 
 
 def test_streams_epochs_and_seeds_do_not_share_numbers():
-    seeds = {
-        stream_seed(seed, stream, number)
-        for seed in range(5)
-        for stream in Stream
-        for number in range(20)
-    }
+    seeds = {stream_seed(*place) for place in itertools.product(range(5), Stream, range(20))}
     assert len(seeds) == 5 * len(Stream) * 20
     first = torch.rand(3, generator=generator(1, Stream.CROP, 2))
     assert torch.equal(first, torch.rand(3, generator=generator(1, Stream.CROP, 2)))
 
 
-@pytest.mark.parametrize("batch_size", [0, 11])
-def test_a_batch_that_cannot_be_filled_is_a_config_error(batch_size):
-    with pytest.raises(ConfigError, match="10 rows; choose 1 to 10"):
-        BatchOrder(10, batch_size, seed=0)
+def test_a_row_brings_one_neighbour_and_both_bring_a_false_caption_of_their_own() -> None:
+    rows = torch.tensor([0, 7, 6])
+    seen, picks = [Counter() for _ in rows], Counter()
+    for step in range(400):
+        both, texts, n_similar = choose_negatives(PAIRS, rows, generator(0, Stream.NEGATIVE, step))
+        assert both[:3].tolist() == [0, 7, 6] and n_similar == 2
+        for row, text in zip(both.tolist(), texts, strict=True):
+            assert text is None if row == 7 else text in PAIRS.negatives[row]
+        for count, row in zip(seen, both[3:].tolist(), strict=True):
+            count[row] += 1
+        picks[int(both[3]), texts[0].split()[0], texts[3].split()[0]] += 1
+    assert set(seen[0]) == {1, 2, 3} and set(seen[1]) == {0, 1, 2}
+    assert set(seen[2]) == {0, 1, 2, 3, 4, 5, 7}  # no neighbour: any row but itself
+    assert min(seen[0].values()) > 90
+    assert picks.keys() == set(itertools.product((1, 2, 3), *[("not", "never")] * 2))  # apart
+
+
+def test_the_batch_holds_rows_neighbours_and_their_false_captions() -> None:
+    run = toy_run(replace(FT, negatives=True), pairs=PAIRS)
+    batch, alignment = run.batches.at(1), run.batches.alignment
+    both, texts, n_similar = choose_negatives(
+        PAIRS, batch.rows, generator(0, Stream.NEGATIVE, 1)
+    )
+    assert batch.n_similar == n_similar and batch.masked is None
+    for name in ("tokens", "roles", "words"):
+        assert torch.equal(getattr(batch, name), getattr(alignment, name)[both])
+    crops = run.batches.images.crops(both, generator(0, Stream.CROP, 1))
+    assert torch.equal(batch.pixels, crops)
+    false = toy_clip().tokenizer([text for text in texts if text])
+    assert torch.equal(batch.negatives, false) and batch.n_negatives == (len(false),)
+
+
+def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
+    def draws(seed: int, step: int) -> list[list]:
+        run = toy_run(replace(FT, seed=seed, negatives=True, batch_size=8, masked=0.5))
+        batch = run.batches.at(step)
+        return [batch.rows.tolist(), batch.tokens[8:].tolist(), batch.negatives.tolist(),
+                batch.pixels.tolist(), batch.masked.tolist()]
+
+    assert draws(1, 2) == draws(1, 2)
+    for other in (draws(2, 2), draws(1, 3)):
+        assert all(a != b for a, b in zip(draws(1, 2), other, strict=True))
+
+
+def test_one_word_with_a_role_is_masked() -> None:
+    """Three words, the second of two tokens; one with a role; none."""
+    words = torch.tensor([[0, 1, 2, 2, 3, 0], [0, 1, 2, 3, 0, 0], [0, 1, 0, 0, 0, 0]])
+    roles = torch.tensor([[0, 1, 2, 2, 3, 0], [0, 0, 3, 0, 0, 0], [0] * 6], dtype=torch.int8)
+    for draw, first in ((0.0, [1]), (0.34, [2, 3]), (0.66, [2, 3]), (0.99, [4])):
+        masked = masked_words(roles, words, torch.full((3,), draw))
+        assert [row.nonzero().flatten().tolist() for row in masked] == [first, [2], []]
+
+
+def test_the_share_of_masked_captions() -> None:
+    for share in (0.0, 0.3, 1.0):
+        batches = toy_run(replace(FT, masked=share, batch_size=8)).batches
+        found = [batches.at(step).masked for step in range(60 if share else 1)]
+        if not share:
+            assert found == [None]
+            continue
+        assert torch.stack(found).any(2).float().mean().item() == pytest.approx(share, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["permuted", "random"])
+def test_a_placebo_keeps_the_numbers_of_words_and_draws_by_seed_and_row(kind: str) -> None:
+    captions = CAPTIONS * 40
+    given = toy_alignment(toy_clip(), captions)
+    found = placebo_roles(given, kind, 1)
+    assert (found.tokens is given.tokens) and found.roles.dtype == given.roles.dtype
+    places: list[Counter] = [Counter() for _ in CAPTIONS]
+    for row in range(len(captions)):
+        by_word = [dict(zip(a.words[row].tolist(), a.roles[row].tolist(), strict=True))
+                   for a in (given, found)]
+        assert Counter(by_word[0].values()) == Counter(by_word[1].values())
+        assert found.roles[row].tolist() == [by_word[1][w] for w in given.words[row].tolist()]
+        with_role = [{word for word, role in words.items() if role} for words in by_word]
+        assert by_word[1][0] == 0 and (kind == "random" or with_role[0] == with_role[1])
+        places[row % 8].update(word for word, role in by_word[1].items() if role == 1)
+    words = range(1, 8) if kind == "random" else (2, 3, 4, 5, 7)
+    assert set(places[0]) == set(words)  # "a red cat sits on a mat": 40 times 2 of 7, or of 5
+    assert min(places[0].values()) > 2 and len(set(map(str, found.roles[::8].tolist()))) > 5
+    assert torch.equal(placebo_roles(toy_alignment(toy_clip()), kind, 1).roles, found.roles[:8])
+    assert not torch.equal(placebo_roles(given, kind, 2).roles, found.roles)
+    assert placebo_roles(given, "parsed", 1) is given
+    with pytest.raises(ConfigError, match="expected one of parsed, permuted, random"):
+        placebo_roles(given, "other", 1)
+
+
+def test_a_run_trains_on_the_placebo_of_its_seed() -> None:
+    given = toy_alignment(toy_clip())
+    for seed in (0, 1):
+        used = toy_run(replace(FT, roles="permuted", seed=seed)).batches.alignment
+        assert torch.equal(used.roles, placebo_roles(given, "permuted", seed).roles)
+    identities = [toy_run(replace(FT, roles=kind)).identity for kind in ("parsed", "random")]
+    assert identities[0]["training data"] != identities[1]["training data"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,52 +15,39 @@ from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.models.packed import PackedEncoder
-from cae_lib.training.losses import attribution_loss, contrastive_loss
+from cae_lib.training.losses import Hinge, attribution_loss, contrastive_loss
 from cae_lib.training.task import CompositionAttributionLoss
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 LAYERS = "transformer.resblocks."
 
 
+def gradients(task: CompositionAttributionLoss, model: nn.Module, batch) -> dict[str, Tensor]:
+    model.zero_grad()
+    task(*batch).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
 @EVERY
-def test_parts_are_those_of_the_scores(method: str, model, batch) -> None:
+@pytest.mark.parametrize("settings", [
+    {}, {"scope": "caption"}, {"scope": "word"}, {"complete_captions": False}, {"hinge": "log"},
+    {"hinge": "margin"}, {"hinge": "margin", "scope": "word"}, {"stop_gradient": True},
+], ids=str)
+def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch) -> None:
     images, tokens, roles = batch
-    task = CompositionAttributionLoss(model, method, weight=3.0, margin=0.7)
-    output = task(images, tokens, roles)
+    output = CompositionAttributionLoss(model, method, weight=3.0, margin=0.7, **settings)(*batch)
     attribution = get_method(method)(model, tokens, images)
-    parts = attribution_loss(attribution.scores, roles[:, : attribution.length], margin=0.7)
+    roles, words = (v[:, : attribution.length] for v in (roles, word_index(tokens, 49408)))
+    kind = settings.get("hinge", "difference")
+    rest = {name: value for name, value in settings.items() if name != "hinge"}
+    parts = attribution_loss(attribution.scores, roles, Hinge(kind, 0.7, **rest), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * parts.loss)
-    torch.testing.assert_close(output.objects, parts.objects)
-    torch.testing.assert_close(output.composition, parts.composition)
-    assert (output.n_objects.item(), output.n_composition.item()) == (8, 4)
+    for name in ("objects", "composition", "n_objects", "n_composition"):
+        torch.testing.assert_close(getattr(output, name), getattr(parts, name))
+    if not settings:
+        assert (output.n_objects.item(), output.n_composition.item()) == (8, 4)
     expected = F.normalize(model.encode_text(tokens), dim=-1)
     torch.testing.assert_close(output.text_features, expected, atol=1e-10, rtol=0)
-
-
-@EVERY
-@pytest.mark.parametrize("scope", ["caption", "word"])
-def test_scopes(method: str, scope: str, model, batch) -> None:
-    images, tokens, roles = batch
-    output = CompositionAttributionLoss(model, method, margin=0.7, scope=scope)(*batch)
-    scores = get_method(method)(model, tokens, images).scores
-    words = word_index(tokens, 49408)[:, : scores.shape[1]]
-    parts = attribution_loss(
-        scores, roles[:, : scores.shape[1]], margin=0.7, scope=scope, words=words
-    )
-    torch.testing.assert_close(output.loss.detach(), parts.loss)
-
-
-@EVERY
-def test_all_captions_can_be_counted(method: str, model, batch) -> None:
-    images, tokens, roles = batch
-    task = CompositionAttributionLoss(model, method, margin=0.7, complete_captions=False)
-    output = task(*batch)
-    scores = get_method(method)(model, tokens, images).scores
-    parts = attribution_loss(
-        scores, roles[:, : scores.shape[1]], margin=0.7, complete_captions=False
-    )
-    torch.testing.assert_close(output.loss.detach(), parts.loss)
-    assert output.n_objects.item() == 9
 
 
 @EVERY
@@ -77,47 +65,42 @@ def test_no_gradient_reaches_the_images(method: str, model, batch) -> None:
 def test_both_losses_are_differentiated_together(method: str, model, batch) -> None:
     """One backward pass of the sum gives the sum of the two gradients."""
     images, tokens, roles = batch
-    weight = model.get_parameter(LAYERS + "1.mlp.c_fc.weight")
-    gradients = []
+    weight, found = model.get_parameter(LAYERS + "1.mlp.c_fc.weight"), []
     for contrastive, attribution in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
         model.zero_grad()
         output = CompositionAttributionLoss(model, method, margin=2.0)(images, tokens, roles)
-        scale = model.logit_scale.exp()
-        itc = contrastive_loss(images, output.text_features, scale)
+        itc = contrastive_loss(images, output.text_features, model.logit_scale.exp())
         (contrastive * itc + attribution * output.loss).backward()
-        gradients.append(weight.grad.clone())
-    torch.testing.assert_close(gradients[0], gradients[1] + gradients[2])
+        found.append(weight.grad.clone())
+    torch.testing.assert_close(found[0], found[1] + found[2])
 
 
 @EVERY
-def test_a_few_steps_close_the_gap(method: str, model, batch) -> None:
-    task = CompositionAttributionLoss(model, method, margin=0.0)
+def test_a_step_closes_a_part_of_the_gap(method: str, model, batch) -> None:
+    task = CompositionAttributionLoss(model, method)
     images, tokens, roles = batch
     with torch.no_grad():
         scores = task(*batch)
-    sign = -1 if scores.objects < scores.composition else 1
-    flipped = torch.where(roles == 1, 2, torch.where(roles >= 2, 1, 0)).to(torch.int8)
-    roles = roles if sign == 1 else flipped  # start from objects in the lead
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+    if scores.objects < scores.composition:  # start from objects in the lead
+        roles = torch.where(roles == 1, 2, (roles >= 2).int()).to(torch.int8)
     before = task(images, tokens, roles)
     assert before.loss > 0
     before.loss.backward()
     norm = torch.sqrt(sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None))
-    optimiser.param_groups[0]["lr"] = 0.1 * before.loss.item() / norm.item() ** 2
-    optimiser.step()
+    torch.optim.SGD(model.parameters(), 0.1 * before.loss.item() / norm.item() ** 2).step()
     assert 0.8 * before.loss < task(images, tokens, roles).loss < before.loss
 
 
 def test_stop_gradient_moves_composition_only(model, batch) -> None:
     images, tokens, roles = batch
     task = CompositionAttributionLoss(model, "attention", margin=2.0, stop_gradient=True)
-    task(*batch).loss.backward()
-    weight = model.get_parameter(LAYERS + "0.attn.in_proj_weight")
-    stopped = weight.grad.clone()
+    name = LAYERS + "0.attn.in_proj_weight"
+    stopped = gradients(task, model, batch)[name]
     attribution = get_method("attention")(model, tokens, images, create_graph=True)
     complete = torch.tensor([True, False, True, False]).unsqueeze(1)
     composition = (roles[:, : attribution.length] >= 2) & complete
-    (expected,) = torch.autograd.grad(-attribution.scores[composition].mean(), weight)
+    lead = -attribution.scores[composition].mean()
+    (expected,) = torch.autograd.grad(lead, model.get_parameter(name))
     torch.testing.assert_close(stopped, expected)
 
 
@@ -136,37 +119,27 @@ def test_words_without_a_role_are_not_perturbed(model, batch, monkeypatch) -> No
 
 
 @EVERY
-def test_no_grad_builds_no_graph(method: str, model, batch) -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_a_graph_the_numbers_are_the_same(method: str, mode: Any, model, batch) -> None:
     task = CompositionAttributionLoss(model, method, margin=2.0)
     training = task(*batch)
-    with torch.no_grad():
-        silent = task(*batch)
+    with mode():
+        silent = task(*(value.clone() for value in batch))
     assert not silent.loss.requires_grad and not silent.text_features.requires_grad
     torch.testing.assert_close(silent.loss, training.loss.detach())
+    torch.testing.assert_close(silent.text_features, training.text_features.detach())
 
 
 @EVERY
-def test_eval_mode_changes_no_gradient(method: str, model, batch) -> None:
-    weight = model.get_parameter(LAYERS + "1.mlp.c_fc.weight")
-    gradients = []
-    for evaluated in (False, True):
-        model.zero_grad()
-        task = CompositionAttributionLoss(model, method, margin=2.0)
-        output = (task.eval() if evaluated else task)(*batch)
-        (output.loss + output.text_features.sum()).backward()
-        gradients.append(weight.grad.clone())
-    assert gradients[0].abs().max() > 0
-    torch.testing.assert_close(gradients[1], gradients[0])
-
-
-@EVERY
-def test_inference_mode_gives_the_same_numbers(method: str, model, batch) -> None:
-    expected = CompositionAttributionLoss(model, method, margin=2.0)(*batch)
-    with torch.inference_mode():
-        images, tokens, roles = (value.clone() for value in batch)  # inference tensors
-        found = CompositionAttributionLoss(model, method, margin=2.0)(images, tokens, roles)
-    torch.testing.assert_close(found.loss, expected.loss.detach())
-    torch.testing.assert_close(found.text_features, expected.text_features.detach())
+def test_neither_evaluation_mode_nor_the_path_changes_a_gradient(method, model, batch) -> None:
+    tasks = [CompositionAttributionLoss(model, method, margin=2.0, path=path)
+             for path in ("packed", "reference", "auto")]
+    tasks[2].eval()
+    expected, *others = (gradients(task, model, batch) for task in tasks)
+    assert expected[LAYERS + "1.mlp.c_fc.weight"].abs().max() > 0
+    for found in others:
+        assert found.keys() == expected.keys()
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-8)
 
 
 @pytest.mark.parametrize("loss_first", [False, True])
@@ -190,48 +163,34 @@ def test_a_copy_alone_uses_the_same_model(model, batch) -> None:
     torch.testing.assert_close(twin(*batch).loss, task(*batch).loss)
 
 
-def test_gradcam_leaves_the_temperature_alone(model, batch) -> None:
-    for options, moved in (({}, False), ({"train_temperature": True}, True)):
-        model.zero_grad()
-        CompositionAttributionLoss(model, "gradcam", margin=2.0, **options)(*batch).loss.backward()
-        gradient = model.logit_scale.grad
-        assert (gradient is not None and gradient.abs() > 0) == moved
-
-
 class Positions:
-    """A method of somebody's own: the number of the position."""
+    """A method of somebody's own: the number of the position; knows no word of odd position."""
 
     reads_words = False
 
+    def __init__(self, reads_roles: bool = False) -> None:
+        self.reads_roles, self.given = reads_roles, {}
+
     def __call__(self, model, tokens, image_features, **options):
+        self.given = options
         output = text_encoder(model).encode(tokens)
         scores = torch.arange(1.0, output.embeddings.shape[1] + 1).expand(len(tokens), -1)
-        return Attribution(scores, output.features)
+        scored = (scores % 2 == 1) if self.reads_roles else None
+        return Attribution(scores, output.features, scored)
 
 
-def test_a_method_can_be_an_object(model, batch) -> None:
+@pytest.mark.parametrize("reads_roles", [False, True])
+def test_a_method_can_be_an_object_and_leave_tokens_out(reads_roles: bool, model, batch) -> None:
     images, tokens, roles = batch
-    output = CompositionAttributionLoss(model, Positions(), complete_captions=False)(*batch)
+    method = Positions(reads_roles)
+    output = CompositionAttributionLoss(model, method, complete_captions=False)(*batch)
     places = torch.arange(1.0, 78).expand(len(tokens), -1)
-    torch.testing.assert_close(output.objects, places[roles == 1].mean())
+    used = (roles == 1) & (places % 2 == 1) if reads_roles else roles == 1
+    torch.testing.assert_close(output.objects, places[used].mean())
+    assert output.n_objects == used.sum()
+    assert method.given.get("roles") is (roles if reads_roles else None)
     with pytest.raises(ConfigError, match="Positions"):
         CompositionAttributionLoss(model, Positions(), layers=(1,))
-
-
-@EVERY
-def test_the_reference_path_gives_the_same_gradients(method: str, model, batch) -> None:
-    gradients = []
-    for path in ("packed", "reference"):
-        model.zero_grad()
-        CompositionAttributionLoss(model, method, margin=2.0, path=path)(*batch).loss.backward()
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-12, rtol=1e-8)
-
-
-def test_an_unknown_path_is_refused(model) -> None:
-    with pytest.raises(ConfigError, match="auto, packed, reference"):
-        CompositionAttributionLoss(model, path="fast")
 
 
 def test_batch_without_roles_gives_zero(model, batch) -> None:
@@ -245,44 +204,33 @@ def test_batch_without_roles_gives_zero(model, batch) -> None:
 def test_length_of_image_features_does_not_matter(method: str, model, batch) -> None:
     images, tokens, roles = batch
     task = CompositionAttributionLoss(model, method, margin=2.0)
-    expected = task(images, tokens, roles)
-    output = task(3.0 * images, tokens, roles)
+    expected, output = task(*batch), task(3.0 * images, tokens, roles)
     torch.testing.assert_close(output.loss, expected.loss)
     torch.testing.assert_close(output.objects, expected.objects)
 
 
-def test_settings_are_printed(model) -> None:
-    printed = repr(CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1"))
-    assert "reduction='l1'" in printed and "weight=0.3" in printed and "scope=batch" in printed
-
-
-def test_model_is_not_owned(model) -> None:
-    task = CompositionAttributionLoss(model)
+def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
+    task = CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
     assert not list(task.parameters()) and not task.state_dict()
+    for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "kind='log'", "path=auto"):
+        assert part in repr(task)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "saliency"}, "attention, gradcam"),
-        ({"scope": "sentence"}, "batch, caption, word"),
-        ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"method": "saliency"}, "attention, gradcam"),
+    ({"scope": "sentence"}, "batch, caption, word"),
+    ({"hinge": "ratio"}, "difference, log, margin"),
+    ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
+    ({"path": "fast"}, "auto, packed, reference"),
+    ({"model": nn.Linear(2, 2)}, "Linear"),
+], ids=str)
 def test_bad_settings_are_refused_at_once(options: dict, message: str, model) -> None:
     with pytest.raises(ConfigError, match=message):
-        CompositionAttributionLoss(model, **options)
-
-
-def test_unsupported_model_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="Linear"):
-        CompositionAttributionLoss(nn.Linear(2, 2))
+        CompositionAttributionLoss(**{"model": model} | options)
 
 
 def test_shapes_must_agree(model, batch) -> None:
     images, tokens, roles = batch
-    task = CompositionAttributionLoss(model)
-    with pytest.raises(DataError, match="same captions"):
-        task(images, tokens, roles[:, :20])
-    with pytest.raises(DataError, match="same captions"):
-        task(images[:2], tokens, roles)
+    for wrong in ((images, tokens, roles[:, :20]), (images[:2], tokens, roles)):
+        with pytest.raises(DataError, match="same captions"):
+            CompositionAttributionLoss(model)(*wrong)

@@ -1,0 +1,146 @@
+"""A tiny training set in memory, for tests of the trainer and for scripts that they start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cae_lib.config import Experiment
+from cae_lib.data.captions import Pairs
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.training.loop import train
+from cae_lib.training.run import Run
+from cae_lib.words.alignment import Alignment, align
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+
+CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only
+    "a red cat sits on a mat", "a blue cat sits on a mat", "a big dog under a striped mat",
+    "two pterodactyls near a car", "a cat", "the old grey dog chases two small cats", "red",
+    "a dog near a wet car",
+]
+ROLES = dict.fromkeys(("cat", "cats", "dog", "mat", "car", "pterodactyls"), OBJECT)
+ROLES |= dict.fromkeys(("red", "blue", "big", "striped", "old", "grey", "small", "wet"), ATTRIBUTE)
+ROLES |= dict.fromkeys(("sits", "on", "under", "chases", "near"), RELATION)
+
+FT = Experiment("ft", "smoke", steps=5, batch_size=4, warmup=2, lr=1e-3)
+
+
+class WordTagger:
+    """Roles of the words of `ROLES`."""
+
+    identity = "words"
+
+    def tag(self, captions: list[str]) -> list[list[Span]]:
+        found = [re.finditer(r"\w+", caption) for caption in captions]
+        return [[Span(m.start(), m.end(), ROLES[m.group()]) for m in words if m.group() in ROLES]
+                for words in found]
+
+
+class Toys:
+    """Random pictures in memory; a crop is stood in for by noise from the generator."""
+
+    affine = None
+
+    def __init__(self, count: int = 8, size: int = 112) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.randn(count, 3, size, size, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        pixels = self.pixels[index]
+        if generator is not None:
+            pixels = pixels + torch.randn(len(index), 3, 1, 1, generator=generator)
+        return pixels if part is None else pixels[part]
+
+
+def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> Pairs:
+    """Eight captions, each with a picture, two neighbours and, but for three, a false caption."""
+    fields = {
+        "negatives": [[f"no {c}", f"not {c}"] if row % 3 else [] for row, c in enumerate(captions)],
+        "hard_images": [[(row + 1) % 8, (row + 5) % 8] for row in range(8)],
+        "image_paths": [Path(f"{row}.png") for row in range(8)],
+        "image_index": torch.arange(8), "name": "toy", "n_used": 8, "n_expected": 8,
+    }
+    return Pairs(captions=captions, **fields | changes)
+
+
+def toy_alignment(clip: Clip, captions: list[str] = CAPTIONS) -> Alignment:
+    return align(captions, WordTagger().tag(captions), clip.tokenizer)
+
+
+def toy_clip() -> Clip:
+    """Random weights whose scores are far from 0, and features far from each other."""
+    clip = load_clip("clip-mini", seed=0)
+    with torch.no_grad():
+        clip.model.token_embedding.weight.mul_(20)
+    return clip
+
+
+def toy_run(
+    experiment: Experiment, clip: Clip | None = None, pairs: Pairs | None = None,
+    images: Any = None, **options: Any,
+) -> Run:
+    clip, pairs = clip or toy_clip(), pairs or toy_pairs()
+    return Run(experiment, clip, pairs, toy_alignment(clip), images or Toys(), **options)
+
+
+def toy_train(
+    experiment: Experiment, out: Path, clip: Clip | None = None, pairs: Pairs | None = None,
+    images: Any = None, **options: Any,
+) -> tuple[Clip, list[dict[str, float]]]:
+    """The trained model, and the lines of the log without the speed."""
+    clip, pairs = clip or toy_clip(), pairs or toy_pairs()
+    options = {"log": False, **options}
+    train(experiment, clip, pairs, toy_alignment(clip), images or Toys(), out, **options)
+    return clip, lines(out)
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    """The lines of a run's log without the speed."""
+    kept = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{key: v for key, v in line.items() if key != "samples_per_second"} for line in kept]
+
+
+def weights(clip: Clip) -> dict[str, Tensor]:
+    return clip.model.state_dict()
+
+
+def same_weights(a: Clip, b: Clip) -> bool:
+    both = zip(weights(a).values(), weights(b).values(), strict=True)
+    return all(torch.equal(x, y) for x, y in both)
+
+
+def two_processes(script: str, folder: Path) -> None:
+    """Run a script in two processes that can form a group; its argument is the folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
+             "OMP_NUM_THREADS": "1", "CAE_HOME": str(folder),
+             "PYTHONPATH": str(Path(__file__).parent)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, script, str(folder)], stderr=subprocess.PIPE, text=True,
+            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], "\n".join(errors)
