@@ -14,19 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 from cae_lib.errors import CaeError
 from cae_lib.pages.build import HOSTS, build_book, find_browser, print_book, render, repository_url
 from cae_lib.pages.run import run_page
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 FIRST_SCREEN = 900  # pixels, of a window 1400 wide
 CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--enable-logging=stderr"
-).split()
+FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+         "--disable-background-networking --disable-component-update "
+         "--enable-logging=stderr").split()
 COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load).*")
 
 # Opens every page in a frame of its own, once wide and once as narrow as a telephone, waits for
@@ -35,13 +33,7 @@ HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
 <link rel="icon" href="data:,">
 <pre id="result"></pre><script>
 const pages = PAGES, seen = {};
-const doubled = ids => ids.filter((id, place) => ids.indexOf(id) !== place);
 const place = (article, what) => article?.querySelector(what)?.getBoundingClientRect();
-const bottom = (article, what) => place(article, what)?.bottom ?? null;
-const middle = (article, what) => {
-  const found = place(article, what);
-  return found ? (found.top + found.bottom) / 2 : null;
-};
 async function look(page, width) {
   const frame = document.createElement("iframe");
   frame.width = width; frame.height = 6000; frame.src = page;
@@ -50,23 +42,24 @@ async function look(page, width) {
   await loaded;
   const inside = frame.contentWindow, article = inside.document.querySelector("article");
   if (inside.MathJax?.startup?.promise) await inside.MathJax.startup.promise;
-  const images = [...(article?.querySelectorAll("img") ?? [])];
-  const figures = [...(article?.querySelectorAll("svg.cae-figure") ?? [])];
+  const all = what => [...(article?.querySelectorAll(what) ?? [])];
+  const ids = [...inside.document.querySelectorAll("[id]")].map(element => element.id);
+  const figure = place(article, "svg.cae-figure");
   const found = {
     title: inside.document.title,
     heading: article?.querySelector("h1")?.innerText ?? "",
-    broken: images.filter(image => image.naturalWidth === 0).map(image => image.src),
-    unnamed: images.filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length
-      + figures.filter(figure => !figure.ariaLabel?.trim()).length,
-    formulas: article?.querySelectorAll(".math").length ?? 0,
-    typeset: article?.querySelectorAll("mjx-container").length ?? 0,
+    broken: all("img").filter(image => image.naturalWidth === 0).map(image => image.src),
+    unnamed: all("img").filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length
+      + all("svg.cae-figure").filter(figure => !figure.ariaLabel?.trim()).length,
+    formulas: all(".math").length,
+    typeset: all("mjx-container").length,
     outside: [...inside.document.querySelectorAll("script[src],link[rel=stylesheet],img")]
       .map(element => element.src || element.href).filter(url => /^https?:/.test(url))
       .filter(url => !url.startsWith(location.origin)),
     overflow: inside.document.documentElement.scrollWidth - inside.innerWidth,
-    doubled: doubled([...inside.document.querySelectorAll("[id]")].map(element => element.id)),
-    answer: bottom(article, ".verdict"),
-    figure: middle(article, "svg.cae-figure"),
+    doubled: ids.filter((id, place) => ids.indexOf(id) !== place),
+    answer: place(article, ".verdict")?.bottom ?? null,
+    figure: figure ? (figure.top + figure.bottom) / 2 : null,
   };
   frame.remove();
   return found;
@@ -111,19 +104,16 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         server.shutdown()
 
 
-def look_at(
-    address: str, folder: Path, profile_folder: Path
-) -> tuple[dict[str, list[dict]], list[str]]:
+def look_at(address: str, folder: Path) -> tuple[dict[str, list[dict]], list[str]]:
     """Open all pages of a served book in a headless Chromium: what it saw, and what it logged."""
     pages = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*.html")
+        str(path.relative_to(folder)) for path in folder.rglob("*.html")
         if "_static" not in path.parts and path.name not in ("search.html", "genindex.html")
     )
     harness = HARNESS.replace("PAGES", json.dumps(pages))
     (folder / "_harness.html").write_text(harness, encoding="utf-8")
-    command = [find_browser() or "chromium", *FLAGS, f"--user-data-dir={profile_folder}"]
-    command += ["--virtual-time-budget=120000", "--dump-dom", f"{address}/_harness.html"]
+    command = [find_browser() or "chromium", *FLAGS, f"--user-data-dir={folder.parent / 'user'}",
+               "--virtual-time-budget=120000", "--dump-dom", f"{address}/_harness.html"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     match = re.search(r'<pre id="result">(.+?)</pre>', result.stdout, re.DOTALL)
     assert match, f"the browser saw nothing:\n{result.stdout[-500:]}\n{result.stderr[-2000:]}"
@@ -136,7 +126,7 @@ needs_browser = pytest.mark.skipif(
 
 
 @needs_browser
-def test_the_browser_check_sees_faults(served: tuple[str, Path], tmp_path: Path):
+def test_the_browser_check_sees_faults(served: tuple[str, Path]):
     address, folder = served
     (folder / "index.html").write_text(
         "<title>t</title><body style='margin:0'><article><h1>Heading</h1>"
@@ -144,16 +134,14 @@ def test_the_browser_check_sees_faults(served: tuple[str, Path], tmp_path: Path)
         "<div style='width:600px'>wide</div></article><script src='http://127.0.0.1:9/a.js'></script>"
         "<script>throw Error('oh no')</script><p id='a'></p><p id='a'></p>"
     )
-    seen, logged = look_at(address, folder, tmp_path / "browser")
+    seen, logged = look_at(address, folder)
     wide, narrow = seen["index.html"]
-    assert any("oh no" in line for line in logged)
-    assert (wide["title"], wide["heading"]) == ("t", "Heading")
-    assert wide["broken"] == [f"{address}/nowhere.png"] and wide["unnamed"] == 1
-    assert wide["doubled"] == ["a"]
-    assert (wide["formulas"], wide["typeset"]) == (1, 0)
-    assert wide["outside"] == ["http://127.0.0.1:9/a.js"]
+    expected = {"title": "t", "heading": "Heading", "broken": [f"{address}/nowhere.png"],
+                "unnamed": 1, "doubled": ["a"], "formulas": 1, "typeset": 0,
+                "outside": ["http://127.0.0.1:9/a.js"]}
+    assert expected.items() <= wide.items()
     assert wide["overflow"] <= 0 < narrow["overflow"]
-    assert "/nowhere.png" in Handler.missing
+    assert any("oh no" in line for line in logged) and "/nowhere.png" in Handler.missing
 
 
 @needs_browser
@@ -161,14 +149,13 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
     address, folder = served
     page = render(REPOSITORY / "book", tmp_path / "output", REPOSITORY / "_config.yml")
     shutil.copytree(page.parent, folder, dirs_exist_ok=True)
-    seen, logged = look_at(address, folder, tmp_path / "browser")
-    assert logged == []
+    seen, logged = look_at(address, folder)
+    assert logged == [] and Handler.missing == []
     assert "index.html" in seen and any(name.startswith("experiments/") for name in seen)
     for name, (wide, narrow) in seen.items():
         assert wide["title"] and wide["heading"], name
-        assert wide["broken"] == narrow["broken"] == [], name
+        assert wide["broken"] == narrow["broken"] == wide["doubled"] == [], name
         assert wide["unnamed"] == 0, f"{name}: images without alt text"
-        assert wide["doubled"] == [], name
         assert wide["typeset"] == wide["formulas"], f"{name}: formulas that were not typeset"
         assert wide["outside"] == [], f"{name} needs the network"
         assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"
@@ -176,7 +163,6 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         wide, _ = seen[f"experiments/{name}.html"]
         for part in ("answer", "figure"):
             assert wide[part] is not None and wide[part] <= FIRST_SCREEN, (name, part)
-    assert Handler.missing == []
 
 
 @needs_browser
@@ -194,7 +180,7 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
     assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
-    assert "mini: 3 seeds at 0.001" in text and "cae.css" in text
+    assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
     first = page.read_text(encoding="utf-8").lower()
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 
@@ -211,16 +197,13 @@ def test_a_folder_that_is_no_book_is_refused(home: Path):
         build_book("mini")
 
 
-@pytest.mark.parametrize(
-    ("remote", "url"),
-    [
-        ("https://github.com/a/b.git", "https://github.com/a/b"),
-        ("https://github.com/a/b/", "https://github.com/a/b"),
-        ("git@gitlab.com:a/b.git", "https://gitlab.com/a/b"),
-        ("/srv/git/b.git", None),
-        ("https://user:secret@github.com/a/b", None),
-    ],
-)
+@pytest.mark.parametrize(("remote", "url"), [
+    ("https://github.com/a/b.git", "https://github.com/a/b"),
+    ("https://github.com/a/b/", "https://github.com/a/b"),
+    ("git@gitlab.com:a/b.git", "https://gitlab.com/a/b"),
+    ("/srv/git/b.git", None),
+    ("https://user:secret@github.com/a/b", None),
+])
 def test_only_public_addresses_become_links(remote: str, url: str | None):
     match = HOSTS.match(remote)
     assert (f"https://{match[1]}/{match[2]}" if match else None) == url

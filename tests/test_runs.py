@@ -16,10 +16,15 @@ from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import Variant, ablations, base_variants, checkpoint_path, run_name, study_runs
+from cae_lib.runs import ablations, base_variants, checkpoint_path, run_name, study_runs
 from cae_lib.training import state
+
+
+def save_random(path: Path, seed: int) -> Path:
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    return save_checkpoint(path, load_clip("clip-mini", seed=seed), meta)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +35,7 @@ def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (home / "data" / "raw").symlink_to(smoke_world.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
-        clip = load_clip("clip-mini", seed=3)
-        meta = CheckpointMeta(clip.name, clip.activation)
-        save_checkpoint(checkpoint_path("base", "smoke", 0), clip, meta)
+        save_random(checkpoint_path("base", "smoke"), seed=3)
         runs.train_run("cae-attention", "smoke")
         runs.measure_run("cae-attention", "smoke")
         runs.measure_data("smoke")
@@ -51,10 +54,8 @@ def test_a_finished_run_is_not_trained_again_unless_it_starts_elsewhere(
 ):
     monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained again"))
     checkpoint = runs.train_run("cae-attention", "smoke")
-    assert checkpoint == checkpoint_path("cae-attention", "smoke", 0)
-    clip = load_clip("clip-mini", seed=4)
-    other = tmp_path / "other.safetensors"
-    save_checkpoint(other, clip, CheckpointMeta(clip.name, clip.activation))
+    assert checkpoint == checkpoint_path("cae-attention", "smoke")
+    other = save_random(tmp_path / "other.safetensors", seed=4)
     monkeypatch.setattr(runs, "weights_path", lambda config: other)
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         runs.train_run("cae-attention", "smoke")
@@ -94,8 +95,7 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     keys = ["family", "subset", "item"]
     items = results.load("items", "smoke", [results.DATA])
     pd.testing.assert_frame_equal(answers[keys], items[keys])
-    subsets = results.load("subsets", "smoke")
-    known = subsets[subsets["suite"] == "benchmarks"]
+    known = results.load("subsets", "smoke").query("suite == 'benchmarks'")
     assert len(known) and (known["n_used"] == known["n_expected"]).all()
 
 
@@ -111,21 +111,21 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
         runs.measure_run("clip-ft", "smoke")
     with pytest.raises(ConfigError, match="no such measurement: weather; expected some of bench"):
         runs.measure_run("cae-attention", "smoke", only=["weather"])
-    for change in ("measuring_hash", "MEASUREMENT"):
+    for name, other in (("measuring_hash", lambda: "other"), ("MEASUREMENT", 99)):
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="measured again"):
-            patch.setattr(runs, change, (lambda: "other") if change.islower() else 99)
+            patch.setattr(runs, name, other)
             runs.measure_run("cae-attention", "smoke", only=["retrieval"])
 
 
 def test_a_variant_has_files_and_tables_of_its_own(at_home):
-    settings = {"lr": 1e-5, "steps": 1}
+    settings, name = {"lr": 1e-5, "steps": 1}, "cae-attention+lr=1e-05+steps=1"
     checkpoint = runs.train_run("cae-attention", "smoke", **settings)
     assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
     runs.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
-    path = results.file_of("similarity", "cae-attention+lr=1e-05+steps=1", "smoke")
+    path = results.file_of("similarity", name, "smoke")
     assert results.metadata(path)[0]["provenance"]["settings"] == settings
     with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
-        results.load("benchmarks", "smoke", ["cae-attention+lr=1e-05+steps=1"])
+        results.load("benchmarks", "smoke", [name])
 
 
 @pytest.mark.parametrize(("overrides", "name"), [
@@ -153,33 +153,25 @@ def test_runs_of_the_studies_are_found_by_name():
     assert runs.find_run("clip-ft", "mini") == ("clip-ft", {})
 
 
-def config(variant: Variant, profile_name: str) -> dict:
-    return asdict(experiment(variant.run, profile_name, **variant.settings))
-
-
 @pytest.mark.parametrize("name", PROFILES)
 def test_each_ablation_differs_from_its_reference_in_one_setting(name):
-    variants = ablations(name)
-    references = {v.run: config(v, name) for v in variants[:2]}
-    for run, reference in references.items():
-        assert reference == asdict(experiment(run, name)) | profile(name).short
-    changed = [
-        (v.run, [(key, value) for key, value in config(v, name).items()
-                 if value != references[v.run][key]])
-        for v in variants if v.group != "reference"
-    ]
-    weight = references["cae-gradcam"]["weight"]
-    settings = [("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
-                ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
-                ("attribution", (("start_layer", -1),)),
-                ("attribution", (("second_order", False),)),
-                ("tagger", "dependency"), ("lock_image", True)]
-    assert changed == [
-        *(("cae-gradcam", [setting]) for setting in settings),
-        ("clip-ft", [("lock_image", True)]),
-    ]
-    found = [experiment(v.run, name, **v.settings) for v in variants]
-    made = [get_method(c.method, **dict(c.attribution)) for c in found if c.attribution]
+    changed = []
+    for run in ("clip-ft", "cae-gradcam"):
+        reference, *others = [v.settings for v in ablations(name) if v.run == run]
+        assert reference == profile(name).short
+        known = asdict(experiment(run, name, **reference))
+        for settings in others:
+            found = asdict(experiment(run, name, **settings))
+            changed.append((run, *((k, v) for k, v in found.items() if v != known[k])))
+    weight = experiment("cae-gradcam", name).weight
+    assert changed == [("clip-ft", ("lock_image", True))] + [
+        ("cae-gradcam", setting) for setting in (
+            ("weight", weight / 10), ("weight", weight * 10), ("margin", 0.05),
+            ("scope", "caption"), ("scope", "word"), ("stop_gradient", True),
+            ("attribution", (("start_layer", -1),)), ("attribution", (("second_order", False),)),
+            ("tagger", "dependency"), ("lock_image", True))]
+    made = [get_method("gradcam", **dict(setting[1])) for _, setting in changed
+            if setting[0] == "attribution"]
     assert made == [GradcamAttribution(start_layer=-1), GradcamAttribution(second_order=False)]
 
 
@@ -189,20 +181,20 @@ def test_no_two_runs_share_files_or_tables(name):
         (v.run, *map(repr, sorted(v.settings.items()))): v
         for v in (*ablations(name), *base_variants(name))
     }
-    trained = [v for v in variants.values() if v.run != "base"]
     labels = {v.name(name) for v in variants.values()}
-    places = {checkpoint_path(v.run, name, 0, **v.settings) for v in trained}
-    assert len(labels) == len(variants) and len(places) == len(trained)
+    places = {checkpoint_path(v.run, name, **v.settings)
+              for v in variants.values() if v.run != "base"}
+    bases = [v for v in variants.values() if v.run == "base"]
+    assert len(labels) == len(variants) == len(places) + len(bases)
     assert all("/" not in label and " " not in label for label in labels)
 
 
 def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
-    bases = base_variants("mini")
-    assert [(v.run, v.group, v.settings.get("weights"), v.seeds) for v in bases] == [
-        (run, steps, weights, seeds)
-        for steps, weights in (("600", "mini/base-600.safetensors"),
-                               ("1800", "mini/base-1800.safetensors"), ("3600", None))
-        for run, seeds in (("base", 1), ("clip-ft", 2), ("cae-perturbation", 2))
+    shipped = ["mini/base-600.safetensors", "mini/base-1800.safetensors"]
+    assert [(v.run, v.settings.get("weights"), v.seeds) for v in base_variants("mini")] == [
+        *(("base", weights, 1) for weights in shipped),
+        *((run, weights, 2) for weights in (*shipped, None)
+          for run in ("clip-ft", "cae-perturbation")),
     ]
     assert base_variants("paper") == []
     found = study_runs("mini")
@@ -213,24 +205,23 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     assert len(study_runs("paper")) == 13
 
 
-def test_earlier_bases_lie_beside_the_base(home: Path):
-    shipped = home / "data" / "mini" / "base-600.safetensors"
-    assert runs.earlier_base_path("mini", 600) == shipped
-    path = runs.earlier_base_path("smoke", 1)
-    assert path == paths().checkpoints / "smoke" / "base-1" / "model.safetensors"
-    (start,) = {v.settings["weights"] for v in base_variants("smoke") if v.group == "1"}
-    assert checkpoint_path("base", "smoke", 0, weights=start) == path
+@pytest.mark.parametrize(("name", "place"), [
+    ("mini", "data/mini/base-1.safetensors"),
+    ("smoke", "data/checkpoints/smoke/base-1/model.safetensors"),
+])
+def test_earlier_bases_lie_beside_the_base(home: Path, name: str, place: str):
+    start = runs.earlier_base(name, 1)
+    assert checkpoint_path("base", name, weights=start) == home / place
 
 
-@pytest.fixture
-def stand_in(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A base and CLIP-FT of seed 0; the suites note the activation, and measure a weight."""
+def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: Path, monkeypatch):
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(smoke_world.parent)
-    for number, name in enumerate(("base", "clip-ft")):
-        clip = load_clip("clip-mini", seed=number)
-        save_checkpoint(checkpoint_path(name, "smoke", 0), clip,
-                        CheckpointMeta("clip-mini", "quickgelu"))
+    projections = []
+    for seed, name in enumerate(("base", "clip-ft")):
+        save_random(checkpoint_path(name, "smoke"), seed)
+        visual = load_clip("clip-mini", seed=seed).model.visual
+        projections.append(float(visual.proj.detach().sum()))
     seen: list[str] = []
 
     def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
@@ -240,34 +231,16 @@ def stand_in(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(runs, "SUITES", {"retrieval": measure})
     monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
-    return seen
-
-
-def test_controls_are_the_same_weights_read_with_gelu(stand_in, capsys):
-    for _ in range(2):  # nothing is measured twice
-        runs.measure_run(runs.BASE_GELU, "smoke")
-        for seed in (0, 1):
-            runs.measure_controls("smoke", seed)
-    assert stand_in == ["gelu", "gelu"]
-    for number, name in enumerate(("base-gelu", "clip-ft-gelu")):
-        expected = float(load_clip("clip-mini", seed=number).model.visual.proj.detach().sum())
-        (found,) = results.load("retrieval", "smoke", [name])["sum"]
-        assert found == pytest.approx(expected)
-    assert "clip-ft-gelu/1: left out, clip-ft/1 is not trained" in capsys.readouterr().out
+    controls = ["base-gelu", "clip-ft-gelu"]
+    for name in (*controls, *controls):  # nothing is measured twice
+        runs.measure_run(name, "smoke")
+    assert seen == ["gelu", "gelu"]
+    sums = results.load("retrieval", "smoke", controls)["sum"]
+    assert sums.tolist() == pytest.approx(projections)
+    with pytest.raises(CheckpointError, match="train the model first"):
+        runs.measure_run("clip-ft-gelu", "smoke", 1)
     runs.measure_run("base", "smoke", only=["retrieval"])
-    assert stand_in == ["gelu", "gelu", "quickgelu"], "another key than the control's"
-    assert not set(runs.CONTROLS) & {"base", *profile("mini").methods}
-
-
-def test_fine_tuning_under_gelu(stand_in):
-    path = runs.train_run(runs.TUNED_UNDER_GELU, "smoke", 1)
-    meta = read_meta(path)
-    assert (meta.activation, meta.step) == ("gelu", experiment("clip-ft", "smoke").steps)
-    before = path.stat().st_mtime_ns
-    assert runs.train_run(runs.TUNED_UNDER_GELU, "smoke", 1) == path
-    assert path.stat().st_mtime_ns == before
-    runs.measure_controls("smoke", 1)
-    assert len(results.load("retrieval", "smoke", [runs.TUNED_UNDER_GELU])) == 1
+    assert seen == ["gelu", "gelu", "quickgelu"], "another key than the control's"
 
 
 def test_smoke_never_writes_into_the_published_tables(monkeypatch):
