@@ -16,7 +16,7 @@ import numpy as np
 
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
-from cae_lib.data.benchmarks.winoground import PARTS
+from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
@@ -34,7 +34,7 @@ SAMPLES: Mapping[str, int] = {
 }
 """How many of COCO's test captions, or pictures, a measurement takes; see `even_rows`."""
 
-OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"parts": tuple(PARTS)}}
+OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"subsets": tuple(WINOGROUND)}}
 LABELLED = "zero-shot"
 """Folder of the user's own sets of labelled pictures."""
 

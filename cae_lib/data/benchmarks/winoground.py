@@ -6,7 +6,6 @@ composition, and score the others apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Unpack
@@ -14,48 +13,30 @@ from typing import Unpack
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef, Task
 from cae_lib.data.benchmarks.collect import Collector, Family, Options
-from cae_lib.errors import ConfigError
 
 TASKS: tuple[Task, ...] = ("text", "image", "group")
-PARTS = {"all": 400, "untagged": 172, "authors": 171}
-"""Parts of the items, with their sizes: CAE's authors leave out one untagged item, number 313."""
+PARTS = {"": 400, "/untagged": 172, "/authors": 171}
+"""Parts of the items, as their scores end, with their sizes: all, those that Diwan et al. do not
+tag, and those of them that CAE's authors call clean: all but number 313."""
 
 AUTHORS_LACK = 313
-SUFFIXES = (".png", ".jpg", "")
-
-
-def part_subset(task: str, part: str) -> str:
-    """Name of a score on a part of the items: "group" on all, "group/untagged" and the like."""
-    return task if part == "all" else f"{task}/{part}"
-
-
-OFFICIAL = {part_subset(task, part): n for part, n in PARTS.items() for task in TASKS}
+OFFICIAL = {f"{task}{part}": n for part, n in PARTS.items() for task in TASKS}
 FAMILY = Family(
     "winoground", OFFICIAL,
     "those of the gated hub data set facebook/winoground, images/ex_{id}_img_{0|1}.png",
 )
+SUFFIXES = (".png", ".jpg", "")
 
 
 @cache
-def part_ids(part: str) -> frozenset[int]:
-    """Numbers of the items of a part.
-
-    Raises:
-        ConfigError: If the part is unknown.
-    """
-    if part not in PARTS:
-        raise ConfigError(f"no such part of Winoground: {part!r}. Known: {', '.join(PARTS)}.")
-    if part == "all":
-        return frozenset(range(PARTS["all"]))
+def untagged() -> frozenset[int]:
+    """Numbers of the items that Diwan et al. do not tag."""
     path = Path(__file__).with_name("winoground_untagged.txt")
     lines = path.read_text(encoding="utf-8").splitlines()
-    ids = {int(word) for line in lines if not line.startswith("#") for word in line.split()}
-    return frozenset(ids - {AUTHORS_LACK} if part == "authors" else ids)
+    return frozenset(int(n) for line in lines if not line.startswith("#") for n in line.split())
 
 
-def load(
-    root: str | Path, *, parts: Sequence[str] = ("all",), **options: Unpack[Options]
-) -> list[Benchmark]:
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read `examples.jsonl` into three benchmarks over the same items: text, image, group score.
 
     An item counts for `text` if each picture prefers its own caption, for `image` if each caption
@@ -64,44 +45,36 @@ def load(
 
     Args:
         root: Folder with `examples.jsonl` and `images/`.
-        parts: "all" items, the 172 "untagged" ones, or the 171 of them that CAE's authors call
-            clean ("authors"): three benchmarks for each. "all" takes every item of the file.
-        **options: See `Options`; subsets are `"text"`, `"image/untagged"` and the like.
+        **options: See `Options`; by default the subsets are the three scores of all items of the
+            file, but there are also those of parts, such as `"group/untagged"`, see `PARTS`.
     """
+    if options.get("subsets") is None:
+        options["subsets"] = TASKS
     path = Path(root, "examples.jsonl")
+    scores = FAMILY.parts(dict.fromkeys(OFFICIAL, path), **options)
     entries = [
         (number, rows.parse_json(line, f"{path}, line {number}"))
         for number, line in enumerate(rows.read_text(path).split("\n"), start=1)
         if line.strip()
     ]
-    benchmarks = []
-    for part in parts:
-        ids = part_ids(part)
-        chosen = [row for row in entries if part == "all" or _id(row[1]) in ids]
-        files = {part_subset(task, part): path for task in TASKS}
-        benchmarks += [_score(score, chosen) for score in FAMILY.parts(files, (), **options)]
-    return benchmarks
+    return [_score(collector, entries) for collector in scores]
 
 
 def _score(collector: Collector, entries: list[tuple[int, object]]) -> Benchmark:
     folder = collector.source.parent / "images"
+    task, _, part = collector.subset.partition("/")
+    lacking = {AUTHORS_LACK} if part == "authors" else set()
 
     def image(entry: object, key: str) -> ImageRef:
         name = rows.text(entry, key)
         return collector.picture(*(folder / f"{name}{end}" for end in SUFFIXES))
 
-    def read(_: str, entry: object) -> Choice:
+    def read(_: str, entry: object) -> Choice | None:
+        number = rows.number(entry, "id")
+        if part and number not in untagged() - lacking:
+            return None
         images = (image(entry, "image_0"), image(entry, "image_1"))
         texts = (rows.text(entry, "caption_0"), rows.text(entry, "caption_1"))
-        number = f"{rows.number(entry, 'id'):g}"
-        return Choice(images, texts, 0, rows.text(entry, "collapsed_tag"), number)
+        return Choice(images, texts, 0, rows.text(entry, "collapsed_tag"), f"{number:g}")
 
-    return collector.rows(entries, read).finish(task=collector.subset.partition("/")[0])
-
-
-def _id(entry: object) -> float | None:
-    """Number of an item; None where the reader of the row will say what is wrong."""
-    try:
-        return rows.number(entry, "id")
-    except rows.RowError:
-        return None
+    return collector.rows(entries, read).finish(task=task)

@@ -6,8 +6,8 @@ import pytest
 from samples import WINOGROUND, winoground
 
 from cae_lib.data.benchmarks import load_benchmark
-from cae_lib.data.benchmarks.winoground import PARTS, part_ids
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.data.benchmarks.winoground import OFFICIAL, untagged
+from cae_lib.errors import DataError
 
 
 def entry(number, **changes):
@@ -45,21 +45,17 @@ def test_a_line_separator_in_a_caption_ends_no_line_and_a_broken_line_is_named(p
         load_benchmark("winoground", root)
 
 
-def test_untagged_items_are_172_and_the_authors_lack_one():
-    untagged, authors = part_ids("untagged"), part_ids("authors")
-    assert (len(untagged), len(authors)) == (172, 171)
-    assert untagged - authors == {313} and authors < untagged < part_ids("all")
+def test_untagged_items_are_172():
+    assert len(untagged()) == 172 and 313 in untagged() and untagged() < {*range(400)}
     # Tagged by Diwan et al.: 3 "Ambiguously Correct", 72 "Non Minimal", 399 "Non Minimal".
-    assert not {3, 72, 399} & untagged
-    with pytest.raises(ConfigError, match="all, untagged, authors"):
-        part_ids("clean")
+    assert not {3, 72, 399} & untagged()
 
 
 def test_parts_are_scores_of_their_own(load):
-    parts = load(entry(0), entry(3), entry(313), parts=PARTS, allow_missing=True)
+    parts = load(entry(0), entry(3), entry(313), subsets=list(OFFICIAL), allow_missing=True)
     assert [part.subset for part in parts][2:5] == ["group", "text/untagged", "image/untagged"]
     expected = {part.subset: part.n_expected for part in parts}
     assert (expected["text"], expected["text/untagged"], expected["text/authors"]) == (3, 2, 1)
     assert parts[3].task == "text" and [item.id for item in parts[3].items] == ["0"]
     with pytest.raises(DataError, match="1 items, 171 expected"):
-        load(entry(0), parts=["authors"], official=True)
+        load(entry(0), subsets=["text/authors"], official=True)
