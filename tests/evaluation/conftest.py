@@ -12,6 +12,7 @@ from PIL import Image
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.captions import Pairs
+from cae_lib.evaluation import sets
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
@@ -82,3 +83,29 @@ def five(tmp_path, tiny_clip):
         spans.append([Span(at, at + len(word), ROLE_OF[word]) for word, at in own.items()])
     pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
     return Five(pairs, align(CAPTIONS, spans, tiny_clip.tokenizer), PICTURES, ROLE_OF)
+
+
+@pytest.fixture(scope="module")
+def world_home(smoke_world, tmp_path_factory):
+    """Let the profile smoke have the world that the tests share; returns the world's folder."""
+    root = tmp_path_factory.mktemp("home")
+    (root / "data").mkdir()
+    (root / "data" / "raw").symlink_to(smoke_world.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(root))
+        forget_sets()
+        yield smoke_world
+    forget_sets()
+
+
+@pytest.fixture
+def fresh_sets():
+    """Let the test sets be read anew, now and afterwards."""
+    forget_sets()
+    yield
+    forget_sets()
+
+
+def forget_sets():
+    for read in (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, sets.class_sets):
+        read.cache_clear()

@@ -1,7 +1,8 @@
-"""Choosers without a picture, on items whose outcome is counted by hand."""
+"""Choosers without a picture on items counted by hand, and the trigram model worked by hand."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +12,32 @@ import torch
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.blind import (
-    average_picture,
+    END,
+    START,
+    TOKEN,
+    CaptionModel,
     average_picture_answers,
     blind_answers,
     guesses,
-    length_choosers,
-    likelihood_choosers,
+    text_choosers,
 )
 
-
-def test_ties_are_guessed_among_the_best(choice):
-    numbers = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
-    assert guesses(choice(["p"], ["a", "b"]), "choice", numbers) == 1
-    assert guesses(choice(["p"], ["b", "a"]), "choice", numbers) == 0
-    assert guesses(choice(["p"], ["b", "a", "c", "d"], truth=2), "choice", numbers) == 3
-    assert guesses(choice(["p"], ["a", "a", "b"]), "choice", numbers) == 2
+NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 
 
-def test_one_caption_for_two_pictures_is_never_right_twice(choice):
-    numbers = {"a": 2.0, "b": 1.0, "c": 2.0}
-    for task, by_guessing in (("text", 4), ("group", 6)):
-        assert guesses(choice(["p", "q"], ["a", "b"]), task, numbers) == 0
-        assert guesses(choice(["p", "q"], ["b", "a"]), task, numbers) == 0
-        assert guesses(choice(["p", "q"], ["a", "c"]), task, numbers) == by_guessing
+@pytest.mark.parametrize("texts, truth, task, among", [
+    ("ab", 0, "choice", 1),
+    ("ba", 0, "choice", 0),
+    ("bacd", 2, "choice", 3),  # of three that tie
+    ("aab", 0, "choice", 2),
+    ("ab", 0, "text", 0),  # one caption for two pictures is never right twice
+    ("ba", 0, "group", 0),
+    ("ac", 0, "text", 4),
+    ("ac", 0, "group", 6),
+])
+def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
+    pictures = ["p"] if task == "choice" else ["p", "q"]
+    assert guesses(choice(pictures, texts, truth), task, NUMBERS) == among
 
 
 def shares(benchmarks, choosers):
@@ -48,7 +52,7 @@ def test_expected_accuracy_by_length(choice, benchmark_of):
         choice(["p"], ["one two", "three four"], group="w"),  # a tie of two
         choice(["p"], ["a b c", "a", "b c d", "e f g"], group="x"),  # longer: a tie of three
     )
-    found = shares([benchmark], length_choosers())
+    found = shares([benchmark], text_choosers(["a"]))
     assert found["shorter"] == pytest.approx([1, 1 / 2, 0])
     assert found["longer"] == pytest.approx([0, 1 / 2, 1 / 3])
 
@@ -57,24 +61,21 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     pictures = benchmark_of(choice(["p", "q"], ["a"]))
     image = benchmark_of(choice(["p", "q"], ["a", "b"]), task="image")
     two = choice(["r"], ["a", "b c"]), choice(["q"], ["a", "b"])
-    texts = Benchmark("family", "texts", two, 2)
-    empty = Benchmark("family", "empty", (), 5)
-    found = blind_answers([pictures, image, empty, texts], length_choosers())
-    assert set(found.subset) == {"texts"} and found.item.tolist() == [0, 1] * 2
-    assert found.picture.tolist() == [1, 2] * 2  # numbers are those of all benchmarks
+    parts = [pictures, image, Benchmark("family", "empty", (), 5), Benchmark("family", "t", two, 2)]
+    found = blind_answers(parts, {"first": lambda texts: [len(text) for text in texts]})
+    assert found.subset.tolist() == ["t"] * 2 and found.item.tolist() == [0, 1]
+    assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
 
 
 def test_likelihood_of_the_training_captions_decides(choice, benchmark_of):
     item = choice(["p"], ["a dog on a mat", "a mat on a dog"])
     longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
-    choosers = likelihood_choosers(["a dog on a mat", "the dog on a mat"])
-    found = shares([benchmark_of(item, longer)], choosers)
-    assert found == {"likelihood": [1, 0], "likelihood_per_word": [1, 1]}
+    found = shares([benchmark_of(item, longer)],
+                   text_choosers(["a dog on a mat", "the dog on a mat"]))
+    assert (found["likelihood"], found["likelihood_per_word"]) == ([1, 0], [1, 1])
 
 
 def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand_encoder):
-    picture = average_picture(np.array([[1, 0], [0, 1], [1, 0]], dtype=np.float32))
-    assert picture == pytest.approx(np.array([2, 1]) / 5**0.5)
     encoder = hand_encoder(
         {"a": [1, 0], "b": [0, 1], "c": [1, 0]},
         {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]},
@@ -83,3 +84,37 @@ def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
     found = average_picture_answers(encoder, pairs, [benchmark_of(*items)])
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
+
+
+@pytest.fixture
+def model():
+    return CaptionModel(["a b", "a c"])
+
+
+def test_words_and_marks():
+    assert TOKEN.findall("a dog's bed, on it.") == ["a", "dog's", "bed", ",", "on", "it", "."]
+
+
+def test_unigrams_by_hand(model):
+    # a 2, b 1, c 1, end 2: N = 6 of T = 4 kinds, so each of 4 + 1 shares gets 4/5 more, of 10
+    assert model.vocabulary == 4
+    found = {word: model.probability(word) for word in ("a", "b", "c", END, "zebra")}
+    assert found == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})
+
+
+def test_a_text_by_hand(model):
+    # p(a | s s) = (2 + .76) / 3, with p(a | s) = (2 + .28) / 3
+    # p(b | s a) = (1 + 2 * .34) / 4, with p(b | a) = (1 + 2 * .18) / 4
+    # p(end | a b) = (1 + .64) / 2, with p(end | b) = (1 + .28) / 2
+    assert model.probability("a", (START, START)) == pytest.approx(0.92)
+    assert model.probability("b", (START, "a")) == pytest.approx(0.42)
+    assert model.probability(END, ("a", "b")) == pytest.approx(0.82)
+    total = math.log(0.92 * 0.42 * 0.82)
+    assert model.log_likelihood("A b") == pytest.approx(total)
+    assert model.log_likelihood("A b", per_word=True) == pytest.approx(total / 3)
+
+
+@pytest.mark.parametrize("context", [(), ("a",), (START, "a"), ("b", "zebra"), ("zebra", "a")])
+def test_every_context_is_a_distribution_down_to_unknown_words(model, context):
+    shares = [model.probability(word, context) for word in ("a", "b", "c", END, "zebra")]
+    assert sum(shares) == pytest.approx(1) and np.min(shares) > 0

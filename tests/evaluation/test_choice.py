@@ -1,3 +1,5 @@
+"""Answers to choices, by hand."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,90 +8,61 @@ import numpy as np
 import pytest
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.evaluation import choice as module
-from cae_lib.evaluation.choice import (
-    answers,
-    item_scores,
-    keys,
-    margin_and_rank,
-    pair_margins,
-    reference_correct,
-)
+from cae_lib.evaluation.choice import answers, item_scores, keys, matches, pair_margins, scored
+from cae_lib.evaluation.items import headline_weights
 
-IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0]}
+IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [1.0, 0.0]}
 TEXTS = {"like x": [0.8, 0.6], "like y": [0.6, 0.8], "same": [0.8, 0.6], "far": [-1.0, 0.0]}
+SIX = {name: [value, 0.0] for name, value in zip("abcdef", (0.9, 0.9, 0.5, 0.1, 0.0, 0.95),
+                                                 strict=True)}
 
 
 @pytest.fixture
 def encoder(hand_encoder):
-    return hand_encoder(IMAGES, TEXTS)
+    return hand_encoder(IMAGES, TEXTS | SIX)
+
+
+CHOICES = [  # pictures, texts, truth; correct, margin, rank
+    ("x", ["like y", "like x"], 1, True, 0.2, 1),
+    ("x", ["like y", "like x"], 0, False, -0.2, 2),
+    ("y", ["like y", "far"], 0, True, 0.8, 1),
+    ("x", ["like x", "same"], 0, False, 0.0, 2),  # a tie is wrong
+    ("x", ["like x", "same"], 1, False, 0.0, 2),
+    ("xy", ["like x"], 0, True, 0.2, 1),
+    ("xy", ["like x"], 1, False, -0.2, 2),
+    ("xz", ["like x"], 0, False, 0.0, 2),
+    ("x", "abcdef", 0, False, -0.05, 3),  # f before, b ties
+    ("x", "fabcde", 0, True, 0.05, 1),
+    ("x", "dabcef", 0, False, -0.85, 5),
+]
 
 
 def test_answers_by_hand_in_the_order_of_the_items(encoder, choice, benchmark_of):
-    benchmark = benchmark_of(
-        choice(["x"], ["like y", "like x"], truth=1, group="b", name="0"),  # .8 and .6
-        choice(["x"], ["like y", "like x"], truth=0, group="a", name="1"),
-        choice(["y"], ["like y", "far"], truth=0, group="b", name="2"),  # .8 and 0
-        choice(["y"], ["far", "like x"], truth=1, group="c", name="3"),  # .6 and 0
-    )
-    found = answers([benchmark], encoder)
+    items = [choice(*row[:3], group=str(number % 3)) for number, row in enumerate(CHOICES)]
+    found = answers([benchmark_of(*items[:4]), benchmark_of(), benchmark_of(*items[4:])], encoder)
     assert found.columns.tolist() == [
         "family", "subset", "group", "item", "picture", "correct", "margin", "rank"
     ]
     assert set(zip(found.family, found.subset, strict=True)) == {("family", "part")}
-    assert found.group.tolist() == ["b", "a", "b", "c"]
-    assert found.item.tolist() == [0, 1, 2, 3]
-    assert found.correct.tolist() == [True, False, True, True]
-    assert found.margin.tolist() == pytest.approx([0.2, -0.2, 0.8, 0.6])
-    assert found["rank"].tolist() == [1, 2, 1, 1]
+    assert found.group.tolist() == [item.group for item in items]
+    assert found.item.tolist() == [*range(4), *range(7)]
+    correct, margins, ranks = zip(*(row[3:] for row in CHOICES), strict=True)
+    assert found.correct.tolist() == [*correct] and found["rank"].tolist() == [*ranks]
+    np.testing.assert_allclose(found.margin, margins, atol=1e-6)
     assert [str(found[name].dtype) for name in ("item", "correct", "margin", "rank")] == [
         "int32", "bool", "float32", "int16"
     ]
+    assert answers([], encoder).empty
 
 
-@pytest.mark.parametrize("truth", [0, 1])
-def test_a_tie_is_wrong(encoder, choice, benchmark_of, truth):
-    found = answers([benchmark_of(choice(["x"], ["like x", "same"], truth=truth))], encoder).iloc[0]
-    assert (found.correct, found.margin, found["rank"]) == (False, 0.0, 2)
-
-
-@pytest.mark.parametrize("family", ["order", "whatsup", "valse"])
-def test_ties_by_the_reference_where_its_true_option_comes_first(choice, hand_encoder, family):
-    """A caption and a shuffle that equals it: wrong, and right by the argmax of the reference."""
-    encoder = hand_encoder({"p": [1.0]}, {"true": [0.5], "false": [0.1], "best": [0.9]})
-    items = (
-        choice(["p"], ["true", "true", "false"]),
-        choice(["p"], ["best", "true", "false"]),
-        choice(["p"], ["false", "true", "best"]),
-    )
-    found = answers([Benchmark(family, "part", items, 3)], encoder)
-    assert found.correct.tolist() == [False, True, False]
-    assert reference_correct(found).tolist() == [family != "valse", True, False]
-    argmax = [score.argmax() == 0 for score in item_scores(items, encoder)]
-    assert family == "valse" or reference_correct(found).tolist() == argmax
-
-
-def test_one_text_and_two_pictures(choice, benchmark_of, hand_encoder):
-    encoder = hand_encoder({"x": [1, 0], "y": [0, 1], "z": [1, 0]}, {"t": [0.8, 0.6]})
-    found = answers([benchmark_of(
-        choice(["x", "y"], ["t"], truth=0), choice(["x", "y"], ["t"], truth=1),
-        choice(["x", "z"], ["t"], truth=0),
-    )], encoder)
-    assert found.correct.tolist() == [True, False, False]
-    assert found["rank"].tolist() == [1, 2, 2]
-
-
-@pytest.mark.parametrize(
-    "scores, text, image",
-    [
-        ([[0.9, 0.1], [0.2, 0.8]], True, True),
-        ([[0.9, 0.1], [0.95, 0.96]], True, False),  # text 0 prefers picture 1
-        ([[0.5, 0.6], [0.1, 0.9]], False, True),  # picture 0 prefers text 1
-        ([[0.5, 0.5], [0.1, 0.9]], False, True),  # a tie is wrong
-        ([[0.5, 0.1], [0.5, 0.9]], True, False),
-        ([[0.1, 0.9], [0.8, 0.2]], False, False),
-    ],
-)
+@pytest.mark.parametrize("scores, text, image", [
+    ([[0.9, 0.1], [0.2, 0.8]], True, True),
+    ([[0.9, 0.1], [0.95, 0.96]], True, False),  # text 0 prefers picture 1
+    ([[0.5, 0.6], [0.1, 0.9]], False, True),  # picture 0 prefers text 1
+    ([[0.5, 0.5], [0.1, 0.9]], False, True),  # a tie is wrong
+    ([[0.5, 0.1], [0.5, 0.9]], True, False),
+    ([[0.1, 0.9], [0.8, 0.2]], False, False),
+])
 def test_winoground_scores_by_hand(scores, text, image):
     found = {task: margin > 0 for task, margin in pair_margins(np.array(scores)).items()}
     assert found == {"text": text, "image": image, "group": text and image}
@@ -97,9 +70,7 @@ def test_winoground_scores_by_hand(scores, text, image):
 
 def test_winoground_tasks_read_pictures_by_row(choice, benchmark_of, hand_encoder):
     # cosines, rows pictures: [[.8, .0], [.9, 1.]]: text score only
-    encoder = hand_encoder(
-        {"p": [0.8, 0.0], "q": [0.9, 1.0]}, {"s": [1.0, 0.0], "t": [0.0, 1.0]}
-    )
+    encoder = hand_encoder({"p": [0.8, 0.0], "q": [0.9, 1.0]}, {"s": [1.0, 0.0], "t": [0.0, 1.0]})
     item = choice(["p", "q"], ["s", "t"])
     found = answers([benchmark_of(item, task=t) for t in ("text", "image", "group")], encoder)
     assert found.correct.tolist() == [True, False, False]
@@ -107,53 +78,18 @@ def test_winoground_tasks_read_pictures_by_row(choice, benchmark_of, hand_encode
     assert found["rank"].tolist() == [0, 0, 0]
 
 
-def test_six_options_rank_with_ties_against_the_truth(choice, benchmark_of, hand_encoder):
-    values = {"a": 0.9, "b": 0.9, "c": 0.5, "d": 0.1, "e": 0.0, "f": 0.95}
-    encoder = hand_encoder({"p": [1.0]}, {name: [value] for name, value in values.items()})
-    benchmark = benchmark_of(
-        choice(["p"], "abcdef", truth=0),  # f before, b ties: rank 3
-        choice(["p"], "fabcde", truth=0),  # rank 1
-        choice(["p"], "dabcef", truth=0),  # rank 5
-    )
-    found = answers([benchmark], encoder)
-    assert found.correct.tolist() == [False, True, False]
-    assert found["rank"].tolist() == [3, 1, 5]
-
-
-def test_items_of_several_shapes_keep_their_places(encoder, choice, benchmark_of):
-    items = [
-        choice(["x"], ["like y", "like x"], truth=1),
-        choice(["x", "y"], ["like y"], truth=1),
-        choice(["x"], ["far", "like x", "like y"], truth=1),
-    ]
-    shapes = [s.shape for s in item_scores(items, encoder)]
-    assert shapes == [(1, 2), (2, 1), (1, 3)]
-    assert answers([benchmark_of(*items)], encoder).correct.all()
-
-
-@pytest.mark.parametrize("at_once", [1, 7, 4096])
-def test_scores_equal_the_plain_loop(choice, hand_encoder, at_once, monkeypatch):
-    monkeypatch.setattr(module, "ITEMS_AT_ONCE", at_once)
+def test_items_of_several_shapes_keep_their_places_and_equal_the_plain_loop(choice, hand_encoder):
     rng = np.random.default_rng(0)
     images = {str(i): rng.normal(size=16) for i in range(5)}
     texts = {f"t{i}": rng.normal(size=16) for i in range(7)}
-    items = [choice([str(i % 5)], [f"t{i % 7}", f"t{(i + 3) % 7}"]) for i in range(40)]
-    scores = item_scores(items, hand_encoder(images, texts))
-    for item, score in zip(items, scores, strict=True):
-        image = images[item.images[0].path.name].astype(np.float32)
-        expected = [image @ texts[text].astype(np.float32) for text in item.texts]
-        np.testing.assert_allclose(score[0], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_several_benchmarks_and_none(encoder, choice, benchmark_of):
-    parts = [
-        benchmark_of(choice(["x"], ["like x", "far"])),
-        benchmark_of(),
-        benchmark_of(choice(["y"], ["like x", "like y"])),
+    items = [
+        choice([str((i + k) % 5) for k in range(1 + i % 2)], [f"t{i % 7}", f"t{(i + 3) % 7}"])
+        for i in range(40)
     ]
-    found = answers(parts, encoder)
-    assert found.correct.tolist() == [True, False] and found.item.tolist() == [0, 0]
-    assert answers([], encoder).empty
+    for item, score in zip(items, item_scores(items, hand_encoder(images, texts)), strict=True):
+        expected = [[images[ref.path.name] @ texts[text] for text in item.texts]
+                    for ref in item.images]
+        np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_picture_is_a_file_in_all_benchmarks_whatever_is_cut_out_of_it(choice, benchmark_of):
@@ -163,7 +99,37 @@ def test_a_picture_is_a_file_in_all_benchmarks_whatever_is_cut_out_of_it(choice,
     assert found.picture.tolist() == [0, 1, 0, 1]
 
 
-def test_margin_and_rank_need_every_other_option_below():
-    assert margin_and_rank(np.array([0.3, 0.2, 0.1]), 0) == (pytest.approx(0.1), 1)
-    assert margin_and_rank(np.array([0.3, 0.2, 0.3]), 0) == (0, 2)
-    assert margin_and_rank(np.array([0.3, 0.2, 0.1]), 1) == (pytest.approx(-0.1), 2)
+@pytest.fixture
+def girls(hand_encoder):
+    pictures = {"p": [0.9], "q": [0.4], "r": [0.6], "s": [0.1]}
+    return hand_encoder(pictures, {"A girl sits": [1.0], "a  girl sits": [1.0], "A boy": [0.5]})
+
+
+def svo(*rows) -> Benchmark:
+    return Benchmark("svo_probes", "all", rows, len(rows) + 1)
+
+
+def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
+    benchmark = svo(
+        choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
+        choice("pr", ["a  girl sits"], group="verb"),  # the same positive; .6
+        choice("ps", ["A boy"], group="verb"),  # .45 and .05
+        choice("sp", ["A boy"], group="mixed"),  # left out
+    )
+    found = answers([benchmark], girls)
+    found = found[found.subset == "match"]  # the median of .05, .4, .45, .6, .9 is .45
+    assert found.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
+    assert found.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
+    assert found.correct.tolist() == [True, True, False, False, True]
+    part = matches(benchmark)
+    assert (headline_weights(part) * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
+
+
+def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):
+    rows = svo(*(choice(pair, ["A girl sits"], group="obj") for pair in ("pq", "ps")))
+    found = answers([rows], girls).query("subset == 'match'")
+    assert found.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
+    assert found.margin.tolist() == pytest.approx([0.5, 0, 0.3])
+    none = svo(choice("pq", ["A boy"], group="mixed"))
+    assert [part.subset for part in scored([none])] == ["all"]

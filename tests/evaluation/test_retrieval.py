@@ -1,3 +1,5 @@
+"""Ranks of captions, pictures, classes and labels, by hand."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,9 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs
+from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
-from cae_lib.evaluation.retrieval import DIRECTIONS, ranks, retrieval_ranks
+from cae_lib.evaluation.retrieval import (
+    DIRECTIONS,
+    PROMPTS,
+    average_precision,
+    class_ranks,
+    class_vectors,
+    label_precisions,
+    ranks,
+    retrieval_ranks,
+    with_article,
+)
+
+CLASSES = ("apple", "bed", "cup")
 
 
 def by_direction(frame):
@@ -21,10 +38,8 @@ def by_sorting(similarity, image_index):
     for i, row in enumerate(similarity):
         own = [image_index[t] == i for t in np.argsort(-row)]
         text.append(1 + own.index(True))
-    image = [
-        1 + np.argsort(-similarity[:, t]).tolist().index(image_index[t])
-        for t in range(similarity.shape[1])
-    ]
+    image = [1 + np.argsort(-similarity[:, t]).tolist().index(image_index[t])
+             for t in range(similarity.shape[1])]
     return [text, image]
 
 
@@ -75,11 +90,62 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
     assert set(found["set"]) == {"coco"} and found["rank"].tolist() == [1, 1, 1, 1]
 
 
-def test_shapes_and_bare_pictures_are_refused():
-    similarity = np.zeros((3, 3))
-    with pytest.raises(DataError, match="expected \\(3,\\)"):
-        ranks(similarity, np.eye(3), np.array([0, 1]))
-    with pytest.raises(DataError, match="outside 0..2"):
-        ranks(similarity, np.eye(3), np.array([0, 1, 3]))
+def test_pictures_without_a_caption_are_refused():
     with pytest.raises(DataError, match="1 of 3 pictures have no caption .*row 1"):
-        ranks(similarity, np.eye(3), np.array([0, 2, 2]))
+        ranks(np.zeros((3, 3)), np.eye(3), np.array([0, 2, 2]))
+
+
+NEAR_APPLE = (0.8, 0.6)  # cosines .8, .6, -.8
+
+
+@pytest.mark.parametrize("shown, cup, expected", [
+    ({"a": (0,), "b": (1,), "c": (2,)}, (-1, 0), [1, 2, 3]),  # one class a picture: top k
+    ({"a": (0, 1), "b": (2, 1)}, (-1, 0), [1, 1, 2, 2]),  # those of one picture do not compete
+    ({"a": (0, 2)}, (-1, 0), [1, 2]),
+    ({"a": (1,)}, (0, 1), [3]),  # a tie with the cup is wrong
+])
+def test_classes_of_pictures(hand_encoder, shown, cup, expected):
+    vectors = zip(CLASSES, ((1, 0), (0, 1), cup), strict=True)
+    texts = {p.format(with_article(name)): vector for name, vector in vectors for p in PROMPTS}
+    pictures = LabelledImages([Path(name) for name in shown], [*shown.values()], CLASSES, 9)
+    found = class_ranks(hand_encoder(dict.fromkeys(shown, NEAR_APPLE), texts), pictures)
+    assert found["rank"].tolist() == expected
+    places = [(number, CLASSES[i]) for number, own in enumerate(shown.values()) for i in own]
+    assert [*zip(found.picture, found.label, strict=True)] == places
+
+
+def test_a_class_is_the_mean_of_its_prompts(hand_encoder):
+    texts = {"a photo of an apple": (1.0, 0.0), "an apple": (0.0, 1.0)}
+    vectors = class_vectors(hand_encoder({}, texts), ["apple"])
+    np.testing.assert_allclose(vectors, [[2**-0.5, 2**-0.5]], rtol=1e-6)
+
+
+def test_average_precision_equals_a_loop_over_thresholds():
+    by_hand = average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 0], bool))
+    assert by_hand == pytest.approx((1 + 2 / 3) / 2)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scores = rng.integers(0, 6, 20) / 5  # with ties
+        positive = rng.random(20) < 0.4
+        positive[0] = True
+        expected, before = 0.0, 0.0
+        for threshold in sorted({*scores.tolist()}, reverse=True):
+            taken = scores >= threshold
+            recall = (positive & taken).sum() / positive.sum()
+            expected += (recall - before) * (positive & taken).sum() / taken.sum()
+            before = recall
+        assert average_precision(scores, positive) == pytest.approx(expected)
+
+
+def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(hand_encoder):
+    images = tuple(ImageRef(Path(name)) for name in "abc")
+    encoder = hand_encoder(
+        {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]}, {"x": [1.0, 0.0], "y": [0.0, 1.0]}
+    )
+    present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
+    some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
+    for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
+        pictures = LabelledPictures("GQA", ("x", "y"), images, present, hard, 4, {})
+        found = label_precisions(pictures, encoder)
+        assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
+        np.testing.assert_allclose(found.precision, expected)

@@ -1,13 +1,13 @@
-"""Cosines of captions to their own phrases and to others', on hand-made vectors."""
+"""Cosines of sentences, and of captions to their own phrases and others', on hand-made vectors."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from cae_lib.evaluation import phrases, sets
+from cae_lib.data.similarity import SentencePairs
 from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.phrases import captions_and_phrases, cosines, phrase_table
+from cae_lib.evaluation.sets import retrieval_pairs
+from cae_lib.evaluation.similarity import cosines, phrase_table, similarities
 
 PHRASES = (
     {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
@@ -21,7 +21,18 @@ VECTORS = {
 NAN = np.nan
 
 
-def test_own_phrases_and_those_of_others(hand_encoder):
+def test_sentences(hand_encoder):
+    encoder = hand_encoder({}, {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [0.0, 1.0]})
+    gold, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
+    pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
+    found = similarities(pairs, encoder)
+    assert found.columns.tolist() == ["set", "part", "pair", "gold", "score"]
+    np.testing.assert_allclose(found.score, [0.6, 0.0, 1.0], atol=1e-7)
+    assert found.gold.tolist() == [3, 1, 5] and found.pair.tolist() == [0, 1, 2]
+    assert found.part.tolist() == ["one", "two", "two"] and set(found["set"]) == {"SICK-R"}
+
+
+def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
     found = cosines(hand_encoder({}, VECTORS), ("one", "two", "three"), PHRASES)
     expected = {
         "object": ([1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
@@ -33,25 +44,10 @@ def test_own_phrases_and_those_of_others(hand_encoder):
             np.testing.assert_allclose(found[kind][name], values, atol=1e-6, err_msg=kind + name)
 
 
-def test_a_phrase_is_weighed_once_however_often_it_occurs(hand_encoder):
-    """ "dog" is in two captions, and counts once among the phrases of others."""
-    three = ({"object": ("cat",), "attribute": (), "relation": ()}, *PHRASES[1:])
-    found = cosines(hand_encoder({}, VECTORS), ("two", "one", "one"), three)
-    assert found["object"]["other"][0] == pytest.approx(0.8)
-
-
-def test_the_small_world_gives_gold_phrases(smoke_world, monkeypatch, tiny_clip):
-    for module in (sets, phrases):
-        monkeypatch.setattr(module, "data_root", lambda profile: smoke_world)
-    cached = (sets.retrieval_pairs, captions_and_phrases)
-    for function in cached:
-        function.cache_clear()
+def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
     found = phrase_table(Encoder(tiny_clip), "smoke")
-    pictures = sets.retrieval_pairs("smoke", "coco").image_index
-    for function in cached:
-        function.cache_clear()
     assert list(found) == ["caption", "picture", "kind", "n", "own", "other"]
     objects = found[found.kind == "object"]
     assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
-    assert list(objects.picture) == pictures.tolist()
+    assert list(objects.picture) == retrieval_pairs("smoke", "coco").image_index.tolist()
     assert (found.own.notna() == (found.n > 0)).all() and found.groupby("kind").n.sum().min() > 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cae_lib.errors import DataError
-from cae_lib.evaluation.regions import (
+from cae_lib.evaluation.scenes import (
+    EXAMPLES,
+    GRAPHS,
     REGIONS,
     gold_scenes,
     mark_boxes,
@@ -26,11 +29,15 @@ from cae_lib.world.vocabulary import RELATIONS
 PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
 
 
-def by_name(places: tuple[Placement, Placement], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+def by_name(places, grid):
     return dict(zip(REGIONS, region_shares(places, grid), strict=True))
 
 
-def test_gap_between_two_things() -> None:
+def cat_and_bus(relation, seed):
+    return arrange(Content((Thing("cat", "red"), Thing("bus", "blue")), relation), seed)
+
+
+def test_gap_between_two_things():
     # Boxes [0, .25] x [.25, .5] and [.5, .75] x [.25, .5] on a grid of 4: one patch each.
     found = by_name((Placement(0.125, 0.375, 0.25), Placement(0.625, 0.375, 0.25)), (4, 4))
     for name, patch in (("subject", (1, 0)), ("relation", (1, 1)), ("object", (1, 2))):
@@ -40,7 +47,7 @@ def test_gap_between_two_things() -> None:
     assert found["rest"].sum() == 13
 
 
-def test_overlap_belongs_to_the_relation() -> None:
+def test_overlap_belongs_to_the_relation():
     # Boxes [0, .5] x [0, .5] and [.25, .75] x [0, .5].
     found = by_name((Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5)), (4, 4))
     columns = {name: found[name][:2].mean(axis=0).tolist() for name in REGIONS}
@@ -49,26 +56,24 @@ def test_overlap_belongs_to_the_relation() -> None:
     assert found["rest"][2:].all()
 
 
-def test_patches_are_divided_by_area() -> None:
+def test_patches_are_divided_by_area():
     found = by_name((Placement(0.25, 0.25, 0.25), Placement(0.75, 0.25, 0.25)), (2, 2))
     assert found["subject"][0, 0] == pytest.approx(0.25)
     assert found["relation"][0].tolist() == pytest.approx([0.125, 0.125])
 
 
-def test_every_point_lies_in_one_region() -> None:
-    for relation in RELATIONS:
-        scene = arrange(Content((Thing("cat", "red"), Thing("bus", "blue")), relation), 3)
-        masks = region_masks(scene.placements[:2], PIXELS, PIXELS)
-        assert (masks.sum(axis=0) == 1).all()
-        assert (masks.mean(axis=(1, 2)) > 0).all(), relation
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_every_point_lies_in_one_region(relation):
+    masks = region_masks(cat_and_bus(relation, 3).placements[:2], PIXELS, PIXELS)
+    assert (masks.sum(axis=0) == 1).all() and (masks.mean(axis=(1, 2)) > 0).all()
 
 
-@pytest.mark.parametrize(("relation", "change"), [("chasing", {"motion": 0}),
-                                                  ("touching", {"contact": 0})])
-def test_marks_of_the_drawing_lie_in_the_relation(relation: str, change: dict[str, int]) -> None:
+@pytest.mark.parametrize("relation, change", [("chasing", {"motion": 0}),
+                                              ("touching", {"contact": 0})])
+def test_marks_of_the_drawing_lie_in_the_relation(relation, change):
     total = 0
     for seed in range(6):
-        scene = arrange(Content((Thing("cat", "red"), Thing("bus", "blue")), relation), seed)
+        scene = cat_and_bus(relation, seed)
         first = replace(scene.placements[0], **change)
         assert mark_boxes(scene.placements[0]) and not mark_boxes(first)
         without = replace(scene, placements=(first, *scene.placements[1:]))
@@ -79,37 +84,18 @@ def test_marks_of_the_drawing_lie_in_the_relation(relation: str, change: dict[st
     assert total > 50
 
 
-def test_boxes_hold_what_is_drawn() -> None:
+def test_boxes_hold_what_is_drawn():
     scene = arrange(Content((Thing("dog", "red"), Thing("ball", "blue")), "left of"), 2)
     picture = np.asarray(render(scene)).astype(int)
     things = np.ptp(picture, axis=-1) > 60  # the background has soft colours
     subject, _, obj, _ = region_masks(scene.placements[:2], PIXELS, PIXELS)
-    red = things & (picture[..., 0] > picture[..., 2])
-    blue = things & (picture[..., 2] > picture[..., 0])
-    assert (red & subject).sum() > 0.95 * red.sum() > 100
-    assert (blue & obj).sum() > 0.95 * blue.sum() > 100
+    for mask, color, other in ((subject, 0, 2), (obj, 2, 0)):
+        drawn = things & (picture[..., color] > picture[..., other])
+        assert (drawn & mask).sum() > 0.95 * drawn.sum() > 100
 
 
-def test_gold_file(tmp_path: Path) -> None:
-    place = vars(Placement(0.5, 0.25, 0.25, motion=1))
-    things = [{"noun": "cat"}, {"noun": "dog"}, {"noun": "key"}]
-    entry = {"file_name": "a.jpg", "things": things, "relation": "chasing",
-             "placements": [place, place, place]}
-    path = tmp_path / "gold.json"
-    path.write_text(json.dumps({"images": [entry]}))
-    scene = gold_scenes(path)["a.jpg"]
-    assert (scene.subject, scene.relation, scene.obj) == ("cat", "chasing", "dog")
-    assert scene.places[1].motion == 1
-    path.write_text(json.dumps({"images": [entry | {"things": things[:1]}]}))
-    with pytest.raises(DataError, match="a.jpg has no gold of two things"):
-        gold_scenes(path)
-    with pytest.raises(DataError, match="cae world build"):
-        gold_scenes(tmp_path / "none.json")
-
-
-def test_scenes_of_the_test_pictures_are_the_drawn_ones(smoke_world: Path) -> None:
-    """The gold on disk gives the regions of the picture on disk."""
-    gold = gold_scenes(smoke_world / "coco" / "annotations" / "scene_graphs_val2014.json")
+def test_gold_on_disk_gives_the_regions_of_the_picture_on_disk(smoke_world, tmp_path):
+    gold = gold_scenes(smoke_world / GRAPHS)
     entries = json.loads((smoke_world / "coco" / "coco_karpathy_test.json").read_text())
     for entry in entries[:6]:
         path = smoke_world / "coco" / entry["image"]
@@ -118,3 +104,12 @@ def test_scenes_of_the_test_pictures_are_the_drawn_ones(smoke_world: Path) -> No
             edges = np.asarray(file.convert("RGB")).astype(int)
         colourful = np.ptp(edges, axis=-1) > 60
         assert colourful[~rest].mean() > 1.5 * colourful[rest].mean()
+    with pytest.raises(DataError, match="cae world build"):
+        gold_scenes(tmp_path / "none.json")
+
+
+def test_example_pictures_are_always_the_same_and_need_no_pytorch():
+    first, again = (np.asarray(render(EXAMPLES[0].scene)) for _ in range(2))
+    assert np.array_equal(first, again)
+    code = "import sys, cae_lib.evaluation.scenes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
