@@ -7,7 +7,7 @@ share no code with `cae_lib.attribution` or `cae_lib.models.towers`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import open_clip
@@ -99,6 +99,21 @@ class Batch:
                 feature_mask=groups.unsqueeze(-1).expand_as(embeddings),
             )
         return attribution[..., 0] * (groups > 0)
+
+
+def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4) -> None:
+    """Check the derivative of a score by the weight that moves it most, by finite differences."""
+    (gradient,) = torch.autograd.grad(score(), weight)
+    place = divmod(gradient.abs().argmax().item(), gradient.shape[1])
+    values = []
+    for move in (step, -2 * step):
+        with torch.no_grad():
+            weight[place] += move
+            values.append(score().item())
+    with torch.no_grad():
+        weight[place] += step
+    found = torch.tensor((values[0] - values[1]) / (2 * step), dtype=gradient.dtype)
+    torch.testing.assert_close(found, gradient[place], rtol=1e-4, atol=0)
 
 
 @contextlib.contextmanager

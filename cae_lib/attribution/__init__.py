@@ -36,7 +36,7 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
     Args:
         method: a key of `METHODS`, "integrated_gradients" or "counterfactual", or an object like
             an `AttributionMethod`.
-        parameters: fields of that method's class, with a name.
+        **parameters: fields of the named method's class.
 
     Raises:
         ConfigError: for an unknown name or parameter, a bad value, or parameters of an object.

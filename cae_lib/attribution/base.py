@@ -155,8 +155,7 @@ def matched_similarity(
 
     Args:
         model: its `logit_scale` is tau^-1 before the exponential; 1 for a model without one.
-        image_features: `(B, E)`, of any length.
-        text_features: `(B, E)`, not normalised.
+        image_features, text_features: `(B, E)`, of any length.
         temperature: multiply the cosine by tau^-1.
         train_temperature: let gradients flow into the temperature.
     """
@@ -172,15 +171,8 @@ def matched_similarity(
 
 
 def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
-    """Embedding `(D,)` in the place of a masked token, as a constant without gradient.
-
-    Args:
-        encoder: whose token embeddings they are, as they are now.
-        mask: "mean", the mean token embedding; "zero"; "token", that of "*".
-
-    Raises:
-        ConfigError: unknown mask.
-    """
+    """Embedding `(D,)` in the place of a masked token, as a constant without gradient: the mean of
+    all tokens as they are now, zero, or that of the token "*"; a ConfigError for another mask."""
     if mask not in MASKS:
         raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
     if mask == "mean":

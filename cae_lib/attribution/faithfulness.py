@@ -147,15 +147,10 @@ def masked_similarity(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation `(C,)` of each caption's word scores; ties share their mean rank.
+    """Spearman's rank correlation `(C,)` of two scores of each caption's words `(C, W)`.
 
-    Args:
-        first: `(C, W)`, NaN where there is no word.
-        second: the same words by another method or model.
-
-    Returns:
-        NaN for captions of fewer than `FEWEST_WORDS` words, and where one side does not tell its
-        words apart.
+    NaN stands where there is no word. It is NaN for captions of fewer than `FEWEST_WORDS` words,
+    and where one side does not tell its words apart.
     """
     ranked = [rankdata(values, axis=1, nan_policy="omit") for values in (first, second)]
     n = np.isfinite(first).sum(axis=1)
@@ -166,11 +161,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Put random weights into the text tower from the top down (Adebayo et al., 2018).
-
-    Args:
-        model: the trained model; it is not changed.
-        fresh: a model of the same architecture with random weights, the source of the new ones.
+    """Put weights of a fresh model into the text tower from the top down (Adebayo et al., 2018).
 
     Yields:
         A stage's name and a copy of the model, always the same object, with the weights of this
@@ -178,30 +169,18 @@ def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module
         and "embeddings" of tokens and positions.
     """
     mixed = copy.deepcopy(model)
-    new = _stages(text_tower(fresh))
-    for stage, parameters in _stages(text_tower(mixed)).items():
-        with torch.no_grad():
-            for target, source in zip(parameters, new[stage], strict=True):
-                target.copy_(source)
-        yield stage, mixed
-
-
-def _stages(tower: nn.Module) -> dict[str, list[Tensor]]:
-    """The parameters of a text tower by stage, from the top down."""
-    blocks = list(tower.transformer.resblocks)
-    size = -(-len(blocks) // MOST_STAGES)
-    parts = {"projection": [tower.ln_final, tower.text_projection]}
-    for top in range(len(blocks), 0, -size):
+    depth = len(text_tower(model).transformer.resblocks)
+    stages = {"projection": ["ln_final.", "text_projection"]}
+    size = -(-depth // MOST_STAGES)
+    for top in range(depth, 0, -size):
         low = max(top - size, 0)
-        name = f"block {top}" if low + 1 == len(blocks) else f"blocks {len(blocks)}-{low + 1}"
-        parts[name] = blocks[low:top]
-    parts["embeddings"] = [tower.token_embedding, tower.positional_embedding]
-    return {stage: _parameters(found) for stage, found in parts.items()}
-
-
-def _parameters(parts: list[nn.Module | Tensor | None]) -> list[Tensor]:
-    """The parameters of modules, and parameters themselves."""
-    found = []
-    for part in parts:
-        found += part.parameters() if isinstance(part, nn.Module) else [part]
-    return [parameter for parameter in found if parameter is not None]
+        name = f"block {depth}" if low + 1 == depth else f"blocks {depth}-{low + 1}"
+        stages[name] = [f"transformer.resblocks.{block}." for block in range(low, top)]
+    stages["embeddings"] = ["token_embedding.", "positional_embedding"]
+    own, new = (dict(text_tower(each).named_parameters()) for each in (mixed, fresh))
+    for stage, parts in stages.items():
+        with torch.no_grad():
+            for name in own:
+                if name.startswith(tuple(parts)):
+                    own[name].copy_(new[name])
+        yield stage, mixed

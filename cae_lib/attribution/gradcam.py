@@ -51,11 +51,7 @@ class GradcamAttribution(AttributionMethod):
 
 
 def first_layer(start_layer: int, depth: int) -> int:
-    """Number of the first layer of the rule, counted from the bottom.
-
-    Raises:
-        ConfigError: for a layer that the tower does not have.
-    """
+    """The first layer of the rule counted from the bottom, or an error if there is none such."""
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
     return start_layer % depth

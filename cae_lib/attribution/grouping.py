@@ -15,18 +15,14 @@ END_OF_WORD = "</w>"
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Number of the word each token belongs to, counted from 1 in each caption.
+    """Number of the word each token belongs to `(B, T)`, from 1 in each caption; 0 for none.
 
     Args:
-        tokens: `(B, T)` ids of CLIP's byte-pair encoding; the last one of the vocabulary ends a
-            text.
-        vocabulary_size: of the model, to make sure that the ids are that encoding's.
-
-    Returns:
-        `(B, T)` long; 0 at the start token, the end token and after it.
+        tokens: `(B, T)` ids of CLIP's byte-pair encoding, the last of which ends a text.
+        vocabulary_size: of the model.
 
     Raises:
-        ConfigError: when the model has another vocabulary.
+        ConfigError: when the model has another vocabulary than CLIP's.
     """
     ends = _ends_word()
     if vocabulary_size != len(ends):

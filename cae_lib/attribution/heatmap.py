@@ -27,20 +27,19 @@ class ImageRelevances(NamedTuple):
 
 def image_relevances(
     model: nn.Module, images: Tensor, text_features: Tensor,
-    start_layers: Sequence[int] = (LAST_LAYER,), temperature: bool = True,
+    start_layers: Sequence[int] = (LAST_LAYER,),
 ) -> ImageRelevances:
     """Relevance of each patch for the similarity of matched pairs, by Chefer et al. (2021).
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})` in the image tower, `R <- R + C^l R` from
-    `R = I`, the map is `R[CLS, 1:]` on the patch grid: not negative, float32 or wider, detached.
+    `R = I`, the map is `R[CLS, 1:]` on the patch grid: not negative, float32 or wider, detached. S
+    includes exp(logit_scale), as in the authors' CLIP notebook.
 
     Args:
         model: open_clip model whose image tower is a plain vision transformer.
         images: `(B, 3, H, W)`, normalised.
         text_features: `(B, E)`, of any length; row i belongs to picture i.
         start_layers: first layers of the rule, negative ones from the top; 0 takes all layers.
-        temperature: let S include exp(logit_scale), as in the authors' CLIP notebook; it scales a
-            map but not its shape in the last layer.
 
     Raises:
         ConfigError: for a layer that the tower does not have, or a tower without such maps.
@@ -53,7 +52,7 @@ def image_relevances(
         output = encode_image(model, images.detach().clone().requires_grad_(), attention=True)
         features = F.normalize(output.features, dim=-1)
         texts = text_features.detach().clone()
-        similarity = matched_similarity(model, features, texts, temperature)
+        similarity = matched_similarity(model, features, texts, temperature=True)
         slopes = torch.autograd.grad(similarity.sum(), output.attention)
     weights = [weight.detach() for weight in output.attention]
     readout = weights[-1].new_zeros(len(images), weights[-1].shape[-1])

@@ -15,22 +15,14 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
 
-REDUCTIONS = ("sum", "mean")
-
 
 def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
     """Scores `(B, W)` of words, 0 after a caption's last, and which words there are, bool.
 
     Args:
-        scores: of the tokens `(B, T)`.
-        words: number of the word each token belongs to `(B, T)`, 0 for none; see `word_index`.
+        scores, words: score and number of the word of each token `(B, T)`; see `word_index`.
         reduction: "sum", for scores that are shares of a whole; or "mean", as CAE's loss averages.
-
-    Raises:
-        ConfigError: unknown reduction.
     """
-    if reduction not in REDUCTIONS:
-        raise ConfigError(f"unknown reduction {reduction!r}: expected {' or '.join(REDUCTIONS)}.")
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     merged = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -51,17 +43,8 @@ def word_scores(
     """Scores `(B, W)` of the words of captions for their own pictures, 0 after the last word.
 
     A word's score is the sum over its tokens; by a method that scores whole words (perturbation) it
-    is that score.
-
-    Args:
-        clip: the model.
-        tokens: `(B, context_length)` of CLIP's byte-pair encoding.
-        image_features: `(B, E)`, normalised; row i belongs to caption i.
-        method: name of an attribution method.
-        **parameters: of the method.
-
-    Raises:
-        ConfigError: for an unknown method or parameter, or a model with another vocabulary.
+    is that score. Arguments and errors are those of the method and of `get_method`; the tokens
+    have to be those of CLIP's byte-pair encoding.
     """
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
@@ -76,11 +59,8 @@ def positive_shares(scores: Tensor) -> Tensor:
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
-    """The words of a caption as `word_scores` counts them; punctuation counts as a word.
-
-    Raises:
-        ConfigError: when the tokenizer is not CLIP's byte-pair encoding.
-    """
+    """The words of a caption as `word_scores` counts them, punctuation included; a ConfigError for
+    a tokenizer that is not CLIP's."""
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
     tokens = tokenizer([caption])

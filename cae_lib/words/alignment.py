@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from open_clip import SimpleTokenizer
@@ -17,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, get_clean_fn
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.runtime import write_atomic
+from cae_lib.runtime import whole_file
 from cae_lib.words.roles import OTHER, Span
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ class Alignment:
     words: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """One token and the characters of the cleaned caption that it covers; none if special."""
 
     token: int
@@ -61,11 +59,8 @@ class Piece:
 
 
 def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
-    """BPE tokens of a cleaned caption with their characters; special tokens are not included.
-
-    The token ids are those of `tokenizer.encode`. A character that is split into bytes belongs to
-    each of its tokens.
-    """
+    """The tokens of `tokenizer.encode` with their characters; one that is split into bytes belongs
+    to each of its tokens."""
     result = []
     for match in tokenizer.pat.finditer(cleaned):
         word = match.group()
@@ -81,9 +76,7 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
 
 
 def align(
-    captions: Sequence[str],
-    spans: Sequence[Sequence[Span]],
-    tokenizer: Any,
+    captions: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: Any,
     context_length: int | None = None,
 ) -> Alignment:
     """Give each token of each caption its word and the role of the span it lies in.
@@ -119,28 +112,24 @@ def align(
 
 
 def token_roles(
-    captions: Sequence[str],
-    tagger: Tagger,
-    tokenizer: Any,
-    cache_dir: str | Path | None = None,
-    context_length: int | None = None,
+    captions: Sequence[str], tagger: Tagger, tokenizer: Any,
+    cache_dir: str | Path | None = None, context_length: int | None = None,
 ) -> Alignment:
     """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`.
 
-    The cache key is a hash of the captions, the tagger's identity, the tokenizer's vocabulary and
-    its tokens of a sentence, which show its cleaning and context length. Raises what `align` and
-    the tagger raise.
+    Same are captions, the tagger's identity, the tokenizer's vocabulary and its tokens of a
+    sentence, which show its cleaning and context length. Raises what `align` and the tagger raise.
     """
-    if cache_dir is None:
-        return align(captions, tagger.tag(captions), tokenizer, context_length)
-    path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
-    if path.exists():
-        return _load(path)
+    path = None
+    if cache_dir is not None:
+        path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
+        if path.exists():
+            return _load(path)
     alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
-    compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
-    content = io.BytesIO()
-    torch.save({**vars(alignment), **compact}, content)
-    write_atomic(path, content.getvalue())
+    if path is not None:
+        compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
+        with whole_file(path) as partial:
+            torch.save({**vars(alignment), **compact}, partial)
     return alignment
 
 

@@ -1,31 +1,23 @@
 """Object, attribute and relation words read from spaCy's dependency tree, the second tagger.
 
-Not the paper's. It finds what SceneGraphParser 0.1.0 leaves out: predicate adjectives, "is on",
-the verb beside its preposition, prepositions of several words, conjoined verbs and verbs that
-spaCy places inside a noun phrase; and it gives every mention its own place.
+Not the paper's. It finds what SceneGraphParser 0.1.0 leaves out, as predicate adjectives and
+prepositions of several words, and gives every mention its own place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import spacy
 from spacy.tokens import Doc, Token
 
 from cae_lib.errors import ConfigError
-from cae_lib.words.pipeline import (
-    drop_entity_recogniser,
-    model_identity,
-    model_name,
-    parse_distinct,
-    spans_of,
-)
+from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 RULES_VERSION = 1
-PLACE_NOUNS = frozenset(
-    "back bottom center centre edge end front inside left middle right side top".split()
-)
+PLACES = "back bottom center centre edge end front inside left middle right side top"
+PLACE_NOUNS = frozenset(PLACES.split())
 NOUNS = ("NOUN", "PROPN")
 NAMING = (*NOUNS, "PRON")
 
@@ -40,11 +32,7 @@ class DependencyTagger:
       ("on top of") or adverb ("next to"), and verbs with an object, an agent or such a
       preposition. Forms of "be" and verbs without a second noun are none.
 
-    Args:
-        model: spaCy model; None takes the installed one.
-
-    Raises:
-        ConfigError: the model is not installed.
+    The spaCy model is the installed one unless named; a ConfigError if it is not installed.
     """
 
     def __init__(self, model: str | None = None) -> None:
@@ -56,8 +44,7 @@ class DependencyTagger:
     @property
     def identity(self) -> str:
         """Name and versions: taggers of one identity give the same spans."""
-        versions = f"spacy {spacy.__version__}, {model_identity(self._nlp)}"
-        return f"dependency rules {RULES_VERSION} ({versions})"
+        return f"dependency rules {RULES_VERSION} ({versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Spans of each caption: objects, then attributes, then relations."""
@@ -68,11 +55,19 @@ def _spans(doc: Doc) -> list[Span]:
     relations = {token for start in doc for token in _relation_words(start)}
     attributes = [token for token in doc if _is_attribute(token) and token not in relations]
     objects = [t for t in doc if t.pos_ in NOUNS and t not in relations and t not in attributes]
-    return [
-        *spans_of(objects, OBJECT),
-        *(span for token in attributes for span in spans_of([token], ATTRIBUTE)),
-        *spans_of(relations, RELATION),
-    ]
+    single = [span for token in attributes for span in _runs([token], ATTRIBUTE)]
+    return [*_runs(objects, OBJECT), *single, *_runs(relations, RELATION)]
+
+
+def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
+    """One span for each unbroken run of neighbouring tokens."""
+    runs: list[list[Token]] = []
+    for token in sorted(tokens, key=lambda token: token.i):
+        if runs and runs[-1][-1].i + 1 == token.i:
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    return [Span(run[0].idx, run[-1].idx + len(run[-1]), role) for run in runs]
 
 
 def _is_attribute(token: Token) -> bool:
@@ -99,8 +94,7 @@ def _relation_words(token: Token) -> Iterator[Token]:
 def _has_second_noun(verb: Token) -> bool:
     return any(
         (child.dep_ in ("dobj", "dative") and child.pos_ in NAMING)
-        or _is_preposition(child)
-        or _preposition_of(child)
+        or _is_preposition(child) or _preposition_of(child)
         for child in verb.children
     )
 
@@ -125,8 +119,7 @@ def _preposition_of(token: Token) -> bool:
 def _is_place(preposition: Token) -> bool:
     """Whether the preposition goes on as in "on top of" or "to the left of"."""
     return any(
-        child.dep_ == "pobj"
-        and child.lower_ in PLACE_NOUNS
+        child.dep_ == "pobj" and child.lower_ in PLACE_NOUNS
         and any(c.dep_ == "prep" and c.lower_ == "of" for c in child.children)
         for child in preposition.children
     )

@@ -1,8 +1,5 @@
-"""The phrases of captions: what a caption says of its things, each as a text of its own.
-
-An attribute phrase is an adjective with its noun ("red cat"), a relation phrase a relation between
-two nouns ("cat chasing dog"), an object phrase the noun alone.
-"""
+"""The phrases of captions: nouns, adjectives with their noun ("red cat"), and relations between
+two nouns ("cat chasing dog"), each as a text of its own."""
 
 from __future__ import annotations
 
@@ -43,19 +40,14 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
 def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     """Phrases of a caption of the small world, from its gold roles and facts.
 
-    A relation keeps the caption's own wording, without "is": "cat to the left of dog".
-
-    Args:
-        text: The caption.
-        entry: Its annotation in the file of scene graphs: `spans` as `[start, end, role]`,
-            `objects`, `attributes`, `relations`.
+    A relation keeps the caption's own wording, without "is": "cat to the left of dog". The entry
+    is its annotation in the file of scene graphs: `spans` as `[start, end, role]`, `objects`,
+    `attributes`, `relations`.
     """
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
-    noun = {
-        thing: text[start:end] for thing, (start, end) in zip(entry["objects"], places, strict=True)
-    }
     order = list(entry["objects"])
+    noun = {thing: text[slice(*place)] for thing, place in zip(order, places, strict=True)}
     adjectives = {text[start:end] for start, end, role in spans if role == ATTRIBUTE}
     relations = []
     for subject, _, obj in entry["relations"]:
@@ -73,7 +65,7 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
     """Gold phrases of all captions of a file of the small world, by their texts.
 
     Raises:
-        DataError: A file is missing or malformed.
+        DataError: a file is missing or malformed.
     """
     try:
         captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]

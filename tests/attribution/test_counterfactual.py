@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 import torch
-from oracles import Batch
+from oracles import Batch, assert_gradient, make_batch
 from torch import Tensor
 
 from cae_lib.attribution.grouping import word_index
@@ -28,28 +29,27 @@ ROLES = {1: "pterodactyl dog umbrella giraffes tree skateboarder", 2: "red blue 
 ROLE = {word: role for role, words in ROLES.items() for word in words.split()}
 
 
+class Word(NamedTuple):
+    row: int
+    places: list[int]
+    tokens: tuple[int, ...]
+    role: int
+
+
 @pytest.fixture
-def named(batch: Batch, tiny_clip) -> Batch:
-    """The captions in float64, beside random images."""
-    tokens = tiny_clip.tokenizer(list(CAPTIONS))
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(len(tokens), 128, generator=generator, dtype=torch.float64)
-    return Batch(batch.model, tokens, tokens.argmax(-1), images)
-
-
-Word = tuple[int, list[int], tuple[int, ...], int]
+def named(tiny_clip) -> Batch:
+    return make_batch(tiny_clip.model, CAPTIONS)
 
 
 @pytest.fixture
 def words(named: Batch, tiny_clip) -> list[Word]:
-    """Row, places, tokens and role of every word."""
     found = []
     for row, numbers in enumerate(word_index(named.tokens, 49408)):
         for number in range(1, int(numbers.max()) + 1):
             places = (numbers == number).nonzero().flatten().tolist()
             tokens = tuple(named.tokens[row, places].tolist())
-            name = tiny_clip.tokenizer.decode(tokens).strip()
-            found.append((row, places, tokens, ROLE.get(name, 0)))
+            role = ROLE.get(tiny_clip.tokenizer.decode(tokens).strip(), 0)
+            found.append(Word(row, places, tokens, role))
     return found
 
 
@@ -57,30 +57,27 @@ def words(named: Batch, tiny_clip) -> list[Word]:
 def call(named: Batch, words: list[Word]) -> dict[str, Tensor]:
     """The roles of the tokens, as an argument."""
     roles = torch.zeros_like(named.tokens, dtype=torch.int8)
-    for row, places, _, role in words:
-        roles[row, places] = role
+    for word in words:
+        roles[word.row, word.places] = word.role
     return {"roles": roles}
 
 
 def others(words: list[Word], word: Word) -> Counter[tuple[int, ...]]:
     """What may stand in for a word, with how often it occurs."""
-    row, _, tokens, role = word
-    held = {other[2] for other in words if other[0] == row}
-    longest = len(tokens) if row == 4 else 77
-    return Counter(
-        other[2] for other in words
-        if role and other[3] == role and other[2] not in held and len(other[2]) <= longest
-    )
+    held = {other.tokens for other in words if other.row == word.row}
+    longest = len(word.tokens) if word.row == 4 else 77
+    same = [other.tokens for other in words if other.role == word.role != 0]
+    return Counter(text for text in same if text not in held and len(text) <= longest)
 
 
 def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
     """S(I, T) - S(I, T with another word), from rows of tokens as lists."""
-    row, places, *_ = word
-    tokens = named.tokens[row].tolist()
-    changed = tokens[: places[0]] + list(other) + tokens[places[-1] + 1 :]
+    tokens = named.tokens[word.row].tolist()
+    changed = tokens[: word.places[0]] + list(other) + tokens[word.places[-1] + 1 :]
     rows = torch.tensor([tokens, (changed + [0] * 77)[:77]])
-    cosine = torch.cosine_similarity(named.image_features[row], named.model.encode_text(rows))
-    return (cosine[0] - cosine[1]).item()
+    images, texts = named.image_features[word.row], named.model.encode_text(rows)
+    whole, without = torch.cosine_similarity(images, texts).tolist()
+    return whole - without
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
@@ -93,10 +90,10 @@ def test_each_score_is_that_of_another_word_of_the_role(
     found = attribute(batch, NAME, call)
     features = named.model.encode_text(named.tokens)
     torch.testing.assert_close(found.text_features, features, atol=1e-10, rtol=0)
-    assert len({len(word[2]) for word in words if word[3] == 1}) > 1
+    assert len({len(word.tokens) for word in words if word.role == 1}) > 1
     for word in words[:-30]:  # those of the last caption are alike
-        scores, candidates = found.scores[word[0], word[1]], others(words, word)
-        assert bool(found.scored[word[0], word[1]].all()) == bool(candidates)
+        scores, candidates = found.scores[word.row, word.places], others(words, word)
+        assert bool(found.scored[word.row, word.places].all()) == bool(candidates)
         drops = torch.tensor([drop(named, word, other) for other in candidates] or [0.0])
         assert (scores == scores[0]).all() and (drops - scores[0]).abs().min() < 1e-10
     torch.manual_seed(0)
@@ -106,16 +103,15 @@ def test_each_score_is_that_of_another_word_of_the_role(
 
 @torch.no_grad()
 def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -> None:
-    (word,) = (word for word in words if word[0] == 2 and word[3] == 1)  # the dog of "a dog"
-    row, places, *_ = word
+    (word,) = (word for word in words if word.row == 2 and word.role)  # the dog of "a dog"
     candidates = others(words, word)
     drops = torch.tensor([drop(named, word, other) for other in candidates])
     wanted = torch.zeros_like(named.tokens, dtype=torch.bool)
-    wanted[row, places] = True
+    wanted[word.row, word.places] = True
     torch.manual_seed(0)
     found = [attribute(named, NAME, call | {"wanted": wanted}) for _ in range(400)]
     assert all(torch.equal(one.scored, wanted) for one in found)
-    drawn = [(drops - one.scores[row, places]).abs().argmin() for one in found]
+    drawn = [(drops - one.scores[word.row, word.places]).abs().argmin() for one in found]
     share = torch.stack(drawn).bincount(minlength=len(drops)) / len(drawn)
     expected = torch.tensor(list(candidates.values())) / candidates.total()
     torch.testing.assert_close(share, expected, atol=0.1, rtol=0)
@@ -144,15 +140,7 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
         scores = attribute(named, NAME, call | {"create_graph": True}).scores
         return (scores * torch.linspace(-1, 1, scores.shape[1])).sum()
 
-    (gradient,) = torch.autograd.grad(score(), weight)
-    place = divmod(gradient.abs().argmax().item(), gradient.shape[1])
-    step, values = 1e-5, []
-    for sign in (1, -1):
-        with torch.no_grad():
-            weight[place] += sign * step
-            values.append(score().item())
-            weight[place] -= sign * step
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(gradient[place].item(), rel=1e-5)
+    assert_gradient(score, weight)
 
 
 def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribute) -> None:

@@ -3,8 +3,6 @@ rank correlation against scipy; which weights each stage of the cascade replaces
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -20,7 +18,6 @@ from cae_lib.attribution.faithfulness import (
     random_ranks,
     rank_correlation,
     ranks,
-    removal_curves,
     turned,
 )
 from cae_lib.attribution.grouping import word_index
@@ -55,16 +52,6 @@ def test_curves_of_a_bag_of_words() -> None:
     np.testing.assert_allclose(area(found.insertion, N_WORDS), [43.5 / 3, 24.75 / 2])
     grid = on_grid(found.deletion, N_WORDS, np.array([0, 0.25, 0.5, 1]))
     np.testing.assert_allclose(grid, [[17, 14, 12, 10], [13.5, 12, 10.5, 10]])
-
-
-def test_true_weights_are_the_most_faithful_scores_there_are() -> None:
-    weights, n = WEIGHTS[:1, :3], N_WORDS[:1]
-    orders = np.array([[order] for order in itertools.permutations(range(3))])
-    areas = np.array([area(curve, n)[0] for curve in removal_curves(orders, n, bag_of_words)])
-    assert orders[areas.argmin()].tolist() == ranks(weights).tolist()
-    assert orders[areas.argmax()].tolist() == ranks(-weights).tolist()
-    # in expectation a random order falls on a straight line
-    assert areas.mean() == pytest.approx((17 + 10) / 2)
 
 
 def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import open_clip
 import pytest
 import torch
-from open_clip.model import convert_to_custom_text_state_dict
 
-from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.base import mask_vector
+from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
-from cae_lib.models import Clip, packed, text_encoder
+from cae_lib.models import packed
 
-EVERY = pytest.mark.parametrize("name", METHODS)
+EVERY = pytest.mark.parametrize("name", ["attention", "gradcam", "perturbation", "gradient"])
 GRAPH = {"create_graph": True}
-
-
-def test_the_papers_methods_are_listed() -> None:
-    assert list(METHODS) == ["attention", "gradcam", "perturbation", "gradient"]
 
 
 @pytest.mark.parametrize(
@@ -99,32 +90,3 @@ def test_training_with_the_fused_kernel(name: str, batch, attribute, monkeypatch
         gradients += torch.autograd.grad(scores[:, 1].sum(), weight)
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-10, rtol=1e-7)
-
-
-@EVERY
-def test_custom_text_clip_scores_as_clip(name: str, batch, attribute) -> None:
-    custom = open_clip.CustomTextCLIP(**open_clip.get_model_config("clip-mini")).double()
-    custom.load_state_dict(convert_to_custom_text_state_dict(batch.model.state_dict()))
-    expected = attribute(batch, name).scores
-    found = attribute(dataclasses.replace(batch, model=custom), name).scores
-    torch.testing.assert_close(found, expected)
-
-
-@EVERY
-def test_methods_are_frozen_and_hashable(name: str) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        get_method(name).depth = 1
-    assert hash(get_method(name)) == hash(get_method(name))
-
-
-def test_mask_vectors(tiny_clip: Clip) -> None:
-    encoder = text_encoder(tiny_clip.model)
-    table = tiny_clip.model.token_embedding.weight
-    with torch.no_grad():
-        table.fill_(1.0)
-        table[265, 0] = 1.0 + len(table)
-    assert tiny_clip.tokenizer.encode("*") == [265]
-    found = {mask: mask_vector(encoder, mask)[:2] for mask in ("mean", "zero", "token")}
-    torch.testing.assert_close(found["mean"], torch.tensor([2.0, 1.0]))
-    assert found["zero"].tolist() == [0, 0] and found["token"].tolist() == [1 + len(table), 1]
-    assert table.requires_grad and not any(vector.requires_grad for vector in found.values())

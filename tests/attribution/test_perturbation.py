@@ -51,36 +51,6 @@ def test_no_words_at_all(batch, attribute, tiny_clip) -> None:
     assert scores.shape == (2, 2) and scores.abs().max() == 0
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["fp64", "fp32"]
-)
-@pytest.mark.parametrize("replacement", ["mean", "token"])
-def test_shared_prefixes_change_neither_scores_nor_gradients(
-    replacement, dtype, tolerance, batch, attribute, monkeypatch
-) -> None:
-    """Against plain batching, which computes every variant from its first token on."""
-    batch = batch.first(3) if dtype == torch.float64 else batch.first(3).single()
-    computed: list[int] = []
-
-    def plain(eot: Tensor, owner: Tensor) -> Packing:
-        computed.append(len(pack_rows(eot).active))
-        return pack_rows(eot)
-
-    found = []
-    for sharing in (True, False):
-        if not sharing:
-            monkeypatch.setattr(packed, "pack_rows", plain)
-        batch.model.zero_grad()
-        call = {"create_graph": True}
-        scores = attribute(batch, "perturbation", call, replacement=replacement).scores
-        (scores * torch.arange(1, scores.shape[1] + 1)).sum().backward()
-        found.append((scores.detach(), batch.model.positional_embedding.grad.clone()))
-    assert len(computed) == 1 and found[0][1].abs().max() > 1e-3
-    scale = torch.stack([found[1][0].abs().max().clamp(max=1), found[1][1].abs().max()])
-    for shared, single, size in zip(*found, scale, strict=True):
-        torch.testing.assert_close(shared / size, single / size, atol=tolerance, rtol=0)
-
-
 def test_states_before_the_masked_word_are_shared(
     batch, attribute, tiny_clip, monkeypatch
 ) -> None:
