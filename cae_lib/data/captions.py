@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cae_lib.data import rows
 from cae_lib.data.rows import in_row
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
 """What to do about captions without a picture file: an error, leave them out and count them, or
@@ -145,6 +146,77 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
         negatives=[negatives[i] for i in keep],
         hard_images=[[place[j] for j in hard[i] if j in place] for i in keep],
     )
+
+
+class RetrievalSet(NamedTuple):
+    """A test split, in the folder of its name.
+
+    Attributes:
+        caption_list: List of `{image, caption}`, as BLIP and ARO read it.
+        image_folders: Folders that the pictures may lie in, the official one first.
+        n_images, n_captions: The published numbers.
+    """
+
+    caption_list: str
+    image_folders: tuple[str, ...]
+    n_images: int
+    n_captions: int
+
+
+RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
+    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 5000, 25_010),
+    "flickr30k": RetrievalSet(
+        "flickr30k_test.json", ("flickr30k-images", "", "images"), 1000, 5000
+    ),
+}
+
+
+def load_retrieval_set(
+    name: str, root: str | Path, *, missing: Missing = "raise", official: bool = False
+) -> Pairs:
+    """Read a test split, from the caption list if it is there, else from Karpathy's file.
+
+    Both hold the same captions. COCO's 5,000 pictures have 25,010 of them, ten pictures having six;
+    some evaluators use 25,000.
+
+    Args:
+        name: "coco" or "flickr30k".
+        root: Folder that holds the data sets side by side.
+        missing: see `Missing`.
+        official: Refuse another number of pictures or captions than the published ones.
+
+    Raises:
+        ConfigError: The name is unknown.
+        DataError: Neither file is there, one is malformed, or numbers or pictures are missing.
+    """
+    if name not in RETRIEVAL_SETS:
+        raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
+    place, folder = RETRIEVAL_SETS[name], Path(root, name)
+    file, read = folder / place.caption_list, load_caption_list
+    if not file.is_file():
+        other, read = folder / f"dataset_{name}.json", partial(load_karpathy, split="test")
+        if not other.is_file():
+            raise DataError(
+                f"{file}: no such file, nor is {other.name} beside it. Fetch one of them."
+            )
+        file = other
+    found = read(file, folder, missing="ignore")
+    if official and (len(found.image_paths), found.n_expected) != place[-2:]:
+        raise DataError(
+            f"{file}: {len(found.image_paths)} pictures with {found.n_expected} captions, "
+            f"{place.n_images} with {place.n_captions} expected. Fetch the official file again."
+        )
+    names = [path.relative_to(folder) for path in found.image_paths]
+    return read(file, folder / _image_folder(names, folder, place), missing=missing)
+
+
+def _image_folder(names: list[Path], folder: Path, place: RetrievalSet) -> str:
+    """The first folder that any of the pictures lies in, or else the official one."""
+    for between in place.image_folders:
+        if any((folder / between / name).is_file() for name in names):
+            return between
+    official = place.image_folders[0]
+    return "" if names and names[0].parts[0] == official else official
 
 
 def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:

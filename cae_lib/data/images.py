@@ -26,7 +26,7 @@ STORE_LIMIT = 4 * 2**30
 
 
 class Pictures:
-    """Pictures of a training set.
+    """Pictures of a training set, of which each kind has its own `crops`.
 
     Args:
         paths: picture files; row i is paths[i].
@@ -63,13 +63,7 @@ class Pictures:
     def batch(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S); see `crops`."""
-        return normalise(self.crops(index, generator, part), *self.affine)
-
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
-    ) -> Tensor:
-        """Pictures of the rows `index` (B,) before they are normalised: 0 to 255 (B, 3, S, S).
+        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S).
 
         With a generator each one is a random resized crop, else the central square. With `part`
         only those places of `index` are returned; their crops are those of the whole.
@@ -77,7 +71,7 @@ class Pictures:
         Raises:
             DataError: a file is broken or truncated; names the file and its row.
         """
-        raise NotImplementedError
+        return normalise(self.crops(index, generator, part), *self.affine)
 
 
 class ImageStore(Pictures):
@@ -107,7 +101,7 @@ class ImageStore(Pictures):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """See `Pictures.crops`; float32 with a generator, else uint8."""
+        """As `batch`, not normalised: 0 to 255, float32 with a generator, else uint8."""
         places = slice(None) if part is None else part
         pixels = self.pixels[index[places]]
         if generator is None:
@@ -127,7 +121,7 @@ class Photographs(Pictures):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """See `Pictures.crops`; uint8."""
+        """As `batch`, not normalised: 0 to 255, uint8."""
         draws = None if generator is None else crop_draws(len(index), generator)
         places = range(len(index)) if part is None else part.tolist()
         pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)

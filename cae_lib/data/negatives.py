@@ -28,6 +28,7 @@ MUTUAL = frozenset("alongside and beside near next opposite or with".split())
 AMOUNTS = frozenset("few many more most much other same several such".split())
 """Words tagged as adjectives that do not say what something is like."""
 
+MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
 AN_BEFORE_H = re.compile(r"(hour|honest|honor|honour|heir)", re.IGNORECASE)
 A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)", re.IGNORECASE)
 
@@ -116,7 +117,7 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     """Kind and parts of every exchange, the earlier part first."""
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
-        agree = first.tag_ == second.tag_ and _is_counted(first) == _is_counted(second)
+        agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
         if agree and not _is_interchangeable(first, second):
             yield "noun", _with_compounds(first), _with_compounds(second)
     chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root) and not _owned(chunk)]
@@ -150,30 +151,24 @@ def _with_compounds(noun: Token) -> Span:
     return noun.doc[start : noun.i + 1]
 
 
-def _is_counted(noun: Token) -> bool:
-    return any(child.dep_ == "nummod" for child in noun.children)
-
-
 def _owned(chunk: Span) -> bool:
     """Whether a phrase starts with "its" or "their", which must follow its owner."""
     return any(token.tag_ == "PRP$" for token in chunk)
 
 
 def _is_plural(noun: Token) -> bool:
-    joined = any(child.dep_ == "conj" for child in noun.children)
-    return joined or "Plur" in noun.morph.get("Number")
+    return _has(noun, "conj") or "Plur" in noun.morph.get("Number")
+
+
+def _has(noun: Token, relation: str) -> bool:
+    return any(child.dep_ == relation for child in noun.children)
 
 
 def _is_interchangeable(first: Token, second: Token) -> bool:
     """Whether two nouns in a mutual relation have nothing with them that tells them apart."""
-    return _are_mutual(first, second) and not (_has_modifier(first) or _has_modifier(second))
-
-
-def _has_modifier(noun: Token) -> bool:
-    return any(
-        child.dep_ in ("amod", "nummod", "poss", "acl", "relcl") and child.lower_ not in AMOUNTS
-        for child in noun.children
-    )
+    children = [*first.children, *second.children]
+    different = any(child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS for child in children)
+    return _are_mutual(first, second) and not different
 
 
 def _are_mutual(first: Token, second: Token) -> bool:

@@ -42,8 +42,7 @@ FILES = {
         "test": "SICK/SICK_test_annotated.txt",
     },
 }
-# Columns of first sentence, second sentence and score.
-COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
+COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sentence and score
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,8 @@ class SentencePairs:
     counts: Mapping[str, int]
 
 
-Row = tuple[str, str, float]
-
-
-def load_similarity(
-    name: str, root: str | Path, *, split: str = "test", official: bool = False
-) -> SentencePairs:
-    """Read one set; pairs keep the order of their files.
+def load_similarity(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
+    """Read the test split of one set; pairs keep the order of their files.
 
     Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted
     as `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns
@@ -83,18 +77,14 @@ def load_similarity(
     Args:
         name: One of `SIMILARITY_SETS`.
         root: Folder that holds `STS/` and `SICK/`.
-        split: "train", "dev" or "test" of STS-B and SICK-R; STS12-16 have "test" only.
         official: Expect the official parts and the published number of pairs.
 
     Raises:
-        ConfigError: The set or the split is unknown.
+        ConfigError: The set is unknown.
         DataError: A file is missing or malformed, or the number of pairs is another one.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
-    known = tuple(FILES.get(name, {"test": ""}))
-    if split not in known:
-        raise ConfigError(f"{name} has no split {split!r}. Known: {', '.join(known)}.")
     counts: Counter[str] = Counter()
     if name in YEARS:
         folder = Path(root) / "STS" / f"{name}-en-test"
@@ -102,9 +92,9 @@ def load_similarity(
         here = {part: path for part, path in paths.items() if official or path.is_file()}
         parts = {part: _part(path, counts) for part, path in here.items()}
     else:
-        parts = {split: _table(Path(root) / FILES[name][split], name)}
+        parts = {"test": _table(Path(root) / FILES[name]["test"], name)}
     found = [row for part in parts.values() for row in part]
-    n_expected = OFFICIAL[name] if official and split == "test" else len(found)
+    n_expected = OFFICIAL[name] if official else len(found)
     if not found or len(found) != n_expected:
         raise DataError(
             f"{root}, {name}: {len(found)} scored pairs, {n_expected or 'some'} expected. Fetch "
@@ -132,7 +122,7 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _part(inputs: Path, counts: Counter[str]) -> list[Row]:
+def _part(inputs: Path, counts: Counter[str]) -> list[tuple[str, str, float]]:
     """The scored pairs of a part of a year."""
     scores = inputs.with_name(inputs.name.replace("input", "gs", 1))
     lines, golds = _lines(inputs), _lines(scores)
@@ -153,7 +143,7 @@ def _part(inputs: Path, counts: Counter[str]) -> list[Row]:
     return found
 
 
-def _table(path: Path, name: str) -> list[Row]:
+def _table(path: Path, name: str) -> list[tuple[str, str, float]]:
     first, second, score = COLUMNS[name]
     least = max(COLUMNS[name]) + 1
     found = []

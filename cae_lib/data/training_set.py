@@ -48,12 +48,7 @@ def default_tagger() -> SceneGraphTagger:
     return SceneGraphTagger()
 
 
-def named_tagger(name: str) -> Tagger:
-    """The tagger of that name: "scene-graph", the paper's, or "dependency".
-
-    Raises:
-        ConfigError: There is none.
-    """
+def _named_tagger(name: str) -> Tagger:
     if name == "scene-graph":
         return default_tagger()
     if name == "dependency":
@@ -74,7 +69,7 @@ def training_set(
         name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions
             of the small world, for the base model; no roles are needed and none are computed).
         model: Whose tokenizer and picture size to use.
-        tagger: What finds the roles of words; see `named_tagger`.
+        tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
 
     Raises:
         ConfigError: Unknown name or tagger.
@@ -84,7 +79,7 @@ def training_set(
     if name == "coco":
         pairs = training_pairs(profile_name)
         cache = paths().cache / "roles"
-        alignment = token_roles(pairs.captions, named_tagger(tagger), clip.tokenizer, cache)
+        alignment = token_roles(pairs.captions, _named_tagger(tagger), clip.tokenizer, cache)
     elif name == "pretrain":
         root = data_root(profile_name) / "pretrain"
         annotations = root / "annotations" / "captions_pretrain.json"

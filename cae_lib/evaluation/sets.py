@@ -17,10 +17,9 @@ import numpy as np
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
-from cae_lib.data.retrieval_sets import RETRIEVAL_SETS, load_retrieval_set
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete

@@ -13,8 +13,8 @@ from cae_lib.data.captions import (
     load_coco_captions,
     load_karpathy,
     load_negclip_tsv,
+    load_retrieval_set,
 )
-from cae_lib.data.retrieval_sets import load_retrieval_set
 from cae_lib.errors import ConfigError, DataError
 
 HEADER = ["", "title", "filepath", "neg_caption", "neg_image"]

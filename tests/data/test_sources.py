@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.data import needs, retrieval_sets, similarity
+from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import FOLDERS, crepe, load_benchmark, valse, vl_checklist, winoground
 from cae_lib.data.completeness import check, expected_pictures
 from cae_lib.data.fetch import get
@@ -66,7 +66,7 @@ def test_further_counts_are_the_loaders():
     assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL.values())
     for name, key in needs.RETRIEVAL_SOURCES.items():
-        place = retrieval_sets.RETRIEVAL_SETS[name]
+        place = captions.RETRIEVAL_SETS[name]
         assert counts(key)[place.caption_list.removesuffix(".json")] == place.n_images
 
 
