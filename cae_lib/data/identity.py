@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from cae_lib.config import paths
 from cae_lib.data.completeness import Report, file_digest
 from cae_lib.data.needs import OWN_PICTURES, is_real, require, sources_of, stock
-from cae_lib.data.sources import Source, expand
+from cae_lib.data.sources import expand
 from cae_lib.data.training_set import data_root
 from cae_lib.errors import DataError
 
@@ -31,7 +31,11 @@ def data_digests(
     """
     suites = list(suites)
     if not is_real(profile_name):
-        return dict.fromkeys(suites, _world_digest(profile_name))
+        path = data_root(profile_name) / "manifest.json"
+        if not path.is_file():
+            command = f"cae world build --profile {profile_name}"
+            raise DataError(f"{path}: the data are not built here; run `{command}`")
+        return dict.fromkeys(suites, file_digest(path))
     reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
     for line in require(reports):
         print(line, flush=True)
@@ -45,19 +49,14 @@ def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
     """
     known = hashlib.sha256()
     for name in sorted(names):
-        report = reports[name]
+        source = reports[name].source
         known.update(f"{name}\n".encode())
-        for path in annotation_files(report.source):
-            known.update(f"{path} {file_digest(report.source.root / path)}\n".encode())
-        for tally in report.tallies:
+        listed = {path for row in source.rows if "*" not in row.file for path in expand(row.file)}
+        for path in sorted(path for path in listed if (source.root / path).is_file()):
+            known.update(f"{path} {file_digest(source.root / path)}\n".encode())
+        for tally in reports[name].tallies:
             known.update("".join(f"-{thing}\n" for thing in tally.missing).encode())
     return known.hexdigest()
-
-
-def annotation_files(entry: Source) -> list[str]:
-    """Paths, below the source's folder, of its annotation files that are here."""
-    names = [name for row in entry.rows if "*" not in row.file for name in expand(row.file)]
-    return sorted(name for name in set(names) if (entry.root / name).is_file())
 
 
 def _suite_digest(reports: Mapping[str, Report], suite: str) -> str:
@@ -67,11 +66,3 @@ def _suite_digest(reports: Mapping[str, Report], suite: str) -> str:
     root = paths().raw / "zero-shot"
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def _world_digest(profile_name: str) -> str:
-    path = data_root(profile_name) / "manifest.json"
-    if not path.is_file():
-        command = f"cae world build --profile {profile_name}"
-        raise DataError(f"{path}: the data are not built here; run `{command}`")
-    return file_digest(path)

@@ -35,7 +35,7 @@ class Pictures:
         std: per channel, of pixels in [0, 1].
 
     Raises:
-        DataError: files are missing; names the first one, its row, and how many they are.
+        DataError: files are missing, or those of an `ImageStore` broken or truncated.
     """
 
     def __init__(
@@ -80,9 +80,6 @@ class ImageStore(Pictures):
     A picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
     central square, as CLIP does for evaluation. Departure from the paper: its random crops come
     from the whole photograph, ours from that square; for square pictures there is no difference.
-
-    Raises:
-        DataError: a file is missing, broken or truncated; names the file and its row.
     """
 
     def __init__(
@@ -165,8 +162,7 @@ def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def opened(path: Path, row: int, least: int) -> Iterator[Image.Image]:
     """A picture in RGB; a JPEG may be decoded smaller, but no side below `least` pixels.
 
-    Raises:
-        DataError: the file is missing, broken or truncated; names the file and its row.
+    A `DataError` for a missing, broken or truncated file names it and its row.
     """
     try:
         with Image.open(path) as image:
@@ -225,16 +221,10 @@ def boxes_of(draws: Tensor, height: int, width: int) -> Tensor:
 
 
 def resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
-    """Cut a box from each picture and resize it to the picture's own size, all in one call.
+    """Cut boxes (B, 4) from pictures (B, C, H, W) and resize each to the picture's own size.
 
-    Departure: resizing is bilinear, not bicubic, which no batched kernel offers at this speed.
-
-    Args:
-        pixels: (B, C, H, W), uint8 or float.
-        boxes: (B, 4) as (top, left, height, width).
-
-    Returns:
-        float32 (B, C, H, W) in the range of `pixels`.
+    Departure: resizing is bilinear, not bicubic, which no batched kernel offers at this speed. The
+    result is float32 in the range of `pixels`.
     """
     top, left, height, width = boxes.T
     x = _sample_positions(left, width, pixels.shape[3])

@@ -16,13 +16,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Pictures and the classes that they show.
+    """Picture files, the positions of the classes of each in `classes`, and how many are expected.
 
-    Attributes:
-        paths: Picture files.
-        labels: For each picture, the positions of its classes in `classes`.
-        classes: Names of the classes, as a prompt words them.
-        n_expected: Pictures that there should be.
+    Classes are named as a prompt words them.
     """
 
     paths: Sequence[Path]

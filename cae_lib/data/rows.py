@@ -32,17 +32,13 @@ def in_row(path: Path, row: str, advice: str = "Fetch the file again.") -> Itera
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 annotation file, its line ends as they are.
-
-    Raises:
-        DataError: If the file is missing or is not UTF-8 text.
-    """
+    """Read a UTF-8 annotation file, its line ends as they are; `DataError` if it is none."""
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such annotation file. Put the data set there in its official layout, "
-            "or name another folder, or only the parts that are there."
+            f"{path}: no such annotation file. Put the data set there in its official layout, or "
+            "name another folder, or only the parts that are there."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error}). Fetch it again.") from error
@@ -60,11 +56,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json(path: Path, kind: type[list] | type[dict]) -> Any:
-    """Read a JSON file whose top level has to be a list or a dict.
-
-    Raises:
-        DataError: If the file is missing, malformed, or of another shape.
-    """
+    """Read a JSON file whose top level is a list or a dict; `DataError` if it is something else."""
     content = parse_json(read_text(path), str(path))
     if not isinstance(content, kind):
         raise DataError(
@@ -102,9 +94,7 @@ def read_csv(
         if row:
             fits = len(row) == len(header)
             yield reader.line_num, dict(zip(header, row, strict=True)) if fits else row
-    raise DataError(
-        f"{path}: the file ends inside a quoted field. It was cut short; fetch it again."
-    )
+    raise DataError(f"{path}: the file ends inside a quoted field: cut short, fetch it again.")
 
 
 def value(entry: object, key: str) -> Any:
@@ -160,13 +150,7 @@ def box(entry: object, *keys: str) -> tuple[float, float, float, float]:
 
 
 def literal(entry: object, key: str, kind: type = str) -> list[Any]:
-    """Field `key` as the Python list that it is written as, or as a set in the order of the file.
-
-    Args:
-        entry: A row.
-        key: Name of the field.
-        kind: Type of all elements.
-    """
+    """Field `key` as the Python list or set that it is written as, its elements of one `kind`."""
     cell = text(entry, key)
     found = None
     try:

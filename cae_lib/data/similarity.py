@@ -36,11 +36,8 @@ OFFICIAL = {
 }
 FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
-    SICKR: {
-        "train": "SICK/SICK_train.txt",
-        "dev": "SICK/SICK_trial.txt",
-        "test": "SICK/SICK_test_annotated.txt",
-    },
+    SICKR: {"train": "SICK/SICK_train.txt", "dev": "SICK/SICK_trial.txt",
+            "test": "SICK/SICK_test_annotated.txt"},
 }
 COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sentence and score
 

@@ -14,18 +14,12 @@ from cae_lib.errors import ConfigError
 __all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
 
 FOLDERS: Mapping[str, str] = {
-    "aro": "aro",
-    "order": "",
-    "winoground": "winoground",
-    "sugarcrepe": "sugar-crepe",
-    "vl_checklist": "vl-checklist",
-    "valse": "valse",
-    "svo_probes": "svo-probes",
-    "crepe": "crepe",
-    "whatsup": "whatsup",
-    "cola": "cola",
-    "crepe_systematicity": "crepe",
+    "aro": "aro", "order": "", "winoground": "winoground", "sugarcrepe": "sugar-crepe",
+    "vl_checklist": "vl-checklist", "valse": "valse", "svo_probes": "svo-probes", "crepe": "crepe",
+    "whatsup": "whatsup", "cola": "cola", "crepe_systematicity": "crepe",
 }
+"""Folder of each family below that of all data sets."""
+
 FURTHER: tuple[str, ...] = ("whatsup", "cola", "crepe_systematicity")
 """Families that the small world does not have."""
 

@@ -78,24 +78,16 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
 def load_single(
     root: str | Path, source: str = "GQA", *, allow_missing: bool = False
 ) -> LabelledPictures:
-    """Read a single-object set; `evaluation.retrieval` scores it.
+    """Read a single-object set, `data/COLA_singleobjects_benchmark_{source}.json`.
 
     The official file is a list `[labels, rows]`, though its description promises an object with
     `labels` and `data`; both are read. A row is `[picture, annotation, present, hard]`; PACO's have
     no annotation. Pictures are found by the last part of their paths, which are of another machine.
-
-    Args:
-        root: Folder with `data/COLA_singleobjects_benchmark_{source}.json`.
-        source: "GQA", "CLEVR" or "PACO".
-        allow_missing: Leave out and count pictures that are not there or rows that are malformed.
-
-    Raises:
-        ConfigError: If the source is unknown.
-        DataError: If the file or a picture is missing, or a row is malformed.
+    Errors and `allow_missing` are those of `Options`. `evaluation.retrieval` scores the set.
     """
     if source not in SOURCES:
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
-    path = Path(root) / "data" / SINGLE.format(source)
+    path = Path(root, "data", SINGLE.format(source))
     labels, entries = _labels_and_rows(path)
     collector = Collector(FAMILY, source, path, None, allow_missing)
     marks: dict[str, tuple[list[int], list[int]]] = {}

@@ -14,13 +14,8 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
 OFFICIAL = {
-    "add_att": 692,
-    "add_obj": 2062,
-    "replace_att": 788,
-    "replace_obj": 1652,
-    "replace_rel": 1406,
-    "swap_att": 666,
-    "swap_obj": 245,
+    "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406,
+    "swap_att": 666, "swap_obj": 245,
 }
 FAMILY = Family("sugarcrepe", OFFICIAL, "COCO's val2017, in coco/val2017")
 

@@ -13,29 +13,17 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
 OFFICIAL = {
-    "actant-swap": 949,
-    "action-replacement": 648,
-    "coreference-hard": 104,
-    "coreference-standard": 708,
-    "counting-adversarial": 691,
-    "counting-hard": 868,
-    "counting-small-quant": 900,
-    "existence": 505,
-    "foil-it": 943,
-    "plurals": 851,
-    "relations": 535,
+    "actant-swap": 949, "action-replacement": 648, "coreference-hard": 104,
+    "coreference-standard": 708, "counting-adversarial": 691, "counting-hard": 868,
+    "counting-small-quant": 900, "existence": 505, "foil-it": 943, "plurals": 851, "relations": 535,
 }
 MIN_VOTES = 2
 # Folders below the root, in the official evaluation's own layout; `../coco/` is COCO's.
 IMAGE_FOLDERS = {
-    "actant-swap": "data/actions/images_512",
-    "action-replacement": "data/actions/images_512",
+    **dict.fromkeys(("actant-swap", "action-replacement"), "data/actions/images_512"),
     "coreference-hard": "data/coref/release_v18/test_images",
     "coreference-standard": "data/coref/release_too_many_is_this_in_color/images",
-    "counting-adversarial": "data/visual7w/images",
-    "counting-hard": "data/visual7w/images",
-    "counting-small-quant": "data/visual7w/images",
-    "existence": "data/visual7w/images",
+    **{n: "data/visual7w/images" for n in OFFICIAL if n.startswith(("counting", "existence"))},
     "foil-it": "../coco/val2014",
     "plurals": "data/plurals/test_images",
     "relations": "data/relations/test_images",

@@ -14,18 +14,11 @@ from cae_lib.data.benchmarks.collect import Collector, Family, Options
 from cae_lib.errors import DataError
 
 OFFICIAL = {
-    "Attribute/vg/action": 1892,
-    "Attribute/vg/color": 11_569,
-    "Attribute/vg/material": 2470,
-    "Attribute/vg/size": 2695,
-    "Attribute/vg/state": 941,
-    "Attribute/vaw/action": 3039,
-    "Attribute/vaw/material": 11_835,
-    "Attribute/vaw/size": 15_321,
+    "Attribute/vg/action": 1892, "Attribute/vg/color": 11_569, "Attribute/vg/material": 2470,
+    "Attribute/vg/size": 2695, "Attribute/vg/state": 941,
+    "Attribute/vaw/action": 3039, "Attribute/vaw/material": 11_835, "Attribute/vaw/size": 15_321,
     "Attribute/vaw/state": 4939,
-    "Relation/swig_action": 25_150,
-    "Relation/vg/action": 12_733,
-    "Relation/vg/spatial": 30_650,
+    "Relation/swig_action": 25_150, "Relation/vg/action": 12_733, "Relation/vg/spatial": 30_650,
 }
 _PLACES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
 _SWIG_ROLES = ("agent", "destination", "item", "tool")

@@ -14,12 +14,8 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.benchmarks.collect import Collector, Family, Options
 
 OFFICIAL = {
-    "controlled_images": 412,
-    "controlled_clevr": 408,
-    "coco_qa_one_obj": 2247,
-    "coco_qa_two_obj": 440,
-    "vg_qa_one_obj": 1160,
-    "vg_qa_two_obj": 291,
+    "controlled_images": 412, "controlled_clevr": 408, "coco_qa_one_obj": 2247,
+    "coco_qa_two_obj": 440, "vg_qa_one_obj": 1160, "vg_qa_two_obj": 291,
 }
 PAIRS = {
     "controlled_images": (("left", "right"), ("on", "under")),
