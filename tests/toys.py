@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
+from cae_lib.data.images import Pictures
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.loop import train
 from cae_lib.training.run import Run
+from cae_lib.training.state import read_log
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
@@ -45,10 +46,10 @@ class WordTagger:
                 for words in found]
 
 
-class Toys:
+class Toys(Pictures):
     """Random pictures in memory; a crop is stood in for by noise from the generator."""
 
-    affine = None
+    affine = torch.tensor(1.0), torch.tensor(0.0)
 
     def __init__(self, count: int = 8, size: int = 112) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -110,8 +111,8 @@ def toy_train(
 
 def lines(out: Path) -> list[dict[str, float]]:
     """The lines of a run's log without the speed."""
-    kept = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{key: v for key, v in line.items() if key != "samples_per_second"} for line in kept]
+    return [{key: value for key, value in line.items() if key != "samples_per_second"}
+            for line in read_log(out / "log.jsonl")]
 
 
 def weights(clip: Clip) -> dict[str, Tensor]:

@@ -17,22 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import _utils
+from toys import FT, toy_alignment, toy_pairs
 
-from cae_lib.config import Experiment
-from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Photographs
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.training.batch import Batch, Batches
-from cae_lib.training.feed import feed
-from cae_lib.words.alignment import align
+from cae_lib.training.execution import feed
 
 PATIENCE = 120
 """Seconds after which a process is taken to hang."""
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
-from cae_lib.training.feed import feed
+from cae_lib.training.execution import feed
 
 class Steps:
     '''Batches of numbers; from the third on each takes for ever.'''
@@ -52,31 +50,22 @@ class Hit(Steps):
 
 if __name__ == "__main__":
 """
-SETTINGS = Experiment("feed", "smoke", steps=5, batch_size=3, negatives=True)
+SETTINGS = replace(FT, batch_size=3, negatives=True)
 
 
 @pytest.fixture
 def batches(tmp_path: Path) -> Batches:
-    paths = []
-    for row in range(6):
+    paths = [tmp_path / f"{row}.png" for row in range(8)]
+    for row, path in enumerate(paths):
         noise = np.random.default_rng(row).integers(0, 256, (24, 30, 3), dtype=np.uint8)
-        paths.append(tmp_path / f"{row}.png")
-        Image.fromarray(noise).save(paths[-1])
-    captions = [f"caption {row}" for row in range(6)]
-    tokenizer = load_clip("clip-mini").tokenizer
-    hard = [[(row + 1) % 6] for row in range(6)]
-    negatives = [[f"no {caption}"] for caption in captions]
-    pairs = Pairs(paths, captions, torch.arange(6), "toy", 6, 6, negatives, hard)
-    alignment = align(captions, [[]] * 6, tokenizer)
-    return Batches(SETTINGS, pairs, alignment, Photographs(paths, 16), tokenizer)
+        Image.fromarray(noise).save(path)
+    clip, pairs = load_clip("clip-mini"), toy_pairs(image_paths=paths)
+    return Batches(SETTINGS, pairs, toy_alignment(clip), Photographs(paths, 16), clip.tokenizer)
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return all(
-        torch.equal(x, y) if isinstance(x, Tensor) else x == y
-        for x, y in zip(vars(replace(a, affine=None)).values(),
-                        vars(replace(b, affine=None)).values(), strict=True)
-    )
+    both = zip(*(vars(replace(batch, affine=None)).values() for batch in (a, b)), strict=True)
+    return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in both)
 
 
 def test_workers_prepare_the_batches_of_the_main_process_in_order(batches) -> None:
@@ -98,24 +87,17 @@ def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
-    seen = [set(batches.at(step).rows.tolist()) for step in range(2)]
-    row = min(seen[1] - seen[0])
+    row = int(batches.rows(1)[0])
     path = batches.pairs.image_paths[row]
     path.write_bytes(path.read_bytes()[:300])
-    first = next(s for s in range(4) if _fails(batches, s))
     source, taken = feed(batches, 0, 4, workers), 0
     with pytest.raises(DataError, match=rf"{row}\.png \(row {row}\): broken or truncated") as error:
         for _ in source:
             taken += 1
-    assert taken == first and "Traceback" not in str(error.value)
-
-
-def _fails(batches: Batches, step: int) -> bool:
-    try:
-        batches.at(step)
-    except DataError:
-        return True
-    return False
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(DataError):
+        batches.at(taken)  # the first step that fails
+    assert all(batches.at(step) for step in range(taken))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -139,15 +121,9 @@ def test_a_signal_to_a_worker_that_starts_leaves_it_at_work(
 
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-    def run() -> int:
-        return len(list(feed(batches, 0, 4, 2)))
-
-    if threads:
-        with ThreadPoolExecutor(threads) as pool:
-            assert pool.submit(run).result() == 4
-    else:
-        assert run() == 4
+    with ThreadPoolExecutor(1) as pool:
+        collect = (lambda *args: pool.submit(list, *args).result()) if threads else list
+        assert len(collect(feed(batches, 0, 4, 2))) == 4
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
@@ -155,12 +131,9 @@ def run_script(tmp_path: Path, main: str) -> tuple[int, str]:
     """Exit code and output of a main process; comes back once all its workers are gone, too."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT + main)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(
-        [sys.executable, script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        [sys.executable, script], **pipes, text=True, start_new_session=True
     )
     try:
         output, errors = process.communicate(timeout=PATIENCE)  # workers hold the pipe open
