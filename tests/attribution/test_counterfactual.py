@@ -145,11 +145,11 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
 
 def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribute) -> None:
     roles = call["roles"]
-    loss = CompositionAttributionLoss(named.model, NAME, margin=1.0, complete_captions=False)
+    loss = CompositionAttributionLoss(named.model, NAME, complete_captions=False, samples=1)
     torch.manual_seed(0)
     output = loss(named.image_features, named.tokens, roles)
     torch.manual_seed(0)
-    found = attribute(named, NAME, call)
+    found = attribute(named, NAME, call, samples=1)
     groups = roles == 1, roles > 1
     assert not found.scored[groups[0]].all()
     means = [found.scores[found.scored & group].mean() for group in groups]
@@ -158,8 +158,10 @@ def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribut
     assert output.n_objects == (found.scored & groups[0]).sum()
 
 
-def test_without_roles_or_without_words(named, call, attribute) -> None:
+def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:
     with pytest.raises(ConfigError, match="counterfactual needs roles"):
         attribute(named, NAME)
-    found = attribute(named, NAME, {"roles": torch.zeros_like(call["roles"])})
-    assert not found.scores.any() and not found.scored.any()
+    nothing = attribute(named, NAME, {"roles": torch.zeros_like(call["roles"])})
+    alone = attribute(named.first(1), NAME, {"roles": call["roles"][:1]})
+    for found in (nothing, alone):
+        assert not found.scores.any() and not found.scored.any()
