@@ -17,10 +17,8 @@ from conftest import REPOSITORY
 from oracles import Batch, explicit_attention
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
-from cae_lib.training.task import CompositionAttributionLoss
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -59,34 +57,11 @@ def page() -> dict[str, Any]:
 
 
 def test_the_page_runs_from_start_to_end(page: dict) -> None:
-    assert len(page["history"]) == 4  # steps
+    assert len(page["history"]) == 4 and (page["found"]["object"] != "").all()
     assert all(torch.tensor(list(line.values())).isfinite().all() for line in page["history"])
     assert min(line["n_objects"] for line in page["history"]) > 0
     assert isinstance(page["provenance"](page["profile"]), Provenance)
 
-
-def test_the_three_lines(page: dict) -> None:
-    page["model"].zero_grad()
-    images = page["image_features"].detach()
-    _fenced("in place of model.encode_text", **page | {"image_features": images})["loss"].backward()
-    assert page["model"].token_embedding.weight.grad.abs().max() > 0
-
-
-def test_words_are_shown_by_role(page: dict) -> None:
-    found = page["found"]
-    assert list(found) == ["object", "attribute", "relation"] and (found["object"] != "").all()
-    for caption, row in found.iterrows():
-        words = " ".join(row).split()
-        assert words and set(words) <= set(caption.replace(",", "").rstrip(".").split())
-
-
-@pytest.mark.parametrize("kind", [CompositionAttributionLoss, *METHODS.values()])
-def test_every_setting_has_a_meaning(kind: type, page: dict) -> None:
-    whose = {"all": CompositionAttributionLoss} | METHODS
-    names = [name for name, known in whose.items() if known is kind]
-    table = page["settings"]
-    documented = re.findall(r"^ +(\w+): ", kind.__doc__, re.MULTILINE)
-    assert set(table[table["method"].isin(names)]["setting"]) <= set(documented)
 
 
 def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
