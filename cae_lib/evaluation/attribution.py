@@ -138,7 +138,7 @@ def attribution_table(
 
     Args:
         encoder, pairs, alignment: The model, captions with their pictures, and their tokens.
-        methods: Names of the attribution methods, which take `parameters`.
+        methods, parameters: Names of the attribution methods, and what they take.
         limit: Number of captions, taken evenly over the set; None takes all.
         batch_size: Captions a forward pass.
 
@@ -161,6 +161,6 @@ def attribution_table(
     with evaluating(model):
         for method in methods:
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
-            part = {"method": method, **tokens, "score": scores[place, position]}
-            parts.append(pd.DataFrame(part))
+            found = {"method": method, **tokens, "score": scores[place, position]}
+            parts.append(pd.DataFrame(found))
     return pd.concat(parts, ignore_index=True)

@@ -34,10 +34,7 @@ TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
-    """The caption of fewer or more words (divided by spaces), or the likelier one.
-
-    Likelihood is that of a trigram model of `captions`, in all and per word.
-    """
+    """The caption of fewer or more words, or the likelier one by a trigram model of `captions`."""
     model = CaptionModel(captions)
     return {
         "shorter": lambda texts: [-len(text.split()) for text in texts],
@@ -64,16 +61,13 @@ def average_picture_answers(
 def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
     """What every chooser gets on every benchmark of captions.
 
-    Args:
-        benchmarks: As for `choice.answers`, whose numbers of items and pictures are used.
-        choosers: By name.
-
     Returns:
-        `chooser`, `family`, `subset`, `item`, `picture`, and `share`, the expected accuracy.
+        `chooser`; `family`, `subset`, `item`, `picture` as in `choice.answers`; and `share`, the
+        expected accuracy.
     """
     parts = scored(benchmarks)
-    frame = keys(parts)[[applies_to(part) for part in parts for _ in part.items]]
-    asked = [(item, part.task) for part in parts if applies_to(part) for item in part.items]
+    frame = keys(parts)[[_applies(part) for part in parts for _ in part.items]]
+    asked = [(item, part.task) for part in parts if _applies(part) for item in part.items]
     texts = list(dict.fromkeys(text for item, _ in asked for text in item.texts))
     found = []
     for name, chooser in choosers.items():
@@ -85,7 +79,7 @@ def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Choose
     return pd.concat(found, ignore_index=True)[columns]
 
 
-def applies_to(benchmark: Benchmark) -> bool:
+def _applies(benchmark: Benchmark) -> bool:
     """Whether the items choose between texts; a choice between pictures cannot be made blindly."""
     return benchmark.task != "image" and all(len(item.texts) > 1 for item in benchmark.items)
 

@@ -26,9 +26,6 @@ def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
         closer than the best other one, of 2 x 2 items the smallest of the differences that have to
         be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
         items that have no other options or are 2 x 2.
-
-    Raises:
-        DataError: If a picture cannot be read.
     """
     parts = scored(benchmarks)
     encoder.texts([text for part in parts for item in part.items for text in item.texts])

@@ -44,11 +44,7 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """SHA-256 of the weight file; of random weights that of what decides them.
-
-        Raises:
-            CheckpointError: The file is missing, or cannot be downloaded.
-        """
+        """SHA-256 of the weight file, which must be there; of random ones of what decides them."""
         if isinstance(self.source, Path):
             return file_digest(self.source)
         known = "random" if self.source is None else file_digest(tag_file(self.model, self.source))
@@ -72,11 +68,8 @@ def tag_file(model: str, tag: str) -> Path:
     """The file of a tag in open_clip's cache, downloaded if it is not there."""
     config = get_pretrained_cfg(model, tag)
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
-    found = open_clip_file(repository)
-    if found is not None:
-        return found
     try:
-        return Path(download_pretrained(config))
+        return open_clip_file(repository) or Path(download_pretrained(config))
     except Exception as error:  # whatever the hub's and urllib's errors are
         raise CheckpointError(
             f"cannot get the weights {tag!r} of {model} ({error}). Fetch them where there is a "
@@ -135,11 +128,7 @@ class Encoder:
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
     def pixels(self, refs: Sequence[ImageRef]) -> Tensor:
-        """The model's input `(n, 3, H, W)`, float32, of pictures, on its device.
-
-        Raises:
-            DataError: If a picture is missing, cannot be decoded, or has an empty crop.
-        """
+        """The model's input `(n, 3, H, W)`, float32, of pictures, on its device; as `images`."""
         found = {picture.ref: picture for picture in self._reader.read(list(dict.fromkeys(refs)))}
         return self._reader.normalised([found[ref] for ref in refs], self.device)
 
@@ -147,9 +136,14 @@ class Encoder:
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        encoder = text_encoder(self.clip.model)
         with evaluating(self.clip.model):
             for start in range(0, len(new), TOKENIZED_AT_ONCE):
-                self._encode_texts(new[start : start + TOKENIZED_AT_ONCE])
+                part = new[start : start + TOKENIZED_AT_ONCE]
+                tokens = tokenize(self.clip.tokenizer, part)
+                for rows in neighbours(tokens).split(TEXTS_AT_ONCE):
+                    features = _unit(encoder.encode_many(tokens[rows].to(self.device)))
+                    self._texts.update(zip((part[row] for row in rows), features, strict=True))
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
 
     def _new(self, refs: list[ImageRef], contents: dict[ImageRef, bytes]) -> Iterator[Picture]:
@@ -160,12 +154,6 @@ class Encoder:
             if picture.content not in seen:
                 seen.add(picture.content)
                 yield picture
-
-    def _encode_texts(self, texts: list[str]) -> None:
-        tokens, encoder = tokenize(self.clip.tokenizer, texts), text_encoder(self.clip.model)
-        for rows in neighbours(tokens).split(TEXTS_AT_ONCE):
-            features = _unit(encoder.encode_many(tokens[rows].to(self.device)))
-            self._texts.update(zip((texts[row] for row in rows), features, strict=True))
 
 
 @contextmanager

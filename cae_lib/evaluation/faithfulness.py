@@ -1,11 +1,11 @@
-"""How faithful the word scores of every attribution method are to one model, and how much they hang
-on choices that the paper leaves open."""
+"""How faithful word scores are to a model, and how much they hang on choices left to us."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS
-from cae_lib.attribution.faithfulness import (
-    Curves,
-    area,
-    cascade,
-    on_grid,
-    paired_curves,
-    random_ranks,
-    rank_correlation,
-    ranks,
-    removal_curves,
-    turned,
-)
+from cae_lib.attribution import faithfulness as measures
+from cae_lib.attribution.faithfulness import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.attribution import INTEGRATED, WordSample, word_sample
@@ -40,16 +30,14 @@ RANDOM = "random"
 """Stands among the methods for words in random order."""
 
 GRID = np.linspace(0, 1, 11)
-RANDOM_ORDERS = 2
 RANDOMISED_CAPTIONS = 50
 LONGEST_EXAMPLE = 12
 MASKS = ("zero", "token")
-DEFAULT = "default"
 OTHER = {"gelu": ("quickgelu", "QuickGELU in place of GELU"),
          "quickgelu": ("gelu", "GELU in place of QuickGELU")}
 """For each activation the other one, and what it is to run weights with that."""
 
-GROUPS: Mapping[str, tuple[int, ...]] = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
+GROUPS = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
 NOTHING = np.float32("nan")
 ROW: Mapping[str, Any] = {
     "measure": "", "method": "", "against": "", "caption": np.int32(-1), "place": NOTHING,
@@ -75,9 +63,7 @@ def faithfulness_table(
 ) -> pd.DataFrame:
     """Curves, agreement and randomisation check of all methods on one model.
 
-    Args:
-        encoder, pairs, alignment: The model, captions with their pictures, and their tokens.
-        limit: Number of captions, taken evenly over the set.
+    `limit` captions are taken evenly over the set.
 
     Returns:
         A row a value, with the columns of `ROW`; caption is the number in `pairs`. By measure:
@@ -99,7 +85,7 @@ def faithfulness_table(
         scores[INTEGRATED], error, points = sample.integrated_gradients(model)
         curves = score_curves(model, sample, scores)
         parts = [
-            *area_rows(curves, sample),
+            *_areas(curves, sample),
             *_mean_curves(curves, sample),
             *(dict(measure="agreement", method=first, against=second, caption=sample.captions,
                    value=rank_correlation(scores[first], scores[second]))
@@ -115,54 +101,50 @@ def faithfulness_table(
 
 def score_curves(
     model: nn.Module, sample: WordSample, scores: Mapping[str, np.ndarray], mask: str = "mean"
-) -> dict[str, Curves]:
-    """Deletion and insertion curves of each method, and the mean of those in `RANDOM` order.
+) -> dict[tuple[str, str], np.ndarray]:
+    """Curves by method, and "deletion" or "insertion", from scores of the words `(C, W)`.
 
-    From scores of the words `(C, W)` by method; `mask` is what stands in for a masked token.
+    To the methods comes the mean of `RANDOM` orders; `mask` is what stands in for a masked token.
     """
-    n_words = sample.n_words
-
-    def similarity(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
-        return sample.masked(model, captions, masked, mask)
-
-    orders = [random_ranks(n_words, int(n_words.max()), seed) for seed in range(RANDOM_ORDERS)]
-    random = removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
-    places = np.stack([ranks(values) for values in scores.values()])
-    found = dict(zip(scores, paired_curves(places, n_words, similarity), strict=True))
-    return found | {RANDOM: Curves(random, turned(random, n_words))}
+    n_words, similarity = sample.n_words, partial(sample.masked, model, mask=mask)
+    orders = [measures.random_ranks(n_words, int(n_words.max()), seed) for seed in (0, 1)]
+    random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
+    places = np.stack([measures.ranks(values) for values in scores.values()])
+    pairs = measures.paired_curves(places, n_words, similarity)
+    pairs.append(measures.Curves(random, measures.turned(random, n_words)))
+    return {(method, against): curve for method, both in zip((*scores, RANDOM), pairs, strict=True)
+            for against, curve in vars(both).items()}
 
 
-def area_rows(curves: Mapping[str, Curves], sample: WordSample) -> Iterator[dict[str, Any]]:
-    """Areas under curves, and where they begin and end, as parts of a table."""
-    random = curves[RANDOM]
-    for measure, values in (("whole", random.deletion), ("empty", random.insertion)):
-        yield dict(measure=measure, caption=sample.captions, value=values[:, 0])
-    for method, both in curves.items():
-        for against, curve in vars(both).items():
-            where = dict(method=method, against=against, caption=sample.captions)
-            yield dict(measure="area", value=area(curve, sample.n_words), **where)
+def _areas(
+    curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample
+) -> Iterator[dict[str, Any]]:
+    """Areas under curves, and where they begin and end."""
+    for measure, against in (("whole", "deletion"), ("empty", "insertion")):
+        yield dict(measure=measure, caption=sample.captions, value=curves[RANDOM, against][:, 0])
+    for (method, against), curve in curves.items():
+        where = dict(method=method, against=against, caption=sample.captions)
+        yield dict(measure="area", value=measures.area(curve, sample.n_words), **where)
 
 
-def _mean_curves(curves: Mapping[str, Curves], sample: WordSample) -> Iterator[dict[str, Any]]:
-    for method, both in curves.items():
-        for against, curve in vars(both).items():
-            values = on_grid(curve, sample.n_words, GRID)
-            n = len(values)
-            error = values.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
-            where = dict(method=method, against=against, place=GRID)
-            yield dict(measure="curve", value=values.mean(axis=0), **where)
-            yield dict(measure="curve error", value=error, **where)
+def _mean_curves(
+    curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample
+) -> Iterator[dict[str, Any]]:
+    for (method, against), curve in curves.items():
+        values = measures.on_grid(curve, sample.n_words, GRID)
+        n = len(values)
+        error = values.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
+        where = dict(method=method, against=against, place=GRID)
+        yield dict(measure="curve", value=values.mean(axis=0), **where)
+        yield dict(measure="curve error", value=error, **where)
 
 
 def _randomisation(encoder: Encoder, sample: WordSample) -> Iterator[dict[str, Any]]:
-    """Rank correlation with the model's own scores while its text tower is randomised.
-
-    The pictures' features stay those of the trained model.
-    """
+    """Rank correlation with the model's own scores while its text tower, alone, is randomised."""
     clip = encoder.clip
     own = {method: sample.scores(clip.model, method) for method in METHODS}
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
-    for number, (stage, mixed) in enumerate(cascade(clip.model, fresh.model)):
+    for number, (stage, mixed) in enumerate(measures.cascade(clip.model, fresh.model)):
         for method in METHODS:
             where = dict(method=method, against=stage, place=number, caption=sample.captions)
             value = rank_correlation(own[method], sample.scores(mixed, method))
@@ -231,7 +213,7 @@ def sensitivity_table(
         words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
         parts = []
         for method, scores in defaults.items():
-            parts += _described(method, DEFAULT, scores, words[method], sample)
+            parts += _described(method, "default", scores, words[method], sample)
         depth = len(text_tower(clip.model).transformer.resblocks)
         for method, name, parameters in choices(depth, clip.activation):
             where, model = sample, clip.model
@@ -241,14 +223,14 @@ def sensitivity_table(
             parts += _described(method, name, scores, words[method], sample)
         for mask in MASKS:
             curves = score_curves(clip.model, sample, words, mask)
-            parts += [{**part, "choice": mask} for part in area_rows(curves, sample)]
+            parts += [{**part, "choice": mask} for part in _areas(curves, sample)]
     return long_table(CHOICE_ROW, parts)
 
 
 def _described(
     method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
 ) -> Iterator[dict[str, Any]]:
-    """Parts of the table on one choice: scores of the tokens against the words' default ones."""
+    """Scores of the tokens by one choice, against the words' default ones."""
     where = dict(method=method, choice=choice, caption=sample.captions)
     correlation = rank_correlation(default, scores_by_word(scores, sample.words))
     yield dict(measure="correlation", value=correlation, **where)

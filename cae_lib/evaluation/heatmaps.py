@@ -6,7 +6,7 @@ OBJECT", so that every word's part in it is known without a parser.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,8 @@ from cae_lib.data.training_set import data_root
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.faithfulness import NOTHING, long_table
 from cae_lib.evaluation.inputs import tokenize
-from cae_lib.evaluation.scenes import (
-    EXAMPLES,
-    GRAPHS,
-    REGIONS,
-    Example,
-    Fact,
-    gold_scenes,
-    region_shares,
-)
-from cae_lib.evaluation.sets import SAMPLES, even_rows, is_official, retrieval_pairs
+from cae_lib.evaluation.scenes import EXAMPLES, GRAPHS, REGIONS, Example, gold_scenes, region_shares
+from cae_lib.evaluation.sets import SAMPLES, even_rows, is_world, retrieval_pairs
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.world.draw import render
 
@@ -47,9 +39,7 @@ ROW: Mapping[str, Any] = {
 """The columns of `heatmap_table`, with what stands where a measure does not use them."""
 
 
-def heatmap_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]
-) -> pd.DataFrame:
+def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]) -> pd.DataFrame:
     """Shares of relevance by region and by word, scene by scene, and the maps of `EXAMPLES`.
 
     `limit` scenes are taken evenly over COCO's test pictures.
@@ -67,7 +57,7 @@ def heatmap_table(
         - "example cosine": of picture and caption.
     """
     root = data_root(profile)
-    if is_official(root):
+    if not is_world(root):
         return pd.DataFrame(ROW, index=[0])[:0]
     paths, gold = retrieval_pairs(profile, "coco").image_paths, gold_scenes(root / GRAPHS)
     rows = even_rows(len(paths), limit)
@@ -75,14 +65,15 @@ def heatmap_table(
     grid = tuple(encoder.clip.model.visual.grid_size)
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
-    maps, features, tokens = _maps(encoder, pixels, scenes)
+    maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
     parts = [dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3)))]
-    where = dict(scene=rows, relation=[scene.relation for scene in scenes])
+    relations = [scene.relation for scene in scenes]
+    where = dict(scene=rows, relation=relations)
     for method, found in maps.items():
         by_region = np.einsum("nyx,nryx->rn", found.cpu().numpy(), coverage)
         for part, value in zip(REGIONS, by_region, strict=True):
             parts.append(dict(measure="region", method=method, part=part, value=value, **where))
-    parts += [{**part, **where} for part in _words(encoder, tokens, features, scenes)]
+    parts += [{**part, **where} for part in _words(encoder, tokens, features, relations)]
     for number, example in enumerate(EXAMPLES):
         where = dict(scene=number, relation=example.relation)
         parts += [{**part, **where} for part in _example(encoder, example)]
@@ -90,17 +81,17 @@ def heatmap_table(
 
 
 def _maps(
-    encoder: Encoder, pixels: Tensor, scenes: Sequence[Fact]
+    encoder: Encoder, pixels: Tensor, captions: list[str]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Maps that sum to 1 `(n, rows, columns)` by start layer, picture features, and tokens."""
     clip = encoder.clip
-    tokens = tokenize(clip.tokenizer, [scene.caption for scene in scenes]).to(pixels.device)
+    tokens = tokenize(clip.tokenizer, captions).to(pixels.device)
     found: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
-    for rows in torch.arange(len(tokens)).split(BATCH):
+    for some, images in zip(tokens.split(BATCH), pixels.split(BATCH), strict=True):
         with torch.no_grad():
-            texts = encode_text(clip.model, tokens[rows]).features
-        part = image_relevances(clip.model, pixels[rows], texts, tuple(START_LAYERS.values()))
+            texts = encode_text(clip.model, some).features
+        part = image_relevances(clip.model, images, texts, tuple(START_LAYERS.values()))
         features.append(part.image_features)
         for name, maps in zip(found, part.maps, strict=True):
             found[name].append(shares(maps))
@@ -108,10 +99,10 @@ def _maps(
 
 
 def _words(
-    encoder: Encoder, tokens: Tensor, features: Tensor, scenes: Sequence[Fact]
+    encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Shares of subject, relation and object by method, and the score of the relation's words."""
-    lengths = torch.tensor([len(scene.relation.split()) for scene in scenes])
+    lengths = torch.tensor([len(relation.split()) for relation in relations])
     for method in METHODS:
         found = _scored(encoder, tokens, features, method)
         inside, share = _parts(lengths, found.shape[1]), positive_shares(found).cpu()
@@ -123,10 +114,8 @@ def _words(
 
 def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
     """Scores `(n, W)` of words."""
-    found = [
-        word_scores(encoder.clip, tokens[rows], features[rows], method)
-        for rows in torch.arange(len(tokens)).split(BATCH)
-    ]
+    batches = zip(tokens.split(BATCH), features.split(BATCH), strict=True)
+    found = [word_scores(encoder.clip, *batch, method) for batch in batches]
     width = max(part.shape[1] for part in found)
     return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in found])
 
@@ -145,7 +134,7 @@ def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
 def _example(encoder: Encoder, example: Example) -> Iterator[dict[str, Any]]:
     """Maps, words and cosine of one drawn scene."""
     pixels = encoder.clip.preprocess(render(example.scene))[None].to(encoder.device)
-    maps, features, tokens = _maps(encoder, pixels, [example])
+    maps, features, tokens = _maps(encoder, pixels, [example.caption])
     with torch.no_grad():
         texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
     yield dict(measure="example cosine", value=[float((features * texts).sum())])

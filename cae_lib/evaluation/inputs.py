@@ -36,6 +36,17 @@ _TOKENS: dict[tuple, dict[str, np.ndarray]] = {}
 _LOCK = Lock()
 
 
+def forget_pictures() -> None:
+    """Forget all pixels, which frees their memory."""
+    _CONTENTS.clear()
+    _PIXELS.clear()
+
+
+def forget_tokens() -> None:
+    """Forget all texts."""
+    _TOKENS.clear()
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture's pixels `(3, H, W)`, uint8 before normalisation; `content` tells them apart."""
@@ -54,10 +65,9 @@ class PictureReader:
     """
 
     def __init__(self, preprocess: Compose, workers: int = 2, allow_truncated: bool = False):
-        *geometry, _, normalise = preprocess.transforms  # the one between makes a tensor
+        *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
         self._geometry, self._name = Compose(geometry), repr(geometry)
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (normalise.mean, normalise.std))
-        self._mean, self._std = mean, std
+        self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
         self.workers, self.allow_truncated = workers, allow_truncated
         self.truncated: set[Path] = set()
 
@@ -134,12 +144,6 @@ class PictureReader:
         return Picture(ref, pixels, hashlib.sha256(pixels.numpy().data).digest())
 
 
-def forget_pictures() -> None:
-    """Forget all pixels, to free their memory or to measure from a fresh start."""
-    _CONTENTS.clear()
-    _PIXELS.clear()
-
-
 def _keep(keys: list[tuple], pictures: list[Picture]) -> None:
     """Keep pictures while there is room; equal pixels are kept once."""
     with _LOCK:
@@ -177,11 +181,6 @@ def tokenize(tokenizer: Callable[[list[str]], Tensor], texts: Sequence[str]) -> 
     for row, text in zip(result, texts, strict=True):
         row[: len(known[text])] = known[text]
     return torch.from_numpy(result)
-
-
-def forget_tokens() -> None:
-    """Forget all texts, to free their memory or to measure from a fresh start."""
-    _TOKENS.clear()
 
 
 @lru_cache(maxsize=8)

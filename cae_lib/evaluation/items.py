@@ -1,8 +1,4 @@
-"""What belongs to the data and to no model: the items of benchmarks, what captions state.
-
-What a caption states is counted by the paper's parser, as everywhere, and in the small world also
-by the world's own words; there the parser itself is compared with the gold roles of words.
-"""
+"""What belongs to the data and to no model: the items of benchmarks, what captions state."""
 
 from __future__ import annotations
 
@@ -78,8 +74,8 @@ def true_captions(item: Choice) -> tuple[str, ...]:
 
 
 def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """What captions state, int16: `COUNTS` by the parser, `words` (divided by spaces), and for
-    captions of the small world world_COUNTS, by its own words."""
+    """What captions state, int16: `COUNTS` by the paper's parser, `words` (divided by spaces), and
+    for captions of the small world world_COUNTS, by its own words."""
     graphs = tagger.graphs(captions)
     found = pd.DataFrame([graph_counts(graph) for graph in graphs], columns=[*COUNTS])
     found["words"] = [len(caption.split()) for caption in captions]
@@ -89,10 +85,7 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
 
 
 def graph_counts(graph: Graph) -> tuple[int, int, int]:
-    """`COUNTS` of a scene graph: its entities, their modifiers without determiners, its edges.
-
-    "A cat on a mat and a bed" states two relations.
-    """
+    """`COUNTS` of a scene graph: its entities, their modifiers without determiners, its edges."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
     attributes = sum(modifier["dep"] in STATED for modifier in modifiers)
     return len(graph["entities"]), attributes, len(graph["relations"])
@@ -127,10 +120,7 @@ def _joint(part: Benchmark) -> pd.DataFrame:
 def subsets(profile: str) -> pd.DataFrame:
     """How much of its data each measurement of a profile uses, and how each subset is averaged.
 
-    Returns:
-        `suite`; `family` of benchmarks, or name of a set; `subset` of a family; `n_used`,
-        `n_expected`: items, captions or pictures; `headline`, `rule`, `chance` of subsets of
-        benchmarks; `counts`, further facts as JSON.
+    `family` may be the name of a set; n are items, captions or pictures; counts are JSON.
     """
     rows = pd.DataFrame([{**SUBSET, **row} for row in _subset_rows(profile)], columns=[*SUBSET])
     return rows.assign(counts=[json.dumps(dict(counts)) for counts in rows["counts"]])
@@ -156,7 +146,7 @@ def _subset_rows(profile: str) -> Iterator[dict[str, Any]]:
                    n_expected=labels.n_expected, counts=labels.counts)
     for suite, limit in sets.SAMPLES.items() if "coco" in retrieval else ():
         found = _sampled(suite, retrieval["coco"], limit)
-        if suite != "heatmaps" or not sets.is_official(data_root(profile)):
+        if suite != "heatmaps" or sets.is_world(data_root(profile)):
             yield dict(suite=suite, family="coco", **found)
 
 

@@ -46,8 +46,7 @@ def summary(clip: Clip, profile: str) -> dict[str, Any]:
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         final[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
     pairs = retrieval_pairs(profile, "coco")
-    sizes = {"n_pictures": len(pairs.image_paths), "n_captions": pairs.n_used}
-    return final | recall | sizes
+    return final | recall | {"n_pictures": len(pairs.image_paths), "n_captions": pairs.n_used}
 
 
 def _measured(
@@ -65,9 +64,8 @@ def _measured(
     return choices, words, {"retrieval_i2t_r1": i2t, "retrieval_t2i_r1": t2i}
 
 
-def _interval(
-    frame: pd.DataFrame, value: str, items: Sequence[str], weights: pd.DataFrame | None = None
-) -> dict[str, float]:
+def _interval(frame: pd.DataFrame, value: str, items: Sequence[str],
+              weights: pd.DataFrame | None = None) -> dict[str, float]:
     found = levels(frame.assign(run="base", seed=0), value, items, weights=weights).iloc[0]
     interval = {name: float(found[name]) for name in ("estimate", "low", "high")}
     return interval | {"n_items": int(found["n"])}

@@ -1,5 +1,4 @@
-"""Ranking by cosine: captions and pictures for each other, classes for pictures, and pictures for
-labels."""
+"""Ranks by cosine: of captions and pictures, of a picture's classes, of pictures for a label."""
 
 from __future__ import annotations
 
@@ -55,19 +54,14 @@ def ranks(
             f"{len(bare)} of {len(rows)} pictures have no caption (the first is row {bare[0]}): "
             "text retrieval is not defined for them. Leave them out."
         )
-    found = (
-        (rows, _ranks(images, texts, rows, image_index, chunk)),
-        (image_index, _ranks(texts, images, image_index, rows, chunk)),
-    )
-    return pd.concat([
-        pd.DataFrame({
-            "direction": direction,
-            "query": np.arange(len(own), dtype=np.int32),
-            "picture": pictures.astype(np.int32),
-            "rank": own.astype(np.int32),
-        })
-        for direction, (pictures, own) in zip(DIRECTIONS, found, strict=True)
-    ], ignore_index=True)
+    found = (_ranks(images, texts, rows, image_index, chunk),
+             _ranks(texts, images, image_index, rows, chunk))
+    return pd.DataFrame({
+        "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
+        "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
+        "picture": np.concatenate([rows, image_index]).astype(np.int32),
+        "rank": np.concatenate(found).astype(np.int32),
+    })
 
 
 def _ranks(
@@ -100,9 +94,7 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def class_ranks(encoder: Encoder, pictures: LabelledImages) -> pd.DataFrame:
     """Zero-shot classification: rank the classes that each picture shows by cosine.
 
-    A picture may show several classes, as scenes do. Each of them is judged against the classes
-    that are not in the picture, which for pictures of one class is the usual accuracy. A tie counts
-    against the right class.
+    A picture may show several classes, as scenes do. A tie counts against the right class.
 
     Returns:
         `picture`, its number; `label`, a class that it shows; `rank` of this class among those

@@ -24,11 +24,12 @@ POINTS = 16
 """Points of a patch's side at which regions are read."""
 
 Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in fractions of the picture's side."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """That a subject is in a relation to an object."""
+    """That a subject is in a relation to an object, and the caption that says so."""
 
     subject: str
     relation: str
@@ -36,7 +37,6 @@ class Fact:
 
     @property
     def caption(self) -> str:
-        """The caption that says so."""
         return f"the {self.subject} is {self.relation} the {self.obj}"
 
 
@@ -49,16 +49,12 @@ class GoldScene(Fact):
 
 @dataclass(frozen=True)
 class Example(Fact):
-    """A scene drawn for the figure, in no corpus: chosen by what it says, before any model saw it.
+    """A scene drawn for the figure, in no corpus: chosen by what it says before a model saw it."""
 
-    It has the colours of subject and object.
-    """
-
-    colors: tuple[str, str]
+    colors: tuple[str, str]  # of subject and object
 
     @property
     def scene(self) -> Scene:
-        """The scene; the same example gives the same picture."""
         things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
         return arrange(Content(things, self.relation), 0)
 
@@ -90,8 +86,7 @@ def gold_scenes(path: Path) -> dict[str, GoldScene]:
     for entry in read_gold(path, "images"):
         subject, obj = (thing["noun"] for thing in entry["things"][:2])
         first, second = (Placement(**place) for place in entry["placements"][:2])
-        scene = GoldScene(subject, entry["relation"], obj, (first, second))
-        found[entry["file_name"]] = scene
+        found[entry["file_name"]] = GoldScene(subject, entry["relation"], obj, (first, second))
     return found
 
 
@@ -115,7 +110,9 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
     it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
     of O.
     """
-    first, second = (box(place) for place in places)
+    first, second = (
+        (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
+    )
     in_first, in_second = _inside(first, x, y), _inside(second, x, y)
     around = (*np.minimum(first, second)[:2], *np.maximum(first, second)[2:])
     relation = _inside(around, x, y) & (in_first == in_second)
@@ -123,12 +120,6 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
         relation |= _inside(mark, x, y)
     subject, obj = in_first & ~relation, in_second & ~relation
     return np.stack([subject, relation, obj, ~(subject | relation | obj)])
-
-
-def box(place: Placement) -> Box:
-    """Left, top, right, bottom of a thing's square, fractions of the picture's side."""
-    half = place.scale / 2
-    return place.x - half, place.y - half, place.x + half, place.y + half
 
 
 def mark_boxes(place: Placement) -> list[Box]:

@@ -1,9 +1,4 @@
-"""The numbers of tables as weights of items: a number is the sum of weight times right or wrong.
-
-Protocols: "table", the columns of the paper's Table 1; "family", the seven families of benchmarks,
-each the mean of its columns, and their mean; "official", as each benchmark's paper and script
-average; "authors", as the evaluation of CAE's authors does (read in the code of their later work).
-"""
+"""The numbers of tables as weights of items: a number is the sum of weight times right or wrong."""
 
 from __future__ import annotations
 
@@ -120,13 +115,11 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
         "svo_probes": "svo_probes/match",
         "whatsup": "whatsup/*",
     },
-    # The authors round each of ARO's groups to four digits, which no weights can do: below 0.00005.
-    "authors": {
+    "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
         "aro/relation": Rule("aro/relation", without="authors"),
         **_BOTH,
-        # The 171 clean items.
-        **{f"winoground/{task}/authors": f"winoground/{task}/authors"
-           for task in ("text", "image", "group")},
+        **{name: name for name in (f"winoground/{task}/authors"  # the 171 clean items
+                                   for task in ("text", "image", "group"))},
         **NESTED,
         "svo_probes": "svo_probes/all",
         "whatsup/controlled": "whatsup/controlled_*",
@@ -135,6 +128,9 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
         "whatsup/vg": ["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"],
     },
 }
+"""The columns of the paper's Table 1; its seven families, each the mean of its columns, and their
+mean; the averages of each benchmark's paper and script; and those of the evaluation of CAE's
+authors, read in the code of their later work."""
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,6 @@ SAMPLES: Mapping[str, int] = {
 }
 """How many of COCO's test captions, or pictures, a measurement takes; see `even_rows`."""
 
-OFFICIAL_OPTIONS: Mapping[str, dict[str, Any]] = {"winoground": {"subsets": tuple(WINOGROUND)}}
 LABELLED = "zero-shot"
 """Folder of the user's own sets of labelled pictures."""
 
@@ -43,6 +41,11 @@ WORLD_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": "flickr30k/scene
 def is_official(root: Path) -> bool:
     """Whether a folder holds the real sets: the small world's has a manifest, which counts them."""
     return not (root / "manifest.json").is_file()
+
+
+def is_world(root: Path) -> bool:
+    """Whether a folder is a small world's, with the gold of its pictures."""
+    return not is_official(root) and (root / GRAPHS).is_file()
 
 
 def even_rows(total: int, limit: int | None) -> np.ndarray:
@@ -66,7 +69,7 @@ def benchmarks(profile: str) -> tuple[Benchmark, ...]:
 
 def _official(name: str, root: Path) -> list[Benchmark]:
     """A real family, or what is there of it if it may be incomplete."""
-    options = OFFICIAL_OPTIONS.get(name, {})
+    options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
     if not any(map(may_be_incomplete, FAMILIES[name])):
         return load_benchmark(name, root, official=True, **options)
     try:
@@ -134,7 +137,7 @@ def class_sets(profile: str) -> Mapping[str, LabelledImages]:
         DataError: There is none, or one is malformed.
     """
     root = data_root(profile)
-    if not is_official(root):
+    if is_world(root):
         return {name: _with_nouns(profile, name) for name in WORLD_GRAPHS}
     folders = sorted(path for path in (root / LABELLED).glob("*") if path.is_dir())
     if not folders:

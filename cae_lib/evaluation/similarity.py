@@ -13,19 +13,15 @@ from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS
-from cae_lib.evaluation.sets import SAMPLES, even_rows, is_official, retrieval_pairs
+from cae_lib.evaluation.sets import SAMPLES, even_rows, is_world, retrieval_pairs
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
 
 def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
-    """Cosine of the text features of each pair of a set.
+    """Cosine of the text features of each pair of a set, and the human score `gold`.
 
     As in the literature since SimCSE (Gao et al. 2021), the number of a set is the correlation over
-    all of its pairs together, not the mean over its parts.
-
-    Returns:
-        `set`; `part`, a file of the set; `pair`, number in the set; `gold`, the human score;
-        `score`, the cosine.
+    all of its pairs together, not the mean over its parts, which are its files.
     """
     encoder.texts([*pairs.first, *pairs.second])
     cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)
@@ -40,8 +36,6 @@ def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
 
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """Cosines between COCO test captions and their phrases, and phrases of other captions.
-
-    Phrases come from the gold scene graphs in the small world, else from the default parser.
 
     Returns:
         A row for each caption and kind of phrase: caption and picture (numbers in the retrieval
@@ -58,8 +52,8 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def phrases_of(texts: tuple[str, ...], root: Path) -> list[Phrases]:
-    """The phrases of COCO test captions."""
-    if is_official(root):
+    """The phrases of COCO test captions, gold in the small world, else by the default parser."""
+    if not is_world(root):
         return parsed_phrases(default_tagger().graphs(texts))
     gold = world_phrases(root / CAPTIONS, root / GRAPHS)
     return [gold[text] for text in texts]
@@ -71,9 +65,8 @@ def cosines(
     """For each kind of phrase, the mean cosine of each caption to its own and to others' phrases.
 
     Returns:
-        By kind `n`, the phrases in the caption, `own` and `other`, NaN where there is nothing to
-        compare; one number a caption. `other` is the mean over all distinct phrases of the kind
-        that are not in the caption: what a text has in common with any such phrase.
+        By kind, for each caption: `n`, its phrases; `own`; and `other`, the mean over all distinct
+        phrases of the kind that are not in the caption. NaN where there is nothing to compare.
     """
     vectors = encoder.texts(captions)
     return {kind: _kind(encoder, vectors, [found[kind] for found in phrases]) for kind in KINDS}

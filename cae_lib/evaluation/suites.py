@@ -114,7 +114,7 @@ def data_tables(profile: str) -> Tables:
     Raises:
         DataError: Data are missing, and may not be.
     """
-    world, tagger = not sets.is_official(data_root(profile)), default_tagger()
+    world, tagger = sets.is_world(data_root(profile)), default_tagger()
     parts, retrieval = sets.benchmarks(profile), sets.retrieval_sets(profile)
     found = {
         "subsets": subsets(profile),
