@@ -1,4 +1,7 @@
-"""Build the small world: all sets in their official layouts, with a manifest written last."""
+"""Build the small world: all sets in their official layouts, with a manifest written last.
+
+The manifest holds the configuration and its key, digests, and the counts that loaders expect.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,10 @@ import multiprocessing
 import os
 import signal
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import (
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,51 +22,29 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cae_lib.config import paths
+from cae_lib.data.layouts import Export
 from cae_lib.data.similarity import FOLDER as SENTENCES
 from cae_lib.errors import DataError
-from cae_lib.runtime import Progress, end_with_parent, write_atomic
-from cae_lib.world import benchmarks
+from cae_lib.runtime import Progress, end_with_parent
+from cae_lib.world.benchmarks import BENCHMARKS, export_benchmark
 from cae_lib.world.config import PRETRAIN, SIMILARITY, VERSION, WORLD, WorldConfig, world_config
 from cae_lib.world.corpora import export_coco, export_flickr30k, export_pretrain
-from cae_lib.world.draw import IMAGE_SIZE, render
-from cae_lib.world.export import Export, Picture
+from cae_lib.world.draw import IMAGE_SIZE, Picture, render
 from cae_lib.world.grammar import captions
 from cae_lib.world.scenes import scenes, text_generator
 from cae_lib.world.similarity import export_similarity
 
 MANIFEST = "manifest.json"
-FOLDERS = {WORLD: "", SIMILARITY: SENTENCES, PRETRAIN: "pretrain"}
-"""Folder of each part in the world's folder."""
-
-FEW = 1000
-"""Below so many training pictures it does not pay to start further processes."""
-
-BATCH = 64
-"""Pictures that one process draws at a time."""
-
-
-def world_root(profile: str, root: str | Path | None = None) -> Path:
-    """Folder of a profile's small world, built or not.
-
-    Args:
-        profile: Name of a profile that has a small world.
-        root: Folder that holds it; by default the project's `data/raw`.
-
-    Raises:
-        ConfigError: The profile has no small world.
-    """
-    world_config(profile)
-    return Path(paths().raw if root is None else root) / f"world-{profile}"
+FOLDERS = {WORLD: "", SIMILARITY: SENTENCES, PRETRAIN: "pretrain"}  # of each part
+FEW = 1000  # below so many training pictures it does not pay to start further processes
+BATCH = 64  # pictures that one process draws at a time
 
 
 def build(
-    profile: str,
-    *,
-    root: str | Path | None = None,
-    pretrain: bool = False,
+    profile: str, *, root: str | Path | None = None, pretrain: bool = False,
     workers: int | None = None,
 ) -> Path:
-    """Write the small world of a profile, unless it is there already.
+    """Write the small world of a profile, unless it is there already, and return its folder.
 
     A folder of another configuration is replaced when the new one is complete; an interrupted
     build leaves the old folder and starts again. The files do not depend on `workers`.
@@ -81,14 +55,13 @@ def build(
         pretrain: Also write the pretraining corpus, into the world's folder `pretrain/`.
         workers: Processes that draw; by default one a core, and one in all for small worlds.
 
-    Returns:
-        The world's folder.
-
     Raises:
         ConfigError: The profile has no small world.
         DataError: The folder cannot be written.
     """
-    return build_world(world_config(profile), world_root(profile, root), pretrain, workers)
+    config = world_config(profile)
+    folder = Path(paths().raw if root is None else root) / f"world-{profile}"
+    return build_world(config, folder, pretrain, workers)
 
 
 def build_world(
@@ -99,10 +72,9 @@ def build_world(
         workers = 1 if config.sizes.train < FEW else os.cpu_count() or 1
     for part, name in FOLDERS.items():
         place = target / name
-        asked = pretrain or part != PRETRAIN
-        if not asked or _stored_key(place) == config.key(part):
+        if _stored_key(place) == config.key(part) or (part == PRETRAIN and not pretrain):
             continue
-        with replacing(place) as folder:
+        with _replacing(place) as folder:
             _write(folder, config, part, f"{target.name}/{name}".rstrip("/"), workers)
             corpus = target / FOLDERS[PRETRAIN]
             if part == WORLD and _stored_key(corpus) == config.key(PRETRAIN):
@@ -115,39 +87,12 @@ def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
     if part != WORLD:
         yield export_pretrain(config) if part == PRETRAIN else export_similarity(config)
         return
-    yield benchmarks.export_winoground(config)
-    yield benchmarks.export_svo_probes(config)
-    yield benchmarks.export_vl_checklist(config)
-    yield benchmarks.export_sugarcrepe(config)
-    yield benchmarks.export_aro(config)
-    yield benchmarks.export_crepe(config)
-    flickr30k = export_flickr30k(config)
-    yield flickr30k
-    coco, test = export_coco(config)
-    yield coco
-    yield benchmarks.export_valse(config, test)
-    order = {each.name: each.counts["test"]["captions"] for each in (coco, flickr30k)}
-    yield Export("order", counts=order)
-
-
-def manifest(root: str | Path) -> dict[str, Any]:
-    """The manifest of a built world (or of its `pretrain/`): configuration, counts, digests.
-
-    `counts` has for each benchmark the number of items of each part, as its loader expects them.
-
-    Raises:
-        DataError: There is none, or it cannot be read; the message names the command to build it.
-    """
-    path = Path(root) / MANIFEST
-    command = f"cae world build --profile {Path(root).name.removeprefix('world-')}"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the small world is not built here; run `{command}`") from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}). Remove the folder and run `{command}`"
-        ) from error
+    for name in BENCHMARKS:
+        yield export_benchmark(name, config)
+    yield export_flickr30k(config)
+    yield export_coco(config)
+    n = {"coco": config.sizes.test, "flickr30k": config.sizes.flickr_test}
+    yield Export("order", counts={name: size * config.sizes.captions for name, size in n.items()})
 
 
 def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6) -> Path:
@@ -159,36 +104,28 @@ def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6)
         ConfigError: The profile has no small world.
         DataError: The file cannot be written.
     """
-    config = world_config(profile)
-    side, height = 2 * IMAGE_SIZE + 10, 2 * IMAGE_SIZE + 150
+    config, font = world_config(profile), ImageFont.load_default(12)
+    size = 2 * IMAGE_SIZE
+    side, height = size + 10, size + 150
     sheet = Image.new("RGB", (min(columns, n) * side + 10, -(-n // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, scene in enumerate(islice(scenes(config.scenes, "test"), n)):
+    for index, scene in enumerate(scenes(config.scenes, "test", n)):
         x, y = 10 + index % columns * side, 10 + index // columns * height
-        enlarged = render(scene).resize((2 * IMAGE_SIZE,) * 2, Image.Resampling.BICUBIC)
-        sheet.paste(enlarged, (x, y))
+        sheet.paste(render(scene).resize((size, size), Image.Resampling.BICUBIC), (x, y))
         rng = text_generator(config.scenes, "test", index)
         texts = [textwrap.fill(c.text, 38) for c in captions(scene, config.coco, rng, 2)]
-        place = (x, y + 2 * IMAGE_SIZE + 2)
-        draw.multiline_text(place, "\n".join(texts), "black", ImageFont.load_default(12))
+        draw.multiline_text((x, y + size + 2), "\n".join(texts), "black", font)
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be written ({error}). Name a .png file in a folder that you can write"
-        ) from error
+        hint = "Name a .png file in a folder that you can write"
+        raise DataError(f"{path}: cannot be written ({error}). {hint}") from error
     return Path(path)
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends without an error.
-
-    After an error or an interrupt the new folder is removed and `target` is as before.
-
-    Raises:
-        DataError: The folder cannot be written; the message says what to do.
-    """
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `target` when the block ends without an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
@@ -209,53 +146,47 @@ def replacing(target: Path) -> Iterator[Path]:
 def _stored_key(root: Path) -> str | None:
     """Key of the configuration that a folder was built with; None when it is not complete."""
     try:
-        return manifest(root).get("key")
-    except (DataError, AttributeError):
+        return json.loads((root / MANIFEST).read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def _write(folder: Path, config: WorldConfig, part: str, label: str, workers: int) -> None:
     """Write a part into an empty folder, the manifest last, whose presence says it is complete."""
-    found: dict[str, Any] = {"key": config.key(part), "version": VERSION}
-    found["config"] = config.content(part)
-    found |= {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
+    counts, left_out, digests, n_pictures = {}, {}, {}, 0
     with Progress(0, label) as progress, _executor(folder, workers) as executor:
-        running: list[Future[int]] = []
 
-        def count(futures: Iterable[Future[int]]) -> None:
-            for future in futures:
-                progress.update(future.result())
-                running.remove(future)
+        def draw(batch: Sequence[tuple[Path, Picture]]) -> Future[None]:
+            future = executor.submit(_draw, batch)
+            future.add_done_callback(lambda _: progress.update(len(batch)))
+            return future
 
+        running: list[Future[None]] = []
         for export in exports(config, part):
             progress.total += len(export.pictures) + len(export.texts)
-            paths = (*export.texts, *(picture.path for picture in export.pictures))
-            for place in {(folder / path).parent for path in paths}:
-                place.mkdir(parents=True, exist_ok=True)
-            for start in range(0, len(export.pictures), BATCH):
-                batch = export.pictures[start : start + BATCH]
-                running.append(executor.submit(_draw, folder, batch))
+            pictures = [(folder / path, picture) for path, picture in export.pictures.items()]
+            running += [draw(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)]
             for path, text in export.texts.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text, encoding="utf-8", newline="")
-                found["sha256"][path] = hashlib.sha256(text.encode()).hexdigest()
+                digests[path] = hashlib.sha256(text.encode()).hexdigest()
             progress.update(len(export.texts))
-            found["counts"][export.name] = export.counts
-            found["pictures"] += len(export.pictures)
-            if export.left_out:
-                found["left_out"][export.name] = export.left_out
-            count([future for future in running if future.done()])
-        count(as_completed(list(running)))
+            n_pictures += len(pictures)
+            counts[export.name] = export.counts
+            left_out |= {export.name: export.left_out} if export.left_out else {}
+        for future in running:
+            future.result()
+    found: dict[str, Any] = {
+        "key": config.key(part), "version": VERSION, "config": config.content(part),
+        "counts": counts, "left_out": left_out, "sha256": digests, "pictures": n_pictures,
+    }
     text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomic(folder / MANIFEST, text)
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="")
 
 
 @contextmanager
 def _executor(root: Path, workers: int) -> Iterator[Executor]:
-    """Draws while the next set is prepared: in a thread, or in several processes.
-
-    Raises:
-        DataError: A process that draws was killed.
-    """
+    """Draws while the next set is prepared: in a thread, or in several processes."""
     if workers == 1:
         executor: Executor = ThreadPoolExecutor(1)
     else:
@@ -273,10 +204,9 @@ def _executor(root: Path, workers: int) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
-def _draw(root: Path, pictures: Sequence[Picture]) -> int:
-    for picture in pictures:
-        picture.write(root)
-    return len(pictures)
+def _draw(pictures: Sequence[tuple[Path, Picture]]) -> None:
+    for path, picture in pictures:
+        picture.write(path)
 
 
 def _follow_parent() -> None:

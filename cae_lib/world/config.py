@@ -12,25 +12,21 @@ from cae_lib.world import layout, vocabulary
 from cae_lib.world.grammar import CaptionStyle
 from cae_lib.world.scenes import SceneConfig
 
+# Raise when code that decides pictures, captions or files changes: old folders are rebuilt.
 VERSION = 2
-"""Raise when code that decides pictures, captions or files changes: old folders are rebuilt."""
-
-WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.3, vague=0.5, extra=0.6)
-"""Sparse captions as on the web: the base model is pretrained on them."""
-
-COCO = CaptionStyle(attribute=0.55, second=0.95, relation=0.8)
-"""Richer captions as in COCO: models are fine-tuned and retrieval is tested on them."""
-
-SENTENCES = CaptionStyle(attribute=0.7, second=1.0, relation=0.9, extra=0.6, position=0.0)
-"""Rich captions, paired for text similarity: what they state is all that they say."""
-
+# Raise when the code that pairs sentences changes: that folder alone is rebuilt.
 SIMILARITY_VERSION = 1
-"""Raise when the code that pairs sentences changes: that folder alone is rebuilt."""
 
+# Sparse captions as on the web: the base model is pretrained on them.
+WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.3, vague=0.5, extra=0.6)
+# Richer captions as in COCO: models are fine-tuned and retrieval is tested on them.
+COCO = CaptionStyle(attribute=0.55, second=0.95, relation=0.8)
+# Rich captions, paired for text similarity: what they state is all that they say.
+SENTENCES = CaptionStyle(attribute=0.7, second=1.0, relation=0.9, extra=0.6, position=0.0)
 
+# What is built apart, under keys of their own, and the style of its captions.
 WORLD, PRETRAIN, SIMILARITY = "world", "pretrain", "similarity"
 PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
-"""What is built apart, under keys of their own, and the style of its captions."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything that decides a world's files; equal keys mean equal files.
-
-    Attributes:
-        scenes: Statistics of what the pictures show.
-        web: Style of the pretraining captions.
-        coco: Style of the captions of COCO and Flickr30k.
-        sentences: Style of the sentences of the similarity sets.
-        sizes: Number of pictures and items of each set.
-    """
+    """Everything that decides a world's files; equal keys mean equal files."""
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
     web: CaptionStyle = WEB
@@ -78,16 +66,13 @@ class WorldConfig:
 
         That includes the version, and the numbers and words that the code itself fixes.
         """
-        words = [vocabulary.GLYPHS, vocabulary.COLORS, vocabulary.SIZES, vocabulary.PATTERNS]
-        factors = [[size or "", factor] for size, factor in layout.SIZE_FACTOR.items()]
-        own = {name: size for name, size in asdict(self.sizes).items() if part_of(name) == part}
         content: dict[str, Any] = {
             "version": VERSION,
             "scenes": asdict(self.scenes),
-            "words": words,
+            "words": [getattr(vocabulary, n) for n in ("GLYPHS", "COLORS", "SIZES", "PATTERNS")],
             "relations": [asdict(kind) for kind in vocabulary.RELATIONS.values()],
-            "layout": [layout.BASE_SCALE, factors],
-            "sizes": own,
+            "layout": [layout.BASE_SCALE, [[s or "", f] for s, f in layout.SIZE_FACTOR.items()]],
+            "sizes": {n: size for n, size in asdict(self.sizes).items() if _part_of(n) == part},
             PARTS[part]: asdict(getattr(self, PARTS[part])),
         }
         return content | ({"similarity_version": SIMILARITY_VERSION} if part == SIMILARITY else {})
@@ -98,33 +83,16 @@ class WorldConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def part_of(size: str) -> str:
-    """The part that a field of `Sizes` belongs to."""
+def _part_of(size: str) -> str:
     return next((part for part in (PRETRAIN, SIMILARITY) if size.startswith(part)), WORLD)
 
 
-WORLDS: dict[str, WorldConfig] = {
-    "smoke": WorldConfig(
-        sizes=Sizes(
-            pretrain=64,
-            pretrain_captions=2,
-            train=48,
-            val=16,
-            test=24,
-            flickr_test=16,
-            aro_relation=12,
-            aro_attribution=12,
-            winoground=20,
-            sugarcrepe=8,
-            vl_checklist=8,
-            valse=8,
-            svo_probes=4,
-            crepe=18,
-            similarity=24,
-        )
-    ),
-    "mini": WorldConfig(),
-}
+_SMOKE = Sizes(
+    pretrain=64, pretrain_captions=2, train=48, val=16, test=24, flickr_test=16, aro_relation=12,
+    aro_attribution=12, winoground=20, sugarcrepe=8, vl_checklist=8, valse=8, svo_probes=4,
+    crepe=18, similarity=24,
+)
+WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": WorldConfig()}
 
 
 def world_config(profile: str) -> WorldConfig:

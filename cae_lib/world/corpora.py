@@ -7,164 +7,167 @@ here they come from the gold roles, and only those exchanges are kept that are f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from cae_lib.data import layouts
+from cae_lib.data.layouts import Export
 from cae_lib.world.config import WorldConfig
-from cae_lib.world.draw import IMAGE_SIZE
-from cae_lib.world.export import Export
+from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.foils import certainly_false, exchanges
-from cae_lib.world.grammar import Caption, CaptionStyle, captions
+from cae_lib.world.grammar import CaptionStyle, captions, gold_spans
+from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Scene, SceneConfig, generator, sample_scene, text_generator
-from cae_lib.world.statements import read
+from cae_lib.world.statements import Statement
 
-RESTVAL = 4
-"""Of so many training pictures one is "restval": it lies in val2014, as in COCO."""
-
-MAX_NEGATIVES = 5
-N_SIMILAR = 3
-FLICKR = "flickr30k/flickr30k-images"
+RESTVAL = 4  # of so many training pictures one is "restval": it lies in val2014, as in COCO
+MAX_NEGATIVES, N_SIMILAR = 5, 3
 
 
 @dataclass(frozen=True)
-class Described:
-    """A picture of a corpus.
+class Described(layouts.Captioned):
+    """A picture of a corpus, with the scene that it shows and its captions in parts."""
 
-    Attributes:
-        number: Its id.
-        folder: Folder of the file, in the world's folder.
-        filename: Name of the file.
-        scene: What it shows.
-        captions: Its captions with their gold roles.
-    """
-
-    number: int
-    folder: str
-    filename: str
     scene: Scene
-    captions: tuple[Caption, ...]
-
-    @property
-    def path(self) -> str:
-        """Place of the file in the world's folder."""
-        return f"{self.folder}/{self.filename}"
-
-    @property
-    def texts(self) -> list[str]:
-        """The captions alone."""
-        return [caption.text for caption in self.captions]
+    gold: Sequence[Statement]
 
 
 Corpus = Sequence[Described]
 
 
-def export_coco(config: WorldConfig) -> tuple[Export, Corpus]:
+def coco_pictures(config: WorldConfig, split: str) -> Corpus:
+    """The pictures of "train" (with "restval"), "val" or "test", numbered through."""
+    sizes = config.sizes
+    first = 1 + {"train": 0, "val": sizes.train, "test": sizes.train + sizes.val}[split]
+    paths = {}
+    for number in range(first, first + getattr(sizes, split)):
+        folder = "train2014" if number <= sizes.train - sizes.train // RESTVAL else "val2014"
+        paths[number] = f"{folder}/COCO_{folder}_{number:012d}.jpg"
+    return _describe(config.scenes, split, config.coco, sizes.captions, paths)
+
+
+def export_coco(config: WorldConfig) -> Export:
     """COCO's folder: train2014, val2014 and every annotation file of the experiments.
 
-    Karpathy's "restval" pictures are the last quarter of the training pictures; they and the
-    pictures of val and test lie in val2014. Departures from the real files: five captions of every
-    picture stand in NegCLIP's files, not one; `neg_caption` is an empty list where no exchange
-    makes the caption false.
-
-    Returns:
-        The set, and the pictures of the test split with their captions.
+    Departures from the real files: five captions of every picture stand in NegCLIP's files, not
+    one; `neg_caption` is an empty list where no exchange makes the caption false.
     """
-    splits = _coco_splits(config)
-    train, rest, val, test = splits.values()
-    export = Export("coco")
-    for folder, corpus in {"train2014": train, "val2014": [*rest, *val, *test]}.items():
-        _show(export, corpus)
-        export.json(f"coco/annotations/captions_{folder}.json", coco_captions(corpus))
-        graphs = coco_captions(corpus, graphs=True)
-        export.json(f"coco/annotations/scene_graphs_{folder}.json", graphs)
-    export.json("coco/dataset_coco.json", _karpathy("coco", splits))
-    export.json("coco/coco_karpathy_val.json", _caption_list(val))
-    export.json("coco/coco_karpathy_test.json", _caption_list(test))
-    export.counts = {name: _count(corpus) for name, corpus in splits.items()}
-    for name, corpus in (("train", [*train, *rest]), ("valid", val)):
+    both, val, test = (coco_pictures(config, split) for split in ("train", "val", "test"))
+    cut = len(both) - len(both) // RESTVAL
+    splits = {"train": both[:cut], "restval": both[cut:], "val": val, "test": test}
+    export = _export("coco", [*both, *val, *test], splits)
+    export.texts["coco/dataset_coco.json"] = layouts.karpathy("coco", splits)
+    for split in ("val", "test"):
+        export.texts[f"coco/coco_karpathy_{split}.json"] = layouts.caption_list(splits[split])
+    for name, corpus in {"train2014": both[:cut], "val2014": [*both[cut:], *val, *test]}.items():
+        export.texts[f"coco/annotations/captions_{name}.json"] = _coco_captions(corpus)
+        export.texts[f"coco/annotations/scene_graphs_{name}.json"] = scene_graphs(corpus)
+    for name, corpus in {"train_neg_clip": both, "valid_neg_clip": val}.items():
         rows = negclip_rows(corpus, config.scenes.seed)
-        export.texts[f"coco/{name}_neg_clip.tsv"] = rows.to_csv(sep="\t", lineterminator="\n")
-        empty = int((rows["neg_caption"].str.len() == 0).sum())
-        export.counts[f"{name}_neg_clip"] = {"rows": len(rows), "without_negative": empty}
-    return export, test
+        export.texts[f"coco/{name}.tsv"] = layouts.negclip(rows)
+        without = sum(not false for _, _, false, _ in rows)
+        export.counts[name] = {"rows": len(rows), "without_negative": without}
+    return export
 
 
 def export_flickr30k(config: WorldConfig) -> Export:
     """Flickr30k: Karpathy's test split, in a style of drawing that no training picture has."""
-    places = ((n, FLICKR, f"{n}.jpg") for n in range(1, config.sizes.flickr_test + 1))
-    n_captions = config.sizes.captions
-    corpus = _describe(config.scenes, "flickr30k", config.coco, n_captions, places, "poster")
-    export = Export("flickr30k", counts={"test": _count(corpus)})
-    _show(export, corpus)
-    export.json("flickr30k/flickr30k_test.json", _caption_list(corpus))
-    export.json("flickr30k/dataset_flickr30k.json", _karpathy("flickr30k", {"test": corpus}))
-    export.json("flickr30k/scene_graphs_test.json", coco_captions(corpus, graphs=True))
+    sizes = config.sizes
+    paths = {n: f"flickr30k-images/{n}.jpg" for n in range(1, sizes.flickr_test + 1)}
+    corpus = _describe(config.scenes, "flickr30k", config.coco, sizes.captions, paths, "poster")
+    export = _export("flickr30k", corpus, {"test": corpus})
+    export.texts = {
+        "flickr30k/flickr30k_test.json": layouts.caption_list(corpus),
+        "flickr30k/dataset_flickr30k.json": layouts.karpathy("flickr30k", {"test": corpus}),
+        "flickr30k/scene_graphs_test.json": scene_graphs(corpus),
+    }
     return export
 
 
 def export_pretrain(config: WorldConfig) -> Export:
     """The pretraining corpus, relative to its own folder: pictures with sparse captions."""
-    places = ((n, "images", f"{n:012d}.jpg") for n in range(1, config.sizes.pretrain + 1))
-    n_captions = config.sizes.pretrain_captions
-    corpus = _describe(config.scenes, "pretrain", config.web, n_captions, places)
-    export = Export("pretrain", counts=_count(corpus))
-    _show(export, corpus)
-    export.json("annotations/captions_pretrain.json", coco_captions(corpus))
-    return export
+    sizes = config.sizes
+    paths = {n: f"images/{n:012d}.jpg" for n in range(1, sizes.pretrain + 1)}
+    corpus = _describe(config.scenes, "pretrain", config.web, sizes.pretrain_captions, paths)
+    pictures = {item.path: Picture([item.scene]) for item in corpus}
+    texts = {"annotations/captions_pretrain.json": _coco_captions(corpus)}
+    return Export("pretrain", pictures, texts=texts, counts=_count(corpus))
 
 
-def coco_captions(corpus: Corpus, graphs: bool = False) -> dict[str, Any]:
-    """COCO's layout of captions; with `graphs` instead the gold beside it, under the same ids.
+def _export(name: str, corpus: Corpus, splits: Mapping[str, Corpus]) -> Export:
+    pictures = {f"{name}/{item.path}": Picture([item.scene]) for item in corpus}
+    return Export(name, pictures, counts={split: _count(some) for split, some in splits.items()})
+
+
+def _count(corpus: Corpus) -> dict[str, int]:
+    return {"pictures": len(corpus), "captions": sum(len(item.captions) for item in corpus)}
+
+
+def _coco_captions(corpus: Corpus) -> str:
+    return layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def scene_graphs(corpus: Corpus) -> str:
+    """The gold beside COCO's captions, under the same ids.
 
     The gold of a picture is its things, its main relation (between things 0 and 1) and its
     placements; that of a caption its roles as `[start, end, role]` and the facts it states.
     """
-    images, annotations = [], []
+    pictures = []
     for item in corpus:
-        images.append({"id": item.number, "file_name": item.filename})
-        images[-1] |= _graph(item.scene) if graphs else {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-        for caption in item.captions:
-            entry = {"id": len(annotations) + 1, "image_id": item.number}
-            annotations.append(entry | (_gold(caption) if graphs else {"caption": caption.text}))
-    return {"images": images, "annotations": annotations}
+        content = item.scene.content
+        nouns = [thing.noun for thing in content.things]
+        image = {"id": item.number, "file_name": item.name}
+        image |= {"things": [asdict(thing) for thing in content.things]}
+        image |= {"relation": content.relation}
+        image |= {"placements": [_rounded(place) for place in item.scene.placements]}
+        pictures.append((image, [_gold(caption, nouns) for caption in item.gold]))
+    return layouts.coco(pictures)
 
 
-def negclip_rows(corpus: Corpus, seed: int) -> pd.DataFrame:
-    """NegCLIP's table, one row for each caption of a corpus of equally many captions a picture.
+def _rounded(place: Placement) -> dict[str, Any]:
+    values = asdict(place).items()
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in values}
 
-    Columns: `title`, the caption; `filepath`; `neg_caption`, its false captions; `neg_image`,
-    numbers of rows whose pictures are similar.
+
+def _gold(caption: Statement, nouns: list[str]) -> dict[str, Any]:
+    said = [(nouns.index(mention.noun), mention) for mention in caption.mentions]
+    return {
+        "spans": [[span.start, span.end, span.role] for span in gold_spans(caption)],
+        "objects": [number for number, _ in said],
+        "attributes": [(number, word) for number, mention in said for word in mention.attributes],
+        "relations": [(0, caption.relation, 1)] if caption.relation else [],
+    }
+
+
+def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], list[int]]]:
+    """NegCLIP's rows, one for each caption of a corpus of equally many captions a picture.
+
+    Similar pictures share both main nouns, else one, else none (fewer than three in a tiny corpus).
     """
-    rows = []
-    for position, (item, groups) in enumerate(zip(corpus, _alike(corpus), strict=True)):
-        rng = generator(seed, "similar", item.number)
-        similar = _similar(groups, position, rng)
-        size = len(item.captions)
-        for caption in item.captions:
-            swaps = exchanges(read(caption, item.scene.content))
-            false = certainly_false(swaps, item.scene, caption.text, MAX_NEGATIVES)
-            numbers = [other * size + int(rng.integers(size)) for other in similar]
-            rows.append((caption.text, item.path, [foil.text for foil in false], numbers))
-    return pd.DataFrame(rows, columns=["title", "filepath", "neg_caption", "neg_image"])
-
-
-def _alike(corpus: Corpus) -> list[list[Sequence[int]]]:
-    """For each picture groups ever less alike: with its main nouns, with one of them, any."""
-    nouns = [[thing.noun for thing in item.scene.content.things[:2]] for item in corpus]
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
-    for position, (a, b) in enumerate(nouns):
-        for key in ({a, b}, {a}, {b}):
-            groups[frozenset(key)].append(position)
-    everything = range(len(corpus))
-    return [[*(groups[frozenset(key)] for key in ({a, b}, {a}, {b})), everything] for a, b in nouns]
+    keys = []
+    for position, item in enumerate(corpus):
+        a, b = (thing.noun for thing in item.scene.content.things[:2])
+        keys.append([frozenset(nouns) for nouns in ((a, b), (a,), (b,), ())])
+        for key in keys[-1]:
+            groups[key].append(position)
+    rows = []
+    for position, item in enumerate(corpus):
+        rng = generator(seed, "similar", item.number)
+        similar = _similar([groups[key] for key in keys[position]], position, rng)
+        for caption in item.gold:
+            false = certainly_false(exchanges(caption), item.scene, caption.text, MAX_NEGATIVES)
+            numbers = [len(item.gold) * i + int(rng.integers(len(item.gold))) for i in similar]
+            rows.append((caption.text, f"coco/{item.path}", [foil.text for foil in false], numbers))
+    return rows
 
 
 def _similar(groups: Sequence[Sequence[int]], position: int, rng: np.random.Generator) -> list[int]:
-    """Positions of three similar pictures (fewer in a corpus of fewer than four)."""
+    """Positions of three other pictures, from groups ever less alike."""
     found: list[int] = []
     for group in groups:
         fresh = [other for other in group if other != position and other not in found]
@@ -175,83 +178,14 @@ def _similar(groups: Sequence[Sequence[int]], position: int, rng: np.random.Gene
     return found
 
 
-def _coco_splits(config: WorldConfig) -> dict[str, Corpus]:
-    """Pictures of train, restval, val and test, numbered through."""
-    sizes = config.sizes
-    cut = sizes.train - sizes.train // RESTVAL
-    result: dict[str, Corpus] = {}
-    first = 1
-    for split, n in (("train", sizes.train), ("val", sizes.val), ("test", sizes.test)):
-        places = []
-        for number in range(first, first + n):
-            folder = "train2014" if split == "train" and number <= cut else "val2014"
-            places.append((number, f"coco/{folder}", f"COCO_{folder}_{number:012d}.jpg"))
-        result[split] = _describe(config.scenes, split, config.coco, sizes.captions, places)
-        first += n
-    train = result.pop("train")
-    return {"train": train[:cut], "restval": train[cut:], **result}
-
-
 def _describe(
-    config: SceneConfig,
-    split: str,
-    style: CaptionStyle,
-    n_captions: int,
-    places: Iterable[tuple[int, str, str]],
+    config: SceneConfig, split: str, style: CaptionStyle, n_captions: int, paths: dict[int, str],
     drawing: str = "plain",
 ) -> Corpus:
-    """The scenes of a split with captions, one for each `(id, folder, file name)` of `places`."""
+    """The scenes of a split with captions, one for each number and path of `paths`."""
     described = []
-    for index, place in enumerate(places):
+    for index, (number, path) in enumerate(paths.items()):
         scene = sample_scene(config, split, index, drawing)
-        texts = captions(scene, style, text_generator(config, split, index), n_captions)
-        described.append(Described(*place, scene, tuple(texts)))
+        gold = captions(scene, style, text_generator(config, split, index), n_captions)
+        described.append(Described(number, path, [text.text for text in gold], scene, gold))
     return described
-
-
-def _show(export: Export, corpus: Corpus) -> None:
-    for item in corpus:
-        export.show(item.path, item.scene)
-
-
-def _count(corpus: Corpus) -> dict[str, int]:
-    return {"pictures": len(corpus), "captions": sum(len(item.captions) for item in corpus)}
-
-
-def _karpathy(name: str, splits: dict[str, Corpus]) -> dict[str, Any]:
-    """Karpathy's layout for pictures and their splits; COCO's has the pictures' folders, too."""
-    images: list[dict[str, Any]] = []
-    number = 0
-    for item, split in ((item, split) for split, corpus in splits.items() for item in corpus):
-        position = len(images)
-        sentences = [
-            {"raw": text, "tokens": text.split(), "imgid": position, "sentid": sentence}
-            for sentence, text in enumerate(item.texts, start=number)
-        ]
-        numbers = list(range(number, number + len(sentences)))
-        number += len(sentences)
-        entry = {"filename": item.filename, "imgid": position, "split": split}
-        entry |= {"sentids": numbers, "sentences": sentences}
-        if name == "coco":
-            entry |= {"filepath": item.folder.rpartition("/")[2], "cocoid": item.number}
-        images.append(entry)
-    return {"dataset": name, "images": images}
-
-
-def _caption_list(corpus: Corpus) -> list[dict[str, Any]]:
-    """The list that BLIP and ARO read, pictures relative to the corpus's folder."""
-    return [{"image": item.path.partition("/")[2], "caption": item.texts} for item in corpus]
-
-
-def _graph(scene: Scene) -> dict[str, Any]:
-    places = [
-        {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(place).items()}
-        for place in scene.placements
-    ]
-    things = [asdict(thing) for thing in scene.content.things]
-    return {"things": things, "relation": scene.content.relation, "placements": places}
-
-
-def _gold(caption: Caption) -> dict[str, Any]:
-    gold = {name: getattr(caption, name) for name in ("objects", "attributes", "relations")}
-    return {"spans": [[span.start, span.end, span.role] for span in caption.spans], **gold}

@@ -1,14 +1,15 @@
-"""Draw a scene: glyph silhouettes filled with colour and pattern, outlines darker.
+"""Draw a scene: glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`) as darker outlines.
 
-The glyphs come from the variable font Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`). The glyph is
-the outline; its silhouette is everything that the outside of the picture cannot reach.
+Colour and pattern fill the silhouette: all that the outside of the picture cannot reach.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,28 +19,29 @@ from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Scene, Thing, generator
 from cae_lib.world.vocabulary import COLORS, GLYPHS
 
-IMAGE_SIZE = 112
+IMAGE_SIZE, JPEG_QUALITY = 112, 92
 _GLYPH_SIZE = 128
 _WEIGHTS: dict[str, tuple[int, ...]] = {"plain": (350, 450, 550), "poster": (700,)}
 _FONT_FILE = "NotoEmoji[wght].ttf"
-
-
-def font_path() -> Path:
-    """Path of the glyph font.
-
-    Raises:
-        DataError: When the package `manimgx-fonts` is not installed.
-    """
-    spec = importlib.util.find_spec("manimgx_fonts")
-    if spec is None or spec.origin is None:
-        raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
-    return Path(spec.origin).with_name(_FONT_FILE)
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "striped": lambda x, y, phase: (x + y + phase) // 4 % 2,
+    "checkered": lambda x, y, phase: ((x + phase) // 5 + (y + phase) // 5) % 2,
+    "spotted": lambda x, y, phase: ((x + phase) % 9 - 4) ** 2 + ((y + phase) % 9 - 4) ** 2 <= 7,
+}
+"""Masks of the darker parts of patterns."""
 
 
 @lru_cache(maxsize=256)
 def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
-    """Silhouette and outline of a noun as two 8-bit masks of side 128."""
-    font = ImageFont.truetype(str(font_path()), 160)
+    """Silhouette and outline of a noun as two 8-bit masks of side 128.
+
+    Raises:
+        DataError: The package `manimgx-fonts` is not installed.
+    """
+    spec = importlib.util.find_spec("manimgx_fonts")
+    if spec is None or spec.origin is None:
+        raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
+    font = ImageFont.truetype(str(Path(spec.origin).with_name(_FONT_FILE)), 160)
     font.set_variation_by_axes([weight])
     box = font.getbbox(GLYPHS[noun])
     outline = Image.new("L", (box[2] - box[0] + 8, box[3] - box[1] + 8), 0)
@@ -52,28 +54,6 @@ def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
     ImageDraw.floodfill(outside, (0, 0), 128)
     silhouette = outside.point(lambda v: 0 if v == 128 else 255)
     return silhouette, square
-
-
-def _pattern(name: str | None, side: int, phase: int) -> np.ndarray:
-    """Mask `(side, side)` of the darker parts of a pattern, in [0, 1]."""
-    y, x = np.mgrid[:side, :side]
-    if name == "striped":
-        return (((x + y + phase) // 4) % 2).astype(np.float32)
-    if name == "checkered":
-        return ((((x + phase) // 5) + ((y + phase) // 5)) % 2).astype(np.float32)
-    if name == "spotted":
-        u, v = (x + phase) % 9 - 4, (y + phase) % 9 - 4
-        return (u * u + v * v <= 7).astype(np.float32)
-    return np.zeros((side, side), np.float32)
-
-
-def _background(style: str, rng: np.random.Generator) -> np.ndarray:
-    """A soft gradient `(S, S, 3)` in [0, 255]."""
-    light = (225, 252) if style == "plain" else (150, 200)
-    ends = rng.uniform(*light, (2, 3)).astype(np.float32)
-    ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None]
-    rows = ends[0] * (1 - ramp) + ends[1] * ramp
-    return np.repeat(rows[:, None], IMAGE_SIZE, 1)
 
 
 def _paint(
@@ -92,13 +72,15 @@ def _paint(
     x, y = round(place.x * IMAGE_SIZE - side / 2), round(place.y * IMAGE_SIZE - side / 2)
     left, top = max(0, x), max(0, y)
     right, bottom = min(IMAGE_SIZE, x + side), min(IMAGE_SIZE, y + side)
-    if right <= left or bottom <= top:
-        return
     window = np.s_[top - y : bottom - y, left - x : right - x]
     fill, line = masks[0][window][..., None], masks[1][window][..., None]
-    dark = _pattern(thing.pattern, side, int(rng.integers(8)))[window][..., None]
+    phase = int(rng.integers(8))
     color = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
-    body = color * (1 - 0.5 * dark)
+    body = color
+    if thing.pattern is not None:
+        y, x = np.mgrid[:side, :side]
+        dark = _PATTERNS[thing.pattern](x, y, phase).astype(np.float32)
+        body = color * (1 - 0.5 * dark[window][..., None])
     part = canvas[top:bottom, left:right]
     part += fill * (body - part)
     part += line * (0.35 * color - part)
@@ -122,12 +104,39 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
 def render(scene: Scene) -> Image.Image:
     """Draw a scene as an RGB picture of 112 x 112; the same scene gives the same pixels."""
     rng = generator(scene.seed, "draw")
-    canvas = _background(scene.style, rng)
-    order = sorted(range(len(scene.placements)), key=lambda i: -scene.placements[i].depth)
-    for index in order:
-        _paint(canvas, scene.content.things[index], scene.placements[index], scene.style, rng)
+    light = (225, 252) if scene.style == "plain" else (150, 200)
+    top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
+    ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
+    canvas = np.repeat(top * (1 - ramp) + bottom * ramp, IMAGE_SIZE, 1)
+    placed = zip(scene.content.things, scene.placements, strict=True)
+    for thing, place in sorted(placed, key=lambda pair: -pair[1].depth):
+        _paint(canvas, thing, place, scene.style, rng)
     image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for place in scene.placements:
         _marks(draw, place)
     return image
+
+
+Box = tuple[int, int, int, int]
+
+
+class Picture(NamedTuple):
+    """A picture file: one scene, or two side by side or, if `vertical`, one above the other."""
+
+    scenes: Sequence[Scene]
+    vertical: bool = False
+
+    def box(self, index: int) -> Box:
+        """Place of one scene in pixels: x, y, width, height."""
+        offset = index * IMAGE_SIZE
+        return (*((0, offset) if self.vertical else (offset, 0)), IMAGE_SIZE, IMAGE_SIZE)
+
+    def write(self, path: Path) -> None:
+        """Draw and write the file, .jpg or .png, 112 pixels a scene."""
+        x, y, width, height = self.box(len(self.scenes) - 1)
+        canvas = Image.new("RGB", (x + width, y + height))
+        for index, scene in enumerate(self.scenes):
+            canvas.paste(render(scene), self.box(index)[:2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.save(path, **({"quality": JPEG_QUALITY} if path.suffix == ".jpg" else {}))

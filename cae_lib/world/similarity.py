@@ -1,31 +1,26 @@
 """Text similarity in SentEval's layout: two captions, scored by what their gold graphs share.
 
-The score is the F-score of two sets of facts: things, adjectives of things, relations between
-things, each thing named by its noun. It stands in for the people who scored the real sets. The
-parts are those of the real sets that consist of captions.
+The F-score of their facts (things, adjectives, relations, each thing named by its noun) stands in
+for the people who scored the real sets. The parts are those of the real sets that are captions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from cae_lib.data.similarity import FILES, SICKR, STSB
+from cae_lib.data import layouts
+from cae_lib.data.similarity import SICKR, STSB
 from cae_lib.world.config import WorldConfig
-from cae_lib.world.export import Export
-from cae_lib.world.grammar import Caption, describe
+from cae_lib.world.grammar import describe
 from cae_lib.world.scenes import Scene, again, sample_scene, text_generator
+from cae_lib.world.statements import Statement
 from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
 
 YEARS = {"STS12": "MSRvid", "STS14": "images", "STS15": "images"}
-UNSCORED = 5
-"""In STS15 one pair of so many has no score, as most pairs of the real set."""
-
+UNSCORED = 5  # in STS15 one pair of so many has no score, as most pairs of the real set
 TRAINING_SHARE = 4
-SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "entailment_judgment")
 LEFT_OUT = {
     "STS13": "the real set has no captions",
     "STS16": "the real set has no captions",
@@ -34,60 +29,44 @@ LEFT_OUT = {
 Fact = tuple[str, ...]
 
 
-class Pair(NamedTuple):
-    """Two captions and the F-score, from 0 to 1, of what they state."""
-
-    first: str
-    second: str
-    score: float
-
-
-def export_similarity(config: WorldConfig) -> Export:
+def export_similarity(config: WorldConfig) -> layouts.Export:
     """Three years of STS, STS-B and SICK, relative to the folder of the sets.
 
     Scores run from 0 to 5, those of SICK from 1 to 5. Training and validation splits are smaller
     than the test splits. Some rows of STS-B have an eighth column, as the real ones.
     """
     n = config.sizes.similarity
-    export = Export("similarity", left_out=LEFT_OUT)
+    export = layouts.Export("similarity", left_out=LEFT_OUT)
     for year, part in YEARS.items():
         sparse = year == "STS15"
-        pairs = _pairs(config, year, n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n)
-        golds = [f"{5 * pair.score:.3f}" for pair in pairs]
-        if sparse:
-            golds[::UNSCORED] = [""] * len(golds[::UNSCORED])
-        export.tabs(f"STS/{year}-en-test/STS.input.{part}.txt", (pair[:2] for pair in pairs))
-        export.tabs(f"STS/{year}-en-test/STS.gs.{part}.txt", ([gold] for gold in golds))
-        export.counts[year] = sum(map(bool, golds))
+        found = _pairs(config, year, n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n)
+        golds = [None if sparse and i % UNSCORED == 0 else 5 * f for i, (*_, f) in enumerate(found)]
+        rows = [(*texts, gold) for (*texts, _), gold in zip(found, golds, strict=True)]
+        export.texts |= layouts.similarity(year, part, rows)
+        export.counts[year] = len(golds) - golds.count(None)
     for split in ("train", "dev", "test"):
         size = n if split == "test" else n // TRAINING_SHARE
-        rows = [
-            ("main-captions", "small world", split, f"{i:04d}", f"{5 * score:.3f}", first, second)
-            + (("drawn",) if i % 4 == 3 else ())
-            for i, (first, second, score) in enumerate(_pairs(config, f"STS-B/{split}", size))
-        ]
-        export.tabs(FILES[STSB][split], rows)
-        rows = [
-            (str(i), first, second, f"{1 + 4 * score:.3f}", "NEUTRAL")
-            for i, (first, second, score) in enumerate(_pairs(config, f"SICK/{split}", size), 1)
-        ]
-        export.tabs(FILES[SICKR][split], [SICK_HEADER, *rows])
+        found = _pairs(config, f"STS-B/{split}", size)
+        rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in enumerate(found)]
+        export.texts |= layouts.similarity(STSB, split, rows, "small world")
+        rows = [(a, b, 1 + 4 * f) for a, b, f in _pairs(config, f"SICK/{split}", size)]
+        export.texts |= layouts.similarity(SICKR, split, rows)
         export.counts |= {f"{STSB}/{split}": size, f"{SICKR}/{split}": size}
     return export
 
 
-def facts(scene: Scene, caption: Caption) -> frozenset[Fact]:
-    """The things, adjectives and relations that a caption states, things named by their nouns.
+def facts(caption: Statement) -> frozenset[Fact]:
+    """The things, adjectives and relation that a caption states, things named by their nouns.
 
     Two wordings of one relation are one fact: a right of b is b left of a.
     """
-    nouns = [thing.noun for thing in scene.content.things]
-    found: set[Fact] = {(nouns[i],) for i in caption.objects}
-    found |= {(nouns[i], word) for i, word in caption.attributes}
-    for i, name, j in caption.relations:
-        inverse = RELATIONS[name].inverse
+    found: set[Fact] = {(mention.noun,) for mention in caption.mentions}
+    found |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
+    if caption.relation is not None:
+        first, second = (mention.noun for mention in caption.mentions[:2])
+        name, inverse = caption.relation, RELATIONS[caption.relation].inverse
         turned = inverse is not None and inverse < name
-        found.add((nouns[j], inverse, nouns[i]) if turned else (nouns[i], name, nouns[j]))
+        found.add((second, inverse, first) if turned else (first, name, second))
     return frozenset(found)
 
 
@@ -96,47 +75,33 @@ def f_score(first: frozenset[Fact], second: frozenset[Fact]) -> float:
     return 2 * len(first & second) / (len(first) + len(second))
 
 
-def _pairs(config: WorldConfig, split: str, n: int) -> list[Pair]:
-    """`n` pairs, from the same picture to unrelated ones by turns."""
-    return [_pair(config, f"similarity/{split}", index) for index in range(n)]
+def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, float]]:
+    """`n` pairs of captions with their F-scores, of one picture to unrelated ones by turns."""
+    pairs = []
+    for index in range(n):
+        rng = text_generator(config.scenes, f"similarity/{split}", index)
+        scene = sample_scene(config.scenes, f"similarity/{split}", index)
+        other = _changed(scene, index % 5, rng)
+        if other is None:
+            other = sample_scene(config.scenes, f"similarity/{split}/other", index)
+        first, second = (describe(shown, config.sentences, rng) for shown in (scene, other))
+        if rng.random() >= 0.5:
+            first, second = second, first
+        pairs.append((first.text, second.text, f_score(facts(first), facts(second))))
+    return pairs
 
 
-def _pair(config: WorldConfig, split: str, index: int) -> Pair:
-    rng = text_generator(config.scenes, split, index)
-    scene = sample_scene(config.scenes, split, index)
-    other = _CHANGES[index % len(_CHANGES)](scene, rng)
-    if other is None:
-        other = sample_scene(config.scenes, f"{split}/other", index)
-    first, second = (describe(shown, config.sentences, rng) for shown in (scene, other))
-    score = f_score(facts(scene, first), facts(other, second))
-    texts = (first.text, second.text) if rng.random() < 0.5 else (second.text, first.text)
-    return Pair(*texts, score)
-
-
-def _exchanged(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The arguments of the relation exchanged, where that can be shown, else the colours."""
+def _changed(scene: Scene, kind: int, rng: np.random.Generator) -> Scene | None:
+    """The scene as it is, with arguments (or colours) exchanged, another colour or relation."""
     content = scene.content
-    return again(scene, content.swapped() if content.swappable() else content.colors_exchanged())
-
-
-def _recoloured(scene: Scene, rng: np.random.Generator) -> Scene:
-    index = int(rng.integers(2))
-    others = [color for color in COLORS if color != scene.content.things[index].color]
-    return again(scene, scene.content.with_thing(index, color=str(rng.choice(others))))
-
-
-def _related(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Another relation between the same things."""
-    content = scene.content
-    a, b = (thing.noun for thing in content.things[:2])
-    names = [name for name in RELATIONS if name != content.relation and admits(a, name, b)]
-    return again(scene, replace(content, relation=str(rng.choice(names))))
-
-
-_CHANGES: Sequence = (
-    lambda scene, rng: scene,
-    _exchanged,
-    _recoloured,
-    _related,
-    lambda scene, rng: None,  # a scene of its own
-)
+    if kind == 1:
+        return again(scene, content.exchanged(*([] if content.swappable() else ["color"])))
+    if kind == 2:
+        which = int(rng.integers(2))
+        colors = [color for color in COLORS if color != content.things[which].color]
+        return again(scene, content.with_thing(which, color=str(rng.choice(colors))))
+    if kind == 3:
+        a, b = (thing.noun for thing in content.things[:2])
+        names = [name for name in RELATIONS if name != content.relation and admits(a, name, b)]
+        return again(scene, replace(content, relation=str(rng.choice(names))))
+    return scene if kind == 0 else None

@@ -30,29 +30,21 @@ NOUNS: tuple[str, ...] = tuple(GLYPHS)
 ANIMATE, VEHICLES, THINGS = frozenset(_ANIMATE), frozenset(_VEHICLES), frozenset(_THINGS)
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 40, 40),
-    "orange": (244, 140, 30),
-    "yellow": (246, 211, 45),
-    "green": (52, 160, 70),
-    "blue": (45, 105, 220),
-    "purple": (140, 70, 190),
-    "pink": (245, 145, 190),
-    "brown": (135, 85, 45),
+    "red": (214, 40, 40), "orange": (244, 140, 30), "yellow": (246, 211, 45),
+    "green": (52, 160, 70), "blue": (45, 105, 220), "purple": (140, 70, 190),
+    "pink": (245, 145, 190), "brown": (135, 85, 45),
 }
 SIZES: tuple[str, ...] = ("small", "large")
 PATTERNS: tuple[str, ...] = ("striped", "spotted", "checkered")
-ADJECTIVES: dict[str, tuple[str, ...]] = {
-    "size": SIZES,
-    "pattern": PATTERNS,
-    "color": tuple(COLORS),
-}
+ADJECTIVES = {"size": SIZES, "pattern": PATTERNS, "color": tuple(COLORS)}
 """The adjectives of each kind; the kinds in their order in English."""
+
 KIND_OF: dict[str, str] = {word: kind for kind, words in ADJECTIVES.items() for word in words}
 
 
 @dataclass(frozen=True)
 class RelationKind:
-    """One relation: its wordings, whether it is an action, and its spatial inverse if any."""
+    """One relation: its wordings (the first is its name), an action or not, its inverse if any."""
 
     name: str
     wordings: tuple[str, ...]
@@ -78,6 +70,12 @@ RELATIONS: dict[str, RelationKind] = {
     )
 }
 ACTIONS: tuple[str, ...] = tuple(name for name, kind in RELATIONS.items() if kind.action)
+_ARGUMENTS = {
+    "riding": (ANIMATE, ANIMATE | VEHICLES), "chasing": (ANIMATE, ANIMATE | VEHICLES),
+    "holding": (ANIMATE, THINGS - {"house", "tree", "bed"}), "touching": (ANIMATE, GLYPHS),
+}
+"""What may be subject and object of an action."""
+
 VAGUE_RELATIONS: tuple[str, ...] = ("with", "next to", "near", "beside")
 _PLACE = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
 _WORDINGS = {*VAGUE_RELATIONS}.union(*(kind.wordings for kind in RELATIONS.values()))
@@ -86,20 +84,8 @@ _RELATION = re.compile(rf"\b({'|'.join(sorted(_WORDINGS, key=len, reverse=True))
 
 def admits(subject: str, relation: str, obj: str) -> bool:
     """Whether the small world can show `subject relation obj`."""
-    if subject == obj:
-        return False
-    if relation in ("riding", "chasing"):
-        return subject in ANIMATE and obj in ANIMATE | VEHICLES
-    if relation == "holding":
-        return subject in ANIMATE and obj in THINGS - {"house", "tree", "bed"}
-    if relation == "touching":
-        return subject in ANIMATE
-    return True
-
-
-def canonical(relation: str) -> str:
-    """The wording that benchmarks use for a relation."""
-    return RELATIONS[relation].wordings[0]
+    subjects, objects = _ARGUMENTS.get(relation, (GLYPHS, GLYPHS))
+    return subject != obj and subject in subjects and obj in objects
 
 
 def stated(caption: str) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import pytest
 
 from cae_lib.world import build
 from cae_lib.world.config import WORLDS, WorldConfig
-from cae_lib.world.scenes import Scene, SceneConfig, sample_scene
+from cae_lib.world.scenes import Scene, SceneConfig, scenes
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def config() -> WorldConfig:
 @pytest.fixture(scope="session")
 def sampled() -> list[Scene]:
     """A thousand scenes."""
-    return [sample_scene(SceneConfig(), "tests", index) for index in range(1000)]
+    return list(scenes(SceneConfig(), "tests", 1000))
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +27,7 @@ def exports(config):
 
 
 @pytest.fixture(scope="session")
-def shown(exports) -> dict[str, tuple[Scene, ...]]:
+def shown(exports) -> dict[str, list[Scene]]:
     """The scenes of each picture file."""
-    return {
-        picture.path: picture.scenes for export in exports.values() for picture in export.pictures
-    }
+    pictures = [export.pictures.items() for export in exports.values()]
+    return {path: picture.scenes for some in pictures for path, picture in some}

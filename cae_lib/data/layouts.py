@@ -1,0 +1,285 @@
+"""Captions, foils and sentence pairs in the official layouts of the sets, which the loaders read.
+
+Pictures are known by the names of their files alone. Nothing is written: the functions return the
+texts of files, by their place in the folder that holds all sets (similarity: in that of its sets).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from cae_lib.data.similarity import FILES, SICKR, STSB
+from cae_lib.errors import DataError
+
+SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "entailment_judgment")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a benchmark of composition.
+
+    Attributes:
+        pictures: Names of one or two picture files; the first one fits the first caption.
+        captions: The true caption; in Winoground two, of which the second fits the second picture.
+        false: Captions that are false of the picture.
+        box: x, y, width and height of the part of the picture that is meant, where it is a part.
+        more: Further columns, by their official names; "key" is VALSE's name of an item.
+    """
+
+    pictures: Sequence[str]
+    captions: Sequence[str]
+    false: Sequence[str] = ()
+    box: Sequence[float] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The official files of one benchmark.
+
+    Attributes:
+        file: Place of a file; the subset and columns of an item may be part of it.
+        form: One of `FORMS`.
+        pictures: Folder of the picture files.
+        columns: Official names in order, as `official=name` where `_values` knows the column by
+            another name, with "?" where not every item has it. Empty: VL-CheckList's rows.
+        more: Columns that are the same for all items, unless an item says otherwise.
+        own: Folders of the pictures of subsets that have another one.
+        scores: The loader's scores of one file; by default one, named as the subset.
+    """
+
+    file: str
+    form: str
+    pictures: str
+    columns: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "aro": Layout(
+        "aro/visual_genome_{subset}.json", "list", "aro/images",
+        "image_id=id image_path=picture bbox_x=x bbox_y=y bbox_w=width bbox_h=height "
+        "true_caption=caption false_caption=false relation_name? attributes?",
+    ),
+    "crepe": Layout(
+        "crepe/data/prod_hard_negatives/{subset}/prod_vg_hard_negs_{subset}_complexity_{n}.csv",
+        "csv", "crepe/VG_100K",
+        "image_id=id caption n n_objects n_relations n_attributes n_connected_components "
+        "hard_negs=all_false x y width height",
+    ),
+    "sugarcrepe": Layout(
+        "sugar-crepe/data/{subset}.json", "keyed", "coco/val2017",
+        "filename=picture caption negative_caption=false",
+    ),
+    "svo_probes": Layout(
+        "svo-probes/svo_probes.csv", "csv", "svo-probes",
+        "sentence=caption pos_triplet neg_triplet pos_url=picture neg_url=picture_1 "
+        "pos_image_id=id neg_image_id=id_1 subj_neg verb_neg obj_neg",
+    ),
+    "valse": Layout(
+        "valse/data/{subset}.json", "keyed", "valse/images",
+        "dataset original_split dataset_idx linguistic_phenomena=subset "
+        "image_file=picture caption foil=false classes classes_foil mturk",
+        {"original_split": "test", "mturk": {"foil": 0, "caption": 3, "other": 0}},
+        {
+            "actant-swap": "valse/data/actions/images_512",
+            "action-replacement": "valse/data/actions/images_512",
+            "existence": "valse/data/visual7w/images",
+            "relations": "valse/data/relations/test_images",
+            "foil-it": "coco/val2014",
+        },
+    ),
+    "vl_checklist": Layout(
+        "vl-checklist/data/{subset}.json", "list", "vl-checklist/vg",
+        own={"Relation/swig_action": "vl-checklist/swig"},
+    ),
+    "winoground": Layout(
+        "winoground/examples.jsonl", "lines", "winoground/images",
+        "id=number caption_0=caption caption_1 image_0=id image_1=id_1 tag secondary_tag "
+        "num_main_preds collapsed_tag",
+        {"secondary_tag": "", "num_main_preds": 1},
+        scores=("text", "image", "group"),
+    ),
+}
+
+
+@dataclass
+class Export:
+    """One set, ready to be written; places are in the folder that holds all sets."""
+
+    name: str  # of its counts; for a benchmark, one of `LAYOUTS`
+    pictures: dict[str, Any] = field(default_factory=dict)  # what makes a file, by its place
+    items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))  # by subset
+    texts: dict[str, str] = field(default_factory=dict)  # contents of files, by their place
+    counts: dict[str, Any] = field(default_factory=dict)  # items that the loader expects, by score
+    left_out: dict[str, str] = field(default_factory=dict)  # official parts that lack, and why
+
+    def ask(self, subset: str, item: Item, *pictures: Any) -> None:
+        """Add an item to a benchmark, and what makes its pictures if they are not there yet."""
+        self.items[subset].append(item)
+        layout = LAYOUTS[self.name]
+        for name, picture in zip(item.pictures, pictures, strict=False):
+            self.pictures[f"{layout.own.get(subset, layout.pictures)}/{name}"] = picture
+
+    def lay_out(self) -> Export:
+        """Make the benchmark's texts and counts of its items, in the official layout.
+
+        Raises:
+            DataError: An item lacks a column; the message names both.
+        """
+        layout = LAYOUTS[self.name]
+        files: dict[str, dict[str, Any]] = defaultdict(dict)
+        for subset, items in self.items.items():
+            self.counts |= dict.fromkeys(layout.scores or (subset,), len(items))
+            for number, item in enumerate(items):
+                values = _values(item) | layout.more | {"subset": subset, "number": number}
+                values |= item.more
+                try:
+                    rows = files[layout.file.format(**values)]
+                    rows[values.get("key", str(number))] = _row(layout.columns, values)
+                except KeyError as error:
+                    message = f"{self.name}/{subset}, item {number}: it has no {error}"
+                    raise DataError(message) from error
+        self.texts |= {path: FORMS[layout.form](rows) for path, rows in files.items()}
+        return self
+
+
+def _values(item: Item) -> dict[str, Any]:
+    """What columns may show of an item, by name; `id` is a file's name or the number it is."""
+    values: dict[str, Any] = {"all_false": list(item.false)}
+    values |= zip(("false",), item.false, strict=False)
+    values |= zip(("caption", "caption_1"), item.captions, strict=False)
+    values |= zip(("picture", "picture_1"), item.pictures, strict=False)
+    values |= zip(("x", "y", "width", "height"), item.box, strict=False)
+    stems = (PurePosixPath(name).stem for name in item.pictures)
+    ids = (int(stem) if stem.isdecimal() else stem for stem in stems)
+    return values | dict(zip(("id", "id_1"), ids, strict=False))
+
+
+def _row(columns: str, values: Mapping[str, Any]) -> Any:
+    if not columns:
+        texts = {"POS": [values["caption"]], "NEG": [values["false"]]}
+        return [values["picture"], texts]
+    row = {}
+    for column in columns.split():
+        official, _, name = column.rstrip("?").partition("=")
+        if not column.endswith("?") or official in values:
+            row[official] = values[name or official]
+    return row
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _tabs(rows: Iterable[Sequence[str]]) -> str:
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+FORMS: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "keyed": _json,
+    "list": lambda rows: _json(list(rows.values())),
+    "lines": lambda rows: "\n".join(map(json.dumps, rows.values())),
+    "csv": lambda rows: pd.DataFrame(rows.values()).to_csv(index=False, lineterminator="\n"),
+}
+"""How the rows of a file, by their keys, become its text."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture with captions, by its id and the place of its file in the folder of its set."""
+
+    number: int
+    path: str
+    captions: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return PurePosixPath(self.path).name
+
+
+def coco(pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) -> str:
+    """COCO's annotation file, of the fields of each picture ("id" among them) and its captions."""
+    images, annotations = [], []
+    for image, captions in pictures:
+        images.append(image)
+        for caption in captions:
+            annotations.append({"id": len(annotations) + 1, "image_id": image["id"]} | caption)
+    return _json({"images": images, "annotations": annotations})
+
+
+def coco_captions(pictures: Iterable[Captioned], height: int, width: int) -> str:
+    """COCO's annotation file of captions, for pictures of one size."""
+    size = {"height": height, "width": width}
+    return coco(
+        ({"id": p.number, "file_name": p.name} | size, [{"caption": text} for text in p.captions])
+        for p in pictures
+    )
+
+
+def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
+    """Karpathy's file of pictures and their splits; that of "coco" has their folders, too."""
+    images: list[dict[str, Any]] = []
+    first = 0
+    for split, picture in ((split, picture) for split, some in splits.items() for picture in some):
+        place = {"imgid": len(images)}
+        sentences = [
+            {"raw": text, "tokens": text.split(), **place, "sentid": number}
+            for number, text in enumerate(picture.captions, start=first)
+        ]
+        first += len(sentences)
+        image = {"filename": picture.name, **place, "split": split}
+        image |= {"sentids": [each["sentid"] for each in sentences], "sentences": sentences}
+        if dataset == "coco":
+            image |= {"filepath": picture.path.rpartition("/")[0], "cocoid": picture.number}
+        images.append(image)
+    return _json({"dataset": dataset, "images": images})
+
+
+def caption_list(pictures: Sequence[Captioned]) -> str:
+    """The list of pictures with captions that BLIP and ARO's word-order sets read."""
+    return _json([{"image": p.path, "caption": list(p.captions)} for p in pictures])
+
+
+def negclip(rows: Sequence[tuple[str, str, list[str], list[int]]]) -> str:
+    """NegCLIP's file: a caption, its picture's path, false captions, rows of similar pictures."""
+    columns = ["title", "filepath", "neg_caption", "neg_image"]
+    return pd.DataFrame(rows, columns=columns).to_csv(sep="\t", lineterminator="\n")
+
+
+def similarity(
+    name: str, part: str, pairs: Iterable[Sequence[Any]], source: str = ""
+) -> dict[str, str]:
+    """The files of a set of text similarity.
+
+    Args:
+        name: "STS12" to "STS16", "STS-B" or "SICK-R".
+        part: A part of a year, for example "images", else "train", "dev" or "test".
+        pairs: Two sentences, a score (None: nobody gave one), and STS-B's further columns, if any.
+        source: What STS-B says of where the pairs are from.
+    """
+    rows = [(a, b, "" if gold is None else f"{gold:.3f}", *more) for a, b, gold, *more in pairs]
+    if name == STSB:
+        cells = [
+            ("main-captions", source, part, f"{number:04d}", gold, a, b, *more)
+            for number, (a, b, gold, *more) in enumerate(rows)
+        ]
+        return {FILES[STSB][part]: _tabs(cells)}
+    if name == SICKR:
+        cells = [(str(i), *row, "NEUTRAL") for i, row in enumerate(rows, start=1)]
+        return {FILES[SICKR][part]: _tabs([SICK_HEADER, *cells])}
+    folder = f"STS/{name}-en-test/STS"
+    return {
+        f"{folder}.input.{part}.txt": _tabs(row[:2] for row in rows),
+        f"{folder}.gs.{part}.txt": _tabs(row[2:3] for row in rows),
+    }
