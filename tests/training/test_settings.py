@@ -3,101 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from toys import CAPTIONS, Toys, WordTagger, toy_pairs
 
 from cae_lib import runs
 from cae_lib.config import Experiment, paths
-from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import TrainingSet
 from cae_lib.models.checkpoint import CheckpointMeta, read_state_dict, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import align
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.roles import RELATION
 
-NOUNS = ("cat", "dog", "car", "cup")
 RUN: dict[str, Any] = {
-    "model": "clip-mini",
-    "weights": None,
-    "method": "gradcam",
-    "weight": 10.0,
+    "model": "clip-mini", "weights": None, "method": "gradcam", "weight": 10.0,
     "margin": 2.0,  # the hinge is active
-    "negatives": False,
-    "precision": "fp32",
-    "steps": 2,
-    "batch_size": 4,
-    "warmup": 1,
-    "lr": 1e-3,
+    "negatives": False, "precision": "fp32", "steps": 2, "batch_size": 4, "warmup": 1, "lr": 1e-3,
 }
 LABELS = {"name", "profile"}
 CHANGED: dict[str, Any] = {
-    "model": "ViT-S-32",
-    "activation": "gelu",
-    "weights": "other.safetensors",
-    "train_data": "pretrain",
-    "method": "attention",
-    "attribution": (("start_layer", -1),),
-    "weight": 20.0,
-    "margin": -2.0,
-    "scope": "caption",
-    "stop_gradient": True,
-    "complete_captions": False,
-    "negatives": True,
-    "tagger": "dependency",
-    "lock_image": True,
-    "steps": 3,
-    "batch_size": 5,
-    "warmup": 2,
-    "lr": 2e-3,
-    "weight_decay": 0.0,
-    "betas": (0.8, 0.98),
-    "eps": 1e-3,
-    "precision": "bf16",
-    "seed": 1,
+    "model": "ViT-S-32", "activation": "gelu", "weights": "other.safetensors",
+    "train_data": "pretrain", "augment": False, "method": "attention",
+    "attribution": (("start_layer", -1),), "weight": 20.0, "hinge": "log", "margin": -2.0,
+    "scope": "caption", "stop_gradient": True, "complete_captions": False, "roles": "permuted",
+    "tagger": "dependency", "negatives": True, "masked": 0.5, "lock_image": True, "steps": 3,
+    "batch_size": 5, "warmup": 2, "lr": 2e-3, "weight_decay": 0.0, "betas": (0.8, 0.98),
+    "eps": 1e-3, "precision": "bf16", "seed": 1,
 }
 
 
-class Pictures:
-    """Random pictures in memory; a crop is stood in for by noise from the generator."""
-
-    def __init__(self, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randn(4, 3, size, size, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def batch(self, index, generator=None):
-        return self.pixels[index] + torch.randn(len(index), 3, 1, 1, generator=generator)
-
-
 def toy_set(profile: str, name: str, model: str, tagger: str) -> TrainingSet:
-    """Eight captions over four pictures, two of them without a composition word."""
-    place = "on" if name == "coco" else "in"
-    captions = [f"red {noun} {place} a mat" for noun in NOUNS[1:]]
-    captions += [f"blue {noun} {place} a mat" for noun in NOUNS[1:]] + ["a cat", "one cat"]
-    spans = []
-    for caption in captions:
-        words = caption.split()
-        marked = [Span(caption.index(words[1]), caption.index(words[1]) + 3, OBJECT)]
-        if len(words) > 2:
-            marked.append(Span(0, caption.index(" "), ATTRIBUTE))
-        if len(words) > 2 and tagger == "scene-graph":
-            relation = caption.index(f" {place} ") + 1
-            marked.append(Span(relation, relation + 2, RELATION))
-        if words[0] == "blue":
-            marked.append(Span(len(caption) - 3, len(caption), OBJECT))
-        spans.append(marked)
+    """The toy set, with other captions as "pretrain", and without relations by "dependency"."""
     clip = load_clip(model)
-    index, negatives = torch.arange(8) % 4, [[f"no {caption}"] for caption in captions]
-    hard = [[(row + 1) % 8] for row in range(8)]
-    files = [Path(f"{number}.png") for number in range(4)]
-    pairs = Pairs(files, captions, index, "toy", 8, 8, negatives, hard)
-    return TrainingSet(pairs, Pictures(clip.image_size), align(captions, spans, clip.tokenizer))
+    captions = CAPTIONS if name == "coco" else CAPTIONS[::-1]
+    spans = WordTagger().tag(captions)
+    if tagger == "dependency":
+        spans = [[span for span in marked if span.role != RELATION] for marked in spans]
+    images = Toys(size=clip.image_size)
+    return TrainingSet(toy_pairs(captions), images, align(captions, spans, clip.tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +73,13 @@ def test_a_setting_decides_where_a_run_ends(reference, field: str) -> None:
     assert not same(outcome(**{field: CHANGED[field]}), reference)
 
 
-def test_a_label_does_not(reference) -> None:
+def test_other_kinds_and_labels(reference) -> None:
     assert same(outcome("cae-attention", "mini"), reference)
+    ends = [reference] + [outcome(**changes) for changes in (
+        {"hinge": "log"}, {"hinge": "margin"}, {"roles": "permuted"}, {"roles": "random"},
+        {"scope": "caption"}, {"scope": "word"}, {"masked": 0.5}, {"masked": 1.0},
+    )]
+    assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
 def test_no_setting_is_forgotten_here() -> None:
