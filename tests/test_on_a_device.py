@@ -70,6 +70,7 @@ STEPS = [
     ("gradcam", "caption"),
     ("perturbation", "word"),
     ("gradient", "word"),
+    ("counterfactual", "batch"),
 ]
 Measure = Callable[[Encoder], Any]
 
