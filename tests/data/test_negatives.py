@@ -16,30 +16,21 @@ from cae_lib.errors import DataError
 
 CAPTIONS = {
     "A man in a red shirt rides a black horse.": {
-        "A shirt in a red man rides a black horse.",
-        "A horse in a red shirt rides a black man.",
-        "A man in a red horse rides a black shirt.",
-        "A red shirt in a man rides a black horse.",
-        "A black horse in a red shirt rides a man.",
-        "A man in a black horse rides a red shirt.",
+        "A shirt in a red man rides a black horse.", "A horse in a red shirt rides a black man.",
+        "A man in a red horse rides a black shirt.", "A red shirt in a man rides a black horse.",
+        "A black horse in a red shirt rides a man.", "A man in a black horse rides a red shirt.",
         "A man in a black shirt rides a red horse.",
     },
     # articles follow the sound, the capital stays at the start, spaces are single
     "An elephant  chases a\ncat": {"A cat chases an elephant"},
-    "a cat sees an old elephant ": {
-        "an elephant sees an old cat",
-        "an old elephant sees a cat",
-    },
+    "a cat sees an old elephant ": {"an elephant sees an old cat", "an old elephant sees a cat"},
     # number must agree
     "a dog chases two cats": set(),
     "two dogs chase three cats": {"two cats chase three dogs", "three cats chase two dogs"},
     # both ways say the same, unless an adjective tells them apart
     "a cat next to a dog": set(),
     "a cat and a dog": set(),
-    "a black cat and a white dog": {
-        "a black dog and a white cat",
-        "a white cat and a black dog",
-    },
+    "a black cat and a white dog": {"a black dog and a white cat", "a white cat and a black dog"},
     # compounds stay whole; "top of" and "group of" stay where they are
     "a tennis player holds a trophy": {"a trophy holds a tennis player"},
     "a bird on top of a car": {"a car on top of a bird"},

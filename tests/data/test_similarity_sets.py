@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cae_lib.data import similarity
-from cae_lib.data.similarity import OFFICIAL, YEARS, load_similarity, present_sets
+from cae_lib.data.similarity import FOLDER, OFFICIAL, YEARS, load_similarity, present_sets
 from cae_lib.errors import ConfigError, DataError
+
+STSB, SICK = "STS/STSBenchmark/sts-test.csv", "SICK/SICK_test_annotated.txt"
 
 
 @pytest.fixture
 def write(tmp_path):
-    def put(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+    def put(files):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(text.encode())
         return tmp_path
 
     return put
+
+
+def part(year, name, inputs, scores):
+    folder = f"STS/{year}-en-test/STS"
+    return {f"{folder}.input.{name}.txt": inputs, f"{folder}.gs.{name}.txt": scores}
 
 
 def sts_row(score, first, second, *more):
@@ -29,59 +36,49 @@ def sts_row(score, first, second, *more):
 
 
 def test_blank_lines_of_scores_leave_pairs_out_and_are_counted(write):
-    write("STS/STS15-en-test/STS.input.belief.txt", "a\tb\nc\td\ne\tf\ng\th\n")
-    root = write("STS/STS15-en-test/STS.gs.belief.txt", "4.5\n\n0\n\n")
+    root = write(part("STS15", "belief", "a\tb\nc\td\ne\tf\ng\th\n", "4.5\n\n0\n\n"))
     pairs = load_similarity("STS15", root)
-    assert list(zip(pairs.first, pairs.second, pairs.gold, strict=True)) == [
-        ("a", "b", 4.5), ("e", "f", 0.0)
-    ]
+    rows = list(zip(pairs.first, pairs.second, pairs.gold, strict=True))
+    assert rows == [("a", "b", 4.5), ("e", "f", 0.0)]
     assert pairs.counts == {"unscored": 2}
     assert pairs.sizes == {"belief": 2} and pairs.n_expected == 2
 
 
 def test_parts_come_in_senteval_s_order_and_smt_is_no_part(write):
-    for part in ("OnWN", "headlines", "SMT", "FNWN"):
-        write(f"STS/STS13-en-test/STS.input.{part}.txt", f"{part}\tb\n")
-        root = write(f"STS/STS13-en-test/STS.gs.{part}.txt", "1\n")
+    for name in ("OnWN", "headlines", "SMT", "FNWN"):
+        root = write(part("STS13", name, f"{name}\tb\n", "1\n"))
     pairs = load_similarity("STS13", root)
     assert pairs.first == ("FNWN", "headlines", "OnWN")
     assert list(pairs.sizes) == list(YEARS["STS13"])
 
 
 def test_quotes_mean_nothing_and_more_columns_are_allowed(write):
-    text = "\n".join([
+    rows = [
         sts_row("5.000", 'A man says "hello', "A man greets"),
         sts_row("2.5", "x", 'y" and', "http://a.b", "extra"),
         sts_row("0", "a  cat ", "a\u2028dog"),
-    ])
-    root = write("STS/STSBenchmark/sts-test.csv", text)
-    pairs = load_similarity("STS-B", root)
+    ]
+    pairs = load_similarity("STS-B", write({STSB: "\n".join(rows)}))
     assert pairs.first == ('A man says "hello', "x", "a  cat ")
     assert pairs.second == ("A man greets", 'y" and', "a\u2028dog")
     assert pairs.gold.tolist() == [5.0, 2.5, 0.0]
 
 
-@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("header", ["", "pair_ID\tA\tB\trelatedness_score\tjudgment\n"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_sick_with_and_without_header(write, header, end):
-    lines = ["1\tA group\tA crowd\t4.5\tNEUTRAL", "2\tA dog\tA cat\t2\tENTAILMENT"]
-    if header:
-        names = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"
-        lines.insert(0, names)
-    root = write("SICK/SICK_test_annotated.txt", end.join(lines) + end)
-    pairs = load_similarity("SICK-R", root)
+    text = header + "1\tA group\tA crowd\t4.5\tNEUTRAL\n2\tA dog\tA cat\t2\tENTAILMENT\n"
+    pairs = load_similarity("SICK-R", write({SICK: text.replace("\n", end)}))
     assert pairs.first == ("A group", "A dog") and pairs.gold.tolist() == [4.5, 2.0]
 
 
 def test_official_numbers_are_those_of_scored_pairs(write):
     rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
-    root = write("STS/STSBenchmark/sts-test.csv", "\n".join(rows) + "\n")
+    root = write({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
     assert load_similarity("STS-B", root, official=True).n_expected == OFFICIAL["STS-B"] == 1379
-    write("STS/STSBenchmark/sts-test.csv", "\n".join(rows[1:]) + "\n")
+    write({STSB: "\n".join(rows[1:]) + "\n"})
     with pytest.raises(DataError, match="STS-B: 1378 scored pairs, 1379 expected"):
         load_similarity("STS-B", root, official=True)
-    write("STS/STS14-en-test/STS.input.images.txt", "a\tb\n")
-    write("STS/STS14-en-test/STS.gs.images.txt", "1\n")
     assert load_similarity("STS14", root).n_expected == 1
     with pytest.raises(DataError, match=r"STS\.input\.deft-forum\.txt: no such annotation file"):
         load_similarity("STS14", root, official=True)
@@ -99,14 +96,12 @@ def test_official_numbers_are_those_of_scored_pairs(write):
     ],
 )
 def test_malformed_lines_are_named(write, inputs, scores, message):
-    write("STS/STS15-en-test/STS.input.belief.txt", inputs)
-    root = write("STS/STS15-en-test/STS.gs.belief.txt", scores)
     with pytest.raises(DataError, match=message):
-        load_similarity("STS15", root)
+        load_similarity("STS15", write(part("STS15", "belief", inputs, scores)))
 
 
 def test_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
-    root = write("STS/STSBenchmark/sts-test.csv", sts_row("1", "a", "b") + "\nx\ty\n")
+    root = write({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
     with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, at least 7"):
         load_similarity("STS-B", root)
     with pytest.raises(ConfigError, match="STS12, STS13"):
@@ -116,21 +111,18 @@ def test_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
 
 
 def test_the_small_world_s_sets_load_in_full(smoke_world):
-    folder = smoke_world / similarity.FOLDER
+    folder = smoke_world / FOLDER
     counts = json.loads((folder / "manifest.json").read_text("utf-8"))["counts"]["similarity"]
     assert present_sets(folder) == ("STS12", "STS14", "STS15", "STS-B", "SICK-R")
     for name in present_sets(folder):
         pairs = load_similarity(name, folder)
         assert len(pairs.first) == counts[name if name in YEARS else f"{name}/test"] > 0
-        low = 1 if name == "SICK-R" else 0
-        assert pairs.gold.min() >= low and pairs.gold.max() <= 5 and np.ptp(pairs.gold) > 2
-    assert load_similarity("STS15", folder).counts["unscored"] > 0
+        assert pairs.gold.min() >= (name == "SICK-R") and pairs.gold.max() <= 5
+        assert np.ptp(pairs.gold) > 2 and bool(pairs.counts) == (name == "STS15")
 
 
 @pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
 def test_real_sets_have_the_published_numbers():
-    folder = os.path.join(os.environ["CAE_REAL_DATA"], similarity.FOLDER)
-    if not os.path.isdir(folder):
-        pytest.skip("no STS sets among the real data")
-    for name in present_sets(folder):
+    folder = Path(os.environ["CAE_REAL_DATA"]) / FOLDER
+    for name in present_sets(folder) if folder.is_dir() else ():
         load_similarity(name, folder, official=True)

@@ -67,11 +67,9 @@ def test_items_whose_shuffle_equals_the_caption_are_counted(load):
 
 
 def test_captions_that_change_by_joining_alone_are_counted(load):
-    row = ORDER | {"caption": ["the dog's bowl", "a red bowl"]}
-    words = [
-        TaggedWords(("the", "dog", "'s", "bowl"), ("DT", "NN", "POS", "NN")),
-        TaggedWords(("a", "red", "bowl"), ("DT", "JJ", "NN")),
-    ]
+    texts = ("the dog 's bowl", "a big red bowl")
+    words = [TaggedWords(text.split(), ["NN"] * 4) for text in texts]
+    row = ORDER | {"caption": ["the dog's bowl", "a big red bowl"]}
     coco = load(row, tagger=lambda captions: words[: len(captions)], subsets=["coco"])[0]
     assert coco.counts["respaced"] == 1
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark, whatsup
 
 CONTROLLED = {
@@ -23,8 +21,7 @@ def scene(subset, preposition, first="mug", second="plate"):
     return {"image_path": f"data/{subset}/{name}", "caption_options": [true, *false]}
 
 
-@pytest.fixture
-def parts(put):
+def test_six_subsets_with_the_true_caption_first_and_sets_keyed_by_file_names(put):
     put({"whatsup/val2017/000000000042.jpg": None, "whatsup/vg_images/7.jpg": None})
     for subset, prepositions in CONTROLLED.items():
         rows = [scene(subset, p) for p in prepositions]
@@ -32,30 +29,21 @@ def parts(put):
         put({f"whatsup/{subset}_dataset.json": rows})
         put({row["image_path"].replace("data/", "whatsup/"): None for row in rows})
     root = put({f"whatsup/{name}.json": [row] for name, row in QUESTIONS.items()})
-    return {part.subset: part for part in load_benchmark("whatsup", root)}
-
-
-def test_six_subsets_with_the_true_caption_first(parts):
+    parts = {part.subset: part for part in load_benchmark("whatsup", root)}
     assert list(parts) == list(whatsup.OFFICIAL) and "whatsup" not in BENCHMARKS
     assert sum(whatsup.OFFICIAL.values()) == 4958
     item = parts["controlled_images"].items[2]
     assert item.texts[0] == "A mug on a plate" and len(item.texts) == 4 and item.truth == 0
     groups = [parts[name].items[0].group for name in QUESTIONS]
     assert groups == ["left", "above", "top", "front"]
-
-
-def test_paths_carry_the_official_folder_and_ids_are_padded_in_coco_only(parts):
+    # Paths carry the official folder, and ids are padded in COCO only.
     paths = [part.items[-1].images[0].path for part in parts.values()]
     assert [f"{path.parent.name}/{path.name}" for path in paths] == [
         "controlled_images/bowl_left_of_tray.jpeg", "controlled_clevr/bowl_left_of_tray.jpeg",
-        "val2017/000000000042.jpg", "val2017/000000000042.jpg", "vg_images/7.jpg",
-        "vg_images/7.jpg",
+        *["val2017/000000000042.jpg"] * 2, *["vg_images/7.jpg"] * 2,
     ]
-
-
-@pytest.mark.parametrize("subset", list(CONTROLLED))
-def test_pairs_and_sets_are_keyed_by_file_names(parts, subset):
-    part = parts[subset]
-    assert part.sets["pair_accuracy"] == ((0, 1), (2, 3), (5, 4))
-    assert part.sets["set_accuracy"] == ((0, 1, 2, 3),)
-    assert (part.counts["incomplete_pairs"], part.counts["incomplete_sets"]) == (1, 1)
+    for subset in CONTROLLED:
+        part = parts[subset]
+        assert part.sets["pair_accuracy"] == ((0, 1), (2, 3), (5, 4))
+        assert part.sets["set_accuracy"] == ((0, 1, 2, 3),)
+        assert (part.counts["incomplete_pairs"], part.counts["incomplete_sets"]) == (1, 1)

@@ -1,0 +1,113 @@
+"""ARO's relations and attributes, and CREPE: a part of a picture, a true text and false ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from samples import ARO, ATTRIBUTES, CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
+
+from cae_lib.data.benchmarks import aro, load_benchmark
+from cae_lib.data.benchmarks.crepe import OFFICIAL
+from cae_lib.errors import ConfigError, DataError
+
+SEEN, UNSEEN = (SYST_FILE.format(split, "laion") for split in ("seen", "unseen"))
+
+
+@pytest.fixture
+def load_aro(put):
+    def write(relations, attributes):
+        put({"images/1.jpg": (20, 10), "visual_genome_relation.json": relations})
+        return aro.load(put({"visual_genome_attribution.json": attributes}))
+
+    return write
+
+
+def test_texts_are_false_then_true_and_the_crop_cuts_the_marked_pixels(load_aro, tmp_path):
+    pixels = np.zeros((10, 20, 3), dtype=np.uint8)
+    pixels[1:3, 3:7] = 255
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images" / "1.png")
+    relation, _ = load_aro([ARO | {"image_path": "1.png"}], [ATTRIBUTES])
+    [item] = relation.items
+    assert item.texts == ("the mat is on the cat", "the cat is on the mat")
+    assert item.truth == 1
+    assert item.images[0].crop == (3, 1, 7, 3)
+    with Image.open(item.images[0].path) as picture:
+        assert np.asarray(picture.crop(item.images[0].crop)).min() == 255
+        assert picture.crop(item.images[0].crop).size == (4, 2)
+
+
+def test_symmetric_relations_leave_the_macro_average_but_stay_in_the_items(load_aro):
+    rows = [ARO | {"relation_name": name} for name in ("on", "pulling", "next to", "next to")]
+    relation, attribution = load_aro(rows, [ATTRIBUTES])
+    assert (relation.headline, relation.macro_groups) == ("macro", ("on", "pulling"))
+    assert (relation.n_used, relation.counts["symmetric_items"]) == (4, 2)
+    assert attribution.headline == "micro" and "no group qualifies" in attribution.rule
+
+
+def test_the_official_list_has_157_names_and_the_authors_160():
+    official, authors = aro.symmetric_relations(), aro.symmetric_relations("authors")
+    assert (len(official), len(authors)) == (157, 160)
+    assert authors - official == {"pulling", "pulled by", "leaning against"}
+    assert {"next to", "touching", "with"} <= official
+    assert not {"on", "to the left of", "riding"} & authors
+    with pytest.raises(ConfigError, match="symmetric='all'"):
+        aro.symmetric_relations("all")
+
+
+def test_attribution_averages_pairs_of_at_least_25_items(load_aro):
+    other = ATTRIBUTES | {"attributes": ["big", "red"]}
+    _, attribution = load_aro([ARO], [ATTRIBUTES] * 25 + [other] * 24)
+    assert attribution.macro_groups == ("red_big",)
+    assert (attribution.n_used, attribution.counts["items_of_small_groups"]) == (49, 24)
+
+
+@pytest.fixture
+def load(put):
+    put({"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
+    return lambda files, **options: load_benchmark("crepe", put(files), **options)
+
+
+def test_true_caption_first_among_six_with_the_crop_of_x_y_width_height(load):
+    [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
+    first, second, _ = part.items
+    assert first.texts == ("a cat on a mat", *NEGATIVES) and first.truth == 0
+    assert first.images[0].crop == (3, 1, 7, 3)
+    assert second.images[0].path.parent.name == "VG_100K_2"
+    assert [(item.group, item.id) for item in part.items] == [
+        ("4", "4/2"), ("12", "12/2"), ("12", "12/3")
+    ]
+    assert (part.headline, part.macro_groups) == ("macro", None)
+    assert OFFICIAL == {"atom": 16_727, "swap": 6652, "negate": 16_336}
+
+
+def test_negatives_may_be_a_set_and_hold_the_caption(load):
+    cell = "{'one', 'a cat on a mat', 'three', 'four', 'five'}"
+    [part] = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))
+    assert part.items[0].texts[1:] == ("one", "a cat on a mat", "three", "four", "five")
+    assert part.n_used == 1 and part.counts["identical"] == 1
+
+
+def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
+    """Rows without valid negatives ask nothing; one file alone makes the other expected."""
+    rows, empty = [SYST_HEADER, SYST], [*SYST[:6], "[]", *SYST[7:]]
+    root = put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
+
+    def load(**options):
+        found = load_benchmark("crepe_systematicity", root, **options)
+        return {part.subset: part for part in found}
+
+    parts = load()
+    names = ["laion/seen/atom", "laion/seen/comp", "laion/unseen/atom", "laion/unseen/comp"]
+    assert list(parts) == names
+    item = parts["laion/unseen/comp"].items[0]
+    assert item.texts == ("a cup", "a", "b", "c") and item.truth == 0
+    assert item.images[0].path == root / "crepe/VG_100K_2/7.jpg"
+    assert item.images[0].crop == (1.0, 2.0, 5.0, 5.0)
+    atom, combined = parts[names[0]], load(subsets=["laion/seen/combined"]).popitem()[1]
+    assert (atom.n_used, atom.n_expected, atom.counts["no_negatives"]) == (1, 1, 1)
+    assert combined.n_used == 2
+    (root / UNSEEN).unlink()
+    with pytest.raises(DataError, match="unseen_compounds_in_laion"):
+        load()
