@@ -32,7 +32,7 @@ def load(put):
     return read
 
 
-def test_last_line_without_newline_counts_and_three_scores_share_the_items(load):
+def test_three_scores_share_the_items_of_a_file_read_line_by_line(put, load):
     parts = load(entry(0), entry(1, collapsed_tag="Both"))
     assert [part.task for part in parts] == ["text", "image", "group"]
     assert all(part.n_used == part.n_expected == 2 for part in parts)
@@ -40,9 +40,7 @@ def test_last_line_without_newline_counts_and_three_scores_share_the_items(load)
     assert [ref.path.name for ref in first.images] == ["ex_0_img_0.png", "ex_0_img_1.png"]
     assert first.texts[0].startswith("an old") and first.texts[1].startswith("a young")
     assert [item.group for item in parts[2].items] == ["Relation", "Both"]
-
-
-def test_a_line_separator_in_a_caption_ends_no_line_and_a_broken_line_is_named(put, load):
+    # A line separator in a caption ends no line, and a broken line is named.
     text = json.dumps(entry(0, caption_0="an old\u2028person"), ensure_ascii=False)
     put({"winoground/examples.jsonl": text})
     assert load()[0].n_used == 1
