@@ -1,28 +1,14 @@
-"""A stand-in for the encoder whose vectors are written down by hand; captions with pictures."""
+"""A stand-in for the encoder whose vectors are written by hand, items, and a world for all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import sets
-from cae_lib.words.alignment import Alignment, align
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
-
-CAPTIONS = ["a red cat", "the very small dog is on a wide bed", "", "a wet car near it", "two cups"]
-PICTURES = [2, 0, 1, 0, 1]
-ROLE_OF = (
-    dict.fromkeys(("cat", "dog", "bed", "car", "cups"), OBJECT)
-    | dict.fromkeys(("red", "small", "wide", "wet"), ATTRIBUTE)
-    | dict.fromkeys(("on", "near"), RELATION)
-)
 
 
 class HandEncoder:
@@ -58,31 +44,6 @@ def benchmark_of():
         return Benchmark("family", "part", tuple(items), fields.pop("n_expected", 9), **fields)
 
     return make
-
-
-@dataclass
-class Five:
-    """Five captions, one token a word and one of them empty, of three pictures in no order."""
-
-    pairs: Pairs
-    alignment: Alignment
-    pictures: list[int]
-    role_of: dict[str, int]
-
-
-@pytest.fixture
-def five(tmp_path, tiny_clip):
-    paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for number, path in enumerate(paths):
-        noise = np.random.default_rng(number).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path)
-    spans = []
-    for caption in CAPTIONS:
-        starts = {word: f" {caption} ".index(f" {word} ") for word in caption.split()}
-        own = {word: start for word, start in starts.items() if word in ROLE_OF}
-        spans.append([Span(at, at + len(word), ROLE_OF[word]) for word, at in own.items()])
-    pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
-    return Five(pairs, align(CAPTIONS, spans, tiny_clip.tokenizer), PICTURES, ROLE_OF)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
-"""Captions ready to be scored word by word, and their table, against loops over single captions."""
+"""Scores of words: their table, how faithful they are, and what they hang on."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -9,26 +11,54 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.evaluation.attribution import attribution_table, word_sample
+from cae_lib.data.captions import Pairs, load_caption_list
+from cae_lib.data.training_set import default_tagger
+from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, word_sample
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.faithfulness import (
+    RANDOM,
+    ROW,
+    choices,
+    faithfulness_table,
+    sensitivity_table,
+)
 from cae_lib.evaluation.sets import even_rows
-from cae_lib.words.alignment import align
-from cae_lib.words.roles import OBJECT, ROLE_NAMES, Span
+from cae_lib.models import load_clip
+from cae_lib.words.alignment import align, token_roles
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 
-WITH_WORDS = [0, 1, 3, 4]
+CAPTIONS = ["a red cat", "the very small dog is on a wide bed", "", "a wet car near it", "two cups"]
+PICTURES = [2, 0, 1, 0, 1]
+ROLE_OF = (
+    dict.fromkeys(("cat", "dog", "bed", "car", "cups"), OBJECT)
+    | dict.fromkeys(("red", "small", "wide", "wet"), ATTRIBUTE)
+    | dict.fromkeys(("on", "near"), RELATION)
+)
+LIMIT = 8
 
 
-@pytest.fixture
-def clip(tiny_clip):
+@pytest.fixture(scope="module")
+def clip():
     """A model whose scores are far from 0."""
+    clip = load_clip("clip-mini", seed=0)
     with torch.no_grad():
-        tiny_clip.model.token_embedding.weight.mul_(20)
-    return tiny_clip
+        clip.model.token_embedding.weight.mul_(20)
+    return clip
 
 
 @pytest.fixture
-def sample(clip, five):
-    return word_sample(Encoder(clip), five.pairs, five.alignment, limit=9)
+def five(tmp_path, clip):
+    """Five captions, one token a word and one of them empty, of three pictures in no order."""
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        noise = np.random.default_rng(number).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    spans = [
+        [Span(f" {text} ".index(f" {word} "), f" {text} ".index(f" {word} ") + len(word), role)
+         for word, role in ROLE_OF.items() if word in text.split()] for text in CAPTIONS
+    ]
+    pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
+    return pairs, align(CAPTIONS, spans, clip.tokenizer)
 
 
 @pytest.mark.parametrize("limit, rows", [(None, range(5)), (3, [0, 2, 4])])
@@ -36,28 +66,28 @@ def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
     """A loop over single pairs that reads pictures and roles by itself."""
     encoder, model = Encoder(clip), clip.model.train()
     how = {"methods": ["gradient"], "limit": limit, "batch_size": 2, "reduction": "grad_x"}
-    found = attribution_table(encoder, five.pairs, five.alignment, **how)
+    found = attribution_table(encoder, *five, **how)
     assert model.training and set(found.method) == {"gradient"}
     model.eval()
     scorer, expected = get_method("gradient", reduction="grad_x"), []
     for row in rows:
-        picture = Image.open(five.pairs.image_paths[five.pictures[row]])
+        picture = Image.open(five[0].image_paths[PICTURES[row]])
         with torch.no_grad():
             image = F.normalize(model.encode_image(clip.preprocess(picture)[None]))
-        scores = scorer(model, clip.tokenizer([five.pairs.captions[row]]), image).scores[0]
-        for place, word in enumerate(five.pairs.captions[row].split(), start=1):
-            role = ROLE_NAMES[five.role_of.get(word, 0)]
-            expected.append((row, five.pictures[row], place, word, role, float(scores[place])))
+        scores = scorer(model, clip.tokenizer([CAPTIONS[row]]), image).scores[0]
+        for place, word in enumerate(CAPTIONS[row].split(), start=1):
+            role = ROLE_NAMES[ROLE_OF.get(word, 0)]
+            expected.append((row, PICTURES[row], place, word, role, float(scores[place])))
     *texts, scores = zip(*expected, strict=True)
     for name, column in zip(("caption", "picture", "position", "word", "role"), texts, strict=True):
         assert tuple(found[name]) == column
     np.testing.assert_allclose(found.score, scores, rtol=1e-3, atol=1e-6)
 
 
-def test_a_word_of_several_tokens_has_a_row_for_each(tiny_clip, five):
-    captions = ["a unicyclist", *five.pairs.captions[1:]]  # of 4 tokens
-    alignment = align(captions, [[Span(2, 12, OBJECT)], *[[]] * 4], tiny_clip.tokenizer)
-    found = attribution_table(Encoder(tiny_clip), five.pairs, alignment)
+def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
+    captions = ["a unicyclist", *CAPTIONS[1:]]  # of 4 tokens
+    alignment = align(captions, [[Span(2, 12, OBJECT)], *[[]] * 4], clip.tokenizer)
+    found = attribution_table(Encoder(clip), five[0], alignment)
     assert list(found.method.unique()) == list(METHODS)
     for _, own in found[found.caption == 0].groupby("method"):
         assert list(own.position) == [1, 2, 3, 4, 5]
@@ -65,26 +95,140 @@ def test_a_word_of_several_tokens_has_a_row_for_each(tiny_clip, five):
         assert list(own.role) == ["other", *["object"] * 4]
 
 
-def test_a_method_that_replaces_words_scores_words_of_a_role(tiny_clip, five):
-    found = attribution_table(Encoder(tiny_clip), five.pairs, five.alignment, ["counterfactual"])
-    assert found.score[found.role == "other"].isna().all()
-    assert found.score[found.role != "other"].notna().all()
+def test_a_method_that_replaces_words_scores_words_of_a_role(clip, five):
+    found = attribution_table(Encoder(clip), *five, ["counterfactual"])
+    assert (found.score.isna() == (found.role == "other")).all()
 
 
-def test_captions_keep_their_pictures_and_roles_and_one_without_a_word_is_left_out(
-    clip, five, sample
-):
-    assert sample.captions.tolist() == WITH_WORDS
-    assert sample.pictures.tolist() == [five.pictures[row] for row in WITH_WORDS]
-    for place, row in enumerate(WITH_WORDS):
-        words = five.pairs.captions[row].split()
-        assert sample.word_texts(place, clip.tokenizer) == words
-        assert sample.word_roles(place) == [ROLE_NAMES[five.role_of.get(word, 0)] for word in words]
-        assert sample.n_words[place] == len(words)
-
-
-def test_some_captions_are_taken_evenly(sample):
+def test_captions_with_words_are_taken_evenly(clip, five):
+    sample = word_sample(Encoder(clip), *five, limit=9)
     part = sample.rows(even_rows(len(sample.captions), 2))
+    assert sample.captions.tolist() == [0, 1, 3, 4] and sample.pictures.tolist() == [2, 0, 0, 1]
     assert part.captions.tolist() == [0, 4] and part.pictures.tolist() == [2, 1]
     for field in ("tokens", "words", "roles", "image_features"):
         assert torch.equal(getattr(part, field), getattr(sample, field)[[0, 3]])
+
+
+@pytest.fixture(scope="module")
+def setting(smoke_world, clip):
+    pairs = load_caption_list(smoke_world / "coco/coco_karpathy_test.json", smoke_world / "coco")
+    return Encoder(clip), pairs, token_roles(pairs.captions, default_tagger(), clip.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def table(setting):
+    return faithfulness_table(*setting, limit=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def sample(setting):
+    return word_sample(*setting, LIMIT)
+
+
+@pytest.fixture(scope="module")
+def compared(setting):
+    return sensitivity_table(*setting, limit=LIMIT)
+
+
+def values(table, measure, **columns):
+    """The values of some rows, in their order."""
+    chosen = table[table.measure == measure]
+    for name, value in columns.items():
+        chosen = chosen[chosen[name] == value]
+    return chosen.value.to_numpy()
+
+
+def test_the_table_is_complete(table, sample):
+    assert list(table) == list(ROW)
+    areas = table[table.measure == "area"]
+    assert set(areas.method) == {*METHODS, INTEGRATED, RANDOM}
+    for _, own in areas.groupby(["method", "against"]):
+        assert own.caption.tolist() == sample.captions.tolist() and len(own) == LIMIT
+    agreement = table[table.measure == "agreement"].groupby(["method", "against"]).size()
+    assert (agreement == LIMIT).all() and len(agreement) == 10
+    stages = table[table.measure == "randomisation"].sort_values("place").against.unique()
+    assert stages[0] == "projection" and stages[-1] == "embeddings"
+    assert values(table, "integration error").max() <= 0.01
+    assert values(table, "integration points").min() >= 8
+
+
+def test_attention_does_not_see_the_projection(table):
+    def of(method, stage):
+        return values(table, "randomisation", method=method, against=stage)
+
+    assert of("attention", "projection") == pytest.approx(1)
+    assert len(of("attention", "projection")) == LIMIT
+    assert of("attention", "blocks 4-1").mean() < 0.9
+    assert of("perturbation", "projection").mean() < 0.9
+
+
+def test_curves_start_and_end_where_they_must(table):
+    ends = [values(table, "whole").mean(), values(table, "empty").mean()]
+    for method in (*METHODS, INTEGRATED, RANDOM):
+        for against, expected in (("deletion", ends), ("insertion", ends[::-1])):
+            curve = values(table, "curve", method=method, against=against)
+            assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_curve_is_that_of_masking_one_word_after_the_other(setting, sample, table):
+    """One caption and method, word by word through the plain encoder."""
+    model, row = setting[0].clip.model, 0
+    scores = sample.scores(model, "gradient")[row]
+    order = np.argsort(-scores[np.isfinite(scores)], kind="stable")
+    embedding = model.token_embedding
+    tokens, words = sample.tokens[row : row + 1], sample.words[row]
+    steps, masked = [], torch.zeros_like(words, dtype=torch.bool)
+    for word in [None, *order]:
+        if word is not None:
+            masked = masked | (words == int(word) + 1)
+        with torch.no_grad():
+            embeddings = torch.where(masked[:, None], embedding.weight.mean(0), embedding(tokens))
+            padded = torch.nn.functional.pad(tokens, (0, 77 - tokens.shape[1]))
+            filled = torch.nn.functional.pad(embeddings, (0, 0, 0, 77 - tokens.shape[1]))
+            hook = embedding.register_forward_hook(lambda m, i, o, e=filled: e)
+            text = model.encode_text(padded, normalize=True)[0]
+            hook.remove()
+        steps.append(float(text @ sample.image_features[row]))
+    area = np.mean([(a + b) / 2 for a, b in itertools.pairwise(steps)])
+    found = values(table, "area", method="gradient", against="deletion")[row]
+    assert found == pytest.approx(area, abs=2e-5)
+
+
+def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):
+    example = table[(table.measure == "example") & (table.method == "attention")]
+    assert {"object", "attribute", "relation"} <= set(example.role) and len(example) <= 12
+    row = sample.captions.tolist().index(example.caption.iloc[0])
+    assert list(example.word) == sample.word_texts(row, setting[0].clip.tokenizer)
+    assert list(example.role) == sample.word_roles(row)
+    assert example.place.tolist() == list(range(len(example)))
+    attention = sample.scores(setting[0].clip.model, "attention")[row, : len(example)]
+    assert example.value.tolist() == pytest.approx(attention.tolist(), abs=1e-5)
+    assert len(values(table, "example")) == 5 * len(example)
+
+
+def test_sensitivity_compares_every_choice(compared):
+    found = compared[compared.measure == "correlation"]
+    for method in METHODS:
+        own = found[found.method == method]
+        assert own.choice.iloc[0] == "default" and own.value[:LIMIT].tolist() == [1.0] * LIMIT
+        assert own.groupby("choice").value.mean().min() < 0.999
+        assert own.choice.iloc[-1] == "GELU in place of QuickGELU"
+        assert (own.groupby("choice").size() == LIMIT).all()
+    areas = compared[compared.measure == "area"]
+    assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*METHODS, RANDOM}
+
+
+def test_choices_exist_and_differ_from_the_default():
+    for method, _, parameters in choices(12, "gelu"):
+        assert (get_method(method, **parameters) == get_method(method)) == (not parameters)
+    assert choices(12, "gelu")[-1][1] == "QuickGELU in place of GELU"
+
+
+@pytest.mark.parametrize("measure, roles", [("object", [1]), ("composition", [2, 3])])
+def test_the_roles_of_a_choice_are_those_of_the_words(setting, sample, compared, measure, roles):
+    found = values(compared, measure, method="attention", choice="default")
+    scores = sample.token_scores(setting[0].clip.model, "attention")
+    for row in range(LIMIT):
+        chosen = torch.isin(sample.roles[row], torch.tensor(roles))
+        expected = float(scores[row][chosen].mean()) if chosen.any() else np.nan
+        assert found[row] == pytest.approx(expected, abs=1e-5, nan_ok=True)

@@ -11,16 +11,8 @@ import torch
 
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.blind import (
-    END,
-    START,
-    TOKEN,
-    CaptionModel,
-    average_picture_answers,
-    blind_answers,
-    guesses,
-    text_choosers,
-)
+from cae_lib.evaluation import blind
+from cae_lib.evaluation.blind import END, START, TOKEN, CaptionModel, blind_answers, guesses
 
 NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 
@@ -52,7 +44,7 @@ def test_expected_accuracy_by_length(choice, benchmark_of):
         choice(["p"], ["one two", "three four"], group="w"),  # a tie of two
         choice(["p"], ["a b c", "a", "b c d", "e f g"], group="x"),  # longer: a tie of three
     )
-    found = shares([benchmark], text_choosers(["a"]))
+    found = shares([benchmark], blind.text_choosers(["a"]))
     assert found["shorter"] == pytest.approx([1, 1 / 2, 0])
     assert found["longer"] == pytest.approx([0, 1 / 2, 1 / 3])
 
@@ -71,7 +63,7 @@ def test_likelihood_of_the_training_captions_decides(choice, benchmark_of):
     item = choice(["p"], ["a dog on a mat", "a mat on a dog"])
     longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
     found = shares([benchmark_of(item, longer)],
-                   text_choosers(["a dog on a mat", "the dog on a mat"]))
+                   blind.text_choosers(["a dog on a mat", "the dog on a mat"]))
     assert (found["likelihood"], found["likelihood_per_word"]) == ([1, 0], [1, 1])
 
 
@@ -82,7 +74,7 @@ def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand
     )
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
-    found = average_picture_answers(encoder, pairs, [benchmark_of(*items)])
+    found = blind.average_picture_answers(encoder, pairs, [benchmark_of(*items)])
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
 
 
@@ -91,13 +83,9 @@ def model():
     return CaptionModel(["a b", "a c"])
 
 
-def test_words_and_marks():
+def test_words_and_their_shares_by_hand(model):
     assert TOKEN.findall("a dog's bed, on it.") == ["a", "dog's", "bed", ",", "on", "it", "."]
-
-
-def test_unigrams_by_hand(model):
     # a 2, b 1, c 1, end 2: N = 6 of T = 4 kinds, so each of 4 + 1 shares gets 4/5 more, of 10
-    assert model.vocabulary == 4
     found = {word: model.probability(word) for word in ("a", "b", "c", END, "zebra")}
     assert found == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})
 

@@ -1,49 +1,82 @@
-"""Vectors of pictures and texts against one forward pass each, and what is encoded once."""
+"""Vectors against one forward pass each; what is read, tokenised and encoded once."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip import SimpleTokenizer
 from PIL import Image, ImageFile
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
-from cae_lib.evaluation import embed
+from cae_lib.evaluation import embed, inputs
 from cae_lib.evaluation.embed import Encoder, neighbours
+from cae_lib.evaluation.inputs import PictureReader, forget_pictures, forget_tokens, tokenize
 from cae_lib.models.packed import PackedEncoder
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on",
          "two red dogs", "a bat"]
+ODD_TEXTS = [
+    "a cat", "", "Hello!!! & <b>caf\u00e9</b>\n two  spaces \U0001f408",
+    "ends with the mark <end_of_text> and goes on", "!", " ".join(["very"] * 100), "a cat",
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    forget_pictures()
+    forget_tokens()
 
 
 @pytest.fixture
 def pictures(tmp_path):
+    """Files of noise, in colour, grey and with transparency."""
     rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{n}.png" for n in range(5)]
-    for n, path in enumerate(paths):
-        Image.fromarray(rng.integers(0, 255, (60 + 10 * n, 90, 3), dtype=np.uint8)).save(path)
+    paths = [tmp_path / f"{n}.png" for n in range(3)]
+    for n, (path, mode) in enumerate(zip(paths, ("RGB", "L", "RGBA"), strict=True)):
+        noise = rng.integers(0, 255, (60 + 30 * n, 90, 3), dtype=np.uint8)
+        Image.fromarray(noise).convert(mode).save(path)
     return paths
+
+
+def noting(monkeypatch, owner, name, note):
+    """Let a function of `owner` be noted with its arguments before it is called."""
+    call = getattr(owner, name)
+
+    def noted(*arguments, **options):
+        note(*arguments)
+        return call(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, noted)
 
 
 @pytest.fixture
 def encoded(monkeypatch):
     """Numbers of pictures, and token ids of texts, of each forward pass."""
     sizes, tokens = [], []
-    encode_image, encode_many = embed.encode_image, PackedEncoder.encode_many
-
-    def note_images(model, pixels):
-        sizes.append(len(pixels))
-        return encode_image(model, pixels)
-
-    def note_texts(self, texts):
-        tokens.append(texts)
-        return encode_many(self, texts)
-
-    monkeypatch.setattr(embed, "encode_image", note_images)
-    monkeypatch.setattr(PackedEncoder, "encode_many", note_texts)
+    noting(monkeypatch, embed, "encode_image", lambda _, pixels: sizes.append(len(pixels)))
+    noting(monkeypatch, PackedEncoder, "encode_many", lambda _, texts: tokens.append(texts))
     return sizes, tokens
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the files that are opened."""
+    names = []
+    noting(monkeypatch, Image, "open", lambda path: names.append(path.name))
+    return names
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The texts that open_clip's tokenizer is asked for."""
+    texts = []
+    noting(monkeypatch, SimpleTokenizer, "__call__", lambda _, new, *rest: texts.extend(new))
+    return texts
 
 
 def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, monkeypatch):
@@ -59,13 +92,10 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, mon
         with torch.no_grad():
             plain = F.normalize(tiny_clip.model.encode_image(tiny_clip.preprocess(picture)[None]))
         np.testing.assert_allclose(row, plain[0].numpy(), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("tokenized_at_once", [1, 2, 9])
-def test_texts_equal_open_clip_at_77_tokens_in_the_given_order(
-    tiny_clip, tokenized_at_once, monkeypatch
-):
+def test_texts_equal_open_clip_at_77_tokens(tiny_clip, tokenized_at_once, monkeypatch):
     monkeypatch.setattr(embed, "TOKENIZED_AT_ONCE", tokenized_at_once)
     monkeypatch.setattr(embed, "TEXTS_AT_ONCE", 3)
     ours = Encoder(tiny_clip).texts(TEXTS)
@@ -91,19 +121,15 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, enc
     assert np.abs(first[0] - first[2]).max() > 0
 
 
-def test_batches_hold_texts_of_about_the_same_length(tiny_clip, encoded, monkeypatch):
+def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, encoded, monkeypatch):
     monkeypatch.setattr(embed, "TEXTS_AT_ONCE", 2)
     Encoder(tiny_clip).texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
     assert [sorted(part.argmax(-1).tolist()) for part in encoded[1]] == [[2, 3], [8, 9]]
-
-
-def test_neighbours_have_about_one_length_and_begin_alike(tiny_clip):
     texts = ["x b c d", "a b", "a b c e", "x b c", "a b c d", "a"]
     order = neighbours(tiny_clip.tokenizer(texts))
     # Lengths in pairs (2-3, 4-5); in each pair by tokens, where the end has the highest number.
     assert [texts[i] for i in order[:2]] == ["a b", "a"]
     assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
-    assert {texts[i] for i in order[4:]} == {"x b c", "x b c d"}
 
 
 def test_the_model_comes_back_in_its_mode(tiny_clip, pictures):
@@ -113,30 +139,23 @@ def test_the_model_comes_back_in_its_mode(tiny_clip, pictures):
     assert len(Encoder(tiny_clip).images([])) == len(Encoder(tiny_clip).texts([])) == 0
 
 
-def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path):
-    encoder = Encoder(tiny_clip)
+@pytest.mark.parametrize("name, crop, message", [
+    ("absent.png", None, "no such picture"),
+    ("broken.jpg", None, "cannot be decoded"),
+    ("cut.png", None, "cannot be decoded"),
+    ("0.png", (5.1, 5, 5.2, 50), "the crop .* cannot be used"),
+])
+def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, name, crop, message):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:4000])
-    for name, message in (("absent.png", "no such picture"), ("broken.jpg", "cannot be decoded"),
-                          ("cut.png", "cannot be decoded")):
-        with pytest.raises(DataError, match=f"{name}: {message}"):
-            encoder.images([ImageRef(pictures[0]), ImageRef(tmp_path / name)])
-    with pytest.raises(DataError, match=r"0\.png: the crop .* cannot be used"):
-        encoder.images([ImageRef(pictures[0], (5.1, 5, 5.2, 50))])
-
-
-def test_grey_and_transparent_pictures_become_rgb(tiny_clip, tmp_path):
-    for mode in ("L", "RGBA", "P"):
-        Image.new(mode, (20, 20)).save(tmp_path / f"{mode}.png")
-    refs = [ImageRef(tmp_path / f"{mode}.png") for mode in ("L", "RGBA", "P")]
-    assert Encoder(tiny_clip).images(refs).shape == (3, 128)
+    with pytest.raises(DataError, match=f"{name}: {message}"):
+        Encoder(tiny_clip).images([ImageRef(pictures[0]), ImageRef(tmp_path / name, crop)])
 
 
 def test_a_picture_that_ends_too_early_is_taken_only_on_request(tiny_clip, pictures, tmp_path):
-    whole, cut, broken = (tmp_path / f"{name}.jpg" for name in ("whole", "cut", "broken"))
+    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
     Image.open(pictures[0]).save(whole, quality=95)
     cut.write_bytes(whole.read_bytes()[:3000])
-    broken.write_bytes(b"no picture at all")
     for _ in range(2):  # what is there is not kept for others
         with pytest.raises(DataError, match=r"cut\.jpg: cannot be decoded"):
             Encoder(tiny_clip).images([ImageRef(cut)])
@@ -144,5 +163,63 @@ def test_a_picture_that_ends_too_early_is_taken_only_on_request(tiny_clip, pictu
         first, second = encoder.images([ImageRef(whole), ImageRef(cut)])
         assert encoder.truncated == {cut} and np.abs(first - second).max() > 0
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded"):
-        encoder.images([ImageRef(broken)])
+
+
+def pixels(preprocess, refs):
+    reader = PictureReader(preprocess, workers=1)
+    return reader.normalised(list(reader.read(refs)), torch.device("cpu"))
+
+
+def test_the_models_input_is_bit_for_bit_that_of_the_preprocessing(tiny_clip, pictures):
+    resize, crop, *rest = tiny_clip.preprocess.transforms
+    smaller = type(tiny_clip.preprocess)([type(resize)(64), type(crop)(64), *rest])
+    refs = [ImageRef(pictures[1]), ImageRef(pictures[0]), ImageRef(pictures[0], (3, 4, 40, 50))]
+    plain = [Image.open(ref.path).crop(ref.crop) if ref.crop else Image.open(ref.path)
+             for ref in refs]
+    for preprocess in (tiny_clip.preprocess, smaller) * 2:  # each one read, then kept
+        expected = torch.stack([preprocess(picture) for picture in plain])
+        assert torch.equal(pixels(preprocess, refs), expected)
+    again = Encoder(tiny_clip).pixels([refs[0], refs[1], refs[0]])
+    assert torch.equal(again, pixels(tiny_clip.preprocess, refs)[[0, 1, 0]])
+
+
+def test_a_second_reader_opens_no_file_unless_it_changed(tiny_clip, pictures, opened):
+    refs = [*map(ImageRef, pictures), ImageRef(pictures[0], (0, 0, 20, 20))]
+    first = pixels(tiny_clip.preprocess, refs)
+    assert torch.equal(pixels(tiny_clip.preprocess, refs), first)
+    assert opened == ["0.png", "1.png", "2.png"]
+    Image.new("RGB", (60, 60), "red").save(pictures[1])
+    os.utime(pictures[1], ns=(1, 1))
+    changed = (pixels(tiny_clip.preprocess, refs) != first).flatten(1).any(dim=1)
+    assert opened[3:] == ["1.png"]
+    assert changed.tolist() == [False, False, True, False]  # crops of a file stand together
+
+
+def test_what_does_not_fit_is_read_again(tiny_clip, pictures, opened, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_BYTES", 2 * 3 * 112 * 112)
+    for _ in range(2):
+        assert len(pixels(tiny_clip.preprocess, [*map(ImageRef, pictures)])) == 3
+    assert opened == ["0.png", "1.png", "2.png", "2.png"]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"context_length": 16}, {"clean": "whitespace"}, {"additional_special_tokens": ["<x>"]}
+])
+def test_ids_are_those_of_the_tokenizer_also_when_remembered(options):
+    tokenize(SimpleTokenizer(), ODD_TEXTS)
+    tokenizer = SimpleTokenizer(**options)
+    for _ in range(2):
+        found = tokenize(tokenizer, [*ODD_TEXTS, "A  Cat <x>"])
+        assert found.dtype == torch.long
+        assert torch.equal(found, tokenizer([*ODD_TEXTS, "A  Cat <x>"]))
+
+
+def test_two_tokenizers_of_one_kind_read_a_text_once_but_others_each_time(asked):
+    for texts in (ODD_TEXTS, [*ODD_TEXTS, "a dog"]):
+        tokenize(SimpleTokenizer(), texts)
+    assert sorted(asked) == sorted({*ODD_TEXTS, "a dog"})
+    calls, masking = [], SimpleTokenizer(context_length=8, reduction_mask="random")
+    for _ in range(2):
+        tokenize(masking, ["a b c d e f g h i"])
+        tokenize(lambda texts: calls.append(texts), ("a", "b"))
+    assert asked[-2:] == ["a b c d e f g h i"] * 2 and calls == [["a", "b"]] * 2

@@ -1,6 +1,11 @@
-"""The measurement of relevance by region and word, on the smoke world."""
+"""Regions against boxes and drawings, and relevance by region and word on a small world."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +15,100 @@ from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.heatmap import image_relevances
+from cae_lib.errors import DataError
 from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
-from cae_lib.evaluation.scenes import EXAMPLES, GRAPHS, REGIONS, gold_scenes, region_shares
+from cae_lib.evaluation.scenes import (
+    EXAMPLES,
+    GRAPHS,
+    REGIONS,
+    gold_scenes,
+    mark_boxes,
+    region_masks,
+    region_shares,
+)
 from cae_lib.models.clip import load_clip
+from cae_lib.world.draw import IMAGE_SIZE, render
+from cae_lib.world.layout import Placement
+from cae_lib.world.scenes import Content, Thing, arrange
+from cae_lib.world.vocabulary import RELATIONS
 
 LIMIT = 10
+PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
+
+
+def cat_and_bus(relation, seed):
+    return arrange(Content((Thing("cat", "red"), Thing("bus", "blue")), relation), seed)
+
+
+@pytest.mark.parametrize("first, second, rows", [
+    (Placement(0.125, 0.125, 0.25), Placement(0.625, 0.125, 0.25), 1),  # a gap of one patch
+    (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column
+])
+def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
+    found = region_shares((first, second), (4, 4))
+    # On the rows of both boxes a column is the subject's, the relation's, the object's, the rest.
+    np.testing.assert_array_equal(found[:, :rows].mean(axis=1), np.eye(4))
+    assert found[3, rows:].all()
+
+
+def test_patches_are_divided_by_area():
+    found = region_shares((Placement(0.25, 0.25, 0.25), Placement(0.75, 0.25, 0.25)), (2, 2))
+    np.testing.assert_allclose(found[:2, 0], [[0.25, 0], [0.125, 0.125]])
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_every_point_lies_in_one_region(relation):
+    masks = region_masks(cat_and_bus(relation, 3).placements[:2], PIXELS, PIXELS)
+    assert (masks.sum(axis=0) == 1).all() and (masks.mean(axis=(1, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("relation, change", [("chasing", {"motion": 0}),
+                                              ("touching", {"contact": 0})])
+def test_marks_of_the_drawing_lie_in_the_relation(relation, change):
+    total = 0
+    for seed in range(6):
+        scene = cat_and_bus(relation, seed)
+        first = replace(scene.placements[0], **change)
+        assert mark_boxes(scene.placements[0]) and not mark_boxes(first)
+        without = replace(scene, placements=(first, *scene.placements[1:]))
+        drawn = (np.asarray(render(scene)) != np.asarray(render(without))).any(axis=-1)
+        relation_mask = region_masks(scene.placements[:2], PIXELS, PIXELS)[1]
+        assert (drawn & relation_mask).sum() == drawn.sum()
+        total += drawn.sum()
+    assert total > 50
+
+
+def test_boxes_hold_what_is_drawn():
+    scene = arrange(Content((Thing("dog", "red"), Thing("ball", "blue")), "left of"), 2)
+    picture = np.asarray(render(scene)).astype(int)
+    things = np.ptp(picture, axis=-1) > 60  # the background has soft colours
+    subject, _, obj, _ = region_masks(scene.placements[:2], PIXELS, PIXELS)
+    for mask, color, other in ((subject, 0, 2), (obj, 2, 0)):
+        drawn = things & (picture[..., color] > picture[..., other])
+        assert (drawn & mask).sum() > 0.95 * drawn.sum() > 100
+
+
+def test_gold_on_disk_gives_the_regions_of_the_picture_on_disk(smoke_world, tmp_path):
+    gold = gold_scenes(smoke_world / GRAPHS)
+    entries = json.loads((smoke_world / "coco" / "coco_karpathy_test.json").read_text())
+    for entry in entries[:6]:
+        path = smoke_world / "coco" / entry["image"]
+        rest = region_masks(gold[path.name].places, PIXELS, PIXELS)[3]
+        with Image.open(path) as file:
+            edges = np.asarray(file.convert("RGB")).astype(int)
+        colourful = np.ptp(edges, axis=-1) > 60
+        assert colourful[~rest].mean() > 1.5 * colourful[rest].mean()
+    with pytest.raises(DataError, match="cae world build"):
+        gold_scenes(tmp_path / "none.json")
+
+
+def test_example_pictures_are_always_the_same_and_need_no_pytorch():
+    first, again = (np.asarray(render(EXAMPLES[0].scene)) for _ in range(2))
+    assert np.array_equal(first, again)
+    code = "import sys, cae_lib.evaluation.scenes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.items import captions, graph_counts, items, parser_table, true_captions
+from cae_lib.evaluation.items import captions, graph_counts, items, parser_table
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.vocabulary import stated
 
@@ -69,15 +69,6 @@ def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of, tagge
     assert found.chance.tolist() == [0.25, 0.25, 1 / 6]
     counts = found[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
-
-
-@pytest.mark.parametrize("pictures, texts, truth, expected", [
-    (1, ("false", "true"), 1, ("true",)),
-    (2, ("true",), 1, ("true",)),
-    (2, ("first", "second"), 0, ("first", "second")),
-])
-def test_true_captions(pictures, texts, truth, expected):
-    assert true_captions(Choice(PICTURES[:pictures], texts, truth, "g", "0")) == expected
 
 
 def test_counts_of_a_graph():

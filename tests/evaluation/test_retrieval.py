@@ -1,4 +1,4 @@
-"""Ranks of captions, pictures, classes and labels, by hand."""
+"""Ranks of captions, pictures, classes and labels, and cosines of texts, by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
+from cae_lib.data.similarity import SentencePairs
 from cae_lib.errors import DataError
+from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.retrieval import (
     DIRECTIONS,
     PROMPTS,
@@ -24,6 +26,8 @@ from cae_lib.evaluation.retrieval import (
     retrieval_ranks,
     with_article,
 )
+from cae_lib.evaluation.sets import retrieval_pairs
+from cae_lib.evaluation.similarity import cosines, phrase_table, similarities
 
 CLASSES = ("apple", "bed", "cup")
 
@@ -32,28 +36,17 @@ def by_direction(frame):
     return [frame[frame.direction == name]["rank"].tolist() for name in DIRECTIONS]
 
 
-def by_sorting(similarity, image_index):
+def by_sorting(similarity, index):
     """Ranks one query at a time, from sorted lists, for similarities without ties."""
-    text = []
-    for i, row in enumerate(similarity):
-        own = [image_index[t] == i for t in np.argsort(-row)]
-        text.append(1 + own.index(True))
-    image = [1 + np.argsort(-similarity[:, t]).tolist().index(image_index[t])
-             for t in range(similarity.shape[1])]
-    return [text, image]
+    text = [1 + [index[t] == i for t in np.argsort(-row)].index(True)
+            for i, row in enumerate(similarity)]
+    return [text, [1 + np.argsort(-row).tolist().index(i)
+                   for i, row in zip(index, similarity.T, strict=True)]]
 
 
 def unit(rng, n, width=8):
     rows = rng.normal(size=(n, width)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_two_pictures_three_captions_by_hand():
-    similarity = np.array([[0.9, 0.2, 0.8], [0.3, 0.5, 0.7]])
-    found = ranks(similarity, np.eye(3), np.array([0, 1, 1]))
-    assert by_direction(found) == [[1, 1], [1, 1, 2]]
-    assert found["query"].tolist() == [0, 1, 0, 1, 2]
-    assert found["picture"].tolist() == [0, 1, 0, 1, 1]
 
 
 def test_a_tie_goes_against_the_query_but_not_among_right_captions():
@@ -84,10 +77,12 @@ def test_equal_captions_of_two_pictures_tie_exactly():
 
 def test_a_set_of_pictures_and_captions(hand_encoder):
     encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.0, 1.0]}, {"s": [1.0, 0.0], "t": [0.6, 0.8]})
-    pairs = Pairs([Path("a"), Path("b")], ["s", "t"], torch.tensor([0, 1]), "toy", 2, 2)
+    pairs = Pairs([Path("a"), Path("b")], ["s", "t", "s"], torch.tensor([0, 1, 1]), "toy", 3, 3)
     found = retrieval_ranks(encoder, pairs, "coco")
     assert found.columns.tolist() == ["set", "direction", "query", "picture", "rank"]
-    assert set(found["set"]) == {"coco"} and found["rank"].tolist() == [1, 1, 1, 1]
+    assert set(found["set"]) == {"coco"} and by_direction(found) == [[2, 1], [1, 1, 2]]
+    assert found["query"].tolist() == [0, 1, 0, 1, 2]
+    assert found["picture"].tolist() == [0, 1, 0, 1, 1]
 
 
 def test_pictures_without_a_caption_are_refused():
@@ -149,3 +144,47 @@ def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(
         found = label_precisions(pictures, encoder)
         assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
         np.testing.assert_allclose(found.precision, expected)
+
+
+PHRASES = (
+    {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
+    {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
+    {"object": ("dog",), "attribute": (), "relation": ()},
+)
+VECTORS = {
+    "one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
+    "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1),
+}
+NAN = np.nan
+
+
+def test_sentences(hand_encoder):
+    encoder = hand_encoder({}, {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [0.0, 1.0]})
+    gold, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
+    pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
+    found = similarities(pairs, encoder)
+    assert found.columns.tolist() == ["set", "part", "pair", "gold", "score"]
+    np.testing.assert_allclose(found.score, [0.6, 0.0, 1.0], atol=1e-7)
+    assert found.gold.tolist() == [3, 1, 5] and found.pair.tolist() == [0, 1, 2]
+    assert found.part.tolist() == ["one", "two", "two"] and set(found["set"]) == {"SICK-R"}
+
+
+def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
+    found = cosines(hand_encoder({}, VECTORS), ("one", "two", "three"), PHRASES)
+    expected = {
+        "object": ([1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
+        "attribute": ([2, 1, 0], [0.4, 0.6, NAN], [NAN, 1.0, NAN]),
+        "relation": ([0, 1, 0], [NAN, -1.0, NAN], [NAN, NAN, NAN]),
+    }
+    for kind, columns in expected.items():
+        for name, values in zip(("n", "own", "other"), columns, strict=True):
+            np.testing.assert_allclose(found[kind][name], values, atol=1e-6, err_msg=kind + name)
+
+
+def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
+    found = phrase_table(Encoder(tiny_clip), "smoke")
+    assert list(found) == ["caption", "picture", "kind", "n", "own", "other"]
+    objects = found[found.kind == "object"]
+    assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
+    assert list(objects.picture) == retrieval_pairs("smoke", "coco").image_index.tolist()
+    assert (found.own.notna() == (found.n > 0)).all() and found.groupby("kind").n.sum().min() > 0
