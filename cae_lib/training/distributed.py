@@ -41,7 +41,7 @@ class Ranks:
         return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
 
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Features `(n, E)` of all processes, in their order, with gradient.
+        """Features `(n, ...)` of all processes, in their order, with gradient.
 
         Args:
             features: this process's part.
@@ -51,7 +51,8 @@ class Ranks:
             return features
         counts = counts or [len(features)] * self.size
         before = sum(counts[: self.rank])
-        return self.sum(F.pad(features, (0, 0, before, sum(counts) - before - len(features))))
+        around = (before, sum(counts) - before - len(features))
+        return self.sum(F.pad(features, (*(0, 0) * (features.ndim - 1), *around)))
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values` over all processes, with gradient."""
