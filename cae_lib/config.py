@@ -75,8 +75,8 @@ class Experiment:
         negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
         masked: Share of the captions that the contrastive loss sees with one word masked, drawn
             from those with a role, as perturbation masks it by default.
-        lock_image: Keep the image tower as it is, and train the text tower alone; what open_clip's
-            `lock_image_tower` leaves open, such as the head of a timm tower, is trained.
+        lock_image: Keep the image tower as it is, and train the text tower alone.
+        lock_trunk: Keep the network of a tower of timm as it is, and train the tower's head.
         steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
         lr, weight_decay, betas, eps: AdamW.
         precision: "fp32" or "bf16" (autocast).
@@ -103,6 +103,7 @@ class Experiment:
     negatives: bool = False
     masked: float = 0.0
     lock_image: bool = False
+    lock_trunk: bool = False
     steps: int = 300
     batch_size: int = 128
     warmup: int = 30

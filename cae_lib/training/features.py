@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cae_lib.config import paths
 from cae_lib.data.images import Pictures
@@ -23,7 +23,7 @@ PICTURES = 256
 
 
 class Features(Pictures):
-    """Features `(N, E)` of pictures, given out in their place."""
+    """Features `(N, E)` of pictures, or of a trunk `(N, C, h, w)`, given out in their place."""
 
     affine = None
 
@@ -41,19 +41,20 @@ class Features(Pictures):
 
 
 def picture_features(
-    clip: Clip, images: Pictures, encoder: ImageEncoder, precision: str, ranks: Ranks,
-    workers: int, log: bool,
+    clip: Clip, locked: nn.Module, images: Pictures, encoder: ImageEncoder, precision: str,
+    ranks: Ranks, workers: int, log: bool,
 ) -> Features:
-    """Features of all pictures as evaluation crops them, not normalised, float32.
+    """Features of all pictures as evaluation crops them, not normalised, in the type they have.
 
     They are kept under `data/cache/features`, in a file that is named by a hash of image tower,
     pictures, precision and code; what lies there may be removed at any time. Each of several
     processes encodes a part of the pictures.
 
     Args:
-        clip: its image tower is put into evaluation mode.
+        clip: the model.
+        locked: the part of its image tower that makes the features; put into evaluation mode.
         images: all pictures of the training set.
-        encoder: `(model, pixels)` -> features `(n, E)`.
+        encoder: `(model, pixels)` -> features `(n, E)`, or of a trunk `(n, C, h, w)`.
         precision: "fp32" or "bf16" (autocast).
         ranks: the processes of the run.
         workers: processes that decode pictures ahead.
@@ -63,7 +64,7 @@ def picture_features(
         DataError: a picture is missing or broken, or the file with their features is.
     """
     device = next(clip.model.parameters()).device
-    weights = clip.model.visual.state_dict()
+    weights = locked.state_dict()
     kind = [clip.name, clip.activation, precision, training_hash(), pictures_hash(images)]
     name = content_hash([*kind, *weights], weights.values())[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
@@ -76,7 +77,7 @@ def picture_features(
             ) from error
     parts = torch.arange(len(images)).tensor_split(ranks.size)
     own = _Pictures(images, parts[ranks.rank].split(PICTURES))
-    clip.model.visual.eval()
+    locked.eval()
     found = []
     with (
         torch.no_grad(),
@@ -85,7 +86,7 @@ def picture_features(
         Progress(len(parts[0]), "image features") if log else nullcontext() as progress,
     ):
         for pixels in batches:
-            found.append(encoder(clip.model, pixels.to(device, non_blocking=True)).float())
+            found.append(encoder(clip.model, pixels.to(device, non_blocking=True)))
             if progress:
                 progress.update(len(pixels))
         features = ranks.gather(torch.cat(found), [len(part) for part in parts]).cpu()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import mask_vector
@@ -127,8 +128,8 @@ class Objective(nn.Module):
 class Run:
     """Model, data and optimiser of one run.
 
-    With a locked image tower and pictures that are not cropped, the features of the pictures are
-    computed once, here; see `picture_features`.
+    What a locked image tower or trunk makes of pictures that are not cropped is computed once,
+    here; see `picture_features`.
 
     Raises:
         ConfigError: the batch size does not fit the data or the number of processes, or settings
@@ -149,15 +150,17 @@ class Run:
         execution.prepare(clip.model)
         encoder = execution.image_encoder(image_features)
         workers = execution.worker_count(isinstance(images, Photographs), self.ranks.here)
-        if experiment.lock_image:
-            clip.model.lock_image_tower()
-        if experiment.lock_image and not _trains(clip.model.visual):
-            encoder = torch.no_grad()(encoder)
+        locked, rest = _locked(clip.model, experiment)
+        if locked is not None:
+            locked.requires_grad_(False)
+            whole = encoder if locked is clip.model.visual else _run_trunk
             if not experiment.augment:
                 images = picture_features(
-                    clip, images, encoder, experiment.precision, self.ranks, workers, log
+                    clip, locked, images, whole, experiment.precision, self.ranks, workers, log
                 )
-                encoder, workers = given_features, 0
+                encoder, workers = rest, 0
+            elif locked is clip.model.visual:
+                encoder = torch.no_grad()(encoder)
         self.workers = workers
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
         self.batches = Batches(experiment, pairs, alignment, images, clip.tokenizer, self.ranks)
@@ -173,9 +176,9 @@ class Run:
     def train_mode(self) -> None:
         """Put the model into training mode, but for what is locked of its image tower."""
         self.model.train()
-        for part in self.model.visual.modules() if self.experiment.lock_image else ():
-            if next(part.parameters(), None) is not None and not _trains(part):
-                part.eval()
+        locked, _ = _locked(self.model, self.experiment)
+        if locked is not None:
+            locked.eval()
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
         """Take step `step` (from 0) on its batch and return its log line.
@@ -222,5 +225,27 @@ def given_features(model: nn.Module, features: Tensor) -> Tensor:
     return features
 
 
-def _trains(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
+def _run_trunk(model: nn.Module, pixels: Tensor) -> Tensor:
+    return model.visual.trunk(pixels)
+
+
+def _run_head(model: nn.Module, grids: Tensor) -> Tensor:
+    return model.visual.head(grids)
+
+
+def _locked(model: nn.Module, experiment: Experiment) -> tuple[nn.Module | None, ImageEncoder]:
+    """The part of the image tower that a run keeps as it is, and what is computed after it.
+
+    Raises:
+        ConfigError: the trunk is to be locked, and the tower has none.
+    """
+    if experiment.lock_image:
+        return model.visual, given_features
+    if not experiment.lock_trunk:
+        return None, given_features
+    if not isinstance(model.visual, TimmModel):
+        raise ConfigError(
+            f"lock_trunk needs an image tower of timm, with trunk and head; {experiment.model} has "
+            f"a {type(model.visual).__name__}: use lock_image."
+        )
+    return model.visual.trunk, _run_head

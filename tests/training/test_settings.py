@@ -23,7 +23,7 @@ RUN: dict[str, Any] = {
     "margin": 2.0,  # the hinge is active
     "negatives": False, "precision": "fp32", "steps": 2, "batch_size": 4, "warmup": 1, "lr": 1e-3,
 }
-LABELS = {"name", "profile"}
+LABELS = {"name", "profile", "lock_trunk"}  # the last needs a tower of timm: see test_locked
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32", "activation": "gelu", "weights": "other.safetensors",
     "train_data": "pretrain", "augment": False, "method": "attention",
