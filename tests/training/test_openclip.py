@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import logging
-import os
 import pickle
-import re
-import subprocess
 import sys
-import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,57 +13,30 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-import torch.distributed as dist
 from open_clip_train.train import evaluate, train_one_epoch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from toys import CAPTIONS, WordTagger, two_processes
 
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.training.distributed import joined
 from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
 from cae_lib.training.task import CompositionAttributionLoss
-from cae_lib.words.alignment import align
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.roles import OBJECT, RELATION
 
-CAPTIONS = [  # pairs of words are spread unevenly over the batch, two captions have one group only
-    "a red dog chases a cat",
-    "the giraffe",
-    "two pterodactyls under a striped tree",
-    "big",
-    "a cat on a mat",
-    "the old grey dog chases two small cats",
-    "a cat, a dog and a red mat",
-    "a dog under a tree",
-]
-ROLES = dict.fromkeys(("dog", "cat", "cats", "giraffe", "pterodactyls", "tree", "mat"), OBJECT)
-ROLES |= dict.fromkeys(("red", "striped", "big", "old", "grey", "small"), ATTRIBUTE)
-ROLES |= dict.fromkeys(("chases", "under", "on"), RELATION)
-METHODS = ("attention", "gradcam", "perturbation", "gradient")
 SETTINGS = [
-    {"method": "attention", "stop_gradient": True},
+    {"method": "attention", "stop_gradient": True, "hinge": "log"},
     {"method": "gradcam"},
     {"method": "perturbation", "scope": "caption"},
     {"method": "gradient", "scope": "word", "complete_captions": False},
+    {"method": "perturbation", "hinge": "margin", "scope": "word"},
+    {"method": "gradient", "hinge": "margin", "complete_captions": False},
+    {"method": "attention", "hinge": "log", "scope": "caption"},
 ]
 FLAGS = [(False, True), (True, True), (False, False)]  # local_loss, gather_with_grad
 CASES = list(itertools.product(range(len(SETTINGS)), FLAGS, (1, 2)))
-EVERY = pytest.mark.parametrize("settings", SETTINGS, ids=METHODS)
-
-
-class WordTagger:
-    """Roles of the words of `ROLES`."""
-
-    identity = "words"
-
-    def tag(self, captions: list[str]) -> list[list[Span]]:
-        return [
-            [
-                Span(m.start(), m.end(), ROLES[m.group()])
-                for m in re.finditer(r"\w+", caption)
-                if m.group() in ROLES
-            ]
-            for caption in captions
-        ]
+EVERY = pytest.mark.parametrize("settings", SETTINGS, ids=str)
+FIRST = pytest.mark.parametrize("settings", SETTINGS[:4], ids=str)
 
 
 def packed() -> Tensor:
@@ -82,18 +50,12 @@ def pictures() -> Tensor:
     return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
 
 
-def plain_model(dtype: torch.dtype = torch.float64, vocabulary: int = 64) -> nn.Module:
+def plain_model(dtype: torch.dtype = torch.float64) -> nn.Module:
     torch.manual_seed(0)
     model = open_clip.CLIP(
         embed_dim=16,
         vision_cfg={"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        text_cfg={
-            "context_length": 16,
-            "vocab_size": vocabulary,
-            "width": 32,
-            "heads": 2,
-            "layers": 2,
-        },
+        text_cfg={"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2},
         output_dict=True,
     ).to(dtype)
     with torch.no_grad():  # scores far from 0, features far from each other
@@ -105,7 +67,7 @@ def cae_model(settings: dict[str, Any], dtype: torch.dtype = torch.float64) -> C
     return CaeModel(plain_model(dtype), **{"weight": 3.0, "margin": 2.0} | settings)
 
 
-def by_hand(settings: dict[str, Any], lr: float = 0.1) -> dict[str, Tensor]:
+def by_hand(settings: dict[str, Any]) -> dict[str, Tensor]:
     """Parameters after one step of a plain loop with the whole batch."""
     model = plain_model()
     task = CompositionAttributionLoss(model, **{"weight": 3.0, "margin": 2.0} | settings)
@@ -113,16 +75,12 @@ def by_hand(settings: dict[str, Any], lr: float = 0.1) -> dict[str, Tensor]:
     output = task(images, *packed().unbind(1))
     contrastive = open_clip.ClipLoss()(images, output.text_features, model.logit_scale.exp())
     (contrastive + output.loss).backward()
-    torch.optim.SGD(model.parameters(), lr).step()
+    torch.optim.SGD(model.parameters(), 0.1).step()
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
 def in_their_loop(
-    model: CaeModel,
-    loss: nn.Module,
-    rows: slice = slice(None),
-    accum_freq: int = 1,
-    **options: Any,
+    model: CaeModel, loss: nn.Module, rows: slice = slice(None), accum_freq: int = 1, **options: Any
 ) -> dict[str, Tensor]:
     """Parameters after one step of open_clip's loop with these rows of the batch."""
     pixels = pictures().to(next(model.parameters()).dtype)
@@ -146,22 +104,10 @@ def loader(batches: list[tuple[Tensor, Tensor]]) -> SimpleNamespace:
 
 def args(**options: Any) -> SimpleNamespace:
     defaults = {
-        "device": "cpu",
-        "precision": "fp32",
-        "distill": False,
-        "accum_freq": 1,
-        "rank": 0,
-        "skip_scheduler": True,
-        "grad_clip_norm": None,
-        "horovod": False,
-        "world_size": 1,
-        "log_every_n_steps": 1,
-        "batch_size": 8,
-        "wandb": False,
-        "distributed": False,
-        "val_frequency": 1,
-        "epochs": 1,
-        "save_logs": False,
+        "device": "cpu", "precision": "fp32", "distill": False, "accum_freq": 1, "rank": 0,
+        "skip_scheduler": True, "grad_clip_norm": None, "horovod": False, "world_size": 1,
+        "log_every_n_steps": 1, "batch_size": 8, "wandb": False, "distributed": False,
+        "val_frequency": 1, "epochs": 1, "save_logs": False,
     }
     return SimpleNamespace(**defaults | options)
 
@@ -206,21 +152,7 @@ def run_all(rank: int, folder: Path) -> None:
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left that ran this file."""
     folder = tmp_path_factory.mktemp("halves")
-    both = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, 0], "\n".join(errors)
+    two_processes(__file__, folder)
     return folder
 
 
@@ -240,15 +172,12 @@ def test_a_checkpoint_of_several_processes_is_open_clips(halves: Path) -> None:
     assert_same(dict(holder["module"].named_parameters()), dict(plain.named_parameters()))
 
 
-@pytest.mark.parametrize(
-    "flags", [{"local_loss": True, "world_size": 2}, {"use_horovod": True}], ids=str
-)
-def test_flags_that_give_another_gradient_are_refused(flags: dict) -> None:
-    with pytest.raises(ConfigError, match="gather-with-grad|torchrun"):
-        CaeClipLoss(cae_model({}).attribution, **flags)
+def test_flags_that_give_another_gradient_are_refused() -> None:
+    with pytest.raises(ConfigError, match="gather-with-grad"):
+        CaeClipLoss(cae_model({}).attribution, local_loss=True, world_size=2)
 
 
-@EVERY
+@FIRST
 @pytest.mark.parametrize("precision", ["amp_bf16", "amp"])
 def test_mixed_precision(settings: dict, precision: str) -> None:
     """The step points where that in float64 points, its part due to L_attr as well."""
@@ -258,12 +187,8 @@ def test_mixed_precision(settings: dict, precision: str) -> None:
         model = cae_model(chosen, torch.float32)
         loss = CaeClipLoss(model.attribution)
         found = in_their_loop(model, loss, precision=precision, scaler=scaler)
-        steps.append(
-            [
-                torch.cat([p.flatten().double() for p in after.values()])
-                for after in (found, by_hand(chosen))
-            ]
-        )
+        steps.append([torch.cat([p.flatten().double() for p in after.values()])
+                      for after in (found, by_hand(chosen))])
     ours, theirs = (with_it - without for with_it, without in zip(*steps, strict=True))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
 
@@ -342,56 +267,7 @@ def test_tokens_roles_and_words() -> None:
     assert torch.equal(again(CAPTIONS), ours(CAPTIONS))
 
 
-@pytest.fixture
-def their_data(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """`open_clip_train.data`; what only its tar files need may be absent."""
-    pytest.importorskip("pandas")
-    for name in ("braceexpand", "webdataset"):
-        if importlib.util.find_spec(name) is None:
-            stand_in = types.ModuleType(name)
-            stand_in.__getattr__ = lambda wanted: type(wanted, (), {})
-            for part in ("", ".filters", ".tariterators"):
-                monkeypatch.setitem(sys.modules, name + part, stand_in)
-    monkeypatch.delitem(sys.modules, "open_clip_train.data", raising=False)
-    module = importlib.import_module("open_clip_train.data")
-    monkeypatch.delitem(sys.modules, "open_clip_train.data")
-    return module
-
-
-@pytest.mark.filterwarnings("ignore:'pin_memory'")
-def test_their_data_loader_with_workers(their_data: types.ModuleType, tmp_path: Path) -> None:
-    lines = ["filepath\ttitle"]
-    for number, caption in enumerate(CAPTIONS):
-        Image.new("L", (1, 1), number).save(tmp_path / f"{number}.png")
-        lines.append(f"{tmp_path / f'{number}.png'}\t{caption}")
-    (tmp_path / "train.csv").write_text("\n".join(lines))
-    tokenizer = open_clip.SimpleTokenizer()
-    data = their_data.get_csv_dataset(
-        args(
-            train_data=tmp_path / "train.csv",
-            csv_img_key="filepath",
-            csv_caption_key="title",
-            csv_separator="\t",
-            batch_size=4,
-            workers=2,
-        ),
-        lambda picture: torch.tensor(picture.getpixel((0, 0))),
-        is_train=True,
-        tokenizer=RoleTokenizer(tokenizer, WordTagger()),
-    )
-    found = align(CAPTIONS, WordTagger().tag(CAPTIONS), tokenizer)
-    seen = 0
-    for numbers, texts in data.dataloader:
-        assert texts.shape == (4, 3, 77)
-        assert torch.equal(texts[:, 0], found.tokens[numbers])
-        assert torch.equal(texts[:, 1], found.roles[numbers].long())
-        seen += len(numbers)
-    assert seen == 8
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    own_rank, place = int(sys.argv[1]), Path(sys.argv[2])
-    dist.init_process_group("gloo", f"file://{place}/group", world_size=2, rank=own_rank)
-    run_all(own_rank, place)
-    dist.destroy_process_group()
+    with joined(torch.device("cpu")) as ranks:
+        run_all(ranks.rank, Path(sys.argv[1]))
