@@ -1,4 +1,5 @@
-"""The book renders without a warning, and a browser shows every page of it whole."""
+"""The book renders without a warning, and a browser shows every page of it whole; JupyterLab opens
+a page's text as a notebook, and saving it changes the text."""
 
 from __future__ import annotations
 
@@ -6,12 +7,18 @@ import functools
 import html
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -19,6 +26,9 @@ from conftest import REPOSITORY
 from cae_lib.errors import CaeError
 from cae_lib.pages.build import HOSTS, build_book, find_browser, print_book, render, repository_url
 from cae_lib.pages.run import run_page
+
+Ask = Callable[..., Any]
+"""Asks JupyterLab's REST interface: path, method, body."""
 
 FIRST_SCREEN = 900  # pixels, of a window 1400 wide
 CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
@@ -126,25 +136,6 @@ needs_browser = pytest.mark.skipif(
 
 
 @needs_browser
-def test_the_browser_check_sees_faults(served: tuple[str, Path]):
-    address, folder = served
-    (folder / "index.html").write_text(
-        "<title>t</title><body style='margin:0'><article><h1>Heading</h1>"
-        "<img src='nowhere.png' alt=' '><span class='math'>x</span>"
-        "<div style='width:600px'>wide</div></article><script src='http://127.0.0.1:9/a.js'></script>"
-        "<script>throw Error('oh no')</script><p id='a'></p><p id='a'></p>"
-    )
-    seen, logged = look_at(address, folder)
-    wide, narrow = seen["index.html"]
-    expected = {"title": "t", "heading": "Heading", "broken": [f"{address}/nowhere.png"],
-                "unnamed": 1, "doubled": ["a"], "formulas": 1, "typeset": 0,
-                "outside": ["http://127.0.0.1:9/a.js"]}
-    assert expected.items() <= wide.items()
-    assert wide["overflow"] <= 0 < narrow["overflow"]
-    assert any("oh no" in line for line in logged) and "/nowhere.png" in Handler.missing
-
-
-@needs_browser
 def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Path):
     address, folder = served
     page = render(REPOSITORY / "book", tmp_path / "output", REPOSITORY / "_config.yml")
@@ -185,14 +176,12 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 
 
-def test_a_broken_reference_fails_the_build_and_is_shown(toy_book: Path):
+def test_what_is_wrong_with_a_book_is_shown(toy_book: Path):
     with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as stream:
         stream.write("\nSee [](nowhere.md).\n")
     with pytest.raises(CaeError, match="not rendered cleanly(.|\n)*nowhere.md"):
         build_book("mini")
-
-
-def test_a_folder_that_is_no_book_is_refused(home: Path):
+    (toy_book / "_config.yml").unlink()
     with pytest.raises(CaeError, match="_config.yml is missing: run this from a clone"):
         build_book("mini")
 
@@ -207,3 +196,77 @@ def test_a_folder_that_is_no_book_is_refused(home: Path):
 def test_only_public_addresses_become_links(remote: str, url: str | None):
     match = HOSTS.match(remote)
     assert (f"https://{match[1]}/{match[2]}" if match else None) == url
+
+
+@pytest.fixture
+def ask(book_home: Path) -> Iterator[Ask]:
+    """A server set up as `make lab` sets it up, on a copy of a page."""
+    runtime, log = book_home / "runtime", book_home / "server.log"
+    private = {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_DATA_DIR": str(book_home / "share"),
+               "JUPYTER_CONFIG_DIR": str(book_home / "config")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+               "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0",
+               f"--ServerApp.root_dir={book_home}",
+               f"--LabApp.app_settings_dir={REPOSITORY / 'scripts' / 'lab'}"]
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, env=os.environ | private, stdout=stream, stderr=stream,
+                                   cwd=book_home)
+    try:
+        for _ in range(1200):
+            try:
+                (found,) = runtime.glob("jpserver-*.json")
+                server = json.loads(found.read_text())
+                _ask(server, "api/status")
+                break
+            except (OSError, ValueError):  # not ready yet
+                assert process.poll() is None, f"JupyterLab did not start:\n{log.read_text()}"
+                time.sleep(0.1)
+        yield lambda *arguments: _ask(server, *arguments)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _ask(server: dict[str, Any], path: str, method: str = "GET", body: Any = None) -> Any:
+    headers = {"Authorization": f"token {server['token']}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server["url"] + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_a_saved_notebook_changes_its_text(ask: Ask, book_home: Path):
+    text = book_home / "book" / "experiments" / "page.md"
+    before = text.read_text(encoding="utf-8")
+    opened = ask("api/contents/book/experiments/page.md?type=notebook&content=1")
+    assert opened["type"] == "notebook"
+    (cell,) = [cell for cell in opened["content"]["cells"] if cell["source"] == "1 + 1"]
+    cell["source"] = "2 + 2"
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "seen\n"}]
+    body = {"type": "notebook", "format": "json", "content": opened["content"]}
+    ask("api/contents/book/experiments/page.ipynb", "PUT", body)
+    assert text.read_text(encoding="utf-8") == before.replace("1 + 1", "2 + 2")
+    stored = json.loads(text.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    assert "seen" in json.dumps(stored["cells"][-1]["outputs"])
+    assert sorted(path.name for path in text.parent.iterdir() if path.is_file()) == [
+        "jupytext.toml", "page.ipynb", "page.md"
+    ]
+    # The text wins over an older notebook: what an editor changed is what opens next.
+    text.write_text(text.read_text(encoding="utf-8").replace("2 + 2", "3 + 3"), encoding="utf-8")
+    os.utime(text, (1, 1))
+    again = ask("api/contents/book/experiments/page.ipynb?content=1")["content"]["cells"]
+    assert again[-1]["source"] == "3 + 3"
+
+
+def test_opening_and_saving_a_page_leaves_its_text_alone(ask: Ask, book_home: Path):
+    shutil.copytree(REPOSITORY / "book" / "experiments", book_home / "pages")
+    for text in sorted((book_home / "pages").glob("*.md")):
+        before = text.read_text(encoding="utf-8")
+        notebook = ask(f"api/contents/pages/{text.name}?type=notebook&content=1")
+        body = {"type": "notebook", "format": "json", "content": notebook["content"]}
+        ask(f"api/contents/pages/{text.stem}.ipynb", "PUT", body)
+        assert text.read_text(encoding="utf-8") == before, f"{text.name} is not in jupytext's form"
+    plugin = urllib.parse.quote("@jupyterlab/docmanager-extension:plugin")
+    schema = ask(f"lab/api/settings/{plugin}")["schema"]
+    viewers = schema["properties"]["defaultViewers"]["default"]
+    assert viewers == {"markdown": "Jupytext Notebook"}, "a text opens as a notebook on a click"

@@ -57,14 +57,9 @@ def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
     np.testing.assert_allclose(seen[:, 1:], np.broadcast_to([1, 0, 0], (112, 111, 3)), atol=0.15)
 
 
-@pytest.fixture
-def plain(tiny_clip: Clip, tmp_path: Path) -> str:
-    """A file of weights that says nothing of them."""
-    torch.save(tiny_clip.model.state_dict(), tmp_path / "plain.pt")
-    return str(tmp_path / "plain.pt")
-
-
-def test_weights_by_run_and_file(base: Path, tiny_clip: Clip, plain: str) -> None:
+def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path) -> None:
+    plain = str(tmp_path / "plain.pt")  # says nothing of its weights
+    torch.save(tiny_clip.model.state_dict(), plain)
     for clip in (open_weights("base", profile="smoke"), open_weights(str(base)),
                  open_weights(plain, "clip-mini", "quickgelu")):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
@@ -72,16 +67,12 @@ def test_weights_by_run_and_file(base: Path, tiny_clip: Clip, plain: str) -> Non
         open_weights(plain)
     with pytest.raises(ConfigError, match="which activation"):
         open_weights(plain, "clip-mini")
-
-
-@pytest.mark.parametrize(("weights", "model", "kind", "message"), [
-    ("openai", None, ConfigError, "no run of the profile smoke.*needs --model"),
-    ("opena", "ViT-B-32", CheckpointError, "neither a file nor a tag"),
-    ("clip-ft", None, CheckpointError, "train the model first"),
-])
-def test_weights_that_are_not_there(home: Path, weights, model, kind, message) -> None:
-    with pytest.raises(kind, match=message):
-        open_weights(weights, model, profile="smoke")
+    with pytest.raises(ConfigError, match="no run of the profile smoke.*needs --model"):
+        open_weights("openai", profile="smoke")
+    with pytest.raises(CheckpointError, match="neither a file nor a tag"):
+        open_weights("opena", "ViT-B-32")
+    with pytest.raises(CheckpointError, match="train the model first"):
+        open_weights("clip-ft", profile="smoke")
 
 
 def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:

@@ -1,7 +1,14 @@
-"""The choice of the learning rate and lambda."""
+"""Jobs side by side, and what is chosen by them: the learning rate and lambda."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,37 +16,75 @@ import pytest
 import torch
 
 from cae_lib import results
-from cae_lib.commands import tune
-from cae_lib.commands.jobs import Outcome
+from cae_lib.commands import jobs, tune
+from cae_lib.commands.jobs import Outcome, run_jobs
 from cae_lib.config import experiment
 from cae_lib.data.captions import Pairs
+from cae_lib.errors import DataError
 
 TUNED = {"gap_attention": 0.1}
 
 
-def row(weight: float, gap: float) -> dict:
-    return {"experiment": "cae-attention", "weight": weight, "gap_attention": gap}
+def _where(number: int) -> tuple[int, int, int]:
+    return number, os.getpid(), torch.get_num_threads()
 
 
-def test_the_best_setting_has_the_highest_score_and_of_equals_the_smallest_value():
-    rows = [{"lr": 3.0, "score": 0.5}, {"lr": 1.0, "score": 0.5}, {"lr": 2.0, "score": 0.4}]
-    assert tune.best(rows)["lr"] == 1.0
+def _kill_main_process() -> None:
+    os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
+    time.sleep(600)
 
 
-@pytest.mark.parametrize(("gaps", "chosen"), [
-    ((0.05, 0.009, 0.001), 1.0), ((0.05, 0.02, 0.011), 3.0), ((-0.05, 0.02, 0.011), 0.3),
-])
-def test_lambda_is_the_smallest_that_levels_the_attribution(gaps: tuple, chosen: float):
-    rows = [row(weight, gap) for weight, gap in zip((0.3, 1.0, 3.0), gaps, strict=True)]
-    assert tune.levelling(rows, TUNED)["weight"] == chosen
+def _fail() -> None:
+    raise DataError("row 7: expected a number")
+
+
+def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(capsys):
+    labels = [f"job {n}" for n in range(4)]
+    outcomes = run_jobs({name: partial(_where, n) for n, name in enumerate(labels)}, workers=2)
+    assert list(outcomes) == labels
+    numbers, processes, threads = zip(*(outcome.value for outcome in outcomes.values()),
+                                      strict=True)
+    assert numbers == (0, 1, 2, 3) and set(threads) == {1} and os.getpid() not in processes
+    printed = capsys.readouterr().out.splitlines()
+    assert sorted(line.split(" (")[0] for line in printed) == [f"done: {name}" for name in labels]
+    assert run_jobs({"only": partial(_where, 1)})["only"].value[1] == os.getpid()
+
+
+@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (9, 2), (500, 8)])
+def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigabytes, workers):
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 10**9 // 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr(jobs, "pick_device", lambda: torch.device("cpu"))
+    assert jobs.default_workers() == workers
+
+
+def test_a_killed_main_process_leaves_no_workers():
+    command = [sys.executable, __file__]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        process.communicate(timeout=120)  # the workers hold the pipe open
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_job_reaches_the_caller(workers: int):
+    with pytest.raises(DataError, match="row 7"):
+        run_jobs({"bad": _fail} | {f"{n}": partial(_where, n) for n in range(2)}, workers)
 
 
 @pytest.mark.parametrize(("enough", "tried"), [
     (1.0, [0.3, 1.0]), (0.1, [0.03, 0.1, 0.3, 1.0]), (10.0, [1.0, 3.0, 10.0]),
     (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0]),
 ])
-def test_lambda_is_sought_only_around_the_smallest_that_is_enough(enough: float, tried: list):
-    rows = tune.walk(lambda weight: row(weight, 0.0 if weight >= enough else 0.05), TUNED)
+def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
+    """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
+    rows = tune.walk(lambda weight: {
+        "experiment": "cae-attention", "weight": weight,
+        "gap_attention": 0.009 if weight >= enough else 0.011}, TUNED)
     assert [found["weight"] for found in rows] == tried
     assert tune.levelling(rows, TUNED)["weight"] == min(enough, 100.0)
 
@@ -72,11 +117,13 @@ def test_validation_scores_by_hand():
 
 
 def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch):
+    """Of learning rates with equal scores the smallest is chosen."""
     def measured(name: str, profile: str, lr: float, weight: float | None = None) -> dict:
         gap = 0.1 if weight is None or weight < 3.0 else 0.0
         gaps = {f"gap_{method}": gap for method in tune._plain_cae(profile).values()}
-        return {"experiment": name, "lr": lr, "weight": weight, "score": lr} | gaps
+        return {"experiment": name, "lr": lr, "weight": weight, "score": max(lr, 3e-4)} | gaps
 
+    monkeypatch.setattr(tune, "LEARNING_RATES", (3e-4, 1e-4))
     monkeypatch.setattr(tune, "_row", measured)
     monkeypatch.setattr(tune, "training_set", lambda name: None)
     monkeypatch.setattr(tune, "run_jobs", lambda jobs: {
@@ -84,6 +131,10 @@ def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch):
     tune.tune("smoke")
     table = results.load("sweep", "smoke", ["tuning"])
     chosen = table[table["chosen"]].set_index("experiment")
-    assert chosen["lr"].eq(1e-3).all() and len(chosen) == 5
+    assert chosen["lr"].eq(1e-4).all() and len(chosen) == 5
     assert np.isnan(chosen.loc["clip-ft", "weight"])
     assert chosen["weight"].drop("clip-ft").eq(3.0).all()
+
+
+if __name__ == "__main__":
+    run_jobs({"kill": _kill_main_process, "wait": partial(time.sleep, 600)}, workers=2)

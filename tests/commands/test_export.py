@@ -1,7 +1,8 @@
-"""Export of runs: which ones are refused, and the figures on the card."""
+"""What runs are exported as, with which figures; and how stored tables differ from a commit's."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,58 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     assert "# CLIP-CAE (attention), betas=" in card and ", lr=0.0001, clip-mini" in card
     assert "| 70.0 [" in card and "| 60.0 [" in card and "| 90.0 [" not in card
     assert f"| {label} | clip-ft | averaging |" in card
+
+
+def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0) -> None:
+    frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
+                          "margin": np.array(margin, dtype=np.float32)})
+    results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
+
+
+def commit(home: Path) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    for arguments in (["init", "-q"], ["add", "data"], [*identity, "commit", "-qm", "x"]):
+        subprocess.run(["git", *arguments], cwd=home, check=True)
+
+
+def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer([True, False], [0.1, np.nan])
+    answer([True, False], [0.1, 0.2], "gone")
+    answer([True, False], [0.1, 0.2], "other")
+    commit(home)
+    assert main(["compare"]) == 0
+    assert capsys.readouterr().out == "same: 3 tables, 6 rows compared with HEAD\n"
+    answer([True, True], [0.1, np.nan], "base")
+    answer([True, False], [0.1, 0.2], "new")
+    answer([True, False], [0.1, 0.45], "other")
+    results.file_of("benchmarks", "gone", "mini").unlink()
+    assert main(["compare", "HEAD"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "benchmarks/gone.parquet: gone",
+        "benchmarks/new.parquet: new",
+        "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
+        "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
+        "4 differ; 2 tables, 4 rows compared with HEAD",
+    ]
+
+
+def test_tables_of_other_rows_are_not_compared(home: Path, capsys) -> None:
+    answer([True, False], [0.1, 0.2])
+    commit(home)
+    answer([True], [0.1])
+    main(["compare"])
+    assert "base.parquet: 2 rows then, 1 now" in capsys.readouterr().out
+    answer([True, False], [0.1, 0.2], items=5)
+    main(["compare"])
+    assert "other items: item differs in 2 rows" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
+    assert main(["compare", "--profile", "smoke"]) == 2
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(home.parent))
+    assert main(["compare"]) == 2
+    assert "not a git repository" in capsys.readouterr().err
+    answer([True], [0.1])
+    commit(home)
+    assert main(["compare", "nothing"]) == 2
+    assert "cae: git ls-tree" in capsys.readouterr().err
