@@ -60,10 +60,10 @@ def world_home(smoke_world, tmp_path_factory):
 
 
 @pytest.fixture
-def fresh_sets():
-    """Let the test sets be read anew, now and afterwards."""
+def raw(home):
+    """The folder of the profile `paper`, in a home of its own."""
     forget_sets()
-    yield
+    yield home / "data" / "raw"
     forget_sets()
 
 

@@ -56,39 +56,32 @@ def test_families_and_their_mean_by_hand():
     assert family == pytest.approx(means | {"mean": np.mean(list(means.values()))})
 
 
+def each(family, right):
+    """Subsets of one group each, from right and all items."""
+    return [part(f"{family}/{name}", g=pair) for name, pair in right.items()]
+
+
 VL = "vl_checklist"
-RELATIONS = [
-    part(f"{VL}/Relation/hake_action", g=(1, 4)), part(f"{VL}/Relation/swig_action", g=(2, 4)),
-    part(f"{VL}/Relation/vg/action", g=(3, 4)), part(f"{VL}/Relation/vg/spatial", g=(9, 10)),
-]
-ATTRIBUTES = [  # absent members give their weight to siblings
-    part(f"{VL}/Attribute/vg/color", g=(1, 2)), part(f"{VL}/Attribute/vg/size", g=(2, 2)),
-    part(f"{VL}/Attribute/vaw/size", g=(0, 2)),
-]
-OBJECTS = [
-    part(f"{VL}/Object/Size/vg_size/vg_obj_large", g=(1, 1)),
-    part(f"{VL}/Object/Size/hake_size/hake_obj_large", g=(0, 1)),
-    part(f"{VL}/Object/Size/vg_size/vg_obj_small", g=(1, 1)),
-]
+RELATIONS = each(f"{VL}/Relation", {"hake_action": (1, 4), "swig_action": (2, 4),
+                                    "vg/action": (3, 4), "vg/spatial": (9, 10)})
+# Absent members give their weight to siblings.
+ATTRIBUTES = each(f"{VL}/Attribute", {"vg/color": (1, 2), "vg/size": (2, 2), "vaw/size": (0, 2)})
+OBJECTS = each(f"{VL}/Object/Size", {"vg_size/vg_obj_large": (1, 1),
+                                     "hake_size/hake_obj_large": (0, 1),
+                                     "vg_size/vg_obj_small": (1, 1)})
 ARO = [part("aro/relation", macro=["on"], on=(1, 3), pulling=(3, 3), near=(0, 9), eating=(2, 7))]
 PAIRS = [part("aro/attribution", a_b=(20, 25), c_d=(24, 24), e_f=(13, 26))]  # c_d has too few
-SUGAR = [part(f"sugarcrepe/{name}", g=pair) for name, pair in {
-    "add_att": (6, 10), "replace_att": (2, 4), "swap_att": (0, 2), "replace_rel": (3, 3)
-}.items()]
-VALSE = [
-    part("valse/actant-swap", g=(1, 2)), part("valse/action-replacement", g=(2, 2)),
-    part("valse/relations", g=(1, 4)), part("valse/plurals", g=(0, 4)),
-]
-WINOGROUND = [
-    part("winoground/group", g=(40, 400)), part("winoground/group/untagged", g=(43, 172)),
-    part("winoground/group/authors", g=(19, 171)),
-]
+SUGAR = each("sugarcrepe", {"add_att": (6, 10), "replace_att": (2, 4), "swap_att": (0, 2),
+                            "replace_rel": (3, 3)})
+VALSE = each("valse", {"actant-swap": (1, 2), "action-replacement": (2, 2), "relations": (1, 4),
+                       "plurals": (0, 4)})
+WINOGROUND = each("winoground", {"group": (40, 400), "group/untagged": (43, 172),
+                                 "group/authors": (19, 171)})
 SVO = [part("svo_probes/all", g=(3, 4)),
        part("svo_probes/match", macro=["p", "n"], p=(1, 2), n=(3, 4))]
-WHATSUP = [part(f"whatsup/{name}", g=(n, 8)) for name, n in {
-    "controlled_images": 1, "controlled_clevr": 2, "coco_qa_one_obj": 3, "coco_qa_two_obj": 4,
-    "vg_qa_one_obj": 5, "vg_qa_two_obj": 8,
-}.items()]
+WHATSUP = each("whatsup", {"controlled_images": (1, 8), "controlled_clevr": (2, 8),
+                           "coco_qa_one_obj": (3, 8), "coco_qa_two_obj": (4, 8),
+                           "vg_qa_one_obj": (5, 8), "vg_qa_two_obj": (8, 8)})
 
 
 @pytest.mark.parametrize("protocol, parts, expected", [
