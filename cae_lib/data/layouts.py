@@ -80,6 +80,16 @@ LAYOUTS: Mapping[str, Layout] = {
         "sugar-crepe/data/{subset}.json", "keyed", "coco/val2017",
         "filename=picture caption negative_caption=false",
     ),
+    "sugarcrepe_pp": Layout(
+        "sugarcrepe-pp/data/{subset}.json", "list", "coco/val2017",
+        "id=number filename=picture caption caption2=caption_1 negative_caption=false",
+        scores=("itt/{}", "tot/{}"),
+    ),
+    "half_truths": Layout(
+        "half-truths/data/{subset}.json", "lines", "half-truths/images",
+        "id=number image triplet_type anchor=caption half_truth=false full_truth=caption_1",
+        scores=("{}", "{}/ordered"),
+    ),
     "svo_probes": Layout(
         "svo-probes/svo_probes.csv", "csv", "svo-probes",
         "sentence=caption pos_triplet neg_triplet pos_url=picture neg_url=picture_1 "
@@ -139,7 +149,8 @@ class Export:
         layout = LAYOUTS[self.name]
         files: dict[str, dict[str, Any]] = defaultdict(dict)
         for subset, items in self.items.items():
-            self.counts |= dict.fromkeys(layout.scores or (subset,), len(items))
+            names = [score.format(subset) for score in layout.scores or ("{}",)]
+            self.counts |= dict.fromkeys(names, len(items))
             for number, item in enumerate(items):
                 values = _values(item) | layout.more | {"subset": subset, "number": number}
                 values |= item.more

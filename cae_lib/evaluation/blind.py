@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Choice, ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import keys, scored
 from cae_lib.evaluation.embed import Encoder
@@ -80,8 +80,10 @@ def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Choose
 
 
 def _applies(benchmark: Benchmark) -> bool:
-    """Whether the items choose between texts; a choice between pictures cannot be made blindly."""
-    return benchmark.task != "image" and all(len(item.texts) > 1 for item in benchmark.items)
+    """Whether the items choose between texts by what each is worth: no pictures, and no pairs."""
+    if benchmark.task in ("image", "tot"):
+        return False
+    return all(len(item.texts) > 1 for item in benchmark.items)
 
 
 def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
@@ -92,8 +94,10 @@ def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
     """
     values = [round(numbers[text], DIGITS) for text in item.texts]
     best = max(values)
+    if task in ORDERS:
+        return int(all(values[closer] > values[other] for closer, other in ORDERS[task]))
     if task != "choice":
-        return round(1 / CHANCE_OF_PAIRS[task]) if min(values) == best else 0
+        return round(1 / CHANCE_OF_TASKS[task]) if min(values) == best else 0
     return values.count(best) if values[item.truth] == best else 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.base import ORDERS, Benchmark, Choice
 from cae_lib.data.benchmarks.svo_probes import GROUPS
 from cae_lib.evaluation.embed import Encoder
 
@@ -23,14 +23,17 @@ def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
 
     Returns:
         The columns of `keys`; `correct` (bool); `margin` (float32), by how much the true option is
-        closer than the best other one, of 2 x 2 items the smallest of the differences that have to
+        closer than the best other one, of other tasks the smallest of the differences that have to
         be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
-        items that have no other options or are 2 x 2.
+        items that have no other options or another task.
     """
     parts = scored(benchmarks)
     encoder.texts([text for part in parts for item in part.items for text in item.texts])
     judged: list[Judged] = [([], [], [])]
-    judged += [_judged(part, item_scores(part.items, encoder)) for part in parts]
+    judged += [
+        _judged(part, (text_scores if part.task == "tot" else item_scores)(part.items, encoder))
+        for part in parts
+    ]
     correct, margins, ranks = (np.concatenate(column) for column in zip(*judged, strict=True))
     return keys(parts).assign(
         correct=correct.astype(bool), margin=margins.astype(np.float32), rank=ranks.astype(np.int16)
@@ -104,6 +107,12 @@ def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
     return [scores[row] for row in range(len(items))]
 
 
+def text_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
+    """Cosine `(3, 3)` of the three texts of each item with each other, float32."""
+    texts = [encoder.texts(item.texts) for item in items]
+    return [vectors @ vectors.T for vectors in texts]
+
+
 def _judged(part: Benchmark, scores: Sequence[np.ndarray]) -> Judged:
     """Right or wrong, margin and rank of each item of a benchmark."""
     if part.key == MATCH:
@@ -114,9 +123,18 @@ def _judged(part: Benchmark, scores: Sequence[np.ndarray]) -> Judged:
         found = [margin_and_rank(s, item.truth) for s, item in zip(scores, part.items, strict=True)]
         margins, ranks = (np.array(column) for column in zip(*found, strict=True))
     else:
-        margins = np.array([pair_margins(s)[part.task] for s in scores])
+        margins = np.array([_margin(part.task, s) for s in scores])
         ranks = np.zeros(len(margins))
     return margins > 0, margins, ranks
+
+
+def _margin(task: str, scores: np.ndarray) -> float:
+    """The smallest difference that has to be positive for an item to be right."""
+    if task == "tot":
+        return scores[0, 1] - max(scores[0, 2], scores[1, 2])
+    if task in ORDERS:
+        return min(scores[0, closer] - scores[0, other] for closer, other in ORDERS[task])
+    return pair_margins(scores)[task]
 
 
 def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
+from cae_lib.runtime import whole_file
 
 LENGTHS_TOGETHER = 2
 """Lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
@@ -77,6 +78,22 @@ def tag_file(model: str, tag: str) -> Path:
         ) from error
 
 
+def image_digest(model: nn.Module) -> str:
+    """SHA-256 of the weights of a model's image tower."""
+    known = hashlib.sha256()
+    for name, value in model.visual.state_dict().items():
+        known.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return known.hexdigest()
+
+
+def _read_kept(path: Path | None) -> dict[bytes, np.ndarray]:
+    """Vectors of pictures by the hash of their pixels."""
+    if path is None or not path.is_file():
+        return {}
+    with np.load(path) as found:
+        return dict(zip(found["contents"].tolist(), found["vectors"], strict=True))
+
+
 class Encoder:
     """Turns pictures and texts into unit vectors and remembers them as long as it lives.
 
@@ -89,12 +106,16 @@ class Encoder:
         allow_truncated: Take pictures whose file ends too early, with grey in place of what is
             lost, as the evaluation of CAE's authors does for VL-CheckList; they are listed in
             `truncated`. By default such a picture is an error.
+        kept: Vectors of pictures are read from this file and added to it. Its name has to tell the
+            image tower, see `image_digest`; for runs that share one.
     """
 
-    def __init__(self, clip: Clip, workers: int = 2, allow_truncated: bool = False) -> None:
+    def __init__(self, clip: Clip, workers: int = 2, allow_truncated: bool = False,
+                 kept: Path | None = None) -> None:
         self.clip = clip
         self._reader = PictureReader(clip.preprocess, workers, allow_truncated)
-        self._by_content: dict[bytes, np.ndarray] = {}
+        self._kept = kept
+        self._by_content = _read_kept(kept)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
 
@@ -117,6 +138,7 @@ class Encoder:
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         contents: dict[ImageRef, bytes] = {}
+        computed = 0
         size = PICTURES_AT_ONCE_ON_CPU if self.device.type == "cpu" else PICTURES_AT_ONCE
         different = self._new(new, contents)
         with evaluating(self.clip.model):
@@ -124,6 +146,11 @@ class Encoder:
                 pixels = self._reader.normalised(batch, self.device)
                 features = _unit(encode_image(self.clip.model, pixels).features)
                 self._by_content.update(zip((p.content for p in batch), features, strict=True))
+                computed += len(batch)
+        if self._kept and computed:
+            both = _read_kept(self._kept) | self._by_content
+            with whole_file(self._kept) as path, path.open("wb") as stream:
+                np.savez(stream, contents=np.array(list(both)), vectors=np.stack([*both.values()]))
         self._images.update((ref, self._by_content[content]) for ref, content in contents.items())
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 

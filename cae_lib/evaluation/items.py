@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_PAIRS, Benchmark, Choice
+from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, Benchmark, Choice
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.training_set import data_root, default_tagger
@@ -105,7 +105,7 @@ def _chance(part: Benchmark, item: Choice) -> float:
     if part.key == MATCH:
         return 1 / 2
     if part.task != "choice":
-        return CHANCE_OF_PAIRS[part.task]
+        return CHANCE_OF_TASKS[part.task]
     return 1 / (len(item.images) * len(item.texts))
 
 

@@ -19,6 +19,7 @@ from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
+from cae_lib.data.rows import read_json
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
@@ -32,6 +33,7 @@ SAMPLES: Mapping[str, int] = {
 }
 """How many of COCO's test captions, or pictures, a measurement takes; see `even_rows`."""
 
+MANIFEST = "manifest.json"
 LABELLED = "zero-shot"
 """Folder of the user's own sets of labelled pictures."""
 
@@ -39,8 +41,13 @@ WORLD_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": "flickr30k/scene
 
 
 def is_official(root: Path) -> bool:
-    """Whether a folder holds the real sets: the small world's has a manifest, which counts them."""
-    return not (root / "manifest.json").is_file()
+    """Whether a folder holds the real sets: one that is built here has a manifest with counts."""
+    return not (root / MANIFEST).is_file()
+
+
+def _counts(root: Path) -> Mapping[str, Mapping[str, int]]:
+    """The numbers of items by family, of sets that are built here."""
+    return read_json(root / MANIFEST, dict)["counts"]
 
 
 def is_world(root: Path) -> bool:
@@ -62,7 +69,8 @@ def benchmarks(profile: str) -> tuple[Benchmark, ...]:
     """
     root = data_root(profile)
     if not is_official(root):
-        return tuple(part for name in BENCHMARKS for part in load_benchmark(name, root))
+        names = [name for name in FOLDERS if name in _counts(root)]
+        return tuple(part for name in names for part in load_benchmark(name, root))
     names = (*BENCHMARKS, *(name for name in FURTHER if (root / FOLDERS[name]).is_dir()))
     return tuple(part for name in names for part in _official(name, root))
 
@@ -99,8 +107,8 @@ def retrieval_pairs(profile: str, name: str) -> Pairs:
 
 def retrieval_sets(profile: str) -> dict[str, Pairs]:
     """The retrieval sets by name; one that may be incomplete may also be absent."""
-    found = {}
-    for name in RETRIEVAL_SETS:
+    root, found = data_root(profile), {}
+    for name in RETRIEVAL_SETS if is_official(root) else _counts(root)["order"]:
         try:
             found[name] = retrieval_pairs(profile, name)
         except DataError as error:
@@ -131,7 +139,7 @@ def label_sets(profile: str) -> list[LabelledPictures]:
 
 @lru_cache(maxsize=2)
 def class_sets(profile: str) -> Mapping[str, LabelledImages]:
-    """Pictures with classes: the small world's test pictures, or what lies in `LABELLED`.
+    """Pictures with classes: the small world's, none of photographs, or what is in `LABELLED`.
 
     Raises:
         DataError: There is none, or one is malformed.
@@ -139,6 +147,8 @@ def class_sets(profile: str) -> Mapping[str, LabelledImages]:
     root = data_root(profile)
     if is_world(root):
         return {name: _with_nouns(profile, name) for name in WORLD_GRAPHS}
+    if not is_official(root):
+        return {}
     folders = sorted(path for path in (root / LABELLED).glob("*") if path.is_dir())
     if not folders:
         raise DataError(

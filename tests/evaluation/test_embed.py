@@ -223,3 +223,28 @@ def test_two_tokenizers_of_one_kind_read_a_text_once_but_others_each_time(asked)
         tokenize(masking, ["a b c d e f g h i"])
         tokenize(lambda texts: calls.append(texts), ("a", "b"))
     assert asked[-2:] == ["a b c d e f g h i"] * 2 and calls == [["a", "b"]] * 2
+
+
+def test_kept_vectors_are_those_of_the_image_tower_and_are_not_computed_again(
+    tiny_clip, pictures, encoded, tmp_path
+):
+    sizes, _ = encoded
+    refs = [ImageRef(path) for path in pictures]
+    kept = tmp_path / "kept" / f"{embed.image_digest(tiny_clip.model)}.npz"
+    first = Encoder(tiny_clip, kept=kept)
+    expected = first.images(refs[:2])
+    again = Encoder(tiny_clip, kept=kept)
+    sizes.clear()
+    np.testing.assert_array_equal(again.images(refs[:2]), expected)
+    assert not sizes
+    again.images(refs)
+    assert sizes == [1], "the third one is new"
+    sizes.clear()
+    Encoder(tiny_clip, kept=kept).images(refs)
+    assert not sizes
+    before = embed.image_digest(tiny_clip.model)
+    with torch.no_grad():
+        tiny_clip.model.visual.proj.mul_(2)
+        other = embed.image_digest(tiny_clip.model)
+        tiny_clip.model.visual.proj.div_(2)
+    assert before != other

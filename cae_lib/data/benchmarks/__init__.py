@@ -17,10 +17,13 @@ FOLDERS: Mapping[str, str] = {
     "aro": "aro", "order": "", "winoground": "winoground", "sugarcrepe": "sugar-crepe",
     "vl_checklist": "vl-checklist", "valse": "valse", "svo_probes": "svo-probes", "crepe": "crepe",
     "whatsup": "whatsup", "cola": "cola", "crepe_systematicity": "crepe",
+    "sugarcrepe_pp": "sugarcrepe-pp", "half_truths": "half-truths",
 }
 """Folder of each family below that of all data sets."""
 
-FURTHER: tuple[str, ...] = ("whatsup", "cola", "crepe_systematicity")
+FURTHER: tuple[str, ...] = (
+    "whatsup", "cola", "crepe_systematicity", "sugarcrepe_pp", "half_truths",
+)
 """Families that the small world does not have."""
 
 BENCHMARKS: tuple[str, ...] = tuple(name for name in FOLDERS if name not in FURTHER)

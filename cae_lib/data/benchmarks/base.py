@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 Headline = Literal["micro", "macro"]
-Task = Literal["choice", "text", "image", "group"]
+Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
 
-CHANCE_OF_PAIRS: Mapping[str, float] = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+CHANCE_OF_TASKS: Mapping[str, float] = {
+    "text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "itt": 1 / 3, "tot": 1 / 3, "ordered": 1 / 6,
+}
+ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "itt": ((0, 2), (1, 2)), "ordered": ((0, 1), (1, 2)),
+}
+"""Tasks of one picture and three texts: pairs of texts of which the first has to be closer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,8 @@ class Benchmark:
         rule: The averaging rule in words, for the page that prints the number.
         macro_groups: Groups that the macro average runs over; None means all.
         task: How an item is scored: `"choice"` for one true option, or Winoground's `"text"`,
-            `"image"` and `"group"` scores for 2 x 2 items.
+            `"image"` and `"group"` scores for 2 x 2 items; for a picture and three texts, see
+            `ORDERS`; or `"tot"`, the first two of three texts closest to each other.
         counts: What a reader has to know beside n, for example `{"identical": 66}` for rows whose
             negative equals the caption.
         sets: Positions of items that have to be right together, by the name of the accuracy; for

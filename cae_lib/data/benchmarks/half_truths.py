@@ -1,0 +1,79 @@
+"""Half-Truths: a true beginning, the same with something false added, and with something true.
+
+Bora et al. 2026 (CS-CLIP). What is added should raise the score of a caption if it is true, and
+lower it if it is false: the anchor must beat the half truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Unpack
+
+import pandas as pd
+import pyarrow as pa
+
+from cae_lib.data import rows
+from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.collect import Collector, Family, Options
+from cae_lib.errors import DataError
+from cae_lib.runtime import write_atomic
+
+FILES = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
+OFFICIAL = {f"{name}{end}": n for name, n in FILES.items() for end in ("", "/ordered")}
+FAMILY = Family("half_truths", OFFICIAL, "in the files themselves")
+
+
+def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
+    """Read each file into two benchmarks over the same items, such as `coco_qwen` and
+    `coco_qwen/ordered`.
+
+    The first one asks whether the anchor is closer to the picture than the half truth, the second
+    whether the full truth is closer than the anchor, and that than the half truth; comparisons are
+    strict. Groups are the kinds of what is added; headlines are means over items.
+
+    Args:
+        root: Folder with `data/NAME.parquet` as on the hub, whose pictures are unpacked into
+            `images/`, or `data/NAME.json`, one row a line, with the path of each picture there.
+        **options: See `Options`.
+    """
+    root = Path(root)
+    there = {path.stem: path for path in sorted(root.glob("data/*"), reverse=True)}
+    files = {name: root / "data" / f"{name}.parquet" for name in FILES} | there
+    parts = {f"{name}{end}": path for name, path in files.items() for end in ("", "/ordered")}
+    return [_subset(part, root / "images") for part in FAMILY.parts(parts, (), **options)]
+
+
+def _subset(collector: Collector, folder: Path) -> Benchmark:
+    ordered = collector.subset.endswith("/ordered")
+
+    def read(key: str, entry: object) -> Choice:
+        names = ["full_truth", "anchor", "half_truth"][0 if ordered else 1 :]
+        texts = tuple(rows.text(entry, name) for name in names)
+        image = collector.picture(_picture(rows.value(entry, "image"), folder))
+        return Choice((image,), texts, 0, rows.text(entry, "triplet_type"), key)
+
+    task = "ordered" if ordered else "choice"
+    return collector.rows(enumerate(_rows(collector.source)), read).finish(task=task)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".json":
+        lines = rows.read_text(path).splitlines()
+        return [rows.parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    try:
+        return pd.read_parquet(path).to_dict("records")
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Fetch it again.") from error
+
+
+def _picture(image: Any, folder: Path) -> Path:
+    """The file of a picture; one that comes as bytes is written, named by its content."""
+    if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
+        raise rows.RowError("field 'image' holds neither bytes nor a path")
+    if not image.get("bytes"):
+        return folder / image["path"]
+    path = folder / f"{hashlib.sha256(image['bytes']).hexdigest()[:16]}.jpg"
+    if not path.is_file():
+        write_atomic(path, image["bytes"])
+    return path
