@@ -19,6 +19,14 @@ def option(*names: str, **settings: Any) -> Option:
     return names, settings
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """Key and value of a text ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, not {text!r}")
+    return key.strip(), value.strip()
+
+
 PROFILE_HELP = "smoke (seconds, numbers mean nothing), mini (the book) or paper (one GPU)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 ONE_RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
@@ -26,8 +34,8 @@ SETTINGS = (
     option("--seed", type=int, default=0, help="seed of the run (default 0)"),
     PROFILE,
     option("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
-           help="another setting than the profile's, such as lr=5e-7 (repeatable): the run is "
-           "a variant, with files and tables of its own"),
+           type=assignment, help="another setting than the profile's, such as lr=5e-7 "
+           "(repeatable): the run is a variant, with files and tables of its own"),
 )
 ALLOW_MISSING = option(
     "--allow-missing", default="", metavar="SETS",
@@ -95,16 +103,17 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
          PROFILE,
      )),
     ("tune", "tune.run", "choose lr and lambda on the validation split", (PROFILE,)),
-    ("run", "pages.run", "execute one page of the book", (
+    ("run", "book.run", "execute one page of the book", (
         option("name", help="the page: its file in book/experiments without ending"),
         option("-p", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
+               type=assignment,
                help="set a parameter of the page (repeatable); the outcome goes to runs/"),
         option("--profile", metavar="P", help=PROFILE_HELP),
     )),
     ("reproduce", "reproduce.run", "data, training, pages and book", (PROFILE,)),
-    ("book", "pages.book", "render the book from the stored pages",
+    ("book", "book.book", "render the book from the stored pages",
      (option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)),
-    ("doctor", "doctor.run", "what is installed, which device, which data", ()),
+    ("doctor", "book.doctor", "what is installed, which device, which data", ()),
 )
 """Name, function `MODULE.FUNCTION` of `cae_lib.commands`, description and arguments."""
 

@@ -30,9 +30,6 @@ from cae_lib.training.execution import Execution
 from cae_lib.training.loop import train
 from cae_lib.training.state import changes, run_identity
 
-MEASUREMENT = 3
-"""Raise when what an evaluation stores changes meaning: old tables are then computed anew."""
-
 BASE, TUNED = "base", "clip-ft"
 ABLATED = "cae-gradcam"
 """The run whose settings are varied: its method has all of them, and levels within a short run."""
@@ -66,9 +63,8 @@ class Variant(NamedTuple):
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
 
-    Overrides that make up the profile's `short` settings become "short", and the base model of
-    fewer steps that a run starts from is named by them. A value that is long, or no word, is
-    replaced by a hash.
+    "short" stands for the profile's `short` settings, `base=600` for the base model of so many
+    steps that a run starts from, a hash for a value that is long or no word.
     """
     chosen, rest, parts = profile(profile_name), dict(overrides), [name]
     if chosen.short.items() <= rest.items():
@@ -109,12 +105,9 @@ def earlier_base(profile_name: str, steps: int) -> str:
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
-    """Where the weights of a run lie; "base" is where every run of the profile starts.
+    """Where the weights of a run lie, with `overrides` in a folder named by its key.
 
-    A run with `overrides` lies in a folder of its own, named by its key.
-
-    Raises:
-        ConfigError: The base is no file, but a tag of open_clip or random weights.
+    "base" is where every run of the profile starts; ConfigError if that is a tag of open_clip.
     """
     if name == BASE:
         path = weights_path(experiment(TUNED, profile_name, **overrides))
@@ -143,10 +136,7 @@ def train_run(
     name: str, profile_name: str, seed: int = 0, execution: Execution | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train one run, or find it trained; returns its checkpoint.
-
-    The training set is read in either case, since the checkpoint must be of the same. How a run is
-    executed (`execution`) changes its numbers by rounding at most.
+    """Train one run, or find it trained on the same data; returns its checkpoint.
 
     Raises:
         ConfigError: Unknown run, profile or setting.
@@ -189,8 +179,10 @@ def measure_run(
 ) -> None:
     """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
 
-    Real sets that may be incomplete (see `allowing`) are used as far as they are there. With `only`
-    no other suites are measured than those. A control (see `CONTROLS`) has `CONTROL_SUITES`.
+    Args:
+        name, profile_name, seed, overrides: Of the run, of one of `CONTROLS`, or "base".
+        fresh: See `cae_lib.results.measure`.
+        only: Names of suites; all by default, of a control `CONTROL_SUITES`.
 
     Raises:
         ConfigError: Unknown run, profile, setting or suite.
@@ -235,11 +227,7 @@ def measure_run(
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:
-    """Measure the tables that belong to the data and to no model.
-
-    Raises:
-        DataError: Data are missing; the message says which, and how to get them.
-    """
+    """Measure the tables that belong to the data and to no model; DataError if data are missing."""
     suites = ("benchmarks", *needs.SUITES)
     digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
     if is_real(profile_name):
@@ -250,8 +238,7 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
 
 
 def _key(suite: str, weights: str, data: str) -> str:
-    content = f"{MEASUREMENT} {suite} {weights} {data} {measuring_hash()}"
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{suite} {weights} {data} {measuring_hash()}".encode()).hexdigest()[:12]
 
 
 # Studies: shorter runs that are compared with each other only
@@ -260,8 +247,7 @@ def _key(suite: str, weights: str, data: str) -> str:
 def ablations(profile_name: str) -> list[Variant]:
     """Every setting of the loss that the paper leaves open, varied one at a time.
 
-    The first variant of a run is the reference, the run as the profile has it. All take the
-    profile's `short` settings, because a study of many settings has to be cheap.
+    The first variant of a run is its reference. All take the profile's `short` settings.
     """
     weight = experiment(ABLATED, profile_name).weight
     varied: dict[str, list[dict[str, Any]]] = {

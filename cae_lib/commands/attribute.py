@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cae_lib.attribution import METHODS
@@ -29,7 +30,7 @@ from cae_lib.models.text_encoder import encode_text
 from cae_lib.plots import METHOD_COLORS, label, number
 from cae_lib.plots import METHODS as METHOD_LABELS
 from cae_lib.runs import BASE, find_run, weights_of
-from cae_lib.runtime import pick_device, write_atomic
+from cae_lib.runtime import pick_device, whole_file
 
 MOST_MODELS = 5
 ROOT = 0.5
@@ -66,9 +67,8 @@ def attribute_pair(
     """Score a picture's patches and a caption's words for their similarity.
 
     Raises:
-        ConfigError: For an image tower without attention maps, a layer it does not have, or a
-            model with another vocabulary than CLIP's.
-        DataError: For a caption without a word.
+        ConfigError: An image tower without attention maps or that layer, or another vocabulary.
+        DataError: A caption without a word.
     """
     words = split_words(caption, clip.tokenizer)
     if not words:
@@ -94,11 +94,7 @@ def attribute_pair(
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB.
-
-    Raises:
-        DataError: The file is missing or cannot be decoded.
-    """
+    """A picture as RGB; DataError if the file is missing or cannot be decoded."""
     try:
         with Image.open(path) as file:
             return file.convert("RGB")
@@ -115,8 +111,7 @@ def open_weights(
     """The model that a word on the command line means.
 
     Args:
-        weights: A run of the profile ("base", "clip-ft", ...), a weight file, or a tag of
-            open_clip such as "openai".
+        weights: A run of the profile, a weight file, or a tag of open_clip such as "openai".
         model: open_clip model name, for a tag or a file that does not name its model.
         activation: "quickgelu" or "gelu", for a file that does not state it.
         profile, seed: Of a run.
@@ -148,12 +143,7 @@ def open_weights(
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Draw a picture's heat map and its words' shares for each of some weights into one file.
-
-    Raises:
-        ConfigError: Too many weights, or weights that cannot be understood.
-        DataError: The picture cannot be read, or the models see different pictures of it.
-    """
+    """Draw a picture's heat map and its words' shares for each of some weights into one file."""
     weights = parsed.weights or [BASE]
     if len(weights) > MOST_MODELS or len(set(weights)) < len(weights):
         raise ConfigError(f"--weights: expected up to {MOST_MODELS} different ones")
@@ -167,17 +157,24 @@ def run(parsed: argparse.Namespace) -> None:
     if len({part.picture.shape for part in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     known = {-1: "last layer", 0: "all layers"}
-    layer = known.get(parsed.start_layer, f"layers from {parsed.start_layer}")
-    write_atomic(parsed.output, draw(found, layer))
-    print(f"{_table(found)}\nThe figure is {parsed.output}")
+    figure = draw(found, known.get(parsed.start_layer, f"layers from {parsed.start_layer}"))
+    with whole_file(parsed.output) as path:
+        figure.savefig(path, format="png", dpi=200)
+    plt.close(figure)
+    for title, part in found.items():
+        print(f"{title}: cosine {number(part.cosine, 2)}; score (share of the words)")
+        cells = {METHOD_LABELS[method]: [
+            f"{number(score, 4)} ({number(share, 2)})"
+            for score, share in zip(part.scores[method], part.shares[method], strict=True)
+        ] for method in METHODS}
+        print(pd.DataFrame(cells, part.words).to_string())
+    print(f"The figure is {parsed.output}")
 
 
-def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
-    """A PNG of the picture, and for each model its map with the words' shares below.
+def draw(found: Mapping[str, PairAttribution], layer: str) -> Figure:
+    """The picture, and for each model, by its title, its map with the words' shares below.
 
-    Args:
-        found: What each model says, by its title.
-        layer: Start layer of the maps in words, for the colour bar.
+    `layer` is the maps' start layer in words, for the colour bar.
     """
     parts = list(found.values())
     norm = PowerNorm(ROOT, 0, max(part.relevance.max() for part in parts))
@@ -202,10 +199,7 @@ def draw(found: Mapping[str, PairAttribution], layer: str) -> bytes:
     bar = figure.colorbar(ScalarMappable(norm, "magma"), ax=axes, shrink=0.6, location="bottom",
                           aspect=40, pad=0.01)
     bar.set_label(f"share of a picture's relevance in a patch ({layer})")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=200)
-    plt.close(figure)
-    return stream.getvalue()
+    return figure
 
 
 def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
@@ -227,16 +221,3 @@ def _bars(axis: Axes, part: PairAttribution, method: str, longest: float) -> Non
     axis.set(xlim=(0, 1.45 * longest), ylim=(len(places) - 0.5, -0.5), xticks=[])
     axis.set_yticks(places, part.words, fontsize=9)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
-
-
-def _table(found: Mapping[str, PairAttribution]) -> str:
-    lines = []
-    for name, part in found.items():
-        width = max(len(word) for word in part.words)
-        lines += [f"{name}: cosine {number(part.cosine, 2)}; score (share of the words)"]
-        lines += [" " * width + "".join(f"  {METHOD_LABELS[method]:>16}" for method in METHODS)]
-        for place, word in enumerate(part.words):
-            cells = (f"{number(part.scores[method][place], 4)} "
-                     f"({number(part.shares[method][place], 2)})" for method in METHODS)
-            lines.append(f"{word:<{width}}" + "".join(f"  {cell:>16}" for cell in cells))
-    return "\n".join(lines)

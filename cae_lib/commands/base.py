@@ -40,9 +40,7 @@ TABLE = "base_training"
 def base_config(profile_name: str, **settings: Any) -> Experiment:
     """Configuration of the base model's training, or with `steps` of a shorter one.
 
-    Raises:
-        ConfigError: The profile's base is downloaded, not trained; other settings are given, or
-            not fewer steps than the base model's.
+    ConfigError if the base is downloaded, not trained, or takes no such setting.
     """
     own = profile(profile_name).base
     if own is None:
@@ -162,35 +160,35 @@ def training_table(
 
 
 def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) -> str:
-    """The model card in Markdown, all numbers from the run itself.
-
-    Args:
-        config: Of the training.
-        table: What `training_table` returns.
-        parameters: Their number.
-        digest: SHA-256 of the weight file.
-    """
+    """The model card in Markdown; `table` is that of `training_table`, `digest` of the weights."""
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     curve = table[~table["stored"]].pivot(index="step", columns="measure", values="value")
     command = f"cae train base --profile {config.profile}"
-    return "\n".join([
-        f"# {config.model}, the base model of the small world", "",
-        f"A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from "
-        f"random weights by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr "
-        f"{config.lr:g}, seed {config.seed}, {config.precision}. Stored in float16, embeddings of "
-        f"the small world's tokens alone; SHA-256 `{digest[:16]}...`.", "",
-        "Zero-shot on the small world's held-out sets, with 95 % intervals; choices of objects, "
-        "relations and attributes, recall at 1, and attention on words, all as fractions:", "",
-        *markdown(final.round(3)), "", "The curve of its training:", "",
-        *markdown(curve.round(3).reset_index()), "",
-        "Intended use: the starting point of the book's experiments. It knows nothing else.", "",
-        "`base-STEPS.safetensors` are models of shorter trainings, all else the same "
-        f"(`{command} --set steps=STEPS`), for the question when CAE helps.", "",
-    ])
+    return f"""# {config.model}, the base model of the small world
+
+A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from random
+weights by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
+{config.seed}, {config.precision}. Stored in float16, embeddings of the small world's tokens alone;
+SHA-256 `{digest[:16]}...`.
+
+Zero-shot on the small world's held-out sets, with 95 % intervals; choices of objects, relations and
+attributes, recall at 1, and attention on words, all as fractions:
+
+{markdown(final.round(3))}
+
+The curve of its training:
+
+{markdown(curve.round(3).reset_index())}
+
+Intended use: the starting point of the book's experiments. It knows nothing else.
+
+`base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
+steps=STEPS`), for the question when CAE helps.
+"""
 
 
-def markdown(frame: pd.DataFrame) -> list[str]:
-    """The lines of a Markdown table, without the index; empty cells for what is missing."""
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table, without the index; empty cells for what is missing."""
     cells = frame.astype(object).where(frame.notna(), "").values.tolist()
     rows = [list(frame.columns), ["---"] * len(frame.columns), *cells]
-    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

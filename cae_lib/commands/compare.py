@@ -17,12 +17,7 @@ ANSWERS = ("correct", "rank")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Compare all tables of a profile, a line for each file that differs.
-
-    Raises:
-        ConfigError: The tables are not under version control, or there is no such commit.
-        DataError: A table cannot be read.
-    """
+    """Compare all tables of a profile, and print a line for each file that differs."""
     commit, root = parsed.commit, paths().root
     folder = results.folder(parsed.profile)
     if parsed.profile == "smoke":
@@ -45,12 +40,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
-    """Compare two tables row by row.
-
-    Returns:
-        Rows compared, and in words the answers changed and the largest difference of a number;
-        empty where there is none.
-    """
+    """Rows compared, and in words the answers changed and the largest difference of a number."""
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]
         return 0, f"other columns: {', '.join(changed)}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,14 +13,13 @@ from cae_lib.config import Experiment, experiment
 from cae_lib.data.needs import is_real
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation.scores import TABLE, weights
-from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta
+from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import FILES, Clip, export_clip, load_clip, open_clip_name
 from cae_lib.plots import intervals, label
 from cae_lib.runs import BASE, TUNED, checkpoint_path, run_name
 from cae_lib.statistics import levels
 
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
-# Front matter, licence and limits: of models of the small world, and of those of real data.
 OWN = ("license: mit", "MIT.", "For research: it knows nothing but the drawn pictures of a small "
        "world of some thirty nouns, and is of no use on photographs.")
 INHERITED = (
@@ -33,6 +30,8 @@ INHERITED = (
     "For research on what CLIP understands of composition. It inherits the data and the biases of "
     "the weights that it started from. Compare its numbers only under the same protocol.",
 )
+"""Front matter, licence and limits: of models of the small world, and of those of real data."""
+
 LOADING = """```python
 import open_clip
 
@@ -44,79 +43,47 @@ tokenizer = open_clip.get_tokenizer("{0}")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Write a run as open_clip weights."""
+    """Write a trained run as open_clip's weights, its configuration and a model card."""
     name, overrides = chosen_run(parsed)
-    path = export_run(name, parsed.profile, parsed.seed, parsed.output, parsed.format, **overrides)
-    print(f"The weights are {path}; README.md beside them says how to load them")
-
-
-def export_run(
-    name: str, profile: str, seed: int, folder: str | Path, form: str = "safetensors",
-    **overrides: Any,
-) -> Path:
-    """Write a trained run as open_clip's weights, its configuration and a model card.
-
-    Args:
-        name, profile, seed, overrides: Of the run, or "base".
-        folder: Where to write.
-        form: "safetensors" or "pt".
-
-    Returns:
-        The weight file.
-
-    Raises:
-        ConfigError: Unknown run, profile, setting or form.
-        CheckpointError: The run is not trained, or with another configuration.
-    """
+    profile, seed = parsed.profile, parsed.seed
     config = None if name == BASE else experiment(name, profile, seed=seed, **overrides)
     path = checkpoint_path(name, profile, seed, **overrides)
     meta = read_meta(path)
     options = f"{name} --profile {profile} --seed {seed}{as_options(overrides)}"
-    if meta is None:
+    if meta is None or config is not None and meta.config_key != config.key():
         raise CheckpointError(
-            f"{path} does not say what it is: write it with `cae train {options}`."
-        )
-    if config is not None and meta.config_key != config.key():
-        raise CheckpointError(
-            f"{path} was trained with another configuration than the present one of {name}: run "
+            f"{path} holds another configuration than the present one of {name}: run "
             f"`cae train {options}` first."
         )
     clip = load_clip(meta.model, path)
     seed = 0 if name == BASE else seed
-    run = run_name(name, profile, **overrides)
-    row, *settings = run.split("+")
+    full = run_name(name, profile, **overrides)
+    row, *settings = full.split("+")
     title = ", ".join([label(row), *settings, clip.name, f"profile {profile}", f"seed {seed}"])
-    numbers = figures(run, profile, seed, file_digest(path), options)
-    text = card(title, clip, meta, _training(profile, config), numbers, FILES.get(form, ""),
-                INHERITED if is_real(profile) else OWN)
-    return export_clip(clip, folder, meta, text, form)
-
-
-def card(title: str, clip: Clip, meta: CheckpointMeta, training: str, numbers: list[str],
-         file: str, terms: tuple[str, str, str]) -> str:
-    """The model card in Markdown, with the front matter that the hub reads."""
-    licence, rights, limits = terms
+    licence, rights, limits = INHERITED if is_real(profile) else OWN
     other = "gelu" if clip.activation == "quickgelu" else "quickgelu"
-    return "\n".join([
+    numbers = figures(full, profile, seed, file_digest(path), options)
+    card = "\n".join([
         "---", licence, "library_name: open_clip", "pipeline_tag: zero-shot-image-classification",
         "language: en", "tags:", "- clip", "- compositionality", f"- {clip.activation}", "---", "",
         f"# {title}", "",
         f"Architecture {clip.name}, activation **{clip.activation}**, {meta.step} optimiser steps, "
-        f"configuration `{meta.config_key or 'unknown'}`.", training, "",
-        "## Load it", "", *_loading(clip, file),
+        f"configuration `{meta.config_key or 'unknown'}`.", _training(profile, config), "",
+        "## Load it", "", *_loading(clip, FILES[parsed.format]),
         f"With {other} the same weights load without an error and give other scores.", "",
         "## What was measured", "", *numbers, "",
         "## Use and limits", "", limits, "", "## Licence and citation", "", rights, "",
         f"The method is that of Li et al., EMNLP 2024 ({PAPER}); these weights are an independent "
         "reproduction, not the authors' own. Please cite the paper.", "",
     ])
+    written = export_clip(clip, parsed.output, meta, card, parsed.format)
+    print(f"The weights are {written}; README.md beside them says how to load them")
 
 
 def figures(run: str, profile: str, seed: int, digest: str, options: str) -> list[str]:
-    """Benchmarks and retrieval of a run; beside it CLIP-FT and the base where measured.
+    """Benchmarks and retrieval of a run, if of the weights `digest`; beside it CLIP-FT and base.
 
-    Numbers of other weights than those of `digest` are not shown; `options` is what `cae evaluate`
-    takes to measure the run.
+    `options` is what `cae evaluate` takes to measure the run.
     """
     path = results.file_of("benchmarks", run, profile)
     provenance = results.metadata(path).get(seed, {}).get("provenance", {})
@@ -140,10 +107,10 @@ def figures(run: str, profile: str, seed: int, digest: str, options: str) -> lis
     if len(recall):
         recall["R@1, %"] = 100.0 * (recall["rank"] == 1)
         first = recall.groupby(["set", "direction", "run"])["R@1, %"].mean().unstack("run")
-        lines = ["Recall at 1 in percent:", "", *markdown(first.round(1).reset_index())]
+        lines = ["Recall at 1 in percent:", "", markdown(first.round(1).reset_index())]
     return ["Accuracy in percent with 95 % intervals over items. Protocol: cosine of float32 "
             "features, one text or picture against the others; a tie counts as wrong; pictures "
-            "resized by the preprocessing stored here.", "", *markdown(table), "", *lines, "",
+            "resized by the preprocessing stored here.", "", markdown(table), "", *lines, "",
             f"Code `{provenance['code'][:12]}`, data `{provenance['data']}`."]
 
 

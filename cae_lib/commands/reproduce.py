@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from cae_lib import runs
 from cae_lib.commands.base import train_base
 from cae_lib.commands.jobs import run_jobs
 from cae_lib.config import profile
@@ -15,17 +16,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_names
-from cae_lib.runs import (
-    BASE,
-    TUNED,
-    Variant,
-    base_variants,
-    checkpoint_path,
-    measure_data,
-    measure_run,
-    study_runs,
-    train_run,
-)
+from cae_lib.runs import BASE, TUNED, Variant, measure_run
 from cae_lib.runtime import format_seconds
 from cae_lib.world.build import build
 
@@ -41,13 +32,7 @@ Jobs = dict[str, Callable[[], Any]]
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Run all steps, each one only as far as it is not done yet.
-
-    Safe to run twice and to interrupt: what a step has finished is kept.
-
-    Raises:
-        ConfigError: The profile needs data that nobody can build here.
-    """
+    """Run all steps, each one only as far as it is not done yet; safe to interrupt and repeat."""
     name = parsed.profile
     if profile(name).base is None:
         raise ConfigError(
@@ -77,13 +62,13 @@ def _run_jobs(profile_name: str) -> Jobs:
     """Training and measuring: the runs with the longest steps first, then the studies."""
     chosen = profile(profile_name)
     jobs: Jobs = {
-        "the data": partial(measure_data, profile_name, True),
+        "the data": partial(runs.measure_data, profile_name, True),
         "base": partial(_measure_base, profile_name),
     }
-    runs = [(Variant(name, {}), seed, HARD_SUITES if row.get("negatives") else ())
-            for name, row in reversed(chosen.methods.items()) for seed in range(chosen.seeds)]
-    runs += [(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)]
-    for variant, seed, suites in runs:
+    found = [(Variant(name, {}), seed, HARD_SUITES if row.get("negatives") else ())
+             for name, row in reversed(chosen.methods.items()) for seed in range(chosen.seeds)]
+    found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
+    for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"
         jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites)
     return jobs
@@ -99,7 +84,7 @@ def _train_and_measure(
 ) -> None:
     """A run, and of CLIP-FT its control."""
     run, settings, _ = variant
-    train_run(run, profile_name, seed, **settings)
+    runs.train_run(run, profile_name, seed, **settings)
     measure_run(run, profile_name, seed, True, suites, **settings)
     if run == TUNED and not settings:
         measure_run(f"{TUNED}-gelu", profile_name, seed, True)
@@ -109,7 +94,7 @@ def _measure_base(profile_name: str) -> None:
     """The base, its control, and the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu"):
         measure_run(name, profile_name, 0, True)
-    for variant in base_variants(profile_name):
+    for variant in runs.base_variants(profile_name):
         if variant.run == BASE:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
@@ -117,7 +102,7 @@ def _measure_base(profile_name: str) -> None:
 def _world(profile_name: str) -> None:
     """Build the world; where no base models are shipped (smoke), train them."""
     build(profile_name)
-    if not checkpoint_path(BASE, profile_name).is_file():
+    if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)
     for steps in profile(profile_name).earlier_bases:
         train_base(profile_name, steps=steps)

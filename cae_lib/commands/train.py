@@ -6,7 +6,7 @@ import argparse
 import ast
 import shlex
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -64,7 +64,7 @@ def amounts(profile_name: str) -> list[str]:
 def chosen_run(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The row and the settings that a command line names; `--set` adds to a variant's own."""
     row, settings = runs.find_run(parsed.name, parsed.profile)
-    return row, settings | parse_overrides(parsed.assignments)
+    return row, settings | {key: setting(key, text) for key, text in parsed.assignments}
 
 
 def names(text: str) -> list[str]:
@@ -73,11 +73,7 @@ def names(text: str) -> list[str]:
 
 
 def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
-    """The sets that the command line lets be incomplete, while its command runs.
-
-    Raises:
-        ConfigError: A name is unknown, or the profile's data are not real ones.
-    """
+    """The sets that the command line lets be incomplete, while its command runs."""
     chosen = names(parsed.allow_missing)
     if chosen and not is_real(parsed.profile):
         raise ConfigError(
@@ -87,30 +83,20 @@ def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     return allowing(chosen)
 
 
-def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """Values of `steps=2`, `weights=none`, `betas=(0.9, 0.98)` and the like.
+def setting(key: str, text: str) -> Any:
+    """The value of `2`, `none`, `(0.9, 0.98)` and the like for a setting of a run.
 
-    `experiment` checks the types of what comes out of here.
-
-    Raises:
-        ConfigError: A text has no "=" or names no setting; the message lists the settings.
+    `experiment` checks the type of what comes out of here; ConfigError if there is no such setting.
     """
     hints = typing.get_type_hints(Experiment)
-    known = [key for key in hints if key not in ("name", "profile", "seed")]
-    found: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = (part.strip() for part in assignment.partition("="))
-        if not equals or key not in known:
-            raise ConfigError(
-                f"--set {assignment}: expected KEY=VALUE, with KEY one of {', '.join(known)}"
-            )
-        try:
-            found[key] = WORDS[text.lower()] if text.lower() in WORDS else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            found[key] = text
-        if hints[key] is float and type(found[key]) is int:
-            found[key] = float(text)
-    return found
+    known = [name for name in hints if name not in ("name", "profile", "seed")]
+    if key not in known:
+        raise ConfigError(f"--set {key}={text}: expected KEY to be one of {', '.join(known)}")
+    try:
+        value = WORDS[text.lower()] if text.lower() in WORDS else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return float(text) if hints[key] is float and type(value) is int else value
 
 
 def as_options(overrides: Mapping[str, Any]) -> str:

@@ -31,38 +31,26 @@ from cae_lib.words.alignment import token_roles
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-FIRST_WEIGHT = 1.0
-"""Where the walk over `WEIGHTS` starts."""
-
+FIRST = WEIGHTS.index(1.0)
 LEFT_GAP = 0.1
 """Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
 
 TUNING_SEED = 100
 """A seed that no reported run uses."""
 
-TABLE, RUN = "sweep", "tuning"
-
 
 def run(parsed: argparse.Namespace) -> None:
-    """Choose, and print what was chosen."""
-    table = tune(parsed.profile)
-    for row in table[table["chosen"]].itertuples():
-        lr = row.experiment == TUNED
-        print(f"Chosen: {'lr' if lr else row.experiment} {row.lr if lr else row.weight:g}")
+    """Train the settings, score them on the validation split, store and print what is chosen.
 
-
-def tune(profile_name: str) -> pd.DataFrame:
-    """Train the settings, score them on the validation split, and store the table `sweep`.
-
-    Returns:
-        A row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT), `score` and its
-        parts, `gap_METHOD`, and whether it was `chosen`.
+    The table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT),
+    `score` and its parts, `gap_METHOD`, and whether it was `chosen`.
     """
+    profile_name = parsed.profile
     training_set(profile_name)  # parses the captions once, before several processes need them
     rates = run_jobs({f"lr {lr:g}": partial(_row, TUNED, profile_name, lr)
                       for lr in LEARNING_RATES})
     rows = [outcome.value for outcome in rates.values()]
-    tuned = best(rows)
+    tuned = max(rows, key=lambda row: (row["score"], -row["lr"]))  # of equals the smallest
     chosen = [tuned]
     walks = run_jobs({name: partial(walk, partial(_row, name, profile_name, tuned["lr"]), tuned)
                       for name in _plain_cae(profile_name)})
@@ -73,27 +61,24 @@ def tune(profile_name: str) -> pd.DataFrame:
     table = table.astype({"weight": "float64"})
     key = hashlib.sha256(table.to_csv().encode()).hexdigest()[:12]
     provenance = stamp(profile_name, TUNING_SEED, left_gap=LEFT_GAP)
-    results.save(TABLE, RUN, TUNING_SEED, table, profile_name, key=key, provenance=provenance)
-    return table
-
-
-def best(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The row with the highest score; of equal ones that of the smallest learning rate."""
-    return max(rows, key=lambda row: (row["score"], -row["lr"]))
+    results.save("sweep", "tuning", TUNING_SEED, table, profile_name, key=key,
+                 provenance=provenance)
+    for row in chosen:
+        lr = row["experiment"] == TUNED
+        print(f"Chosen: {'lr' if lr else row['experiment']} {row['lr' if lr else 'weight']:g}")
 
 
 def walk(
     measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Measure lambdas from `FIRST_WEIGHT` down while they level the gap, else up until one does.
+    """Measure lambdas from 1 down while they level the gap, else up until one does.
 
     So the neighbours of the smallest lambda that is enough are measured, and no others; this takes
     for granted that a larger lambda leaves a smaller gap.
     """
-    place = WEIGHTS.index(FIRST_WEIGHT)
-    rows = [measure(WEIGHTS[place])]
+    rows = [measure(WEIGHTS[FIRST])]
     down = is_level(rows[0], fine_tuned)
-    for weight in WEIGHTS[:place][::-1] if down else WEIGHTS[place + 1 :]:
+    for weight in WEIGHTS[:FIRST][::-1] if down else WEIGHTS[FIRST + 1 :]:
         rows.append(measure(weight))
         if is_level(rows[-1], fine_tuned) != down:
             break
@@ -122,12 +107,7 @@ def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> d
 
 
 def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
-    """Recall at 1 and accuracy against hard negatives on validation pairs, and their mean.
-
-    Args:
-        encoder: The model.
-        pairs: Rows of a NegCLIP file, with `negatives`.
-    """
+    """Recall at 1 and accuracy against the hard negatives of a NegCLIP file, and their mean."""
     ranks = retrieval_ranks(encoder, pairs, "validation")
     pictures = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
     right = encoder.texts(pairs.captions)

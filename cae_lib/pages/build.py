@@ -27,13 +27,8 @@ BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 def build_book(profile_name: str, builder: str = "html") -> Path:
     """Render the book of a profile; returns its first page, an HTML file to open in a browser.
 
-    Args:
-        profile_name: ``"smoke"`` renders the copy of the book that holds the smoke pages, any
-            other the book itself.
-        builder: ``"html"``, or ``"singlehtml"`` for all pages as one.
-
-    Raises:
-        CaeError: The build has warnings or fails; the message shows them.
+    "smoke" renders the copy of the book that holds the smoke pages, any other the book itself;
+    the builder is "html", or "singlehtml" for all pages as one. CaeError shows all warnings.
     """
     profile(profile_name)
     print("Rendering the book", flush=True)
@@ -43,11 +38,7 @@ def build_book(profile_name: str, builder: str = "html") -> Path:
 
 
 def print_book(profile_name: str) -> Path:
-    """Render the book as one page and print it with a browser; returns the PDF.
-
-    Raises:
-        CaeError: As `build_book`, or there is no browser, or it fails.
-    """
+    """Render the book as one page and print it with a browser, which has to be there."""
     browser = find_browser()
     if browser is None:
         raise CaeError(f"a PDF is printed by a browser: install one of {', '.join(BROWSERS)}")
@@ -69,13 +60,9 @@ def find_browser() -> str | None:
 
 
 def render(source: Path, output: Path, config: Path | None = None, builder: str = "html") -> Path:
-    """Render a book's folder into ``output/_build/BUILDER`` with all warnings as errors.
+    """Render a book's folder, which has a `_toc.yml`, into `output`; see `build_book`.
 
-    Args:
-        source: Folder with ``_toc.yml``.
-        output: Folder for everything that the build writes.
-        config: The ``_config.yml``; that of the repository by default.
-        builder: As for `build_book`.
+    `config` is the `_config.yml`, by default that of the project.
     """
     config = config or paths().root / "_config.yml"
     for file in (config, source / "_toc.yml"):
@@ -86,9 +73,8 @@ def render(source: Path, output: Path, config: Path | None = None, builder: str 
     output.mkdir(parents=True, exist_ok=True)
     adapted, log = output / "_config.yml", output / "build.log"
     adapted.write_text(_with_repository(config), encoding="utf-8")
-    command = [sys.executable, "-c", BUILD, "build", str(source), "--config", str(adapted),
-               "--path-output", str(output), "-W", "-n", "--keep-going", "--all",
-               "--builder", builder]
+    command = [sys.executable, "-c", BUILD, "build", source, "--config", adapted, "--path-output",
+               output, "-W", "-n", "--keep-going", "--all", "--builder", builder]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             encoding="utf-8")
     log.write_text(result.stdout, encoding="utf-8")

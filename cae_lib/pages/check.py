@@ -48,9 +48,7 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
 def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
     """What is wrong with an executed, cleaned notebook, in words.
 
-    Args:
-        notebook: An ``nbformat`` notebook.
-        injected: Allow a cell of injected parameters, as the smoke profile has.
+    `injected` allows a cell of injected parameters, as the smoke profile has.
     """
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     extra = {"provenance"} | ({"injected-parameters"} if injected else set())
@@ -59,13 +57,10 @@ def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
     size = len(json.dumps(notebook))
     problems = []
     if counts != list(range(1, len(code) + 1)):
-        problems.append(
-            f"execution counts are {counts}, expected 1 to {len(code)}: run the whole page"
-        )
+        expected = f"expected 1 to {len(code)}: run the whole page"
+        problems.append(f"execution counts are {counts}, {expected}")
     if counted > MOST_CODE_CELLS:
-        problems.append(
-            f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance"
-        )
+        problems.append(f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance")
     if size >= MOST_BYTES:
         problems.append(f"{size} bytes, at most {MOST_BYTES} are allowed: smaller figures")
     for number, cell in enumerate(notebook.cells):

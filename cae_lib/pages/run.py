@@ -52,12 +52,7 @@ KEPT_METADATA = ("tags", "mystnb")
 def run_page(
     name: str, given: Mapping[str, str] | None = None, profile_name: str | None = None
 ) -> Path:
-    """Run one page; returns the stored notebook.
-
-    Args:
-        name: The page's name: its file in ``book/experiments`` without ending.
-        given: Parameters as text, as on the command line.
-        profile_name: Value of the parameter ``profile``; None leaves the page's default.
+    """Run one page with these parameters, as texts; returns the stored notebook.
 
     Raises:
         ConfigError: No such page, profile or parameter, or a value of the wrong type.
@@ -71,18 +66,15 @@ def run_page(
             "`pip install 'cae-lib[book]'`, or use the environment that `make` sets up"
         )
     notebook = read_page(experiments_folder() / f"{name}.md")
-    known = page_parameters(notebook, name)
-    if "profile" not in known:
-        raise ConfigError(f"page {name} lacks the parameter `profile: str`")
     given = dict(given or {}) | ({} if profile_name is None else {"profile": profile_name})
-    values = parse_parameters(known, given, name)
-    chosen = profile(str(values.get("profile", known["profile"].default))).name
+    values = parse_parameters(page_parameters(notebook, name), given, name)
+    smoke = profile(str(values.get("profile", "mini"))).name == "smoke"
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     partial = paths().runs / f"{name}-{digest}.partial.ipynb"
     executed = _execute(notebook, partial, values, name)
     if values not in ({}, {"profile": "smoke"}):
         return partial.replace(paths().runs / f"{name}-{digest}.ipynb")
-    published = _publish(executed, name, chosen == "smoke")
+    published = _publish(executed, name, smoke)
     partial.unlink()
     return published
 

@@ -56,12 +56,7 @@ class Provenance(NamedTuple):
 
 
 def provenance(profile: str, **extra: Any) -> Provenance:
-    """Stamp a page with the state that it ran in.
-
-    Args:
-        profile: The page's profile.
-        extra: Further entries, such as ``seeds``.
-    """
+    """Stamp a page of this profile with the state that it ran in; `extra` may tell `seeds`."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     state = {"tables": tables_hash(profile), "dirty": changed(), "when": when}
     return Provenance(state | circumstances(profile) | extra)

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from cae_lib import results, runs
-from cae_lib.cli import main
-from cae_lib.commands.train import parse_overrides
-from cae_lib.config import experiment, paths
+from cae_lib.cli import assignment, main
+from cae_lib.commands.train import setting
+from cae_lib.config import paths
 from cae_lib.data.identity import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.data.training_set import training_set
@@ -191,14 +191,14 @@ def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
 
 
 def test_settings_on_the_command_line(home):
-    values = parse_overrides(["steps=2", "weights=none", "betas=(0.9, 0.99)", "negatives=true",
-                              "lr=5e-7", "scope = caption", "weights=x=y", "margin=1"])
-    assert values == {"steps": 2, "weights": "x=y", "betas": (0.9, 0.99), "negatives": True,
-                      "lr": 5e-7, "scope": "caption", "margin": 1.0}
-    assert type(values["margin"]) is float
-    assert experiment("clip-ft", "paper", **values).lr == 5e-7
-    assert parse_overrides(["weights=none"]) == {"weights": None}
+    for text, value in {"steps=2": 2, "weights=none": None, "betas=(0.9, 0.99)": (0.9, 0.99),
+                        "negatives=true": True, "lr=5e-7": 5e-7, "scope = caption": "caption",
+                        "weights=x=y": "x=y", "margin=1": 1.0}.items():
+        found = setting(*assignment(text))
+        assert found == value and type(found) is type(value)
     assert runs.weights_of("base", "paper", weights=None).source is None
-    for wrong in ("steps=two", "seed=1", "nothing=1", "steps", "steps=1.5", "lr=true"):
+    for wrong in ("steps=two", "seed=1", "nothing=1", "steps=1.5", "lr=true"):
         code, text = command("train", "clip-ft", "--profile", "paper", "--set", wrong)
         assert code == 2 and text.startswith("cae: ") and wrong.partition("=")[0] in text
+    with pytest.raises(SystemExit):
+        command("train", "clip-ft", "--set", "steps")

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from cae_lib import results
+from cae_lib.cli import main
 from cae_lib.commands import jobs, tune
 from cae_lib.commands.jobs import Outcome, run_jobs
 from cae_lib.config import experiment
@@ -116,7 +117,7 @@ def test_validation_scores_by_hand():
     assert scores["score"] == pytest.approx(5 / 6)
 
 
-def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch):
+def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys):
     """Of learning rates with equal scores the smallest is chosen."""
     def measured(name: str, profile: str, lr: float, weight: float | None = None) -> dict:
         gap = 0.1 if weight is None or weight < 3.0 else 0.0
@@ -128,7 +129,8 @@ def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch):
     monkeypatch.setattr(tune, "training_set", lambda name: None)
     monkeypatch.setattr(tune, "run_jobs", lambda jobs: {
         label: Outcome(job(), 1.0) for label, job in jobs.items()})
-    tune.tune("smoke")
+    assert main(["tune", "--profile", "smoke"]) == 0
+    assert "Chosen: lr 0.0001\nChosen: cae-attention 3\n" in capsys.readouterr().out
     table = results.load("sweep", "smoke", ["tuning"])
     chosen = table[table["chosen"]].set_index("experiment")
     assert chosen["lr"].eq(1e-4).all() and len(chosen) == 5

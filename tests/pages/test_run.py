@@ -8,7 +8,6 @@ import nbformat
 import pytest
 
 from cae_lib.cli import main
-from cae_lib.commands.pages import parse_assignments
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.pages.check import check_pair
 from cae_lib.pages.run import run_page
@@ -90,7 +89,6 @@ def test_values_are_typed_by_their_parameter(text: Path):
     given = {"profile": "007", "rate": "1e-4", "fast": "True", "seeds": "3"}
     values = parse_parameters(known, given, "page")
     assert values == {"profile": "007", "rate": 1e-4, "fast": True}, "3 is the default"
-    assert parse_assignments(["a=b=c", " x = 1"]) == {"a": "b=c", "x": "1"}
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
@@ -109,7 +107,6 @@ def test_a_malformed_parameters_cell_is_an_error(text: Path, old: str, new: str,
 @pytest.mark.parametrize(("words", "error", "code", "message"), [
     (["nowhere"], None, 2, "cae: no page 'nowhere'; the pages are: page\n"),
     (["page", "--profile", "huge"], None, 2, "cae: unknown profile 'huge': expected one of smoke"),
-    (["page", "-p", "seeds"], None, 2, "cae: -p seeds: expected key=value\n"),
     (["page"], KeyboardInterrupt(), 130, "\ncae: interrupted; the same command goes on\n"),
     (["page"], PermissionError(13, "Permission denied", "/some/folder"), 2,
      "cae: no permission to use /some/folder"),
@@ -122,7 +119,7 @@ def test_a_command_ends_in_one_message(
         raise error
 
     if error:
-        monkeypatch.setattr("cae_lib.commands.pages.run_page", stop)
+        monkeypatch.setattr("cae_lib.commands.book.run_page", stop)
     assert main(["run", *words]) == code
     assert capsys.readouterr().err.startswith(message)
 

@@ -1,4 +1,4 @@
-"""`cae doctor`: what is installed, which device would be used, which data is here."""
+"""`cae run` and `cae book`, and `cae doctor`: what is installed, which device, which data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from importlib import metadata
 
 from cae_lib import runtime
 from cae_lib.config import PROFILES, paths
-from cae_lib.pages.build import find_browser
+from cae_lib.pages.build import build_book, find_browser, print_book
+from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, missing_modules, page_names
 
 
-def run(_: argparse.Namespace) -> None:
+def run(parsed: argparse.Namespace) -> None:
+    """Run a page."""
+    path = run_page(parsed.name, dict(parsed.assignments), parsed.profile)
+    print(f"The page's notebook is {path}")
+
+
+def book(parsed: argparse.Namespace) -> None:
+    """Render the book, as pages or as one PDF."""
+    made = print_book(parsed.profile) if parsed.pdf else build_book(parsed.profile)
+    print(f"The book is {made}")
+
+
+def doctor(_: argparse.Namespace) -> None:
     """Print a report to read, and to paste into a question about a failing run."""
     for title, lines in report().items():
         print("\n  ".join([title, *lines]))
