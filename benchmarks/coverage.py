@@ -18,7 +18,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from cae_lib.statistics import Cells, crossed, summary
+from cae_lib.statistics import crossed, summary
 
 SEEDS, PICTURES, MOST_ITEMS = 3, 150, 6
 GAIN = 0.03
@@ -31,7 +31,9 @@ CASES = {
 """Standard deviations of the gain in each case, in units of an answer, 0 or 1."""
 
 
-def difference(generator: np.random.Generator, picture: float, item: float, seed: float) -> Cells:
+def difference(
+    generator: np.random.Generator, picture: float, item: float, seed: float
+) -> tuple[np.ndarray, ...]:
     """One table of differences (seeds by items) of two models whose true difference is `GAIN`."""
     owner = np.repeat(np.arange(PICTURES), generator.integers(1, MOST_ITEMS + 1, PICTURES))
     n = len(owner)
@@ -40,7 +42,7 @@ def difference(generator: np.random.Generator, picture: float, item: float, seed
     both = np.clip(np.stack([0.5 - gain / 2, 0.5 + gain / 2]), 0, 1)
     right = generator.random(both.shape) < both
     values = right[1] * 1.0 - right[0]
-    return Cells(values, np.zeros(n, dtype=int), np.ones(1), owner)
+    return values, np.zeros(n, dtype=int), np.ones(1), owner
 
 
 def coverage(tables: int, seed: int = 0) -> pd.DataFrame:
@@ -51,9 +53,9 @@ def coverage(tables: int, seed: int = 0) -> pd.DataFrame:
         held = np.zeros((tables, 2), dtype=bool)
         for number in range(tables):
             cells = difference(generator, **deviations)
-            alone = Cells(cells.values, cells.strata, cells.weights, np.arange(len(cells.clusters)))
+            alone = (*cells[:3], np.arange(len(cells[3])))
             for column, chosen in enumerate((cells, alone)):
-                found = summary(*crossed(chosen))
+                found = summary(*crossed(*chosen))
                 held[number, column] = found["low"] <= GAIN <= found["high"]
         rows.append({"case": name, "by picture": held[:, 0].mean(), "item by item":
                      held[:, 1].mean(), "standard error": (0.95 * 0.05 / tables) ** 0.5})

@@ -1,18 +1,12 @@
 """One test for every mean and every difference, with two sources of chance: items and seeds.
 
-Every seed answers the same items, so answers form a table of seeds by items, and the value of one
-cell is the true one, plus what is particular to the seed, to the item, and to both together. The
-variance of the mean adds up accordingly (crossed random effects; Clark, 1973; Cameron, Gelbach and
-Miller, 2011). The degrees of freedom follow Satterthwaite (1946): they fall to those of the seeds,
-S - 1, where the seeds disagree, and are those of the items where the seeds agree.
-
-Items that share a picture count as one: their residuals are summed before they are squared. A sum
-is divided by the root of the share of its group that is not its own (Bell and McCaffrey, 2002), so
-that the variance is unbiased where items are independent after all, and the usual one, with n - 1,
-where each has its own picture. With a single seed the test speaks of the items alone.
-
-`levels` and `contrasts` take tidy tables and return one row for each number. The bootstrap is left
-to correlations, which are no means: see `correlations`.
+Every seed answers the same items, so the value of an answer is the true one, plus what is
+particular to the seed, to the item, and to both; variances add up accordingly (crossed random
+effects; Clark, 1973; Cameron, Gelbach and Miller, 2011), degrees of freedom follow Satterthwaite
+(1946). Items that share a picture count as one: their residuals are summed before they are squared,
+each sum divided by the root of the share of its group that is not its own (Bell and McCaffrey,
+2002). With a single seed the test speaks of the items alone. The bootstrap is left to correlations,
+which are no means.
 """
 
 from __future__ import annotations
@@ -83,41 +77,29 @@ class Components:
         return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Values of one mean: seeds by items.
+def crossed(
+    values: np.ndarray, strata: np.ndarray, weights: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, Components]:
+    """The weighted mean of each seed `(S,)`, and the components of its variance.
 
-    Attributes:
+    A group of one cluster takes the pooled variance of the others. Where no group has items of two
+    pictures, nothing is known of their spread, and all components are NaN.
+
+    Args:
         values: `(S, n)`, one row a seed.
         strata: `(n,)` number of the group that each item is averaged in.
         weights: `(G,)` weight of each group's mean.
         clusters: `(n,)` number of each item's picture.
     """
-
-    values: np.ndarray
-    strata: np.ndarray
-    weights: np.ndarray
-    clusters: np.ndarray
-
-
-def crossed(cells: Cells) -> tuple[np.ndarray, Components]:
-    """The weighted mean of each seed `(S,)`, and the components of its variance.
-
-    A group of one cluster takes the pooled variance of the others. Where no group has items of two
-    pictures, nothing is known of their spread, and all components are NaN.
-    """
-    _, clusters = np.unique(cells.clusters, return_inverse=True)
-    n_groups, n_clusters = len(cells.weights), int(clusters.max()) + 1
-    n_seeds = len(cells.values)
-    flat = cells.strata * n_clusters + clusters
-    sizes = np.bincount(flat, minlength=n_groups * n_clusters).reshape(n_groups, n_clusters)
-    sums = np.stack([
-        np.bincount(flat, row, n_groups * n_clusters).reshape(n_groups, n_clusters)
-        for row in cells.values
-    ])
+    _, clusters = np.unique(clusters, return_inverse=True)
+    n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
+    flat, shape = strata * n_clusters + clusters, (n_groups, n_clusters)
+    sizes = np.bincount(flat, minlength=n_groups * n_clusters).reshape(shape)
+    sums = np.stack([np.bincount(flat, row, n_groups * n_clusters).reshape(shape)
+                     for row in values])
     totals = sizes.sum(axis=1)
     means = sums.sum(axis=2) / totals
-    by_seed = means @ cells.weights
+    by_seed = means @ weights
     freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
     if not freedom:
         return by_seed, Components(np.nan, np.nan, np.nan, n_seeds, np.nan)
@@ -127,8 +109,8 @@ def crossed(cells: Cells) -> tuple[np.ndarray, Components]:
     squares = np.stack([_squares(moves[:, group]) for group in range(n_groups)])
     counts = (sizes > 0).sum(axis=1)
     lone = (counts * (counts - 1)) @ squares / (counts - 1).sum()
-    total = _squares(np.einsum("g,sgc->sc", cells.weights, moves))
-    by_item, rest = total + (cells.weights[counts == 1] ** 2).sum() * lone
+    total = _squares(np.einsum("g,sgc->sc", weights, moves))
+    by_item, rest = total + (weights[counts == 1] ** 2).sum() * lone
     spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
     return by_seed, Components(spread, float(by_item), float(rest), n_seeds, int(freedom))
 
@@ -317,7 +299,7 @@ class _Table:
         values, clusters = matrix[:, rows], self.clusters[rows]
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
-        return summary(*crossed(Cells(values, strata, weights, clusters))) | {
+        return summary(*crossed(values, strata, weights, clusters)) | {
             "n": len(rows), "pictures": len(np.unique(clusters)), "seeds": len(matrix)}
 
 

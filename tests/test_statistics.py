@@ -10,7 +10,6 @@ from scipy.stats import spearmanr, t, ttest_1samp, ttest_rel
 from cae_lib import statistics
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
-    Cells,
     Components,
     contrasts,
     correlations,
@@ -26,10 +25,10 @@ from cae_lib.statistics import (
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 
-def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None) -> Cells:
+def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None):
     """Groups `(S, n)` with the labels of their items; by default each item has its own picture."""
     sizes = [np.atleast_2d(group).shape[1] for group in groups]
-    return Cells(
+    return (
         np.concatenate([np.atleast_2d(group) for group in groups], axis=1).astype(float),
         np.repeat(np.arange(len(groups)), sizes),
         np.asarray(weights, dtype=float),
@@ -64,7 +63,7 @@ def test_by_hand():
 
 def test_what_seed_and_item_share_is_counted_once():
     # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
-    _, parts = crossed(cells([np.array([[2, 0], [1, 1]])]))
+    _, parts = crossed(*cells([np.array([[2, 0], [1, 1]])]))
     assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
     assert parts.variance() == pytest.approx(0.25)
 
@@ -79,7 +78,7 @@ def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int
 
 
 def test_a_group_of_one_item_takes_the_others_variance():
-    by_seed, parts = crossed(cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75]))
+    by_seed, parts = crossed(*cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75]))
     assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
     assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
 
@@ -94,8 +93,8 @@ def test_one_picture_gives_an_estimate_and_no_interval():
 
 
 def test_equal_answers_are_no_difference_and_a_constant_one_is():
-    same = summary(*crossed(cells([np.zeros((3, 5))])))
-    other = summary(*crossed(cells([np.ones((3, 5))])))
+    same = summary(*crossed(*cells([np.zeros((3, 5))])))
+    other = summary(*crossed(*cells([np.ones((3, 5))])))
     assert (same["p"], other["p"]) == (1.0, 0.0)
 
 
@@ -125,7 +124,7 @@ def sandwich(values: list[np.ndarray], pictures: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_the_variance_is_that_of_the_corrected_sandwich(n_seeds: int):
     groups, pictures = answers(n_seeds)
-    _, parts = crossed(cells(groups, WEIGHTS, pictures))
+    _, parts = crossed(*cells(groups, WEIGHTS, pictures))
     assert parts.by_item == pytest.approx(sandwich([g.mean(axis=0) for g in groups], pictures))
     assert parts.item_freedom == len(np.unique(np.concatenate(pictures))) - 1
     alone = [sandwich([g[s] - g.mean(axis=0) for g in groups], pictures) for s in range(n_seeds)]
@@ -172,7 +171,7 @@ def test_scores_weigh_strata_and_share_items():
     columns = ["score", "subset", "item", "stratum", "weight"]
     found = levels(pd.concat(rows), items=["subset", "item"],
                    weights=pd.DataFrame(weights, columns=columns)).set_index("score")
-    by_seed, parts = crossed(cells(groups, WEIGHTS, pictures))
+    by_seed, parts = crossed(*cells(groups, WEIGHTS, pictures))
     assert found.loc["all", "estimate"] == pytest.approx(by_seed.mean())
     assert found.loc["all", "error"] == pytest.approx(parts.variance() ** 0.5)
     assert found.loc["only x", "estimate"] == pytest.approx(groups[0].mean())
@@ -211,7 +210,7 @@ def test_components_are_those_that_the_answers_were_drawn_with():
     n, found = 50, []
     for _ in range(400):
         table = 0.2 * generator.normal(size=(3, 1)) + generator.normal(size=(1, n))
-        _, parts = crossed(cells([table + 0.5 * generator.normal(size=(3, n))]))
+        _, parts = crossed(*cells([table + 0.5 * generator.normal(size=(3, n))]))
         found.append((parts.by_seed - parts.rest, parts.by_item - parts.rest / 3, parts.rest))
     expected = np.array([0.04, 1 / n, 0.25 / n])
     np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
