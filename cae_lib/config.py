@@ -57,7 +57,7 @@ class Experiment:
 
     Attributes:
         name: Row of the tables, such as "clip-ft" or "cae-attention".
-        profile: "smoke", "mini" or "paper".
+        profile: One of `PROFILES`.
         model: open_clip model name, or "clip-mini".
         activation: "quickgelu" or "gelu".
         weights: Where training starts: a checkpoint under the data folder, an open_clip tag, or
@@ -131,7 +131,7 @@ class Profile:
     """What differs between profiles.
 
     Attributes:
-        name: "smoke", "mini" or "paper".
+        name: One of `PROFILES`.
         seeds: Number of seeds of each run.
         base: Steps and batch size of the base model's own training; None where it is downloaded.
         training: Fields of `Experiment` that every run of the profile shares.
@@ -186,6 +186,16 @@ PROFILES: dict[str, Profile] = {
             methods=_rows(32, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(600, 1800),
+        ),
+        Profile(
+            name="photo",
+            seeds=3,
+            base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
+                  "precision": "bf16", "lock_trunk": True, "augment": False},
+            training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
+                      "precision": "bf16", "lock_image": True, "augment": False},
+            methods=_rows(64, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            short={"steps": 100, "warmup": 10},
         ),
         Profile(
             name="paper",

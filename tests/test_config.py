@@ -62,7 +62,7 @@ def test_none_is_a_value_where_the_type_allows_it():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ConfigError, match="smoke, mini, paper"):
+    with pytest.raises(ConfigError, match="smoke, mini, photo, paper"):
         profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")

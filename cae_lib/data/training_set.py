@@ -37,7 +37,9 @@ class TrainingSet:
 def data_root(profile_name: str) -> Path:
     """Folder that holds the data sets of a profile side by side."""
     name = profile(profile_name).name
-    return paths().raw if name == "paper" else paths().raw / f"world-{name}"
+    return {"paper": paths().raw, "photo": paths().raw / "photo"}.get(
+        name, paths().raw / f"world-{name}"
+    )
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +67,7 @@ def training_set(
     """Load a set once in this process.
 
     Args:
-        profile_name: "smoke", "mini" or "paper".
+        profile_name: Whose data.
         name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions
             of the small world, for the base model; no roles are needed and none are computed).
         model: Whose tokenizer and picture size to use.
