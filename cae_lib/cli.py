@@ -27,20 +27,20 @@ def assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
+               "type": assignment}
 PROFILE_HELP = "smoke (seconds, numbers mean nothing), mini (the book) or paper (one GPU)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 ONE_RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
 SETTINGS = (
     option("--seed", type=int, default=0, help="seed of the run (default 0)"),
     PROFILE,
-    option("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
-           type=assignment, help="another setting than the profile's, such as lr=5e-7 "
+    option("--set", **ASSIGNMENTS, help="another setting than the profile's, such as lr=5e-7 "
            "(repeatable): the run is a variant, with files and tables of its own"),
 )
 ALLOW_MISSING = option(
-    "--allow-missing", default="", metavar="SETS",
-    help="real sets that may be incomplete, with commas between them, or 'all': what is "
-    "there is used, and n used stands beside n expected",
+    "--allow-missing", default="", metavar="SETS", help="real sets that may be incomplete, with "
+    "commas between them, or 'all': what is there is used, and n used stands beside n expected",
 )
 SPEED_TITLE = "speed and memory, which change numbers by rounding at most"
 SPEED = (
@@ -74,9 +74,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
                "captions, blind)"),
         *SETTINGS,
         ALLOW_MISSING,
-        option("--only", default="", metavar="KINDS",
-               help="kinds of measurement, with commas between them, such as "
-               "benchmarks,retrieval"),
+        option("--only", default="", metavar="KINDS", help="kinds of measurement, with commas "
+               "between them, such as benchmarks,retrieval"),
     )),
     ("compare", "compare.run", "how the stored tables differ from those of a commit",
      (option("commit", nargs="?", default="HEAD", help="by default the last one"), PROFILE)),
@@ -105,8 +104,7 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("tune", "tune.run", "choose lr and lambda on the validation split", (PROFILE,)),
     ("run", "book.run", "execute one page of the book", (
         option("name", help="the page: its file in book/experiments without ending"),
-        option("-p", dest="assignments", action="append", default=[], metavar="KEY=VALUE",
-               type=assignment,
+        option("-p", **ASSIGNMENTS,
                help="set a parameter of the page (repeatable); the outcome goes to runs/"),
         option("--profile", metavar="P", help=PROFILE_HELP),
     )),

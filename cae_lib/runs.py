@@ -57,9 +57,6 @@ class Variant(NamedTuple):
         return run_name(self.run, profile_name, **self.settings)
 
 
-# Names, settings and files
-
-
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
 
@@ -127,9 +124,6 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
         return Weights(checkpoint_path(name, profile_name, seed, **overrides))
     start = experiment(TUNED, profile_name, **overrides)
     return Weights(weights_path(start), start.model, start.activation)
-
-
-# Training and measuring
 
 
 def train_run(
@@ -204,12 +198,10 @@ def measure_run(
     @cache
     def encoder() -> Encoder:
         """The model, loaded only when something has to be computed."""
-        if name in CONTROLS:
-            model = experiment(TUNED, profile_name).model
-            clip = load_clip(model, weights.source, "gelu", pick_device(),
-                             allow_activation_mismatch=True)
-        else:
-            clip = weights.load(pick_device())
+        gelu = {"activation": "gelu", "allow_activation_mismatch": True, "device": pick_device()}
+        model = experiment(TUNED, profile_name).model
+        clip = (load_clip(model, weights.source, **gelu) if name in CONTROLS
+                else weights.load(pick_device()))
         return Encoder(clip, allow_truncated=is_real(profile_name))
 
     for suite in only:
@@ -241,13 +233,11 @@ def _key(suite: str, weights: str, data: str) -> str:
     return hashlib.sha256(f"{suite} {weights} {data} {measuring_hash()}".encode()).hexdigest()[:12]
 
 
-# Studies: shorter runs that are compared with each other only
-
-
 def ablations(profile_name: str) -> list[Variant]:
     """Every setting of the loss that the paper leaves open, varied one at a time.
 
-    The first variant of a run is its reference. All take the profile's `short` settings.
+    The first variant of a run is its reference; what the profile has already is no variant. All
+    take the profile's `short` settings.
     """
     weight = experiment(ABLATED, profile_name).weight
     varied: dict[str, list[dict[str, Any]]] = {
@@ -260,25 +250,22 @@ def ablations(profile_name: str) -> list[Variant]:
         ],
     }
     short = profile(profile_name).short
-    return [Variant(run, short | settings) for run, rows in varied.items() for settings in rows]
+    return [Variant(run, short | settings) for run, rows in varied.items() for settings in rows
+            if not settings or not settings.items() <= vars(experiment(run, profile_name)).items()]
 
 
 def base_variants(profile_name: str) -> list[Variant]:
     """The base models of fewer steps, and the runs of `BASE_STUDY` from each and from the base."""
     chosen = profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
-    if chosen.base is None:
-        return []
-    return [Variant(BASE, start) for start in starts] + [
-        Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY
-    ]
+    found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
+    return [*(Variant(BASE, start) for start in starts), *found] if chosen.base else []
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
     """Every run of the studies with its seed, none twice; base models are not among them."""
-    found: dict[tuple[str, int], tuple[Variant, int]] = {}
-    for variant in (*base_variants(profile_name), *ablations(profile_name)):
-        for seed in range(min(variant.seeds, profile(profile_name).seeds)):
-            if variant.run != BASE:
-                found.setdefault((variant.name(profile_name), seed), (variant, seed))
+    variants = (*base_variants(profile_name), *ablations(profile_name))
+    found = {(variant.name(profile_name), seed): (variant, seed) for variant in variants
+             for seed in range(min(variant.seeds, profile(profile_name).seeds))
+             if variant.run != BASE}
     return list(found.values())

@@ -138,7 +138,7 @@ needs_browser = pytest.mark.skipif(
 @needs_browser
 def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Path):
     address, folder = served
-    page = render(REPOSITORY / "book", tmp_path / "output", REPOSITORY / "_config.yml")
+    page = render(REPOSITORY / "book", tmp_path / "output")
     shutil.copytree(page.parent, folder, dirs_exist_ok=True)
     seen, logged = look_at(address, folder)
     assert logged == [] and Handler.missing == []

@@ -158,7 +158,7 @@ def test_runs_of_the_studies_are_found_by_name(name: str, profile_name: str, set
 def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: str):
     for run in ("clip-ft", "cae-gradcam"):
         reference, *others = [v.settings for v in ablations(name) if v.run == run]
-        assert reference == profile(name).short and others
+        assert reference == profile(name).short and len(others) >= (run == "cae-gradcam")
         for settings in others:
             ((key, value),) = settings.items() - reference.items()
             assert getattr(experiment(run, name, **reference), key) != value

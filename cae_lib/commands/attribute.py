@@ -163,11 +163,9 @@ def run(parsed: argparse.Namespace) -> None:
     plt.close(figure)
     for title, part in found.items():
         print(f"{title}: cosine {number(part.cosine, 2)}; score (share of the words)")
-        cells = {METHOD_LABELS[method]: [
-            f"{number(score, 4)} ({number(share, 2)})"
-            for score, share in zip(part.scores[method], part.shares[method], strict=True)
-        ] for method in METHODS}
-        print(pd.DataFrame(cells, part.words).to_string())
+        scores, shares = (pd.DataFrame(values, part.words) for values in (part.scores, part.shares))
+        cells = scores.map("{:.4f} (".format) + shares.map("{:.2f})".format)
+        print(cells.rename(columns=METHOD_LABELS).to_string())
     print(f"The figure is {parsed.output}")
 
 

@@ -23,7 +23,7 @@ from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.evaluation.sets import benchmarks, retrieval_sets, similarity_pairs
+from cae_lib.evaluation.sets import benchmarks, class_sets, retrieval_sets, similarity_pairs
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import BASE, checkpoint_path, earlier_base
@@ -31,10 +31,9 @@ from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
 from cae_lib.world.build import build
-from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS
+from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 10
-TABLE = "base_training"
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
@@ -56,9 +55,9 @@ def base_config(profile_name: str, **settings: Any) -> Experiment:
 def train_base(profile_name: str, **settings: Any) -> Path:
     """Train the base model of a profile, or with `steps` one of fewer steps; returns its weights.
 
-    With the base itself come its curve (`TABLE`), measured afterwards on snapshots of the weights,
-    and its card; a finished training is only measured again. One of fewer steps is as the base in
-    all else, the schedule of the learning rate included, which ends at 0.
+    With the base come the table `base_training`, measured on snapshots of the weights, and a card;
+    a finished training is only measured again. One of fewer steps is the same in all else, the
+    schedule of the learning rate included, which ends at 0.
     """
     config = base_config(profile_name, **settings)
     steps = settings.get("steps")
@@ -116,15 +115,16 @@ def _texts(profile_name: str) -> Iterator[str]:
         yield from item.texts
     for sentences in similarity_pairs(profile_name):
         yield from (*sentences.first, *sentences.second)
-    for prompt in PROMPTS:
-        yield from (prompt.format(with_article(noun)) for noun in NOUNS)
+    for pictures in class_sets(profile_name).values():
+        yield from (prompt.format(with_article(name)) for name in pictures.classes
+                    for prompt in PROMPTS)
     for relation in RELATIONS.values():
         yield from relation.wordings
     yield " ".join(["the", "is", *KIND_OF])
 
 
 def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
-    """Store the table `TABLE` and, beside the shipped weights, write the model card."""
+    """Measure and store the curve, and write the model card beside the shipped weights."""
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
     curve = []
     for path in sorted((folder / "snapshots").glob("*.safetensors")):
@@ -140,7 +140,7 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=size,
                        settings=asdict(config))
     table = training_table(config.steps, curve, summary(clip, profile_name))
-    results.save(TABLE, BASE, 0, table, profile_name, key=key, provenance=provenance)
+    results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
     write_atomic(target.with_name("README.md"), card(config, table, size, digest))
 
 

@@ -35,17 +35,10 @@ class Outcome(NamedTuple):
 def run_jobs(
     jobs: Mapping[str, Callable[[], Any]], workers: int | None = None
 ) -> dict[str, Outcome]:
-    """Start jobs in the order given, and say when each one is done.
+    """Run functions at module level or `partial`s of them by label, and say when each is done.
 
     Processes are kept from job to job, and with them what the library has cached. The first job
     that fails ends the run: jobs in progress are finished, the others are not started.
-
-    Args:
-        jobs: By label, functions at module level or `partial`s of them.
-        workers: Processes; None takes one a core, or a single one beside a GPU.
-
-    Returns:
-        The outcomes by label, in the order of `jobs`.
     """
     workers = min(workers or default_workers(), len(jobs))
     if workers <= 1:

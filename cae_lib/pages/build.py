@@ -33,8 +33,8 @@ def build_book(profile_name: str, builder: str = "html") -> Path:
     profile(profile_name)
     print("Rendering the book", flush=True)
     if profile_name == "smoke":
-        return render(smoke_book(), paths().build / "smoke-html", builder=builder)
-    return render(paths().book, paths().build / "book", builder=builder)
+        return render(smoke_book(), paths().build / "smoke-html", builder)
+    return render(paths().book, paths().build / "book", builder)
 
 
 def print_book(profile_name: str) -> Path:
@@ -56,15 +56,12 @@ def print_book(profile_name: str) -> Path:
 
 def find_browser() -> str | None:
     """The path of a Chromium; None where there is none."""
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def render(source: Path, output: Path, config: Path | None = None, builder: str = "html") -> Path:
-    """Render a book's folder, which has a `_toc.yml`, into `output`; see `build_book`.
-
-    `config` is the `_config.yml`, by default that of the project.
-    """
-    config = config or paths().root / "_config.yml"
+def render(source: Path, output: Path, builder: str = "html") -> Path:
+    """Render a book's folder, which has a `_toc.yml`, into `output`; see `build_book`."""
+    config = paths().root / "_config.yml"
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
             raise CaeError(f"{file} is missing: run this from a clone of the repository")
@@ -119,13 +116,13 @@ def smoke_book() -> Path:
     has stored one yet.
     """
     source, target = paths().book, paths().build / "smoke-book"
-    for path in source.rglob("*"):
-        place = target / path.relative_to(source)
-        if path.is_dir() or {"_build", ".ipynb_checkpoints"} & set(path.parts):
-            continue
-        if path.suffix != ".ipynb" or not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        place = target / Path(folder).relative_to(source)
+        stored = {name for name in names if name.endswith(".ipynb") and (place / name).exists()}
+        return stored | {"_build", ".ipynb_checkpoints"}
+
+    shutil.copytree(source, target, ignore=left_out, dirs_exist_ok=True)
     link = target.with_name("cae_lib")  # pages show code from ../cae_lib
     if not link.exists():
         link.symlink_to(Path(__file__).resolve().parents[1])

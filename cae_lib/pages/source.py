@@ -61,12 +61,7 @@ def read_page(path: Path) -> NotebookNode:
 
 
 def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
-    """The parameters of a page from its cell tagged ``parameters``.
-
-    Raises:
-        DataError: There is not exactly one such cell, or a line of it is not of the form
-            ``name: type = literal  # comment``.
-    """
+    """The parameters of a page from its one cell tagged ``parameters``; DataError if malformed."""
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise DataError(f"page {name} has {len(cells)} cells tagged 'parameters', expected one")
