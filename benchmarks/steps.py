@@ -19,7 +19,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.losses import Hinge, attribution_loss, contrastive_loss
-from cae_lib.training.optim import adamw
+from cae_lib.training.run import adamw
 from cae_lib.training.task import CompositionAttributionLoss
 
 MODEL = "ViT-B-32"

@@ -1,10 +1,14 @@
-"""The batch of each optimiser step: rows, pictures, tokens and roles, and false captions."""
+"""The batch of each step, and what a run draws for it, as functions of seed and step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,38 +17,23 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures, normalise
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.order import Stream, batch_rows, choose_negatives, generator, masked_words
 from cae_lib.words.alignment import Alignment
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input; M is B, or 2B with hard negatives, or a process's share of that.
+    """One step's input; M is B, or 2B with hard negatives, or a process's share of that."""
 
-    Attributes:
-        rows: row numbers of the data set `(B,)`, of all processes.
-        pixels: pictures `(M, 3, S, S)`, 0 to 255 with `affine`, else normalised; or the features
-            `(M, E)` of a locked image tower.
-        tokens: their captions `(M, T)`.
-        roles: roles of those tokens `(M, T)`.
-        words: number of the word each token belongs to `(M, T)`.
-        masked: tokens that the contrastive loss sees masked `(M, T)` bool; None masks none.
-        negatives: tokens of false captions `(K, T)`, K <= M; None without hard negatives.
-        n_negatives: K of each process.
-        n_similar: rows, of all processes, with a similar picture of the file's choice.
-        affine: scale and shift that normalise `pixels`; None once that is done.
-    """
-
-    rows: Tensor
-    pixels: Tensor
-    tokens: Tensor
-    roles: Tensor
-    words: Tensor
-    masked: Tensor | None = None
-    negatives: Tensor | None = None
-    n_negatives: tuple[int, ...] = ()
-    n_similar: int = 0
-    affine: tuple[Tensor, Tensor] | None = None
+    rows: Tensor  # (B,) row numbers of the data set, of all processes
+    pixels: Tensor  # (M, 3, S, S), 0 to 255 with `affine`, else normalised; or features (M, E)
+    tokens: Tensor  # (M, T) their captions
+    roles: Tensor  # (M, T) of those tokens
+    words: Tensor  # (M, T) number of the word each token belongs to, 0 for none
+    masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
+    negatives: Tensor | None = None  # (K, T) false captions, K <= M
+    n_negatives: tuple[int, ...] = ()  # K of each process
+    n_similar: int = 0  # rows, of all processes, with a similar picture of the file's choice
+    affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, its pictures normalised; `rows` stays where it is."""
@@ -65,15 +54,8 @@ class Batch:
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
-    Several processes draw the same batch and keep one share of its rows each.
-
-    Args:
-        experiment: batch size and seed, and whether to crop, to mask and to add hard negatives.
-        pairs: the training set.
-        alignment: tokens and roles of `pairs.captions`.
-        images: pictures of `pairs.image_paths`.
-        tokenizer: turns false captions into tokens `(n, T)`.
-        ranks: the processes that share each batch.
+    Several processes draw the same batch and keep one share of its rows each. The alignment is that
+    of `pairs.captions`, the pictures are `pairs.image_paths`.
 
     Raises:
         ConfigError: the batch size does not fit the data or the number of processes, or `masked`
@@ -113,9 +95,14 @@ class Batches:
             )
 
     def rows(self, step: int) -> Tensor:
-        """Row numbers (B,) of optimiser step `step`, of all processes."""
-        settings = self.experiment
-        return batch_rows(len(self.pairs.captions), settings.batch_size, settings.seed, step)
+        """Row numbers (B,) of optimiser step `step`, counted from 0, of all processes.
+
+        Every epoch has a permutation of its own, and drops the incomplete last batch.
+        """
+        count, size = len(self.pairs.captions), self.experiment.batch_size
+        epoch, place = divmod(step, count // size)
+        permutation = _permutation(count, self.experiment.seed, epoch)
+        return permutation[place * size : (place + 1) * size]
 
     def at(self, step: int) -> Batch:
         """The batch of optimiser step `step`, counted from 0."""
@@ -160,3 +147,62 @@ class Batches:
         draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, part]
         chosen = draws[0] < self.experiment.masked
         return masked_words(roles, words, draws[1]) & chosen[:, None]
+
+
+class Stream(IntEnum):
+    """Independent streams of random numbers of one run."""
+
+    ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
+
+
+def stream_seed(seed: int, stream: Stream, number: int) -> int:
+    """Seed of a stream at epoch or step `number`; unlike inputs give unrelated seeds."""
+    state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
+    """CPU generator of a stream at epoch or step `number`."""
+    return torch.Generator().manual_seed(stream_seed(seed, stream, number))
+
+
+@lru_cache(maxsize=1)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+
+
+def choose_negatives(
+    pairs: Pairs, rows: Tensor, source: torch.Generator
+) -> tuple[Tensor, list[str | None], int]:
+    """Draw one similar picture for each row (B,), and one false caption for each of both (NegCLIP).
+
+    Returns:
+        The rows, then one with a similar picture for each `(2B,)`; a false caption of each of them,
+        None where the file has none; for how many rows the file names similar pictures: the others
+        got any other row.
+    """
+    draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
+    similar = []
+    for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
+        any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
+        similar.append(_pick(pairs.hard_images[row], draw, any_other))
+    both = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
+    places = zip(both.tolist(), draws[1:].flatten().tolist(), strict=True)
+    texts = [_pick(pairs.negatives[row], draw, None) for row, draw in places]
+    return both, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
+
+
+def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
+    return choices[int(draw * len(choices))] if choices else otherwise
+
+
+def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
+    """Tokens `(M, T)` of one word of each caption, drawn from those with a role, if it has any.
+
+    `roles` and `words (M, T)` are as in a `Batch`, `draws (M,)` are random numbers in [0, 1).
+    """
+    known = roles.new_zeros(len(words), int(words.max()) + 1)
+    known = known.scatter_reduce(1, words, roles, "amax") > 0  # words with a role
+    place = (draws * known.sum(1)).long() + 1
+    drawn = (known & (known.cumsum(1) == place[:, None])).int().argmax(1)
+    return (words == drawn[:, None]) & known.any(1, keepdim=True)

@@ -1,9 +1,7 @@
 """Data-parallel training over the processes that `torchrun` starts, equal to one process.
 
-Features are gathered and attributions summed over all processes, so each holds the loss of the
-whole batch; the gradients of what is gathered are summed, and the averaging of
-`DistributedDataParallel` then gives those of one process.
-"""
+Each holds the loss of the whole batch; the gradients of what is gathered or summed are summed, and
+the averaging of `DistributedDataParallel` then gives those of one process."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ class Ranks:
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
         """Features `(n, ...)` of all processes, in their order, with gradient.
 
-        Args:
-            features: this process's part.
-            counts: n in each process; None when all are equal.
+        `counts` gives n in each process; None when all are equal.
         """
         if self.size == 1:
             return features
@@ -78,10 +74,7 @@ class Ranks:
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started with this one; alone, there is one rank.
 
-    A process group that exists already is used and left open.
-
-    Args:
-        device: where this process computes: NCCL connects GPUs, gloo all else.
+    NCCL connects GPUs, gloo all else. A group that exists already is used and left open.
     """
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())

@@ -1,4 +1,4 @@
-"""How a training run is executed: speed and memory, and batches prepared by worker processes."""
+"""How a training run is executed: speed and memory, and workers that prepare batches ahead."""
 
 from __future__ import annotations
 
@@ -19,11 +19,8 @@ from torch.utils.data._utils import signal_handling
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import end_with_parent
 
-MAX_WORKERS = 16
-"""Worker processes chosen at most."""
-
-AHEAD = 2
-"""Batches that each worker holds ready: memory is bounded by workers * AHEAD batches."""
+MAX_WORKERS, AHEAD = 16, 2
+"""Worker processes chosen at most, and the batches that each of them holds ready."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Left to the main process: it finishes its step, saves, and then ends its workers."""
@@ -39,10 +36,9 @@ class Execution:
         checkpointing: recompute activations in the backward pass: less memory, more time.
         channels_last: store pictures and convolutions channel by channel last, as GPUs prefer.
         compile: backend of `torch.compile` for the image tower ("inductor"); None does without.
-            The text tower's packed captions have another length in every batch, which would have
-            to be compiled each time.
+            Packed captions have another length in every batch, too many to compile.
         workers: processes that prepare batches ahead; 0 prepares each in the main process, None
-            chooses by the picture source: several where photographs are decoded, else 0.
+            takes several where photographs are decoded, else 0.
 
     Raises:
         ConfigError: an unknown backend, or a negative number of workers.
@@ -89,13 +85,10 @@ class Execution:
 
 
 def feed(batches: Any, start: int, end: int, workers: int, pin: bool = False) -> Iterator[Any]:
-    """The batches of steps `start` to `end` (exclusive), in order, the same for any `workers`.
+    """What `batches.at(step)` gives for `start` to `end` (exclusive), the same for any `workers`.
 
-    Args:
-        batches: `at(step)` gives the batch of a step; see `Batches`.
-        start, end: first step, and the step after the last one.
-        workers: processes that prepare whole batches; 0 prepares each when it is asked for.
-        pin: put batches of workers in pinned memory, from which a GPU copies faster.
+    These processes prepare whole batches; 0 prepares each when it is asked for. `pin` puts batches
+    of workers in pinned memory, from which a GPU copies faster.
 
     Raises:
         DataError: a picture is missing or broken; raised in its step's turn.

@@ -1,17 +1,18 @@
-"""Features of all training pictures, computed once where a locked tower sees each always alike."""
+"""What is locked of an image tower, and its features of all pictures, computed once."""
 
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
 
 import torch
+from open_clip.timm_model import TimmModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cae_lib.config import paths
+from cae_lib.config import Experiment, paths
 from cae_lib.data.images import Pictures
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, training_hash, whole_file
 from cae_lib.training.distributed import Ranks
@@ -40,31 +41,41 @@ class Features(Pictures):
         return self.values[index if part is None else index[part]]
 
 
+def locked_part(
+    model: nn.Module, experiment: Experiment, encoder: ImageEncoder
+) -> tuple[nn.Module | None, ImageEncoder, ImageEncoder]:
+    """The part of the image tower that a run keeps as it is, what it makes of pictures, the rest.
+
+    Raises:
+        ConfigError: the trunk is to be locked, and the tower has none.
+    """
+    tower = model.visual
+    if experiment.lock_image:
+        return tower, encoder, lambda model, features: features
+    if not experiment.lock_trunk:
+        return None, encoder, encoder
+    if not isinstance(tower, TimmModel):
+        raise ConfigError(
+            f"lock_trunk needs an image tower of timm, with trunk and head; {experiment.model} has "
+            f"a {type(tower).__name__}: use lock_image."
+        )
+    return tower.trunk, lambda _, pixels: tower.trunk(pixels), lambda _, grids: tower.head(grids)
+
+
 def picture_features(
     clip: Clip, locked: nn.Module, images: Pictures, encoder: ImageEncoder, precision: str,
     ranks: Ranks, workers: int, log: bool,
 ) -> Features:
-    """Features of all pictures as evaluation crops them, not normalised, in the type they have.
+    """Features that `locked` makes of all pictures as evaluation crops them, by `encoder`.
 
-    They are kept under `data/cache/features`, in a file that is named by a hash of image tower,
-    pictures, precision and code; what lies there may be removed at any time. Each of several
-    processes encodes a part of the pictures.
-
-    Args:
-        clip: the model.
-        locked: the part of its image tower that makes the features; put into evaluation mode.
-        images: all pictures of the training set.
-        encoder: `(model, pixels)` -> features `(n, E)`, or of a trunk `(n, C, h, w)`.
-        precision: "fp32" or "bf16" (autocast).
-        ranks: the processes of the run.
-        workers: processes that decode pictures ahead.
-        log: show a progress line.
+    They are kept under `data/cache/features`, in a file that is named by a hash of what is locked,
+    pictures, precision and code; what lies there may be removed at any time. The processes of the
+    run share the work, and `workers` of each decode pictures ahead.
 
     Raises:
         DataError: a picture is missing or broken, or the file with their features is.
     """
-    device = next(clip.model.parameters()).device
-    weights = locked.state_dict()
+    device, weights = next(clip.model.parameters()).device, locked.state_dict()
     kind = [clip.name, clip.activation, precision, training_hash(), pictures_hash(images)]
     name = content_hash([*kind, *weights], weights.values())[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
@@ -75,29 +86,27 @@ def picture_features(
             raise DataError(
                 f"{path}: damaged file of image features ({error}). Delete it and run again."
             ) from error
-    parts = torch.arange(len(images)).tensor_split(ranks.size)
-    own = _Pictures(images, parts[ranks.rank].split(PICTURES))
+    parts, found = torch.arange(len(images)).tensor_split(ranks.size), []
+    own = _Parts(images, parts[ranks.rank].split(PICTURES))
     locked.eval()
-    found = []
     with (
-        torch.no_grad(),
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
         closing(feed(own, 0, len(own.rows), workers, pin=device.type == "cuda")) as batches,
         Progress(len(parts[0]), "image features") if log else nullcontext() as progress,
     ):
         for pixels in batches:
-            found.append(encoder(clip.model, pixels.to(device, non_blocking=True)))
+            found.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
             if progress:
                 progress.update(len(pixels))
-        features = ranks.gather(torch.cat(found), [len(part) for part in parts]).cpu()
+    features = ranks.gather(torch.cat(found), list(map(len, parts))).cpu().contiguous()
     if ranks.is_main:
         with whole_file(path) as temporary:
             save_file({"features": features}, temporary)
     return Features(features)
 
 
-class _Pictures:
-    """Pictures by parts of the rows; see `Steps`."""
+class _Parts:
+    """Pictures by parts of the rows, for `feed`."""
 
     def __init__(self, images: Pictures, rows: tuple[Tensor, ...]) -> None:
         self.images, self.rows = images, rows

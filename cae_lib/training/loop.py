@@ -48,9 +48,7 @@ def train(
         experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3);
             `negatives` makes L_ITC that of NegCLIP.
         clip: the model to start from.
-        pairs: the training set.
-        alignment: tokens and roles of `pairs.captions`.
-        images: pictures of `pairs.image_paths`, in that order.
+        pairs, alignment, images: the training set, its tokens and roles, and its pictures.
         out_dir: folder of the run.
         log: show the progress line.
         every: steps between two calls of `on_step`; the last step is always among them.
@@ -59,12 +57,10 @@ def train(
         execution: choices of speed and memory.
 
     Returns:
-        The checkpoint, once all steps are taken.
+        The checkpoint.
 
     Raises:
-        ConfigError: the batch size does not fit the data or the number of processes, or settings
-            that do not go together.
-        DataError: pairs, alignment and pictures differ in length, or negatives are not there.
+        ConfigError, DataError: see `Run`.
         CheckpointError: `out_dir` holds the state of another run.
         NotFiniteError: loss or gradient is not finite; names the rows, the state is saved.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved.
@@ -148,10 +144,10 @@ def _finish(run: Run, clip: Clip, out: Path) -> Path:
     checkpoint = out / "model.safetensors"
     if run.ranks.is_main:
         pairs, settings = run.batches.pairs, run.experiment
-        partial = pairs.n_used != pairs.n_expected
-        extra = {"rows": [pairs.n_used, pairs.n_expected]} if partial else {}
-        extra |= {"experiment": settings.name, "started_from": clip.weights_id}
-        extra |= {"identity": run.identity}
+        extra = {"experiment": settings.name, "started_from": clip.weights_id,
+                 "identity": run.identity}
+        if pairs.n_used != pairs.n_expected:
+            extra["rows"] = [pairs.n_used, pairs.n_expected]
         meta = CheckpointMeta(clip.name, clip.activation, run.steps, settings.key(), extra)
         save_checkpoint(checkpoint, clip, meta)
         (out / STATE).unlink(missing_ok=True)

@@ -23,14 +23,12 @@ def contrastive_loss(
 ) -> Tensor:
     """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
 
-    With false captions it is that of NegCLIP (Yuksekgonul et al. 2023): cross-entropy of the images
-    over all M + K texts, and of the M captions over the M images.
-
     Args:
         image_features: `(M, E)`, normalised; row i belongs to caption i.
         text_features: `(M, E)`, normalised.
         logit_scale: inverse temperature, already exponentiated.
-        negatives: false captions `(K, E)`, normalised, in any order; K may be 0.
+        negatives: false captions `(K, E)`, normalised, in any order, K >= 0, that the images have
+            to tell from theirs as well (NegCLIP, Yuksekgonul et al. 2023).
     """
     texts = text_features if negatives is None else torch.cat([text_features, negatives])
     logits = logit_scale * image_features @ texts.T
@@ -88,14 +86,11 @@ class Hinge:
 
 @dataclass(frozen=True)
 class AttributionLoss:
-    """The attribution loss and its parts, all 0-dimensional tensors.
+    """The attribution loss, 0 when a group is empty, and its parts, detached; all 0-dimensional.
 
-    Attributes:
-        loss: L_attr; 0 when one of the two groups is empty.
-        objects: A_obj, mean attribution of the object words used (0 if there are none), detached.
-        composition: A_comp, that of the relation and attribute words used, detached.
-        n_objects: tokens (scope "word": words) behind A_obj.
-        n_composition: tokens (scope "word": words) behind A_comp.
+    `objects` is A_obj, the mean attribution of the object words used (0 if there are none), and
+    `composition` A_comp, that of attribute and relation words; `n_objects` and `n_composition`
+    count the tokens (scope "word": words) behind them.
     """
 
     loss: Tensor
@@ -128,12 +123,11 @@ def attribution_loss(
 def caption_sums(
     scores: Tensor, roles: Tensor, hinge: Hinge, words: Tensor | None = None
 ) -> Tensor:
-    """What the attribution loss needs of each caption, `(B, 4)`, or `(B, 8)` of kind "margin".
+    """What `attribution_loss` needs of each caption, `(B, 4)`, or `(B, 8)` of kind "margin".
 
-    The columns are the sum of the scores of its object words, that of its composition words, and
+    The columns are the sums of the scores of its object words and of its composition words, and
     how many tokens (scope "word": words) each of them is over. Of kind "margin" the hinges of its
-    attribute words and of its relation words follow, summed and counted likewise. Arguments and
-    errors are those of `attribution_loss`.
+    attribute words and of its relation words follow, summed and counted likewise.
     """
     weight = torch.ones_like(scores)
     if hinge.scope == "word":
@@ -157,18 +151,21 @@ def hinge_of_sums(
 ) -> AttributionLoss:
     """The attribution loss of captions by their sums; see `caption_sums`.
 
-    Rows of several parts of a batch may be concatenated. The hinge is the one they were made for.
+    Rows of several parts of a batch may be concatenated; the hinge is the one they were made for.
     """
-    groups, total = sums.T.contiguous(), all_sum or _alone  # (4 or 8, G)
+    groups = sums.T.contiguous()  # (4 or 8, G)
     if hinge.scope != "caption":
-        groups, total = total(groups.sum(1, keepdim=True)), _alone
+        groups = groups.sum(1, keepdim=True)
+        groups = all_sum(groups) if all_sum else groups
     counts = groups[2:4].detach()
     means = groups[:2] / counts.clamp(min=1)
     hinges, valid = _hinges(groups, means, hinge)
-    parts = total(torch.cat([
+    parts = torch.cat([
         torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
         means.detach().sum(1), (counts > 0).sum(1), counts.sum(1),
-    ]))
+    ])
+    if all_sum and hinge.scope == "caption":
+        parts = all_sum(parts)
     loss, known = parts[0], parts[1:].detach()
     n_valid, present = known[0].clamp(min=1), known[3:5].clamp(min=1)
     return AttributionLoss(loss / n_valid, *(known[1:3] / present), *known[5:].round().long())
@@ -194,7 +191,3 @@ def _per_word(values: Tensor, words: Tensor) -> Tensor:
     """For each token the sum of the values `(B, T)` of all tokens of its word."""
     totals = values.new_zeros(len(words), int(words.max()) + 1)
     return totals.scatter_add(1, words, values).gather(1, words)
-
-
-def _alone(values: Tensor) -> Tensor:
-    return values

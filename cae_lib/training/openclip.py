@@ -1,9 +1,5 @@
-"""CAE in open_clip's own training loop: a tokenizer, a model and a loss that fit into it.
-
-`open_clip_train.train.train_one_epoch` calls `model(images, texts)` and adds up what
-`loss(**model_out, output_dict=True)` returns. So roles travel with the tokens, and the model hands
-the loss a row for each caption, which gradient accumulation and several processes can put together.
-"""
+"""CAE in open_clip's own training loop: roles travel with the tokens, and the model hands the loss
+a row for each caption, which gradient accumulation and several processes can put together."""
 
 from __future__ import annotations
 
@@ -34,15 +30,10 @@ class RoleTokenizer:
     """
 
     def __init__(self, tokenizer: Any, tagger: Tagger) -> None:
-        self.tokenizer = tokenizer
-        self.tagger = tagger
+        self.tokenizer, self.tagger = tokenizer, tagger
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
-        """Tokens, roles and numbers of words `(n, 3, context_length)` of n captions.
-
-        Raises:
-            ConfigError: see `align`.
-        """
+        """Tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
         texts = [texts] if isinstance(texts, str) else texts
         found = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
         return torch.stack([found.tokens, found.roles.long(), found.words], dim=1)
@@ -57,18 +48,12 @@ class CaeModel(nn.Module):
     """An open_clip model that, in training, also gives the attribution sums of its captions.
 
     Parameters, buffers and submodules are those of the model under their own names, and so are the
-    keys of `state_dict`; every other attribute and method is the model's too.
+    keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
+    itself, `attribution` what `CaeClipLoss` takes.
 
     Args:
         model: open_clip model, built with `output_dict=True`.
-        **settings: of `CompositionAttributionLoss`, all but `all_sum`.
-
-    Attributes:
-        model: the model itself.
-        attribution: what `CaeClipLoss` takes.
-
-    Raises:
-        ConfigError: those of `CompositionAttributionLoss`.
+        **settings: of `CompositionAttributionLoss`, all but `all_sum`, and with its errors.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -132,8 +117,7 @@ class CaeClipLoss(ClipLoss):
                 "other processes: set --gather-with-grad as well, or leave out --local-loss."
             )
         super().__init__(local_loss, gather_with_grad, cache_labels, rank, world_size)
-        self.attribution = attribution
-        self.accum_freq = accum_freq
+        self.attribution, self.accum_freq = attribution, accum_freq
 
     def forward(
         self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,

@@ -105,10 +105,7 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 def run_log(path: Path, step: int, keep: bool = True) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends a step's values, with the key "step", as one JSON line.
 
-    Args:
-        path: file of the log.
-        step: optimiser steps already taken; lines after it are dropped.
-        keep: False writes nothing, as all processes of a run but one do.
+    Lines after step `step` are dropped. All processes of a run but one write nothing (`keep`).
     """
     if not keep:
         yield lambda values: None

@@ -51,8 +51,7 @@ class CompositionAttributionLoss(nn.Module):
         **method_parameters: parameters of the attribution method.
 
     Raises:
-        ConfigError: for an unknown method, parameter, path or model, or settings that `Hinge`
-            refuses.
+        ConfigError: an unknown method, parameter, path or model, or what `Hinge` refuses.
     """
 
     def __init__(
@@ -67,10 +66,8 @@ class CompositionAttributionLoss(nn.Module):
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
         self._copied: dict[int, Any] = {}
         self.method = get_method(method, **method_parameters)
-        self.weight = weight
         self.hinge = Hinge(hinge, margin, scope, stop_gradient, complete_captions)
-        self.all_sum = all_sum
-        self.path = path
+        self.weight, self.all_sum, self.path = weight, all_sum, path
 
     @property
     def model(self) -> nn.Module | TextEncoder:

@@ -15,7 +15,7 @@ from toys import FT, Toys, lines, same_weights, toy_clip, toy_pairs, toy_run, to
 
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
-from cae_lib.training.order import Stream, generator
+from cae_lib.training.batch import Stream, generator
 from cae_lib.training.run import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)

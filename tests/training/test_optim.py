@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cae_lib.training.optim import adamw, gradient_norm, learning_rate
+from cae_lib.training.run import adamw, gradient_norm, learning_rate
 
 
 def test_only_matrices_decay(tiny_clip):

@@ -12,7 +12,7 @@ from toys import CAPTIONS, Toys, toy_alignment, toy_clip, toy_pairs
 from cae_lib.config import Experiment
 from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.errors import DataError
-from cae_lib.training.optim import adamw
+from cae_lib.training.run import adamw
 from cae_lib.training.state import changes, load_state, run_identity, save_state
 
 PLAIN = Experiment("run", "smoke")

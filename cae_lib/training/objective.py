@@ -1,0 +1,101 @@
+"""The losses of a batch, as one module from batch to numbers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cae_lib.attribution.base import mask_vector
+from cae_lib.config import Experiment
+from cae_lib.errors import ConfigError
+from cae_lib.models.text_encoder import encode_text, text_encoder
+from cae_lib.training.batch import Batch
+from cae_lib.training.distributed import Ranks
+from cae_lib.training.execution import ImageEncoder
+from cae_lib.training.losses import contrastive_loss
+from cae_lib.training.task import CompositionAttributionLoss
+
+PARTS = ("objects", "composition", "n_objects", "n_composition")
+
+
+class Objective(nn.Module):
+    """L_ITC, or NegCLIP's with hard negatives, plus weight * L_attr with an attribution method.
+
+    The losses are those of the whole batch, whatever the number of processes that share it.
+    `encoder` gives the features of pictures `(M, E)`, not normalised.
+
+    Raises:
+        ConfigError: settings that `CompositionAttributionLoss` refuses, or masks beside a
+            perturbation that masks otherwise.
+    """
+
+    def __init__(
+        self, model: nn.Module, experiment: Experiment, ranks: Ranks, encoder: ImageEncoder
+    ) -> None:
+        super().__init__()
+        parameters = dict(experiment.attribution)
+        if experiment.masked and parameters.get("replacement", "mean") != "mean":
+            raise ConfigError(
+                "masked puts the mean token embedding in the place of words, and the attribution "
+                f"{parameters['replacement']!r}: leave out one of the two settings."
+            )
+        self.model, self.ranks, self.encoder = model, ranks, encoder
+        self.bf16 = experiment.precision == "bf16"
+        self.task = None if experiment.method is None else CompositionAttributionLoss(
+            model, experiment.method, experiment.weight, experiment.margin, experiment.scope,
+            experiment.stop_gradient, experiment.complete_captions,
+            all_sum=ranks.sum if ranks.size > 1 else None, hinge=experiment.hinge, **parameters,
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses and mean attributions of a batch; "loss" is the one to differentiate."""
+        with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
+            texts, negatives, extra = self._texts(images, batch)
+            if batch.masked is not None:
+                texts = self._with_masks(texts, batch.tokens, batch.masked)
+        scale = self.model.logit_scale.exp()
+        if negatives is not None:
+            negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
+            extra["n_negatives"] = scale.new_tensor(len(negatives))
+            extra["n_similar"] = scale.new_tensor(batch.n_similar)
+        images, texts = self.ranks.gather(images), self.ranks.gather(texts.float())
+        contrastive = contrastive_loss(images, texts, scale, negatives)
+        loss = contrastive + extra["attribution"] if "attribution" in extra else contrastive
+        return {"loss": loss, "contrastive": contrastive, **extra, "logit_scale": scale}
+
+    def _texts(
+        self, images: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Normalised features of captions and of false captions, and the attribution loss."""
+        tokens, negatives = batch.tokens, batch.negatives
+        if self.task is not None:
+            output = self.task(images, tokens, batch.roles, batch.words)
+            extra = {"attribution": output.loss} | {name: getattr(output, name) for name in PARTS}
+            texts = output.text_features
+            if negatives is not None:
+                negatives = self._encode(negatives) if len(negatives) else texts[:0]
+            return texts, negatives, extra
+        if negatives is None:
+            return self._encode(tokens), None, {}
+        texts, false = self._encode(torch.cat([tokens, negatives])).tensor_split([len(tokens)])
+        return texts, false, {}
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """Normalised features `(n, E)` of captions."""
+        return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
+
+    def _with_masks(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Features `(M, E)` of captions, anew for those with tokens that are `masked (M, T)`.
+
+        A masked token is the mean token embedding, as perturbation's is.
+        """
+        rows = masked.any(1).nonzero()[:, 0]
+        if not len(rows):
+            return texts
+        encoder, own = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
+        masked = masked[rows, : encoder.columns(tokens[rows])]
+        both = encoder.encode_variants(tokens[rows], own, masked, mask_vector(encoder))
+        anew = F.normalize(both[len(rows) :].float(), dim=-1)
+        return texts.index_copy(0, rows, anew.to(texts.dtype))
