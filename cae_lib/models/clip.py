@@ -185,8 +185,8 @@ def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
                 form: str = "safetensors") -> Path:
     """Write a model as open_clip and the Hugging Face hub read it; returns the path of its weights.
 
-    `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder.
-    Its configuration states the activation, so that nobody can get the other one.
+    `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of
+    safetensors. Its configuration states the activation, so that nobody can get the other one.
 
     Args:
         clip: the model; its weights are written in the type they have.
