@@ -88,4 +88,4 @@ def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
     from cae_lib.world.build import build
 
-    return build("smoke", root=tmp_path_factory.mktemp("raw"), workers=1)
+    return build("smoke", root=tmp_path_factory.mktemp("raw"))

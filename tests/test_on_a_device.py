@@ -80,7 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny world where the profile `smoke` has its own."""
     home = tmp_path_factory.mktemp("home")
     root = home / "data" / "raw" / "world-smoke"
-    build_world(WorldConfig(sizes=SIZES), root, workers=1)
+    build_world(WorldConfig(sizes=SIZES), root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
         for function in CACHED:

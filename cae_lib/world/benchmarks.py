@@ -1,7 +1,4 @@
-"""The benchmarks of composition: scenes, what is true of them, and what is false.
-
-`cae_lib.data.layouts` lays the items out as the official files.
-"""
+"""The benchmarks of composition: pictures of scenes, and what is true and what false of them."""
 
 from __future__ import annotations
 
@@ -10,18 +7,15 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from cae_lib.data.layouts import Export, Item
-from cae_lib.world import foils
+from cae_lib.world import foils, grammar
 from cae_lib.world.boxed import aro, crepe
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.corpora import coco_pictures
 from cae_lib.world.draw import Picture
 from cae_lib.world.foils import absent_nouns, foil, pick
-from cae_lib.world.grammar import CaptionStyle, describe
-from cae_lib.world.scenes import Scene, again, fair, scenes, spread, text_generator
-from cae_lib.world.statements import Mention, Statement, false_attributes, stated
+from cae_lib.world.grammar import Statement, stated
+from cae_lib.world.scenes import Rng, Scene, again, fair, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ACTIONS, RELATIONS, admits
 
 LEFT_OUT: Mapping[str, dict[str, str]] = {
@@ -42,19 +36,17 @@ LEFT_OUT: Mapping[str, dict[str, str]] = {
         "Object/*/hake, Object/*/swig": "things of a scene have the roles subject and object only",
     },
 }
+# Winoground's tags, the fields of its two things that the second scene exchanges (all, if none is
+# named), and in how many of twenty items.
 EXCHANGES = (
     ("Object", "Noun", (), 9),
     ("Relation", "Adjective-Color", ("color",), 9),
     ("Both", "Noun, Adjective-Color", ("noun",), 2),
 )
-"""Winoground's tags, what the second scene exchanges (all or some fields of its first two things),
-and in how many of twenty items."""
-
 SUGARCREPE = tuple(kind for kind in foils.FOILS if kind not in ("like_rel", "deny_obj"))
-SUGARCREPE_STYLE = CaptionStyle(
-    attribute=0.6, second=1.0, relation=1.0, extra=0.5, position=0.2, prefix=0.1
-)
+SUGARCREPE_STYLE = grammar.CaptionStyle(0.6, 1.0, 1.0, extra=0.5, position=0.2, prefix=0.1)
 VL_KINDS = {"color": "color", "material": "pattern", "size": "size"}
+# Foil, and relations of the scenes, of VALSE's instruments; foil-it has COCO's test split.
 VALSE: Mapping[str, tuple[str, Sequence[str]]] = {
     "actant-swap": ("swap_obj", ("riding", "chasing", "touching")),
     "action-replacement": ("like_rel", ACTIONS),
@@ -62,11 +54,11 @@ VALSE: Mapping[str, tuple[str, Sequence[str]]] = {
     "existence": ("deny_obj", tuple(RELATIONS)),
     "foil-it": ("replace_obj", ()),
 }
-"""Foil, and relations of the scenes, of each instrument; foil-it has those of COCO's test split."""
+
 
 def _foiled(
     config: WorldConfig, split: str, shown: Sequence[Scene], kind: str,
-    caption: Callable[[int, np.random.Generator], Statement] | None = None, tries: int = 1,
+    caption: Callable[[int, Rng], Statement] | None = None, tries: int = 1,
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
     """Number, scene, caption (by default of the main pair) and foil, where a try finds a foil."""
     for index, scene in enumerate(shown):
@@ -104,10 +96,7 @@ def _winoground(config: WorldConfig, export: Export) -> None:
 
 
 def _svo_probes(config: WorldConfig, export: Export) -> None:
-    """A sentence of an action, a scene that fits, and scenes with another subject, verb or object.
-
-    Departure: with nothing to download, the columns of URLs name the picture files.
-    """
+    """A sentence of an action, and scenes that fit and do not; columns of URLs name the files."""
     found = spread(config.scenes, "svo-probes", config.sizes.svo_probes, ACTIONS)
     for index, scene in enumerate(found):
         rng = text_generator(config.scenes, "svo-probes", index)
@@ -115,20 +104,15 @@ def _svo_probes(config: WorldConfig, export: Export) -> None:
         first = len(export.pictures) + 1
         for number, (part, other) in enumerate(_svo_negatives(scene, true, rng), start=first + 1):
             more = {f"{name}_neg": part == name for name in ("subj", "verb", "obj")}
-            for column, one in {"pos_triplet": scene, "neg_triplet": other}.items():
-                more[column] = _triplet(stated(one.content), ",")
+            triplets = (_triplet(stated(one.content), ",") for one in (scene, other))
+            more |= zip(("pos_triplet", "neg_triplet"), triplets, strict=True)
             names = f"images/{first}.jpg", f"images/{number}.jpg"
             item = Item(names, [true.text], more=more)
             export.ask("all", item, Picture([scene]), Picture([other]))
 
 
-def _svo_negatives(
-    scene: Scene, true: Statement, rng: np.random.Generator
-) -> Iterator[tuple[str, Scene]]:
-    """Up to one scene for each part of the sentence, in which the sentence is false.
-
-    The verb's shows another action where one cannot be taken for the first, else a position.
-    """
+def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[str, Scene]]:
+    """Up to one scene for each part of the sentence, in which it is false."""
     for part, index in (("subj", 0), ("obj", 1)):
         chosen = pick(rng, foils.nouns_replaced(true, index, scene))
         if chosen is not None:
@@ -150,10 +134,7 @@ def _triplet(statement: Statement, between: str = " ") -> str:
 
 
 def _vl_checklist(config: WorldConfig, export: Export) -> None:
-    """Short phrases against phrases with one attribute, relation or object changed.
-
-    The corpora of vg and vaw share pictures, as the real ones do; swig_action has its own.
-    """
+    """Short phrases against phrases with one attribute, relation or object changed."""
     size = config.sizes.vl_checklist
     for index, scene in enumerate(scenes(config.scenes, "vl-checklist", size * 3 // 2)):
         rng = text_generator(config.scenes, "vl-checklist", index)
@@ -170,17 +151,14 @@ def _vl_checklist(config: WorldConfig, export: Export) -> None:
         export.ask("Relation/swig_action", item, Picture([scene]))
 
 
-def _vg_phrases(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
-    """Corpus, true and false phrase, of everything that one picture is asked about.
-
-    "material" is the pattern of a thing, "obj" any thing but the subject of the main relation.
-    """
+def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
+    """Corpus, true and false phrase, of everything that one picture is asked about."""
     things = scene.content.things
     for corpus, kind in VL_KINDS.items():
         for source in ("vg", "vaw"):
             thing = pick(rng, [thing for thing in things if getattr(thing, kind) is not None])
             if thing is not None and (source, corpus) != ("vaw", "color"):
-                words = getattr(thing, kind), pick(rng, false_attributes(thing, kind))
+                words = getattr(thing, kind), pick(rng, grammar.false_attributes(thing, kind))
                 yield f"Attribute/{source}/{corpus}", *(f"{word} {thing.noun}" for word in words)
     true = stated(scene.content)
     false = foil("like_rel", true, scene, rng)
@@ -198,14 +176,10 @@ def _vg_phrases(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, s
 
 
 def _sugarcrepe(config: WorldConfig, export: Export) -> None:
-    """Rich captions against foils with one part added, replaced or exchanged.
+    """Rich captions against foils with a part added, replaced or exchanged, of shared pictures."""
 
-    The seven files share pictures, as the real ones do. Half of the scenes stand in the unusual
-    order of their arguments, so that words alone do not tell a caption from its foil.
-    """
-
-    def caption(index: int, rng: np.random.Generator) -> Statement:
-        return describe(shown[index], SUGARCREPE_STYLE, rng)
+    def caption(index: int, rng: Rng) -> Statement:
+        return grammar.describe(shown[index], SUGARCREPE_STYLE, rng)
 
     size = config.sizes.sugarcrepe
     drawn = enumerate(scenes(config.scenes, "sugar-crepe", size * 3 // 2))
@@ -218,15 +192,13 @@ def _sugarcrepe(config: WorldConfig, export: Export) -> None:
 
 
 def _valse(config: WorldConfig, export: Export) -> None:
-    """Five of the eleven files: a caption against a foil, for one linguistic phenomenon each.
+    """A caption against a foil, for one phenomenon each; foil-it has captions of COCO, as VALSE."""
 
-    The pictures of foil-it are those of COCO's test split, with their own captions, as in VALSE.
-    """
-
-    def existence(index: int, rng: np.random.Generator) -> Statement:
+    def existence(index: int, rng: Rng) -> Statement:
         there = [thing.noun for thing in shown[index].content.things]
         noun = pick(rng, absent_nouns(shown[index]) if index % 2 else there)
-        return Statement((Mention(noun, (), "no" if index % 2 else None),), ("there is", ""))
+        mention = grammar.Mention(noun, article="no" if index % 2 else None)
+        return Statement((mention,), ("there is", ""))
 
     size = config.sizes.valse
     coco = coco_pictures(config, "test")[:size]

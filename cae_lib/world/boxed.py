@@ -4,44 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, combinations, cycle
-
-import numpy as np
+from typing import Any
 
 from cae_lib.data.layouts import Export, Item
 from cae_lib.world import foils
 from cae_lib.world.config import WorldConfig
-from cae_lib.world.draw import Box, Picture
-from cae_lib.world.scenes import Content, Scene, again, generator, scenes, spread, text_generator
-from cae_lib.world.statements import Mention, Statement, stated
+from cae_lib.world.draw import Picture
+from cae_lib.world.grammar import Mention, Statement, stated
+from cae_lib.world.scenes import Rng, Scene, again, generator, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, RELATIONS
 
 COMPLEXITIES = range(4, 13)
 N_NEGATIVES = 5
 
 
-def _show_pairs(
-    export: Export, folder: str, first: int, shown: Sequence[Scene]
-) -> list[tuple[str, Box]]:
-    """Add pictures of two scenes, numbered from `first`; give each scene's picture and its box.
-
-    Only the box tells which scene an item is about. The last of an odd number shares its picture
-    with the first.
-    """
+def _show_pairs(export: Export, folder: str, first: int, shown: Sequence[Scene]) -> list[Any]:
+    """Add pictures of two scenes, numbered from `first`; give each scene's picture and its box."""
     places = []
     for index, start in enumerate(range(0, len(shown), 2)):
-        picture = Picture([*shown, shown[0]][start : start + 2], vertical=bool(index % 2))
-        name = f"{first + index}.jpg"
+        pair = [*shown, shown[0]][start : start + 2]  # an odd one is beside the first
+        picture, name = Picture(pair, vertical=bool(index % 2)), f"{first + index}.jpg"
         export.pictures[f"{folder}/{name}"] = picture
         places += [(name, picture.box(0)), (name, picture.box(1))]
     return places[: len(shown)]
 
 
 def aro(config: WorldConfig, export: Export) -> None:
-    """VG-Relation and VG-Attribution; the picture shows a second scene beside the box.
-
-    Every relation has about as many items, of scenes whose arguments can be exchanged; so has
-    every pair of attributes, more than the 25 that the macro average asks for.
-    """
+    """VG-Relation and VG-Attribution, about as many items of each relation or pair of words."""
     n = config.sizes.aro_relation
     names = [name for name in RELATIONS if name not in ("touching", "holding")]
     related = spread(config.scenes, "aro-relation", n, names, swappable=True)
@@ -54,9 +43,10 @@ def aro(config: WorldConfig, export: Export) -> None:
         shown = [scene for scene, _ in asked]
         places = _show_pairs(export, "aro/images", 1_000_000 * number + 1, shown)
         for (name, box), (_, true) in zip(places, asked, strict=True):
-            false = foils.exchanged(true, 0, 1, *([] if true.relation else ["attributes"]))
-            more: dict[str, object] = {"relation_name": true.relation}
-            if not true.relation:
+            if true.relation:
+                false, more = foils.exchanged(true, 0, 1), {"relation_name": true.relation}
+            else:
+                false = foils.exchanged(true, 0, 1, "attributes")
                 more = {"attributes": [mention.attributes[0] for mention in true.mentions]}
             export.ask(subset, Item([name], [true.text], [false.text], box, more))
 
@@ -71,26 +61,21 @@ def attribute_pairs(seed: int) -> list[tuple[str, str]]:
 
 def _dressed(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
     """The scene with these adjectives of one kind on its first two things, and what it shows."""
-    content = scene.content
+    content, mentions = scene.content, []
     for index, word in enumerate(words):
         content = content.with_thing(index, **{KIND_OF[word]: word})
-    pairs = zip(content.things, words, strict=False)
-    mentions = tuple(Mention(thing.noun, (word,), "the") for thing, word in pairs)
-    return again(scene, content), Statement(mentions, ("", "and", ""))
+        mentions.append(Mention(content.things[index].noun, (word,), "the"))
+    return again(scene, content), Statement(tuple(mentions), ("", "and", ""))
 
 
 def crepe(config: WorldConfig, export: Export) -> None:
-    """CREPE's productivity sets: captions of 4 to 12 atoms, each against five hard negatives.
-
-    Each number of atoms (objects, attributes, relations) has about as many captions. A kind for
-    which a caption has no five false ones leaves it out. Pictures hold two scenes each.
-    """
+    """Productivity: captions of 4 to 12 atoms, as many of each, against five false ones or none."""
     found = _crepe_scenes(config)
     export.items |= {kind: [] for kind in ("atom", "swap", "negate")}
     places = _show_pairs(export, "crepe/VG_100K", 3_000_001, [scene for scene, _ in found])
     for index, ((scene, n), (name, box)) in enumerate(zip(found, places, strict=True)):
         rng = text_generator(config.scenes, "crepe", index)
-        true = compound(scene.content, n, rng)
+        true = compound(scene, n, rng)
         n_objects = len(true.mentions)
         more = {"n": n, "n_objects": n_objects, "n_relations": 1}
         more |= {"n_attributes": n - n_objects - 1, "n_connected_components": n_objects - 1}
@@ -106,28 +91,29 @@ def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
     found: list[tuple[Scene, int]] = []
     for scene in scenes(config.scenes, "crepe", 20 * size):
         most = 1 + sum(1 + len(thing.attributes) for thing in scene.content.things)
-        fitting = [n for n in COMPLEXITIES if n <= most and wanted[n]]
+        n_atoms = max((n for n in COMPLEXITIES if n <= most and wanted[n]), default=None)
         if len(found) == size:
             break
-        if fitting:
-            found.append((scene, fitting[-1]))
-            wanted[fitting[-1]] -= 1
+        if n_atoms is not None:
+            found.append((scene, n_atoms))
+            wanted[n_atoms] -= 1
     return found
 
 
-def compound(content: Content, n_atoms: int, rng: np.random.Generator) -> Statement:
+def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
     """A statement of `n_atoms` objects, attributes and relations: the main pair, then the rest."""
-    main, budget = stated(content), n_atoms - 3
-    n_extras = min(len(content.things) - 2, max(0, budget - 1) // 2)
-    things = content.things[: 2 + n_extras]
+    main, budget = stated(scene.content), n_atoms - 3
+    n_extras = min(len(scene.content.things) - 2, max(0, budget - 1) // 2)
+    things = scene.content.things[: 2 + n_extras]
     words = [(thing, word) for thing in things for word in thing.attributes]
     chosen = [words[k] for k in sorted(rng.permutation(len(words))[: budget - n_extras])]
     said = [tuple(word for owner, word in chosen if owner is thing) for thing in things]
-    mentions = tuple(Mention(thing.noun, own) for thing, own in zip(things, said, strict=True))
-    return Statement(mentions, (*main.pieces[:2], *["and there is"] * n_extras, ""), main.relation)
+    mentions = [Mention(thing.noun, words) for thing, words in zip(things, said, strict=True)]
+    pieces = (*main.pieces[:2], *["and there is"] * n_extras, "")
+    return Statement(tuple(mentions), pieces, main.relation)
 
 
-def hard_negatives(true: Statement, scene: Scene, rng: np.random.Generator) -> dict[str, list[str]]:
+def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[str]]:
     """Up to five false texts of each of CREPE's kinds: "atom", "swap" and "negate"."""
     atoms = foils.attributes_changed(true, scene) + foils.relations_replaced(true, scene)
     for index in range(len(true.mentions)):
@@ -140,7 +126,6 @@ def hard_negatives(true: Statement, scene: Scene, rng: np.random.Generator) -> d
         "swap": [false.text for false in foils.certainly_false(swaps, scene, true.text, 10)],
         "negate": foils.negations(true),
     }
-    return {
-        kind: [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
-        for kind, texts in found.items()
-    }
+    for kind, texts in found.items():
+        found[kind] = [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
+    return found

@@ -62,29 +62,26 @@ class WorldConfig:
     sizes: Sizes = field(default_factory=Sizes)
 
     def content(self, part: str = WORLD) -> dict[str, Any]:
-        """What decides the files of a part, one of `PARTS`, as plain values.
-
-        That includes the version, and the numbers and words that the code itself fixes.
-        """
+        """What decides the files of a part, also what the code itself fixes, as plain values."""
         content: dict[str, Any] = {
             "version": VERSION,
             "scenes": asdict(self.scenes),
             "words": [getattr(vocabulary, n) for n in ("GLYPHS", "COLORS", "SIZES", "PATTERNS")],
             "relations": [asdict(kind) for kind in vocabulary.RELATIONS.values()],
             "layout": [layout.BASE_SCALE, [[s or "", f] for s, f in layout.SIZE_FACTOR.items()]],
-            "sizes": {n: size for n, size in asdict(self.sizes).items() if _part_of(n) == part},
+            "sizes": {},
             PARTS[part]: asdict(getattr(self, PARTS[part])),
         }
+        for name, size in asdict(self.sizes).items():
+            first = name.partition("_")[0]
+            if part == (first if first in PARTS else WORLD):
+                content["sizes"][name] = size
         return content | ({"similarity_version": SIMILARITY_VERSION} if part == SIMILARITY else {})
 
     def key(self, part: str = WORLD) -> str:
         """Hash of `content`, 12 hexadecimal digits."""
         text = json.dumps(self.content(part), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _part_of(size: str) -> str:
-    return next((part for part in (PRETRAIN, SIMILARITY) if size.startswith(part)), WORLD)
 
 
 _SMOKE = Sizes(
@@ -99,7 +96,7 @@ def world_config(profile: str) -> WorldConfig:
     """The configuration of a profile's small world.
 
     Raises:
-        ConfigError: The profile has none; the message lists those that have one.
+        ConfigError: The profile has none.
     """
     if profile not in WORLDS:
         known = ", ".join(WORLDS)

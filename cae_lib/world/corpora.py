@@ -1,7 +1,7 @@
 """The corpora of captions: COCO, Flickr30k and the pretraining corpus, with gold scene graphs.
 
-NegCLIP's files lie with COCO's. Yuksekgonul et al. 2023 found the parts to exchange with a parser;
-here they come from the gold roles, and only those exchanges are kept that are false of the picture.
+NegCLIP's files lie with COCO's; what they exchange comes from the gold roles, not from a parser as
+in Yuksekgonul et al. 2023, and is false of the picture.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from cae_lib.data import layouts
 from cae_lib.data.layouts import Export
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.foils import certainly_false, exchanges
-from cae_lib.world.grammar import CaptionStyle, captions, gold_spans
-from cae_lib.world.layout import Placement
-from cae_lib.world.scenes import Scene, SceneConfig, generator, sample_scene, text_generator
-from cae_lib.world.statements import Statement
+from cae_lib.world.grammar import CaptionStyle, Statement, captions, gold_spans
+from cae_lib.world.scenes import Rng, Scene, generator, sample_scene, text_generator
 
 RESTVAL = 4  # of so many training pictures one is "restval": it lies in val2014, as in COCO
 MAX_NEGATIVES, N_SIMILAR = 5, 3
@@ -46,7 +42,7 @@ def coco_pictures(config: WorldConfig, split: str) -> Corpus:
     for number in range(first, first + getattr(sizes, split)):
         folder = "train2014" if number <= sizes.train - sizes.train // RESTVAL else "val2014"
         paths[number] = f"{folder}/COCO_{folder}_{number:012d}.jpg"
-    return _describe(config.scenes, split, config.coco, sizes.captions, paths)
+    return _describe(config, split, config.coco, sizes.captions, paths)
 
 
 def export_coco(config: WorldConfig) -> Export:
@@ -58,12 +54,13 @@ def export_coco(config: WorldConfig) -> Export:
     both, val, test = (coco_pictures(config, split) for split in ("train", "val", "test"))
     cut = len(both) - len(both) // RESTVAL
     splits = {"train": both[:cut], "restval": both[cut:], "val": val, "test": test}
-    export = _export("coco", [*both, *val, *test], splits)
+    export = _export("coco", "coco/", splits)
     export.texts["coco/dataset_coco.json"] = layouts.karpathy("coco", splits)
     for split in ("val", "test"):
         export.texts[f"coco/coco_karpathy_{split}.json"] = layouts.caption_list(splits[split])
     for name, corpus in {"train2014": both[:cut], "val2014": [*both[cut:], *val, *test]}.items():
-        export.texts[f"coco/annotations/captions_{name}.json"] = _coco_captions(corpus)
+        found = layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
+        export.texts[f"coco/annotations/captions_{name}.json"] = found
         export.texts[f"coco/annotations/scene_graphs_{name}.json"] = scene_graphs(corpus)
     for name, corpus in {"train_neg_clip": both, "valid_neg_clip": val}.items():
         rows = negclip_rows(corpus, config.scenes.seed)
@@ -77,8 +74,8 @@ def export_flickr30k(config: WorldConfig) -> Export:
     """Flickr30k: Karpathy's test split, in a style of drawing that no training picture has."""
     sizes = config.sizes
     paths = {n: f"flickr30k-images/{n}.jpg" for n in range(1, sizes.flickr_test + 1)}
-    corpus = _describe(config.scenes, "flickr30k", config.coco, sizes.captions, paths, "poster")
-    export = _export("flickr30k", corpus, {"test": corpus})
+    corpus = _describe(config, "flickr30k", config.coco, sizes.captions, paths, "poster")
+    export = _export("flickr30k", "flickr30k/", {"test": corpus})
     export.texts = {
         "flickr30k/flickr30k_test.json": layouts.caption_list(corpus),
         "flickr30k/dataset_flickr30k.json": layouts.karpathy("flickr30k", {"test": corpus}),
@@ -91,46 +88,40 @@ def export_pretrain(config: WorldConfig) -> Export:
     """The pretraining corpus, relative to its own folder: pictures with sparse captions."""
     sizes = config.sizes
     paths = {n: f"images/{n:012d}.jpg" for n in range(1, sizes.pretrain + 1)}
-    corpus = _describe(config.scenes, "pretrain", config.web, sizes.pretrain_captions, paths)
-    pictures = {item.path: Picture([item.scene]) for item in corpus}
-    texts = {"annotations/captions_pretrain.json": _coco_captions(corpus)}
-    return Export("pretrain", pictures, texts=texts, counts=_count(corpus))
+    corpus = _describe(config, "pretrain", config.web, sizes.pretrain_captions, paths)
+    export = _export("pretrain", "", {"all": corpus})
+    export.counts = export.counts["all"]
+    found = layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
+    export.texts["annotations/captions_pretrain.json"] = found
+    return export
 
 
-def _export(name: str, corpus: Corpus, splits: Mapping[str, Corpus]) -> Export:
-    pictures = {f"{name}/{item.path}": Picture([item.scene]) for item in corpus}
-    return Export(name, pictures, counts={split: _count(some) for split, some in splits.items()})
-
-
-def _count(corpus: Corpus) -> dict[str, int]:
-    return {"pictures": len(corpus), "captions": sum(len(item.captions) for item in corpus)}
-
-
-def _coco_captions(corpus: Corpus) -> str:
-    return layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
+def _export(name: str, folder: str, splits: Mapping[str, Corpus]) -> Export:
+    """A corpus without its texts."""
+    export = Export(name)
+    for split, corpus in splits.items():
+        n_captions = sum(len(item.captions) for item in corpus)
+        export.counts[split] = {"pictures": len(corpus), "captions": n_captions}
+        export.pictures |= {folder + item.path: Picture([item.scene]) for item in corpus}
+    return export
 
 
 def scene_graphs(corpus: Corpus) -> str:
-    """The gold beside COCO's captions, under the same ids.
+    """The gold beside COCO's captions, under the same ids: pictures' scenes, captions' facts.
 
-    The gold of a picture is its things, its main relation (between things 0 and 1) and its
-    placements; that of a caption its roles as `[start, end, role]` and the facts it states.
+    Captions have their roles as `[start, end, role]`, and name things by their numbers.
     """
     pictures = []
     for item in corpus:
-        content = item.scene.content
-        nouns = [thing.noun for thing in content.things]
-        image = {"id": item.number, "file_name": item.name}
-        image |= {"things": [asdict(thing) for thing in content.things]}
-        image |= {"relation": content.relation}
-        image |= {"placements": [_rounded(place) for place in item.scene.placements]}
+        things = [asdict(thing) for thing in item.scene.content.things]
+        places = [asdict(place) for place in item.scene.placements]
+        for place in places:
+            place |= {name: round(v, 4) for name, v in place.items() if isinstance(v, float)}
+        image = {"id": item.number, "file_name": item.name, "things": things}
+        image |= {"relation": item.scene.content.relation, "placements": places}
+        nouns = [thing["noun"] for thing in things]
         pictures.append((image, [_gold(caption, nouns) for caption in item.gold]))
     return layouts.coco(pictures)
-
-
-def _rounded(place: Placement) -> dict[str, Any]:
-    values = asdict(place).items()
-    return {name: round(v, 4) if isinstance(v, float) else v for name, v in values}
 
 
 def _gold(caption: Statement, nouns: list[str]) -> dict[str, Any]:
@@ -144,10 +135,7 @@ def _gold(caption: Statement, nouns: list[str]) -> dict[str, Any]:
 
 
 def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], list[int]]]:
-    """NegCLIP's rows, one for each caption of a corpus of equally many captions a picture.
-
-    Similar pictures share both main nouns, else one, else none (fewer than three in a tiny corpus).
-    """
+    """NegCLIP's rows, one a caption; similar pictures share both main nouns, else one or none."""
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
     keys = []
     for position, item in enumerate(corpus):
@@ -166,26 +154,26 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
     return rows
 
 
-def _similar(groups: Sequence[Sequence[int]], position: int, rng: np.random.Generator) -> list[int]:
+def _similar(groups: Sequence[Sequence[int]], position: int, rng: Rng) -> list[int]:
     """Positions of three other pictures, from groups ever less alike."""
     found: list[int] = []
     for group in groups:
         fresh = [other for other in group if other != position and other not in found]
         wanted = min(N_SIMILAR - len(found), len(fresh))
-        found += [int(other) for other in rng.choice(fresh, wanted, replace=False)]
+        found += map(int, rng.choice(fresh, wanted, replace=False))
         if len(found) == N_SIMILAR:
             break
     return found
 
 
 def _describe(
-    config: SceneConfig, split: str, style: CaptionStyle, n_captions: int, paths: dict[int, str],
+    config: WorldConfig, split: str, style: CaptionStyle, n_captions: int, paths: dict[int, str],
     drawing: str = "plain",
 ) -> Corpus:
     """The scenes of a split with captions, one for each number and path of `paths`."""
     described = []
     for index, (number, path) in enumerate(paths.items()):
-        scene = sample_scene(config, split, index, drawing)
-        gold = captions(scene, style, text_generator(config, split, index), n_captions)
+        scene = sample_scene(config.scenes, split, index, drawing)
+        gold = captions(scene, style, text_generator(config.scenes, split, index), n_captions)
         described.append(Described(number, path, [text.text for text in gold], scene, gold))
     return described

@@ -16,19 +16,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cae_lib.errors import DataError
 from cae_lib.world.layout import Placement
-from cae_lib.world.scenes import Scene, Thing, generator
+from cae_lib.world.scenes import Rng, Scene, Thing, generator
 from cae_lib.world.vocabulary import COLORS, GLYPHS
 
 IMAGE_SIZE, JPEG_QUALITY = 112, 92
-_GLYPH_SIZE = 128
 _WEIGHTS: dict[str, tuple[int, ...]] = {"plain": (350, 450, 550), "poster": (700,)}
 _FONT_FILE = "NotoEmoji[wght].ttf"
-_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {  # the darker parts
     "striped": lambda x, y, phase: (x + y + phase) // 4 % 2,
     "checkered": lambda x, y, phase: ((x + phase) // 5 + (y + phase) // 5) % 2,
     "spotted": lambda x, y, phase: ((x + phase) % 9 - 4) ** 2 + ((y + phase) % 9 - 4) ** 2 <= 7,
 }
-"""Masks of the darker parts of patterns."""
 
 
 @lru_cache(maxsize=256)
@@ -43,27 +41,23 @@ def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
         raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
     font = ImageFont.truetype(str(Path(spec.origin).with_name(_FONT_FILE)), 160)
     font.set_variation_by_axes([weight])
-    box = font.getbbox(GLYPHS[noun])
-    outline = Image.new("L", (box[2] - box[0] + 8, box[3] - box[1] + 8), 0)
-    ImageDraw.Draw(outline).text((4 - box[0], 4 - box[1]), GLYPHS[noun], font=font, fill=255)
+    left, top, right, bottom = font.getbbox(GLYPHS[noun])
+    outline = Image.new("L", (right - left + 8, bottom - top + 8), 0)
+    ImageDraw.Draw(outline).text((4 - left, 4 - top), GLYPHS[noun], font=font, fill=255)
     side = max(outline.size)
     square = Image.new("L", (side, side), 0)
     square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
-    square = square.resize((_GLYPH_SIZE, _GLYPH_SIZE), Image.Resampling.BILINEAR)
+    square = square.resize((128, 128), Image.Resampling.BILINEAR)
     outside = square.point(lambda v: 255 if v > 90 else 0)
     ImageDraw.floodfill(outside, (0, 0), 128)
-    silhouette = outside.point(lambda v: 0 if v == 128 else 255)
-    return silhouette, square
+    return outside.point(lambda v: 0 if v == 128 else 255), square
 
 
-def _paint(
-    canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: np.random.Generator
-) -> None:
+def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: Rng) -> None:
     """Draw one thing onto the canvas in place."""
     side = max(8, round(place.scale * IMAGE_SIZE))
-    weights = _WEIGHTS[style]
     masks = []
-    for mask in glyph(thing.noun, weights[int(rng.integers(len(weights)))]):
+    for mask in glyph(thing.noun, int(rng.choice(_WEIGHTS[style]))):
         if place.flip:
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mask = mask.resize((side, side), Image.Resampling.BILINEAR)
@@ -75,11 +69,10 @@ def _paint(
     window = np.s_[top - y : bottom - y, left - x : right - x]
     fill, line = masks[0][window][..., None], masks[1][window][..., None]
     phase = int(rng.integers(8))
-    color = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
-    body = color
+    color = body = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
     if thing.pattern is not None:
-        y, x = np.mgrid[:side, :side]
-        dark = _PATTERNS[thing.pattern](x, y, phase).astype(np.float32)
+        v, u = np.mgrid[:side, :side]
+        dark = _PATTERNS[thing.pattern](u, v, phase).astype(np.float32)
         body = color * (1 - 0.5 * dark[window][..., None])
     part = canvas[top:bottom, left:right]
     part += fill * (body - part)
@@ -91,14 +84,13 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
     x, y, half = (IMAGE_SIZE * v for v in (place.x, place.y, place.scale / 2))
     if place.motion:
         start = x - place.motion * (half + 2)
-        for dy in (-0.4, 0.0, 0.4):
-            end = start - place.motion * 9
-            draw.line((start, y + dy * half, end, y + dy * half), fill=(70, 70, 70), width=2)
+        for height in (y + dy * half for dy in (-0.4, 0.0, 0.4)):
+            draw.line((start, height, start - place.motion * 9, height), (70, 70, 70), width=2)
     if place.contact:
         point = x + place.contact * half
         for dy in (-0.9, -1.15):
             tip, height = point + place.contact * 7 * (1 + dy), y + dy * half
-            draw.line((point, height + 3, tip, height - 6), fill=(40, 40, 40), width=2)
+            draw.line((point, height + 3, tip, height - 6), (40, 40, 40), width=2)
 
 
 def render(scene: Scene) -> Image.Image:
@@ -118,19 +110,16 @@ def render(scene: Scene) -> Image.Image:
     return image
 
 
-Box = tuple[int, int, int, int]
-
-
 class Picture(NamedTuple):
     """A picture file: one scene, or two side by side or, if `vertical`, one above the other."""
 
     scenes: Sequence[Scene]
     vertical: bool = False
 
-    def box(self, index: int) -> Box:
+    def box(self, index: int) -> tuple[int, int, int, int]:
         """Place of one scene in pixels: x, y, width, height."""
-        offset = index * IMAGE_SIZE
-        return (*((0, offset) if self.vertical else (offset, 0)), IMAGE_SIZE, IMAGE_SIZE)
+        x, y = (0, index * IMAGE_SIZE) if self.vertical else (index * IMAGE_SIZE, 0)
+        return x, y, IMAGE_SIZE, IMAGE_SIZE
 
     def write(self, path: Path) -> None:
         """Draw and write the file, .jpg or .png, 112 pixels a scene."""
@@ -139,4 +128,4 @@ class Picture(NamedTuple):
         for index, scene in enumerate(self.scenes):
             canvas.paste(render(scene), self.box(index)[:2])
         path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.save(path, **({"quality": JPEG_QUALITY} if path.suffix == ".jpg" else {}))
+        canvas.save(path, quality=JPEG_QUALITY)  # which PNG has no use for

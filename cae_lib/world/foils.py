@@ -1,7 +1,6 @@
 """Edits of a statement that make it false of a scene: exchanged, replaced, added, negated parts.
 
-Every edit gives candidates in a fixed order; `certainly_false` keeps those that nobody could take
-for true, `plausible` those whose relation the small world can show.
+They give candidates, for `certainly_false` and `plausible` to choose from.
 """
 
 from __future__ import annotations
@@ -9,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TypeVar
+from typing import Any
 
-import numpy as np
-
-from cae_lib.world.scenes import Scene
-from cae_lib.world.statements import KINDS, Mention, Statement, false_attributes
+from cae_lib.world.grammar import KINDS, Mention, Statement, false_attributes
+from cae_lib.world.scenes import Rng, Scene
 from cae_lib.world.vocabulary import COLORS, KIND_OF, NOUNS, RELATIONS, admits
 
-T = TypeVar("T")
 PHRASE = ("noun", "attributes", "article")
 
 
-def pick(rng: np.random.Generator, candidates: Sequence[T]) -> T | None:
+def pick(rng: Rng, candidates: Sequence[Any]) -> Any:
     """One of the candidates at random; None when there are none."""
     return candidates[int(rng.integers(len(candidates)))] if candidates else None
 
@@ -72,9 +68,9 @@ def _mixed(own: tuple[str, ...], other: tuple[str, ...], kind: str) -> tuple[str
 
 def exchanges(statement: Statement) -> Iterator[Statement]:
     """Nouns, phrases or adjectives exchanged between any two noun phrases."""
-    pairs = list(combinations(range(len(statement.mentions)), 2))
     for fields in (("noun",), PHRASE):
-        yield from (exchanged(statement, i, j, *fields) for i, j in pairs)
+        for i, j in combinations(range(len(statement.mentions)), 2):
+            yield exchanged(statement, i, j, *fields)
     yield from attribute_exchanges(statement)
 
 
@@ -92,13 +88,13 @@ def nouns_replaced(statement: Statement, index: int, scene: Scene) -> list[State
 
 def attributes_changed(statement: Statement, scene: Scene, added: bool = False) -> list[Statement]:
     """One adjective replaced by a false one of its kind; or a false one of a new kind added."""
+    things = {thing.noun: thing for thing in scene.content.things}
     found = []
     for index, mention in enumerate(statement.mentions):
-        thing = next(thing for thing in scene.content.things if thing.noun == mention.noun)
         for kind in KINDS:
             rest = _mixed(mention.attributes, (), kind)
             if added == (rest == mention.attributes):
-                words = false_attributes(thing, kind)
+                words = false_attributes(things[mention.noun], kind)
                 found += [statement.changed(index, attributes=(*rest, word)) for word in words]
     return sorted(found, key=lambda changed: changed.text) if added else found
 
@@ -121,49 +117,49 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
 def negations(statement: Statement) -> list[str]:
     """The statement with one of its parts, or the whole, denied."""
     found = [f"it is not true that {statement.text}"]
-    for index, mention in enumerate(statement.mentions, start=1):
-        found.append(statement.changed(index - 1, article="no").text)
+    for index, mention in enumerate(statement.mentions):
+        found.append(statement.changed(index, article="no").text)
         for word in mention.attributes:
-            rest = _mixed(mention.attributes, (), KIND_OF[word])
-            denied = f"that is not {word} {statement.pieces[index]}".strip()
-            changed = statement.changed(index - 1, attributes=rest)
-            found.append(changed.with_piece(index, denied).text)
+            without = _mixed(mention.attributes, (), KIND_OF[word])
+            denied = f"that is not {word} {statement.pieces[index + 1]}".strip()
+            changed = statement.changed(index, attributes=without)
+            found.append(changed.with_piece(index + 1, denied).text)
     if statement.relation is not None:
         denied = f"is not {statement.pieces[1].removeprefix('is ')}"
         found.append(statement.with_piece(1, denied).text)
     return found
 
 
-def _object_added(true: Statement, scene: Scene, rng: np.random.Generator) -> list[Statement]:
+def _object_added(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
     noun = str(rng.choice(absent_nouns(scene)))
     mention = Mention(noun, (str(rng.choice(list(COLORS))),) if rng.random() < 0.5 else ())
     pieces = (*true.pieces[:-1], f"{true.pieces[-1]} and".strip(), "")
     return [replace(true, mentions=(*true.mentions, mention), pieces=pieces)]
 
 
-def _denied(true: Statement, scene: Scene, rng: np.random.Generator) -> list[Statement]:
+def _object_replaced(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
+    return nouns_replaced(true, int(rng.integers(len(true.mentions))), scene)
+
+
+def _denied(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
     return [true.changed(0, article=None if true.mentions[0].article else "no")]
 
 
-FOILS: dict[str, Callable[[Statement, Scene, np.random.Generator], Iterable[Statement]]] = {
+# Ways to make a statement false, most of them SugarCrepe's; not all the candidates are false.
+FOILS: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
     "add_att": lambda true, scene, rng: attributes_changed(true, scene, added=True),
     "add_obj": _object_added,
     "replace_att": lambda true, scene, rng: attributes_changed(true, scene),
-    "replace_obj": lambda true, scene, rng: nouns_replaced(
-        true, int(rng.integers(len(true.mentions))), scene
-    ),
+    "replace_obj": _object_replaced,
     "replace_rel": lambda true, scene, rng: relations_replaced(true, scene),
     "swap_att": lambda true, scene, rng: attribute_exchanges(true),
     "swap_obj": lambda true, scene, rng: [exchanged(true, 0, 1)],
     "like_rel": lambda true, scene, rng: relations_replaced(true, scene, alike=True),
     "deny_obj": _denied,
 }
-"""Ways to make a statement false, most of them SugarCrepe's; not all the candidates are false."""
 
 
-def foil(
-    kind: str, statement: Statement, scene: Scene, rng: np.random.Generator
-) -> Statement | None:
+def foil(kind: str, statement: Statement, scene: Scene, rng: Rng) -> Statement | None:
     """One statement, by a kind of `FOILS`, that is false of the scene and that it could show."""
     candidates = filter(plausible, FOILS[kind](statement, scene, rng))
     return pick(rng, certainly_false(candidates, scene, statement.text))

@@ -1,23 +1,135 @@
-"""Captions of the small world, in the English that a scene-graph parser meets in COCO.
+"""Texts about a scene: captions, and whether anybody could take a text for true.
 
 A caption names the main thing always and the others less often, leaves most attributes out, and
-states the relation only now and then: the properties of natural captions that let a contrastive
-model do well as a bag of words.
+states the relation now and then: so natural captions let a bag of words do well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION, Span
 from cae_lib.world.layout import Placement
-from cae_lib.world.scenes import Scene
-from cae_lib.world.statements import Mention, Statement
-from cae_lib.world.vocabulary import RELATIONS, VAGUE_RELATIONS
+from cae_lib.world.scenes import Content, Rng, Scene, Thing
+from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, RELATIONS, VAGUE_RELATIONS
 
+CLEAR = 0.02  # differences of position below this share of the picture's side show nothing
+NEAR = 0.03  # things whose squares are closer than this may be in contact
+KINDS = tuple(ADJECTIVES)
 _PREFIXES = ("a photo of", "a picture of", "an image of", "there is", "this is", "we see")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A noun phrase. `article` None means "a" or "an", as the next word asks; "no" denies it."""
+
+    noun: str
+    attributes: tuple[str, ...] = ()
+    article: str | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """The phrase, its adjectives in their order in English."""
+        ordered = sorted(self.attributes, key=lambda word: KINDS.index(KIND_OF[word]))
+        words = " ".join((*ordered, self.noun))
+        return f"{self.article or ('an' if words[0] in 'aeiou' else 'a')} {words}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Noun phrases with the words before, between and after them."""
+
+    mentions: tuple[Mention, ...]
+    pieces: tuple[str, ...]
+    relation: str | None = None  # name of the first mention's relation to the second, if stated
+
+    @cached_property
+    def text(self) -> str:
+        """The whole text."""
+        pairs = zip(self.mentions, self.pieces[1:], strict=True)
+        parts = (part for mention, piece in pairs for part in (mention.text, piece))
+        return " ".join(filter(None, (self.pieces[0], *parts)))
+
+    def changed(self, index: int, **changes: str | tuple[str, ...] | None) -> Statement:
+        """The statement with fields of one noun phrase replaced."""
+        one = replace(self.mentions[index], **changes)
+        return replace(self, mentions=(*self.mentions[:index], one, *self.mentions[index + 1 :]))
+
+    def with_piece(self, index: int, words: str) -> Statement:
+        """The statement with the words before noun phrase `index` replaced."""
+        return replace(self, pieces=(*self.pieces[:index], words, *self.pieces[index + 1 :]))
+
+    def may_be_true(self, scene: Scene) -> bool:
+        """Whether anybody could take the statement for true of a scene.
+
+        Nouns, adjectives and the relation can be false; words such as "near" make nothing false.
+        """
+        things = {thing.noun: thing for thing in scene.content.things}
+        for mention in self.mentions:
+            thing = things.get(mention.noun)
+            if (thing is None) != (mention.article == "no"):
+                return False
+            if thing is not None and not all(may_have(thing, word) for word in mention.attributes):
+                return False
+        if self.relation is None:
+            return True
+        subject, obj = (list(things).index(mention.noun) for mention in self.mentions[:2])
+        return may_hold(scene, subject, self.relation, obj)
+
+
+def stated(
+    content: Content, attributes: Sequence[Sequence[str]] = ((), ()), article: str | None = None
+) -> Statement:
+    """`subject is relation object` for the main pair, with the given adjectives of each."""
+    pairs = zip(content.things[:2], attributes, strict=False)
+    mentions = tuple(Mention(thing.noun, tuple(words), article) for thing, words in pairs)
+    return Statement(mentions, ("", f"is {content.relation}", ""), content.relation)
+
+
+def _in_contact(a: Placement, b: Placement) -> bool:
+    reach = (a.scale + b.scale) / 2 + NEAR
+    return abs(a.x - b.x) < reach and abs(a.y - b.y) < reach
+
+
+def _supported(a: Placement, b: Placement) -> bool:
+    return b.y - a.y > CLEAR and abs(a.x - b.x) < (a.scale + b.scale) / 2
+
+
+_READINGS: Mapping[str, Callable[[Placement, Placement], bool]] = {
+    "left of": lambda a, b: b.x - a.x > CLEAR, "right of": lambda a, b: a.x - b.x > CLEAR,
+    "above": lambda a, b: b.y - a.y > CLEAR, "below": lambda a, b: a.y - b.y > CLEAR,
+    "on": _supported, "under": lambda a, b: _supported(b, a), "riding": _supported,
+    "in front of": lambda a, b: True, "behind": lambda a, b: True,
+    "holding": _in_contact, "touching": _in_contact, "chasing": lambda a, b: a.motion != 0,
+}
+
+
+def may_hold(scene: Scene, subject: int, relation: str, obj: int) -> bool:
+    """Whether things `subject` and `obj` of a scene could be said to stand in a relation.
+
+    The main relation holds in its order only, its inverse in the other. "in front of" and "behind"
+    are else never certain to be false, and a pair in one of them is in no other position for sure.
+    """
+    main = scene.content.relation
+    if {subject, obj} == {0, 1}:
+        if relation in (main, RELATIONS[main].inverse):
+            return (relation == main) == (subject == 0)
+        if main in ("in front of", "behind") and not RELATIONS[relation].action:
+            return True
+    return _READINGS[relation](scene.placements[subject], scene.placements[obj])
+
+
+def may_have(thing: Thing, attribute: str) -> bool:
+    """Whether an adjective could be said of a thing; a thing of no notable size allows both."""
+    own = getattr(thing, KIND_OF[attribute])
+    return attribute == own or (own is None and KIND_OF[attribute] == "size")
+
+
+def false_attributes(thing: Thing, kind: str) -> list[str]:
+    """Adjectives of a kind ("size", "pattern" or "color") that are certainly false of a thing."""
+    return [word for word in ADJECTIVES[kind] if not may_have(thing, word)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +156,7 @@ def position_phrase(place: Placement) -> str:
     return words if sides[words] > 0.2 else ""
 
 
-def describe(scene: Scene, style: CaptionStyle, rng: np.random.Generator) -> Statement:
+def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
     """One caption of a scene in a style; `relation` is None if its wording is vague."""
     things, name = scene.content.things, scene.content.relation
     pieces = [str(rng.choice(_PREFIXES)) if rng.random() < style.prefix else ""]
@@ -67,18 +179,16 @@ def describe(scene: Scene, style: CaptionStyle, rng: np.random.Generator) -> Sta
         pieces.append(piece)
         mention(1)
     last = ""
-    for thing, place in list(zip(things, scene.placements, strict=True))[2:]:
+    for index in range(2, len(things)):
         if rng.random() < style.extra:
             pieces.append(f"{last} and".strip())
-            mention(things.index(thing))
-            last = position_phrase(place)
+            mention(index)
+            last = position_phrase(scene.placements[index])
             last = last if last and rng.random() < style.position else ""
     return Statement(tuple(mentions), (*pieces, last), relation)
 
 
-def captions(
-    scene: Scene, style: CaptionStyle, rng: np.random.Generator, n: int
-) -> list[Statement]:
+def captions(scene: Scene, style: CaptionStyle, rng: Rng, n: int) -> list[Statement]:
     """`n` captions of a scene; some may be equal, as in COCO."""
     return [describe(scene, style, rng) for _ in range(n)]
 

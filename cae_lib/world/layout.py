@@ -1,7 +1,6 @@
 """Where things stand: the geometry that makes each relation visible.
 
-Coordinates are fractions of the picture's side, y downwards. Subject and object stand near the
-middle of the picture; further things go where there is room.
+Coordinates are fractions of the picture's side, y downwards.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+Rng = np.random.Generator
 BASE_SCALE = 0.42
 SIZE_FACTOR: dict[str | None, float] = {None: 1.0, "small": 0.72, "large": 1.3}
 
@@ -91,9 +91,7 @@ _SIDED: dict[str, Callable[[float, float, int], Pair]] = {  # to the left (-1) o
 }
 
 
-def place(
-    relation: str, subject_size: str | None, object_size: str | None, rng: np.random.Generator
-) -> Pair:
+def place(relation: str, subject_size: str | None, object_size: str | None, rng: Rng) -> Pair:
     """Placements of subject and object that show `relation`, near the picture's middle."""
     s, o = (_scale(size, rng) for size in (subject_size, object_size))
     if relation in _FIXED:
@@ -105,7 +103,7 @@ def place(
     return first, second
 
 
-def place_extra(others: list[Placement], size: str | None, rng: np.random.Generator) -> Placement:
+def place_extra(others: list[Placement], size: str | None, rng: Rng) -> Placement:
     """Placement of a further thing: of 12 random places, the one that overlaps least."""
     scale = _scale(size, rng, 0.75)
     half = scale / 2
@@ -113,11 +111,11 @@ def place_extra(others: list[Placement], size: str | None, rng: np.random.Genera
     return min(tries, key=lambda t: (sum(t.overlap(o) for o in others), t.x))
 
 
-def _scale(size: str | None, rng: np.random.Generator, share: float = 1.0) -> float:
+def _scale(size: str | None, rng: Rng, share: float = 1.0) -> float:
     return share * BASE_SCALE * SIZE_FACTOR[size] * rng.uniform(0.92, 1.08)
 
 
-def _shift(spans: list[tuple[float, float]], rng: np.random.Generator) -> float:
+def _shift(spans: list[tuple[float, float]], rng: Rng) -> float:
     """A shift towards the middle that keeps all spans (centre, side) in [0, 1] if any does."""
     low = max(side / 2 - centre for centre, side in spans)
     high = min(1 - side / 2 - centre for centre, side in spans)

@@ -1,7 +1,6 @@
 """Scenes of the small world: what is there, how it is related, and where it stands.
 
-A scene is a content (things, and one relation between the first two) and its arrangement on the
-unit square, both functions of a seed. A content can be edited and arranged anew.
+Content and arrangement are functions of a seed; a content can be edited and arranged anew.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ from itertools import combinations, count
 
 import numpy as np
 
-from cae_lib.world.layout import Placement, place, place_extra
+from cae_lib.world.layout import Placement, Rng, place, place_extra
 from cae_lib.world.vocabulary import COLORS, NOUNS, PATTERNS, RELATIONS, SIZES, admits
-
-PATIENCE = 20  # scenes looked at for each one wanted, before rare groups are filled up with others
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,7 @@ class SceneConfig:
     seed: int = 0  # seed of the whole world
     zipf: float = 0.8  # exponent of the frequency of noun pairs; frequent pairs meet in a batch
     natural_order: float = 0.75  # share of scenes in the usual order of their pair
-    # Dirichlet concentration of the relations of a pair of nouns; below 1 the pair predicts much of
-    # the relation, as in natural pictures.
-    relation_concentration: float = 0.5
+    relation_concentration: float = 0.5  # Dirichlet; below 1 a pair predicts much of its relation
     typical_color: float = 0.6  # share of things in the usual colour of their noun
     patterned: float = 0.3  # share of things with a pattern
     sized: float = 0.4  # share of things that are notably small or large
@@ -60,17 +55,14 @@ class Content:
 
     def with_thing(self, index: int, **changes: str | None) -> Content:
         """The content with fields of one thing replaced."""
-        things = list(self.things)
-        things[index] = replace(things[index], **changes)
-        return replace(self, things=tuple(things))
+        thing = replace(self.things[index], **changes)
+        return replace(self, things=(*self.things[:index], thing, *self.things[index + 1 :]))
 
     def exchanged(self, *fields: str) -> Content:
         """The content with its first two things exchanged, or only some fields of theirs."""
-        first, second = self.things[:2]
-        if not fields:
-            return replace(self, things=(second, first, *self.things[2:]))
-        values = ({name: getattr(thing, name) for name in fields} for thing in (second, first))
-        return self.with_thing(0, **next(values)).with_thing(1, **next(values))
+        fields = fields or ("noun", "color", "size", "pattern")
+        first, second = ({name: getattr(t, name) for name in fields} for t in self.things[:2])
+        return self.with_thing(0, **second).with_thing(1, **first)
 
     def swappable(self) -> bool:
         """Whether the small world can show the content with its arguments exchanged."""
@@ -87,14 +79,14 @@ class Scene:
     seed: int
 
 
-def generator(seed: int, *keys: str | int) -> np.random.Generator:
+def generator(seed: int, *keys: str | int) -> Rng:
     """A generator that depends on the seed and on the keys only."""
     words = [zlib.crc32(key.encode()) if isinstance(key, str) else key for key in keys]
     return np.random.default_rng([seed, *words])
 
 
-def text_generator(config: SceneConfig, split: str, index: int) -> np.random.Generator:
-    """The generator of the texts of one scene, apart from that of the scene itself."""
+def text_generator(config: SceneConfig, split: str, index: int) -> Rng:
+    """The generator of a scene's texts, apart from that of the scene itself."""
     return generator(config.seed, split, index, "text")
 
 
@@ -108,28 +100,24 @@ def _pairs(config: SceneConfig) -> tuple[list[tuple[str, str]], np.ndarray]:
 
 
 @cache
-def _relations(config: SceneConfig, a: str, b: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _relations(config: SceneConfig, a: str, b: str) -> tuple[list[str], np.ndarray]:
     """Relations that the pair admits in some order, with their probabilities."""
-    names = tuple(n for n in RELATIONS if admits(a, n, b) or admits(b, n, a))
+    names = [n for n in RELATIONS if admits(a, n, b) or admits(b, n, a)]
     action = np.array([2.0 if RELATIONS[n].action else 1.0 for n in names])
     rng = generator(config.seed, "relations", a, b)
     return names, rng.dirichlet(config.relation_concentration * action)
 
 
-@cache
-def _typical_color(seed: int, noun: str) -> str:
-    return str(generator(seed, "color", noun).choice(list(COLORS)))
-
-
-def _sample_thing(config: SceneConfig, noun: str, rng: np.random.Generator) -> Thing:
+def _sample_thing(config: SceneConfig, noun: str, rng: Rng) -> Thing:
     typical = rng.random() < config.typical_color
-    color = _typical_color(config.seed, noun) if typical else str(rng.choice(list(COLORS)))
+    drawn = generator(config.seed, "color", noun) if typical else rng
+    color = str(drawn.choice(list(COLORS)))
     size = str(rng.choice(SIZES)) if rng.random() < config.sized else None
     pattern = str(rng.choice(PATTERNS)) if rng.random() < config.patterned else None
     return Thing(noun, color, size, pattern)
 
 
-def _sample_content(config: SceneConfig, rng: np.random.Generator) -> Content:
+def _sample_content(config: SceneConfig, rng: Rng) -> Content:
     """A pair by frequency, a relation given the pair, an order, extras."""
     pairs, shares = _pairs(config)
     nouns = list(pairs[rng.choice(len(pairs), p=shares)])
@@ -171,14 +159,10 @@ def scenes(config: SceneConfig, split: str, n: int | None = None) -> Iterator[Sc
 def spread(
     config: SceneConfig, split: str, n: int, relations: Sequence[str], swappable: bool = False
 ) -> list[Scene]:
-    """`n` scenes of a split, as nearly as possible equally many of each of some relations.
-
-    With `swappable` those whose arguments cannot be exchanged are left out.
-    """
+    """`n` scenes (`swappable` ones), as nearly as possible equally many of each relation."""
     wanted = dict.fromkeys(relations, -(-n // len(relations)))
-    kept: list[Scene] = []
-    spare: list[Scene] = []
-    for scene in scenes(config, split, PATIENCE * n):
+    kept, spare = [], []
+    for scene in scenes(config, split, 20 * n):  # then others stand in for the rare ones
         name = scene.content.relation
         if name in wanted and (scene.content.swappable() or not swappable):
             (kept if wanted[name] > 0 else spare).append(scene)
@@ -194,9 +178,6 @@ def again(scene: Scene, content: Content) -> Scene:
 
 
 def fair(scene: Scene, index: int) -> Scene:
-    """The scene, at odd `index` with its arguments exchanged, where that can be shown.
-
-    Half of the scenes then stand in either order, so that the usual order of a pair tells nothing.
-    """
+    """The scene, at odd `index` with its arguments exchanged: no order is then the usual one."""
     turned = index % 2 and scene.content.swappable()
     return again(scene, scene.content.exchanged()) if turned else scene

@@ -1,21 +1,17 @@
-"""Text similarity in SentEval's layout: two captions, scored by what their gold graphs share.
+"""Text similarity: pairs of captions, scored by the facts that they share, not by people.
 
-The F-score of their facts (things, adjectives, relations, each thing named by its noun) stands in
-for the people who scored the real sets. The parts are those of the real sets that are captions.
+The parts are those of the real sets that are captions.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from cae_lib.data import layouts
 from cae_lib.data.similarity import SICKR, STSB
 from cae_lib.world.config import WorldConfig
-from cae_lib.world.grammar import describe
-from cae_lib.world.scenes import Scene, again, sample_scene, text_generator
-from cae_lib.world.statements import Statement
+from cae_lib.world.grammar import Statement, describe
+from cae_lib.world.scenes import Rng, Scene, again, sample_scene, text_generator
 from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
 
 YEARS = {"STS12": "MSRvid", "STS14": "images", "STS15": "images"}
@@ -26,24 +22,20 @@ LEFT_OUT = {
     "STS16": "the real set has no captions",
     "STS12, STS14, STS15, other parts": "the real parts have no captions",
 }
-Fact = tuple[str, ...]
 
 
 def export_similarity(config: WorldConfig) -> layouts.Export:
-    """Three years of STS, STS-B and SICK, relative to the folder of the sets.
-
-    Scores run from 0 to 5, those of SICK from 1 to 5. Training and validation splits are smaller
-    than the test splits. Some rows of STS-B have an eighth column, as the real ones.
-    """
+    """Three years of STS, STS-B and SICK, relative to the folder of the sets."""
     n = config.sizes.similarity
     export = layouts.Export("similarity", left_out=LEFT_OUT)
     for year, part in YEARS.items():
         sparse = year == "STS15"
         found = _pairs(config, year, n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n)
-        golds = [None if sparse and i % UNSCORED == 0 else 5 * f for i, (*_, f) in enumerate(found)]
-        rows = [(*texts, gold) for (*texts, _), gold in zip(found, golds, strict=True)]
+        rows = [(a, b, 5 * f) for a, b, f in found]
+        if sparse:
+            rows[::UNSCORED] = [(a, b, None) for a, b, _ in rows[::UNSCORED]]
         export.texts |= layouts.similarity(year, part, rows)
-        export.counts[year] = len(golds) - golds.count(None)
+        export.counts[year] = sum(gold is not None for *_, gold in rows)
     for split in ("train", "dev", "test"):
         size = n if split == "test" else n // TRAINING_SHARE
         found = _pairs(config, f"STS-B/{split}", size)
@@ -55,12 +47,9 @@ def export_similarity(config: WorldConfig) -> layouts.Export:
     return export
 
 
-def facts(caption: Statement) -> frozenset[Fact]:
-    """The things, adjectives and relation that a caption states, things named by their nouns.
-
-    Two wordings of one relation are one fact: a right of b is b left of a.
-    """
-    found: set[Fact] = {(mention.noun,) for mention in caption.mentions}
+def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
+    """The nouns, adjectives and relation of a caption; a right of b is the fact b left of a."""
+    found: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
     found |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
     if caption.relation is not None:
         first, second = (mention.noun for mention in caption.mentions[:2])
@@ -70,7 +59,7 @@ def facts(caption: Statement) -> frozenset[Fact]:
     return frozenset(found)
 
 
-def f_score(first: frozenset[Fact], second: frozenset[Fact]) -> float:
+def f_score(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
     """Harmonic mean of precision and recall of one set of facts against the other."""
     return 2 * len(first & second) / (len(first) + len(second))
 
@@ -91,7 +80,7 @@ def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, floa
     return pairs
 
 
-def _changed(scene: Scene, kind: int, rng: np.random.Generator) -> Scene | None:
+def _changed(scene: Scene, kind: int, rng: Rng) -> Scene | None:
     """The scene as it is, with arguments (or colours) exchanged, another colour or relation."""
     content = scene.content
     if kind == 1:

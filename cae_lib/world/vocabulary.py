@@ -1,7 +1,6 @@
-"""The words of the small world: nouns with their glyphs, attributes, and relations.
+"""The words of the small world: nouns with their glyphs in Noto Emoji, attributes, and relations.
 
-The nouns are drawn with Noto Emoji (SIL Open Font License 1.1), so each one is a single glyph.
-Relations are asymmetric and visible: exchanging the arguments of any of them changes the picture.
+Exchanging the arguments of any relation changes the picture.
 """
 
 from __future__ import annotations
@@ -9,25 +8,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-
-def _glyphs(text: str) -> dict[str, str]:
-    """Noun to glyph, from a text in which they take turns."""
-    words = text.split()
-    return dict(zip(words[::2], words[1::2], strict=True))
-
-
-_ANIMATE = _glyphs(
+_GLYPHS = (
     "cat 🐈 dog 🐕 horse 🐎 elephant 🐘 person 🧍 bird 🐦 sheep 🐑 cow 🐄 rabbit 🐇 "
-    "duck 🦆 turtle 🐢 bear 🐻"
-)
-_VEHICLES = _glyphs("car 🚗 bus 🚌 truck 🚚 boat ⛵ train 🚂 bicycle 🚲")
-_THINGS = _glyphs(
+    "duck 🦆 turtle 🐢 bear 🐻",
+    "car 🚗 bus 🚌 truck 🚚 boat ⛵ train 🚂 bicycle 🚲",
     "house 🏠 tree 🌳 chair 🪑 bed 🛏 ball ⚽ cup ☕ book 📖 umbrella ☂ hat 🎩 "
-    "flower 🌷 clock ⏰ guitar 🎸 apple 🍎 kite 🪁 shoe 👞 key 🔑"
+    "flower 🌷 clock ⏰ guitar 🎸 apple 🍎 kite 🪁 shoe 👞 key 🔑",
 )
-GLYPHS: dict[str, str] = _ANIMATE | _VEHICLES | _THINGS
+ANIMATE, VEHICLES, THINGS = (frozenset(text.split()[::2]) for text in _GLYPHS)
+_WORDS = " ".join(_GLYPHS).split()
+GLYPHS: dict[str, str] = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True))
 NOUNS: tuple[str, ...] = tuple(GLYPHS)
-ANIMATE, VEHICLES, THINGS = frozenset(_ANIMATE), frozenset(_VEHICLES), frozenset(_THINGS)
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40), "orange": (244, 140, 30), "yellow": (246, 211, 45),
@@ -36,9 +27,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 SIZES: tuple[str, ...] = ("small", "large")
 PATTERNS: tuple[str, ...] = ("striped", "spotted", "checkered")
-ADJECTIVES = {"size": SIZES, "pattern": PATTERNS, "color": tuple(COLORS)}
-"""The adjectives of each kind; the kinds in their order in English."""
-
+ADJECTIVES = {"size": SIZES, "pattern": PATTERNS, "color": tuple(COLORS)}  # in English order
 KIND_OF: dict[str, str] = {word: kind for kind, words in ADJECTIVES.items() for word in words}
 
 
@@ -70,12 +59,10 @@ RELATIONS: dict[str, RelationKind] = {
     )
 }
 ACTIONS: tuple[str, ...] = tuple(name for name, kind in RELATIONS.items() if kind.action)
-_ARGUMENTS = {
+_ARGUMENTS = {  # what may be subject and object of an action
     "riding": (ANIMATE, ANIMATE | VEHICLES), "chasing": (ANIMATE, ANIMATE | VEHICLES),
     "holding": (ANIMATE, THINGS - {"house", "tree", "bed"}), "touching": (ANIMATE, GLYPHS),
 }
-"""What may be subject and object of an action."""
-
 VAGUE_RELATIONS: tuple[str, ...] = ("with", "next to", "near", "beside")
 _PLACE = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
 _WORDINGS = {*VAGUE_RELATIONS}.union(*(kind.wordings for kind in RELATIONS.values()))
@@ -89,10 +76,7 @@ def admits(subject: str, relation: str, obj: str) -> bool:
 
 
 def stated(caption: str) -> tuple[int, int, int]:
-    """Numbers of objects, attributes and relations that a caption states, by the world's words.
-
-    "near" and "with" count as relations; a place in the picture ("on the left") is none.
-    """
+    """Numbers of objects, attributes and relations ("near", not "on the left") in a caption."""
     words = caption.split()
     objects, attributes = (sum(word in known for word in words) for known in (GLYPHS, KIND_OF))
     return objects, attributes, len(_RELATION.findall(_PLACE.sub("", caption)))

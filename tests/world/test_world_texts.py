@@ -10,18 +10,22 @@ from cae_lib.world import foils
 from cae_lib.world.boxed import attribute_pairs, compound
 from cae_lib.world.config import COCO, WEB
 from cae_lib.world.foils import certainly_false, exchanged, exchanges
-from cae_lib.world.grammar import CaptionStyle, captions, describe, gold_spans, position_phrase
+from cae_lib.world.grammar import (
+    CaptionStyle,
+    Mention,
+    Statement,
+    captions,
+    describe,
+    false_attributes,
+    gold_spans,
+    may_have,
+    may_hold,
+    position_phrase,
+    stated,
+)
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Scene, Thing, arrange, generator
 from cae_lib.world.similarity import export_similarity, f_score, facts
-from cae_lib.world.statements import (
-    Mention,
-    Statement,
-    false_attributes,
-    may_have,
-    may_hold,
-    stated,
-)
 from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, NOUNS, RELATIONS, VAGUE_RELATIONS
 
 FULL = CaptionStyle(attribute=1, second=1, relation=1, extra=1, position=0, prefix=0, copula=1)
@@ -267,9 +271,9 @@ def test_attribute_pairs_are_each_in_one_order():
 
 def test_compound_captions_have_the_atoms_asked_for():
     key = Thing("key", "green", None, "spotted")
-    content = Content((*THINGS, key), "on")  # 4 things, 1 relation, 7 adjectives
+    scene = arrange(Content((*THINGS, key), "on"), 0)  # 4 things, 1 relation, 7 adjectives
     for n in (*range(4, 13), 99):
-        statement = compound(content, n, generator(0, n))
+        statement = compound(scene, n, generator(0, n))
         n_atoms = 1 + sum(1 + len(mention.attributes) for mention in statement.mentions)
         assert n_atoms == min(n, 12)
         assert statement.text.split().count("there") == len(statement.mentions) - 2
