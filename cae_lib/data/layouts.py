@@ -52,7 +52,7 @@ class Layout:
             another name, with "?" where not every item has it. Empty: VL-CheckList's rows.
         more: Columns that are the same for all items, unless an item says otherwise.
         own: Folders of the pictures of subsets that have another one.
-        scores: The loader's scores of one file; by default one, named as the subset.
+        scores: The loader's scores of one file, with {} for the subset; by default one such.
     """
 
     file: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
-from pathlib import PurePosixPath
+from itertools import count, islice
 
 from cae_lib.data.layouts import Export, Item
 from cae_lib.world import foils, grammar
@@ -182,8 +181,7 @@ def _sugarcrepe(config: WorldConfig, export: Export) -> None:
         return grammar.describe(shown[index], SUGARCREPE_STYLE, rng)
 
     size = config.sizes.sugarcrepe
-    drawn = enumerate(scenes(config.scenes, "sugar-crepe", size * 3 // 2))
-    shown = [fair(scene, index) for index, scene in drawn]
+    shown = list(map(fair, scenes(config.scenes, "sugar-crepe", size * 3 // 2), count()))
     for subset in SUGARCREPE:
         found = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
         for index, scene, true, false in islice(found, size):
@@ -217,7 +215,7 @@ def _valse(config: WorldConfig, export: Export) -> None:
             key = f"{name}_{index + 1}"
             more = {"key": key, "dataset": "small world", "dataset_idx": index}
             more |= {"classes": classes[0], "classes_foil": classes[1]}
-            picture = f"{key}.jpg" if own else PurePosixPath(coco[index].path).name
+            picture = f"{key}.jpg" if own else coco[index].name
             item = Item([picture], [true.text], [false.text], more=more)
             export.ask(name, item, *([Picture([scene])] if own else []))
 

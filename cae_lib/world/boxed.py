@@ -14,8 +14,7 @@ from cae_lib.world.grammar import Mention, Statement, stated
 from cae_lib.world.scenes import Rng, Scene, again, generator, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, RELATIONS
 
-COMPLEXITIES = range(4, 13)
-N_NEGATIVES = 5
+COMPLEXITIES, N_NEGATIVES = range(4, 13), 5
 
 
 def _show_pairs(export: Export, folder: str, first: int, shown: Sequence[Scene]) -> list[Any]:
@@ -32,7 +31,7 @@ def _show_pairs(export: Export, folder: str, first: int, shown: Sequence[Scene])
 def aro(config: WorldConfig, export: Export) -> None:
     """VG-Relation and VG-Attribution, about as many items of each relation or pair of words."""
     n = config.sizes.aro_relation
-    names = [name for name in RELATIONS if name not in ("touching", "holding")]
+    names = [name for name in RELATIONS if name not in ("touching", "holding")]  # see LEFT_OUT
     related = spread(config.scenes, "aro-relation", n, names, swappable=True)
     drawn = scenes(config.scenes, "aro-attribution", config.sizes.aro_attribution)
     subsets = {

@@ -110,7 +110,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """A new folder that takes the place of `target` when the block ends without an error.
 
     Raises:
-        DataError: The folder cannot be written; the message says what to do.
+        DataError: The folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

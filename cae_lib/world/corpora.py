@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cae_lib.data import layouts
-from cae_lib.data.layouts import Export
+from cae_lib.data.layouts import Export, coco_captions
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.foils import certainly_false, exchanges
@@ -21,6 +21,7 @@ from cae_lib.world.scenes import Rng, Scene, generator, sample_scene, text_gener
 
 RESTVAL = 4  # of so many training pictures one is "restval": it lies in val2014, as in COCO
 MAX_NEGATIVES, N_SIMILAR = 5, 3
+SIZE = IMAGE_SIZE, IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def export_coco(config: WorldConfig) -> Export:
     for split in ("val", "test"):
         export.texts[f"coco/coco_karpathy_{split}.json"] = layouts.caption_list(splits[split])
     for name, corpus in {"train2014": both[:cut], "val2014": [*both[cut:], *val, *test]}.items():
-        found = layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
-        export.texts[f"coco/annotations/captions_{name}.json"] = found
+        export.texts[f"coco/annotations/captions_{name}.json"] = coco_captions(corpus, *SIZE)
         export.texts[f"coco/annotations/scene_graphs_{name}.json"] = scene_graphs(corpus)
     for name, corpus in {"train_neg_clip": both, "valid_neg_clip": val}.items():
         rows = negclip_rows(corpus, config.scenes.seed)
@@ -91,8 +91,7 @@ def export_pretrain(config: WorldConfig) -> Export:
     corpus = _describe(config, "pretrain", config.web, sizes.pretrain_captions, paths)
     export = _export("pretrain", "", {"all": corpus})
     export.counts = export.counts["all"]
-    found = layouts.coco_captions(corpus, IMAGE_SIZE, IMAGE_SIZE)
-    export.texts["annotations/captions_pretrain.json"] = found
+    export.texts["annotations/captions_pretrain.json"] = coco_captions(corpus, *SIZE)
     return export
 
 
