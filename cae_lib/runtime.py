@@ -36,7 +36,8 @@ TRAINING, MEASURING = "cae_lib.training.loop", "cae_lib.evaluation.suites"
 CONFIGS, BENCHMARKS = "models/configs", "data/benchmarks"
 """Folders with data of the code; the modules of benchmarks are imported by name."""
 
-BESIDE = ("config", "errors", "runtime", "results")
+BESIDE = ("config", "errors", "runtime", "results", "data.needs", "data.sources",
+          "data.completeness")
 """Modules that decide no number by themselves."""
 
 SETTLED = ("config", "errors", "runtime", "data.captions", "words")
