@@ -62,10 +62,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("data check", "data.check_sources", "count what is here, and name what is missing",
      (option("names", nargs="*", metavar="NAME", help="all of them by default"),)),
     ("world build", "data.build_world", "draw and write all sets of the world", (PROFILE,)),
-    ("world show", "data.show_world", "write a sheet of pictures and captions", (
-        PROFILE,
-        option("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE"),
-    )),
+    ("world show", "data.show_world", "write a sheet of pictures and captions",
+     (PROFILE, option("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE"))),
     ("train", "train.train", "train the base model or one experiment",
      (ONE_RUN, *SETTINGS, ALLOW_MISSING, *SPEED)),
     ("evaluate", "train.evaluate", "evaluate one run on all benchmarks", (

@@ -66,9 +66,8 @@ def attribute_pair(
 ) -> PairAttribution:
     """Score a picture's patches and a caption's words for their similarity.
 
-    Raises:
-        ConfigError: An image tower without attention maps or that layer, or another vocabulary.
-        DataError: A caption without a word.
+    ConfigError for an image tower without attention maps or that layer, or another vocabulary;
+    DataError for a caption without a word.
     """
     words = split_words(caption, clip.tokenizer)
     if not words:
@@ -115,10 +114,6 @@ def open_weights(
         model: open_clip model name, for a tag or a file that does not name its model.
         activation: "quickgelu" or "gelu", for a file that does not state it.
         profile, seed: Of a run.
-
-    Raises:
-        ConfigError: It is none of the three, or the model or activation has to be given.
-        CheckpointError: The weights are missing, broken or do not fit.
     """
     device = pick_device()
     runs = [BASE, *find_profile(profile).methods]

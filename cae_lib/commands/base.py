@@ -162,7 +162,6 @@ def training_table(
 def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) -> str:
     """The model card in Markdown; `table` is that of `training_table`, `digest` of the weights."""
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
-    curve = table[~table["stored"]].pivot(index="step", columns="measure", values="value")
     command = f"cae train base --profile {config.profile}"
     return f"""# {config.model}, the base model of the small world
 
@@ -176,9 +175,7 @@ attributes, recall at 1, and attention on words, all as fractions:
 
 {markdown(final.round(3))}
 
-The curve of its training:
-
-{markdown(curve.round(3).reset_index())}
+The curve of its training is in the table `base_training`.
 
 Intended use: the starting point of the book's experiments. It knows nothing else.
 

@@ -88,18 +88,12 @@ def _execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="cae-run-") as folder:
-        # Notes of the kernel on its own transport are not about the page.
-        specification = {
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                     "--log-level=50"],
-            "display_name": "Python 3", "language": "python",
-        }
-        write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(specification))
-        environment = {
-            "JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython", "TQDM_DISABLE": "1",
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        }
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                "--log-level=50"]  # its own notes on the transport are not about the page
+        kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+        write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
+        environment = {"JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
+                       "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         try:
             with patch.dict(os.environ, environment), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the kernel's transport, not the page

@@ -86,11 +86,7 @@ def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
 def parse_parameters(
     parameters: Mapping[str, Parameter], given: Mapping[str, str], name: str
 ) -> dict[str, Value]:
-    """Values of a command line's ``k=v`` that differ from a page's defaults.
-
-    Raises:
-        ConfigError: An unknown name or a value of the wrong type; lists the known parameters.
-    """
+    """Values of a command line that differ from a page's defaults; ConfigError lists the known."""
     known = "".join(f"\n  {parameter.line}" for parameter in parameters.values())
     values: dict[str, Value] = {}
     for key, text in given.items():

@@ -36,7 +36,6 @@ def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> N
     assert table.loc[(True, "object")][["low", "high", "n"]].notna().all()
     card = (path.parent / "README.md").read_text()
     assert "4 steps of 16 pairs" in card and "| attention_relation |" in card
-    assert all(f"\n| {step} |" in card for step in range(1, 5))
     clip, whole = load_clip("clip-mini", path), path.parents[1] / "base-training/model.safetensors"
     trained = load_clip("clip-mini", whole).model.token_embedding.weight.half().float()
     tokens = used_tokens("smoke", clip)
