@@ -94,8 +94,9 @@ def toy_run(
     experiment: Experiment, clip: Clip | None = None, pairs: Pairs | None = None,
     images: Any = None, **options: Any,
 ) -> Run:
-    clip, pairs = clip or toy_clip(), pairs or toy_pairs()
-    return Run(experiment, clip, pairs, toy_alignment(clip), images or Toys(), **options)
+    clip = clip or toy_clip()
+    parts = (pairs or toy_pairs(), toy_alignment(clip), images or Toys())
+    return Run(experiment, clip, *parts, **options)
 
 
 def toy_train(
@@ -103,9 +104,9 @@ def toy_train(
     images: Any = None, **options: Any,
 ) -> tuple[Clip, list[dict[str, float]]]:
     """The trained model, and the lines of the log without the speed."""
-    clip, pairs = clip or toy_clip(), pairs or toy_pairs()
-    options = {"log": False, **options}
-    train(experiment, clip, pairs, toy_alignment(clip), images or Toys(), out, **options)
+    clip = clip or toy_clip()
+    parts = (pairs or toy_pairs(), toy_alignment(clip), images or Toys())
+    train(experiment, clip, *parts, out, **{"log": False, **options})
     return clip, lines(out)
 
 
@@ -120,8 +121,7 @@ def weights(clip: Clip) -> dict[str, Tensor]:
 
 
 def same_weights(a: Clip, b: Clip) -> bool:
-    both = zip(weights(a).values(), weights(b).values(), strict=True)
-    return all(torch.equal(x, y) for x, y in both)
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
 
 
 def two_processes(script: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ from toys import FT, Toys, lines, same_weights, toy_clip, toy_pairs, toy_run, to
 
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
-from cae_lib.training.batch import Stream, generator
+from cae_lib.training.losses import Hinge
 from cae_lib.training.run import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
@@ -52,19 +52,7 @@ def test_the_first_loss_is_that_of_open_clips_features(experiment, tmp_path):
         assert count == 8
         assert (log[0]["n_negatives"], log[0]["n_similar"]) == (len(false), batch.n_similar)
     if experiment.method:  # a false caption has no roles
-        assert log[0]["n_objects"] == ((batch.roles == 1) & _complete(batch.roles)).sum()
-
-
-def _complete(roles):
-    return ((roles == 1).any(1) & (roles >= 2).any(1))[:, None]
-
-
-def test_training_lowers_the_loss_and_moves_both_towers(tmp_path):
-    clip, log = toy_train(replace(FT, steps=12, lr=2e-3), tmp_path)
-    losses = [line["loss"] for line in log]
-    assert sum(losses[-3:]) < sum(losses[:3]) - 0.3
-    for name in ("visual.conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"):
-        assert not torch.equal(weights(clip)[name], weights(toy_clip())[name])
+        assert log[0]["n_objects"] == Hinge().groups(batch.roles)[0].sum()
 
 
 @pytest.mark.parametrize("experiment", [
@@ -72,10 +60,14 @@ def test_training_lowers_the_loss_and_moves_both_towers(tmp_path):
 ], ids=["ft", "cae", "cae-bf16", "negclip-cae-masked"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment):
     expected, whole = toy_train(experiment, tmp_path / "whole")
+    number = signal.SIGINT if experiment is FT else signal.SIGTERM
+    before, parts = signal.getsignal(number), tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
-        toy_train(experiment, tmp_path / "parts", **send(signal.SIGTERM, at=3))
+        toy_train(experiment, parts, **send(number, at=3))
+    assert signal.getsignal(number) == before
+    assert sorted(path.name for path in parts.iterdir()) == ["log.jsonl", "state.pt"]
     torch.manual_seed(99)  # the global generator must not matter
-    resumed, log = toy_train(experiment, tmp_path / "parts")
+    resumed, log = toy_train(experiment, parts)
     assert same_weights(resumed, expected) and log == whole
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
 
@@ -94,15 +86,6 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
     assert not clip.model.training
 
 
-def test_the_attribution_loss_can_be_weighed(tmp_path):
-    one, two = (toy_train(replace(CAE, weight=weight), tmp_path / str(weight))[1]
-                for weight in (1.0, 2.0))
-    hinge = max(0, one[0]["objects"] - one[0]["composition"] + CAE.margin)
-    assert one[0]["attribution"] == pytest.approx(hinge, abs=1e-6) and hinge > 0.1
-    assert two[0]["attribution"] == pytest.approx(2 * hinge, abs=1e-6)
-    assert one[-1]["loss"] != two[-1]["loss"]
-
-
 def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     """The model is in training mode again after it: patches are dropped in every step."""
     seen, ends = [], []
@@ -119,15 +102,6 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     assert seen == [(2, False, 2), (4, False, 4), (5, False, 5)]
     assert same_weights(*ends) and not same_weights(ends[0], toy_train(CAE, tmp_path / "c")[0])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_step(tmp_path, number):
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
-        toy_train(FT, tmp_path, **send(number, at=2))
-    assert signal.getsignal(number) == before
-    assert (tmp_path / "state.pt").exists() and not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_second_signal_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
@@ -241,12 +215,3 @@ def test_false_captions_may_be_missing_in_a_batch(tmp_path):
         _, log = toy_train(experiment, tmp_path / str(method), pairs=pairs)
         assert min(line["n_negatives"] for line in log) == 0
         assert all(math.isfinite(line["loss"]) for line in log)
-
-
-def test_crops_are_drawn_unless_augment_is_off():
-    pixels = Toys().pixels
-    for augment in (True, False):
-        batch = toy_run(replace(FT, augment=augment)).batches.at(1)
-        source = generator(0, Stream.CROP, 1) if augment else None
-        assert torch.equal(batch.pixels, Toys().crops(batch.rows, source))
-        assert torch.equal(batch.pixels, pixels[batch.rows]) != augment

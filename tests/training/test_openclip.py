@@ -137,15 +137,12 @@ def run_all(rank: int, folder: Path) -> None:
     """One of two processes: all cases, one step each."""
     for number, (choice, (local_loss, gather_with_grad), accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
-        loss = CaeClipLoss(
-            model.attribution, local_loss, gather_with_grad, True, rank, 2, accum_freq=accum_freq
-        )
-        rows = slice(4 * rank, 4 * rank + 4)
-        found = in_their_loop(
-            DistributedDataParallel(model), loss, rows, accum_freq, rank=rank, world_size=2
-        )
+        flags = (local_loss, gather_with_grad, True, rank, 2, accum_freq)
+        loss, rows = CaeClipLoss(model.attribution, *flags), slice(4 * rank, 4 * rank + 4)
+        both = DistributedDataParallel(model)
+        found = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
         torch.save(found, folder / f"{number}-{rank}.pt")
-    torch.save(DistributedDataParallel(model).state_dict(), folder / f"ddp-{rank}.pt")
+    torch.save(both.state_dict(), folder / f"ddp-{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +169,12 @@ def test_a_checkpoint_of_several_processes_is_open_clips(halves: Path) -> None:
     assert_same(dict(holder["module"].named_parameters()), dict(plain.named_parameters()))
 
 
-def test_flags_that_give_another_gradient_are_refused() -> None:
+def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() -> None:
+    model = cae_model({})
     with pytest.raises(ConfigError, match="gather-with-grad"):
-        CaeClipLoss(cae_model({}).attribution, local_loss=True, world_size=2)
+        CaeClipLoss(model.attribution, local_loss=True, world_size=2)
+    with pytest.raises(DataError, match="RoleTokenizer"):
+        CaeClipLoss(model.attribution)(**model(pictures(), packed()[:, 0]))
 
 
 @FIRST
@@ -196,8 +196,8 @@ def test_mixed_precision(settings: dict, precision: str) -> None:
 def test_names_and_state_are_those_of_the_model() -> None:
     plain, model = plain_model(), cae_model({})
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert [n for n, _ in model.named_buffers()] == [n for n, _ in plain.named_buffers()]
+    for kind in ("named_parameters", "named_buffers", "named_children"):
+        assert list(dict(getattr(model, kind)())) == list(dict(getattr(plain, kind)()))
     assert "gradcam" in repr(cae_model({"method": "gradcam"})).lower()
     with torch.no_grad():
         model.positional_embedding.add_(1.0)
@@ -234,21 +234,13 @@ def test_outside_of_training_it_is_the_model() -> None:
     for batch in (texts, texts[:, 0]):
         found = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
         assert found == expected
-        assert torch.equal(
-            model.encode_text(batch, normalize=True), plain.encode_text(texts[:, 0], normalize=True)
-        )
+        assert torch.equal(model.encode_text(batch), plain.encode_text(texts[:, 0]))
     found, expected = model(image=pictures()), plain(image=pictures())
     assert found.keys() == expected.keys() and found["text_features"] is None
     assert torch.equal(found["image_features"], expected["image_features"])
     assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
     assert model.eval()(pictures(), texts).keys() == expected.keys()
     assert not CaeModel(plain.eval()).training
-
-
-def test_texts_without_roles_are_no_training_data() -> None:
-    model = cae_model({})
-    with pytest.raises(DataError, match="RoleTokenizer"):
-        CaeClipLoss(model.attribution)(**model(pictures(), packed()[:, 0]))
 
 
 def test_tokens_roles_and_words() -> None:

@@ -22,13 +22,6 @@ def test_only_matrices_decay(tiny_clip):
     assert all(name in spared for name in names.values() if "bias" in name or ".ln_" in name)
 
 
-def test_frozen_parameters_are_left_out():
-    layer = nn.Linear(2, 2)
-    layer.weight.requires_grad_(False)
-    (group,) = adamw(layer, 0.1).param_groups
-    assert group["params"][0] is layer.bias
-
-
 def test_two_steps_of_adamw_by_hand():
     torch.manual_seed(0)
     model = nn.Linear(2, 1).double()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import CAPTIONS, FT, toy_alignment, toy_clip, toy_pairs, toy_run
+from toys import CAPTIONS, FT, Toys, toy_alignment, toy_clip, toy_pairs, toy_run
 
 from cae_lib.errors import ConfigError
 from cae_lib.training.batch import Stream, choose_negatives, generator, masked_words, stream_seed
@@ -54,16 +54,16 @@ def test_a_row_brings_one_neighbour_and_both_bring_a_false_caption_of_their_own(
     assert picks.keys() == set(itertools.product((1, 2, 3), *[("not", "never")] * 2))  # apart
 
 
-def test_the_batch_holds_rows_neighbours_and_their_false_captions() -> None:
-    run = toy_run(replace(FT, negatives=True), pairs=PAIRS)
+@pytest.mark.parametrize("augment", [True, False])
+def test_the_batch_holds_rows_neighbours_and_their_false_captions(augment: bool) -> None:
+    run = toy_run(replace(FT, negatives=True, augment=augment), pairs=PAIRS)
     batch, alignment = run.batches.at(1), run.batches.alignment
-    both, texts, n_similar = choose_negatives(
-        PAIRS, batch.rows, generator(0, Stream.NEGATIVE, 1)
-    )
+    source = generator(0, Stream.NEGATIVE, 1)
+    both, texts, n_similar = choose_negatives(PAIRS, batch.rows, source)
     assert batch.n_similar == n_similar and batch.masked is None
     for name in ("tokens", "roles", "words"):
         assert torch.equal(getattr(batch, name), getattr(alignment, name)[both])
-    crops = run.batches.images.crops(both, generator(0, Stream.CROP, 1))
+    crops = Toys().crops(both, generator(0, Stream.CROP, 1) if augment else None)
     assert torch.equal(batch.pixels, crops)
     false = toy_clip().tokenizer([text for text in texts if text])
     assert torch.equal(batch.negatives, false) and batch.n_negatives == (len(false),)
@@ -90,14 +90,11 @@ def test_one_word_with_a_role_is_masked() -> None:
         assert [row.nonzero().flatten().tolist() for row in masked] == [first, [2], []]
 
 
-def test_the_share_of_masked_captions() -> None:
-    for share in (0.0, 0.3, 1.0):
-        batches = toy_run(replace(FT, masked=share, batch_size=8)).batches
-        found = [batches.at(step).masked for step in range(60 if share else 1)]
-        if not share:
-            assert found == [None]
-            continue
-        assert torch.stack(found).any(2).float().mean().item() == pytest.approx(share, abs=0.06)
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_share_of_masked_captions(share: float) -> None:
+    batches = toy_run(replace(FT, masked=share, batch_size=8)).batches
+    found = torch.stack([batches.at(step).masked for step in range(60)]).any(2)
+    assert found.float().mean().item() == pytest.approx(share, abs=0.06)
 
 
 @pytest.mark.parametrize("kind", ["permuted", "random"])
