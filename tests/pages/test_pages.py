@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cae_lib import results
 from cae_lib.pages.check import check_notebook, check_pair
-from cae_lib.pages.run import FIGURE, clean, readme_figure, run_page
+from cae_lib.pages.run import FIGURE, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, provenance, states
 from cae_lib.plots import show
@@ -165,21 +164,6 @@ def test_what_plots_show_passes():
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
     page.cells[2].outputs += [output(content=text) for text in (shown._repr_html_(), image)]
     assert check_notebook(page) == []
-
-
-def test_cleaning_keeps_what_a_reader_needs():
-    page = good_page()
-    page.metadata["papermill"] = {"duration": 1.0}
-    page.cells[1].metadata["execution"] = {"iopub.execute_input": "time"}
-    for name, text in (("stderr", "a warning"), ("stdout", "a number")):
-        page.cells[1].outputs.insert(0, new_output("stream", name=name, text=text))
-    given = copy.deepcopy(page)
-    result = clean(page)
-    assert "papermill" not in result.metadata
-    assert set(result.cells[1].metadata) == {"mystnb"}
-    assert [output.output_type for output in result.cells[1].outputs] == ["stream", "display_data"]
-    assert result.cells[1].outputs[0].text == "a number"
-    assert page == given, "the given notebook stays as it is"
 
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(book_home: Path):
