@@ -1,18 +1,24 @@
-"""Models by name, and weights that only run with their own activation."""
+"""Models by name, weights that only run with their own activation, and what open_clip exports."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import open_clip
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models import CheckpointMeta, Clip, load_clip, save_checkpoint
+from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.models import encode_image, encode_text, text_encoder
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.clip import ACTIVATIONS, Clip, export_clip, load_clip, open_clip_name
+
+CAPTIONS = ["a red cup on a bed", "a dog"]
 
 
 def activation_of(model: nn.Module) -> str:
@@ -20,134 +26,160 @@ def activation_of(model: nn.Module) -> str:
     return "quickgelu" if any(isinstance(m, QuickGELU) for m in model.modules()) else "gelu"
 
 
-@pytest.fixture
-def checkpoint(tiny_clip: Clip, tmp_path: Path) -> Path:
-    meta = CheckpointMeta("clip-mini", "quickgelu", step=7)
-    return save_checkpoint(tmp_path / "base.safetensors", tiny_clip, meta)
+def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
+    """Unit vectors of a fixed picture and of captions, by open_clip's own forward pass."""
+    picture = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return torch.cat([model.eval().encode_image(picture, normalize=True),
+                          model.encode_text(tokens, normalize=True)])
 
 
 def test_clip_mini(tiny_clip: Clip) -> None:
-    assert (tiny_clip.name, tiny_clip.image_size, tiny_clip.weights_id) == (
-        "clip-mini",
-        112,
-        "random-0",
-    )
+    assert (tiny_clip.image_size, tiny_clip.weights_id) == (112, "random-0")
     assert tiny_clip.activation == activation_of(tiny_clip.model) == "quickgelu"
     picture = tiny_clip.preprocess(Image.new("RGB", (112, 112), "red"))
-    tokens = tiny_clip.tokenizer(["a red square"])
-    assert picture.shape == (3, 112, 112) and tokens.shape == (1, 77)
-    assert tiny_clip.model.encode_image(picture[None]).shape == (1, 128)
-    assert tiny_clip.model.encode_text(tokens).shape == (1, 128)
+    tokens = tiny_clip.tokenizer(CAPTIONS)
+    assert picture.shape == (3, 112, 112) and tokens.shape == (2, 77)
+    assert features(tiny_clip.model, 112, tokens).shape == (3, 128)
     weights = sum(p.numel() for p in tiny_clip.model.parameters())
     assert 2 * weights <= 16e6  # bytes in float16
     assert tiny_clip.model.visual.positional_embedding.std().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_clip_photo(tmp_path: Path) -> None:
+    """A network of timm beside CLIP's own text tower: encoded, locked, stored and exported."""
+    clip = load_clip("clip-photo", seed=2)
+    assert (clip.image_size, clip.activation) == (224, "quickgelu")
+    images = clip.preprocess(Image.effect_noise((300, 240), 80).convert("RGB"))[None]
+    tokens = clip.tokenizer(CAPTIONS)
+    assert tokens.shape == (2, 32) and text_encoder(clip.model).path == "packed"
+    text = encode_text(clip.model, tokens)
+    torch.testing.assert_close(text.features, clip.model.encode_text(tokens), atol=1e-5, rtol=0)
+    assert encode_image(clip.model, images).features.shape == text.features[:1].shape == (1, 256)
+    meta = CheckpointMeta("clip-photo", "quickgelu")
+    path = save_checkpoint(tmp_path / "photo", clip, meta, tokens=tokens)
+    with pytest.raises(RuntimeError, match="token_embedding.weight"):  # open_clip has no rows
+        open_clip.create_model("clip-photo", str(path))
+    loaded = load_clip("clip-photo", path)
+    export_clip(loaded, tmp_path / "export", meta, "# card")
+    exported, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}/export")
+    for model in (loaded.model, exported):
+        assert torch.equal(features(model, 224, tokens), features(clip.model, 224, tokens))
+    clip.model.lock_image_tower()
+    both = (encode_image(clip.model, images).features, text.features)
+    torch.cosine_similarity(*both).sum().backward()
+    trained = {n.split(".")[0] for n, p in clip.model.visual.named_parameters() if p.requires_grad}
+    assert trained == {"head"} and clip.model.token_embedding.weight.grad.abs().max() > 0
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = load_clip(seed=3).model.state_dict()
+    states = [load_clip(seed=seed).model.state_dict() for seed in (3, 3, 4)]
     assert torch.rand(1) == expected  # the caller's generator was not touched
-    second, third = load_clip(seed=3).model.state_dict(), load_clip(seed=4).model.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["token_embedding.weight"], third["token_embedding.weight"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["visual.proj"], states[2]["visual.proj"])
 
 
-@pytest.mark.parametrize("activation", ["quickgelu", "gelu"])
-def test_activation_is_what_was_asked_for(activation: str) -> None:
-    model = load_clip(activation=activation).model
-    assert activation_of(model) == activation
-    assert any(isinstance(m, QuickGELU) for m in model.modules()) == (activation == "quickgelu")
-
-
-def test_checkpoint_round_trip(tiny_clip: Clip, checkpoint: Path) -> None:
-    loaded = load_clip(weights=checkpoint, seed=9)
-    before, after = tiny_clip.model.state_dict(), loaded.model.state_dict()
+@pytest.mark.parametrize(("given", "other"), [ACTIVATIONS, ACTIVATIONS[::-1]])
+def test_checkpoint_decides_the_activation(given: str, other: str, tmp_path: Path) -> None:
+    clip = load_clip(activation=given)
+    path = save_checkpoint(tmp_path / "model", clip, CheckpointMeta("clip-mini", given))
+    loaded = load_clip(weights=path, seed=9)
+    before, after = clip.model.state_dict(), loaded.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert loaded.activation == "quickgelu" and len(loaded.weights_id) == 64
-
-
-def test_activation_mismatch_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="trained with quickgelu.*allow_activation_mismatch"):
-        load_clip(weights=checkpoint, activation="gelu")
-    chosen = load_clip(weights=checkpoint, activation="gelu", allow_activation_mismatch=True)
-    assert activation_of(chosen.model) == chosen.activation == "gelu"
-
-
-def test_checkpoint_decides_the_activation(tmp_path: Path) -> None:
-    clip = load_clip(activation="gelu")
-    path = save_checkpoint(tmp_path / "gelu", clip, CheckpointMeta("clip-mini", "gelu"))
-    assert activation_of(load_clip(weights=path).model) == "gelu"
+    assert activation_of(loaded.model) == loaded.activation == activation_of(clip.model) == given
+    assert len(loaded.weights_id) == 64
+    with pytest.raises(CheckpointError, match=f"trained with {given}.*allow_activation_mismatch"):
+        load_clip(weights=path, activation=other)
+    chosen = load_clip(weights=path, activation=other, allow_activation_mismatch=True)
+    assert activation_of(chosen.model) == chosen.activation == other
 
 
 def test_plain_state_dict_needs_an_activation(tiny_clip: Clip, tmp_path: Path) -> None:
     path = tmp_path / "plain.pt"
     state = {f"module.{n}": v for n, v in tiny_clip.model.state_dict().items()}
+    state["module.logit_scale"] = torch.tensor([3.25])  # a vector in some published files
     torch.save({"epoch": 5, "state_dict": state}, path)
     with pytest.raises(ConfigError, match="does not say which activation"):
         load_clip(weights=path)
-    loaded = load_clip(weights=path, activation="quickgelu", seed=9)
-    expected = tiny_clip.model.state_dict()["ln_final.weight"]
-    assert torch.equal(loaded.model.state_dict()["ln_final.weight"], expected)
+    loaded = load_clip(weights=path, activation="quickgelu", seed=9).model.state_dict()
+    assert torch.equal(loaded["visual.proj"], tiny_clip.model.visual.proj)
+    assert loaded["logit_scale"].shape == () and loaded["logit_scale"] == 3.25
 
 
-def test_logit_scale_is_stored_as_a_scalar_or_a_vector(tiny_clip: Clip, tmp_path: Path) -> None:
-    state = tiny_clip.model.state_dict()
-    state["logit_scale"] = torch.tensor([3.25])
-    torch.save(state, tmp_path / "vector.pt")
-    loaded = load_clip(weights=tmp_path / "vector.pt", activation="quickgelu")
-    assert loaded.model.logit_scale.shape == () and loaded.model.logit_scale.item() == 3.25
-
-
-def test_checkpoint_of_another_architecture_is_refused(checkpoint: Path) -> None:
+def test_architectures(tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_checkpoint(tmp_path / "base", tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
     with pytest.raises(CheckpointError, match="holds clip-mini, not ViT-B-32"):
-        load_clip("ViT-B-32", weights=checkpoint)
-
-
-def test_names_that_differ_in_activation_only_are_one_architecture(
-    tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = open_clip.get_model_config("clip-mini") | {"quick_gelu": False}
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "clip-mini-gelu", config)
-    meta = CheckpointMeta("clip-mini", "quickgelu")
-    path = save_checkpoint(tmp_path / "base", tiny_clip, meta)
-    assert load_clip("clip-mini-gelu", weights=path).activation == "quickgelu"
-
-
-def test_state_dict_of_another_architecture_is_refused(tmp_path: Path) -> None:
+        load_clip("ViT-B-32", path)
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="does not fit clip-mini.*Missing key"):
         load_clip(weights=tmp_path / "other.pt", activation="gelu")
+    config = open_clip.get_model_config("clip-mini") | {"quick_gelu": False}  # no other one
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "clip-mini-gelu", config)
+    assert load_clip("clip-mini-gelu", path).activation == "quickgelu"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"name": "clip-mimi"}, ConfigError, "Did you mean clip-mini"),
-        ({"activation": "relu"}, ConfigError, "quickgelu"),
-        ({"weights": "nowhere.safetensors"}, CheckpointError, "no checkpoint at nowhere"),
-        ({"weights": "laion"}, CheckpointError, "neither a file nor a tag"),
-        ({"name": "ViT-B-32", "weights": "opena"}, CheckpointError, "openai"),
-    ],
-)
-def test_errors_say_what_to_do(
-    arguments: dict[str, str], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+MISTAKES = [
+    ({"name": "clip-mimi"}, "Did you mean clip-mini"),
+    ({"activation": "relu"}, "quickgelu"),
+    ({"weights": "nowhere.safetensors"}, "no checkpoint at nowhere"),
+    ({"weights": "laion"}, "neither a file nor a tag"),
+    ({"name": "ViT-B-32", "weights": "opena"}, "openai"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_errors_say_what_to_do(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises((ConfigError, CheckpointError), match=message):
         load_clip(**arguments)
 
 
 def test_tag_brings_its_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, object] = {}
-
-    def create(name: str, **options: object) -> None:
-        asked.update(options)
-        raise RuntimeError("no network")
-
+    create = Mock(side_effect=RuntimeError("no network"))
     monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
-    with pytest.raises(CheckpointError, match="Without a network"):
+    with pytest.raises(CheckpointError, match="no network. Without a network"):
         load_clip("ViT-B-32", weights="openai")
-    assert asked["force_quick_gelu"] is True and asked["pretrained"] == "openai"
+    assert create.call_args.kwargs.items() >= {("force_quick_gelu", True), ("pretrained", "openai")}
     with pytest.raises(CheckpointError, match="trained with quickgelu"):
         load_clip("ViT-B-32", weights="openai", activation="gelu")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_exports_are_loaded_by_open_clip(tmp_path: Path, form: str, activation: str) -> None:
+    clip = load_clip(activation=activation, seed=4)
+    tokens = clip.tokenizer(CAPTIONS)
+    expected = features(clip.model, 112, tokens)
+    meta, folder = CheckpointMeta("clip-mini", activation), tmp_path / "deep" / "folder"
+    path = export_clip(clip, folder, meta, "# card\n", form)
+    assert path.name == f"open_clip_model.{form}"
+    assert (folder / "README.md").read_text() == "# card\n"
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    assert config["model_cfg"]["quick_gelu"] is (activation == "quickgelu")
+    loaded = open_clip.create_model("clip-mini", str(path), quick_gelu=activation == "quickgelu")
+    torch.testing.assert_close(features(loaded, 112, tokens), expected, atol=1e-6, rtol=0)
+    other = open_clip.create_model("clip-mini", str(path), quick_gelu=activation == "gelu")
+    assert (features(other, 112, tokens) - expected).abs().max() > 1e-4
+    with pytest.raises(ConfigError, match="safetensors or pt"):
+        export_clip(clip, folder, meta, "", "onnx")
+    with pytest.raises(DataError, match="make the folder"):
+        export_clip(clip, path, meta, "", form)
+    if form == "pt":
+        assert list(torch.load(path, weights_only=True)) == list(clip.model.state_dict())
+        return
+    assert read_meta(path) == meta
+    loaded, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    torch.testing.assert_close(features(loaded, 112, tokens), expected, atol=1e-6, rtol=0)
+    assert torch.equal(open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS), tokens)
+    picture = Image.effect_noise((140, 120), 80).convert("RGB")
+    assert torch.equal(preprocess(picture), clip.preprocess(picture))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
+def test_name_in_open_clip(name: str) -> None:
+    assert open_clip_name(name, "quickgelu") == "ViT-B-32-quickgelu"
+    assert open_clip_name(name, "gelu") == "ViT-B-32"
+    assert open_clip_name("clip-mini", "quickgelu") is None
+    assert open_clip_name("ViT-B-32-256", "quickgelu") is None
