@@ -17,7 +17,7 @@ from benchmarks.captions import digest
 from benchmarks.timing import CLOCKS
 from cae_lib import results
 from cae_lib.errors import ConfigError
-from cae_lib.runtime import pick_device, seed_everything, stamp
+from cae_lib.runtime import pick_device, stamp
 
 PROFILE = "mini"
 """Where the tables lie, whatever the profile of the page that shows them: they depend on none."""
@@ -47,7 +47,7 @@ def prepare(options: argparse.Namespace) -> torch.device:
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    seed_everything(options.seed)
+    torch.manual_seed(options.seed)
     device = pick_device(options.device)
     if options.clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() > 1):
         raise ConfigError("--clock cpu needs --device cpu --threads 1: pass both.")

@@ -10,7 +10,6 @@ import hashlib
 import multiprocessing
 import os
 import platform
-import random
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-
-import numpy as np
 
 from cae_lib.config import paths
 from cae_lib.errors import DataError
@@ -87,16 +84,6 @@ def one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def seed_everything(seed: int) -> torch.Generator:
-    """Seed Python, NumPy and PyTorch, and return a fresh CPU generator with the same seed."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
 
 
 @contextmanager

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import io
-import random
 
-import numpy as np
 import pytest
 import torch
 
-from cae_lib.runtime import Progress, format_seconds, pick_device, seed_everything
+from cae_lib.runtime import Progress, format_seconds, pick_device
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-def test_seeding_repeats_all_three_generators_and_the_returned_one():
-    def draw() -> list[float]:
-        generator = seed_everything(7)
-        return [
-            random.random(),
-            float(np.random.rand()),
-            float(torch.rand(())),
-            float(torch.rand((), generator=generator)),
-        ]
-
-    assert draw() == draw()
-
-
-def test_a_seed_beyond_numpys_range_is_accepted():
-    seed_everything(2**40 + 3)
 
 
 def test_a_named_device_wins():
