@@ -1,21 +1,19 @@
-"""A double-precision clip-mini with a mixed batch of captions, their roles and image features."""
+"""A double-precision clip-mini with a mixed batch of captions, and what two processes leave."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import toy_alignment, two_processes
 
 from cae_lib.models import Clip
 
-CAPTIONS = ["a red dog chases a cat", "the giraffe", "two pterodactyls under a striped tree", ""]
-ROLES = [  # the second caption has no composition word, "pterodactyls" has several tokens
-    {2: 2, 3: 1, 4: 3, 6: 1},
-    {2: 1},
-    {2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 3, 9: 2, 10: 1},
-    {},
-]
+# The second caption has no composition word, "pterodactyls" has five tokens.
+CAPTIONS = ["a red dog chases a cat", "the dog", "two pterodactyls under a striped mat", ""]
 
 
 @pytest.fixture
@@ -29,11 +27,14 @@ def model(tiny_clip: Clip) -> nn.Module:
 @pytest.fixture
 def batch(tiny_clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
     """Image features `(4, 128)`, tokens and roles `(4, 77)`."""
-    tokens = tiny_clip.tokenizer(CAPTIONS)
-    roles = torch.zeros(tokens.shape, dtype=torch.int8)
-    for caption, marks in enumerate(ROLES):
-        for position, role in marks.items():
-            roles[caption, position] = role
-    generator = torch.Generator().manual_seed(1)
+    found, generator = toy_alignment(tiny_clip, CAPTIONS), torch.Generator().manual_seed(1)
     images = torch.randn(4, 128, generator=generator, dtype=torch.float64)
-    return F.normalize(images, dim=-1), tokens, roles
+    return F.normalize(images, dim=-1), found.tokens, found.roles
+
+
+@pytest.fixture(scope="module")
+def halves(request, tmp_path_factory) -> Path:
+    """The folder of what two processes left that ran the test file."""
+    folder = tmp_path_factory.mktemp("halves")
+    two_processes(request.module.__file__, folder)
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toys import FT, Toys, lines, toy_run, toy_train, two_processes
+from toys import FT, Toys, lines, send, toy_run, toy_train
 
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
@@ -43,25 +42,13 @@ def losses_and_gradients(experiment: Experiment, ranks: Ranks | None = None) -> 
     return result | gradients
 
 
-class Interrupting(Toys):
-    """Pictures that send a signal when they are read a second time."""
-
-    calls = 0
-
-    def crops(self, *arguments):
-        self.calls += 1
-        if self.calls == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().crops(*arguments)
-
-
 def work(ranks: Ranks, folder: Path) -> None:
     """What each of two processes does; the tests look at what it leaves."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
     toy_train(HARD, folder / f"own-{ranks.rank}")
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):  # the other process, too
-        toy_train(HARD, folder / "stopped", images=Toys() if ranks.is_main else Interrupting())
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
+        toy_train(HARD, folder / "stopped", **send(signal.SIGTERM, at=2))  # to the main process
     ranks.wait()
     toy_train(HARD, folder / "stopped")
     images = Toys()
@@ -69,14 +56,6 @@ def work(ranks: Ranks, folder: Path) -> None:
     with pytest.raises(NotFiniteError) as error:
         toy_train(PLAIN, folder / "nan", images=images)
     (folder / f"nan-{ranks.rank}.txt").write_text(str(error.value))
-
-
-@pytest.fixture(scope="module")
-def halves(tmp_path_factory) -> Path:
-    """What two processes left that ran this file."""
-    folder = tmp_path_factory.mktemp("halves")
-    two_processes(__file__, folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import PatchDropout
-from toys import FT, Toys, lines, same_weights, toy_clip, toy_pairs, toy_run, toy_train, weights
+from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
@@ -20,16 +19,6 @@ from cae_lib.training.run import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
-
-
-def send(number: int, at: int, times: int = 1):
-    """A hook that sends a signal after a step."""
-
-    def hook(step, model):
-        for _ in range(times if step == at else 0):
-            os.kill(os.getpid(), number)
-
-    return {"every": 1, "on_step": hook}
 
 
 @pytest.mark.parametrize("experiment", [FT, replace(FT, negatives=True), HARD],
@@ -79,7 +68,7 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
     assert (meta.model, meta.activation, meta.step) == ("clip-mini", "quickgelu", 5)
     assert (meta.config_key, meta.extra["identity"]) == (FT.key(), toy_run(FT).identity)
     stored = read_state_dict(checkpoint)
-    assert all(torch.equal(stored[name], value) for name, value in weights(clip).items())
+    assert all(torch.equal(stored[name], value) for name, value in clip.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "log.jsonl", "model.json", "model.safetensors",
     ]

@@ -16,7 +16,7 @@ import torch
 from open_clip_train.train import evaluate, train_one_epoch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from toys import CAPTIONS, WordTagger, two_processes
+from toys import CAPTIONS, WordTagger
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import joined
@@ -143,14 +143,6 @@ def run_all(rank: int, folder: Path) -> None:
         found = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
         torch.save(found, folder / f"{number}-{rank}.pt")
     torch.save(both.state_dict(), folder / f"ddp-{rank}.pt")
-
-
-@pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left that ran this file."""
-    folder = tmp_path_factory.mktemp("halves")
-    two_processes(__file__, folder)
-    return folder
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=map(str, CASES))

@@ -1,15 +1,22 @@
-"""Runs of the small world: by `torchrun` on the command itself, and of the paper's model."""
+"""Whole runs: killed and resumed, by `torchrun` on the command itself, and of the paper's model."""
 
 from __future__ import annotations
 
 import math
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toys import lines
+import torch
+from PIL import Image
+from toys import FT, lines, toy_pairs, toy_train
 
 from cae_lib.config import experiment
 from cae_lib.data.images import Photographs
@@ -17,8 +24,43 @@ from cae_lib.data.training_set import training_set
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import train_run
+from cae_lib.runtime import one_thread
+from cae_lib.training.execution import Execution
 
 NAME = "cae-attention"
+STEPS = 10
+RUN = replace(FT, steps=STEPS, negatives=True, masked=0.5, method="attention", weight=1.0,
+              margin=0.5, precision="bf16")
+
+
+def run(folder: Path, out: str) -> bytes:
+    """Train to the end on the photographs in `folder`, saving a state every other step."""
+    paths = [folder / f"{row}.png" for row in range(8)]
+    images, pairs = Photographs(paths, 112), toy_pairs(image_paths=paths)
+    with one_thread(torch.device("cpu")):
+        toy_train(RUN, folder / out, None, pairs, images, save_every=2,
+                  execution=Execution(workers=1))
+    return (folder / out / "model.safetensors").read_bytes()
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    for row in range(8):
+        noise = np.random.default_rng(row).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{row}.png")
+    expected, killed = run(tmp_path, "whole"), tmp_path / "killed"
+    last = random.randint(3, STEPS - 3)  # not seeded: every test run tries another step
+    delay = random.random() / 20
+    path = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, __file__, str(tmp_path), "killed"], env=path)
+    while len(lines(killed)) < last:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "model.safetensors").exists() and (killed / "state.pt").exists()
+    assert run(tmp_path, "killed") == expected, f"killed {delay} s after step {last}"
+    assert len(lines(killed)) == STEPS
 
 
 @pytest.fixture
@@ -64,3 +106,7 @@ def test_vit_b_32_of_full_size_takes_two_steps_of_negclip_with_cae(homes) -> Non
         assert math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"])
         assert line["n_similar"] == 4 and 0 < line["n_negatives"] <= 8
         assert line["n_objects"] > 0 and line["n_composition"] > 0
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2])
