@@ -13,6 +13,8 @@ from toys import FT, toy_run
 
 from cae_lib.errors import ConfigError
 from cae_lib.training.execution import MAX_WORKERS, Execution
+from cae_lib.training.losses import contrastive_loss
+from cae_lib.training.objective import PARTS
 from cae_lib.training.run import adamw, gradient_norm, learning_rate
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
@@ -72,6 +74,28 @@ def test_unknown_options_are_refused() -> None:
         Execution(compile="turbo")
     with pytest.raises(ConfigError, match="workers is -1"):
         Execution(workers=-1)
+
+
+@pytest.mark.parametrize("method", [None, "attention"])
+def test_masked_words_reach_the_contrastive_loss_alone(method) -> None:
+    """Their tokens are embedded as the mean of the table, by open_clip's own tower."""
+    settings = replace(SETTINGS, method=method, negatives=True, masked=0.6)
+    run, plain = toy_run(settings), toy_run(replace(settings, masked=0.0))
+    batch, model = run.batches.at(0), plain.model
+    found, expected = run.objective(batch), plain.objective(plain.batches.at(0))
+    masked = batch.masked.any(1)
+    assert 0 < masked.sum() < len(masked) and (batch.roles[batch.masked] > 0).any()
+    for name in ("attribution", *PARTS) if method else ():
+        assert found[name] == expected[name]
+    embeddings = model.token_embedding(batch.tokens)
+    embeddings[batch.masked] = model.token_embedding.weight.mean(0)
+    images = model.encode_image(batch.pixels, normalize=True)
+    false = model.encode_text(batch.negatives, normalize=True)
+    model.token_embedding.register_forward_hook(lambda *_: embeddings)
+    texts = model.encode_text(batch.tokens, normalize=True)
+    loss = contrastive_loss(images, texts, model.logit_scale.exp(), false)
+    torch.testing.assert_close(found["contrastive"], loss, atol=1e-5, rtol=1e-5)
+    assert abs(found["contrastive"] - expected["contrastive"]) > 1e-3
 
 
 def test_only_matrices_decay(tiny_clip):
