@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import multiprocessing
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import tokenize
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -267,11 +269,29 @@ def imported(
 
 
 def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:
-    """Hash modules by name and content, and the data files in folders of the package."""
+    """Hash modules by name and what runs of them, and the data files in folders of the package."""
     data = {path.name: path for folder in folders for path in (package / folder).glob("*.*")
             if path.suffix in (".json", ".txt")}
-    known = sorted((name, file_hash(path)) for name, path in (modules | data).items())
+    known = [(name, _what_runs(path)) for name, path in sorted(modules.items())]
+    known += [(name, file_hash(path)) for name, path in sorted(data.items())]
     return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def _what_runs(path: Path) -> str:
+    """A module's lines without docstrings, comments of whole lines and empty lines.
+
+    Taken by lines, since what Python makes of them depends on its version.
+    """
+    source = path.read_text(encoding="utf-8")
+    lines = dict(enumerate(source.splitlines(), start=1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            for number in range(node.lineno, node.end_lineno + 1):
+                lines.pop(number, None)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and token.line.strip() == token.string:
+            lines.pop(token.start[0], None)
+    return "\n".join(line.rstrip() for line in lines.values() if line.strip())
 
 
 def file_hash(path: Path) -> str:
