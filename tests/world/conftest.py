@@ -16,7 +16,6 @@ def config() -> WorldConfig:
 
 @pytest.fixture(scope="session")
 def sampled() -> list[Scene]:
-    """A thousand scenes."""
     return list(scenes(SceneConfig(), "tests", 1000))
 
 
@@ -29,5 +28,5 @@ def exports(config):
 @pytest.fixture(scope="session")
 def shown(exports) -> dict[str, list[Scene]]:
     """The scenes of each picture file."""
-    pictures = [export.pictures.items() for export in exports.values()]
-    return {path: picture.scenes for some in pictures for path, picture in some}
+    return {path: picture.scenes for export in exports.values()
+            for path, picture in export.pictures.items()}
