@@ -181,16 +181,9 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     """The second step's loss is that of the weights after the first."""
     pairs = load_negclip_tsv(world / "coco" / "train_neg_clip.tsv", world)
     experiment = Experiment(
-        "run",
-        "smoke",
-        steps=2,
-        batch_size=4,
-        warmup=1,
-        lr=1e-3,
-        margin=1.0,
-        method=method,
-        scope=scope,
-        negatives=negatives,
+        "run", "smoke", steps=2, batch_size=4, warmup=1, lr=1e-3, margin=1.0, method=method,
+        scope=scope, negatives=negatives, hinge="log" if negatives else "difference",
+        masked=0.5 * negatives, lock_image=negatives, augment=not negatives,
     )
     source = Photographs if negatives else ImageStore
 
