@@ -24,12 +24,10 @@ NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Image-caption pairs; one row is one caption together with its picture.
-
-    `image_index` (n,) gives the row's place in `image_paths`, where each picture stands once.
-    `n_expected` counts the rows of the file, `n_used` those kept. Only NegCLIP's files fill
-    `negatives` (false captions of each row) and `hard_images` (rows with a similar picture).
-    """
+    """Image-caption pairs; one row is one caption together with its picture. `image_index` (n,)
+    gives the row's place in `image_paths`, where each picture stands once. `n_expected` counts the
+    rows of the file, `n_used` those kept. Only NegCLIP's files fill `negatives` (false captions of
+    each row) and `hard_images` (rows with a similar picture)."""
 
     image_paths: list[Path]
     captions: list[str]
@@ -52,8 +50,7 @@ def load_karpathy(
         split: "train" (takes in COCO's "restval"), "val" or "test".
         missing: see `Missing`.
 
-    Raises:
-        DataError: the file has another layout, no picture of the split, or pictures are missing.
+    DataError for another layout, no picture of the split, or pictures that are missing.
     """
     path = Path(file)
     wanted = {"train", "restval"} if split == "train" else {split}
@@ -71,13 +68,9 @@ def load_karpathy(
 
 
 def load_caption_list(file: str | Path, root: str | Path, missing: Missing = "raise") -> Pairs:
-    """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries.
-
-    `caption` is one string or a list of them; `image` is relative to `root`.
-
-    Raises:
-        DataError: the file has another layout, or pictures are missing and may not be.
-    """
+    """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries: `caption` is one
+    string or a list of them, `image` is relative to `root`. DataError if the file has another
+    layout, or pictures are missing and may not be."""
     path = Path(file)
     found = []
     for i, entry in enumerate(rows.read_json(path, list)):
@@ -91,13 +84,9 @@ def load_caption_list(file: str | Path, root: str | Path, missing: Missing = "ra
 def load_coco_captions(
     file: str | Path, image_dir: str | Path, missing: Missing = "raise"
 ) -> Pairs:
-    """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
-
-    Pictures without an annotation are no pairs.
-
-    Raises:
-        DataError: an annotation names an unknown picture, or pictures are missing and may not be.
-    """
+    """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations; pictures
+    without one are no pairs. DataError if an annotation names an unknown picture, or pictures are
+    missing and may not be."""
     path = Path(file)
     content = rows.read_json(path, dict)
     names, found = {}, []
@@ -117,14 +106,13 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
     Args:
-        tsv: tab separated file with the columns title, filepath, neg_caption and neg_image;
-            quoted captions may hold tabs and newlines.
+        tsv: tab separated file with the columns title, filepath, neg_caption and neg_image; quoted
+            captions may hold tabs and newlines.
         root: folder that the `filepath` column is relative to.
         missing: see `Missing`.
 
-    Raises:
-        DataError: a column is missing, a cell is not the Python list it has to be, a row number
-            of `neg_image` is not in the file, or pictures are missing.
+    DataError if a column is missing, a cell is not the Python list it has to be, a row number of
+    `neg_image` is not in the file, or pictures are missing.
     """
     path = Path(tsv)
     found, negatives, hard = [], [], []
@@ -149,13 +137,9 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
 
 
 class RetrievalSet(NamedTuple):
-    """A test split, in the folder of its name.
-
-    Attributes:
-        caption_list: List of `{image, caption}`, as BLIP and ARO read it.
-        image_folders: Folders that the pictures may lie in, the official one first.
-        n_images, n_captions: The published numbers.
-    """
+    """A test split, in the folder of its name, with its published numbers. `caption_list` is a list
+    of `{image, caption}`, as BLIP and ARO read it; `image_folders` are those that the pictures may
+    lie in, the official one first."""
 
     caption_list: str
     image_folders: tuple[str, ...]
@@ -185,9 +169,8 @@ def load_retrieval_set(
         missing: see `Missing`.
         official: Refuse another number of pictures or captions than the published ones.
 
-    Raises:
-        ConfigError: The name is unknown.
-        DataError: Neither file is there, one is malformed, or numbers or pictures are missing.
+    ConfigError for an unknown name; DataError if neither file is there, one is malformed, or
+    numbers or pictures are missing.
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
@@ -227,11 +210,7 @@ def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
 def _pairs(
     found: list[tuple[Path, str]], name: str, missing: Missing, source: Path
 ) -> tuple[Pairs, list[int]]:
-    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept.
-
-    Raises:
-        DataError: pictures are missing and `missing` is "raise".
-    """
+    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept."""
     there = {p: missing == "ignore" or p.is_file() for p in dict.fromkeys(p for p, _ in found)}
     keep = [row for row, (picture, _) in enumerate(found) if there[picture]]
     if len(keep) < len(found) and missing == "raise":

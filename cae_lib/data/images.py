@@ -31,11 +31,9 @@ class Pictures:
     Args:
         paths: picture files; row i is paths[i].
         size: S, in pixels.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
+        mean, std: per channel, of pixels in [0, 1].
 
-    Raises:
-        DataError: files are missing, or those of an `ImageStore` broken or truncated.
+    DataError if files are missing, or those of an `ImageStore` broken or truncated.
     """
 
     def __init__(
@@ -63,24 +61,18 @@ class Pictures:
     def batch(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S).
-
-        With a generator each one is a random resized crop, else the central square. With `part`
-        only those places of `index` are returned; their crops are those of the whole.
-
-        Raises:
-            DataError: a file is broken or truncated; names the file and its row.
-        """
+        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S). With a generator each
+        one is a random resized crop, else the central square. With `part` only those places of
+        `index` are returned; their crops are those of the whole. DataError for a broken or
+        truncated file names it and its row."""
         return normalise(self.crops(index, generator, part), *self.affine)
 
 
 class ImageStore(Pictures):
-    """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
-
-    A picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
+    """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool. A
+    picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
     central square, as CLIP does for evaluation. Departure from the paper: its random crops come
-    from the whole photograph, ours from that square; for square pictures there is no difference.
-    """
+    from the whole photograph, ours from that square; for square pictures there is no difference."""
 
     def __init__(
         self, paths: Sequence[str | Path], size: int, **normalisation: Sequence[float]
@@ -108,12 +100,10 @@ class ImageStore(Pictures):
 
 
 class Photographs(Pictures):
-    """Pictures on disk: each batch is decoded, cropped and resized (bicubic) anew.
-
-    Stands in for `ImageStore` where a set does not fit into memory or its pictures are not stored
-    in the model's size. The random crops are torchvision's RandomResizedCrop of the whole
-    photograph. Memory is that of the batches under way.
-    """
+    """Pictures on disk: each batch is decoded, cropped and resized (bicubic) anew, which takes the
+    memory of the batches under way. Stands in for `ImageStore` where a set does not fit into memory
+    or its pictures are not stored in the model's size. The random crops are torchvision's
+    RandomResizedCrop of the whole photograph."""
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
@@ -139,13 +129,9 @@ class Photographs(Pictures):
 
 def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:
     """The pictures of a training set: in memory if that changes nothing and they fit, else lazily.
-
-    A set is kept in memory if its first picture is stored in the model's size `size`, so that a
-    crop of the stored picture is a crop of the whole, and if all take at most `STORE_LIMIT`.
-
-    Raises:
-        DataError: pictures are missing or broken.
-    """
+    In memory if the first picture is stored in the model's size `size`, so that a crop of the
+    stored picture is a crop of the whole, and if all take at most `STORE_LIMIT`. DataError if
+    pictures are missing or broken."""
     fits = len(paths) * 3 * size * size <= STORE_LIMIT
     if fits and len(paths):
         with opened(Path(paths[0]), 0, size) as first:
@@ -160,10 +146,8 @@ def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @contextmanager
 def opened(path: Path, row: int, least: int) -> Iterator[Image.Image]:
-    """A picture in RGB; a JPEG may be decoded smaller, but no side below `least` pixels.
-
-    A `DataError` for a missing, broken or truncated file names it and its row.
-    """
+    """A picture in RGB; a JPEG may be decoded smaller, but no side below `least` pixels. A
+    `DataError` for a missing, broken or truncated file names it and its row."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (least, least))
@@ -198,11 +182,9 @@ def crop_draws(count: int, generator: torch.Generator) -> Tensor:
 
 
 def boxes_of(draws: Tensor, height: int, width: int) -> Tensor:
-    """Boxes (count, 4) as (top, left, height, width) in pictures of one size, like torchvision's.
-
-    Of up to ten draws of (area, log aspect ratio) the first that fits is taken. If none fits, it is
-    the largest central box whose aspect ratio lies within `RATIO`.
-    """
+    """Boxes (count, 4) as (top, left, height, width) in pictures of one size, like torchvision's:
+    of up to ten draws of (area, log aspect ratio) the first that fits is taken; if none fits, it is
+    the largest central box whose aspect ratio lies within `RATIO`."""
     area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[0])
     lowest, highest = np.log(RATIO[0]), np.log(RATIO[1])
     aspect = torch.exp(lowest + (highest - lowest) * draws[1])
@@ -221,11 +203,9 @@ def boxes_of(draws: Tensor, height: int, width: int) -> Tensor:
 
 
 def resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
-    """Cut boxes (B, 4) from pictures (B, C, H, W) and resize each to the picture's own size.
-
-    Departure: resizing is bilinear, not bicubic, which no batched kernel offers at this speed. The
-    result is float32 in the range of `pixels`.
-    """
+    """Cut boxes (B, 4) from pictures (B, C, H, W) and resize each to the picture's own size:
+    float32 in the range of `pixels`. Departure: resizing is bilinear, not bicubic, which no batched
+    kernel offers at this speed."""
     top, left, height, width = boxes.T
     x = _sample_positions(left, width, pixels.shape[3])
     y = _sample_positions(top, height, pixels.shape[2])

@@ -16,10 +16,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Picture files, the positions of the classes of each in `classes`, and how many are expected.
-
-    Classes are named as a prompt words them.
-    """
+    """Picture files, the positions of the classes of each in `classes`, which are named as a prompt
+    words them, and how many are expected."""
 
     paths: Sequence[Path]
     labels: Sequence[tuple[int, ...]]
@@ -28,14 +26,10 @@ class LabelledImages:
 
 
 def load_labelled_folder(folder: str | Path) -> LabelledImages:
-    """Read a set of pictures with one class each.
-
-    The folder holds either `labels.csv` with the columns `image` (relative to the folder) and
-    `label`, or one folder of pictures for each class. An underscore in a class stands for a space.
-
-    Raises:
-        DataError: There is no picture, or the list is malformed or names a file that is missing.
-    """
+    """Read a set of pictures with one class each: `labels.csv` with the columns `image` (relative
+    to the folder) and `label`, or one folder of pictures for each class. An underscore in a class
+    stands for a space. DataError if there is no picture, or the list is malformed or names a file
+    that is missing."""
     folder = Path(folder)
     found = _listed(folder) if (folder / LIST).is_file() else _by_folder(folder)
     if not found:

@@ -1,7 +1,5 @@
-"""Sentence pairs with human scores of similarity, in SentEval's layout: STS12-16, STS-B, SICK-R.
-
-Conneau and Kiela 2018 (SentEval); Agirre et al. 2012-2016, Cer et al. 2017, Marelli et al. 2014.
-"""
+"""Sentence pairs with human scores of similarity, in SentEval's layout: STS12-16, STS-B, SICK-R
+(Conneau and Kiela 2018; Agirre et al. 2012-2016, Cer et al. 2017, Marelli et al. 2014)."""
 
 from __future__ import annotations
 
@@ -44,16 +42,9 @@ COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sente
 
 @dataclass(frozen=True)
 class SentencePairs:
-    """Pairs of sentences that have a score.
-
-    Attributes:
-        name: One of `SIMILARITY_SETS`.
-        first, second: n sentences each.
-        gold: `(n,)` scores, 0 to 5 (SICK: 1 to 5).
-        sizes: Number of pairs of each part, in order.
-        n_expected: Number of pairs that there should be.
-        counts: Further facts, for example `{"unscored": 5500}` for blank lines of scores.
-    """
+    """Sentences `first` and `second`, n each, with `gold` scores `(n,)`, 0 to 5 (SICK: 1 to 5).
+    `sizes` is the number of pairs of each part, in order; `n_expected` that which there should be;
+    `counts` further facts, for example `{"unscored": 5500}` for blank lines of scores."""
 
     name: str
     first: tuple[str, ...]
@@ -65,20 +56,15 @@ class SentencePairs:
 
 
 def load_similarity(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
-    """Read the test split of one set; pairs keep the order of their files.
+    """Read the test split of one of `SIMILARITY_SETS`; pairs keep the order of their files.
 
-    Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted
-    as `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns
-    are allowed; a first line of SICK that holds no score is a header.
+    Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted as
+    `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns are
+    allowed; a first line of SICK that holds no score is a header. `root` holds `STS/` and `SICK/`;
+    `official` expects the official parts and the published number of pairs.
 
-    Args:
-        name: One of `SIMILARITY_SETS`.
-        root: Folder that holds `STS/` and `SICK/`.
-        official: Expect the official parts and the published number of pairs.
-
-    Raises:
-        ConfigError: The set is unknown.
-        DataError: A file is missing or malformed, or the number of pairs is another one.
+    ConfigError for an unknown set; DataError if a file is missing or malformed, or the number of
+    pairs is another one.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -103,11 +89,8 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
 
 
 def present_sets(root: str | Path) -> tuple[str, ...]:
-    """Names of the sets whose test files, or a part of them, are below `root`.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Names of the sets whose test files, or a part of them, are below `root`; DataError if none
+    is."""
     folder = Path(root)
     found = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
     found += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]

@@ -68,14 +68,13 @@ def training_set(
 
     Args:
         profile_name: Whose data.
-        name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions
-            of the small world, for the base model; no roles are needed and none are computed).
+        name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions of
+            the small world, for the base model; no roles are needed and none are computed).
         model: Whose tokenizer and picture size to use.
         tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
 
-    Raises:
-        ConfigError: Unknown name or tagger.
-        DataError: Files are missing or malformed; the message says how to get them.
+    ConfigError for an unknown name or tagger; DataError, which says how to get them, if files are
+    missing or malformed.
     """
     clip = load_clip(model)
     if name == "coco":
@@ -94,11 +93,8 @@ def training_set(
 
 def training_pairs(profile_name: str) -> Pairs:
     """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
-
-    Raises:
-        DataError: The file or pictures are missing, or rows of the real file, unless `allowing`
-            lets it be incomplete.
-    """
+    DataError if the file or pictures are missing, or rows of the real file, unless `allowing` lets
+    it be incomplete."""
     root = data_root(profile_name)
     path = root / "coco" / "train_neg_clip.tsv"
     if profile_name != "paper":

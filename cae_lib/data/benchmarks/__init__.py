@@ -33,18 +33,12 @@ _LOADERS = {"crepe_systematicity": ("crepe", "load_systematicity")}
 
 
 def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmark]:
-    """Read one family from a folder that holds all data sets side by side.
+    """Read one family, of `BENCHMARKS` or `FURTHER`, from a folder that holds all data sets.
 
-    Args:
-        name: One of `BENCHMARKS` or `FURTHER`.
-        root: The folder, for example that of the small world. Where it has a `manifest.json` with
-            `counts`, these are the expected numbers of items, unless `expected` or `official` is
-            given.
-        **options: Those of the family's `load`, among them `collect.Options`.
-
-    Raises:
-        ConfigError: If the name or a subset is unknown.
-        DataError: If data are missing or malformed.
+    `options` are those of the family's `load`, among them `collect.Options`. Where the folder has a
+    `manifest.json` with `counts`, as the small world's, these are the expected numbers of items,
+    unless `expected` or `official` is given. ConfigError if the name or a subset is unknown;
+    DataError if data are missing or malformed.
     """
     if name not in FOLDERS:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FOLDERS)}.")

@@ -1,7 +1,5 @@
-"""ARO's VG-Relation and VG-Attribution: which object stands where, which one has which attribute.
-
-Yuksekgonul et al. 2023. The word-order sets of ARO are in `order.py`.
-"""
+"""ARO's VG-Relation and VG-Attribution (Yuksekgonul et al. 2023): which object stands where, which
+one has which attribute. The word-order sets of ARO are in `order.py`."""
 
 from __future__ import annotations
 
@@ -25,15 +23,9 @@ MIN_PAIR = 25
 
 
 def symmetric_relations(which: str = "official") -> frozenset[str]:
-    """Names of the relations that are left out of VG-Relation's macro average.
-
-    Args:
-        which: `"official"`, the 157 names of ARO's notebook; `"authors"`, these and three more,
-            as in the evaluation of CAE's authors; `"none"`.
-
-    Raises:
-        ConfigError: If `which` is none of these.
-    """
+    """Names of the relations that are left out of VG-Relation's macro average: "official", the 157
+    of ARO's notebook; "authors", these and three more, as in the evaluation of CAE's authors; or
+    "none". ConfigError for anything else."""
     if which == "none":
         return frozenset()
     if which not in ("official", "authors"):
@@ -46,14 +38,11 @@ def symmetric_relations(which: str = "official") -> frozenset[str]:
 def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read VG-Relation and VG-Attribution as ARO's repository lays them out.
 
-    Each item is one picture, cut to its box before preprocessing, and the texts (false, true).
-    The headline of both is a macro average: over relations without the symmetric ones, as in the
+    Each item is one picture, cut to its box before preprocessing, and the texts (false, true). The
+    headline of both is a macro average: over relations without the symmetric ones, as in the
     official notebook, and over pairs of attributes with at least `MIN_PAIR` items, as in the
-    official `evaluate_scores`. Where no group qualifies the headline is the micro average.
-
-    Args:
-        root: Folder with the two annotation files and `images/`.
-        **options: See `Options`.
+    official `evaluate_scores`. Where no group qualifies the headline is the micro average. `root`
+    holds the two annotation files and `images/`.
     """
     files = {name: Path(root, file) for name, file in ANNOTATIONS.items()}
     return [_subset(part) for part in FAMILY.parts(files, **options)]

@@ -21,14 +21,9 @@ ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """A picture on disk and the part of it that is shown to the model.
-
-    Attributes:
-        path: File of the picture.
-        crop: `(left, top, right, bottom)` in pixels, cut out before any preprocessing, or None for
-            the whole picture. Numbers that are not whole are rounded by PIL, as the official
-            loaders let it.
-    """
+    """A picture on disk and the part of it that is shown to the model. `crop` is `(left, top,
+    right, bottom)` in pixels, cut out before any preprocessing, or None for the whole picture.
+    Numbers that are not whole are rounded by PIL, as the official loaders let it."""
 
     path: Path
     crop: tuple[float, float, float, float] | None = None
@@ -40,14 +35,8 @@ class Choice:
 
     Three shapes occur: 1 picture and k texts (`truth` is the index of the true text), k pictures
     and 1 text (`truth` is the index of the true picture), 2 pictures and 2 texts (picture i goes
-    with text i; `truth` is not used). The order is that of the reference loader.
-
-    Attributes:
-        images: Pictures to choose from.
-        texts: Texts to choose from.
-        truth: Index of the right one.
-        group: Name of the category that the item is averaged in.
-        id: Row, key or number of the item in its annotation file.
+    with text i; `truth` is not used). The order is that of the reference loader. `group` is the
+    category that the item is averaged in, `id` its row, key or number in its annotation file.
     """
 
     images: tuple[ImageRef, ...]
@@ -62,18 +51,17 @@ class Benchmark:
     """The items of one score, with what is needed to average and to judge them.
 
     Attributes:
-        name: Family, for example `"sugarcrepe"`.
-        subset: Part of the family, for example `"swap_obj"`.
+        name, subset: Family and part of it, for example "sugarcrepe" and "swap_obj".
         items: The items that can be scored, in file order.
-        n_expected: Number of items that there should be: the published count, the count of the
-            small world's manifest, or else the number of rows that the annotation file lists.
-        headline: `"micro"` (mean over items) or `"macro"` (mean over groups): the average that
-            the paper or the official script prints.
+        n_expected: Items that there should be: the published count, that of the small world's
+            manifest, or else the number of rows that the annotation file lists.
+        headline: "micro" (mean over items) or "macro" (mean over groups): the average that the
+            paper or the official script prints.
         rule: The averaging rule in words, for the page that prints the number.
         macro_groups: Groups that the macro average runs over; None means all.
-        task: How an item is scored: `"choice"` for one true option, or Winoground's `"text"`,
-            `"image"` and `"group"` scores for 2 x 2 items; for a picture and three texts, see
-            `ORDERS`; or `"tot"`, the first two of three texts closest to each other.
+        task: How an item is scored: "choice" for one true option, or Winoground's "text", "image"
+            and "group" scores for 2 x 2 items; for a picture and three texts, see `ORDERS`; or
+            "tot", the first two of three texts closest to each other.
         counts: What a reader has to know beside n, for example `{"identical": 66}` for rows whose
             negative equals the caption.
         sets: Positions of items that have to be right together, by the name of the accuracy; for

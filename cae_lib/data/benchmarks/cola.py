@@ -1,7 +1,4 @@
-"""COLA: attributes bound to the right object, in two pictures or among labels of many pictures.
-
-Ray et al. 2023.
-"""
+"""COLA (Ray et al. 2023): attributes bound to the right object, in two or in many pictures."""
 
 from __future__ import annotations
 
@@ -33,8 +30,7 @@ class LabelledPictures:
 
     Attributes:
         source: "GQA", "CLEVR" or "PACO".
-        labels: L texts, for example "square white plate".
-        images: n pictures.
+        labels, images: L texts, for example "square white plate", and n pictures.
         present: `(n, L)` bool, the label fits the picture.
         hard: `(n, L)` bool, the picture counts for the label: it fits, or shows part of the label.
         n_expected: Number of pictures in the file.
@@ -54,13 +50,9 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the multi-object set: two pictures and two captions an item, one benchmark.
 
     An item is right if each caption is closer to its own picture than to the other one, both
-    strictly: Winoground's image score. The headline is the mean over items.
-
-    Args:
-        root: Folder with `data/COLA_multiobjects_matching_benchmark.json`, a list of
-            `[url 1, caption 1, url 2, caption 2]`. Pictures, named as at the end of the URLs, are
-            looked for in `IMAGE_FOLDERS`.
-        **options: See `Options`.
+    strictly: Winoground's image score. The headline is the mean over items. The file below `root`
+    is a list of `[url 1, caption 1, url 2, caption 2]`; pictures, named as at the end of the URLs,
+    are looked for in `IMAGE_FOLDERS`.
     """
     (collector,) = FAMILY.parts({"multi": Path(root, MULTI)}, **options)
 
@@ -78,13 +70,11 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
 def load_single(
     root: str | Path, source: str = "GQA", *, allow_missing: bool = False
 ) -> LabelledPictures:
-    """Read a single-object set, `data/COLA_singleobjects_benchmark_{source}.json`.
-
-    The official file is a list `[labels, rows]`, though its description promises an object with
-    `labels` and `data`; both are read. A row is `[picture, annotation, present, hard]`; PACO's have
-    no annotation. Pictures are found by the last part of their paths, which are of another machine.
-    Errors and `allow_missing` are those of `Options`. `evaluation.retrieval` scores the set.
-    """
+    """Read a single-object set, `data/COLA_singleobjects_benchmark_{source}.json`, scored by
+    `evaluation.retrieval`. The official file is a list `[labels, rows]`, though its description
+    promises an object with `labels` and `data`; both are read. A row is `[picture, annotation,
+    present, hard]`; PACO's have no annotation. Pictures are found by the last part of their paths,
+    which are of another machine. Errors and `allow_missing` are those of `Options`."""
     if source not in SOURCES:
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
     path = Path(root, "data", SINGLE.format(source))

@@ -21,8 +21,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         subsets: Parts of the family to read; None for all those that are there or expected.
-        expected: Number of items by subset; a subset that is not named is expected to have as
-            many items as its annotation file lists rows.
+        expected: Number of items by subset; of one that is not named, the rows of its file.
         official: Expect the published numbers of items, where nothing else is `expected`.
         allow_missing: Read the annotation files that are there; leave out and count malformed rows
             and rows without their picture.
@@ -51,13 +50,9 @@ class Family(NamedTuple):
         official: bool = False,
         allow_missing: bool = False,
     ) -> list[Collector]:
-        """A collector for each subset to read, as `Options` asks.
-
-        Args:
-            files: Annotation file of each subset that the family may have.
-            required: Subsets that have to be there beside those expected; None for all.
-            **options: See `Options`.
-        """
+        """A collector for each subset to read, as `Options` asks. `files` are the annotation files
+        by subset that the family may have; `required` are subsets that have to be there beside
+        those expected, None for all."""
         if expected is None:
             expected = self.published if official else {}
         unknown = [name for name in subsets or () if name not in files]
@@ -79,18 +74,10 @@ class Family(NamedTuple):
 
 @dataclass
 class Collector:
-    """Takes the rows of one annotation file and makes a benchmark of them.
-
-    Attributes:
-        family: Family of the benchmark.
-        subset: Part of the family.
-        source: Annotation file, named in errors.
-        n_expected: Number of items that there should be; None for as many as there are rows.
-        allow_missing: See `Options`.
-        items: The items gathered so far.
-        counts: Facts counted on the way, for example identical captions.
-        n_rows: Rows that ask something, whether they can be used or not.
-    """
+    """Takes the rows of one annotation file, `source`, and makes a benchmark of them. `n_expected`
+    is None for as many items as there are rows; `items` are those gathered so far; `counts` facts
+    counted on the way, for example identical captions; `n_rows` the rows that ask something,
+    whether they can be used or not."""
 
     family: Family
     subset: str
@@ -109,10 +96,8 @@ class Collector:
         read: Callable[[str, Any], Choice | None],
         where: str = "row {}",
     ) -> Collector:
-        """Add `read(key, entry)` for each pair of key and entry; None stands for no question.
-
-        A malformed row is named as `where` says.
-        """
+        """Add `read(key, entry)` for each pair of key and entry; None stands for no question. A
+        malformed row is named as `where` says."""
         for key, entry in entries.items() if isinstance(entries, Mapping) else entries:
             try:
                 choice = read(str(key), entry)

@@ -1,8 +1,6 @@
-"""CREPE: the true caption of a part of a picture among hard negatives.
-
-Ma et al. 2023. The systematicity files are made for one pretraining set each, and say something
-about models that were trained on that set only; OpenAI's is not among them.
-"""
+"""CREPE (Ma et al. 2023): the true caption of a part of a picture among hard negatives. The
+systematicity files are made for one pretraining set each, and say something about models that were
+trained on that set only; OpenAI's is not among them."""
 
 from __future__ import annotations
 
@@ -36,15 +34,12 @@ END = "row ending at line {}"
 def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the productivity files: one picture, cut to its box, and (caption, 5 negatives).
 
-    One benchmark for each kind of negative (atom, swap, negate), with one group a complexity.
-    An item is right if the true caption ranks first (R@1). The official script prints one number
-    a complexity; the headline is their unweighted mean. Negatives that repeat the caption make an
-    item wrong under the strict rule and are counted as `identical`.
-
-    Args:
-        root: Folder with `data/prod_hard_negatives/{atom,swap,negate}/*.csv`, and the pictures in
-            `VG_100K/`, `VG_100K_2/` or `images/`.
-        **options: See `Options`; numbers are those of all complexities together.
+    One benchmark for each kind of negative (atom, swap, negate), with one group a complexity. An
+    item is right if the true caption ranks first (R@1). The official script prints one number a
+    complexity; the headline is their unweighted mean. Negatives that repeat the caption make an
+    item wrong under the strict rule and are counted as `identical`. `root` holds
+    `data/prod_hard_negatives/{atom,swap,negate}/*.csv`, and the pictures in `VG_100K/`,
+    `VG_100K_2/` or `images/`; expected numbers are those of all complexities together.
     """
     files = {}
     for kind in OFFICIAL:
@@ -69,14 +64,10 @@ def load_systematicity(root: str | Path, **options: Unpack[Options]) -> list[Ben
     """Read the systematicity files: one picture, cut to its box, and (caption, hard negatives).
 
     One benchmark for each pretraining set, split (compound seen or unseen) and kind of negatives,
-    such as `laion/unseen/atom`. Right is what ranks first (R@1), averaged over items. Rows whose
-    list of valid negatives is empty ask nothing: they are left out, counted as `no_negatives`, and
-    not expected either.
-
-    Args:
-        root: Folder with `data/syst_hard_negatives/*.csv`, and the pictures as for `load`.
-        **options: See `Options`; by default the kinds "atom" and "comp", not "combined", of each
-            pretraining set of which a file is there. No verified numbers are published.
+    such as `laion/unseen/atom`; by default the kinds "atom" and "comp", not "combined", of each
+    pretraining set of which a file is in `data/syst_hard_negatives/`. Right is what ranks first
+    (R@1), averaged over items. Rows whose list of valid negatives is empty ask nothing: they are
+    left out, counted as `no_negatives`, and not expected either. No verified numbers are published.
     """
     kinds = KINDS if options.get("subsets") is None else (*KINDS, "combined")
     files = {

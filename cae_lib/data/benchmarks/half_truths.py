@@ -1,8 +1,6 @@
-"""Half-Truths: a true beginning, the same with something false added, and with something true.
-
-Bora et al. 2026 (CS-CLIP). What is added should raise the score of a caption if it is true, and
-lower it if it is false: the anchor must beat the half truth.
-"""
+"""Half-Truths (Bora et al. 2026, CS-CLIP): a true beginning, the same with something false added,
+and with something true. What is added should raise the score of a caption if it is true, and lower
+it if it is false: the anchor must beat the half truth."""
 
 from __future__ import annotations
 
@@ -25,17 +23,14 @@ FAMILY = Family("half_truths", OFFICIAL, "in the files themselves")
 
 
 def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
-    """Read each file into two benchmarks over the same items, such as `coco_qwen` and
+    """Read each file into two benchmarks over the same items, as `coco_qwen` and
     `coco_qwen/ordered`.
 
     The first one asks whether the anchor is closer to the picture than the half truth, the second
     whether the full truth is closer than the anchor, and that than the half truth; comparisons are
-    strict. Groups are the kinds of what is added; headlines are means over items.
-
-    Args:
-        root: Folder with `data/NAME.parquet` as on the hub, whose pictures are unpacked into
-            `images/`, or `data/NAME.json`, one row a line, with the path of each picture there.
-        **options: See `Options`.
+    strict. Groups are the kinds of what is added; headlines are means over items. `root` holds
+    `data/NAME.parquet` as on the hub, whose pictures are unpacked into `images/`, or
+    `data/NAME.json`, one row a line, with the path of each picture there.
     """
     root = Path(root)
     there = {path.stem: path for path in sorted(root.glob("data/*"), reverse=True)}

@@ -1,8 +1,6 @@
-"""ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
-
-Yuksekgonul et al. 2023, after O'Connor and Andreas 2021. The reference shuffles with two global
-generators; here one generator, seeded, makes all shuffles of a file in order.
-"""
+"""ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words
+(Yuksekgonul et al. 2023, after O'Connor and Andreas 2021). The reference shuffles with two global
+generators; here one generator, seeded, makes all shuffles of a file in order."""
 
 from __future__ import annotations
 
@@ -44,11 +42,8 @@ class TaggedWords(NamedTuple):
 
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
-    """Words and tags of captions by spaCy's small English model, the official build if installed.
-
-    Raises:
-        ConfigError: If no build of the model is installed.
-    """
+    """Words and tags of captions by spaCy's small English model, the official build if installed;
+    ConfigError if no build is."""
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
 
@@ -70,13 +65,12 @@ def load(
 
     Texts are (caption, nouns and adjectives shuffled, all other words shuffled, words shuffled
     within trigrams, trigrams shuffled); the headline is the mean over items of the caption being
-    first. `counts` tells how many items have a shuffle that equals the caption (`identical`;
-    wrong under the strict rule, right under the reference argmax) and how many captions change
-    when their words are joined again without any shuffle (`respaced`), a cue that is no order.
+    first. `counts` tells how many items have a shuffle that equals the caption (`identical`; wrong
+    under the strict rule, right under the reference argmax) and how many captions change when their
+    words are joined again without any shuffle (`respaced`), a cue that is no order.
 
     Args:
-        root: Folder that holds `coco/` and `flickr30k/`, each with its annotation file and
-            pictures.
+        root: Folder that holds `coco/` and `flickr30k/`, each with annotation file and pictures.
         seed: Of the shuffles.
         tagger: Turns captions into words with Penn tags; spaCy's by default. The reference splits
             the trigrams with NLTK instead; here all four shuffles share spaCy's words.
@@ -110,19 +104,15 @@ def _corpus(
 
 
 def clean_caption(caption: str) -> str:
-    """Lower-case, blank the marks `.!"()*#:;~`, collapse spaces, keep the first `MAX_WORDS` words.
-
-    The cleaning that ARO takes from BLIP's retrieval code; other marks, such as commas, stay.
-    """
+    """Lower-case, blank the marks `.!"()*#:;~`, collapse spaces, keep the first `MAX_WORDS` words:
+    the cleaning that ARO takes from BLIP's retrieval code; other marks, such as commas, stay."""
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
 
 def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, str, str, str]:
-    """Four shuffles of a caption, in the order of the reference; words are joined by spaces.
-
-    Nouns change places with nouns and adjectives with adjectives; all other words change places;
-    words change places within each run of three; runs of three change places.
-    """
+    """Four shuffles of a caption, in the order of the reference; words are joined by spaces. Nouns
+    change places with nouns and adjectives with adjectives; all other words change places; words
+    change places within each run of three; runs of three change places."""
     words, tags = np.array(tagged.words, dtype=object), tagged.tags
     nouns = np.array([tag in NOUNS for tag in tags], dtype=bool)
     adjectives = np.array([tag in ADJECTIVES for tag in tags], dtype=bool)

@@ -1,7 +1,5 @@
-"""SugarCrepe: a COCO caption against a fluent one with one thing added, replaced or swapped.
-
-Hsieh et al. 2023.
-"""
+"""SugarCrepe (Hsieh et al. 2023): a COCO caption against a fluent one with one thing added,
+replaced or swapped."""
 
 from __future__ import annotations
 
@@ -24,12 +22,9 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read the seven files of SugarCrepe, one benchmark each; the headline is the mean over items.
 
     The negative comes second, as in CLIP_benchmark, where argmax lets a tie pass; the official
-    script compares strictly. `counts` tells how many pairs are the same bag of words.
-
-    Args:
-        root: Folder with `data/{add,replace,swap}_*.json`, dicts whose keys need not be
-            consecutive. The pictures are in `coco/val2017` beside it.
-        **options: See `Options`.
+    script compares strictly. `counts` tells how many pairs are the same bag of words. `root` holds
+    `data/{add,replace,swap}_*.json`, dicts whose keys need not be consecutive; the pictures are in
+    `coco/val2017` beside it.
     """
     files = {name: Path(root, "data", f"{name}.json") for name in OFFICIAL}
     return [_subset(part, Path(root)) for part in FAMILY.parts(files, **options)]

@@ -1,7 +1,5 @@
-"""SugarCrepe++: two captions that say the same of a picture, and one that is false.
-
-Dumpala et al. 2024.
-"""
+"""SugarCrepe++ (Dumpala et al. 2024): two captions that say the same of a picture, and a false
+one."""
 
 from __future__ import annotations
 
@@ -26,12 +24,8 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     ITT (image to text): both captions are closer to the picture than the false one. TOT (text
     only): the captions are closer to each other than each of them is to the false one. Every
     comparison is strict; the headline is the mean over items. Rows that cannot be won, since a
-    caption is the false one, are counted as `unwinnable`.
-
-    Args:
-        root: Folder with `data/{replace,swap}_*.json`, lists of rows. The pictures are in
-            `coco/val2017` beside it.
-        **options: See `Options`.
+    caption is the false one, are counted as `unwinnable`. `root` holds
+    `data/{replace,swap}_*.json`, lists of rows; the pictures are in `coco/val2017` beside it.
     """
     files = {name: Path(root, "data", f"{name.partition('/')[2]}.json") for name in OFFICIAL}
     return [_subset(part, Path(root)) for part in FAMILY.parts(files, **options)]

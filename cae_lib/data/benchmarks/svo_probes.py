@@ -1,7 +1,5 @@
-"""SVO-Probes: one sentence, a picture that fits, and one with another subject, verb or object.
-
-Hendricks and Nematzadeh 2021.
-"""
+"""SVO-Probes (Hendricks and Nematzadeh 2021): one sentence, a picture that fits, and one with
+another subject, verb or object."""
 
 from __future__ import annotations
 
@@ -27,11 +25,8 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     The score is the share of rows where the sentence is closer to the positive picture, as papers
     on CLIP-like models report it; the match/no-match accuracy of the official notebook is
     `evaluation.choice.matches`. Groups are the kind of the negative (subj, verb, obj); rows with no
-    flag or several are `mixed`, which counts in the micro average only. The headline is micro.
-
-    Args:
-        root: Folder with `svo_probes.csv` and the pictures, `images/{image id}.jpg`.
-        **options: See `Options`; no verified number of rows is published.
+    flag or several are `mixed`, which counts in the micro average only. The headline is micro. The
+    pictures are `images/{image id}.jpg`; no verified number of rows is published.
     """
     path = Path(root, "svo_probes.csv")
     (collector,) = FAMILY.parts({"all": path}, **options)

@@ -1,7 +1,5 @@
-"""VALSE: a caption against a foil, for linguistic phenomena from plurals to exchanged roles.
-
-Parcalabescu et al. 2022.
-"""
+"""VALSE (Parcalabescu et al. 2022): a caption against a foil, for linguistic phenomena from plurals
+to exchanged roles."""
 
 from __future__ import annotations
 
@@ -35,14 +33,11 @@ FAMILY = Family("valse", OFFICIAL, "those of the sets that each item's field 'da
 def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read VALSE's files, one benchmark each; the headline is the pairwise accuracy over items.
 
-    Texts are (foil, caption). Only items that at least two of three annotators found valid are
-    kept (`mturk.caption >= 2`), as the authors ask; the others are counted as `not_valid` and are
-    not expected either. The filter also removes every item whose foil equals its caption.
-
-    Args:
-        root: Folder with `data/*.json`. Pictures are looked for in each file's official folder,
-            then in `images/` and in COCO's folders beside `root`.
-        **options: See `Options`.
+    Texts are (foil, caption). Only items that at least two of three annotators found valid are kept
+    (`mturk.caption >= 2`), as the authors ask; the others are counted as `not_valid` and are not
+    expected either. The filter also removes every item whose foil equals its caption. `root` holds
+    `data/*.json`; pictures are looked for in each file's official folder, then in `images/` and in
+    COCO's folders beside `root`.
     """
     files = {name: Path(root, "data", f"{name}.json") for name in OFFICIAL}
     return [_subset(part, Path(root)) for part in FAMILY.parts(files, (), **options)]

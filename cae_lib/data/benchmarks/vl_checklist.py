@@ -1,7 +1,5 @@
-"""VL-CheckList: a phrase about a picture against one with an object, attribute or relation changed.
-
-Zhao et al. 2022.
-"""
+"""VL-CheckList (Zhao et al. 2022): a phrase about a picture against one with an object, attribute
+or relation changed."""
 
 from __future__ import annotations
 
@@ -50,12 +48,10 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     Texts are (NEG[0], POS[0]): of rows with three of each only the first pair is scored, as in the
     official image-text contrast. No file is capped. Rows whose NEG equals POS are kept, are wrong
     under the strict rule, and are counted as `identical`. There are published counts for some
-    corpora only; the others are expected to have as many items as rows.
-
-    Args:
-        root: Folder with `data/{Attribute,Object,Relation}/.../*.json`, `vg/`, `swig/` and `hake/`.
-        **options: See `Options`; subsets are paths below `data/` without `.json`, by default not
-            `swig_place`, whose official files are empty lists.
+    corpora only; the others are expected to have as many items as rows. `root` holds
+    `data/{Attribute,Object,Relation}/.../*.json`, `vg/`, `swig/` and `hake/`; subsets are paths
+    below `data/` without `.json`, by default not `swig_place`, whose official files are empty
+    lists.
     """
     data = Path(root, "data")
     found = sorted(str(path.relative_to(data).with_suffix("")) for path in data.rglob("*.json"))

@@ -1,7 +1,5 @@
-"""What'sUp: where one thing stands, in photographs taken for the purpose, COCO and Visual Genome.
-
-Kamath et al. 2023.
-"""
+"""What'sUp (Kamath et al. 2023): where one thing stands, in photographs taken for the purpose, COCO
+and Visual Genome."""
 
 from __future__ import annotations
 
@@ -41,11 +39,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     pairs (left with right, on with under or in front with behind) and that of sets of four, in
     which all items have to be right; pairs and sets that are not complete are counted. Groups are
     the prepositions; the headline is the mean over items, and the paper averages over subsets.
-
-    Args:
-        root: Folder with the annotation files and the folders of pictures. Paths in A and B start
-            with `data/`, the official name of this folder, whatever its name is here.
-        **options: See `Options`.
+    Paths in A and B start with `data/`, the official name of `root`, whatever its name is here.
     """
     ends = {name: "_dataset" if name in PAIRS else "" for name in OFFICIAL}
     files = {name: Path(root, f"{name}{end}.json") for name, end in ends.items()}

@@ -1,8 +1,6 @@
-"""Winoground: two pictures and two captions with the same words in another order.
-
-Thrush et al. 2022. Diwan et al. 2022 tag the items that are hard for another reason than
-composition, and score the others apart.
-"""
+"""Winoground (Thrush et al. 2022): two pictures and two captions with the same words in another
+order. Diwan et al. 2022 tag the items that are hard for another reason than composition, and score
+the others apart."""
 
 from __future__ import annotations
 
@@ -40,13 +38,10 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """Read `examples.jsonl` into three benchmarks over the same items: text, image, group score.
 
     An item counts for `text` if each picture prefers its own caption, for `image` if each caption
-    prefers its own picture, for `group` if both hold; every comparison is strict. Groups are
-    the collapsed tags (Relation, Object, Both); the headline is the mean over items.
-
-    Args:
-        root: Folder with `examples.jsonl` and `images/`.
-        **options: See `Options`; by default the subsets are the three scores of all items of the
-            file, but there are also those of parts, such as `"group/untagged"`, see `PARTS`.
+    prefers its own picture, for `group` if both hold; every comparison is strict. Groups are the
+    collapsed tags (Relation, Object, Both); the headline is the mean over items. `root` holds
+    `examples.jsonl` and `images/`. By default the subsets are the three scores of all items of the
+    file, but there are also those of parts, such as "group/untagged", see `PARTS`.
     """
     if options.get("subsets") is None:
         options["subsets"] = TASKS
