@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from cae_lib import results
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data import needs
-from cae_lib.data.identity import data_digests, sources_digest
-from cae_lib.data.needs import is_real
+from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder, Weights

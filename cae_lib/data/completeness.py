@@ -5,16 +5,14 @@ Annotation files are read without being understood; the loaders in `benchmarks` 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cae_lib.data.rows import read_csv
 from cae_lib.data.sources import Pictures, Rows, Source, expand
 from cae_lib.errors import DataError
 
@@ -54,8 +52,8 @@ class Report:
     """What is here of one source."""
 
     source: Source
-    tallies: tuple[Tally, ...]  # files, rows and pictures, as far as they apply
-    faults: tuple[str, ...]  # files that are here and cannot be read
+    tallies: list[Tally]  # files, rows and pictures, as far as they apply
+    faults: list[str]  # files that are here and cannot be read
 
     @property
     def state(self) -> str:
@@ -92,7 +90,7 @@ def check(source: Source) -> Report:
         files.expected = None
         files.found = sum(path.is_file() for path in source.root.rglob("*"))
     tallies = [files, *(tally for tally in (rows, pictures) if tally.expected or tally.found)]
-    return Report(source, tuple(tallies), tuple(faults))
+    return Report(source, tallies, faults)
 
 
 def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: list[str]) -> None:
@@ -127,50 +125,38 @@ def expected_pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, 
                 faults.append(str(error))
                 continue
             names = dict.fromkeys(_name(row, key, entry) for row in rows for key in entry.field)
-            for places in (_places(source.root, entry, name) for name in names if name):
+            for name in filter(None, names):
+                files = [each.format(int(name) if "d}" in each else name) for each in entry.names]
+                places = tuple(source.root / d / file for d in entry.folders for file in files)
                 if places not in seen:
                     seen.add(places)
                     yield f"{source.folder}/{places[0].relative_to(source.root)}", places
 
 
-def _places(root: Path, entry: Pictures, name: str) -> tuple[Path, ...]:
-    return tuple(
-        root / folder / pattern.format(int(name) if "d}" in pattern else name)
-        for folder in entry.folders
-        for pattern in entry.names
-    )
-
-
 def _read_rows(path: Path, at: str | None = None, lines: bool = False, skip: int = 0) -> list[Any]:
-    """Rows of a JSON, JSON Lines, CSV, TSV or text file; its ending tells the format.
-
-    Raises:
-        DataError: The file cannot be read in its format.
-    """
+    """Rows of a JSON, JSON Lines, CSV, TSV or text file; its ending tells the format."""
+    if path.suffix in DELIMITERS and not lines:
+        return [row for _, row in read_csv(path, delimiter=DELIMITERS[path.suffix])]
     try:
         text = path.read_text(encoding="utf-8")
         if lines or path.suffix == ".txt":
             return [line for line in text.split("\n")[skip:] if line.strip()]
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in text.split("\n") if line.strip()]
-        if path.suffix in DELIMITERS:
-            csv.field_size_limit(sys.maxsize)
-            file = io.StringIO(text, newline="")
-            return list(csv.DictReader(file, delimiter=DELIMITERS[path.suffix]))
         content = json.loads(text)
         content = content[at] if at else content
         return list(content.values() if isinstance(content, dict) else content)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def _name(row: Any, key: str | int, entry: Pictures) -> str:
     """What names a picture in a row, without what is no part of its name; "" if nothing does."""
     try:
-        text = row if isinstance(row, str) else str(row[key])
+        name = row if isinstance(row, str) else str(row[key])
     except (KeyError, IndexError, TypeError):
         return ""
-    name = text.strip().removeprefix(entry.drop).removesuffix(".0")
+    name = name.strip().removeprefix(entry.drop).removesuffix(".0")
     return name.rpartition("/")[2] if entry.base else name
 
 
@@ -178,11 +164,8 @@ def open_clip_file(repository: str) -> Path | None:
     """Weights of open_clip in the hub's cache; None if they are not there. Asks no server."""
     from huggingface_hub import try_to_load_from_cache
 
-    for name in OPEN_CLIP_NAMES:
-        found = try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    found = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -1,7 +1,4 @@
-"""Getting one file: over HTTP, from the Hugging Face hub, or from Google Drive.
-
-The hub's and Google Drive's own libraries resume and check; `download` resumes here.
-"""
+"""Getting one file: over HTTP, or by the libraries of the Hugging Face hub or Google Drive."""
 
 from __future__ import annotations
 
@@ -15,13 +12,9 @@ from tqdm import tqdm
 from cae_lib.data.sources import Item
 from cae_lib.errors import DataError
 
-MARGIN = 200e6
-CHUNK = 1 << 14
-"""Bytes written at a time; requests drops an unfinished chunk when a connection breaks."""
-
-TIMEOUT = (15, 60)
-TRIES = 4
-"""Transfers one after another without a new byte before giving up."""
+MARGIN, TIMEOUT = 200e6, (15, 60)
+CHUNK = 1 << 14  # bytes written at a time; of a broken connection an unfinished chunk is lost
+TRIES = 4  # transfers one after another without a new byte before giving up
 
 
 def require_space(folder: Path, needed: float, what: str) -> None:
@@ -40,10 +33,7 @@ def download(url: str, path: Path) -> None:
 
     Only bytes of one version of a file are joined: what is missing is asked for with `Range` and
     `If-Range` (RFC 9110, sections 13.1.5 and 14.2). The version is noted beside the file.
-
-    Raises:
-        DataError: The server cannot be reached, the file is not there, is a web page in place of
-            the file, breaks off again and again, or does not fit the disk.
+    What another try cannot mend is a DataError: no file, a web page in its place, too full a disk.
     """
     failures = 0
     while True:
@@ -65,9 +55,8 @@ def _transfer(url: str, path: Path) -> None:
     """Append what is missing to the file, or write it anew; a RequestException if it broke off."""
     note = version_note(path)
     have = _size(path) if note.is_file() else 0
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": note.read_text()}
+    missing = {"Range": f"bytes={have}-", "If-Range": note.read_text()} if have else {}
+    headers = {"Accept-Encoding": "identity", **missing}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         _refuse(url, response)
         span = response.headers.get("Content-Range", "")
@@ -82,9 +71,8 @@ def _transfer(url: str, path: Path) -> None:
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
         require_space(path.parent, (total or 0) - have, path.name)
-        with path.open("ab") as file, tqdm(
-            desc=path.name, initial=have, total=total, unit="B", unit_scale=True, disable=None
-        ) as bar:
+        bar = tqdm(None, path.name, total, initial=have, unit="B", unit_scale=True, disable=None)
+        with path.open("ab") as file, bar:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -125,8 +113,7 @@ def _size(path: Path) -> int:
 def from_hub(item: Item, target: Path, gated: str | None) -> None:
     """Fetch a file of a hub repository to `target`, a whole one into it, or weights to its cache.
 
-    Raises:
-        DataError: The hub does not give it, or its terms have to be accepted first.
+    A DataError names `gated`, or the repository, as the page where terms have to be accepted.
     """
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 

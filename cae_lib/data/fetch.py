@@ -1,7 +1,6 @@
 """`cae data get`: fetch what belongs to a source, check it, unpack it, and put it into place.
 
-A file is at its place only when it is whole and has its checksum. What was fetched is noted in
-`data/raw/fetched.json`.
+A file is at its place only if it is whole and right. `data/raw/fetched.json` notes what was got.
 """
 
 from __future__ import annotations
@@ -36,14 +35,11 @@ def get(source: Source) -> list[str]:
     """Fetch all files of a source that are not here yet; archives are removed once unpacked.
 
     A file that somebody put among the downloads, or at its place, is taken as if it had been
-    fetched. A file that fails does not keep the others back.
+    fetched. A file that fails does not keep the others back; the DataError at the end says what to
+    fetch by hand, whence, and where to put it.
 
     Returns:
-        What a person still has to do, one sentence an item; empty if nothing.
-
-    Raises:
-        DataError: Something cannot be fetched, checked or unpacked. The message says what to fetch
-            by hand, whence, and where to put it.
+        What a person still has to do, one sentence an item.
     """
     source.downloads.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,8 +52,7 @@ def get(source: Source) -> list[str]:
     except PermissionError:
         raise
     except OSError as error:
-        wrong = f"{source.title}: {error}. Free some space or check the disk"
-        raise DataError(wrong) from error
+        raise DataError(f"{source.title}: {error}. Free some space or check the disk") from error
 
 
 def _get_items(source: Source) -> list[str]:
@@ -69,14 +64,19 @@ def _get_items(source: Source) -> list[str]:
             failed.append(f"{source.title}: {error}. By hand: {instruction(source, item)}")
     if failed:
         raise DataError("\n".join(failed))
-    _link(source)
+    for name, shown in source.links.items():  # where this set's loader looks for pictures
+        link, target = source.root / name, source.root / shown
+        if not link.is_symlink() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     return todo
 
 
 def _get_item(source: Source, item: Item) -> list[str]:
     """Fetch and place one item; returns what is left to a person."""
     key, place = f"{source.name}/{item.name}", source.place(item)
-    if _is_done(source, item, key):
+    goal = source.root / item.unpack if item.unpack else place
+    if open_clip_file(item.hub) if item.open_clip else key in _ledger() and goal.exists():
         return []
     if item.how and not (item.unpack and place.exists()):
         return [instruction(source, item)]
@@ -85,15 +85,11 @@ def _get_item(source: Source, item: Item) -> list[str]:
     if item.unpack:
         unpack(place, source.root, item.unpack, item.only)
         place.unlink()
-    _enter(key, {"sha256": digest, "fetched": time.strftime("%Y-%m-%d"), "from": item.address})
+    entry = {"sha256": digest, "fetched": time.strftime("%Y-%m-%d"), "from": item.address}
+    with FileLock(paths().raw / f".{LEDGER}.lock"):
+        content = json.dumps(_ledger() | {key: entry}, indent=1, sort_keys=True)
+        write_atomic(paths().raw / LEDGER, content + "\n")
     return []
-
-
-def _is_done(source: Source, item: Item, key: str) -> bool:
-    if item.open_clip:
-        return open_clip_file(item.hub) is not None
-    place = source.root / item.unpack if item.unpack else source.place(item)
-    return key in _ledger() and place.exists()
 
 
 def _fetch(source: Source, item: Item, place: Path, known: str | None) -> str | None:
@@ -134,15 +130,6 @@ def _verified(path: Path, known: str | None) -> str:
     return sha256
 
 
-def _link(source: Source) -> None:
-    """Show folders of other sets where this set's loader looks for them."""
-    for name, shown in source.links.items():
-        link, target = source.root / name, source.root / shown
-        if not link.is_symlink() and not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-
-
 def _ledger() -> dict[str, dict[str, Any]]:
     try:
         return json.loads((paths().raw / LEDGER).read_text(encoding="utf-8"))
@@ -150,12 +137,6 @@ def _ledger() -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{paths().raw / LEDGER}: cannot be read ({error}). Remove it") from error
-
-
-def _enter(key: str, entry: dict[str, Any]) -> None:
-    with FileLock(paths().raw / f".{LEDGER}.lock"):
-        content = _ledger() | {key: entry}
-        write_atomic(paths().raw / LEDGER, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def instruction(source: Source, item: Item) -> str:
@@ -177,11 +158,7 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
 
     The files move to their places when all of them are whole. Links and hidden files are left out,
     and so is the one folder that holds everything else, if there is one. What is left of a path has
-    to begin with one of `only`, if there are any.
-
-    Raises:
-        DataError: The archive is damaged, leads out of its folder, is too large for the disk, or
-            holds nothing that is wanted.
+    to begin with one of `only`, if there are any. A DataError says what is wrong with an archive.
     """
     partial = root / f".{archive.name}.unpacking"
     shutil.rmtree(partial, ignore_errors=True)
@@ -202,8 +179,8 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
     except BROKEN as error:
-        wrong = f"{archive}: cannot be unpacked ({error}). Remove it and fetch it again"
-        raise DataError(wrong) from error
+        advice = "Remove it and fetch it again"
+        raise DataError(f"{archive}: cannot be unpacked ({error}). {advice}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -6,6 +6,7 @@ texts of files, by their place in the folder that holds all sets (similarity: in
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,45 +24,30 @@ SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "enta
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark of composition.
+    """One question of a benchmark of composition."""
 
-    Attributes:
-        pictures: Names of one or two picture files; the first one fits the first caption.
-        captions: The true caption; in Winoground two, of which the second fits the second picture.
-        false: Captions that are false of the picture.
-        box: x, y, width and height of the part of the picture that is meant, where it is a part.
-        more: Further columns, by their official names; "key" is VALSE's name of an item.
-    """
-
-    pictures: Sequence[str]
-    captions: Sequence[str]
-    false: Sequence[str] = ()
-    box: Sequence[float] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[str]  # names of one or two files; the first one fits the first caption
+    captions: Sequence[str]  # the true ones; Winoground's second fits the second picture
+    false: Sequence[str] = ()  # captions that are false of the picture
+    box: Sequence[float] = ()  # x, y, width and height of the part that is meant, if it is a part
+    more: Mapping[str, Any] = field(default_factory=dict)  # by official name; "key": VALSE's names
 
 
 @dataclass(frozen=True)
 class Layout:
     """The official files of one benchmark.
 
-    Attributes:
-        file: Place of a file; the subset and columns of an item may be part of it.
-        form: One of `FORMS`.
-        pictures: Folder of the picture files.
-        columns: Official names in order, as `official=name` where `_values` knows the column by
-            another name, with "?" where not every item has it. Empty: VL-CheckList's rows.
-        more: Columns that are the same for all items, unless an item says otherwise.
-        own: Folders of the pictures of subsets that have another one.
-        scores: The loader's scores of one file, with {} for the subset; by default one such.
+    `columns` are official names in order, as `official=name` where `_values` knows the column by
+    another name, with "?" where not every item has it. Empty: VL-CheckList's rows.
     """
 
-    file: str
-    form: str
-    pictures: str
+    file: str  # place of a file; the subset and columns of an item may be part of it
+    form: str  # one of `FORMS`
+    pictures: str  # folder of the picture files
     columns: str = ""
-    more: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, str] = field(default_factory=dict)
-    scores: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)  # columns that are the same for all items
+    own: Mapping[str, str] = field(default_factory=dict)  # folders of subsets that have another one
+    scores: tuple[str, ...] = ("{}",)  # the loader's scores of one file, with {} for the subset
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -100,13 +86,10 @@ LAYOUTS: Mapping[str, Layout] = {
         "dataset original_split dataset_idx linguistic_phenomena=subset "
         "image_file=picture caption foil=false classes classes_foil mturk",
         {"original_split": "test", "mturk": {"foil": 0, "caption": 3, "other": 0}},
-        {
-            "actant-swap": "valse/data/actions/images_512",
-            "action-replacement": "valse/data/actions/images_512",
-            "existence": "valse/data/visual7w/images",
-            "relations": "valse/data/relations/test_images",
-            "foil-it": "coco/val2014",
-        },
+        {"actant-swap": "valse/data/actions/images_512",
+         "action-replacement": "valse/data/actions/images_512",
+         "existence": "valse/data/visual7w/images",
+         "relations": "valse/data/relations/test_images", "foil-it": "coco/val2014"},
     ),
     "vl_checklist": Layout(
         "vl-checklist/data/{subset}.json", "list", "vl-checklist/vg",
@@ -141,16 +124,12 @@ class Export:
             self.pictures[f"{layout.own.get(subset, layout.pictures)}/{name}"] = picture
 
     def lay_out(self) -> Export:
-        """Make the benchmark's texts and counts of its items, in the official layout.
-
-        Raises:
-            DataError: An item lacks a column; the message names both.
-        """
+        """Make the benchmark's texts and counts of its items, in the official layout."""
         layout = LAYOUTS[self.name]
         files: dict[str, dict[str, Any]] = defaultdict(dict)
         for subset, items in self.items.items():
-            names = [score.format(subset) for score in layout.scores or ("{}",)]
-            self.counts |= dict.fromkeys(names, len(items))
+            scores = [score.format(subset) for score in layout.scores]
+            self.counts |= dict.fromkeys(scores, len(items))
             for number, item in enumerate(items):
                 values = _values(item) | layout.more | {"subset": subset, "number": number}
                 values |= item.more
@@ -158,28 +137,29 @@ class Export:
                     rows = files[layout.file.format(**values)]
                     rows[values.get("key", str(number))] = _row(layout.columns, values)
                 except KeyError as error:
-                    message = f"{self.name}/{subset}, item {number}: it has no {error}"
-                    raise DataError(message) from error
+                    where = f"{self.name}/{subset}, item {number}"
+                    raise DataError(f"{where}: it has no {error}") from error
         self.texts |= {path: FORMS[layout.form](rows) for path, rows in files.items()}
         return self
 
 
 def _values(item: Item) -> dict[str, Any]:
     """What columns may show of an item, by name; `id` is a file's name or the number it is."""
+    stems = [PurePosixPath(name).stem for name in item.pictures]
+    named = {
+        "false": item.false, "caption caption_1": item.captions, "x y width height": item.box,
+        "picture picture_1": item.pictures,
+        "id id_1": [int(stem) if stem.isdecimal() else stem for stem in stems],
+    }
     values: dict[str, Any] = {"all_false": list(item.false)}
-    values |= zip(("false",), item.false, strict=False)
-    values |= zip(("caption", "caption_1"), item.captions, strict=False)
-    values |= zip(("picture", "picture_1"), item.pictures, strict=False)
-    values |= zip(("x", "y", "width", "height"), item.box, strict=False)
-    stems = (PurePosixPath(name).stem for name in item.pictures)
-    ids = (int(stem) if stem.isdecimal() else stem for stem in stems)
-    return values | dict(zip(("id", "id_1"), ids, strict=False))
+    for names, found in named.items():
+        values |= zip(names.split(), found, strict=False)
+    return values
 
 
 def _row(columns: str, values: Mapping[str, Any]) -> Any:
     if not columns:
-        texts = {"POS": [values["caption"]], "NEG": [values["false"]]}
-        return [values["picture"], texts]
+        return [values["picture"], {"POS": [values["caption"]], "NEG": [values["false"]]}]
     row = {}
     for column in columns.split():
         official, _, name = column.rstrip("?").partition("=")
@@ -192,17 +172,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _tabs(rows: Iterable[Sequence[str]]) -> str:
-    return "".join("\t".join(row) + "\n" for row in rows)
-
-
+# How the rows of a file, by their keys, become its text.
 FORMS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "keyed": _json,
     "list": lambda rows: _json(list(rows.values())),
     "lines": lambda rows: "\n".join(map(json.dumps, rows.values())),
     "csv": lambda rows: pd.DataFrame(rows.values()).to_csv(index=False, lineterminator="\n"),
 }
-"""How the rows of a file, by their keys, become its text."""
 
 
 @dataclass(frozen=True)
@@ -229,26 +205,22 @@ def coco(pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) ->
     return _json({"images": images, "annotations": annotations})
 
 
-def coco_captions(pictures: Iterable[Captioned], height: int, width: int) -> str:
+def coco_captions(pictures: Sequence[Captioned], height: int, width: int) -> str:
     """COCO's annotation file of captions, for pictures of one size."""
     size = {"height": height, "width": width}
-    return coco(
-        ({"id": p.number, "file_name": p.name} | size, [{"caption": text} for text in p.captions])
-        for p in pictures
-    )
+    images = ({"id": each.number, "file_name": each.name} | size for each in pictures)
+    captions = ([{"caption": text} for text in each.captions] for each in pictures)
+    return coco(zip(images, captions, strict=True))
 
 
 def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
     """Karpathy's file of pictures and their splits; that of "coco" has their folders, too."""
     images: list[dict[str, Any]] = []
-    first = 0
+    ids = itertools.count()
     for split, picture in ((split, picture) for split, some in splits.items() for picture in some):
         place = {"imgid": len(images)}
-        sentences = [
-            {"raw": text, "tokens": text.split(), **place, "sentid": number}
-            for number, text in enumerate(picture.captions, start=first)
-        ]
-        first += len(sentences)
+        sentences = [{"raw": text, "tokens": text.split(), **place, "sentid": next(ids)}
+                     for text in picture.captions]
         image = {"filename": picture.name, **place, "split": split}
         image |= {"sentids": [each["sentid"] for each in sentences], "sentences": sentences}
         if dataset == "coco":
@@ -279,18 +251,18 @@ def similarity(
         pairs: Two sentences, a score (None: nobody gave one), and STS-B's further columns, if any.
         source: What STS-B says of where the pairs are from.
     """
+
+    def tabs(lines: Iterable[Sequence[str]]) -> str:
+        return "".join("\t".join(line) + "\n" for line in lines)
+
     rows = [(a, b, "" if gold is None else f"{gold:.3f}", *more) for a, b, gold, *more in pairs]
     if name == STSB:
-        cells = [
-            ("main-captions", source, part, f"{number:04d}", gold, a, b, *more)
-            for number, (a, b, gold, *more) in enumerate(rows)
-        ]
-        return {FILES[STSB][part]: _tabs(cells)}
+        cells = [("main-captions", source, part, f"{number:04d}", gold, a, b, *more)
+                 for number, (a, b, gold, *more) in enumerate(rows)]
+        return {FILES[STSB][part]: tabs(cells)}
     if name == SICKR:
         cells = [(str(i), *row, "NEUTRAL") for i, row in enumerate(rows, start=1)]
-        return {FILES[SICKR][part]: _tabs([SICK_HEADER, *cells])}
+        return {FILES[SICKR][part]: tabs([SICK_HEADER, *cells])}
     folder = f"STS/{name}-en-test/STS"
-    return {
-        f"{folder}.input.{part}.txt": _tabs(row[:2] for row in rows),
-        f"{folder}.gs.{part}.txt": _tabs(row[2:3] for row in rows),
-    }
+    return {f"{folder}.input.{part}.txt": tabs(row[:2] for row in rows),
+            f"{folder}.gs.{part}.txt": tabs(row[2:3] for row in rows)}

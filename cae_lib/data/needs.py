@@ -1,30 +1,29 @@
-"""Which real sets each kind of measurement reads, and whether they are here."""
+"""Which sets each kind of measurement reads, whether they are here, and hashes of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 from cae_lib.config import paths, profile
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
-from cae_lib.data.completeness import Report, check
-from cae_lib.data.sources import load_sources, may_be_incomplete, source
-from cae_lib.data.training_set import TRAINING_SOURCE
+from cae_lib.data.completeness import Report, check, file_digest
+from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
+from cae_lib.data.training_set import TRAINING_SOURCE, data_root
 from cae_lib.errors import DataError
 
 TRAINING = (TRAINING_SOURCE,)
+# Names in `data/sources.yml` of what each family of benchmarks reads.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     **{name: (name.replace("_", "-"),) for name in FOLDERS},
     "order": ("coco-retrieval", "flickr30k"),
     "crepe_systematicity": ("crepe",),
 }
-"""Names in `data/sources.yml` of what each family of benchmarks reads."""
-
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
-OWN_PICTURES = "zero_shot"
-"""A suite for whatever labelled pictures the user has; without any it is left out."""
-
+OWN_PICTURES = "zero_shot"  # a suite for whatever labelled pictures the user has
 OF_CAPTIONS = ("attribution", "phrases", "faithfulness", "sensitivity")
+# What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes.
 SUITES: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
@@ -32,7 +31,6 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     OWN_PICTURES: (),
     "heatmaps": (),
 }
-"""What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes."""
 
 
 def is_real(profile_name: str) -> bool:
@@ -70,13 +68,9 @@ def stock(names: Iterable[str]) -> dict[str, Report]:
 
 
 def require(reports: Mapping[str, Report]) -> list[str]:
-    """Refuse sets that are not all here, unless they may be.
+    """Lines on the sets that are incomplete and may be.
 
-    Returns:
-        Lines on the sets that are incomplete and may be.
-
-    Raises:
-        DataError: A set is not complete; names what is missing of each, and the commands.
+    For others, a DataError names what is missing of each, and the commands.
     """
     wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
     refused = [report for report in wrong
@@ -93,3 +87,46 @@ def require(reports: Mapping[str, Report]) -> list[str]:
         lines.append("Or go on with what is there, and have n used printed beside n expected: "
                      f"--allow-missing {','.join(optional)}")
     raise DataError("\n".join(lines))
+
+
+def data_digests(
+    profile_name: str, suites: Iterable[str], extra: Iterable[str] = ()
+) -> dict[str, str]:
+    """For each suite the hash of the data that it reads; the small world's is of its manifest.
+
+    What is incomplete of real data, and may be, is printed; else missing data are a DataError, also
+    those of `extra`, further entries of `data/sources.yml` such as weights.
+    """
+    suites = list(suites)
+    if not is_real(profile_name):
+        path = data_root(profile_name) / "manifest.json"
+        if not path.is_file():
+            command = f"cae world build --profile {profile_name}"
+            raise DataError(f"{path}: the data are not built here; run `{command}`")
+        return dict.fromkeys(suites, file_digest(path))
+    reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
+    for line in require(reports):
+        print(line, flush=True)
+    digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
+    if OWN_PICTURES in digests:  # which are known by their names
+        root = paths().raw / "zero-shot"
+        names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+        digests[OWN_PICTURES] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return digests
+
+
+def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
+    """Hash of the annotations of some sets, and of what is missing from them.
+
+    Pictures are known by their names: one that changes under its name is not noticed.
+    """
+    known = hashlib.sha256()
+    for name in sorted(names):
+        source = reports[name].source
+        known.update(f"{name}\n".encode())
+        listed = {path for row in source.rows if "*" not in row.file for path in expand(row.file)}
+        for path in sorted(path for path in listed if (source.root / path).is_file()):
+            known.update(f"{path} {file_digest(source.root / path)}\n".encode())
+        for tally in reports[name].tallies:
+            known.update("".join(f"-{thing}\n" for thing in tally.missing).encode())
+    return known.hexdigest()

@@ -1,7 +1,6 @@
 """Hard negatives like NegCLIP's: captions with two parts exchanged, and pictures that look alike.
 
-NegCLIP's own generator was not released; that it swaps nouns, noun phrases or adjectives found by
-spaCy is known, the conditions below are ours.
+NegCLIP's generator is not public; it swaps nouns, phrases or adjectives, the conditions are ours.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from cae_lib.errors import DataError
 from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 
+# Words between two nouns that may be exchanged without making the caption false.
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
-"""Words between two nouns that may be exchanged without making the caption false."""
-
+# Words tagged as adjectives that do not say what something is like.
 AMOUNTS = frozenset("few many more most much other same several such".split())
-"""Words tagged as adjectives that do not say what something is like."""
-
 MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
 AN_BEFORE_H = re.compile(r"(hour|honest|honor|honour|heir)", re.IGNORECASE)
 A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)", re.IGNORECASE)
@@ -36,18 +33,8 @@ A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)
 def swap_negatives(captions: Sequence[str], seed: int = 0, limit: int = 5) -> list[list[str]]:
     """Exchange two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
 
-    See `exchanges` for what is left out, because it would be no English or still be true.
-
-    Args:
-        captions: n captions; equal ones get equal negatives.
-        seed: of the order, and so of the choice where a caption has more than `limit` exchanges.
-        limit: false captions of one caption at most.
-
-    Returns:
-        For each caption its false ones, in random order; none equals the caption.
-
-    Raises:
-        ConfigError: no English spaCy model is installed.
+    Gives for each caption up to `limit` of its `exchanges`, in an order that depends on `seed` and
+    the caption. A ConfigError says that no English spaCy model is installed.
     """
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
@@ -64,14 +51,8 @@ def _chosen(doc: Doc, seed: int, limit: int) -> list[str]:
 def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) -> list[list[int]]:
     """For each row, rows with the `count` pictures most similar to its own (NegCLIP).
 
-    Args:
-        pairs: image-caption pairs.
-        features: CLIP features `(N, E)` of `pairs.image_paths`, normalised.
-        count: similar pictures of each row; fewer where there are not so many others.
-        seed: of the choice among the captions of a similar picture.
-
-    Raises:
-        DataError: the features do not belong to these pictures.
+    `features` are the `(N, E)` normalised CLIP features of `pairs.image_paths`; another number is
+    a DataError. `seed` chooses among the captions of a similar picture.
     """
     if len(features) != len(pairs.image_paths):
         raise DataError(
@@ -120,15 +101,14 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
         if agree and not _is_interchangeable(first, second):
             yield "noun", _with_compounds(first), _with_compounds(second)
-    chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root) and not _owned(chunk)]
+    chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root)
+              and not any(token.tag_ == "PRP$" for token in chunk)]  # "its" follows its owner
     for first, second in combinations(chunks, 2):
         same_number = _is_plural(first.root) == _is_plural(second.root)
         if same_number and not _are_mutual(first.root, second.root):
             yield "phrase", first, second
-    adjectives = [
-        token for token in doc
-        if token.pos_ == "ADJ" and token.dep_ in ("amod", "acomp") and token.lower_ not in AMOUNTS
-    ]
+    adjectives = [token for token in doc if token.pos_ == "ADJ" and token.lower_ not in AMOUNTS
+                  and token.dep_ in ("amod", "acomp")]
     for first, second in combinations(adjectives, 2):
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
@@ -151,11 +131,6 @@ def _with_compounds(noun: Token) -> Span:
     return noun.doc[start : noun.i + 1]
 
 
-def _owned(chunk: Span) -> bool:
-    """Whether a phrase starts with "its" or "their", which must follow its owner."""
-    return any(token.tag_ == "PRP$" for token in chunk)
-
-
 def _is_plural(noun: Token) -> bool:
     return _has(noun, "conj") or "Plur" in noun.morph.get("Number")
 
@@ -173,12 +148,11 @@ def _is_interchangeable(first: Token, second: Token) -> bool:
 
 def _are_mutual(first: Token, second: Token) -> bool:
     """Whether the second noun hangs on the first by "and", "next to" or the like."""
-    between = first.doc[first.i + 1 : second.i]
     if second.dep_ == "conj" and first in second.ancestors:
         return True
-    return any(token.lower_ in MUTUAL for token in between) and not any(
-        token.pos_ == "NOUN" and token.dep_ != "compound" for token in between
-    )
+    between = first.doc[first.i + 1 : second.i]
+    apart = any(token.pos_ == "NOUN" and token.dep_ != "compound" for token in between)
+    return not apart and any(token.lower_ in MUTUAL for token in between)
 
 
 def _exchanged(doc: Doc, first: Span, second: Span) -> str:
@@ -188,10 +162,8 @@ def _exchanged(doc: Doc, first: Span, second: Span) -> str:
     starts = [a.idx if a else s.start_char for a, s in zip(articles, (first, second), strict=True)]
     parts = [_lowered(first), _lowered(second)][::-1]
     placed = [f"{_article(p, a)} {p}" if a else p for p, a in zip(parts, articles, strict=True)]
-    whole = (
-        text[: starts[0]] + placed[0] + text[first.end_char : starts[1]]
-        + placed[1] + text[second.end_char :]
-    )
+    between, end = text[first.end_char : starts[1]], text[second.end_char :]
+    whole = text[: starts[0]] + placed[0] + between + placed[1] + end
     capital = doc[0].text[:1].isupper() and starts[0] == doc[0].idx
     return whole[:1].upper() + whole[1:] if capital else whole
 

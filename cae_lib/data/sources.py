@@ -5,13 +5,12 @@ Places are relative: those of a source to `data/raw`, those of its parts to the 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ import yaml
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 
-WAYS = {"url": "from the web", "drive": "from Google Drive", "hub": "from the Hugging Face hub",
-        "how": "by hand"}
+WAYS = {"url": "from the web", "drive": "from Google Drive",
+        "hub": "from the Hugging Face hub", "how": "by hand"}
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
-
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
@@ -69,14 +67,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Rows:
-    """Files that a complete set has, and how many rows they hold together.
-
-    Where nobody has published the number, only the presence of the files is checked. A pattern with
-    a `*` counts files.
-    """
+    """Files that a complete set has, and how many rows they hold together; with a `*`, files."""
 
     file: str  # path; `{a,b}` stands for several, `*` for any
-    n: int | None = None
+    n: int | None = None  # None where nobody has published it: the files have to be there
     at: str | None = None  # field of a JSON file that holds the rows; None for its top level
     lines: bool = False  # count lines that are not blank, whatever the file's ending
     skip: int = 0  # lines of a header
@@ -109,7 +103,7 @@ class Source:
     gb: float | None = None  # rough size of the downloads
     gated: str | None = None  # page where the terms have to be accepted first
     needs: tuple[str, ...] = ()  # sources whose pictures this one shows
-    links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # new name: folder shown
+    links: Mapping[str, str] = field(default_factory=dict)  # new name: folder shown
     rows: tuple[Rows, ...] = ()
     pictures: tuple[Pictures, ...] = ()
     note: str = ""  # what else one should know
@@ -135,8 +129,7 @@ class Source:
 def load_sources(path: Path | None = None) -> Mapping[str, Source]:
     """All sources by name, from the list beside this package, else from that in the data folder.
 
-    Raises:
-        DataError: The file is missing or an entry is malformed; names the entry and the field.
+    A DataError for a file that cannot be read or a malformed entry names the entry and the field.
     """
     own = Path(__file__).resolve().parents[2] / "data" / "sources.yml"
     path = path or (own if own.is_file() else paths().data / own.name)
@@ -148,35 +141,25 @@ def load_sources(path: Path | None = None) -> Mapping[str, Source]:
     found = {}
     for name, entry in entries:
         try:
-            found[name] = _source(name, entry)
+            parts = {part: tuple(_build(kind, each) for each in entry.get(part, ()))
+                     for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures))}
+            found[name] = _build(Source, {"name": name, **entry, **parts})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
     return found
 
 
-def source(name: str) -> Source:
-    """The source of that name.
+def _build(kind: type, entry: dict[str, Any]) -> Any:
+    """A dataclass from a mapping whose lists become tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
-    Raises:
-        ConfigError: There is none; the message lists the known ones.
-    """
+
+def source(name: str) -> Source:
+    """The source of that name; a ConfigError that lists the known ones if there is none."""
     known = load_sources()
     if name not in known:
         raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(known)}.")
     return known[name]
-
-
-def _source(name: str, entry: dict[str, Any]) -> Source:
-    parts = {
-        field: tuple(_build(kind, part) for part in entry.get(field, ()))
-        for field, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures))
-    }
-    return _build(Source, {"name": name, **entry, **parts})
-
-
-def _build(kind: type, entry: dict[str, Any]) -> Any:
-    """A dataclass from a mapping whose lists become tuples."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
 
 def expand(pattern: str) -> list[str]:
@@ -193,11 +176,7 @@ def may_be_incomplete(name: str) -> bool:
 
 @contextmanager
 def allowing(names: Iterable[str]) -> Iterator[None]:
-    """Let the named sets, or "all", be incomplete while the block runs: `--allow-missing`.
-
-    Raises:
-        ConfigError: A name is unknown.
-    """
+    """Let the named sets, or "all", be incomplete while the block runs: `--allow-missing`."""
     known = load_sources()
     chosen = (known if name == "all" else [source(name).name] for name in names)
     token = _ALLOWED.set(frozenset(itertools.chain.from_iterable(chosen)))

@@ -19,7 +19,7 @@ from cae_lib import results, runs
 from cae_lib.cli import assignment, main
 from cae_lib.commands.train import setting
 from cae_lib.config import paths
-from cae_lib.data.identity import data_digests
+from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import sets
