@@ -8,40 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
-from cae_lib.training.losses import Hinge
 from cae_lib.training.run import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
-
-
-@pytest.mark.parametrize("experiment", [FT, replace(FT, negatives=True), HARD],
-                         ids=["ft", "negclip", "negclip-cae"])
-def test_the_first_loss_is_that_of_open_clips_features(experiment, tmp_path):
-    _, log = toy_train(experiment, tmp_path)
-    batch = toy_run(experiment).batches.at(0)
-    model, count = toy_clip().model, len(batch.tokens)
-    false = batch.tokens[:0] if batch.negatives is None else batch.negatives
-    with torch.no_grad():
-        images = model.encode_image(batch.pixels, normalize=True)
-        texts = model.encode_text(torch.cat([batch.tokens, false]), normalize=True)
-        logits, target = model.logit_scale.exp() * images @ texts.T, torch.arange(count)
-        expected = F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)
-    assert log[0]["contrastive"] == pytest.approx(expected.item() / 2, abs=1e-4)
-    assert log[0]["lr"] == pytest.approx(FT.lr / 2)
-    hinge = max(0, log[0].get("objects", 0) - log[0].get("composition", 0) + experiment.margin)
-    assert log[0]["loss"] == pytest.approx(log[0]["contrastive"] + hinge, abs=1e-4)
-    if experiment.negatives:
-        assert count == 8
-        assert (log[0]["n_negatives"], log[0]["n_similar"]) == (len(false), batch.n_similar)
-    if experiment.method:  # a false caption has no roles
-        assert log[0]["n_objects"] == Hinge().groups(batch.roles)[0].sum()
 
 
 @pytest.mark.parametrize("experiment", [
@@ -55,6 +30,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment
         toy_train(experiment, parts, **send(number, at=3))
     assert signal.getsignal(number) == before
     assert sorted(path.name for path in parts.iterdir()) == ["log.jsonl", "state.pt"]
+    with (parts / "log.jsonl").open("a") as file:
+        file.write('{"step": 4}\n{"step": 5, "lo')  # as a crash leaves it
     torch.manual_seed(99)  # the global generator must not matter
     resumed, log = toy_train(experiment, parts)
     assert same_weights(resumed, expected) and log == whole
@@ -121,22 +98,6 @@ def test_the_temperature_is_within_its_bounds_after_a_step(tmp_path, start, boun
     clip.model.logit_scale.data.fill_(start)
     toy_train(replace(FT, steps=1), tmp_path, clip)
     assert clip.model.logit_scale.item() == pytest.approx(bound)
-
-
-def test_a_crash_costs_the_steps_since_the_last_state_only(tmp_path):
-    def crash(step, model):
-        if step == 3:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        toy_train(FT, tmp_path / "a", save_every=2, every=1, on_step=crash)
-    log = tmp_path / "a" / "log.jsonl"
-    log.write_text(log.read_text() + '{"step": 4, "lo')
-    steps = []
-    resumed, log = toy_train(FT, tmp_path / "a", every=1, on_step=lambda s, _: steps.append(s))
-    assert steps == [3, 4, 5]
-    expected, whole = toy_train(FT, tmp_path / "b")
-    assert same_weights(resumed, expected) and log == whole
 
 
 def test_a_loss_that_is_not_finite_names_the_rows_and_saves_the_step_before(tmp_path):

@@ -144,15 +144,6 @@ def test_a_method_can_be_an_object_and_leave_tokens_out(reads_roles: bool, model
         CompositionAttributionLoss(model, Positions(), layers=(1,))
 
 
-@EVERY
-def test_length_of_image_features_does_not_matter(method: str, model, batch) -> None:
-    images, tokens, roles = batch
-    task = CompositionAttributionLoss(model, method, margin=2.0)
-    expected, output = task(*batch), task(3.0 * images, tokens, roles)
-    torch.testing.assert_close(output.loss, expected.loss)
-    torch.testing.assert_close(output.objects, expected.objects)
-
-
 def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
     task = CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
     assert not list(task.parameters()) and not task.state_dict()
