@@ -33,15 +33,13 @@ WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
 @dataclass(frozen=True)
 class Alignment:
-    """Tokens of n captions, each with the role of the word it belongs to.
+    """Tokens of n captions, each with its word and the word's role, all `(n, context_length)`.
 
-    `tokens` (n, context_length) long; `roles` (n, context_length) int8, 0 other, 1 object,
-    2 attribute, 3 relation; start, end and padding are always 0. `n_truncated` captions were too
-    long for the context, `n_unmatched` of the `n_spans` spans have no token: their word was not
-    found in the caption, or was cut off with its end. `words` (n, context_length) long is the
-    number of the word each token belongs to, counted from 1 in each caption, 0 for none.
+    `tokens` and `words` are long, `roles` int8: 0 other, 1 object, 2 attribute, 3 relation. Words
+    count from 1 in each caption. Start, end and padding have word and role 0. `n_truncated`
+    captions were too long for the context; `n_unmatched` of the `n_spans` spans have no token:
+    their word was not found in the caption, or was cut off with its end.
     """
-
     tokens: Tensor
     roles: Tensor
     n_truncated: int
@@ -52,15 +50,13 @@ class Alignment:
 
 class Piece(NamedTuple):
     """One token and the characters of the cleaned caption that it covers; none if special."""
-
     token: int
     start: int
     end: int
 
 
 def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
-    """The tokens of `tokenizer.encode` with their characters; one that is split into bytes belongs
-    to each of its tokens."""
+    """Tokens of `tokenizer.encode` and their characters; one split into bytes is in all of them."""
     result = []
     for match in tokenizer.pat.finditer(cleaned):
         word = match.group()
@@ -82,17 +78,12 @@ def align(
     """Give each token of each caption its word and the role of the span it lies in.
 
     The tokens are those of calling the tokenizer, padded or cut to `context_length` (None: its
-    own). It is open_clip's `SimpleTokenizer`, or a fast Hugging Face tokenizer, alone or in
-    open_clip's `HFTokenizer` or `SigLipTokenizer`. Those of open_clip work on a cleaned caption
-    (mojibake and HTML entities resolved, white space collapsed); spans refer to the caption as
-    given and are carried over. Where two spans share a token, the first one in the list decides.
-
-    Words are CLIP's for every tokenizer: runs of letters, single digits, runs of other signs. A
-    token belongs to the word that holds its first character that is no space.
-
-    Raises:
-        ConfigError: another tokenizer, or one without a context length when none is given.
-        DataError: captions and spans differ in number.
+    own). It is open_clip's `SimpleTokenizer`, or a fast one of Hugging Face, alone or in
+    open_clip's `HFTokenizer` or `SigLipTokenizer`; else a ConfigError. Those of open_clip clean a
+    caption (mojibake, HTML entities, white space); spans refer to the caption as given and are
+    carried over. Where spans share a token, the first in the list decides. Words are CLIP's for
+    every tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the
+    word that holds its first character that is no space.
     """
     length = _checked(tokenizer, context_length)
     if len(captions) != len(spans):
@@ -115,11 +106,8 @@ def token_roles(
     captions: Sequence[str], tagger: Tagger, tokenizer: Any,
     cache_dir: str | Path | None = None, context_length: int | None = None,
 ) -> Alignment:
-    """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`.
-
-    Same are captions, the tagger's identity, the tokenizer's vocabulary and its tokens of a
-    sentence, which show its cleaning and context length. Raises what `align` and the tagger raise.
-    """
+    """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`:
+    the same captions, identity of the tagger, vocabulary, cleaning and context length."""
     path = None
     if cache_dir is not None:
         path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
@@ -136,17 +124,9 @@ def token_roles(
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """The alignment with the roles of each caption dealt to other words of it, as a control.
 
-    A caption keeps how many of its words have which role, and all tokens of a word get its role.
-    What is drawn is a function of `seed` and the caption's row.
-
-    Args:
-        alignment: tokens, roles and words of captions.
-        kind: "permuted" deals among the words that have a role, "random" among all words, signs
-            such as a full stop included; "parsed" changes nothing.
-        seed: of the draw.
-
-    Raises:
-        ConfigError: another kind.
+    `kind` "permuted" deals among the words that have a role, "random" among all words, signs such
+    as a full stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how
+    many of its words have which role. The draw is a function of `seed` and the caption's row.
     """
     if kind not in ROLE_KINDS:
         raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")

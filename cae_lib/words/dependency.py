@@ -1,8 +1,6 @@
-"""Object, attribute and relation words read from spaCy's dependency tree, the second tagger.
-
-Not the paper's. It finds what SceneGraphParser 0.1.0 leaves out, as predicate adjectives and
-prepositions of several words, and gives every mention its own place.
-"""
+"""The second tagger, not the paper's: words and roles read from spaCy's dependency tree. It finds
+what SceneGraphParser 0.1.0 leaves out, as predicate adjectives and prepositions of several words,
+and gives every mention its own place."""
 
 from __future__ import annotations
 
@@ -23,16 +21,14 @@ NAMING = (*NOUNS, "PRON")
 
 
 class DependencyTagger:
-    """Tag captions by rules on the dependency tree.
+    """Tag captions by rules on spaCy's dependency tree; a ConfigError for a model not installed.
 
-    - Objects: common and proper nouns; neighbouring ones form one span. Pronouns are none.
-    - Attributes: adjectives and participles before a noun, numbers, predicate adjectives, and
-      what is conjoined with them. Determiners are none.
-    - Relations: prepositions with a noun or pronoun, alone or with their place noun
-      ("on top of") or adverb ("next to"), and verbs with an object, an agent or such a
-      preposition. Forms of "be" and verbs without a second noun are none.
-
-    The spaCy model is the installed one unless named; a ConfigError if it is not installed.
+    - Objects: common and proper nouns, not pronouns; neighbouring ones form one span.
+    - Attributes: adjectives and participles before a noun, numbers, predicate adjectives, and what
+      is conjoined with them; not determiners.
+    - Relations: prepositions with a noun or pronoun, alone or with their place noun ("on top of")
+      or adverb ("next to"), and verbs with an object, an agent or such a preposition; not forms of
+      "be" and verbs without a second noun.
     """
 
     def __init__(self, model: str | None = None) -> None:
@@ -43,7 +39,6 @@ class DependencyTagger:
 
     @property
     def identity(self) -> str:
-        """Name and versions: taggers of one identity give the same spans."""
         return f"dependency rules {RULES_VERSION} ({versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
@@ -60,7 +55,6 @@ def _spans(doc: Doc) -> list[Span]:
 
 
 def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
-    """One span for each unbroken run of neighbouring tokens."""
     runs: list[list[Token]] = []
     for token in sorted(tokens, key=lambda token: token.i):
         if runs and runs[-1][-1].i + 1 == token.i:

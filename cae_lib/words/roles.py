@@ -11,7 +11,6 @@ ROLE_NAMES = ("other", "object", "attribute", "relation")
 @dataclass(frozen=True)
 class Span:
     """Characters `start` to `end` (exclusive) of a caption, with their role."""
-
     start: int
     end: int
     role: int

@@ -23,17 +23,13 @@ class SceneGraphTagger:
     An entity's head is an object, its modifiers are attributes, a relation's words are relation
     words. The parser gives words, not places; a word is sought where it first stands in the
     caption, whole and in order. That is the rule of the authors' other code, which compares token
-    ids (these can also match the tail of a longer word that the tokenizer happens to split there).
-    So of a word said twice only the first is found, and a head of several compounds, whose words
-    the parser reverses, is not found at all: it becomes the empty span (0, 0), to be counted.
+    ids (these can also match the tail of a longer word that the tokenizer splits there). So of a
+    word said twice only the first is found; a head of several compounds, whose words the parser
+    reverses, is not found: it becomes the empty span (0, 0), to be counted.
 
     Args:
-        model: spaCy model; None takes the installed one.
-        determiners: let articles and other determiners count as attributes, all but "the": the
-            authors' other code skips that one alone.
-
-    Raises:
-        ConfigError: the model is not installed.
+        model: of spaCy; None takes the installed one, and one that is not there is a ConfigError.
+        determiners: count as attributes, all but "the": the authors' other code skips that alone.
     """
 
     def __init__(self, model: str | None = None, determiners: bool = False) -> None:
@@ -52,7 +48,6 @@ class SceneGraphTagger:
 
     @property
     def identity(self) -> str:
-        """Name and versions: taggers of one identity give the same spans."""
         options = f"first{' determiners' if self.determiners else ''}"
         return f"SceneGraphParser 0.1.0 {options} ({versions(self._nlp)})"
 
