@@ -14,33 +14,24 @@ from cae_lib.attribution.integrated_gradients import IntegratedGradientsAttribut
 from cae_lib.attribution.perturbation import PerturbationAttribution
 from cae_lib.errors import ConfigError
 
+# The paper's four.
 METHODS: dict[str, type] = {
     "attention": AttentionAttribution,
     "gradcam": GradcamAttribution,
     "perturbation": PerturbationAttribution,
     "gradient": GradientAttribution,
 }
-"""The paper's four."""
-
 _KNOWN = METHODS | {
     "integrated_gradients": IntegratedGradientsAttribution,
     "counterfactual": CounterfactualAttribution,
 }
-
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
-    """Build an attribution method, or take one that is built.
-
-    Args:
-        method: a key of `METHODS`, "integrated_gradients" or "counterfactual", or an object like
-            an `AttributionMethod`.
-        **parameters: fields of the named method's class.
-
-    Raises:
-        ConfigError: for an unknown name or parameter, a bad value, or parameters of an object.
-    """
+    """The method of a name, its fields set by `parameters`; an object that is a method is returned.
+    Names are the keys of `METHODS`, "integrated_gradients" and "counterfactual". ConfigError for an
+    unknown name or parameter, a bad value, or parameters of an object."""
     if not isinstance(method, str):
         if parameters or not callable(method) or not hasattr(method, "reads_words"):
             raise ConfigError(

@@ -19,19 +19,15 @@ class AttentionAttribution(AttributionMethod):
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
 
     Attributes:
-        layers: indices of the layers averaged, negative ones from the top; None for all.
-        renormalise: divide by the sum over the caption's words, start and end token left out, so
-            that each caption's scores sum to 1 (ours).
+        layers: indices of those averaged, negative ones from the top; None for all.
+        renormalise: divide by the sum over the caption's words, without start and end token (ours).
     """
-
     differentiates: ClassVar[bool] = False
-
     layers: tuple[int, ...] | None = None
     renormalise: bool = False
 
     @property
     def reads_words(self) -> bool:
-        """Whether words change the scores."""
         return self.renormalise
 
     def score(self, captions: Captions) -> Attribution:

@@ -16,8 +16,8 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 
 MASKS = ("mean", "zero", "token")
+# The token "*" in CLIP's vocabulary.
 STAR = 265
-"""The token "*" in CLIP's vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,23 @@ class Attribution:
     """Scores of the tokens of each caption, for its matched image.
 
     Attributes:
-        scores: a_j `(B, T)`, float32 or wider; T is at most the number of columns of the tokens.
-            In a causal tower positions after a caption's end-of-text token are 0.
+        scores: a_j `(B, T)`, float32 or wider; in a causal tower 0 after the end of the text.
         text_features: `(B, E)`, not normalised, from the same pass.
         scored: `(B, T)` bool, the tokens that have a score; None if all that were wanted have.
     """
-
     scores: Tensor
     text_features: Tensor
     scored: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """T, the number of positions scored."""
+        """T, the number of positions scored; at most the number of columns of the tokens."""
         return self.scores.shape[1]
 
 
 @dataclass(frozen=True)
 class Captions:
     """The arguments of `AttributionMethod`, with the model's encoder."""
-
     encoder: TextEncoder
     tokens: Tensor
     image_features: Tensor
@@ -58,7 +55,7 @@ class Captions:
         return words_or_own(self.given_words, self.tokens, self.encoder)[:, :length]
 
     def wants(self, caption: Tensor, inside: Tensor) -> Tensor:
-        """Which of the words of `words_apart` have a wanted token `(V,)`."""
+        """Which of V words of `words_apart` have a wanted token `(V,)`."""
         if self.wanted is None:
             return torch.ones_like(caption, dtype=torch.bool)
         return (inside & self.wanted[caption, : inside.shape[1]]).any(dim=1)
@@ -75,14 +72,8 @@ class Captions:
     def drops(
         self, features: Tensor, caption: Tensor, inside: Tensor, temperature: bool = False
     ) -> Tensor:
-        """`S - S of a variant` on the tokens that the variant changes `(B, T)`.
-
-        Args:
-            features: of the captions, then of V variants `(B + V, E)`.
-            caption: row of each variant's caption `(V,)`.
-            inside: tokens that each variant changes `(V, T)` bool.
-            temperature: see `matched_similarity`.
-        """
+        """`S - S of a variant` on the tokens that it changes, `inside (V, T)`, summed to `(B, T)`.
+        The features `(B + V, E)` are of captions, then of variants, whose rows are `caption`."""
         images = torch.cat([self.image_features, self.image_features[caption]])
         similarity = matched_similarity(self.encoder.model, images, features, temperature)
         whole, without = similarity.tensor_split([len(self.tokens)])
@@ -100,7 +91,6 @@ class AttributionMethod:
         reads_words: whether `words` changes the scores.
         differentiates: whether `score` takes derivatives of S, and so needs a graph at all times.
     """
-
     reads_words: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
 
@@ -109,22 +99,16 @@ class AttributionMethod:
         create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
         roles: Tensor | None = None,
     ) -> Attribution:
-        """Score every token of each caption.
+        """Score every token of each caption; ConfigError for an unknown model or another device.
 
         Args:
-            model: a model that `text_encoder` knows, or an encoder.
-            tokens: `(B, C)` token ids, on the model's device.
+            model: one that `text_encoder` knows, or an encoder.
+            tokens: ids `(B, C)`, on the model's device.
             image_features: `(B, E)`, of any length and detached; row i belongs to caption i.
-            create_graph: make scores and features differentiable with respect to the model;
-                otherwise both are detached.
-            words: `(B, C)` number of the word each token belongs to, 0 for none; derived from
-                CLIP's tokens when left out.
-            wanted: `(B, C)` bool, tokens whose scores are used; others may be left 0 to save work.
-                None wants all.
+            create_graph: make scores and features differentiable in the parameters; else detached.
+            words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
+            wanted: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
             roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
-
-        Raises:
-            ConfigError: for an unknown model, or inputs on another device.
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
@@ -151,14 +135,9 @@ def matched_similarity(
     model: nn.Module, image_features: Tensor, text_features: Tensor, temperature: bool = False,
     train_temperature: bool = False,
 ) -> Tensor:
-    """S(I, T) of matched pairs `(B,)`, in float32 or wider also under autocast.
-
-    Args:
-        model: its `logit_scale` is tau^-1 before the exponential; 1 for a model without one.
-        image_features, text_features: `(B, E)`, of any length.
-        temperature: multiply the cosine by tau^-1.
-        train_temperature: let gradients flow into the temperature.
-    """
+    """S(I, T) of matched pairs `(B,)`, of features `(B, E)` of any length; float32 or wider. With
+    `temperature` the cosine is multiplied by tau^-1, the exponential of the model's `logit_scale`
+    (1 without one), into which gradients flow with `train_temperature`."""
     with torch.autocast(text_features.device.type, enabled=False):
         wide = torch.promote_types(text_features.dtype, torch.float32)
         images = F.normalize(image_features.to(wide), dim=-1)
@@ -171,8 +150,8 @@ def matched_similarity(
 
 
 def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
-    """Embedding `(D,)` in the place of a masked token, as a constant without gradient: the mean of
-    all tokens as they are now, zero, or that of the token "*"; a ConfigError for another mask."""
+    """Embedding `(D,)` in the place of a masked token, as a constant: the mean of all tokens as
+    they are now, zero, or that of the token "*"; a ConfigError for another mask."""
     if mask not in MASKS:
         raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
     if mask == "mean":

@@ -12,30 +12,26 @@ from torch import Tensor
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, words_apart
 from cae_lib.errors import ConfigError
 
+# Stands after the tokens of a word that has fewer than the longest, and for no word.
 NOTHING = -1
-"""Stands after the tokens of a word that has fewer than the longest, and for no word."""
 
 
 @dataclass(frozen=True)
 class CounterfactualAttribution(AttributionMethod):
-    """Drop of the similarity when a word is replaced by another word of its role.
+    """Drop of the similarity when a word is replaced by another word of its role; not the paper's.
 
-    `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word. The other word is
-    drawn, by torch's generator, from the batch's words of that role, each as often as it occurs;
-    but not one that the caption holds, nor one too long for the columns of the tokens, whose
-    padding has to be at their end. A word has the highest role of its tokens. Where the batch
-    holds no such other word, and for words of no role, there is no score; see
-    `Attribution.scored`. Not one of the paper's methods.
+    `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word; its role is the
+    highest of theirs. The other word is drawn, by torch's generator, from the batch's words of that
+    role, each as often as it occurs; but none that the caption holds, nor one too long for the
+    columns of the tokens, whose padding has to be at their end. Where there is none, and for words
+    of no role, there is no score; see `Attribution.scored`.
 
     Attributes:
-        samples: score at most so many object words and as many attribute and relation words of each
-            caption, drawn at random in each call; None scores all.
+        samples: at most so many of a caption's objects, and of its others, at random; None: all.
     """
-
     reads_words: ClassVar[bool] = True
     reads_roles: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
-
     samples: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,14 +57,7 @@ class CounterfactualAttribution(AttributionMethod):
 
 
 def _drawn(tokens: Tensor, caption: Tensor, inside: Tensor, role: Tensor) -> Tensor:
-    """Tokens `(N, L)` of another word for each of N words; `NOTHING` where there is none.
-
-    Args:
-        tokens: `(B, C)`.
-        caption: row of each word's caption `(N,)`.
-        inside: tokens of each word `(N, C)` bool.
-        role: of each word `(N,)`; none is drawn for role 0.
-    """
+    """Another word's tokens `(N, L)` for each of N, `inside (N, C)` its row, or `NOTHING`."""
     texts, text = torch.unique(_texts(tokens[caption], inside), dim=0, return_inverse=True)
     kinds, count = torch.unique(4 * text + role, return_counts=True)  # a text in a role
     other = kinds // 4
@@ -94,7 +83,7 @@ def _texts(tokens: Tensor, inside: Tensor) -> Tensor:
 
 
 def _sampled(group: Tensor, chosen: Tensor, samples: int) -> Tensor:
-    """At most so many of the chosen words `(N,)` of each group `(N,)`, at random."""
+    """At most so many of the chosen words `(N,)` of each group, at random."""
     group = torch.where(chosen, group, NOTHING)
     order = torch.rand(len(group)).to(group.device).argsort()
     order = order[group[order].argsort(stable=True)]

@@ -16,21 +16,18 @@ from cae_lib.models.text_encoder import text_encoder
 from cae_lib.models.text_tower import text_tower
 
 ROWS_AT_ONCE = 128
+# Captions with fewer words have no ranking to speak of.
 FEWEST_WORDS = 3
-"""Captions with fewer words have no ranking to speak of."""
-
+# Into how many stages `cascade` divides the blocks at most.
 MOST_STAGES = 4
-"""Into how many stages `cascade` divides the blocks at most."""
-
+# From captions `(V,)` and which of their words are masked `(V, W)` to S `(V,)`.
 MaskedSimilarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From captions `(V,)` and which of their words are masked `(V, W)` to S `(V,)`."""
 
 
 @dataclass(frozen=True)
 class Curves:
     """S `(C, W + 1)` with the k words of the highest scores masked (deletion), and with all but
     those masked (insertion); NaN beyond a caption's words."""
-
     deletion: np.ndarray
     insertion: np.ndarray
 
@@ -50,13 +47,8 @@ def random_ranks(n_words: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
 def removal_curves(
     orders: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
 ) -> np.ndarray:
-    """S `(O, C, W + 1)` with the first k words of each order masked; NaN for k > n_words.
-
-    Args:
-        orders: `(O, C, W)` place of each word in each of O orders.
-        n_words: `(C,)`.
-        similarity: gives S of masked captions. Each distinct one is asked for once, in one call.
-    """
+    """S `(O, C, W + 1)` with the first k words of each order masked; NaN for k > n_words `(C,)`.
+    Orders are places `(O, C, W)` of the words; each distinct masked caption is asked for once."""
     return _curves(_first_words(orders), n_words, similarity)
 
 
@@ -117,16 +109,11 @@ def masked_similarity(
     """S `(V,)` float64 of captions with some words masked, without the temperature.
 
     Args:
-        model: a model that `text_encoder` knows.
-        tokens: `(C, context_length)`.
-        image_features: `(C, E)`, normalised.
+        model, mask: see `text_encoder`, and `mask_vector` for what stands in for a masked token.
+        tokens, image_features: `(C, context_length)`, and `(C, E)`, normalised.
         words: `(C, T)` number of the word each token belongs to, from 1; 0 for none.
         captions: `(V,)` row of each variant's caption.
         masked: `(V, W)` which words are masked; column j is word j + 1.
-        mask: what stands in for a masked token; see `mask_vector`.
-
-    Raises:
-        ConfigError: unknown mask.
     """
     encoder = text_encoder(model)
     vector = mask_vector(encoder, mask)
@@ -147,11 +134,8 @@ def masked_similarity(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation `(C,)` of two scores of each caption's words `(C, W)`.
-
-    NaN stands where there is no word. It is NaN for captions of fewer than `FEWEST_WORDS` words,
-    and where one side does not tell its words apart.
-    """
+    """Spearman's rank correlation `(C,)` of two scores of each caption's words `(C, W)`, NaN for no
+    word. It is NaN below `FEWEST_WORDS` words, and where one side does not tell its words apart."""
     ranked = [rankdata(values, axis=1, nan_policy="omit") for values in (first, second)]
     n = np.isfinite(first).sum(axis=1)
     a, b = (np.nan_to_num(r - (n[:, None] + 1) / 2) for r in ranked)
@@ -163,10 +147,9 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Put weights of a fresh model into the text tower from the top down (Adebayo et al., 2018).
 
-    Yields:
-        A stage's name and a copy of the model, always the same object, with the weights of this
-        stage and of those before replaced: "projection" (with the final layer norm), the blocks,
-        and "embeddings" of tokens and positions.
+    Yields each stage's name and a copy of the model, always the same object, with the weights of
+    this stage and of those before replaced: "projection" (with the final layer norm), the blocks,
+    and "embeddings" of tokens and positions.
     """
     mixed = copy.deepcopy(model)
     depth = len(text_tower(model).transformer.resblocks)

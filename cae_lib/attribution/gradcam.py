@@ -14,22 +14,18 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class GradcamAttribution(AttributionMethod):
-    """Relevance of each token for S, by the rule of Chefer et al. (2021).
+    """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
-    CAE, GradCAM instance. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from
-    `R = I`, applies `R <- R + C^l R` from the bottom layer up, and reads `a_j = R[EOT, j]`. Only
-    one row of R is wanted, so it is computed alone, from the top layer down: `r <- r + r C^l`.
-    The token that is read scores 1 or more.
+    With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies
+    `R <- R + C^l R` from the bottom layer up, and reads `a_j = R[EOT, j]`. That row is computed
+    alone, from the top layer down: `r <- r + r C^l`. The token that is read scores 1 or more.
 
     Attributes:
-        start_layer: first layer of the rule, negative ones from the top. 0 takes all layers;
-            the authors' CLIP notebook takes the last one only (-1).
-        second_order: differentiate through dS/dA as well when trained; otherwise it is a constant.
+        start_layer: of the rule, negative from the top; 0 takes all, -1 as the authors' notebook.
+        second_order: differentiate through dS/dA as well when trained; else it is a constant.
         temperature: let S include tau^-1, as in that notebook.
-        train_temperature: let the loss move the temperature as well; without it tau^-1 is a
-            constant of S, since a smaller scale would level any two scores.
+        train_temperature: let the loss move it, though a smaller scale levels any two scores.
     """
-
     start_layer: int = 0
     second_order: bool = True
     temperature: bool = True
@@ -58,13 +54,8 @@ def first_layer(start_layer: int, depth: int) -> int:
 
 
 def propagated(maps: Sequence[Tensor], slopes: Sequence[Tensor], readout: Tensor) -> Tensor:
-    """The row of R `(B, T)` that is read, from the top layer down.
-
-    Args:
-        maps: of each layer `(B, H, T, T)`, or `(B, H, 1, T)` where only that row is used.
-        slopes: dS/dA, of the same shapes.
-        readout: where R is read `(B, T)`; see `TextOutput`.
-    """
+    """The row of R `(B, T)` that is read (`readout`, see `TextOutput`), from the top layer down.
+    `maps` and `slopes`, dS/dA, are `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone."""
     row = readout.to(maps[-1].dtype)
     with torch.autocast(row.device.type, enabled=False):
         for weights, slope in zip(reversed(maps), reversed(slopes), strict=True):

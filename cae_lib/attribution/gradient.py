@@ -21,10 +21,9 @@ class GradientAttribution(AttributionMethod):
     is added. Trained through, it is differentiated twice. Which norm the paper takes is not known.
 
     Attributes:
-        reduction: "l2", "l1", "abs_grad_x" for `|dS/dx_j . x_j|`, or "grad_x" for `dS/dx_j . x_j`.
+        reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
         temperature: let S include tau^-1, as a constant.
     """
-
     reduction: str = "l2"
     temperature: bool = False
 

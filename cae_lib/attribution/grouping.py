@@ -15,15 +15,8 @@ END_OF_WORD = "</w>"
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Number of the word each token belongs to `(B, T)`, from 1 in each caption; 0 for none.
-
-    Args:
-        tokens: `(B, T)` ids of CLIP's byte-pair encoding, the last of which ends a text.
-        vocabulary_size: of the model.
-
-    Raises:
-        ConfigError: when the model has another vocabulary than CLIP's.
-    """
+    """Number of the word each token of CLIP's encoding belongs to `(B, T)`, from 1; 0 for none.
+    Another vocabulary than CLIP's is a ConfigError."""
     ends = _ends_word()
     if vocabulary_size != len(ends):
         raise ConfigError(

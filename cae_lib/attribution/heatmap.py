@@ -14,13 +14,12 @@ from cae_lib.attribution.gradcam import first_layer, propagated
 from cae_lib.errors import DataError
 from cae_lib.models.image_tower import encode_image
 
+# First layer of the rule in the CLIP notebook of Chefer et al.: the last block alone.
 LAST_LAYER = -1
-"""First layer of the rule in the CLIP notebook of Chefer et al.: the last block alone."""
 
 
 class ImageRelevances(NamedTuple):
     """Maps `(B, rows, columns)` of each start layer, and normalised image features `(B, E)`."""
-
     maps: list[Tensor]
     image_features: Tensor
 
@@ -33,17 +32,14 @@ def image_relevances(
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})` in the image tower, `R <- R + C^l R` from
     `R = I`, the map is `R[CLS, 1:]` on the patch grid: not negative, float32 or wider, detached. S
-    includes exp(logit_scale), as in the authors' CLIP notebook.
+    includes exp(logit_scale), as in the authors' CLIP notebook. ConfigError for a tower without
+    such maps or layers, DataError when pictures and captions differ in number.
 
     Args:
-        model: open_clip model whose image tower is a plain vision transformer.
+        model: of open_clip, its image tower a plain vision transformer.
         images: `(B, 3, H, W)`, normalised.
         text_features: `(B, E)`, of any length; row i belongs to picture i.
         start_layers: first layers of the rule, negative ones from the top; 0 takes all layers.
-
-    Raises:
-        ConfigError: for a layer that the tower does not have, or a tower without such maps.
-        DataError: when pictures and captions differ in number.
     """
     if len(images) != len(text_features):
         raise DataError(f"{len(images)} pictures with {len(text_features)} captions: need pairs.")
@@ -66,8 +62,7 @@ def image_relevances(
 
 
 def upsampled(relevance: Tensor, height: int, width: int) -> Tensor:
-    """Maps `(B, rows, columns)` at a picture's size `(B, height, width)`, bilinear as in CLIP's
-    notebook; a patch's value stands at its centre."""
+    """Maps `(B, rows, columns)` at a picture's size, bilinear, a patch's value at its centre."""
     return F.interpolate(relevance.unsqueeze(1), (height, width), mode="bilinear").squeeze(1)
 
 

@@ -15,24 +15,19 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class IntegratedGradientsAttribution(AttributionMethod):
-    """Share of each token in S(I, T) - S(I, T with every word masked).
+    """Share of each token in S(I, T) - S(I, T with every word masked); not the paper's.
 
     Integrated gradients (Sundararajan et al., 2017) along the straight line from x', where every
-    word has the mean token embedding, to the caption x:
-    `a_j = (x_j - x'_j) . mean over t of dS/dx_j (x' + t (x - x'))`. Tokens of no word score 0. Not
-    one of the paper's methods.
+    word has the mean token embedding, to the caption x; tokens of no word score 0:
+    `a_j = (x_j - x'_j) . mean over t of dS/dx_j (x' + t (x - x'))`.
 
     Attributes:
         points: values of t without a graph, those of Gauss and Legendre's rule.
-        training_points: values of t with a graph, one at random in each of so many equal parts, by
-            torch's generator: an unbiased estimate of the integral.
-        expected: in each call, with a graph or without, take for each caption one random t, and for
-            each of its words' tokens in x' that of a random word of the batch: an unbiased estimate
-            of the mean over such x' (expected gradients; Erion et al., 2021), from a single point.
+        training_points: values of t with a graph, one at random in each of so many equal parts.
+        expected: always take for each caption one random t, and in x' for each token of a word that
+            of a random word of the batch: expected gradients (Erion et al., 2021), without bias.
     """
-
     reads_words: ClassVar[bool] = True
-
     points: int = 32
     training_points: int = 2
     expected: bool = False

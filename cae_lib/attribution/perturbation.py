@@ -28,23 +28,18 @@ class PerturbationAttribution(AttributionMethod):
     """Drop of the similarity when a word is masked.
 
     CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`. All variants of all
-    captions run as one batch; tokens of no word are not masked and score 0. How the paper masks a
-    word is not known.
+    captions run as one batch; tokens of no word score 0. How the paper masks is not known.
 
     Attributes:
-        replacement: what stands in for a masked token: "mean", the mean token embedding of the
-            model as it is now, as a constant: else the loss would move words that are not in the
-            batch; "zero"; "token", CLIP's token "*"; "random", another token of the batch, drawn by
-            a seed of the batch's tokens.
-        unit: "word" masks all tokens of a word at once, and each of them gets the word's score;
-            "token" masks one token at a time.
+        replacement: "mean", the mean token embedding as it is now, a constant: else the loss would
+            move words that are not in the batch; "zero"; "token", CLIP's token "*"; "random",
+            another token of the batch, drawn by a seed of its tokens.
+        unit: "word" masks all tokens of a word at once, which share its score; "token" each alone.
         clamp: set negative drops to 0.
         temperature: let S include tau^-1, as a constant.
     """
-
     reads_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
-
     replacement: str = "mean"
     unit: str = "word"
     clamp: bool = False

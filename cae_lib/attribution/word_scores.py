@@ -17,12 +17,9 @@ from cae_lib.models.text_encoder import text_encoder
 
 
 def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """Scores `(B, W)` of words, 0 after a caption's last, and which words there are, bool.
-
-    Args:
-        scores, words: score and number of the word of each token `(B, T)`; see `word_index`.
-        reduction: "sum", for scores that are shares of a whole; or "mean", as CAE's loss averages.
-    """
+    """Scores `(B, W)` of words from those of tokens `(B, T)`, 0 after a caption's last word, and
+    which words there are, bool. The reduction is "sum", for scores that are shares of a whole, or
+    "mean", as CAE's loss averages; `words` are as of `word_index`."""
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     merged = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -40,12 +37,9 @@ def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
 ) -> Tensor:
-    """Scores `(B, W)` of the words of captions for their own pictures, 0 after the last word.
-
-    A word's score is the sum over its tokens; by a method that scores whole words (perturbation) it
-    is that score. Arguments and errors are those of the method and of `get_method`; the tokens
-    have to be those of CLIP's byte-pair encoding.
-    """
+    """Scores `(B, W)` of the words of captions for their own pictures, 0 after the last word: the
+    sum over a word's tokens, or the score of a method that scores whole words. The tokens have to
+    be those of CLIP's byte-pair encoding; see also `get_method`."""
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
     words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
@@ -59,8 +53,7 @@ def positive_shares(scores: Tensor) -> Tensor:
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
-    """The words of a caption as `word_scores` counts them, punctuation included; a ConfigError for
-    a tokenizer that is not CLIP's."""
+    """A caption's words as `word_scores` counts them; a ConfigError for another tokenizer."""
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
     tokens = tokenizer([caption])
