@@ -22,21 +22,18 @@ OPEN_CLIP |= {QuickGELU, ResidualAttentionBlock, own.TextTransformer, own.Vision
 TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
 TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
+# Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type.
 PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
-"""Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type."""
-
 PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# The factor of QuickGELU, `x * sigmoid(1.702 * x)`.
 QUICK = 1.702
-"""The factor of QuickGELU, `x * sigmoid(1.702 * x)`."""
 
 
 def alteration(parts: Iterable[Any]) -> str | None:
-    """What was changed in parts of a model (modules, parameters, None), in words; None if nothing.
-
-    Layers of other types (adapters, parametrisations, quantised or sharded layers), hooks,
-    replaced methods, and attention with unusual settings count as changes.
-    """
+    """What was changed in parts of a model (modules, parameters, None), in words; None if nothing:
+    layers of other types (adapters, parametrised, quantised, sharded), hooks, replaced methods, and
+    attention with unusual settings."""
     if any(getattr(torch_modules, f"_global{name}", None) for name in HOOKS):
         return "hooks are registered for all modules"
     for part in parts:
@@ -84,10 +81,8 @@ def heads_of(block: ResidualAttentionBlock, normed: Tensor, parts: str,
 
 def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None,
                       scale: float | None = None) -> Tensor:
-    """Softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast.
-
-    `allowed` is bool, or is added to the scores; `scale` None stands for `d ** -0.5`.
-    """
+    """Softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast; `allowed` is bool,
+    or is added to the scores; `scale` None stands for `d ** -0.5`."""
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
         factor = q.shape[-1] ** -0.5 if scale is None else scale

@@ -1,7 +1,5 @@
-"""Checkpoints that remember their activation, and weight files of others, read safely.
-
-The meta data is in the header of the `.safetensors` file; nobody reads the `.json` but people.
-"""
+"""Checkpoints that remember their activation, and weight files of others, read safely. The meta
+data is in the header of the `.safetensors` file; nobody reads the `.json` but people."""
 
 from __future__ import annotations
 
@@ -25,18 +23,17 @@ from cae_lib.runtime import write_atomic
 
 HEADER = "cae_lib"
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
+# What stands in a file for a token embedding of which some rows are kept.
 PARTS = ("ids", "rows", "vocabulary")
-"""What stands in a file for a token embedding of which some rows are kept."""
-
 NESTED = ("state_dict", "model")
 SIZES = ("input_resolution", "context_length", "vocab_size")
 _SCALAR = np.float64(0).__reduce__()[0]
+# What NumPy needs to read back a number, such as the loss that trainers store with the weights.
 NUMBERS = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-"""What NumPy needs to read back a number, such as the loss that trainers store with the weights."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class CheckpointMeta:
         config_key: content hash of the experiment, empty if there is none.
         extra: anything else that JSON can hold.
     """
-
     model: str
     activation: str
     step: int = 0
@@ -62,18 +58,15 @@ def save_checkpoint(path: str | Path, clip_or_model: Any, meta: CheckpointMeta,
                     dtype: torch.dtype | None = None, tokens: Tensor | None = None) -> Path:
     """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
+    A crash leaves the old file or the new one. DataError when it cannot be written.
+
     Args:
-        path: file to write; a crash leaves the old one or the new one.
         clip_or_model: an `nn.Module`, or an object whose `.model` is one.
         meta: stored in the file's header and in a `.json` beside it.
         dtype: storage type of the floating-point weights; None keeps theirs.
-        tokens: ids in any shape, such as the tokens of all captions. Only their rows of the text
-            tower's token embedding `NAME (V, D)` are kept, as `NAME.rows (K, D)` of the tokens
-            `NAME.ids (K,)`, with V as `NAME.vocabulary ()`. None keeps all.
-
-    Raises:
-        CheckpointError: when `tokens` do not fit the model.
-        DataError: when the folder or the file cannot be written.
+        tokens: ids that the model has (else a CheckpointError), in any shape. Only their rows of
+            the text tower's token embedding `NAME (V, D)` are kept, as `NAME.rows (K, D)` of the
+            tokens `NAME.ids (K,)`, with V as `NAME.vocabulary ()`. None keeps all.
     """
     path = Path(path).with_suffix(".safetensors")
     model = clip_or_model if isinstance(clip_or_model, nn.Module) else clip_or_model.model
@@ -90,7 +83,6 @@ def save_checkpoint(path: str | Path, clip_or_model: Any, meta: CheckpointMeta,
 
 
 def _keep_rows(tensors: dict[str, Tensor], tokens: Tensor) -> None:
-    """Put `PARTS` in the place of the token embedding."""
     name = next((name for name in EMBEDDINGS if name in tensors), None)
     if name is None:
         raise CheckpointError(f"no rows to keep: the model has no {' or '.join(EMBEDDINGS)}.")
@@ -139,11 +131,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Read are the files of `save_checkpoint`, where rows of the token embedding that were left out
     become the mean of the others, and those that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own
     trainer publish: a state dict, alone or nested under "state_dict" or "model", its names with or
-    without "module.". The three sizes that OpenAI stores among its weights are left out.
-
-    Raises:
-        CheckpointError: when the file is missing, is truncated, holds something else, or would run
-            code.
+    without "module."; OpenAI's three sizes are left out. Anything else is a CheckpointError.
     """
     path = _existing(path)
     content = _read(path)
@@ -159,7 +147,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Any:
-    """What a file holds, tensors and plain values only."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

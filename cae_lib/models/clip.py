@@ -1,7 +1,5 @@
-"""CLIP models by name. OpenAI's weights need QuickGELU, but open_clip builds GELU unless told.
-
-Both run, and the scores differ by several points: so the activation travels with the weights.
-"""
+"""CLIP models by name. OpenAI's weights need QuickGELU, but open_clip builds GELU unless told. Both
+run, and scores differ by several points: so the activation travels with the weights."""
 
 from __future__ import annotations
 
@@ -48,7 +46,6 @@ class Clip:
         image_size: height and width of the input in pixels.
         weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>".
     """
-
     model: nn.Module
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
@@ -63,20 +60,16 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
               allow_activation_mismatch: bool = False) -> Clip:
     """Build a CLIP model and fill it with weights.
 
+    ConfigError for an unknown model or activation; CheckpointError for weights that are missing,
+    broken, of another architecture, or trained with another activation.
+
     Args:
         name: one of `OWN_MODELS` or an open_clip model name.
-        weights: None for random ones, a checkpoint of `save_checkpoint`, a plain state dict
-            (`.pt`, `.safetensors`; `activation` must then be given), or an open_clip tag.
-        activation: "quickgelu", "gelu", or None for the one the weights were trained with
-            (without weights: the one in the model's configuration).
-        device: where the model is put.
-        seed: of random weights.
+        weights: None for random ones from `seed`, a checkpoint of `save_checkpoint`, an open_clip
+            tag, or a plain state dict (`.pt`, `.safetensors`), which needs `activation`.
+        activation: "quickgelu", "gelu", or None for the one the weights were trained with (without
+            weights: the one in the model's configuration).
         allow_activation_mismatch: run weights with the other activation on purpose.
-
-    Raises:
-        ConfigError: for an unknown model or activation, or a plain state dict without activation.
-        CheckpointError: for weights that are missing, broken, of another architecture, or
-            trained with another activation.
     """
     config = model_config(name)
     if activation not in (None, *ACTIVATIONS):
@@ -170,7 +163,6 @@ def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.M
 
 
 def _fill(model: nn.Module, path: Path, name: str) -> None:
-    """Load the weights of a file into a model of architecture `name`."""
     state = read_state_dict(path)
     if "logit_scale" in state and state["logit_scale"].numel() == 1:  # stored as () or (1,)
         state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
@@ -187,17 +179,12 @@ def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
 
     `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of
     safetensors. Its configuration states the activation, so that nobody can get the other one.
+    Weights keep their type; files of the same names are replaced, a DataError where they cannot be.
 
     Args:
-        clip: the model; its weights are written in the type they have.
-        folder: made if it is missing; files of the same names are replaced.
         meta: what the header of a `.safetensors` file says, which open_clip does not read.
         card: the model card in Markdown.
-        form: a key of `FILES`, "safetensors" or "pt".
-
-    Raises:
-        ConfigError: for an unknown form.
-        DataError: when the folder cannot be written.
+        form: a key of `FILES`, "safetensors" or "pt"; else a ConfigError.
     """
     if form not in FILES:
         raise ConfigError(f"unknown format {form!r}: expected {' or '.join(FILES)}.")
@@ -219,10 +206,8 @@ def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
 
 
 def open_clip_name(name: str, activation: str) -> str | None:
-    """The name under which open_clip builds this architecture with this activation.
-
-    None where no name of open_clip's own does, as for clip-mini: its folder has to be loaded.
-    """
+    """The name under which open_clip builds this architecture with this activation; None where it
+    has no such name, as for clip-mini: its folder has to be loaded."""
     stem = name.removesuffix("-quickgelu")
     for candidate in (name, stem, f"{stem}-quickgelu"):
         if candidate in open_clip.list_models() and candidate not in OWN_MODELS:

@@ -23,28 +23,19 @@ class ImageOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
-        attention: one map per layer, `(B, H, T, T)`, or `(B, H, 1, T)` in the last layer, of which
-            only the class token's row is used; empty unless asked for.
+        attention: if asked for, a map of each layer `(B, H, T, T)`, of the last one `(B, H, 1, T)`.
     """
-
     features: Tensor
     attention: list[Tensor]
 
 
 def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
-    """Encode images, by the model's own code unless it has open_clip's unaltered transformer.
+    """Encode images `(B, 3, H, W)`, normalised, by the model's own code unless it has open_clip's
+    unaltered transformer; of that the last block computes the class token only.
 
-    Of that one, if it is read at its class token, the last block computes the class token only.
-
-    Args:
-        model: open_clip model.
-        images: `(B, 3, H, W)`, normalised.
-        attention: also return the maps the features are computed from, float32 or wider. They can
-            be differentiated, also twice. A network of timm that ends in "abs_attn" has one map,
-            that of its pooling, whose first token is the mean of the patches.
-
-    Raises:
-        ConfigError: when attention is asked of a tower that is not read at such a token.
+    `attention` also returns the maps the features are computed from, float32 or wider, which can be
+    differentiated twice; a ConfigError for a tower that is not read at such a token. A network of
+    timm that ends in "abs_attn" has one, of its pooling, whose first token is the patches' mean.
     """
     tower = model.visual
     if not _is_plain(model):

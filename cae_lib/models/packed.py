@@ -1,7 +1,5 @@
-"""CLIP's text tower over open_clip's own parameters, without work that cannot reach its output.
-
-The tower is causal and read at the end-of-text token (EOT): nothing after it is computed.
-"""
+"""CLIP's text tower over open_clip's own parameters, without work that cannot reach its output: it
+is causal and read at the end-of-text token (EOT), so nothing after it is computed."""
 
 from __future__ import annotations
 
@@ -17,19 +15,16 @@ from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, 
 
 @dataclass(frozen=True)
 class Packing:
-    """How R rows of at most T positions are stored as N packed states `(N, D)`.
-
-    Layers that treat each position alone run on the packed states; attention needs the rows.
+    """How R rows of at most T positions are stored as N packed states `(N, D)`: layers that treat
+    each position alone run on the packed states, attention needs the rows.
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
-        source: packed state that stands at each position of each row `(R * T,)`. Positions after a
-            row's end repeat the state at its end; a causal tower never reads them.
+        source: packed state at each position of each row `(R * T,)`, after its end that at its end.
         ends: packed state at the end-of-text token of each row `(R,)`.
         eot: position of the end-of-text token of each row `(R,)`.
         length: T.
     """
-
     active: Tensor
     source: Tensor
     ends: Tensor
@@ -62,12 +57,8 @@ class Packing:
 
 
 def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
-    """Plan the packing of texts, which have the same states up to where they differ.
-
-    Args:
-        eot: position of each row's end-of-text token `(R,)`; T is `eot.max() + 1`.
-        owner: row `(R, T)` whose state, its own, stands at each position; None for the row itself.
-    """
+    """Plan the packing of texts with EOT at `eot (R,)`; T is `eot.max() + 1`. If texts begin alike,
+    `owner (R, T)` is the row whose own state stands at each position."""
     rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
     position = torch.arange(length, device=eot.device).expand(len(eot), length)
@@ -94,11 +85,8 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
 
 
 class PackedEncoder(TextEncoder):
-    """The packed implementation, for a model of which `why_not_packed` gives None.
-
-    T is the length of the batch's longest caption.
-    """
-
+    """The packed implementation, for a model of which `why_not_packed` gives None; T is the length
+    of the batch's longest caption."""
     path = "packed"
 
     def __init__(self, model: nn.Module) -> None:
@@ -112,7 +100,6 @@ class PackedEncoder(TextEncoder):
         return self.embedding.weight.detach()
 
     def columns(self, tokens: Tensor) -> int:
-        """Up to the last EOT."""
         return int(self.eot(tokens).max()) + 1
 
     def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,

@@ -1,7 +1,5 @@
-"""Attention maps of any model, read while it runs its own code.
-
-A softmax takes the place of torch's attention; modules that return maps of their own are hooked.
-"""
+"""Attention maps of any model, read while it runs its own code: a softmax takes the place of
+torch's attention, and modules that return maps of their own are hooked."""
 
 from __future__ import annotations
 
@@ -26,11 +24,8 @@ _fused = F.scaled_dot_product_attention
 
 @contextmanager
 def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
-    """Compute a tower's attention explicitly; yields its maps `(B, H, T, T)`, float32 or wider.
-
-    Maps that modules return are in the list once the recording is over. Gradient checkpointing is
-    off meanwhile, since it computes after the recording.
-    """
+    """Compute a tower's attention explicitly; yields its maps `(B, H, T, T)`, float32 or wider,
+    those that modules return only at its end. Checkpointing is off meanwhile: it computes later."""
     maps: list[Tensor] = []
     returned: list[Tensor] = []
     thread = threading.get_ident()
@@ -57,10 +52,8 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let one thread at a time change how modules run; others run them as they are.
-
-    Compiled code would not notice the change, so it runs eagerly.
-    """
+    """Let one thread at a time change how modules run; others run them as they are. Compiled code
+    would not notice the change, so it runs eagerly."""
     with _lock, torch.compiler.set_stance("force_eager"):
         yield
 

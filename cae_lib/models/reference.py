@@ -24,14 +24,12 @@ class TextModel:
     """How a model of some library encodes text.
 
     Attributes:
-        model: the model.
         features: tokens `(B, C)` -> features `(B, E)`, not normalised.
         embedding: the layer that turns tokens into embeddings.
         tower: the module whose attention counts.
         position: tokens -> the position that is read `(B,)`; None for a mean over the tokens.
         attended: tokens -> which of them a mean is taken over `(B, C)` bool.
     """
-
     model: nn.Module
     features: Callable[[Tensor], Tensor]
     embedding: nn.Module
@@ -42,7 +40,6 @@ class TextModel:
 
 class ReferenceEncoder(TextEncoder):
     """The reference implementation; T is what the tower computes, mostly C."""
-
     path = "reference"
 
     def __init__(self, text: TextModel) -> None:
@@ -56,7 +53,6 @@ class ReferenceEncoder(TextEncoder):
             return self.embedding(tokens)
 
     def columns(self, tokens: Tensor) -> int:
-        """All."""
         return tokens.shape[1]
 
     def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,

@@ -1,7 +1,5 @@
-"""Captions to features and attention: packed where that is exact, else by the model's own code.
-
-Both are equal up to rounding. Hooks, adapters and wrappers act in the model's own code alone.
-"""
+"""Captions to features and attention: packed where that is exact, else by the model's own code, the
+only one that hooks, adapters and wrappers act in. Both are equal up to rounding."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ _told: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> TextEncoder:
-    """The encoder of a model's text.
+    """The encoder of a model's text; an encoder is returned as it is.
 
     The model is looked at anew in each call, so a hook or an adapter that is added later acts. The
     logger "cae_lib" tells once for each model, and again when it changes, which path "auto" takes
@@ -30,11 +28,8 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
 
     Args:
         model: open_clip `CLIP`, `CustomTextCLIP`, `CoCa`; Hugging Face CLIP, SigLIP, SigLIP 2, or
-            BLIP for retrieval; each may hold peft adapters. An encoder is returned as it is.
-        path: "packed", "reference", or "auto": packed where that is exact.
-
-    Raises:
-        ConfigError: unknown path, "packed" where it is not exact, or an unknown model.
+            BLIP for retrieval; each may hold peft adapters. Else a ConfigError.
+        path: "reference", "packed" (ConfigError where that is not exact), or "auto", which chooses.
     """
     if path not in get_args(EncoderPath):
         raise ConfigError(f"unknown path {path!r}: expected {', '.join(get_args(EncoderPath))}.")

@@ -16,8 +16,8 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.blocks import alteration
 
 Record = Literal["row", "maps"]
+# What features of text are computed from, in a `CLIP` as in a `TextTransformer`.
 PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-"""What features of text are computed from, in a `CLIP` as in a `TextTransformer`."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,8 @@ class TextOutput:
         features: `(B, E)`, not normalised, equal to those of the model.
         attention: one map per layer, empty unless asked for; shapes under `TextEncoder.encode`.
         embeddings: token embeddings `(B, S, D)`, before the position is added; S <= T.
-        readout: weight of each position's last state in the features `(B, T)`: 1 at the token
-            that is read, or equal weights where a tower takes the mean.
+        readout: weight of each position's last state in the features `(B, T)`, one-hot or a mean.
     """
-
     features: Tensor
     attention: list[Tensor]
     embeddings: Tensor
@@ -40,7 +38,6 @@ class TextOutput:
 
 class TextEncoder(ABC):
     """The text side of a `model`; its `embedding` turns tokens into states."""
-
     path: ClassVar[Literal["packed", "reference"]]
     model: nn.Module
     embedding: nn.Module
@@ -66,27 +63,22 @@ class TextEncoder(ABC):
     @abstractmethod
     def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
                attention: Record | None = None, second_order: bool = False) -> TextOutput:
-        """Encode captions.
+        """Encode captions `(B, C)`.
 
         Args:
-            tokens: `(B, C)` token ids.
             embeddings: `(B, S, D)` to use in place of the token embeddings.
-            attention: maps to return, float32 or wider and differentiable. "row": the row
-                `(B, H, T)` that is read, of every layer. "maps": the maps the features are computed
-                from, `(B, H, T, T)`, or `(B, H, 1, T)` where only the row that is read is used.
+            attention: maps to return, float32 or wider and differentiable; a ConfigError where they
+                cannot be read. "row": the row `(B, H, T)` that is read, of every layer. "maps":
+                those the features come from, `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
             second_order: let the features be differentiated twice.
-
-        Raises:
-            ConfigError: for attention of a tower whose maps cannot be read.
         """
 
     @abstractmethod
     def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
                         stand_in: Tensor) -> Tensor:
-        """Features `(B + V, E)` of B captions, then of V variants with some tokens masked.
+        """Features `(B + V, E)` of captions `(B, C)`, then of V variants with some tokens masked.
 
         Args:
-            tokens: `(B, C)` token ids.
             caption: row of each variant's caption `(V,)`.
             masked: tokens that each variant has masked `(V, S)` bool.
             stand_in: an embedding `(D,)` for all of these, or a token for each place `(B, S)`.
