@@ -23,7 +23,6 @@ from cae_lib.words.alignment import Alignment
 @dataclass(frozen=True)
 class Batch:
     """One step's input; M is B, or 2B with hard negatives, or a process's share of that."""
-
     rows: Tensor  # (B,) row numbers of the data set, of all processes
     pixels: Tensor  # (M, 3, S, S), 0 to 255 with `affine`, else normalised; or features (M, E)
     tokens: Tensor  # (M, T) their captions
@@ -55,12 +54,9 @@ class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
     Several processes draw the same batch and keep one share of its rows each. The alignment is that
-    of `pairs.captions`, the pictures are `pairs.image_paths`.
-
-    Raises:
-        ConfigError: the batch size does not fit the data or the number of processes, or `masked`
-            is no share.
-        DataError: pairs, alignment and pictures differ in length, or negatives are not there.
+    of `pairs.captions`, the pictures are `pairs.image_paths`; a DataError where they differ in
+    length, or negatives are not there. A ConfigError if the batch size does not fit the data or the
+    number of processes, or `masked` is no share.
     """
 
     def __init__(
@@ -95,10 +91,8 @@ class Batches:
             )
 
     def rows(self, step: int) -> Tensor:
-        """Row numbers (B,) of optimiser step `step`, counted from 0, of all processes.
-
-        Every epoch has a permutation of its own, and drops the incomplete last batch.
-        """
+        """Row numbers (B,) of optimiser step `step`, counted from 0, of all processes. Every epoch
+        has a permutation of its own, and drops the incomplete last batch."""
         count, size = len(self.pairs.captions), self.experiment.batch_size
         epoch, place = divmod(step, count // size)
         permutation = _permutation(count, self.experiment.seed, epoch)
@@ -141,7 +135,6 @@ class Batches:
     def _masked(
         self, roles: Tensor, words: Tensor, count: int, part: Tensor, step: int
     ) -> Tensor | None:
-        """The tokens to mask at the places `part` of `count` captions; see `Batch`."""
         if not self.experiment.masked:
             return None
         draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, part]
@@ -151,7 +144,6 @@ class Batches:
 
 class Stream(IntEnum):
     """Independent streams of random numbers of one run."""
-
     ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
 
 
@@ -176,10 +168,8 @@ def choose_negatives(
 ) -> tuple[Tensor, list[str | None], int]:
     """Draw one similar picture for each row (B,), and one false caption for each of both (NegCLIP).
 
-    Returns:
-        The rows, then one with a similar picture for each `(2B,)`; a false caption of each of them,
-        None where the file has none; for how many rows the file names similar pictures: the others
-        got any other row.
+    Returns the rows, then one with a similar picture for each `(2B,)`; a false caption of each of
+    them, None where there is none; and for how many rows the file has pictures (others got any).
     """
     draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
     similar = []
@@ -197,10 +187,8 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 
 
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
-    """Tokens `(M, T)` of one word of each caption, drawn from those with a role, if it has any.
-
-    `roles` and `words (M, T)` are as in a `Batch`, `draws (M,)` are random numbers in [0, 1).
-    """
+    """Tokens `(M, T)` of one word of each caption, drawn by `draws (M,)` in [0, 1) from those with
+    a role, if it has any; `roles` and `words (M, T)` are as in a `Batch`."""
     known = roles.new_zeros(len(words), int(words.max()) + 1)
     known = known.scatter_reduce(1, words, roles, "amax") > 0  # words with a role
     place = (draws * known.sum(1)).long() + 1

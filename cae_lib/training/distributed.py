@@ -1,7 +1,6 @@
-"""Data-parallel training over the processes that `torchrun` starts, equal to one process.
-
-Each holds the loss of the whole batch; the gradients of what is gathered or summed are summed, and
-the averaging of `DistributedDataParallel` then gives those of one process."""
+"""Data-parallel training over the processes that `torchrun` starts, equal to one process: each
+holds the whole batch's loss, gradients of what is gathered or summed are summed, and the averaging
+of `DistributedDataParallel` then gives those of one process."""
 
 from __future__ import annotations
 
@@ -20,11 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run: this one's number and how many there are.
-
-    With one process nothing is communicated and all values pass through unchanged.
-    """
-
+    """The processes of a run: this one's number and how many there are. With one process nothing is
+    communicated and all values pass through unchanged."""
     rank: int = 0
     size: int = 1
 
@@ -39,10 +35,8 @@ class Ranks:
         return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
 
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Features `(n, ...)` of all processes, in their order, with gradient.
-
-        `counts` gives n in each process; None when all are equal.
-        """
+        """Features `(n, ...)` of all processes, in their order, with gradient; `counts` gives n in
+        each, None when all are equal."""
         if self.size == 1:
             return features
         counts = counts or [len(features)] * self.size
@@ -72,10 +66,8 @@ class Ranks:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started with this one; alone, there is one rank.
-
-    NCCL connects GPUs, gloo all else. A group that exists already is used and left open.
-    """
+    """Join the processes that `torchrun` started with this one; alone, there is one rank. NCCL
+    connects GPUs, gloo all else. A group that exists already is used and left open."""
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return

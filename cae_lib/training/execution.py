@@ -19,12 +19,10 @@ from torch.utils.data._utils import signal_handling
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import end_with_parent
 
+# Worker processes chosen at most, and the batches that each of them holds ready.
 MAX_WORKERS, AHEAD = 16, 2
-"""Worker processes chosen at most, and the batches that each of them holds ready."""
-
+# Left to the main process: it finishes its step, saves, and then ends its workers.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Left to the main process: it finishes its step, saves, and then ends its workers."""
-
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -39,11 +37,7 @@ class Execution:
             Packed captions have another length in every batch, too many to compile.
         workers: processes that prepare batches ahead; 0 prepares each in the main process, None
             takes several where photographs are decoded, else 0.
-
-    Raises:
-        ConfigError: an unknown backend, or a negative number of workers.
     """
-
     checkpointing: bool = False
     channels_last: bool = False
     compile: str | None = None
@@ -60,7 +54,6 @@ class Execution:
                 )
 
     def prepare(self, model: nn.Module) -> None:
-        """Set the model up, in place."""
         if self.checkpointing:
             model.set_grad_checkpointing(True)
         if self.channels_last:
@@ -85,14 +78,9 @@ class Execution:
 
 
 def feed(batches: Any, start: int, end: int, workers: int, pin: bool = False) -> Iterator[Any]:
-    """What `batches.at(step)` gives for `start` to `end` (exclusive), the same for any `workers`.
-
-    These processes prepare whole batches; 0 prepares each when it is asked for. `pin` puts batches
-    of workers in pinned memory, from which a GPU copies faster.
-
-    Raises:
-        DataError: a picture is missing or broken; raised in its step's turn.
-    """
+    """What `batches.at(step)` gives for `start` to `end` (exclusive), the same for any `workers`:
+    processes that prepare whole batches; 0 prepares each when it is asked for. `pin` puts theirs in
+    pinned memory, from which a GPU copies faster. A broken picture is a DataError in its turn."""
     if workers == 0:
         yield from map(batches.at, range(start, end))
         return
@@ -135,10 +123,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _end(source: Any) -> None:
-    """Dismiss the workers of a loader's iterator, and kill those that stay.
-
-    As Python exits, it would else wait for them for ever: they ignore the signal to end.
-    """
+    """Dismiss the workers of a loader's iterator; Python would else wait for them for ever."""
     try:
         source._shutdown_workers()  # does nothing as Python exits
     finally:

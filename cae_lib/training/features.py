@@ -19,13 +19,12 @@ from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import ImageEncoder, feed
 from cae_lib.training.state import content_hash, pictures_hash
 
+# Pictures that are encoded at once.
 PICTURES = 256
-"""Pictures that are encoded at once."""
 
 
 class Features(Pictures):
     """Features `(N, E)` of pictures, or of a trunk `(N, C, h, w)`, given out in their place."""
-
     affine = None
 
     def __init__(self, values: Tensor) -> None:
@@ -44,11 +43,8 @@ class Features(Pictures):
 def locked_part(
     model: nn.Module, experiment: Experiment, encoder: ImageEncoder
 ) -> tuple[nn.Module | None, ImageEncoder, ImageEncoder]:
-    """The part of the image tower that a run keeps as it is, what it makes of pictures, the rest.
-
-    Raises:
-        ConfigError: the trunk is to be locked, and the tower has none.
-    """
+    """The part of the image tower that a run keeps as it is, what it makes of pictures, the rest. A
+    ConfigError if a trunk is to be locked that the tower does not have."""
     tower = model.visual
     if experiment.lock_image:
         return tower, encoder, lambda model, features: features
@@ -70,10 +66,8 @@ def picture_features(
 
     They are kept under `data/cache/features`, in a file that is named by a hash of what is locked,
     pictures, precision and code; what lies there may be removed at any time. The processes of the
-    run share the work, and `workers` of each decode pictures ahead.
-
-    Raises:
-        DataError: a picture is missing or broken, or the file with their features is.
+    run share the work, and `workers` of each decode pictures ahead. A DataError if a picture is
+    missing or broken, or the file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     kind = [clip.name, clip.activation, precision, training_hash(), pictures_hash(images)]

@@ -27,8 +27,8 @@ from cae_lib.training.state import load_state, run_log
 from cae_lib.words.alignment import Alignment
 
 STATE, LOG = "state.pt", "log.jsonl"
+# Values of the log that the progress line shows, and what it calls them.
 SHOWN = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
-"""Values of the log that the progress line shows, and what it calls them."""
 
 
 def train(
@@ -39,31 +39,22 @@ def train(
 ) -> Path:
     """Train both towers of `clip.model` in place, going on where `out_dir` left off.
 
-    Writes `model.safetensors`, `log.jsonl` (one line a step) and, until the run is complete,
-    `state.pt`. All that is drawn is a function of (seed, step), so a resumed run takes the very
-    steps of an uninterrupted one. Processes started by `torchrun` share each batch and take the
-    steps of one process, up to rounding; only the first one writes and calls `on_step`.
+    Writes `model.safetensors`, whose path is returned, `log.jsonl` (one line a step) and, until the
+    run is complete, `state.pt`. All that is drawn is a function of (seed, step), so a resumed run
+    takes the very steps of an uninterrupted one. Processes started by `torchrun` share each batch
+    and take the steps of one process, up to rounding; only the first writes and calls `on_step`.
+
+    Raises what `Run` does; CheckpointError if `out_dir` holds another run's state; and, once the
+    state is saved, NotFiniteError, which names the rows, and KeyboardInterrupt (Ctrl-C, SIGTERM).
 
     Args:
         experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3);
             `negatives` makes L_ITC that of NegCLIP.
-        clip: the model to start from.
         pairs, alignment, images: the training set, its tokens and roles, and its pictures.
-        out_dir: folder of the run.
         log: show the progress line.
         every: steps between two calls of `on_step`; the last step is always among them.
         on_step: called with (steps taken, model in evaluation mode).
         save_every: steps between two state files.
-        execution: choices of speed and memory.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        ConfigError, DataError: see `Run`.
-        CheckpointError: `out_dir` holds the state of another run.
-        NotFiniteError: loss or gradient is not finite; names the rows, the state is saved.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -91,10 +82,7 @@ def train(
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list that takes in the first Ctrl-C or SIGTERM, for the step to end; a second one acts.
-
-    Outside the main thread Python allows no signal handlers and nothing is changed.
-    """
+    """A list that takes in the first Ctrl-C or SIGTERM; a second one acts. Main thread only."""
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -112,10 +100,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _steps(run: Run, start: int, state: Path, save_every: int) -> Iterator[dict[str, Any]]:
-    """Take the steps from `start` on, give the values of each, and write `state` in between.
-
-    It is written after every `save_every` steps, when asked to stop, and before a step that fails.
-    """
+    """Values of each step from `start` on; `state` is written in between, and before a failure."""
     with ExitStack() as stack:
         stack.callback(run.model.eval)
         stack.enter_context(torch.random.fork_rng(run.cuda_devices))
@@ -140,7 +125,6 @@ def _steps(run: Run, start: int, state: Path, save_every: int) -> Iterator[dict[
 
 
 def _finish(run: Run, clip: Clip, out: Path) -> Path:
-    """Write the checkpoint of a complete run, and remove its state."""
     checkpoint = out / "model.safetensors"
     if run.ranks.is_main:
         pairs, settings = run.batches.pairs, run.experiment

@@ -13,8 +13,8 @@ from cae_lib.errors import ConfigError
 
 SCOPES = ("batch", "caption", "word")
 HINGES = ("difference", "log", "margin")
+# Least attribution that hinge "log" tells from 0.
 FLOOR = 1e-6
-"""Least attribution that hinge "log" tells from 0."""
 
 
 def contrastive_loss(
@@ -24,8 +24,7 @@ def contrastive_loss(
     """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
 
     Args:
-        image_features: `(M, E)`, normalised; row i belongs to caption i.
-        text_features: `(M, E)`, normalised.
+        image_features, text_features: `(M, E)`, normalised; row i belongs to caption i.
         logit_scale: inverse temperature, already exponentiated.
         negatives: false captions `(K, E)`, normalised, in any order, K >= 0, that the images have
             to tell from theirs as well (NegCLIP, Yuksekgonul et al. 2023).
@@ -41,24 +40,22 @@ def contrastive_loss(
 class Hinge:
     """How far object words may lead over composition words: the settings of the attribution loss.
 
+    Kind "margin", a mean over the batch without A_obj, takes neither scope "caption" nor
+    `stop_gradient`: a ConfigError.
+
     Attributes:
         kind: "difference", the paper's `max(0, A_obj - A_comp + eps)`; "log", the same of the
             logarithms, which no scale of the scores changes, each A at least `FLOOR`; "margin",
             `max(0, eps - a_j)` of each composition token, its mean over attributes and that over
             relations, and the mean of the two that occur.
         margin: eps.
-        scope: "batch", the paper's, averages over all tokens of the batch. The others are ours:
-            "caption" takes means and hinge within each caption, then the mean over captions; "word"
-            first averages the tokens of each word, so that a word of many tokens counts once.
+        scope: "batch", the paper's, averages over all tokens of the batch. Ours: "caption" takes
+            means and hinge within each caption, then the mean over captions; "word" first averages
+            the tokens of each word, so that a word of many tokens counts once.
         stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
         complete_captions: let a caption without object word or without composition word add
-            nothing. False counts every such word of the batch; scope "caption" needs both.
-
-    Raises:
-        ConfigError: an unknown kind or scope, or kind "margin", which is a mean over the batch and
-            has no A_obj, with scope "caption" or `stop_gradient`.
+            nothing; scope "caption" always does.
     """
-
     kind: str = "difference"
     margin: float = 0.0
     scope: str = "batch"
@@ -92,7 +89,6 @@ class AttributionLoss:
     `composition` A_comp, that of attribute and relation words; `n_objects` and `n_composition`
     count the tokens (scope "word": words) behind them.
     """
-
     loss: Tensor
     objects: Tensor
     composition: Tensor
@@ -110,11 +106,8 @@ def attribution_loss(
         scores: attribution of each token `(B, T)`.
         roles: `(B, T)`, 0 other, 1 object, 2 attribute, 3 relation; 2 and 3 form the composition.
         hinge: settings; None takes the paper's, with eps 0.
-        words: `(B, T)` number of the word each token belongs to; needed by scope "word".
+        words: `(B, T)` number of each token's word; scope "word" without is a ConfigError.
         all_sum: adds up a tensor over the processes of a batch that is spread over several.
-
-    Raises:
-        ConfigError: scope "word" without `words`.
     """
     hinge = hinge or Hinge()
     return hinge_of_sums(caption_sums(scores, roles, hinge, words), hinge, all_sum)
@@ -125,8 +118,8 @@ def caption_sums(
 ) -> Tensor:
     """What `attribution_loss` needs of each caption, `(B, 4)`, or `(B, 8)` of kind "margin".
 
-    The columns are the sums of the scores of its object words and of its composition words, and
-    how many tokens (scope "word": words) each of them is over. Of kind "margin" the hinges of its
+    The columns are the sums of the scores of its object words and of its composition words, and how
+    many tokens (scope "word": words) each of them is over. Of kind "margin" the hinges of its
     attribute words and of its relation words follow, summed and counted likewise.
     """
     weight = torch.ones_like(scores)
@@ -149,10 +142,8 @@ def caption_sums(
 def hinge_of_sums(
     sums: Tensor, hinge: Hinge, all_sum: Callable[[Tensor], Tensor] | None = None
 ) -> AttributionLoss:
-    """The attribution loss of captions by their sums; see `caption_sums`.
-
-    Rows of several parts of a batch may be concatenated; the hinge is the one they were made for.
-    """
+    """The attribution loss of captions by their sums, as `caption_sums` made them for this hinge;
+    those of several parts of a batch may be concatenated."""
     groups = sums.T.contiguous()  # (4 or 8, G)
     if hinge.scope != "caption":
         groups = groups.sum(1, keepdim=True)

@@ -23,11 +23,8 @@ class Objective(nn.Module):
     """L_ITC, or NegCLIP's with hard negatives, plus weight * L_attr with an attribution method.
 
     The losses are those of the whole batch, whatever the number of processes that share it.
-    `encoder` gives the features of pictures `(M, E)`, not normalised.
-
-    Raises:
-        ConfigError: settings that `CompositionAttributionLoss` refuses, or masks beside a
-            perturbation that masks otherwise.
+    `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
+    `CompositionAttributionLoss` refuses, or masks beside a perturbation that masks otherwise.
     """
 
     def __init__(
@@ -83,14 +80,10 @@ class Objective(nn.Module):
         return texts, false, {}
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        """Normalised features `(n, E)` of captions."""
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
 
     def _with_masks(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Features `(M, E)` of captions, anew for those with tokens that are `masked (M, T)`.
-
-        A masked token is the mean token embedding, as perturbation's is.
-        """
+        """Features `(M, E)` of captions, anew with mean token embeddings where `masked (M, T)`."""
         rows = masked.any(1).nonzero()[:, 0]
         if not len(rows):
             return texts

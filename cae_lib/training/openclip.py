@@ -22,12 +22,8 @@ SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", 
 
 
 class RoleTokenizer:
-    """A tokenizer for open_clip's data sets that also gives the role of every token.
-
-    Args:
-        tokenizer: of the model, as `open_clip.get_tokenizer` gives it; see `align`.
-        tagger: finds the object, attribute and relation words of captions.
-    """
+    """A tokenizer for open_clip's data sets, of `open_clip.get_tokenizer`, that also gives the role
+    of every token; the tagger finds the object, attribute and relation words of captions."""
 
     def __init__(self, tokenizer: Any, tagger: Tagger) -> None:
         self.tokenizer, self.tagger = tokenizer, tagger
@@ -49,11 +45,8 @@ class CaeModel(nn.Module):
 
     Parameters, buffers and submodules are those of the model under their own names, and so are the
     keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
-    itself, `attribution` what `CaeClipLoss` takes.
-
-    Args:
-        model: open_clip model, built with `output_dict=True`.
-        **settings: of `CompositionAttributionLoss`, all but `all_sum`, and with its errors.
+    itself, built with `output_dict=True`, `attribution` what `CaeClipLoss` takes. The settings are
+    those of `CompositionAttributionLoss`, but `all_sum`, with its errors.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -85,7 +78,6 @@ class CaeModel(nn.Module):
             return getattr(self.__dict__["model"], name)
 
     def extra_repr(self) -> str:
-        """The settings, for `print`."""
         return self.attribution.extra_repr()
 
 
@@ -95,15 +87,8 @@ class CaeClipLoss(ClipLoss):
     Under `DistributedDataParallel` the gradient is that of one process with the whole batch. Two
     gradients of open_clip's loop are not, and are scaled here: without `gather_with_grad`, that of
     the features is divided by the number of processes, which would multiply the weight of L_attr;
-    and gradient accumulation multiplies that of the temperature.
-
-    Args:
-        attribution: of a `CaeModel`.
-        local_loss, gather_with_grad, cache_labels, rank, world_size: of `ClipLoss`.
-        accum_freq: parts of a batch that the loop accumulates.
-
-    Raises:
-        ConfigError: for flags whose gradient is not that of the whole batch.
+    and gradient accumulation, over `accum_freq` parts, multiplies that of the temperature. A
+    ConfigError for flags whose gradient cannot be that of the whole batch.
     """
 
     def __init__(
@@ -123,11 +108,8 @@ class CaeClipLoss(ClipLoss):
         self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
         attribution_sums: Tensor | None = None, output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
-        """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`.
-
-        Raises:
-            DataError: there are no sums, for the texts carried no roles.
-        """
+        """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`. A
+        DataError if there are no sums, for the texts carried no roles."""
         if attribution_sums is None:
             raise DataError(
                 "texts without roles: build the training data with RoleTokenizer(tokenizer, "
@@ -149,7 +131,6 @@ def _tokens(text: Tensor) -> Tensor:
 
 
 def _scale_gradient(values: Tensor, factor: float) -> Tensor:
-    """The values, with `factor` times their gradient."""
     values = values.view_as(values)
     if values.requires_grad:
         values.register_hook(lambda gradient: factor * gradient)

@@ -31,16 +31,8 @@ class NotFiniteError(CaeError):
 
 
 class Run:
-    """Model, data and optimiser of one run.
-
-    What a locked image tower or trunk makes of pictures that are not cropped is computed once,
-    here; see `picture_features`.
-
-    Raises:
-        ConfigError: the batch size does not fit the data or the number of processes, or settings
-            that do not go together.
-        DataError: pairs, alignment and pictures differ in length, or negatives are not there.
-    """
+    """Model, data and optimiser of one run, with the errors of `Batches` and `Objective`. What a
+    locked tower or trunk makes of uncropped pictures is computed once (`picture_features`)."""
 
     def __init__(
         self, experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment,
@@ -80,11 +72,8 @@ class Run:
             self.locked.eval()
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
-        """Take step `step` (from 0) on its batch and return its log line.
-
-        Raises:
-            NotFiniteError: names the rows of the batch; weights and optimiser are unchanged.
-        """
+        """Take step `step` (from 0) on its batch and return its log line; a NotFiniteError names
+        the rows of the batch, and leaves weights and optimiser unchanged."""
         settings = self.experiment
         torch.manual_seed(stream_seed(settings.seed, Stream.MODEL, step))
         lr = learning_rate(step, settings.steps, settings.lr, settings.warmup)
@@ -126,8 +115,7 @@ def adamw(
     """AdamW over the trainable parameters: matrices with decay, all else without.
 
     Gains, biases, single vectors and `logit_scale` have fewer than two dimensions, so the rule is
-    open_clip's. The fused kernel matters on a CPU, too: it is several times faster on the table of
-    49,408 token embeddings.
+    open_clip's. The fused kernel is several times faster on 49,408 embeddings, on a CPU, too.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -34,11 +34,8 @@ def save_state(
 def load_state(
     path: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Load a state into model and optimiser; returns its step, or 0 where there is no file.
-
-    Raises:
-        CheckpointError: the file is damaged or belongs to a run of another identity.
-    """
+    """Load a state into model and optimiser; returns its step, or 0 where there is no file. A
+    CheckpointError if the file is damaged or belongs to a run of another identity."""
     if not path.exists():
         return 0
     try:
@@ -66,11 +63,8 @@ def changes(known: Any, identity: dict[str, str]) -> str:
 def run_identity(
     experiment: Experiment, weights_id: str, pairs: Pairs, alignment: Alignment, images: Pictures
 ) -> dict[str, str]:
-    """Hashes of all that decides a run's result up to rounding, by what each of them covers.
-
-    Roles count as they are trained on, a placebo as the placebo. False captions count where they
-    are used. Of pictures see `pictures_hash`.
-    """
+    """Hashes of all that decides a run's result up to rounding, by what each of them covers: roles
+    as they are trained on, a placebo as the placebo, and false captions where they are used."""
     roles = placebo_roles(alignment, experiment.roles, experiment.seed).roles
     lists = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
     tensors = [pairs.image_index, alignment.tokens, roles]
@@ -83,10 +77,8 @@ def run_identity(
 
 
 def pictures_hash(images: Pictures) -> str:
-    """Hash of pictures by their pixels if these are in memory, else by each file's name and size.
-
-    A file that changes and keeps both is not noticed.
-    """
+    """Hash of pictures by their pixels if these are in memory, else by each file's name and size: a
+    file that changes and keeps both is not noticed."""
     if hasattr(images, "pixels"):
         return content_hash([], [images.pixels])
     return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
@@ -103,10 +95,8 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 
 @contextmanager
 def run_log(path: Path, step: int, keep: bool = True) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends a step's values, with the key "step", as one JSON line.
-
-    Lines after step `step` are dropped. All processes of a run but one write nothing (`keep`).
-    """
+    """A function that appends a step's values, with the key "step", as one JSON line. Lines after
+    step `step` are dropped. All processes of a run but one write nothing (`keep`)."""
     if not keep:
         yield lambda values: None
         return

@@ -20,12 +20,8 @@ from cae_lib.training.losses import AttributionLoss, Hinge, caption_sums, hinge_
 
 @dataclass(frozen=True)
 class CompositionAttributionOutput(AttributionLoss):
-    """An attribution loss whose `loss` is weight * L_attr, to be added to the contrastive loss.
-
-    Attributes:
-        text_features: `(B, E)`, normalised, for the contrastive loss.
-    """
-
+    """An attribution loss whose `loss` is weight * L_attr, to be added to the contrastive loss of
+    the `text_features (B, E)`, which are normalised."""
     text_features: Tensor
 
 
@@ -35,23 +31,18 @@ class CompositionAttributionLoss(nn.Module):
     The model is used, not owned: `parameters()` and `state_dict()` of this module are empty, and a
     copy uses the same model, or its copy where both are copied together. `eval()` changes no
     gradient; under `torch.no_grad` the same numbers come without a graph. Text features have the
-    dtype that the model gives them, loss and attributions are float32 or wider.
+    dtype that the model gives them, loss and attributions are float32 or wider. ConfigError for
+    what `text_encoder`, `get_method` or `Hinge` refuses.
 
     Args:
-        model: a model that `text_encoder` knows, of open_clip or Hugging Face, with or without
-            adapters, or an encoder.
-        method: name of a method, see `get_method`, or an `AttributionMethod` of your own.
+        model: one that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
+        method: a name, with its `method_parameters`, or an `AttributionMethod` of your own.
         weight: lambda; the paper does not print its values.
         margin: eps of the hinge.
-        scope, stop_gradient, complete_captions: see `Hinge`.
+        hinge, scope, stop_gradient, complete_captions: see `Hinge`, whose kind is `hinge`.
         all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
-        hinge: "difference", "log" or "margin"; see `Hinge`.
-        **method_parameters: parameters of the attribution method.
-
-    Raises:
-        ConfigError: an unknown method, parameter, path or model, or what `Hinge` refuses.
     """
 
     def __init__(
@@ -79,7 +70,6 @@ class CompositionAttributionLoss(nn.Module):
         return self._model[0]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompositionAttributionLoss:
-        """A loss of the same settings; see the class."""
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         shared = {"_model": (self.model,), "_copied": memo}
@@ -90,17 +80,13 @@ class CompositionAttributionLoss(nn.Module):
     def forward(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
     ) -> CompositionAttributionOutput:
-        """Score the captions against their images.
+        """Score the captions against their images; a DataError if the shapes do not fit.
 
         Args:
             image_features: `(B, E)`, of any length; no gradient of L_attr flows into them.
-            tokens: `(B, C)` token ids.
+            tokens: ids `(B, C)`.
             roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation.
-            words: `(B, C)` number of the word each token belongs to, 0 for none;
-                found from CLIP's byte-pair encoding when left out.
-
-        Raises:
-            DataError: when these do not describe the same captions.
+            words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
         """
         text_features, sums = self.rows(image_features, tokens, roles, words)
         parts = hinge_of_sums(sums, self.hinge, self.all_sum)
@@ -110,10 +96,8 @@ class CompositionAttributionLoss(nn.Module):
     def rows(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`).
-
-        For loops that take the hinge elsewhere. Arguments and errors are those of `forward`.
-        """
+        """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
+        loops that take the hinge elsewhere; see `forward`."""
         if len(image_features) != len(tokens) or tokens.shape != roles.shape:
             raise DataError(
                 "image features, tokens and roles must describe the same captions, but have shapes "
@@ -136,5 +120,4 @@ class CompositionAttributionLoss(nn.Module):
         return F.normalize(found.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
-        """The settings, for `print`."""
         return f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}"
