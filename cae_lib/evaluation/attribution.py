@@ -79,11 +79,9 @@ class WordSample:
     def integrated_gradients(
         self, model: nn.Module, points: int = 8, most_points: int = 256
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Integrated gradients `(C, W)` of the words, errors and points `(C,)`.
-
-        The scores of a caption add up to S(I, T) - S(I, T with every word masked). Captions that
-        miss this by more than `TOLERANCE` are scored again with twice the points.
-        """
+        """Integrated gradients `(C, W)` of the words, errors and points `(C,)`. The scores of a
+        caption add up to S(I, T) - S(I, T with every word masked); captions that miss this by more
+        than `TOLERANCE` are scored again with twice the points."""
         rows = np.arange(len(self.tokens))
         inside = np.arange(self.n_words.max()) < self.n_words[:, None]
         drop = self.masked(model, rows, np.zeros_like(inside)) - self.masked(model, rows, inside)
@@ -134,17 +132,11 @@ def attribution_table(
     encoder: Encoder, pairs: Pairs, alignment: Alignment, methods: Iterable[str] = METHODS,
     limit: int | None = SAMPLES["attribution"], batch_size: int = 100, **parameters: Any,
 ) -> pd.DataFrame:
-    """Score the words of matched captions by attribution methods.
+    """Score the words of matched captions by attribution methods, which take `parameters`.
 
-    Args:
-        encoder, pairs, alignment: The model, captions with their pictures, and their tokens.
-        methods, parameters: Names of the attribution methods, and what they take.
-        limit: Number of captions, taken evenly over the set; None takes all.
-        batch_size: Captions a forward pass.
-
-    Returns:
-        A row for each method and each token that belongs to a word: method, caption and picture
-        (numbers in `pairs`), position of the token, word and role (texts), score.
+    `limit` captions are taken evenly over the set, None takes all; `batch_size` go through the
+    model at once. A row for each method and each token of a word: method, caption and picture
+    (numbers in `pairs`), position of the token, word and role (texts), score.
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     words = sample.words.cpu().numpy()

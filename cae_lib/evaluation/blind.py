@@ -1,8 +1,6 @@
-"""Choosers that never see the picture, on every benchmark that asks for one of several captions.
-
-A blind chooser gives each caption a number of its own and takes the largest, whatever the picture.
-Where several are largest it guesses among them, so an item counts with its expected accuracy.
-"""
+"""Choosers that never see the picture, on every benchmark that asks for one of several captions:
+each caption has a number of its own, and the largest is taken. Where several are largest the
+chooser guesses among them, so an item counts with its expected accuracy."""
 
 from __future__ import annotations
 
@@ -59,12 +57,8 @@ def average_picture_answers(
 
 
 def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
-    """What every chooser gets on every benchmark of captions.
-
-    Returns:
-        `chooser`; `family`, `subset`, `item`, `picture` as in `choice.answers`; and `share`, the
-        expected accuracy.
-    """
+    """What every chooser gets on every benchmark of captions: `chooser`; `family`, `subset`,
+    `item`, `picture` as in `choice.answers`; and `share`, the expected accuracy."""
     parts = scored(benchmarks)
     frame = keys(parts)[[_applies(part) for part in parts for _ in part.items]]
     asked = [(item, part.task) for part in parts if _applies(part) for item in part.items]
@@ -87,11 +81,9 @@ def _applies(benchmark: Benchmark) -> bool:
 
 
 def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
-    """Among how many equal answers the chooser guesses; 0 if the right answer is not among them.
-
-    A 2 x 2 item needs another caption for each of its pictures. A blind chooser takes the same
-    one for both, so it is wrong unless the two tie.
-    """
+    """Among how many equal answers the chooser guesses; 0 if the right answer is not among them. A
+    2 x 2 item needs another caption for each of its pictures. A blind chooser takes the same one
+    for both, so it is wrong unless the two tie."""
     values = [round(numbers[text], DIGITS) for text in item.texts]
     best = max(values)
     if task in ORDERS:
@@ -102,12 +94,10 @@ def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
 
 
 class CaptionModel:
-    """A trigram model of texts, smoothed as Witten and Bell do (1991), down to unknown words.
-
-    Each order is mixed with the one below it, the last one with a uniform share for every known
-    word and one for all unknown words together. So no text has probability zero: `nltk.lm`, which
-    has the same smoothing, ends at the unigrams and gives unknown words zero.
-    """
+    """A trigram model of texts, smoothed as Witten and Bell do (1991), down to unknown words: each
+    order is mixed with the one below it, the last one with a uniform share for every known word and
+    one for all unknown words together. So no text has probability zero, as it would in `nltk.lm`,
+    which ends at the unigrams."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._counts: dict[tuple[str, ...], Counter[str]] = {}

@@ -17,15 +17,12 @@ Judged = tuple[Sequence[bool], Sequence[float], Sequence[int]]
 
 
 def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
-    """Answer every item of `scored` benchmarks by the cosine of float32 unit vectors.
+    """Answer every item of `scored` benchmarks by cosine of float32 unit vectors; a tie is wrong.
 
-    A tie is wrong.
-
-    Returns:
-        The columns of `keys`; `correct` (bool); `margin` (float32), by how much the true option is
-        closer than the best other one, of other tasks the smallest of the differences that have to
-        be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
-        items that have no other options or another task.
+    To the columns of `keys` come `correct` (bool); `margin` (float32), by how much the true option
+    is closer than the best other one, of other tasks the smallest of the differences that have to
+    be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for items
+    that have no other options or another task.
     """
     parts = scored(benchmarks)
     encoder.texts([text for part in parts for item in part.items for text in item.texts])
@@ -50,12 +47,10 @@ def scored(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
 
 
 def matches(benchmark: Benchmark) -> Benchmark:
-    """SVO-Probes' official metric: does each single picture match the sentence, yes or no?
-
-    Hendricks and Nematzadeh 2021, official notebook. Returns the distinct pairs of a sentence and a
-    picture as items of groups "positive", "negative". Only rows with exactly one kind of negative
-    count. Sentences are compared in lower case with single spaces.
-    """
+    """SVO-Probes' official metric: does each single picture match the sentence, yes or no? Returns
+    the distinct pairs of a sentence and a picture as items of groups "positive", "negative"
+    (Hendricks and Nematzadeh 2021, official notebook). Only rows with exactly one kind of negative
+    count. Sentences are compared in lower case with single spaces."""
     found: dict[tuple, Choice] = {}
     for item in benchmark.items:
         if item.group in GROUPS:
@@ -70,12 +65,10 @@ def matches(benchmark: Benchmark) -> Benchmark:
 
 
 def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
-    """What names the items of benchmarks: family, subset, group, item, picture.
-
-    `item` is the position among the benchmark's items. Items have the same `picture`, here a
-    number, if they show the same file, whatever is cut out of it; an item with two pictures counts
-    with the first, which is the right one where one is asked for.
-    """
+    """What names the items of benchmarks: family, subset, group, item (the position among the
+    benchmark's items), picture. Items have the same `picture`, here a number, if they show the same
+    file, whatever is cut out of it; an item with two pictures counts with the first, which is the
+    right one where one is asked for."""
     items = [item for part in parts for item in part.items]
     sizes = [part.n_used for part in parts]
     paths = [os.path.normpath(item.images[0].path) for item in items]
@@ -90,10 +83,8 @@ def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
-    """Cosine `(number of images, number of texts)` of all options of each item, float32.
-
-    An option that occurs twice has exactly the same score twice, so ties are exact.
-    """
+    """Cosine `(number of images, number of texts)` of all options of each item, float32. An option
+    that occurs twice has exactly the same score twice, so ties are exact."""
     rows: dict[tuple[int, int], list[int]] = {}
     for row, item in enumerate(items):
         rows.setdefault((len(item.images), len(item.texts)), []).append(row)
@@ -138,11 +129,9 @@ def _margin(task: str, scores: np.ndarray) -> float:
 
 
 def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:
-    """Distance `(n,)` to the threshold, positive where the answer is right.
-
-    A model of similarities has no yes or no of its own, so the median of all distinct pairs is the
-    threshold: a matching pair has to lie above it, another one at or below it.
-    """
+    """Distance `(n,)` to the threshold, positive where the answer is right. A model of similarities
+    has no yes or no of its own, so the threshold is the median of all distinct pairs: a matching
+    pair has to lie above it, another one at or below it."""
     distinct = {(_sentence(item), item.images[0]): float(cosine)
                 for item, cosine in zip(items, cosines, strict=True)}
     above = cosines - np.median(list(distinct.values()))

@@ -35,10 +35,8 @@ PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint of `save_checkpoint`, or a tag of open_clip or None for random weights.
-
-    A checkpoint names its own model of open_clip and activation ("quickgelu" or "gelu").
-    """
+    """A checkpoint of `save_checkpoint`, which names its own model of open_clip and activation
+    ("quickgelu" or "gelu"), or a tag of open_clip, or None for random weights."""
 
     source: Path | str | None
     model: str = ""
@@ -52,11 +50,8 @@ class Weights:
         return hashlib.sha256(f"{self.model} {self.activation} {known}".encode()).hexdigest()
 
     def load(self, device: str | torch.device = "cpu") -> Clip:
-        """The model with these weights.
-
-        Raises:
-            CheckpointError: The weights are missing, broken, or do not say what they are.
-        """
+        """The model with these weights; CheckpointError if they are missing, broken, or do not say
+        what they are."""
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
         meta = read_meta(self.source)
@@ -95,18 +90,17 @@ def _read_kept(path: Path | None) -> dict[bytes, np.ndarray]:
 
 
 class Encoder:
-    """Turns pictures and texts into unit vectors and remembers them as long as it lives.
-
-    Benchmarks that share pictures or captions should share the encoder. All runs in float32, in
-    eval mode and without gradients. The weights must not change while the encoder is used.
+    """Turns pictures and texts into unit vectors and remembers them as long as it lives, so
+    benchmarks that share pictures or captions should share it. All runs in float32, in eval mode
+    and without gradients. The weights must not change while it is used.
 
     Args:
         clip: The model with its preprocessing and tokenizer.
         workers: Threads that decode pictures.
         allow_truncated: Take pictures whose file ends too early, with grey in place of what is
-            lost, as the evaluation of CAE's authors does for VL-CheckList; they are listed in
-            `truncated`. By default such a picture is an error.
-        kept: Vectors of pictures are read from this file and added to it. Its name has to tell the
+            lost, as the evaluation of CAE's authors does for VL-CheckList, and list them in
+            `truncated`. By default they are errors.
+        kept: A file that vectors of pictures are read from and added to. Its name has to tell the
             image tower, see `image_digest`; for runs that share one.
     """
 
@@ -131,11 +125,8 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
-        """Unit vectors `(n, E)`, float32, of pictures; equal pixels are encoded once.
-
-        Raises:
-            DataError: If a picture is missing, cannot be decoded, or has an empty crop.
-        """
+        """Unit vectors `(n, E)`, float32, of pictures; equal pixels are encoded once. DataError if
+        a picture is missing, cannot be decoded, or has an empty crop."""
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         contents: dict[ImageRef, bytes] = {}
         computed = 0

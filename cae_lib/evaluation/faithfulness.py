@@ -63,21 +63,16 @@ def faithfulness_table(
 ) -> pd.DataFrame:
     """Curves, agreement and randomisation check of all methods on one model.
 
-    `limit` captions are taken evenly over the set.
+    `limit` captions are taken evenly over the set. A row a value, with the columns of `ROW`;
+    caption is the number in `pairs`. By measure:
 
-    Returns:
-        A row a value, with the columns of `ROW`; caption is the number in `pairs`. By measure:
-
-        - "area" under the deletion or insertion curve (against) of a method, "random" included;
-        - "whole", "empty": similarity of the caption as it is, and with every word masked;
-        - "curve", "curve error": mean over captions, and its standard error, at a fraction of the
-          words (place);
-        - "agreement": rank correlation of the words with another method (against), NaN where it is
-          not defined;
-        - "randomisation": rank correlation with a model randomised down to a stage (against; place
-          is the stage's number);
-        - "example": scores of one caption's words (place is the word's number);
-        - "integration error", "integration points": of integrated gradients.
+    - "area" under the deletion or insertion curve (against) of a method, "random" included;
+    - "whole", "empty": similarity of the caption as it is, and with every word masked;
+    - "curve", "curve error": mean over captions, its standard error, at a share of words (place);
+    - "agreement": rank correlation of the words with another method (against), NaN if not defined;
+    - "randomisation": that with a model randomised down to a stage (against; place is its number);
+    - "example": scores of one caption's words (place is the word's number);
+    - "integration error", "integration points": of integrated gradients.
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     with evaluating(model):
@@ -102,10 +97,8 @@ def faithfulness_table(
 def score_curves(
     model: nn.Module, sample: WordSample, scores: Mapping[str, np.ndarray], mask: str = "mean"
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Curves by method, and "deletion" or "insertion", from scores of the words `(C, W)`.
-
-    To the methods comes the mean of `RANDOM` orders; `mask` is what stands in for a masked token.
-    """
+    """Curves by method, with the mean of `RANDOM` orders, and "deletion" or "insertion", from
+    scores of the words `(C, W)`; `mask` is what stands in for a masked token."""
     n_words, similarity = sample.n_words, partial(sample.masked, model, mask=mask)
     orders = [measures.random_ranks(n_words, int(n_words.max()), seed) for seed in (0, 1)]
     random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
@@ -166,12 +159,10 @@ def _example(
 
 
 def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """What is compared in a text tower of `depth` layers: method, choice, parameters.
-
-    Without parameters it is the default, run on weights with the other activation. Choices that
-    only scale all scores of a caption are left out, since they change no rank: attention's
-    `renormalise`, and the temperature of perturbation and gradient.
-    """
+    """What is compared in a text tower of `depth` layers: method, choice, parameters (none: the
+    default, run on weights with the other activation). Choices that only scale all scores of a
+    caption are left out, since they change no rank: attention's `renormalise`, and the temperature
+    of perturbation and gradient."""
     upper = tuple(range(depth // 2, depth))
     return [
         ("attention", "last layer", {"layers": (-1,)}),
@@ -195,14 +186,13 @@ def sensitivity_table(
 ) -> pd.DataFrame:
     """Compare every choice with the default, and the deletion curves under other masks.
 
-    Returns:
-        As `faithfulness_table`, with the columns of `CHOICE_ROW`. By measure:
+    As `faithfulness_table`, with the columns of `CHOICE_ROW`. By measure:
 
-        - "correlation": rank correlation of the words' scores by a method and choice with those by
-          the method's default, NaN where it is not defined;
-        - "object", "composition": mean score of the tokens of object words, and of attributes and
-          relations, NaN where the caption has none;
-        - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
+    - "correlation": rank correlation of the words' scores by a method and choice with those by the
+      method's default, NaN where it is not defined;
+    - "object", "composition": mean score of the tokens of object words, and of attributes and
+      relations, NaN where the caption has none;
+    - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
     """
     sample, clip = word_sample(encoder, pairs, alignment, limit), encoder.clip
     changed = load_clip(clip.name, None, OTHER[clip.activation][0], encoder.device)

@@ -1,8 +1,6 @@
-"""Where the relevance of pictures and words falls: the measurement behind Fig. 6 of the paper.
-
-Each scene of the small world is scored together with one caption, "the SUBJECT is RELATION the
-OBJECT", so that every word's part in it is known without a parser.
-"""
+"""Where the relevance of pictures and words falls: the measurement behind Fig. 6 of the paper. Each
+scene of the small world is scored together with one caption, "the SUBJECT is RELATION the OBJECT",
+so that every word's part in it is known without a parser."""
 
 from __future__ import annotations
 
@@ -42,19 +40,17 @@ ROW: Mapping[str, Any] = {
 def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]) -> pd.DataFrame:
     """Shares of relevance by region and by word, scene by scene, and the maps of `EXAMPLES`.
 
-    `limit` scenes are taken evenly over COCO's test pictures.
+    `limit` scenes are taken evenly over COCO's test pictures. A row a value, with the columns of
+    `ROW`; none without a small world, for then there is no gold. Scene is the number of the test
+    picture, or for examples their number. By measure:
 
-    Returns:
-        A row a value, with the columns of `ROW`; empty without a small world, for then there is no
-        gold. Scene is the number of the test picture, or for examples their number. By measure:
-
-        - "region": share of the map's sum, by start layer (method) and region (part);
-        - "area": mean share of the picture, by region;
-        - "word share": share of the words' positive scores, of subject, relation, object (part);
-        - "word score": score of the relation's words;
-        - "example map": share of a patch, by start layer, row and column;
-        - "example word": share of a word's score (part is the word, row its place);
-        - "example cosine": of picture and caption.
+    - "region": share of the map's sum, by start layer (method) and region (part);
+    - "area": mean share of the picture, by region;
+    - "word share": share of the words' positive scores, of subject, relation, object (part);
+    - "word score": score of the relation's words;
+    - "example map": share of a patch, by start layer, row and column;
+    - "example word": share of a word's score (part is the word, row its place);
+    - "example cosine": of picture and caption.
     """
     root = data_root(profile)
     if not is_world(root):

@@ -1,8 +1,6 @@
 """What models read, kept by the process for all of them: pixels of pictures, and tokens of texts.
-
 Decoding and resizing take as long as a small model's forward pass, and are the same for every model
-with one preprocessing. A file that changed since is read anew.
-"""
+with one preprocessing. A file that changed since is read anew."""
 
 from __future__ import annotations
 
@@ -57,12 +55,9 @@ class Picture:
 
 
 class PictureReader:
-    """Reads pictures for one preprocessing of open_clip, ahead of who takes them.
-
-    Attributes:
-        truncated: Files that end too early and were taken all the same, with grey in place of what
-            is lost; only with `allow_truncated`, else such a picture is an error.
-    """
+    """Reads pictures for one preprocessing of open_clip, ahead of who takes them. With
+    `allow_truncated` files that end too early, else an error, are taken with grey in place of what
+    is lost, and are listed in `truncated`."""
 
     def __init__(self, preprocess: Compose, workers: int = 2, allow_truncated: bool = False):
         *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
@@ -72,11 +67,8 @@ class PictureReader:
         self.truncated: set[Path] = set()
 
     def read(self, refs: Sequence[ImageRef]) -> Iterator[Picture]:
-        """Pictures file by file, the files in the order given; a file is decoded once.
-
-        Raises:
-            DataError: If a picture is missing, cannot be decoded, or has an empty crop.
-        """
+        """Pictures file by file, the files in the order given; a file is decoded once. DataError if
+        a picture is missing, cannot be decoded, or has an empty crop."""
         files: dict[Path, list[ImageRef]] = {}
         for ref in refs:
             files.setdefault(ref.path, []).append(ref)
@@ -167,10 +159,8 @@ def _what_is_there(path: Path) -> Image.Image:
 
 def tokenize(tokenizer: Callable[[list[str]], Tensor], texts: Sequence[str]) -> Tensor:
     """Token ids `(n, context_length)`, long: what `tokenizer(texts)` gives, each text read once.
-
     Other tokenizers than open_clip's byte-pair encoding, and those that mask texts at random, are
-    called as they are.
-    """
+    called as they are."""
     if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None:
         return tokenizer(list(texts))
     known = _TOKENS.setdefault(_kind(tokenizer), {})

@@ -35,12 +35,11 @@ SUBSET: Mapping[str, Any] = {
 def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
     """The items that `choice.answers` answers, in its order; `tagger` and `world`: `stated_counts`.
 
-    Returns:
-        The columns of `choice.keys`; `weight` in the subset's headline, which is the sum of weight
-        times right or wrong; `stratum`, equal for items that the headline averages together, its
-        subset or its group; `chance` of guessing right; the counts of `stated_counts` of the true
-        caption, of two true captions the larger ones; and `joint_NAME`, the number of the set of
-        items, see `Benchmark.sets`, that the item belongs to, -1 for none.
+    To the columns of `choice.keys` come `weight` in the subset's headline, which is the sum of
+    weight times right or wrong; `stratum`, equal for items that the headline averages together, its
+    subset or its group; `chance` of guessing right; the `stated_counts` of the true caption, of two
+    true captions the larger ones; and `joint_NAME`, the number of the set of items, see
+    `Benchmark.sets`, that the item belongs to, -1 for none.
     """
     parts = scored(benchmarks)
     captions = [true_captions(item) for part in parts for item in part.items]
@@ -119,9 +118,7 @@ def _joint(part: Benchmark) -> pd.DataFrame:
 
 def subsets(profile: str) -> pd.DataFrame:
     """How much of its data each measurement of a profile uses, and how each subset is averaged.
-
-    `family` may be the name of a set; n are items, captions or pictures; counts are JSON.
-    """
+    `family` may be the name of a set; n are items, captions or pictures; counts are JSON."""
     rows = pd.DataFrame([{**SUBSET, **row} for row in _subset_rows(profile)], columns=[*SUBSET])
     return rows.assign(counts=[json.dumps(dict(counts)) for counts in rows["counts"]])
 
@@ -171,12 +168,8 @@ def _own_pictures(profile: str) -> Mapping[str, LabelledImages]:
 
 
 def parser_table(profile: str) -> pd.DataFrame:
-    """Count the words of the small world's COCO captions by their found and their true role.
-
-    Returns:
-        relation that the caption states, "" for none; found, by the default tagger, and gold (names
-        of roles); n (words).
-    """
+    """Count the words of the small world's COCO captions by the `relation` that the caption states
+    ("" for none) and their role, `found` by the default tagger and `gold`; `n` words."""
     root = data_root(profile)
     graphs = {entry["id"]: entry for entry in read_gold(root / GRAPHS, "annotations")}
     captions = read_gold(root / CAPTIONS, "annotations")

@@ -40,12 +40,8 @@ def ranks(
         image_index: `(n_texts,)`, for each caption the row of its picture.
         chunk: Queries whose similarities are held at once.
 
-    Returns:
-        `direction`, one of `DIRECTIONS`; `query`, row of the picture or caption; `picture`, the
-        query's picture; `rank`, 1 for what is found first.
-
-    Raises:
-        DataError: If a picture has no caption.
+    Returns `direction`, one of `DIRECTIONS`; `query`, row of the picture or caption; `picture`, the
+    query's; `rank`, 1 for what is found first. DataError if a picture has no caption.
     """
     rows = np.arange(len(images))
     bare = np.setdiff1d(rows, image_index)
@@ -81,10 +77,8 @@ def _ranks(
 
 
 def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows, and for each row its place among them.
-
-    A matrix product may round equal columns differently; equal candidates must tie exactly.
-    """
+    """Distinct rows, and for each row its place among them: a matrix product may round equal
+    columns differently, but equal candidates must tie exactly."""
     places: dict[bytes, int] = {}
     place = np.array([places.setdefault(row.tobytes(), len(places)) for row in features], dtype=int)
     first = np.unique(place, return_index=True)[1]
@@ -92,14 +86,9 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_ranks(encoder: Encoder, pictures: LabelledImages) -> pd.DataFrame:
-    """Zero-shot classification: rank the classes that each picture shows by cosine.
-
-    A picture may show several classes, as scenes do. A tie counts against the right class.
-
-    Returns:
-        `picture`, its number; `label`, a class that it shows; `rank` of this class among those
-        that the picture does not show, 1 for the closest.
-    """
+    """Zero-shot classification: rank the classes that each picture shows by cosine, of scenes
+    several; a tie counts against the right class. `picture`, its number; `label`, a class that it
+    shows; `rank` of this class among those that the picture does not show, 1 for the closest."""
     images = encoder.images([ImageRef(path) for path in pictures.paths])
     similarity = images @ class_vectors(encoder, pictures.classes).T
     sizes = [len(labels) for labels in pictures.labels]
@@ -126,10 +115,7 @@ def with_article(name: str) -> str:
 
 def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFrame:
     """Rank each label's hard pictures by cosine; COLA's number is the mean precision over labels.
-
-    Returns:
-        `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits.
-    """
+    `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits."""
     scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
     precision = [
         average_precision(scores[hard, label], pictures.present[hard, label])
@@ -141,10 +127,8 @@ def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFra
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Sum over thresholds of precision times the step in recall; equal scores are one threshold.
-
-    From scores `(n,)` and which are positive `(n,)`; NaN if none is.
-    """
+    """Sum over thresholds of precision times the step in recall, from scores `(n,)` and which are
+    positive `(n,)`; equal scores are one threshold. NaN if none is positive."""
     if not positive.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")

@@ -1,7 +1,5 @@
-"""The small world's gold of a picture: what it states, and the region of each part of that.
-
-Needs no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once.
-"""
+"""The small world's gold of a picture: what it states, and the region of each part of that. Needs
+no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once."""
 
 from __future__ import annotations
 
@@ -67,11 +65,7 @@ EXAMPLES: tuple[Example, ...] = (
 
 
 def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
-    """The "images" or "annotations" of a file of the small world.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """The "images" or "annotations" of a file of the small world; DataError if unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError) as error:
@@ -91,10 +85,8 @@ def gold_scenes(path: Path) -> dict[str, GoldScene]:
 
 
 def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
-    """The share of each patch of a grid that lies in each region: `(4, rows, columns)`.
-
-    In the order of `REGIONS`; sums to 1 over the first axis.
-    """
+    """The share `(4, rows, columns)` of each patch of a grid that lies in each region, in the order
+    of `REGIONS`; sums to 1 over the first axis."""
     rows, columns = grid
     y = (np.arange(rows * POINTS) + 0.5) / (rows * POINTS)
     x = (np.arange(columns * POINTS) + 0.5) / (columns * POINTS)
@@ -103,13 +95,11 @@ def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) ->
 
 
 def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which region each point lies in: bool `(4, len(y), len(x))`, just one of the four true.
-
-    With S and O the squares in which subject and object are drawn, and U the smallest box around
-    both: the relation has what is in S and O both, what is in U but in neither, and the marks that
-    it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
-    of O.
-    """
+    """Which region each point lies in: bool `(4, len(y), len(x))`, just one of the four true. With
+    S and O the squares in which subject and object are drawn, and U the smallest box around both:
+    the relation has what is in S and O both, what is in U but in neither, and the marks that it
+    draws itself (lines of motion, marks of contact); subject and object have the rest of S and of
+    O."""
     first, second = (
         (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
     )

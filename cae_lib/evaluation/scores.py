@@ -17,23 +17,15 @@ Tree = str | list["Tree"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How one number comes about.
+    """How one number comes about."""
 
-    Attributes:
-        tree: What is averaged: the headlines of subsets.
-        label, words: The number's name in full, and the rule as a page prints it.
-        pooled: Average all items of these subsets alike instead.
-        without: Average the groups of the one subset instead, but for the relations of this list,
-            see `symmetric_relations`.
-        min_items: Groups of fewer items are left out too.
-    """
-
-    tree: Tree
-    label: str = ""
-    words: str = ""
-    pooled: bool = False
-    without: str | None = None
-    min_items: int = 1
+    tree: Tree  # what is averaged: the headlines of subsets
+    label: str = ""  # the number's name in full
+    words: str = ""  # the rule as a page prints it
+    pooled: bool = False  # average all items of these subsets alike instead
+    without: str | None = None  # average the groups of the one subset instead, but for the
+    # relations of this list, see `symmetric_relations`
+    min_items: int = 1  # groups of fewer items are left out too
 
 
 _VALSE_ACTION: Tree = ["valse/actant-swap", "valse/action-replacement"]
@@ -79,12 +71,8 @@ TABLE: Mapping[str, Rule] = {
 }
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "ARO": ("ARO-R", "ARO-A"),
-    "Winoground": ("Winoground",),
-    "SugarCrepe": ("SC-Rel", "SC-Att"),
-    "VL-CheckList": ("VLC-Rel", "VLC-Att"),
-    "VALSE": ("VALSE-Rel",),
-    "SVO-Probes": ("SVO",),
+    "ARO": ("ARO-R", "ARO-A"), "Winoground": ("Winoground",), "SugarCrepe": ("SC-Rel", "SC-Att"),
+    "VL-CheckList": ("VLC-Rel", "VLC-Att"), "VALSE": ("VALSE-Rel",), "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
 """The columns of each family; "Order" stands beside them."""
@@ -134,20 +122,12 @@ authors, read in the code of their later work."""
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Weights of items in the numbers of a protocol; those of a number sum to 1.
+    """Weights of the `items` of `items.items` in the numbers of one of `PROTOCOLS`; those of a
+    number sum to 1, and the weight of subsets that are absent goes to their siblings.
 
-    The weight of subsets that are absent goes to their siblings.
-
-    Args:
-        items: As `items.items` returns them; read are family, subset, group, item, weight, stratum.
-        protocol: One of `PROTOCOLS`.
-
-    Returns:
-        `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
-        larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
-
-    Raises:
-        ConfigError: The protocol is unknown.
+    `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
+    larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
+    ConfigError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}.")

@@ -1,8 +1,6 @@
-"""The test sets of a profile, each read once: the small world's, or the real ones.
-
-The real sets have to be there in their published numbers, unless `allowing` lets them be
-incomplete: then what is there is read, and what is left out is printed.
-"""
+"""The test sets of a profile, each read once: the small world's, or the real ones, which have to be
+there in their published numbers, unless `allowing` lets them be incomplete: then what is there is
+read, and what is left out is printed."""
 
 from __future__ import annotations
 
@@ -63,10 +61,7 @@ def even_rows(total: int, limit: int | None) -> np.ndarray:
 @lru_cache(maxsize=2)
 def benchmarks(profile: str) -> tuple[Benchmark, ...]:
     """All subsets of the choice benchmarks; those beside the paper's where their folder is there.
-
-    Raises:
-        DataError: Data are missing or malformed, and may not be.
-    """
+    DataError if data are malformed, or missing and may not be."""
     root = data_root(profile)
     if not is_official(root):
         names = [name for name in FOLDERS if name in _counts(root)]
@@ -94,10 +89,7 @@ def _official(name: str, root: Path) -> list[Benchmark]:
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile: str, name: str) -> Pairs:
     """Pictures and captions of a retrieval set; of a real one the published number is expected.
-
-    Raises:
-        DataError: Data are missing or malformed, and may not be.
-    """
+    DataError if data are malformed, or missing and may not be."""
     root = data_root(profile)
     if not (is_official(root) and may_be_incomplete(RETRIEVAL_SOURCES[name])):
         return load_retrieval_set(name, root, official=is_official(root))
@@ -139,11 +131,8 @@ def label_sets(profile: str) -> list[LabelledPictures]:
 
 @lru_cache(maxsize=2)
 def class_sets(profile: str) -> Mapping[str, LabelledImages]:
-    """Pictures with classes: the small world's, none of photographs, or what is in `LABELLED`.
-
-    Raises:
-        DataError: There is none, or one is malformed.
-    """
+    """Pictures with classes: the small world's, none of photographs, or what is in `LABELLED`;
+    DataError if there is none, or one is malformed."""
     root = data_root(profile)
     if is_world(root):
         return {name: _with_nouns(profile, name) for name in WORLD_GRAPHS}

@@ -18,11 +18,9 @@ from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
 
 def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
-    """Cosine of the text features of each pair of a set, and the human score `gold`.
-
-    As in the literature since SimCSE (Gao et al. 2021), the number of a set is the correlation over
-    all of its pairs together, not the mean over its parts, which are its files.
-    """
+    """Cosine of the text features of each pair of a set, and the human score `gold`. As in the
+    literature since SimCSE (Gao et al. 2021), the number of a set is the correlation over all of
+    its pairs together, not the mean over its parts, which are its files."""
     encoder.texts([*pairs.first, *pairs.second])
     cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)
     return pd.DataFrame({
@@ -35,12 +33,9 @@ def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
 
 
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Cosines between COCO test captions and their phrases, and phrases of other captions.
-
-    Returns:
-        A row for each caption and kind of phrase: caption and picture (numbers in the retrieval
-        set), kind, n (phrases in the caption), own and other (mean cosines, see `cosines`).
-    """
+    """Cosines between COCO test captions and their phrases, and phrases of other captions: a row
+    for each caption and kind of phrase, with caption and picture (numbers in the retrieval set),
+    kind, n (phrases in the caption), own and other (mean cosines, see `cosines`)."""
     pairs = retrieval_pairs(profile, "coco")
     rows = even_rows(len(pairs.captions), SAMPLES["phrases"]).astype(np.int32)
     texts = [pairs.captions[row] for row in rows]
@@ -62,12 +57,9 @@ def phrases_of(texts: tuple[str, ...], root: Path) -> list[Phrases]:
 def cosines(
     encoder: Encoder, captions: Sequence[str], phrases: Sequence[Phrases]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """For each kind of phrase, the mean cosine of each caption to its own and to others' phrases.
-
-    Returns:
-        By kind, for each caption: `n`, its phrases; `own`; and `other`, the mean over all distinct
-        phrases of the kind that are not in the caption. NaN where there is nothing to compare.
-    """
+    """For each kind of phrase, by caption: `n`, its phrases; `own`, its mean cosine to them; and
+    `other`, that to all distinct phrases of the kind that are not in it. NaN where there is nothing
+    to compare."""
     vectors = encoder.texts(captions)
     return {kind: _kind(encoder, vectors, [found[kind] for found in phrases]) for kind in KINDS}
 

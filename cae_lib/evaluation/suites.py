@@ -109,11 +109,8 @@ BASE_SUITES = {"sensitivity": partial(_named, "sensitivity", partial(_words, sen
 
 
 def data_tables(profile: str) -> Tables:
-    """The tables of a profile's data: items, captions, subsets, blind, and in a world parser.
-
-    Raises:
-        DataError: Data are missing, and may not be.
-    """
+    """The tables of a profile's data: items, captions, subsets, blind, and in a world parser;
+    DataError if data are missing, and may not be."""
     world, tagger = sets.is_world(data_root(profile)), default_tagger()
     parts, retrieval = sets.benchmarks(profile), sets.retrieval_sets(profile)
     found = {
