@@ -42,33 +42,22 @@ WORD_HEIGHT, MAP_HEIGHT, PANEL_WIDTH = 0.17, 1.55, 2.2
 
 @dataclass(frozen=True)
 class PairAttribution:
-    """What one model says of a picture and its caption.
+    """What one model says of a picture and its caption."""
 
-    Attributes:
-        picture: What the model saw of the picture, `(H, W, 3)` in [0, 1].
-        relevance: The map on the patch grid, summing to 1.
-        words: The caption's words; those beyond the context are left out.
-        scores: For each method, one number a word, in the method's own unit.
-        shares: The same divided by their sum, negative ones counted as 0.
-        cosine: Similarity of picture and caption.
-    """
-
-    picture: np.ndarray
-    relevance: np.ndarray
-    words: list[str]
-    scores: Mapping[str, np.ndarray]
-    shares: Mapping[str, np.ndarray]
-    cosine: float
+    picture: np.ndarray  # what the model saw of it, `(H, W, 3)` in [0, 1]
+    relevance: np.ndarray  # the map on the patch grid, summing to 1
+    words: list[str]  # the caption's; those beyond the context are left out
+    scores: Mapping[str, np.ndarray]  # for each method, one number a word, in the method's unit
+    shares: Mapping[str, np.ndarray]  # the same divided by their sum, negative ones counted as 0
+    cosine: float  # similarity of picture and caption
 
 
 def attribute_pair(
     clip: Clip, picture: Image.Image, caption: str, start_layer: int = LAST_LAYER
 ) -> PairAttribution:
-    """Score a picture's patches and a caption's words for their similarity.
-
-    ConfigError for an image tower without attention maps or that layer, or another vocabulary;
-    DataError for a caption without a word.
-    """
+    """Score a picture's patches and a caption's words for their similarity. ConfigError for an
+    image tower without attention maps or that layer, or another vocabulary; DataError for a caption
+    without a word."""
     words = split_words(caption, clip.tokenizer)
     if not words:
         raise DataError(f"the caption {caption!r} holds no word")
@@ -103,18 +92,11 @@ def read_picture(path: str | Path) -> Image.Image:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
 
 
-def open_weights(
-    weights: str, model: str | None = None, activation: str | None = None,
-    profile: str = "mini", seed: int = 0,
-) -> Clip:
-    """The model that a word on the command line means.
-
-    Args:
-        weights: A run of the profile, a weight file, or a tag of open_clip such as "openai".
-        model: open_clip model name, for a tag or a file that does not name its model.
-        activation: "quickgelu" or "gelu", for a file that does not state it.
-        profile, seed: Of a run.
-    """
+def open_weights(weights: str, model: str | None = None, activation: str | None = None,
+                 profile: str = "mini", seed: int = 0) -> Clip:
+    """The model that a word on the command line means: a run of the profile with this seed, a
+    weight file, or a tag of open_clip such as "openai". `model` is the open_clip name, for a tag or
+    a file that does not name its model; `activation` is for a file that does not state it."""
     device = pick_device()
     runs = [BASE, *find_profile(profile).methods]
     row, settings = find_run(weights, profile)
@@ -165,10 +147,8 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def draw(found: Mapping[str, PairAttribution], layer: str) -> Figure:
-    """The picture, and for each model, by its title, its map with the words' shares below.
-
-    `layer` is the maps' start layer in words, for the colour bar.
-    """
+    """The picture, and for each model, by its title, its map with the words' shares below. `layer`
+    is the maps' start layer in words, for the colour bar."""
     parts = list(found.values())
     norm = PowerNorm(ROOT, 0, max(part.relevance.max() for part in parts))
     longest = max(shares.max() for part in parts for shares in part.shares.values())

@@ -1,8 +1,6 @@
-"""`cae train base`: the base model of the small world, trained once, described, then frozen.
-
-It plays the part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
-attribution, never by what fine-tuning or CAE gains from it.
-"""
+"""`cae train base`: the base model of the small world, trained once, described, then frozen. It
+plays the part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
+attribution, never by what fine-tuning or CAE gains from it."""
 
 from __future__ import annotations
 
@@ -37,10 +35,8 @@ CURVE_POINTS = 10
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
-    """Configuration of the base model's training, or with `steps` of a shorter one.
-
-    ConfigError if the base is downloaded, not trained, or takes no such setting.
-    """
+    """Configuration of the base model's training, or with `steps` of a shorter one; ConfigError if
+    the base is downloaded, not trained, or takes no such setting."""
     own = profile(profile_name).base
     if own is None:
         raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
@@ -54,11 +50,9 @@ def base_config(profile_name: str, **settings: Any) -> Experiment:
 
 def train_base(profile_name: str, **settings: Any) -> Path:
     """Train the base model of a profile, or with `steps` one of fewer steps; returns its weights.
-
     With the base come the table `base_training`, measured on snapshots of the weights, and a card;
     a finished training is only measured again. One of fewer steps is the same in all else, the
-    schedule of the learning rate included, which ends at 0.
-    """
+    schedule of the learning rate included, which ends at 0."""
     config = base_config(profile_name, **settings)
     steps = settings.get("steps")
     start = {"weights": earlier_base(profile_name, steps)} if steps else {}
@@ -95,8 +89,7 @@ def _complete(path: Path, config: Experiment) -> bool:
 
 def used_tokens(profile_name: str, clip: Clip) -> Tensor:
     """Tokens of every text that a profile's world shows a model, each once."""
-    texts = list(dict.fromkeys(_texts(profile_name)))
-    return clip.tokenizer(texts).unique()
+    return clip.tokenizer(list(dict.fromkeys(_texts(profile_name)))).unique()
 
 
 def _texts(profile_name: str) -> Iterator[str]:
@@ -144,13 +137,10 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     write_atomic(target.with_name("README.md"), card(config, table, size, digest))
 
 
-def training_table(
-    steps: int, curve: list[dict[str, float]], final: Mapping[str, Any]
-) -> pd.DataFrame:
+def training_table(steps: int, curve: list[dict[str, float]],
+                   final: Mapping[str, Any]) -> pd.DataFrame:
     """The curve and the final numbers as rows: step, measure, value; of final ones low, high, n.
-
-    The final numbers are those of the weights as they are stored, in float16: `stored` is true.
-    """
+    The final numbers are those of the weights as they are stored, in float16: `stored` is true."""
     points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
     rows = [{"measure": name} | (found if isinstance(found, Mapping) else {"estimate": found})
             for name, found in final.items()]

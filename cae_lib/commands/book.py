@@ -46,18 +46,12 @@ def report() -> dict[str, list[str]]:
             f"cae-lib {_version('cae-lib')}",
             *(f"{package} {version}" for package, version in runtime.versions().items()),
         ],
-        "Machine": [
-            f"device {runtime.pick_device()}: {runtime.device_name()}",
-            f"{os.cpu_count()} processors, {free:.0f} GB free on disk",
-        ],
-        "Code": [
-            f"cae_lib {states[runtime.changed()]}; what trains {runtime.training_hash()[:12]}, "
-            f"what measures {runtime.measuring_hash()[:12]}",
-        ],
-        "Book": [
-            extra if missing else "all packages of the extra 'book' are installed",
-            f"browser for the tests: {find_browser() or 'none found'}",
-        ],
+        "Machine": [f"device {runtime.pick_device()}: {runtime.device_name()}",
+                    f"{os.cpu_count()} processors, {free:.0f} GB free on disk"],
+        "Code": [f"cae_lib {states[runtime.changed()]}; what trains {runtime.training_hash()[:12]},"
+                 f" what measures {runtime.measuring_hash()[:12]}"],
+        "Book": [extra if missing else "all packages of the extra 'book' are installed",
+                 f"browser for the tests: {find_browser() or 'none found'}"],
         "Data": [
             *(_world(profile) for profile in PROFILES if PROFILES[profile].base),
             f"base model: {bases or 'missing (`cae train base` makes it)'}",

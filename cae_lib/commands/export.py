@@ -82,9 +82,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 def figures(run: str, profile: str, seed: int, digest: str, options: str) -> list[str]:
     """Benchmarks and retrieval of a run, if of the weights `digest`; beside it CLIP-FT and base.
-
-    `options` is what `cae evaluate` takes to measure the run.
-    """
+    `options` is what `cae evaluate` takes to measure the run."""
     path = results.file_of("benchmarks", run, profile)
     provenance = results.metadata(path).get(seed, {}).get("provenance", {})
     if provenance.get("weights") != digest[:12]:

@@ -1,8 +1,6 @@
-"""Independent jobs side by side: on a CPU one process a core with one thread each.
-
-Small models gain little from a second thread. And sums on one thread have one order: a result does
-not depend on what runs beside it.
-"""
+"""Independent jobs side by side: on a CPU one process a core with one thread each. Small models
+gain little from a second thread. And sums on one thread have one order: a result does not depend on
+what runs beside it."""
 
 from __future__ import annotations
 
@@ -32,14 +30,11 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def run_jobs(
-    jobs: Mapping[str, Callable[[], Any]], workers: int | None = None
-) -> dict[str, Outcome]:
+def run_jobs(jobs: Mapping[str, Callable[[], Any]],
+             workers: int | None = None) -> dict[str, Outcome]:
     """Run functions at module level or `partial`s of them by label, and say when each is done.
-
     Processes are kept from job to job, and with them what the library has cached. The first job
-    that fails ends the run: jobs in progress are finished, the others are not started.
-    """
+    that fails ends the run: jobs in progress are finished, the others are not started."""
     workers = min(workers or default_workers(), len(jobs))
     if workers <= 1:
         return {label: _told(label, _timed(action)) for label, action in jobs.items()}

@@ -79,9 +79,8 @@ def _captions(profile_name: str, tagger: str) -> None:
     training_set(profile_name, tagger=tagger)
 
 
-def _train_and_measure(
-    variant: Variant, profile_name: str, seed: int, suites: Iterable[str]
-) -> None:
+def _train_and_measure(variant: Variant, profile_name: str, seed: int,
+                       suites: Iterable[str]) -> None:
     """A run, and of CLIP-FT its control."""
     run, settings, _ = variant
     runs.train_run(run, profile_name, seed, **settings)

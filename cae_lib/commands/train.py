@@ -27,11 +27,9 @@ def train(parsed: argparse.Namespace) -> None:
     if name == runs.BASE:
         print(f"The weights are {train_base(parsed.profile, **overrides)}")
         return
-    execution = Execution(
-        parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers
-    )
+    how = Execution(parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers)
     with allowed(parsed):
-        path = runs.train_run(name, parsed.profile, parsed.seed, execution, **overrides)
+        path = runs.train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")
 
 
@@ -84,10 +82,8 @@ def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
 
 
 def setting(key: str, text: str) -> Any:
-    """The value of `2`, `none`, `(0.9, 0.98)` and the like for a setting of a run.
-
-    `experiment` checks the type of what comes out of here; ConfigError if there is no such setting.
-    """
+    """The value of `2`, `none`, `(0.9, 0.98)` and the like for a setting of a run, whose type
+    `experiment` checks; ConfigError if there is no such setting."""
     hints = typing.get_type_hints(Experiment)
     known = [name for name in hints if name not in ("name", "profile", "seed")]
     if key not in known:

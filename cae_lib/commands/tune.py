@@ -1,9 +1,8 @@
 """`cae tune`: choosing the learning rate and lambda on the validation split, before any benchmark.
 
-The learning rate is the one with the best score of CLIP-FT, and is kept for every CAE run. The
-score is the mean of recall at 1 (both ways) and of the share of captions that are preferred to each
-of their own hard negatives. Lambda weighs a constraint, so for each method it is the smallest one
-that enforces it; choosing lambda by the score as well would choose 0 wherever CAE does not help.
+The learning rate is the one with the best score of CLIP-FT, see `validation_scores`, and is kept
+for every CAE run. Lambda weighs a constraint, so for each method it is the smallest one that
+enforces it; choosing it by the score as well would choose 0 wherever CAE does not help.
 """
 
 from __future__ import annotations
@@ -40,11 +39,9 @@ TUNING_SEED = 100
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train the settings, score them on the validation split, store and print what is chosen.
-
-    The table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT),
-    `score` and its parts, `gap_METHOD`, and whether it was `chosen`.
-    """
+    """Train the settings, score them on the validation split, store and print what is chosen. The
+    table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT),
+    `score` and its parts, `gap_METHOD`, and whether it was `chosen`."""
     profile_name = parsed.profile
     training_set(profile_name)  # parses the captions once, before several processes need them
     rates = run_jobs({f"lr {lr:g}": partial(_row, TUNED, profile_name, lr)
@@ -68,14 +65,11 @@ def run(parsed: argparse.Namespace) -> None:
         print(f"Chosen: {'lr' if lr else row['experiment']} {row['lr' if lr else 'weight']:g}")
 
 
-def walk(
-    measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Measure lambdas from 1 down while they level the gap, else up until one does.
-
-    So the neighbours of the smallest lambda that is enough are measured, and no others; this takes
-    for granted that a larger lambda leaves a smaller gap.
-    """
+def walk(measure: Callable[[float], dict[str, Any]],
+         fine_tuned: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure lambdas from 1 down while they level the gap, else up until one does. So the
+    neighbours of the smallest lambda that is enough are measured, and no others; this takes for
+    granted that a larger lambda leaves a smaller gap."""
     rows = [measure(WEIGHTS[FIRST])]
     down = is_level(rows[0], fine_tuned)
     for weight in WEIGHTS[:FIRST][::-1] if down else WEIGHTS[FIRST + 1 :]:
@@ -107,7 +101,8 @@ def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> d
 
 
 def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
-    """Recall at 1 and accuracy against the hard negatives of a NegCLIP file, and their mean."""
+    """Recall at 1 (both ways) and the share of captions that are preferred to each of their own
+    hard negatives, of a NegCLIP file, and their mean."""
     ranks = retrieval_ranks(encoder, pairs, "validation")
     pictures = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
     right = encoder.texts(pairs.captions)
