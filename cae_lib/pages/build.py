@@ -1,8 +1,6 @@
-"""Render the book. Nothing is executed: the stored notebooks are what the reader sees.
-
-It is a Sphinx extension, too (see `_config.yml`): it leaves out the scripts of Thebe, which theme
-and Jupyter Book both add, so that a browser would complain of constants declared twice.
-"""
+"""Render the book. Nothing is executed: the stored notebooks are what the reader sees. It is a
+Sphinx extension, too (see `_config.yml`): it leaves out the scripts of Thebe, which theme and
+Jupyter Book both add, so that a browser would complain of constants declared twice."""
 
 from __future__ import annotations
 
@@ -26,10 +24,8 @@ BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
 def build_book(profile_name: str, builder: str = "html") -> Path:
     """Render the book of a profile; returns its first page, an HTML file to open in a browser.
-
-    "smoke" renders the copy of the book that holds the smoke pages, any other the book itself;
-    the builder is "html", or "singlehtml" for all pages as one. CaeError shows all warnings.
-    """
+    "smoke" renders the copy of the book that holds the smoke pages, any other the book itself; the
+    builder is "html", or "singlehtml" for all pages as one. CaeError shows all warnings."""
     profile(profile_name)
     print("Rendering the book", flush=True)
     if profile_name == "smoke":
@@ -110,11 +106,8 @@ def _with_repository(config: Path) -> str:
 
 
 def smoke_book() -> Path:
-    """A copy of the book whose notebooks are those of the smoke profile.
-
-    All texts are copied anew. A notebook of the book itself is copied only where no smoke run
-    has stored one yet.
-    """
+    """A copy of the book whose notebooks are those of the smoke profile. All texts are copied anew;
+    a notebook of the book itself is copied only where no smoke run has stored one yet."""
     source, target = paths().book, paths().build / "smoke-book"
 
     def left_out(folder: str, names: list[str]) -> set[str]:

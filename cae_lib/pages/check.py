@@ -46,10 +46,8 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
 
 
 def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
-    """What is wrong with an executed, cleaned notebook, in words.
-
-    `injected` allows a cell of injected parameters, as the smoke profile has.
-    """
+    """What is wrong with an executed, cleaned notebook, in words; `injected` allows a cell of
+    injected parameters, as the smoke profile has."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     extra = {"provenance"} | ({"injected-parameters"} if injected else set())
     counted = sum(not extra & set(cell.metadata.get("tags", [])) for cell in code)

@@ -1,8 +1,6 @@
-"""`cae run NAME [-p key=value ...] [--profile P]`: execute a page, and publish what went well.
-
-An outcome is published when it ran to its end with the page's own defaults: into the book, or for
-the smoke profile into a copy of the book. Any other outcome is a variant under ``runs/``.
-"""
+"""`cae run NAME [-p key=value ...] [--profile P]`: execute a page, and publish what went well. An
+outcome is published when it ran to its end with the page's own defaults: into the book, or for the
+smoke profile into a copy of the book. Any other outcome is a variant under ``runs/``."""
 
 from __future__ import annotations
 
@@ -49,15 +47,11 @@ FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)
 KEPT_METADATA = ("tags", "mystnb")
 
 
-def run_page(
-    name: str, given: Mapping[str, str] | None = None, profile_name: str | None = None
-) -> Path:
-    """Run one page with these parameters, as texts; returns the stored notebook.
-
-    Raises:
-        ConfigError: No such page, profile or parameter, or a value of the wrong type.
-        CaeError: A cell failed, or the outcome breaks a rule of `cae_lib.pages.check`.
-    """
+def run_page(name: str, given: Mapping[str, str] | None = None,
+             profile_name: str | None = None) -> Path:
+    """Run one page with these parameters, as texts; returns the stored notebook. ConfigError if
+    there is no such page, profile or parameter, or a value is of the wrong type; CaeError if a cell
+    failed, or the outcome breaks a rule of `cae_lib.pages.check`."""
     if name not in page_names():
         raise ConfigError(f"no page {name!r}; the pages are: {', '.join(page_names())}")
     if missing := missing_modules():
@@ -79,9 +73,8 @@ def run_page(
     return published
 
 
-def _execute(
-    notebook: NotebookNode, output: Path, parameters: Mapping[str, Value], name: str
-) -> NotebookNode:
+def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, Value],
+             name: str) -> NotebookNode:
     """Run a page in a kernel of this very interpreter; `output` holds how far it came."""
     from papermill import PapermillExecutionError, execute_notebook
 
@@ -130,10 +123,8 @@ def _publish(notebook: NotebookNode, name: str, smoke: bool) -> Path:
 
 
 def readme_figure(notebook: NotebookNode) -> str | None:
-    """The first figure of an executed page as an SVG file of its own; None where there is none.
-
-    A README has no colour of its own to draw in: a grey stands in that reads in light and in dark.
-    """
+    """The first figure of an executed page as an SVG file of its own; None where there is none. A
+    README has no colour of its own to draw in: a grey stands in that reads in light and in dark."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     found = (FIGURE.search(output.get("data", {}).get("text/html", "")) for output in outputs)
     match = next(filter(None, found), None)

@@ -83,9 +83,8 @@ def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
     return parameters
 
 
-def parse_parameters(
-    parameters: Mapping[str, Parameter], given: Mapping[str, str], name: str
-) -> dict[str, Value]:
+def parse_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, str],
+                     name: str) -> dict[str, Value]:
     """Values of a command line that differ from a page's defaults; ConfigError lists the known."""
     known = "".join(f"\n  {parameter.line}" for parameter in parameters.values())
     values: dict[str, Value] = {}

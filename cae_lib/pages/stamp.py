@@ -1,8 +1,6 @@
-"""The last cell of every page: where its numbers come from, and whether they are the present ones.
-
-A page shows the present numbers while the profile's stored tables, and the code that reads and
-draws them, are as they were when it ran, and its cells are those of its text.
-"""
+"""The last cell of every page: where its numbers come from, and whether they are the present ones:
+while the profile's stored tables, and the code that reads and draws them, are as they were when it
+ran, and its cells are those of its text."""
 
 from __future__ import annotations
 
