@@ -1,8 +1,6 @@
-"""Folders, profiles, and the configuration of every training run.
-
-One code path serves all profiles: `smoke` (seconds, its numbers mean nothing), `mini` (the
-published book, two CPU cores) and `paper` (the paper's setting, one large GPU).
-"""
+"""Folders, profiles, and the configuration of every training run. One code path serves all
+profiles, such as `smoke` (seconds, its numbers mean nothing), `mini` (the published book, two CPU
+cores) and `paper` (the paper's setting, one large GPU)."""
 
 from __future__ import annotations
 
@@ -39,11 +37,8 @@ class Paths:
 
 
 def paths() -> Paths:
-    """The project's folders.
-
-    The root is `CAE_HOME` if that is set, else the repository that holds this package, else the
-    current folder.
-    """
+    """The project's folders, below `CAE_HOME` if that is set, else the repository that holds this
+    package, else the current folder."""
     home = os.environ.get("CAE_HOME")
     if home:
         return Paths(Path(home).expanduser().resolve())
@@ -53,72 +48,43 @@ def paths() -> Paths:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training run; `key` names it by content.
+    """One training run; `key` names it by content."""
 
-    Attributes:
-        name: Row of the tables, such as "clip-ft" or "cae-attention".
-        profile: One of `PROFILES`.
-        model: open_clip model name, or "clip-mini".
-        activation: "quickgelu" or "gelu".
-        weights: Where training starts: a checkpoint under the data folder, an open_clip tag, or
-            None for random weights.
-        train_data: Name of the training set.
-        augment: Crop pictures at random; False takes the crop of evaluation.
-        method: Attribution method of the CAE loss; None trains CLIP-FT.
-        attribution: Parameters of the method, as (name, value) pairs.
-        weight: lambda, the weight of the attribution loss.
-        hinge, margin, scope, stop_gradient, complete_captions: Of the attribution loss; see
-            `cae_lib.training.losses.Hinge`.
-        roles: "parsed", or a placebo, "permuted" or "random"; see
-            `cae_lib.words.alignment.placebo_roles`.
-        tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
-        negatives: Train with NegCLIP's hard negatives: two pictures and four texts for each row.
-        masked: Share of the captions that the contrastive loss sees with one word masked, drawn
-            from those with a role, as perturbation masks it by default.
-        lock_image: Keep the image tower as it is, and train the text tower alone.
-        lock_trunk: Keep the network of a tower of timm as it is, and train the tower's head.
-        steps, batch_size, warmup: Optimiser steps, pairs a step, steps of linear warm-up.
-        lr, weight_decay, betas, eps: AdamW.
-        precision: "fp32" or "bf16" (autocast).
-        seed: Seed of all that is drawn: the order of the data, crops, negatives, masks, placebos.
-    """
-
-    name: str
-    profile: str
-    model: str = "clip-mini"
-    activation: str = "quickgelu"
-    weights: str | None = None
-    train_data: str = "coco"
-    augment: bool = True
-    method: str | None = None
-    attribution: tuple[tuple[str, Any], ...] = ()
-    weight: float = 0.0
-    hinge: str = "difference"
+    name: str  # row of the tables, such as "clip-ft" or "cae-attention"
+    profile: str  # one of `PROFILES`
+    model: str = "clip-mini"  # or a model of open_clip
+    activation: str = "quickgelu"  # or "gelu"
+    weights: str | None = None  # the start: a file in the data folder, a tag; None: random weights
+    train_data: str = "coco"  # name of the training set
+    augment: bool = True  # crop pictures at random; False takes the crop of evaluation
+    method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
+    attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
+    weight: float = 0.0  # lambda, the weight of the attribution loss
+    hinge: str = "difference"  # this and the next four: see `cae_lib.training.losses.Hinge`
     margin: float = 0.0
     scope: str = "batch"
     stop_gradient: bool = False
     complete_captions: bool = True
-    roles: str = "parsed"
-    tagger: str = "scene-graph"
-    negatives: bool = False
-    masked: float = 0.0
-    lock_image: bool = False
-    lock_trunk: bool = False
-    steps: int = 300
-    batch_size: int = 128
-    warmup: int = 30
-    lr: float = 3e-4
+    roles: str = "parsed"  # or "permuted", "random": see `cae_lib.words.alignment.placebo_roles`
+    tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
+    negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
+    masked: float = 0.0  # share of the captions with a role that the contrastive loss sees with
+    # one word masked, as perturbation masks it by default
+    lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
+    lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
+    steps: int = 300  # of the optimiser
+    batch_size: int = 128  # pairs a step
+    warmup: int = 30  # steps of linear warm-up
+    lr: float = 3e-4  # this and the next three: of AdamW
     weight_decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
-    precision: str = "fp32"
-    seed: int = 0
+    precision: str = "fp32"  # or "bf16" (autocast)
+    seed: int = 0  # of the order of the data, crops, negatives, masks, placebos
 
     def key(self) -> str:
-        """Hash of the fields that differ from their defaults, 12 hexadecimal digits.
-
-        So a field that is added later, with a default that means what was before, changes no key.
-        """
+        """Hash of the fields that differ from their defaults, 12 hexadecimal digits. So a field
+        that is added later, with a default that means what was before, changes no key."""
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         chosen = {name: value for name, value in values.items() if value != defaults[name]}
@@ -128,34 +94,20 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Profile:
-    """What differs between profiles.
-
-    Attributes:
-        name: One of `PROFILES`.
-        seeds: Number of seeds of each run.
-        base: Steps and batch size of the base model's own training; None where it is downloaded.
-        training: Fields of `Experiment` that every run of the profile shares.
-        methods: For each row of the tables, the fields that belong to it alone.
-        short: Fields of the shorter runs that are compared with each other only (`studies`).
-        earlier_bases: Steps of base models that were trained for less long than `base`.
-    """
+    """What differs between profiles."""
 
     name: str
-    seeds: int
-    base: dict[str, Any] | None
-    training: dict[str, Any]
-    methods: dict[str, dict[str, Any]]
-    short: dict[str, Any]
-    earlier_bases: tuple[int, ...] = ()
+    seeds: int  # of each run
+    base: dict[str, Any] | None  # of the base model's own training; None where it is downloaded
+    training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
+    methods: dict[str, dict[str, Any]]  # for each row of the tables, the fields of it alone
+    short: dict[str, Any]  # of the shorter runs that are compared with each other only (`studies`)
+    earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
 
 
 def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
-    """The rows of Tables 1 and 2 that are trained.
-
-    Args:
-        hard_batch: Batch size with hard negatives, which make two pictures and four texts of a row.
-        weights: lambda for each attribution method.
-    """
+    """The rows of Tables 1 and 2 that are trained, from lambda for each attribution method, and the
+    batch size with hard negatives, which make two pictures and four texts of a row."""
     cae = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
     hard = {"negatives": True, "batch_size": hard_batch}
     rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
@@ -168,8 +120,7 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
-            name="smoke",
-            seeds=3,
+            name="smoke", seeds=3,
             base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1},
@@ -178,8 +129,7 @@ PROFILES: dict[str, Profile] = {
             earlier_bases=(1, 2),
         ),
         Profile(
-            name="mini",
-            seeds=3,
+            name="mini", seeds=3,
             base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
                   "precision": "bf16"},
             training={"weights": "mini/base.safetensors", "precision": "bf16"},
@@ -188,8 +138,7 @@ PROFILES: dict[str, Profile] = {
             earlier_bases=(600, 1800),
         ),
         Profile(
-            name="photo",
-            seeds=3,
+            name="photo", seeds=3,
             base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
@@ -198,9 +147,7 @@ PROFILES: dict[str, Profile] = {
             short={"steps": 100, "warmup": 10},
         ),
         Profile(
-            name="paper",
-            seeds=3,
-            base=None,
+            name="paper", seeds=3, base=None,
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
             methods=_rows(256, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
@@ -211,11 +158,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def profile(name: str) -> Profile:
-    """The profile of that name.
-
-    Raises:
-        ConfigError: There is none; the message lists the known ones.
-    """
+    """The profile of that name; ConfigError, which lists the known ones, if there is none."""
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
     return PROFILES[name]
@@ -223,11 +166,8 @@ def profile(name: str) -> Profile:
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
     """The configuration of one run: defaults, then the profile's, the row's, and `overrides`.
-
-    Raises:
-        ConfigError: Unknown name or profile, or an override of unknown name or wrong type; the
-            message lists the known ones.
-    """
+    ConfigError for an unknown name or profile, or an override of unknown name or wrong type; the
+    message lists the known ones."""
     chosen = profile(profile_name)
     if name not in chosen.methods:
         known = ", ".join(chosen.methods)

@@ -1,8 +1,6 @@
-"""What the pages' figures and tables share: names, colours, one style, intervals, alt texts.
-
-A figure is drawn in a cell with seaborn or matplotlib, between `style` and `show`. It becomes an
-inline SVG whose text takes the colour of the page around it, so it reads in light and in dark.
-"""
+"""What the pages' figures and tables share: names, colours, one style, intervals, alt texts. A
+figure is drawn in a cell with seaborn or matplotlib, between `style` and `show`. It becomes an
+inline SVG whose text takes the colour of the page around it, so it reads in light and in dark."""
 
 from __future__ import annotations
 
@@ -32,12 +30,8 @@ MOST_ALT = 300
 WIDTH = 7.2
 """Inches, the width of the book's text."""
 
-METHODS = {
-    "attention": "attention",
-    "gradcam": "GradCAM",
-    "perturbation": "perturbation",
-    "gradient": "gradient",
-}
+METHODS = {"attention": "attention", "gradcam": "GradCAM", "perturbation": "perturbation",
+           "gradient": "gradient"}
 """The paper's four attribution methods, in its order, as pages call them."""
 
 ROLES = ("object", "attribute", "relation")
@@ -93,17 +87,8 @@ class Shown:
 
 
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
-    """Close a figure and show it as inline SVG, with a link to its numbers as CSV.
-
-    Args:
-        figure: Drawn after `style`.
-        alt: What it shows, in at most `MOST_ALT` characters.
-        data: The rows behind the figure.
-        name: File name of the CSV, without ending.
-
-    Raises:
-        DataError: The alt text is empty or too long.
-    """
+    """Close a figure and show it as inline SVG, with a link to `data`, the rows behind it, as
+    NAME.csv. DataError unless the text `alt` says what it shows in 1 to `MOST_ALT` characters."""
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MOST_ALT:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
@@ -135,12 +120,8 @@ def csv_link(data: pd.DataFrame, name: str) -> str:
 
 def glue(name: str, value: object, display: bool = False) -> None:
     """Keep a value of a cell for the text: `{glue:text}` for numbers and words, `{glue}` for more.
-
-    Args:
-        name: Name in the page; other pages say `experiments/PAGE.ipynb::name`.
-        value: A number, a word, or what `show` and `badge` return.
-        display: Show it as the cell's output as well.
-    """
+    Other pages call it `experiments/PAGE.ipynb::name`. The value is a number, a word, or what
+    `show` and `badge` return; `display` shows it as the cell's output as well."""
     from IPython.display import display as show_raw  # comes with the kernel, not with the library
 
     if isinstance(value, np.generic):
@@ -180,9 +161,8 @@ def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False
     return text.replace("-", "−")
 
 
-def intervals(
-    rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
-) -> pd.Series:
+def intervals(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0,
+              sign: bool = False) -> pd.Series:
     """`estimate [low, high]` of each row as text; a line may break before the bracket."""
     columns = ([number(v, digits, scale, sign) for v in rows[name]]
                for name in ("estimate", "low", "high"))
@@ -191,21 +171,15 @@ def intervals(
 
 
 def forest(
-    rows: pd.DataFrame,
-    y: str,
-    hue: str | None = None,
-    *,
-    ax: Axes | None = None,
-    scale: float = 100.0,
-    palette: Mapping[str, str] | None = None,
-    zero: bool = True,
+    rows: pd.DataFrame, y: str, hue: str | None = None, *, ax: Axes | None = None,
+    scale: float = 100.0, palette: Mapping[str, str] | None = None, zero: bool = True,
 ) -> Axes:
     """Estimates with their intervals, one line for each value of `y`, dodged by `hue`.
 
     Args:
         rows: Has `estimate`, `low`, `high`, as `cae_lib.statistics` returns them.
-        y: Column of the lines, in the order of the rows.
-        hue: Column of the marks beside each other on a line.
+        y, hue: Columns of the lines, in the order of the rows, and of the marks beside each other
+            on one.
         ax: Where to draw; a new figure of fitting height by default.
         scale: Factor of the numbers, 100 for points.
         palette: Colours by `hue`.

@@ -1,9 +1,6 @@
-"""The store of results: each measurement is a tidy table, kept as Parquet, one file a run.
-
-``pandas.read_parquet("data/records/mini/benchmarks")`` reads what `load` reads. Every file holds
-the columns ``run`` and ``seed``, and in its metadata, for each seed, a key, which changes with
-anything that the numbers depend on, and their provenance.
-"""
+"""The store of results: each measurement is a tidy table, kept as Parquet, one file a run, which
+pandas reads as well. Every file holds the columns `run` and `seed`, and in its metadata, for each
+seed, a key, which changes with anything that the numbers depend on, and their provenance."""
 
 from __future__ import annotations
 
@@ -55,19 +52,9 @@ def save(
     table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
     *, key: str, provenance: Mapping[str, Any],
 ) -> Path:
-    """Write the rows of one seed, beside those of the run's other seeds; returns the file.
-
-    Args:
-        table: Name of the table, such as "benchmarks".
-        run, seed: What was measured; they become the first two columns.
-        frame: The rows.
-        profile_name: Profile that the run belongs to.
-        key: Hash of all that the numbers depend on.
-        provenance: See `cae_lib.runtime.stamp`.
-
-    Raises:
-        DataError: The frame has no rows, a column that cannot be stored, or cannot be written.
-    """
+    """Write the rows of one seed, beside those of the run's other seeds; returns the file. `key` is
+    a hash of all that the numbers depend on; `provenance`: see `cae_lib.runtime.stamp`. DataError
+    if the frame has no rows or a column that cannot be stored, or the file cannot be written."""
     path = file_of(table, run, profile_name)
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
@@ -81,8 +68,7 @@ def save(
 
 def discard(table: str, run: str, seed: int, profile_name: str) -> None:
     """Remove the rows of one seed, and the file with the last of them."""
-    path = file_of(table, run, profile_name)
-    with _alone(path):
+    with _alone(path := file_of(table, run, profile_name)):
         _write(path, None, {seed: {}})
 
 
@@ -129,23 +115,16 @@ def _write_small(content: pa.Table, path: Path) -> None:
                    use_dictionary=others, column_encoding=encodings)
 
 
-def load(
-    table: str,
-    profile_name: str = "mini",
-    runs: Iterable[str] | None = None,
-    seeds: int | None = None,
-) -> pd.DataFrame:
+def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
+         seeds: int | None = None) -> pd.DataFrame:
     """Read a table of several runs as one frame.
 
     Args:
-        table: Name of the table.
-        profile_name: Whose results.
+        table, profile_name: Such as "benchmarks", and whose results.
         runs: Runs in the order wanted, see `cae_lib.runs`; None reads all that are stored.
         seeds: Number of seeds of each trained run; None reads all that are stored.
 
-    Raises:
-        DataError: A run has no such table, or not of so many seeds; the message says which command
-            measures it.
+    DataError, which says what measures it, if a run has no such table, or not of so many seeds.
     """
     known = stored(table, profile_name)
     parts = []
@@ -156,9 +135,7 @@ def load(
         present = np.unique(part["seed"].to_numpy())
         few = runs is not None and len(present) < (seeds or 0)
         if few and not run.startswith(WITHOUT_SEEDS):
-            raise DataError(
-                f"{len(present)} of {seeds} seeds. {_advice(table, run, profile_name)}"
-            )
+            raise DataError(f"{len(present)} of {seeds} seeds. {_advice(table, run, profile_name)}")
         wanted = np.isin(part["seed"].to_numpy(), present[:seeds])
         parts.append(part if wanted.all() else part.filter(pa.array(wanted)))
     if not parts:
@@ -168,8 +145,7 @@ def load(
 
 def stored(table: str, profile_name: str) -> dict[str, Path]:
     """The files of a table by run."""
-    found = folder(profile_name) / table
-    return {path.stem: path for path in sorted(found.glob("*.parquet"))}
+    return {path.stem: path for path in sorted((folder(profile_name) / table).glob("*.parquet"))}
 
 
 def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
@@ -182,10 +158,8 @@ def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): restore it from version control, or delete it and "
-            "measure the run again"
-        ) from error
+        raise DataError(f"{path} cannot be read ({error}): restore it from version control, or "
+                        "delete it and measure the run again") from error
 
 
 def _advice(table: str, run: str, profile_name: str) -> str:
@@ -223,8 +197,7 @@ def measure(
     """Compute and store the tables of one measurement, unless all are stored with this key.
 
     Args:
-        suite: Name of the measurement; tables of the same suite that it no longer gives are
-            removed.
+        suite: Name of the measurement; tables of it that it no longer gives are removed.
         run, seed, profile_name: What is measured.
         key: Hash of all that the numbers depend on, the suite included.
         compute: Measures; a table without rows is not stored.

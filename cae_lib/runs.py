@@ -1,8 +1,6 @@
-"""The runs of a profile: their names, settings and files; training one and measuring one.
-
-A run is trained once, and a table measured once, until something that decides it changes. Settings
-other than the profile's make a variant, whose files and tables lie apart.
-"""
+"""The runs of a profile: their names, settings and files; training one and measuring one. A run is
+trained once, and a table measured once, until something that decides it changes. Settings other
+than the profile's make a variant, whose files and tables lie apart."""
 
 from __future__ import annotations
 
@@ -57,11 +55,9 @@ class Variant(NamedTuple):
 
 
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
-    """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
-
-    "short" stands for the profile's `short` settings, `base=600` for the base model of so many
-    steps that a run starts from, a hash for a value that is long or no word.
-    """
+    """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`: "short"
+    for the profile's `short` settings, `base=600` for the base model of so many steps that a run
+    starts from, a hash for a value that is long or no word."""
     chosen, rest, parts = profile(profile_name), dict(overrides), [name]
     if chosen.short.items() <= rest.items():
         parts.append("short")
@@ -101,10 +97,8 @@ def earlier_base(profile_name: str, steps: int) -> str:
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
-    """Where the weights of a run lie, with `overrides` in a folder named by its key.
-
-    "base" is where every run of the profile starts; ConfigError if that is a tag of open_clip.
-    """
+    """Where the weights of a run lie, with `overrides` in a folder named by its key. "base" is
+    where every run of the profile starts; ConfigError if that is a tag of open_clip."""
     if name == BASE:
         path = weights_path(experiment(TUNED, profile_name, **overrides))
         if not isinstance(path, Path):
@@ -125,16 +119,10 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
     return Weights(weights_path(start), start.model, start.activation)
 
 
-def train_run(
-    name: str, profile_name: str, seed: int = 0, execution: Execution | None = None,
-    **overrides: Any,
-) -> Path:
-    """Train one run, or find it trained on the same data; returns its checkpoint.
-
-    Raises:
-        ConfigError: Unknown run, profile or setting.
-        DataError: The training data are not there, or a part of them is missing.
-    """
+def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution | None = None,
+              **overrides: Any) -> Path:
+    """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
+    an unknown run, profile or setting; DataError if training data are missing, all or in part."""
     config = experiment(name, profile_name, seed=seed, **overrides)
     target = checkpoint_path(name, profile_name, seed, **overrides)
     start = weights_path(config)
@@ -166,21 +154,13 @@ def train_run(
         return train(config, clip, *parts, target.parent, execution=execution)
 
 
-def measure_run(
-    name: str, profile_name: str, seed: int = 0, fresh: bool = False, only: Iterable[str] = (),
-    **overrides: Any,
-) -> None:
+def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False,
+                only: Iterable[str] = (), **overrides: Any) -> None:
     """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
 
-    Args:
-        name, profile_name, seed, overrides: Of the run, of one of `CONTROLS`, or "base".
-        fresh: See `cae_lib.results.measure`.
-        only: Names of suites; all by default, of a control `CONTROL_SUITES`.
-
-    Raises:
-        ConfigError: Unknown run, profile, setting or suite.
-        CheckpointError: The run is not trained.
-        DataError: Data are missing; the message says which, and how to get them.
+    The run may be one of `CONTROLS` or "base"; `only` names suites, by default all, of a control
+    `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite; CheckpointError if
+    the run is not trained; DataError, which says which and how to get them, if data are missing.
     """
     known = {**SUITES, **BASE_SUITES} if name == BASE else SUITES
     only = list(only) or (CONTROL_SUITES if name in CONTROLS else list(known))
@@ -233,11 +213,9 @@ def _key(suite: str, weights: str, data: str) -> str:
 
 
 def ablations(profile_name: str) -> list[Variant]:
-    """Every setting of the loss that the paper leaves open, varied one at a time.
-
-    The first variant of a run is its reference; what the profile has already is no variant. All
-    take the profile's `short` settings.
-    """
+    """Every setting of the loss that the paper leaves open, varied one at a time, with the
+    profile's `short` settings. The first variant of a run is its reference; what the profile has
+    already is no variant."""
     weight = experiment(ABLATED, profile_name).weight
     varied: dict[str, list[dict[str, Any]]] = {
         TUNED: [{}, {"lock_image": True}],

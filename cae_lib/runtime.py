@@ -1,7 +1,5 @@
-"""The running process: device, seeds, files, progress, and which code, versions and machine it is.
-
-PyTorch is imported where it is needed: a page that only reads results does without.
-"""
+"""The running process: device, files, progress, and which code, versions and machine it is. PyTorch
+is imported where it is needed: a page that only reads results does without."""
 
 from __future__ import annotations
 
@@ -54,13 +52,8 @@ PROGRESS_LINES = "CAE_PROGRESS_LINES"
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Choose the device to compute on: the named one, else a GPU when there is one.
-
-    Of several processes started by `torchrun`, each gets a GPU of its own.
-
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None picks cuda, then cpu.
-    """
+    """The device of that name ("cpu", "cuda", "cuda:1", "mps"), else a GPU when there is one. Of
+    several processes started by `torchrun`, each gets a GPU of its own."""
     import torch
 
     if name is not None:
@@ -73,10 +66,8 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one thread while `device` is a CPU, where sums then have one order.
-
-    With more threads a training run repeats only up to rounding, which grows from step to step.
-    """
+    """Compute on one thread while `device` is a CPU, where sums then have one order. With more
+    threads a training run repeats only up to rounding, which grows from step to step."""
     import torch
 
     threads = torch.get_num_threads()
@@ -90,13 +81,9 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary file to fill, which becomes `path` at the end, or is removed by an error.
-
-    So a reader meets the old file or the new one, never half of it.
-
-    Raises:
-        DataError: The place cannot be written; the message says what to do.
-    """
+    """Give a temporary file to fill, which becomes `path` at the end, or is removed by an error. So
+    a reader meets the old file or the new one, never half of it. DataError, which says what to do,
+    if the place cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,22 +128,15 @@ def format_seconds(seconds: float) -> str:
 class Progress:
     """One progress line: rewritten in place on a terminal, else a new line at most every 10 s.
 
-    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. In a page run by
-    ``cae run`` it goes to the runner, so that it never ends up in the page's output.
-
-    Args:
-        total: number of units of work.
-        label: what is being done.
-        stream: where to write; standard error by default.
-        every: least seconds between two lines; None means 0.2 on a terminal, else 10.
+    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. In a page run by ``cae run``
+    it goes to the runner, so that it never ends up in the page's output. `total` counts units of
+    work; `stream` is standard error by default; `every` is the least number of seconds between two
+    lines, by default 0.2 on a terminal, else 10.
     """
 
-    def __init__(
-        self, total: int, label: str, stream: TextIO | None = None, every: float | None = None
-    ) -> None:
-        self.total = total
-        self.label = label
-        self.done = 0
+    def __init__(self, total: int, label: str, stream: TextIO | None = None,
+                 every: float | None = None) -> None:
+        self.total, self.label, self.done = total, label, 0
         self._file = os.environ.get(PROGRESS_FILE) if stream is None else None
         self._stream = sys.stderr if stream is None else stream
         in_place = self._file is None and PROGRESS_LINES not in os.environ
@@ -243,16 +223,11 @@ def measuring(package: Path = PACKAGE) -> dict[str, Path]:
     return imported([MEASURING, *starts], BESIDE, package)
 
 
-def imported(
-    starts: Iterable[str], without: tuple[str, ...] = (), package: Path = PACKAGE
-) -> dict[str, Path]:
-    """The modules of the package that some import, directly or not, with these, and their files.
-
-    Args:
-        starts: Dotted names of modules.
-        without: Beginnings of names, below the package, that are left out with what they import.
-        package: Folder of `cae_lib`.
-    """
+def imported(starts: Iterable[str], without: tuple[str, ...] = (),
+             package: Path = PACKAGE) -> dict[str, Path]:
+    """The modules of the package that `starts` (dotted names) import, directly or not, with these,
+    and their files. `without` are beginnings of names, below the package, that are left out with
+    what they import; `package` is the folder of `cae_lib`."""
     known: dict[str, Path] = {}
     names = list(starts)
     while names:
@@ -278,10 +253,8 @@ def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:
 
 
 def _what_runs(path: Path) -> str:
-    """A module's lines without docstrings, comments of whole lines and empty lines.
-
-    Taken by lines, since what Python makes of them depends on its version.
-    """
+    """A module's lines without docstrings, comments of whole lines and empty lines; taken by lines,
+    since what Python makes of them depends on its version."""
     source = path.read_text(encoding="utf-8")
     lines = dict(enumerate(source.splitlines(), start=1))
     for node in ast.walk(ast.parse(source)):
@@ -310,18 +283,11 @@ def changed(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
 
 
 def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
-    """Describe the state that a table was computed in.
-
-    Args:
-        profile: The profile that it belongs to.
-        seed: Its seed; None where several seeds were used.
-        extra: Further entries, or better values for ``dtype`` (default float32) and
-            ``wall_seconds`` (default: since this module was imported).
-
-    Returns:
-        A dict of plain JSON values without absolute paths. ``code`` identifies the code that can
-        change a number; ``dirty`` says whether it differed from the last commit (None without git).
-    """
+    """Describe the state that a table was computed in, as plain JSON values without absolute paths.
+    `code` identifies the code that can change a number; `dirty` says whether it differed from the
+    last commit (None without git). `seed` is None where several were used. `extra` are further
+    entries, or better values for `dtype` (default float32) and `wall_seconds` (default: since this
+    module was imported)."""
     files = [*measuring().values(), PACKAGE / CONFIGS, PACKAGE / BENCHMARKS]
     return {"code": measuring_hash(), "dirty": changed(files), **circumstances(profile),
             "seed": seed, "dtype": "float32"} | extra

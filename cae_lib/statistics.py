@@ -1,13 +1,5 @@
-"""One test for every mean and every difference, with two sources of chance: items and seeds.
-
-Every seed answers the same items, so the value of an answer is the true one, plus what is
-particular to the seed, to the item, and to both; variances add up accordingly (crossed random
-effects; Clark, 1973; Cameron, Gelbach and Miller, 2011), degrees of freedom follow Satterthwaite
-(1946). Items that share a picture count as one: their residuals are summed before they are squared,
-each sum divided by the root of the share of its group that is not its own (Bell and McCaffrey,
-2002). With a single seed the test speaks of the items alone. The bootstrap is left to correlations,
-which are no means.
-"""
+"""One test for every mean and every difference, with two sources of chance: items and seeds, see
+`Components` and `crossed`. The bootstrap is left to correlations, which are no means."""
 
 from __future__ import annotations
 
@@ -29,12 +21,8 @@ ANSWERS = ("family", "subset", "item")
 """What names an item of the choice benchmarks."""
 
 VERDICTS = {
-    "reproduced": "reproduced",
-    "partly": "partly reproduced",
-    "mixed": "mixed",
-    "opposite": "opposite",
-    "none": "no detectable difference",
-    "untested": "not tested",
+    "reproduced": "reproduced", "partly": "partly reproduced", "mixed": "mixed",
+    "opposite": "opposite", "none": "no detectable difference", "untested": "not tested",
 }
 
 
@@ -42,20 +30,17 @@ VERDICTS = {
 class Components:
     """Where the variance of a mean comes from.
 
-    Attributes:
-        by_seed: Variance over seeds of a seed's mean; contains `rest`.
-        by_item: Variance of the mean over seeds due to the choice of items; contains
-            `rest / n_seeds`.
-        rest: Variance of one seed's mean that is particular to seed and item.
-        n_seeds: Seeds.
-        item_freedom: Degrees of freedom of `by_item`.
+    Every seed answers the same items, so the value of an answer is the true one, plus what is
+    particular to the seed, to the item, and to both; variances add up accordingly (crossed random
+    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011), degrees of freedom follow
+    Satterthwaite (1946). With a single seed the test speaks of the items alone.
     """
 
-    by_seed: float
-    by_item: float
-    rest: float
+    by_seed: float  # variance over seeds of a seed's mean; contains `rest`
+    by_item: float  # that of the mean over seeds due to the items; contains `rest / n_seeds`
+    rest: float  # variance of one seed's mean that is particular to seed and item
     n_seeds: int
-    item_freedom: float
+    item_freedom: float  # degrees of freedom of `by_item`
 
     def variance(self, n_seeds: int | None = None) -> float:
         """Variance of the mean, for another number of seeds if one is given."""
@@ -77,19 +62,19 @@ class Components:
         return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
 
 
-def crossed(
-    values: np.ndarray, strata: np.ndarray, weights: np.ndarray, clusters: np.ndarray
-) -> tuple[np.ndarray, Components]:
+def crossed(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
+            clusters: np.ndarray) -> tuple[np.ndarray, Components]:
     """The weighted mean of each seed `(S,)`, and the components of its variance.
 
-    A group of one cluster takes the pooled variance of the others. Where no group has items of two
-    pictures, nothing is known of their spread, and all components are NaN.
+    Items that share a picture count as one: their residuals are summed before they are squared,
+    each sum divided by the root of the share of its group that is not its own (Bell and McCaffrey,
+    2002). A group of one cluster takes the pooled variance of the others. Where no group has items
+    of two pictures, nothing is known of their spread, and all components are NaN.
 
     Args:
         values: `(S, n)`, one row a seed.
-        strata: `(n,)` number of the group that each item is averaged in.
+        strata, clusters: `(n,)` numbers of the group to average each item in, and of its picture.
         weights: `(G,)` weight of each group's mean.
-        clusters: `(n,)` number of each item's picture.
     """
     _, clusters = np.unique(clusters, return_inverse=True)
     n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
@@ -122,13 +107,8 @@ def _squares(moves: np.ndarray) -> np.ndarray:
 
 
 def detectable(components: Components, n_seeds: int | None = None, level: float = LEVEL) -> float:
-    """The smallest true difference that the test finds with a probability of `POWER`.
-
-    Args:
-        components: What the variance is taken to be.
-        n_seeds: Of a plan; by default those that there are.
-        level: Confidence of the two-sided test.
-    """
+    """The smallest true difference that the two-sided test of confidence `level` finds with a
+    probability of `POWER`, with `n_seeds` of a plan, by default those that there are."""
     error = components.variance(n_seeds) ** 0.5
     freedom = components.freedom(n_seeds or components.n_seeds)
     if np.isnan(error):
@@ -139,12 +119,8 @@ def detectable(components: Components, n_seeds: int | None = None, level: float 
 
 
 def levels(
-    frame: pd.DataFrame,
-    value: str = "correct",
-    items: Sequence[str] = ANSWERS,
-    by: Sequence[str] = ("run",),
-    weights: pd.DataFrame | None = None,
-    cluster: str = "picture",
+    frame: pd.DataFrame, value: str = "correct", items: Sequence[str] = ANSWERS,
+    by: Sequence[str] = ("run",), weights: pd.DataFrame | None = None, cluster: str = "picture",
 ) -> pd.DataFrame:
     """The mean of a value with its 95 % interval, for each group of `by`.
 
@@ -158,13 +134,10 @@ def levels(
             default one mean over all items.
         cluster: Column that is equal where items share a picture.
 
-    Returns:
-        The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of
-        zero), `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `seeds`.
-        Over a single picture there is an estimate and nothing else: the rest is NaN.
-
-    Raises:
-        DataError: A column is missing, or a seed or a score lacks items that the others have.
+    The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of zero),
+    `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `seeds`. Over a single
+    picture there is an estimate and nothing else: the rest is NaN. DataError if a column is
+    missing, or a seed or a score lacks items that the others have.
     """
     frame = frame.reset_index(drop=True)
     table = _Table(frame, value, items, cluster, weights)
@@ -176,30 +149,21 @@ def levels(
 
 
 def contrasts(
-    frame: pd.DataFrame,
-    against: str | Mapping[str, str],
-    value: str = "correct",
-    items: Sequence[str] = ANSWERS,
-    by: Sequence[str] = (),
-    key: str = "run",
-    weights: pd.DataFrame | None = None,
-    cluster: str = "picture",
+    frame: pd.DataFrame, against: str | Mapping[str, str], value: str = "correct",
+    items: Sequence[str] = ANSWERS, by: Sequence[str] = (), key: str = "run",
+    weights: pd.DataFrame | None = None, cluster: str = "picture",
 ) -> pd.DataFrame:
     """Paired differences: each value of `key` minus another one, on the same seeds and items.
 
     Args:
-        frame: As for `levels`.
+        frame, value, items, weights, cluster: As for `levels`. Items of one side do not count.
         against: What is subtracted, such as "clip-ft"; or for each value of `key` its own, and what
             is not named there is left out. One with a single seed stands for every seed.
-        value, items, weights, cluster: As for `levels`. Only items that both sides have count.
         by: Columns whose combinations are compared apart.
         key: Column that tells the two sides.
 
-    Returns:
-        As `levels`, with the columns `key` and `against`; `estimate` is the difference.
-
-    Raises:
-        DataError: As `levels`, or one side is not there, or the numbers of seeds differ.
+    As `levels`, with the columns `key` and `against`; `estimate` is the difference. DataError as
+    `levels`, or if one side is not there, or the numbers of seeds differ.
     """
     frame = frame.reset_index(drop=True)
     table = _Table(frame, value, items, cluster, weights)
@@ -234,23 +198,16 @@ def _told(columns: Iterable[str], values: Iterable[object]) -> str:
 class _Table:
     """Numbers the items of a frame, and tests matrices of seeds by items."""
 
-    def __init__(
-        self,
-        frame: pd.DataFrame,
-        value: str,
-        items: Sequence[str],
-        cluster: str,
-        weights: pd.DataFrame | None,
-    ) -> None:
+    def __init__(self, frame: pd.DataFrame, value: str, items: Sequence[str], cluster: str,
+                 weights: pd.DataFrame | None) -> None:
         absent = {"seed", value, cluster, *items} - set(frame.columns)
         if absent or frame.empty:
             raise DataError(f"no column {', '.join(sorted(absent))} among {list(frame.columns)}"
                             if absent else "there are no rows to average")
         self.value, self.items = value, list(items)
-        numbers = frame.groupby(self.items, sort=False, observed=True).ngroup()
-        self.number = numbers
-        first = ~numbers.duplicated()
-        self.known = frame.loc[first, self.items].assign(number=numbers[first].to_numpy())
+        self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
+        first = ~self.number.duplicated()
+        self.known = frame.loc[first, self.items].assign(number=self.number[first].to_numpy())
         self.clusters = np.empty(len(self.known), dtype=np.int64)
         self.clusters[self.known["number"]] = pd.factorize(frame.loc[first, cluster])[0]
         self.scores = None if weights is None else self._scores(weights)
@@ -259,10 +216,8 @@ class _Table:
         found = weights.merge(self.known, on=self.items, how="left", validate="many_to_one")
         if found["number"].isna().any():
             lost = found[found["number"].isna()].iloc[0]
-            raise DataError(
-                f"{lost['score']}: no answer to item {[lost[name] for name in self.items]}; "
-                "measure the run again, or leave the score out"
-            )
+            raise DataError(f"{lost['score']}: no answer to item {[lost[n] for n in self.items]}; "
+                            "measure the run again, or leave the score out")
         return {
             name: (part["number"].to_numpy(int), pd.factorize(part["stratum"])[0],
                    part.groupby("stratum", sort=False)["weight"].sum().to_numpy())
@@ -290,12 +245,10 @@ class _Table:
             if not len(there):
                 raise DataError("the two sides have no item in common")
             return [self._test(matrix, there, np.zeros(len(there), int), np.ones(1))]
-        return [{"score": name} | self._test(matrix, *score)
-                for name, score in self.scores.items()]
+        return [{"score": name} | self._test(matrix, *score) for name, score in self.scores.items()]
 
-    def _test(
-        self, matrix: np.ndarray, rows: np.ndarray, strata: np.ndarray, weights: np.ndarray
-    ) -> dict[str, object]:
+    def _test(self, matrix: np.ndarray, rows: np.ndarray, strata: np.ndarray,
+              weights: np.ndarray) -> dict[str, object]:
         values, clusters = matrix[:, rows], self.clusters[rows]
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
@@ -314,27 +267,19 @@ def summary(by_seed: np.ndarray, components: Components) -> dict[str, object]:
 
 
 def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
-    """Values whose mean in each group of `by` is a ratio of two means, for `levels`, `contrasts`.
-
-    Their spread is that of the ratio to first order (the delta method), which asks for a mean of
-    `bottom` that is well away from zero.
-
-    Args:
-        frame: One row for each seed and item of a group.
-        top, bottom: Columns, such as what is left of a gap and the gap before.
-        by: Columns whose combinations have a ratio each.
-    """
+    """Values whose mean in each group of `by` is a ratio of two means, for `levels`, `contrasts`:
+    of the columns `top`, such as what is left of a gap, and `bottom`, the gap before. Their spread
+    is that of the ratio to first order (the delta method), which asks for a mean of `bottom` that
+    is well away from zero."""
     means = frame.groupby(list(by), observed=True)[[top, bottom]].transform("mean")
     share = means[top] / means[bottom]
     return share + (frame[top] - share * frame[bottom]) / means[bottom]
 
 
 def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Add `p_holm`, adjusted for all tests of the frame (or of each group), and `sure`, +1, -1, 0.
-
-    `sure` is the sign of a difference whose adjusted p-value is below .05; a test without a p-value
-    counts as none.
-    """
+    """Add `p_holm`, adjusted for all tests of the frame (or of each group of `by`), and `sure`, the
+    sign of a difference whose adjusted p-value is below .05, else 0; a test without a p-value
+    counts as none."""
     groups = tests.groupby(list(by), sort=False).groups.values() if by else [tests.index]
     adjusted = pd.Series(np.nan, tests.index)
     for rows in groups:
@@ -366,28 +311,20 @@ def verdict(sure: Iterable[float], methods: int = 4) -> str:
 
 
 def correlations(
-    frame: pd.DataFrame,
-    against: str | None = None,
-    by: Sequence[str] = ("set",),
-    resamples: int = 1000,
-    seed: int = 0,
+    frame: pd.DataFrame, against: str | None = None, by: Sequence[str] = ("set",),
+    resamples: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:
-    """Spearman's correlation of `score` with `gold`, or its difference to another run.
+    """Spearman's correlation of `score` with `gold`, or its difference to the run `against`.
 
     Args:
         frame: Table `similarity`: run, seed, set, pair, gold, score.
-        against: Run to subtract; None gives each run's own correlation.
         by: Columns of sets that are correlated apart.
-        resamples: Bootstrap samples of the pairs, shared by all runs; seeds are averaged, not
-            resampled.
-        seed: Of the resampling.
+        resamples, seed: Bootstrap samples of the pairs, shared by all runs, and the seed that draws
+            them; the seeds of runs are averaged, not resampled.
 
-    Returns:
-        Columns of `by`, `run`, `estimate`, `low`, `high`, `p`, `n`, `seeds`; and for each run the
-        mean over the sets, with the set named "mean" if there are several.
-
-    Raises:
-        DataError: Runs do not share pairs, or `against` is not there.
+    Columns of `by`, `run`, `estimate`, `low`, `high`, `p`, `n`, `seeds`; and for each run the mean
+    over the sets, with the set named "mean" if there are several. DataError if runs do not share
+    pairs, or `against` is not there.
     """
     draws: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
     sizes: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -409,8 +346,7 @@ def correlations(
     runs = next(iter(draws.values())).keys()
     if len(draws) > 1:
         mean = ("mean",) * len(by)
-        draws[mean] = {run: np.mean([part[run] for part in draws.values()], axis=0)
-                       for run in runs}
+        draws[mean] = {run: np.mean([part[run] for part in draws.values()], axis=0) for run in runs}
         sizes[mean] = sum(n for n, _ in sizes.values()), max(s for _, s in sizes.values())
     if against is not None and against not in runs:
         raise DataError(f"no run {against!r} among {', '.join(runs)}")
@@ -431,10 +367,9 @@ def correlations(
 def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Spearman's correlation `(R,)` of two columns `(n,)`, with pair i occurring `counts[:, i]`
     times `(R, n)`; ties share their mean rank, and NaN stands where nothing varies."""
-    a, b = _ranks(first, counts), _ranks(second, counts)
     total = counts.sum(axis=1, keepdims=True)
-    a = a - (counts * a).sum(axis=1, keepdims=True) / total
-    b = b - (counts * b).sum(axis=1, keepdims=True) / total
+    ranks = (_ranks(first, counts), _ranks(second, counts))
+    a, b = (rank - (counts * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (counts * a * b).sum(axis=1) / np.sqrt(
             (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
