@@ -1,7 +1,4 @@
-"""`cae data check`: how much of a source is here, and what is missing, by name.
-
-Annotation files are read without being understood; the loaders in `benchmarks` read them for good.
-"""
+"""`cae data check`: how much of a source is here, and what is missing, by name."""
 
 from __future__ import annotations
 

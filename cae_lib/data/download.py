@@ -31,9 +31,8 @@ def require_space(folder: Path, needed: float, what: str) -> None:
 def download(url: str, path: Path) -> None:
     """Fetch a file over HTTP; one that is here in part is gone on with.
 
-    Only bytes of one version of a file are joined: what is missing is asked for with `Range` and
-    `If-Range` (RFC 9110, sections 13.1.5 and 14.2). The version is noted beside the file.
-    What another try cannot mend is a DataError: no file, a web page in its place, too full a disk.
+    Only bytes of one version are joined, by `Range` and `If-Range` (RFC 9110, sections 13.1.5 and
+    14.2); it is noted beside the file. What another try cannot mend is a DataError.
     """
     failures = 0
     while True:
@@ -64,7 +63,12 @@ def _transfer(url: str, path: Path) -> None:
             return
         if response.status_code == 200:
             have = 0
-            _begin(path, response)
+            path.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+            etag = response.headers.get("ETag", "")
+            weak = not etag or etag.startswith("W/")
+            if version := response.headers.get("Last-Modified") if weak else etag:
+                note.write_text(version)
         elif not span.startswith(f"bytes {have}-"):
             path.unlink(missing_ok=True)
             raise requests.RequestException("the server does not send what is missing")
@@ -91,16 +95,6 @@ def _refuse(url: str, response: requests.Response) -> None:
         raise DataError(f"{url}: a web page came in place of the file, perhaps to sign in")
 
 
-def _begin(path: Path, response: requests.Response) -> None:
-    """Drop older bytes, then note the version of those to come, if the server names one."""
-    path.unlink(missing_ok=True)
-    version_note(path).unlink(missing_ok=True)
-    etag = response.headers.get("ETag", "")
-    weak = not etag or etag.startswith("W/")
-    if version := response.headers.get("Last-Modified") if weak else etag:
-        version_note(path).write_text(version)
-
-
 def version_note(path: Path) -> Path:
     """The file beside an unfinished one that names its version."""
     return path.with_name(f"{path.name}.version")
@@ -111,10 +105,7 @@ def _size(path: Path) -> int:
 
 
 def from_hub(item: Item, target: Path, gated: str | None) -> None:
-    """Fetch a file of a hub repository to `target`, a whole one into it, or weights to its cache.
-
-    A DataError names `gated`, or the repository, as the page where terms have to be accepted.
-    """
+    """Fetch a file of a hub repository to `target`, a whole one into it, weights to its cache."""
     from huggingface_hub import errors, hf_hub_download, snapshot_download
 
     name = item.hub.removeprefix("datasets/")

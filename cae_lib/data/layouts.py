@@ -245,11 +245,8 @@ def similarity(
 ) -> dict[str, str]:
     """The files of a set of text similarity.
 
-    Args:
-        name: "STS12" to "STS16", "STS-B" or "SICK-R".
-        part: A part of a year, for example "images", else "train", "dev" or "test".
-        pairs: Two sentences, a score (None: nobody gave one), and STS-B's further columns, if any.
-        source: What STS-B says of where the pairs are from.
+    Pairs have two sentences, a score (None: nobody gave one), and STS-B's further columns; `part`
+    is one of a year, for example "images", else "train", "dev" or "test".
     """
 
     def tabs(lines: Iterable[Sequence[str]]) -> str:

@@ -39,10 +39,7 @@ def is_real(profile_name: str) -> bool:
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
-    """Names of the sets that a suite reads; families beside the tables count if they are here.
-
-    The suite `blind` is left out where the training set is not there, which it reads as well.
-    """
+    """Names of the sets that a suite reads; families beside the tables count if they are here."""
     extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
     if suite == "labels":
         return FAMILIES["cola"] if "cola" in extra else ()
@@ -68,10 +65,7 @@ def stock(names: Iterable[str]) -> dict[str, Report]:
 
 
 def require(reports: Mapping[str, Report]) -> list[str]:
-    """Lines on the sets that are incomplete and may be.
-
-    For others, a DataError names what is missing of each, and the commands.
-    """
+    """Lines on incomplete sets that may be so; of others a DataError names what is missing."""
     wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
     refused = [report for report in wrong
                if report.source.kind == "weights" or not may_be_incomplete(report.source.name)]

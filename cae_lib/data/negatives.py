@@ -84,9 +84,8 @@ def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]
 def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
     """Kind ("noun", "phrase", "adjective") and outcome of every exchange of two parts of a caption.
 
-    Both parts agree in number or degree. Left out are place nouns ("on top of"), nouns with an "of"
-    phrase ("a group of"), adjectives of one noun, and parts joined by a mutual relation ("and",
-    "next to") that nothing tells apart. No outcome equals the caption.
+    Both agree in number or degree. Left out are place nouns ("on top of"), nouns with "of" ("a
+    group of"), adjectives of one noun, and parts in a mutual relation that nothing tells apart.
     """
     for kind, first, second in _pairs(doc):
         text = _exchanged(doc, first, second)
@@ -99,7 +98,9 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
-        if agree and not _is_interchangeable(first, second):
+        told_apart = any(child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS
+                         for child in (*first.children, *second.children))
+        if agree and (told_apart or not _are_mutual(first, second)):
             yield "noun", _with_compounds(first), _with_compounds(second)
     chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root)
               and not any(token.tag_ == "PRP$" for token in chunk)]  # "its" follows its owner
@@ -137,13 +138,6 @@ def _is_plural(noun: Token) -> bool:
 
 def _has(noun: Token, relation: str) -> bool:
     return any(child.dep_ == relation for child in noun.children)
-
-
-def _is_interchangeable(first: Token, second: Token) -> bool:
-    """Whether two nouns in a mutual relation have nothing with them that tells them apart."""
-    children = [*first.children, *second.children]
-    different = any(child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS for child in children)
-    return _are_mutual(first, second) and not different
 
 
 def _are_mutual(first: Token, second: Token) -> bool:

@@ -18,10 +18,8 @@ from cae_lib.world.scenes import Rng, Scene, again, fair, scenes, spread, text_g
 from cae_lib.world.vocabulary import ACTIONS, RELATIONS, admits
 
 LEFT_OUT: Mapping[str, dict[str, str]] = {
-    "aro": {
-        "relation: touching": "on ARO's list of symmetric relations",
-        "relation: holding": "nothing that is held can hold",
-    },
+    "aro": {"relation: touching": "on ARO's list of symmetric relations",
+            "relation: holding": "nothing that is held can hold"},
     "valse": {
         "coreference-hard, coreference-standard": "captions have no pronouns",
         "counting-adversarial, counting-hard, counting-small-quant, plurals":
@@ -82,10 +80,9 @@ def _winoground(config: WorldConfig, export: Export) -> None:
         if not first.content.swappable():
             continue
         second = again(first, first.content.exchanged(*fields))
-        true, other = (
-            stated(content, [(thing.color,) if fields else () for thing in content.things])
-            for content in (first.content, second.content)
-        )
+        words = ([(thing.color,) if fields else () for thing in scene.content.things]
+                 for scene in (first, second))
+        true, other = map(stated, (first.content, second.content), words)
         unclear = true.may_be_true(second) or other.may_be_true(first)
         if not unclear and true.text != other.text:
             names = [f"ex_{number}_img_{side}.png" for side in (0, 1)]
@@ -142,9 +139,8 @@ def _vl_checklist(config: WorldConfig, export: Export) -> None:
         for corpus, true, false in _vg_phrases(scene, rng):
             if len(export.items[corpus]) < size:
                 export.ask(corpus, Item([name], [true], [false]))
-    split = "vl-checklist/swig"
-    shown = spread(config.scenes, split, size, ACTIONS)
-    for index, scene, true, false in _foiled(config, split, shown, "like_rel"):
+    shown = spread(config.scenes, "vl-checklist/swig", size, ACTIONS)
+    for index, scene, true, false in _foiled(config, "vl-checklist/swig", shown, "like_rel"):
         name = f"{scene.content.relation}_{index + 1}.jpg"
         item = Item([name], [_triplet(true)], [_triplet(false)])
         export.ask("Relation/swig_action", item, Picture([scene]))
@@ -224,10 +220,3 @@ BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {
     "winoground": _winoground, "svo_probes": _svo_probes, "vl_checklist": _vl_checklist,
     "sugarcrepe": _sugarcrepe, "aro": aro, "crepe": crepe, "valse": _valse,
 }
-
-
-def export_benchmark(name: str, config: WorldConfig) -> Export:
-    """One of `BENCHMARKS`, with items made of scenes in the layout of the official files."""
-    export = Export(name, left_out=LEFT_OUT.get(name, {}))
-    BENCHMARKS[name](config, export)
-    return export.lay_out()

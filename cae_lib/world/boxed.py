@@ -125,6 +125,5 @@ def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[st
         "swap": [false.text for false in foils.certainly_false(swaps, scene, true.text, 10)],
         "negate": foils.negations(true),
     }
-    for kind, texts in found.items():
-        found[kind] = [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
-    return found
+    return {kind: [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
+            for kind, texts in found.items()}

@@ -1,7 +1,4 @@
-"""Build the small world: all sets in their official layouts, with a manifest written last.
-
-The manifest holds the configuration and its key, digests, and the counts that loaders expect.
-"""
+"""Build the small world: all sets in their official layouts, with a manifest written last."""
 
 from __future__ import annotations
 
@@ -22,32 +19,22 @@ from cae_lib.data.layouts import Export
 from cae_lib.data.similarity import FOLDER as SENTENCES
 from cae_lib.errors import DataError
 from cae_lib.runtime import Progress
-from cae_lib.world.benchmarks import BENCHMARKS, export_benchmark
+from cae_lib.world import corpora
+from cae_lib.world.benchmarks import BENCHMARKS, LEFT_OUT
 from cae_lib.world.config import PRETRAIN, SIMILARITY, VERSION, WORLD, WorldConfig, world_config
-from cae_lib.world.corpora import export_coco, export_flickr30k, export_pretrain
 from cae_lib.world.draw import IMAGE_SIZE, render
-from cae_lib.world.grammar import captions
+from cae_lib.world.grammar import describe
 from cae_lib.world.scenes import scenes, text_generator
-from cae_lib.world.similarity import export_similarity
 
 MANIFEST = "manifest.json"
 FOLDERS = {WORLD: "", SIMILARITY: SENTENCES, PRETRAIN: "pretrain"}  # of each part
 
 
 def build(profile: str, *, root: str | Path | None = None, pretrain: bool = False) -> Path:
-    """Write the small world of a profile, unless it is there already, and return its folder.
+    """Write a profile's small world to `world-<profile>` in `root`, by default `data/raw`.
 
-    A folder of another configuration is replaced when the new one is complete; an interrupted
-    build leaves the old folder and starts again.
-
-    Args:
-        profile: Name of a profile that has a small world.
-        root: Folder to hold `world-<profile>`; by default the project's `data/raw`.
-        pretrain: Also write the pretraining corpus, into the world's folder `pretrain/`.
-
-    Raises:
-        ConfigError: The profile has no small world.
-        DataError: The folder cannot be written.
+    A whole folder of this configuration stays; another one is replaced when the new one is whole.
+    `pretrain` also writes the pretraining corpus, into the world's folder `pretrain/`.
     """
     folder = Path(paths().raw if root is None else root) / f"world-{profile}"
     return build_world(world_config(profile), folder, pretrain)
@@ -70,23 +57,21 @@ def build_world(config: WorldConfig, target: Path, pretrain: bool = False) -> Pa
 def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
     """The sets of a part, one at a time."""
     if part != WORLD:
-        yield export_pretrain(config) if part == PRETRAIN else export_similarity(config)
+        small = corpora.export_pretrain if part == PRETRAIN else corpora.export_similarity
+        yield small(config)
         return
-    for name in BENCHMARKS:
-        yield export_benchmark(name, config)
-    yield export_flickr30k(config)
-    yield export_coco(config)
+    for name, ask in BENCHMARKS.items():
+        export = Export(name, left_out=LEFT_OUT.get(name, {}))
+        ask(config, export)
+        yield export.lay_out()
+    yield corpora.export_flickr30k(config)
+    yield corpora.export_coco(config)
     n = {"coco": config.sizes.test, "flickr30k": config.sizes.flickr_test}
     yield Export("order", counts={name: size * config.sizes.captions for name, size in n.items()})
 
 
 def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6) -> None:
-    """Write a sheet of `n` pictures of the test split, each with two captions.
-
-    Raises:
-        ConfigError: The profile has no small world.
-        DataError: The file cannot be written.
-    """
+    """Write a sheet of `n` pictures of the test split, each with two captions."""
     config, font = world_config(profile), ImageFont.load_default(12)
     size = 2 * IMAGE_SIZE
     side, height = size + 10, size + 150
@@ -96,22 +81,19 @@ def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6)
         x, y = 10 + index % columns * side, 10 + index // columns * height
         sheet.paste(render(scene).resize((size, size), Image.Resampling.BICUBIC), (x, y))
         rng = text_generator(config.scenes, "test", index)
-        texts = [textwrap.fill(c.text, 38) for c in captions(scene, config.coco, rng, 2)]
+        captions = (describe(scene, config.coco, rng).text for _ in range(2))
+        texts = [textwrap.fill(text, 38) for text in captions]
         draw.multiline_text((x, y + size + 2), "\n".join(texts), "black", font)
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
-        hint = "Name a .png file in a folder that you can write"
-        raise DataError(f"{path}: cannot be written ({error}). {hint}") from error
+        advice = "Name a .png file in a folder that you can write"
+        raise DataError(f"{path}: cannot be written ({error}). {advice}") from error
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends without an error.
-
-    Raises:
-        DataError: The folder cannot be written.
-    """
+    """A new folder that takes the place of `target` when the block ends without an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
@@ -139,10 +121,8 @@ def stored_key(root: Path) -> str | None:
 
 def _write(folder: Path, config: WorldConfig, part: str, label: str) -> None:
     """Write a part into an empty folder, the manifest last, whose presence says it is complete."""
-    found: dict[str, Any] = {
-        "key": config.key(part), "version": VERSION, "config": config.content(part),
-        "counts": {}, "left_out": {}, "sha256": {}, "pictures": 0,
-    }
+    found: dict[str, Any] = {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
+    found |= {"key": config.key(part), "version": VERSION, "config": config.content(part)}
     with Progress(0, label) as progress:
         for export in exports(config, part):
             progress.total += len(export.pictures) + len(export.texts)

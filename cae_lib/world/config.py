@@ -35,13 +35,13 @@ class Sizes:
 
     pretrain: int = 30_000  # pictures of the pretraining corpus
     pretrain_captions: int = 5  # captions of each of them
-    train: int = 4000  # pictures of Karpathy's training split; a quarter of them is "restval"
-    val: int = 500  # pictures of Karpathy's other two splits
-    test: int = 1000  # pictures of Karpathy's other two splits
+    train: int = 4000  # pictures of Karpathy's splits; a quarter of "train" is "restval"
+    val: int = 500
+    test: int = 1000
     flickr_test: int = 500  # pictures of Flickr30k's test split
     captions: int = 5  # captions of each picture of COCO and Flickr30k
     aro_relation: int = 1000  # items of ARO's sets
-    aro_attribution: int = 1000  # items of ARO's sets
+    aro_attribution: int = 1000
     winoground: int = 600  # items, each of two pictures and two captions
     sugarcrepe: int = 800  # items of each of the seven files, at most
     vl_checklist: int = 600  # items of each corpus, at most
@@ -93,11 +93,7 @@ WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": Wo
 
 
 def world_config(profile: str) -> WorldConfig:
-    """The configuration of a profile's small world.
-
-    Raises:
-        ConfigError: The profile has none.
-    """
+    """The configuration of a profile's small world; a ConfigError if it has none."""
     if profile not in WORLDS:
         known = ", ".join(WORLDS)
         raise ConfigError(f"profile {profile!r} has no small world: expected one of {known}")

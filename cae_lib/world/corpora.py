@@ -1,27 +1,35 @@
-"""The corpora of captions: COCO, Flickr30k and the pretraining corpus, with gold scene graphs.
+"""The sets of captions: COCO with NegCLIP's files, Flickr30k, the pretraining corpus, similarity.
 
-NegCLIP's files lie with COCO's; what they exchange comes from the gold roles, not from a parser as
-in Yuksekgonul et al. 2023, and is false of the picture.
+What NegCLIP's captions exchange comes from the gold roles, and is false of the picture.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cae_lib.data import layouts
 from cae_lib.data.layouts import Export, coco_captions
+from cae_lib.data.similarity import SICKR, STSB
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.foils import certainly_false, exchanges
-from cae_lib.world.grammar import CaptionStyle, Statement, captions, gold_spans
-from cae_lib.world.scenes import Rng, Scene, generator, sample_scene, text_generator
+from cae_lib.world.grammar import CaptionStyle, Statement, describe, gold_spans
+from cae_lib.world.scenes import Rng, Scene, again, generator, sample_scene, text_generator
+from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
 
 RESTVAL = 4  # of so many training pictures one is "restval": it lies in val2014, as in COCO
 MAX_NEGATIVES, N_SIMILAR = 5, 3
 SIZE = IMAGE_SIZE, IMAGE_SIZE
+YEARS = {"STS12": "MSRvid", "STS14": "images", "STS15": "images"}  # and the part with captions
+UNSCORED = 5  # in STS15 one pair of so many has no score, as most pairs of the real set
+TRAINING_SHARE = 4
+SIMILARITY_LEFT_OUT = {
+    **dict.fromkeys(("STS13", "STS16"), "the real set has no captions"),
+    "STS12, STS14, STS15, other parts": "the real parts have no captions",
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,7 @@ def coco_pictures(config: WorldConfig, split: str) -> Corpus:
 def export_coco(config: WorldConfig) -> Export:
     """COCO's folder: train2014, val2014 and every annotation file of the experiments.
 
-    Departures from the real files: five captions of every picture stand in NegCLIP's files, not
-    one; `neg_caption` is an empty list where no exchange makes the caption false.
+    NegCLIP's files have five captions of every picture, not one, and some without a false one.
     """
     both, val, test = (coco_pictures(config, split) for split in ("train", "val", "test"))
     cut = len(both) - len(both) // RESTVAL
@@ -76,11 +83,10 @@ def export_flickr30k(config: WorldConfig) -> Export:
     paths = {n: f"flickr30k-images/{n}.jpg" for n in range(1, sizes.flickr_test + 1)}
     corpus = _describe(config, "flickr30k", config.coco, sizes.captions, paths, "poster")
     export = _export("flickr30k", "flickr30k/", {"test": corpus})
-    export.texts = {
-        "flickr30k/flickr30k_test.json": layouts.caption_list(corpus),
-        "flickr30k/dataset_flickr30k.json": layouts.karpathy("flickr30k", {"test": corpus}),
-        "flickr30k/scene_graphs_test.json": scene_graphs(corpus),
-    }
+    dataset = layouts.karpathy("flickr30k", {"test": corpus})
+    export.texts["flickr30k/flickr30k_test.json"] = layouts.caption_list(corpus)
+    export.texts["flickr30k/dataset_flickr30k.json"] = dataset
+    export.texts["flickr30k/scene_graphs_test.json"] = scene_graphs(corpus)
     return export
 
 
@@ -106,10 +112,7 @@ def _export(name: str, folder: str, splits: Mapping[str, Corpus]) -> Export:
 
 
 def scene_graphs(corpus: Corpus) -> str:
-    """The gold beside COCO's captions, under the same ids: pictures' scenes, captions' facts.
-
-    Captions have their roles as `[start, end, role]`, and name things by their numbers.
-    """
+    """The gold beside COCO's captions, under the same ids: pictures' scenes, captions' facts."""
     pictures = []
     for item in corpus:
         things = [asdict(thing) for thing in item.scene.content.things]
@@ -145,24 +148,17 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
     rows = []
     for position, item in enumerate(corpus):
         rng = generator(seed, "similar", item.number)
-        similar = _similar([groups[key] for key in keys[position]], position, rng)
+        similar: list[int] = []
+        for group in (groups[key] for key in keys[position]):
+            fresh = [other for other in group if other != position and other not in similar]
+            wanted = min(N_SIMILAR - len(similar), len(fresh))
+            if wanted:
+                similar += map(int, rng.choice(fresh, wanted, replace=False))
         for caption in item.gold:
             false = certainly_false(exchanges(caption), item.scene, caption.text, MAX_NEGATIVES)
             numbers = [len(item.gold) * i + int(rng.integers(len(item.gold))) for i in similar]
             rows.append((caption.text, f"coco/{item.path}", [foil.text for foil in false], numbers))
     return rows
-
-
-def _similar(groups: Sequence[Sequence[int]], position: int, rng: Rng) -> list[int]:
-    """Positions of three other pictures, from groups ever less alike."""
-    found: list[int] = []
-    for group in groups:
-        fresh = [other for other in group if other != position and other not in found]
-        wanted = min(N_SIMILAR - len(found), len(fresh))
-        found += map(int, rng.choice(fresh, wanted, replace=False))
-        if len(found) == N_SIMILAR:
-            break
-    return found
 
 
 def _describe(
@@ -173,6 +169,82 @@ def _describe(
     described = []
     for index, (number, path) in enumerate(paths.items()):
         scene = sample_scene(config.scenes, split, index, drawing)
-        gold = captions(scene, style, text_generator(config.scenes, split, index), n_captions)
+        rng = text_generator(config.scenes, split, index)
+        gold = [describe(scene, style, rng) for _ in range(n_captions)]
         described.append(Described(number, path, [text.text for text in gold], scene, gold))
     return described
+
+
+def export_similarity(config: WorldConfig) -> Export:
+    """Three years of STS, STS-B and SICK, relative to the folder of the sets.
+
+    Pairs of captions are scored by the facts that they share, not by people.
+    """
+    n = config.sizes.similarity
+    export = Export("similarity", left_out=SIMILARITY_LEFT_OUT)
+    for year, part in YEARS.items():
+        sparse = year == "STS15"
+        found = _pairs(config, year, n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n)
+        rows = [(a, b, 5 * f) for a, b, f in found]
+        if sparse:
+            rows[::UNSCORED] = [(a, b, None) for a, b, _ in rows[::UNSCORED]]
+        export.texts |= layouts.similarity(year, part, rows)
+        export.counts[year] = sum(gold is not None for *_, gold in rows)
+    for split in ("train", "dev", "test"):
+        size = n if split == "test" else n // TRAINING_SHARE
+        found = _pairs(config, f"STS-B/{split}", size)
+        rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in enumerate(found)]
+        export.texts |= layouts.similarity(STSB, split, rows, "small world")
+        rows = [(a, b, 1 + 4 * f) for a, b, f in _pairs(config, f"SICK/{split}", size)]
+        export.texts |= layouts.similarity(SICKR, split, rows)
+        export.counts |= {f"{STSB}/{split}": size, f"{SICKR}/{split}": size}
+    return export
+
+
+def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
+    """The nouns, adjectives and relation of a caption; a right of b is the fact b left of a."""
+    found: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
+    found |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
+    if caption.relation is not None:
+        first, second = (mention.noun for mention in caption.mentions[:2])
+        name, inverse = caption.relation, RELATIONS[caption.relation].inverse
+        turned = inverse is not None and inverse < name
+        found.add((second, inverse, first) if turned else (first, name, second))
+    return frozenset(found)
+
+
+def f_score(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
+    """Harmonic mean of precision and recall of one set of facts against the other."""
+    return 2 * len(first & second) / (len(first) + len(second))
+
+
+def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, float]]:
+    """`n` pairs of captions with their F-scores, of one picture to unrelated ones by turns."""
+    pairs = []
+    for index in range(n):
+        rng = text_generator(config.scenes, f"similarity/{split}", index)
+        scene = sample_scene(config.scenes, f"similarity/{split}", index)
+        other = _changed(scene, index % 5, rng)
+        if other is None:
+            other = sample_scene(config.scenes, f"similarity/{split}/other", index)
+        first, second = (describe(shown, config.sentences, rng) for shown in (scene, other))
+        if rng.random() >= 0.5:
+            first, second = second, first
+        pairs.append((first.text, second.text, f_score(facts(first), facts(second))))
+    return pairs
+
+
+def _changed(scene: Scene, kind: int, rng: Rng) -> Scene | None:
+    """The scene as it is, with arguments (or colours) exchanged, another colour or relation."""
+    content = scene.content
+    if kind == 1:
+        return again(scene, content.exchanged(*([] if content.swappable() else ["color"])))
+    if kind == 2:
+        which = int(rng.integers(2))
+        colors = [color for color in COLORS if color != content.things[which].color]
+        return again(scene, content.with_thing(which, color=str(rng.choice(colors))))
+    if kind == 3:
+        a, b = (thing.noun for thing in content.things[:2])
+        names = [name for name in RELATIONS if name != content.relation and admits(a, name, b)]
+        return again(scene, replace(content, relation=str(rng.choice(names))))
+    return scene if kind == 0 else None

@@ -1,7 +1,4 @@
-"""Edits of a statement that make it false of a scene: exchanged, replaced, added, negated parts.
-
-They give candidates, for `certainly_false` and `plausible` to choose from.
-"""
+"""Edits of a statement that may make it false of a scene; `certainly_false` chooses from them."""
 
 from __future__ import annotations
 
@@ -104,10 +101,8 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
     if statement.relation is None:
         return []
     copula = "is " if statement.pieces[1].startswith("is ") else ""
-    candidates = (
-        replace(statement.with_piece(1, copula + name), relation=name)
-        for name in RELATIONS if name != statement.relation
-    )
+    candidates = (replace(statement.with_piece(1, copula + name), relation=name)
+                  for name in RELATIONS if name != statement.relation)
     found = certainly_false(filter(plausible, candidates), scene, statement.text)
     action = RELATIONS[statement.relation].action
     like = [other for other in found if RELATIONS[other.relation].action == action]
@@ -137,25 +132,19 @@ def _object_added(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
     return [replace(true, mentions=(*true.mentions, mention), pieces=pieces)]
 
 
-def _object_replaced(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
-    return nouns_replaced(true, int(rng.integers(len(true.mentions))), scene)
-
-
-def _denied(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
-    return [true.changed(0, article=None if true.mentions[0].article else "no")]
-
-
 # Ways to make a statement false, most of them SugarCrepe's; not all the candidates are false.
 FOILS: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
     "add_att": lambda true, scene, rng: attributes_changed(true, scene, added=True),
     "add_obj": _object_added,
     "replace_att": lambda true, scene, rng: attributes_changed(true, scene),
-    "replace_obj": _object_replaced,
+    "replace_obj": lambda true, scene, rng: nouns_replaced(
+        true, int(rng.integers(len(true.mentions))), scene),
     "replace_rel": lambda true, scene, rng: relations_replaced(true, scene),
     "swap_att": lambda true, scene, rng: attribute_exchanges(true),
     "swap_obj": lambda true, scene, rng: [exchanged(true, 0, 1)],
     "like_rel": lambda true, scene, rng: relations_replaced(true, scene, alike=True),
-    "deny_obj": _denied,
+    "deny_obj": lambda true, scene, rng: [
+        true.changed(0, article=None if true.mentions[0].article else "no")],
 }
 
 

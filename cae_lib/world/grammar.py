@@ -1,7 +1,6 @@
 """Texts about a scene: captions, and whether anybody could take a text for true.
 
-A caption names the main thing always and the others less often, leaves most attributes out, and
-states the relation now and then: so natural captions let a bag of words do well.
+A caption leaves most attributes, and often the relation, out: a bag of words does well on it.
 """
 
 from __future__ import annotations
@@ -62,10 +61,7 @@ class Statement:
         return replace(self, pieces=(*self.pieces[:index], words, *self.pieces[index + 1 :]))
 
     def may_be_true(self, scene: Scene) -> bool:
-        """Whether anybody could take the statement for true of a scene.
-
-        Nouns, adjectives and the relation can be false; words such as "near" make nothing false.
-        """
+        """Whether anybody could take the statement for true; "near" and the like deny nothing."""
         things = {thing.noun: thing for thing in scene.content.things}
         for mention in self.mentions:
             thing = things.get(mention.noun)
@@ -148,10 +144,8 @@ class CaptionStyle:
 
 def position_phrase(place: Placement) -> str:
     """Where a thing stands in the picture, when it stands clearly on one side, else ""."""
-    sides = {
-        "on the left": 0.5 - place.x, "on the right": place.x - 0.5,
-        "at the top": 0.5 - place.y, "at the bottom": place.y - 0.5,
-    }
+    sides = {"on the left": 0.5 - place.x, "on the right": place.x - 0.5,
+             "at the top": 0.5 - place.y, "at the bottom": place.y - 0.5}
     words = max(sides, key=sides.__getitem__)
     return words if sides[words] > 0.2 else ""
 
@@ -186,11 +180,6 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
             last = position_phrase(scene.placements[index])
             last = last if last and rng.random() < style.position else ""
     return Statement(tuple(mentions), (*pieces, last), relation)
-
-
-def captions(scene: Scene, style: CaptionStyle, rng: Rng, n: int) -> list[Statement]:
-    """`n` captions of a scene; some may be equal, as in COCO."""
-    return [describe(scene, style, rng) for _ in range(n)]
 
 
 def gold_spans(caption: Statement) -> list[Span]:

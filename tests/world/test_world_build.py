@@ -82,7 +82,7 @@ def test_another_configuration_replaces_what_it_changes(change, built, tmp_path)
 def test_an_interrupted_build_leaves_the_old_folder(tmp_path, monkeypatch):
     target = build_world(TINY, tmp_path / "world-tiny")
     before = contents(target)
-    monkeypatch.setattr(module, "export_flickr30k", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(module.corpora, "export_flickr30k", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_world(replace(TINY, scenes=SceneConfig(seed=1)), target)
     assert contents(target) == before

@@ -8,11 +8,11 @@ import pytest
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from cae_lib.world import foils, grammar
 from cae_lib.world.config import COCO, WEB
+from cae_lib.world.corpora import export_similarity, f_score, facts
 from cae_lib.world.foils import certainly_false, exchanged, exchanges
 from cae_lib.world.grammar import CaptionStyle, Mention, Statement, describe, may_hold, stated
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Scene, Thing, arrange
-from cae_lib.world.similarity import export_similarity, f_score, facts
 from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS, VAGUE_RELATIONS
 
 FULL = CaptionStyle(attribute=1, second=1, relation=1, extra=1, position=0, prefix=0, copula=1)
