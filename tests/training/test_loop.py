@@ -9,11 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
+from PIL import Image
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
+from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
 from cae_lib.training.run import NotFiniteError
+from cae_lib.training.state import changes, run_identity
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
@@ -165,3 +168,56 @@ def test_false_captions_may_be_missing_in_a_batch(tmp_path):
         _, log = toy_train(experiment, tmp_path / str(method), pairs=pairs)
         assert min(line["n_negatives"] for line in log) == 0
         assert all(math.isfinite(line["loss"]) for line in log)
+
+
+PAIRS, ALIGNMENT = toy_pairs(), toy_run(FT).batches.alignment
+
+
+def identity(run=FT, weights="w", pairs=PAIRS, alignment=ALIGNMENT, images=None) -> dict[str, str]:
+    return run_identity(run, weights, pairs, alignment, images or Toys())
+
+
+def differing(a: dict[str, str], b: dict[str, str]) -> set[str]:
+    assert bool(changes(a, b)) == (a != b)
+    return {part for part in a if a[part] != b[part]}
+
+
+def test_data_of_another_content_are_other_data() -> None:
+    known, other, roles = identity(), Toys(), ALIGNMENT.roles.clone()
+    other.pixels[2, 2, 3, 3] += 1
+    roles[0, 2] = 3
+    assert differing(known, identity()) == set()
+    for changed in (
+        {"alignment": replace(ALIGNMENT, tokens=ALIGNMENT.tokens.flip(0))},
+        {"alignment": replace(ALIGNMENT, roles=roles)},
+        {"pairs": replace(PAIRS, image_index=PAIRS.image_index.flip(0))},
+        {"images": other},
+    ):
+        assert differing(known, identity(**changed)) == {"training data"}
+    assert differing(known, identity(weights="v")) == {"first weights"}
+    assert differing(known, identity(replace(FT, eps=1e-5))) == {"settings"}
+
+
+def test_false_captions_count_where_they_are_trained_on() -> None:
+    texts = replace(PAIRS, negatives=[["no cat"], *PAIRS.negatives[1:]])
+    neighbours = replace(PAIRS, hard_images=[[2], *PAIRS.hard_images[1:]])
+    for run, expected in ((FT, set()), (replace(FT, negatives=True), {"training data"})):
+        for other in (texts, neighbours):
+            assert differing(identity(run), identity(run, pairs=other)) == expected
+
+
+def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(tmp_path) -> None:
+    def of(folder: str, size: int, name: str = "2.bmp", colour: str = "red", kind=Photographs):
+        paths = [tmp_path / folder / file for file in ("0.bmp", "1.bmp", name)]
+        paths[0].parent.mkdir(exist_ok=True)
+        for side, path in zip((8, 8, size), paths, strict=True):
+            Image.new("RGB", (side, side), colour).save(path)
+        return identity(images=kind(paths, 16))
+
+    known = of("a", 8)
+    assert differing(known, of("b", 8)) == differing(known, of("b", 8, colour="blue")) == set()
+    assert differing(known, of("c", 50)) == {"training data"}
+    assert differing(known, of("d", 8, "3.bmp")) == {"training data"}
+    known = of("a", 8, kind=ImageStore)
+    assert differing(known, of("d", 8, "3.bmp", kind=ImageStore)) == set()
+    assert differing(known, of("b", 8, colour="blue", kind=ImageStore)) == {"training data"}
