@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,22 +75,16 @@ def test_official_numbers_are_those_of_scored_pairs(write):
     assert present_sets(root) == ("STS14", "STS-B")
 
 
-@pytest.mark.parametrize(
-    ("inputs", "scores", "message"),
-    [
+def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
+    for inputs, scores, message in (
         ("a\tb\nc\td\n", "1\n", r"gs\.belief\.txt: 1 lines, but STS.input.belief.txt has 2"),
         ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: expected two sentences"),
         ("a\tb\n", "high\n", r"gs\.belief\.txt, line 1: the score is 'high'"),
         ("a\tb\n", "nan\n", r"gs\.belief\.txt, line 1: the score is 'nan'"),
         ("a\tb\n", "\n", "STS15: 0 scored pairs"),
-    ],
-)
-def test_malformed_lines_are_named(write, inputs, scores, message):
-    with pytest.raises(DataError, match=message):
-        load_similarity("STS15", write(part("STS15", "belief", inputs, scores)))
-
-
-def test_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
+    ):
+        with pytest.raises(DataError, match=message):
+            load_similarity("STS15", write(part("STS15", "belief", inputs, scores)))
     root = write({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
     with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, at least 7"):
         load_similarity("STS-B", root)
@@ -111,10 +103,3 @@ def test_the_small_world_s_sets_load_in_full(smoke_world):
         assert len(pairs.first) == counts[name if name in YEARS else f"{name}/test"] > 0
         assert pairs.gold.min() >= (name == "SICK-R") and pairs.gold.max() <= 5
         assert np.ptp(pairs.gold) > 2 and bool(pairs.counts) == (name == "STS15")
-
-
-@pytest.mark.skipif("CAE_REAL_DATA" not in os.environ, reason="CAE_REAL_DATA is not set")
-def test_real_sets_have_the_published_numbers():
-    folder = Path(os.environ["CAE_REAL_DATA"]) / FOLDER
-    for name in present_sets(folder) if folder.is_dir() else ():
-        load_similarity(name, folder, official=True)

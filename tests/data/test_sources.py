@@ -53,14 +53,11 @@ def test_entry_is_well_formed(entry: Source):
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
-@pytest.mark.parametrize("family", "aro sugarcrepe vl_checklist crepe cola whatsup".split())
-def test_counts_are_the_loaders(family: str):
-    (name,) = needs.FAMILIES[family]
-    official = importlib.import_module(f"cae_lib.data.benchmarks.{family}").OFFICIAL
-    assert sorted(counts(name).values()) == sorted(official.values())
-
-
-def test_further_counts_are_the_loaders():
+def test_counts_are_the_loaders():
+    for family in "aro sugarcrepe vl_checklist crepe cola whatsup".split():
+        (name,) = needs.FAMILIES[family]
+        official = importlib.import_module(f"cae_lib.data.benchmarks.{family}").OFFICIAL
+        assert sorted(counts(name).values()) == sorted(official.values())
     assert counts("winoground") == {"examples": winoground.OFFICIAL["group"]}
     assert all(n >= valse.OFFICIAL[name] for name, n in counts("valse").items())
     assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
@@ -71,9 +68,8 @@ def test_further_counts_are_the_loaders():
 
 
 def test_files_are_the_loaders():
-    corpora = {f"data/{name}.json" for name in vl_checklist.OFFICIAL_CORPORA}
-    assert file_names("vl-checklist") == corpora
-    assert file_names("valse") == {f"data/{name}.json" for name in valse.OFFICIAL}
+    for key, names in (("vl-checklist", vl_checklist.OFFICIAL_CORPORA), ("valse", valse.OFFICIAL)):
+        assert file_names(key) == {f"data/{name}.json" for name in names}
     productivity = "data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
     assert {n for n in file_names("crepe") if "prod_" in n} == {
         productivity.format(kind, n) for kind in crepe.OFFICIAL for n in crepe.COMPLEXITIES
@@ -99,17 +95,14 @@ def test_open_clip_keeps_the_weights_under_that_name():
     assert needs.weights_source("ViT-B-32", None) == ()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("colour: red", "one: .*unexpected keyword argument 'colour'"),
-        ("get: [{to: x}]", "an item has one of url, drive"),
-        ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
-        ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
-        ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
-        ("title: [", "sources.yml: cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ("colour: red", "one: .*unexpected keyword argument 'colour'"),
+    ("get: [{to: x}]", "an item has one of url, drive"),
+    ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
+    ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
+    ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
+    ("title: [", "sources.yml: cannot be read"),
+])
 def test_malformed_entries(tmp_path: Path, change: str, message: str):
     fields = dict.fromkeys(("title", "home", "licence", "terms", "folder"), "x")
     key, value = change.split(": ", 1)
@@ -118,9 +111,6 @@ def test_malformed_entries(tmp_path: Path, change: str, message: str):
     path.write_text("one:\n" + "".join(f"  {k}: {v}\n" for k, v in entry.items()))
     with pytest.raises(DataError, match=message):
         load_sources(path)
-
-
-# What is here
 
 
 @pytest.fixture
@@ -135,10 +125,7 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
     "family", ["aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes", "crepe"]
 )
 def test_the_pictures_named_are_those_that_the_loader_shows(world_as_raw: Path, family: str):
-    """Two readers of the same files: the loader, and the generic one that `check` uses.
-
-    VALSE's loader leaves out rows that people found invalid, so it shows fewer.
-    """
+    """VALSE's loader leaves out rows that people found invalid, so it shows fewer."""
     (name,) = needs.FAMILIES[family]
     named = {
         next(place.resolve() for place in places if place.is_file())
@@ -158,11 +145,6 @@ def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
 
 def test_missing_and_unreadable_files_are_named(toy: Source):
     get(toy)
-    (toy.root / "images/b.jpg").unlink()
-    assert check(toy).lines() == [
-        "toy: incomplete; 1 of 1 files, 2 of 2 rows, 1 of 2 pictures",
-        "  pictures missing: toy/images/b.jpg",
-    ]
     many = [{"image": f"{i}.jpg"} for i in range(1200)]
     (toy.root / "data/rows.json").write_text(json.dumps(many))
     assert check(toy).lines() == [
@@ -204,9 +186,6 @@ def test_other_layouts_of_rows(make_source):
         "  files missing: toy/pictures/*.jpg (2), toy/maybe.txt",
         "  pictures missing: toy/p/1.gif, toy/p/z.jpg",
     ]
-
-
-# What a measurement needs
 
 
 def test_every_measurement_and_family_has_its_sources(home):
