@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cae_lib.cli import build_parser
 from cae_lib.config import PROFILES
 from cae_lib.data.sources import load_sources
+from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
@@ -74,7 +75,6 @@ def test_the_page_runs_from_start_to_end(page: dict) -> None:
     assert isinstance(page["provenance"](page["profile"]), Provenance)
 
 
-
 def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
     """Scores `(B, 77)` by the definitions, over all 77 tokens; differentiable."""
     if method == "attention":
@@ -109,7 +109,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
     """The page's own lines, in float64, against the definitions."""
     pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
     roles = page["words"].roles[:4]
-    model = open_clip.create_model("clip-mini", pretrained=page["weights"]).double()
+    model = load_clip("clip-mini", page["weights"]).model.double()
     namespace = page | {"model": model, "method": method, "weight": 3.0, "images": pixels,
                         "batch_size": 4, "epochs": 1,
                         "words": type(page["words"])(tokens, roles, 0, 0, 0)}
