@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from pretend_device import PretendTensor, pretend_device
+from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.commands.attribute import attribute_pair, read_picture
@@ -19,21 +20,24 @@ from cae_lib.commands.tune import validation_gaps, validation_scores
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
-from cae_lib.data.captions import Pairs, load_negclip_tsv
+from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation import sets
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder
-from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.clip import Clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.run import Run
 from cae_lib.words.alignment import token_roles
 from cae_lib.world.build import build_world
-from cae_lib.world.config import Sizes, WorldConfig
+
+STEPS = [(None, "batch"), ("attention", "batch"), ("gradcam", "caption"), ("perturbation", "word"),
+         ("gradient", "word"), ("counterfactual", "batch")]
+EACH_METHOD = pytest.mark.parametrize("method", METHODS)
+Measure = Callable[[Encoder], Any]
 
 
 @pytest.fixture(autouse=True)
@@ -42,68 +46,25 @@ def _plain_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "PARAMETERS", {*blocks.PARAMETERS, PretendTensor})
 
 
-SIZES = Sizes(
-    train=4,
-    val=2,
-    test=2,
-    flickr_test=2,
-    captions=2,
-    aro_relation=3,
-    aro_attribution=3,
-    winoground=2,
-    sugarcrepe=2,
-    vl_checklist=1,
-    valse=2,
-    svo_probes=2,
-    crepe=4,
-    similarity=6,
-)
-CACHED = (
-    sets.benchmarks,
-    sets.retrieval_pairs,
-    sets.similarity_pairs,
-    sets.class_sets,
-)
-STEPS = [
-    (None, "batch"),
-    ("attention", "batch"),
-    ("gradcam", "caption"),
-    ("perturbation", "word"),
-    ("gradient", "word"),
-    ("counterfactual", "batch"),
-]
-Measure = Callable[[Encoder], Any]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny world where the profile `smoke` has its own."""
     home = tmp_path_factory.mktemp("home")
     root = home / "data" / "raw" / "world-smoke"
-    build_world(WorldConfig(sizes=SIZES), root)
+    build_world(TINY, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
-        for function in CACHED:
-            function.cache_clear()
+        forget()
         yield root
-    for function in CACHED:
-        function.cache_clear()
-
-
-def random_clip(device: torch.device | str = "cpu") -> Clip:
-    """A clip-mini whose scores are far from 0."""
-    clip = load_clip("clip-mini", seed=0)
-    with torch.no_grad():
-        clip.model.token_embedding.weight.mul_(20)
-    return replace(clip, model=clip.model.to(device))
+    forget()
 
 
 def on_both(measure: Measure) -> None:
     """Measure on the CPU and on a device, and compare."""
     with pretend_device() as device:
-        found = measure(Encoder(random_clip(device)))
-    expected = measure(Encoder(random_clip()))
-    assert_close(found, expected)
+        clip = toy_clip()
+        found = measure(Encoder(replace(clip, model=clip.model.to(device))))
+    assert_close(found, measure(Encoder(toy_clip())))
 
 
 def assert_close(found: Any, expected: Any, place: str = "") -> None:
@@ -129,8 +90,7 @@ def assert_close(found: Any, expected: Any, place: str = "") -> None:
 
 @pytest.mark.parametrize("name", [*SUITES, *BASE_SUITES])
 def test_a_suite(world: Path, name: str) -> None:
-    measure = (SUITES | BASE_SUITES)[name]
-    on_both(lambda encoder: measure(encoder, "smoke"))
+    on_both(lambda encoder: (SUITES | BASE_SUITES)[name](encoder, "smoke"))
 
 
 def test_labels(world: Path) -> None:
@@ -141,7 +101,7 @@ def test_labels(world: Path) -> None:
 
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:
-    pairs = validation_pairs(world)
+    pairs = load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
     on_both(lambda encoder: validation_gaps(encoder, pairs, METHODS))
     on_both(lambda encoder: validation_scores(encoder, pairs))
 
@@ -155,7 +115,6 @@ def test_a_picture_and_a_caption(world: Path) -> None:
 @pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
 def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
-
     parameters = {"renormalise": True} if method not in METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
 
@@ -183,8 +142,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     experiment = Experiment(
         "run", "smoke", steps=2, batch_size=4, warmup=1, lr=1e-3, margin=1.0, method=method,
         scope=scope, negatives=negatives, hinge="log" if negatives else "difference",
-        masked=0.5 * negatives, lock_image=negatives, augment=not negatives,
-    )
+        masked=0.5 * negatives, lock_image=negatives, augment=not negatives)
     source = Photographs if negatives else ImageStore
 
     def measure(encoder: Encoder) -> list[dict[str, float]]:
@@ -196,12 +154,8 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     on_both(measure)
 
 
-def validation_pairs(world: Path) -> Pairs:
-    return load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
-
-
 @pytest.mark.parametrize("misplaced", ["tokens", "image_features"])
-@pytest.mark.parametrize("method", METHODS)
+@EACH_METHOD
 def test_inputs_on_another_device_are_refused(method: str, misplaced: str, tiny_clip) -> None:
     tokens = tiny_clip.tokenizer(["a red dog"])
     inputs = {"tokens": tokens, "image_features": torch.randn(1, 128)}
@@ -212,7 +166,7 @@ def test_inputs_on_another_device_are_refused(method: str, misplaced: str, tiny_
             get_method(method)(model, **moved)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@EACH_METHOD
 def test_both_paths_on_the_device(method: str, tiny_clip: Clip) -> None:
     tokens = tiny_clip.tokenizer(["a red dog", "two cats on a mat"])
     images = torch.randn(2, 128)
@@ -223,6 +177,5 @@ def test_both_paths_on_the_device(method: str, tiny_clip: Clip) -> None:
             encoder = text_encoder(model, path)
             found = get_method(method)(encoder, tokens.to(device), images.to(device)).scores
             assert found.device == device
-            torch.testing.assert_close(
-                found.cpu()[:, : expected.shape[1]], expected, atol=1e-5, rtol=1e-4
-            )
+            found = found.cpu()[:, : expected.shape[1]]
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
 import torch
 
 from cae_lib.runtime import Progress, format_seconds, pick_device
@@ -15,12 +14,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_named_device_wins():
-    assert pick_device("cpu") == torch.device("cpu")
+def test_a_named_device_wins_and_processes_of_torchrun_get_a_gpu_each(monkeypatch):
     assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_processes_of_torchrun_get_a_gpu_each(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device() == torch.device("cuda")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -28,34 +23,23 @@ def test_processes_of_torchrun_get_a_gpu_each(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min")],
-)
-def test_durations_read_as_people_say_them(seconds: float, text: str):
-    assert format_seconds(seconds) == text
+def test_durations_read_as_people_say_them():
+    found = [format_seconds(seconds) for seconds in (0.4, 59.4, 59.6, 200, 3900)]
+    assert found == ["0 s", "59 s", "1 min 00 s", "3 min 20 s", "1 h 05 min"]
 
 
 def test_on_a_terminal_one_line_is_rewritten():
     stream = Terminal()
     with Progress(3, "training", stream=stream, every=0) as progress:
-        progress.update(1, loss=2.5)
-        progress.update(2, loss=0.125)
+        progress.update(1, loss=2.5, note="something long to say")
+        progress.update(2, loss=0.125, note="")
     written = stream.getvalue()
     assert written.count("\n") == 1 and written.endswith("\n")
     first, second, last = written.strip("\r\n").split("\r")
     assert first.startswith("training 1/3 | loss 2.5 | ") and first.rstrip().endswith(" left")
     assert second.startswith("training 3/3 | loss 0.125 | ") and " left" not in second
+    assert len(second) >= len(first), "the shorter line covers the longer"
     assert "took" in last
-
-
-def test_a_shorter_line_covers_a_longer_one():
-    stream = Terminal()
-    progress = Progress(2, "x", stream=stream, every=0)
-    progress.update(1, note="something long to say")
-    progress.update(1, note="short")
-    long, short = stream.getvalue().strip("\r").split("\r")
-    assert len(short) >= len(long)
 
 
 def test_without_a_terminal_lines_are_rare():
@@ -63,16 +47,9 @@ def test_without_a_terminal_lines_are_rare():
     with Progress(1000, "drawing", stream=stream) as progress:
         for _ in range(1000):
             progress.update()
-    assert len(stream.getvalue().splitlines()) == 1  # only the last, since 10 s have not passed
-    assert stream.getvalue().startswith("drawing 1000/1000")
-
-
-def test_closing_twice_writes_once():
-    stream = io.StringIO()
-    progress = Progress(1, "x", stream=stream)
-    progress.close()
-    progress.close()
-    assert len(stream.getvalue().splitlines()) == 1
+        progress.close()  # closing twice writes once
+    (line,) = stream.getvalue().splitlines()  # only the last, since 10 s have not passed
+    assert line.startswith("drawing 1000/1000")
 
 
 def test_in_a_page_progress_goes_to_the_runner(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""A tiny training set in memory, for tests of the trainer and for scripts that they start."""
+"""A tiny training set in memory, for tests of the trainer and scripts they start; a tiny world."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from torch import Tensor
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
+from cae_lib.data.training_set import training_set
+from cae_lib.evaluation import sets
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.loop import train
 from cae_lib.training.run import Run
 from cae_lib.training.state import read_log
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.world.config import Sizes, WorldConfig
 
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only
     "a red cat sits on a mat", "a blue cat sits on a mat", "a big dog under a striped mat",
@@ -33,6 +36,16 @@ ROLES |= dict.fromkeys(("red", "blue", "big", "striped", "old", "grey", "small",
 ROLES |= dict.fromkeys(("sits", "on", "under", "chases", "near"), RELATION)
 
 FT = Experiment("ft", "smoke", steps=5, batch_size=4, warmup=2, lr=1e-3)
+TINY = WorldConfig(sizes=Sizes(
+    train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
+    winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4, similarity=6))
+
+
+def forget() -> None:
+    """Drop what was read of another home."""
+    for cached in (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, sets.class_sets,
+                   training_set):
+        cached.cache_clear()
 
 
 class WordTagger:
@@ -58,9 +71,8 @@ class Toys(Pictures):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
-    ) -> Tensor:
+    def crops(self, index: Tensor, generator: torch.Generator | None = None,
+              part: Tensor | None = None) -> Tensor:
         pixels = self.pixels[index]
         if generator is not None:
             pixels = pixels + torch.randn(len(index), 3, 1, 1, generator=generator)
@@ -90,24 +102,23 @@ def toy_clip() -> Clip:
     return clip
 
 
-def toy_run(
-    experiment: Experiment, clip: Clip | None = None, pairs: Pairs | None = None,
-    images: Any = None, **options: Any,
-) -> Run:
+def _parts(clip: Clip | None = None, pairs: Pairs | None = None, images: Any = None) -> tuple:
     clip = clip or toy_clip()
-    parts = (pairs or toy_pairs(), toy_alignment(clip), images or Toys())
-    return Run(experiment, clip, *parts, **options)
+    return clip, pairs or toy_pairs(), toy_alignment(clip), images or Toys()
 
 
-def toy_train(
-    experiment: Experiment, out: Path, clip: Clip | None = None, pairs: Pairs | None = None,
-    images: Any = None, **options: Any,
-) -> tuple[Clip, list[dict[str, float]]]:
+def toy_run(experiment: Experiment, clip: Clip | None = None, pairs: Pairs | None = None,
+            images: Any = None, **options: Any) -> Run:
+    return Run(experiment, *_parts(clip, pairs, images), **options)
+
+
+def toy_train(experiment: Experiment, out: Path, clip: Clip | None = None,
+              pairs: Pairs | None = None, images: Any = None,
+              **options: Any) -> tuple[Clip, list[dict[str, float]]]:
     """The trained model, and the lines of the log without the speed."""
-    clip = clip or toy_clip()
-    parts = (pairs or toy_pairs(), toy_alignment(clip), images or Toys())
-    train(experiment, clip, *parts, out, **{"log": False, **options})
-    return clip, lines(out)
+    parts = _parts(clip, pairs, images)
+    train(experiment, *parts, out, **{"log": False, **options})
+    return parts[0], lines(out)
 
 
 def send(number: int, at: int, times: int = 1) -> dict[str, Any]:
@@ -142,13 +153,10 @@ def two_processes(script: str, folder: Path) -> None:
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
              "OMP_NUM_THREADS": "1", "CAE_HOME": str(folder),
              "PYTHONPATH": str(Path(__file__).parent)}
-    both = [
-        subprocess.Popen(
-            [sys.executable, script, str(folder)], stderr=subprocess.PIPE, text=True,
-            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
+    command = [sys.executable, script, str(folder)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
+                             env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank})
+            for rank in ("0", "1")]
     try:
         errors = [process.communicate(timeout=240)[1] for process in both]
     finally:

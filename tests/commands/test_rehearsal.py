@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from toys import TINY, forget
 
 from cae_lib import results, runs
 from cae_lib.cli import assignment, main
@@ -21,7 +22,6 @@ from cae_lib.commands.train import setting
 from cae_lib.config import paths
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
-from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.embed import Weights
 from cae_lib.evaluation.scores import weights
@@ -31,23 +31,12 @@ from cae_lib.models.clip import load_clip
 from cae_lib.runs import run_name
 from cae_lib.statistics import levels
 from cae_lib.world.build import build_world
-from cae_lib.world.config import Sizes, WorldConfig
 
-SIZES = Sizes(train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
-              winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4,
-              similarity=6)
 PAPER = ["--profile", "paper", "--allow-missing", "all"]
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
 SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 RUNS = ("clip-ft", "cae-attention")
 KINDS = ("benchmarks", "retrieval", "similarity", "attribution")
-
-
-def forget() -> None:
-    """Drop what was read of another home."""
-    for cached in (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, training_set,
-                   sets.class_sets):
-        cached.cache_clear()
 
 
 @contextlib.contextmanager
@@ -65,7 +54,7 @@ def at_home(home: Path) -> Iterator[None]:
 def lay_out(home: Path) -> dict[str, torch.Tensor]:
     """A tiny world's folders as those of the real sets, which no manifest counts, and random
     weights of a ViT-B/32, returned, as open_clip's download of the tag `openai`."""
-    build_world(WorldConfig(sizes=SIZES), home / "world")
+    build_world(TINY, home / "world")
     for manifest in (home / "world").rglob("manifest.json"):
         manifest.unlink()
     (home / "data").mkdir()
