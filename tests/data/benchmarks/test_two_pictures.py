@@ -81,10 +81,8 @@ def test_svo_probes_has_the_positive_picture_first_and_groups_by_flag(put):
 @pytest.fixture
 def root(put):
     pictures = dict.fromkeys(f"cola/images/{number}.jpg" for number in (1, 2, 3))
-    rows = [
-        ["/projectnb/somewhere/1.jpg", {"cup": ["red"]}, [1, 0, 0], [1, 1, 0]],
-        ["/projectnb/somewhere/2.jpg", {}, [0, 1, 0], [1, 1, 1]],
-    ]
+    rows = [["/projectnb/somewhere/1.jpg", {"cup": ["red"]}, [1, 0, 0], [1, 1, 0]],
+            ["/projectnb/somewhere/2.jpg", {}, [0, 1, 0], [1, 1, 1]]]
     paco = {"labels": LABELS, "data": [["3.jpg", [0, 0, 1], [0, 0, 1]]]}
     return put(pictures | {f"cola/{cola.MULTI}": [COLA], GQA: [LABELS, rows], PACO: paco}) / "cola"
 

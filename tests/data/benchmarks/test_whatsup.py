@@ -42,8 +42,7 @@ def test_six_subsets_with_the_true_caption_first_and_sets_keyed_by_file_names(pu
         "controlled_images/bowl_left_of_tray.jpeg", "controlled_clevr/bowl_left_of_tray.jpeg",
         *["val2017/000000000042.jpg"] * 2, *["vg_images/7.jpg"] * 2,
     ]
-    for subset in CONTROLLED:
-        part = parts[subset]
+    for part in map(parts.__getitem__, CONTROLLED):
         assert part.sets["pair_accuracy"] == ((0, 1), (2, 3), (5, 4))
         assert part.sets["set_accuracy"] == ((0, 1, 2, 3),)
         assert (part.counts["incomplete_pairs"], part.counts["incomplete_sets"]) == (1, 1)

@@ -69,15 +69,13 @@ def test_captions_in_every_layout(put):
                   captions.load_caption_list(root / "list.json", root)):
         assert pairs.captions == expected
         assert [path.name for path in pairs.image_paths] == ["3.jpg", "5.jpg"]
-    split = captions.load_karpathy(root / "karpathy.json", root, "val")
-    assert split.captions == ["5 a", "5 b"]
+    assert captions.load_karpathy(root / "karpathy.json", root, "val").captions == ["5 a", "5 b"]
     found = captions.load_negclip_tsv(root / "negclip.tsv", root)
     assert (found.negatives, found.hard_images) == ([["a 3"], []], [[1], [0]])
 
 
-@pytest.mark.parametrize(("name", "part"), [
-    ("STS14", "images"), ("STS-B", "test"), ("SICK-R", "test"),
-])
+@pytest.mark.parametrize(
+    ("name", "part"), [("STS14", "images"), ("STS-B", "test"), ("SICK-R", "test")])
 def test_scored_pairs(name, part, put):
     pairs = [("a", "b", 1.5), ("c", "d", 4.0)] + [("e", "f", None)] * (name == "STS14")
     found = load_similarity(name, put(layouts.similarity(name, part, pairs, "ours")))
