@@ -103,10 +103,9 @@ class Batches:
         rows = self.rows(step)
         if not self.experiment.negatives:
             return self._batch(rows, rows, step)
-        source = generator(self.experiment.seed, Stream.NEGATIVE, step)
+        source = self._random(Stream.NEGATIVE, step)
         both, texts, n_similar = choose_negatives(self.pairs, rows, source)
-        places = _places(len(both), len(rows), self.ranks.size)
-        false = [[texts[i] for i in own if texts[i]] for own in places.tolist()]
+        false = [[texts[i] for i in own if texts[i]] for own in self._places(len(both)).tolist()]
         own = false[self.ranks.rank]
         return replace(
             self._batch(rows, both, step),
@@ -114,19 +113,33 @@ class Batches:
             n_negatives=tuple(map(len, false)), n_similar=n_similar,
         )
 
+    def _random(self, stream: Stream, step: int) -> torch.Generator:
+        return generator(self.experiment.seed, stream, step)
+
+    def _places(self, count: int) -> Tensor:
+        """For each process its places in a batch of one or two blocks of B rows."""
+        size = self.experiment.batch_size
+        parts = torch.arange(count).view(count // size, self.ranks.size, -1)
+        return parts.transpose(0, 1).flatten(1)
+
     def _batch(self, rows: Tensor, all_rows: Tensor, step: int) -> Batch:
-        settings, masked = self.experiment, None
-        crops = generator(settings.seed, Stream.CROP, step) if settings.augment else None
-        part = _places(len(all_rows), len(rows), self.ranks.size)[self.ranks.rank]
+        crops = self._random(Stream.CROP, step) if self.experiment.augment else None
+        part = self._places(len(all_rows))[self.ranks.rank]
         pixels = self.images.crops(self.pairs.image_index[all_rows], crops, part)
         own = all_rows[part]
         roles, words = self.alignment.roles[own], self.alignment.words[own]
-        if settings.masked:
-            source = generator(settings.seed, Stream.MASK, step)
-            shares, draws = torch.rand(2, len(all_rows), generator=source)[:, part]
-            masked = masked_words(roles, words, draws) & (shares < settings.masked)[:, None]
+        masked = self._masked(roles, words, len(all_rows), part, step)
         tokens, affine = self.alignment.tokens[own], self.images.affine
         return Batch(rows, pixels, tokens, roles, words, masked, affine=affine)
+
+    def _masked(
+        self, roles: Tensor, words: Tensor, count: int, part: Tensor, step: int
+    ) -> Tensor | None:
+        if not self.experiment.masked:
+            return None
+        draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, part]
+        chosen = draws[0] < self.experiment.masked
+        return masked_words(roles, words, draws[1]) & chosen[:, None]
 
 
 class Stream(IntEnum):
@@ -143,12 +156,6 @@ def stream_seed(seed: int, stream: Stream, number: int) -> int:
 def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
     """CPU generator of a stream at epoch or step `number`."""
     return torch.Generator().manual_seed(stream_seed(seed, stream, number))
-
-
-@lru_cache(maxsize=2)
-def _places(count: int, size: int, ranks: int) -> Tensor:
-    """For each process its places in a batch of one or two blocks of `size` rows."""
-    return torch.arange(count).view(-1, ranks, size // ranks).transpose(0, 1).flatten(1)
 
 
 @lru_cache(maxsize=1)
