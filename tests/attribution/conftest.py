@@ -1,7 +1,5 @@
 """A batch of captions that every test of the attribution methods can score."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +27,8 @@ def batch(tiny_clip: Clip) -> Batch:
 def attribute() -> Callable[..., Attribution]:
     """Score a batch by a method's name and parameters; `call` goes to the call."""
 
-    def scored(
-        batch: Batch, name: str, call: dict[str, Any] | None = None, **parameters: Any
-    ) -> Attribution:
+    def scored(batch: Batch, name: str, call: dict[str, Any] | None = None,
+               **parameters: Any) -> Attribution:
         method = get_method(name, **parameters)
         return method(batch.model, batch.tokens, batch.image_features, **(call or {}))
 

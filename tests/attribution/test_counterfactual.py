@@ -1,7 +1,5 @@
 """The counterfactual method against open_clip's encoding of token rows built by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from typing import NamedTuple
@@ -66,8 +64,8 @@ def others(words: list[Word], word: Word) -> Counter[tuple[int, ...]]:
     """What may stand in for a word, with how often it occurs."""
     held = {other.tokens for other in words if other.row == word.row}
     longest = len(word.tokens) if word.row == 4 else 77
-    same = [other.tokens for other in words if other.role == word.role != 0]
-    return Counter(text for text in same if text not in held and len(text) <= longest)
+    return Counter(other.tokens for other in words if other.role == word.role != 0
+                   and other.tokens not in held and len(other.tokens) <= longest)
 
 
 def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
@@ -82,9 +80,7 @@ def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
 @torch.no_grad()
-def test_each_score_is_that_of_another_word_of_the_role(
-    path, named, words, call, attribute
-) -> None:
+def test_each_score_is_that_of_another_word_of_the_role(path, named, words, call, attribute):
     batch = dataclasses.replace(named, model=text_encoder(named.model, path))
     torch.manual_seed(0)
     found = attribute(batch, NAME, call)

@@ -1,7 +1,5 @@
 """Integrated gradients against captum's, completeness, and finite differences."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 
@@ -18,16 +16,13 @@ NAME, GRAPH = "integrated_gradients", {"create_graph": True}
 
 @pytest.fixture
 def short(batch) -> Batch:
-    """Three captions."""
     return batch.first(3)
 
 
 def captums(batch: Batch, baseline: Tensor, points: int) -> Tensor:
     embeddings = batch.model.token_embedding(batch.tokens).detach()
-    found = IntegratedGradients(batch.score).attribute(
-        embeddings, baseline, n_steps=points, method="gausslegendre", internal_batch_size=3
-    )
-    return found.sum(-1)
+    options = {"n_steps": points, "method": "gausslegendre", "internal_batch_size": 3}
+    return IntegratedGradients(batch.score).attribute(embeddings, baseline, **options).sum(-1)
 
 
 def masked(batch: Batch) -> Tensor:
@@ -46,10 +41,8 @@ def test_scores_are_captums(short, attribute) -> None:
 def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> None:
     exact = attribute(short.first(1), NAME, points=100).scores
     torch.manual_seed(0)
-    draws = torch.stack([
-        attribute(short.first(1), NAME, GRAPH, training_points=4).scores.detach()
-        for _ in range(12)
-    ])
+    draws = [attribute(short.first(1), NAME, GRAPH, training_points=4) for _ in range(12)]
+    draws = torch.stack([draw.scores.detach() for draw in draws])
     assert not torch.equal(draws[0], draws[1])
     spread = draws.std(0).max().item() / 12**0.5
     torch.testing.assert_close(draws.mean(0), exact, atol=5 * spread, rtol=0)
@@ -65,9 +58,8 @@ def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None
         tokens[0, 1:3] = torch.stack(words)
         exact += captums(short.first(1), table(tokens).detach(), 100)[0, :4] / 4
     n = 1500  # copies of the caption, each with a point and a baseline of its own
-    many = dataclasses.replace(
-        short, tokens=short.tokens[:1].expand(n, -1), image_features=short.image_features[[0] * n]
-    )
+    many = dataclasses.replace(short, tokens=short.tokens[:1].expand(n, -1),
+                               image_features=short.image_features[[0] * n])
     torch.manual_seed(0)
     draws = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores.detach()
     error = draws.std(0) / n**0.5

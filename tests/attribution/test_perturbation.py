@@ -1,7 +1,5 @@
 """The perturbation method where words are drawn, given or missing, and what its variants share."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest
@@ -35,7 +33,7 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
         attribute(alone, "perturbation", replacement="random")
 
 
-def test_words_can_be_given(batch, attribute) -> None:
+def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     groups = torch.zeros(4, 77, dtype=torch.long)
     groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1
     inside = groups.masked_fill(torch.arange(77) > batch.eot[:, None], 0)
@@ -43,17 +41,12 @@ def test_words_can_be_given(batch, attribute) -> None:
     scores = attribute(batch, "perturbation", {"words": groups}).scores
     torch.testing.assert_close(scores, batch.ablation(inside, mean), atol=1e-10, rtol=0)
     assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
-
-
-def test_no_words_at_all(batch, attribute, tiny_clip) -> None:
     empty = dataclasses.replace(batch.first(2), tokens=tiny_clip.tokenizer(["", ""]))
     scores = attribute(empty, "perturbation").scores
     assert scores.shape == (2, 2) and scores.abs().max() == 0
 
 
-def test_states_before_the_masked_word_are_shared(
-    batch, attribute, tiny_clip, monkeypatch
-) -> None:
+def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, monkeypatch) -> None:
     computed: list[int] = []
 
     def counted(eot: Tensor, owner: Tensor) -> Packing:

@@ -1,7 +1,5 @@
 """Words from byte-pair tokens, against encoding each word alone; their scores against sums."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -20,25 +18,17 @@ from cae_lib.errors import ConfigError
 NAN = float("nan")
 
 
-def _numbers(*captions: str) -> torch.Tensor:
-    return word_index(SimpleTokenizer()(list(captions)), 49408)
-
-
 def test_each_word_has_a_number() -> None:
-    words = "a pterodactyl chases two giraffes underneath skyscrapers".split()
-    pieces = [len(SimpleTokenizer().encode(word)) for word in words]
+    words, tokenizer = "a pterodactyl chases two giraffes".split(), SimpleTokenizer()
+    pieces = [len(tokenizer.encode(word)) for word in words]
     assert max(pieces) > 1
     expected = [0, *(number for number, n in enumerate(pieces, 1) for _ in range(n))]
-    (index,) = _numbers(" ".join(words))
-    assert index[: len(expected)].tolist() == expected and not index[len(expected) :].any()
-
-
-def test_punctuation_digits_and_the_ends_of_a_caption() -> None:
     # cat | ' | s for "cat's" is one clitic "'s"; "12" is two digits; "!!" one word
-    index = _numbers("the cat's 12 hats!!", "dog " * 100, "")
-    assert index[0, :10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
-    assert index[1].tolist() == [0, *range(1, 76), 0]
-    assert not index[2].any()
+    captions = [" ".join(words), "the cat's 12 hats!!", "dog " * 100, ""]
+    plain, odd, long, empty = word_index(tokenizer(captions), 49408)
+    assert plain[: len(expected)].tolist() == expected and not plain[len(expected) :].any()
+    assert odd[:10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
+    assert long.tolist() == [0, *range(1, 76), 0] and not empty.any()
     with pytest.raises(ConfigError, match="32000 tokens.*pass words"):
         word_index(torch.tensor([[1, 5, 2]]), 32000)
 
@@ -50,22 +40,22 @@ def test_words_as_text(tiny_clip) -> None:
         split_words("a", lambda texts: texts)
 
 
-def test_a_word_is_the_mean_or_the_sum_of_its_tokens() -> None:
+def test_means_and_sums_of_a_words_tokens_and_their_shares() -> None:
     words = torch.tensor([[0, 1, 1, 2, 0], [0, 1, 0, 0, 0]])
     scores = torch.tensor([[9.0, 1.0, 3.0, 5.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0]])
     np.testing.assert_array_equal(scores_by_word(scores, words), [[2, 5], [-1, NAN]])
     np.testing.assert_array_equal(scores_by_word(scores, words, "sum"), [[4, 5], [-1, NAN]])
+    shares = positive_shares(torch.tensor([[3.0, -1.0, 1.0], [0.0, 0.0, 0.0]]))
+    assert shares.tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]  # negative ones are left out
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {})],
-)
+@pytest.mark.parametrize(("method", "parameters"), [
+    ("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {})
+])
 def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, int]) -> None:
     """The sum over a word's tokens; by perturbation, the score that each of them has."""
     tokens = tiny_clip.tokenizer(["a pterodactyl holds a cup", "a dog"])
-    n = len(tiny_clip.tokenizer.encode("pterodactyl"))
-    assert n > 1
+    n = len(tiny_clip.tokenizer.encode("pterodactyl"))  # more than one
     images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     raw = get_method(method, **parameters)(tiny_clip.model, tokens, images).scores
     found = word_scores(tiny_clip, tokens, images, method, **parameters)
@@ -73,8 +63,3 @@ def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, int]) -> 
     expected = torch.stack([raw[0, 1], long, *raw[0, 2 + n : 5 + n]])
     torch.testing.assert_close(found[0], expected)
     torch.testing.assert_close(found[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
-
-
-def test_shares_leave_out_negative_scores() -> None:
-    shares = positive_shares(torch.tensor([[3.0, -1.0, 1.0], [0.0, 0.0, 0.0]]))
-    assert shares.tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]
