@@ -54,6 +54,7 @@ SPEED = (
 GROUPS = {
     "data": "real data sets and weights: what, where, missing",
     "world": "the small world of pictures and captions",
+    "photo": "photographs with human captions (Flickr8k)",
 }
 COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("data list", "data.list_sources", "what there is, how large, and where it goes", ()),
@@ -64,6 +65,7 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("world build", "data.build_world", "draw and write all sets of the world", (PROFILE,)),
     ("world show", "data.show_world", "write a sheet of pictures and captions",
      (PROFILE, option("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE"))),
+    ("photo build", "data.build_photo", "write captions and choices in official layouts", ()),
     ("train", "train.train", "train the base model or one experiment",
      (ONE_RUN, *SETTINGS, ALLOW_MISSING, *SPEED)),
     ("evaluate", "train.evaluate", "evaluate one run on all benchmarks", (

@@ -1,4 +1,4 @@
-"""`cae data list`, `cae data get`, `cae data check`, and `cae world`."""
+"""`cae data list`, `cae data get`, `cae data check`, `cae world`, `cae photo`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,13 @@ def show_world(parsed: argparse.Namespace) -> None:
     """Write the contact sheet of the small world."""
     contact_sheet(parsed.profile, parsed.output)
     print(f"The contact sheet is {parsed.output}")
+
+
+def build_photo(_: argparse.Namespace) -> None:
+    """Write the sets of photographs."""
+    from cae_lib.photo.build import build as build_sets  # needs PyTorch, and what follows does not
+
+    print(f"The sets of photographs are {build_sets('photo')}")
 
 
 def _sources(names: Sequence[str]) -> list[Source]:

@@ -1,0 +1,229 @@
+"""Build the sets of the profile `photo` from Flickr8k: captions and choices, in official layouts.
+
+Pictures are linked, not copied. Of the training split, the first `BASE` pictures are the base
+model's, the rest is for fine-tuning; the choices ask about the test split, by words of the training
+split alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cae_lib.config import paths
+from cae_lib.data import layouts
+from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.layouts import Captioned, Export, Item
+from cae_lib.data.negatives import similar_rows, swap_negatives
+from cae_lib.data.training_set import data_root, default_tagger
+from cae_lib.evaluation.blind import CaptionModel
+from cae_lib.models.clip import load_clip
+from cae_lib.photo import flickr8k, foils
+from cae_lib.photo.trunk import fill_trunk, trunk_features
+from cae_lib.words.scene_graph import Graph
+from cae_lib.world.build import MANIFEST, replacing, stored_key
+
+VERSION = 1
+"""Raise when code that decides captions or choices changes: the folder is built anew."""
+
+BASE = 0.75
+"""Share of the training split that the base model is trained on."""
+
+ATOMS = 5
+SIZE = 224
+"""Side of the box around CREPE's pictures, which are shown whole where they have this size."""
+
+
+def build(profile: str) -> Path:
+    """Write the sets of a profile of photographs, unless they are there; returns their folder.
+
+    Reads Flickr8k from `data/raw/flickr8k`.
+
+    Raises:
+        DataError: Flickr8k is not there or not complete, or the folder cannot be written.
+        CheckpointError: The weights of the image network are not installed.
+    """
+    target, source = data_root(profile), paths().raw / "flickr8k"
+    splits = flickr8k.load(source)
+    known = json.dumps([VERSION, [[p.path, *p.captions] for s in splits.values() for p in s]])
+    key = hashlib.sha256(known.encode()).hexdigest()[:12]
+    if stored_key(target) == key:
+        return target
+    with replacing(target) as folder:
+        counts: dict[str, Any] = {}
+        for link in ("flickr8k", "pretrain/images", "coco/images", "coco/val2017",
+                     "half-truths/images"):
+            place = folder / link
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(source / flickr8k.PICTURES, target_is_directory=True)
+        for export in exports(splits):
+            for path, text in export.texts.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text, encoding="utf-8", newline="")
+            for path, name in export.pictures.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).symlink_to(source / flickr8k.PICTURES / name)
+            counts[export.name] = export.counts
+        _name_similar(folder)
+        content = {"key": key, "version": VERSION, "counts": counts, "pictures": {
+            split: len(pictures) for split, pictures in splits.items()}}
+        text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return target
+
+
+def exports(splits: dict[str, list[Captioned]]) -> Iterator[Export]:
+    """The sets, one at a time: captions first, then the choices."""
+    train, dev, test = splits["train"], splits["dev"], splits["test"]
+    n = round(BASE * len(train))
+    pretrain = layouts.coco_captions(train[:n], SIZE, SIZE)
+    yield Export("pretrain", texts={"pretrain/annotations/captions_pretrain.json": pretrain})
+    yield Export("coco", texts={
+        "coco/train_neg_clip.tsv": _negclip(train[n:]),
+        "coco/valid_neg_clip.tsv": _negclip(dev),
+        "coco/coco_karpathy_test.json": layouts.caption_list(test),
+    })
+    yield Export("order", counts={"coco": sum(len(p.captions) for p in test)})
+    yield from Choices(train, test).exports()
+
+
+def _negclip(pictures: Sequence[Captioned]) -> str:
+    """NegCLIP's file, for now without similar pictures, see `_name_similar`."""
+    captions = [(text, f"flickr8k/{p.path}") for p in pictures for text in p.captions]
+    false = swap_negatives([text for text, _ in captions])
+    return layouts.negclip([(*row, texts, []) for row, texts in zip(captions, false, strict=True)])
+
+
+def _name_similar(folder: Path) -> None:
+    """Complete NegCLIP's training file by pictures that look alike to the image network."""
+    path = folder / "coco" / "train_neg_clip.tsv"
+    pairs = load_negclip_tsv(path, folder)
+    clip = load_clip("clip-photo")
+    fill_trunk(clip.model)
+    features = torch.from_numpy(trunk_features(clip, pairs.image_paths))
+    names = [pairs.image_paths[i].relative_to(folder).as_posix() for i in pairs.image_index]
+    similar = similar_rows(pairs, features)
+    rows = list(zip(pairs.captions, names, pairs.negatives or [], similar, strict=True))
+    path.write_text(layouts.negclip(rows), encoding="utf-8", newline="")
+
+
+class Choices:
+    """True and false captions of the test split's pictures.
+
+    Args:
+        train: Where replacing words, and what captions are like, come from.
+        test: Whose captions are made false.
+    """
+
+    def __init__(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
+        known = [(p.number, text) for p in train for text in p.captions]
+        texts = [text for _, text in known]
+        self.vocabulary = foils.Vocabulary(foils.words_of(texts), [n for n, _ in known])
+        self.language = CaptionModel(texts)
+        self.rng = np.random.default_rng([VERSION, len(texts)])
+        self.test = [(p, text) for p in test for text in p.captions]
+        words = foils.words_of([text for _, text in self.test])
+        self.words = dict(zip([(p.path, text) for p, text in self.test], words, strict=True))
+
+    def exports(self) -> Iterator[Export]:
+        """SugarCrepe and SugarCrepe++ of the same foils, CREPE, and Half-Truths."""
+        single, triple = Export("sugarcrepe"), Export("sugarcrepe_pp")
+        for subset, items in self._sugarcrepe().items():
+            for picture, caption, foil in items:
+                single.ask(subset, Item([picture.path], [caption], [foil.text]))
+                others = [text for text in picture.captions if text != caption]
+                if others:
+                    second = others[self.rng.integers(len(others))]
+                    triple.ask(subset, Item([picture.path], [caption, second], [foil.text]))
+        for export in (single, triple, self._crepe(), self._half_truths()):
+            yield export.lay_out()
+
+    def _replacements(self, picture: Captioned, text: str, role: int | None) -> list[foils.Foil]:
+        others = [self.words[picture.path, other] for other in picture.captions]
+        own = self.words[picture.path, text]
+        return foils.replacements(text, own, others, self.vocabulary, self.rng, role)
+
+    def _sugarcrepe(self) -> dict[str, list[tuple[Captioned, str, foils.Foil]]]:
+        found: dict[str, list[tuple[Captioned, str, foils.Foil]]] = {}
+        swaps = foils.swaps([text for _, text in self.test])
+        for (picture, text), swapped in zip(self.test, swaps, strict=True):
+            for kind, end in (("object", "obj"), ("attribute", "att")):
+                of_kind = [foil for foil in swapped if foil.kind == kind]
+                mixed = [of_kind[i] for i in self.rng.permutation(len(of_kind))]
+                if mixed:
+                    likely = foils.chosen(text, mixed, self.language, self.rng) or mixed[:1]
+                    found.setdefault(f"swap_{end}", []).append((picture, text, likely[0]))
+            for end, role in foils.ROLES.items():
+                made = self._replacements(picture, text, role)
+                for foil in foils.chosen(text, made, self.language, self.rng):
+                    found.setdefault(f"replace_{end}", []).append((picture, text, foil))
+        return {subset: self._balanced(items) for subset, items in found.items()}
+
+    def _balanced(self, items: list[tuple[Captioned, str, foils.Foil]]) -> list:
+        """As many foils that language prefers to the truth as others, drawn by chance."""
+        sides: tuple[list, list] = ([], [])
+        for item in items:
+            _, text, foil = item
+            likelier = self.language.log_likelihood(foil.text) > self.language.log_likelihood(text)
+            sides[likelier].append(item)
+        n = min(map(len, sides))
+        return [side[i] for side in sides for i in sorted(self.rng.permutation(len(side))[:n])]
+
+    def _crepe(self) -> Export:
+        """Items of six captions, grouped by how many words bear a role."""
+        export = Export("crepe")
+        for picture, text in self.test:
+            roles = [word.role for word in self.words[picture.path, text]]
+            if not 4 <= len(roles) <= 12:
+                continue
+            made = self._replacements(picture, text, None)
+            false = foils.chosen(text, made, self.language, self.rng, ATOMS)
+            if false:
+                counts = {f"n_{name}s": roles.count(role) for role, name in
+                          enumerate(("object", "attribute", "relation"), start=1)}
+                more = {"n": len(roles), "n_connected_components": 1} | counts
+                name = f"{picture.number}.jpg"
+                item = Item([name], [text], [f.text for f in false], (0, 0, SIZE, SIZE), more)
+                export.ask("atom", item, picture.path)
+        return export
+
+    def _half_truths(self) -> Export:
+        """A part of a caption, and with something false or something true added."""
+        export, texts = Export("half_truths"), [text for _, text in self.test]
+        graphs = default_tagger().graphs(texts)
+        found: list[tuple[Captioned, str, str, str, str]] = []
+        for (picture, text), graph in zip(self.test, graphs, strict=True):
+            for kind, anchor, full in _parts(graph):
+                own = [w for w in self.words[picture.path, text] if _has(full, anchor, w.text)]
+                others = [self.words[picture.path, other] for other in picture.captions]
+                placed = [foils.Word(at, at + len(w.text), w.text, w.role, w.form)
+                          for w in own for at in [len(anchor) + full[len(anchor):].find(w.text)]]
+                made = foils.replacements(full, placed, others, self.vocabulary, self.rng)
+                half = foils.chosen(full, made, self.language, self.rng)
+                if half:
+                    found.append((picture, kind, anchor, half[0].text, full))
+                    break
+        for picture, kind, anchor, half, full in found:
+            more = {"image": {"path": picture.path}, "triplet_type": kind}
+            export.ask("flickr8k", Item([picture.path], [anchor, full], [half], more=more))
+        return export
+
+
+def _parts(graph: Graph) -> list[tuple[str, str, str]]:
+    """Kind, anchor and full truth of each pair of things, and of each relation, of a caption."""
+    spans = [entity["span"].lower() for entity in graph["entities"]]
+    pairs = [("entity", a, f"{a} and {b}") for a, b in zip(spans, spans[1:], strict=False)]
+    triples = [("relation", spans[r["subject"]],
+                f"{spans[r['subject']]} {r['relation'].lower()} {spans[r['object']]}")
+               for r in graph["relations"]]
+    return triples + pairs
+
+
+def _has(full: str, anchor: str, word: str) -> bool:
+    return f" {word} " in f" {full[len(anchor):]} "

