@@ -1,7 +1,5 @@
 """Roles and words for Hugging Face's fast tokenizers, built here and worked out by hand."""
 
-from __future__ import annotations
-
 from functools import cache
 from types import SimpleNamespace
 
@@ -34,10 +32,9 @@ def wrap(model, pre, *, normalizer=None, template=None, unk_token=None, **option
     backend.pre_tokenizer = pre
     if normalizer is not None:
         backend.normalizer = normalizer
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single=template or "$A </s>",
-        special_tokens=[(token, i) for i, token in enumerate(("<pad>", "</s>", "[CLS]", "[SEP]"))],
-    )
+    special = [(token, i) for i, token in enumerate(("<pad>", "</s>", "[CLS]", "[SEP]"))]
+    template = {"single": template or "$A </s>", "special_tokens": special}
+    backend.post_processor = tokenizers.processors.TemplateProcessing(**template)
     options |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": unk_token}
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **options)
 
@@ -72,11 +69,9 @@ def word_piece(**options):
     """BERT's kind: `[CLS]` and `[SEP]` around the tokens, which do not know capitals."""
     tokens = "<pad> </s> [CLS] [SEP] [UNK] a dog red skate ##board t tred".split()
     model = tokenizers.models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]")
-    return wrap(
-        model, tokenizers.pre_tokenizers.BertPreTokenizer(), template="[CLS] $A [SEP]",
-        normalizer=tokenizers.normalizers.BertNormalizer(),
-        cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]", **options,
-    )
+    return wrap(model, tokenizers.pre_tokenizers.BertPreTokenizer(), template="[CLS] $A [SEP]",
+                normalizer=tokenizers.normalizers.BertNormalizer(), cls_token="[CLS]",
+                sep_token="[SEP]", unk_token="[UNK]", **options)
 
 
 def wrapped(fast, folder, **options) -> HFTokenizer:
@@ -85,7 +80,7 @@ def wrapped(fast, folder, **options) -> HFTokenizer:
 
 
 def siglip(fast, context_length: int) -> SigLipTokenizer:
-    """open_clip's class around a tokenizer that need not be fetched."""
+    """open_clip's class around a tokenizer at hand."""
     tokenizer = object.__new__(SigLipTokenizer)
     tokenizer.tokenizer, tokenizer.context_length = fast, context_length
     return tokenizer
@@ -113,8 +108,8 @@ def shown(alignment: Alignment, fast) -> str:
 
 
 def ids(fast, captions: list[str], length: int) -> torch.Tensor:
-    options = {"padding": "max_length", "truncation": True, "max_length": length}
-    return torch.tensor(fast(captions, **options)["input_ids"])
+    found = fast(captions, padding="max_length", truncation=True, max_length=length)
+    return torch.tensor(found["input_ids"])
 
 
 def test_clips_fast_tokenizer_gives_what_open_clips_gives():
@@ -124,8 +119,7 @@ def test_clips_fast_tokenizer_gives_what_open_clips_gives():
     spans = [
         marks(captions[0], ("skateboarding", ATTRIBUTE), ("okapi", OBJECT), ("in front", RELATION)),
         marks(captions[1], ("cat", OBJECT), ("café", OBJECT), ("12", ATTRIBUTE), ("😀", OBJECT)),
-        [],
-        marks(captions[3], ("Zoë", OBJECT), ("shirt", OBJECT)),
+        [], marks(captions[3], ("Zoë", OBJECT), ("shirt", OBJECT)),
         [Span(0, 1, OBJECT), Span(170, 171, OBJECT)],
     ]
     ours, reference = align(captions, spans, clip), align(captions, spans, simple)
@@ -163,9 +157,8 @@ HAND = {
         "dog:2:1 Ġ:0:0 Ġdog:0:2 Ġ:0:0 Ã:1:3 ©:1:3 ð:3:4 Ł:3:4 ĺ:3:4 Ģ:3:4 Ġdog:3:5 </s>:0:0 "
         "<pad>:0:0", (0, 0)),
 }
-HAND["bytes whose offsets hold their spaces"] = (
-    lambda: byte_level(False), *HAND["bytes of a character belong to its word"][1:]
-)
+same = HAND["bytes of a character belong to its word"][1:]
+HAND["bytes whose offsets hold their spaces"] = (lambda: byte_level(False), *same)
 
 
 @pytest.mark.parametrize(("build", "caption", "length", "things", "expected", "counts"),
@@ -229,10 +222,10 @@ def test_canonical_text_without_its_punctuation(tmp_path, kind):
 def test_tokenizers_that_cannot_be_read_are_errors(tmp_path):
     with pytest.raises(ConfigError, match="ByT5Tokenizer"):
         align(["a"], [[]], transformers.ByT5Tokenizer(model_max_length=8))
-    with pytest.raises(ConfigError, match="context_length"):
-        align(["a"], [[]], metaspace())  # its `model_max_length` says "no limit"
-    with pytest.raises(ConfigError, match="context_length"):
-        align(["a"], [[]], wrapped(metaspace(), tmp_path, context_length=None))
+    # the `model_max_length` of this one says "no limit"
+    for endless in (metaspace(), wrapped(metaspace(), tmp_path, context_length=None)):
+        with pytest.raises(ConfigError, match="context_length"):
+            align(["a"], [[]], endless)
     unpadded = metaspace()
     unpadded.pad_token = None
     with pytest.raises(ConfigError, match="padding"):
