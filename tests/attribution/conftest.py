@@ -10,8 +10,7 @@ from cae_lib.attribution import Attribution, get_method
 from cae_lib.models import Clip
 
 CAPTIONS = (
-    "a dog",
-    "the cat is touching the elephant",
+    "a dog", "the cat is touching the elephant",
     "an umbrella-shaped pterodactyl, striped and blue, holds two giraffes'  balloons",
     "a small red cup on the left of a tree " * 9,
 )

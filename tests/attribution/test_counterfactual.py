@@ -16,9 +16,7 @@ from cae_lib.training.task import CompositionAttributionLoss
 
 NAME = "counterfactual"
 CAPTIONS = (
-    "a red pterodactyl chasing a dog",
-    "the blue umbrella under two giraffes",
-    "a dog",
+    "a red pterodactyl chasing a dog", "the blue umbrella under two giraffes", "a dog",
     "a red dog and a small dog on the left of a tree",
     "skateboarder " * 40,  # is cut off, so that only words of as many tokens or fewer fit
 )
@@ -53,7 +51,6 @@ def words(named: Batch, tiny_clip) -> list[Word]:
 
 @pytest.fixture
 def call(named: Batch, words: list[Word]) -> dict[str, Tensor]:
-    """The roles of the tokens, as an argument."""
     roles = torch.zeros_like(named.tokens, dtype=torch.int8)
     for word in words:
         roles[word.row, word.places] = word.role
@@ -157,7 +154,7 @@ def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribut
 def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:
     with pytest.raises(ConfigError, match="counterfactual needs roles"):
         attribute(named, NAME)
-    nothing = attribute(named, NAME, {"roles": torch.zeros_like(call["roles"])})
-    alone = attribute(named.first(1), NAME, {"roles": call["roles"][:1]})
-    for found in (nothing, alone):
+    none = torch.zeros_like(call["roles"])
+    for batch, roles in ((named, none), (named.first(1), call["roles"][:1])):
+        found = attribute(batch, NAME, {"roles": roles})
         assert not found.scores.any() and not found.scored.any()

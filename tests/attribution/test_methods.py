@@ -13,8 +13,7 @@ GRAPH = {"create_graph": True}
 @pytest.mark.parametrize(("name", "parameters", "message"), [
     ("rollout", {}, "attention, gradcam, perturbation, gradient"),
     ("gradcam", {"depth": 2}, "no parameter depth.*start_layer, second_order"),
-    ("gradient", {"reduction": "l3"}, "l3"),
-    ("perturbation", {"replacement": "blank"}, "blank"),
+    ("gradient", {"reduction": "l3"}, "l3"), ("perturbation", {"replacement": "blank"}, "blank"),
     ("perturbation", {"unit": "phrase"}, "phrase"),
     ("integrated_gradients", {"points": 0}, "one point"),
     ("counterfactual", {"samples": 0}, "samples is 0: expected 1 or more"),

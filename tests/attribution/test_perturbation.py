@@ -1,15 +1,15 @@
 """The perturbation method where words are drawn, given or missing, and what its variants share."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import Tensor
 
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import packed
-from cae_lib.models.packed import Packing, pack_rows
+from cae_lib.models.packed import pack_rows
 
 
 def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
@@ -26,8 +26,7 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
             if token != two.tokens[0, position]:
                 masked = two.similarity(two.model.encode_text(tokens)).detach()
                 drops.append((whole - masked)[0])
-        distance = (torch.stack(drops) - scores[0, position]).abs()
-        assert (distance < 1e-10).sum() == 1
+        assert ((torch.stack(drops) - scores[0, position]).abs() < 1e-10).sum() == 1
     alone = dataclasses.replace(two, tokens=two.tokens[:1, [0, 2, 2, 3]], eot=None)
     with pytest.raises(ConfigError, match="two different words"):
         attribute(alone, "perturbation", replacement="random")
@@ -47,13 +46,9 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
 
 
 def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, monkeypatch) -> None:
-    computed: list[int] = []
-
-    def counted(eot: Tensor, owner: Tensor) -> Packing:
-        computed.append(len(pack_rows(eot, owner).active))
-        return pack_rows(eot, owner)
-
-    monkeypatch.setattr(packed, "pack_rows", counted)
+    pack = Mock(side_effect=pack_rows)
+    monkeypatch.setattr(packed, "pack_rows", pack)
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     attribute(dataclasses.replace(batch.first(1), tokens=tokens), "perturbation")
+    computed = [len(pack_rows(*call.args, **call.kwargs).active) for call in pack.call_args_list]
     assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on
