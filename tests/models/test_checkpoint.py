@@ -1,7 +1,5 @@
 """Checkpoints: what they keep, what they may leave out, and what happens to broken ones."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -28,9 +26,8 @@ def model() -> nn.Module:
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 def test_round_trip(model: nn.Module, tmp_path: Path, dtype: torch.dtype | None) -> None:
     path = save_checkpoint(tmp_path / "deep" / "model", model, META, dtype)
-    assert read_meta(path) == META
+    assert read_meta(path) == META and len(list(path.parent.iterdir())) == 2
     assert json.loads(path.with_suffix(".json").read_text())["activation"] == "quickgelu"
-    assert sorted(p.name for p in path.parent.iterdir()) == ["model.json", "model.safetensors"]
     assert torch.equal(read_state_dict(path)["weight"], model.weight.to(dtype))
     with pytest.raises(DataError, match="cannot write .*make the folder writable"):
         save_checkpoint(path / "below a file", model, META)
@@ -47,8 +44,8 @@ def test_damaged_file(model: nn.Module, tmp_path: Path, suffix: str, damage: str
     path.write_bytes({"truncated": content[:-9], "foreign": b"GIF89a" * 40, "empty": b""}[damage])
     with pytest.raises(CheckpointError, match=f"model{suffix} cannot be read") as raised:
         read_state_dict(path)
-    assert "write it again" in str(raised.value)
-    assert "weights_only" not in str(raised.value)  # torch's advice to trust the file
+    message = str(raised.value)  # without torch's advice to trust the file
+    assert "write it again" in message and "weights_only" not in message
     if suffix == ".safetensors":
         with pytest.raises(CheckpointError, match="cannot be read"):
             read_meta(path)
@@ -120,15 +117,12 @@ def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> 
     assert torch.equal(*logits) and logits[0].isfinite().all()
 
 
-DAMAGE = [
+@pytest.mark.parametrize(("damage", "message"), [
     ({"rows": None}, "of ids, rows, vocabulary of token_embedding.weight it holds some only"),
     ({"vocabulary": torch.tensor(30)}, r"rows of .* \(13, 16\) for ids \(13,\) below 30"),
     ({"ids": torch.arange(12)}, r"\(13, 16\) for ids \(12,\) below 40"),
     ({"ids": torch.arange(13) - 1}, r"for ids \(13,\)"),
-]
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+])
 def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "part", clip(), META, tokens=captions())
     content = load_file(path) | {f"token_embedding.weight.{n}": v for n, v in damage.items()}
@@ -137,9 +131,9 @@ def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
         read_state_dict(path)
 
 
-def test_tokens_that_do_not_fit(model: nn.Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [[3, 40], [-1], []])
+def test_tokens_that_do_not_fit(model: nn.Module, tmp_path: Path, ids: list[int]) -> None:
     with pytest.raises(CheckpointError, match="the model has no token_embedding.weight"):
         save_checkpoint(tmp_path / "model", model, META, tokens=captions())
-    for tokens in (torch.tensor([3, 40]), torch.tensor([-1]), torch.tensor([])):
-        with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
-            save_checkpoint(tmp_path / "model", clip(), META, tokens=tokens)
+    with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
+        save_checkpoint(tmp_path / "model", clip(), META, tokens=torch.tensor(ids))

@@ -1,7 +1,6 @@
 """Whatever is changed in a model, its own code says what its features are, packed or not."""
 
-from __future__ import annotations
-
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -31,16 +30,14 @@ def model(monkeypatch: MonkeyPatch) -> nn.Module:
 
 def _found(model: nn.Module, side: str) -> Tensor:
     """Features by the code under test."""
-    if side == "text":
-        return encode_text(model, captions()).features
-    return encode_image(model, IMAGES).features
+    text = side == "text"
+    return (encode_text(model, captions()) if text else encode_image(model, IMAGES)).features
 
 
 def _own(model: nn.Module, side: str) -> Tensor:
     """Features by the model's own code."""
-    if side == "text":
-        return model.encode_text(captions(), normalize=False)
-    return model.encode_image(IMAGES)
+    text = side == "text"
+    return model.encode_text(captions(), normalize=False) if text else model.encode_image(IMAGES)
 
 
 def _assert_reference(model: nn.Module, side: str) -> None:
@@ -157,28 +154,21 @@ def test_backward_hooks_are_called(model: nn.Module, side: str, part: str) -> No
 
 
 @both_sides
-@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook"])
-def test_hooks_of_all_modules_are_called(model: nn.Module, side: str, kind: str) -> None:
-    register = getattr(nn.modules.module, f"register_module_{kind}")
-    with register(lambda m, *a: _more(*a) if isinstance(m, nn.GELU) else None):
-        _assert_reference(model, side)
-
-
-@both_sides
-@pytest.mark.parametrize("kind", [ResidualAttentionBlock, LayerNorm, nn.GELU])
-def test_methods_of_types(
-    model: nn.Module, side: str, kind: type, monkeypatch: MonkeyPatch
-) -> None:
-    name = "attention" if kind is ResidualAttentionBlock else "forward"
-    monkeypatch.setattr(kind, name, _with_more(getattr(kind, name)))
-    _assert_reference(model, side)
-
-
-@both_sides
-@pytest.mark.parametrize("alter", [_subclass, _replace])
-def test_other_encoding_of_the_model(model: nn.Module, side: str, alter: Callable) -> None:
-    alter(model, f"encode_{side}")
-    _assert_reference(model, side)
+def test_hooks_of_all_modules_methods_of_types_and_other_encoding(model: nn.Module, side: str,
+                                                                  monkeypatch: MonkeyPatch) -> None:
+    for kind in ("forward_hook", "forward_pre_hook"):
+        register = getattr(nn.modules.module, f"register_module_{kind}")
+        with register(lambda m, *a: _more(*a) if isinstance(m, nn.GELU) else None):
+            _assert_reference(model, side)
+    for kind in (ResidualAttentionBlock, LayerNorm, nn.GELU):
+        name = "attention" if kind is ResidualAttentionBlock else "forward"
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, name, _with_more(getattr(kind, name)))
+            _assert_reference(model, side)
+    for alter in (_subclass, _replace):
+        other = copy.deepcopy(model)
+        alter(other, f"encode_{side}")
+        _assert_reference(other, side)
 
 
 @pytest.mark.parametrize("family", ["CLIP", "custom text"])

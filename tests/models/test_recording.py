@@ -1,7 +1,5 @@
 """Attention is recorded without a trace left behind, and whatever else runs meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import threading
@@ -67,12 +65,11 @@ def _checkpointed(case: Case, reentrant: bool = False) -> Iterator[None]:
     yield
 
 
-OPTIONS = [{}, {"is_causal": True}, {"scale": 0.3}, {"enable_gqa": True}]
-OPTIONS += [{"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()}]
-OPTIONS += [{"attn_mask": torch.randn(2, 1, 5, 5).double()}]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", [
+    {}, {"is_causal": True}, {"scale": 0.3}, {"enable_gqa": True},
+    {"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()},
+    {"attn_mask": torch.randn(2, 1, 5, 5).double()},
+])
 def test_explicit_attention_is_that_of_torch(options: dict[str, Any]) -> None:
     q, k, v = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64, requires_grad=True)
     if "enable_gqa" in options:
@@ -89,12 +86,12 @@ def test_explicit_attention_is_that_of_torch(options: dict[str, Any]) -> None:
 
 def _state(tower: nn.Module) -> list[tuple[Any, ...]]:
     """Hooks, switches and the kind of attention of each module of a tower."""
-    found = []
-    for module in tower.modules():
-        switches = [vars(module).get(f"{name}_checkpointing") for name in ("grad", "gradient")]
-        kind = getattr(getattr(module, "config", None), "_attn_implementation", None)
-        found.append((len(module._forward_hooks), *switches, kind))
-    return found
+    return [
+        (len(m._forward_hooks), vars(m).get("grad_checkpointing"),
+         vars(m).get("gradient_checkpointing"),
+         getattr(getattr(m, "config", None), "_attn_implementation", None))
+        for m in tower.modules()
+    ]
 
 
 def test_nothing_is_left_behind_by_an_error(case: Case) -> None:

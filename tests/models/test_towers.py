@@ -1,25 +1,19 @@
 """The towers that are written out against open_clip's own; packing on cases worked by hand."""
 
-from __future__ import annotations
-
 from unittest.mock import Mock
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from families import TEXT, VISION
 from open_clip.transformer import PatchDropout
 from pytest import MonkeyPatch
 from torch import Tensor, nn
 
-from cae_lib.errors import ConfigError
 from cae_lib.models import Clip, encode_image, encode_text, load_clip, packed, text_encoder
 from cae_lib.models.packed import owners_of_prefixes, pack_rows
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
-LONG = [" ".join(["a small blue bird on the left of a tree and"] * 4)]
-TRUNCATED = ["word " * 100, "a striped cup " * 60]
+LONG, TRUNCATED = ["a small blue bird on the left of " * 5], ["word " * 100, "a striped cup " * 60]
 MIXED = SHORT + LONG + TRUNCATED + [""]
 BATCHES = {"short": SHORT, "long": LONG, "truncated": TRUNCATED, "empty": ["", ""], "mixed": MIXED}
 
@@ -27,8 +21,7 @@ BATCHES = {"short": SHORT, "long": LONG, "truncated": TRUNCATED, "empty": ["", "
 def _assert_same(model: nn.Module, found: Tensor, expected: Tensor) -> None:
     """The features are equal, and so are the gradients of a fixed projection of them."""
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(found.shape, generator=generator, dtype=found.dtype)
+    direction = torch.linspace(0, 99, found.numel(), dtype=found.dtype).view(found.shape).sin()
     gradients = []
     for features in (found, expected):
         model.zero_grad()
@@ -39,9 +32,7 @@ def _assert_same(model: nn.Module, found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("attention", [None, "row", "maps"])
-def test_features_and_gradients_are_those_of_open_clip(
-    tiny_clip: Clip, batch: str, attention: str | None
-) -> None:
+def test_features_and_gradients_are_those_of_open_clip(tiny_clip: Clip, batch, attention) -> None:
     model, tokens = tiny_clip.model.double(), tiny_clip.tokenizer(BATCHES[batch])
     for checkpointing in (False, True):
         model.set_grad_checkpointing(checkpointing)
@@ -73,16 +64,6 @@ def test_no_position_after_the_longest_caption(tiny_clip: Clip, monkeypatch: Mon
     assert computed == [4 + 9, 4 + 9, 4 + 9, 2]  # no padding of the shorter caption either
 
 
-def test_maps_are_float32_under_autocast(tiny_clip: Clip) -> None:
-    tokens = tiny_clip.tokenizer(MIXED)
-    exact = encode_text(tiny_clip.model, tokens, attention="row")
-    with torch.autocast("cpu", torch.bfloat16):
-        output = encode_text(tiny_clip.model, tokens, attention="row")
-    torch.testing.assert_close(output.attention, exact.attention, atol=1e-2, rtol=0)
-    for row in output.attention:
-        torch.testing.assert_close(row.sum(-1), torch.ones(row.shape[:2]))
-
-
 @pytest.mark.parametrize("in_order", [True, False])
 def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) -> None:
     texts = [*SHORT, "a dog", "the red cat sits on a table", "the red cat", "", *LONG]
@@ -92,38 +73,16 @@ def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) ->
     _assert_same(model, found, model.encode_text(tokens))
 
 
-@pytest.mark.parametrize("vector", [True, False])
-def test_variants_are_captions_with_other_embeddings(tiny_clip: Clip, vector: bool) -> None:
-    model = tiny_clip.model.double()
-    tokens = tiny_clip.tokenizer(["a dog", "the red cat sits on a chair"])
-    caption, masked = torch.tensor([1, 0, 1]), torch.zeros(3, 77, dtype=torch.bool)
-    masked[0, 2], masked[1, 1], masked[2, 4:6] = True, True, True
-    table = model.token_embedding.weight
-    stand_in = torch.randn(96).double() if vector else torch.randint(0, 49000, (2, 77))
-    for path in ("packed", "reference"):
-        found = text_encoder(model, path).encode_variants(tokens, caption, masked, stand_in)
-        torch.testing.assert_close(found[:2], model.encode_text(tokens), atol=1e-11, rtol=1e-9)
-        for row, text in enumerate(caption):
-            embeddings = table[tokens[text]].clone()
-            for place in masked[row].nonzero()[:, 0]:
-                embeddings[place] = stand_in if vector else table[stand_in[text, place]]
-            hook = model.token_embedding.register_forward_hook(lambda *_, e=embeddings: e[None])
-            with hook, torch.no_grad():
-                expected = model.encode_text(tokens[text : text + 1])[0]
-            torch.testing.assert_close(found[2 + row], expected, atol=1e-11, rtol=1e-9)
-
-
 def test_packing_of_two_and_four_positions() -> None:
     packing = pack_rows(torch.tensor([1, 3]))
-    assert packing.length == 4
-    assert packing.active.tolist() == [0, 1, 4, 5, 6, 7]
+    assert packing.length == 4 and packing.active.tolist() == [0, 1, 4, 5, 6, 7]
     assert packing.rows.tolist() == [0, 0, 1, 1, 1, 1]
     assert packing.positions.tolist() == [0, 1, 0, 1, 2, 3]
     assert packing.source.tolist() == [0, 1, 1, 1, 2, 3, 4, 5]
     assert packing.ends.tolist() == [1, 5]
     spread = packing.spread(packing.pack(torch.arange(8.0).view(2, 4, 1)))
     assert spread[..., 0].tolist() == [[0, 1, 1, 1], [4, 5, 6, 7]]  # the end is repeated
-    # And a row that has the states of another before its start.
+    # and a row that has the states of another before its start
     packing = pack_rows(torch.tensor([1, 3, 3]), torch.tensor([[0] * 4, [1] * 4, [1, 1, 2, 2]]))
     assert packing.active.tolist() == [0, 1, 4, 5, 6, 7, 10, 11]
     assert packing.source.view(3, 4)[2].tolist() == [2, 3, 6, 7]  # positions 0, 1 of row 1
@@ -145,34 +104,13 @@ def test_a_beginning_in_common_is_computed_once() -> None:
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("size", [112, 115])  # a rest beside the patches is left out
-def test_image_features_and_gradients_are_those_of_open_clip(
-    tiny_clip: Clip, attention: bool, checkpointing: bool, size: int
-) -> None:
+def test_image_features_and_gradients_are_open_clips(tiny_clip: Clip, attention: bool,
+                                                     checkpointing: bool, size: int) -> None:
     model = tiny_clip.model.double()
     model.set_grad_checkpointing(checkpointing)
     images = torch.randn(3, 3, size, 112, dtype=torch.float64)
     output = encode_image(model, images, attention=attention)
     _assert_same(model, output.features, model.encode_image(images))
-
-
-def test_image_maps_are_those_of_explicit_attention(tiny_clip: Clip) -> None:
-    model = tiny_clip.model.double()
-    blocks = model.visual.transformer.resblocks
-    expected: list[Tensor] = []
-
-    def remember(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        attention = blocks[len(expected)].attn
-        expected.append(attention(output, output, output, average_attn_weights=False)[1])
-
-    images = torch.randn(2, 3, 112, 112, dtype=torch.float64)
-    output = encode_image(model, images, attention=True)
-    for block in blocks:
-        block.ln_1.register_forward_hook(remember)
-    model.encode_image(images)
-    expected[3] = expected[3][:, :, :1]
-    torch.testing.assert_close(output.attention, expected)
-    slopes = torch.autograd.grad(output.features.sum(), output.attention)
-    assert all(slope.abs().max() > 0 for slope in slopes)
 
 
 def test_patches_are_dropped_in_training_as_open_clip_drops_them(tiny_clip: Clip) -> None:
@@ -185,14 +123,6 @@ def test_patches_are_dropped_in_training_as_open_clip_drops_them(tiny_clip: Clip
     torch.testing.assert_close(encode_image(model, images).features, expected)
     assert not torch.allclose(expected, whole, atol=1e-4)
     torch.testing.assert_close(encode_image(model.eval(), images).features, whole)
-
-
-def test_other_towers_are_run_by_open_clip() -> None:
-    model = open_clip.CLIP(12, VISION | {"pool_type": "avg"}, TEXT).eval()
-    images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(encode_image(model, images).features, model.encode_image(images))
-    with pytest.raises(ConfigError, match="class token"):
-        encode_image(model, images, attention=True)
 
 
 def test_attention_pooling_of_timm() -> None:
