@@ -1,11 +1,10 @@
 """A stand-in for the encoder whose vectors are written by hand, items, and a world for all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import toy_clip
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.evaluation import sets
@@ -36,6 +35,11 @@ def choice():
         return Choice(refs, tuple(texts), truth, group, name)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return toy_clip()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Scores of words: their table, how faithful they are, and what they hang on."""
 
-from __future__ import annotations
-
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, word_s
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
 from cae_lib.evaluation.sets import even_rows
-from cae_lib.models import load_clip
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 
@@ -29,15 +27,6 @@ ROLE_OF = {word: role for role, words in ROLES.items() for word in words.split()
 LIMIT = 8
 
 
-@pytest.fixture(scope="module")
-def clip():
-    """A model whose scores are far from 0."""
-    clip = load_clip("clip-mini", seed=0)
-    with torch.no_grad():
-        clip.model.token_embedding.weight.mul_(20)
-    return clip
-
-
 @pytest.fixture
 def five(tmp_path, clip):
     """Five captions, one token a word and one of them empty, of three pictures in no order."""
@@ -45,10 +34,9 @@ def five(tmp_path, clip):
     for number, path in enumerate(paths):
         noise = np.random.default_rng(number).integers(0, 256, (112, 112, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-    spans = [
-        [Span(f" {text} ".index(f" {word} "), f" {text} ".index(f" {word} ") + len(word), role)
-         for word, role in ROLE_OF.items() if word in text.split()] for text in CAPTIONS
-    ]
+    words = [re.finditer(r"\w+", text) for text in CAPTIONS]
+    spans = [[Span(*word.span(), ROLE_OF[word[0]]) for word in found if word[0] in ROLE_OF]
+             for found in words]
     pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
     return pairs, align(CAPTIONS, spans, clip.tokenizer)
 
@@ -57,8 +45,8 @@ def five(tmp_path, clip):
 def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
     """A loop over single pairs that reads pictures and roles by itself."""
     encoder, model = Encoder(clip), clip.model.train()
-    how = {"methods": ["gradient"], "limit": limit, "batch_size": 2, "reduction": "grad_x"}
-    found = attribution_table(encoder, *five, **how)
+    found = attribution_table(encoder, *five, methods=["gradient"], limit=limit, batch_size=2,
+                              reduction="grad_x")
     assert model.training and set(found.method) == {"gradient"}
     model.eval()
     scorer, expected = get_method("gradient", reduction="grad_x"), []
@@ -85,11 +73,8 @@ def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
         assert list(own.position) == [1, 2, 3, 4, 5]
         assert list(own.word) == ["a", *["unicyclist"] * 4]
         assert list(own.role) == ["other", *["object"] * 4]
-
-
-def test_a_method_that_replaces_words_scores_words_of_a_role(clip, five):
     found = attribution_table(Encoder(clip), *five, ["counterfactual"])
-    assert (found.score.isna() == (found.role == "other")).all()
+    assert (found.score.isna() == (found.role == "other")).all()  # only these are replaced
 
 
 def test_captions_with_words_are_taken_evenly(clip, five):
@@ -122,30 +107,34 @@ def compared(setting):
     return faithfulness.sensitivity_table(*setting, limit=LIMIT)
 
 
-def values(table, measure, **columns):
-    """The values of some rows, in their order."""
-    chosen = table[table.measure == measure]
+def of(table, **columns):
+    """The rows with these values, in their order."""
     for name, value in columns.items():
-        chosen = chosen[chosen[name] == value]
-    return chosen.value.to_numpy()
+        table = table[table[name] == value]
+    return table
+
+
+def values(table, measure, **columns):
+    return of(table, measure=measure, **columns).value.to_numpy()
 
 
 def test_the_table_is_complete(table, sample):
     assert list(table) == list(ROW)
-    areas = table[table.measure == "area"]
+    areas = of(table, measure="area")
     assert set(areas.method) == {*METHODS, INTEGRATED, RANDOM}
     for _, own in areas.groupby(["method", "against"]):
         assert own.caption.tolist() == sample.captions.tolist() and len(own) == LIMIT
-    agreement = table[table.measure == "agreement"].groupby(["method", "against"]).size()
+    agreement = of(table, measure="agreement").groupby(["method", "against"]).size()
     assert (agreement == LIMIT).all() and len(agreement) == 10
-    stages = table[table.measure == "randomisation"].sort_values("place").against.unique()
-    assert stages[0] == "projection" and stages[-1] == "embeddings"
     assert values(table, "integration error").max() <= 0.01
     assert values(table, "integration points").min() >= 8
 
 
 def test_attention_does_not_see_the_projection(table):
-    found = table[table.measure == "randomisation"].groupby(["method", "against"]).value.mean()
+    randomised = of(table, measure="randomisation")
+    stages = randomised.sort_values("place").against.unique()
+    assert stages[0] == "projection" and stages[-1] == "embeddings"
+    found = randomised.groupby(["method", "against"]).value.mean()
     assert found["attention", "projection"] == pytest.approx(1)
     assert max(found["attention", "blocks 4-1"], found["perturbation", "projection"]) < 0.9
 
@@ -170,7 +159,7 @@ def test_a_curve_is_that_of_masking_one_word_after_the_other(clip, sample, table
 
 
 def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):
-    example = table[(table.measure == "example") & (table.method == "attention")]
+    example = of(table, measure="example", method="attention")
     assert {"object", "attribute", "relation"} <= set(example.role) and len(example) <= 12
     row = sample.captions.tolist().index(example.caption.iloc[0])
     assert list(example.word) == sample.word_texts(row, setting[0].clip.tokenizer)
@@ -181,22 +170,18 @@ def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):
     assert len(values(table, "example")) == 5 * len(example)
 
 
-def test_sensitivity_compares_every_choice(compared):
-    found = compared[compared.measure == "correlation"]
+def test_sensitivity_compares_every_choice_and_each_differs_from_the_default(compared):
+    for method, _, parameters in choices(12, "gelu"):
+        assert (get_method(method, **parameters) == get_method(method)) == (not parameters)
+    assert choices(12, "gelu")[-1][1] == "QuickGELU in place of GELU"
     for method in METHODS:
-        own = found[found.method == method]
+        own = of(compared, measure="correlation", method=method)
         assert own.choice.iloc[0] == "default" and own.value[:LIMIT].tolist() == [1.0] * LIMIT
         assert own.groupby("choice").value.mean().min() < 0.999
         assert own.choice.iloc[-1] == "GELU in place of QuickGELU"
         assert (own.groupby("choice").size() == LIMIT).all()
-    areas = compared[compared.measure == "area"]
+    areas = of(compared, measure="area")
     assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*METHODS, RANDOM}
-
-
-def test_choices_exist_and_differ_from_the_default():
-    for method, _, parameters in choices(12, "gelu"):
-        assert (get_method(method, **parameters) == get_method(method)) == (not parameters)
-    assert choices(12, "gelu")[-1][1] == "QuickGELU in place of GELU"
 
 
 @pytest.mark.parametrize("measure, roles", [("object", [1]), ("composition", [2, 3])])

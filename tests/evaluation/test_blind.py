@@ -1,7 +1,5 @@
 """Choosers without a picture on items counted by hand, and the trigram model worked by hand."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -14,39 +12,40 @@ from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import blind
 from cae_lib.evaluation.blind import END, START, TOKEN, CaptionModel, blind_answers, guesses
 
+MODEL = CaptionModel(["a b", "a c"])
 NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 
 
 @pytest.mark.parametrize("texts, truth, task, among", [
-    ("ab", 0, "choice", 1),
-    ("ba", 0, "choice", 0),
+    ("ab", 0, "choice", 1), ("ba", 0, "choice", 0), ("aab", 0, "choice", 2),
     ("bacd", 2, "choice", 3),  # of three that tie
-    ("aab", 0, "choice", 2),
     ("ab", 0, "text", 0),  # one caption for two pictures is never right twice
-    ("ba", 0, "group", 0),
-    ("ac", 0, "text", 4),
-    ("ac", 0, "group", 6),
+    ("ba", 0, "group", 0), ("ac", 0, "text", 4), ("ac", 0, "group", 6),
 ])
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     pictures = ["p"] if task == "choice" else ["p", "q"]
     assert guesses(choice(pictures, texts, truth), task, NUMBERS) == among
 
 
-def shares(benchmarks, choosers):
-    found = blind_answers(benchmarks, choosers)
+def shares(benchmark, training):
+    found = blind_answers([benchmark], blind.text_choosers(training))
     assert found.columns.tolist() == ["chooser", "family", "subset", "item", "picture", "share"]
     return {name: part.share.tolist() for name, part in found.groupby("chooser")}
 
 
-def test_expected_accuracy_by_length(choice, benchmark_of):
+def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
     benchmark = benchmark_of(
         choice(["p"], ["one two", "one two three"], group="x"),  # shorter is right
         choice(["p"], ["one two", "three four"], group="w"),  # a tie of two
         choice(["p"], ["a b c", "a", "b c d", "e f g"], group="x"),  # longer: a tie of three
     )
-    found = shares([benchmark], blind.text_choosers(["a"]))
+    found = shares(benchmark, ["a"])
     assert found["shorter"] == pytest.approx([1, 1 / 2, 0])
     assert found["longer"] == pytest.approx([0, 1 / 2, 1 / 3])
+    item = choice(["p"], ["a dog on a mat", "a mat on a dog"])
+    longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
+    found = shares(benchmark_of(item, longer), ["a dog on a mat", "the dog on a mat"])
+    assert (found["likelihood"], found["likelihood_per_word"]) == ([1, 0], [1, 1])
 
 
 def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
@@ -59,50 +58,31 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
 
 
-def test_likelihood_of_the_training_captions_decides(choice, benchmark_of):
-    item = choice(["p"], ["a dog on a mat", "a mat on a dog"])
-    longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
-    found = shares([benchmark_of(item, longer)],
-                   blind.text_choosers(["a dog on a mat", "the dog on a mat"]))
-    assert (found["likelihood"], found["likelihood_per_word"]) == ([1, 0], [1, 1])
-
-
 def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand_encoder):
-    encoder = hand_encoder(
-        {"a": [1, 0], "b": [0, 1], "c": [1, 0]},
-        {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]},
-    )
+    encoder = hand_encoder({"a": [1, 0], "b": [0, 1], "c": [1, 0]},
+                           {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]})
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
     found = blind.average_picture_answers(encoder, pairs, [benchmark_of(*items)])
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
 
 
-@pytest.fixture
-def model():
-    return CaptionModel(["a b", "a c"])
-
-
-def test_words_and_their_shares_by_hand(model):
+def test_shares_of_words_and_a_text_by_hand():
     assert TOKEN.findall("a dog's bed, on it.") == ["a", "dog's", "bed", ",", "on", "it", "."]
     # a 2, b 1, c 1, end 2: N = 6 of T = 4 kinds, so each of 4 + 1 shares gets 4/5 more, of 10
-    found = {word: model.probability(word) for word in ("a", "b", "c", END, "zebra")}
+    found = {word: MODEL.probability(word) for word in ("a", "b", "c", END, "zebra")}
     assert found == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})
-
-
-def test_a_text_by_hand(model):
     # p(a | s s) = (2 + .76) / 3, with p(a | s) = (2 + .28) / 3
     # p(b | s a) = (1 + 2 * .34) / 4, with p(b | a) = (1 + 2 * .18) / 4
     # p(end | a b) = (1 + .64) / 2, with p(end | b) = (1 + .28) / 2
-    assert model.probability("a", (START, START)) == pytest.approx(0.92)
-    assert model.probability("b", (START, "a")) == pytest.approx(0.42)
-    assert model.probability(END, ("a", "b")) == pytest.approx(0.82)
+    text = ("a", (START, START)), ("b", (START, "a")), (END, ("a", "b"))
+    assert [MODEL.probability(*place) for place in text] == pytest.approx([0.92, 0.42, 0.82])
     total = math.log(0.92 * 0.42 * 0.82)
-    assert model.log_likelihood("A b") == pytest.approx(total)
-    assert model.log_likelihood("A b", per_word=True) == pytest.approx(total / 3)
+    assert MODEL.log_likelihood("A b") == pytest.approx(total)
+    assert MODEL.log_likelihood("A b", per_word=True) == pytest.approx(total / 3)
 
 
 @pytest.mark.parametrize("context", [(), ("a",), (START, "a"), ("b", "zebra"), ("zebra", "a")])
-def test_every_context_is_a_distribution_down_to_unknown_words(model, context):
-    shares = [model.probability(word, context) for word in ("a", "b", "c", END, "zebra")]
+def test_every_context_is_a_distribution_down_to_unknown_words(context):
+    shares = [MODEL.probability(word, context) for word in ("a", "b", "c", END, "zebra")]
     assert sum(shares) == pytest.approx(1) and np.min(shares) > 0

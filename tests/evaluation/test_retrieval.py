@@ -1,7 +1,5 @@
 """Ranks of captions, pictures, classes and labels, and cosines of texts, by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +27,15 @@ def by_direction(frame):
 
 def by_sorting(similarity, index):
     """Ranks one query at a time, from sorted lists, for similarities without ties."""
-    text = [1 + [index[t] == i for t in np.argsort(-row)].index(True)
-            for i, row in enumerate(similarity)]
-    return [text, [1 + np.argsort(-row).tolist().index(i)
-                   for i, row in zip(index, similarity.T, strict=True)]]
+    text = [1 + index[np.argsort(-row)].tolist().index(i) for i, row in enumerate(similarity)]
+    image = [1 + np.argsort(-row).tolist().index(i)
+             for i, row in zip(index, similarity.T, strict=True)]
+    return [text, image]
 
 
 def unit(rng, n, width=8):
     rows = rng.normal(size=(n, width)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_a_tie_goes_against_the_query_but_not_among_right_captions():
-    similarity = np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]])
-    found = ranks(similarity, np.eye(3), np.array([0, 0, 1]))
-    assert by_direction(found) == [[2, 1], [1, 1, 2]]  # caption 2 ties with 0 and 1
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -74,9 +66,9 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
     assert set(found["set"]) == {"coco"} and by_direction(found) == [[2, 1], [1, 1, 2]]
     assert found["query"].tolist() == [0, 1, 0, 1, 2]
     assert found["picture"].tolist() == [0, 1, 0, 1, 1]
-
-
-def test_pictures_without_a_caption_are_refused():
+    # a tie goes against the query, but not among right captions: number 2 ties with 0 and 1
+    tied = ranks(np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]]), np.eye(3), np.array([0, 0, 1]))
+    assert by_direction(tied) == [[2, 1], [1, 1, 2]]
     with pytest.raises(DataError, match="1 of 3 pictures have no caption .*row 1"):
         ranks(np.zeros((3, 3)), np.eye(3), np.array([0, 2, 2]))
 
@@ -98,12 +90,9 @@ def test_classes_of_pictures(hand_encoder, shown, cup, expected):
     assert found["rank"].tolist() == expected
     places = [(number, CLASSES[i]) for number, own in enumerate(shown.values()) for i in own]
     assert [*zip(found.picture, found.label, strict=True)] == places
-
-
-def test_a_class_is_the_mean_of_its_prompts(hand_encoder):
     texts = {"a photo of an apple": (1.0, 0.0), "an apple": (0.0, 1.0)}
-    vectors = retrieval.class_vectors(hand_encoder({}, texts), ["apple"])
-    np.testing.assert_allclose(vectors, [[2**-0.5, 2**-0.5]], rtol=1e-6)
+    mean = retrieval.class_vectors(hand_encoder({}, texts), ["apple"])  # of its prompts
+    np.testing.assert_allclose(mean, [[2**-0.5, 2**-0.5]], rtol=1e-6)
 
 
 def test_average_precision_equals_a_loop_over_thresholds():
@@ -123,9 +112,8 @@ def test_average_precision_equals_a_loop_over_thresholds():
 
 def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(hand_encoder):
     images = tuple(ImageRef(Path(name)) for name in "abc")
-    encoder = hand_encoder(
-        {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]}, {"x": [1.0, 0.0], "y": [0.0, 1.0]}
-    )
+    encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]},
+                           {"x": [1.0, 0.0], "y": [0.0, 1.0]})
     present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
     some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
     for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
@@ -133,18 +121,6 @@ def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(
         found = retrieval.label_precisions(pictures, encoder)
         assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
         np.testing.assert_allclose(found.precision, expected)
-
-
-PHRASES = (
-    {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
-    {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
-    {"object": ("dog",), "attribute": (), "relation": ()},
-)
-VECTORS = {
-    "one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
-    "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1),
-}
-NAN = np.nan
 
 
 def test_sentences(hand_encoder):
@@ -159,15 +135,21 @@ def test_sentences(hand_encoder):
 
 
 def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
-    found = cosines(hand_encoder({}, VECTORS), ("one", "two", "three"), PHRASES)
-    expected = {
-        "object": ([1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
-        "attribute": ([2, 1, 0], [0.4, 0.6, NAN], [NAN, 1.0, NAN]),
-        "relation": ([0, 1, 0], [NAN, -1.0, NAN], [NAN, NAN, NAN]),
-    }
-    for kind, columns in expected.items():
-        for name, values in zip(("n", "own", "other"), columns, strict=True):
-            np.testing.assert_allclose(found[kind][name], values, atol=1e-6, err_msg=kind + name)
+    nan, phrases = np.nan, (
+        {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
+        {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
+        {"object": ("dog",), "attribute": (), "relation": ()},
+    )
+    vectors = {"one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
+               "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1)}
+    found = cosines(hand_encoder({}, vectors), ("one", "two", "three"), phrases)
+    for kind, *columns in (
+        ("object", [1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
+        ("attribute", [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
+        ("relation", [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
+    ):
+        own = [found[kind][name] for name in ("n", "own", "other")]
+        np.testing.assert_allclose(own, columns, atol=1e-6, err_msg=kind)
 
 
 def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
