@@ -23,9 +23,7 @@ def require_space(folder: Path, needed: float, what: str) -> None:
     if needed > 0 and free < needed + MARGIN:
         raise DataError(
             f"{what}: needs {(needed + MARGIN) / 1e9:.2f} GB on the disk of {folder}, "
-            f"{free / 1e9:.2f} GB are free. Free some space, or set CAE_HOME to a folder on a "
-            "larger disk"
-        )
+            f"{free / 1e9:.2f} GB are free. Free some space, or set CAE_HOME to a larger disk")
 
 
 def download(url: str, path: Path) -> None:
@@ -124,8 +122,7 @@ def from_hub(item: Item, target: Path, gated: str | None) -> None:
         page = gated or f"https://huggingface.co/{item.hub}"
         raise DataError(
             f"{item.hub}: open to those only who accepted its terms. Accept them at {page}, then "
-            "sign in with `hf auth login` (or set HF_TOKEN)"
-        ) from error
+            "sign in with `hf auth login` (or set HF_TOKEN)") from error
     except (errors.EntryNotFoundError, OSError) as error:
         raise DataError(f"{item.hub}: the hub does not give it ({error})") from error
 

@@ -147,10 +147,8 @@ def instruction(source: Source, item: Item) -> str:
     if item.how:
         return f"{item.how} Put it at {source.place(item)}." if item.unpack else item.how
     what = "all files" if item.hub and not item.path else "the file"
-    return (
-        f"Fetch {what} at {item.address} with a browser or on another machine, put it at "
-        f"{source.place(item)}, and run `cae data get {source.name}` again."
-    )
+    return (f"Fetch {what} at {item.address} with a browser or on another machine, put it at "
+            f"{source.place(item)}, and run `cae data get {source.name}` again.")
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:

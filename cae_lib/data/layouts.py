@@ -54,33 +54,26 @@ LAYOUTS: Mapping[str, Layout] = {
     "aro": Layout(
         "aro/visual_genome_{subset}.json", "list", "aro/images",
         "image_id=id image_path=picture bbox_x=x bbox_y=y bbox_w=width bbox_h=height "
-        "true_caption=caption false_caption=false relation_name? attributes?",
-    ),
+        "true_caption=caption false_caption=false relation_name? attributes?"),
     "crepe": Layout(
         "crepe/data/prod_hard_negatives/{subset}/prod_vg_hard_negs_{subset}_complexity_{n}.csv",
         "csv", "crepe/VG_100K",
         "image_id=id caption n n_objects n_relations n_attributes n_connected_components "
-        "hard_negs=all_false x y width height",
-    ),
-    "sugarcrepe": Layout(
-        "sugar-crepe/data/{subset}.json", "keyed", "coco/val2017",
-        "filename=picture caption negative_caption=false",
-    ),
+        "hard_negs=all_false x y width height"),
+    "sugarcrepe": Layout("sugar-crepe/data/{subset}.json", "keyed", "coco/val2017",
+                         "filename=picture caption negative_caption=false"),
     "sugarcrepe_pp": Layout(
         "sugarcrepe-pp/data/{subset}.json", "list", "coco/val2017",
         "id=number filename=picture caption caption2=caption_1 negative_caption=false",
-        scores=("itt/{}", "tot/{}"),
-    ),
+        scores=("itt/{}", "tot/{}")),
     "half_truths": Layout(
         "half-truths/data/{subset}.json", "lines", "half-truths/images",
         "id=number image triplet_type anchor=caption half_truth=false full_truth=caption_1",
-        scores=("{}", "{}/ordered"),
-    ),
+        scores=("{}", "{}/ordered")),
     "svo_probes": Layout(
         "svo-probes/svo_probes.csv", "csv", "svo-probes",
         "sentence=caption pos_triplet neg_triplet pos_url=picture neg_url=picture_1 "
-        "pos_image_id=id neg_image_id=id_1 subj_neg verb_neg obj_neg",
-    ),
+        "pos_image_id=id neg_image_id=id_1 subj_neg verb_neg obj_neg"),
     "valse": Layout(
         "valse/data/{subset}.json", "keyed", "valse/images",
         "dataset original_split dataset_idx linguistic_phenomena=subset "
@@ -89,19 +82,14 @@ LAYOUTS: Mapping[str, Layout] = {
         {"actant-swap": "valse/data/actions/images_512",
          "action-replacement": "valse/data/actions/images_512",
          "existence": "valse/data/visual7w/images",
-         "relations": "valse/data/relations/test_images", "foil-it": "coco/val2014"},
-    ),
-    "vl_checklist": Layout(
-        "vl-checklist/data/{subset}.json", "list", "vl-checklist/vg",
-        own={"Relation/swig_action": "vl-checklist/swig"},
-    ),
+         "relations": "valse/data/relations/test_images", "foil-it": "coco/val2014"}),
+    "vl_checklist": Layout("vl-checklist/data/{subset}.json", "list", "vl-checklist/vg",
+                           own={"Relation/swig_action": "vl-checklist/swig"}),
     "winoground": Layout(
         "winoground/examples.jsonl", "lines", "winoground/images",
         "id=number caption_0=caption caption_1 image_0=id image_1=id_1 tag secondary_tag "
         "num_main_preds collapsed_tag",
-        {"secondary_tag": "", "num_main_preds": 1},
-        scores=("text", "image", "group"),
-    ),
+        {"secondary_tag": "", "num_main_preds": 1}, scores=("text", "image", "group")),
 }
 
 

@@ -87,8 +87,7 @@ class WorldConfig:
 _SMOKE = Sizes(
     pretrain=64, pretrain_captions=2, train=48, val=16, test=24, flickr_test=16, aro_relation=12,
     aro_attribution=12, winoground=20, sugarcrepe=8, vl_checklist=8, valse=8, svo_probes=4,
-    crepe=18, similarity=24,
-)
+    crepe=18, similarity=24)
 WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": WorldConfig()}
 
 
