@@ -1,7 +1,5 @@
 """Fixtures that several test files share."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path
@@ -68,11 +66,17 @@ def book_home(home: Path) -> Path:
     shutil.copytree(REPOSITORY / "book" / "_static", home / "book" / "_static")
     page = PAGE.replace("PYTHON", sys.executable)
     (experiments / "page.md").write_text(page, encoding="utf-8")
-    (home / "book" / "index.md").write_text("# A book\n\nSee {cite:t}`li2024cae`.\n\n"
-        "```{bibliography}\n```\n", encoding="utf-8")
+    index = "# A book\n\nSee {cite:t}`li2024cae`.\n\n```{bibliography}\n```\n"
+    (home / "book" / "index.md").write_text(index, encoding="utf-8")
     toc = "format: jb-book\nroot: index\nchapters:\n  - file: experiments/page.ipynb\n"
     (home / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
     return home
+
+
+@pytest.fixture
+def text(book_home: Path) -> Path:
+    """The text of the page `page`, in a project of its own."""
+    return book_home / "book" / "experiments" / "page.md"
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Configurations: typed overrides, content keys, and errors that list what is known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest

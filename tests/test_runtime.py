@@ -1,7 +1,5 @@
 """Device, seeds and the progress line."""
 
-from __future__ import annotations
-
 import io
 
 import torch

@@ -1,7 +1,5 @@
 """The command `cae attribute`: which weights it takes, and what it says of a picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +29,8 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def base(home: Path, tiny_clip: Clip) -> Path:
-    meta = CheckpointMeta("clip-mini", "quickgelu")
-    return save_checkpoint(checkpoint_path("base", "smoke", 0), tiny_clip, meta)
+    path = checkpoint_path("base", "smoke", 0)
+    return save_checkpoint(path, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
 
 
 def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
@@ -63,26 +61,24 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
     for clip in (open_weights("base", profile="smoke"), open_weights(str(base)),
                  open_weights(plain, "clip-mini", "quickgelu")):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
-    with pytest.raises(ConfigError, match="which model it belongs to.*--activation"):
-        open_weights(plain)
-    with pytest.raises(ConfigError, match="which activation"):
-        open_weights(plain, "clip-mini")
-    with pytest.raises(ConfigError, match="no run of the profile smoke.*needs --model"):
-        open_weights("openai", profile="smoke")
-    with pytest.raises(CheckpointError, match="neither a file nor a tag"):
-        open_weights("opena", "ViT-B-32")
-    with pytest.raises(CheckpointError, match="train the model first"):
-        open_weights("clip-ft", profile="smoke")
+    for error, message, arguments in (
+        (ConfigError, "which model it belongs to.*--activation", (plain,)),
+        (ConfigError, "which activation", (plain, "clip-mini")),
+        (ConfigError, "no run of the profile smoke.*needs --model", ("openai",)),
+        (CheckpointError, "neither a file nor a tag", ("opena", "ViT-B-32")),
+        (CheckpointError, "train the model first", ("clip-ft",)),
+    ):
+        with pytest.raises(error, match=message):
+            open_weights(*arguments, profile="smoke")
 
 
 def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no word"):
         attribute_pair(tiny_clip, Image.new("RGB", (8, 8)), "  ")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(DataError, match="cannot be decoded"):
-        read_picture(tmp_path / "text.png")
-    with pytest.raises(DataError, match="no such picture"):
-        read_picture(tmp_path / "none.png")
+    for name, message in {"text": "cannot be decoded", "none": "no such picture"}.items():
+        with pytest.raises(DataError, match=message):
+            read_picture(tmp_path / f"{name}.png")
 
 
 def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
