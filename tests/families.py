@@ -1,7 +1,5 @@
 """Tiny models of each family that is encoded by its own code, and their attention by hand."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
@@ -30,31 +28,18 @@ M2M |= {"encoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_he
 
 @dataclass
 class Case:
-    """A model, two captions for it, and what should become of them.
+    """A model, two captions for it, and what should become of them."""
 
-    Attributes:
-        model: in float64, with random weights.
-        features: tokens -> features by the model's own code.
-        embedding: the layer of token embeddings.
-        attentions: the attention of each layer.
-        read: where the tower is read, "end", "first", "last" or "mean".
-        causal: whether tokens read the ones before them only.
-        padding: the token that is not read; None where all are.
-        tokens: `(2, 8)`.
-        tolerance: of features and scores.
-        extra: positions behind the captions, of a class token.
-    """
-
-    model: nn.Module
-    features: Callable[[Tensor], Tensor]
+    model: nn.Module  # in float64, with random weights
+    features: Callable[[Tensor], Tensor]  # of tokens, by the model's own code
     embedding: nn.Module
-    attentions: list[nn.Module]
-    read: str
+    attentions: list[nn.Module]  # one of each layer
+    read: str  # where the tower is read: "end", "first", "last" or "mean"
     causal: bool = False
-    padding: int | None = None
-    tokens: Tensor = field(default_factory=lambda: captions())
-    tolerance: float = 1e-10
-    extra: int = 0
+    padding: int | None = None  # the token that is not read; None where all are
+    tokens: Tensor = field(default_factory=lambda: captions())  # `(2, 8)`
+    tolerance: float = 1e-10  # of features and scores
+    extra: int = 0  # positions behind the captions, of a class token
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -166,12 +151,10 @@ def captions(start: int = 38, end: int = 39, pad: int = 0) -> Tensor:
 
 
 def clip(**text: Any) -> nn.Module:
-    """open_clip's `CLIP`."""
     return open_clip.CLIP(12, VISION, TEXT | text)
 
 
 def custom(**text: Any) -> nn.Module:
-    """open_clip's `CustomTextCLIP`."""
     return open_clip.CustomTextCLIP(12, VISION, TEXT | text)
 
 

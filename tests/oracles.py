@@ -54,9 +54,8 @@ class Batch:
             self.model.encode_text(self.tokens)
         return torch.stack([self.row(m) for m in maps])
 
-    def relevance(
-        self, start_layer: int = 0, temperature: bool = True, create_graph: bool = False
-    ) -> Tensor:
+    def relevance(self, start_layer: int = 0, temperature: bool = True,
+                  create_graph: bool = False) -> Tensor:
         """EOT's row `(B, 77)` of R, from every row of every layer (Chefer et al., 2021)."""
         with explicit_attention(self.text) as maps:
             features = self.model.encode_text(self.tokens)
@@ -83,10 +82,10 @@ class Batch:
 
     def gradient_times_embedding(self) -> Tensor:
         """dS/dx . x `(B, 77)` by captum, from the token ids on."""
-        layer = LayerGradientXActivation(
-            lambda tokens: self.similarity(self.model.encode_text(tokens)),
-            self.text.token_embedding,
-        )
+        def explained(tokens: Tensor) -> Tensor:
+            return self.similarity(self.model.encode_text(tokens))
+
+        layer = LayerGradientXActivation(explained, self.text.token_embedding)
         return layer.attribute(self.tokens).sum(-1).detach()
 
     def ablation(self, groups: Tensor, baseline: Tensor) -> Tensor:
@@ -94,10 +93,8 @@ class Batch:
         with torch.no_grad():
             embeddings = self.text.token_embedding(self.tokens)
             attribution = FeatureAblation(self.score).attribute(
-                embeddings,
-                baselines=baseline.expand_as(embeddings),
-                feature_mask=groups.unsqueeze(-1).expand_as(embeddings),
-            )
+                embeddings, baselines=baseline.expand_as(embeddings),
+                feature_mask=groups.unsqueeze(-1).expand_as(embeddings))
         return attribution[..., 0] * (groups > 0)
 
 

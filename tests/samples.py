@@ -1,7 +1,5 @@
 """One right row of each family, and where its files lie below the folder of all data sets."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,6 +1,5 @@
-"""The same numbers on a device as on the CPU: all that meets a tensor on its way to a record."""
-
-from __future__ import annotations
+"""The same numbers on a device as on the CPU: all that meets a tensor on its way to a record; and
+the pretend device keeps the rules of CUDA."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from pretend_device import PretendTensor, pretend_device
+from torch import Tensor
 from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import METHODS, get_method
@@ -37,6 +38,7 @@ from cae_lib.world.build import build_world
 STEPS = [(None, "batch"), ("attention", "batch"), ("gradcam", "caption"), ("perturbation", "word"),
          ("gradient", "word"), ("counterfactual", "batch")]
 EACH_METHOD = pytest.mark.parametrize("method", METHODS)
+VALUES = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
 Measure = Callable[[Encoder], Any]
 
 
@@ -179,3 +181,63 @@ def test_both_paths_on_the_device(method: str, tiny_clip: Clip) -> None:
             assert found.device == device
             found = found.cpu()[:, : expected.shape[1]]
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    with pretend_device() as device:
+        yield device
+
+
+@pytest.mark.parametrize("mixed", [
+    lambda x: x + VALUES,
+    lambda x: VALUES @ x,
+    lambda x: torch.cat([x, VALUES]),
+    lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
+    lambda x: torch.where(x > 1, x, VALUES),
+    lambda x: x.index_select(0, torch.tensor([1])),
+    lambda x: x.gather(1, torch.zeros(2, 1, dtype=torch.long)),
+    lambda x: F.embedding(torch.tensor([1]), x),
+    lambda x: VALUES[x.long()],
+    lambda x: x.clone().index_put_((torch.tensor([0]),), VALUES[:1]),
+    lambda x: x.clone().normal_(generator=torch.Generator()),
+    lambda x: torch.randint(3, (2,), generator=torch.Generator(), device=x.device),
+])
+def test_what_a_gpu_refuses(device: torch.device, mixed: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(RuntimeError, match=r"Expected|indices should be"):
+        mixed(VALUES.to(device))
+
+
+def test_numpy_takes_no_tensor_of_the_device(device: torch.device) -> None:
+    for read in (Tensor.numpy, Tensor.__array__):
+        with pytest.raises((RuntimeError, TypeError)):
+            read(VALUES.to(device))
+        assert read(VALUES.to(device).cpu()).tolist() == VALUES.tolist()
+
+
+def test_what_a_gpu_takes(device: torch.device) -> None:
+    x = VALUES.to(device)
+    for found, expected in (
+        (x * torch.tensor(2.0), 2 * VALUES), (x[torch.tensor([1])], VALUES[1:]),
+        (x[VALUES > 1], VALUES[VALUES > 1]), (x.nonzero(), VALUES.nonzero()), (x.to("cpu"), VALUES),
+        (torch.arange(3, device=x.device), torch.arange(3)),
+        (torch.tensor([3, 1], device=device), torch.tensor([3, 1])),
+        (x.new_tensor([1]), torch.tensor([1.0])), (torch.zeros(2, 2).copy_(x), VALUES),
+        (torch.zeros(2, 2).to(device).copy_(VALUES), VALUES),
+    ):
+        assert torch.equal(found.cpu(), expected)
+    assert x.tolist() == VALUES.tolist() and x.max().item() == int(x.max()) == 3
+    assert x.device == device == (x + 1).device and x.cpu().device.type == "cpu"
+    x = VALUES.clone().to(device)
+    x[0] += 1
+    x[:, 1].zero_()  # views write to the tensor
+    x[torch.tensor([1]), 1] = 5
+    assert x.tolist() == [[4.0, 0.0], [0.0, 5.0]]
+
+
+def test_outside_of_the_block_there_is_no_device() -> None:
+    with pretend_device() as device:
+        x = VALUES.to(device)
+    assert torch.equal(x.cpu(), VALUES)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        VALUES.to(device)

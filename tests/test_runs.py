@@ -1,11 +1,10 @@
 """Runs of the smoke profile, from a random base to stored tables; names, variants and controls."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -91,9 +90,7 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
 
 
 def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
-    def fail(*_: object) -> None:
-        raise RuntimeError("measured again")
-
+    fail = Mock(side_effect=RuntimeError("measured again"))
     monkeypatch.setattr(runs, "SUITES", {"benchmarks": fail, "retrieval": fail})
     runs.measure_run("cae-attention", "smoke", fresh=True)
     monkeypatch.setattr(runs, "data_tables", fail)

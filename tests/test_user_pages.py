@@ -1,8 +1,6 @@
 """Two pages for users: `use-it` runs and trains as a plain loop would; the commands of
 `paper-scale` exist, and fetch what the tables need."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -198,19 +196,18 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
              "num_hidden_layers": 1, "projection_dim": 8}
     text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     vision = {**small, "image_size": 112, "patch_size": 16}
-    clip = transformers.CLIPModel(transformers.CLIPConfig(
-        text_config=text, vision_config=vision, projection_dim=8))
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    clip = transformers.CLIPModel(config)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
     options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": [],
                "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
-    names = _fenced("class ClipWithCae",
-                    **page | {"clip": clip, "options": options, "method": "gradient"})
+    given = page | {"clip": clip, "options": options, "method": "gradient"}
+    names = _fenced("class ClipWithCae", **given)
     after = clip.state_dict()
     for name in ("visual_projection.weight", "text_model.embeddings.token_embedding.weight"):
         assert not torch.equal(after[name], before[name]), name
     clip.load_state_dict(before)
-    rows = names["rows"][:4]
-    batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    batch = torch.utils.data.default_collate(names["rows"][:4])
     loss = names["trainer"].model(**batch)["loss"]
     images = clip.get_image_features(batch["pixel_values"]).pooler_output
     texts = clip.get_text_features(batch["input_ids"]).pooler_output
@@ -264,12 +261,11 @@ def test_the_table_names_what_is_fetched() -> None:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
             exec(compile(cell.source, SCALE.name, "exec"), page)
     served, wanted = page["served"], page["wanted"]
-    fetched = [name for line in COMMANDS if line.startswith("cae data get")
-               for name in line.split()[3:]]
+    lines = [line for line in COMMANDS if line.startswith("cae data get")]
+    fetched = [name for line in lines for name in line.split()[3:]]
     assert sorted(fetched) == sorted(name for name in served if served[name])
     assert served["coco-val2014"] == ["training", "Table 1", "Table 3"]
     assert served["visual-genome"] == ["Table 1"] and served["clip-cae"] == []
     assert wanted.loc["<code>winoground</code>", "accept terms"] == "yes"
-    known = [load_sources()[name].gb for name in fetched]
-    assert len(wanted) == len(fetched)
-    assert wanted["GB"].sum() == pytest.approx(sum(filter(None, known)))
+    known = [load_sources()[name].gb or 0 for name in fetched]
+    assert len(wanted) == len(fetched) and wanted["GB"].sum() == pytest.approx(sum(known))

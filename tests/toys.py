@@ -1,7 +1,5 @@
 """A tiny training set in memory, for tests of the trainer and scripts they start; a tiny world."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """The base model, and those of fewer steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Jobs side by side, and what is chosen by them: the learning rate and lambda."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -23,8 +21,6 @@ from cae_lib.config import experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 
-TUNED = {"gap_attention": 0.1}
-
 
 def _where(number: int) -> tuple[int, int, int]:
     return number, os.getpid(), torch.get_num_threads()
@@ -43,8 +39,7 @@ def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(cap
     labels = [f"job {n}" for n in range(4)]
     outcomes = run_jobs({name: partial(_where, n) for n, name in enumerate(labels)}, workers=2)
     assert list(outcomes) == labels
-    numbers, processes, threads = zip(*(outcome.value for outcome in outcomes.values()),
-                                      strict=True)
+    numbers, processes, threads = zip(*(made.value for made in outcomes.values()), strict=True)
     assert numbers == (0, 1, 2, 3) and set(threads) == {1} and os.getpid() not in processes
     printed = capsys.readouterr().out.splitlines()
     assert sorted(line.split(" (")[0] for line in printed) == [f"done: {name}" for name in labels]
@@ -61,10 +56,10 @@ def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigab
 
 
 def test_a_killed_main_process_leaves_no_workers():
-    command = [sys.executable, __file__]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE,
+                               start_new_session=True)
     try:
-        process.communicate(timeout=120)  # the workers hold the pipe open
+        process.communicate(timeout=600)  # the workers hold the pipe open
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -79,15 +74,15 @@ def test_the_error_of_a_job_reaches_the_caller(workers: int):
 
 @pytest.mark.parametrize(("enough", "tried"), [
     (1.0, [0.3, 1.0]), (0.1, [0.03, 0.1, 0.3, 1.0]), (10.0, [1.0, 3.0, 10.0]),
-    (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0]),
-])
+    (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0])])
 def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
+    tuned = {"gap_attention": 0.1}
     rows = tune.walk(lambda weight: {
         "experiment": "cae-attention", "weight": weight,
-        "gap_attention": 0.009 if weight >= enough else 0.011}, TUNED)
+        "gap_attention": 0.009 if weight >= enough else 0.011}, tuned)
     assert [found["weight"] for found in rows] == tried
-    assert tune.levelling(rows, TUNED)["weight"] == min(enough, 100.0)
+    assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 
 
 def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch):

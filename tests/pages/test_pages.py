@@ -1,7 +1,5 @@
 """Every stored page keeps the rules and draws its figures in view; the rules catch their faults."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -91,7 +89,7 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     before = shown()
     page = home / "book" / "experiments" / "result.md"
     text = page.read_text(encoding="utf-8")
-    call = "plots.forest(accuracy, \"model\", ax=right, zero=False)"
+    call = 'plots.forest(accuracy, "model", ax=right, zero=False)'
     assert call in text
     colour = "for mark in right.lines:\n    mark.set_color('#123456')"
     page.write_text(text.replace(call, f"{call}\n{colour}"), encoding="utf-8")
@@ -106,16 +104,12 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
 
 def good_page() -> nbformat.NotebookNode:
     figure = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
-    page = new_notebook(
-        cells=[
-            new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
-            new_code_cell("plot()", execution_count=1, outputs=[figure]),
-            new_code_cell("stamp()", execution_count=2),
-        ]
-    )
-    page.cells[1].metadata = {"mystnb": {"image": {"alt": "Bars: objects .25, relations .06"}}}
-    page.cells[2].metadata = {"tags": ["remove-input", "provenance"]}
-    return page
+    alt = {"mystnb": {"image": {"alt": "Bars: objects .25, relations .06"}}}
+    stamp = {"tags": ["remove-input", "provenance"]}
+    return new_notebook(cells=[
+        new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
+        new_code_cell("plot()", execution_count=1, outputs=[figure], metadata=alt),
+        new_code_cell("stamp()", execution_count=2, metadata=stamp)])
 
 
 def output(kind: str = "text/html", content: str = "") -> nbformat.NotebookNode:
@@ -151,14 +145,11 @@ def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complain
     assert complaint in problem
 
 
-def test_a_page_of_too_many_cells():
+def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
     page = good_page()
     page.cells += [new_code_cell("1", execution_count=3 + k) for k in range(12)]
     (problem,) = check_notebook(page)
     assert "13 code cells, at most 12" in problem
-
-
-def test_what_plots_show_passes():
     page = good_page()
     shown = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
@@ -166,8 +157,7 @@ def test_what_plots_show_passes():
     assert check_notebook(page) == []
 
 
-def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(book_home: Path):
-    text = book_home / "book" / "experiments" / "page.md"
+def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
     path = text.with_suffix(".ipynb")
 
     def state() -> str:
@@ -175,8 +165,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(book_ho
         return row.state
 
     def store(key: str) -> None:
-        frame = pd.DataFrame({"a": [1]})
-        results.save("t", "base", 0, frame, "mini", key=key, provenance={})
+        results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
 
     assert state() == "not run yet"
     assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
@@ -192,10 +181,9 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(book_ho
     code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
     nbformat.write(notebook, path)
     assert state() == "current"
-    store("two")
-    assert state() == "stale"
-    store("one")
-    assert state() == "current"
+    for key, expected in (("two", "stale"), ("one", "current")):
+        store(key)
+        assert state() == expected
     text.write_text(text.read_text().replace("# A page", "# Another"))
     (problem,) = check_pair(text, path)
     assert state() == "breaks a rule" and "are not those of page.md" in problem
