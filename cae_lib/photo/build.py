@@ -1,8 +1,7 @@
 """Build the sets of the profile `photo` from Flickr8k: captions and choices, in official layouts.
 
-Pictures are linked, not copied. Of the training split, the first `BASE` pictures are the base
-model's, the rest is for fine-tuning; the choices ask about the test split, by words of the training
-split alone.
+Pictures are linked. The first `BASE` of the training split are the base model's, the rest is for
+fine-tuning; the choices ask about the test split, by words of the training split.
 """
 
 from __future__ import annotations
@@ -10,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cae_lib.config import paths
 from cae_lib.data import layouts
@@ -29,25 +30,17 @@ from cae_lib.photo.trunk import fill_trunk, trunk_features
 from cae_lib.words.scene_graph import Graph
 from cae_lib.world.build import MANIFEST, replacing, stored_key
 
-VERSION = 1
-"""Raise when code that decides captions or choices changes: the folder is built anew."""
-
-BASE = 0.75
-"""Share of the training split that the base model is trained on."""
-
-ATOMS = 5
-SIZE = 224
-"""Side of the box around CREPE's pictures, which are shown whole where they have this size."""
+VERSION = 1  # raise when code that decides captions or choices changes: all is built anew
+BASE = 0.75  # share of the training split that the base model is trained on
+LINKS = ("flickr8k", "pretrain/images", "coco/images", "coco/val2017", "half-truths/images")
+ATOMS = 5  # false captions of an item of CREPE
+Foil = tuple[Captioned, str, str]  # a picture, a true caption of it, and a false one
 
 
 def build(profile: str) -> Path:
     """Write the sets of a profile of photographs, unless they are there; returns their folder.
 
-    Reads Flickr8k from `data/raw/flickr8k`.
-
-    Raises:
-        DataError: Flickr8k is not there or not complete, or the folder cannot be written.
-        CheckpointError: The weights of the image network are not installed.
+    A DataError if Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
     """
     target, source = data_root(profile), paths().raw / "flickr8k"
     splits = flickr8k.load(source)
@@ -57,18 +50,18 @@ def build(profile: str) -> Path:
         return target
     with replacing(target) as folder:
         counts: dict[str, Any] = {}
-        for link in ("flickr8k", "pretrain/images", "coco/images", "coco/val2017",
-                     "half-truths/images"):
-            place = folder / link
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(source / flickr8k.PICTURES, target_is_directory=True)
-        for export in exports(splits):
+
+        def place(name: str) -> Path:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            return folder / name
+
+        for name in LINKS:
+            place(name).symlink_to(source / flickr8k.PICTURES, target_is_directory=True)
+        for export in exports(splits, source / flickr8k.PICTURES):
             for path, text in export.texts.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_text(text, encoding="utf-8", newline="")
+                place(path).write_text(text, encoding="utf-8", newline="")
             for path, name in export.pictures.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).symlink_to(source / flickr8k.PICTURES / name)
+                place(path).symlink_to(source / flickr8k.PICTURES / name)
             counts[export.name] = export.counts
         _name_similar(folder)
         content = {"key": key, "version": VERSION, "counts": counts, "pictures": {
@@ -78,11 +71,12 @@ def build(profile: str) -> Path:
     return target
 
 
-def exports(splits: dict[str, list[Captioned]]) -> Iterator[Export]:
+def exports(splits: dict[str, list[Captioned]], pictures: Path) -> Iterator[Export]:
     """The sets, one at a time: captions first, then the choices."""
     train, dev, test = splits["train"], splits["dev"], splits["test"]
     n = round(BASE * len(train))
-    pretrain = layouts.coco_captions(train[:n], SIZE, SIZE)
+    pretrain = layouts.coco(({"id": p.number, "file_name": p.name},
+                             [{"caption": text} for text in p.captions]) for p in train[:n])
     yield Export("pretrain", texts={"pretrain/annotations/captions_pretrain.json": pretrain})
     yield Export("coco", texts={
         "coco/train_neg_clip.tsv": _negclip(train[n:]),
@@ -90,7 +84,7 @@ def exports(splits: dict[str, list[Captioned]]) -> Iterator[Export]:
         "coco/coco_karpathy_test.json": layouts.caption_list(test),
     })
     yield Export("order", counts={"coco": sum(len(p.captions) for p in test)})
-    yield from Choices(train, test).exports()
+    yield from Choices(train, test, pictures).exports()
 
 
 def _negclip(pictures: Sequence[Captioned]) -> str:
@@ -114,14 +108,12 @@ def _name_similar(folder: Path) -> None:
 
 
 class Choices:
-    """True and false captions of the test split's pictures.
+    """True and false captions of `test`, by the words and the language of `train`."""
 
-    Args:
-        train: Where replacing words, and what captions are like, come from.
-        test: Whose captions are made false.
-    """
-
-    def __init__(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
+    def __init__(
+        self, train: Sequence[Captioned], test: Sequence[Captioned], pictures: Path
+    ) -> None:
+        self.pictures = pictures
         known = [(p.number, text) for p in train for text in p.captions]
         texts = [text for _, text in known]
         self.vocabulary = foils.Vocabulary(foils.words_of(texts), [n for n, _ in known])
@@ -136,25 +128,25 @@ class Choices:
         single, triple = Export("sugarcrepe"), Export("sugarcrepe_pp")
         for subset, items in self._sugarcrepe().items():
             for picture, caption, foil in items:
-                single.ask(subset, Item([picture.path], [caption], [foil.text]))
+                single.ask(subset, Item([picture.path], [caption], [foil]))
                 others = [text for text in picture.captions if text != caption]
                 if others:
                     second = others[self.rng.integers(len(others))]
-                    triple.ask(subset, Item([picture.path], [caption, second], [foil.text]))
+                    triple.ask(subset, Item([picture.path], [caption, second], [foil]))
         for export in (single, triple, self._crepe(), self._half_truths()):
             yield export.lay_out()
 
-    def _replacements(self, picture: Captioned, text: str, role: int | None) -> list[foils.Foil]:
+    def _replacements(self, picture: Captioned, text: str, role: int | None) -> list[str]:
         others = [self.words[picture.path, other] for other in picture.captions]
         own = self.words[picture.path, text]
         return foils.replacements(text, own, others, self.vocabulary, self.rng, role)
 
-    def _sugarcrepe(self) -> dict[str, list[tuple[Captioned, str, foils.Foil]]]:
-        found: dict[str, list[tuple[Captioned, str, foils.Foil]]] = {}
+    def _sugarcrepe(self) -> dict[str, list[Foil]]:
+        found: dict[str, list[Foil]] = {}
         swaps = foils.swaps([text for _, text in self.test])
         for (picture, text), swapped in zip(self.test, swaps, strict=True):
-            for kind, end in (("object", "obj"), ("attribute", "att")):
-                of_kind = [foil for foil in swapped if foil.kind == kind]
+            for end in ("obj", "att"):
+                of_kind = [foil for kind, foil in swapped if kind == end]
                 mixed = [of_kind[i] for i in self.rng.permutation(len(of_kind))]
                 if mixed:
                     likely = foils.chosen(text, mixed, self.language, self.rng) or mixed[:1]
@@ -165,13 +157,12 @@ class Choices:
                     found.setdefault(f"replace_{end}", []).append((picture, text, foil))
         return {subset: self._balanced(items) for subset, items in found.items()}
 
-    def _balanced(self, items: list[tuple[Captioned, str, foils.Foil]]) -> list:
+    def _balanced(self, items: list[Foil]) -> list[Foil]:
         """As many foils that language prefers to the truth as others, drawn by chance."""
         sides: tuple[list, list] = ([], [])
         for item in items:
-            _, text, foil = item
-            likelier = self.language.log_likelihood(foil.text) > self.language.log_likelihood(text)
-            sides[likelier].append(item)
+            truth, foil = map(self.language.log_likelihood, item[1:])
+            sides[foil > truth].append(item)
         n = min(map(len, sides))
         return [side[i] for side in sides for i in sorted(self.rng.permutation(len(side))[:n])]
 
@@ -188,8 +179,9 @@ class Choices:
                 counts = {f"n_{name}s": roles.count(role) for role, name in
                           enumerate(("object", "attribute", "relation"), start=1)}
                 more = {"n": len(roles), "n_connected_components": 1} | counts
-                name = f"{picture.number}.jpg"
-                item = Item([name], [text], [f.text for f in false], (0, 0, SIZE, SIZE), more)
+                with Image.open(self.pictures / picture.path) as image:
+                    box = (0, 0, *image.size)
+                item = Item([f"{picture.number}.jpg"], [text], false, box, more)
                 export.ask("atom", item, picture.path)
         return export
 
@@ -200,14 +192,15 @@ class Choices:
         found: list[tuple[Captioned, str, str, str, str]] = []
         for (picture, text), graph in zip(self.test, graphs, strict=True):
             for kind, anchor, full in _parts(graph):
-                own = [w for w in self.words[picture.path, text] if _has(full, anchor, w.text)]
                 others = [self.words[picture.path, other] for other in picture.captions]
-                placed = [foils.Word(at, at + len(w.text), w.text, w.role, w.form)
-                          for w in own for at in [len(anchor) + full[len(anchor):].find(w.text)]]
+                added = f"{full[len(anchor):]} "
+                placed = [replace(w, start=at, end=at + len(w.text))
+                          for w in self.words[picture.path, text] if f" {w.text} " in added
+                          for at in [len(anchor) + added.index(f" {w.text} ") + 1]]
                 made = foils.replacements(full, placed, others, self.vocabulary, self.rng)
                 half = foils.chosen(full, made, self.language, self.rng)
                 if half:
-                    found.append((picture, kind, anchor, half[0].text, full))
+                    found.append((picture, kind, anchor, half[0], full))
                     break
         for picture, kind, anchor, half, full in found:
             more = {"image": {"path": picture.path}, "triplet_type": kind}
@@ -223,7 +216,3 @@ def _parts(graph: Graph) -> list[tuple[str, str, str]]:
                 f"{spans[r['subject']]} {r['relation'].lower()} {spans[r['object']]}")
                for r in graph["relations"]]
     return triples + pairs
-
-
-def _has(full: str, anchor: str, word: str) -> bool:
-    return f" {word} " in f" {full[len(anchor):]} "

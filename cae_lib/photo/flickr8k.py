@@ -1,7 +1,4 @@
-"""Flickr8k in its official layout: photographs with five human captions each (Hodosh et al. 2013).
-
-`Flicker8k_Dataset/*.jpg` (sic), and in `Flickr8k_text/` the captions and the three splits.
-"""
+"""Flickr8k in its official layout: photographs with five human captions (Hodosh et al. 2013)."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from cae_lib.data.layouts import Captioned
 from cae_lib.errors import DataError
 
 PICTURES, TEXTS = "Flicker8k_Dataset", "Flickr8k_text"
-SPLITS = {"train": 6000, "dev": 1000, "test": 1000}
+SPLITS = ("train", "dev", "test")
 CAPTIONS = 5
 ADVICE = "Get the official files with `cae data get flickr8k`."
 
@@ -20,14 +17,8 @@ ADVICE = "Get the official files with `cae data get flickr8k`."
 def load(root: str | Path) -> dict[str, list[Captioned]]:
     """The pictures of each split in the order of its file, with their captions made plain.
 
-    A picture without a file is left out; `SPLITS` has the official numbers. Captions are those of
-    `plain`; a picture's `number` is its photograph's on Flickr, the beginning of its file's name.
-
-    Args:
-        root: Folder with `Flicker8k_Dataset` and `Flickr8k_text`.
-
-    Raises:
-        DataError: A file is missing or malformed, or a picture has not five captions.
+    A picture without a file is left out. A DataError if a file in `root` is missing or malformed,
+    or a picture has not five captions.
     """
     root = Path(root)
     captions = _captions(root / TEXTS / "Flickr8k.token.txt")

@@ -15,7 +15,6 @@ from itertools import permutations
 
 import numpy as np
 import spacy
-from spacy.tokens import Doc
 
 from cae_lib.data.negatives import A_BEFORE_VOWEL, AN_BEFORE_H, exchanges
 from cae_lib.evaluation.blind import CaptionModel
@@ -23,10 +22,8 @@ from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
-DRAWS = 60
-TOGETHER = 1.5
-"""Two words are taken to be said of one thing where the second is so many times as frequent in the
-other captions of pictures with the first as anywhere."""
+DRAWS = 60  # words that are tried in a word's place
+TOGETHER = 1.5  # so much more often than by chance are two words said of one thing together
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,10 @@ class Word:
     form: str
 
 
-@dataclass(frozen=True)
-class Foil:
-    """A false caption, what was done, and the role of what was replaced (0: parts exchanged)."""
-
-    text: str
-    kind: str
-    role: int = 0
-
-
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
     """The role-bearing words of captions, by the dependency tagger, which finds every mention."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
-    forms = parse_distinct(nlp, captions, _forms)
+    forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
     return [
         [Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
@@ -61,18 +49,8 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
     ]
 
 
-def _forms(doc: Doc) -> dict[int, str]:
-    """Part of speech with number or tense, by the end of each token."""
-    return {token.idx + len(token): token.tag_ for token in doc}
-
-
 class Vocabulary:
-    """The words of many captions by role and form, and which are said of the same pictures.
-
-    Args:
-        words: Of each caption, see `words_of`.
-        pictures: Number of each caption's picture.
-    """
+    """The `words_of` captions by role and form, and which are said of the same `pictures`."""
 
     def __init__(self, words: Sequence[Sequence[Word]], pictures: Sequence[int]) -> None:
         self._counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
@@ -108,13 +86,9 @@ class Vocabulary:
 def replacements(
     caption: str, words: Sequence[Word], others: Sequence[Sequence[Word]],
     vocabulary: Vocabulary, rng: np.random.Generator, role: int | None = None,
-) -> list[Foil]:
-    """A caption with one of its `words` replaced, in random order.
-
-    Args:
-        others: The words of all captions of the picture: none of them is put in.
-        role: Replace only words of this role.
-    """
+) -> list[str]:
+    """A caption with one of its `words` replaced (of a role), in random order; none of the words of
+    the picture's captions, `others`, is put in."""
     said = {word.text for found in others for word in found}
     said |= {part for text in said for part in text.split()}
     lemmas = {_stem(text) for text in said}
@@ -124,7 +98,7 @@ def replacements(
             continue
         for text in vocabulary.draw(word, rng, DRAWS):
             if _stem(text) not in lemmas and not vocabulary.may_be_said_too(word, text):
-                made.append(Foil(replaced(caption, word, text), "replaced", word.role))
+                made.append(replaced(caption, word, text))
     return [made[i] for i in rng.permutation(len(made))]
 
 
@@ -142,35 +116,30 @@ def replaced(caption: str, word: Word, text: str) -> str:
     return before + text + after
 
 
-def swaps(captions: Sequence[str]) -> list[list[Foil]]:
-    """Captions with two nouns, noun phrases or adjectives exchanged (NegCLIP's rules)."""
+def swaps(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """"att" or "obj", and each caption with two adjectives, or two nouns or noun phrases, exchanged
+    (NegCLIP's rules)."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     return list(parse_distinct(nlp, captions, lambda doc: [
-        Foil(text, "attribute" if kind == "adjective" else "object")
-        for kind, text in exchanges(doc)
-    ]))
+        ("att" if kind == "adjective" else "obj", text) for kind, text in exchanges(doc)]))
 
 
 def chosen(
-    truth: str, foils: Iterable[Foil], language: CaptionModel, rng: np.random.Generator, n: int = 1
-) -> list[Foil]:
-    """`n` foils beside which language ranks the truth at a place drawn by chance; else none.
-
-    Args:
-        foils: In random order; each text is taken once.
-        language: Model of captions of other pictures.
-    """
+    truth: str, foils: Iterable[str], language: CaptionModel, rng: np.random.Generator, n: int = 1
+) -> list[str]:
+    """`n` foils, tried in order, beside which language ranks the truth at a place drawn by chance;
+    none if there are not enough."""
     likelier = int(rng.integers(n + 1))
     level = language.log_likelihood(truth)
-    above: dict[str, Foil] = {}
-    below: dict[str, Foil] = {}
-    for foil in foils:
-        kept, wanted = ((above, likelier) if language.log_likelihood(foil.text) > level
-                        else (below, n - likelier))
+    above: list[str] = []
+    below: list[str] = []
+    for foil in dict.fromkeys(foils):
+        likely = language.log_likelihood(foil) > level
+        kept, wanted = (above, likelier) if likely else (below, n - likelier)
         if len(kept) < wanted:
-            kept[foil.text] = foil
+            kept.append(foil)
         if len(above) == likelier and len(below) == n - likelier:
-            return [*above.values(), *below.values()]
+            return above + below
     return []
 
 

