@@ -1,8 +1,6 @@
 """The book renders without a warning, and a browser shows every page of it whole; JupyterLab opens
 a page's text as a notebook, and saving it changes the text."""
 
-from __future__ import annotations
-
 import functools
 import html
 import http.server

@@ -1,7 +1,5 @@
 """An HTTP server on loopback whose faults a test chooses, and a small data set to fetch from it."""
 
-from __future__ import annotations
-
 import io
 import threading
 import zipfile

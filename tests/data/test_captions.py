@@ -1,7 +1,5 @@
 """Caption files: what is read from hand-made ones, and what is said about damaged ones."""
 
-from __future__ import annotations
-
 import csv
 import json
 from functools import partial

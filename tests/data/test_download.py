@@ -1,7 +1,5 @@
 """Downloads from a server on loopback that breaks off, lies, or is not there."""
 
-from __future__ import annotations
-
 import random
 import socket
 from pathlib import Path

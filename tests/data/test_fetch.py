@@ -1,7 +1,5 @@
 """`cae data get` as a whole: places, checksums, archives, links, and what it tells a person."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Pictures in memory and on demand, and their random crops, against PIL and torchvision."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Swap negatives of captions whose exchanges are written out, and neighbours found by hand."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Readers of annotation files: what they keep, and which file, line or field they blame."""
 
-from __future__ import annotations
-
 import pytest
 
 from cae_lib.data import rows

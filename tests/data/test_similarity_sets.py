@@ -1,7 +1,5 @@
 """SentEval's layout with its traps, written by hand and by the small world."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

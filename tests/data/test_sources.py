@@ -1,7 +1,5 @@
 """`data/sources.yml`: well-formed, true to what the loaders read, and what is counted by it."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Flickr8k's official layout, foils of its captions, and the sets that are built of them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

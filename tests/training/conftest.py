@@ -1,7 +1,5 @@
 """A double-precision clip-mini with a mixed batch of captions, and what two processes leave."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Two gloo processes give the losses, gradients and files of one."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from dataclasses import replace

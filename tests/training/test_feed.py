@@ -1,7 +1,5 @@
 """Batches from worker processes are those of the main process, errors and signals included."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

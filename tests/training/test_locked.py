@@ -1,7 +1,5 @@
 """A locked image tower: it stays as it is, and its features are computed once where they can be."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The trainer: it learns, resumes bit for bit, and stops cleanly."""
 
-from __future__ import annotations
-
 import math
 import signal
 from dataclasses import replace

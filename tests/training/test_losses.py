@@ -1,7 +1,5 @@
 """The losses on numbers worked out by hand."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

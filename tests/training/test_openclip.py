@@ -1,7 +1,5 @@
 """CAE in open_clip's own loop: its steps are those of a plain loop with the whole batch."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import pickle

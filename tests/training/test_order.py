@@ -1,7 +1,5 @@
 """What a run draws, as functions of seed and step: rows, negatives, masks and placebos."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from dataclasses import replace

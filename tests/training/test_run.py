@@ -1,7 +1,5 @@
 """What a step takes: options of speed that change rounding only, AdamW and its learning rate."""
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Every setting of a run changes the weights that it ends with; what only names a run does not."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

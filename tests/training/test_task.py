@@ -1,7 +1,5 @@
 """The module for training loops: what it computes and refuses, alone and in real training."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The gradient of the attribution loss against central finite differences in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

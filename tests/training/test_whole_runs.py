@@ -1,7 +1,5 @@
 """Whole runs: killed and resumed, by `torchrun` on the command itself, and of the paper's model."""
 
-from __future__ import annotations
-
 import math
 import os
 import random

@@ -1,7 +1,5 @@
 """A small configuration of the small world, and its sets before they are written."""
 
-from __future__ import annotations
-
 import pytest
 
 from cae_lib.world import build

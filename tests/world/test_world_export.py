@@ -1,7 +1,5 @@
 """The loaders read every set as written, and every foil is false by a reading of its own."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Words, scenes, their geometry and their drawing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from itertools import permutations

@@ -1,7 +1,5 @@
 """Captions, what may be true of a scene, and edits that make a text false."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """A writer of small files in the official layouts."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """SugarCrepe, VALSE and VL-CheckList: one picture, a text that is true of it, and a false one."""
 
-from __future__ import annotations
-
 import pytest
 from samples import CHECKLIST, SUGAR, VALSE
 

@@ -1,7 +1,5 @@
 """What all loaders share: expected numbers, missing pictures, malformed rows, missing files."""
 
-from __future__ import annotations
-
 import pytest
 import samples as s
 

@@ -1,7 +1,5 @@
 """ARO's relations and attributes, and CREPE: a part of a picture, a true text and false ones."""
 
-from __future__ import annotations
-
 import pytest
 from samples import ARO, ATTRIBUTES, CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
 

@@ -1,7 +1,5 @@
 """Sets of one picture and three texts: SugarCrepe++ and Half-Truths."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

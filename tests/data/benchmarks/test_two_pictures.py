@@ -1,7 +1,5 @@
 """Winoground, SVO-Probes and COLA: which of two pictures, or of many, fits a text."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark, whatsup
 
 CONTROLLED = {

@@ -1,7 +1,5 @@
 """What `layouts` lays out of plain captions and names of pictures, the loaders read back."""
 
-from __future__ import annotations
-
 import pytest
 
 from cae_lib.data import captions, layouts
