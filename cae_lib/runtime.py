@@ -44,9 +44,6 @@ PACKAGES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
 
 _STARTED = time.monotonic()
 
-PROGRESS_FILE = "CAE_PROGRESS_FILE"
-"""Environment variable: a file that progress lines go to instead of standard error."""
-
 PROGRESS_LINES = "CAE_PROGRESS_LINES"
 """Environment variable: if set, a terminal gets new lines too, as where several processes write."""
 
@@ -128,18 +125,16 @@ def format_seconds(seconds: float) -> str:
 class Progress:
     """One progress line: rewritten in place on a terminal, else a new line at most every 10 s.
 
-    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. In a page run by ``cae run``
-    it goes to the runner, so that it never ends up in the page's output. `total` counts units of
-    work; `stream` is standard error by default; `every` is the least number of seconds between two
-    lines, by default 0.2 on a terminal, else 10.
+    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. `total` counts units of work;
+    `stream` is standard error by default; `every` is the least number of seconds between two lines,
+    by default 0.2 on a terminal, else 10.
     """
 
     def __init__(self, total: int, label: str, stream: TextIO | None = None,
                  every: float | None = None) -> None:
         self.total, self.label, self.done = total, label, 0
-        self._file = os.environ.get(PROGRESS_FILE) if stream is None else None
         self._stream = sys.stderr if stream is None else stream
-        in_place = self._file is None and PROGRESS_LINES not in os.environ
+        in_place = PROGRESS_LINES not in os.environ
         self._tty = in_place and self._stream.isatty()
         self._every = (0.2 if self._tty else 10.0) if every is None else every
         self._start = self._last = time.monotonic()
@@ -186,10 +181,6 @@ class Progress:
         self.close()
 
     def _write(self, text: str, last: bool = False) -> None:
-        if self._file is not None:
-            with Path(self._file).open("a", encoding="utf-8") as stream:
-                stream.write(text + "\n")
-            return
         if self._tty:
             padding = " " * max(0, self._width - len(text))
             self._stream.write(f"\r{text}{padding}" + ("\n" if last else ""))

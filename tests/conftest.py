@@ -83,7 +83,6 @@ def text(book_home: Path) -> Path:
 def tiny_clip():
     """A clip-mini with random weights."""
     from cae_lib.models.clip import load_clip
-
     return load_clip("clip-mini", seed=0)
 
 
@@ -91,5 +90,4 @@ def tiny_clip():
 def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
     from cae_lib.world.build import build
-
     return build("smoke", root=tmp_path_factory.mktemp("raw"))

@@ -91,7 +91,6 @@ class Case:
         """The attention of each layer written out; its maps lie on the path to the features."""
         maps: list[Tensor] = []
         bias = None
-
         def attend(module: nn.Module, x: Tensor | None = None, *_: Any,
                    hidden_states: Tensor | None = None, **options: Any) -> Any:
             nonlocal bias
@@ -106,7 +105,6 @@ class Case:
             if kind == "Attention":
                 return mixed
             return (mixed, bias, maps[-1]) if kind == "MT5Attention" else (mixed, maps[-1])
-
         for module in self.attentions:
             module.forward = functools.partial(attend, module)
         yield maps
@@ -215,11 +213,9 @@ def _hugging_face(kind: str, read: str, target: list[str] | None = None, attenti
     if target:
         peft = pytest.importorskip("peft")
         outer = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=target))
-
     def features(tokens: Tensor) -> Tensor:
         found = model.get_text_features(input_ids=tokens)
         return getattr(found, "pooler_output", found)  # transformers 4 returns the tensor itself
-
     text_model = model.text_model
     return Case(outer, features, text_model.embeddings.token_embedding,
                 [layer.self_attn for layer in text_model.encoder.layers], read, kind == "CLIP",
@@ -233,11 +229,9 @@ def _blip() -> Case:
     config = transformers.BlipConfig(text_config=text, vision_config=HF_VISION,
                                      image_text_hidden_size=12, projection_dim=12)
     model = transformers.BlipForImageTextRetrieval(config)
-
     def features(tokens: Tensor) -> Tensor:
         states = model.text_encoder(input_ids=tokens, attention_mask=(tokens != 0).long())
         return model.text_proj(states.last_hidden_state[:, 0])
-
     attentions = [layer.attention.self for layer in model.text_encoder.encoder.layer]
     embedding = model.text_encoder.embeddings.word_embeddings
     return Case(model, features, embedding, attentions, "first", padding=0)

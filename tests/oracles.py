@@ -84,7 +84,6 @@ class Batch:
         """dS/dx . x `(B, 77)` by captum, from the token ids on."""
         def explained(tokens: Tensor) -> Tensor:
             return self.similarity(self.model.encode_text(tokens))
-
         layer = LayerGradientXActivation(explained, self.text.token_embedding)
         return layer.attribute(self.tokens).sum(-1).detach()
 
@@ -117,7 +116,6 @@ def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1
 def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Swap open_clip's attention for a softmax whose maps are on the path to the output."""
     maps: list[Tensor] = []
-
     def attend(module: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
         size = (*x.shape[:2], module.num_heads, -1)
         weight, bias = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
@@ -126,7 +124,6 @@ def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
         maps.append((scores if mask is None else scores + mask.to(x)).softmax(-1))
         mixed = torch.einsum("bhqk,bkhd->bqhd", maps[-1], v)
         return module.out_proj(mixed.reshape(x.shape))
-
     blocks = tower.transformer.resblocks
     for block in blocks:
         block.attention = lambda q_x, k_x, v_x, attn_mask, b=block: attend(b.attn, q_x, attn_mask)

@@ -24,7 +24,6 @@ def test_a_field_that_is_added_later_changes_no_key():
     @dataclass(frozen=True)
     class Later(Experiment):
         added: int = 0
-
     assert Later(**vars(PLAIN)).key() == PLAIN.key() != Later(**vars(PLAIN), added=1).key()
 
 

@@ -119,7 +119,6 @@ def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
     parameters = {"renormalise": True} if method not in METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
-
     def measure(encoder: Encoder) -> dict[str, Any]:
         model = encoder.clip.model.double()
         device = model.logit_scale.device
@@ -132,7 +131,6 @@ def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
             gradients = {name: p.grad for name, p in model.named_parameters()}
             found |= {name: g.cpu().numpy() for name, g in gradients.items() if g is not None}
         return found
-
     on_both(measure)
 
 
@@ -146,13 +144,11 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         scope=scope, negatives=negatives, hinge="log" if negatives else "difference",
         masked=0.5 * negatives, lock_image=negatives, augment=not negatives)
     source = Photographs if negatives else ImageStore
-
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer)
         images = source(pairs.image_paths, encoder.clip.image_size)
         run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
         return [run.step(step, batch) for step, batch in enumerate(run.feed(0, 2))]
-
     on_both(measure)
 
 

@@ -37,11 +37,9 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100"):
         save(run.split()[0], int(run.split()[1]))
-
     def found(*arguments: object) -> list[str]:
         frame = results.load("answers", "mini", *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
-
     assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
     assert found(["tuning"], 2) == ["tuning 100"] and len(found()) == 6
     with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
@@ -104,7 +102,6 @@ def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
     write_atomic(path, "old")
     write_atomic(path, b"bytes\r\n")
     assert path.read_bytes() == b"bytes\r\n" and path.stat().st_mode & 0o777 == 0o644
-
     for fault in (OSError(28, "No space left"), PermissionError(13, "Permission denied")):
         monkeypatch.setattr("os.replace", Mock(side_effect=fault))
         with pytest.raises(DataError, match=f"{fault.strerror}.*folder writable.*CAE_HOME"):

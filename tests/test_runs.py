@@ -54,7 +54,6 @@ def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
         smoke_world, home, monkeypatch, capsys):
     coco = home / "data" / "raw" / "world-smoke" / "coco"
     shutil.copytree(smoke_world / "coco", coco)
-
     def trained() -> tuple[bool, str]:
         """Whether it was trained now, and all that was printed."""
         training_set.cache_clear()
@@ -62,7 +61,6 @@ def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
         new = path.stat().st_mtime > 0
         os.utime(path, (0, 0))
         return new, capsys.readouterr().out
-
     assert trained()[0] and trained() == (False, "")
     table = coco / "train_neg_clip.tsv"
     table.write_text(table.read_text().replace(" red ", " blue "))
@@ -177,12 +175,10 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         visual = load_clip("clip-mini", seed=seed).model.visual
         projections.append(float(visual.proj.detach().sum()))
     seen = []
-
     def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
         seen.append(encoder.clip.activation)
         total = float(encoder.clip.model.visual.proj.detach().sum())
         return {"retrieval": pd.DataFrame({"sum": [total]})}
-
     monkeypatch.setattr(runs, "SUITES", {"retrieval": measure})
     monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]

@@ -48,11 +48,3 @@ def test_without_a_terminal_lines_are_rare():
         progress.close()  # closing twice writes once
     (line,) = stream.getvalue().splitlines()  # only the last, since 10 s have not passed
     assert line.startswith("drawing 1000/1000")
-
-
-def test_in_a_page_progress_goes_to_the_runner(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CAE_PROGRESS_FILE", str(tmp_path / "progress"))
-    with Progress(2, "training", every=0) as progress:
-        progress.update(2)
-    assert (tmp_path / "progress").read_text().startswith("training 2/2")
-    assert capsys.readouterr() == ("", "")

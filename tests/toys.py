@@ -121,11 +121,9 @@ def toy_train(experiment: Experiment, out: Path, clip: Clip | None = None,
 
 def send(number: int, at: int, times: int = 1) -> dict[str, Any]:
     """Options of `train` by which the main process gets a signal after step `at`."""
-
     def hook(step: int, model: Any) -> None:
         for _ in range(times if step == at else 0):
             os.kill(os.getpid(), number)
-
     return {"every": 1, "on_step": hook}
 
 

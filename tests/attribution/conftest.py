@@ -25,10 +25,8 @@ def batch(tiny_clip: Clip) -> Batch:
 @pytest.fixture
 def attribute() -> Callable[..., Attribution]:
     """Score a batch by a method's name and parameters; `call` goes to the call."""
-
     def scored(batch: Batch, name: str, call: dict[str, Any] | None = None,
                **parameters: Any) -> Attribution:
         method = get_method(name, **parameters)
         return method(batch.model, batch.tokens, batch.image_features, **(call or {}))
-
     return scored

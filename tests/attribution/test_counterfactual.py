@@ -127,12 +127,10 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
 
 def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
     weight = named.model.transformer.resblocks[1].mlp.c_fc.weight
-
     def score() -> Tensor:
         torch.manual_seed(1)
         scores = attribute(named, NAME, call | {"create_graph": True}).scores
         return (scores * torch.linspace(-1, 1, scores.shape[1])).sum()
-
     assert_gradient(score, weight)
 
 

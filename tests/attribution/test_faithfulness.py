@@ -40,12 +40,10 @@ def test_places_by_falling_score_and_curves_of_a_bag_of_words() -> None:
 def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
     rng = np.random.default_rng(0)
     table = {}
-
     def any_model(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
         asked = [(c, *row) for c, row in zip(captions, masked.tolist(), strict=True)]
         assert len(asked) == len(set(asked))  # each masked caption is asked for once
         return np.array([table.setdefault(key, rng.normal()) for key in asked])
-
     n_words = np.array([5, 1, 3])
     scores = np.where(np.arange(5) < n_words[:, None], rng.normal(size=(3, 5)), NAN)
     (found,) = paired_curves(ranks(scores)[None], n_words, any_model)

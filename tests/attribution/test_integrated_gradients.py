@@ -73,9 +73,7 @@ def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None
 @pytest.mark.parametrize("parameters", [{"training_points": 3}, {"expected": True}], ids=str)
 def test_gradient_is_that_of_finite_differences(parameters, short, attribute) -> None:
     weight = short.model.transformer.resblocks[1].mlp.c_fc.weight
-
     def score() -> Tensor:
         torch.manual_seed(1)
         return attribute(short.first(2), NAME, GRAPH, **parameters).scores[:, 2].sum()
-
     assert_gradient(score, weight)

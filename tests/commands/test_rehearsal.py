@@ -142,7 +142,6 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
         forget()
         with allowing(["all"]):
             return data_digests("paper", ["retrieval", "similarity", "attribution"])
-
     before = digests()
     (picture, *_) = (paths().raw / "flickr30k" / "flickr30k-images").iterdir()
     lost = picture.rename(picture.with_suffix(".gone"))

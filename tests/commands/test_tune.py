@@ -97,13 +97,10 @@ def test_validation_scores_by_hand():
     """Two captions, three negatives: one of them is as close as the caption, which is wrong."""
     class Fake:
         vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
-
         def images(self, refs):
             return self.texts([ref.path.name for ref in refs])
-
         def texts(self, texts):
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
-
     pairs = Pairs([Path("a"), Path("b")], ["a", "b"], torch.tensor([0, 1]), "hand", 2, 2,
                   negatives=[["b", "a"], ["c"]])
     scores = tune.validation_scores(Fake(), pairs)
@@ -118,7 +115,6 @@ def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys)
         gap = 0.1 if weight is None or weight < 3.0 else 0.0
         gaps = {f"gap_{method}": gap for method in tune._plain_cae(profile).values()}
         return {"experiment": name, "lr": lr, "weight": weight, "score": max(lr, 3e-4)} | gaps
-
     monkeypatch.setattr(tune, "LEARNING_RATES", (3e-4, 1e-4))
     monkeypatch.setattr(tune, "_row", measured)
     monkeypatch.setattr(tune, "training_set", lambda name: None)

@@ -71,32 +71,27 @@ def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the disk have so many free bytes beside the 200 MB that stay free."""
-
     def shrink(free: int) -> None:
         usage = SimpleNamespace(free=free + 200_000_000)
         monkeypatch.setattr("cae_lib.data.download.shutil.disk_usage", lambda folder: usage)
-
     return shrink
 
 
 @pytest.fixture
 def zipped() -> Callable[[dict[str, bytes]], bytes]:
     """Make a zip archive of `{name: content}`."""
-
     def make(files: dict[str, bytes]) -> bytes:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, content in files.items():
                 archive.writestr(name, content)
         return buffer.getvalue()
-
     return make
 
 
 @pytest.fixture
 def make_source(home: Path) -> Callable[..., Source]:
     """A source named toy, of the given items, below an empty `data/raw`."""
-
     return lambda *items, **rest: Source("toy", "Toy", "", "", "MIT", "None.", "toy", items, **rest)
 
 

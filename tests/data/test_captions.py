@@ -22,7 +22,6 @@ ROWS = [
 @pytest.fixture
 def put(tmp_path):
     """Write a file: rows as tab separated ones, all else as JSON; None makes an empty picture."""
-
     def write(name, content=None, header=HEADER) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +31,6 @@ def put(tmp_path):
         else:
             path.write_text("" if content is None else json.dumps(content), "utf-8")
         return path
-
     return write
 
 

@@ -126,7 +126,6 @@ def test_commands(toy: Source, monkeypatch, capsys):
 @pytest.fixture(params=["zip", "tar", "tar.gz"])
 def pack(request, tmp_path: Path, zipped) -> Callable[[dict[str, bytes]], Path]:
     """Write an archive of the given `{name: content}`."""
-
     def write(files: dict[str, bytes]) -> Path:
         path = tmp_path / f"archive.{request.param}"
         path.write_bytes(zipped(files))
@@ -137,7 +136,6 @@ def pack(request, tmp_path: Path, zipped) -> Callable[[dict[str, bytes]], Path]:
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
         return path
-
     return write
 
 
@@ -202,7 +200,6 @@ def test_damaged_archives_and_no_room_for_what_is_in_one(pack, tmp_path: Path, s
 
 def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
     entry, answers = make_source(HUB, gated="https://terms"), []
-
     def serve(name, path, repo_type, local_dir):
         assert (name, path, repo_type) == ("facebook/winoground", HUB.path, "dataset")
         if answers:
@@ -211,7 +208,6 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
         found.parent.mkdir(parents=True)
         found.write_text("{}")
         return str(found)
-
     monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     refusal = errors.GatedRepoError("403", response=httpx.Response(403, request=Mock()))
     for error, message in (
@@ -227,13 +223,11 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
 
 def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch):
     entry, errors = make_source(Item(hub="datasets/a/b", to=".")), [ConnectionError("cut")]
-
     def serve(name, repo_type, local_dir):
         assert (name, repo_type, local_dir) == ("a/b", "dataset", entry.root)
         (local_dir / f"{len(errors)}.json").write_text("[]")
         if errors:
             raise errors.pop()
-
     monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     entry.root.mkdir(parents=True)
     with pytest.raises(DataError, match="Fetch all files at https://huggingface.co/datasets/a/b"):
@@ -246,7 +240,6 @@ def test_file_of_google_drive(make_source, monkeypatch):
     def serve(id, output, resume):
         assert (id, resume) == ("X", True)
         Path(output).write_bytes(b"[]")
-
     entry = make_source(Item(drive="X", to="rows.json"))
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match=r"cae-lib\[data\].*drive.google.com/file/d/X/view"):

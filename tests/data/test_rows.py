@@ -11,7 +11,6 @@ def write(tmp_path):
     def put(content: str):
         (tmp_path / "a.x").write_text(content, encoding="utf-8", newline="")
         return tmp_path / "a.x"
-
     return put
 
 

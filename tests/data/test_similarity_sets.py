@@ -18,7 +18,6 @@ def write(tmp_path):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(text.encode())
         return tmp_path
-
     return put
 
 

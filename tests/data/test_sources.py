@@ -86,7 +86,6 @@ def test_files_are_the_loaders():
 
 def test_open_clip_keeps_the_weights_under_that_name():
     from open_clip.pretrained import get_pretrained_cfg
-
     (item,) = SOURCES["openai-vit-b-32"].get
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
     assert needs.weights_source("ViT-B-32", "openai") == ("openai-vit-b-32",)

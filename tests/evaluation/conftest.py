@@ -33,7 +33,6 @@ def choice():
     def make(images, texts, truth=0, group="g", name="0"):
         refs = tuple(ImageRef(Path(image)) for image in images)
         return Choice(refs, tuple(texts), truth, group, name)
-
     return make
 
 
@@ -46,7 +45,6 @@ def clip():
 def benchmark_of():
     def make(*items, **fields):
         return Benchmark("family", "part", tuple(items), fields.pop("n_expected", 9), **fields)
-
     return make
 
 

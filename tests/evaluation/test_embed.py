@@ -41,11 +41,9 @@ def pictures(tmp_path):
 def noting(monkeypatch, owner, name, note):
     """Let a function of `owner` be noted with its arguments before it is called."""
     call = getattr(owner, name)
-
     def noted(*arguments, **options):
         note(*arguments)
         return call(*arguments, **options)
-
     monkeypatch.setattr(owner, name, noted)
 
 

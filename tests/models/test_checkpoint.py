@@ -68,7 +68,6 @@ def test_code_is_not_run(model: nn.Module, tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self) -> tuple:
             return (os.mkdir, (str(tmp_path / "harmed"),))
-
     torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pt")
     with pytest.raises(CheckpointError, match="holds posix.mkdir.*nothing of it was run"):
         read_state_dict(tmp_path / "harmful.pt")

@@ -113,12 +113,10 @@ def test_another_thread_meanwhile_runs_the_model_as_it_is(case: Case) -> None:
     alone = encoder.encode(case.tokens, embeddings=GIVEN, attention="maps")
     assert (alone.features - own).abs().max() > 1e-3
     other, me = [], threading.get_ident()
-
     def meanwhile(*_: Any) -> None:
         if threading.get_ident() == me:
             with ThreadPoolExecutor() as pool:
                 other.append(pool.submit(case.features, case.tokens).result())
-
     case.attentions[0].register_forward_hook(meanwhile)
     both = encoder.encode(case.tokens, embeddings=GIVEN, attention="maps")
     torch.testing.assert_close([*other, both.features], [own, alone.features])
@@ -129,13 +127,11 @@ def test_two_threads_that_record(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
     tower, inside = encoder.text.tower, threading.Event()
     before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
-
     def record() -> list[Tensor]:
         with recording(tower) as maps:
             inside.set()
             case.features(case.tokens)
         return maps
-
     with ThreadPoolExecutor() as pool, recording(tower) as maps:
         others = pool.submit(record)
         assert not inside.wait(0.2)  # the other thread has to wait for this one

@@ -81,11 +81,9 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     shutil.copy(REPOSITORY / "_config.yml", home)
     (home / "data").mkdir()
     os.symlink(REPOSITORY / "data" / "records", home / "data" / "records")
-
     def shown() -> list[str]:
         cells = nbformat.read(run_page("result"), as_version=4).cells
         return [text for cell in cells for text in html_of(cell)]
-
     before = shown()
     page = home / "book" / "experiments" / "result.md"
     text = page.read_text(encoding="utf-8")
@@ -159,14 +157,11 @@ def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
     path = text.with_suffix(".ipynb")
-
     def state() -> str:
         (row,) = states("mini").itertuples()
         return row.state
-
     def store(key: str) -> None:
         results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
-
     assert state() == "not run yet"
     assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
     store("one")

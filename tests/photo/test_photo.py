@@ -1,7 +1,6 @@
 """Flickr8k's official layout, foils of its captions, and the sets that are built of them."""
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -101,8 +100,7 @@ def test_articles_and_capitals_follow_the_word(text, word, new, expected):
 
 def test_no_word_is_put_in_that_people_use_of_such_pictures():
     """"hound" is said of every picture with a dog, "boat" of none."""
-    captions = ["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6
-    words = foils.words_of(captions)
+    words = foils.words_of(["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6)
     vocabulary = foils.Vocabulary(words, [n // 2 for n in range(24)])
     dog = words[0][0]
     assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
@@ -179,4 +177,3 @@ def test_the_sets_are_in_official_layouts(flickr):
             p.name for p in test.image_paths} | {f"{110 + n}.jpg" for n in range(6)}
     before = (root / "manifest.json").stat().st_mtime_ns
     assert build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
-    assert re.search(r'"flickr8k": \d', (root / "manifest.json").read_text())

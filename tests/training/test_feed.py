@@ -115,7 +115,6 @@ def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
 def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number, threads) -> None:
     def hit() -> None:
         os.kill(os.getpid(), number)
-
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with ThreadPoolExecutor(1) as pool:

@@ -40,12 +40,10 @@ def features_files(home: Path) -> list[Path]:
 ], ids=["clip-ft", "cae", "negclip", "cae-bf16", "trunk"])
 def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path, monkeypatch):
     """Rounding depends on the size of a batch, so the sizes are the same here."""
-
     def trained(name: str) -> tuple[Clip, list]:
         clip = clip_with(TIMM | {"timm_drop": 0}) if experiment.lock_trunk else toy_clip()
         images = Toys(size=clip.image_size)
         return toy_train(experiment, tmp_path / name, clip, images=images)
-
     monkeypatch.setattr(features, "PICTURES", 8 if experiment.negatives else 4)
     found, log = trained("features")
     assert len(features_files(home)) == 1
@@ -60,12 +58,10 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:
     encoded: list[int] = []
     encode = run_module.encode_image
-
     def counted(model: nn.Module, pixels: Tensor):
         encoded.append(len(pixels))
         assert not model.visual.training
         return encode(model, pixels)
-
     monkeypatch.setattr(run_module, "encode_image", counted)
     run = toy_run(LOCKED, log=True)
     for step in range(5):
@@ -101,13 +97,10 @@ def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augme
     clip, modes = clip_with(vision), []
     start = {name: value.clone() for name, value in weights(clip).items()}
     locked = {"lock_image": "visual.", "lock_trunk": "visual.trunk.", None: "nothing"}[lock]
-
     def look(step: int, model: nn.Module) -> None:
         model.train()  # a hook that leaves it so
-
     def note(module: nn.Module, arguments: object) -> None:
         modes.append({f"{name}." for name, part in clip.model.named_modules() if part.training})
-
     clip.model.text.transformer.register_forward_pre_hook(note)
     experiment = replace(FT, augment=augment, **{lock: True} if lock else {})
     toy_train(experiment, tmp_path, clip, images=Toys(size=clip.image_size), every=1, on_step=look)

@@ -56,11 +56,9 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
 def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     """The model is in training mode again after it: patches are dropped in every step."""
     seen, ends = [], []
-
     def look(step, model):
         seen.append((step, model.training, len(lines(tmp_path / "2"))))
         torch.rand(5)
-
     before = torch.get_rng_state()
     for every in (2, None):
         clip = toy_clip()
@@ -87,7 +85,6 @@ def test_what_the_model_draws_depends_on_seed_and_step_alone():
         clip = toy_clip()
         clip.model.visual.patch_dropout = PatchDropout(0.5)
         return toy_run(replace(FT, seed=seed), clip).step(step, batch)["loss"]
-
     batch = toy_run(FT).batches.at(0)
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
@@ -211,7 +208,6 @@ def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(t
         for side, path in zip((8, 8, size), paths, strict=True):
             Image.new("RGB", (side, side), colour).save(path)
         return identity(images=kind(paths, 16))
-
     known = of("a", 8)
     assert differing(known, of("b", 8)) == differing(known, of("b", 8, colour="blue")) == set()
     assert differing(known, of("c", 50)) == {"training data"}

@@ -93,10 +93,8 @@ def in_their_loop(
 
 def loader(batches: list[tuple[Tensor, Tensor]]) -> SimpleNamespace:
     """What the loop needs of open_clip's `DataInfo`."""
-
     class Loader(list):
         num_batches, num_samples = len(batches), 8
-
     return SimpleNamespace(dataloader=Loader(batches), set_epoch=lambda epoch: None)
 
 

@@ -73,7 +73,6 @@ def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
         batch = run.batches.at(step)
         return [batch.rows.tolist(), batch.tokens[8:].tolist(), batch.negatives.tolist(),
                 batch.pixels.tolist(), batch.masked.tolist()]
-
     assert draws(1, 2) == draws(1, 2)
     for other in (draws(2, 2), draws(1, 3)):
         assert all(a != b for a, b in zip(draws(1, 2), other, strict=True))

@@ -48,11 +48,9 @@ def test_options_are_put_to_use(monkeypatch) -> None:
     assert run.model.visual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
     calls = []
-
     def compiler(function, backend):
         calls.append(backend)
         return lambda model, pixels: 2 * function(model, pixels)
-
     monkeypatch.setattr(torch, "compile", compiler)
     encoder = Execution(compile="inductor").image_encoder(lambda model, pixels: pixels)
     assert calls == ["inductor"] and encoder(None, torch.ones(1)).item() == 2

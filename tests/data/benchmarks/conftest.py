@@ -14,7 +14,6 @@ from PIL import Image
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
     """Write files by path: pictures, lists of rows as CSV, texts as they are, all else as JSON."""
-
     def write(files: Mapping[str, Any]) -> Path:
         for name, content in files.items():
             path = tmp_path / name
@@ -29,5 +28,4 @@ def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
             text = content if isinstance(content, str) else json.dumps(content)
             path.write_text(text, encoding="utf-8", newline="")
         return tmp_path
-
     return write

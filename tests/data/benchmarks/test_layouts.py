@@ -58,7 +58,6 @@ def family(request, put):
     """Writer of the rows of one family, and a reader of its one subset."""
     name = request.param.strip()
     file, right, wrong, picture, subset, official = LAYOUTS[request.param]
-
     def write(*rows):
         if file.endswith(".csv"):
             rows = [HEADERS[name], *rows]
@@ -67,12 +66,9 @@ def family(request, put):
         elif name in ("sugarcrepe", "valse"):
             rows = {f"key {number}": row for number, row in enumerate(rows)}
         return put({file: rows})
-
     root = put(PICTURES)
-
     def read(**options):
         return load_benchmark(name, root, subsets=[subset], **options)[0]
-
     return write, read, right, wrong, root / picture, root / file, official
 
 

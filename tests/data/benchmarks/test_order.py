@@ -23,11 +23,9 @@ def spaces(captions):
 def load(put):
     put({"coco/val2014/1.jpg": None, COCO: [ORDER], "flickr30k/flickr30k-images/5.jpg": None})
     put({FLICKR: [{"image": "5.jpg", "caption": ["a b c d"]}]})
-
     def read(*rows, tagger=spaces, **options):
         root = put({COCO: rows} if rows else {})
         return load_benchmark("order", root, tagger=tagger, **options)
-
     return read
 
 
@@ -43,10 +41,8 @@ def test_true_caption_first_then_four_shuffles_of_its_words(load):
 
 def test_same_seed_same_shuffles_and_missing_pictures_do_not_change_the_others(load, put):
     first = {"image": "val2014/absent.jpg", "caption": ["one two three four five six seven"]}
-
     def texts(**options):
         return [item.texts for item in load(first, ORDER, allow_missing=True, **options)[0].items]
-
     partial = texts()
     assert len(partial) == 2 and partial == texts(seed=1) != texts(seed=2)
     put({"coco/val2014/absent.jpg": None})

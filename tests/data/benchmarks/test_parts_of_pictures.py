@@ -14,7 +14,6 @@ def load_aro(put):
     def write(relations, attributes):
         put({"images/1.jpg": (20, 10), "visual_genome_relation.json": relations})
         return aro.load(put({"visual_genome_attribution.json": attributes}))
-
     return write
 
 
@@ -48,10 +47,8 @@ def test_attribution_averages_pairs_of_at_least_25_items(load_aro):
 
 def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put):
     put({"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
-
     def load(files):
         return load_benchmark("crepe", put(files))
-
     [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
     first, second, _ = part.items
     assert first.texts == ("a cat on a mat", *NEGATIVES) and first.truth == 0
@@ -69,11 +66,9 @@ def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
     """Rows without valid negatives ask nothing; one file alone makes the other expected."""
     rows, empty = [SYST_HEADER, SYST], [*SYST[:6], "[]", *SYST[7:]]
     root = put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
-
     def load(**options):
         found = load_benchmark("crepe_systematicity", root, **options)
         return {part.subset: part for part in found}
-
     parts = load()
     names = [f"laion/{split}/{kind}" for split in ("seen", "unseen") for kind in ("atom", "comp")]
     assert list(parts) == names

@@ -22,11 +22,9 @@ def entry(number, **changes):
 @pytest.fixture
 def load(put):
     put({f"winoground/images/ex_{n}_img_{i}.png": None for n in (0, 1) for i in (0, 1)})
-
     def read(*entries, **options):
         files = winoground(*entries) if entries else {}
         return load_benchmark("winoground", put(files), **options)
-
     return read
 
 
