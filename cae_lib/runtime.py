@@ -125,9 +125,9 @@ def format_seconds(seconds: float) -> str:
 class Progress:
     """One progress line: rewritten in place on a terminal, else a new line at most every 10 s.
 
-    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. `total` counts units of work;
-    `stream` is standard error by default; `every` is the least number of seconds between two lines,
-    by default 0.2 on a terminal, else 10.
+    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. `total` counts units of
+    work; `stream` is standard error by default; `every` is the least number of seconds between two
+    lines, by default 0.2 on a terminal, else 10.
     """
 
     def __init__(self, total: int, label: str, stream: TextIO | None = None,
