@@ -22,7 +22,8 @@ ANSWERS = ("family", "subset", "item")
 
 VERDICTS = {
     "reproduced": "reproduced", "partly": "partly reproduced", "mixed": "mixed",
-    "opposite": "opposite", "none": "no detectable difference", "untested": "not tested",
+    "partly-opposite": "partly opposite", "opposite": "opposite",
+    "none": "no detectable difference", "untested": "not tested",
 }
 
 
@@ -280,10 +281,10 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Add `p_holm`, adjusted for all tests of the frame (or of each group of `by`), and `sure`, the
     sign of a difference whose adjusted p-value is below .05, else 0; a test without a p-value
     counts as none."""
-    groups = tests.groupby(list(by), sort=False).groups.values() if by else [tests.index]
+    groups = [part for _, part in tests.groupby(list(by), sort=False)] if by else [tests]
     adjusted = pd.Series(np.nan, tests.index)
-    for rows in groups:
-        p = tests.loc[rows, "p"].dropna()
+    for part in groups:
+        p = part["p"].dropna()
         if len(p):
             adjusted[p.index] = multipletests(p, method="holm")[1]
     sure = np.sign(tests["estimate"]).where(adjusted < 1 - LEVEL, 0).astype(int)
@@ -295,19 +296,18 @@ def verdict(sure: Iterable[float], methods: int = 4) -> str:
 
     A method that shows a part of what is claimed counts between 0 and 1. "reproduced" asks for the
     whole by three methods of four and none against; "partly" for some of it and none against;
-    "mixed" are some of both; "opposite" some against and none for.
+    "opposite" and "partly-opposite" are the same against it; "mixed" are some of both.
     """
     found = list(sure)
-    up, down = sum(s > 0 for s in found), sum(s < 0 for s in found)
+    up, down = [s for s in found if s > 0], [s for s in found if s < 0]
     if not found:
         return "untested"
     if up and down:
         return "mixed"
+    whole = sum(abs(s) >= 1 for s in found) >= 0.75 * methods
     if down:
-        return "opposite"
-    if sum(s >= 1 for s in found) >= 0.75 * methods:
-        return "reproduced"
-    return "partly" if up else "none"
+        return "opposite" if whole else "partly-opposite"
+    return "none" if not up else "reproduced" if whole else "partly"
 
 
 def correlations(

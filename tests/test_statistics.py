@@ -217,7 +217,8 @@ def test_holm_by_hand_within_groups():
 
 @pytest.mark.parametrize(("sure", "expected"), [
     ([1, 1, 1, 0], "reproduced"), ([1, 1, 0, 0], "partly"), ([0] * 4, "none"), ([], "untested"),
-    ([1, 1, 1, -1], "mixed"), ([0, 0, -1, 0], "opposite"), ([1, 1], "partly"),
+    ([1, 1, 1, -1], "mixed"), ([0, 0, -1, 0], "partly-opposite"),
+    ([-1, -1, -1, 0], "opposite"), ([-0.5, -0.5, -0.5, -1], "partly-opposite"), ([1, 1], "partly"),
     ([0.5, 0.5, 0.5, 1], "partly"), ([0.5, 0, -1, 0], "mixed"),
 ])
 def test_verdicts(sure, expected):
