@@ -1,5 +1,5 @@
 # Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
-# PROFILE = smoke | mini | paper (see README.md); PYTHON = the interpreter to make .venv with.
+# PROFILE = smoke | mini | photo | paper (see README.md); PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
 SEED ?= 0
@@ -7,10 +7,11 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce row book pdf test lab clean environment
+.PHONY: help reproduce photo row book pdf test lab clean environment
 
 help:
 	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
+	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
@@ -23,6 +24,9 @@ environment:
 
 reproduce: environment
 	@$(CAE) reproduce --profile $(PROFILE)
+
+photo: environment
+	@$(CAE) reproduce --profile photo
 
 row: environment
 	@test -n "$(NAME)" || { echo "make row needs NAME=clip-ft, cae-attention, ..." >&2; exit 2; }

@@ -10,7 +10,7 @@ import json
 import os
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,8 @@ class Profile:
     base: dict[str, Any] | None  # of the base model's own training; None where it is downloaded
     training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
     methods: dict[str, dict[str, Any]]  # for each row of the tables, the fields of it alone
-    short: dict[str, Any]  # of the shorter runs that are compared with each other only (`studies`)
+    short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
+    # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
 
 
@@ -116,6 +117,20 @@ def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
     return rows | {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
 
 
+def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, Any]]:
+    """Rows beside the paper's, from lambda for each method: placebos, which are CAE with the roles
+    permuted in each caption or words drawn at random, and counterfactual CAE with its placebo."""
+    rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
+            for method, weight in weights.items()}
+    rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
+    ours = {"method": "counterfactual", "weight": counterfactual, "stop_gradient": True}
+    rows["cae-counterfactual"] = ours
+    return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}
+
+
+EVEN = dict.fromkeys(METHODS, 1.0)
+"""Lambda of each method where none was chosen."""
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -124,7 +139,7 @@ PROFILES: dict[str, Profile] = {
             base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1},
-            methods=_rows(4, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(4, **EVEN) | _controls(1.0, **EVEN),
             short={"steps": 2, "warmup": 1},
             earlier_bases=(1, 2),
         ),
@@ -143,14 +158,13 @@ PROFILES: dict[str, Profile] = {
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
                       "precision": "bf16", "lock_image": True, "augment": False},
-            methods=_rows(64, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
-            short={"steps": 100, "warmup": 10},
+            methods=_rows(64, **EVEN) | _controls(1.0, **EVEN),
         ),
         Profile(
             name="paper", seeds=3, base=None,
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
-            methods=_rows(256, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=1.0),
+            methods=_rows(256, **EVEN),
             short={"steps": 427},
         ),
     )

@@ -5,26 +5,30 @@ than the profile's make a variant, whose files and tables lie apart."""
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from cae_lib import results
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
-from cae_lib.data.training_set import training_set
+from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.embed import Encoder, Weights
+from cae_lib.evaluation.embed import Encoder, Weights, image_digest
 from cae_lib.evaluation.inputs import forget_pictures
+from cae_lib.evaluation.sets import is_world
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution
-from cae_lib.training.loop import train
+from cae_lib.training.loop import STATE, train
 from cae_lib.training.state import changes, run_identity
 
 BASE, TUNED = "base", "clip-ft"
@@ -39,6 +43,8 @@ CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
 name: what the evaluations of NegCLIP, CAE and MACCO do."""
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
+OF_CONTENT = ("zero_shot", "heatmaps")
+"""Suites that ask what is in a picture, which nobody said of photographs with captions."""
 PLAIN = re.compile(r"[\w.-]{1,24}")
 
 
@@ -59,7 +65,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     for the profile's `short` settings, `base=600` for the base model of so many steps that a run
     starts from, a hash for a value that is long or no word."""
     chosen, rest, parts = profile(profile_name), dict(overrides), [name]
-    if chosen.short.items() <= rest.items():
+    if chosen.short and chosen.short.items() <= rest.items():
         parts.append("short")
         rest = {key: value for key, value in rest.items() if key not in chosen.short}
     for steps in chosen.earlier_bases:
@@ -140,18 +146,31 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, start, config.activation, pick_device())
     parts = (data.pairs, data.alignment, data.images)
+    identity = run_identity(config, clip.weights_id, *parts)
     if known is not None:
-        why = changes(known.extra.get("identity"), run_identity(config, clip.weights_id, *parts))
+        why = changes(known.extra.get("identity"), identity)
         if not why and known.step == config.steps:
             return target
         print(f"{target} is out of date: {why or f'step {known.step} of {config.steps}'}",
               flush=True)
+    _drop_other_state(target.with_name(STATE), identity)
     forget_pictures()  # those of an evaluation before this in the same process
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}"
           f"{rows if is_real(profile_name) else ''}", flush=True)
     with one_thread(pick_device()):
         return train(config, clip, *parts, target.parent, execution=execution)
+
+
+def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
+    """Remove what an interrupted training left if it was another one; that would be refused."""
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return  # there is none, or the training says what is wrong with it
+    if why := changes(kept, identity):
+        print(f"{path} is out of date: {why}", flush=True)
+        path.unlink(missing_ok=True)
 
 
 def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False,
@@ -162,7 +181,9 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
     `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite; CheckpointError if
     the run is not trained; DataError, which says which and how to get them, if data are missing.
     """
-    known = {**SUITES, **BASE_SUITES} if name == BASE else SUITES
+    known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
+    if not (is_real(profile_name) or is_world(data_root(profile_name))):
+        known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
     only = list(only) or (CONTROL_SUITES if name in CONTROLS else list(known))
     if unknown := [suite for suite in only if suite not in known]:
         raise ConfigError(
@@ -181,7 +202,11 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
         model = experiment(TUNED, profile_name).model
         clip = (load_clip(model, weights.source, **gelu) if name in CONTROLS
                 else weights.load(pick_device()))
-        return Encoder(clip, allow_truncated=is_real(profile_name))
+        kept = None
+        if experiment(TUNED, profile_name).lock_image:  # runs share their vectors of pictures
+            file = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
+            kept = paths().cache / "pictures" / file
+        return Encoder(clip, allow_truncated=is_real(profile_name), kept=kept)
 
     for suite in only:
         try:
@@ -215,7 +240,10 @@ def _key(suite: str, weights: str, data: str) -> str:
 def ablations(profile_name: str) -> list[Variant]:
     """Every setting of the loss that the paper leaves open, varied one at a time, with the
     profile's `short` settings. The first variant of a run is its reference; what the profile has
-    already is no variant."""
+    already is no variant. Without `short` settings there is none."""
+    short = profile(profile_name).short
+    if not short:
+        return []
     weight = experiment(ABLATED, profile_name).weight
     varied: dict[str, list[dict[str, Any]]] = {
         TUNED: [{}, {"lock_image": True}],
@@ -226,7 +254,6 @@ def ablations(profile_name: str) -> list[Variant]:
             {"tagger": "dependency"}, {"lock_image": True},
         ],
     }
-    short = profile(profile_name).short
     return [Variant(run, short | settings) for run, rows in varied.items() for settings in rows
             if not settings or not settings.items() <= vars(experiment(run, profile_name)).items()]
 
@@ -236,7 +263,7 @@ def base_variants(profile_name: str) -> list[Variant]:
     chosen = profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
     found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
-    return [*(Variant(BASE, start) for start in starts), *found] if chosen.base else []
+    return [*(Variant(BASE, start) for start in starts), *found] if chosen.earlier_bases else []
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:

@@ -8,13 +8,14 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import torch
 
 from cae_lib import results, runs
 from cae_lib.attribution import get_method
 from cae_lib.config import PROFILES, experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
-from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import ablations, base_variants, checkpoint_path, run_name, study_runs
 from cae_lib.training import state
@@ -73,6 +74,24 @@ def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
     for (new, said), part in zip(told, parts, strict=True):
         assert new and [other for other in parts if other in said] == [part]
     assert trained() == (False, "")
+    training_set.cache_clear()
+
+
+def test_what_another_training_left_unfinished_stops_no_run(
+        smoke_world, home, monkeypatch, capsys):
+    shutil.copytree(smoke_world / "coco", home / "data" / "raw" / "world-smoke" / "coco")
+    training_set.cache_clear()
+    settings = {"weights": None, "steps": 1, "batch_size": 4}
+    path = runs.checkpoint_path("clip-ft", "smoke", **settings)
+    left = path.with_name("state.pt")
+    path.parent.mkdir(parents=True)
+    torch.save({"identity": {"training code": "older"}}, left)
+    assert runs.train_run("clip-ft", "smoke", **settings) == path and not left.exists()
+    assert "state.pt is out of date: other settings" in capsys.readouterr().out
+    torch.save({"identity": read_meta(path).extra["identity"]}, left)
+    path.unlink()
+    monkeypatch.setattr(runs, "train", lambda *_, **__: left.exists())
+    assert runs.train_run("clip-ft", "smoke", **settings), "its own state is gone on with"
     training_set.cache_clear()
 
 

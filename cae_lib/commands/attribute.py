@@ -18,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import nn
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
@@ -66,6 +67,9 @@ def attribute_pair(
     tokens = clip.tokenizer([caption]).to(device)
     with torch.no_grad():
         texts = encode_text(clip.model, tokens).features
+    tower = clip.model.visual
+    if isinstance(getattr(tower, "head", None), nn.Sequential) and hasattr(tower.head, "pool"):
+        tower.grid_size = tower.head.pool.feat_size  # a network of timm with attention pooling
     found = image_relevances(clip.model, pixels, texts, (start_layer,))
     scores = {name: word_scores(clip, tokens, found.image_features, name) for name in METHODS}
     settings = open_clip.get_model_preprocess_cfg(clip.model)

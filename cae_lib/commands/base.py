@@ -1,5 +1,5 @@
-"""`cae train base`: the base model of the small world, trained once, described, then frozen. It
-plays the part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
+"""`cae train base`: the base model of a profile, trained once, described, then frozen. It plays the
+part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
 attribution, never by what fine-tuning or CAE gains from it."""
 
 from __future__ import annotations
@@ -21,14 +21,22 @@ from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.evaluation.sets import benchmarks, class_sets, retrieval_sets, similarity_pairs
+from cae_lib.evaluation.sets import (
+    benchmarks,
+    class_sets,
+    is_world,
+    retrieval_sets,
+    similarity_pairs,
+)
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.photo import build as photo
+from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import BASE, checkpoint_path, earlier_base
 from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
-from cae_lib.world.build import build
+from cae_lib.world import build as world
 from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 10
@@ -48,6 +56,15 @@ def base_config(profile_name: str, **settings: Any) -> Experiment:
     return Experiment("base", profile_name, train_data="pretrain", **own | settings)
 
 
+def build_sets(profile_name: str, pretrain: bool = False) -> None:
+    """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
+    ones the base's own with `pretrain`. DataError if there are no photographs."""
+    if profile(profile_name).training.get("model") == photo.MODEL:
+        photo.build(profile_name)
+    else:
+        world.build(profile_name, pretrain=pretrain)
+
+
 def train_base(profile_name: str, **settings: Any) -> Path:
     """Train the base model of a profile, or with `steps` one of fewer steps; returns its weights.
     With the base come the table `base_training`, measured on snapshots of the weights, and a card;
@@ -59,11 +76,13 @@ def train_base(profile_name: str, **settings: Any) -> Path:
     target = checkpoint_path(BASE, profile_name, **start)
     if steps and _complete(target, config):
         return target
-    build(profile_name, pretrain=True)
+    build_sets(profile_name, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
     folder = paths().checkpoints / profile_name / name
     clip = load_clip(config.model, activation=config.activation, device=pick_device(),
                      seed=config.seed)
+    if config.lock_trunk:
+        fill_trunk(clip.model)
 
     def snapshot(step: int, model: nn.Module) -> None:
         meta = CheckpointMeta(clip.name, clip.activation, step, config.key())
@@ -94,7 +113,7 @@ def used_tokens(profile_name: str, clip: Clip) -> Tensor:
 
 def _texts(profile_name: str) -> Iterator[str]:
     """Captions of training, validation and retrieval, false ones too; what the sets ask; prompts;
-    and the world's own words, of which texts are made while something is measured."""
+    and a small world's own words, of which texts are made while something is measured."""
     root = data_root(profile_name)
     for pairs in (
         training_set(profile_name, "pretrain").pairs, training_pairs(profile_name),
@@ -111,9 +130,10 @@ def _texts(profile_name: str) -> Iterator[str]:
     for pictures in class_sets(profile_name).values():
         yield from (prompt.format(with_article(name)) for name in pictures.classes
                     for prompt in PROMPTS)
-    for relation in RELATIONS.values():
-        yield from relation.wordings
-    yield " ".join(["the", "is", *KIND_OF])
+    if is_world(root):
+        for relation in RELATIONS.values():
+            yield from relation.wordings
+        yield " ".join(["the", "is", *KIND_OF])
 
 
 def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
@@ -153,25 +173,28 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
     """The model card in Markdown; `table` is that of `training_table`, `digest` of the weights."""
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     command = f"cae train base --profile {config.profile}"
-    return f"""# {config.model}, the base model of the small world
+    start = "ImageNet's trunk, which is locked, and random weights" if config.lock_trunk else (
+        "random weights")
+    shorter = f"""
+`base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
+steps=STEPS`), for the question when CAE helps.
+""" if profile(config.profile).earlier_bases else ""
+    return f"""# {config.model}, the base model of the profile {config.profile}
 
-A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from random
-weights by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
-{config.seed}, {config.precision}. Stored in float16, embeddings of the small world's tokens alone;
-SHA-256 `{digest[:16]}...`.
+A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from {start} by
+`{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
+{config.seed}, {config.precision}. Stored in float16, with the embeddings of the tokens that the
+profile's sets have; SHA-256 `{digest[:16]}...`.
 
-Zero-shot on the small world's held-out sets, with 95 % intervals; choices of objects, relations and
-attributes, recall at 1, and attention on words, all as fractions:
+Zero-shot on the held-out sets, with 95 % intervals; choices of objects, relations and attributes,
+recall at 1, and attention on words, all as fractions:
 
 {markdown(final.round(3))}
 
 The curve of its training is in the table `base_training`.
 
 Intended use: the starting point of the book's experiments. It knows nothing else.
-
-`base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
-steps=STEPS`), for the question when CAE helps.
-"""
+{shorter}"""
 
 
 def markdown(frame: pd.DataFrame) -> str:

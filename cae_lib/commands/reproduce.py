@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from cae_lib import runs
-from cae_lib.commands.base import train_base
+from cae_lib.commands.base import build_sets, train_base
 from cae_lib.commands.jobs import run_jobs
 from cae_lib.config import profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
-from cae_lib.pages.source import page_names
+from cae_lib.pages.source import experiments_folder, page_names, page_parameters, read_page
 from cae_lib.runs import BASE, TUNED, Variant, measure_run
 from cae_lib.runtime import format_seconds
-from cae_lib.world.build import build
 
 STUDY_SUITES = ("benchmarks", "attribution")
 HARD_SUITES = ("benchmarks", "phrases", "attribution")
@@ -39,15 +38,15 @@ def run(parsed: argparse.Namespace) -> None:
             f"profile {name} runs page by page, since it needs downloads and a GPU: "
             f"`cae run NAME --profile {name}`"
         )
-    pages: Jobs = {f"page {page}": partial(run_page, page, None, name) for page in page_names()}
-    last = f"page {LAST_PAGE}"
+    pages = _pages(name)
+    last = {f"page {LAST_PAGE}": pages.pop(f"page {LAST_PAGE}")}
     took = {}
     for jobs in (
-        {"the small world": partial(_world, name)},
+        {"the sets": partial(_sets, name)},
         {f"captions, {tagger}": partial(_captions, name, tagger) for tagger in TAGGERS},
         _run_jobs(name),
-        {label: job for label, job in pages.items() if label != last},
-        {label: job for label, job in pages.items() if label == last},
+        pages,
+        last,
         {"book": partial(build_book, name)},
     ):
         took |= run_jobs(jobs)
@@ -58,6 +57,18 @@ def run(parsed: argparse.Namespace) -> None:
     print(f"The book is {took['book'].value}", flush=True)
 
 
+def _pages(profile_name: str) -> Jobs:
+    """The pages that show a profile, and the last one; of smoke all pages, with its results."""
+    if profile_name == "smoke":
+        return {f"page {name}": partial(run_page, name, None, "smoke") for name in page_names()}
+    found = {}
+    for name in page_names():
+        known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
+        if name == LAST_PAGE or known["profile"].default == profile_name:
+            found[f"page {name}"] = partial(run_page, name)
+    return found
+
+
 def _run_jobs(profile_name: str) -> Jobs:
     """Training and measuring: the runs with the longest steps first, then the studies."""
     chosen = profile(profile_name)
@@ -65,13 +76,20 @@ def _run_jobs(profile_name: str) -> Jobs:
         "the data": partial(runs.measure_data, profile_name, True),
         "base": partial(_measure_base, profile_name),
     }
-    found = [(Variant(name, {}), seed, HARD_SUITES if row.get("negatives") else ())
+    found = [(Variant(name, {}), seed, _suites(row))
              for name, row in reversed(chosen.methods.items()) for seed in range(chosen.seeds)]
     found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
     for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"
         jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites)
     return jobs
+
+
+def _suites(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is measured of a row of a profile; empty for everything."""
+    if row.get("roles"):
+        return STUDY_SUITES
+    return HARD_SUITES if row.get("negatives") else ()
 
 
 def _captions(profile_name: str, tagger: str) -> None:
@@ -98,9 +116,9 @@ def _measure_base(profile_name: str) -> None:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 
-def _world(profile_name: str) -> None:
-    """Build the world; where no base models are shipped (smoke), train them."""
-    build(profile_name)
+def _sets(profile_name: str) -> None:
+    """Build the sets; where no base models are shipped (smoke), train them."""
+    build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)
     for steps in profile(profile_name).earlier_bases:

@@ -2,7 +2,8 @@
 
 The learning rate is the one with the best score of CLIP-FT, see `validation_scores`, and is kept
 for every CAE run. Lambda weighs a constraint, so for each method it is the smallest one that
-enforces it; choosing it by the score as well would choose 0 wherever CAE does not help.
+enforces it; choosing it by the score as well would choose 0 wherever CAE does not help. A loss that
+is to be hard to satisfy without composition is chosen of `CANDIDATES`, by the score.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import experiment, paths, profile
+from cae_lib.config import METHODS, experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.training_set import data_root, default_tagger, training_set
 from cae_lib.evaluation.attribution import attribution_table
@@ -37,11 +38,30 @@ LEFT_GAP = 0.1
 TUNING_SEED = 100
 """A seed that no reported run uses."""
 
+CHOSEN = "cae-counterfactual"
+"""The row that gets the settings of the best candidate."""
+
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    **{f"counterfactual, stop-gradient, {weight:g}": {"weight": weight}
+       for weight in (0.5, 1.0, 2.0, 4.0)},
+    "counterfactual, 2": {"weight": 2.0, "stop_gradient": False},
+    "counterfactual, log": {"weight": 0.1, "hinge": "log"},
+    "counterfactual, margin": {"weight": 2.0, "stop_gradient": False, "hinge": "margin",
+                               "margin": 0.1},
+    "perturbation, stop-gradient": {"method": "perturbation", "weight": 2.0},
+    "perturbation, masked captions": {"method": "perturbation", "weight": 2.0,
+                                      "stop_gradient": False, "masked": 0.3},
+    "expected gradients": {"method": "integrated_gradients", "weight": 2.0, "stop_gradient": False,
+                           "attribution": (("expected", True),)},
+}
+"""Settings of `CHOSEN` by what tells them apart."""
+
 
 def run(parsed: argparse.Namespace) -> None:
     """Train the settings, score them on the validation split, store and print what is chosen. The
     table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT),
-    `score` and its parts, `gap_METHOD`, and whether it was `chosen`."""
+    `score` and its parts, `gap_METHOD`, and whether it was `chosen`; the table `candidates` such
+    rows of `CHOSEN`, if the profile has it, by `candidate`."""
     profile_name = parsed.profile
     training_set(profile_name)  # parses the captions once, before several processes need them
     rates = run_jobs({f"lr {lr:g}": partial(_row, TUNED, profile_name, lr)
@@ -54,15 +74,26 @@ def run(parsed: argparse.Namespace) -> None:
     for walked in walks.values():
         rows += walked.value
         chosen.append(levelling(walked.value, tuned))
+    _store("sweep", profile_name, rows, chosen)
+    for row in chosen:
+        lr = row["experiment"] == TUNED
+        print(f"Chosen: {'lr' if lr else row['experiment']} {row['lr' if lr else 'weight']:g}")
+    if CHOSEN in profile(profile_name).methods:
+        found = run_jobs({name: partial(_row, CHOSEN, profile_name, tuned["lr"], **settings)
+                          for name, settings in CANDIDATES.items()})
+        rows = [outcome.value | {"candidate": name} for name, outcome in found.items()]
+        best = max(rows, key=lambda row: row["score"])
+        _store("candidates", profile_name, rows, [best])
+        print(f"Chosen: {CHOSEN} as {best['candidate']}")
+
+
+def _store(name: str, profile_name: str, rows: list[dict[str, Any]],
+           chosen: list[dict[str, Any]]) -> None:
     table = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
     table = table.astype({"weight": "float64"})
     key = hashlib.sha256(table.to_csv().encode()).hexdigest()[:12]
     provenance = stamp(profile_name, TUNING_SEED, left_gap=LEFT_GAP)
-    results.save("sweep", "tuning", TUNING_SEED, table, profile_name, key=key,
-                 provenance=provenance)
-    for row in chosen:
-        lr = row["experiment"] == TUNED
-        print(f"Chosen: {'lr' if lr else row['experiment']} {row['lr' if lr else 'weight']:g}")
+    results.save(name, "tuning", TUNING_SEED, table, profile_name, key=key, provenance=provenance)
 
 
 def walk(measure: Callable[[float], dict[str, Any]],
@@ -120,14 +151,14 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
 
 def _plain_cae(profile_name: str) -> dict[str, str]:
     """Method of each row whose lambda is chosen; NegCLIP with CAE takes over the lambda of CAE."""
-    rows = profile(profile_name).methods
-    return {name: row["method"] for name, row in rows.items()
-            if row.get("method") and not row.get("negatives")}
+    names = {f"cae-{method}": method for method in METHODS}
+    return {name: names[name] for name in profile(profile_name).methods if name in names}
 
 
-def _row(name: str, profile_name: str, lr: float, weight: float | None = None) -> dict[str, Any]:
+def _row(name: str, profile_name: str, lr: float, weight: float | None = None,
+         **settings: Any) -> dict[str, Any]:
     """Train one setting and score it; the run is kept, so an interrupted sweep goes on."""
-    settings = {"lr": lr} if weight is None else {"lr": lr, "weight": weight}
+    settings |= {"lr": lr} if weight is None else {"lr": lr, "weight": weight}
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     model = experiment(name, profile_name).model
     encoder = Encoder(load_clip(model, checkpoint, device=pick_device()))

@@ -118,6 +118,8 @@ class Export:
         for subset, items in self.items.items():
             scores = [score.format(subset) for score in layout.scores]
             self.counts |= dict.fromkeys(scores, len(items))
+            if not items:
+                files[layout.file.format(subset=subset)] = {}
             for number, item in enumerate(items):
                 values = _values(item) | layout.more | {"subset": subset, "number": number}
                 values |= item.more

@@ -96,6 +96,7 @@ def data_digests(
         path = data_root(profile_name) / "manifest.json"
         if not path.is_file():
             command = f"cae world build --profile {profile_name}"
+            command = "cae photo build" if profile_name == "photo" else command
             raise DataError(f"{path}: the data are not built here; run `{command}`")
         return dict.fromkeys(suites, file_digest(path))
     reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from PIL import Image
 
 from cae_lib.config import paths
 from cae_lib.data import layouts
+from cae_lib.data.benchmarks import sugarcrepe
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.data.negatives import similar_rows, swap_negatives
+from cae_lib.data.similarity import FOLDER, STSB
 from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.models.clip import load_clip
@@ -29,10 +32,13 @@ from cae_lib.photo import flickr8k, foils
 from cae_lib.photo.trunk import fill_trunk, trunk_features
 from cae_lib.words.scene_graph import Graph
 from cae_lib.world.build import MANIFEST, replacing, stored_key
+from cae_lib.world.corpora import f_score
 
-VERSION = 1  # raise when code that decides captions or choices changes: all is built anew
+MODEL = "clip-photo"
+VERSION = 2  # raise when code that decides captions or choices changes: all is built anew
 BASE = 0.75  # share of the training split that the base model is trained on
-LINKS = ("flickr8k", "pretrain/images", "coco/images", "coco/val2017", "half-truths/images")
+LINKS = ("flickr8k", "pretrain/images", "coco/images", "coco/val2017", "half-truths/images",
+         "aro/images")
 ATOMS = 5  # false captions of an item of CREPE
 Foil = tuple[Captioned, str, str]  # a picture, a true caption of it, and a false one
 
@@ -81,7 +87,8 @@ def exports(splits: dict[str, list[Captioned]], pictures: Path) -> Iterator[Expo
     yield Export("coco", texts={
         "coco/train_neg_clip.tsv": _negclip(train[n:]),
         "coco/valid_neg_clip.tsv": _negclip(dev),
-        "coco/coco_karpathy_test.json": layouts.caption_list(test),
+        "coco/coco_karpathy_test.json": layouts.caption_list(
+            [replace(p, path=f"images/{p.path}") for p in test]),
     })
     yield Export("order", counts={"coco": sum(len(p.captions) for p in test)})
     yield from Choices(train, test, pictures).exports()
@@ -98,7 +105,7 @@ def _name_similar(folder: Path) -> None:
     """Complete NegCLIP's training file by pictures that look alike to the image network."""
     path = folder / "coco" / "train_neg_clip.tsv"
     pairs = load_negclip_tsv(path, folder)
-    clip = load_clip("clip-photo")
+    clip = load_clip(MODEL)
     fill_trunk(clip.model)
     features = torch.from_numpy(trunk_features(clip, pairs.image_paths))
     names = [pairs.image_paths[i].relative_to(folder).as_posix() for i in pairs.image_index]
@@ -117,51 +124,86 @@ class Choices:
         known = [(p.number, text) for p in train for text in p.captions]
         texts = [text for _, text in known]
         self.vocabulary = foils.Vocabulary(foils.words_of(texts), [n for n, _ in known])
-        self.language = CaptionModel(texts)
+        self.language = CaptionModel(texts).log_likelihood
         self.rng = np.random.default_rng([VERSION, len(texts)])
         self.test = [(p, text) for p in test for text in p.captions]
         words = foils.words_of([text for _, text in self.test])
         self.words = dict(zip([(p.path, text) for p, text in self.test], words, strict=True))
+        self.swaps = foils.swaps([text for _, text in self.test])
 
     def exports(self) -> Iterator[Export]:
-        """SugarCrepe and SugarCrepe++ of the same foils, CREPE, and Half-Truths."""
+        """ARO, SugarCrepe, SugarCrepe++ (a foil of it a picture), CREPE, Half-Truths, STS-B."""
         single, triple = Export("sugarcrepe"), Export("sugarcrepe_pp")
         for subset, items in self._sugarcrepe().items():
-            for picture, caption, foil in items:
-                single.ask(subset, Item([picture.path], [caption], [foil]))
+            single.items[subset] = [Item([p.path], [text], [foil]) for p, text, foil in items]
+            if subset.startswith("add"):
+                continue
+            triple.items[subset] = []
+            mixed = (items[i] for i in self.rng.permutation(len(items)))
+            for picture, caption, foil in {item[0].path: item for item in mixed}.values():
                 others = [text for text in picture.captions if text != caption]
                 if others:
                     second = others[self.rng.integers(len(others))]
                     triple.ask(subset, Item([picture.path], [caption, second], [foil]))
-        for export in (single, triple, self._crepe(), self._half_truths()):
+        for export in (self._aro(), single, triple, self._crepe(), self._half_truths()):
             yield export.lay_out()
+        yield self._similarity()
 
     def _replacements(self, picture: Captioned, text: str, role: int | None) -> list[str]:
         others = [self.words[picture.path, other] for other in picture.captions]
         own = self.words[picture.path, text]
         return foils.replacements(text, own, others, self.vocabulary, self.rng, role)
 
-    def _sugarcrepe(self) -> dict[str, list[Foil]]:
-        found: dict[str, list[Foil]] = {}
-        swaps = foils.swaps([text for _, text in self.test])
-        for (picture, text), swapped in zip(self.test, swaps, strict=True):
-            for end in ("obj", "att"):
-                of_kind = [foil for kind, foil in swapped if kind == end]
-                mixed = [of_kind[i] for i in self.rng.permutation(len(of_kind))]
-                if mixed:
-                    likely = foils.chosen(text, mixed, self.language, self.rng) or mixed[:1]
-                    found.setdefault(f"swap_{end}", []).append((picture, text, likely[0]))
-            for end, role in foils.ROLES.items():
-                made = self._replacements(picture, text, role)
-                for foil in foils.chosen(text, made, self.language, self.rng):
-                    found.setdefault(f"replace_{end}", []).append((picture, text, foil))
-        return {subset: self._balanced(items) for subset, items in found.items()}
+    def _aro(self) -> Export:
+        """NegCLIP's exchanges as they come, one of each kind and caption: nouns as relations, with
+        "swap" for the relation, adjectives as attributes."""
+        export = Export("aro", items={"relation": [], "attribution": []})
+        for (picture, text), swapped in zip(self.test, self.swaps, strict=True):
+            for end, subset in (("obj", "relation"), ("att", "attribution")):
+                made = self._shuffled([foil for kind, foil in swapped if kind == end])[:1]
+                more = {"relation_name": "swap"} if end == "obj" else {"attributes": ["swap"] * 2}
+                for foil in made:
+                    box = self._whole(picture)
+                    export.ask(subset, Item([picture.path], [text], [foil], box, more))
+        return export
 
-    def _balanced(self, items: list[Foil]) -> list[Foil]:
+    def _whole(self, picture: Captioned) -> tuple[int, int, int, int]:
+        """The box of a whole picture."""
+        with Image.open(self.pictures / picture.path) as image:
+            return (0, 0, *image.size)
+
+    def _shuffled(self, foils: list[str]) -> list[str]:
+        return [foils[i] for i in self.rng.permutation(len(foils))]
+
+    def _sugarcrepe(self) -> dict[str, list[Foil]]:
+        found: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.OFFICIAL}
+        for (picture, text), swapped in zip(self.test, self.swaps, strict=True):
+            made = {f"swap_{end}": self._shuffled([foil for kind, foil in swapped if kind == end])
+                    for end in ("obj", "att")}
+            made |= {f"replace_{end}": self._replacements(picture, text, role)
+                     for end, role in foils.ROLES.items()}
+            others = [self.words[picture.path, other] for other in picture.captions]
+            added = foils.additions(text, self.words[picture.path, text], others, self.vocabulary,
+                                    self.rng)
+            made |= {f"add_{end}": texts for end, texts in added.items()}
+            for subset, texts in made.items():
+                likely = foils.chosen(text, texts, self._likelihood(subset), self.rng)
+                if subset.startswith("swap") and not likely:
+                    likely = texts[:1]
+                for foil in likely:
+                    found[subset].append((picture, text, foil))
+        return {subset: self._balanced(items, self._likelihood(subset))
+                for subset, items in found.items()}
+
+    def _likelihood(self, subset: str) -> Callable[[str], float]:
+        """Log likelihood of a text, per word where the foil is always the longer text."""
+        return partial(self.language, per_word=subset.startswith("add"))
+
+    def _balanced(self, items: list[Foil], language: Callable[[str], float]) -> list[Foil]:
         """As many foils that language prefers to the truth as others, drawn by chance."""
         sides: tuple[list, list] = ([], [])
         for item in items:
-            truth, foil = map(self.language.log_likelihood, item[1:])
+            truth, foil = map(language, item[1:])
             sides[foil > truth].append(item)
         n = min(map(len, sides))
         return [side[i] for side in sides for i in sorted(self.rng.permutation(len(side))[:n])]
@@ -179,9 +221,7 @@ class Choices:
                 counts = {f"n_{name}s": roles.count(role) for role, name in
                           enumerate(("object", "attribute", "relation"), start=1)}
                 more = {"n": len(roles), "n_connected_components": 1} | counts
-                with Image.open(self.pictures / picture.path) as image:
-                    box = (0, 0, *image.size)
-                item = Item([f"{picture.number}.jpg"], [text], false, box, more)
+                item = Item([f"{picture.number}.jpg"], [text], false, self._whole(picture), more)
                 export.ask("atom", item, picture.path)
         return export
 
@@ -206,6 +246,31 @@ class Choices:
             more = {"image": {"path": picture.path}, "triplet_type": kind}
             export.ask("flickr8k", Item([picture.path], [anchor, full], [half], more=more))
         return export
+
+
+    def _similarity(self) -> Export:
+        """Pairs of captions: of one picture, of one and that whose captions are most like its own,
+        and of one and any other. Gold is 5 times how much of their pictures' other captions is the
+        same, the mean `f_score` of each with each."""
+        rng = np.random.default_rng(VERSION)
+        pictures = list({picture.path: picture for picture, _ in self.test}.values())
+        said = [[frozenset((word.role, word.text) for word in self.words[p.path, text])
+                 for text in p.captions] for p in pictures]
+        whole = [frozenset().union(*found) for found in said]
+        rows = []
+        for here, picture in enumerate(pictures):
+            likeness = [f_score(whole[here], other) for other in whole]
+            likeness[here] = -1.0
+            far = (here + int(rng.integers(1, len(pictures)))) % len(pictures)
+            for there in (here, int(np.argmax(likeness)), far):
+                first, second, *rest = rng.permutation(flickr8k.CAPTIONS)
+                others = ((said[here][m], said[there][n]) for m in rest for n in rest
+                          if (here, m) != (there, n))
+                gold = 5 * np.mean([f_score(a, b) for a, b in others if a or b])
+                rows.append((picture.captions[first], pictures[there].captions[second], gold))
+        texts = layouts.similarity(STSB, "test", rows, "Flickr8k")
+        texts = {f"{FOLDER}/{path}": text for path, text in texts.items()}
+        return Export("similarity", texts=texts, counts={f"{STSB}/test": len(rows)})
 
 
 def _parts(graph: Graph) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -17,7 +17,6 @@ import numpy as np
 import spacy
 
 from cae_lib.data.negatives import A_BEFORE_VOWEL, AN_BEFORE_H, exchanges
-from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
@@ -102,18 +101,56 @@ def replacements(
     return [made[i] for i in rng.permutation(len(made))]
 
 
+def additions(
+    caption: str, words: Sequence[Word], others: Sequence[Sequence[Word]],
+    vocabulary: Vocabulary, rng: np.random.Generator,
+) -> dict[str, list[str]]:
+    """A caption with something added, in random order: "att", an attribute of a thing that bears
+    another one in `others`, the words of the picture's captions; "obj", a thing none of them
+    names."""
+    said = [word for found in others for word in found]
+    stems = {_stem(part) for word in said for part in word.text.split()}
+    described = {(a, thing.text) for found in others for a in found for thing in found
+                 if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
+    things = [word for word in said if word.role == OBJECT]
+
+    def different(word: Word, against: Sequence[Word]) -> list[str]:
+        return [text for text in vocabulary.draw(word, rng, DRAWS) if _stem(text) not in stems
+                and not any(vocabulary.may_be_said_too(other, text) for other in against)]
+
+    attributes = [
+        replaced(caption, word, f"{text} {word.text}")
+        for word in words
+        if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", caption[: word.start])
+        for attribute, thing in sorted(described, key=str)
+        if thing == word.text and attribute.form == "JJ"
+        for text in different(attribute, [attribute])
+    ]
+    stop = "." if caption.endswith(".") else ""
+    single = next((word for word in things if word.form == "NN"), None)
+    objects = [f"{caption.removesuffix('.')} with {_article(text)} {text}{stop}"
+               for text in (different(single, things) if single else ())]
+    return {kind: [texts[i] for i in rng.permutation(len(texts))]
+            for kind, texts in (("att", attributes), ("obj", objects))}
+
+
 def replaced(caption: str, word: Word, text: str) -> str:
     """A caption with another text in a word's place; "a" and "an", capital and spaces set right."""
     before, after = caption[: word.start], caption[word.end :]
     article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
     if article:
-        vowel = text[:1] in "aeiou" and not A_BEFORE_VOWEL.match(text)
-        right = "an" if vowel or AN_BEFORE_H.match(text) else "a"
+        right = _article(text)
         right = right.capitalize() if article[1][0].isupper() else right
         before = before[: article.start(1)] + right + article[2]
     if not before.strip() and caption[word.start].isupper():
         text = text.capitalize()
     return before + text + after
+
+
+def _article(text: str) -> str:
+    """"a" or "an", as the first sound of a text wants it."""
+    vowel = text[:1] in "aeiou" and not A_BEFORE_VOWEL.match(text)
+    return "an" if vowel or AN_BEFORE_H.match(text) else "a"
 
 
 def swaps(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
@@ -125,16 +162,17 @@ def swaps(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
 
 
 def chosen(
-    truth: str, foils: Iterable[str], language: CaptionModel, rng: np.random.Generator, n: int = 1
+    truth: str, foils: Iterable[str], language: Callable[[str], float], rng: np.random.Generator,
+    n: int = 1,
 ) -> list[str]:
     """`n` foils, tried in order, beside which language ranks the truth at a place drawn by chance;
-    none if there are not enough."""
+    none if there are not enough. `language` gives the log likelihood of a text."""
     likelier = int(rng.integers(n + 1))
-    level = language.log_likelihood(truth)
+    level = language(truth)
     above: list[str] = []
     below: list[str] = []
     for foil in dict.fromkeys(foils):
-        likely = language.log_likelihood(foil) > level
+        likely = language(foil) > level
         kept, wanted = (above, likelier) if likely else (below, n - likelier)
         if len(kept) < wanted:
             kept.append(foil)

@@ -54,10 +54,11 @@ def _take_clips_pixels(trunk: nn.Module) -> None:
 def trunk_features(clip: Clip, paths: list[Path]) -> np.ndarray:
     """Unit vectors `(n, C)` of pictures: the means of the trunk's last grid."""
     pictures, rows = picture_source(paths, clip.image_size), torch.arange(len(paths))
-    trunk, device = clip.model.visual.trunk.eval(), pick_device()
+    device = pick_device()
+    trunk = clip.model.visual.trunk.eval().to(device)
     found = []
     with Progress(len(paths), "pictures") as progress:
         for part in rows.split(PICTURES):
-            found.append(trunk.to(device)(pictures.batch(part).to(device)).mean((2, 3)).cpu())
+            found.append(trunk(pictures.batch(part).to(device)).mean((2, 3)).cpu())
             progress.update(len(part))
     return nn.functional.normalize(torch.cat(found), dim=-1).numpy()

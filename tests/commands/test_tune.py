@@ -111,10 +111,12 @@ def test_validation_scores_by_hand():
 
 def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys):
     """Of learning rates with equal scores the smallest is chosen."""
-    def measured(name: str, profile: str, lr: float, weight: float | None = None) -> dict:
+    def measured(name: str, profile: str, lr: float, weight: float | None = None,
+                 stop_gradient: bool = True, **settings: object) -> dict:
         gap = 0.1 if weight is None or weight < 3.0 else 0.0
         gaps = {f"gap_{method}": gap for method in tune._plain_cae(profile).values()}
-        return {"experiment": name, "lr": lr, "weight": weight, "score": max(lr, 3e-4)} | gaps
+        score = max(lr, 3e-4) * (1 + (weight or 0) + stop_gradient)
+        return {"experiment": name, "lr": lr, "weight": weight, "score": score} | gaps
     monkeypatch.setattr(tune, "LEARNING_RATES", (3e-4, 1e-4))
     monkeypatch.setattr(tune, "_row", measured)
     monkeypatch.setattr(tune, "training_set", lambda name: None)
@@ -127,6 +129,9 @@ def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys)
     assert chosen["lr"].eq(1e-4).all() and len(chosen) == 5
     assert np.isnan(chosen.loc["clip-ft", "weight"])
     assert chosen["weight"].drop("clip-ft").eq(3.0).all()
+    found = results.load("candidates", "smoke", ["tuning"]).set_index("candidate")
+    assert len(found) == len(tune.CANDIDATES)
+    assert list(found.index[found["chosen"]]) == ["counterfactual, stop-gradient, 4"]
 
 
 if __name__ == "__main__":

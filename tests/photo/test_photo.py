@@ -10,48 +10,15 @@ import timm
 import torch
 from PIL import Image
 
-from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks import FOLDERS, load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
+from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import flickr8k, foils, trunk
 from cae_lib.photo.build import build
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
-
-THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
-COLORS = ("red", "black", "brown", "white")
-PLACES = ("on", "near", "behind")
-
-
-def caption(n: int, k: int) -> str:
-    """Caption `k` of picture `n`, split into words as Flickr8k's are."""
-    first, second = THINGS[n % 6], THINGS[(n + 1 + n // 6) % 6]
-    color, other = COLORS[n % 4], COLORS[(n + 1) % 4]
-    return [f"A {color} {first} is standing {PLACES[n % 3]} a {other} {second} .",
-            f"A {first} {PLACES[n % 3]} a {other} {second} in the grass .",
-            f"a {color} {first} and a {second}", f"The {first} 's {second} is {other} .",
-            f"A {color} {first} , a {other} {second} and a tree ."][k]
-
-
-@pytest.fixture
-def flickr(home: Path) -> Path:
-    """Sixteen drawn pictures as train, dev and test split."""
-    root = home / "data" / "raw" / "flickr8k"
-    (root / "Flicker8k_Dataset").mkdir(parents=True)
-    (root / "Flickr8k_text").mkdir()
-    lines, names = [], []
-    for n in range(16):
-        names.append(f"{100 + n}_ab.jpg")
-        noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / names[-1])
-        lines += [f"{names[-1]}#{k}\t{caption(n, k)}" for k in range(5)]
-    lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
-    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
-    for split, chosen in (("train", names[:8]), ("dev", names[8:10]), ("test", names[10:])):
-        path = root / "Flickr8k_text" / f"Flickr_8k.{split}Images.txt"
-        path.write_text("\n".join(chosen) + "\n")
-    return root
 
 
 def test_captions_are_read_as_people_write_them(flickr):
@@ -111,14 +78,15 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
-    language = CaptionModel(["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"])
+    language = CaptionModel(
+        ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]).log_likelihood
     rng = np.random.default_rng(0)
     made = ["a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on"]
     ranks: Counter[int] = Counter()
     for _ in range(300):
         found = foils.chosen("a cat on a mat", made, language, rng, 1)
-        level = language.log_likelihood("a cat on a mat")
-        ranks[sum(language.log_likelihood(foil) > level for foil in found)] += 1
+        level = language("a cat on a mat")
+        ranks[sum(language(foil) > level for foil in found)] += 1
     assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
     assert not foils.chosen("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
 
@@ -150,16 +118,17 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
 def test_the_sets_are_in_official_layouts(flickr):
     root = build("photo")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
-    found = {part.key: part for name in counts if name not in ("pretrain", "coco", "order")
+    found = {part.key: part for name in counts.keys() & FOLDERS.keys() - {"order"}
              for part in load_benchmark(name, root, subsets=list(counts[name]))}
-    assert {key.partition("/")[0] for key in found} >= {"sugarcrepe", "half_truths"}
+    assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
     language = CaptionModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
     for key, part in found.items():
-        assert part.n_used == part.n_expected > 0
+        assert part.n_used == part.n_expected
         for item in part.items:
             assert item.images[0].path.is_file() and len(set(item.texts)) == len(item.texts)
         if key.startswith("sugarcrepe/"):
-            likelier = [language.log_likelihood(a) < language.log_likelihood(b)
+            per_word = "add_" in key  # else it is always the shorter one
+            likelier = [language.log_likelihood(a, per_word) < language.log_likelihood(b, per_word)
                         for a, b in (item.texts for item in part.items)]
             assert 2 * sum(likelier) == len(likelier), "language is right as often as wrong"
     pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
@@ -170,6 +139,10 @@ def test_the_sets_are_in_official_layouts(flickr):
     for row, similar in enumerate(pairs.hard_images):
         assert similar and all(pairs.image_index[row] != pairs.image_index[n] for n in similar)
     assert any(pairs.negatives)
+    sentences = load_similarity("STS-B", root / "senteval")
+    assert len(sentences.first) == 18 and (sentences.gold <= 5).all()
+    same, near, far = sentences.gold.reshape(6, 3).T
+    assert same.mean() > far.mean() and near.mean() > far.mean()
     test = load_retrieval_set("coco", root)
     assert (len(test.image_paths), test.n_used) == (6, 30)
     for part in found.values():  # nothing is asked of a picture that was trained on

@@ -1,0 +1,59 @@
+"""The profile of photographs from end to end, on sixteen drawn pictures and two steps a run."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from cae_lib import results, runs
+from cae_lib.commands import reproduce
+from cae_lib.config import PROFILES, paths
+from cae_lib.models.checkpoint import read_state_dict
+from cae_lib.models.clip import load_clip
+from cae_lib.photo.trunk import fill_trunk
+
+ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "negclip")
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, few = PROFILES["photo"], {"steps": 2, "batch_size": 4, "warmup": 1}
+    methods = {name: known.methods[name] for name in ROWS}
+    methods["negclip"] = methods["negclip"] | {"batch_size": 2}
+    assert known.base is not None
+    monkeypatch.setitem(PROFILES, "photo", dataclasses.replace(
+        known, seeds=1, base=known.base | few, training=known.training | few, methods=methods))
+
+
+def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
+    reproduce._sets("photo")
+    base = read_state_dict(runs.checkpoint_path("base", "photo"))
+    clip = load_clip("clip-photo")
+    fill_trunk(clip.model)
+    trunk = {f"visual.trunk.{name}": value
+             for name, value in clip.model.visual.trunk.state_dict().items()}
+    torch.testing.assert_close({name: base[name].float() for name in trunk},
+                               {name: value.float() for name, value in trunk.items()},
+                               atol=1e-3, rtol=1e-3)
+    jobs = reproduce._run_jobs("photo")
+    assert set(jobs) == {"the data", "base", *(f"{name}/0" for name in ROWS)}
+    for job in jobs.values():
+        job()
+    texts = {}
+    for name in ROWS:
+        state = read_state_dict(runs.checkpoint_path(name, "photo"))
+        images = [key for key in base if key.startswith("visual.")]
+        assert all(torch.equal(state[key].float(), base[key].float()) for key in images)
+        texts[name] = state["text_projection"]
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(texts.values(), 2))
+    features = list((paths().cache / "features").glob("*.safetensors"))
+    assert len(features) == 2, "the trunk's of the base's pictures, the tower's of the runs'"
+    assert len(list((paths().cache / "pictures").glob("*-quickgelu.npz"))) == 1
+    answers = results.load("benchmarks", "photo", ["base", *ROWS], 1)
+    assert {"aro", "sugarcrepe", "half_truths"} <= set(answers.family)
+    assert answers.groupby("run").size().nunique() == 1
+    first = {path: path.stat().st_mtime_ns for path in paths().records.rglob("*.parquet")}
+    for job in reproduce._run_jobs("photo").values():
+        job()
+    assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
