@@ -46,10 +46,11 @@ def label(run: str) -> str:
     known = {"base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP"}
     if run in known:
         return known[run]
-    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE")):
+    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE"),
+                         ("placebo-", "placebo"), ("random-", "random words")):
         method = run.removeprefix(prefix)
-        if run.startswith(prefix) and method in METHODS:
-            return f"{name} ({METHODS[method]})"
+        if run.startswith(prefix) and (method in METHODS or method == "counterfactual"):
+            return f"{name} ({METHODS.get(method, method)})"
     return run
 
 

@@ -238,12 +238,12 @@ def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:
     """Hash modules by name and what runs of them, and the data files in folders of the package."""
     data = {path.name: path for folder in folders for path in (package / folder).glob("*.*")
             if path.suffix in (".json", ".txt")}
-    known = [(name, _what_runs(path)) for name, path in sorted(modules.items())]
+    known = [(name, what_runs(path)) for name, path in sorted(modules.items())]
     known += [(name, file_hash(path)) for name, path in sorted(data.items())]
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
-def _what_runs(path: Path) -> str:
+def what_runs(path: Path) -> str:
     """A module's lines without docstrings, comments of whole lines and empty lines; taken by lines,
     since what Python makes of them depends on its version."""
     source = path.read_text(encoding="utf-8")
@@ -285,9 +285,9 @@ def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
 
 
 def circumstances(profile: str) -> dict[str, Any]:
-    """Versions, device, profile, manifest of the small world, seconds since the start."""
-    manifest = paths().raw / f"world-{profile}" / "manifest.json"
-    data = file_hash(manifest)[:12] if manifest.is_file() else None
+    """Versions, device, profile, manifest of its sets, seconds since the start."""
+    places = (paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile))
+    data = next((file_hash(path)[:12] for path in places if path.is_file()), None)
     return {"versions": versions(), "device": device_name(), "profile": profile, "data": data,
             "wall_seconds": round(time.monotonic() - _STARTED, 1)}
 

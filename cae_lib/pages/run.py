@@ -40,7 +40,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PREREQUISITES = ("DataError", "ConfigError", "CheckpointError")
 """Errors of the library whose message says what is wrong and what to do."""
 
-README_PAGE, README_INK = "result", "#768390"
+README_PAGE, README_INK = "photographs", "#768390"
 """The page whose first figure README shows, and the colour of the figure's text there."""
 
 FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)

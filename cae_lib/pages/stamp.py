@@ -7,17 +7,20 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from cae_lib import results
+from cae_lib.config import PROFILES
 from cae_lib.pages.build import smoke_book
 from cae_lib.pages.check import check_pair
 from cae_lib.pages.source import experiments_folder, page_names
-from cae_lib.runtime import PACKAGE, changed, circumstances, file_hash
+from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
 
 MIME = "application/vnd.cae.provenance+json"
 PRESENTING = ("results", "statistics", "plots")
@@ -62,24 +65,27 @@ def provenance(profile: str, **extra: Any) -> Provenance:
 
 def tables_hash(profile: str) -> str:
     """Hash the name and key of each stored table of a profile, and `PRESENTING`."""
-    code = [file_hash(PACKAGE / f"{name}.py") for name in PRESENTING]
+    code = [what_runs(PACKAGE / f"{name}.py") for name in PRESENTING]
     tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps([code, tables]).encode()).hexdigest()
 
 
 def states(profile: str) -> pd.DataFrame:
-    """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries."""
-    present = tables_hash(profile)
+    """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries.
+    Those of smoke are of `profile` smoke; any other has the pages of all others."""
     folder = smoke_book() / "experiments" if profile == "smoke" else experiments_folder()
+    present = cache(tables_hash)
     rows = []
     for name in page_names():
         state, stamp = _state(folder / f"{name}.ipynb", profile, present)
-        known = {key: stamp.get(key) for key in ("when", "wall_seconds", "device")}
+        known = {key: stamp.get(key) for key in ("profile", "when", "wall_seconds", "device")}
         rows.append({"page": name, "state": state, **known})
     return pd.DataFrame(rows)
 
 
-def _state(path: Path, profile: str, present: str) -> tuple[str, dict[str, Any]]:
+def _state(
+    path: Path, profile: str, present: Callable[[str], str]
+) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "not run yet", {}
     try:
@@ -92,4 +98,6 @@ def _state(path: Path, profile: str, present: str) -> tuple[str, dict[str, Any]]
         return "has no stamp", {}
     if profile != "smoke" and check_pair(experiments_folder() / f"{path.stem}.md", path):
         return "breaks a rule", stamps[-1]
-    return "current" if stamps[-1].get("tables") == present else "stale", stamps[-1]
+    made = stamps[-1].get("profile")
+    current = made in PROFILES and stamps[-1].get("tables") == present(made)
+    return "current" if current else "stale", stamps[-1]
