@@ -25,13 +25,13 @@ from cae_lib.evaluation.inputs import forget_pictures
 from cae_lib.evaluation.sets import is_world
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.models.clip import load_clip
+from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution
 from cae_lib.training.loop import STATE, train
 from cae_lib.training.state import changes, run_identity
 
-BASE, TUNED = "base", "clip-ft"
+BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
 ABLATED = "cae-gradcam"
 """The run whose settings are varied: its method has all of them, and levels within a short run."""
 
@@ -202,11 +202,7 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
         model = experiment(TUNED, profile_name).model
         clip = (load_clip(model, weights.source, **gelu) if name in CONTROLS
                 else weights.load(pick_device()))
-        kept = None
-        if experiment(TUNED, profile_name).lock_image:  # runs share their vectors of pictures
-            file = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
-            kept = paths().cache / "pictures" / file
-        return Encoder(clip, allow_truncated=is_real(profile_name), kept=kept)
+        return encoder_of(clip, profile_name)
 
     for suite in only:
         try:
@@ -220,6 +216,15 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
             if not (is_real(profile_name) and needs.may_be_absent(suite)):
                 raise
             print(f"Left out: {suite}. {error}", flush=True)
+
+
+def encoder_of(clip: Clip, profile_name: str) -> Encoder:
+    """An encoder of a profile's data; where runs lock the image tower they share its vectors."""
+    kept = None
+    if experiment(TUNED, profile_name).lock_image:
+        name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
+        kept = paths().cache / "pictures" / name
+    return Encoder(clip, allow_truncated=is_real(profile_name), kept=kept)
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:

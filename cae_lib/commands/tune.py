@@ -1,9 +1,10 @@
 """`cae tune`: choosing the learning rate and lambda on the validation split, before any benchmark.
 
-The learning rate is the one with the best score of CLIP-FT, see `validation_scores`, and is kept
-for every CAE run. Lambda weighs a constraint, so for each method it is the smallest one that
-enforces it; choosing it by the score as well would choose 0 wherever CAE does not help. A loss that
-is to be hard to satisfy without composition is chosen of `CANDIDATES`, by the score.
+The learning rate is the one with the best mean score of CLIP-FT and of the positive control, see
+`validation_scores`, and is kept for every CAE run. Lambda weighs a constraint, so for each method it
+is the smallest one that enforces it; choosing it by the score as well would choose 0 wherever CAE
+does not help. A loss that is to be hard to satisfy without composition is chosen of `CANDIDATES`, by
+the score.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import TUNED, train_run
+from cae_lib.runs import CONTROL, TUNED, encoder_of, train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.words.alignment import token_roles
 
@@ -59,25 +60,27 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 
 def run(parsed: argparse.Namespace) -> None:
     """Train the settings, score them on the validation split, store and print what is chosen. The
-    table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN for CLIP-FT),
+    table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN without CAE),
     `score` and its parts, `gap_METHOD`, and whether it was `chosen`; the table `candidates` such
     rows of `CHOSEN`, if the profile has it, by `candidate`."""
     profile_name = parsed.profile
     training_set(profile_name)  # parses the captions once, before several processes need them
-    rates = run_jobs({f"lr {lr:g}": partial(_row, TUNED, profile_name, lr)
-                      for lr in LEARNING_RATES})
+    rates = run_jobs({f"{name}, lr {lr:g}": partial(_row, name, profile_name, lr)
+                      for lr in LEARNING_RATES for name in (TUNED, CONTROL)})
     rows = [outcome.value for outcome in rates.values()]
-    tuned = max(rows, key=lambda row: (row["score"], -row["lr"]))  # of equals the smallest
-    chosen = [tuned]
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    tuned, control = max(pairs, key=lambda pair: (  # of equals the smallest
+        pair[0]["score"] + pair[1]["score"], -pair[0]["lr"]))
+    chosen = [tuned, control]
     walks = run_jobs({name: partial(walk, partial(_row, name, profile_name, tuned["lr"]), tuned)
                       for name in _plain_cae(profile_name)})
     for walked in walks.values():
         rows += walked.value
         chosen.append(levelling(walked.value, tuned))
     _store("sweep", profile_name, rows, chosen)
-    for row in chosen:
-        lr = row["experiment"] == TUNED
-        print(f"Chosen: {'lr' if lr else row['experiment']} {row['lr' if lr else 'weight']:g}")
+    print(f"Chosen: lr {tuned['lr']:g}")
+    for row in chosen[2:]:
+        print(f"Chosen: {row['experiment']} {row['weight']:g}")
     if CHOSEN in profile(profile_name).methods:
         found = run_jobs({name: partial(_row, CHOSEN, profile_name, tuned["lr"], **settings)
                           for name, settings in CANDIDATES.items()})
@@ -161,7 +164,7 @@ def _row(name: str, profile_name: str, lr: float, weight: float | None = None,
     settings |= {"lr": lr} if weight is None else {"lr": lr, "weight": weight}
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     model = experiment(name, profile_name).model
-    encoder = Encoder(load_clip(model, checkpoint, device=pick_device()))
+    encoder = encoder_of(load_clip(model, checkpoint, device=pick_device()), profile_name)
     root = data_root(profile_name)
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
     scores = validation_scores(encoder, pairs)

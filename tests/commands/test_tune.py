@@ -110,12 +110,12 @@ def test_validation_scores_by_hand():
 
 
 def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys):
-    """Of learning rates with equal scores the smallest is chosen."""
+    """Of learning rates with equal scores the smallest is chosen; both rows of a rate count."""
     def measured(name: str, profile: str, lr: float, weight: float | None = None,
                  stop_gradient: bool = True, **settings: object) -> dict:
         gap = 0.1 if weight is None or weight < 3.0 else 0.0
         gaps = {f"gap_{method}": gap for method in tune._plain_cae(profile).values()}
-        score = max(lr, 3e-4) * (1 + (weight or 0) + stop_gradient)
+        score = 3e-4 * (1 + (weight or 0) + stop_gradient) + (lr if name == "negclip" else -lr)
         return {"experiment": name, "lr": lr, "weight": weight, "score": score} | gaps
     monkeypatch.setattr(tune, "LEARNING_RATES", (3e-4, 1e-4))
     monkeypatch.setattr(tune, "_row", measured)
@@ -126,9 +126,9 @@ def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys)
     assert "Chosen: lr 0.0001\nChosen: cae-attention 3\n" in capsys.readouterr().out
     table = results.load("sweep", "smoke", ["tuning"])
     chosen = table[table["chosen"]].set_index("experiment")
-    assert chosen["lr"].eq(1e-4).all() and len(chosen) == 5
-    assert np.isnan(chosen.loc["clip-ft", "weight"])
-    assert chosen["weight"].drop("clip-ft").eq(3.0).all()
+    assert chosen["lr"].eq(1e-4).all() and len(chosen) == 6
+    assert chosen.loc[["clip-ft", "negclip"], "weight"].isna().all()
+    assert chosen["weight"].drop(["clip-ft", "negclip"]).eq(3.0).all()
     found = results.load("candidates", "smoke", ["tuning"]).set_index("candidate")
     assert len(found) == len(tune.CANDIDATES)
     assert list(found.index[found["chosen"]]) == ["counterfactual, stop-gradient, 4"]
