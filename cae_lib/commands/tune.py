@@ -1,10 +1,10 @@
 """`cae tune`: choosing the learning rate and lambda on the validation split, before any benchmark.
 
 The learning rate is the one with the best mean score of CLIP-FT and of the positive control, see
-`validation_scores`, and is kept for every CAE run. Lambda weighs a constraint, so for each method it
-is the smallest one that enforces it; choosing it by the score as well would choose 0 wherever CAE
-does not help. A loss that is to be hard to satisfy without composition is chosen of `CANDIDATES`, by
-the score.
+`validation_scores`, and is kept for every CAE run. Lambda weighs a constraint, so for each method
+it is the smallest one that enforces it; choosing it by the score as well would choose 0 wherever
+CAE does not help. A loss that is to be hard to satisfy without composition is chosen of
+`CANDIDATES`, by the score.
 """
 
 from __future__ import annotations

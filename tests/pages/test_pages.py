@@ -70,10 +70,10 @@ def test_a_figure_is_drawn_in_its_cell_with_its_numbers(text: Path):
 def test_the_pages_of_results_have_figures_and_readme_shows_one():
     with_figures = {text.stem for text in PAGES
                     if any("cae-figure" in "".join(html_of(cell)) for cell in stored(text).cells)}
-    assert with_figures >= {"result", "attribution", "faithfulness", "accuracy", "blind",
+    assert with_figures >= {"photographs", "attribution", "faithfulness", "accuracy", "blind",
                             "heat-maps", "retrieval-and-text", "what-decides", "cost"}
-    shown = (REPOSITORY / "book" / "images" / "result.svg").read_text(encoding="utf-8")
-    assert shown == readme_figure(stored(EXPERIMENTS / "result.md"))
+    shown = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
+    assert shown == readme_figure(stored(EXPERIMENTS / "photographs.md"))
 
 
 def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
@@ -82,22 +82,20 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     (home / "data").mkdir()
     os.symlink(REPOSITORY / "data" / "records", home / "data" / "records")
     def shown() -> list[str]:
-        cells = nbformat.read(run_page("result"), as_version=4).cells
+        cells = nbformat.read(run_page("faithfulness"), as_version=4).cells
         return [text for cell in cells for text in html_of(cell)]
     before = shown()
-    page = home / "book" / "experiments" / "result.md"
+    page = home / "book" / "experiments" / "faithfulness.md"
     text = page.read_text(encoding="utf-8")
-    call = 'plots.forest(accuracy, "model", ax=right, zero=False)'
+    call = "ax.axvline(100, color=plots.INK,"
     assert call in text
-    colour = "for mark in right.lines:\n    mark.set_color('#123456')"
-    page.write_text(text.replace(call, f"{call}\n{colour}"), encoding="utf-8")
+    page.write_text(text.replace(call, "ax.axvline(100, color='#123456',"), encoding="utf-8")
     after = shown()
     assert [FIGURE.sub("", text) for text in before] == [FIGURE.sub("", text) for text in after]
-    figures = [[FIGURE.search(text)[0] for text in part if FIGURE.search(text)]
-               for part in (before, after)]
-    assert figures[0]
-    for first, second in zip(*figures, strict=True):
-        assert "#123456" not in first and "#123456" in second
+    (first, *rest), (changed, *others) = (
+        [FIGURE.search(text)[0] for text in part if FIGURE.search(text)]
+        for part in (before, after))
+    assert rest == others and "#123456" not in first and "#123456" in changed
 
 
 def good_page() -> nbformat.NotebookNode:
