@@ -131,6 +131,8 @@ def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, An
 EVEN = dict.fromkeys(METHODS, 1.0)
 """Lambda of each method where none was chosen."""
 
+PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -158,7 +160,7 @@ PROFILES: dict[str, Profile] = {
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
                       "precision": "bf16", "lock_image": True, "augment": False},
-            methods=_rows(64, **EVEN) | _controls(1.0, **EVEN),
+            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO),
         ),
         Profile(
             name="paper", seeds=3, base=None,

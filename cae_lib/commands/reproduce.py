@@ -77,7 +77,7 @@ def _run_jobs(profile_name: str) -> Jobs:
         "base": partial(_measure_base, profile_name),
     }
     found = [(Variant(name, {}), seed, _suites(row))
-             for name, row in reversed(chosen.methods.items()) for seed in range(chosen.seeds)]
+             for seed in range(chosen.seeds) for name, row in reversed(chosen.methods.items())]
     found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
     for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"

@@ -132,15 +132,14 @@ class Choices:
         self.swaps = foils.swaps([text for _, text in self.test])
 
     def exports(self) -> Iterator[Export]:
-        """ARO, SugarCrepe, SugarCrepe++ (a foil of it a picture), CREPE, Half-Truths, STS-B."""
+        """ARO; SugarCrepe's subsets, SugarCrepe++, CREPE, Half-Truths: an item a picture; STS-B."""
         single, triple = Export("sugarcrepe"), Export("sugarcrepe_pp")
         for subset, items in self._sugarcrepe().items():
             single.items[subset] = [Item([p.path], [text], [foil]) for p, text, foil in items]
             if subset.startswith("add"):
                 continue
             triple.items[subset] = []
-            mixed = (items[i] for i in self.rng.permutation(len(items)))
-            for picture, caption, foil in {item[0].path: item for item in mixed}.values():
+            for picture, caption, foil in items:
                 others = [text for text in picture.captions if text != caption]
                 if others:
                     second = others[self.rng.integers(len(others))]
@@ -172,8 +171,8 @@ class Choices:
         with Image.open(self.pictures / picture.path) as image:
             return (0, 0, *image.size)
 
-    def _shuffled(self, foils: list[str]) -> list[str]:
-        return [foils[i] for i in self.rng.permutation(len(foils))]
+    def _shuffled(self, found: list) -> list:
+        return [found[i] for i in self.rng.permutation(len(found))]
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
         found: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.OFFICIAL}
@@ -192,8 +191,12 @@ class Choices:
                     likely = texts[:1]
                 for foil in likely:
                     found[subset].append((picture, text, foil))
-        return {subset: self._balanced(items, self._likelihood(subset))
+        return {subset: self._balanced(self._one_each(items), self._likelihood(subset))
                 for subset, items in found.items()}
+
+    def _one_each(self, items: list) -> list:
+        """Of items that begin with a picture one of each picture, drawn by chance."""
+        return list({item[0].path: item for item in self._shuffled(items)}.values())
 
     def _likelihood(self, subset: str) -> Callable[[str], float]:
         """Log likelihood of a text, per word where the foil is always the longer text."""
@@ -210,7 +213,7 @@ class Choices:
 
     def _crepe(self) -> Export:
         """Items of six captions, grouped by how many words bear a role."""
-        export = Export("crepe")
+        export, found = Export("crepe"), []
         for picture, text in self.test:
             roles = [word.role for word in self.words[picture.path, text]]
             if not 4 <= len(roles) <= 12:
@@ -222,7 +225,9 @@ class Choices:
                           enumerate(("object", "attribute", "relation"), start=1)}
                 more = {"n": len(roles), "n_connected_components": 1} | counts
                 item = Item([f"{picture.number}.jpg"], [text], false, self._whole(picture), more)
-                export.ask("atom", item, picture.path)
+                found.append((picture, item))
+        for picture, item in self._one_each(found):
+            export.ask("atom", item, picture.path)
         return export
 
     def _half_truths(self) -> Export:
@@ -242,7 +247,7 @@ class Choices:
                 if half:
                     found.append((picture, kind, anchor, half[0], full))
                     break
-        for picture, kind, anchor, half, full in found:
+        for picture, kind, anchor, half, full in self._one_each(found):
             more = {"image": {"path": picture.path}, "triplet_type": kind}
             export.ask("flickr8k", Item([picture.path], [anchor, full], [half], more=more))
         return export

@@ -85,11 +85,12 @@ def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tr
     assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 
 
-def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch):
+@pytest.mark.parametrize("profile", ["mini", "photo"])
+def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, profile: str):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    sweep = results.load("sweep", "mini", ["tuning"])
+    sweep = results.load("sweep", profile, ["tuning"])
     for found in sweep[sweep["chosen"]].itertuples():
-        config = experiment(found.experiment, "mini")
+        config = experiment(found.experiment, profile)
         assert (config.lr, config.weight) == (found.lr, np.nan_to_num(found.weight))
 
 
