@@ -123,7 +123,8 @@ def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, An
     rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
             for method, weight in weights.items()}
     rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
-    ours = {"method": "counterfactual", "weight": counterfactual, "stop_gradient": True}
+    ours = {"method": "counterfactual", "weight": counterfactual, "stop_gradient": True,
+            "attribution": (("samples", 1),)}  # one object and one other word a caption and step
     rows["cae-counterfactual"] = ours
     return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}
 

@@ -14,7 +14,7 @@ from cae_lib.cli import main
 from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
-from cae_lib.models.clip import Clip
+from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path
 
 CAPTION = "the cat is touching the elephant"
@@ -45,6 +45,12 @@ def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     assert found.words == CAPTION.split()
     assert set(found.scores) == set(METHODS)
     assert all(len(s) == 6 for part in (found.scores, found.shares) for s in part.values())
+
+
+def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> None:
+    found = attribute_pair(load_clip("clip-photo"), read_picture(picture), CAPTION)
+    assert found.relevance.shape == (7, 7) and found.relevance.min() >= 0
+    assert found.relevance.sum() == pytest.approx(1) and found.relevance.std() > 0
 
 
 def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
