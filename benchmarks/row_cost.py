@@ -1,0 +1,63 @@
+"""Time of a training step of each row of a profile, as `cae train` takes it.
+
+Usage, from the top of the repository, once the profile's base and sets are there:
+
+    .venv/bin/python -m benchmarks.row_cost --profile photo --threads 1 --clock cpu
+    .venv/bin/python -m benchmarks.row_cost --profile photo --rounds 2 --no-record  # a look
+
+All rows take their own batches, models and optimisers, in turns. Where the image tower is locked,
+its features are there before anything is timed. The result is the table `cost_rows` of the profile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable
+
+from benchmarks.options import common_options, median_table, prepare, seconds
+from benchmarks.timing import CLOCKS, interleaved
+from cae_lib import results
+from cae_lib.config import experiment, profile
+from cae_lib.data.training_set import training_set
+from cae_lib.models.clip import load_clip
+from cae_lib.runs import TUNED, weights_path
+from cae_lib.runtime import stamp
+from cae_lib.training.run import Run
+
+WARM_UP = 2
+"""Rounds that are not counted."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common_options(parser)
+    parser.add_argument("--profile", required=True)
+    options = parser.parse_args()
+    device, work = prepare(options), {}
+    for name, row in profile(options.profile).methods.items():
+        if not row.get("roles"):  # a placebo's step is that of the row it stands in for
+            work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
+    rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])
+    frame = seconds(rounds[WARM_UP:])
+    print(median_table(frame, TUNED), flush=True)
+    if not options.no_record:
+        key = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:12]
+        made = stamp(options.profile, None, threads=options.threads, clock=options.clock)
+        results.save("cost_rows", "base", 0, frame, options.profile, key=key, provenance=made)
+
+
+def _steps(name: str, profile_name: str, rounds: int, device: object) -> Callable[[int], object]:
+    config = experiment(name, profile_name)
+    clip = load_clip(config.model, weights_path(config), config.activation, device)
+    data = training_set(profile_name, config.train_data, config.model, config.tagger)
+    run = Run(config, clip, data.pairs, data.alignment, data.images)
+    run.train_mode()
+    batches = list(run.feed(0, rounds))
+    return lambda number: run.step(number, batches[number])
+
+
+if __name__ == "__main__":
+    main()
