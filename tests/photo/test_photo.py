@@ -77,6 +77,19 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
 
 
+def test_what_is_added_contradicts_what_people_said():
+    """"black" is said of the dog elsewhere, so "white" is false; a cat is named by nobody here."""
+    captions = ["A black dog is in the grass.", "A dog runs on grass."]
+    others = foils.words_of(["a white wall", "a white wall", "a cat", "a cat"])
+    said = foils.words_of(captions)
+    vocabulary = foils.Vocabulary([*others, *said], [1, 1, 2, 2, 3, 3])
+    rng = np.random.default_rng(0)
+    made = foils.additions(captions[1], said[1], said, vocabulary, rng)
+    assert made["att"] == ["A white dog runs on grass."]
+    assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
+    assert not foils.additions(captions[0], said[0], said, vocabulary, rng)["att"]
+
+
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
     language = CaptionModel(
         ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]).log_likelihood
