@@ -57,3 +57,10 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     for job in reproduce._run_jobs("photo").values():
         job()
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
+
+
+def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    assert set(reproduce._pages("photo")) == {"page photographs", "page status"}
+    mini, smoke = set(reproduce._pages("mini")), set(reproduce._pages("smoke"))
+    assert smoke - mini == {"page photographs"} and "page status" in mini
