@@ -39,7 +39,7 @@ from cae_lib.training.state import read_log
 from cae_lib.world import build as world
 from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
-CURVE_POINTS = 10
+CURVE_POINTS = 5
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
