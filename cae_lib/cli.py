@@ -99,7 +99,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
                 help="first layer of the map's rule: -1 the last, 0 all"),
          option("--seed", type=int, default=0, help="seed of the runs (default 0)"),
          option("-o", "--output", type=Path, default=Path("attribution.png"), metavar="FILE"),
-         PROFILE,
+         option("--profile", default="photo", metavar="P",
+                help="whose runs: photo (default), or mini, whose pictures are drawn, ..."),
      )),
     ("tune", "tune.run", "choose lr and lambda on the validation split", (PROFILE,)),
     ("run", "book.run", "execute one page of the book", (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +18,32 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.patches import Patch
+from PIL import Image, ImageOps
 from torch import nn
 
 from cae_lib.attribution import METHODS
+from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.config import profile as find_profile
+from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.plots import METHOD_COLORS, label, number
 from cae_lib.plots import METHODS as METHOD_LABELS
+from cae_lib.plots import ROLE_COLORS, label, number
 from cae_lib.runs import BASE, find_run, weights_of
 from cae_lib.runtime import pick_device, whole_file
+from cae_lib.words.alignment import token_roles
+from cae_lib.words.roles import ROLE_NAMES
 
 MOST_MODELS = 5
 ROOT = 0.5
 """Exponent of the colour scale: relevance is concentrated, and half of the range holds little."""
 
-WORD_HEIGHT, MAP_HEIGHT, PANEL_WIDTH = 0.17, 1.55, 2.2
+WORD_HEIGHT, PANEL = 0.19, 2.4
 """Inches."""
 
 
@@ -85,11 +91,20 @@ def attribute_pair(
     )
 
 
+def word_roles(clip: Clip, caption: str) -> list[str]:
+    """The role of each of the words of `attribute_pair`, by the paper's parser."""
+    found = token_roles([caption], default_tagger(), clip.tokenizer)
+    words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
+    return [ROLE_NAMES[int(found.roles[0][words == number][0])]
+            for number in range(1, int(words.max()) + 1)]
+
+
 def read_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB; DataError if the file is missing or cannot be decoded."""
+    """A picture as RGB, turned as its EXIF data say; DataError if the file is missing or cannot be
+    decoded."""
     try:
         with Image.open(path) as file:
-            return file.convert("RGB")
+            return ImageOps.exif_transpose(file).convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such picture; check the path") from error
     except (OSError, Image.DecompressionBombError) as error:
@@ -138,7 +153,8 @@ def run(parsed: argparse.Namespace) -> None:
     if len({part.picture.shape for part in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     known = {-1: "last layer", 0: "all layers"}
-    figure = draw(found, known.get(parsed.start_layer, f"layers from {parsed.start_layer}"))
+    layer = known.get(parsed.start_layer, f"layers from {parsed.start_layer}")
+    figure = draw(found, parsed.caption, word_roles(clip, parsed.caption), layer)
     with whole_file(parsed.output) as path:
         figure.savefig(path, format="png", dpi=200)
     plt.close(figure)
@@ -150,51 +166,60 @@ def run(parsed: argparse.Namespace) -> None:
     print(f"The figure is {parsed.output}")
 
 
-def draw(found: Mapping[str, PairAttribution], layer: str) -> Figure:
-    """The picture, and for each model, by its title, its map with the words' shares below. `layer`
-    is the maps' start layer in words, for the colour bar."""
+def draw(found: Mapping[str, PairAttribution], caption: str, roles: list[str],
+         layer: str) -> Figure:
+    """The picture with its caption, and for each model, by its title, its map above the words'
+    shares. `roles` are those of the words; `layer` is the maps' start layer in words."""
     parts = list(found.values())
     norm = PowerNorm(ROOT, 0, max(part.relevance.max() for part in parts))
     longest = max(shares.max() for part in parts for shares in part.shares.values())
-    heights = [MAP_HEIGHT, *[WORD_HEIGHT * len(parts[0].words) + 0.08] * len(METHODS)]
+    below = max(1.3, WORD_HEIGHT * len(parts[0].words))
     figure, axes = plt.subplots(
-        len(heights), 1 + len(parts), height_ratios=heights, layout="constrained", squeeze=False,
-        figsize=(PANEL_WIDTH * (1 + len(parts)), sum(heights) + 0.75),
+        2, 1 + len(parts), height_ratios=(PANEL, below), layout="constrained", squeeze=False,
+        figsize=(PANEL * (1 + len(parts)), PANEL + below + 1.3),
     )
-    for axis in axes[:, 0]:
-        axis.set_axis_off()
     axes[0, 0].imshow(parts[0].picture, interpolation="nearest")
-    for (title, part), (above, *below) in zip(found.items(), axes.T[1:], strict=True):
+    axes[0, 0].set_axis_off()
+    axes[1, 0].set_axis_off()
+    text = textwrap.fill(caption, 30, max_lines=8)
+    axes[1, 0].text(0, 1, text, va="top", fontsize=10, transform=axes[1, 0].transAxes)
+    for (title, part), (above, table) in zip(found.items(), axes.T[1:], strict=True):
         _map(above, part, norm)
-        above.set_title(title.replace(" (", "\n("))
-        for axis, method in zip(below, METHODS, strict=True):
-            _bars(axis, part, method, longest)
-            if part is parts[0]:
-                axis.set_ylabel(METHOD_LABELS[method])
-            else:
-                axis.set_yticklabels([])
-    bar = figure.colorbar(ScalarMappable(norm, "magma"), ax=axes, shrink=0.6, location="bottom",
-                          aspect=40, pad=0.01)
-    bar.set_label(f"share of a picture's relevance in a patch ({layer})")
+        above.set_title(f"{title}\ncosine {number(part.cosine, 2)}", fontsize=10)
+        _shares(table, part, roles, longest)
+        if part is not parts[0]:
+            table.set_yticklabels([])
+    handles = [Patch(color=color, label=role) for role, color in ROLE_COLORS.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, shrink=0.6, location="bottom",
+                          aspect=40, pad=0.02, ticks=[0, norm.vmax / 4, norm.vmax])
+    bar.ax.set_xticklabels([number(tick, 2) for tick in (0, norm.vmax / 4, norm.vmax)])
+    bar.set_label(f"share of the picture's relevance in a patch ({layer})", fontsize=9)
     return figure
 
 
 def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
-    """The map, and the outlines of the picture in white."""
+    """The map in colour above the picture in grey, which shines through where there is little."""
     height, width = part.picture.shape[:2]
+    axis.imshow(part.picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(part.relevance, dtype=torch.float64)[None]
-    axis.imshow(upsampled(small, height, width)[0].numpy(), cmap="magma", norm=norm,
+    found = upsampled(small, height, width)[0].numpy()
+    strength = np.clip(norm(found), 0, 1)
+    axis.imshow(found, cmap="inferno", norm=norm, alpha=0.25 + 0.5 * strength,
                 interpolation="nearest")
-    down, across = np.gradient(part.picture.mean(axis=-1))
-    edges = np.clip(4 * np.hypot(down, across), 0, 0.7)
-    axis.imshow(np.dstack([np.ones((height, width, 3)), edges]), interpolation="nearest")
     axis.set_axis_off()
 
 
-def _bars(axis: Axes, part: PairAttribution, method: str, longest: float) -> None:
-    values, places = part.shares[method], range(len(part.words))
-    bars = axis.barh(places, values, height=0.75, color=METHOD_COLORS[METHOD_LABELS[method]])
-    axis.bar_label(bars, [number(value, 2) for value in values], padding=2, fontsize=9)
-    axis.set(xlim=(0, 1.45 * longest), ylim=(len(places) - 0.5, -0.5), xticks=[])
-    axis.set_yticks(places, part.words, fontsize=9)
-    axis.spines[["top", "right", "bottom"]].set_visible(False)
+def _shares(axis: Axes, part: PairAttribution, roles: list[str], longest: float) -> None:
+    """Shares of the words by method, the words in the colours of their roles."""
+    table = np.stack(list(part.shares.values()), axis=1)
+    axis.imshow(table, cmap="Greys", vmin=0, vmax=1.3 * longest, aspect="auto")
+    for (row, column), value in np.ndenumerate(table):
+        axis.text(column, row, number(value, 2), ha="center", va="center", fontsize=8,
+                  color="white" if value > 0.75 * longest else "black")
+    axis.set_xticks(range(table.shape[1]), [METHOD_LABELS[name] for name in part.shares],
+                    rotation=35, ha="right", fontsize=9)
+    axis.set_yticks(range(len(part.words)), part.words, fontsize=9)
+    for word, role in zip(axis.get_yticklabels(), roles, strict=True):
+        word.set_color(ROLE_COLORS.get(role, "black"))
+    axis.tick_params(length=0)

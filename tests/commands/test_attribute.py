@@ -11,7 +11,7 @@ from PIL import Image
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
-from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture
+from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture, word_roles
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -76,6 +76,17 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
     ):
         with pytest.raises(error, match=message):
             open_weights(*arguments, profile="smoke")
+
+
+def test_a_picture_is_turned_as_its_camera_says_and_words_have_their_roles(
+    tmp_path: Path, tiny_clip: Clip,
+) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_picture(tmp_path / "turned.jpg").size == (20, 40)
+    assert word_roles(tiny_clip, "A red cat is chasing the dog") == [
+        "other", "attribute", "object", "other", "relation", "other", "object"]
 
 
 def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
