@@ -26,6 +26,7 @@ from cae_lib.evaluation.sets import is_world
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.results import Tables
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution
 from cae_lib.training.loop import STATE, train
@@ -209,13 +210,21 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
             results.measure(
                 suite, run_name(name, profile_name, **overrides), seed, profile_name,
                 _key(suite, digest, data[suite]),
-                lambda measure=known[suite]: measure(encoder(), profile_name),
+                lambda measure=known[suite]: _numbers(measure(encoder(), profile_name),
+                                                      profile_name),
                 fresh=fresh, weights=digest[:12], data=data[suite][:12], settings=overrides,
             )
         except DataError as error:
             if not (is_real(profile_name) and needs.may_be_absent(suite)):
                 raise
             print(f"Left out: {suite}. {error}", flush=True)
+
+
+def _numbers(tables: Tables, profile_name: str) -> Tables:
+    """Tables without the words of captions, where these are people's and not ours to store."""
+    if is_real(profile_name) or is_world(data_root(profile_name)):
+        return tables
+    return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
 def encoder_of(clip: Clip, profile_name: str) -> Encoder:
