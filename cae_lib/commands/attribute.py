@@ -54,6 +54,7 @@ class PairAttribution:
     picture: np.ndarray  # what the model saw of it, `(H, W, 3)` in [0, 1]
     relevance: np.ndarray  # the map on the patch grid, summing to 1
     words: list[str]  # the caption's; those beyond the context are left out
+    roles: list[str]  # theirs, by the paper's parser
     scores: Mapping[str, np.ndarray]  # for each method, one number a word, in the method's unit
     shares: Mapping[str, np.ndarray]  # the same divided by their sum, negative ones counted as 0
     cosine: float  # similarity of picture and caption
@@ -85,6 +86,7 @@ def attribute_pair(
         picture=seen.permute(1, 2, 0).numpy(),
         relevance=shares(found.maps[0])[0].cpu().numpy(),
         words=words,
+        roles=word_roles(clip, caption),
         scores={name: part[0].cpu().numpy() for name, part in scores.items()},
         shares={name: positive_shares(part)[0].cpu().numpy() for name, part in scores.items()},
         cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
@@ -92,7 +94,7 @@ def attribute_pair(
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """The role of each of the words of `attribute_pair`, by the paper's parser."""
+    """The role of each word of a caption, by the paper's parser."""
     found = token_roles([caption], default_tagger(), clip.tokenizer)
     words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
     return [ROLE_NAMES[int(found.roles[0][words == number][0])]
@@ -154,7 +156,7 @@ def run(parsed: argparse.Namespace) -> None:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     known = {-1: "last layer", 0: "all layers"}
     layer = known.get(parsed.start_layer, f"layers from {parsed.start_layer}")
-    figure = draw(found, parsed.caption, word_roles(clip, parsed.caption), layer)
+    figure = draw(found, parsed.caption, layer)
     with whole_file(parsed.output) as path:
         figure.savefig(path, format="png", dpi=200)
     plt.close(figure)
@@ -166,10 +168,9 @@ def run(parsed: argparse.Namespace) -> None:
     print(f"The figure is {parsed.output}")
 
 
-def draw(found: Mapping[str, PairAttribution], caption: str, roles: list[str],
-         layer: str) -> Figure:
+def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figure:
     """The picture with its caption, and for each model, by its title, its map above the words'
-    shares. `roles` are those of the words; `layer` is the maps' start layer in words."""
+    shares. `layer` is the maps' start layer in words."""
     parts = list(found.values())
     norm = PowerNorm(ROOT, 0, max(part.relevance.max() for part in parts))
     longest = max(shares.max() for part in parts for shares in part.shares.values())
@@ -186,7 +187,7 @@ def draw(found: Mapping[str, PairAttribution], caption: str, roles: list[str],
     for (title, part), (above, table) in zip(found.items(), axes.T[1:], strict=True):
         _map(above, part, norm)
         above.set_title(f"{title}\ncosine {number(part.cosine, 2)}", fontsize=10)
-        _shares(table, part, roles, longest)
+        _shares(table, part, longest)
         if part is not parts[0]:
             table.set_yticklabels([])
     handles = [Patch(color=color, label=role) for role, color in ROLE_COLORS.items()]
@@ -210,7 +211,7 @@ def _map(axis: Axes, part: PairAttribution, norm: PowerNorm) -> None:
     axis.set_axis_off()
 
 
-def _shares(axis: Axes, part: PairAttribution, roles: list[str], longest: float) -> None:
+def _shares(axis: Axes, part: PairAttribution, longest: float) -> None:
     """Shares of the words by method, the words in the colours of their roles."""
     table = np.stack(list(part.shares.values()), axis=1)
     axis.imshow(table, cmap="Greys", vmin=0, vmax=1.3 * longest, aspect="auto")
@@ -220,6 +221,6 @@ def _shares(axis: Axes, part: PairAttribution, roles: list[str], longest: float)
     axis.set_xticks(range(table.shape[1]), [METHOD_LABELS[name] for name in part.shares],
                     rotation=35, ha="right", fontsize=9)
     axis.set_yticks(range(len(part.words)), part.words, fontsize=9)
-    for word, role in zip(axis.get_yticklabels(), roles, strict=True):
+    for word, role in zip(axis.get_yticklabels(), part.roles, strict=True):
         word.set_color(ROLE_COLORS.get(role, "black"))
     axis.tick_params(length=0)

@@ -20,6 +20,8 @@ from cae_lib.commands.jobs import Outcome, run_jobs
 from cae_lib.config import experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
+from cae_lib.training.distributed import Ranks
+from cae_lib.training.objective import Objective
 
 
 def _where(number: int) -> tuple[int, int, int]:
@@ -92,6 +94,12 @@ def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, prof
     for found in sweep[sweep["chosen"]].itertuples():
         config = experiment(found.experiment, profile)
         assert (config.lr, config.weight) == (found.lr, np.nan_to_num(found.weight))
+
+
+@pytest.mark.parametrize("settings", tune.CANDIDATES.values(), ids=tune.CANDIDATES)
+def test_every_candidate_can_be_trained(settings, tiny_clip):
+    config = experiment(tune.CHOSEN, "photo", **settings)
+    Objective(tiny_clip.model, config, Ranks(), None)
 
 
 def test_validation_scores_by_hand():
