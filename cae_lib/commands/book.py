@@ -53,7 +53,7 @@ def report() -> dict[str, list[str]]:
         "Book": [extra if missing else "all packages of the extra 'book' are installed",
                  f"browser for the tests: {find_browser() or 'none found'}"],
         "Data": [
-            *(_world(profile) for profile in PROFILES if PROFILES[profile].base),
+            *(_sets(profile) for profile in PROFILES if PROFILES[profile].base),
             f"base model: {bases or 'missing (`cae train base` makes it)'}",
             f"pages: {len(executed)} of {len(names)} executed",
         ],
@@ -67,7 +67,9 @@ def _version(package: str) -> str:
         return "(used from its folder, not installed)"
 
 
-def _world(profile: str) -> str:
-    here = (paths().raw / f"world-{profile}" / "manifest.json").is_file()
-    advice = f"not built (`cae world build --profile {profile}`)"
-    return f"small world, {profile}: {'built' if here else advice}"
+def _sets(profile: str) -> str:
+    photo = profile == "photo"
+    folder = paths().raw / (profile if photo else f"world-{profile}")
+    command = "cae photo build" if photo else f"cae world build --profile {profile}"
+    here = "built" if (folder / "manifest.json").is_file() else f"not built (`{command}`)"
+    return f"{'photographs' if photo else f'small world, {profile}'}: {here}"
