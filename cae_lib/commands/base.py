@@ -173,16 +173,16 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
     """The model card in Markdown; `table` is that of `training_table`, `digest` of the weights."""
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     command = f"cae train base --profile {config.profile}"
-    start = "ImageNet's trunk, which is locked, and random weights" if config.lock_trunk else (
-        "random weights")
+    trunk = "EfficientNet-Lite0 as trained on ImageNet (Apache 2.0), locked, and "
+    start = f"{trunk if config.lock_trunk else ''}random weights"
     shorter = f"""
 `base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
 steps=STEPS`), for the question when CAE helps.
 """ if profile(config.profile).earlier_bases else ""
     return f"""# {config.model}, the base model of the profile {config.profile}
 
-A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from {start} by
-`{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
+A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from {start}
+by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
 {config.seed}, {config.precision}. Stored in float16, with the embeddings of the tokens that the
 profile's sets have; SHA-256 `{digest[:16]}...`.
 
