@@ -155,7 +155,7 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
     assert run_name(row, chosen, **settings) == name
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].short])
 def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: str):
     for run in ("clip-ft", "cae-gradcam"):
         reference, *others = [v.settings for v in ablations(name) if v.run == run]
@@ -177,6 +177,7 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     assert len(places) == len(found) == 3 * 2 * 2 + 13 - 1
     assert [seed for v, seed in found if v.name("mini") == "clip-ft+short"] == [0, 1]
     assert len(study_runs("paper")) == 13 and base_variants("paper") == []
+    assert study_runs("photo") == [], "no short settings, no studies"
 
 
 def test_earlier_bases_lie_beside_the_base(home: Path):
