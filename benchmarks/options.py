@@ -123,6 +123,7 @@ def store(
     data: str,
     frame: pd.DataFrame,
     started: float,
+    profile: str = PROFILE,
 ) -> None:
     """Store the table of a benchmark, unless told not to; its run is the model's name.
 
@@ -130,25 +131,26 @@ def store(
         table: Its name.
         options: Of the command line.
         device: That was measured.
-        subject: Model and data that were measured, as part of the settings.
+        subject: Model and data that were measured, as part of the settings, and other settings.
         data: Digest of the data.
         frame: What was measured: measure, candidate, round, name, value as far as they apply.
         started: `time.monotonic` at the start.
+        profile: Whose tables it stands beside.
     """
     if options.no_record:
         return
     settings = {
-        **subject,
         "rounds": options.rounds,
         "device": device.type,
         "threads": torch.get_num_threads(),
         "clock": options.clock,
         "seed": options.seed,
         "precision": "float32",
+        **subject,
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     spent = round(time.monotonic() - started, 1)
-    provenance = stamp(PROFILE, options.seed, wall_seconds=spent, data=data, settings=settings)
-    path = results.save(table, subject["model"], options.seed, frame, PROFILE, key=key,
+    provenance = stamp(profile, options.seed, wall_seconds=spent, data=data, settings=settings)
+    path = results.save(table, subject["model"], options.seed, frame, profile, key=key,
                         provenance=provenance)
     print(f"stored {path}", flush=True)

@@ -12,17 +12,18 @@ its features are there before anything is timed. The result is the table `cost_r
 from __future__ import annotations
 
 import argparse
-import hashlib
+import time
 from collections.abc import Callable
 
-from benchmarks.options import common_options, median_table, prepare, seconds
+import torch
+
+from benchmarks.options import common_options, median_table, prepare, seconds, store
 from benchmarks.timing import CLOCKS, interleaved
-from cae_lib import results
 from cae_lib.config import experiment, profile
+from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import TUNED, weights_path
-from cae_lib.runtime import stamp
 from cae_lib.training.run import Run
 
 WARM_UP = 2
@@ -36,20 +37,22 @@ def main() -> None:
     common_options(parser)
     parser.add_argument("--profile", required=True)
     options = parser.parse_args()
-    device, work = prepare(options), {}
+    started, device, work = time.monotonic(), prepare(options), {}
     for name, row in profile(options.profile).methods.items():
         if not row.get("roles"):  # a placebo's step is that of the row it stands in for
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])
     frame = seconds(rounds[WARM_UP:])
     print(median_table(frame, TUNED), flush=True)
-    if not options.no_record:
-        key = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:12]
-        made = stamp(options.profile, None, threads=options.threads, clock=options.clock)
-        results.save("cost_rows", "base", 0, frame, options.profile, key=key, provenance=made)
+    config = experiment(TUNED, options.profile)
+    subject = {"model": config.model, "batch": config.batch_size, "precision": config.precision}
+    data = data_digests(options.profile, ["benchmarks"])["benchmarks"]
+    store("cost_rows", options, device, subject, data, frame, started, options.profile)
 
 
-def _steps(name: str, profile_name: str, rounds: int, device: object) -> Callable[[int], object]:
+def _steps(
+    name: str, profile_name: str, rounds: int, device: torch.device
+) -> Callable[[int], object]:
     config = experiment(name, profile_name)
     clip = load_clip(config.model, weights_path(config), config.activation, device)
     data = training_set(profile_name, config.train_data, config.model, config.tagger)

@@ -29,7 +29,7 @@ def assignment(text: str) -> tuple[str, str]:
 
 ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
                "type": assignment}
-PROFILE_HELP = "smoke (numbers mean nothing), mini (the book), photo or paper (one GPU)"
+PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), paper (one GPU)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 ONE_RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
 SETTINGS = (

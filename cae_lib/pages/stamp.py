@@ -71,8 +71,8 @@ def tables_hash(profile: str) -> str:
 
 
 def states(profile: str) -> pd.DataFrame:
-    """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries.
-    Those of smoke are of `profile` smoke; any other has the pages of all others."""
+    """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries. A
+    page is held against the tables of its own profile; those of smoke lie apart."""
     folder = smoke_book() / "experiments" if profile == "smoke" else experiments_folder()
     present = cache(tables_hash)
     rows = []

@@ -178,6 +178,12 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     for key, expected in (("two", "stale"), ("one", "current")):
         store(key)
         assert state() == expected
+    results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
+    for profile in ("photo", "mini"):  # each is held against its own profile's tables
+        bundle = provenance(profile, seeds=3)._repr_mimebundle_()
+        code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
+        nbformat.write(notebook, path)
+        assert state() == "current"
     text.write_text(text.read_text().replace("# A page", "# Another"))
     (problem,) = check_pair(text, path)
     assert state() == "breaks a rule" and "are not those of page.md" in problem
