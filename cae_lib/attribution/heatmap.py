@@ -57,8 +57,14 @@ def image_relevances(
     for start in start_layers:
         first = first_layer(start, len(weights))
         row = propagated(weights[first:], slopes[first:], readout)
-        maps.append(row[:, 1:].unflatten(1, model.visual.grid_size))
+        maps.append(row[:, 1:].unflatten(1, patch_grid(model.visual)))
     return ImageRelevances(maps, features.detach())
+
+
+def patch_grid(tower: nn.Module) -> tuple[int, int]:
+    """Rows and columns of patches of open_clip's transformer, or of the attention pooling that a
+    network of timm ends in."""
+    return tower.grid_size if hasattr(tower, "grid_size") else tower.head.pool.feat_size
 
 
 def upsampled(relevance: Tensor, height: int, width: int) -> Tensor:

@@ -20,7 +20,6 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image, ImageOps
-from torch import nn
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.grouping import word_index
@@ -74,9 +73,6 @@ def attribute_pair(
     tokens = clip.tokenizer([caption]).to(device)
     with torch.no_grad():
         texts = encode_text(clip.model, tokens).features
-    tower = clip.model.visual
-    if isinstance(getattr(tower, "head", None), nn.Sequential) and hasattr(tower.head, "pool"):
-        tower.grid_size = tower.head.pool.feat_size  # a network of timm with attention pooling
     found = image_relevances(clip.model, pixels, texts, (start_layer,))
     scores = {name: word_scores(clip, tokens, found.image_features, name) for name in METHODS}
     settings = open_clip.get_model_preprocess_cfg(clip.model)

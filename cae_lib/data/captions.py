@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from cae_lib.data import rows
+from cae_lib.data.picture_files import fault, tell
 from cae_lib.data.rows import in_row
 from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
-"""What to do about captions without a picture file: an error, leave them out and count them, or
-do not look for pictures."""
+"""What to do about captions without a picture file: an error, leave them out and count them (also
+those whose picture cannot be decoded), or do not look for pictures."""
 
 NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
@@ -212,12 +213,18 @@ def _pairs(
 ) -> tuple[Pairs, list[int]]:
     """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept."""
     there = {p: missing == "ignore" or p.is_file() for p in dict.fromkeys(p for p, _ in found)}
+    broken = [p for p in there if missing == "drop" and there[p] and fault(p)]
+    if broken:
+        there |= dict.fromkeys(broken, False)
+        tell(f"{source}: {len(broken)} of its {len(there)} pictures cannot be decoded and are left "
+             f"out; the first is {broken[0]} ({fault(broken[0])})")
     keep = [row for row, (picture, _) in enumerate(found) if there[picture]]
     if len(keep) < len(found) and missing == "raise":
         row, picture = next((i, p) for i, (p, _) in enumerate(found) if not there[p])
         raise DataError(
             f"{source}: {len(found) - len(keep)} of {len(found)} rows have no picture, first row "
-            f'{row}: {picture}. Complete the pictures, or pass missing="drop" to go on without.'
+            f"{row}: {picture}. Complete the pictures, or allow the set to be incomplete "
+            "(`--allow-missing`), to go on without."
         )
     places: dict[Path, int] = {}
     index = [places.setdefault(found[i][0], len(places)) for i in keep]

@@ -87,7 +87,7 @@ def check(source: Source) -> Report:
         files.expected = None
         files.found = sum(path.is_file() for path in source.root.rglob("*"))
     tallies = [files, *(tally for tally in (rows, pictures) if tally.expected or tally.found)]
-    return Report(source, tallies, faults)
+    return Report(source, tallies, list(dict.fromkeys(faults)))
 
 
 def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: list[str]) -> None:
@@ -144,7 +144,8 @@ def _read_rows(path: Path, at: str | None = None, lines: bool = False, skip: int
         content = content[at] if at else content
         return list(content.values() if isinstance(content, dict) else content)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        why = error.strerror if isinstance(error, OSError) else error  # which would repeat the path
+        raise DataError(f"{path}: cannot be read ({why})") from error
 
 
 def _name(row: Any, key: str | int, entry: Pictures) -> str:

@@ -41,7 +41,8 @@ def read_text(path: Path) -> str:
             "name another folder, or only the parts that are there."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}). Fetch it again.") from error
+        why = error.strerror if isinstance(error, OSError) else error  # which would repeat the path
+        raise DataError(f"{path}: cannot be read as text ({why}). Fetch it again.") from error
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -79,7 +80,7 @@ def read_csv(
         DataError: If the file is missing, lacks one of `columns`, or ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
-    content = read_text(path).rstrip("\r\n") + "\n" + _END
+    content = read_text(path).removeprefix("\ufeff").rstrip("\r\n") + "\n" + _END
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     header = next(reader)
     missing = [name for name in columns if name not in header]

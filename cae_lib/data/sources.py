@@ -107,6 +107,8 @@ class Source:
     rows: tuple[Rows, ...] = ()
     pictures: tuple[Pictures, ...] = ()
     note: str = ""  # what else one should know
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of weights: name, and
+    # the fields of `cae_lib.models.released.Released`, its `source` below `folder` or with a colon
 
     @property
     def root(self) -> Path:

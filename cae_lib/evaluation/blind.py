@@ -60,8 +60,10 @@ def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Choose
     """What every chooser gets on every benchmark of captions: `chooser`; `family`, `subset`,
     `item`, `picture` as in `choice.answers`; and `share`, the expected accuracy."""
     parts = scored(benchmarks)
-    frame = keys(parts)[[_applies(part) for part in parts for _ in part.items]]
     asked = [(item, part.task) for part in parts if _applies(part) for item in part.items]
+    if not asked:
+        return pd.DataFrame()
+    frame = keys(parts)[[_applies(part) for part in parts for _ in part.items]]
     texts = list(dict.fromkeys(text for item, _ in asked for text in item.texts))
     found = []
     for name, chooser in choosers.items():

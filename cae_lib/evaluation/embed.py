@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,10 +23,13 @@ from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.runtime import whole_file
+from cae_lib.runtime import Progress, whole_file
 
 LENGTHS_TOGETHER = 2
 """Lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
+
+MANY = 300
+"""New pictures or texts from which on an encoder with a name tells its progress."""
 
 TOKENIZED_AT_ONCE, TEXTS_AT_ONCE = 65_536, 256
 PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
@@ -96,19 +99,20 @@ class Encoder:
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        workers: Threads that decode pictures.
+        workers: Threads that decode pictures; by default one for each core, at most eight.
         allow_truncated: Take pictures whose file ends too early, with grey in place of what is
             lost, as the evaluation of CAE's authors does for VL-CheckList, and list them in
             `truncated`. By default they are errors.
         kept: A file that vectors of pictures are read from and added to. Its name has to tell the
             image tower, see `image_digest`; for runs that share one.
+        progress: A name for lines of progress while many are encoded; by default none is written.
     """
 
-    def __init__(self, clip: Clip, workers: int = 2, allow_truncated: bool = False,
-                 kept: Path | None = None) -> None:
+    def __init__(self, clip: Clip, workers: int | None = None, allow_truncated: bool = False,
+                 kept: Path | None = None, progress: str | None = None) -> None:
         self.clip = clip
         self._reader = PictureReader(clip.preprocess, workers, allow_truncated)
-        self._kept = kept
+        self._kept, self._progress = kept, progress
         self._by_content = _read_kept(kept)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
@@ -132,12 +136,16 @@ class Encoder:
         computed = 0
         size = PICTURES_AT_ONCE_ON_CPU if self.device.type == "cpu" else PICTURES_AT_ONCE
         different = self._new(new, contents)
-        with evaluating(self.clip.model):
+        with evaluating(self.clip.model), self._told(len(new), "pictures") as told:
             while batch := list(islice(different, size)):
                 pixels = self._reader.normalised(batch, self.device)
-                features = _unit(encode_image(self.clip.model, pixels).features)
+                features = _unit(_image_features(self.clip.model, pixels))
                 self._by_content.update(zip((p.content for p in batch), features, strict=True))
                 computed += len(batch)
+                if told:
+                    told.update(len(contents) - told.done)
+            if told:
+                told.update(len(contents) - told.done)  # those that were known
         if self._kept and computed:
             both = _read_kept(self._kept) | self._by_content
             with whole_file(self._kept) as path, path.open("wb") as stream:
@@ -155,14 +163,23 @@ class Encoder:
         """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         encoder = text_encoder(self.clip.model)
-        with evaluating(self.clip.model):
+        with evaluating(self.clip.model), self._told(len(new), "texts") as told:
             for start in range(0, len(new), TOKENIZED_AT_ONCE):
                 part = new[start : start + TOKENIZED_AT_ONCE]
                 tokens = tokenize(self.clip.tokenizer, part)
                 for rows in neighbours(tokens).split(TEXTS_AT_ONCE):
                     features = _unit(encoder.encode_many(tokens[rows].to(self.device)))
                     self._texts.update(zip((part[row] for row in rows), features, strict=True))
+                    if told:
+                        told.update(len(rows))
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
+
+    def _told(self, n: int, kind: str) -> AbstractContextManager[Progress | None]:
+        """Lines of progress over `n` things of a kind, if there are many and the encoder has a
+        name."""
+        if self._progress is None or n < MANY:
+            return nullcontext()
+        return Progress(n, f"{self._progress}: {kind}")
 
     def _new(self, refs: list[ImageRef], contents: dict[ImageRef, bytes]) -> Iterator[Picture]:
         """Those pictures whose pixels are new, while the contents of all are noted."""
@@ -193,6 +210,14 @@ def neighbours(tokens: Tensor) -> Tensor:
     by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
     length = ((used - 1) // LENGTHS_TOGETHER)[by_content]
     return torch.from_numpy(by_content[length.argsort(kind="stable")])
+
+
+def _image_features(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Features `(n, E)` by open_clip's model, or by one of Hugging Face."""
+    if hasattr(model, "visual"):
+        return encode_image(model, pixels).features
+    found = model.get_image_features(pixel_values=pixels)
+    return getattr(found, "pooler_output", found)  # transformers 4 returns the tensor itself
 
 
 def _unit(features: Tensor) -> np.ndarray:

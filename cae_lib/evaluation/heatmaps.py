@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cae_lib.attribution import METHODS
-from cae_lib.attribution.heatmap import image_relevances, shares
+from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.training_set import data_root
@@ -58,7 +58,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     paths, gold = retrieval_pairs(profile, "coco").image_paths, gold_scenes(root / GRAPHS)
     rows = even_rows(len(paths), limit)
     scenes = [gold[paths[row].name] for row in rows]
-    grid = tuple(encoder.clip.model.visual.grid_size)
+    grid = tuple(patch_grid(encoder.clip.model.visual))
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
     maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])

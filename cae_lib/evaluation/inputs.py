@@ -5,6 +5,7 @@ with one preprocessing. A file that changed since is read anew."""
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from threading import Lock
 import numpy as np
 import torch
 from open_clip import SimpleTokenizer
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from torch import Tensor
 from torchvision.transforms import Compose
 
@@ -27,6 +28,9 @@ MOST_BYTES = 1_000_000_000
 """Pixels that are kept at most; the small world's benchmarks take 0.43 GB at 112 pixels."""
 
 FILES_AHEAD = 128
+MOST_WORKERS = 8
+CUT_SHORT = ("truncated", "broken data stream")
+"""What Pillow says of a picture of which only a part can be decoded."""
 
 _PIXELS: dict[bytes, Tensor] = {}
 _CONTENTS: dict[tuple, bytes] = {}
@@ -57,13 +61,14 @@ class Picture:
 class PictureReader:
     """Reads pictures for one preprocessing of open_clip, ahead of who takes them. With
     `allow_truncated` files that end too early, else an error, are taken with grey in place of what
-    is lost, and are listed in `truncated`."""
+    is lost, and are listed in `truncated`. `workers` are threads, by default one for each core."""
 
-    def __init__(self, preprocess: Compose, workers: int = 2, allow_truncated: bool = False):
+    def __init__(self, preprocess: Compose, workers: int | None = None,
+                 allow_truncated: bool = False):
         *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
         self._geometry, self._name = Compose(geometry), repr(geometry)
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
-        self.workers, self.allow_truncated = workers, allow_truncated
+        self.workers, self.allow_truncated = workers or own_cores(), allow_truncated
         self.truncated: set[Path] = set()
 
     def read(self, refs: Sequence[ImageRef]) -> Iterator[Picture]:
@@ -116,8 +121,8 @@ class PictureReader:
                 return file.convert("RGB"), True
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            if self.allow_truncated and "truncated" in str(error):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if self.allow_truncated and any(words in str(error) for words in CUT_SHORT):
                 self.truncated.add(path)
                 return _what_is_there(path), False
             raise DataError(
@@ -134,6 +139,12 @@ class PictureReader:
             ) from error
         pixels = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous()
         return Picture(ref, pixels, hashlib.sha256(pixels.numpy().data).digest())
+
+
+def own_cores() -> int:
+    """How many cores this process may use, at most `MOST_WORKERS`."""
+    allowed = getattr(os, "sched_getaffinity", None)  # which not every system has
+    return min(MOST_WORKERS, len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
 def _keep(keys: list[tuple], pictures: list[Picture]) -> None:

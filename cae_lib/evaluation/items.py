@@ -6,14 +6,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, Benchmark, Choice
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
 from cae_lib.data.labelled import LabelledImages
+from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.training_set import data_root, default_tagger
 from cae_lib.errors import DataError
 from cae_lib.evaluation import sets
@@ -31,6 +33,12 @@ SUBSET: Mapping[str, Any] = {
 }
 """The columns of `subsets`, with what stands where there is nothing to say."""
 
+AGAIN: Mapping[str, tuple[str, ...]] = {
+    "winoground": ("text", "image", "*/*"), "bivlc": ("text", "image"), "svo_probes": ("match",),
+    "mmvp_vlm": ("text", "group"), "sugarcrepe_pp": ("tot/*",), "half_truths": ("*/ordered",),
+}
+"""Patterns of those subsets of a family that score the items of its others once more."""
+
 
 def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
     """The items that `choice.answers` answers, in its order; `tagger` and `world`: `stated_counts`.
@@ -42,6 +50,8 @@ def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool
     `Benchmark.sets`, that the item belongs to, -1 for none.
     """
     parts = scored(benchmarks)
+    if not parts:
+        return pd.DataFrame()
     captions = [true_captions(item) for part in parts for item in part.items]
     counts = stated_counts([text for texts in captions for text in texts], tagger, world)
     owner = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
@@ -49,7 +59,7 @@ def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool
         weight=np.concatenate([headline_weights(part) for part in parts]),
         stratum=[part.key if part.headline == "micro" else f"{part.key}: {item.group}"
                  for part in parts for item in part.items],
-        chance=[_chance(part, item) for part in parts for item in part.items],
+        chance=np.concatenate([chances(part) for part in parts]),
     )
     joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
     joint = joint.fillna(-1).astype(np.int32)
@@ -100,6 +110,11 @@ def headline_weights(part: Benchmark) -> np.ndarray:
     return (1 / (groups.map(sizes) * len(sizes))).fillna(0.0).to_numpy(dtype=np.float64)
 
 
+def chances(part: Benchmark) -> np.ndarray:
+    """Probability `(n,)` of guessing each item right."""
+    return np.array([_chance(part, item) for item in part.items], dtype=np.float64)
+
+
 def _chance(part: Benchmark, item: Choice) -> float:
     if part.key == MATCH:
         return 1 / 2
@@ -123,37 +138,55 @@ def subsets(profile: str) -> pd.DataFrame:
     return rows.assign(counts=[json.dumps(dict(counts)) for counts in rows["counts"]])
 
 
+def own_items(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table `subsets` without further scores over the items of others, so that the
+    sums of n are those of items."""
+    again = [row.suite == "benchmarks" and any(fnmatchcase(row.subset, name)
+                                               for name in AGAIN.get(row.family, ()))
+             for row in table.itertuples()]
+    return table[~np.array(again, dtype=bool)]
+
+
 def _subset_rows(profile: str) -> Iterator[dict[str, Any]]:
-    for part in scored(sets.benchmarks(profile)):
-        chance = float(np.mean([_chance(part, item) for item in part.items]))
+    parts = sets.benchmarks(profile)
+    for part in (score for own in parts for score in scored([own]) or [own]):
+        found = chances(part)
         yield dict(suite="benchmarks", family=part.name, subset=part.subset, n_used=part.n_used,
                    n_expected=part.n_expected, headline=part.headline, rule=part.rule,
-                   chance=chance, counts=part.counts)
-    retrieval = sets.retrieval_sets(profile)
+                   chance=found.mean() if len(found) else np.nan, counts=part.counts)
+    real, retrieval = sets.is_official(data_root(profile)), sets.retrieval_sets(profile)
     for name, pairs in retrieval.items():
         yield dict(suite="retrieval", family=name, n_used=pairs.n_used, n_expected=pairs.n_expected)
-    for found in sets.similarity_pairs(profile):
-        yield dict(suite="similarity", family=found.name, n_used=len(found.gold),
+    for name in [name for name in RETRIEVAL_SETS if real and name not in retrieval]:
+        yield dict(suite="retrieval", family=name, n_expected=RETRIEVAL_SETS[name].n_captions)
+    similarity = {found.name: found for found in sets.similarity_pairs(profile)}
+    for name, found in similarity.items():
+        yield dict(suite="similarity", family=name, n_used=len(found.gold),
                    n_expected=found.n_expected, counts=found.counts)
+    for name in [name for name in OFFICIAL_PAIRS if real and name not in similarity]:
+        yield dict(suite="similarity", family=name, n_expected=OFFICIAL_PAIRS[name])
     for name, pictures in _own_pictures(profile).items():
         yield dict(suite="zero_shot", family=name, n_used=len(pictures.paths),
                    n_expected=pictures.n_expected)
     for labels in sets.label_sets(profile):
         yield dict(suite="labels", family=labels.source, n_used=len(labels.images),
                    n_expected=labels.n_expected, counts=labels.counts)
-    for suite, limit in sets.SAMPLES.items() if "coco" in retrieval else ():
-        found = _sampled(suite, retrieval["coco"], limit)
+    for suite, limit in sets.SAMPLES.items() if "coco" in retrieval or real else ():
         if suite != "heatmaps" or sets.is_world(data_root(profile)):
+            found = _sampled(suite, retrieval.get("coco"), limit)
             yield dict(suite=suite, family="coco", **found)
 
 
-def _sampled(suite: str, pairs: Pairs, limit: int) -> dict[str, int]:
+def _sampled(suite: str, pairs: Pairs | None, limit: int) -> dict[str, int]:
     """Captions, of heat maps pictures, that are used and expected; one without a word is not."""
+    if pairs is None:
+        return {"n_expected": limit}
     total = len(pairs.image_paths if suite == "heatmaps" else pairs.captions)
+    expected = total if suite == "heatmaps" else pairs.n_expected
     rows, empty = sets.even_rows(total, limit), 0
     if suite in ("attribution", "faithfulness"):
         empty = sum(not re.search(r"\w", pairs.captions[row]) for row in rows)
-    return {"n_used": len(rows) - empty, "n_expected": min(limit, total)}
+    return {"n_used": len(rows) - empty, "n_expected": min(limit, expected)}
 
 
 def _own_pictures(profile: str) -> Mapping[str, LabelledImages]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark, published
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
@@ -22,7 +22,7 @@ from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, pres
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import data_root
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.scenes import GRAPHS, read_gold
 from cae_lib.world.vocabulary import NOUNS
 
@@ -58,32 +58,49 @@ def even_rows(total: int, limit: int | None) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(limit or total, total)).astype(int))
 
 
-@lru_cache(maxsize=2)
-def benchmarks(profile: str) -> tuple[Benchmark, ...]:
-    """All subsets of the choice benchmarks; those beside the paper's where their folder is there.
-    DataError if data are malformed, or missing and may not be."""
+@lru_cache(maxsize=64)
+def benchmarks(profile: str, families: tuple[str, ...] | None = None) -> tuple[Benchmark, ...]:
+    """All subsets of the choice benchmarks, each family read once; those beside the paper's where
+    their folder is there. Subsets that may be incomplete can have no item at all.
+
+    `families` reads those alone, and needs no files of others. ConfigError for an unknown family;
+    DataError if data are malformed, or missing and may not be.
+    """
     root = data_root(profile)
-    if not is_official(root):
-        names = [name for name in FOLDERS if name in _counts(root)]
-        return tuple(part for name in names for part in load_benchmark(name, root))
-    names = (*BENCHMARKS, *(name for name in FURTHER if (root / FOLDERS[name]).is_dir()))
-    return tuple(part for name in names for part in _official(name, root))
+    here = is_official(root)
+    known = [name for name in FOLDERS if here or name in _counts(root)]
+    unknown = [name for name in families or () if name not in known]
+    if unknown:
+        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
+    if families is None:
+        families = tuple(name for name in known if name not in FURTHER or not here
+                         or (root / FOLDERS[name]).is_dir())
+    if len(families) != 1:
+        chosen = [name for name in known if name in families]
+        return tuple(part for name in chosen for part in benchmarks(profile, (name,)))
+    return tuple(_official(families[0], root) if here else load_benchmark(families[0], root))
 
 
 def _official(name: str, root: Path) -> list[Benchmark]:
-    """A real family, or what is there of it if it may be incomplete."""
+    """A real family; one that may be incomplete has an empty subset for what is not there."""
     options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
     if not any(map(may_be_incomplete, FAMILIES[name])):
         return load_benchmark(name, root, official=True, **options)
+    found, absent = [], f"Left out: {name}"
     try:
         found = load_benchmark(name, root, official=True, allow_missing=True, **options)
     except DataError as error:
-        print(f"Left out: {name}. {error}", flush=True)
-        return []
+        print(f"{absent}. {error}", flush=True)
     for part in found:
         if not part.n_used:
             print(f"Left out: {part.key}. None of {part.n_expected} items can be used", flush=True)
-    return [part for part in found if part.n_used]
+    read = {part.subset for part in found}
+    lacking = {key: n for key, n in published(name).items() if key not in read}
+    if found and lacking:
+        print(f"{absent}, {', '.join(lacking)}. No annotation file; {sum(lacking.values())} items "
+              "are expected", flush=True)
+    rule = "nothing of it is there"
+    return found + [Benchmark(name, key, (), n, rule=rule) for key, n in lacking.items()]
 
 
 @lru_cache(maxsize=4)
@@ -94,6 +111,11 @@ def retrieval_pairs(profile: str, name: str) -> Pairs:
     if not (is_official(root) and may_be_incomplete(RETRIEVAL_SOURCES[name])):
         return load_retrieval_set(name, root, official=is_official(root))
     pairs = load_retrieval_set(name, root, missing="drop")
+    if not pairs.n_used:
+        raise DataError(
+            f"{root / name}: captions are there, but no picture of them that can be used. Put the "
+            "pictures there to measure anything on this set."
+        )
     return replace(pairs, n_expected=RETRIEVAL_SETS[name].n_captions)
 
 
@@ -112,21 +134,34 @@ def retrieval_sets(profile: str) -> dict[str, Pairs]:
 
 @lru_cache(maxsize=2)
 def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
-    """The test sets of text similarity that a profile has."""
+    """The test sets of text similarity that a profile has; those that may be incomplete may also be
+    absent. DataError if data are malformed, or missing and may not be."""
     root = data_root(profile)
     folder = root / FOLDER
-    names = present_sets(folder)
     if not (is_official(root) and may_be_incomplete(SIMILARITY_SOURCE)):
+        names = present_sets(folder)
         return tuple(load_similarity(name, folder, official=is_official(root)) for name in names)
-    found = (load_similarity(name, folder) for name in names)
-    return tuple(replace(pairs, n_expected=OFFICIAL_PAIRS[pairs.name]) for pairs in found)
+    found = []
+    for name, n_expected in OFFICIAL_PAIRS.items():
+        try:
+            found.append(replace(load_similarity(name, folder), n_expected=n_expected))
+        except DataError as error:
+            print(f"Left out: {name}. {error}", flush=True)
+    return tuple(found)
 
 
 def label_sets(profile: str) -> list[LabelledPictures]:
-    """Those of COLA's single-object sets that a profile has."""
-    root = data_root(profile) / FOLDERS["cola"]
+    """Those of COLA's single-object sets that a profile has; one that may be incomplete needs but a
+    picture."""
+    root, allowed = data_root(profile) / FOLDERS["cola"], all(
+        map(may_be_incomplete, FAMILIES["cola"]))
     there = [name for name in SOURCES if (root / "data" / SINGLE.format(name)).is_file()]
-    return [load_single(root, name) for name in there]
+    found = [load_single(root, name, allow_missing=allowed) for name in there]
+    for labels in found:
+        if not labels.images:
+            print(f"Left out: labels on {labels.source}. None of {labels.n_expected} pictures can "
+                  "be used", flush=True)
+    return found
 
 
 @lru_cache(maxsize=2)

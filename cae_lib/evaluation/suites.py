@@ -46,15 +46,26 @@ def _benchmarks(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def _blind(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """The average picture; of real data the training pictures may be absent."""
+    """The average picture."""
+    pairs = _training_pairs(profile)
+    if pairs is None:
+        return pd.DataFrame()
+    return average_picture_answers(encoder, pairs, sets.benchmarks(profile))
+
+
+def _training_pairs(profile: str) -> Pairs | None:
+    """The training captions and pictures; None if they are absent, as those of real data may be."""
     try:
         pairs = training_pairs(profile)
+        if pairs.n_used:
+            return pairs
+        why = "Training captions are there, but no picture of them that can be used."
     except DataError as error:
         if not sets.is_official(data_root(profile)):
             raise
-        print(f"Left out: blind. {error}", flush=True)
-        return pd.DataFrame()
-    return average_picture_answers(encoder, pairs, sets.benchmarks(profile))
+        why = str(error)
+    print(f"Left out: blind. {why}", flush=True)
+    return None
 
 
 def _retrieval(encoder: Encoder, profile: str) -> pd.DataFrame:
@@ -73,7 +84,8 @@ def _zero_shot(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def _labels(encoder: Encoder, profile: str) -> pd.DataFrame:
-    return _joined(label_precisions(found, encoder) for found in sets.label_sets(profile))
+    found = (labels for labels in sets.label_sets(profile) if labels.images)
+    return _joined(label_precisions(labels, encoder) for labels in found)
 
 
 def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -113,11 +125,10 @@ def data_tables(profile: str) -> Tables:
     DataError if data are missing, and may not be."""
     world, tagger = sets.is_world(data_root(profile)), default_tagger()
     parts, retrieval = sets.benchmarks(profile), sets.retrieval_sets(profile)
-    found = {
-        "subsets": subsets(profile),
-        "blind": blind_answers(parts, text_choosers(training_pairs(profile).captions)),
-        "items": items(parts, tagger, world),
-    }
+    found = {"subsets": subsets(profile), "items": items(parts, tagger, world)}
+    pairs = _training_pairs(profile)
+    if pairs is not None:
+        found["blind"] = blind_answers(parts, text_choosers(pairs.captions))
     if "coco" in retrieval:
         found["captions"] = captions("coco", retrieval["coco"], tagger, world)
     return found | ({"parser": parser_table(profile)} if world else {})

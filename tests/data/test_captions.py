@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cae_lib.data import captions
 from cae_lib.data.captions import load_karpathy, load_negclip_tsv, load_retrieval_set
@@ -21,15 +22,17 @@ ROWS = [
 
 @pytest.fixture
 def put(tmp_path):
-    """Write a file: rows as tab separated ones, all else as JSON; None makes an empty picture."""
+    """Write a file: rows as tab separated ones, all else as JSON; None makes a picture."""
     def write(name, content=None, header=HEADER) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".tsv":
             with path.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, delimiter="\t").writerows([header, *content])
+        elif content is None:
+            Image.new("RGB", (8, 8)).save(path)
         else:
-            path.write_text("" if content is None else json.dumps(content), "utf-8")
+            path.write_text(json.dumps(content), "utf-8")
         return path
     return write
 
@@ -44,7 +47,7 @@ def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(put, tmp
     assert (pairs.name, pairs.n_used, pairs.n_expected) == ("train_neg_clip", 3, 3)
 
 
-def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tmp_path):
+def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tmp_path, capsys):
     tsv = put("t.tsv", ROWS)
     put("coco/a.jpg")
     with pytest.raises(DataError, match=r"1 of 3 rows have no picture, first row 1: .*b\.jpg"):
@@ -54,6 +57,11 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tm
     assert pairs.captions == ["a dog\ton a mat", "the dog again"]
     assert pairs.hard_images == [[1], [0]]  # old row 2 is row 1 now, old row 1 is gone
     assert load_negclip_tsv(tsv, tmp_path, missing="ignore").n_used == 3
+    put("coco/b.jpg").write_text("<html>gone</html>")
+    pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
+    assert (pairs.n_used, pairs.n_expected) == (2, 3)
+    (told,) = capsys.readouterr().out.splitlines()
+    assert "t.tsv: 1 of its 2 pictures" in told and str(tmp_path / "coco/b.jpg") in told
 
 
 @pytest.mark.parametrize(("column", "cell", "message"), [

@@ -42,7 +42,7 @@ def test_entry_is_well_formed(entry: Source):
         assert not any(place.startswith("/") or ".." in place for place in (item.to, item.unpack))
     places = [entry.place(item) for item in entry.get if not item.how]
     assert len(set(places)) == len(places), "two items would overwrite one another"
-    plain = [i for i in entry.get if not (i.unpack or i.open_clip or i.how or i.to == ".")]
+    plain = [i for i in entry.get if not (i.unpack or i.open_clip or i.how or i.hub and not i.path)]
     assert {i.to or i.path for i in plain} <= file_names(entry.name), "what is got is checked"
     folders = {known.folder for known in SOURCES.values()}
     folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.get}
@@ -52,7 +52,7 @@ def test_entry_is_well_formed(entry: Source):
 
 
 def test_counts_are_the_loaders():
-    for family in "aro sugarcrepe vl_checklist crepe cola whatsup".split():
+    for family in "aro sugarcrepe vl_checklist crepe cola whatsup negbench".split():
         (name,) = needs.FAMILIES[family]
         official = importlib.import_module(f"cae_lib.data.benchmarks.{family}").OFFICIAL
         assert sorted(counts(name).values()) == sorted(official.values())
@@ -76,6 +76,8 @@ def test_files_are_the_loaders():
         f"STS/{year}-en-test/STS.{kind}.{part}.txt"
         for year, parts in similarity.YEARS.items() for part in parts for kind in ("input", "gs")
     }
+    for name, key in needs.RETRIEVAL_SOURCES.items():
+        assert file_names(key) == {captions.RETRIEVAL_SETS[name].caption_list}, "and no more"
     tests = {files["test"] for files in similarity.FILES.values()}
     assert file_names("senteval") == pairs | tests
     for entry in SOURCES["valse"].pictures:

@@ -135,6 +135,17 @@ def test_a_picture_that_ends_too_early_is_taken_only_on_request(tiny_clip, pictu
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
+def test_pictures_are_decoded_on_the_cores_that_a_process_may_use(tiny_clip, monkeypatch):
+    for cores, workers in ((1, 1), (3, 3), (64, 8)):
+        own = set(range(cores))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, own=own: own, raising=False)
+        assert PictureReader(tiny_clip.preprocess).workers == workers
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert PictureReader(tiny_clip.preprocess).workers == 1
+    assert PictureReader(tiny_clip.preprocess, workers=5).workers == 5
+
+
 def pixels(preprocess, refs):
     reader = PictureReader(preprocess, workers=1)
     return reader.normalised(list(reader.read(refs)), torch.device("cpu"))
@@ -210,3 +221,19 @@ def test_vectors_kept_by_the_image_tower_are_not_computed_again(tiny_clip, pictu
     with torch.no_grad():
         tiny_clip.model.visual.proj.mul_(2)
     assert embed.image_digest(tiny_clip.model) != before
+
+
+def test_progress_is_told_of_many_if_the_encoder_has_a_name(tiny_clip, pictures, monkeypatch,
+                                                            capsys):
+    monkeypatch.setattr(embed, "MANY", 2)
+    refs = [ImageRef(path) for path in pictures]
+    encoder = Encoder(tiny_clip, progress="base")
+    encoder.images(refs)
+    encoder.texts(["a", "b", "c"])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"base: pictures {len(refs)}/{len(refs)}")
+    assert second.startswith("base: texts 3/3")
+    encoder.images(refs)
+    encoder.texts(["d"])
+    Encoder(tiny_clip).images(refs)
+    assert not capsys.readouterr().err, "nothing of what is known, of few, or without a name"

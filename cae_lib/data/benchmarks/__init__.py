@@ -11,18 +11,21 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError
 
-__all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "Benchmark", "Choice", "ImageRef", "load_benchmark"]
+__all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "Benchmark", "Choice", "ImageRef", "load_benchmark",
+           "published"]
 
 FOLDERS: Mapping[str, str] = {
     "aro": "aro", "order": "", "winoground": "winoground", "sugarcrepe": "sugar-crepe",
     "vl_checklist": "vl-checklist", "valse": "valse", "svo_probes": "svo-probes", "crepe": "crepe",
     "whatsup": "whatsup", "cola": "cola", "crepe_systematicity": "crepe",
-    "sugarcrepe_pp": "sugarcrepe-pp", "half_truths": "half-truths",
+    "sugarcrepe_pp": "sugarcrepe-pp", "half_truths": "half-truths", "bivlc": "bivlc",
+    "negbench": "negbench", "mmvp_vlm": "mmvp-vlm",
 }
 """Folder of each family below that of all data sets."""
 
 FURTHER: tuple[str, ...] = (
-    "whatsup", "cola", "crepe_systematicity", "sugarcrepe_pp", "half_truths",
+    "whatsup", "cola", "crepe_systematicity", "sugarcrepe_pp", "half_truths", "bivlc", "negbench",
+    "mmvp_vlm",
 )
 """Families that the small world does not have."""
 
@@ -30,6 +33,13 @@ BENCHMARKS: tuple[str, ...] = tuple(name for name in FOLDERS if name not in FURT
 """Families of the paper's tables, which every profile has."""
 
 _LOADERS = {"crepe_systematicity": ("crepe", "load_systematicity")}
+
+
+def published(name: str) -> Mapping[str, int]:
+    """The published numbers of items of a family by subset, as far as they are verified."""
+    if name in _LOADERS:
+        return {}
+    return importlib.import_module(f"{__name__}.{name}").FAMILY.published
 
 
 def load_benchmark(name: str, root: str | Path, **options: Any) -> list[Benchmark]:

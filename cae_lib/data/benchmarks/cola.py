@@ -60,10 +60,10 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
         if not rows.is_texts(entry) or len(entry) != 4:
             raise rows.RowError("expected [url 1, caption 1, url 2, caption 2]")
         images = (_image(collector, entry[0]), _image(collector, entry[2]))
-        collector.counts["identical"] += entry[1] == entry[3]
         return Choice(images, (entry[1], entry[3]), truth=0, group="multi", id=key)
 
     collector.rows(enumerate(rows.read_json(collector.source, list)), read)
+    collector.counts["identical"] = sum(len({*item.texts}) == 1 for item in collector.items)
     return [collector.finish(task="image", rule="mean over items, image score of 2 x 2")]
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.picture_files import fault, tell
 from cae_lib.data.rows import RowError
 from cae_lib.errors import ConfigError, DataError
+
+ALLOW = "allow the set to be incomplete (`--allow-missing`)"
 
 
 class Options(TypedDict, total=False):
@@ -24,7 +27,7 @@ class Options(TypedDict, total=False):
         expected: Number of items by subset; of one that is not named, the rows of its file.
         official: Expect the published numbers of items, where nothing else is `expected`.
         allow_missing: Read the annotation files that are there; leave out and count malformed rows
-            and rows without their picture.
+            and rows without their picture, or with one that cannot be decoded.
     """
 
     subsets: Sequence[str] | None
@@ -69,7 +72,8 @@ class Family(NamedTuple):
                 f"{self.name}: no annotation file is there, such as {next(iter(files.values()))}. "
                 "Put the data set there in its official layout."
             )
-        return [Collector(self, n, files[n], expected.get(n), allow_missing) for n in chosen]
+        return [Collector(self, n, files[n], expected.get(n), allow_missing, official)
+                for n in chosen]
 
 
 @dataclass
@@ -77,17 +81,21 @@ class Collector:
     """Takes the rows of one annotation file, `source`, and makes a benchmark of them. `n_expected`
     is None for as many items as there are rows; `items` are those gathered so far; `counts` facts
     counted on the way, for example identical captions; `n_rows` the rows that ask something,
-    whether they can be used or not."""
+    whether they can be used or not. The pictures of an `official` set, and of one that may be
+    incomplete, are looked into, see `fault`: one that is broken shall not end a long measurement.
+    """
 
     family: Family
     subset: str
     source: Path
     n_expected: int | None
     allow_missing: bool
+    official: bool = False
     items: list[Choice] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     n_rows: int = 0
     _missing: list[tuple[str, Path]] = field(default_factory=list)
+    _broken: list[tuple[str, Path]] = field(default_factory=list)
     _exists: dict[Path, bool] = field(default_factory=dict)
 
     def rows(
@@ -112,22 +120,28 @@ class Collector:
         """Count a malformed row, or raise a `DataError` that names file and row."""
         if not self.allow_missing:
             raise DataError(
-                f"{self.source}, {row}: {error}. Fetch the file again, or give allow_missing=True "
-                "to leave such rows out and count them."
+                f"{self.source}, {row}: {error}. Fetch the file again, or {ALLOW}, to leave such "
+                "rows out and count them."
             ) from error
         self.n_rows += 1
         self.counts["malformed"] += 1
 
     def add(self, choice: Choice) -> None:
-        """Count a row and keep its item, or note that a picture of it is missing."""
+        """Count a row and keep its item, or note that a picture of it is missing or broken."""
         self.n_rows += 1
+        unusable = next((image.path for image in choice.images if not self.usable(image)), None)
+        if unusable is not None:
+            noted = self._broken if self._is_there(unusable) else self._missing
+            noted.append((choice.id, unusable))
+            return
         if len(choice.images) == 1 < len(choice.texts):
             self.counts["identical"] += choice.texts.count(choice.texts[choice.truth]) > 1
-        absent = [image.path for image in choice.images if not self._is_there(image.path)]
-        if absent:
-            self._missing.append((choice.id, absent[0]))
-        else:
-            self.items.append(choice)
+        self.items.append(choice)
+
+    def usable(self, image: ImageRef) -> bool:
+        """Whether a picture is there and not known to be broken."""
+        looked_into = self.official or self.allow_missing
+        return self._is_there(image.path) and not (looked_into and fault(image.path))
 
     def picture(self, *places: Path, crop: tuple[float, ...] | None = None) -> ImageRef:
         """The first of several possible places of a picture that has it, or else the first."""
@@ -146,15 +160,24 @@ class Collector:
             raise DataError(
                 f"{self.source}, row {row}: its picture {path} is missing, as are those of "
                 f"{len(self._missing)} of {self.n_rows} rows in all. The pictures are "
-                f"{self.family.images_from}. Put them there, or give allow_missing=True to leave "
-                "such rows out and count them."
+                f"{self.family.images_from}. Put them there, or {ALLOW}, to leave such rows out "
+                "and count them."
             )
+        if self._broken:
+            row, path = self._broken[0]
+            wrong = (f"{self.source}, row {row}: its picture {path} cannot be decoded "
+                     f"({fault(path)}). Of {self.n_rows} rows {len(self._broken)} have such a "
+                     "picture")
+            if not self.allow_missing:
+                raise DataError(f"{wrong}. Fetch them again, or {ALLOW}, to leave such rows out.")
+            tell(f"{wrong} and are left out")
         if self.n_rows != n_expected and not self.allow_missing:
             raise DataError(
                 f"{self.source}: {self.n_rows} items, {n_expected} expected. Fetch the official "
-                "file again, or give allow_missing=True to go on with both numbers recorded."
+                f"file again, or {ALLOW}, to go on with both numbers recorded."
             )
-        if self._missing:
-            self.counts["missing_images"] = len(self._missing)
+        for name, left_out in (("missing_images", self._missing), ("broken_images", self._broken)):
+            if left_out:
+                self.counts[name] = len(left_out)
         items, counts = tuple(self.items), dict(self.counts)
         return Benchmark(self.family.name, self.subset, items, n_expected, counts=counts, **fields)

@@ -37,7 +37,9 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     One benchmark for each kind of negative (atom, swap, negate), with one group a complexity. An
     item is right if the true caption ranks first (R@1). The official script prints one number a
     complexity; the headline is their unweighted mean. Negatives that repeat the caption make an
-    item wrong under the strict rule and are counted as `identical`. `root` holds
+    item wrong under the strict rule and are counted as `identical`. Some rows hold a set in place
+    of a list, which is read in the order it is written in; one of less than five is taken as it is
+    and counted as `fewer_negatives`. `root` holds
     `data/prod_hard_negatives/{atom,swap,negate}/*.csv`, and the pictures in `VG_100K/`,
     `VG_100K_2/` or `images/`; expected numbers are those of all complexities together.
     """
@@ -57,6 +59,9 @@ def _kind(collector: Collector, paths: list[Path], root: Path) -> Benchmark:
         read = _reader(collector, root, "hard_negs", complexity)
         found = rows.read_csv(path, (*COLUMNS, "hard_negs"))
         collector.rows(found, read, where=f"{END} of {path.name}")
+    fewer = sum(len(item.texts) <= N_NEGATIVES for item in collector.items)
+    if fewer:
+        collector.counts["fewer_negatives"] = fewer
     return collector.finish(headline="macro", rule="mean over complexities, R@1 among 6")
 
 
@@ -96,7 +101,9 @@ def _reader(
 
     def read(key: str, row: object) -> Choice | None:
         negatives = rows.literal(row, column)
-        if complexity and len(negatives) != N_NEGATIVES:
+        if rows.text(row, column).lstrip().startswith("{"):  # a set, in which none stands twice
+            negatives = list(dict.fromkeys(negatives))
+        elif complexity and len(negatives) != N_NEGATIVES:
             raise rows.RowError(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
         if not negatives:
             collector.counts["no_negatives"] += 1

@@ -4,18 +4,13 @@ it if it is false: the anchor must beat the half truth."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Unpack
-
-import pandas as pd
-import pyarrow as pa
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.benchmarks.collect import Collector, Family, Options
-from cae_lib.errors import DataError
-from cae_lib.runtime import write_atomic
+from cae_lib.data.picture_files import read_parquet, unpacked
 
 FILES = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 OFFICIAL = {f"{name}{end}": n for name, n in FILES.items() for end in ("", "/ordered")}
@@ -45,7 +40,7 @@ def _subset(collector: Collector, folder: Path) -> Benchmark:
     def read(key: str, entry: object) -> Choice:
         names = ["full_truth", "anchor", "half_truth"][0 if ordered else 1 :]
         texts = tuple(rows.text(entry, name) for name in names)
-        image = collector.picture(_picture(rows.value(entry, "image"), folder))
+        image = collector.picture(unpacked(rows.value(entry, "image"), folder))
         return Choice((image,), texts, 0, rows.text(entry, "triplet_type"), key)
 
     task = "ordered" if ordered else "choice"
@@ -56,19 +51,4 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
         lines = rows.read_text(path).splitlines()
         return [rows.parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
-    try:
-        return pd.read_parquet(path).to_dict("records")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Fetch it again.") from error
-
-
-def _picture(image: Any, folder: Path) -> Path:
-    """The file of a picture; one that comes as bytes is written, named by its content."""
-    if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
-        raise rows.RowError("field 'image' holds neither bytes nor a path")
-    if not image.get("bytes"):
-        return folder / image["path"]
-    path = folder / f"{hashlib.sha256(image['bytes']).hexdigest()[:16]}.jpg"
-    if not path.is_file():
-        write_atomic(path, image["bytes"])
-    return path
+    return read_parquet(path)

@@ -94,12 +94,20 @@ def _corpus(
         pictures += [(f"{number}/{place}", picture) for place in range(len(found))]
     generator = np.random.default_rng(seed)
     between = [collector.source.parent / name for name in IMAGE_FOLDERS[collector.subset]]
-    for (place, picture), caption, tagged in zip(pictures, captions, tagger(captions), strict=True):
-        true = clean_caption(caption)
-        false = (clean_caption(text) for text in shuffles(tagged, generator))
-        collector.counts["respaced"] += clean_caption(" ".join(tagged.words)) != true
-        image = collector.picture(*(folder / picture for folder in between))
-        collector.add(Choice((image,), (true, *false), 0, collector.subset, place))
+    images = [collector.picture(*(folder / picture for folder in between))
+              for _, picture in pictures]
+    usable = list(map(collector.usable, images))
+    last = max((row for row, used in enumerate(usable) if used), default=-1)
+    tagged = tagger(captions[: last + 1])  # also of unused ones: the generator goes on from them
+    collector.counts["respaced"] = 0
+    asked = zip(pictures, captions, images, strict=True)
+    for row, ((place, _), caption, image) in enumerate(asked):
+        texts: tuple[str, ...] = (clean_caption(caption),)
+        if row <= last:
+            texts += tuple(clean_caption(text) for text in shuffles(tagged[row], generator))
+            respaced = clean_caption(" ".join(tagged[row].words)) != texts[0]
+            collector.counts["respaced"] += usable[row] and respaced
+        collector.add(Choice((image,), texts, 0, collector.subset, place))
     return collector.finish()
 
 

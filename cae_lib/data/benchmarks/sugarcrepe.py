@@ -36,10 +36,13 @@ def _subset(collector: Collector, root: Path) -> Benchmark:
     def read(key: str, entry: object) -> Choice:
         image = collector.picture(folder / rows.text(entry, "filename"))
         texts = (rows.text(entry, "caption"), rows.text(entry, "negative_caption"))
-        collector.counts["same_words"] += _bag(texts[0]) == _bag(texts[1])
         return Choice((image,), texts, truth=0, group=collector.subset, id=key)
 
-    return collector.rows(rows.read_json(collector.source, dict), read).finish()
+    collector.counts["same_words"] = 0
+    collector.rows(rows.read_json(collector.source, dict), read)
+    alike = [_bag(true) == _bag(false) for true, false in (item.texts for item in collector.items)]
+    collector.counts["same_words"] = sum(alike)
+    return collector.finish()
 
 
 def _bag(caption: str) -> list[str]:

@@ -38,7 +38,10 @@ def _subset(collector: Collector, root: Path) -> Benchmark:
     def read(key: str, entry: object) -> Choice:
         image = collector.picture(folder / rows.text(entry, "filename"))
         texts = [rows.text(entry, field) for field in ("caption", "caption2", "negative_caption")]
-        collector.counts["unwinnable"] += texts[2] in texts[:2]
         return Choice((image,), tuple(texts), truth=0, group=name, id=key)
 
-    return collector.rows(enumerate(rows.read_json(collector.source, list)), read).finish(task=task)
+    collector.counts["unwinnable"] = 0
+    collector.rows(enumerate(rows.read_json(collector.source, list)), read)
+    lost = [item.texts[2] in item.texts[:2] for item in collector.items]
+    collector.counts["unwinnable"] = sum(lost)
+    return collector.finish(task=task)

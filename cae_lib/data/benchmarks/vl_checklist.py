@@ -31,8 +31,8 @@ OBJECT_CORPORA = tuple(
     )
     for value in values
 )
-OFFICIAL_CORPORA = (*OFFICIAL, "Relation/hake_action", *OBJECT_CORPORA)
-"""Files that the official set has; some versions have `Attribute/vaw/color`, too."""
+OFFICIAL_CORPORA = (*OFFICIAL, "Attribute/vaw/color", "Relation/hake_action", *OBJECT_CORPORA)
+"""Files that the official set has."""
 
 IMAGE_FOLDERS = {"hake": "hake", "swig": "swig", "vaw": "vg", "vg": "vg"}
 FAMILY = Family(

@@ -75,7 +75,7 @@ def test_official_corpora_of_vl_checklist_all_find_their_pictures(put, monkeypat
     family = vl_checklist.FAMILY._replace(published=sizes)
     monkeypatch.setattr(vl_checklist, "FAMILY", family)
     names = vl_checklist.OFFICIAL_CORPORA
-    assert len(names) == len(set(names)) == 12 + 1 + 2 * 3 * 7
+    assert len(names) == len(set(names)) == 12 + 2 + 2 * 3 * 7
     assert "Object/Size/hake_size/hake_obj_large" in names
     root = put({f"{source}/{name}": None for source, name in PICTURES.items()})
     for name in names:

@@ -7,6 +7,8 @@ from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, load_benchmark
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
+NEG = ["/somebody/coco/images/val2017/000000000139.jpg", "0", "A cat, but no dog.", "A dog.",
+       "No cat.", "A dog, but no cat.", "hybrid"]
 # Annotation file, a right row and malformed ones, a picture that is looked for, its subset, and
 # the published number of items.
 LAYOUTS = {
@@ -38,6 +40,10 @@ LAYOUTS = {
         "winoground/images/ex_0_img_1.png", "text", 400),
     "cola": ("cola/data/COLA_multiobjects_matching_benchmark.json", s.COLA, [s.COLA[:3]],
         "cola/images/2.jpg", "multi", 210),
+    "negbench": ("negbench/images/COCO_val_mcq_llama3.1_rephrased.csv", NEG,
+        [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
+        + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]],
+        "coco/val2017/000000000139.jpg", "coco", 5914),
     "whatsup": ("whatsup/controlled_clevr_dataset.json", CLEVR,
         [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
         "whatsup/controlled_clevr/mug_left_of_box.jpeg", "controlled_clevr", 408),
@@ -45,7 +51,10 @@ LAYOUTS = {
         [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]],
         "whatsup/vg_images/7.jpg", "vg_qa_two_obj", 291),
 }
-HEADERS = dict(svo_probes=s.SVO_HEADER, crepe=s.CREPE_HEADER, crepe_systematicity=s.SYST_HEADER)
+NEG_HEADER = ["image_path", "correct_answer", *(f"caption_{n}" for n in range(4)),
+              "correct_answer_template"]
+HEADERS = dict(svo_probes=s.SVO_HEADER, crepe=s.CREPE_HEADER, crepe_systematicity=s.SYST_HEADER,
+               negbench=NEG_HEADER)
 NAMED = r"(row 1|row key 1|row 2|line 3)\b.*: .*(expected|no field)"
 PICTURES = {path: None for path in (
     "svo-probes/images/1.jpg", "winoground/images/ex_0_img_0.png", "cola/images/1.jpg",

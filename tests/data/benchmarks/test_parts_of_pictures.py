@@ -59,7 +59,11 @@ def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put
     cell = "{'one', 'a cat on a mat', 'three', 'four', 'five'}"
     part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))[1]
     assert part.items[0].texts[1:] == ("one", "a cat on a mat", "three", "four", "five")
-    assert part.n_used == 1 and part.counts["identical"] == 1
+    assert part.n_used == 1 and part.counts == {"identical": 1}
+    cell = "{'two', 'one', 'two', 'a cat'}"
+    part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))[1]
+    assert part.items[0].texts[1:] == ("two", "one", "a cat")
+    assert part.counts == {"identical": 0, "fewer_negatives": 1}
 
 
 def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):

@@ -1,14 +1,16 @@
-"""Winoground, SVO-Probes and COLA: which of two pictures, or of many, fits a text."""
+"""Sets of two pictures: Winoground, SVO-Probes, COLA, BiVLC and MMVP-VLM; and COLA of many."""
 
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from samples import COLA, SVO, SVO_HEADER, WINOGROUND, winoground
 
 from cae_lib.data.benchmarks import cola, load_benchmark, svo_probes
 from cae_lib.data.benchmarks.winoground import OFFICIAL, untagged
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.choice import answers
 
 LABELS = ["square white plate", "red cup", "blue dog"]
 GQA, PACO = (f"cola/data/{cola.SINGLE.format(name)}" for name in ("GQA", "PACO"))
@@ -114,3 +116,102 @@ def test_what_is_missing_or_malformed_of_colas_single_objects(root, put):
             cola.load_single(root)
     with pytest.raises(ConfigError, match="GQA, CLEVR, PACO"):
         cola.load_single(root, "VG")
+
+
+class Table:
+    """Vectors of pictures, by the stem of their file, and of texts."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def images(self, refs):
+        return np.array([self.table[ref.path.stem] for ref in refs], dtype=np.float32)
+
+    def texts(self, texts):
+        return np.array([self.table[text] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def bivlc(put):
+    """Two files of the hub, with pictures as bytes; the first one repeats a picture."""
+    folder = put({f"made/{n}.png": (n, n) for n in (8, 9)}) / "made"
+    def image(n):
+        return {"bytes": (folder / f"{n}.png").read_bytes(), "path": None}
+    def write(*shards):
+        for number, rows in enumerate(shards):
+            path = folder.parent / f"bivlc/data/test-0000{number}-of-00002-aa.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_parquet(path)
+        return folder.parent
+    row = {"image": image(8), "caption": "a cat", "negative_caption": "a dog",
+           "negative_image": image(9), "type": "replace", "subtype": "obj"}
+    return write, row
+
+
+def test_bivlc_unpacks_both_pictures_of_all_files(bivlc):
+    write, row = bivlc
+    root = write([row, row | {"caption": "a cow"}], [row | {"type": "add", "subtype": "att"}])
+    text, image, group = load_benchmark("bivlc", root)
+    assert (text.task, image.task, group.task) == ("text", "image", "group")
+    assert text.items == image.items == group.items and text.n_used == text.n_expected == 3
+    assert [item.group for item in text.items] == ["replace_obj", "replace_obj", "add_att"]
+    first = text.items[0]
+    assert first.texts == ("a cat", "a dog")
+    assert [ref.path.read_bytes() for ref in first.images] == [
+        row["image"]["bytes"], row["negative_image"]["bytes"]]
+    assert len(list((root / "bivlc/images").iterdir())) == 2
+    # Both pictures are closest to the first caption: no picture takes the second one.
+    stems = [ref.path.stem for ref in first.images]
+    table = {stems[0]: [1, 0], stems[1]: [0.8, 0.6], "a cat": [1, 0], "a dog": [0.6, 0.8]}
+    table["a cow"] = [0, 1]
+    found = answers((text, image, group), Table(table))
+    assert found.correct.to_numpy().reshape(3, 3).tolist() == [
+        [True, False, True], [True, False, True], [True, False, True]]
+
+
+def test_what_is_wrong_with_bivlc_is_named(bivlc):
+    write, row = bivlc
+    root = write([row, row | {"negative_image": None}])
+    with pytest.raises(DataError, match="bivlc/data, row 1: has no field 'negative_image'"):
+        load_benchmark("bivlc", root)
+    part = load_benchmark("bivlc", root, allow_missing=True, official=True)[0]
+    assert (part.n_used, part.n_expected, part.counts) == (1, 2933, {"malformed": 1})
+    with pytest.raises(DataError, match="1 items, 2933 expected"):
+        load_benchmark("bivlc", write([row]), official=True)
+
+
+@pytest.fixture
+def mmvp(put):
+    put({f"mmvp-vlm/MLLM_VLM Images/{kind}/{n}.jpg": None
+         for kind, n in (("Text", 1), ("Text", 2), ("State", 31), ("State", 32))})
+    def read(*rows, **options):
+        header = ["Question ID", "Type", "Statement"]
+        return load_benchmark("mmvp_vlm", put({"mmvp-vlm/Questions.csv": [header, *rows]}),
+                              **options)
+    return read
+
+
+TEXT = ([1, "Text", "the word stop"], [2, "Text", "the word go, in red"])
+
+
+def test_rows_of_mmvp_are_pairs(mmvp):
+    image, text, group = mmvp(*TEXT, [31, "State", "a full cup"], [32, "State", "an empty cup"])
+    assert (image.task, text.task, group.task) == ("image", "text", "group")
+    assert [item.id for item in image.items] == ["1", "31"] and image.items == group.items
+    assert image.items[0].texts == ("a photo of the word stop", "a photo of the word go, in red")
+    assert [ref.path.parent.name + ref.path.name for ref in image.items[1].images] == [
+        "State31.jpg", "State32.jpg"]
+    assert (image.headline, [item.group for item in image.items]) == ("macro", ["Text", "State"])
+
+
+@pytest.mark.parametrize("rows", [
+    (TEXT[1], TEXT[0]), ([2, "Text", "x"], [3, "Text", "y"]), (TEXT[0], [2, "State", "y"]),
+    (TEXT[0], ["two", "Text", "y"]), (TEXT[0], [2, "Text", " "]),
+])
+def test_rows_of_mmvp_that_are_no_pair_are_named_or_counted(mmvp, rows):
+    with pytest.raises(DataError, match=r"Questions\.csv, pair ending at line 3: .* expected"):
+        mmvp(*rows)
+    part = mmvp(*rows, *TEXT, allow_missing=True, official=True)[0]
+    assert (part.n_used, part.n_expected, part.counts) == (1, 135, {"malformed": 1})
+    with pytest.raises(DataError, match="3 rows, pairs were expected"):
+        mmvp(*rows, TEXT[0])

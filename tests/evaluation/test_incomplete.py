@@ -1,0 +1,149 @@
+"""Real sets that are there in part, or not at all: what is used, and what is expected."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.sources import allowing
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation import sets, suites
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.items import own_items, subsets
+
+HTML = "<!DOCTYPE html><title>404 Not Found</title>"
+
+
+@pytest.fixture
+def put(raw):
+    """Write pictures (None, or a text in place of one) and JSON by their places."""
+    def write(files):
+        for name, content in files.items():
+            path = raw / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".jpg" and content is None:
+                colour = [len(name) * 5, ord(path.stem[-1]) * 3 % 256, 90]
+                Image.new("RGB", (40, 40), tuple(colour)).save(path)
+            else:
+                path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return write
+
+
+def sugarcrepe(*names):
+    rows = [{"filename": name, "caption": "a cat on a mat", "negative_caption": "a mat on a cat"}
+            for name in names]
+    return {str(number): row for number, row in enumerate(rows)}
+
+
+@pytest.fixture
+def sugar(put):
+    """One file of seven, whose three pictures are one, a web page and an empty file."""
+    put({"sugar-crepe/data/swap_obj.json": sugarcrepe("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
+         "coco/val2017/1.jpg": None, "coco/val2017/2.jpg": HTML, "coco/val2017/3.jpg": ""})
+
+
+def amounts(frame, suite):
+    frame = frame[frame.suite == suite]
+    return frame.groupby("family")[["n_used", "n_expected"]].sum().T.to_dict("list")
+
+
+def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(sugar, tiny_clip,
+                                                                           capsys):
+    with allowing(["all"]):
+        parts = {part.subset: part for part in sets.benchmarks("paper", ("sugarcrepe",))}
+        assert sum(part.n_expected for part in parts.values()) == 7511
+        found = parts.pop("swap_obj")
+        assert (found.n_used, found.n_expected, len(parts)) == (1, 245, 6)
+        assert not any(part.n_used for part in parts.values())
+        assert found.counts["broken_images"] == 2 and found.counts["missing_images"] == 1
+        assert found.counts["same_words"] == 1, "rows that are not used are not counted"
+        told = capsys.readouterr().out
+        assert "2.jpg" in told and "Of 4 rows 2" in told and "add_att" in told
+        answered = suites.SUITES["benchmarks"](Encoder(tiny_clip), "paper")["benchmarks"]
+        assert answered.family.tolist() == ["sugarcrepe"]
+        used = subsets("paper")
+    assert amounts(used, "benchmarks")["sugarcrepe"] == [1, 7511]
+
+
+def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(sugar, put, raw):
+    names = [f"{number}.jpg" for number in range(245)]
+    put({f"coco/val2017/{name}": None for name in names})
+    put({"sugar-crepe/data/swap_obj.json": sugarcrepe(*names), "coco/val2017/7.jpg": HTML})
+    with pytest.raises(DataError, match=r"row 7: its picture .*7\.jpg cannot be decoded"):
+        load_benchmark("sugarcrepe", raw, subsets=["swap_obj"], official=True)
+
+
+def test_families_are_read_alone_and_once(raw, smoke_world):
+    raw.parent.mkdir()
+    raw.symlink_to(smoke_world.parent)
+    (part,) = sets.benchmarks("smoke", ("order",))[:1]
+    assert part.name == "order" and part is sets.benchmarks("smoke")[2]
+    names = {part.name for part in sets.benchmarks("smoke", ("crepe", "aro"))}
+    assert names == {"aro", "crepe"}
+    with pytest.raises(ConfigError, match="no benchmark valse2, x. Known: aro, .*valse"):
+        sets.benchmarks("smoke", ("aro", "valse2", "x"))
+    with pytest.raises(ConfigError, match="cola"):
+        sets.benchmarks("smoke", ("cola",))
+
+
+def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put, raw, tiny_clip):
+    rows = [{"image": f"val2014/{n}.jpg", "caption": [f"cat {n}", f"dog {n}"]} for n in range(4)]
+    flickr = [{"image": "1.jpg", "caption": ["a", "b"]}]
+    put({"coco/coco_karpathy_test.json": rows, "flickr30k/flickr30k_test.json": flickr})
+    encoder = Encoder(tiny_clip)
+    with allowing(["all"]):
+        assert sets.retrieval_sets("paper") == {}
+        assert suites.SUITES["retrieval"](encoder, "paper")["retrieval"].empty
+        with pytest.raises(DataError, match="coco: captions are there"):
+            suites.SUITES["phrases"](encoder, "paper")
+        assert amounts(subsets("paper"), "retrieval") == {"coco": [0, 25_010],
+                                                          "flickr30k": [0, 5000]}
+        put({"coco/val2014/0.jpg": None, "coco/val2014/1.jpg": HTML, "coco/val2014/2.jpg": None})
+        found = suites.SUITES["retrieval"](encoder, "paper")["retrieval"]
+        assert set(found["set"]) == {"coco"} and found["rank"].notna().all()
+        assert found.direction.value_counts().to_dict() == {"text to image": 4, "image to text": 2}
+        used = subsets("paper")
+    assert amounts(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
+    assert amounts(used, "phrases") == {"coco": [4, 500]}
+    assert amounts(used, "faithfulness") == {"coco": [4, 120]}
+
+
+def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
+    raw.mkdir(parents=True)
+    with allowing(["all"]):
+        tables = suites.data_tables("paper")
+        for name in ("benchmarks", "blind", "retrieval", "similarity", "labels"):
+            assert suites.SUITES[name](Encoder(tiny_clip), "paper")[name].empty
+    used = tables["subsets"]
+    assert (used.n_used == 0).all() and (used.n_expected > 0).all()
+    found = used.set_index(["family", "subset"]).n_expected
+    assert found["winoground", "group"] == 400 and found["STS12", ""] == 3108
+    assert found["valse"].sum() == 7702 and found["aro", "relation"] == 23_937
+    sums = own_items(used).groupby("family").n_expected.sum()
+    assert sums["winoground"] == 400 and sums["sugarcrepe"] == 7511 and sums["coco"] == 26_130
+    assert {"order", "crepe", "vl_checklist", "coco", "flickr30k"} <= set(used.family)
+    assert "Left out: svo_probes." in capsys.readouterr().out
+
+
+def test_training_captions_without_pictures_leave_the_average_picture_out(put, tiny_clip, capsys):
+    put({"coco/train_neg_clip.tsv":
+         "\ttitle\tfilepath\tneg_caption\tneg_image\n0\ta cat\tcoco/1.jpg\t[]\t[0]\n"})
+    with allowing(["all"]):
+        assert suites.SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
+    assert "Left out: blind. Training captions are there" in capsys.readouterr().out
+
+
+def test_a_set_of_labels_needs_but_a_picture(put, tiny_clip):
+    content = [["red cup", "blue dog"], [["/x/1.jpg", {}, [1, 0], [1, 1]],
+                                         ["/x/2.jpg", {}, [0, 1], [1, 1]]]]
+    put({"cola/images/1.jpg": None, "cola/data/COLA_singleobjects_benchmark_GQA.json": content,
+         "cola/data/COLA_singleobjects_benchmark_CLEVR.json": [content[0], content[1][1:]]})
+    encoder = Encoder(tiny_clip)
+    with pytest.raises(DataError, match="its picture"):
+        suites.SUITES["labels"](encoder, "paper")
+    with allowing(["cola"]):
+        found = suites.SUITES["labels"](encoder, "paper")["labels"]
+    assert found["set"].tolist() == ["GQA", "GQA"]
+    np.testing.assert_array_equal(found.precision, [1, np.nan])
