@@ -1,0 +1,245 @@
+"""Models of others: every published form gives the weights and features that it was made from."""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.models import released
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import Clip, export_clip, load_clip
+from cae_lib.models.released import Released, difference, load_released, merge_lora, read_released
+
+CAPTIONS = ["a red dog", "the cat is next to a blue car"]
+META = CheckpointMeta("clip-mini", "quickgelu")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return load_clip("clip-mini", activation="quickgelu", seed=5)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> ImageRef:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return ImageRef(tmp_path / "picture.png")
+
+
+def same(found: Clip, clip: Clip, picture: ImageRef) -> None:
+    """Both give pictures and captions the same unit vectors."""
+    encoders = Encoder(found), Encoder(clip)
+    for ask in (lambda e: e.images([picture]), lambda e: e.texts(CAPTIONS)):
+        first, second = map(ask, encoders)
+        np.testing.assert_allclose(first, second, atol=2e-6)
+
+
+class Trainer:
+    """What a trainer keeps beside the weights, and what would run if it were read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.place),))
+
+
+FORMS = {
+    "plain": lambda s, _: s,
+    "state_dict": lambda s, _: {"epoch": 3, "state_dict": s},
+    "module": lambda s, _: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    "model_state_dict": lambda s, _: {"model_state_dict": s, "optimizer_state_dict": {"lr": 1e-3}},
+    "head": lambda s, _: {f"model.{k}": v for k, v in s.items()} | {"head.weight": torch.ones(2)},
+    "options": lambda s, _: {"args": argparse.Namespace(lr=1e-3), "state_dict": s},
+    "objects": lambda s, place: {"trainer": Trainer(place), "state_dict": s},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_weight_file_is_read_in_every_form(clip, tmp_path, picture, form):
+    path = tmp_path / "weights.pt"
+    torch.save(FORMS[form](clip.model.state_dict(), tmp_path / "run"), path)
+    found = load_released(Released(str(path), "clip-mini", "quickgelu"))
+    assert (found.name, found.activation) == ("clip-mini", "quickgelu")
+    assert difference(found.model, clip.model)[0] == 0
+    same(found, clip, picture)
+    assert not (tmp_path / "run").exists(), "code of the file ran"
+
+
+def test_our_own_file_says_what_it_is(clip, tmp_path, picture):
+    path = save_checkpoint(tmp_path / "own", clip, META)
+    same(load_released(Released(str(path))), clip, picture)
+
+
+def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place(clip, tmp_path):
+    path = tmp_path / "weights.pt"
+    state = dict(clip.model.state_dict())
+    torch.save(state, path)
+    with pytest.raises(ConfigError, match="--model ViT-B-32 --activation quickgelu"):
+        load_released(Released(str(path), "clip-mini"))
+    with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
+        load_released(Released("some-model"))
+    for changed in (state | {"more": torch.ones(1)},
+                    {k: v for k, v in state.items() if k != "visual.proj"}):
+        torch.save(changed, path)
+        with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
+            load_released(Released(str(path), "clip-mini", "quickgelu"))
+    path.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_released(Released(str(path), "clip-mini", "quickgelu"))
+
+
+def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, picture):
+    export_clip(clip, tmp_path / "export", META, "card")
+    for source in (str(tmp_path / "export"), f"local-dir:{tmp_path / 'export'}"):
+        found = load_released(Released(source))
+        assert found.activation == "quickgelu" and found.name == "export"
+        same(found, clip, picture)
+    other = load_released(Released(str(tmp_path / "export"), activation="gelu"))
+    gelu = load_clip("clip-mini", activation="gelu", seed=5)
+    assert other.activation == "gelu"
+    same(other, gelu, picture)
+    with pytest.raises(CheckpointError, match="cannot read local-dir:.*as open_clip's"):
+        load_released(Released(f"local-dir:{tmp_path}"))
+
+
+def test_adapters_are_merged_by_their_own_scale():
+    draw = torch.Generator().manual_seed(0)
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw)
+    x, picture = random(5, 6), random(2, 3, 8, 8)
+    parts = {"mlp.weight": random(4, 6), "mlp.lora_A": random(2, 6), "mlp.lora_B": random(4, 2),
+             "attn.in_proj_weight": random(9, 6), "attn.in_proj_weight_lora_A": random(3, 6),
+             "attn.in_proj_weight_lora_B": random(9, 3), "conv.weight": random(4, 3, 2, 2),
+             "conv.lora_A": random(4, 6), "conv.lora_B": random(8, 4), "bias": random(4)}
+    merged = merge_lora(parts)
+    assert merged.keys() == {"mlp.weight", "attn.in_proj_weight", "conv.weight", "bias"}
+    low = x @ parts["mlp.lora_A"].T @ parts["mlp.lora_B"].T / 2  # rank 2
+    torch.testing.assert_close(x @ merged["mlp.weight"].T, x @ parts["mlp.weight"].T + low)
+    name = "attn.in_proj_weight"
+    low = x @ parts[f"{name}_lora_A"].T @ parts[f"{name}_lora_B"].T / 3
+    torch.testing.assert_close(x @ merged[name].T, x @ parts[name].T + low)
+    change = (parts["conv.lora_B"] @ parts["conv.lora_A"]).view(4, 3, 2, 2) / 2  # 4 is 2 x rank 2
+    torch.testing.assert_close(F.conv2d(picture, merged["conv.weight"]),
+                               F.conv2d(picture, parts["conv.weight"])
+                               + F.conv2d(picture, change))
+    twice = merge_lora(parts, alpha=2.0)["mlp.weight"] - parts["mlp.weight"]
+    torch.testing.assert_close(twice, 2 * (merged["mlp.weight"] - parts["mlp.weight"]))
+    for lost in ("mlp.lora_B", "mlp.lora_A", "mlp.weight"):
+        with pytest.raises(CheckpointError, match="mlp.lora"):
+            merge_lora({k: v for k, v in parts.items() if k != lost})
+
+
+def test_a_file_with_adapters_is_a_model(clip, tmp_path, picture):
+    state = {f"module.{k}": v for k, v in clip.model.state_dict().items()}
+    name = next(name for name in state if name.endswith("mlp.c_fc.weight"))
+    rows, columns = state[name].shape
+    down, up = torch.randn(4, columns), torch.randn(rows, 4)
+    state |= {name.replace("weight", "lora_A"): down, name.replace("weight", "lora_B"): up}
+    torch.save({"state_dict": state}, tmp_path / "lora.pt")
+    found = load_released(Released(str(tmp_path / "lora.pt"), "clip-mini", "quickgelu"))
+    change = found.model.state_dict()[name.removeprefix("module.")] - state[name]
+    torch.testing.assert_close(change, up @ down / 4)
+    assert difference(found.model, clip.model)[0] == 1
+    assert read_released(tmp_path / "lora.pt").keys() == clip.model.state_dict().keys()
+
+
+def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
+        clip, tmp_path, picture, monkeypatch):
+    state = dict(clip.model.state_dict())
+    state["positional_embedding"] = state["positional_embedding"][:12]
+    torch.save(state, tmp_path / "short.pt")
+    how = Released(str(tmp_path / "short.pt"), "clip-mini", "quickgelu")
+    found = load_released(how)
+    assert found.tokenizer(CAPTIONS).shape == (2, 12)
+    same(found, clip, picture)  # the tower is causal: these captions do not reach the end
+    monkeypatch.setattr(released, "START", ("clip-mini", None))
+    start = load_clip("clip-mini", None, "quickgelu").model.state_dict()
+    mixed = load_released(Released(how.source, how.model, how.activation, share=0.6))
+    for name, value in mixed.model.state_dict().items():
+        if value.is_floating_point():
+            begun = start[name][:12] if name == "positional_embedding" else start[name]
+            torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * begun)
+
+
+def test_how_far_a_model_is_from_another(clip):
+    other = load_clip("clip-mini", activation="quickgelu", seed=5)
+    assert difference(other.model, clip.model) == (0, len(clip.model.state_dict()), 0.0)
+    with torch.no_grad():
+        for value in other.model.parameters():
+            value *= 1.25
+    changed, total, share = difference(other.model, clip.model)
+    assert 0 < changed <= total and share == pytest.approx(0.25, abs=1e-3)
+    with pytest.raises(ConfigError, match="other names"):
+        difference(nn.Linear(2, 2), clip.model)
+
+
+def save_hugging_face(kind: str, folder: Path) -> nn.Module:
+    """A tiny random CLIP or SigLIP of transformers with tokenizer and preprocessing, on disk."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    names = ["<pad>", "<s>", "</s>", *sorted({w for c in CAPTIONS for w in c.split()})]
+    model = tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, "<pad>")
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
+             "num_hidden_layers": 2}
+    text = sizes | {"vocab_size": 40, "max_position_embeddings": 16, "eos_token_id": 2,
+                    "pad_token_id": 0, "bos_token_id": 1, "projection_size": 16}
+    vision = sizes | {"image_size": 32, "patch_size": 16}
+    torch.manual_seed(0)
+    if kind == "clip":
+        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        made = transformers.CLIPModel(config)
+        processor = transformers.CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    else:
+        config = transformers.SiglipConfig(text_config=text, vision_config=vision)
+        made = transformers.SiglipModel(config)
+        processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+    made.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return made.eval()
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind):
+    transformers = pytest.importorskip("transformers")
+    model = save_hugging_face(kind, tmp_path / "hub")
+    found = load_released(Released(str(tmp_path / "hub")))
+    assert found.activation == ("quickgelu" if kind == "clip" else "gelu")
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "hub")(
+        CAPTIONS, padding="max_length", max_length=16, return_tensors="pt").input_ids
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hub")
+    pixels = processor(Image.open(picture.path).convert("RGB"), return_tensors="pt").pixel_values
+    with torch.no_grad():
+        texts, images = (getattr(out, "pooler_output", out) for out in (
+            model.get_text_features(input_ids=tokens),
+            model.get_image_features(pixel_values=pixels)))
+    encoder = Encoder(found)
+    np.testing.assert_allclose(encoder.texts(CAPTIONS), F.normalize(texts, dim=-1), atol=1e-5)
+    cosine = (encoder.images([picture]) * F.normalize(images, dim=-1).numpy()).sum()
+    assert cosine > 0.999  # resized by Pillow here and by torchvision there
+    other = load_released(Released(f"hf:{tmp_path / 'hub'}", activation="gelu"))
+    assert other.activation == "gelu"
+    assert (np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max() > 0) == (
+        kind == "clip")
+
+
+def test_what_is_no_model_of_transformers_is_refused(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(CheckpointError, match="cannot read .* as a model of transformers"):
+        load_released(Released(f"hf:{tmp_path}"))
