@@ -7,11 +7,12 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce photo row book pdf test lab clean environment
+.PHONY: help reproduce photo released row book pdf test lab clean environment
 
 help:
 	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
+	@echo "make released    measure the authors' and others' released models on the benchmarks that are here"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
@@ -27,6 +28,10 @@ reproduce: environment
 
 photo: environment
 	@$(CAE) reproduce --profile photo
+
+released: environment
+	@$(CAE) released
+	@$(CAE) run released-models
 
 row: environment
 	@test -n "$(NAME)" || { echo "make row needs NAME=clip-ft, cae-attention, ..." >&2; exit 2; }

@@ -68,15 +68,28 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("photo build", "data.build_photo", "write captions and choices in official layouts", ()),
     ("train", "train.train", "train the base model or one experiment",
      (ONE_RUN, *SETTINGS, ALLOW_MISSING, *SPEED)),
-    ("evaluate", "train.evaluate", "evaluate one run on all benchmarks", (
+    ("evaluate", "evaluate.run", "measure a run or any CLIP-like model, and print its scores", (
         option("name", help="'base', an experiment such as clip-ft or cae-attention, one of these "
-               "read with GELU (base-gelu, clip-ft-gelu), or 'data' (what needs no model: items, "
-               "captions, blind)"),
-        *SETTINGS,
+               "read with GELU (base-gelu, clip-ft-gelu), 'data' (what needs no model: items, "
+               "captions, blind), a released model such as released-negclip, a tag "
+               "MODEL:TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER in its format, "
+               "hf:OWNER/NAME or a folder of transformers, or a weight file"),
+        option("--seed", type=int, default=0, help="seed of the run (default 0)"),
+        option("--profile", metavar="P", help="by default mini, and paper for other models: "
+               f"{PROFILE_HELP}"),
+        SETTINGS[2],
         ALLOW_MISSING,
         option("--only", default="", metavar="KINDS", help="kinds of measurement, with commas "
-               "between them, such as benchmarks,retrieval"),
+               "between them, such as benchmarks,retrieval; or benchmarks, such as winoground, "
+               "which are then printed and not stored"),
+        option("--model", metavar="M", help="open_clip's architecture of a weight file"),
+        option("--activation", choices=("quickgelu", "gelu"), help="of a weight file; of others "
+               "their own by default"),
+        option("-o", "--output", type=Path, metavar="DIR", help="write the scores there, as "
+               "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub"),
     )),
+    ("released", "evaluate.measure_all", "measure the released models whose weights are here",
+     (option("--only", default="", metavar="NAMES", help="models with commas between them"),)),
     ("compare", "compare.run", "how the stored tables differ from those of a commit",
      (option("commit", nargs="?", default="HEAD", help="by default the last one"), PROFILE)),
     ("export", "export.run", "write a trained run as open_clip weights with a model card", (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,20 +199,37 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
     @cache
     def encoder() -> Encoder:
         """The model, loaded only when something has to be computed."""
-        gelu = {"activation": "gelu", "allow_activation_mismatch": True, "device": pick_device()}
-        model = experiment(TUNED, profile_name).model
-        clip = (load_clip(model, weights.source, **gelu) if name in CONTROLS
-                else weights.load(pick_device()))
-        return encoder_of(clip, profile_name)
+        return encoder_of(open_run(name, profile_name, seed, **overrides), profile_name)
 
-    for suite in only:
+    chosen = {suite: known[suite] for suite in only}
+    measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, digest,
+                   data, encoder, fresh, overrides)
+
+
+def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
+    """The model of a run, "base" or one of `CONTROLS`; CheckpointError if it is not trained."""
+    weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
+    if name not in CONTROLS:
+        return weights.load(pick_device())
+    model = experiment(TUNED, profile_name).model
+    return load_clip(model, weights.source, "gelu", pick_device(), allow_activation_mismatch=True)
+
+
+def measure_suites(
+    run: str, profile_name: str, seed: int, suites: Mapping[str, Any], digest: str,
+    data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Measure what is missing of some suites under the name `run`, of the weights `digest` and the
+    `data` of each suite; real data that may be absent are left out with a message."""
+    for suite in suites:
         try:
             results.measure(
-                suite, run_name(name, profile_name, **overrides), seed, profile_name,
-                _key(suite, digest, data[suite]),
-                lambda measure=known[suite]: _numbers(measure(encoder(), profile_name),
-                                                      profile_name),
-                fresh=fresh, weights=digest[:12], data=data[suite][:12], settings=overrides,
+                suite, run, seed, profile_name, _key(suite, digest, data[suite]),
+                lambda measure=suites[suite]: _numbers(measure(encoder(), profile_name),
+                                                       profile_name),
+                fresh=fresh, weights=digest[:12], data=data[suite][:12],
+                settings=dict(settings or {}),
             )
         except DataError as error:
             if not (is_real(profile_name) and needs.may_be_absent(suite)):
@@ -233,7 +250,8 @@ def encoder_of(clip: Clip, profile_name: str) -> Encoder:
     if experiment(TUNED, profile_name).lock_image:
         name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
         kept = paths().cache / "pictures" / name
-    return Encoder(clip, allow_truncated=is_real(profile_name), kept=kept)
+    real = is_real(profile_name)
+    return Encoder(clip, allow_truncated=real, kept=kept, progress=clip.name if real else None)
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`cae train` and `cae evaluate`, and the settings of a run on the command line."""
+"""`cae train`, and the settings of a run on the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from cae_lib import results, runs
+from cae_lib import runs
 from cae_lib.commands.base import train_base
 from cae_lib.config import Experiment
 from cae_lib.data.needs import is_real
@@ -31,32 +31,6 @@ def train(parsed: argparse.Namespace) -> None:
     with allowed(parsed):
         path = runs.train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")
-
-
-def evaluate(parsed: argparse.Namespace) -> None:
-    """Measure a run, or what belongs to the data alone."""
-    name, overrides = chosen_run(parsed)
-    with allowed(parsed):
-        if name == results.DATA:
-            runs.measure_data(parsed.profile)
-            print("\n".join(amounts(parsed.profile)))
-        else:
-            only = names(parsed.only)
-            runs.measure_run(name, parsed.profile, parsed.seed, only=only, **overrides)
-
-
-def amounts(profile_name: str) -> list[str]:
-    """How much of its data each measurement uses: a line for each family or set of a suite, then
-    one for each part that is not complete."""
-    table = results.load("subsets", profile_name)
-    sums = table.groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
-    lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"
-             for (suite, family), used, expected in sums.itertuples()]
-    return lines + [
-        f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used of "
-        f"{row.n_expected:,} expected"
-        for row in table[table["n_used"] < table["n_expected"]].itertuples()
-    ]
 
 
 def chosen_run(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -8,9 +8,12 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from conftest import REPOSITORY
 from safetensors.torch import save_file
 from toys import TINY, forget
 
@@ -26,6 +29,7 @@ from cae_lib.evaluation.scores import weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
+from cae_lib.pages.source import read_page
 from cae_lib.runs import run_name
 from cae_lib.statistics import levels
 from cae_lib.world.build import build_world
@@ -128,7 +132,7 @@ def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, sta
 def test_what_is_incomplete_is_refused_unless_allowed(said):
     code, text = command("evaluate", "base", "--profile", "paper", "--allow-missing", "aro")
     assert code == 2 and "Traceback" not in text and "aro: incomplete" not in text
-    assert "cae: data are missing.\ncoco-retrieval: incomplete; 3 of 3 files, 12 of" in text
+    assert "cae: data are missing.\ncoco-retrieval: incomplete; 1 of 1 files, " in text
     assert "sugarcrepe: incomplete; 7 of 7 files, 14 of 7,511 rows, 3 of 3 pictures" in text
     assert "--allow-missing coco-retrieval,flickr30k,winoground,sugarcrepe" in text
     code, text = command("train", "clip-ft", "--profile", "paper", *SET)
@@ -163,7 +167,10 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
       "openai-vit-b-32: not here", "senteval: not here")),
     ("evaluate base --profile smoke --allow-missing aro", ("is for real data",)),
     ("evaluate base --profile paper --only weather",
-     ("no such measurement: weather; expected some of benchmarks",)),
+     ("--only weather: expected kinds of measurement (benchmarks, ",)),
+    ("evaluate no-model", ("no model 'no-model': expected MODEL:TAG of open_clip",)),
+    ("evaluate gone.pt --model ViT-B-32 --activation gelu", ("no checkpoint at gone.pt",)),
+    ("released --only no-model", ("no released model 'released-no-model'. Known: released-clip",)),
     ("evaluate base --profile paper --allow-missing cold", ("no data set or weights 'cold'",)),
 ])
 def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
@@ -171,6 +178,59 @@ def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
         code, text = command(*words.split())
     assert code == 2 and "Traceback" not in text
     assert all(part in text for part in parts), text
+
+
+@pytest.fixture(scope="module")
+def released(said: dict[str, str], start: dict[str, torch.Tensor]) -> str:
+    """What `cae released` prints where files of two models are, one of which equals the start."""
+    other = load_clip("ViT-B-32", activation="quickgelu", seed=8).model.state_dict()
+    for place, state in (("clip-cae/CLIP-CAE-AB.pt", other), ("ce-clip/CE_CLIP.pt", start)):
+        path = paths().raw / "weights" / place
+        path.parent.mkdir(parents=True)
+        torch.save({"state_dict": {f"module.{k}": v.float() for k, v in state.items()}}, path)
+    code, text = command("released", "--only", "clip,clip-cae-attention,ce-clip,dac-llm")
+    assert code == 0, text
+    return text
+
+
+def test_released_models_are_measured_if_they_are_here_and_are_others(released):
+    assert "CE_CLIP.pt equals ViT-B-32:openai: it is not another model" in released
+    assert "of 302 tensors differ from ViT-B-32:openai, by" in released
+    assert "no checkpoint at" in released and "texts to encode: about" in released
+    assert "Not here: ce-clip, dac-llm. Fetch them: cae data get ce-clip-weights dac" in released
+    answers = results.load("benchmarks", "paper", ["base", "released-clip",
+                                                   "released-clip-cae-attention"])
+    wide = answers.pivot_table("margin", ["family", "subset", "item"], "run", observed=True)
+    assert (wide["base"] - wide["released-clip"]).abs().max() < 1e-5, "the tag is the base"
+    assert (wide["base"] - wide["released-clip-cae-attention"]).abs().max() > 0.01
+
+
+def test_the_page_of_released_models_shows_what_was_measured(released):
+    page = REPOSITORY / "book" / "experiments" / "released-models.md"
+    names: dict[str, Any] = {}
+    for cell in read_page(page).cells:
+        if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
+            exec(compile(cell.source, page.name, "exec"), names)
+    assert names["there"] == ["released-clip", "released-clip-cae-attention"]
+    assert list(names["lead"].index) == names["there"] and list(names["found"]) == ["C2"], (
+        "attribution needs no complete benchmark, and C3 does")
+
+
+def test_one_benchmark_of_any_model_is_printed_and_written(released, tmp_path):
+    path = paths().raw / "weights" / "clip-cae" / "CLIP-CAE-AB.pt"
+    before = sorted(paths().records.rglob("*.parquet"))
+    code, text = command(
+        "evaluate", str(path), "--model", "ViT-B-32", "--activation", "quickgelu", "--only",
+        "winoground,sugarcrepe", "--allow-missing", "all", "-o", str(tmp_path))
+    assert code == 0 and sorted(paths().records.rglob("*.parquet")) == before
+    table = pd.read_csv(tmp_path / "CLIP-CAE-AB.csv").set_index("dataset")
+    assert {name.partition("/")[0] for name in table.index} == {"winoground", "sugarcrepe"}
+    answers = results.load("benchmarks", "paper", ["released-clip-cae-attention"])
+    accuracy = answers.groupby(["family", "subset"], observed=True)["correct"].mean()
+    for key, row in table.iterrows():
+        assert row["acc"] == pytest.approx(accuracy[tuple(key.split("/", 1))])
+        assert f"{100 * row['acc']:.1f}" in text and row["n_used"] < row["n_expected"]
+    assert not list(tmp_path.glob("*.yaml")), "incomplete sets are no results of the hub's"
 
 
 def test_settings_on_the_command_line(home):

@@ -1,0 +1,191 @@
+"""`cae evaluate` and `cae released`: measuring a run, or a model of others."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import time
+from collections.abc import Iterable
+from functools import cache, partial
+from pathlib import Path
+
+from cae_lib import results, runs
+from cae_lib.commands.scores import amounts, choice_scores, stored_scores, tell, write
+from cae_lib.commands.train import allowed, chosen_run, names
+from cae_lib.config import profile
+from cae_lib.data.benchmarks import FOLDERS, Benchmark
+from cae_lib.data.completeness import check
+from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source
+from cae_lib.data.sources import load_sources, source
+from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.evaluation import sets
+from cae_lib.evaluation.choice import answers
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.suites import SUITES
+from cae_lib.models import released
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.released import START, Released, difference, load_released
+from cae_lib.runtime import file_hash, format_seconds, pick_device
+from cae_lib.words.alignment import align
+
+PREFIX = "released-"
+"""Beginning of the names of the models of `data/sources.yml` in tables."""
+
+REAL = "paper"
+SHOWN = ("benchmarks", "retrieval", "similarity", "attribution")
+"""What `cae released` measures."""
+
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Measure a run, a model of others, or what belongs to the data alone, and print its scores.
+    Some benchmarks alone, `--only winoground`, are printed and not stored."""
+    profile_name = parsed.profile or ("mini" if _is_run(parsed.name, "mini") else REAL)
+    parsed.profile = profile_name
+    if parsed.name == results.DATA:
+        with allowed(parsed):
+            runs.measure_data(profile_name)
+        print("\n".join(amounts(profile_name)))
+        return
+    suites, families = split(names(parsed.only))
+    with allowed(parsed):
+        if _is_run(parsed.name, profile_name):
+            row, settings = chosen_run(parsed)
+            title, seed = runs.run_name(row, profile_name, **settings), parsed.seed
+            model = partial(runs.open_run, row, profile_name, seed, **settings)
+            measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
+        else:
+            known, seed = released_models(), 0
+            how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
+            title = parsed.name if parsed.name in known else plain(parsed.name)
+            model = cache(partial(open_released, how))
+            measure = partial(measure_released, model(), how, title, profile_name, suites)
+        if families:
+            parts = sets.benchmarks(profile_name, families)
+            table = choice_scores(parts, answers(parts, runs.encoder_of(model(), profile_name)))
+        else:
+            measure()
+            table = stored_scores(title, profile_name, seed, suites)
+    tell(table)
+    if parsed.output:
+        for path in write(table, title, parsed.output, parsed.name.partition(":")[2]):
+            print(f"Written: {path}")
+
+
+def measure_all(parsed: argparse.Namespace) -> None:
+    """`cae released`: measure those released models whose weights are here, on the data that are
+    here, and say how to get the rest."""
+    models = released_models()
+    chosen = [f"{PREFIX}{name.removeprefix(PREFIX)}" for name in names(parsed.only)] or list(models)
+    unknown = [name for name in chosen if name not in models]
+    if unknown:
+        raise ConfigError(f"no released model {unknown[0]!r}. Known: {', '.join(models)}")
+    parsed.allow_missing, parsed.profile = "all", REAL
+    absent = []
+    with allowed(parsed):
+        for name in chosen:
+            print(f"== {name}", flush=True)
+            try:
+                clip = open_released(models[name])
+            except CheckpointError as error:
+                absent.append(name.removeprefix(PREFIX))
+                print(f"Left out: {error}", flush=True)
+                continue
+            print(f"  {ahead(runs.encoder_of(clip, REAL), sets.benchmarks(REAL))}", flush=True)
+            measure_released(clip, models[name], name, REAL, SHOWN)
+            tell(stored_scores(name, REAL, 0))
+        runs.measure_data(REAL)
+    print("\n".join(amounts(REAL)))
+    if absent:
+        wanted = [entry.name for entry in load_sources().values() if {*absent} & {*entry.models}]
+        print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
+
+
+def ahead(encoder: Encoder, parts: Iterable[Benchmark]) -> str:
+    """How long the benchmarks will take, by the time of a few pictures and texts."""
+    items = [item for part in parts for item in part.items]
+    pictures = list(dict.fromkeys(ref for item in items for ref in item.images))
+    texts = list(dict.fromkeys(text for item in items for text in item.texts))
+    seconds = 0.0
+    for things, encode, few in ((pictures, encoder.images, 32), (texts, encoder.texts, 256)):
+        start = time.monotonic()
+        encode(things[:few])
+        seconds += (time.monotonic() - start) * len(things) / max(1, len(things[:few]))
+    return (f"{len(pictures):,} pictures and {len(texts):,} texts to encode: about "
+            f"{format_seconds(seconds)}")
+
+
+def _is_run(name: str, profile_name: str) -> bool:
+    row, _ = runs.find_run(name, profile_name)
+    return row in (runs.BASE, results.DATA, *runs.CONTROLS, *profile(profile_name).methods)
+
+
+def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The suites and the families of benchmarks among some names; ConfigError for both together, or
+    a name that is neither."""
+    only = list(only)
+    suites = [name for name in only if name in (*SUITES, *runs.BASE_SUITES)]
+    families = tuple(name for name in only if name in FOLDERS)
+    unknown = [name for name in only if name not in (*suites, *families)]
+    if unknown or suites and families:
+        raise ConfigError(
+            f"--only {','.join(only)}: expected kinds of measurement ({', '.join(SUITES)}) or "
+            f"benchmarks ({', '.join(FOLDERS)}), not both"
+        )
+    return suites, families
+
+
+def plain(name: str) -> str:
+    """The name of a model in tables and file names."""
+    stem = Path(name).stem if Path(name).exists() else name
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.")
+
+
+def released_models() -> dict[str, Released]:
+    """The models of others in `data/sources.yml` by name in tables, with the place of weights."""
+    return {
+        f"{PREFIX}{name}": Released(**{**how, "source": how["source"] if ":" in how["source"]
+                          else str(entry.root / how["source"])})
+        for entry in load_sources().values() for name, how in entry.models.items()
+    }
+
+
+def open_released(how: Released) -> Clip:
+    """A model of others; says how it is read, and how far it is from the weights that most models
+    start from, if they are here. A file that equals them is a CheckpointError."""
+    clip = load_released(how, pick_device())
+    print(f"{Path(how.source).name}: {clip.name}, activation {clip.activation}, "
+          f"{len(clip.model.state_dict())} tensors, none missing or left over", flush=True)
+    if how.model != START[0]:
+        return clip
+    if check(source(*weights_source(*START))).state != "complete":
+        print(f"  not compared with {':'.join(START)}, which is not here")
+        return clip
+    changed, total, share = difference(clip.model, load_clip(*START, device=pick_device()).model)
+    if not changed:
+        raise CheckpointError(f"{how.source} equals {':'.join(START)}: it is not another model")
+    print(f"  {changed} of {total} tensors differ from {':'.join(START)}, by {share:.1%} in norm")
+    return clip
+
+
+def measure_released(clip: Clip, how: Released, run: str, profile_name: str,
+                     only: Iterable[str] = ()) -> None:
+    """Measure what is missing of the tables of a model of others, under the name `run`, on a
+    profile's data; `only` names suites, by default all. What needs the characters of each token is
+    left out where the tokenizer does not tell them. Errors as those of `runs.measure_run`."""
+    if run in profile(profile_name).methods:
+        raise ConfigError(f"{run} is a run of the profile {profile_name}: rename the file")
+    suites = {suite: SUITES[suite] for suite in only or SUITES}
+    try:
+        align([], [], clip.tokenizer)
+    except ConfigError as error:
+        left = [suite for suite in suites if suite in OF_CAPTIONS and suite != "phrases"]
+        suites = {suite: suites[suite] for suite in suites if suite not in left}
+        print(f"Left out: {', '.join(left)}. {error}", flush=True)
+    code = file_hash(Path(released.__file__))
+    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {code}"
+    digest = hashlib.sha256(read.encode()).hexdigest()
+    runs.measure_suites(run, profile_name, 0, suites, digest, data_digests(profile_name, suites),
+                        lambda: runs.encoder_of(clip, profile_name),
+                        settings={"source": Path(how.source).name})

@@ -1,0 +1,139 @@
+"""Scores of a model from its answers: printed, as CLIP_benchmark's CSV, as the hub's results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cae_lib import results
+from cae_lib.data.benchmarks import Benchmark
+from cae_lib.data.needs import FAMILIES
+from cae_lib.data.sources import source
+from cae_lib.evaluation import sets
+from cae_lib.evaluation.choice import scored
+from cae_lib.evaluation.items import chances, headline_weights, own_items
+from cae_lib.evaluation.suites import SUITES
+from cae_lib.runtime import write_atomic
+
+COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
+TASKS = {"choice": "image_caption_selection", "retrieval": "zeroshot_retrieval",
+         "similarity": "text_similarity"}
+METRICS = {"accuracy": "acc"} | {
+    f"{way}, R@{k}": f"{name}_retrieval_recall@{k}" for k in (1, 5, 10)
+    for way, name in (("text to image", "image"), ("image to text", "text"))
+}
+"""CLIP_benchmark's names, which call retrieval by what is found."""
+
+
+def choice_scores(parts: Iterable[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
+    """The headline of each subset, from `choice.answers`; columns as in `COLUMNS`."""
+    rows = []
+    for part in scored(parts):
+        mine = frame[(frame["family"] == part.name) & (frame["subset"] == part.subset)]
+        weights = headline_weights(part)
+        rows.append((part.key, "choice", "accuracy", float((mine["correct"] * weights).sum()),
+                     float((chances(part) * weights).sum()), part.n_used, part.n_expected))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def stored_scores(title: str, profile_name: str, seed: int,
+                  suites: Iterable[str] = ()) -> pd.DataFrame:
+    """What the stored tables of a run say, of all suites or some: accuracy of each subset, recall,
+    correlation; columns as in `COLUMNS`."""
+    wanted = list(suites) or list(SUITES)
+    found = {}
+    for name in ("benchmarks", "retrieval", "similarity"):
+        if name in wanted and not results.missing(name, [title], profile_name):
+            frame = results.load(name, profile_name, [title])
+            found[name] = frame[frame["seed"] == seed]
+    tables = [pd.DataFrame(columns=COLUMNS)]
+    if "benchmarks" in found:
+        parts = sets.benchmarks(profile_name)
+        tables.append(choice_scores(parts, found["benchmarks"]))
+    if "retrieval" in found:
+        pairs = sets.retrieval_sets(profile_name)
+        tables.append(pd.DataFrame([
+            (name, "retrieval", f"{way}, R@{k}", float((own["rank"] <= k).mean()), float("nan"),
+             pairs[name].n_used, pairs[name].n_expected)
+            for (name, way), own in found["retrieval"].groupby(["set", "direction"], sort=False)
+            for k in (1, 5, 10)], columns=COLUMNS))
+    if "similarity" in found:
+        pairs = {part.name: part for part in sets.similarity_pairs(profile_name)}
+        tables.append(pd.DataFrame([
+            (name, "similarity", "Spearman", float(own["gold"].corr(own["score"], "spearman")),
+             float("nan"), len(own), pairs[name].n_expected)
+            for name, own in found["similarity"].groupby("set", sort=False)], columns=COLUMNS))
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def tell(table: pd.DataFrame) -> None:
+    """Print scores in percent; a star marks those of incomplete data."""
+    if table.empty:
+        return
+    shown = table[["dataset", "metric"]].copy()
+    shown["%"] = (100 * table["value"]).map("{:.1f}".format)
+    shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
+    shown["n used"] = table["n_used"].map("{:,}".format)
+    shown["n expected"] = table["n_expected"].map("{:,}".format)
+    few = table["n_used"] < table["n_expected"]
+    shown[""] = few.map({True: "*", False: ""})
+    print(shown.to_string(index=False), flush=True)
+    if few.any():
+        print("* incomplete: not to be compared with published numbers", flush=True)
+
+
+def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
+    """Write scores as CLIP_benchmark's CSV, with open_clip's tag if the weights have one, and as
+    the hub's evaluation results, the latter of complete sets of the hub alone; returns the files.
+    DataError if they cannot be written."""
+    rows = pd.DataFrame({
+        "dataset": table["dataset"], "model": title, "pretrained": tag, "language": "en",
+        "task": table["task"].map(TASKS), "model_fullname": title,
+        "metric": table["metric"], "value": table["value"],
+        "n_used": table["n_used"], "n_expected": table["n_expected"],
+    })
+    keys = list(rows.columns.difference(["metric", "value"], sort=False))
+    wide = rows.assign(metric=rows["metric"].map(METRICS).fillna(rows["metric"]))
+    wide = wide.pivot_table(index=keys, columns="metric", values="value", sort=False).reset_index()
+    files = [folder / f"{title}.csv"]
+    write_atomic(files[0], wide.to_csv(index=False))
+    entries = hub_entries(table)
+    if entries:
+        files.append(folder / f"{title}.yaml")
+        write_atomic(files[-1], yaml.safe_dump(entries, sort_keys=False))
+    return files
+
+
+def hub_entries(table: pd.DataFrame) -> list[dict]:
+    """Scores of complete benchmarks that are data sets of the hub, for a model's `.eval_results`;
+    the other benchmarks have no name there."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    found = []
+    for row in table[table["task"] == "choice"].itertuples():
+        family, _, subset = row.dataset.partition("/")
+        hub = [item.hub for name in FAMILIES[family] for item in source(name).get if item.hub]
+        data = next((name.removeprefix("datasets/") for name in hub if name.startswith("datasets/")
+                     ), None)
+        if data and row.n_used == row.n_expected:
+            found.append(EvalResultEntry(
+                dataset_id=data, task_id=subset, value=round(100 * row.value, 2),
+                notes="percent; cosine, a tie is wrong"))
+    return eval_result_entries_to_yaml(found)
+
+
+def amounts(profile_name: str) -> list[str]:
+    """How much of its data each measurement uses: a line for each family or set of a suite, then
+    one for each part that is not complete."""
+    table = results.load("subsets", profile_name)
+    sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
+    lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"
+             for (suite, family), used, expected in sums.itertuples()]
+    return lines + [
+        f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used of "
+        f"{row.n_expected:,} expected"
+        for row in table[table["n_used"] < table["n_expected"]].itertuples()
+    ]
