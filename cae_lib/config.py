@@ -118,12 +118,14 @@ def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
 
 
 def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, Any]]:
-    """Rows beside the paper's, from lambda for each method: placebos, which are CAE with the roles
-    permuted in each caption or words drawn at random, and counterfactual CAE with its placebo."""
-    rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
-            for method, weight in weights.items()}
+    """Rows beside the paper's, from lambda for each method: CAE with the second tagger; placebos,
+    which are CAE with the roles permuted in each caption or words drawn at random; counterfactual
+    CAE with its placebo."""
+    plain = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
+    rows = {f"dependency-{name}": row | {"tagger": "dependency"} for name, row in plain.items()}
+    rows |= {f"placebo-{name}": row | {"roles": "permuted"} for name, row in plain.items()}
     rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
-    ours = {"method": "counterfactual", "weight": counterfactual, "stop_gradient": True,
+    ours = {"method": "counterfactual", "weight": counterfactual,
             "attribution": (("samples", 1),)}  # one object and one other word a caption and step
     rows["cae-counterfactual"] = ours
     return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}

@@ -47,7 +47,8 @@ def label(run: str) -> str:
     if run in known:
         return known[run]
     for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE"),
-                         ("placebo-", "placebo"), ("random-", "random words")):
+                         ("placebo-", "placebo"), ("random-", "random words"),
+                         ("dependency-", "CLIP-CAE, second tagger")):
         method = run.removeprefix(prefix)
         if run.startswith(prefix) and (method in METHODS or method == "counterfactual"):
             return f"{name} ({METHODS.get(method, method)})"

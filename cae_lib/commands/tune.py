@@ -43,13 +43,14 @@ CHOSEN = "cae-counterfactual"
 """The row that gets the settings of the best candidate."""
 
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    **{f"counterfactual, stop-gradient, {weight:g}": {"weight": weight}
+    **{f"counterfactual, stop-gradient, {weight:g}": {"weight": weight, "stop_gradient": True}
        for weight in (0.5, 1.0, 2.0, 4.0)},
     "counterfactual, 2": {"weight": 2.0, "stop_gradient": False},
-    "counterfactual, log": {"weight": 0.1, "hinge": "log"},
+    "counterfactual, log": {"weight": 0.1, "stop_gradient": True, "hinge": "log"},
     "counterfactual, margin": {"weight": 2.0, "stop_gradient": False, "hinge": "margin",
                                "margin": 0.1},
-    "perturbation, stop-gradient": {"method": "perturbation", "weight": 2.0, "attribution": ()},
+    "perturbation, stop-gradient": {"method": "perturbation", "weight": 2.0, "attribution": (),
+                                    "stop_gradient": True},
     "perturbation, masked captions": {"method": "perturbation", "weight": 2.0, "attribution": (),
                                       "stop_gradient": False, "masked": 0.3},
     "expected gradients": {"method": "integrated_gradients", "weight": 2.0, "stop_gradient": False,

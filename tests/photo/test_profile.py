@@ -66,6 +66,8 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    assert set(reproduce._pages("photo")) == {"page photographs", "page status"}
+    assert set(reproduce._pages("photo")) == {
+        "page photographs", "page word-roles", "page status"}
     mini, smoke = set(reproduce._pages("mini")), set(reproduce._pages("smoke"))
-    assert smoke - mini == {"page photographs"} and "page status" in mini
+    assert smoke - mini == {"page photographs", "page word-roles", "page released-models"}
+    assert "page status" in mini
