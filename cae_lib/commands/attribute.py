@@ -25,17 +25,18 @@ from cae_lib.attribution import METHODS
 from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
+from cae_lib.commands.evaluate import released_models
 from cae_lib.config import profile as find_profile
-from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.models.checkpoint import read_meta
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
+from cae_lib.models.released import Released, load_released
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.plots import METHODS as METHOD_LABELS
 from cae_lib.plots import ROLE_COLORS, label, number
 from cae_lib.runs import BASE, find_run, weights_of
 from cae_lib.runtime import pick_device, whole_file
 from cae_lib.words.alignment import token_roles
+from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ROLE_NAMES
 
 MOST_MODELS = 5
@@ -90,8 +91,8 @@ def attribute_pair(
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """The role of each word of a caption, by the paper's parser."""
-    found = token_roles([caption], default_tagger(), clip.tokenizer)
+    """The role of each word of a caption, by the tagger that finds more of them."""
+    found = token_roles([caption], DependencyTagger(), clip.tokenizer)
     words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
     return [ROLE_NAMES[int(found.roles[0][words == number][0])]
             for number in range(1, int(words.max()) + 1)]
@@ -112,28 +113,18 @@ def read_picture(path: str | Path) -> Image.Image:
 def open_weights(weights: str, model: str | None = None, activation: str | None = None,
                  profile: str = "mini", seed: int = 0) -> Clip:
     """The model that a word on the command line means: a run of the profile with this seed, a
-    weight file, or a tag of open_clip such as "openai". `model` is the open_clip name, for a tag or
-    a file that does not name its model; `activation` is for a file that does not state it."""
-    device = pick_device()
-    runs = [BASE, *find_profile(profile).methods]
+    released model of `data/sources.yml`, or what `load_released` reads; with `model` also a tag of
+    it, such as "openai". ConfigError or CheckpointError as there."""
     row, settings = find_run(weights, profile)
-    if row in runs:
-        return weights_of(row, profile, seed, **settings).load(device)
-    path = Path(weights)
-    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
-        meta = None if model else read_meta(path)
-        if model is None and meta is None:
-            raise ConfigError(
-                f"{path} does not say which model it belongs to: pass --model, such as ViT-B-32, "
-                "and --activation, quickgelu for weights that descend from OpenAI's"
-            )
-        return load_clip(model or meta.model, path, activation, device)
-    if model is None:
-        raise ConfigError(
-            f"--weights {weights} is no run of the profile {profile} ({', '.join(runs)}) and no "
-            "file; a tag of open_clip needs --model, for example --model ViT-B-32 --weights openai"
-        )
-    return load_clip(model, weights, activation, device)
+    if row in (BASE, *find_profile(profile).methods):
+        return weights_of(row, profile, seed, **settings).load(pick_device())
+    tag = model is not None and Path(weights).suffix not in WEIGHT_SUFFIXES
+    how = Released(f"{model}:{weights}" if tag else weights, model, activation)
+    clip = load_released(released_models().get(weights, how), pick_device())
+    if not hasattr(clip.model, "visual"):
+        raise ConfigError(f"{weights}: there is no heat map of a model of transformers; "
+                          "`cae evaluate` takes it")
+    return clip
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -145,7 +136,8 @@ def run(parsed: argparse.Namespace) -> None:
     found: dict[str, PairAttribution] = {}
     for name in weights:
         clip = open_weights(name, parsed.model, parsed.activation, parsed.profile, parsed.seed)
-        title = label(name) if label(name) != name else Path(name).stem
+        title = clip.name if name == BASE else label(name)
+        title = Path(name).stem if title == name else title
         title = name if title in found else title
         found[title] = attribute_pair(clip, picture, parsed.caption, parsed.start_layer)
     if len({part.picture.shape for part in found.values()}) > 1:
@@ -187,7 +179,8 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
         if part is not parts[0]:
             table.set_yticklabels([])
     handles = [Patch(color=color, label=role) for role, color in ROLE_COLORS.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    axes[1, 0].legend(handles=handles, loc="lower left", fontsize=9, frameon=False)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
     bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, shrink=0.6, location="bottom",
                           aspect=40, pad=0.02, ticks=[0, norm.vmax / 4, norm.vmax])
     bar.ax.set_xticklabels([number(tick, 2) for tick in (0, norm.vmax / 4, norm.vmax)])

@@ -68,9 +68,9 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
                  open_weights(plain, "clip-mini", "quickgelu")):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
     for error, message, arguments in (
-        (ConfigError, "which model it belongs to.*--activation", (plain,)),
-        (ConfigError, "which activation", (plain, "clip-mini")),
-        (ConfigError, "no run of the profile smoke.*needs --model", ("openai",)),
+        (ConfigError, "neither its architecture nor its activation.*--model", (plain,)),
+        (ConfigError, "nor its activation", (plain, "clip-mini")),
+        (ConfigError, "no model 'openai': expected MODEL:TAG", ("openai",)),
         (CheckpointError, "neither a file nor a tag", ("opena", "ViT-B-32")),
         (CheckpointError, "train the model first", ("clip-ft",)),
     ):
@@ -104,7 +104,7 @@ def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     command = ["attribute", str(picture), CAPTION, *weights, "-o", str(figure)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "CLIP: cosine" in printed and "model: cosine" in printed and "touching" in printed
+    assert "clip-mini: cosine" in printed and "model: cosine" in printed and "touching" in printed
     with Image.open(figure) as image:
         assert image.width > 1000
     assert main([*command, "--start-layer", "9"]) == 2
