@@ -40,10 +40,20 @@ def paths() -> Paths:
     """The project's folders, below `CAE_HOME` if that is set, else the repository that holds this
     package, else the current folder."""
     home = os.environ.get("CAE_HOME")
-    if home:
-        return Paths(Path(home).expanduser().resolve())
-    repository = Path(__file__).resolve().parent.parent
-    return Paths(repository if (repository / "pyproject.toml").is_file() else Path.cwd())
+    return Paths(Path(home).expanduser().resolve() if home else repository() or Path.cwd())
+
+
+def repository() -> Path | None:
+    """The checkout that holds this package; None for one that was installed."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def shipped(place: str) -> Path:
+    """A file or folder that comes with the repository, such as "data/mini/base.safetensors": the
+    one below `CAE_HOME`, or the repository's own where that has none."""
+    own, home = paths().root / place, repository()
+    return own if own.exists() or home is None or not (home / place).exists() else home / place
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,16 @@ def metadata(path: Path) -> Made:
     return {int(seed): entry for seed, entry in json.loads(content or "{}").items()}
 
 
+def complete(profile_name: str, suite: str, families: Iterable[str] | None = None) -> bool:
+    """Whether a measurement used all that there should be, of some families or of all: without it
+    there is no verdict."""
+    known = load("subsets", profile_name, [DATA])
+    known = known[known["suite"] == suite]
+    if families is not None:
+        known = known[known["family"].isin(list(families))]
+    return len(known) > 0 and bool((known["n_used"] == known["n_expected"]).all())
+
+
 def made(profile_name: str) -> pd.DataFrame:
     """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
     `code`, `device`, `wall_seconds`."""

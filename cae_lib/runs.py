@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cae_lib import results
-from cae_lib.config import Experiment, experiment, paths, profile
+from cae_lib.config import Experiment, experiment, paths, profile, shipped
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import data_root, training_set
@@ -95,7 +95,7 @@ def weights_path(config: Experiment) -> str | Path | None:
     """The weights a run starts from: a file under the data folder, or an open_clip tag."""
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
-    return paths().data / config.weights
+    return shipped(f"data/{config.weights}")
 
 
 def earlier_base(profile_name: str, steps: int) -> str:
@@ -209,6 +209,7 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
     """The model of a run, "base" or one of `CONTROLS`; CheckpointError if it is not trained."""
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
+    needs.require(needs.stock(needs.weights_source(weights.model, weights.source)))
     if name not in CONTROLS:
         return weights.load(pick_device())
     model = experiment(TUNED, profile_name).model

@@ -8,7 +8,7 @@ import shutil
 from importlib import metadata
 
 from cae_lib import runtime
-from cae_lib.config import PROFILES, paths
+from cae_lib.config import PROFILES, paths, shipped
 from cae_lib.pages.build import build_book, find_browser, print_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, missing_modules, page_names
@@ -35,10 +35,11 @@ def doctor(_: argparse.Namespace) -> None:
 def report() -> dict[str, list[str]]:
     """The lines of the report by section."""
     states = {None: "no git here", False: "as committed", True: "with uncommitted changes"}
-    free = shutil.disk_usage(paths().root).free / 1e9
+    root = paths().root
+    free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free / 1e9
     missing = missing_modules()
     extra = f"missing: {', '.join(missing)} (pip install 'cae-lib[book]')"
-    bases = ", ".join(sorted(path.name for path in paths().mini.glob("*.safetensors")))
+    bases = ", ".join(sorted(path.name for path in shipped("data/mini").glob("*.safetensors")))
     names = page_names()
     executed = [name for name in names if (experiments_folder() / f"{name}.ipynb").exists()]
     return {

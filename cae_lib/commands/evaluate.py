@@ -17,7 +17,7 @@ from cae_lib.config import profile
 from cae_lib.data.benchmarks import FOLDERS, Benchmark
 from cae_lib.data.completeness import check
 from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source
-from cae_lib.data.sources import load_sources, source
+from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import answers
@@ -87,9 +87,11 @@ def measure_all(parsed: argparse.Namespace) -> None:
         for name in chosen:
             print(f"== {name}", flush=True)
             try:
+                if check(owner(name)).state == "not here":
+                    raise CheckpointError("its weights are not here")
                 clip = open_released(models[name])
             except CheckpointError as error:
-                absent.append(name.removeprefix(PREFIX))
+                absent.append(name)
                 print(f"Left out: {error}", flush=True)
                 continue
             print(f"  {ahead(runs.encoder_of(clip, REAL), sets.benchmarks(REAL))}", flush=True)
@@ -98,7 +100,7 @@ def measure_all(parsed: argparse.Namespace) -> None:
         runs.measure_data(REAL)
     print("\n".join(amounts(REAL)))
     if absent:
-        wanted = [entry.name for entry in load_sources().values() if {*absent} & {*entry.models}]
+        wanted = dict.fromkeys(owner(name).name for name in absent)
         print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
 
 
@@ -149,6 +151,12 @@ def released_models() -> dict[str, Released]:
                           else str(entry.root / how["source"])})
         for entry in load_sources().values() for name, how in entry.models.items()
     }
+
+
+def owner(name: str) -> Source:
+    """The entry of `data/sources.yml` that a released model belongs to."""
+    return next(entry for entry in load_sources().values()
+                if name.removeprefix(PREFIX) in entry.models)
 
 
 def open_released(how: Released) -> Clip:

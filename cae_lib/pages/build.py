@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import paths, profile
+from cae_lib.config import paths, profile, shipped
 from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -30,7 +30,7 @@ def build_book(profile_name: str, builder: str = "html") -> Path:
     print("Rendering the book", flush=True)
     if profile_name == "smoke":
         return render(smoke_book(), paths().build / "smoke-html", builder)
-    return render(paths().book, paths().build / "book", builder)
+    return render(shipped("book"), paths().build / "book", builder)
 
 
 def print_book(profile_name: str) -> Path:
@@ -108,7 +108,7 @@ def _with_repository(config: Path) -> str:
 def smoke_book() -> Path:
     """A copy of the book whose notebooks are those of the smoke profile. All texts are copied anew;
     a notebook of the book itself is copied only where no smoke run has stored one yet."""
-    source, target = paths().book, paths().build / "smoke-book"
+    source, target = shipped("book"), paths().build / "smoke-book"
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         place = target / Path(folder).relative_to(source)

@@ -1,6 +1,7 @@
 """`cae run NAME [-p key=value ...] [--profile P]`: execute a page, and publish what went well. An
 outcome is published when it ran to its end with the page's own defaults: into the book, or for the
-smoke profile into a copy of the book. Any other outcome is a variant under ``runs/``."""
+smoke profile into a copy of the book. Any other outcome is a variant under ``runs/``, as is that of
+a page of the repository where `CAE_HOME` is another folder."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     partial = paths().runs / f"{name}-{digest}.partial.ipynb"
     executed = _execute(notebook, partial, values, name)
-    if values not in ({}, {"profile": "smoke"}):
+    elsewhere = not (smoke or experiments_folder().is_relative_to(paths().root))
+    if elsewhere or values not in ({}, {"profile": "smoke"}):
         return partial.replace(paths().runs / f"{name}-{digest}.ipynb")
     published = _publish(executed, name, smoke)
     partial.unlink()

@@ -9,7 +9,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cae_lib.config import paths
+from cae_lib.config import shipped
 from cae_lib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def missing_modules() -> list[str]:
 
 
 def experiments_folder() -> Path:
-    """The folder of the page pairs."""
-    return paths().book / "experiments"
+    """The folder of the page pairs: the book's below `CAE_HOME`, or the repository's."""
+    return shipped("book/experiments")
 
 
 def page_names() -> list[str]:
