@@ -16,7 +16,7 @@ from cae_lib.commands.train import allowed, chosen_run, names
 from cae_lib.config import profile
 from cae_lib.data.benchmarks import FOLDERS, Benchmark
 from cae_lib.data.completeness import check
-from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source
+from cae_lib.data.needs import OF_CAPTIONS, data_digests, is_real, weights_source
 from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.evaluation import sets
@@ -35,7 +35,6 @@ PREFIX = "released-"
 REAL = "paper"
 SHOWN = ("benchmarks", "retrieval", "similarity", "attribution")
 """What `cae released` measures."""
-
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -67,6 +66,8 @@ def run(parsed: argparse.Namespace) -> None:
         else:
             measure()
             table = stored_scores(title, profile_name, seed, suites)
+    if not is_real(profile_name):  # whose sets have the layouts of real ones, not their pictures
+        table["dataset"] = f"{profile_name}-" + table["dataset"]
     tell(table)
     if parsed.output:
         for path in write(table, title, parsed.output, parsed.name.partition(":")[2]):

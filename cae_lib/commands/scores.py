@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -107,22 +108,19 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     return files
 
 
-def hub_entries(table: pd.DataFrame) -> list[dict]:
-    """Scores of complete benchmarks that are data sets of the hub, for a model's `.eval_results`;
-    the other benchmarks have no name there."""
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-
+def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Scores of complete benchmarks that are data sets of the hub, in percent, as the entries of a
+    file in a model's `.eval_results`; the other benchmarks have no name there."""
     found = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        hub = [item.hub for name in FAMILIES[family] for item in source(name).get if item.hub]
-        data = next((name.removeprefix("datasets/") for name in hub if name.startswith("datasets/")
-                     ), None)
-        if data and row.n_used == row.n_expected:
-            found.append(EvalResultEntry(
-                dataset_id=data, task_id=subset, value=round(100 * row.value, 2),
-                notes="percent; cosine, a tie is wrong"))
-    return eval_result_entries_to_yaml(found)
+        hub = [item.hub for name in FAMILIES.get(family, ()) for item in source(name).get
+               if (item.hub or "").startswith("datasets/")]
+        if hub and row.n_used == row.n_expected:
+            found.append({
+                "dataset": {"id": hub[0].removeprefix("datasets/"), "task_id": subset},
+                "value": round(100 * row.value, 2), "notes": "cosine, a tie is wrong"})
+    return found
 
 
 def amounts(profile_name: str) -> list[str]:

@@ -1,0 +1,79 @@
+"""Scores of a run: headlines worked out by hand, and the files that others read."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from cae_lib.commands.evaluate import plain, split
+from cae_lib.commands.scores import COLUMNS, choice_scores, tell, write
+from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.errors import ConfigError
+
+
+def part(headline: str) -> Benchmark:
+    """Three items of group a and one of group b, of five expected."""
+    items = [Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
+             for row, group in enumerate("aaab")]
+    return Benchmark("winoground", "text", tuple(items), 5, headline)
+
+
+@pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
+def test_a_score_is_the_headline_of_its_subset(headline, expected):
+    frame = pd.DataFrame({"family": "winoground", "subset": "text",
+                          "correct": [True, False, False, True]})
+    (row,) = choice_scores([part(headline)], frame).itertuples()
+    assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
+    assert (row.n_used, row.n_expected) == (4, 5)
+
+
+def rows(*entries: tuple) -> pd.DataFrame:
+    return pd.DataFrame(entries, columns=COLUMNS)
+
+
+TABLE = rows(
+    ("winoground/text", "choice", "accuracy", 0.3075, 0.25, 400, 400),
+    ("winoground/group", "choice", "accuracy", 0.08, 1 / 6, 399, 400),
+    ("aro/relation", "choice", "accuracy", 0.6, 0.5, 10, 10),
+    ("coco", "retrieval", "text to image, R@5", 0.56, float("nan"), 25_010, 25_010),
+    ("coco", "retrieval", "image to text, R@5", 0.75, float("nan"), 25_010, 25_010),
+)
+
+
+def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
+    csv, results = write(TABLE, "clip", tmp_path, "openai")
+    table = pd.read_csv(csv).set_index("dataset")
+    assert table.loc["winoground/text", "acc"] == 0.3075
+    assert set(table["model"]) == {"clip"} and set(table["pretrained"]) == {"openai"}
+    assert table.loc["coco", "task"] == "zeroshot_retrieval"
+    found = table.loc["coco", ["image_retrieval_recall@5", "text_retrieval_recall@5"]]
+    assert found.tolist() == [0.56, 0.75], "an image is what text to image retrieves"
+    (entry,) = yaml.safe_load(results.read_text())  # complete, and a data set of the hub
+    assert entry["dataset"] == {"id": "facebook/winoground", "task_id": "text"}
+    assert entry["value"] == 30.75
+    hub = pytest.importorskip("huggingface_hub._eval_results")
+    assert hub.parse_eval_result_entries([entry])[0].value == 30.75
+
+
+def test_sets_of_our_own_are_no_results_of_the_hub(tmp_path):
+    own = TABLE.assign(dataset="mini-" + TABLE["dataset"])
+    assert [path.suffix for path in write(own, "base", tmp_path)] == [".csv"]
+
+
+def test_incomplete_scores_are_marked(capsys):
+    tell(TABLE)
+    lines = capsys.readouterr().out.splitlines()
+    (short,) = (line for line in lines if "winoground/group" in line)
+    (whole,) = (line for line in lines if "winoground/text" in line)
+    assert short.rstrip().endswith("*") and "399" in short and "8.0" in short
+    assert not whole.rstrip().endswith("*") and "30.8" in whole
+
+
+def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
+    assert split(["retrieval", "benchmarks"]) == (["retrieval", "benchmarks"], ())
+    assert split(["winoground", "aro"]) == ([], ("winoground", "aro"))
+    for wrong in (["weather"], ["retrieval", "aro"]):
+        with pytest.raises(ConfigError, match="not both"):
+            split(wrong)
+    (tmp_path / "my.model.pt").touch()
+    assert plain(str(tmp_path / "my.model.pt")) == "my.model"
+    assert plain("ViT-B-32:openai") == "ViT-B-32-openai"
