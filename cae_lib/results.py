@@ -96,6 +96,10 @@ def _write(path: Path, rows: pa.Table | None, made: Made) -> None:
         path.unlink(missing_ok=True)
         return
     content = pa.concat_tables(parts, promote_options="permissive")
+    if rows is not None:  # a column that only older rows had goes with the last of them
+        older = [name for name in content.column_names if name not in rows.column_names]
+        content = content.drop_columns(
+            [name for name in older if content[name].null_count == len(content)])
     order = np.argsort(content["seed"].to_numpy(), kind="stable")
     content = content.take(pa.array(order)).replace_schema_metadata({META: json.dumps(made)})
     with whole_file(path) as temporary:

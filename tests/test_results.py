@@ -75,6 +75,16 @@ def test_seeds_of_a_run_share_a_file_and_replace_their_own_rows(home: Path):
     assert not path.exists()
 
 
+def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
+    for seed in (0, 1):
+        results.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",
+                     provenance={})
+    save(seed=0)
+    assert list(results.load("answers")["word"].notna()) == [False] * 3 + [True] * 3
+    save(seed=1)
+    assert list(results.load("answers")) == ["run", "seed", "item", "correct"]
+
+
 def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
             "from cae_lib import results\n"
