@@ -75,6 +75,17 @@ def test_seeds_of_a_run_share_a_file_and_replace_their_own_rows(home: Path):
     assert not path.exists()
 
 
+def test_what_is_incomplete_is_told(home: Path):
+    rows = [("benchmarks", "aro", "relation", 5, 5), ("benchmarks", "aro", "attribution", 4, 5),
+            ("benchmarks", "crepe", "atom", 6, 6)]
+    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
+    results.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
+    assert results.complete("mini", "benchmarks", ["crepe"])
+    assert not results.complete("mini", "benchmarks")
+    assert not results.complete("mini", "benchmarks", ["aro"])
+    assert not results.complete("mini", "retrieval"), "nothing is not all"
+
+
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
     for seed in (0, 1):
         results.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",

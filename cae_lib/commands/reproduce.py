@@ -87,7 +87,7 @@ def _run_jobs(profile_name: str) -> Jobs:
 
 def _suites(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What is measured of a row of a profile; empty for everything."""
-    if row.get("roles"):
+    if row.keys() & {"roles", "tagger"}:
         return STUDY_SUITES
     return HARD_SUITES if row.get("negatives") else ()
 

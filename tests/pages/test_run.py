@@ -5,12 +5,15 @@ from unittest.mock import Mock
 
 import nbformat
 import pytest
+from conftest import REPOSITORY
 
 from cae_lib.cli import main
+from cae_lib.config import experiment
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.pages.check import check_pair
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
+from cae_lib.runs import weights_path
 
 
 def change(text: Path, old: str, new: str) -> None:
@@ -47,6 +50,17 @@ def test_variants_and_the_smoke_profile_stay_out_of_the_book(text: Path, home: P
     assert outputs(smoke).startswith("smoke: 3 seeds") and path.exists()
     assert (home / "build" / "smoke-book" / "_toc.yml").exists()
     assert not text.with_suffix(".ipynb").exists()
+
+
+def test_another_home_runs_the_repositorys_pages_and_changes_none(tmp_path: Path, monkeypatch):
+    book = REPOSITORY / "book"
+    before = {path: path.stat().st_mtime_ns for path in book.rglob("*") if path.is_file()}
+    monkeypatch.setenv("CAE_HOME", str(tmp_path / "elsewhere"))
+    path = run_page("released-models")
+    assert path.parent == tmp_path / "elsewhere" / "runs"
+    assert {path: path.stat().st_mtime_ns for path in book.rglob("*") if path.is_file()} == before
+    assert weights_path(experiment("clip-ft", "mini")) == REPOSITORY / "data/mini/base.safetensors"
+    assert main(["doctor"]) == 0, "of a folder that is not there yet"
 
 
 def test_a_failing_page_shows_the_cell_and_keeps_the_old_notebook(text: Path, home: Path):
