@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib import results
-from cae_lib.config import Experiment, paths, profile
+from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
@@ -32,7 +32,7 @@ from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, sa
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import build as photo
 from cae_lib.photo.trunk import fill_trunk
-from cae_lib.runs import BASE, checkpoint_path, earlier_base
+from cae_lib.runs import BASE, TUNED, checkpoint_path, earlier_base
 from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
@@ -73,9 +73,10 @@ def train_base(profile_name: str, **settings: Any) -> Path:
     config = base_config(profile_name, **settings)
     steps = settings.get("steps")
     start = {"weights": earlier_base(profile_name, steps)} if steps else {}
-    target = checkpoint_path(BASE, profile_name, **start)
-    if steps and _complete(target, config):
-        return target
+    known = checkpoint_path(BASE, profile_name, **start)
+    if steps and _complete(known, config):
+        return known
+    target = paths().data / experiment(TUNED, profile_name, **start).weights  # not the shipped one
     build_sets(profile_name, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
     folder = paths().checkpoints / profile_name / name

@@ -53,6 +53,18 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
     assert main(command) == 0 and path.stat().st_mtime_ns == written
 
 
+def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
+        at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    shipped = tmp_path_factory.mktemp("repository") / "data/checkpoints/smoke/base"
+    shipped.mkdir(parents=True)
+    (shipped / "model.safetensors").write_bytes(b"shipped")
+    monkeypatch.setattr("cae_lib.config.repository", lambda: shipped.parents[3])
+    assert checkpoint_path("base", "smoke") == shipped / "model.safetensors"
+    assert main(["train", "base", "--profile", "smoke"]) == 0
+    assert (shipped / "model.safetensors").read_bytes() == b"shipped"
+    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
+
+
 @pytest.mark.parametrize("settings", [["steps=3600"], ["steps=0"], ["steps=two"],
                                       ["steps=9", "lr=1.0"]])
 def test_other_settings_of_the_base_are_refused(home: Path, settings: list[str], capsys) -> None:

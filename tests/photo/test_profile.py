@@ -19,6 +19,7 @@ ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cae_lib.config.repository", lambda: None)  # no base is shipped
     known, few = PROFILES["photo"], {"steps": 2, "batch_size": 4, "warmup": 1}
     methods = {name: known.methods[name] for name in ROWS}
     methods["negclip"] = methods["negclip"] | {"batch_size": 2}
