@@ -18,7 +18,7 @@ from cae_lib.data.benchmarks import FOLDERS, Benchmark
 from cae_lib.data.completeness import check
 from cae_lib.data.needs import OF_CAPTIONS, data_digests, is_real, weights_source
 from cae_lib.data.sources import Source, load_sources, source
-from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder
@@ -66,6 +66,10 @@ def run(parsed: argparse.Namespace) -> None:
         else:
             measure()
             table = stored_scores(title, profile_name, seed, suites)
+    stored = [] if families else [suite for suite in suites or SUITES
+                                  if not results.missing(suite, [title], profile_name)]
+    if table.empty and not stored:
+        raise DataError("nothing could be measured, see above: no set is here that was asked for")
     if not is_real(profile_name):  # whose sets have the layouts of real ones, not their pictures
         table["dataset"] = f"{profile_name}-" + table["dataset"]
     tell(table)

@@ -3,11 +3,15 @@
 import pandas as pd
 import pytest
 import yaml
+from toys import forget
 
+from cae_lib.cli import main
 from cae_lib.commands.evaluate import plain, split
 from cae_lib.commands.scores import COLUMNS, choice_scores, tell, write
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import load_clip
 
 
 def part(headline: str) -> Benchmark:
@@ -66,6 +70,16 @@ def test_incomplete_scores_are_marked(capsys):
     (whole,) = (line for line in lines if "winoground/text" in line)
     assert short.rstrip().endswith("*") and "399" in short and "8.0" in short
     assert not whole.rstrip().endswith("*") and "30.8" in whole
+
+
+@pytest.mark.parametrize("only", [[], ["--only", "winoground"]])
+def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
+    forget()
+    clip, meta = load_clip("clip-mini"), CheckpointMeta("clip-mini", "quickgelu")
+    path = save_checkpoint(home / "own", clip, meta)
+    assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
+    assert "nothing could be measured" in capsys.readouterr().err
+    forget()
 
 
 def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
