@@ -12,7 +12,7 @@ ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 help:
 	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
-	@echo "make released    measure the authors' and others' released models on the benchmarks that are here"
+	@echo "make released    fetch and measure the authors' and others' released models; no training"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
@@ -30,7 +30,7 @@ photo: environment
 	@$(CAE) reproduce --profile photo
 
 released: environment
-	@$(CAE) released
+	@$(CAE) released --fetch
 	@$(CAE) run released-models
 
 row: environment

@@ -89,7 +89,9 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
                "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub"),
     )),
     ("released", "evaluate.measure_all", "measure the released models whose weights are here",
-     (option("--only", default="", metavar="NAMES", help="models with commas between them"),)),
+     (option("--only", default="", metavar="NAMES", help="models with commas between them"),
+      option("--fetch", action="store_true", help="first get the weights that are free, and "
+             "SugarCrepe, SugarCrepe++ and their pictures"))),
     ("compare", "compare.run", "how the stored tables differ from those of a commit",
      (option("commit", nargs="?", default="HEAD", help="by default the last one"), PROFILE)),
     ("export", "export.run", "write a trained run as open_clip weights with a model card", (

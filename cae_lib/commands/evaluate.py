@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from cae_lib import results, runs
+from cae_lib.commands.data import get_sources
 from cae_lib.commands.scores import amounts, choice_scores, stored_scores, tell, write
 from cae_lib.commands.train import allowed, chosen_run, names
 from cae_lib.config import profile
@@ -35,6 +36,9 @@ PREFIX = "released-"
 REAL = "paper"
 SHOWN = ("benchmarks", "retrieval", "similarity", "attribution")
 """What `cae released` measures."""
+
+FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
+"""Sets that `cae released --fetch` gets: anybody may, by plain addresses, in a gigabyte."""
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -80,13 +84,19 @@ def run(parsed: argparse.Namespace) -> None:
 
 def measure_all(parsed: argparse.Namespace) -> None:
     """`cae released`: measure those released models whose weights are here, on the data that are
-    here, and say how to get the rest."""
+    here, and say how to get the rest. `--fetch` gets what is free first."""
     models = released_models()
     chosen = [f"{PREFIX}{name.removeprefix(PREFIX)}" for name in names(parsed.only)] or list(models)
     unknown = [name for name in chosen if name not in models]
     if unknown:
         raise ConfigError(f"no released model {unknown[0]!r}. Known: {', '.join(models)}")
     parsed.allow_missing, parsed.profile = "all", REAL
+    if parsed.fetch:
+        for name in dict.fromkeys([*(owner(name).name for name in chosen), *FREE_SETS]):
+            try:
+                get_sources(argparse.Namespace(names=[name]))
+            except DataError as error:
+                print(f"Left out: {error}", flush=True)
     absent = []
     with allowed(parsed):
         for name in chosen:

@@ -6,10 +6,11 @@ import yaml
 from toys import forget
 
 from cae_lib.cli import main
+from cae_lib.commands import evaluate
 from cae_lib.commands.evaluate import plain, split
 from cae_lib.commands.scores import COLUMNS, choice_scores, tell, write
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 
@@ -79,6 +80,21 @@ def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
     path = save_checkpoint(home / "own", clip, meta)
     assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
     assert "nothing could be measured" in capsys.readouterr().err
+    forget()
+
+
+def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys, monkeypatch):
+    forget()
+    asked = []
+
+    def get_sources(parsed):
+        asked.extend(parsed.names)
+        raise DataError("no network")
+    monkeypatch.setattr(evaluate, "get_sources", get_sources)
+    assert main(["released", "--only", "dac-llm"]) == 0 and not asked
+    assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0
+    assert asked == ["dac-weights", "tsvlc-weights", *evaluate.FREE_SETS]
+    assert "Not here: released-dac-llm, released-tsvlc" in capsys.readouterr().out
     forget()
 
 
