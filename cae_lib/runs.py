@@ -95,7 +95,8 @@ def weights_path(config: Experiment) -> str | Path | None:
     """The weights a run starts from: a file under the data folder, or an open_clip tag."""
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
-    return shipped(f"data/{config.weights}")
+    made_here = config.weights.startswith("checkpoints/")
+    return paths().data / config.weights if made_here else shipped(f"data/{config.weights}")
 
 
 def earlier_base(profile_name: str, steps: int) -> str:

@@ -1,5 +1,6 @@
 """The base model, and those of fewer steps."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands.base import base_config, used_tokens
-from cae_lib.config import paths
+from cae_lib.config import PROFILES, paths
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import checkpoint_path, earlier_base
@@ -55,13 +56,20 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
 
 def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
         at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
-    shipped = tmp_path_factory.mktemp("repository") / "data/checkpoints/smoke/base"
-    shipped.mkdir(parents=True)
-    (shipped / "model.safetensors").write_bytes(b"shipped")
-    monkeypatch.setattr("cae_lib.config.repository", lambda: shipped.parents[3])
-    assert checkpoint_path("base", "smoke") == shipped / "model.safetensors"
+    repository = tmp_path_factory.mktemp("repository")
+    shipped, place = repository / "data/mini/base.safetensors", "mini/base.safetensors"
+    made_here = repository / "data/checkpoints/smoke/base/model.safetensors"
+    for path in (shipped, made_here):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"of the repository")
+    monkeypatch.setattr("cae_lib.config.repository", lambda: repository)
+    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke), "its products stay there"
+    known = PROFILES["smoke"]
+    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(
+        known, training=known.training | {"weights": place}))
+    assert checkpoint_path("base", "smoke") == shipped
     assert main(["train", "base", "--profile", "smoke"]) == 0
-    assert (shipped / "model.safetensors").read_bytes() == b"shipped"
+    assert shipped.read_bytes() == b"of the repository"
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
 
 
