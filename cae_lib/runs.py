@@ -249,7 +249,7 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
 def encoder_of(clip: Clip, profile_name: str) -> Encoder:
     """An encoder of a profile's data; where runs lock the image tower they share its vectors."""
     kept = None
-    if experiment(TUNED, profile_name).lock_image:
+    if experiment(TUNED, profile_name).lock_image and hasattr(clip.model, "visual"):
         name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
         kept = paths().cache / "pictures" / name
     real = is_real(profile_name)

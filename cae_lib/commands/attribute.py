@@ -6,6 +6,7 @@ import argparse
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -90,9 +91,12 @@ def attribute_pair(
     )
 
 
+_tagger = cache(DependencyTagger)  # which takes a second to load, once for all models
+
+
 def word_roles(clip: Clip, caption: str) -> list[str]:
     """The role of each word of a caption, by the tagger that finds more of them."""
-    found = token_roles([caption], DependencyTagger(), clip.tokenizer)
+    found = token_roles([caption], _tagger(), clip.tokenizer)
     words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
     return [ROLE_NAMES[int(found.roles[0][words == number][0])]
             for number in range(1, int(words.max()) + 1)]

@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from cae_lib import results, runs
@@ -56,17 +56,19 @@ def run(parsed: argparse.Namespace) -> None:
         if _is_run(parsed.name, profile_name):
             row, settings = chosen_run(parsed)
             title, seed = runs.run_name(row, profile_name, **settings), parsed.seed
-            model = partial(runs.open_run, row, profile_name, seed, **settings)
+            if families:
+                clip = runs.open_run(row, profile_name, seed, **settings)
+                encoder = runs.encoder_of(clip, profile_name)
             measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
         else:
             known, seed = released_models(), 0
             how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
             title = parsed.name if parsed.name in known else plain(parsed.name)
-            model = cache(partial(open_released, how))
-            measure = partial(measure_released, model(), how, title, profile_name, suites)
+            encoder = runs.encoder_of(open_released(how), profile_name)
+            measure = partial(measure_released, encoder, how, title, profile_name, suites)
         if families:
             parts = sets.benchmarks(profile_name, families)
-            table = choice_scores(parts, answers(parts, runs.encoder_of(model(), profile_name)))
+            table = choice_scores(parts, answers(parts, encoder))
         else:
             measure()
             table = stored_scores(title, profile_name, seed, suites)
@@ -109,8 +111,9 @@ def measure_all(parsed: argparse.Namespace) -> None:
                 absent.append(name)
                 print(f"Left out: {error}", flush=True)
                 continue
-            print(f"  {ahead(runs.encoder_of(clip, REAL), sets.benchmarks(REAL))}", flush=True)
-            measure_released(clip, models[name], name, REAL, SHOWN)
+            encoder = runs.encoder_of(clip, REAL)
+            print(f"  {ahead(encoder, sets.benchmarks(REAL))}", flush=True)
+            measure_released(encoder, models[name], name, REAL, SHOWN)
             tell(stored_scores(name, REAL, 0))
         runs.measure_data(REAL)
     print("\n".join(amounts(REAL)))
@@ -192,14 +195,16 @@ def open_released(how: Released) -> Clip:
     return clip
 
 
-def measure_released(clip: Clip, how: Released, run: str, profile_name: str,
+def measure_released(encoder: Encoder, how: Released, run: str, profile_name: str,
                      only: Iterable[str] = ()) -> None:
     """Measure what is missing of the tables of a model of others, under the name `run`, on a
     profile's data; `only` names suites, by default all. What needs the characters of each token is
     left out where the tokenizer does not tell them. Errors as those of `runs.measure_run`."""
-    if run in profile(profile_name).methods:
+    if _is_run(run, profile_name):
         raise ConfigError(f"{run} is a run of the profile {profile_name}: rename the file")
-    suites = {suite: SUITES[suite] for suite in only or SUITES}
+    if unknown := [suite for suite in only if suite not in SUITES]:
+        raise ConfigError(f"--only {','.join(unknown)}: that is measured of the base alone")
+    clip, suites = encoder.clip, {suite: SUITES[suite] for suite in only or SUITES}
     try:
         align([], [], clip.tokenizer)
     except ConfigError as error:
@@ -210,5 +215,4 @@ def measure_released(clip: Clip, how: Released, run: str, profile_name: str,
     read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
     runs.measure_suites(run, profile_name, 0, suites, digest, data_digests(profile_name, suites),
-                        lambda: runs.encoder_of(clip, profile_name),
-                        settings={"source": Path(how.source).name})
+                        lambda: encoder, settings={"source": Path(how.source).name})

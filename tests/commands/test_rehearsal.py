@@ -205,12 +205,34 @@ def test_released_models_are_measured_if_they_are_here_and_are_others(released):
     assert (wide["base"] - wide["released-clip-cae-attention"]).abs().max() > 0.01
 
 
-def test_the_page_of_released_models_shows_what_was_measured(released):
+def released_page() -> dict[str, Any]:
+    """The names of the page of released models after its cells ran."""
     page = REPOSITORY / "book" / "experiments" / "released-models.md"
     names: dict[str, Any] = {}
     for cell in read_page(page).cells:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
             exec(compile(cell.source, page.name, "exec"), names)
+    return names
+
+
+def test_the_page_of_released_models_judges_complete_benchmarks(released, monkeypatch):
+    load = results.load
+
+    def all_used(table, *arguments, **options):
+        frame = load(table, *arguments, **options)
+        return frame.assign(n_expected=frame["n_used"]) if table == "subsets" else frame
+    monkeypatch.setattr(results, "load", all_used)
+    gains = released_page()["found"]["C3"]
+    assert gains["run"].tolist() == ["released-clip-cae-attention"]
+    answers = load("benchmarks", "paper", ["released-clip", "released-clip-cae-attention"])
+    family = weights(load("items", "paper", [results.DATA]), "family").query("score == 'mean'")
+    right = family.merge(answers, on=["family", "subset", "item"])
+    right = (right["correct"] * right["weight"]).groupby(right["run"], observed=True).sum()
+    assert gains["estimate"].iloc[0] == pytest.approx(right.iloc[1] - right.iloc[0])
+
+
+def test_the_page_of_released_models_shows_what_was_measured(released):
+    names = released_page()
     assert names["there"] == ["released-clip", "released-clip-cae-attention"]
     assert list(names["lead"].index) == names["there"] and list(names["found"]) == ["C2"], (
         "attribution needs no complete benchmark, and C3 does")

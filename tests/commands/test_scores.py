@@ -83,6 +83,18 @@ def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
     forget()
 
 
+def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    path = save_checkpoint(home / "base", load_clip("clip-mini"), meta)
+    for more, said in (([], "base is a run of the profile paper: rename the file"),
+                       (["--only", "sensitivity"], "rename the file")):
+        assert main(["evaluate", str(path), "--allow-missing", "all", *more]) == 2
+        assert said in capsys.readouterr().err
+    path = path.rename(home / "own.safetensors")
+    assert main(["evaluate", str(path), "--allow-missing", "all", "--only", "sensitivity"]) == 2
+    assert "of the base alone" in capsys.readouterr().err
+
+
 def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys, monkeypatch):
     forget()
     asked = []
