@@ -172,17 +172,57 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
 
 def _sugarcrepe(config: WorldConfig, export: Export) -> None:
     """Rich captions against foils with a part added, replaced or exchanged, of shared pictures."""
+    for subset, name, scene, true, false in _rich_foils(config, SUGARCREPE):
+        export.ask(subset, Item([name], [true.text], [false.text]), Picture([scene]))
+
+
+def _sugarcrepe_pp(config: WorldConfig, export: Export) -> None:
+    """SugarCrepe's items, but for those with something added, with a second true caption; the
+    pictures are SugarCrepe's files."""
+    subsets = [subset for subset in SUGARCREPE if not subset.startswith("add")]
+    for subset, name, _, true, false in _rich_foils(config, subsets):
+        rng = text_generator(config.scenes, f"sugarcrepe-pp/{subset}", int(name.partition(".")[0]))
+        captions = [true.text, grammar.paraphrase(true, rng).text]
+        export.ask(subset, Item([name], captions, [false.text]))
+
+
+def _rich_foils(
+    config: WorldConfig, subsets: Sequence[str]
+) -> Iterator[tuple[str, str, Scene, Statement, Statement]]:
+    """Subset, name of the picture, scene, rich caption and foil of SugarCrepe's items."""
 
     def caption(index: int, rng: Rng) -> Statement:
         return grammar.describe(shown[index], SUGARCREPE_STYLE, rng)
 
     size = config.sizes.sugarcrepe
     shown = list(map(fair, scenes(config.scenes, "sugar-crepe", size * 3 // 2), count()))
-    for subset in SUGARCREPE:
+    for subset in subsets:
         found = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
         for index, scene, true, false in islice(found, size):
-            item = Item([f"{index + 1:012d}.jpg"], [true.text], [false.text])
-            export.ask(subset, item, Picture([scene]))
+            yield subset, f"{index + 1:012d}.jpg", scene, true, false
+
+
+def _half_truths(config: WorldConfig, export: Export) -> None:
+    """A thing; with a second one, true; and with the noun, an adjective or the relation of that
+    false. Equally many of each, of pictures of their own."""
+    size = config.sizes.half_truths
+    shown = list(map(fair, scenes(config.scenes, "half-truths", size), count()))
+    for index, scene in enumerate(shown):
+        rng = text_generator(config.scenes, "half-truths", index)
+        kind = ("object", "attribute", "relation")[index % 3]
+        words = ((), scene.content.things[1].attributes[-1:] if kind == "attribute" else ())
+        full = stated(scene.content, words)
+        if kind != "relation":
+            full = replace(full.with_piece(1, "and"), relation=None)
+        made = {"object": foils.nouns_replaced(full, 1, scene),
+                "attribute": foils.attributes_changed(full, scene),
+                "relation": foils.relations_replaced(full, scene)}[kind]
+        half = pick(rng, foils.certainly_false(made, scene, full.text))
+        if half is not None:
+            name = f"{index + 1}.jpg"
+            more = {"image": {"path": name}, "triplet_type": kind}
+            item = Item([name], [full.mentions[0].text, full.text], [half.text], more=more)
+            export.ask("world", item, Picture([scene]))
 
 
 def _valse(config: WorldConfig, export: Export) -> None:
@@ -219,4 +259,5 @@ def _valse(config: WorldConfig, export: Export) -> None:
 BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {
     "winoground": _winoground, "svo_probes": _svo_probes, "vl_checklist": _vl_checklist,
     "sugarcrepe": _sugarcrepe, "aro": aro, "crepe": crepe, "valse": _valse,
+    "sugarcrepe_pp": _sugarcrepe_pp, "half_truths": _half_truths,
 }

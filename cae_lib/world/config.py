@@ -13,12 +13,12 @@ from cae_lib.world.grammar import CaptionStyle
 from cae_lib.world.scenes import SceneConfig
 
 # Raise when code that decides pictures, captions or files changes: old folders are rebuilt.
-VERSION = 2
+VERSION = 3
 # Raise when the code that pairs sentences changes: that folder alone is rebuilt.
 SIMILARITY_VERSION = 1
 
 # Sparse captions as on the web: the base model is pretrained on them.
-WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.3, vague=0.5, extra=0.6)
+WEB = CaptionStyle(attribute=0.15, second=0.9, relation=0.08, vague=0.5, extra=0.6)
 # Richer captions as in COCO: models are fine-tuned and retrieval is tested on them.
 COCO = CaptionStyle(attribute=0.55, second=0.95, relation=0.8)
 # Rich captions, paired for text similarity: what they state is all that they say.
@@ -33,9 +33,9 @@ PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
 class Sizes:
     """How much there is of each set."""
 
-    pretrain: int = 30_000  # pictures of the pretraining corpus
+    pretrain: int = 20_000  # pictures of the pretraining corpus
     pretrain_captions: int = 5  # captions of each of them
-    train: int = 4000  # pictures of Karpathy's splits; a quarter of "train" is "restval"
+    train: int = 12_000  # pictures of Karpathy's splits; a quarter of "train" is "restval"
     val: int = 500
     test: int = 1000
     flickr_test: int = 500  # pictures of Flickr30k's test split
@@ -47,6 +47,7 @@ class Sizes:
     vl_checklist: int = 600  # items of each corpus, at most
     valse: int = 600  # items of each instrument
     svo_probes: int = 250  # sentences; each has up to three negative pictures
+    half_truths: int = 1200  # pictures, of which a third each has a false noun, adjective, relation
     crepe: int = 800  # pictures; each has one item of each kind where five false captions exist
     similarity: int = 500  # scored pairs of each test set of text similarity
 
@@ -87,7 +88,7 @@ class WorldConfig:
 _SMOKE = Sizes(
     pretrain=64, pretrain_captions=2, train=48, val=16, test=24, flickr_test=16, aro_relation=12,
     aro_attribution=12, winoground=20, sugarcrepe=8, vl_checklist=8, valse=8, svo_probes=4,
-    crepe=18, similarity=24)
+    crepe=18, half_truths=12, similarity=24)
 WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": WorldConfig()}
 
 

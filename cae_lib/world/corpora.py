@@ -16,7 +16,7 @@ from cae_lib.data.similarity import SICKR, STSB
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.foils import certainly_false, exchanges
-from cae_lib.world.grammar import CaptionStyle, Statement, describe, gold_spans
+from cae_lib.world.grammar import CaptionStyle, Statement, canonical, describe, gold_spans
 from cae_lib.world.scenes import Rng, Scene, again, generator, sample_scene, text_generator
 from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
 
@@ -207,9 +207,8 @@ def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
     found |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
     if caption.relation is not None:
         first, second = (mention.noun for mention in caption.mentions[:2])
-        name, inverse = caption.relation, RELATIONS[caption.relation].inverse
-        turned = inverse is not None and inverse < name
-        found.add((second, inverse, first) if turned else (first, name, second))
+        name, turned = canonical(caption.relation)
+        found.add((second, name, first) if turned else (first, name, second))
     return frozenset(found)
 
 

@@ -161,17 +161,21 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
         words = (word for word in things[index].attributes if rng.random() < style.attribute)
         mentions.append(Mention(things[index].noun, tuple(words)))
 
-    mention(0)
-    if rng.random() < style.second:
+    told = [1, 0] if rng.random() < 0.5 else [0, 1]  # in any order, unless the relation is said
+    second, said = rng.random() < style.second, rng.random() < style.relation
+    if second and said:
+        told = [0, 1]
+    mention(told[0])
+    if second:
         piece = "and"
-        if rng.random() < style.relation:
+        if said:
             relation = name
             piece = str(rng.choice(RELATIONS[name].wordings))
             piece = f"is {piece}" if rng.random() < style.copula else piece
         elif rng.random() < style.vague:
             piece = str(rng.choice(VAGUE_RELATIONS))
         pieces.append(piece)
-        mention(1)
+        mention(told[1])
     last = ""
     for index in range(2, len(things)):
         if rng.random() < style.extra:
@@ -180,6 +184,30 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
             last = position_phrase(scene.placements[index])
             last = last if last and rng.random() < style.position else ""
     return Statement(tuple(mentions), (*pieces, last), relation)
+
+
+def paraphrase(statement: Statement, rng: Rng) -> Statement:
+    """The same in other words: "b right of a" for "a left of b", else another wording of the
+    relation, or another opening where there is none."""
+    kind = RELATIONS[statement.relation] if statement.relation else None
+    if kind is None or (kind.inverse is None and len(kind.wordings) == 1):
+        openings = [words for words in ("", *_PREFIXES) if words != statement.pieces[0]]
+        return statement.with_piece(0, str(rng.choice(openings)))
+    copula, said = statement.pieces[1].startswith("is "), statement.pieces[1].removeprefix("is ")
+    if kind.inverse is not None:
+        first, second, *rest = statement.mentions
+        statement = replace(statement, mentions=(second, first, *rest), relation=kind.inverse)
+        kind = RELATIONS[kind.inverse]
+    words = str(rng.choice([words for words in kind.wordings if words != said]))
+    return statement.with_piece(1, f"is {words}" if copula else words)
+
+
+def canonical(relation: str) -> tuple[str, bool]:
+    """The relation by which a picture is read, and whether that exchanges the arguments: "a right
+    of b" shows what "b left of a" does."""
+    inverse = RELATIONS[relation].inverse
+    turned = inverse is not None and inverse < relation
+    return (str(inverse), True) if turned else (relation, False)
 
 
 def gold_spans(caption: Statement) -> list[Span]:
