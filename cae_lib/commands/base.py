@@ -37,6 +37,9 @@ from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
 from cae_lib.world import build as world
+from cae_lib.world.config import world_config
+from cae_lib.world.tower import BATCH as TOWER_BATCH
+from cae_lib.world.tower import pretrain_tower
 from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 5
@@ -90,6 +93,9 @@ def train_base(profile_name: str, **settings: Any) -> Path:
         save_checkpoint(folder / "snapshots" / f"{step:06d}.safetensors", model, meta)
 
     if not _complete(folder / "model.safetensors", config):
+        if config.tower_steps:
+            pretrain_tower(clip, world_config(profile_name).scenes, config.tower_steps,
+                           folder.with_name(f"tower-{config.tower_steps}.pt"))
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
               every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot)
@@ -176,6 +182,12 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
     command = f"cae train base --profile {config.profile}"
     trunk = "EfficientNet-Lite0 as trained on ImageNet (Apache 2.0), locked, and "
     start = f"{trunk if config.lock_trunk else ''}random weights"
+    tower = f"""
+Before that its image tower learned the scenes themselves, {config.tower_steps} steps of
+{TOWER_BATCH} pictures that were drawn for it (`cae_lib.world.tower`); it is locked since. `probe_`
+is what linear probes read off its embeddings, beside the share of the `commonest` answer; choices
+are what its texts ask of them.
+""" if config.tower_steps else ""
     shorter = f"""
 `base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
 steps=STEPS`), for the question when CAE helps.
@@ -186,7 +198,7 @@ A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), train
 by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
 {config.seed}, {config.precision}. Stored in float16, with the embeddings of the tokens that the
 profile's sets have; SHA-256 `{digest[:16]}...`.
-
+{tower}
 Zero-shot on the held-out sets, with 95 % intervals; choices of objects, relations and attributes,
 recall at 1, and attention on words, all as fractions:
 

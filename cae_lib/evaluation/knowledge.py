@@ -10,6 +10,7 @@ import pandas as pd
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.probe import probe_table
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.evaluation.sets import benchmarks, retrieval_pairs
 from cae_lib.evaluation.suites import annotated_captions
@@ -34,9 +35,14 @@ def curve_point(clip: Clip, profile: str) -> dict[str, float]:
 
 
 def summary(clip: Clip, profile: str) -> dict[str, Any]:
-    """The numbers of `curve_point`, those of choices and of attention with intervals and n."""
+    """The numbers of `curve_point`, those of choices and of attention with intervals and n; and in
+    a small world `probe_TARGET`, see `probe_table`, beside the share of the `commonest` answer."""
     choices, words, recall = _measured(clip, profile)
     final: dict[str, Any] = {}
+    probes = probe_table(Encoder(clip), profile)
+    for target, found in probes.groupby("target", sort=False) if len(probes) else ():
+        final[f"probe_{target}"] = _interval(found, "correct", ("picture",))
+        final[f"commonest_{target}"] = float((found["truth"] == found["commonest"]).mean())
     for kind, found in choices.items():
         sizes = found.groupby("subset")["subset"].transform("size")
         weights = found[[*ANSWERS]].assign(

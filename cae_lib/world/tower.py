@@ -1,0 +1,199 @@
+"""The image tower of the small world's base, taught to read scenes before any caption is seen.
+
+CLIP's image embeddings hold relations and bindings that its texts hardly ask for. A small tower
+that learns from sparse captions alone never gets to hold them. So this one learns the scenes
+themselves, from heads that are thrown away afterwards: on the embedding, for what a text can ask;
+on the patches, without which it does not find out what belongs to what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from cae_lib.data.images import Pictures, normalise
+from cae_lib.models.clip import Clip
+from cae_lib.runtime import Progress, whole_file
+from cae_lib.world.draw import render
+from cae_lib.world.grammar import canonical
+from cae_lib.world.scenes import Scene, SceneConfig, sample_scene
+from cae_lib.world.vocabulary import COLORS, NOUNS, PATTERNS, RELATIONS, SIZES
+
+BATCH, LR, MUON_LR, WARMUP, DECAY = 128, 1e-3, 0.02, 100, 0.05
+SAVE_EVERY = 200
+UNBIASED = {"zipf": 0.0, "natural_order": 0.5, "relation_concentration": 50.0, "typical_color": 0.0}
+"""Statistics of the scenes that it learns from: what is seen cannot be guessed from the nouns."""
+
+READINGS = tuple(name for name in RELATIONS if canonical(name) == (name, False))
+VALUES = {"color": (*COLORS,), "size": (None, *SIZES), "pattern": (None, *PATTERNS)}
+ABSENT, FIRST, SECOND, FURTHER = range(4)
+PLACE_WEIGHTS = (0.1, 1.0, 1.0, 1.0)  # most nouns are absent
+IGNORED = -100  # what `cross_entropy` leaves out
+
+Gold = dict[str, Tensor]
+"""Class numbers by head, with a batch in front of their own dimensions; `IGNORED` for none."""
+
+
+def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> None:
+    """Train the image tower of `clip`, open_clip's own, in place: `steps` batches of 128 pictures,
+    none of which comes twice, at rates that fall to 0 over the second half. It goes on from the
+    file `state`, if that is there, which is written every `SAVE_EVERY` steps and at the end."""
+    tower, device = clip.model.visual, next(clip.model.parameters()).device
+    affine = [value.to(device) for value in Pictures((), clip.image_size).affine]
+    torch.manual_seed(config.seed)
+    embedding_heads = nn.ModuleDict({
+        "reading": _Head(tower.output_dim, len(READINGS)),
+        "nouns": _Head(tower.output_dim, 2, len(NOUNS)),
+        "colors": _Head(tower.output_dim, 2, len(COLORS)),
+        "places": _Head(tower.output_dim, len(NOUNS), len(PLACE_WEIGHTS)),
+        **{name: _Head(tower.output_dim, len(NOUNS), len(v)) for name, v in VALUES.items()},
+    })
+    sizes = {"noun": len(NOUNS), "color": len(COLORS), "place": len(PLACE_WEIGHTS),
+             "reading": len(READINGS), "partner": len(NOUNS), "side": 4}
+    width = tower.transformer.width
+    patch_heads = nn.ModuleDict({name: _Head(width, size) for name, size in sizes.items()})
+    for heads in (embedding_heads, patch_heads):
+        heads.to(device)
+    matrices = [p for p in tower.transformer.parameters() if p.ndim == 2]
+    trained = [*tower.parameters(), *embedding_heads.parameters(), *patch_heads.parameters()]
+    others = [p for p in trained if not any(p is matrix for matrix in matrices)]
+    optimizers = [torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=DECAY),
+                  torch.optim.AdamW(others, lr=LR, betas=(0.9, 0.98), weight_decay=DECAY)]
+    rates = [torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps))
+    ) for optimizer in optimizers]
+    parts = [tower, embedding_heads, patch_heads, *optimizers, *rates]
+    done = _restore(parts, state)
+    drawn = Drawn(replace(config, **UNBIASED), "tower", range(done, steps))
+    before, tower.output_tokens = tower.output_tokens, True
+    tower.train()
+    with Progress(steps - done, "image tower") as progress:
+        for pixels, scene, patches in DataLoader(drawn, batch_size=None, num_workers=1):
+            with torch.autocast(device.type, torch.bfloat16):
+                embedding, tokens = tower(normalise(pixels.to(device), *affine))
+            unit = F.normalize(embedding.float(), dim=-1) * tower.output_dim**0.5
+            loss = _loss(embedding_heads, unit, scene) + _loss(patch_heads, tokens.float(), patches)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            for moved in (*optimizers, *rates):
+                moved.step()
+            progress.update(loss=loss.item())
+            done += 1
+            if done % SAVE_EVERY == 0 or done == steps:
+                with whole_file(state) as temporary:
+                    torch.save([done, [part.state_dict() for part in parts]], temporary)
+    tower.output_tokens = before
+    tower.eval()
+
+
+def _restore(parts: list[Any], state: Path) -> int:
+    """Fill modules, optimizers and schedules from a file, if it is there; the steps taken."""
+    if not state.is_file():
+        return 0
+    done, stored = torch.load(state, weights_only=True)
+    for part, values in zip(parts, stored, strict=True):
+        part.load_state_dict(values)
+    return done
+
+
+class _Head(nn.Linear):
+    """Logits `(..., *shape)`, the classes last, from vectors `(..., width)`."""
+
+    def __init__(self, width: int, *shape: int) -> None:
+        super().__init__(width, int(np.prod(shape)))
+        self.shape = shape
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return super().forward(vectors).unflatten(-1, self.shape)
+
+
+def _loss(heads: nn.ModuleDict, vectors: Tensor, gold: Gold) -> Tensor:
+    """The sum of the heads' cross-entropies."""
+    return sum(
+        F.cross_entropy(
+            head(vectors).flatten(0, -2), gold[name].flatten().to(vectors.device),
+            ignore_index=IGNORED,
+            weight=vectors.new_tensor(PLACE_WEIGHTS) if name == "places" else None,
+        ) for name, head in heads.items()
+    )
+
+
+class Drawn(Dataset):
+    """Batches by number: pictures `(128, 3, S, S)` uint8, and the gold of scenes and of patches."""
+
+    def __init__(self, config: SceneConfig, split: str, numbers: range) -> None:
+        self.config, self.split, self.numbers = config, split, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Gold, Gold]:
+        first = self.numbers[index] * BATCH
+        scenes = [sample_scene(self.config, self.split, i) for i in range(first, first + BATCH)]
+        pixels = np.stack([np.asarray(render(scene)) for scene in scenes])
+        stacked = (_stacked(list(map(made, scenes))) for made in (scene_gold, patch_gold))
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2), *stacked)
+
+
+def _stacked(parts: list[dict[str, np.ndarray]]) -> Gold:
+    return {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
+
+
+def ordered(scene: Scene) -> tuple[str, list[int]]:
+    """The canonical relation of a scene, and the numbers of its things in the order of that: "a
+    right of b" and "b left of a" are the same picture."""
+    reading, turned = canonical(scene.content.relation)
+    order = list(range(len(scene.content.things)))
+    return reading, [1, 0, *order[2:]] if turned else order
+
+
+def scene_gold(scene: Scene) -> dict[str, np.ndarray]:
+    """What the heads on the embedding are to say: the relation; noun and colour of its two things;
+    and of each noun its place in the relation, and colour, size and pattern if it is there."""
+    reading, order = ordered(scene)
+    things = [scene.content.things[i] for i in order]
+    gold = {"reading": np.array(READINGS.index(reading)),
+            "nouns": np.array([NOUNS.index(thing.noun) for thing in things[:2]]),
+            "colors": np.array([VALUES["color"].index(thing.color) for thing in things[:2]]),
+            "places": np.full(len(NOUNS), ABSENT)}
+    gold |= {name: np.full(len(NOUNS), IGNORED) for name in VALUES}
+    for number, thing in enumerate(things):
+        noun = NOUNS.index(thing.noun)
+        gold["places"][noun] = min(FIRST + number, FURTHER)
+        for name, values in VALUES.items():
+            gold[name][noun] = values.index(getattr(thing, name))
+    return gold
+
+
+def patch_gold(scene: Scene, side: int = 7) -> dict[str, np.ndarray]:
+    """What the heads on the patches are to say `(side * side,)`: noun, colour and place of the
+    thing at the patch's middle; of the main two also their relation, the other one's noun, and on
+    which side that is (left, right, top, bottom)."""
+    reading, order = ordered(scene)
+    names = ("noun", "color", "place", "reading", "partner", "side")
+    gold = {name: np.full((side, side), IGNORED) for name in names}
+    gold["place"][:] = ABSENT
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    things = [(scene.content.things[i], scene.placements[i]) for i in order]
+    for number, (thing, at) in sorted(enumerate(things), key=lambda item: -item[1][1].depth):
+        inside = (abs(x - at.x) < at.scale / 2) & (abs(y - at.y) < at.scale / 2)
+        found = {"noun": NOUNS.index(thing.noun), "color": VALUES["color"].index(thing.color),
+                 "place": min(FIRST + number, FURTHER)}
+        found |= dict.fromkeys(names[3:], IGNORED)
+        if number < 2:
+            other, there = things[1 - number]
+            right, down = there.x - at.x, there.y - at.y
+            found |= {"reading": READINGS.index(reading), "partner": NOUNS.index(other.noun),
+                      "side": int(right > 0) if abs(right) > abs(down) else 2 + int(down > 0)}
+        for name, value in found.items():
+            gold[name][inside] = value
+    return {name: values.ravel() for name, values in gold.items()}
