@@ -7,10 +7,11 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce photo released row book pdf test lab clean environment
+.PHONY: help reproduce reproduce-all photo released row book pdf test lab clean environment
 
 help:
-	@echo "make reproduce   everything: data, training, pages, book   [PROFILE=$(PROFILE)]"
+	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
+	@echo "make reproduce-all   also the studies beside the paper     [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
 	@echo "make released    fetch and measure the authors' and others' released models; no training"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
@@ -25,6 +26,9 @@ environment:
 
 reproduce: environment
 	@$(CAE) reproduce --profile $(PROFILE)
+
+reproduce-all: environment
+	@$(CAE) reproduce --all --profile $(PROFILE)
 
 photo: environment
 	@$(CAE) reproduce --profile photo

@@ -117,14 +117,23 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
          option("--profile", default="photo", metavar="P",
                 help="whose runs: photo (default), or mini, whose pictures are drawn, ..."),
      )),
-    ("tune", "tune.run", "choose lr and lambda on the validation split", (PROFILE,)),
+    ("tune", "tune.run", "choose lr and lambda on the validation split", (
+        PROFILE,
+        option("--what", default="control", choices=("control", "lambda", "candidates"),
+               help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
+               "(default); lambda of each method; or the settings of counterfactual CAE"),
+    )),
     ("run", "book.run", "execute one page of the book", (
         option("name", help="the page: its file in book/experiments without ending"),
         option("-p", **ASSIGNMENTS,
                help="set a parameter of the page (repeatable); the outcome goes to runs/"),
         option("--profile", metavar="P", help=PROFILE_HELP),
     )),
-    ("reproduce", "reproduce.run", "data, training, pages and book", (PROFILE,)),
+    ("reproduce", "reproduce.run", "data, training, pages and book", (
+        PROFILE,
+        option("--all", action="store_true", help="also the studies beside the paper, and their "
+               "pages"),
+    )),
     ("book", "book.book", "render the book from the stored pages",
      (option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)),
     ("doctor", "book.doctor", "what is installed, which device, which data", ()),

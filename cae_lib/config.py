@@ -82,6 +82,7 @@ class Experiment:
     # one word masked, as perturbation masks it by default
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
     lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
+    tower_steps: int = 0  # of the image tower alone, before, on the small world's scenes
     steps: int = 300  # of the optimiser
     batch_size: int = 128  # pairs a step
     warmup: int = 30  # steps of linear warm-up
@@ -128,12 +129,10 @@ def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
 
 
 def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, Any]]:
-    """Rows beside the paper's, from lambda for each method: CAE with the second tagger; placebos,
-    which are CAE with the roles permuted in each caption or words drawn at random; counterfactual
-    CAE with its placebo."""
-    plain = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
-    rows = {f"dependency-{name}": row | {"tagger": "dependency"} for name, row in plain.items()}
-    rows |= {f"placebo-{name}": row | {"roles": "permuted"} for name, row in plain.items()}
+    """Rows beside the paper's, from lambda for each method: placebos, which are CAE with the roles
+    permuted in each caption or words drawn at random; counterfactual CAE with its placebo."""
+    rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
+            for method, weight in weights.items()}
     rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
     ours = {"method": "counterfactual", "weight": counterfactual,
             "attribution": (("samples", 1),)}  # one object and one other word a caption and step
@@ -141,9 +140,16 @@ def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, An
     return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}
 
 
+def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
+    """Rows of CAE with the roles that the second tagger finds, from lambda for each method."""
+    return {f"dependency-{method}": {"method": method, "weight": weight, "tagger": "dependency"}
+            for method, weight in weights.items()}
+
+
 EVEN = dict.fromkeys(METHODS, 1.0)
 """Lambda of each method where none was chosen."""
 
+MINI = {"attention": 1.0, "gradcam": 1.0, "perturbation": 1.0, "gradient": 0.3}
 PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
 
 PROFILES: dict[str, Profile] = {
@@ -151,21 +157,23 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             name="smoke", seeds=3,
-            base={"steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2},
+            base={"tower_steps": 2, "steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2,
+                  "lock_image": True, "augment": False},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
-                      "batch_size": 16, "warmup": 1},
-            methods=_rows(4, **EVEN) | _controls(1.0, **EVEN),
+                      "batch_size": 16, "warmup": 1, "lock_image": True, "augment": False},
+            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, **EVEN),
             short={"steps": 2, "warmup": 1},
             earlier_bases=(1, 2),
         ),
         Profile(
             name="mini", seeds=3,
-            base={"steps": 3600, "batch_size": 128, "lr": 1.5e-3, "warmup": 100,
-                  "precision": "bf16"},
-            training={"weights": "mini/base.safetensors", "precision": "bf16"},
-            methods=_rows(32, attention=1.0, gradcam=1.0, perturbation=1.0, gradient=0.3),
+            base={"tower_steps": 3000, "steps": 1200, "batch_size": 256, "lr": 1e-3,
+                  "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
+            training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
+                      "precision": "bf16", "lock_image": True, "augment": False},
+            methods=_rows(64, **MINI) | _controls(2.0, **MINI),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
-            earlier_bases=(600, 1800),
+            earlier_bases=(300, 600),
         ),
         Profile(
             name="photo", seeds=3,
@@ -173,7 +181,7 @@ PROFILES: dict[str, Profile] = {
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
                       "precision": "bf16", "lock_image": True, "augment": False},
-            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO),
+            methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -278,14 +278,14 @@ def ablations(profile_name: str) -> list[Variant]:
     short = profile(profile_name).short
     if not short:
         return []
-    weight = experiment(ABLATED, profile_name).weight
+    weight, opened = experiment(ABLATED, profile_name).weight, {"lock_image": False}
     varied: dict[str, list[dict[str, Any]]] = {
-        TUNED: [{}, {"lock_image": True}],
+        TUNED: [{}, opened],
         ABLATED: [
             {}, {"weight": weight / 10}, {"weight": weight * 10}, {"margin": 0.05},
             {"scope": "caption"}, {"scope": "word"}, {"stop_gradient": True},
             {"attribution": (("start_layer", -1),)}, {"attribution": (("second_order", False),)},
-            {"tagger": "dependency"}, {"lock_image": True},
+            {"tagger": "dependency"}, opened,
         ],
     }
     return [Variant(run, short | settings) for run, rows in varied.items() for settings in rows

@@ -10,7 +10,7 @@ from typing import Any
 from cae_lib import runs
 from cae_lib.commands.base import build_sets, train_base
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import profile
+from cae_lib.config import experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
@@ -23,10 +23,12 @@ STUDY_SUITES = ("benchmarks", "attribution")
 HARD_SUITES = ("benchmarks", "phrases", "attribution")
 """What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
 
+STUDY_PAGES = ("what-decides",)
+"""Pages of the studies beside the paper, which have runs of their own."""
+
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
 
-TAGGERS = ("scene-graph", "dependency")
 Jobs = dict[str, Callable[[], Any]]
 
 
@@ -39,12 +41,16 @@ def run(parsed: argparse.Namespace) -> None:
             f"`cae run NAME --profile {name}`"
         )
     pages = _pages(name)
+    if not parsed.all:
+        pages = {label: job for label, job in pages.items()
+                 if label.removeprefix("page ") not in STUDY_PAGES}
     last = {f"page {LAST_PAGE}": pages.pop(f"page {LAST_PAGE}")}
     took = {}
     for jobs in (
         {"the sets": partial(_sets, name)},
-        {f"captions, {tagger}": partial(_captions, name, tagger) for tagger in TAGGERS},
-        _run_jobs(name),
+        {f"captions, {tagger}": partial(_captions, name, tagger)
+         for tagger in _taggers(name, parsed.all)},
+        _run_jobs(name, parsed.all),
         pages,
         last,
         {"book": partial(build_book, name)},
@@ -69,16 +75,17 @@ def _pages(profile_name: str) -> Jobs:
     return found
 
 
-def _run_jobs(profile_name: str) -> Jobs:
+def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
     """Training and measuring: the runs with the longest steps first, then the studies."""
     chosen = profile(profile_name)
     jobs: Jobs = {
         "the data": partial(runs.measure_data, profile_name, True),
-        "base": partial(_measure_base, profile_name),
+        "base": partial(_measure_base, profile_name, studies),
     }
     found = [(Variant(name, {}), seed, _suites(row))
              for seed in range(chosen.seeds) for name, row in reversed(chosen.methods.items())]
-    found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
+    if studies:
+        found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
     for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"
         jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites)
@@ -90,6 +97,13 @@ def _suites(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row.keys() & {"roles", "tagger"}:
         return STUDY_SUITES
     return HARD_SUITES if row.get("negatives") else ()
+
+
+def _taggers(profile_name: str, studies: bool) -> set[str]:
+    """What finds the roles of words in the runs."""
+    found = {experiment(name, profile_name).tagger for name in profile(profile_name).methods}
+    settings = [variant.settings for variant, _ in runs.study_runs(profile_name) if studies]
+    return found | {each["tagger"] for each in settings if "tagger" in each}
 
 
 def _captions(profile_name: str, tagger: str) -> None:
@@ -107,12 +121,12 @@ def _train_and_measure(variant: Variant, profile_name: str, seed: int,
         measure_run(f"{TUNED}-gelu", profile_name, seed, True)
 
 
-def _measure_base(profile_name: str) -> None:
-    """The base, its control, and the bases of fewer steps."""
+def _measure_base(profile_name: str, studies: bool) -> None:
+    """The base, its control, and for the studies the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu"):
         measure_run(name, profile_name, 0, True)
     for variant in runs.base_variants(profile_name):
-        if variant.run == BASE:
+        if studies and variant.run == BASE:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 

@@ -1,10 +1,10 @@
-"""`cae tune`: choosing the learning rate and lambda on the validation split, before any benchmark.
+"""`cae tune`: choosing settings on the validation split, before any benchmark.
 
-The learning rate is the one with the best mean score of CLIP-FT and of the positive control, see
-`validation_scores`, and is kept for every CAE run. Lambda weighs a constraint, so for each method
-it is the smallest one that enforces it; choosing it by the score as well would choose 0 wherever
-CAE does not help. A loss that is to be hard to satisfy without composition is chosen of
-`CANDIDATES`, by the score.
+`--what control` looks at CLIP-FT and the positive control alone: learning rate, number of steps,
+and whether the image tower stays locked. `--what lambda` then walks the weight of each method: it
+weighs a constraint, so the smallest one is chosen that enforces it; choosing it by the score as
+well would choose 0 wherever CAE does not help. `--what candidates` chooses a loss that is to be
+hard to satisfy without composition of `CANDIDATES`, by the score.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from cae_lib.runs import CONTROL, TUNED, encoder_of, train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.words.alignment import token_roles
 
-LEARNING_RATES = (1e-4, 3e-4, 1e-3)
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FIRST = WEIGHTS.index(1.0)
+SHARES = (0.25, 0.5, 2)
+"""Of the profile's steps, that are measured beside them."""
+
 LEFT_GAP = 0.1
 """Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
 
@@ -60,41 +63,67 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train the settings, score them on the validation split, store and print what is chosen. The
-    table `sweep` has a row for each setting: `experiment`, `lr`, `weight` (NaN without CAE),
-    `score` and its parts, `gap_METHOD`, and whether it was `chosen`; the table `candidates` such
-    rows of `CHOSEN`, if the profile has it, by `candidate`."""
-    profile_name = parsed.profile
-    training_set(profile_name)  # parses the captions once, before several processes need them
-    rates = run_jobs({f"{name}, lr {lr:g}": partial(_row, name, profile_name, lr)
-                      for lr in LEARNING_RATES for name in (TUNED, CONTROL)})
-    rows = [outcome.value for outcome in rates.values()]
+    """Train the settings, score them on the validation split, store and print what is chosen, as
+    the table `calibration`, `sweep` or `candidates`. Each has rows with `experiment`, what was set
+    (`lr`, `weight`, ...), `score` and its parts, `gap_METHOD`, and whether it was `chosen`."""
+    training_set(parsed.profile)  # parses the captions once, before several processes need them
+    chosen = {"control": _control, "lambda": _weights, "candidates": _candidates}[parsed.what]
+    chosen(parsed.profile)
+
+
+def _control(profile_name: str) -> None:
+    """The setting with the best mean score of CLIP-FT and of the positive control is chosen, and
+    kept for every CAE run. The number of steps is what the profile's time allows; more and fewer
+    are measured beside it."""
+    kept = experiment(TUNED, profile_name)
+    settings = [{"lr": lr} for lr in LEARNING_RATES]
+    settings += [{"steps": int(kept.steps * share)} for share in SHARES]
+    settings += [{"lock_image": False}] * kept.lock_image
+    settings = [{"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image} | changed
+                for changed in settings]
+    found = run_jobs({f"{name}, {changed}": partial(_row, name, profile_name, **changed)
+                      for changed in settings for name in (TUNED, CONTROL)})
+    rows = [outcome.value for outcome in found.values()]
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
-    tuned, control = max(pairs, key=lambda pair: (  # of equals the smallest
-        pair[0]["score"] + pair[1]["score"], -pair[0]["lr"]))
-    chosen = [tuned, control]
-    walks = run_jobs({name: partial(walk, partial(_row, name, profile_name, tuned["lr"]), tuned)
+    best = max((pair for pair in pairs if pair[0]["steps"] == kept.steps),
+               key=lambda pair: pair[0]["score"] + pair[1]["score"])
+    _store("calibration", profile_name, rows, [*best])
+    print("Chosen: " + ", ".join(f"{name} {best[0][name]}" for name in settings[0]))
+
+
+def _weights(profile_name: str) -> None:
+    """Of each method the smallest lambda that levels attribution."""
+    tuned = _row(TUNED, profile_name)
+    walks = run_jobs({name: partial(walk, partial(_weighed, name, profile_name), tuned)
                       for name in _plain_cae(profile_name)})
+    rows, chosen = [tuned], [tuned]
     for walked in walks.values():
         rows += walked.value
         chosen.append(levelling(walked.value, tuned))
     _store("sweep", profile_name, rows, chosen)
-    print(f"Chosen: lr {tuned['lr']:g}")
-    for row in chosen[2:]:
+    for row in chosen[1:]:
         print(f"Chosen: {row['experiment']} {row['weight']:g}")
-    if CHOSEN in profile(profile_name).methods:
-        found = run_jobs({name: partial(_row, CHOSEN, profile_name, tuned["lr"], **settings)
-                          for name, settings in CANDIDATES.items()})
-        rows = [outcome.value | {"candidate": name} for name, outcome in found.items()]
-        best = max(rows, key=lambda row: row["score"])
-        _store("candidates", profile_name, rows, [best])
-        print(f"Chosen: {CHOSEN} as {best['candidate']}")
+
+
+def _weighed(name: str, profile_name: str, weight: float) -> dict[str, Any]:
+    return _row(name, profile_name, weight=weight)
+
+
+def _candidates(profile_name: str) -> None:
+    """The candidate with the best score."""
+    found = run_jobs({name: partial(_row, CHOSEN, profile_name, **settings)
+                      for name, settings in CANDIDATES.items()})
+    rows = [outcome.value | {"candidate": name} for name, outcome in found.items()]
+    best = max(rows, key=lambda row: row["score"])
+    _store("candidates", profile_name, rows, [best])
+    print(f"Chosen: {CHOSEN} as {best['candidate']}")
 
 
 def _store(name: str, profile_name: str, rows: list[dict[str, Any]],
            chosen: list[dict[str, Any]]) -> None:
     table = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
-    table = table.astype({"weight": "float64"})
+    if "weight" in table:
+        table = table.astype({"weight": "float64"})
     key = hashlib.sha256(table.to_csv().encode()).hexdigest()[:12]
     provenance = stamp(profile_name, TUNING_SEED, left_gap=LEFT_GAP)
     results.save(name, "tuning", TUNING_SEED, table, profile_name, key=key, provenance=provenance)
@@ -159,13 +188,11 @@ def _plain_cae(profile_name: str) -> dict[str, str]:
     return {name: names[name] for name in profile(profile_name).methods if name in names}
 
 
-def _row(name: str, profile_name: str, lr: float, weight: float | None = None,
-         **settings: Any) -> dict[str, Any]:
+def _row(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
     """Train one setting and score it; the run is kept, so an interrupted sweep goes on."""
-    settings |= {"lr": lr} if weight is None else {"lr": lr, "weight": weight}
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
-    model = experiment(name, profile_name).model
-    encoder = encoder_of(load_clip(model, checkpoint, device=pick_device()), profile_name)
+    config = experiment(name, profile_name, **settings)
+    encoder = encoder_of(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
     root = data_root(profile_name)
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
     scores = validation_scores(encoder, pairs)
@@ -173,4 +200,6 @@ def _row(name: str, profile_name: str, lr: float, weight: float | None = None,
     place = checkpoint.relative_to(paths().root)
     print(f"{name} {settings}: score {scores['score']:.4f}, gaps {gaps} ({place})", flush=True)
     gaps = {f"gap_{method}": gap for method, gap in gaps.items()}
-    return {"experiment": name, "lr": lr, "weight": weight, **scores, **gaps}
+    told = {"lr": config.lr, "steps": config.steps, "lock_image": config.lock_image}
+    told |= {"weight": config.weight if config.method else None}
+    return {"experiment": name, **told, **scores, **gaps}

@@ -27,7 +27,7 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     Targets: the `relation` as it is stated, of twelve; the `subject`, which of the two nouns it is;
     and the `color of the subject`. "a right of b" and "b left of a" are one picture, so subject is
     who is it in the canonical one of the two. Columns: target, picture, truth, answer, correct, and
-    `commonest`, the answer that is right most often in training.
+    `commonest`, the answer that is right most often in training (of the two nouns the one that is).
     """
     root = data_root(profile)
     if not is_world(root):
@@ -47,12 +47,16 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
             pair = np.stack([truth[name].map(NOUNS.index) for name in ("subject", "object")], 1)
             second = np.take_along_axis(scores, pair, 1).argmax(1)
             answer = truth["subject"].where(second == 0, truth["object"])
+            often = facts["subject"].value_counts().reindex(NOUNS, fill_value=0)
+            led = truth["subject"].map(often) >= truth["object"].map(often)
+            commonest = truth["subject"].where(led, truth["object"])
         else:
+            commonest = facts[target].mode()[0]
             answer = scores.idxmax(axis=1)
         tables.append(pd.DataFrame({
             "target": target, "picture": np.arange(len(truth), dtype=np.int32),
             "truth": truth[target], "answer": answer, "correct": answer == truth[target],
-            "commonest": facts[target].mode()[0],
+            "commonest": commonest,
         }))
     return pd.concat(tables, ignore_index=True)
 
