@@ -149,7 +149,7 @@ def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
 EVEN = dict.fromkeys(METHODS, 1.0)
 """Lambda of each method where none was chosen."""
 
-MINI = {"attention": 1.0, "gradcam": 1.0, "perturbation": 1.0, "gradient": 0.3}
+MINI = {"attention": 0.3, "gradcam": 0.1, "perturbation": 0.3, "gradient": 0.03}
 PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
 
 PROFILES: dict[str, Profile] = {
