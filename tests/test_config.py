@@ -27,7 +27,7 @@ def test_a_field_that_is_added_later_changes_no_key():
     assert Later(**vars(PLAIN)).key() == PLAIN.key() != Later(**vars(PLAIN), added=1).key()
 
 
-@pytest.mark.parametrize(("name", "texts"), [("smoke", 1), ("mini", 1), ("paper", 4)])
+@pytest.mark.parametrize(("name", "texts"), [("smoke", 1), ("mini", 2), ("paper", 4)])
 def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name, texts):
     for method in METHODS:
         plain, hard = experiment(f"cae-{method}", name), experiment(f"negclip-cae-{method}", name)
@@ -56,6 +56,16 @@ def test_every_row_of_every_profile_is_a_valid_configuration():
     for chosen in PROFILES.values():
         for name in chosen.methods:
             assert experiment(name, chosen.name).profile == chosen.name
+
+
+def test_which_profiles_have_runs_by_the_second_tagger():
+    retagged = {name: {row for row in chosen.methods if "tagger" in chosen.methods[row]}
+                for name, chosen in PROFILES.items()}
+    rows = {f"dependency-{method}" for method in METHODS}
+    assert retagged == {"smoke": rows, "mini": set(), "photo": rows, "paper": set()}
+    for row in rows:
+        plain = experiment(row.replace("dependency", "cae"), "photo")
+        assert different(plain, experiment(row, "photo")) == {"name", "tagger"}
 
 
 def test_folders_follow_the_environment(home):

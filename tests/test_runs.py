@@ -170,13 +170,22 @@ def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: 
     assert all("/" not in label and " " not in label for label in variants)
 
 
+@pytest.mark.parametrize(("name", "opened"), [
+    ("smoke", {"clip-ft", "cae-gradcam"}), ("paper", set())])
+def test_a_locked_image_tower_is_opened_once_for_each_run(name: str, opened: set[str]):
+    found = [v.run for v in ablations(name) if v.settings.get("lock_image") is False]
+    assert sorted(found) == sorted(opened)
+    assert not any(v.settings.get("lock_image") for v in ablations(name))
+
+
 def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     found = study_runs("mini")
     places = {checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found}
     # Three bases, two runs from each, two seeds; 13 ablations less the reference in common.
     assert len(places) == len(found) == 3 * 2 * 2 + 13 - 1
     assert [seed for v, seed in found if v.name("mini") == "clip-ft+short"] == [0, 1]
-    assert len(study_runs("paper")) == 13 and base_variants("paper") == []
+    # No profile without a locked image tower has the two runs that open it.
+    assert len(study_runs("paper")) == 13 - 2 and base_variants("paper") == []
     assert study_runs("photo") == [], "no short settings, no studies"
 
 

@@ -36,7 +36,8 @@ ROLES |= dict.fromkeys(("sits", "on", "under", "chases", "near"), RELATION)
 FT = Experiment("ft", "smoke", steps=5, batch_size=4, warmup=2, lr=1e-3)
 TINY = WorldConfig(sizes=Sizes(
     train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
-    winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, crepe=4, similarity=6))
+    winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, half_truths=3,
+    crepe=4, similarity=6))
 
 
 def forget() -> None:

@@ -33,13 +33,12 @@ from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import build as photo
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import BASE, TUNED, checkpoint_path, earlier_base
-from cae_lib.runtime import pick_device, stamp, write_atomic
+from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
 from cae_lib.world import build as world
+from cae_lib.world import tower
 from cae_lib.world.config import world_config
-from cae_lib.world.tower import BATCH as TOWER_BATCH
-from cae_lib.world.tower import pretrain_tower
 from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 5
@@ -94,8 +93,11 @@ def train_base(profile_name: str, **settings: Any) -> Path:
 
     if not _complete(folder / "model.safetensors", config):
         if config.tower_steps:
-            pretrain_tower(clip, world_config(profile_name).scenes, config.tower_steps,
-                           folder.with_name(f"tower-{config.tower_steps}.pt"))
+            scenes = world_config(profile_name)
+            told = [clip.name, config.tower_steps, scenes.key(), what_runs(Path(tower.__file__))]
+            key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+            tower.pretrain_tower(clip, scenes.scenes, config.tower_steps,
+                                 folder.with_name(f"tower-{key}.pt"))
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
               every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot)
@@ -182,9 +184,9 @@ def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) 
     command = f"cae train base --profile {config.profile}"
     trunk = "EfficientNet-Lite0 as trained on ImageNet (Apache 2.0), locked, and "
     start = f"{trunk if config.lock_trunk else ''}random weights"
-    tower = f"""
+    taught = f"""
 Before that its image tower learned the scenes themselves, {config.tower_steps} steps of
-{TOWER_BATCH} pictures that were drawn for it (`cae_lib.world.tower`); it is locked since. `probe_`
+{tower.BATCH} pictures that were drawn for it (`cae_lib.world.tower`); it is locked since. `probe_`
 is what linear probes read off its embeddings, beside the share of the `commonest` answer; choices
 are what its texts ask of them.
 """ if config.tower_steps else ""
@@ -198,7 +200,7 @@ A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), train
 by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
 {config.seed}, {config.precision}. Stored in float16, with the embeddings of the tokens that the
 profile's sets have; SHA-256 `{digest[:16]}...`.
-{tower}
+{taught}
 Zero-shot on the held-out sets, with 95 % intervals; choices of objects, relations and attributes,
 recall at 1, and attention on words, all as fractions:
 

@@ -23,11 +23,15 @@ from cae_lib.config import METHODS, experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.training_set import data_root, default_tagger, training_set
 from cae_lib.evaluation.attribution import attribution_table
+from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
+from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation.sets import benchmarks
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import CONTROL, TUNED, encoder_of, train_run
+from cae_lib.runs import CONTROL, TUNED, encoder_of, measure_data, open_run, train_run
 from cae_lib.runtime import pick_device, stamp
+from cae_lib.statistics import ANSWERS
 from cae_lib.words.alignment import token_roles
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -38,6 +42,9 @@ SHARES = (0.25, 0.5, 2)
 
 LEFT_GAP = 0.1
 """Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
+
+CURVE = ("mean", "ARO-R", "ARO-A")
+"""What the calibration stores of the benchmarks."""
 
 TUNING_SEED = 100
 """A seed that no reported run uses."""
@@ -77,11 +84,12 @@ def _control(profile_name: str) -> None:
     are measured beside it."""
     kept = experiment(TUNED, profile_name)
     settings = [{"lr": lr} for lr in LEARNING_RATES]
-    settings += [{"steps": int(kept.steps * share)} for share in SHARES]
+    settings += [{"steps": max(1, int(kept.steps * share))} for share in SHARES]
     settings += [{"lock_image": False}] * kept.lock_image
     settings = [{"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image} | changed
                 for changed in settings]
-    found = run_jobs({f"{name}, {changed}": partial(_row, name, profile_name, **changed)
+    measure_data(profile_name)
+    found = run_jobs({f"{name}, {changed}": partial(_asked, name, profile_name, **changed)
                       for changed in settings for name in (TUNED, CONTROL)})
     rows = [outcome.value for outcome in found.values()]
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
@@ -89,6 +97,18 @@ def _control(profile_name: str) -> None:
                key=lambda pair: pair[0]["score"] + pair[1]["score"])
     _store("calibration", profile_name, rows, [*best])
     print("Chosen: " + ", ".join(f"{name} {best[0][name]}" for name in settings[0]))
+
+
+def _asked(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
+    """A row, with the mean of the families, ARO-R and ARO-A, which choose nothing: for the curve of
+    the control, which is no run of CAE."""
+    row = _row(name, profile_name, **settings)
+    items = results.load("items", profile_name, [results.DATA])
+    asked = pd.concat([weights(items, "family"), weights(items, "table")])
+    asked = asked[asked["score"].isin(CURVE)]
+    encoder = encoder_of(open_run(name, profile_name, TUNING_SEED, **settings), profile_name)
+    found = answers(benchmarks(profile_name), encoder).merge(asked, on=list(ANSWERS))
+    return row | (found["correct"] * found["weight"]).groupby(found["score"]).sum().to_dict()
 
 
 def _weights(profile_name: str) -> None:

@@ -45,11 +45,9 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
         if target == "subject":  # of the two
             scores = scores.reindex(columns=NOUNS, fill_value=-np.inf).to_numpy()
             pair = np.stack([truth[name].map(NOUNS.index) for name in ("subject", "object")], 1)
-            second = np.take_along_axis(scores, pair, 1).argmax(1)
-            answer = truth["subject"].where(second == 0, truth["object"])
-            often = facts["subject"].value_counts().reindex(NOUNS, fill_value=0)
-            led = truth["subject"].map(often) >= truth["object"].map(often)
-            commonest = truth["subject"].where(led, truth["object"])
+            pair.sort(axis=1)  # so that a tie does not favour the truth
+            often = facts["subject"].value_counts().reindex(NOUNS, fill_value=0).to_numpy()
+            answer, commonest = _better(scores, pair), _better(often[None], pair)
         else:
             commonest = facts[target].mode()[0]
             answer = scores.idxmax(axis=1)
@@ -59,6 +57,12 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
             "commonest": commonest,
         }))
     return pd.concat(tables, ignore_index=True)
+
+
+def _better(values: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Of each row's two nouns `(n, 2)` the one of the greater value; `values (n or 1, nouns)`."""
+    own = np.take_along_axis(np.broadcast_to(values, (len(pair), len(NOUNS))), pair, 1)
+    return np.array(NOUNS)[np.take_along_axis(pair, own.argmax(1)[:, None], 1)[:, 0]]
 
 
 def _embedded(

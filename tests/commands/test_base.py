@@ -9,7 +9,7 @@ import torch
 from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands.base import base_config, used_tokens
-from cae_lib.config import PROFILES, paths
+from cae_lib.config import PROFILES, paths, profile
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import checkpoint_path, earlier_base
@@ -32,7 +32,8 @@ def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> N
     assert f"The weights are {path}" in capsys.readouterr().out
     table = results.load("base_training", "smoke").set_index(["stored", "measure"])
     assert table.loc[(False, "loss"), "step"].tolist() == [1, 2, 3, 4]
-    assert table.loc[(True, "object")][["low", "high", "n"]].notna().all()
+    for measure in ("object", "probe_relation"):
+        assert table.loc[(True, measure)][["low", "high", "n"]].notna().all()
     card = (path.parent / "README.md").read_text()
     assert "4 steps of 16 pairs" in card and "| attention_relation |" in card
     clip, whole = load_clip("clip-mini", path), path.parents[1] / "base-training/model.safetensors"
@@ -52,6 +53,12 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
     meta, written = read_meta(path), path.stat().st_mtime_ns
     assert (meta.step, meta.config_key) == (1, base_config("smoke", steps=1).key())
     assert main(command) == 0 and path.stat().st_mtime_ns == written
+    assert main([*command[:-1], "steps=2"]) == 0
+    first, second, random = (load_clip("clip-mini", weights).model for weights in (
+        path, earlier_path("smoke", 2), None))
+    assert torch.equal(first.visual.proj, second.visual.proj), "the image tower is locked"
+    assert not torch.equal(first.visual.proj, random.visual.proj.half().float()), "but was taught"
+    assert not torch.equal(first.text_projection, second.text_projection)
 
 
 def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
@@ -73,15 +80,16 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
 
 
-@pytest.mark.parametrize("settings", [["steps=3600"], ["steps=0"], ["steps=two"],
-                                      ["steps=9", "lr=1.0"]])
+@pytest.mark.parametrize("settings", [[f"steps={base_config('mini').steps}"], ["steps=0"],
+                                      ["steps=two"], ["steps=9", "lr=1.0"]])
 def test_other_settings_of_the_base_are_refused(home: Path, settings: list[str], capsys) -> None:
     assert main(["train", "base", *(word for text in settings for word in ("--set", text))]) == 2
-    assert "steps=N with N from 1 to 3599" in capsys.readouterr().err
+    most = base_config("mini").steps - 1
+    assert f"steps=N with N from 1 to {most}:" in capsys.readouterr().err
 
 
 def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAE_HOME", raising=False)
-    for steps in (600, 1800):
+    for steps in profile("mini").earlier_bases:
         meta = read_meta(earlier_path("mini", steps))
         assert (meta.step, meta.config_key) == (steps, base_config("mini", steps=steps).key())

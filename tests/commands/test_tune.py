@@ -1,4 +1,4 @@
-"""Jobs side by side, and what is chosen by them: the learning rate and lambda."""
+"""Jobs side by side, and what is chosen by them: settings of the control, lambda, a candidate."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands import jobs, tune
 from cae_lib.commands.jobs import Outcome, run_jobs
-from cae_lib.config import experiment
+from cae_lib.config import METHODS, experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 from cae_lib.training.distributed import Ranks
@@ -96,6 +96,15 @@ def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, prof
         assert (config.lr, config.weight) == (found.lr, np.nan_to_num(found.weight))
 
 
+def test_the_configured_settings_are_those_of_the_recorded_calibration(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    table = results.load("calibration", "mini", ["tuning"])
+    for found in table[table["chosen"]].itertuples():
+        config = experiment(found.experiment, "mini")
+        told = config.lr, config.steps, config.lock_image
+        assert told == (found.lr, found.steps, found.lock_image)
+
+
 @pytest.mark.parametrize("settings", tune.CANDIDATES.values(), ids=tune.CANDIDATES)
 def test_every_candidate_can_be_trained(settings, tiny_clip):
     config = experiment(tune.CHOSEN, "photo", **settings)
@@ -118,29 +127,76 @@ def test_validation_scores_by_hand():
     assert scores["score"] == pytest.approx(5 / 6)
 
 
-def test_the_stored_sweep_marks_what_was_chosen(home: Path, monkeypatch, capsys):
-    """Of learning rates with equal scores the smallest is chosen; both rows of a rate count."""
-    def measured(name: str, profile: str, lr: float, weight: float | None = None,
-                 stop_gradient: bool = True, **settings: object) -> dict:
-        gap = 0.1 if weight is None or weight < 3.0 else 0.0
-        gaps = {f"gap_{method}": gap for method in tune._plain_cae(profile).values()}
-        score = 3e-4 * (1 + (weight or 0) + stop_gradient) + (lr if name == "negclip" else -lr)
-        return {"experiment": name, "lr": lr, "weight": weight, "score": score} | gaps
-    monkeypatch.setattr(tune, "LEARNING_RATES", (3e-4, 1e-4))
-    monkeypatch.setattr(tune, "_row", measured)
-    monkeypatch.setattr(tune, "training_set", lambda name: None)
-    monkeypatch.setattr(tune, "run_jobs", lambda jobs: {
-        label: Outcome(job(), 1.0) for label, job in jobs.items()})
-    assert main(["tune", "--profile", "smoke"]) == 0
-    assert "Chosen: lr 0.0001\nChosen: cae-attention 3\n" in capsys.readouterr().out
+@pytest.fixture
+def rows_by(monkeypatch):
+    """Let a function stand in for training and scoring; jobs run one after the other, here."""
+    def stand_in(measured):
+        monkeypatch.setattr(tune, "_row", measured)
+        monkeypatch.setattr(tune, "training_set", lambda name: None)
+        monkeypatch.setattr(tune, "run_jobs", lambda jobs: {
+            label: Outcome(job(), 1.0) for label, job in jobs.items()})
+    return stand_in
+
+
+@pytest.mark.parametrize(("profile", "opened", "chosen"), [
+    ("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (3e-4, False))])
+def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
+        home: Path, rows_by, profile: str, opened: float, chosen: tuple, capsys):
+    """Either run alone is best at another rate; with other numbers of steps, which are no choice,
+    both are better."""
+    kept = experiment("clip-ft", profile)
+    def measured(name: str, profile: str, lr: float, steps: int, lock_image: bool) -> dict:
+        score = {1e-4: 0.9, 3e-4: 0.7, 1e-3: 0.4} if name == "clip-ft" else {3e-4: 0.7, 1e-3: 0.9}
+        score = opened if lock_image != kept.lock_image else score.get(lr, 0.4)
+        told = {"lr": lr, "steps": steps, "lock_image": lock_image}
+        score = score if steps == kept.steps else 1.0
+        return {"experiment": name, **told, "weight": None, "score": score}
+    rows_by(measured)
+    assert main(["tune", "--profile", profile]) == 0
+    lr, lock_image = chosen
+    settings = f"lr {lr}, steps {kept.steps}, lock_image {lock_image}"
+    assert capsys.readouterr().out == f"Chosen: {settings}\n"
+    table = results.load("calibration", profile, ["tuning"])
+    best = table[table["chosen"]]
+    assert set(best["experiment"]) == {"clip-ft", "negclip"} and len(best) == 2
+    assert best["lr"].eq(lr).all() and best["lock_image"].eq(lock_image).all()
+    assert best["steps"].eq(kept.steps).all() and table["steps"].nunique() > 2
+    others = table[table["lock_image"] != kept.lock_image]
+    assert len(others) == 2 * (profile == "smoke"), "what is open already is not opened"
+    tried = table.groupby("experiment")[["lr", "steps", "lock_image"]].apply(
+        lambda rows: sorted(rows.itertuples(index=False, name=None)))
+    assert tried["clip-ft"] == tried["negclip"] and len({*tried["negclip"]}) == len(table) / 2
+
+
+def test_of_each_method_the_smallest_lambda_that_levels_is_chosen(home: Path, rows_by, capsys):
+    def measured(name: str, profile: str, weight: float | None = None) -> dict:
+        gap = 0.1 if weight is None or weight < (3.0 if name == "cae-attention" else 0.3) else 0.0
+        gaps = {f"gap_{method}": gap for method in METHODS}
+        return {"experiment": name, "lr": 1e-3, "weight": weight, "score": -(weight or 0)} | gaps
+    rows_by(measured)
+    assert main(["tune", "--profile", "smoke", "--what", "lambda"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Chosen: cae-attention 3" and len(lines) == len(METHODS)
     table = results.load("sweep", "smoke", ["tuning"])
-    chosen = table[table["chosen"]].set_index("experiment")
-    assert chosen["lr"].eq(1e-4).all() and len(chosen) == 6
-    assert chosen.loc[["clip-ft", "negclip"], "weight"].isna().all()
-    assert chosen["weight"].drop(["clip-ft", "negclip"]).eq(3.0).all()
+    chosen = table[table["chosen"]].set_index("experiment")["weight"]
+    assert len(chosen) == 1 + len(METHODS) and np.isnan(chosen["clip-ft"])
+    assert chosen["cae-attention"] == 3.0
+    assert chosen.drop(["clip-ft", "cae-attention"]).eq(0.3).all()
+    tried = table.groupby("experiment")["weight"].apply(sorted)
+    assert tried["cae-attention"] == [1, 3] and tried["cae-gradcam"] == [0.1, 0.3, 1]
+
+
+def test_the_candidate_with_the_best_score_is_chosen(home: Path, rows_by, capsys):
+    def measured(name: str, profile: str, weight: float, stop_gradient: bool,
+                 **settings: object) -> dict:
+        return {"experiment": name, "weight": weight, "score": weight + stop_gradient}
+    rows_by(measured)
+    assert main(["tune", "--profile", "smoke", "--what", "candidates"]) == 0
+    best = "counterfactual, stop-gradient, 4"
+    assert best in capsys.readouterr().out
     found = results.load("candidates", "smoke", ["tuning"]).set_index("candidate")
-    assert len(found) == len(tune.CANDIDATES)
-    assert list(found.index[found["chosen"]]) == ["counterfactual, stop-gradient, 4"]
+    assert set(found.index) == set(tune.CANDIDATES) and list(found.index[found["chosen"]]) == [best]
+    assert found["experiment"].eq(tune.CHOSEN).all()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import sets, suites
 from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
+from cae_lib.evaluation.probe import probe_table
 from cae_lib.evaluation.scenes import GRAPHS
 from cae_lib.evaluation.scores import PROTOCOLS, weights
 
@@ -80,6 +81,12 @@ def test_what_the_base_knows_in_a_few_numbers(world_home, tiny_clip):
         assert point[kind] == pytest.approx(means[list(names)].mean())
         assert final[kind]["estimate"] == pytest.approx(point[kind])
         assert final[f"attention_{kind}"]["low"] < final[f"attention_{kind}"]["high"]
+    probes = probe_table(Encoder(tiny_clip), "smoke")
+    for target, rows in probes.groupby("target"):
+        probed = final[f"probe_{target}"]
+        assert (probed["estimate"], probed["n_items"]) == (pytest.approx(rows.correct.mean()), 24)
+        share = sum(rows.truth == rows.commonest) / 24
+        assert final[f"commonest_{target}"] == pytest.approx(share)
     assert (final["n_pictures"], final["n_captions"]) == (24, 24 * 5)
     assert final["retrieval_i2t_r1"] == point["retrieval_i2t_r1"]
 

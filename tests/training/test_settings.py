@@ -19,9 +19,11 @@ from cae_lib.words.roles import RELATION
 RUN: dict[str, Any] = {
     "model": "clip-mini", "weights": None, "method": "gradcam", "weight": 10.0,
     "margin": 2.0,  # the hinge is active
+    "lock_image": False, "augment": True,
     "negatives": False, "precision": "fp32", "steps": 2, "batch_size": 4, "warmup": 1, "lr": 1e-3,
 }
-LABELS = {"name", "profile", "lock_trunk"}  # the last needs a tower of timm: see test_locked
+LABELS = {"name", "profile"}
+ELSEWHERE = {"lock_trunk", "tower_steps"}  # of a tower of timm: test_locked; of the base: test_base
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32", "activation": "gelu", "weights": "other.safetensors",
     "train_data": "pretrain", "augment": False, "method": "attention",
@@ -81,4 +83,5 @@ def test_other_kinds_and_labels(reference) -> None:
 
 
 def test_no_setting_is_forgotten_here() -> None:
-    assert {field.name for field in dataclasses.fields(Experiment)} == LABELS | CHANGED.keys()
+    assert {field.name for field in dataclasses.fields(Experiment)} == (
+        LABELS | ELSEWHERE | CHANGED.keys())

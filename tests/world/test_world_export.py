@@ -12,6 +12,7 @@ from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark
 from cae_lib.world.draw import render
 from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS
 
+FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
 ALSO = {
     "on": {"above"}, "riding": {"above", "on"}, "above": {"on"}, "under": {"below"},
     "below": {"under"}, "touching": {"holding"},
@@ -20,7 +21,7 @@ ALSO = {
 
 @pytest.fixture(scope="session")
 def loaded(smoke_world):
-    parts = [part for name in BENCHMARKS for part in load_benchmark(name, smoke_world)]
+    parts = [part for name in FAMILIES for part in load_benchmark(name, smoke_world)]
     return {part.key: part for part in parts}
 
 
@@ -87,7 +88,7 @@ def test_all_items_are_used_and_as_many_as_the_manifest_says(loaded, smoke_world
     for part in loaded.values():
         assert 0 < part.n_used == part.n_expected == counts[part.name][part.subset]
         assert part.counts.get("identical", 0) == 0 or part.name == "order"
-    assert set(loaded) == {f"{name}/{subset}" for name in BENCHMARKS for subset in counts[name]}
+    assert set(loaded) == {f"{name}/{subset}" for name in FAMILIES for subset in counts[name]}
 
 
 @pytest.mark.parametrize("name", ["aro", "sugarcrepe", "vl_checklist", "valse", "crepe"])
@@ -100,6 +101,42 @@ def test_texts_are_true_and_foils_false_of_the_picture(name, loaded, scene_of):
             assert is_false(text, scene) == (index != item.truth), (item.group, text, scene)
         n_foils += len(item.texts) - 1
     assert n_foils > 20
+
+
+@pytest.mark.parametrize("name", ["sugarcrepe_pp", "half_truths"])
+def test_of_three_texts_the_last_one_alone_is_false(name, loaded, scene_of):
+    items = [item for part in loaded.values() if part.name == name for item in part.items]
+    assert len(items) > 20
+    for item in items:
+        [image], [*true, false] = item.images, item.texts
+        assert is_false(false, scene_of(image)), item
+        assert not any(is_false(text, scene_of(image)) for text in true), item
+
+
+def test_sugarcrepe_pp_adds_a_caption_to_sugarcrepe(loaded):
+    for subset in ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"):
+        itt, tot = (loaded[f"sugarcrepe_pp/{task}/{subset}"].items for task in ("itt", "tot"))
+        for item, same, known in zip(itt, tot, loaded[f"sugarcrepe/{subset}"].items, strict=True):
+            first, second, false = item.texts
+            assert same.texts == item.texts and item.images == known.images
+            assert known.texts[known.truth] == first != second and false in known.texts
+            (things, _), (others, _) = facts(first), facts(second)
+            assert sorted(things) == sorted(others)
+
+
+def test_half_truths_say_of_the_anchor_one_thing_that_is_false(loaded, config):
+    half, ordered = (loaded[f"half_truths/world{end}"].items for end in ("", "/ordered"))
+    kinds = "object", "attribute", "relation"
+    each = config.sizes.half_truths // 3
+    assert Counter(item.group for item in half) == dict.fromkeys(kinds, each)
+    assert len({item.images[0].path for item in half}) == len(half)
+    for item, triple in zip(half, ordered, strict=True):
+        full, anchor, false = triple.texts
+        assert item.texts == (anchor, false) and item.images == triple.images
+        assert full.startswith(f"{anchor} ") and false.startswith(f"{anchor} ")
+        ((_, (noun, words)), relation), ((_, (foil, others)), instead) = facts(full), facts(false)
+        changed = noun != foil, words != others, (relation or "  ")[1] != (instead or "  ")[1]
+        assert changed == tuple(item.group == kind for kind in kinds), triple
 
 
 def test_existence_denies_what_is_there(loaded, scene_of):

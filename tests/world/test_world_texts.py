@@ -1,5 +1,7 @@
 """Captions, what may be true of a scene, and edits that make a text false."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_a_full_caption_word_by_word():
 def test_captions_say_only_what_holds_as_often_as_their_style_says(sampled, style):
     wordings = [*VAGUE_RELATIONS, *(w for kind in RELATIONS.values() for w in kind.wordings)]
     known = {OBJECT: NOUNS, ATTRIBUTE: KIND_OF, RELATION: " ".join(wordings).split()}
-    said, could, extras, both = 0, 0, [], []
+    said, could, extras, both, turned = 0, 0, [], [], []
     for index, scene in enumerate(sampled):
         caption = describe(scene, style, np.random.default_rng(index))
         assert caption.may_be_true(scene)
@@ -69,11 +71,59 @@ def test_captions_say_only_what_holds_as_often_as_their_style_says(sampled, styl
         said += sum(map(len, named.values()))
         could += sum(len(thing.attributes) for thing in things)
         extras += [thing.noun in named for thing in scene.content.things[2:]]
-        both += [caption.relation is not None] * (scene.content.things[1].noun in named)
+        pair = [thing.noun for thing in scene.content.things[:2]]
+        told = [mention.noun for mention in caption.mentions if mention.noun in pair]
+        both += [caption.relation is not None] * (len(told) == 2)
+        turned += [told[0] != pair[0]] * (caption.relation is None)
+        assert caption.relation is None or told == pair
     assert said / could == pytest.approx(style.attribute, abs=0.03)
     assert len(both) / len(sampled) == pytest.approx(style.second, abs=0.04)
     assert np.mean(both) == pytest.approx(style.relation, abs=0.05)
     assert np.mean(extras) == pytest.approx(style.extra, abs=0.06)
+    assert np.mean(turned) == pytest.approx(0.5, abs=0.1)  # any order, unless the relation is said
+
+
+def test_paraphrases_by_hand():
+    """Beside them: nouns, openings and adjectives stay as they were."""
+    def paraphrases(statement):
+        return {grammar.paraphrase(statement, np.random.default_rng(s)).text for s in range(40)}
+    ends = Mention("cat", ("red",)), Mention("owl")
+    for relation, pieces, expected in [
+        ("left of", ("there is", "is left of", ""), {
+            "there is an owl is right of a red cat",
+            "there is an owl is to the right of a red cat"}),
+        ("below", ("", "beneath", "at the top"), {
+            "an owl above a red cat at the top", "an owl over a red cat at the top"}),
+        ("in front of", ("", "in front of", ""), {"an owl behind a red cat"}),
+        ("on", ("", "on", ""), {"a red cat on top of an owl"}),
+        ("under", ("", "is underneath", ""), {"a red cat is under an owl"}),
+    ]:
+        assert paraphrases(Statement(ends, pieces, relation)) == expected
+    for relation, words in (("riding", "riding"), (None, "near")):
+        found = paraphrases(Statement(ends, ("we see", words, ""), relation))
+        rest = f"a red cat {words} an owl"
+        assert len(found) > 3 and f"we see {rest}" not in found
+        assert rest in found and all(text.endswith(rest) for text in found)
+
+
+def test_a_paraphrase_is_true_of_what_the_caption_is_true_of(sampled):
+    style = CaptionStyle(attribute=0.6, second=1, relation=0.8, extra=0.5)
+    for index, scene in enumerate(sampled):
+        rng = np.random.default_rng(index)
+        caption = describe(scene, style, rng)
+        other = grammar.paraphrase(caption, rng)
+        assert other.text != caption.text and other.may_be_true(scene)
+        assert facts(other) == facts(caption)
+        if caption.relation is not None:
+            assert not exchanged(other, 0, 1).may_be_true(scene), "the relation stays, they do not"
+        if other.relation != caption.relation:
+            assert not replace(other, relation=caption.relation).may_be_true(scene)
+
+
+def test_what_one_picture_shows_is_read_in_one_way():
+    turned = {"right of": "left of", "below": "above", "in front of": "behind"}
+    for name in RELATIONS:
+        assert grammar.canonical(name) == (turned.get(name, name), name in turned)
 
 
 def test_a_place_is_named_when_it_is_clearly_on_one_side():

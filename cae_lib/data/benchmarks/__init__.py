@@ -27,7 +27,7 @@ FURTHER: tuple[str, ...] = (
     "whatsup", "cola", "crepe_systematicity", "sugarcrepe_pp", "half_truths", "bivlc", "negbench",
     "mmvp_vlm",
 )
-"""Families that the small world does not have."""
+"""Families beside the paper's, read where they are there."""
 
 BENCHMARKS: tuple[str, ...] = tuple(name for name in FOLDERS if name not in FURTHER)
 """Families of the paper's tables, which every profile has."""

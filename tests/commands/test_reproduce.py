@@ -1,0 +1,48 @@
+"""What `cae reproduce` runs, with the studies and without; nothing is run."""
+
+import pytest
+
+from cae_lib.cli import main
+from cae_lib.commands import reproduce
+from cae_lib.commands.jobs import Outcome
+from cae_lib.runs import base_variants, run_name, study_runs
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
+    """The labels of the jobs of each step, in their order."""
+    found = []
+    def run_jobs(jobs):
+        found.append(list(jobs))
+        return {label: Outcome(None, 0.0) for label in jobs}
+    monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
+    monkeypatch.setattr(reproduce, "run_jobs", run_jobs)
+    assert main(["reproduce", *words]) == 0
+    return found
+
+
+@pytest.mark.parametrize(("profile", "parsed"), [("smoke", set()), ("mini", {"dependency"})])
+def test_the_studies_and_their_page_are_run_on_request(monkeypatch, profile, parsed):
+    """Only an ablation of mini has the roles of the second tagger; smoke has rows with them."""
+    plain, whole = (steps_of(monkeypatch, "--profile", profile, *more) for more in ([], ["--all"]))
+    left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
+    assert left_out == [
+        set(), {f"captions, {tagger}" for tagger in parsed},
+        {f"{variant.name(profile)}/{seed}" for variant, seed in study_runs(profile)},
+        {"page what-decides"}, set(), set(),
+    ]
+    assert all(set(before) <= set(after) for before, after in zip(plain, whole, strict=True))
+    assert not any("+" in label for labels in plain for label in labels)
+    assert plain[-2:] == whole[-2:] == [["page status"], ["book"]]
+
+
+@pytest.mark.parametrize("studies", [False, True])
+def test_bases_of_fewer_steps_are_measured_for_the_studies(monkeypatch, studies: bool):
+    found = []
+    def measure_run(name, profile, seed, fresh, only=(), **settings):
+        found.append((run_name(name, profile, **settings), tuple(only)))
+    monkeypatch.setattr(reproduce, "measure_run", measure_run)
+    reproduce._run_jobs("mini", studies)["base"]()
+    assert found[:2] == [("base", ()), ("base-gelu", ())]
+    bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
+    assert len(bases) > 1
+    assert found[2:] == [(name, reproduce.STUDY_SUITES) for name in bases * studies]

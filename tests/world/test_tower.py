@@ -1,0 +1,182 @@
+"""What the image tower of the base is taught of a scene, and that its training goes on exactly."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys import same_weights
+
+from cae_lib.models.clip import load_clip
+from cae_lib.runtime import one_thread
+from cae_lib.world import build, tower
+from cae_lib.world.layout import Placement
+from cae_lib.world.scenes import Content, Scene, SceneConfig, Thing, arrange, sample_scene
+from cae_lib.world.tower import IGNORED, READINGS, VALUES, patch_gold, pretrain_tower, scene_gold
+from cae_lib.world.vocabulary import NOUNS, RELATIONS
+
+CAT, DOG, HAT = Thing("cat", "red"), Thing("dog", "blue", "small", "striped"), Thing("hat", "pink")
+LEFT, RIGHT, TOP = Placement(0.25, 0.5, 0.3), Placement(0.75, 0.5, 0.3), Placement(0.5, 0.1, 0.15)
+CAT_RIGHT_OF_DOG = Scene(Content((CAT, DOG, HAT), "right of"), (RIGHT, LEFT, TOP), "plain", 0)
+DOG_LEFT_OF_CAT = Scene(Content((DOG, CAT, HAT), "left of"), (LEFT, RIGHT, TOP), "plain", 0)
+# By the first letter of the thing at the middle of each patch.
+MAP = "...h... ....... .dd.cc. .dd.cc. .dd.cc. ....... .......".replace(" ", "")
+SIDES = "left", "right", "top", "bottom"
+
+
+def patch(gold: dict[str, np.ndarray], place: Placement) -> dict[str, int]:
+    """The gold of the patch under a thing's middle."""
+    return {name: int(found[7 * int(7 * place.y) + int(7 * place.x)])
+            for name, found in gold.items()}
+
+
+def test_the_gold_of_a_scene_by_hand():
+    gold = scene_gold(CAT_RIGHT_OF_DOG)
+    assert READINGS[gold["reading"]] == "left of"
+    assert [NOUNS[noun] for noun in gold["nouns"]] == ["dog", "cat"]
+    assert [VALUES["color"][color] for color in gold["colors"]] == ["blue", "red"]
+    places = {NOUNS[i]: int(place) for i, place in enumerate(gold["places"]) if place}
+    assert places == {"dog": 1, "cat": 2, "hat": 3}
+    for name, values in {"color": {"dog": "blue", "cat": "red", "hat": "pink"},
+                         "size": {"dog": "small", "cat": None, "hat": None},
+                         "pattern": {"dog": "striped", "cat": None, "hat": None}}.items():
+        asked = {NOUNS[i]: VALUES[name][v] for i, v in enumerate(gold[name]) if v != IGNORED}
+        assert asked == values
+
+
+def test_the_gold_of_patches_by_hand():
+    gold = patch_gold(CAT_RIGHT_OF_DOG)
+    nouns = [NOUNS[noun] if noun != IGNORED else "." for noun in gold["noun"]]
+    assert "".join(noun[0] for noun in nouns) == MAP
+    assert "".join(map(str, gold["place"])) == MAP.translate(str.maketrans("dch.", "1230"))
+    dog, cat, hat = (patch(gold, place) for place in (LEFT, RIGHT, TOP))
+    assert (NOUNS[dog["partner"]], SIDES[dog["side"]]) == ("cat", "right")
+    assert (NOUNS[cat["partner"]], SIDES[cat["side"]]) == ("dog", "left")
+    assert READINGS[dog["reading"]] == READINGS[cat["reading"]] == "left of"
+    assert [VALUES["color"][found["color"]] for found in (dog, cat, hat)] == ["blue", "red", "pink"]
+    assert hat["partner"] == hat["side"] == hat["reading"] == IGNORED
+    empty = {name: found[0] for name, found in gold.items()}
+    assert empty == dict.fromkeys(gold, IGNORED) | {"place": 0}
+
+
+@pytest.mark.parametrize("gold", [scene_gold, patch_gold])
+def test_two_statements_of_one_picture_have_one_gold(gold):
+    first, second = gold(CAT_RIGHT_OF_DOG), gold(DOG_LEFT_OF_CAT)
+    assert all(np.array_equal(value, second[name]) for name, value in first.items())
+    other = gold(replace(DOG_LEFT_OF_CAT, content=Content((CAT, DOG, HAT), "left of")))
+    assert not all(np.array_equal(value, other[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_a_relation_and_its_inverse_are_read_alike_and_others_apart(relation):
+    turned = RELATIONS[relation].inverse
+    for name in RELATIONS:
+        gold = scene_gold(arrange(Content((CAT, DOG), relation), 0))
+        pair = (DOG, CAT) if name == turned else (CAT, DOG)
+        other = scene_gold(arrange(Content(pair, name), 1))
+        assert (gold["reading"] == other["reading"]) == (name in (relation, turned))
+        if name in (relation, turned):
+            assert np.array_equal(gold["nouns"], other["nouns"])
+
+
+def test_a_nearer_thing_covers_a_farther_one():
+    far, near = Placement(0.5, 0.4, 0.7, depth=1), Placement(0.5, 0.64, 0.3)
+    for content, places in ((Content((DOG, CAT), "behind"), (far, near)),
+                            (Content((CAT, DOG), "in front of"), (near, far))):
+        gold = patch_gold(Scene(content, places, "plain", 0))
+        rows = "".join("." if noun == IGNORED else NOUNS[noun][0] for noun in gold["noun"])
+        assert rows == ".ddddd. .ddddd. .ddddd. .dcccd. .dcccd. ..ccc.. .......".replace(" ", "")
+        dog, cat = (patch(gold, place) for place in (replace(far, y=0.2), near))
+        assert (SIDES[dog["side"]], SIDES[cat["side"]]) == ("bottom", "top")
+        assert (dog["place"], cat["place"]) == (1, 2)
+
+
+def test_the_patch_under_each_thing_that_nothing_covers_is_its_own(sampled):
+    seen = 0
+    for scene in sampled[:300]:
+        gold, reading = patch_gold(scene), READINGS[scene_gold(scene)["reading"]]
+        for number, (thing, place) in enumerate(
+                zip(scene.content.things, scene.placements, strict=True)):
+            others = [p for p in scene.placements if p is not place and p.depth <= place.depth]
+            if any(p.overlap(place) for p in others):
+                continue
+            found, seen = patch(gold, place), seen + 1
+            assert NOUNS[found["noun"]] == thing.noun
+            assert VALUES["color"][found["color"]] == thing.color
+            turned = reading != scene.content.relation
+            assert found["place"] == min(3, 1 + (1 - number if turned and number < 2 else number))
+            if number < 2:
+                assert NOUNS[found["partner"]] == scene.content.things[1 - number].noun
+    assert seen > 400
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Batches of four, drawn in this process on one thread; gives the scenes that were drawn."""
+    found = []
+    def sample(config, split, index):
+        found.append(sample_scene(config, split, index))
+        return found[-1]
+    monkeypatch.setattr(tower, "BATCH", 4)
+    monkeypatch.setattr(tower, "SAVE_EVERY", 2)
+    monkeypatch.setattr(tower, "WARMUP", 1)
+    monkeypatch.setattr(tower, "sample_scene", sample)
+    monkeypatch.setattr(tower, "DataLoader",
+                        lambda batches, **_: (batches[i] for i in range(len(batches))))
+    with one_thread(torch.device("cpu")):
+        yield found
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, monkeypatch):
+    def taught(name):
+        clip = load_clip("clip-mini", seed=1)
+        pretrain_tower(clip, SceneConfig(), 5, tmp_path / name)
+        return clip
+    whole = taught("whole")
+    assert len(drawn) == len({scene.seed for scene in drawn}) == 5 * 4, "none comes twice"
+
+    class Stopped(tower.Progress):
+        def update(self, n=1, **values):
+            super().update(n, **values)
+            if self.done == 4:
+                raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tower, "Progress", Stopped)
+        taught("parts")
+    before = len(drawn)
+    assert same_weights(taught("parts"), whole)
+    assert drawn[before:] == drawn[2 * 4 : 5 * 4], "it was last written after step 2"
+    before = len(drawn)
+    assert same_weights(taught("parts"), whole) and len(drawn) == before, "all is done"
+
+
+def test_training_learns_four_scenes_and_changes_the_image_tower_alone(
+        drawn, tmp_path, monkeypatch):
+    losses = []
+
+    class Recorded(tower.Progress):
+        def update(self, n=1, **values):
+            losses.append(values["loss"])
+            super().update(n, **values)
+    monkeypatch.setattr(tower, "Progress", Recorded)
+    monkeypatch.setattr(tower, "sample_scene", lambda *a: sample_scene(*a[:2], a[2] % 4))
+    clip, fresh = load_clip("clip-mini", seed=1), load_clip("clip-mini", seed=1)
+    pretrain_tower(clip, SceneConfig(), 30, tmp_path / "state.pt")
+    assert losses[-1] < losses[0] / 10
+    before = fresh.model.state_dict()
+    changed = {name for name, value in clip.model.state_dict().items()
+               if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("visual.")}
+    assert not clip.model.training and not clip.model.visual.output_tokens
+
+
+def test_it_learns_from_scenes_of_no_set(drawn, exports, config, tmp_path, monkeypatch):
+    """With the statistics of the sets, a split of theirs would give scenes of theirs."""
+    monkeypatch.setattr(tower, "UNBIASED", {})
+    monkeypatch.setattr(tower, "BATCH", 64)
+    pretrain_tower(load_clip("clip-mini"), config.scenes, 1, tmp_path / "state.pt")
+    sets = [*exports.values(), *build.exports(config, "pretrain")]
+    shown = {scene.seed for each in sets for picture in each.pictures.values()
+             for scene in picture.scenes}
+    again = {seed - 1 for seed in shown}  # of scenes with other contents
+    assert len(drawn) == 64 and not {scene.seed for scene in drawn} & (shown | again)
