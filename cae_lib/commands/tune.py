@@ -27,7 +27,7 @@ from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.evaluation.scores import weights
-from cae_lib.evaluation.sets import benchmarks
+from cae_lib.evaluation.sets import benchmarks, is_world
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import CONTROL, TUNED, encoder_of, measure_data, open_run, train_run
 from cae_lib.runtime import pick_device, stamp
@@ -88,8 +88,11 @@ def _control(profile_name: str) -> None:
     settings += [{"lock_image": False}] * kept.lock_image
     settings = [{"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image} | changed
                 for changed in settings]
-    measure_data(profile_name)
-    found = run_jobs({f"{name}, {changed}": partial(_asked, name, profile_name, **changed)
+    measured = _row
+    if is_world(data_root(profile_name)):
+        measure_data(profile_name)
+        measured = _asked
+    found = run_jobs({f"{name}, {changed}": partial(measured, name, profile_name, **changed)
                       for changed in settings for name in (TUNED, CONTROL)})
     rows = [outcome.value for outcome in found.values()]
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
@@ -100,8 +103,8 @@ def _control(profile_name: str) -> None:
 
 
 def _asked(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
-    """A row, with the mean of the families, ARO-R and ARO-A, which choose nothing: for the curve of
-    the control, which is no run of CAE."""
+    """A row, in a small world with the mean of the families, ARO-R and ARO-A, which choose nothing:
+    for the curve of the control, which is no run of CAE."""
     row = _row(name, profile_name, **settings)
     items = results.load("items", profile_name, [results.DATA])
     asked = pd.concat([weights(items, "family"), weights(items, "table")])
