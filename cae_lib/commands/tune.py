@@ -29,7 +29,7 @@ from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.evaluation.scores import weights
 from cae_lib.evaluation.sets import benchmarks, is_world
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import CONTROL, TUNED, encoder_of, measure_data, open_run, train_run
+from cae_lib.runs import CONTROL, TUNED, encoder_of, measure_data, train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.statistics import ANSWERS
 from cae_lib.words.alignment import token_roles
@@ -88,11 +88,10 @@ def _control(profile_name: str) -> None:
     settings += [{"lock_image": False}] * kept.lock_image
     settings = [{"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image} | changed
                 for changed in settings]
-    measured = _row
-    if is_world(data_root(profile_name)):
+    world = is_world(data_root(profile_name))
+    if world:
         measure_data(profile_name)
-        measured = _asked
-    found = run_jobs({f"{name}, {changed}": partial(measured, name, profile_name, **changed)
+    found = run_jobs({f"{name}, {changed}": partial(_row, name, profile_name, world, **changed)
                       for changed in settings for name in (TUNED, CONTROL)})
     rows = [outcome.value for outcome in found.values()]
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
@@ -102,16 +101,14 @@ def _control(profile_name: str) -> None:
     print("Chosen: " + ", ".join(f"{name} {best[0][name]}" for name in settings[0]))
 
 
-def _asked(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
-    """A row, in a small world with the mean of the families, ARO-R and ARO-A, which choose nothing:
-    for the curve of the control, which is no run of CAE."""
-    row = _row(name, profile_name, **settings)
+def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
+    """The mean of the families, ARO-R and ARO-A. They choose nothing: they are for the curve of the
+    control, which is no run of CAE."""
     items = results.load("items", profile_name, [results.DATA])
     asked = pd.concat([weights(items, "family"), weights(items, "table")])
     asked = asked[asked["score"].isin(CURVE)]
-    encoder = encoder_of(open_run(name, profile_name, TUNING_SEED, **settings), profile_name)
     found = answers(benchmarks(profile_name), encoder).merge(asked, on=list(ANSWERS))
-    return row | (found["correct"] * found["weight"]).groupby(found["score"]).sum().to_dict()
+    return (found["correct"] * found["weight"]).groupby(found["score"]).sum().to_dict()
 
 
 def _weights(profile_name: str) -> None:
@@ -211,8 +208,9 @@ def _plain_cae(profile_name: str) -> dict[str, str]:
     return {name: names[name] for name in profile(profile_name).methods if name in names}
 
 
-def _row(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
-    """Train one setting and score it; the run is kept, so an interrupted sweep goes on."""
+def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> dict[str, Any]:
+    """Train one setting and score it, in a small world with benchmarks if they are `asked`; the run
+    is kept, so an interrupted sweep goes on."""
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     config = experiment(name, profile_name, **settings)
     encoder = encoder_of(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
@@ -225,4 +223,5 @@ def _row(name: str, profile_name: str, **settings: Any) -> dict[str, Any]:
     gaps = {f"gap_{method}": gap for method, gap in gaps.items()}
     told = {"lr": config.lr, "steps": config.steps, "lock_image": config.lock_image}
     told |= {"weight": config.weight if config.method else None}
-    return {"experiment": name, **told, **scores, **gaps}
+    asked_for = _asked(encoder, profile_name) if asked else {}
+    return {"experiment": name, **told, **scores, **gaps, **asked_for}

@@ -145,7 +145,8 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better."""
     kept = experiment("clip-ft", profile)
-    def measured(name: str, profile: str, lr: float, steps: int, lock_image: bool) -> dict:
+    def measured(name: str, profile: str, asked: bool, lr: float, steps: int,
+                 lock_image: bool) -> dict:
         score = {1e-4: 0.9, 3e-4: 0.7, 1e-3: 0.4} if name == "clip-ft" else {3e-4: 0.7, 1e-3: 0.9}
         score = opened if lock_image != kept.lock_image else score.get(lr, 0.4)
         told = {"lr": lr, "steps": steps, "lock_image": lock_image}
