@@ -11,7 +11,7 @@ ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
-	@echo "make reproduce-all   also the studies beside the paper     [PROFILE=$(PROFILE)]"
+	@echo "make reproduce-all   also what is beside the paper         [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
 	@echo "make released    fetch and measure the authors' and others' released models; no training"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"

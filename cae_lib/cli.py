@@ -131,8 +131,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     )),
     ("reproduce", "reproduce.run", "data, training, pages and book", (
         PROFILE,
-        option("--all", action="store_true", help="also the studies beside the paper, and their "
-               "pages"),
+        option("--all", action="store_true", help="also the rows, measurements and pages beside "
+               "the paper"),
     )),
     ("book", "book.book", "render the book from the stored pages",
      (option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,17 +176,19 @@ def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
 
 
 def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False,
-                only: Iterable[str] = (), **overrides: Any) -> None:
+                only: Iterable[str] = (), without: Collection[str] = (), **overrides: Any) -> None:
     """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
 
-    The run may be one of `CONTROLS` or "base"; `only` names suites, by default all, of a control
-    `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite; CheckpointError if
-    the run is not trained; DataError, which says which and how to get them, if data are missing.
+    The run may be one of `CONTROLS` or "base"; `only` names suites, by default all but `without`,
+    of a control `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite;
+    CheckpointError if the run is not trained; DataError, which says which and how to get them, if
+    data are missing.
     """
     known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if not (is_real(profile_name) or is_world(data_root(profile_name))):
         known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
-    only = list(only) or (CONTROL_SUITES if name in CONTROLS else list(known))
+    everything = [suite for suite in known if suite not in without]
+    only = list(only) or (CONTROL_SUITES if name in CONTROLS else everything)
     if unknown := [suite for suite in only if suite not in known]:
         raise ConfigError(
             f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(known)}"

@@ -117,6 +117,7 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
     monkeypatch.setattr(runs, "measuring_hash", lambda: "other")
     with pytest.raises(RuntimeError, match="measured again"):
         runs.measure_run("cae-attention", "smoke", only=["retrieval"])
+    runs.measure_run("cae-attention", "smoke", without=["benchmarks", "retrieval"])  # nothing left
 
 
 def test_a_variant_has_files_and_tables_of_its_own(at_home):

@@ -10,7 +10,7 @@ from typing import Any
 from cae_lib import runs
 from cae_lib.commands.base import build_sets, train_base
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import experiment, profile
+from cae_lib.config import METHODS, experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
@@ -23,8 +23,11 @@ STUDY_SUITES = ("benchmarks", "attribution")
 HARD_SUITES = ("benchmarks", "phrases", "attribution")
 """What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
 
-STUDY_PAGES = ("what-decides",)
-"""Pages of the studies beside the paper, which have runs of their own."""
+STUDY_PAGES = ("what-decides", "faithfulness", "blind")
+"""Pages of the studies beside the paper, which have runs or suites of their own."""
+
+OF_STUDIES = ("faithfulness", "sensitivity", "blind")
+"""Suites that only these pages show."""
 
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
@@ -41,16 +44,17 @@ def run(parsed: argparse.Namespace) -> None:
             f"`cae run NAME --profile {name}`"
         )
     pages = _pages(name)
-    if not parsed.all:
+    studies = parsed.all or not profile(name).short  # where none is apart, all belong to the rest
+    if not studies:
         pages = {label: job for label, job in pages.items()
                  if label.removeprefix("page ") not in STUDY_PAGES}
     last = {f"page {LAST_PAGE}": pages.pop(f"page {LAST_PAGE}")}
     took = {}
     for jobs in (
-        {"the sets": partial(_sets, name)},
+        {"the sets": partial(_sets, name, studies)},
         {f"captions, {tagger}": partial(_captions, name, tagger)
-         for tagger in _taggers(name, parsed.all)},
-        _run_jobs(name, parsed.all),
+         for tagger in _taggers(name, studies)},
+        _run_jobs(name, studies),
         pages,
         last,
         {"book": partial(build_book, name)},
@@ -76,19 +80,22 @@ def _pages(profile_name: str) -> Jobs:
 
 
 def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
-    """Training and measuring: the runs with the longest steps first, then the studies."""
+    """Training and measuring: the runs with the longest steps first, then the studies, among which
+    are the rows of methods that are not the paper's."""
     chosen = profile(profile_name)
     jobs: Jobs = {
         "the data": partial(runs.measure_data, profile_name, True),
         "base": partial(_measure_base, profile_name, studies),
     }
+    rows = {name: row for name, row in reversed(chosen.methods.items())
+            if studies or row.get("method") in (None, *METHODS)}
     found = [(Variant(name, {}), seed, _suites(row))
-             for seed in range(chosen.seeds) for name, row in reversed(chosen.methods.items())]
+             for seed in range(chosen.seeds) for name, row in rows.items()]
     if studies:
         found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
     for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"
-        jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites)
+        jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites, studies)
     return jobs
 
 
@@ -97,6 +104,10 @@ def _suites(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row.keys() & {"roles", "tagger"}:
         return STUDY_SUITES
     return HARD_SUITES if row.get("negatives") else ()
+
+
+def _left_out(studies: bool) -> tuple[str, ...]:
+    return () if studies else OF_STUDIES
 
 
 def _taggers(profile_name: str, studies: bool) -> set[str]:
@@ -112,11 +123,11 @@ def _captions(profile_name: str, tagger: str) -> None:
 
 
 def _train_and_measure(variant: Variant, profile_name: str, seed: int,
-                       suites: Iterable[str]) -> None:
+                       suites: Iterable[str], studies: bool) -> None:
     """A run, and of CLIP-FT its control."""
     run, settings, _ = variant
     runs.train_run(run, profile_name, seed, **settings)
-    measure_run(run, profile_name, seed, True, suites, **settings)
+    measure_run(run, profile_name, seed, True, suites, _left_out(studies), **settings)
     if run == TUNED and not settings:
         measure_run(f"{TUNED}-gelu", profile_name, seed, True)
 
@@ -124,16 +135,16 @@ def _train_and_measure(variant: Variant, profile_name: str, seed: int,
 def _measure_base(profile_name: str, studies: bool) -> None:
     """The base, its control, and for the studies the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu"):
-        measure_run(name, profile_name, 0, True)
+        measure_run(name, profile_name, 0, True, (), _left_out(studies))
     for variant in runs.base_variants(profile_name):
         if studies and variant.run == BASE:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 
-def _sets(profile_name: str) -> None:
+def _sets(profile_name: str, studies: bool) -> None:
     """Build the sets; where no base models are shipped (smoke), train them."""
     build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)
-    for steps in profile(profile_name).earlier_bases:
+    for steps in profile(profile_name).earlier_bases if studies else ():
         train_base(profile_name, steps=steps)

@@ -25,24 +25,34 @@ def test_the_studies_and_their_page_are_run_on_request(monkeypatch, profile, par
     """Only an ablation of mini has the roles of the second tagger; smoke has rows with them."""
     plain, whole = (steps_of(monkeypatch, "--profile", profile, *more) for more in ([], ["--all"]))
     left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
+    ours = {f"{kind}-counterfactual/{seed}" for kind in ("cae", "placebo") for seed in range(3)}
     assert left_out == [
         set(), {f"captions, {tagger}" for tagger in parsed},
-        {f"{variant.name(profile)}/{seed}" for variant, seed in study_runs(profile)},
-        {"page what-decides"}, set(), set(),
+        {f"{variant.name(profile)}/{seed}" for variant, seed in study_runs(profile)} | ours,
+        {"page what-decides", "page faithfulness", "page blind"}, set(), set(),
     ]
     assert all(set(before) <= set(after) for before, after in zip(plain, whole, strict=True))
     assert not any("+" in label for labels in plain for label in labels)
     assert plain[-2:] == whole[-2:] == [["page status"], ["book"]]
 
 
+def test_photographs_have_no_studies_apart(monkeypatch):
+    plain, whole = (steps_of(monkeypatch, "--profile", "photo", *more) for more in ([], ["--all"]))
+    assert plain == whole and "cae-counterfactual/0" in plain[2]
+
+
 @pytest.mark.parametrize("studies", [False, True])
-def test_bases_of_fewer_steps_are_measured_for_the_studies(monkeypatch, studies: bool):
-    found = []
-    def measure_run(name, profile, seed, fresh, only=(), **settings):
-        found.append((run_name(name, profile, **settings), tuple(only)))
+def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(monkeypatch, studies):
+    found, without = [], () if studies else reproduce.OF_STUDIES
+    def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
+        found.append((run_name(name, profile, **settings), tuple(only), left_out))
     monkeypatch.setattr(reproduce, "measure_run", measure_run)
-    reproduce._run_jobs("mini", studies)["base"]()
-    assert found[:2] == [("base", ()), ("base-gelu", ())]
+    monkeypatch.setattr(reproduce.runs, "train_run", lambda *_, **__: None)
+    jobs = reproduce._run_jobs("mini", studies)
+    jobs["base"]()
+    assert found[:2] == [("base", (), without), ("base-gelu", (), without)]
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
-    assert found[2:] == [(name, reproduce.STUDY_SUITES) for name in bases * studies]
+    assert found[2:] == [(name, reproduce.STUDY_SUITES, ()) for name in bases * studies]
+    jobs["cae-attention/1"]()
+    assert found[-1] == ("cae-attention", (), without)
