@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -149,6 +150,18 @@ def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
 EVEN = dict.fromkeys(METHODS, 1.0)
 """Lambda of each method where none was chosen."""
 
+
+def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether Linux says that the processor computes in bfloat16 (AMX, AVX-512 or ARM's BF16). One
+    that does not takes several times as long in it as in float32."""
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
+
+
+ON_CPU = "bf16" if native_bf16() else "fp32"
+"""Precision of the runs that are made for a CPU, see `Experiment.precision`."""
+
 MINI = {"attention": 0.3, "gradcam": 0.1, "perturbation": 0.3, "gradient": 0.03}
 PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
 
@@ -170,7 +183,7 @@ PROFILES: dict[str, Profile] = {
             base={"tower_steps": 3000, "steps": 1200, "batch_size": 256, "lr": 1e-3,
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
-                      "precision": "bf16", "lock_image": True, "augment": False},
+                      "precision": ON_CPU, "lock_image": True, "augment": False},
             methods=_rows(64, **MINI) | _controls(2.0, **MINI),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(300, 600),
@@ -180,7 +193,7 @@ PROFILES: dict[str, Profile] = {
             base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
-                      "precision": "bf16", "lock_image": True, "augment": False},
+                      "precision": ON_CPU, "lock_image": True, "augment": False},
             methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO),
         ),
         Profile(

@@ -1,10 +1,20 @@
 """Configurations: typed overrides, content keys, and errors that list what is known."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from cae_lib.config import METHODS, PROFILES, Experiment, experiment, paths, profile
+from cae_lib.config import (
+    METHODS,
+    ON_CPU,
+    PROFILES,
+    Experiment,
+    experiment,
+    native_bf16,
+    paths,
+    profile,
+)
 from cae_lib.errors import ConfigError
 
 PLAIN = experiment("clip-ft", "mini")
@@ -33,6 +43,20 @@ def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name,
         plain, hard = experiment(f"cae-{method}", name), experiment(f"negclip-cae-{method}", name)
         assert different(plain, hard) <= {"name", "negatives", "batch_size"}
         assert 4 * hard.batch_size == texts * plain.batch_size
+
+
+@pytest.mark.parametrize(("text", "native"), [
+    ("flags\t\t: fpu avx512f avx512_bf16 sse\n", True), ("flags : avx512f amx_bf16 amx_tile", True),
+    ("Features\t: fp asimd bf16", True), ("flags : avx512f avx512bw", False),
+    ("flags : avx2", False), ("bugs : bf16", False),
+    ("flags : sse\nbugs : bf16\n", False), ("", False)])
+def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: str, native: bool):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not native_bf16(cpuinfo), "not Linux"
+    cpuinfo.write_text(f"processor\t: 0\n{text}")
+    assert native_bf16(cpuinfo) is native
+    assert ON_CPU == ("bf16" if native_bf16() else "fp32")
+    assert {experiment("clip-ft", name).precision for name in ("mini", "photo")} == {ON_CPU}
 
 
 @pytest.mark.parametrize("override", [{"lr": "1e-4"}, {"steps": 1.5}, {"steps": True},
