@@ -81,15 +81,15 @@ def _pages(profile_name: str) -> Jobs:
 
 def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
     """Training and measuring: the runs with the longest steps first, then the studies, among which
-    are the rows of methods that are not the paper's."""
+    are the rows of methods that are not the paper's, and the second placebo."""
     chosen = profile(profile_name)
     jobs: Jobs = {
         "the data": partial(runs.measure_data, profile_name, True),
         "base": partial(_measure_base, profile_name, studies),
     }
-    rows = {name: row for name, row in reversed(chosen.methods.items())
-            if studies or row.get("method") in (None, *METHODS)}
-    found = [(Variant(name, {}), seed, _suites(row))
+    rows = {name: row for name, row in reversed(chosen.methods.items()) if studies or (
+        row.get("method") in (None, *METHODS) and row.get("roles") != "random")}
+    found = [(Variant(name, {}), seed, _suites(row, studies))
              for seed in range(chosen.seeds) for name, row in rows.items()]
     if studies:
         found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
@@ -99,11 +99,13 @@ def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
     return jobs
 
 
-def _suites(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is measured of a row of a profile; empty for everything."""
-    if row.keys() & {"roles", "tagger"}:
-        return STUDY_SUITES
-    return HARD_SUITES if row.get("negatives") else ()
+def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
+    """What is measured of a row of a profile; empty for everything. Only `studies` show attribution
+    in placebos and in NegCLIP with CAE."""
+    suites = STUDY_SUITES if row.keys() & {"roles", "tagger"} else HARD_SUITES
+    if suites is HARD_SUITES and not row.get("negatives"):
+        return ()
+    return suites if studies or not row.get("method") else suites[:-1]
 
 
 def _left_out(studies: bool) -> tuple[str, ...]:

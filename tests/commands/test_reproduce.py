@@ -25,7 +25,8 @@ def test_the_studies_and_their_page_are_run_on_request(monkeypatch, profile, par
     """Only an ablation of mini has the roles of the second tagger; smoke has rows with them."""
     plain, whole = (steps_of(monkeypatch, "--profile", profile, *more) for more in ([], ["--all"]))
     left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
-    ours = {f"{kind}-counterfactual/{seed}" for kind in ("cae", "placebo") for seed in range(3)}
+    rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation")
+    ours = {f"{row}/{seed}" for row in rows for seed in range(3)}
     assert left_out == [
         set(), {f"captions, {tagger}" for tagger in parsed},
         {f"{variant.name(profile)}/{seed}" for variant, seed in study_runs(profile)} | ours,
@@ -54,5 +55,10 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
     assert found[2:] == [(name, reproduce.STUDY_SUITES, ()) for name in bases * studies]
-    jobs["cae-attention/1"]()
-    assert found[-1] == ("cae-attention", (), without)
+    shown = {"cae-attention": (), "negclip": ("benchmarks", "phrases", "attribution")}
+    worded = ("attribution",) * studies
+    shown |= {"placebo-attention": ("benchmarks", *worded),
+              "negclip-cae-attention": ("benchmarks", "phrases", *worded)}
+    for name, suites in shown.items():
+        jobs[f"{name}/1"]()
+        assert found[-1] == (name, suites, without)
