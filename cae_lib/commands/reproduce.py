@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> None:
             f"`cae run NAME --profile {name}`"
         )
     pages = _pages(name)
-    studies = parsed.all or not profile(name).short  # where none is apart, all belong to the rest
+    studies = parsed.all or name != "mini"  # at smoke they take seconds, of photo none is apart
     if not studies:
         pages = {label: job for label, job in pages.items()
                  if label.removeprefix("page ") not in STUDY_PAGES}
