@@ -143,7 +143,7 @@ def _measure_base(profile_name: str, studies: bool) -> None:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 
-def _sets(profile_name: str, studies: bool) -> None:
+def _sets(profile_name: str, studies: bool = True) -> None:
     """Build the sets; where no base models are shipped (smoke), train them."""
     build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
