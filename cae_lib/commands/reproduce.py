@@ -102,10 +102,14 @@ def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
 def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     """What is measured of a row of a profile; empty for everything. Only `studies` show attribution
     in placebos and in NegCLIP with CAE."""
-    suites = STUDY_SUITES if row.keys() & {"roles", "tagger"} else HARD_SUITES
-    if suites is HARD_SUITES and not row.get("negatives"):
+    if row.keys() & {"roles", "tagger"}:
+        suites = STUDY_SUITES
+    elif row.get("negatives"):
+        suites = HARD_SUITES
+    else:
         return ()
-    return suites if studies or not row.get("method") else suites[:-1]
+    shown = studies or not row.get("method")
+    return tuple(suite for suite in suites if shown or suite != "attribution")
 
 
 def _left_out(studies: bool) -> tuple[str, ...]:

@@ -147,6 +147,7 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     kept = experiment("clip-ft", profile)
     def measured(name: str, profile: str, asked: bool, lr: float, steps: int,
                  lock_image: bool) -> dict:
+        assert not asked, "there is no small world here to ask"
         score = {1e-4: 0.9, 3e-4: 0.7, 1e-3: 0.4} if name == "clip-ft" else {3e-4: 0.7, 1e-3: 0.9}
         score = opened if lock_image != kept.lock_image else score.get(lr, 0.4)
         told = {"lr": lr, "steps": steps, "lock_image": lock_image}
