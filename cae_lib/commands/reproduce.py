@@ -16,7 +16,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, page_names, page_parameters, read_page
-from cae_lib.runs import BASE, TUNED, Variant, measure_run
+from cae_lib.runs import BASE, TUNED, Variant, measure_data, measure_run
 from cae_lib.runtime import format_seconds
 
 STUDY_SUITES = ("benchmarks", "attribution")
@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> None:
     for jobs in (
         {"the sets": partial(_sets, name, studies)},
         {f"captions, {tagger}": partial(_captions, name, tagger)
-         for tagger in _taggers(name, studies)},
+         for tagger in _taggers(name, studies)} | {"the data": partial(measure_data, name, True)},
         _run_jobs(name, studies),
         pages,
         last,
@@ -83,10 +83,7 @@ def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
     """Training and measuring: the runs with the longest steps first, then the studies, among which
     are the rows of methods that are not the paper's, and the second placebo."""
     chosen = profile(profile_name)
-    jobs: Jobs = {
-        "the data": partial(runs.measure_data, profile_name, True),
-        "base": partial(_measure_base, profile_name, studies),
-    }
+    jobs: Jobs = {"base": partial(_measure_base, profile_name, studies)}
     rows = {name: row for name, row in reversed(chosen.methods.items()) if studies or (
         row.get("method") in (None, *METHODS) and row.get("roles") != "random")}
     found = [(Variant(name, {}), seed, _suites(row, studies))
@@ -130,17 +127,17 @@ def _captions(profile_name: str, tagger: str) -> None:
 
 def _train_and_measure(variant: Variant, profile_name: str, seed: int,
                        suites: Iterable[str], studies: bool) -> None:
-    """A run, and of CLIP-FT its control."""
+    """A run, and for the studies the control of CLIP-FT."""
     run, settings, _ = variant
     runs.train_run(run, profile_name, seed, **settings)
     measure_run(run, profile_name, seed, True, suites, _left_out(studies), **settings)
-    if run == TUNED and not settings:
+    if studies and run == TUNED and not settings:
         measure_run(f"{TUNED}-gelu", profile_name, seed, True)
 
 
 def _measure_base(profile_name: str, studies: bool) -> None:
-    """The base, its control, and for the studies the bases of fewer steps."""
-    for name in (BASE, f"{BASE}-gelu"):
+    """The base, and for the studies its control and the bases of fewer steps."""
+    for name in (BASE, f"{BASE}-gelu") if studies else (BASE,):
         measure_run(name, profile_name, 0, True, (), _left_out(studies))
     for variant in runs.base_variants(profile_name):
         if studies and variant.run == BASE:

@@ -50,10 +50,14 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     monkeypatch.setattr(reproduce.runs, "train_run", lambda *_, **__: None)
     jobs = reproduce._run_jobs("mini", studies)
     jobs["base"]()
-    assert found[:2] == [("base", (), without), ("base-gelu", (), without)]
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
-    assert found[2:] == [(name, reproduce.STUDY_SUITES, ()) for name in bases * studies]
+    whole = [("base", (), without), ("base-gelu", (), without)]
+    whole += [(name, reproduce.STUDY_SUITES, ()) for name in bases]
+    assert found == (whole if studies else whole[:1])
+    jobs["clip-ft/1"]()
+    plain = ("clip-ft", (), without)
+    assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
     shown = {"cae-attention": (), "negclip": ("benchmarks", "phrases", "attribution")}
     worded = ("attribution",) * studies
     shown |= {"placebo-attention": ("benchmarks", *worded),

@@ -20,6 +20,8 @@ from cae_lib.commands.jobs import Outcome, run_jobs
 from cae_lib.config import METHODS, experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.statistics import ANSWERS
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
 
@@ -168,6 +170,26 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     tried = table.groupby("experiment")[["lr", "steps", "lock_image"]].apply(
         lambda rows: sorted(rows.itertuples(index=False, name=None)))
     assert tried["clip-ft"] == tried["negclip"] and len({*tried["negclip"]}) == len(table) / 2
+
+
+def test_in_a_small_world_the_calibration_asks_the_benchmarks(
+        home: Path, smoke_world: Path, rows_by, monkeypatch, tiny_clip):
+    """Here with a model that is right in one family of seven, and chooses nothing by it."""
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    def right_in_aro(parts, encoder):
+        items = results.load("items", "smoke", [results.DATA])
+        return items[[*ANSWERS]].assign(correct=items["family"] == "aro")
+    monkeypatch.setattr(tune, "answers", right_in_aro)
+    def measured(name: str, profile: str, asked: bool, **settings: object) -> dict:
+        found = tune._asked(Encoder(tiny_clip), profile) if asked else {}
+        return {"experiment": name, **settings, "score": 0.5} | found
+    rows_by(measured)
+    assert main(["tune", "--profile", "smoke"]) == 0
+    table = results.load("calibration", "smoke", ["tuning"])
+    assert table["ARO-R"].to_numpy() == pytest.approx(1)
+    assert table["ARO-A"].to_numpy() == pytest.approx(1)
+    assert table["mean"].to_numpy() == pytest.approx(1 / 7)
 
 
 def test_of_each_method_the_smallest_lambda_that_levels_is_chosen(home: Path, rows_by, capsys):
