@@ -64,6 +64,10 @@ def run(parsed: argparse.Namespace) -> None:
     print(f"All steps together took {format_seconds(total)}; the slowest:")
     for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
         print(f"  {label}: {format_seconds(outcome.seconds)}")
+    if not studies:
+        rows = [row for row in profile(name).methods if row not in _rows(name, studies)]
+        print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(STUDY_PAGES)}; "
+              f"rows {', '.join(rows)}; tables {', '.join(OF_STUDIES)}")
     print(f"The book is {took['book'].value}", flush=True)
 
 
@@ -80,20 +84,24 @@ def _pages(profile_name: str) -> Jobs:
 
 
 def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
-    """Training and measuring: the runs with the longest steps first, then the studies, among which
-    are the rows of methods that are not the paper's, and the second placebo."""
-    chosen = profile(profile_name)
+    """Training and measuring: the runs with the longest steps first, then those of the studies."""
     jobs: Jobs = {"base": partial(_measure_base, profile_name, studies)}
-    rows = {name: row for name, row in reversed(chosen.methods.items()) if studies or (
-        row.get("method") in (None, *METHODS) and row.get("roles") != "random")}
+    rows = _rows(profile_name, studies)
     found = [(Variant(name, {}), seed, _suites(row, studies))
-             for seed in range(chosen.seeds) for name, row in rows.items()]
+             for seed in range(profile(profile_name).seeds) for name, row in reversed(rows.items())]
     if studies:
         found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
     for variant, seed, suites in found:
         label = f"{variant.name(profile_name)}/{seed}"
         jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites, studies)
     return jobs
+
+
+def _rows(profile_name: str, studies: bool) -> dict[str, Mapping[str, Any]]:
+    """The rows that are trained. Of the studies are those of methods that are not the paper's, and
+    the second placebo."""
+    return {name: row for name, row in profile(profile_name).methods.items() if studies or (
+        row.get("method") in (None, *METHODS) and row.get("roles") != "random")}
 
 
 def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 def curve_point(clip: Clip, profile: str) -> dict[str, float]:
     """Zero-shot accuracy by kind of choice, attention by role, and recall at 1."""
-    choices, words, recall = _measured(clip, profile)
+    choices, words, recall = _measured(Encoder(clip), profile)
     point = {kind: found.groupby("subset")["correct"].mean().mean()
              for kind, found in choices.items()}
     point |= {f"attention_{kind}": words[words["role"] == kind]["score"].mean() for kind in KINDS}
@@ -37,9 +37,10 @@ def curve_point(clip: Clip, profile: str) -> dict[str, float]:
 def summary(clip: Clip, profile: str) -> dict[str, Any]:
     """The numbers of `curve_point`, those of choices and of attention with intervals and n; and in
     a small world `probe_TARGET`, see `probe_table`, beside the share of the `commonest` answer."""
-    choices, words, recall = _measured(clip, profile)
+    encoder = Encoder(clip)
+    choices, words, recall = _measured(encoder, profile)
     final: dict[str, Any] = {}
-    probes = probe_table(Encoder(clip), profile)
+    probes = probe_table(encoder, profile)
     for target, found in probes.groupby("target", sort=False) if len(probes) else ():
         final[f"probe_{target}"] = _interval(found, "correct", ("picture",))
         final[f"commonest_{target}"] = float((found["truth"] == found["commonest"]).mean())
@@ -56,10 +57,10 @@ def summary(clip: Clip, profile: str) -> dict[str, Any]:
 
 
 def _measured(
-    clip: Clip, profile: str
+    encoder: Encoder, profile: str
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, dict[str, float]]:
     """Answers by kind of choice, attention of words, and recall at 1."""
-    encoder, named = Encoder(clip), {name for names in KINDS.values() for name in names}
+    named = {name for names in KINDS.values() for name in names}
     found = answers([part for part in benchmarks(profile) if part.key in named], encoder)
     keys = found["family"] + "/" + found["subset"]
     choices = {kind: found[keys.isin(names)] for kind, names in KINDS.items()}

@@ -20,7 +20,7 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
     return found
 
 
-def test_the_studies_and_their_pages_are_run_on_request(monkeypatch):
+def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     plain, whole = (steps_of(monkeypatch, "--profile", "mini", *more) for more in ([], ["--all"]))
     left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
     rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation")
@@ -33,6 +33,9 @@ def test_the_studies_and_their_pages_are_run_on_request(monkeypatch):
     assert all(set(before) <= set(after) for before, after in zip(plain, whole, strict=True))
     assert not any("+" in label for labels in plain for label in labels)
     assert plain[-2:] == whole[-2:] == [["page status"], ["book"]]
+    told = [line for line in capsys.readouterr().out.splitlines() if "--all" in line]
+    left = (*rows, *reproduce.STUDY_PAGES, *reproduce.OF_STUDIES)
+    assert len(told) == 1 and all(name in told[0] for name in left)
 
 
 @pytest.mark.parametrize("profile", ["photo", "smoke"])
