@@ -65,7 +65,7 @@ def run(parsed: argparse.Namespace) -> None:
     for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
         print(f"  {label}: {format_seconds(outcome.seconds)}")
     if not studies:
-        rows = [row for row in profile(name).methods if row not in _rows(name, studies)]
+        rows = sorted(profile(name).methods.keys() - _rows(name, studies))
         print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(STUDY_PAGES)}; "
               f"rows {', '.join(rows)}; tables {', '.join(OF_STUDIES)}")
     print(f"The book is {took['book'].value}", flush=True)
