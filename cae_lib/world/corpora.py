@@ -150,6 +150,8 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
         rng = generator(seed, "similar", item.number)
         similar: list[int] = []
         for group in (groups[key] for key in keys[position]):
+            if len(similar) == N_SIMILAR:  # as for nearly all, before the group of all pictures
+                break
             fresh = [other for other in group if other != position and other not in similar]
             wanted = min(N_SIMILAR - len(similar), len(fresh))
             if wanted:
