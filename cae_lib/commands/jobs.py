@@ -19,8 +19,13 @@ MOST_WORKERS = 8
 WORKER_BYTES = 4_400_000_000
 """What a worker may take: it keeps the training set between jobs (mini: 4.3 GB at most)."""
 
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Lets torch take large tensors from huge pages: a tenth of a perturbation step's time."""
+MEMORY = {
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+                      "glibc.malloc.trim_threshold=4294967296",
+}
+"""Lets torch and glibc take tensors from huge pages, and keep them for the next ones: a tenth of a
+perturbation step's time."""
 
 
 class Outcome(NamedTuple):
@@ -38,7 +43,8 @@ def run_jobs(jobs: Mapping[str, Callable[[], Any]],
     workers = min(workers or default_workers(), len(jobs))
     if workers <= 1:
         return {label: _told(label, _timed(action)) for label, action in jobs.items()}
-    os.environ.setdefault(HUGE_PAGES, "1")  # read by a worker's torch when it starts
+    for name, value in MEMORY.items():
+        os.environ.setdefault(name, value)  # read by a worker when it starts
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
