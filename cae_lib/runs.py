@@ -7,11 +7,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from cae_lib import results
@@ -21,7 +22,6 @@ from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder, Weights, image_digest
-from cae_lib.evaluation.inputs import forget_pictures
 from cae_lib.evaluation.sets import is_world
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
 from cae_lib.models.checkpoint import read_meta
@@ -156,7 +156,6 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
         print(f"{target} is out of date: {why or f'step {known.step} of {config.steps}'}",
               flush=True)
     _drop_other_state(target.with_name(STATE), identity)
-    forget_pictures()  # those of an evaluation before this in the same process
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}"
           f"{rows if is_real(profile_name) else ''}", flush=True)
@@ -255,7 +254,18 @@ def encoder_of(clip: Clip, profile_name: str) -> Encoder:
         name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
         kept = paths().cache / "pictures" / name
     real = is_real(profile_name)
-    return Encoder(clip, allow_truncated=real, kept=kept, progress=clip.name if real else None)
+    return _Encoder(clip, allow_truncated=real, kept=kept, progress=clip.name if real else None)
+
+
+class _Encoder(Encoder):
+    """One that does not look its model over for texts that it knows: thousands of items ask one at
+    a time."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        known = [self._texts.get(text) for text in texts]
+        if not known or any(vector is None for vector in known):
+            return super().texts(texts)
+        return np.array(known, dtype=np.float32)
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:
