@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cae_lib.attribution import get_method
 from cae_lib.config import PROFILES, experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
+from cae_lib.evaluation.embed import Encoder
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import ablations, base_variants, checkpoint_path, run_name, study_runs
@@ -118,6 +120,16 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
     with pytest.raises(RuntimeError, match="measured again"):
         runs.measure_run("cae-attention", "smoke", only=["retrieval"])
     runs.measure_run("cae-attention", "smoke", without=["benchmarks", "retrieval"])  # nothing left
+
+
+def test_known_texts_are_answered_without_the_model(home, monkeypatch):
+    clip, texts = load_clip("clip-mini", seed=3), ["a dog", "a red hat", "a cat"]
+    encoder, expected = runs.encoder_of(clip, "smoke"), Encoder(clip).texts(texts)
+    np.testing.assert_array_equal(encoder.texts(texts), expected)
+    monkeypatch.setattr(Encoder, "texts", Mock(side_effect=RuntimeError("the model was asked")))
+    np.testing.assert_array_equal(encoder.texts(["a cat", "a dog"]), expected[[2, 0]])
+    with pytest.raises(RuntimeError, match="asked"):
+        encoder.texts(["a dog", "a new text"])
 
 
 def test_a_variant_has_files_and_tables_of_its_own(at_home):
