@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -37,23 +38,30 @@ class Outcome(NamedTuple):
 
 def run_jobs(jobs: Mapping[str, Callable[[], Any]],
              workers: int | None = None) -> dict[str, Outcome]:
-    """Run functions at module level or `partial`s of them by label, and say when each is done.
-    Processes are kept from job to job, and with them what the library has cached. The first job
-    that fails ends the run: jobs in progress are finished, the others are not started."""
-    workers = min(workers or default_workers(), len(jobs))
-    if workers <= 1:
+    """Run functions at module level or `partial`s of them by label, and say when each is done. The
+    first job that fails ends the run: jobs in progress are finished, the others are not started."""
+    workers = workers or default_workers()
+    if min(workers, len(jobs)) <= 1:
         return {label: _told(label, _timed(action)) for label, action in jobs.items()}
-    for name, value in MEMORY.items():
-        os.environ.setdefault(name, value)  # read by a worker when it starts
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    executor = _processes(workers)
+    labels = {executor.submit(_timed, action): label for label, action in jobs.items()}
     try:
-        labels = {executor.submit(_timed, action): label for label, action in jobs.items()}
         done = {labels[future]: _told(labels[future], future.result())
                 for future in as_completed(labels)}
-    finally:
+    except BaseException:
+        _processes.cache_clear()
         executor.shutdown(cancel_futures=True)
+        raise
     return {label: done[label] for label in jobs}
+
+
+@cache
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """Processes that stay for later jobs, and with them what the library has cached."""
+    for name, value in MEMORY.items():
+        os.environ.setdefault(name, value)  # read by a process when it starts
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
 
 def default_workers() -> int:
