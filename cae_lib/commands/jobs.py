@@ -17,8 +17,8 @@ import torch
 from cae_lib.runtime import PROGRESS_LINES, end_with_parent, format_seconds, pick_device
 
 MOST_WORKERS = 8
-WORKER_BYTES = 4_400_000_000
-"""What a worker may take: it keeps the training set between jobs (mini: 4.3 GB at most)."""
+WORKER_BYTES = 5_300_000_000
+"""What a worker may take: it keeps what it reads, and memory, for later jobs (mini: 5.2 GB)."""
 
 MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",

@@ -50,7 +50,7 @@ def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(cap
     assert run_jobs({"only": partial(_where, 1)})["only"].value[1] == os.getpid()
 
 
-@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (9, 2), (500, 8)])
+@pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (11, 2), (500, 8)])
 def test_a_machine_gets_no_more_workers_than_its_memory_holds(monkeypatch, gigabytes, workers):
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 10**9 // 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
