@@ -130,7 +130,8 @@ def _taggers(profile_name: str, studies: bool) -> set[str]:
 
 def _captions(profile_name: str, tagger: str) -> None:
     """Parse the captions of training once, before several processes need them."""
-    training_set(profile_name, tagger=tagger)
+    config = experiment(TUNED, profile_name)
+    training_set(profile_name, config.train_data, config.model, tagger)  # as a run asks for it
 
 
 def _train_and_measure(variant: Variant, profile_name: str, seed: int,
