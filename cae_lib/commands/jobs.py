@@ -43,7 +43,7 @@ def run_jobs(jobs: Mapping[str, Callable[[], Any]],
     workers = workers or default_workers()
     if min(workers, len(jobs)) <= 1:
         return {label: _told(label, _timed(action)) for label, action in jobs.items()}
-    executor = _processes(workers)
+    executor = _processes(workers, os.environ.get("CAE_HOME"))
     labels = {executor.submit(_timed, action): label for label, action in jobs.items()}
     try:
         done = {labels[future]: _told(labels[future], future.result())
@@ -56,8 +56,8 @@ def run_jobs(jobs: Mapping[str, Callable[[], Any]],
 
 
 @cache
-def _processes(workers: int) -> ProcessPoolExecutor:
-    """Processes that stay for later jobs, and with them what the library has cached."""
+def _processes(workers: int, home: str | None) -> ProcessPoolExecutor:
+    """Processes that stay for later jobs of one home, and with them what the library has cached."""
     for name, value in MEMORY.items():
         os.environ.setdefault(name, value)  # read by a process when it starts
     context = multiprocessing.get_context("spawn")

@@ -30,6 +30,11 @@ def _where(number: int) -> tuple[int, int, int]:
     return number, os.getpid(), torch.get_num_threads()
 
 
+def _home() -> tuple[int, str]:
+    time.sleep(0.5)  # so that one process does not do all of it
+    return os.getpid(), os.environ["CAE_HOME"]
+
+
 def _kill_main_process() -> None:
     os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
     time.sleep(600)
@@ -48,6 +53,18 @@ def test_jobs_run_in_other_processes_on_one_thread_each_and_keep_their_order(cap
     printed = capsys.readouterr().out.splitlines()
     assert sorted(line.split(" (")[0] for line in printed) == [f"done: {name}" for name in labels]
     assert run_jobs({"only": partial(_where, 1)})["only"].value[1] == os.getpid()
+
+
+def test_processes_stay_for_later_jobs_of_one_home(tmp_path, monkeypatch):
+    def places() -> set[tuple[int, str]]:
+        found = run_jobs({f"{n}": _home for n in range(4)}, workers=2)
+        return {made.value for made in found.values()}
+    monkeypatch.setenv("CAE_HOME", str(tmp_path))
+    first, again = places(), places()
+    assert first & again
+    monkeypatch.setenv("CAE_HOME", str(tmp_path / "other"))
+    assert {home for _, home in first | again} == {str(tmp_path)}
+    assert {home for _, home in places()} == {str(tmp_path / "other")}
 
 
 @pytest.mark.parametrize(("gigabytes", "workers"), [(2, 1), (11, 2), (500, 8)])
