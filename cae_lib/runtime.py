@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from cae_lib.config import paths
 from cae_lib.errors import DataError
@@ -122,72 +124,34 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class Progress:
-    """One progress line: rewritten in place on a terminal, else a new line at most every 10 s.
+class Progress(tqdm):
+    """A bar of `total` units of work on standard error: rewritten in place on a terminal, else new
+    lines, at most one in 10 s."""
+    monitor_interval = 0  # no thread of its own beside processes that fork
 
-    The line reads ``label 120/500 | loss 2.310 | 35.2/s | 11 s left``. `total` counts units of
-    work; `stream` is standard error by default; `every` is the least number of seconds between two
-    lines, by default 0.2 on a terminal, else 10.
-    """
+    def __init__(self, total: int, label: str) -> None:
+        in_place = PROGRESS_LINES not in os.environ and sys.stderr.isatty()
+        super().__init__(
+            total=total, desc=label, file=None if in_place else _Lines(), dynamic_ncols=in_place,
+            mininterval=0.1 if in_place else 10.0, smoothing=0,
+        )
 
-    def __init__(self, total: int, label: str, stream: TextIO | None = None,
-                 every: float | None = None) -> None:
-        self.total, self.label, self.done = total, label, 0
-        self._stream = sys.stderr if stream is None else stream
-        in_place = PROGRESS_LINES not in os.environ
-        self._tty = in_place and self._stream.isatty()
-        self._every = (0.2 if self._tty else 10.0) if every is None else every
-        self._start = self._last = time.monotonic()
-        self._width = 0
-        self._values: dict[str, float | int | str] = {}
-        self._closed = False
+    def update(self, n: int = 1, **values: float) -> None:
+        """Count `n` more units as done, and show values beside them."""
+        if values:
+            self.set_postfix(values, refresh=False)
+        super().update(n)
 
-    def update(self, n: int = 1, **values: float | int | str) -> None:
-        """Count ``n`` more units as done and remember the values to show beside them."""
-        self.done += n
-        self._values.update(values)
-        now = time.monotonic()
-        if now - self._last >= self._every:
-            self._last = now
-            self._write(self.line())
 
-    def line(self) -> str:
-        """Compose the current line."""
-        seconds = time.monotonic() - self._start
-        parts = [f"{self.label} {self.done}/{self.total}"]
-        parts += [
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in self._values.items()
-        ]
-        if self.done and seconds > 0:
-            rate = self.done / seconds
-            parts.append(f"{rate:.3g}/s")
-            if self.done < self.total:
-                parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
-        return " | ".join(parts)
+class _Lines:
+    """Standard error, with new lines in the place of carriage returns."""
 
-    def close(self) -> None:
-        """Write the last line, with the time all of it took."""
-        if self._closed:
-            return
-        self._closed = True
-        seconds = time.monotonic() - self._start
-        self._write(f"{self.line()} | took {format_seconds(seconds)}", last=True)
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip("\r") + "\n")
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _write(self, text: str, last: bool = False) -> None:
-        if self._tty:
-            padding = " " * max(0, self._width - len(text))
-            self._stream.write(f"\r{text}{padding}" + ("\n" if last else ""))
-            self._width = len(text)
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 # Where a result comes from. A number depends on the code that its measurement imports, a run on the

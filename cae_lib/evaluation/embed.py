@@ -143,9 +143,9 @@ class Encoder:
                 self._by_content.update(zip((p.content for p in batch), features, strict=True))
                 computed += len(batch)
                 if told:
-                    told.update(len(contents) - told.done)
+                    told.update(len(contents) - told.n)
             if told:
-                told.update(len(contents) - told.done)  # those that were known
+                told.update(len(contents) - told.n)  # those that were known
         if self._kept and computed:
             both = _read_kept(self._kept) | self._by_content
             with whole_file(self._kept) as path, path.open("wb") as stream:

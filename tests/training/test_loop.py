@@ -152,7 +152,7 @@ def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
 def test_the_progress_line_shows_loss_attributions_and_speed(tmp_path, capsys):
     toy_train(CAE, tmp_path, log=True)
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    for part in ("cae/0 5/5", "loss ", "A_obj ", "A_comp ", "samples/s "):
+    for part in ("cae/0: ", " 5/5 ", "loss=", "A_obj=", "A_comp=", "samples/s="):
         assert part in line
 
 

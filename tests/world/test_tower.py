@@ -138,7 +138,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, mon
     class Stopped(tower.Progress):
         def update(self, n=1, **values):
             super().update(n, **values)
-            if self.done == 4:
+            if self.n == 4:
                 raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tower, "Progress", Stopped)
