@@ -9,13 +9,12 @@ import hashlib
 import json
 import os
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, check_type
 
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
 
@@ -76,6 +75,7 @@ class Experiment:
     scope: str = "batch"
     stop_gradient: bool = False
     complete_captions: bool = True
+    image_gradient: bool = True  # see `CompositionAttributionLoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.words.alignment.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
@@ -227,26 +227,5 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
         if key not in hints or key in ("name", "profile"):
             known = ", ".join(k for k in hints if k not in ("name", "profile"))
             raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {known}")
-        if not _fits(value, hints[key]):
-            raise ConfigError(f"{name}: {key} = {value!r} is not of type {hints[key]}")
+        check_type(f"{name}: {key}", value, hints[key])
     return Experiment(name, profile_name, **chosen.training | chosen.methods[name] | overrides)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type, for the few types that `Experiment` uses."""
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        items = typing.get_args(hint)
-        if not isinstance(value, tuple):
-            return False
-        if items[-1] is Ellipsis:
-            return all(_fits(item, items[0]) for item in value)
-        return len(value) == len(items) and all(map(_fits, value, items))
-    if hint is Any:
-        return True
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)

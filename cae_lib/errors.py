@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import types
+import typing
+from typing import Any
+
 
 class CaeError(Exception):
     """Bad input or a missing prerequisite; its message says what to do."""
@@ -17,3 +23,38 @@ class DataError(CaeError):
 
 class CheckpointError(CaeError):
     """A checkpoint that is missing, damaged or does not fit the model."""
+
+
+def check_fields(settings: Any) -> None:
+    """`check_type` of all fields of a dataclass."""
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        check_type(field.name, getattr(settings, field.name), hints[field.name])
+
+
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """ConfigError unless a setting is of its type; numbers have to be finite."""
+    if not _fits(value, hint):
+        expected = hint.__name__ if isinstance(hint, type) else hint
+        raise ConfigError(f"{name} is {value!r}: expected {expected}, finite if a number.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type, for the few types that settings use."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        items = typing.get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        if items[-1] is Ellipsis:
+            return all(_fits(item, items[0]) for item in value)
+        return len(value) == len(items) and all(map(_fits, value, items))
+    if hint is Any:
+        return True
+    if hint is float:
+        known = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return known and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

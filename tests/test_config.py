@@ -60,9 +60,10 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
 
 
 @pytest.mark.parametrize("override", [{"lr": "1e-4"}, {"steps": 1.5}, {"steps": True},
-                                      {"betas": (0.9,)}, {"stop_gradient": 1}])
+                                      {"betas": (0.9,)}, {"stop_gradient": 1},
+                                      {"margin": float("nan")}])
 def test_override_of_the_wrong_type(override):
-    with pytest.raises(ConfigError, match="is not of type"):
+    with pytest.raises(ConfigError, match=f"clip-ft: {next(iter(override))} is .*expected"):
         experiment("clip-ft", "mini", **override)
     assert experiment("cae-attention", "mini", method=None).method is None, "its type allows it"
 

@@ -24,12 +24,18 @@ class GradcamAttribution(AttributionMethod):
         start_layer: of the rule, negative from the top; 0 takes all, -1 as the authors' notebook.
         second_order: differentiate through dS/dA as well when trained; else it is a constant.
         temperature: let S include tau^-1, as in that notebook.
-        train_temperature: let the loss move it, though a smaller scale levels any two scores.
+        train_temperature: let the loss move it, though a smaller scale levels any two scores; a
+            ConfigError without `temperature`.
     """
     start_layer: int = 0
     second_order: bool = True
     temperature: bool = True
     train_temperature: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_temperature and not self.temperature:
+            raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
         tokens, graph = captions.tokens, captions.create_graph

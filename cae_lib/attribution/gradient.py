@@ -28,6 +28,7 @@ class GradientAttribution(AttributionMethod):
     temperature: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reduction not in REDUCTIONS:
             raise ConfigError(
                 f"unknown reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}."

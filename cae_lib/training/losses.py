@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, check_fields
 
 SCOPES = ("batch", "caption", "word")
 HINGES = ("difference", "log", "margin")
@@ -40,7 +40,8 @@ def contrastive_loss(
 class Hinge:
     """How far object words may lead over composition words: the settings of the attribution loss.
 
-    Kind "margin", a mean over the batch without A_obj, takes neither scope "caption" nor
+    Kind "margin", a mean over the batch without A_obj, takes a margin above 0 (no other method than
+    perturbation and counterfactual has scores below 0), and neither scope "caption" nor
     `stop_gradient`: a ConfigError.
 
     Attributes:
@@ -63,13 +64,16 @@ class Hinge:
     complete_captions: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value, known in (("scope", self.scope, SCOPES), ("hinge", self.kind, HINGES)):
             if value not in known:
                 raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(known)}.")
-        if self.kind == "margin" and (self.scope == "caption" or self.stop_gradient):
+        alone = self.scope != "caption" and not self.stop_gradient and self.margin > 0
+        if self.kind == "margin" and not alone:
             raise ConfigError(
                 "hinge 'margin' holds each composition word against eps, not against the objects "
-                "of its caption: it takes scope 'batch' or 'word', and no stop_gradient."
+                "of its caption: it takes a margin above 0, scope 'batch' or 'word', and no "
+                "stop_gradient."
             )
 
     def groups(self, roles: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,12 @@ GRAPH = {"create_graph": True}
     ("perturbation", {"unit": "phrase"}, "phrase"),
     ("integrated_gradients", {"points": 0}, "one point"),
     ("counterfactual", {"samples": 0}, "samples is 0: expected 1 or more"),
+    ("attention", {"layers": -1}, "layers is -1"), ("attention", {"layers": (0.5,)}, "layers"),
+    ("integrated_gradients", {"training_points": 2.5}, "training_points is 2.5"),
+    ("gradcam", {"second_order": "no"}, "second_order is 'no'"),
+    ("gradcam", {"temperature": False, "train_temperature": True}, "needs temperature"),
+    ("gradient", {"temperature": 1}, "temperature is 1"),
+    ("perturbation", {"clamp": 0}, "clamp is 0"),
     ("gradcam", {"start_layer": 4}, "start_layer=4 does not fit a tower of 4 layers"),
     *(("attention", {"layers": layers}, "tower of 4 layers") for layers in ((4,), (-5,), ())),
 ])

@@ -156,8 +156,8 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"scope": "token"}, "unknown scope 'token': expected one of batch, caption, word"),
     ({"kind": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
-    ({"kind": "margin", "scope": "caption"}, "takes scope 'batch' or 'word'"),
-    ({"kind": "margin", "stop_gradient": True}, "no stop_gradient"),
+    ({"kind": "margin", "margin": 0.1, "scope": "caption"}, "scope 'batch' or 'word'"),
+    ({"kind": "margin", "margin": 0.1, "stop_gradient": True}, "no stop_gradient"),
     ({"scope": "word"}, "scope 'word' needs words"),
 ])
 def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:
