@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip import CLIP, CustomTextCLIP
 from open_clip import transformer as own
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
 # Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type.
 PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
+ENCODERS = {kind: {name: getattr(kind, name) for name in ("encode_text", "encode_image")}
+            for kind in (CLIP, CustomTextCLIP)}
 PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # The factor of QuickGELU, `x * sigmoid(1.702 * x)`.
@@ -45,6 +48,12 @@ def alteration(parts: Iterable[Any]) -> str | None:
         elif part is not None and type(part) not in PARAMETERS:
             return f"a parameter is a {type(part).__name__}"
     return None
+
+
+def encodes_by_own(model: nn.Module, name: str) -> bool:
+    """Whether a method of `ENCODERS` is open_clip's own, as it was when this was imported."""
+    own = getattr(type(model), name) is ENCODERS[type(model)][name]
+    return own and name not in vars(model)
 
 
 def _of_module(module: nn.Module) -> str | None:
@@ -117,7 +126,8 @@ def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
     first, _, second = mlp
-    hidden = F.linear(x, QUICK * first.weight, QUICK * first.bias)
+    bias = None if first.bias is None else QUICK * first.bias
+    hidden = F.linear(x, QUICK * first.weight, bias)
     return F.linear(F.silu(hidden), second.weight / QUICK, second.bias)
 
 

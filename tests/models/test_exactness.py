@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from families import FAMILIES, VISION, captions
-from open_clip.transformer import LayerNorm, ResidualAttentionBlock
+from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock
 from pytest import LogCaptureFixture, MonkeyPatch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
@@ -165,10 +166,23 @@ def test_hooks_of_all_modules_methods_of_types_and_other_encoding(model: nn.Modu
         with monkeypatch.context() as patch:
             patch.setattr(kind, name, _with_more(getattr(kind, name)))
             _assert_reference(model, side)
+    with monkeypatch.context() as patch:
+        whole = _with_more(getattr(open_clip.CLIP, f"encode_{side}"))
+        patch.setattr(open_clip.CLIP, f"encode_{side}", whole)
+        _assert_reference(model, side)
     for alter in (_subclass, _replace):
         other = copy.deepcopy(model)
         alter(other, f"encode_{side}")
         _assert_reference(other, side)
+
+
+@both_sides
+def test_layers_without_bias_stay_packed(model: nn.Module, side: str) -> None:
+    for layer in _block(model, side).mlp[::2]:
+        layer.bias = None
+    _block(model, side).mlp[1] = QuickGELU()
+    torch.testing.assert_close(_found(model, side), _own(model, side), atol=1e-11, rtol=0)
+    assert text_encoder(model).path == "packed"
 
 
 @pytest.mark.parametrize("family", ["CLIP", "custom text"])
