@@ -97,10 +97,13 @@ class Batch:
         return attribution[..., 0] * (groups > 0)
 
 
-def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4) -> None:
-    """Check the derivative of a score by the weight that moves it most, by finite differences."""
+def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4,
+                    row: int | None = None) -> None:
+    """Check the derivative of a score by the weight (of a row) that moves it most, by finite
+    differences."""
     (gradient,) = torch.autograd.grad(score(), weight)
-    place = divmod(gradient.abs().argmax().item(), gradient.shape[1])
+    rows = gradient if row is None else gradient * (torch.arange(len(weight)) == row)[:, None]
+    place = divmod(rows.abs().argmax().item(), gradient.shape[1])
     values = []
     for move in (step, -2 * step):
         with torch.no_grad():

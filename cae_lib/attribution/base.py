@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.grouping import words_or_own
-from cae_lib.errors import ConfigError
+from cae_lib.attribution.grouping import check_shapes, words_or_own
+from cae_lib.errors import ConfigError, DataError, check_fields
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
+from cae_lib.models.text_tower import CLIP_VOCABULARY
 
 MASKS = ("mean", "zero", "token")
 # The token "*" in CLIP's vocabulary.
@@ -70,15 +71,22 @@ class Captions:
         return matched_similarity(self.encoder.model, self.image_features, features, *temperature)
 
     def drops(
-        self, features: Tensor, caption: Tensor, inside: Tensor, temperature: bool = False
-    ) -> Tensor:
-        """`S - S of a variant` on the tokens that it changes, `inside (V, T)`, summed to `(B, T)`.
-        The features `(B + V, E)` are of captions, then of variants, whose rows are `caption`."""
+        self, encode: Callable[[], Tensor], caption: Tensor, inside: Tensor,
+        temperature: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """`S - S of a variant` on the tokens that it changes, `inside (V, T)`, summed to `(B, T)`,
+        and the captions' features `(B, E)`. `encode` gives features `(B + V, E)` of captions, then
+        of variants, whose rows are `caption`; it runs without dropout, whose masks would differ
+        from row to row by more than a word is worth. The captions' own features have it."""
+        with self.encoder.steady() as dropout:
+            features = encode()
         images = torch.cat([self.image_features, self.image_features[caption]])
         similarity = matched_similarity(self.encoder.model, images, features, temperature)
         whole, without = similarity.tensor_split([len(self.tokens)])
         drop = (whole[caption] - without).unsqueeze(1) * inside
-        return drop.new_zeros(len(self.tokens), inside.shape[1]).index_add(0, caption, drop)
+        scores = drop.new_zeros(len(self.tokens), inside.shape[1]).index_add(0, caption, drop)
+        own = self.encoder.encode_many(self.tokens) if dropout else features[: len(self.tokens)]
+        return scores, own
 
 
 class AttributionMethod:
@@ -89,31 +97,41 @@ class AttributionMethod:
 
     Attributes:
         reads_words: whether `words` changes the scores.
+        scores_words: whether each token has the score of its whole word, not a share of it.
         differentiates: whether `score` takes derivatives of S, and so needs a graph at all times.
     """
     reads_words: ClassVar[bool] = False
+    scores_words: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __call__(
         self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
         create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
         roles: Tensor | None = None,
     ) -> Attribution:
-        """Score every token of each caption; ConfigError for an unknown model or another device.
+        """Score every token of each caption; ConfigError for an unknown model or another device,
+        DataError for arguments of other shapes, or a caption without its end.
 
         Args:
             model: one that `text_encoder` knows, or an encoder.
             tokens: ids `(B, C)`, on the model's device.
-            image_features: `(B, E)`, of any length and detached; row i belongs to caption i.
-            create_graph: make scores and features differentiable in the parameters; else detached.
+            image_features: `(B, E)`, of any length; row i belongs to caption i.
+            create_graph: make scores and features differentiable in the parameters, and scores in
+                the image features; else all are constants.
             words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
             wanted: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
             roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
-            inputs = _checked(encoder, tokens=tokens, image_features=image_features)
+            check_shapes(tokens, image_features, words=words, wanted=wanted, roles=roles)
+            images = image_features if create_graph else image_features.detach()
+            inputs = _checked(encoder, tokens=tokens, image_features=images)
             found = self.score(Captions(encoder, *inputs, create_graph, words, wanted, roles))
+            _check_width(image_features, found.text_features)
         if create_graph:
             return found
         return Attribution(found.scores.detach(), found.text_features.detach(), found.scored)
@@ -137,7 +155,8 @@ def matched_similarity(
 ) -> Tensor:
     """S(I, T) of matched pairs `(B,)`, of features `(B, E)` of any length; float32 or wider. With
     `temperature` the cosine is multiplied by tau^-1, the exponential of the model's `logit_scale`
-    (1 without one), into which gradients flow with `train_temperature`."""
+    (1 without one), into which gradients flow with `train_temperature`. DataError if E differs."""
+    _check_width(image_features, text_features)
     with torch.autocast(text_features.device.type, enabled=False):
         wide = torch.promote_types(text_features.dtype, torch.float32)
         images = F.normalize(image_features.to(wide), dim=-1)
@@ -156,8 +175,17 @@ def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
         raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
     if mask == "mean":
         return encoder.table.mean(dim=0)
-    star = encoder.table[STAR]
-    return star if mask == "token" else torch.zeros_like(star)
+    return encoder.table[star(encoder)] if mask == "token" else torch.zeros_like(encoder.table[0])
+
+
+def star(encoder: TextEncoder) -> int:
+    """The token "*" of CLIP's vocabulary; a ConfigError for another vocabulary."""
+    if encoder.vocabulary_size != CLIP_VOCABULARY:
+        raise ConfigError(
+            f"the model has {encoder.vocabulary_size} tokens, not CLIP's, so its '*' is not known: "
+            "mask by 'mean' or 'zero', or in perturbation by 'random'."
+        )
+    return STAR
 
 
 @contextmanager
@@ -165,6 +193,12 @@ def gradients() -> Iterator[None]:
     """Record gradients, also for a caller under `no_grad` or `inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def _check_width(image_features: Tensor, text_features: Tensor) -> None:
+    if image_features.shape != text_features.shape:
+        raise DataError(f"image features {tuple(image_features.shape)} do not fit text features "
+                        f"{tuple(text_features.shape)}: expected those of one model.")
 
 
 def _checked(encoder: TextEncoder, **inputs: Tensor) -> list[Tensor]:

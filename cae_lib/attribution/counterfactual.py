@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -23,18 +24,21 @@ class CounterfactualAttribution(AttributionMethod):
     `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word; its role is the
     highest of theirs. The other word is drawn, by torch's generator, from the batch's words of that
     role, each as often as it occurs; but none that the caption holds, nor one too long for the
-    columns of the tokens, whose padding has to be at their end. Where there is none, and for words
-    of no role, there is no score; see `Attribution.scored`.
+    columns of the tokens, whose padding has to be at their end, nor, without padding, a shorter
+    one. Where there is none, and for words of no role, there is no score; see `Attribution.scored`.
+    Both similarities are without dropout.
 
     Attributes:
         samples: at most so many of a caption's objects, and of its others, at random; None: all.
     """
     reads_words: ClassVar[bool] = True
     reads_roles: ClassVar[bool] = True
+    scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
     samples: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"samples is {self.samples}: expected 1 or more, or None for all.")
 
@@ -49,11 +53,12 @@ class CounterfactualAttribution(AttributionMethod):
         if self.samples is not None:
             chosen &= _sampled(2 * caption + (role > 1), chosen, self.samples)
         caption, inside = caption[chosen], inside[chosen]
-        features = _encoded(captions, _replaced(tokens[caption], inside, other[chosen]), caption)
-        scores = captions.drops(features, caption, inside)
+        variants = _replaced(tokens[caption], inside, other[chosen])
+        encode = partial(_encoded, captions, variants, caption)
+        scores, features = captions.drops(encode, caption, inside)
         scored = torch.zeros_like(tokens).index_add(0, caption, inside.long()) > 0
         length = captions.encoder.columns(tokens)
-        return Attribution(scores[:, :length], features[: len(tokens)], scored[:, :length])
+        return Attribution(scores[:, :length], features, scored[:, :length])
 
 
 def _drawn(tokens: Tensor, caption: Tensor, inside: Tensor, role: Tensor) -> Tensor:
@@ -67,7 +72,8 @@ def _drawn(tokens: Tensor, caption: Tensor, inside: Tensor, role: Tensor) -> Ten
     room = same.long().cumprod(dim=1).sum(dim=1) - 1
     size = (texts != NOTHING).sum(dim=1)
     allowed = (kinds % 4 == role[:, None]) & (role > 0)[:, None] & ~held[caption][:, other]
-    allowed &= size[other] <= (size[text] + room[caption])[:, None]
+    longer, room = size[other] - size[text][:, None], room[caption][:, None]
+    allowed &= (longer <= room) & ((longer >= 0) | (room > 0))  # there is padding to copy
     cumulative = (allowed * count).cumsum(dim=1)
     draw = torch.rand(len(text), dtype=torch.float64).to(tokens.device) * (allowed * count).sum(1)
     place = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)  # beyond the last: none

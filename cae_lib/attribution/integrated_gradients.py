@@ -33,6 +33,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
     expected: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.points, self.training_points) < 1:
             raise ConfigError("integrated gradients need at least one point.")
 
@@ -40,17 +41,17 @@ class IntegratedGradientsAttribution(AttributionMethod):
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         inside = captions.words(end.shape[1]) > 0
-        fixed = end.detach()
         baseline = mask_vector(captions.encoder).to(end)
         if self.expected and inside.any():
-            known = fixed[inside]
+            known = end.detach()[inside]
             baseline = known[torch.randint(len(known), inside.shape).to(inside.device)]
-        start = torch.where(inside.unsqueeze(-1), baseline, fixed)
+        start = torch.where(inside.unsqueeze(-1), baseline, end)
         wide = torch.promote_types(end.dtype, torch.float32)
         rule = self._rule(captions.create_graph)
         if self.expected:
             rule = [(torch.rand(len(end), 1, 1).to(end), 1.0)]
-        slope = sum(weight * _slope(captions, start + t * (end - start)) for t, weight in rule)
+        with captions.encoder.steady():
+            slope = sum(weight * _slope(captions, start + t * (end - start)) for t, weight in rule)
         scores = ((end - start).to(wide) * slope.to(wide)).sum(dim=-1)
         return Attribution(scores, output.features)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cae_lib.attribution.base import (
-    STAR,
     Attribution,
     AttributionMethod,
     Captions,
     mask_vector,
+    star,
     words_apart,
 )
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import TextEncoder
 
 REPLACEMENTS = ("mean", "zero", "token", "random")
 UNITS = ("word", "token")
@@ -27,8 +27,9 @@ UNITS = ("word", "token")
 class PerturbationAttribution(AttributionMethod):
     """Drop of the similarity when a word is masked.
 
-    CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`. All variants of all
-    captions run as one batch; tokens of no word score 0. How the paper masks is not known.
+    CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`, both without dropout.
+    All variants of all captions run as one batch; tokens of no word score 0. How the paper masks is
+    not known.
 
     Attributes:
         replacement: "mean", the mean token embedding as it is now, a constant: else the loss would
@@ -46,9 +47,14 @@ class PerturbationAttribution(AttributionMethod):
     temperature: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for value, known in ((self.replacement, REPLACEMENTS), (self.unit, UNITS)):
             if value not in known:
                 raise ConfigError(f"{value!r} is not one of {', '.join(known)}.")
+
+    @property
+    def scores_words(self) -> bool:
+        return self.unit == "word"
 
     def score(self, captions: Captions) -> Attribution:
         tokens = captions.tokens[:, : captions.encoder.columns(captions.tokens)]
@@ -58,17 +64,20 @@ class PerturbationAttribution(AttributionMethod):
         caption, masked = words_apart(words)
         wanted = captions.wants(caption, masked)
         caption, masked = caption[wanted], masked[wanted]
-        stand_in = self._stand_in(captions.encoder, tokens, tokens[caption][masked])
-        features = captions.encoder.encode_variants(tokens, caption, masked, stand_in)
-        scores = captions.drops(features, caption, masked, self.temperature)
-        return Attribution(scores.relu() if self.clamp else scores, features[: len(tokens)])
+        stand_in = self._stand_in(captions, tokens[caption][masked])
+        if stand_in.ndim == 2:
+            stand_in = stand_in[:, : tokens.shape[1]]
+        variants = partial(captions.encoder.encode_variants, tokens, caption, masked, stand_in)
+        scores, features = captions.drops(variants, caption, masked, self.temperature)
+        return Attribution(scores.relu() if self.clamp else scores, features)
 
-    def _stand_in(self, encoder: TextEncoder, tokens: Tensor, masked: Tensor) -> Tensor:
-        """What stands in for the masked tokens `(n,)`; see `TextEncoder.encode_variants`."""
+    def _stand_in(self, captions: Captions, masked: Tensor) -> Tensor:
+        """What stands in for the masked tokens `(n,)`, an embedding `(D,)` or tokens `(B, C)`."""
+        tokens = captions.tokens
         if self.replacement in ("mean", "zero"):
-            return mask_vector(encoder, self.replacement)
+            return mask_vector(captions.encoder, self.replacement)
         if self.replacement == "token":
-            return torch.full_like(tokens, STAR)
+            return torch.full_like(tokens, star(captions.encoder))
         known = masked.unique()
         if len(known) < 2:
             raise ConfigError("replacement 'random' needs a batch with two different words.")

@@ -43,7 +43,7 @@ def word_scores(
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
     words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
-    return merge_tokens(found, words, "mean" if scorer.reads_words else "sum")[0]
+    return merge_tokens(found, words, "mean" if scorer.scores_words else "sum")[0]
 
 
 def positive_shares(scores: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.recording import alone, recording
-from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, place_of, read_at
+from cae_lib.models.text_tower import (
+    Record,
+    TextEncoder,
+    TextOutput,
+    highest,
+    one_hot,
+    place_of,
+    read_at,
+)
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
@@ -51,6 +59,18 @@ class ReferenceEncoder(TextEncoder):
         with torch.no_grad():
             tokens = torch.arange(self.vocabulary_size, device=self.embedding.weight.device)
             return self.embedding(tokens)
+
+    @contextmanager
+    def steady(self) -> Iterator[bool]:
+        training = [module for module in self.model.modules() if module.training]
+        with alone() if training else nullcontext():
+            for module in training:
+                module.training = False
+            try:
+                yield bool(training)
+            finally:
+                for module in training:
+                    module.training = True
 
     def columns(self, tokens: Tensor) -> int:
         return tokens.shape[1]
@@ -161,8 +181,10 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
 
     text = model.text_model
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
-    pool = ("argmax" if eos == 2 else "eos") if causal else "last"
-    position = place_of(pool, eos)
+    if causal and eos == 2:
+        position = place_of("argmax", highest(text.config.vocab_size))
+    else:
+        position = place_of("eos" if causal else "last", eos)
     return TextModel(model, features, text.embeddings.token_embedding, text, position)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-from open_clip import CLIP, CustomTextCLIP
+from open_clip import CLIP
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from cae_lib.errors import ConfigError
-from cae_lib.models.blocks import alteration
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.models.blocks import ENCODERS, alteration, encodes_by_own
 
 Record = Literal["row", "maps"]
+# The number of tokens of CLIP's encoding, of which the last one ends a text.
+CLIP_VOCABULARY = 49408
 # What features of text are computed from, in a `CLIP` as in a `TextTransformer`.
 PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 
@@ -51,6 +55,10 @@ class TextEncoder(ABC):
     @abstractmethod
     def table(self) -> Tensor:
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
+
+    def steady(self) -> AbstractContextManager[bool]:
+        """A context without dropout; tells whether there is any outside, as far as is known."""
+        return nullcontext(False)
 
     @abstractmethod
     def columns(self, tokens: Tensor) -> int:
@@ -96,14 +104,25 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
 
 
 def place_of(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:
-    """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length."""
+    """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length. Pool
+    "eos" reads the token `eos`, "argmax" the highest, which is `eos` where that is known; a
+    DataError for a caption without."""
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
-    if pool == "argmax":
-        return lambda tokens: tokens.argmax(dim=-1)
-    if pool == "eos":
-        return lambda tokens: (tokens == eos).int().argmax(dim=-1)
+    if pool in ("argmax", "eos"):
+        return partial(_end, eos)
     raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
+
+
+def _end(eos: int | None, tokens: Tensor) -> Tensor:
+    ends = tokens == (tokens.max() if eos is None else eos)
+    there = ends.any(dim=1)
+    if not bool(there.all()):
+        raise DataError(
+            f"caption {int((~there).nonzero()[0])} of the batch has no end-of-text token: it was "
+            "cut off. Tokenize to fewer columns (context_length) instead of slicing tokens."
+        )
+    return ends.int().argmax(dim=1)
 
 
 def pool_of(text: nn.Module) -> str | None:
@@ -116,7 +135,13 @@ def pool_of(text: nn.Module) -> str | None:
 def read_at(text: nn.Module) -> Callable[[Tensor], Tensor]:
     """`place_of` an open_clip text tower."""
     eos = text.text_eos_id if isinstance(text, CLIP) else getattr(text, "eos_id", None)
-    return place_of(pool_of(text), eos)
+    pool = pool_of(text)
+    return place_of(pool, highest(text.vocab_size) if pool == "argmax" else eos)
+
+
+def highest(vocabulary_size: int) -> int | None:
+    """The token that ends a text where the highest one does, if that is known."""
+    return CLIP_VOCABULARY - 1 if vocabulary_size == CLIP_VOCABULARY else None
 
 
 def text_tower(model: nn.Module) -> nn.Module:
@@ -132,9 +157,9 @@ def text_tower(model: nn.Module) -> nn.Module:
 
 def why_not_packed(model: nn.Module) -> str | None:
     """Why leaving out padding would not be exact for a model, in words; None where it is."""
-    if type(model) not in (CLIP, CustomTextCLIP):
+    if type(model) not in ENCODERS:
         return f"the model is a {type(model).__name__}"
-    if "encode_text" in vars(model):
+    if not encodes_by_own(model, "encode_text"):
         return "its encode_text was replaced"
     text = getattr(model, "text", model)
     if type(text) not in (CLIP, TextTransformer):

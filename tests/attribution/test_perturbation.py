@@ -8,7 +8,7 @@ import torch
 
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
-from cae_lib.models import packed
+from cae_lib.models import packed, text_encoder
 from cae_lib.models.packed import pack_rows
 
 
@@ -16,6 +16,9 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
     two = batch.first(2)
     scores = attribute(two, "perturbation", replacement="random").scores
     assert torch.equal(attribute(two, "perturbation", replacement="random").scores, scores)
+    other = dataclasses.replace(two, model=text_encoder(two.model, "reference"))
+    again = attribute(other, "perturbation", replacement="random").scores[:, : scores.shape[1]]
+    torch.testing.assert_close(again, scores, atol=1e-12, rtol=0)  # the same draw on each path
     known = two.tokens[word_index(two.tokens, 49408) > 0].unique().tolist()
     whole = two.similarity(two.model.encode_text(two.tokens)).detach()
     for position in (1, 2):  # "a dog": one of the other words explains the score exactly
@@ -27,7 +30,7 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
                 masked = two.similarity(two.model.encode_text(tokens)).detach()
                 drops.append((whole - masked)[0])
         assert ((torch.stack(drops) - scores[0, position]).abs() < 1e-10).sum() == 1
-    alone = dataclasses.replace(two, tokens=two.tokens[:1, [0, 2, 2, 3]], eot=None)
+    alone = dataclasses.replace(two.first(1), tokens=two.tokens[:1, [0, 2, 2, 3]])
     with pytest.raises(ConfigError, match="two different words"):
         attribute(alone, "perturbation", replacement="random")
 

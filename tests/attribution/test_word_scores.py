@@ -1,5 +1,7 @@
 """Words from byte-pair tokens, against encoding each word alone; their scores against sums."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,16 +52,21 @@ def test_means_and_sums_of_a_words_tokens_and_their_shares() -> None:
 
 
 @pytest.mark.parametrize(("method", "parameters"), [
-    ("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {})
+    ("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {}),
+    ("perturbation", {"unit": "token"}), ("attention", {"renormalise": True}),
+    ("integrated_gradients", {"points": 2}),
 ])
-def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, int]) -> None:
-    """The sum over a word's tokens; by perturbation, the score that each of them has."""
+def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, Any]) -> None:
+    """The sum over a word's tokens; by perturbation of whole words, what each of them has."""
     tokens = tiny_clip.tokenizer(["a pterodactyl holds a cup", "a dog"])
     n = len(tiny_clip.tokenizer.encode("pterodactyl"))  # more than one
     images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     raw = get_method(method, **parameters)(tiny_clip.model, tokens, images).scores
     found = word_scores(tiny_clip, tokens, images, method, **parameters)
-    long = raw[0, 2] if method == "perturbation" else raw[0, 2 : 2 + n].sum()
+    whole = method == "perturbation" and not parameters
+    long = raw[0, 2] if whole else raw[0, 2 : 2 + n].sum()
     expected = torch.stack([raw[0, 1], long, *raw[0, 2 + n : 5 + n]])
     torch.testing.assert_close(found[0], expected)
     torch.testing.assert_close(found[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
+    if "renormalise" in parameters:
+        torch.testing.assert_close(found.sum(1), torch.ones(2))

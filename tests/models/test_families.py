@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from families import FAMILIES, ROLES, WORDS, Case, clip
 from open_clip.hf_model import MaxPooler
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
+from cae_lib.attribution.base import mask_vector
 from cae_lib.errors import ConfigError
 from cae_lib.models import TextEncoder, text_encoder
+from cae_lib.models.reference import ReferenceEncoder
 from cae_lib.training.task import CompositionAttributionLoss
 
 METHODS = ("attention", "gradcam", "gradient", "perturbation")
@@ -122,6 +125,59 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
     for name in wanted | found:
         some, other = (side.get(name, torch.zeros(1)) / scale for side in (found, wanted))
         torch.testing.assert_close(some - other, torch.zeros_like(some - other), **exact, msg=name)
+
+
+@pytest.mark.parametrize("family", ["roberta", "m2m_100", "Hugging Face CLIP", "LoRA, MLP"])
+def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lead of object words is that of evaluation in each step; with masks of their own, caption
+    and variants would give it a spread of about its size. Features keep their dropout."""
+    case = FAMILIES[family]()
+    for module in case.model.modules():
+        if hasattr(module, "lora_dropout"):
+            module.lora_dropout["default"] = nn.Dropout(0.1)
+        if hasattr(module, "out_proj") and isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.1  # of the attention of Hugging Face's CLIP, where it is 0
+    task = CompositionAttributionLoss(case.model, "perturbation")
+
+    def leads(n: int) -> tuple[Tensor, list[Tensor]]:
+        found = [task(case.images, case.tokens, ROLES, WORDS) for _ in range(n)]
+        lead = torch.stack([output.objects - output.composition for output in found])
+        return lead, [output.text_features for output in found]
+    (expected,), _ = leads(1)
+    case.model.train()
+    torch.manual_seed(0)
+    found, features = leads(4)
+    torch.testing.assert_close(found, expected.expand(4), rtol=1e-12, atol=0)
+    assert not torch.equal(*features[:2]) and features[0].requires_grad
+    assert all(module.training for module in case.model.modules())
+    monkeypatch.setattr(ReferenceEncoder, "steady", TextEncoder.steady)
+    before, _ = leads(40)
+    assert before.std() > 0.3 * expected.abs()
+
+
+@pytest.mark.parametrize("family", ["bidirectional, padding", "CLIP, eos"])
+def test_a_caption_without_padding_gets_none_in_the_place_of_a_word(family: str) -> None:
+    """The second caption fills its columns; its first word has two tokens, of its role there is one
+    of one token elsewhere. The first caption takes the two tokens, by two of its three columns."""
+    case = FAMILIES[family]()
+    method = get_method("counterfactual")
+    found = method(case.model, case.tokens, case.images, words=WORDS, roles=ROLES)
+    assert found.scored[1].tolist() == [False, False, False, True, False, False, True, False]
+    assert found.scored[0, 4]
+    changed = case.tokens[:1].clone()
+    changed[0, 4:7] = torch.tensor([21, 22, 5])
+    whole, other = (F.cosine_similarity(case.features(tokens), case.images[:1])
+                    for tokens in (case.tokens[:1], changed))
+    torch.testing.assert_close(found.scores[0, 4], (whole - other)[0].detach())
+
+
+def test_stars_stand_in_vocabularies_of_clip_only() -> None:
+    case = FAMILIES["CLIP"]()
+    with pytest.raises(ConfigError, match="40 tokens"):
+        get_method("perturbation", replacement="token")(
+            case.model, case.tokens, case.images, words=WORDS)
+    with pytest.raises(ConfigError, match="40 tokens"):
+        mask_vector(text_encoder(case.model), "token")
 
 
 def test_models_that_are_refused() -> None:
