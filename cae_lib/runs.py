@@ -297,11 +297,15 @@ def ablations(profile_name: str) -> list[Variant]:
             {}, {"weight": weight / 10}, {"weight": weight * 10}, {"margin": 0.05},
             {"scope": "caption"}, {"scope": "word"}, {"stop_gradient": True},
             {"attribution": (("start_layer", -1),)}, {"attribution": (("second_order", False),)},
-            {"tagger": "dependency"}, opened,
+            {"tagger": "dependency"}, opened, opened | {"image_gradient": False},
         ],
     }
-    return [Variant(run, short | settings) for run, rows in varied.items() for settings in rows
-            if not settings or not settings.items() <= vars(experiment(run, profile_name)).items()]
+    found = []
+    for run, rows in varied.items():
+        has = vars(experiment(run, profile_name)).items()
+        first, *new = [dict(settings.items() - has) for settings in rows]
+        found += [Variant(run, short | settings) for settings in (first, *filter(None, new))]
+    return found
 
 
 def base_variants(profile_name: str) -> list[Variant]:

@@ -24,6 +24,7 @@ from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.config import Sizes, WorldConfig
 
+HERE = Path(__file__).parent
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only
     "a red cat sits on a mat", "a blue cat sits on a mat", "a big dog under a striped mat",
     "two pterodactyls near a car", "a cat", "the old grey dog chases two small cats", "red",
@@ -149,7 +150,7 @@ def two_processes(script: str, folder: Path) -> None:
         port = str(probe.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
              "OMP_NUM_THREADS": "1", "CAE_HOME": str(folder),
-             "PYTHONPATH": str(Path(__file__).parent)}
+             "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))}
     command = [sys.executable, script, str(folder)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
                              env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank})

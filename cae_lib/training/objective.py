@@ -42,7 +42,8 @@ class Objective(nn.Module):
         self.task = None if experiment.method is None else CompositionAttributionLoss(
             model, experiment.method, experiment.weight, experiment.margin, experiment.scope,
             experiment.stop_gradient, experiment.complete_captions,
-            all_sum=ranks.sum if ranks.size > 1 else None, hinge=experiment.hinge, **parameters,
+            all_sum=ranks.sum if ranks.size > 1 else None, hinge=experiment.hinge,
+            image_gradient=experiment.image_gradient, **parameters,
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

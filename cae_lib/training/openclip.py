@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip import ClipLoss
+from open_clip import ClipLoss, CoCa
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
@@ -46,11 +46,17 @@ class CaeModel(nn.Module):
     Parameters, buffers and submodules are those of the model under their own names, and so are the
     keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
     itself, built with `output_dict=True`, `attribution` what `CaeClipLoss` takes. The settings are
-    those of `CompositionAttributionLoss`, but `all_sum`, with its errors.
+    those of `CompositionAttributionLoss`, but `all_sum`, with its errors; a ConfigError for a model
+    that has another loss than the contrastive one (CoCa, SigLIP).
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
         super().__init__()
+        if isinstance(model, CoCa) or getattr(model, "logit_bias", None) is not None:
+            raise ConfigError(
+                f"{type(model).__name__} trains by more than the contrastive loss, which "
+                "CaeClipLoss would leave out: add CompositionAttributionLoss to your own loss."
+            )
         attribution = CompositionAttributionLoss(model, **settings)
         self.__dict__.update({name: model.__dict__[name] for name in SHARED})
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one

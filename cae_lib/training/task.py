@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution import AttributionMethod, get_method
-from cae_lib.attribution.grouping import words_or_own
-from cae_lib.errors import DataError
+from cae_lib.attribution.grouping import check_roles, check_shapes, word_index
+from cae_lib.errors import check_type
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
+from cae_lib.models.text_tower import CLIP_VOCABULARY
 from cae_lib.training.losses import AttributionLoss, Hinge, caption_sums, hinge_of_sums
 
 
@@ -28,11 +28,11 @@ class CompositionAttributionOutput(AttributionLoss):
 class CompositionAttributionLoss(nn.Module):
     """Encode a batch of captions once, for its features and for `lambda * L_attr` (CAE, section 3).
 
-    The model is used, not owned: `parameters()` and `state_dict()` of this module are empty, and a
-    copy uses the same model, or its copy where both are copied together. `eval()` changes no
-    gradient; under `torch.no_grad` the same numbers come without a graph. Text features have the
-    dtype that the model gives them, loss and attributions are float32 or wider. ConfigError for
-    what `text_encoder`, `get_method` or `Hinge` refuses.
+    The model is used, not owned: `parameters()` and `state_dict()` of this module are empty; a deep
+    copy or a pickle holds a copy of it, one and the same where both are copied together. `eval()`
+    changes no gradient; under `torch.no_grad` the same numbers come without a graph. Text features
+    have the dtype that the model gives them, loss and attributions are float32 or wider.
+    ConfigError for what `text_encoder`, `get_method` or `Hinge` refuses.
 
     Args:
         model: one that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
@@ -40,6 +40,8 @@ class CompositionAttributionLoss(nn.Module):
         weight: lambda; the paper does not print its values.
         margin: eps of the hinge.
         hinge, scope, stop_gradient, complete_captions: see `Hinge`, whose kind is `hinge`.
+        image_gradient: let L_attr train the image tower too: S depends on both features, and no
+            formula of the paper holds one of them. False: image features are a constant in it.
         all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
@@ -50,42 +52,32 @@ class CompositionAttributionLoss(nn.Module):
         weight: float = 1.0, margin: float = 0.0, scope: str = "batch",
         stop_gradient: bool = False, complete_captions: bool = True,
         all_sum: Callable[[Tensor], Tensor] | None = None, path: EncoderPath = "auto",
-        hinge: str = "difference", **method_parameters: Any,
+        hinge: str = "difference", image_gradient: bool = True, **method_parameters: Any,
     ) -> None:
         super().__init__()
         text_encoder(model, path)
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
-        self._copied: dict[int, Any] = {}
         self.method = get_method(method, **method_parameters)
         self.hinge = Hinge(hinge, margin, scope, stop_gradient, complete_captions)
+        check_type("image_gradient", image_gradient, bool)
+        check_type("weight", weight, float)
         self.weight, self.all_sum, self.path = weight, all_sum, path
+        self.image_gradient = image_gradient
 
     @property
     def model(self) -> nn.Module | TextEncoder:
         """The model whose captions are scored."""
-        (model,) = self._model
-        if self._copied:  # by deepcopy: which models came along is known once it is over
-            self._model = (self._copied.get(id(model), model),)
-            self._copied = {}
         return self._model[0]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CompositionAttributionLoss:
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        shared = {"_model": (self.model,), "_copied": memo}
-        own = {name: value for name, value in vars(self).items() if name not in shared}
-        vars(twin).update(copy.deepcopy(own, memo) | shared)
-        return twin
 
     def forward(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
     ) -> CompositionAttributionOutput:
-        """Score the captions against their images; a DataError if the shapes do not fit.
+        """Score the captions against their images; a DataError for arguments that do not fit.
 
         Args:
-            image_features: `(B, E)`, of any length; no gradient of L_attr flows into them.
+            image_features: `(B, E)`, of any length.
             tokens: ids `(B, C)`.
-            roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation.
+            roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
             words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
         """
         text_features, sums = self.rows(image_features, tokens, roles, words)
@@ -98,19 +90,18 @@ class CompositionAttributionLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
         loops that take the hinge elsewhere; see `forward`."""
-        if len(image_features) != len(tokens) or tokens.shape != roles.shape:
-            raise DataError(
-                "image features, tokens and roles must describe the same captions, but have shapes "
-                f"{tuple(image_features.shape)}, {tuple(tokens.shape)}, {tuple(roles.shape)}."
-            )
+        check_shapes(tokens, image_features, roles=roles, words=words)
         encoder = text_encoder(self.model, self.path)
-        if self.method.reads_words or self.hinge.scope == "word":
-            words = words_or_own(words, tokens, encoder)
+        reads_words = self.method.reads_words or self.hinge.scope == "word"
+        if words is None and (reads_words or encoder.vocabulary_size == CLIP_VOCABULARY):
+            words = word_index(tokens, encoder.vocabulary_size)
+        check_roles(roles, words)
         objects, composition = self.hinge.groups(roles)
         reads_roles = getattr(self.method, "reads_roles", False)
         found = self.method(
-            encoder, tokens, image_features.detach(), create_graph=torch.is_grad_enabled(),
-            words=words, wanted=objects | composition, **{"roles": roles} if reads_roles else {},
+            encoder, tokens, image_features if self.image_gradient else image_features.detach(),
+            create_graph=torch.is_grad_enabled(), words=words, wanted=objects | composition,
+            **{"roles": roles} if reads_roles else {},
         )
         roles = roles[:, : found.length]
         if found.scored is not None:
@@ -120,4 +111,5 @@ class CompositionAttributionLoss(nn.Module):
         return F.normalize(found.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
-        return f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}"
+        return (f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}, "
+                f"image_gradient={self.image_gradient}")

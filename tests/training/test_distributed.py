@@ -12,6 +12,7 @@ from toys import FT, Toys, lines, send, toy_run, toy_train
 
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
+from cae_lib.training import losses
 from cae_lib.training.distributed import Ranks, joined
 from cae_lib.training.run import NotFiniteError
 
@@ -25,6 +26,8 @@ CASES = {
     "random-roles": replace(CAE, roles="random"), "all-captions": replace(
         CAE, method="gradient", scope="word", complete_captions=False),
     **{name: replace(CAE, method=name) for name in ("gradcam", "perturbation", "gradient")},
+    **{f"{name}-constant-image": replace(CAE, method=name, image_gradient=False)
+       for name in ("gradcam", "perturbation", "gradient")},
     **{f"{hinge}-{scope}": replace(CAE, hinge=hinge, scope=scope)
        for hinge in ("difference", "log", "margin") for scope in ("batch", "caption", "word")
        if (hinge, scope) != ("margin", "caption")},
@@ -44,6 +47,7 @@ def work(ranks: Ranks, folder: Path) -> None:
     """What each of two processes does; the tests look at what it leaves."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
+    (folder / f"code-{ranks.rank}.txt").write_text(losses.__file__)
     toy_train(HARD, folder / f"own-{ranks.rank}")
     with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
         toy_train(HARD, folder / "stopped", **send(signal.SIGTERM, at=2))  # to the main process
@@ -70,6 +74,9 @@ def test_two_processes_give_loss_and_gradients_of_one(name: str, halves: Path, h
         plain = losses_and_gradients(replace(CASES[name], weight=0.0))
         other = plain["transformer.resblocks.0.attn.in_proj_weight"]
         assert (gradient - other).norm() > 0.05 * other.norm()  # L_attr is part of what is equal
+        moves = CASES[name].method != "attention" and CASES[name].image_gradient
+        for patches in {"visual.conv1.weight"} & whole.keys():
+            assert torch.equal(whole[patches], plain[patches]) != moves
 
 
 def test_the_trainer_logs_what_one_process_logs_and_only_one_process_writes(halves, tmp_path):
@@ -80,6 +87,10 @@ def test_the_trainer_logs_what_one_process_logs_and_only_one_process_writes(halv
         found = sorted(path.name for path in (halves / folder).iterdir())
         assert found == ["log.jsonl", "model.json", "model.safetensors"]
     assert not list((halves / "own-1").iterdir())
+
+
+def test_two_processes_run_the_code_that_is_tested(halves: Path) -> None:
+    assert {(halves / f"code-{rank}.txt").read_text() for rank in range(2)} == {losses.__file__}
 
 
 def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:

@@ -1,5 +1,6 @@
 """CAE in open_clip's own loop: its steps are those of a plain loop with the whole batch."""
 
+import copy
 import itertools
 import logging
 import pickle
@@ -14,6 +15,7 @@ import torch
 from open_clip_train.train import evaluate, train_one_epoch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from toys import CAPTIONS, WordTagger
 
 from cae_lib.errors import ConfigError, DataError
@@ -27,8 +29,9 @@ SETTINGS = [
     {"method": "gradcam"},
     {"method": "perturbation", "scope": "caption"},
     {"method": "gradient", "scope": "word", "complete_captions": False},
-    {"method": "perturbation", "hinge": "margin", "scope": "word"},
-    {"method": "gradient", "hinge": "margin", "complete_captions": False},
+    {"method": "perturbation", "hinge": "margin", "scope": "word", "image_gradient": False},
+    {"method": "gradient", "hinge": "margin", "complete_captions": False, "image_gradient": False},
+    {"method": "gradcam", "image_gradient": False},
     {"method": "attention", "hinge": "log", "scope": "caption"},
 ]
 FLAGS = [(False, True), (True, True), (False, False)]  # local_loss, gather_with_grad
@@ -155,6 +158,24 @@ def test_a_checkpoint_of_several_processes_is_open_clips(halves: Path) -> None:
     holder = nn.ModuleDict({"module": cae_model({})})
     holder.load_state_dict(state)  # as `DistributedDataParallel` loads it
     assert_same(dict(holder["module"].named_parameters()), dict(plain.named_parameters()))
+
+
+@pytest.mark.parametrize("twice", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_and_averages_can_be_stored(twice) -> None:
+    model, expected = cae_model(SETTINGS[1]), by_hand(SETTINGS[1])
+    for made in (copy.deepcopy(model), AveragedModel(model).module):
+        other = twice(made)
+        assert other.attribution.model is other.model is not model.model
+        assert_same(in_their_loop(other, CaeClipLoss(other.attribution)), expected)
+    assert_same(dict(model.named_parameters()), dict(plain_model().named_parameters()))
+
+
+@pytest.mark.parametrize("name", ["coca_ViT-B-32", "ViT-B-16-SigLIP"])
+def test_a_model_with_another_loss_is_refused(name: str) -> None:
+    with torch.device("meta"):
+        model = open_clip.create_model(name, device="meta")
+    with pytest.raises(ConfigError, match="contrastive"):
+        CaeModel(model)
 
 
 def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() -> None:

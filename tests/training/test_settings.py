@@ -29,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "train_data": "pretrain", "augment": False, "method": "attention",
     "attribution": (("start_layer", -1),), "weight": 20.0, "hinge": "log", "margin": -2.0,
     "scope": "caption", "stop_gradient": True, "complete_captions": False, "roles": "permuted",
+    "image_gradient": False,
     "tagger": "dependency", "negatives": True, "masked": 0.5, "lock_image": True, "steps": 3,
     "batch_size": 5, "warmup": 2, "lr": 2e-3, "weight_decay": 0.0, "betas": (0.8, 0.98),
     "eps": 1e-3, "precision": "bf16", "seed": 1,

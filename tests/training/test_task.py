@@ -1,6 +1,9 @@
 """The module for training loops: what it computes and refuses, alone and in real training."""
 
 import copy
+import gc
+import pickle
+import weakref
 from typing import Any
 
 import open_clip
@@ -50,14 +53,29 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
 
 
 @EVERY
-def test_no_gradient_reaches_the_images(method: str, model, batch) -> None:
-    images, tokens, roles = batch
-    images = images.clone().requires_grad_()
-    output = CompositionAttributionLoss(model, method, margin=2.0)(images, tokens, roles)
+@pytest.mark.parametrize("path", ["packed", "reference"])
+def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, model, batch) -> None:
+    """By finite differences; without it the same loss, and the contrastive loss still reaches."""
+    images, *rest = batch
+    task, constant = (CompositionAttributionLoss(model, method, margin=2.0, path=path, **options)
+                      for options in ({}, {"image_gradient": False}))
+    given = images.clone().requires_grad_()
+    output = constant(given, *rest)
     output.loss.backward(retain_graph=True)
-    assert images.grad is None
-    contrastive_loss(images, output.text_features, model.logit_scale.exp()).backward()
-    assert images.grad.abs().max() > 0  # the contrastive loss still trains the image tower
+    assert given.grad is None
+    contrastive_loss(given, output.text_features, model.logit_scale.exp()).backward()
+    assert given.grad.abs().max() > 0
+    given.grad = None
+    found = task(given, *rest).loss
+    torch.testing.assert_close(found, output.loss, rtol=1e-12, atol=0)
+    found.backward()
+    if method == "attention":
+        assert given.grad is None or not given.grad.any()
+        return
+    step = 1e-6 * given.grad / given.grad.norm()
+    ahead, behind = (task(images + move, *rest).loss for move in (step, -step))
+    expected = (ahead - behind).item() / (2 * 1e-6)
+    assert given.grad.norm().item() == pytest.approx(expected, rel=1e-6)
 
 
 @EVERY
@@ -84,20 +102,22 @@ def test_neither_evaluation_mode_nor_the_path_changes_a_gradient(method, model, 
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-8)
 
 
+@pytest.mark.parametrize("twice", [copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_copy_uses_the_copied_model_and_alone_the_same(place: int, model, batch) -> None:
+def test_a_copy_has_the_copied_model_and_leaves_the_first(place: int, twice, model, batch) -> None:
     task = CompositionAttributionLoss(model, "gradient", margin=2.0, reduction="l1")
-    alone = copy.deepcopy(copy.deepcopy(task))
-    assert alone.model is model and alone.method == task.method
-    torch.testing.assert_close(alone(*batch).loss, task(*batch).loss)
-    parts = [model]
+    expected, parts = task(*batch).loss.item(), [model]
     parts.insert(place, task)
-    step = copy.deepcopy(nn.ModuleList(parts))
+    step = twice(copy.deepcopy(nn.ModuleList(parts)))
     twin, other = step[place], step[1 - place]
-    assert other is not model and twin.model is other
+    assert other is not model and twin.model is other and twin.method == task.method
     twin(*batch).loss.backward()
     assert all(p.grad is None for p in model.parameters())
     assert other.get_parameter("transformer.resblocks.0.mlp.c_fc.weight").grad is not None
+    alone, first = twice(copy.deepcopy(twin)), weakref.ref(other)
+    del step, twin, other
+    gc.collect()
+    assert first() is None and alone(*batch).loss.item() == expected
 
 
 class Positions:
@@ -138,7 +158,15 @@ def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
         assert part in repr(task)
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(("options", "message"), [
+    ({"weight": NAN}, "weight is nan"), ({"margin": NAN}, "margin is nan"),
+    ({"stop_gradient": "false"}, "stop_gradient is 'false'"),
+    ({"complete_captions": 1}, "complete_captions is 1"),
+    ({"image_gradient": 0}, "image_gradient is 0"), ({"weight": True}, "weight is True"),
+    ({"hinge": "margin"}, "margin above 0"), ({"hinge": "margin", "margin": -0.1}, "above 0"),
     ({"method": "saliency"}, "attention, gradcam"),
     ({"scope": "sentence"}, "batch, caption, word"),
     ({"hinge": "ratio"}, "difference, log, margin"),
@@ -151,11 +179,30 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
         CompositionAttributionLoss(**{"model": model} | options)
 
 
-def test_shapes_must_agree(model, batch) -> None:
-    images, tokens, roles = batch
-    for wrong in ((images, tokens, roles[:, :20]), (images[:2], tokens, roles)):
-        with pytest.raises(DataError, match="same captions"):
-            CompositionAttributionLoss(model)(*wrong)
+@EVERY
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"roles": lambda b: b["roles"][:, :20]}, r"roles \(4, 20\)"),
+    ({"images": lambda b: b["images"][:2]}, r"image features \(2, 128\)"),
+    ({"words": lambda b: b["words"][:1]}, r"words \(1, 77\)"),
+    ({"images": lambda b: b["images"][:, None]}, r"image features \(4, 1, 128\)"),
+    ({"images": lambda b: b["images"][:, :1]}, r"\(4, 1\) do not fit text features \(4, 128\)"),
+    ({name: lambda b, name=name: b[name][:0] for name in ("images", "tokens", "roles", "words")},
+     r"tokens \(0, 77\)"),
+    ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
+    ({"words": lambda b: -b["words"]}, "caption 0 .* word -1 at token 1"),
+    ({"roles": lambda b: b["roles"] * 2}, "caption 0 .* role 4 "),
+    ({"roles": lambda b: b["roles"].roll(1, 0)}, "caption 1 .* role [123] and word 0"),
+    ({"roles": lambda b: b["roles"].roll(1, 0), "words": lambda b: None}, "caption 1 .* word 0"),
+    ({name: lambda b, name=name: b[name][:, :4] for name in ("tokens", "roles", "words")},
+     "caption 0 .*no end-of-text"),
+], ids=map(str, range(12)))
+def test_what_does_not_fit_together_is_refused(method, changed, message, model, batch) -> None:
+    given = dict(zip(("images", "tokens", "roles"), batch, strict=True))
+    given["words"] = word_index(given["tokens"], 49408)
+    CompositionAttributionLoss(model, method)(*given.values())
+    wrong = given | {name: change(given) for name, change in changed.items()}
+    with pytest.raises(DataError, match=message):
+        CompositionAttributionLoss(model, method)(*wrong.values())
 
 
 # In the modes of real training
