@@ -134,7 +134,7 @@ def why_not_packed(model: nn.Module) -> str | None:
     """Why leaving out padding would not be exact for a model, in words; None where it is."""
     if type(model) not in (CLIP, CustomTextCLIP):
         return f"the model is a {type(model).__name__}"
-    if "encode_text" in vars(model):
+    if {"encode_text", "_encode_text"} & vars(model).keys():
         return "its encode_text was replaced"
     text = getattr(model, "text", model)
     if type(text) not in (CLIP, TextTransformer):
