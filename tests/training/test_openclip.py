@@ -4,6 +4,7 @@ import itertools
 import logging
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import torch.distributed as dist
 from families import with_own_attention
 from open_clip_train.train import evaluate, train_one_epoch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from toys import CAPTIONS, WordTagger
 
@@ -172,6 +175,34 @@ def test_a_task_takes_the_same_step(settings: dict, accum_freq: int) -> None:
     torch.optim.SGD(task.parameters(), 0.1).step()
     found = {name: p.detach() for name, p in model.named_parameters()}
     torch.testing.assert_close(found, by_hand(settings), atol=1e-13, rtol=0)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("method", ["attention", "perturbation", "gradcam", "gradient"])
+@pytest.mark.parametrize("sharded", ["text", "image"])
+def test_sharded_layers(method: str, sharded: str, group: None) -> None:
+    """As open_clip shards them: exact, or refused where derivatives would have to pass them."""
+    model = cae_model({"method": method})
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    model.logit_scale = nn.Parameter(model.logit_scale.detach().view(1))
+    for block in (model if sharded == "text" else model.visual).transformer.resblocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    if sharded == "text" and method in ("gradcam", "gradient"):
+        with pytest.raises(ConfigError, match="FSDPResidualAttentionBlock"):
+            model(pictures(), packed())
+        return
+    found = in_their_loop(model, CaeClipLoss(model.attribution))
+    expected = by_hand({"method": method})
+    whole = {name: p.full_tensor().view_as(expected[name]) for name, p in found.items()}
+    assert_same(whole, expected)
 
 
 def run_all(rank: int, folder: Path) -> None:
