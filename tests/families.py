@@ -10,8 +10,11 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip import transformer as own
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
+
+from cae_lib.models import blocks
 
 WORDS = torch.tensor([[0, 1, 2, 2, 3, 0, 0, 0], [0, 1, 1, 2, 3, 4, 5, 0]])
 ROLES = torch.tensor([[0, 1, 2, 2, 3, 0, 0, 0], [0, 3, 3, 1, 0, 2, 1, 0]])
@@ -24,6 +27,26 @@ HF_VISION = HF_SIZES | {"num_hidden_layers": 1, "image_size": 32, "patch_size": 
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "num_layers": 2}
 M2M = {"d_model": 16, "decoder_layers": 1, "max_position_embeddings": 12, "encoder_ffn_dim": 24}
 M2M |= {"encoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+
+
+class Attention(own.Attention):
+    """open_clip's own attention, which its blocks hold after 3.3, called by a block of 3.3."""
+
+    def __call__(self, x: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> tuple:
+        return (super().__call__(x, attn_mask=attn_mask),)
+
+
+blocks.PLAIN[Attention] = blocks.PLAIN[own.Attention]  # unaltered, as that it stands for
+
+
+def with_own_attention(model: nn.Module) -> nn.Module:
+    """The model with the same weights in open_clip's own attention, in both towers."""
+    for block in model.modules():
+        if isinstance(block, own.ResidualAttentionBlock):
+            attention = Attention(block.attn.embed_dim, block.attn.num_heads)
+            attention.load_state_dict(block.attn.state_dict())
+            block.attn = attention.to(block.ln_1.weight.dtype)
+    return model
 
 
 @dataclass
@@ -242,6 +265,7 @@ EOS = {"pool_type": "eos", "eos_id": 5}
 FAMILIES: dict[str, Callable[[], Case]] = {
     "CLIP": lambda: _open_clip(clip(), "end"),
     "CLIP, eos": lambda: _open_clip(clip(**EOS), "end", tokens=captions(end=5)),
+    "CLIP, own attention": lambda: _open_clip(with_own_attention(clip()), "end"),
     "CLIP, last": lambda: _open_clip(clip(pool_type="last"), "last"),
     "custom text": lambda: _open_clip(custom(ls_init_value=0.3, proj_bias=True), "end"),
     "custom blocks": lambda: _open_clip(custom(**dict.fromkeys(SCALED, True)), "end"),

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,7 +217,7 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     torch.testing.assert_close(loss, _itc(clip, images, texts) + attribution)
 
 
-def test_the_lines_for_open_clips_own_training(page: dict) -> None:
+def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     """The block's objects, given what `open_clip_train/main.py` holds at that place."""
     arguments = SimpleNamespace(local_loss=False, gather_with_grad=False, rank=0, world_size=1,
                                 accum_freq=2)
@@ -228,6 +229,9 @@ def test_the_lines_for_open_clips_own_training(page: dict) -> None:
     words = page["token_roles"](CAPTIONS, page["SceneGraphTagger"](), page["tokenizer"])
     expected = names["attribution"](images, words.tokens, words.roles).loss
     torch.testing.assert_close(losses["attribution_loss"], expected)
+    after = SimpleNamespace(CLIPTask=lambda model, *, loss: (model, loss))  # is not in 3.3
+    monkeypatch.setitem(sys.modules, "open_clip.task", after)
+    assert _fenced("CLIPTask(", **names)["task"] == (names["model"], names["loss"])
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -1,6 +1,7 @@
 """open_clip's residual attention block, written out over its own parameters, if it is unaltered.
 
-`nn.MultiheadAttention` has no maps on the path to its output, its kernel no double backward.
+Its attention, up to 3.3 `nn.MultiheadAttention`, then open_clip's own `Attention`, has no maps on
+the path to its output, and its kernel no double backward.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from torch.utils.checkpoint import checkpoint
 
 OPEN_CLIP = {own.LayerNorm, own.LayerNormFp32, own.LayerScale, own.PatchDropout, own.Transformer}
 OPEN_CLIP |= {QuickGELU, ResidualAttentionBlock, own.TextTransformer, own.VisionTransformer}
+OPEN_CLIP |= {own.Attention}
 TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
-TORCH |= {nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
+TORCH |= {nn.Dropout, nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
 # Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type.
 PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
-ENCODERS = {kind: {name: getattr(kind, name) for name in ("encode_text", "encode_image")}
+# Models that are open_clip's own, and their methods that encode; after 3.3 one calls another.
+ENCODERS = {kind: {name: getattr(kind, name, None) for side in ("text", "image")
+                   for name in (f"encode_{side}", f"_encode_{side}")}
             for kind in (CLIP, CustomTextCLIP)}
 PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -50,10 +54,11 @@ def alteration(parts: Iterable[Any]) -> str | None:
     return None
 
 
-def encodes_by_own(model: nn.Module, name: str) -> bool:
-    """Whether a method of `ENCODERS` is open_clip's own, as it was when this was imported."""
-    own = getattr(type(model), name) is ENCODERS[type(model)][name]
-    return own and name not in vars(model)
+def encodes_by_own(model: nn.Module, side: str) -> bool:
+    """Whether the methods of `ENCODERS` of a side are still those that open_clip came with."""
+    kind = type(model)
+    return all(getattr(kind, name, None) is own and name not in vars(model)
+               for name, own in ENCODERS[kind].items() if name.endswith(side))
 
 
 def _of_module(module: nn.Module) -> str | None:
@@ -68,19 +73,32 @@ def _of_module(module: nn.Module) -> str | None:
     for parameter in module.parameters(recurse=False):
         if type(parameter) not in PARAMETERS:
             return f"has a parameter of type {type(parameter).__name__}"
+    return None if _is_usual(module) else "has unusual settings"
+
+
+def _is_usual(module: nn.Module) -> bool:
+    """Whether a module, if it attends, does so by softmax alone, and drops nothing."""
+    if isinstance(module, nn.Dropout):
+        return not module.p
+    if not isinstance(module, (nn.MultiheadAttention, own.Attention)):
+        return True
+    if module.in_proj_weight is None or module.in_proj_bias is None:
+        return False
     if isinstance(module, nn.MultiheadAttention):
-        usual = module.in_proj_weight is not None and module.in_proj_bias is not None
-        if not usual or module.dropout or module.bias_k is not None or module.add_zero_attn:
-            return "has unusual settings"
-    return None
+        return not (module.dropout or module.add_zero_attn) and module.bias_k is None
+    norms = {type(norm) for norm in (module.ln_q, module.ln_k, module.ln_inner)}
+    scale = (module.out_proj.in_features // module.num_heads) ** -0.5
+    factors = module.logit_scale is None and module.head_scale is None
+    return norms == {nn.Identity} and factors and module.scale == scale
 
 
 def heads_of(block: ResidualAttentionBlock, normed: Tensor, parts: str,
              spread: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, ...]:
     """The parts "qkv", "q" or "kv" `(B, H, T, D/H)` of states; `spread` lays packed ones out."""
     attn = block.attn
-    start = "qkv".index(parts) * attn.embed_dim
-    rows = slice(start, start + len(parts) * attn.embed_dim)
+    width = attn.out_proj.in_features
+    start = "qkv".index(parts) * width
+    rows = slice(start, start + len(parts) * width)
     projected = F.linear(normed, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
     if spread is not None:
         projected = spread(projected)

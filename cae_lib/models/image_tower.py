@@ -68,7 +68,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
 def _is_plain(model: nn.Module) -> bool:
     """Whether the tower's computation can be written out, without hooks and adapters to miss."""
-    if type(model) not in ENCODERS or not encodes_by_own(model, "encode_image"):
+    if type(model) not in ENCODERS or not encodes_by_own(model, "image"):
         return False
     return _reads_class_token(model.visual) and alteration([model.visual]) is None
 

@@ -25,6 +25,7 @@ from cae_lib.models.text_tower import (
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
+SHARDED = {"FSDPModule", "FullyShardedDataParallel"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class ReferenceEncoder(TextEncoder):
         if embeddings is None:
             embeddings = self.embed(tokens)
         explicit = attention is not None or second_order
+        if second_order or attention == "maps":
+            self._assert_whole()
         with self._given(embeddings):
             with recording(self.text.tower) if explicit else nullcontext([]) as maps:
                 features = self.text.features(tokens)
@@ -108,6 +111,16 @@ class ReferenceEncoder(TextEncoder):
 
     def encode_many(self, tokens: Tensor) -> Tensor:
         return self.text.features(tokens)
+
+    def _assert_whole(self) -> None:
+        """A ConfigError where FSDP shards layers, whose hooks act in one backward pass only."""
+        for module in self.model.modules():
+            if SHARDED & {kind.__name__ for kind in type(module).__mro__}:
+                raise ConfigError(
+                    f"the model's {type(module).__name__} is sharded, so that S has no derivatives "
+                    "within a step: use DistributedDataParallel instead, or the method 'attention' "
+                    "or 'perturbation'."
+                )
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
         """See `TextOutput`; `length` exceeds the tokens where a class token is appended."""

@@ -159,7 +159,7 @@ def why_not_packed(model: nn.Module) -> str | None:
     """Why leaving out padding would not be exact for a model, in words; None where it is."""
     if type(model) not in ENCODERS:
         return f"the model is a {type(model).__name__}"
-    if not encodes_by_own(model, "encode_text"):
+    if not encodes_by_own(model, "text"):
         return "its encode_text was replaced"
     text = getattr(model, "text", model)
     if type(text) not in (CLIP, TextTransformer):

@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, VISION, captions
+from families import FAMILIES, VISION, Attention, captions, with_own_attention
 from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock
 from pytest import LogCaptureFixture, MonkeyPatch
 from torch import Tensor, nn
@@ -142,6 +142,25 @@ def test_altered_blocks_are_called(model: nn.Module, side: str, alteration: str)
     assert acts != (alteration == "LoRA left out")
 
 
+@pytest.mark.parametrize("settings", [
+    {}, {"qk_norm": True}, {"scale_heads": True}, {"scaled_cosine": True}, {"inner_norm": True},
+    {"attn_drop": 0.5}, {"proj_drop": 0.5}, {"qkv_bias": False}, {"scale": 0.5},
+], ids=str)
+def test_own_attention_is_written_out_if_it_is_plain(model: nn.Module, settings: dict) -> None:
+    for tower in (model, with_own_attention(model).visual):
+        options = {"norm_layer": LayerNorm} | settings
+        scale = options.pop("scale", None)
+        tower.transformer.resblocks[0].attn = Attention(16, 2, **options).double()
+        tower.transformer.resblocks[0].attn.scale = scale or 8 ** -0.5
+    assert text_encoder(model).path == ("reference" if settings else "packed")
+    if "scaled_cosine" not in settings:  # with which 3.3 cannot be run
+        for side in ("text", "image"):
+            torch.manual_seed(0)
+            found = _found(model.train(), side)
+            torch.manual_seed(0)
+            torch.testing.assert_close(found, _own(model, side), atol=1e-12, rtol=0)
+
+
 @both_sides
 @pytest.mark.parametrize("part", ["mlp", "attn"])
 def test_backward_hooks_are_called(model: nn.Module, side: str, part: str) -> None:
@@ -174,6 +193,8 @@ def test_hooks_of_all_modules_methods_of_types_and_other_encoding(model: nn.Modu
         other = copy.deepcopy(model)
         alter(other, f"encode_{side}")
         _assert_reference(other, side)
+    model._encode_text = model.encode_text  # what `encode_text` calls after 3.3
+    assert text_encoder(model).path == "reference"
 
 
 @both_sides
@@ -197,7 +218,9 @@ def test_other_mask_and_pooling(family: str) -> None:
 
 
 @both_sides
-@pytest.mark.parametrize("family", ["CLIP", "custom text", "custom blocks", "CoCa"])
+@pytest.mark.parametrize(
+    "family", ["CLIP", "CLIP, own attention", "custom text", "custom blocks", "CoCa"]
+)
 def test_hook_on_each_module_in_turn(family: str, side: str) -> None:
     model, changed = FAMILIES[family]().model, []
     tower = model.visual if side == "image" else getattr(model, "text", model)

@@ -15,7 +15,7 @@ from cae_lib.models.reference import ReferenceEncoder
 from cae_lib.training.task import CompositionAttributionLoss
 
 METHODS = ("attention", "gradcam", "gradient", "perturbation")
-PACKED = ("CLIP", "CLIP, eos", "custom text")
+PACKED = ("CLIP", "CLIP, eos", "CLIP, own attention", "custom text")
 Both = tuple[Case, TextEncoder]
 PATHS = [(f, "reference") for f in FAMILIES] + [(f, "packed") for f in PACKED]
 

@@ -5,6 +5,7 @@ import itertools
 import logging
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,17 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import torch.distributed as dist
+from families import with_own_attention
 from open_clip_train.train import evaluate, train_one_epoch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from toys import CAPTIONS, WordTagger
 
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.models import text_encoder
 from cae_lib.training.distributed import joined
 from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
 from cae_lib.training.task import CompositionAttributionLoss
@@ -130,6 +135,77 @@ def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog)
     for name in ("transformer.resblocks.0.attn.in_proj_weight", "positional_embedding"):
         assert (expected[name] - without[name]).abs().max() > 1e-4  # L_attr is part of it
     assert "Attribution_loss: " in caplog.text  # a loss of its own in their log
+
+
+class Task(nn.Module):
+    """What follows 3.3 trains through: batches are dicts, and the model knows nothing of a loss."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.trainable_module, self.loss = model, loss
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.losses(self.trainable_module(image=batch["image"], text=batch["text"]))
+
+    def losses(self, outputs: dict[str, Tensor]) -> Tensor:
+        found = self.loss(**outputs, output_dict=True)
+        return sum(value for name, value in found.items() if name.endswith("_loss"))
+
+    def accumulate(self, batches: list[dict[str, Tensor]]) -> None:
+        """Gradients of the batches as one, each part's with the features of all others."""
+        with torch.no_grad():
+            known = [self.trainable_module(**batch) for batch in batches]
+        for j, batch in enumerate(batches):
+            found = self.trainable_module(**batch)
+            outputs = {name: torch.cat([row[name] for row in (*known[:j], found, *known[j + 1:])])
+                       for name in found if name != "logit_scale"}
+            self.losses(outputs | {"logit_scale": found["logit_scale"]}).backward()
+
+
+@FIRST
+@pytest.mark.parametrize("accum_freq", [1, 2])
+def test_a_task_takes_the_same_step(settings: dict, accum_freq: int) -> None:
+    """With dict batches and open_clip's own attention, to which the packed path is exact."""
+    model = CaeModel(with_own_attention(plain_model()), **{"weight": 3.0, "margin": 2.0} | settings)
+    task = Task(model, CaeClipLoss(model.attribution, accum_freq=accum_freq)).train()
+    parts = zip(pictures().chunk(accum_freq), packed().chunk(accum_freq), strict=True)
+    batches = [{"image": images, "text": texts} for images, texts in parts]
+    if accum_freq > 1:
+        task.accumulate(batches)
+    else:
+        task(*batches).backward()
+    assert text_encoder(model.model).path == "packed"
+    torch.optim.SGD(task.parameters(), 0.1).step()
+    found = {name: p.detach() for name, p in model.named_parameters()}
+    torch.testing.assert_close(found, by_hand(settings), atol=1e-13, rtol=0)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("method", ["attention", "perturbation", "gradcam", "gradient"])
+@pytest.mark.parametrize("sharded", ["text", "image"])
+def test_sharded_layers(method: str, sharded: str, group: None) -> None:
+    """As open_clip shards them: exact, or refused where derivatives would have to pass them."""
+    model = cae_model({"method": method})
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    model.logit_scale = nn.Parameter(model.logit_scale.detach().view(1))
+    for block in (model if sharded == "text" else model.visual).transformer.resblocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    if sharded == "text" and method in ("gradcam", "gradient"):
+        with pytest.raises(ConfigError, match="FSDPResidualAttentionBlock"):
+            model(pictures(), packed())
+        return
+    found = in_their_loop(model, CaeClipLoss(model.attribution))
+    expected = by_hand({"method": method})
+    whole = {name: p.full_tensor().view_as(expected[name]) for name, p in found.items()}
+    assert_same(whole, expected)
 
 
 def run_all(rank: int, folder: Path) -> None:

@@ -185,7 +185,7 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
     ({"images": lambda b: b["images"][:2]}, r"image features \(2, 128\)"),
     ({"words": lambda b: b["words"][:1]}, r"words \(1, 77\)"),
     ({"images": lambda b: b["images"][:, None]}, r"image features \(4, 1, 128\)"),
-    ({"images": lambda b: b["images"][:, :1]}, r"\(4, 1\) do not fit text features \(4, 128\)"),
+    ({"images": lambda b: b["images"][:, :1]}, r"\(\d+, 1\) do not fit .*\(\d+, 128\)"),
     ({name: lambda b, name=name: b[name][:0] for name in ("images", "tokens", "roles", "words")},
      r"tokens \(0, 77\)"),
     ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
