@@ -69,6 +69,13 @@ def test_a_figure_is_drawn_in_its_cell_with_its_numbers(text: Path):
             assert len(shown.args) > 2 or "imshow(" in cell.source, "no table behind a figure"
 
 
+def test_counts_of_stored_tables_are_whole_numbers():
+    table = "".join("".join(html_of(cell)) for cell in stored(EXPERIMENTS / "status.md").cells)
+    counts = re.findall(r"<td>(\d+)</td>\s*<td>([^<]+)</td>\s*<td>\d+\.\d+</td>", table)
+    assert len(counts) > 20 and "–" in {current for _, current in counts}
+    assert all(current.isdecimal() or current == "–" for _, current in counts)
+
+
 def test_the_pages_of_results_have_figures_and_readme_shows_one():
     with_figures = {text.stem for text in PAGES
                     if any("cae-figure" in "".join(html_of(cell)) for cell in stored(text).cells)}
