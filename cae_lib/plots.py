@@ -9,7 +9,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -174,7 +174,8 @@ def intervals(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0,
 
 def forest(
     rows: pd.DataFrame, y: str, hue: str | None = None, *, ax: Axes | None = None,
-    scale: float = 100.0, palette: Mapping[str, str] | None = None, zero: bool = True,
+    scale: float = 100.0, palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
+    zero: bool = True,
 ) -> Axes:
     """Estimates with their intervals, one line for each value of `y`, dodged by `hue`.
 
@@ -184,7 +185,7 @@ def forest(
             on one.
         ax: Where to draw; a new figure of fitting height by default.
         scale: Factor of the numbers, 100 for points.
-        palette: Colours by `hue`.
+        palette: Colours as seaborn takes them: a name, a list, or by `hue`, some or all.
         zero: Draw a line at zero.
     """
     lines = list(dict.fromkeys(rows[y]))
@@ -193,8 +194,9 @@ def forest(
         height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
     offsets = np.linspace(-0.3, 0.3, len(marks)) if len(marks) > 1 else [0.0]
-    colors = dict(zip(marks, sns.color_palette("colorblind", len(marks)), strict=True))
-    colors |= dict(palette or {})
+    given = dict(palette) if isinstance(palette, Mapping) else {}
+    named = "colorblind" if isinstance(palette, Mapping) else palette
+    colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True)) | given
     for mark, offset, shape in zip(marks, offsets, "os^Dv<>PX*" * len(marks), strict=False):
         part = rows if mark is None else rows[rows[hue] == mark]
         place = np.array([lines.index(name) for name in part[y]]) + offset

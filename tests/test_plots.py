@@ -7,6 +7,7 @@ import re
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from cae_lib import plots
 from cae_lib.errors import DataError
@@ -57,6 +58,17 @@ def test_a_forest_has_its_lines_in_order_and_its_intervals_to_scale():
             for segment in bar.lines[2][0].get_segments()]
     assert ends == [pytest.approx(pair) for pair in ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
     plt.close(figure)
+
+
+@pytest.mark.parametrize(("palette", "expected"), [
+    (["#112233", "#445566", "#778899"], ["#112233", "#445566"]), (None, ["C0", "C1"]),
+    ("Set2", ["#66c2a5", "#fc8d62"]), ({"b": "#112233"}, ["#0173b2", "#112233"]),
+])
+def test_a_forest_takes_the_palettes_that_seaborn_takes(palette, expected: list[str]):
+    axes = plots.forest(ROWS, "family", "method", palette=palette)
+    found = [to_hex(bar.lines[0].get_color()) for bar in axes.containers]
+    assert found == [to_hex(color) for color in expected]
+    plt.close(axes.figure)
 
 
 def test_numbers_have_a_true_minus_and_no_negative_zero():

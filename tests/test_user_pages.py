@@ -1,6 +1,7 @@
-"""Two pages for users: `use-it` runs and trains as a plain loop would; the commands of
-`paper-scale` exist, and fetch what the tables need."""
+"""What users copy: `use-it` runs and trains as a plain loop would; the commands of `paper-scale`
+exist, and fetch what the tables need; README's lines give the book's numbers."""
 
+import ast
 import json
 import re
 import shlex
@@ -26,6 +27,7 @@ from cae_lib.data.sources import load_sources
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
+from cae_lib.plots import label
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -273,3 +275,23 @@ def test_the_table_names_what_is_fetched() -> None:
     assert wanted.loc["<code>winoground</code>", "accept terms"] == "yes"
     known = [load_sources()[name].gb or 0 for name in fetched]
     assert len(wanted) == len(fetched) and wanted["GB"].sum() == pytest.approx(sum(known))
+
+
+def test_the_lines_in_readme_give_the_numbers_of_the_book(monkeypatch) -> None:
+    """Executed on the committed records, against the stored table of the page on accuracy."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (block,) = (text for text in FENCED.findall(readme) if "read_parquet" in text)
+    *lines, shown = ast.parse(block).body
+    monkeypatch.chdir(REPOSITORY)
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(lines, []), "README.md", "exec"), names)
+    found = eval(compile(ast.Expression(shown.value), "README.md", "eval"), names)
+    stored = json.loads(PAGE.with_name("accuracy.ipynb").read_text(encoding="utf-8"))
+    (table,) = (html for cell in stored["cells"] for output in cell.get("outputs", [])
+                if "<th>items expected" in (html := "".join(output["data"].get("text/html", ""))))
+    scores = re.findall(r"<th>([^<]+)</th>", table.partition("</thead>")[0])
+    for run, numbers in found.drop(columns="Order").iterrows():  # which the table leaves out
+        cells = re.findall(r"<td>([\d.]+)", table.partition(f"<th>{label(run)}</th>")[2])
+        book = dict(zip(scores, map(float, cells), strict=False))
+        assert numbers.to_dict() == pytest.approx({name: book[name] for name in numbers.index})
+    assert found.loc["clip-ft", "Winoground"] < 10 < found.loc["negclip", "Winoground"]

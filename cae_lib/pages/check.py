@@ -15,7 +15,7 @@ from cae_lib.pages.source import read_page
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-MOST_CODE_CELLS = 12
+MOST_CODE_CELLS = 14
 MOST_ALT = 300
 MOST_BYTES = 600_000
 ABSOLUTE_PATH = re.compile(

@@ -1,5 +1,7 @@
 """What `cae reproduce` runs, with the studies and without; nothing is run."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cae_lib.cli import main
@@ -13,7 +15,7 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
     found = []
     def run_jobs(jobs):
         found.append(list(jobs))
-        return {label: Outcome(None, 0.0) for label in jobs}
+        return {label: Outcome(None, 3000.0) for label in jobs}
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
     monkeypatch.setattr(reproduce, "run_jobs", run_jobs)
     assert main(["reproduce", *words]) == 0
@@ -36,6 +38,15 @@ def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     told = [line for line in capsys.readouterr().out.splitlines() if "--all" in line]
     left = (*rows, *reproduce.STUDY_PAGES, *reproduce.OF_STUDIES)
     assert len(told) == 1 and all(name in told[0] for name in left)
+
+
+def test_the_time_told_is_what_passed_and_no_sum_over_jobs(monkeypatch, capsys):
+    """Every job took fifty minutes, all of them side by side forty-two."""
+    clock = SimpleNamespace(monotonic=iter([1000.0, 1000.0 + 42 * 60]).__next__)
+    monkeypatch.setattr(reproduce, "time", clock, raising=False)
+    steps_of(monkeypatch, "--profile", "mini")
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "All steps" in line]
+    assert "42 min 00 s" in told
 
 
 @pytest.mark.parametrize("profile", ["photo", "smoke"])

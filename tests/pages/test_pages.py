@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cae_lib import results
-from cae_lib.pages.check import check_notebook, check_pair
+from cae_lib.pages.check import MOST_CODE_CELLS, check_notebook, check_pair
 from cae_lib.pages.run import FIGURE, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, provenance, states
@@ -24,6 +25,7 @@ from cae_lib.plots import show
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
+SHOWING = ("plots.table", "plots.show", "plots.badge", "plots.forest")
 EACH_PAGE = pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
 
 
@@ -67,6 +69,92 @@ def test_a_figure_is_drawn_in_its_cell_with_its_numbers(text: Path):
             (shown,) = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(
                 node, ast.Call) and getattr(node.func, "attr", "") == "show"]
             assert len(shown.args) > 2 or "imshow(" in cell.source, "no table behind a figure"
+
+
+def _code(text: Path) -> Iterator[ast.Module]:
+    """The code cells of a page."""
+    for cell in read_page(text).cells:
+        if cell.cell_type == "code":
+            yield ast.parse(cell.source)
+
+
+def _called(tree: ast.AST) -> set[str]:
+    """The names of all functions and methods that are called."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {getattr(call, "attr", getattr(call, "id", "")) for call in calls}
+
+
+def _names(cell: ast.Module, use: type[ast.expr_context]) -> set[str]:
+    """The names that a cell reads (`ast.Load`) or sets (`ast.Store`), those of arguments and of
+    frames that get another column too."""
+    nodes = [node for node in ast.walk(cell) if isinstance(getattr(node, "ctx", None), use)]
+    found = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if use is ast.Store:
+        found |= {node.arg for node in ast.walk(cell) if isinstance(node, ast.arg)}
+        found |= {ast.unparse(node).partition("[")[0].partition(".")[0]
+                  for node in nodes if isinstance(node, ast.Subscript)}
+    return found
+
+
+def _written(text: ast.expr) -> str:
+    """What of a text is written out, without the values of its braces."""
+    if isinstance(text, ast.BinOp):
+        return _written(text.left) + _written(text.right)
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+
+
+def _discarded(cell: ast.Module) -> list[str]:
+    """What a cell makes to be shown and then drops: a notebook displays the value of the last
+    statement alone, and only where it stands by itself. A forest on given axes is drawn there."""
+    found = []
+    for line in ast.walk(cell):
+        if isinstance(line, ast.Expr) and line is not cell.body[-1]:
+            call = ast.unparse(line.value.func) if isinstance(line.value, ast.Call) else ""
+            onto = call and "ax" in [given.arg for given in line.value.keywords]
+            if isinstance(line.value, ast.Name) or call in SHOWING and not onto:
+                found.append(ast.unparse(line))
+    return found
+
+
+@EACH_PAGE
+def test_no_page_drops_a_table_or_a_figure(text: Path):
+    assert [dropped for cell in _code(text) for dropped in _discarded(cell)] == []
+    assert _discarded(ast.parse("if 1:\n    plots.table(a)\nfor b in c:\n    d\ne")) == [
+        "plots.table(a)", "d"]
+
+
+@EACH_PAGE
+def test_a_figure_can_be_drawn_again_without_loading_or_testing(text: Path):
+    """A change of colour takes a second: what a drawing cell reads, no later cell overwrites."""
+    cells = list(_code(text))
+    for place, cell in enumerate(cells):
+        if "show" not in _called(cell):
+            continue
+        slow = {"load", "levels", "contrasts", "correlations", "ratios", "holm", "weights", "tag"}
+        assert not slow & _called(cell), ast.unparse(cell)
+        read = _names(cell, ast.Load) - _names(cell, ast.Store)
+        later = set().union(*(_names(other, ast.Store) for other in cells[place + 1 :]))
+        assert not read & later, ast.unparse(cell)
+
+
+@EACH_PAGE
+def test_an_alt_text_takes_its_numbers_from_the_cell(text: Path):
+    """Those written by hand went stale; 95 % and R@1 are names."""
+    for cell in _code(text):
+        given = [node.args[1] for node in ast.walk(cell) if isinstance(node, ast.Call)
+                 and getattr(node.func, "attr", "") == "show"]
+        given += [node.value for node in ast.walk(cell) if isinstance(node, ast.Assign)
+                  and ast.unparse(node.targets[0]) == "alt"]
+        for alt in map(_written, given):
+            assert not re.search(r"\d", re.sub(r"95 %|R@1", "", alt)), alt
+
+
+def test_counts_of_stored_tables_are_whole_numbers():
+    table = "".join("".join(html_of(cell)) for cell in stored(EXPERIMENTS / "status.md").cells)
+    counts = re.findall(r"<td>(\d+)</td>\s*<td>([^<]+)</td>\s*<td>\d+\.\d+</td>", table)
+    assert len(counts) > 20 and "–" in {current for _, current in counts}
+    assert all(current.isdecimal() or current == "–" for _, current in counts)
 
 
 def test_the_pages_of_results_have_figures_and_readme_shows_one():
@@ -145,9 +233,9 @@ def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complain
 
 def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
     page = good_page()
-    page.cells += [new_code_cell("1", execution_count=3 + k) for k in range(12)]
+    page.cells += [new_code_cell("1", execution_count=3 + k) for k in range(MOST_CODE_CELLS)]
     (problem,) = check_notebook(page)
-    assert "13 code cells, at most 12" in problem
+    assert f"{MOST_CODE_CELLS + 1} code cells, at most {MOST_CODE_CELLS}" in problem
     page = good_page()
     shown = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
