@@ -120,7 +120,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
     assert namespace["history"][0]["attribution"] > 0.01
     model.zero_grad()
     images = model.encode_image(pixels)
-    batch = Batch(model, tokens, tokens.argmax(-1), F.normalize(images, dim=-1).detach())
+    batch = Batch(model, tokens, tokens.argmax(-1), F.normalize(images, dim=-1))
     words = page["words"].words[:4] * (roles > 0)  # some have two tokens
     scores = _plain_scores(method, batch, words)
     both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
