@@ -18,8 +18,7 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.config import PROFILES
 from cae_lib.pages.build import smoke_book
-from cae_lib.pages.check import check_pair
-from cae_lib.pages.source import experiments_folder, page_names
+from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
 
 MIME = "application/vnd.cae.provenance+json"
@@ -96,8 +95,10 @@ def _state(
     stamps = [bundle[MIME] for bundle in bundles if MIME in bundle]
     if not stamps:
         return "has no stamp", {}
-    if profile != "smoke" and check_pair(experiments_folder() / f"{path.stem}.md", path):
-        return "breaks a rule", stamps[-1]
+    text = read_page(experiments_folder() / f"{path.stem}.md").cells
+    own = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    if profile != "smoke" and own != [(cell.cell_type, cell.source) for cell in text]:
+        return "has another text", stamps[-1]
     made = stamps[-1].get("profile")
     current = made in PROFILES and stamps[-1].get("tables") == present(made)
     return "current" if current else "stale", stamps[-1]

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
 from cae_lib import results
-from cae_lib.pages.check import MOST_CODE_CELLS, check_notebook, check_pair
 from cae_lib.pages.run import FIGURE, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, provenance, states
@@ -275,6 +275,6 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         assert state() == "current"
     text.write_text(text.read_text().replace("# A page", "# Another"))
     (problem,) = check_pair(text, path)
-    assert state() == "breaks a rule" and "are not those of page.md" in problem
+    assert state() == "has another text" and "are not those of page.md" in problem
     path.write_text("{")
     assert state() == "cannot be read"

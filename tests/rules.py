@@ -7,13 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import nbformat
+from nbformat import NotebookNode
 
 from cae_lib.config import paths
 from cae_lib.pages.source import read_page
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 MOST_CODE_CELLS = 14
 MOST_ALT = 300
@@ -30,8 +29,6 @@ EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 def check_pair(text: Path, notebook: Path) -> list[str]:
     """What is wrong with a page's two files, in words; empty when all is well."""
-    import nbformat
-
     if not notebook.is_file():
         return [f"{notebook.name} is missing: `cae run {text.stem}` makes it"]
     stored = nbformat.read(notebook, as_version=4)
@@ -45,12 +42,10 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
     return problems
 
 
-def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
-    """What is wrong with an executed, cleaned notebook, in words; `injected` allows a cell of
-    injected parameters, as the smoke profile has."""
+def check_notebook(notebook: NotebookNode) -> list[str]:
+    """What is wrong with an executed, cleaned notebook, in words."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    extra = {"provenance"} | ({"injected-parameters"} if injected else set())
-    counted = sum(not extra & set(cell.metadata.get("tags", [])) for cell in code)
+    counted = sum("provenance" not in cell.metadata.get("tags", []) for cell in code)
     counts = [cell.execution_count for cell in code]
     size = len(json.dumps(notebook))
     problems = []
@@ -63,14 +58,14 @@ def check_notebook(notebook: NotebookNode, injected: bool = False) -> list[str]:
         problems.append(f"{size} bytes, at most {MOST_BYTES} are allowed: smaller figures")
     for number, cell in enumerate(notebook.cells):
         first = cell.source.strip().partition("\n")[0][:50]
-        problems += [f"cell {number} ({first!r}): {problem}" for problem in _cell(cell, injected)]
+        problems += [f"cell {number} ({first!r}): {problem}" for problem in _cell(cell)]
     return problems
 
 
-def _cell(cell: NotebookNode, injected: bool) -> Iterator[str]:
+def _cell(cell: NotebookNode) -> Iterator[str]:
     if cell.cell_type == "markdown":
         yield from _images(cell.source)
-    if "injected-parameters" in cell.metadata.get("tags", []) and not injected:
+    if "injected-parameters" in cell.metadata.get("tags", []):
         yield "injected parameters: only runs with the page's own defaults are stored"
     for output in cell.get("outputs", ()):
         if output.output_type == "error":
