@@ -7,20 +7,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
 
 from cae_lib.errors import DataError
 
 SCALE = (0.9, 1.0)
 """Share of a picture's area that a crop takes: the paper's; the rest is torchvision's default."""
 
-RATIO, TRIES = (3 / 4, 4 / 3), 10
+RATIO = (3 / 4, 4 / 3)
 STORE_LIMIT = 4 * 2**30
 """Bytes that a set's pictures may take in memory."""
 
@@ -71,8 +73,7 @@ class Pictures:
 class ImageStore(Pictures):
     """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool. A
     picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
-    central square, as CLIP does for evaluation. Departure from the paper: its random crops come
-    from the whole photograph, ours from that square; for square pictures there is no difference."""
+    central square, as CLIP does for evaluation; random crops are torchvision's, of that square."""
 
     def __init__(
         self, paths: Sequence[str | Path], size: int, **normalisation: Sequence[float]
@@ -90,13 +91,13 @@ class ImageStore(Pictures):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """As `batch`, not normalised: 0 to 255, float32 with a generator, else uint8."""
+        """As `batch`, not normalised: 0 to 255, uint8."""
         places = slice(None) if part is None else part
         pixels = self.pixels[index[places]]
         if generator is None:
             return pixels
-        boxes = boxes_of(crop_draws(len(index), generator), self.size, self.size)
-        return resized_crop(pixels, boxes[places])
+        seeds = crop_seeds(len(index), generator)[places]
+        return torch.stack([_crop(*pair, self.size) for pair in zip(pixels, seeds, strict=True)])
 
 
 class Photographs(Pictures):
@@ -109,22 +110,15 @@ class Photographs(Pictures):
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
         """As `batch`, not normalised: 0 to 255, uint8."""
-        draws = None if generator is None else crop_draws(len(index), generator)
+        seeds = None if generator is None else crop_seeds(len(index), generator)
         places = range(len(index)) if part is None else part.tolist()
         pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
         for row, place in enumerate(places):
-            draw = None if draws is None else draws[:, place : place + 1]
-            pixels[row] = self._picture(int(index[place]), draw)
+            number = int(index[place])
+            with opened(self.paths[number], number, 2 * self.size) as image:
+                pixels[row] = as_tensor(central_square(image, self.size) if seeds is None
+                                        else _crop(image, seeds[place], self.size))
         return pixels
-
-    def _picture(self, row: int, draw: Tensor | None) -> Tensor:
-        """One crop, or the central square, (3, S, S) uint8."""
-        with opened(self.paths[row], row, 2 * self.size) as image:
-            if draw is None:
-                return as_tensor(central_square(image, self.size))
-            top, left, height, width = boxes_of(draw, image.height, image.width)[0].tolist()
-            crop = image.crop((left, top, left + width, top + height))
-            return as_tensor(crop.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
 def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:
@@ -176,48 +170,14 @@ def as_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def crop_draws(count: int, generator: torch.Generator) -> Tensor:
-    """Random numbers (4, count, TRIES) in [0, 1) that the boxes of `count` pictures come from."""
-    return torch.rand(4, count, TRIES, generator=generator, dtype=torch.float64)
+def crop_seeds(count: int, generator: torch.Generator) -> Tensor:
+    """A seed for the crop of each of `count` pictures."""
+    return torch.randint(2**62, (count,), generator=generator)
 
 
-def boxes_of(draws: Tensor, height: int, width: int) -> Tensor:
-    """Boxes (count, 4) as (top, left, height, width) in pictures of one size, like torchvision's:
-    of up to ten draws of (area, log aspect ratio) the first that fits is taken; if none fits, it is
-    the largest central box whose aspect ratio lies within `RATIO`."""
-    area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[0])
-    lowest, highest = np.log(RATIO[0]), np.log(RATIO[1])
-    aspect = torch.exp(lowest + (highest - lowest) * draws[1])
-    widths = torch.round(torch.sqrt(area * aspect)).long()
-    heights = torch.round(torch.sqrt(area / aspect)).long()
-    tops = (draws[2] * (height - heights + 1)).floor().long()
-    lefts = (draws[3] * (width - widths + 1)).floor().long()
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    boxes = torch.stack([tops, lefts, heights, widths], dim=-1)  # (count, TRIES, 4)
-    first = fits.int().argmax(dim=1)
-    chosen = boxes[torch.arange(boxes.shape[0]), first]
-    high = height if width / height >= RATIO[0] else round(width / RATIO[0])
-    wide = width if width / height <= RATIO[1] else round(height * RATIO[1])
-    central = torch.tensor([(height - high) // 2, (width - wide) // 2, high, wide])
-    return torch.where(fits.any(dim=1, keepdim=True), chosen, central)
-
-
-def resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
-    """Cut boxes (B, 4) from pictures (B, C, H, W) and resize each to the picture's own size:
-    float32 in the range of `pixels`. Departure: resizing is bilinear, not bicubic, which no batched
-    kernel offers at this speed."""
-    top, left, height, width = boxes.T
-    x = _sample_positions(left, width, pixels.shape[3])
-    y = _sample_positions(top, height, pixels.shape[2])
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
-    return F.grid_sample(
-        pixels.float(), grid.to(pixels.device), padding_mode="border", align_corners=False
-    )
-
-
-def _sample_positions(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Positions (B, size) in grid_sample's [-1, 1] of `size` pixels spread over each interval."""
-    start, length = start[:, None], length[:, None]
-    pixel = start + (torch.arange(size) + 0.5) * length / size - 0.5
-    inside = torch.minimum(torch.maximum(pixel, start), start + length - 1)
-    return (2 * inside + 1) / size - 1
+def _crop(picture: Any, seed: Tensor, size: int) -> Any:
+    """torchvision's random crop of a picture (PIL, or a tensor), resized (bicubic) to a square."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(int(seed))
+        box = RandomResizedCrop.get_params(picture, SCALE, RATIO)
+    return resized_crop(picture, *box, [size, size], InterpolationMode.BICUBIC)

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from cae_lib.data import images
-from cae_lib.data.images import ImageStore, Photographs, boxes_of, crop_draws, picture_source
+from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.errors import DataError
 
 SIZES = [(40, 30), (32, 40), (64, 20)]  # the last is too wide for a crop of 3:4 to 4:3
@@ -60,44 +60,27 @@ def test_missing_files_are_counted_and_broken_ones_named(files, tmp_path, kind) 
             kind([*files, broken], 16).batch(torch.tensor([0, 3]))
 
 
-def test_crop_equals_torchvisions_crop_and_resize(monkeypatch) -> None:
-    monkeypatch.setattr(images, "SCALE", (0.2, 0.9))
-    pixels = torch.randint(0, 256, (6, 3, 20, 30), dtype=torch.uint8)
-    boxes = boxes_of(crop_draws(6, seeded(5)), 20, 30)
-    crops = images.resized_crop(pixels, boxes)
-    assert len({tuple(box) for box in boxes.tolist()}) == 6
-    for source, box, crop in zip(pixels.float(), boxes.tolist(), crops, strict=True):
-        expected = TF.resized_crop(source, *box, [20, 30], antialias=False)
-        torch.testing.assert_close(crop, expected, atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize(("height", "width"), [(112, 112), (40, 90)])
-def test_boxes_are_distributed_like_torchvisions(height, width) -> None:
-    count = 3000
-    boxes = boxes_of(crop_draws(count, seeded(0)), height, width).double()
-    torch.manual_seed(1)
-    blank = torch.empty(1, height, width)
-    draw = RandomResizedCrop.get_params
-    reference = [draw(blank, [0.9, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
-    reference = torch.tensor(reference, dtype=torch.float64)
-    assert (boxes[:, :2] + boxes[:, 2:] <= torch.tensor([height, width])).all()
-    error = (boxes.var(0) + reference.var(0)).div(count).sqrt() + 1e-9
-    assert ((boxes.mean(0) - reference.mean(0)).abs() < 4.5 * error).all()
-    torch.testing.assert_close(boxes.std(0), reference.std(0), rtol=0.1, atol=1e-9)
-
-
-def test_crops_of_photographs_are_torchvisions_bicubic_ones_of_the_whole(files) -> None:
+@each
+def test_crops_are_torchvisions_bicubic_ones_of_the_whole(files, kind) -> None:
+    """In memory those of the central square."""
     index = torch.tensor([2, 0, 1, 0])
-    source = Photographs(files, 16, mean=STATISTICS[0], std=STATISTICS[1])
+    source = kind(files, 16, mean=STATISTICS[0], std=STATISTICS[1])
     crops = source.crops(index, seeded())
-    draws = crop_draws(4, seeded())
-    for place, row in enumerate(index.tolist()):
-        width, height = SIZES[row]
-        (box,) = boxes_of(draws[:, place : place + 1], height, width).tolist()
+    draw = RandomResizedCrop(16, (0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
+    state = torch.random.get_rng_state()
+    for place, seed in enumerate(images.crop_seeds(4, seeded()).tolist()):
+        row = int(index[place])
         whole = Image.open(files[row])
-        expected = TF.resized_crop(whole, *box, [16, 16], InterpolationMode.BICUBIC)
-        assert torch.equal(crops[place], TF.pil_to_tensor(expected))
-        assert 0.85 < box[2] * box[3] / (width * height) <= 1 or row == 2
+        if kind is ImageStore:
+            whole = source.pixels[row]
+        torch.manual_seed(seed)
+        expected = draw(whole)
+        if kind is Photographs:
+            expected = TF.pil_to_tensor(expected)
+        assert torch.equal(crops[place], expected)
+    torch.random.set_rng_state(state)
+    source.crops(index, seeded())
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(crops[1], crops[3])  # one photograph, two crops
     expected = TF.normalize(crops.float() / 255, *STATISTICS)
     torch.testing.assert_close(source.batch(index, seeded()), expected)
