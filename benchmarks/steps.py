@@ -90,7 +90,7 @@ class Trainer:
     def with_plain_cae(self, name: str, batch: Batch) -> Tensor:
         """CAE as one writes it first, around open_clip's image tower."""
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
-        features, _, loss = self.plain_loss(name, images.detach(), batch)
+        features, _, loss = self.plain_loss(name, images, batch)
         return self._contrastive(images, F.normalize(features, dim=-1)) + loss
 
     def images_alone(self, batch: Batch) -> Tensor:

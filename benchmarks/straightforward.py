@@ -58,7 +58,7 @@ def gradcam(
 
     Args:
         model: open_clip model.
-        images: normalised image features `(B, E)`, detached.
+        images: normalised image features `(B, E)`.
         tokens: `(B, 77)`.
         create_graph: make the scores differentiable.
 
@@ -85,7 +85,7 @@ def perturbation(
 
     Args:
         model: open_clip model.
-        images: normalised image features `(B, E)`, detached.
+        images: normalised image features `(B, E)`.
         tokens: `(B, 77)`.
         words: `(B, 77)` number of the word each token belongs to; 0 is not masked.
 

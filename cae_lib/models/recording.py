@@ -4,7 +4,7 @@ torch's attention, and modules that return maps of their own are hooked."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mha
+from torch.nn.modules.dropout import _DropoutNd
 
 from cae_lib.models.blocks import attention_weights
 
@@ -32,12 +33,10 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
     in_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())
     with ExitStack() as stack:
         stack.enter_context(alone())
+        _switch_off(stack, tower.modules(), _SWITCHES)
         for module in tower.modules():
             hook = partial(_keep_returned, returned, thread)
             stack.callback(module.register_forward_hook(hook).remove)
-            for name in _SWITCHES:
-                if vars(module).get(name):
-                    stack.enter_context(_set(module, name, False))
             config = getattr(module, "config", None)
             if in_sdpa and hasattr(config, _CHOICE):
                 stack.enter_context(_set(config, _CHOICE, "sdpa"))
@@ -48,6 +47,24 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
         yield maps
     if not maps:
         maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
+
+
+@contextmanager
+def still(modules: list[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode, without checkpointing, which computes later, in another mode."""
+    with ExitStack() as stack:
+        stack.enter_context(alone())
+        _switch_off(stack, modules, ("training", *_SWITCHES))
+        yield
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether a module, by its numbers or its configuration's, drops anything in training."""
+    numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
+    return isinstance(module, _DropoutNd) and module.p > 0 or any(
+        "drop" in name and isinstance(value, int | float) and value > 0
+        for name, value in numbers.items()
+    )
 
 
 @contextmanager
@@ -83,6 +100,13 @@ def _keep_returned(returned: list[Tensor], thread: int, module: nn.Module, argum
         if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
             if not any(found is known for known in returned):
                 returned.append(found)
+
+
+def _switch_off(stack: ExitStack, modules: Iterable[nn.Module], names: tuple[str, ...]) -> None:
+    for module in modules:
+        for name in names:
+            if vars(module).get(name):
+                stack.enter_context(_set(module, name, False))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.recording import alone, recording
+from cae_lib.models.recording import alone, drops, recording, still
 from cae_lib.models.text_tower import (
     Record,
     TextEncoder,
@@ -64,14 +64,9 @@ class ReferenceEncoder(TextEncoder):
     @contextmanager
     def steady(self) -> Iterator[bool]:
         training = [module for module in self.model.modules() if module.training]
-        with alone() if training else nullcontext():
-            for module in training:
-                module.training = False
-            try:
-                yield bool(training)
-            finally:
-                for module in training:
-                    module.training = True
+        dropout = any(map(drops, training))
+        with still(training) if dropout else nullcontext():
+            yield dropout
 
     def columns(self, tokens: Tensor) -> int:
         return tokens.shape[1]

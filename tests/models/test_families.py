@@ -150,6 +150,12 @@ def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, expected.expand(4), rtol=1e-12, atol=0)
     assert not torch.equal(*features[:2]) and features[0].requires_grad
     assert all(module.training for module in case.model.modules())
+    active = CompositionAttributionLoss(case.model, "perturbation", margin=50.0)
+    plain = _gradients(case, active(case.images, case.tokens, ROLES, WORDS).loss)
+    if family == "LoRA, MLP":  # what is computed again in the backward pass is without it as well
+        case.model.get_base_model().set_grad_checkpointing(True)
+        again = _gradients(case, active(case.images, case.tokens, ROLES, WORDS).loss)
+        torch.testing.assert_close(again, plain, rtol=1e-10, atol=1e-14)
     monkeypatch.setattr(ReferenceEncoder, "steady", TextEncoder.steady)
     before, _ = leads(40)
     assert before.std() > 0.3 * expected.abs()
