@@ -253,8 +253,7 @@ def encoder_of(clip: Clip, profile_name: str) -> Encoder:
     if experiment(TUNED, profile_name).lock_image and hasattr(clip.model, "visual"):
         name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
         kept = paths().cache / "pictures" / name
-    real = is_real(profile_name)
-    return _Encoder(clip, allow_truncated=real, kept=kept, progress=clip.name if real else None)
+    return _Encoder(clip, kept=kept, progress=clip.name if is_real(profile_name) else None)
 
 
 class _Encoder(Encoder):

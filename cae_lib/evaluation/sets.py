@@ -97,8 +97,8 @@ def _official(name: str, root: Path) -> list[Benchmark]:
     read = {part.subset for part in found}
     lacking = {key: n for key, n in published(name).items() if key not in read}
     if found and lacking:
-        print(f"{absent}, {', '.join(lacking)}. No annotation file; {sum(lacking.values())} items "
-              "are expected", flush=True)
+        print(f"{absent}, {', '.join(lacking)}. No annotation file that can be read; "
+              f"{sum(lacking.values())} items are expected", flush=True)
     rule = "nothing of it is there"
     return found + [Benchmark(name, key, (), n, rule=rule) for key, n in lacking.items()]
 
