@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import CaeError
+
+PLACES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it readable and writable for you"),
+    errno.EROFS: "make the disk writable", errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+}
+"""What to do about a place that cannot be used."""
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -153,9 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message = (f"this command needs {error.name}, which is not installed: "
                    'pip install "cae-lib[lab]"')
-    except PermissionError as error:
-        message = (f"no permission to use {error.filename}: make it readable and writable for you, "
-                   "or set CAE_HOME to a folder of your own")
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): "
+                   f"{PLACES[error.errno]}, or set CAE_HOME to a folder of your own")
     except KeyboardInterrupt:
         print("\ncae: interrupted; the same command goes on", file=sys.stderr)
         return 130

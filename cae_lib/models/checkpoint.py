@@ -58,7 +58,7 @@ def save_checkpoint(path: str | Path, clip_or_model: Any, meta: CheckpointMeta,
                     dtype: torch.dtype | None = None, tokens: Tensor | None = None) -> Path:
     """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
-    A crash leaves the old file or the new one. DataError when it cannot be written.
+    A crash leaves the old file or the new one. WriteError when it cannot be written.
 
     Args:
         clip_or_model: an `nn.Module`, or an object whose `.model` is one.

@@ -179,7 +179,7 @@ def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
 
     `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of
     safetensors. Its configuration states the activation, so that nobody can get the other one.
-    Weights keep their type; files of the same names are replaced, a DataError where they cannot be.
+    Weights keep their type; files of the same names are replaced. Errors as those of `whole_file`.
 
     Args:
         meta: what the header of a `.safetensors` file says, which open_clip does not read.
