@@ -93,6 +93,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
         option("--model", metavar="M", help="open_clip's architecture of a weight file"),
         option("--activation", choices=("quickgelu", "gelu"), help="of a weight file; of others "
                "their own by default"),
+        option("--processor", metavar="P", help="folder or hub repository of the tokenizer and the "
+               "preprocessing of a model of transformers; by default its own, or OpenAI's"),
         option("-o", "--output", type=Path, metavar="DIR", help="write the scores there, as "
                "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub"),
     )),

@@ -59,7 +59,8 @@ def run(parsed: argparse.Namespace) -> None:
             measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
         else:
             known, seed = released_models(), 0
-            how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
+            how = known.get(parsed.name) or Released(
+                parsed.name, parsed.model, parsed.activation, processor=parsed.processor)
             title = parsed.name if parsed.name in known else plain(parsed.name)
             clip = partial(open_released, how)
             measure = partial(measure_released, clip, how, title, profile_name, suites)
@@ -198,7 +199,7 @@ def measure_released(opened: Callable[[], Clip], how: Released, run: str, profil
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
     code = file_hash(Path(released.__file__))
-    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {code}"
+    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
     encoder = cache(lambda: runs.encoder_of(clip, profile_name))
     runs.measure_suites(run, profile_name, 0, suites, digest, data, encoder,

@@ -27,6 +27,12 @@ EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
 PARTS = ("ids", "rows", "vocabulary")
 NESTED = ("state_dict", "model")
 SIZES = ("input_resolution", "context_length", "vocab_size")
+PREFIXES = ("module.", "model.", "clip.", "clip_model.")
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts before the names of the parts that it compiles."""
+
+HEAD = "head."
+"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
 _SCALAR = np.float64(0).__reduce__()[0]
 # What NumPy needs to read back a number, such as the loss that trainers store with the weights.
 NUMBERS = [
@@ -130,8 +136,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Read are the files of `save_checkpoint`, where rows of the token embedding that were left out
     become the mean of the others, and those that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own
-    trainer publish: a state dict, alone or nested under "state_dict" or "model", its names with or
-    without "module."; OpenAI's three sizes are left out. Anything else is a CheckpointError.
+    trainer publish: a state dict, alone or nested under "state_dict" or "model", with names as
+    `plain_names` reads them. Anything else is a CheckpointError.
     """
     path = _existing(path)
     content = _read(path)
@@ -140,10 +146,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise _broken(path, "it holds no dictionary of tensors")
-    state = {name.removeprefix("module."): value for name, value in content.items()}
-    state = {name: value for name, value in state.items() if name not in SIZES}
+    state = plain_names(content)
     _restore_rows(state, path)
     return state
+
+
+def plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by open_clip's names, of a state dict with `COMPILED` in some names and `PREFIXES`
+    before all of them but those of a `HEAD`. OpenAI's three sizes and the causal mask, which models
+    have by themselves, are left out."""
+    state = {name.replace(COMPILED, "").removeprefix("module."): value
+             for name, value in state.items()
+             if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)}
+    while names := [name for name in state if not name.startswith(HEAD)]:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _is_causal_mask(name: str, value: Tensor) -> bool:
+    return name.endswith("attn_mask") and value.ndim == 2 and torch.equal(
+        value.float(), torch.full(value.shape, -torch.inf).triu(1))
 
 
 def _read(path: Path) -> Any:

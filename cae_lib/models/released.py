@@ -9,22 +9,32 @@ import pickle
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import NESTED, SIZES, file_digest, read_meta, read_state_dict
+from cae_lib.models.checkpoint import (
+    HEAD,
+    NESTED,
+    file_digest,
+    plain_names,
+    read_meta,
+    read_state_dict,
+)
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip, model_config
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
 """The weights that most released models start from."""
+
+OPENAI_TOKENS = 49_408
 
 NESTED_TOO = "model_state_dict"
 BUILDERS = {
@@ -33,9 +43,9 @@ BUILDERS = {
 }
 """What builds tensors and dictionaries of them, and does nothing else."""
 
-PREFIXES = ("module.", "model.", "clip.", "clip_model.")
-HEAD = "head."
-"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
+FILES = {"tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
+         "preprocessing": ("preprocessor_config.json", "processor_config.json")}
+"""Files of transformers, one of which a folder has that says how texts or pictures are read."""
 
 FORMS = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
@@ -54,6 +64,8 @@ class Released:
         activation: "quickgelu" or "gelu"; None for what the source says, which a file does not.
         alpha: of LoRA: W + alpha / rank * B A.
         share: of a weight file in the mean of its weights and OpenAI's; 1 is the file alone.
+        processor: of a model of transformers: folder or hub repository whose tokenizer and
+            preprocessing it takes; None for its own, or where a CLIP has none, OpenAI's.
     """
 
     source: str
@@ -61,6 +73,7 @@ class Released:
     activation: str | None = None
     alpha: float = 1.0
     share: float = 1.0
+    processor: str | None = None
 
 
 def load_released(released: Released, device: str | torch.device = "cpu") -> Clip:
@@ -75,7 +88,9 @@ def load_released(released: Released, device: str | torch.device = "cpu") -> Cli
         kind = "local-dir:" if Path(source, "open_clip_config.json").is_file() else HUGGING_FACE
         source = f"{kind}{source}"
     if source.startswith(HUGGING_FACE):
-        return _hugging_face(source.removeprefix(HUGGING_FACE), released.activation, device)
+        return _hugging_face(source.removeprefix(HUGGING_FACE), released, device)
+    if released.processor:
+        raise ConfigError(f"{source} is no model of transformers: it takes no other processor.")
     if source.startswith(OPEN_CLIP):
         return _from_folder(source, released.activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
@@ -142,17 +157,14 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> 
 def read_released(path: str | Path, alpha: float = 1.0) -> dict[str, Tensor]:
     """The state dict of a published file under open_clip's names, as `read_state_dict`, and:
     beside objects that are no tensors, of which nothing is read or run; nested under
-    "model_state_dict"; with a prefix before all names; with `HEAD`, which is left out; with LoRA,
-    which is merged as W + alpha / rank * B A. CheckpointError if it cannot be read."""
+    "model_state_dict"; with `HEAD`, which is left out; with LoRA, which is merged as
+    W + alpha / rank * B A. CheckpointError if it cannot be read."""
     try:
         state = read_state_dict(path)
     except CheckpointError:
         state = _tensors_alone(Path(path))
         if state is None:
             raise
-    for prefix in PREFIXES:
-        if all(name.startswith((prefix, HEAD)) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(HEAD)}
     return merge_lora(state, alpha)
 
@@ -192,7 +204,7 @@ def _tensors_alone(path: Path) -> dict[str, Tensor] | None:
         return None
     if not all(isinstance(value, Tensor) for value in content.values()):
         return None
-    return {name.removeprefix("module."): v for name, v in content.items() if name not in SIZES}
+    return plain_names(content)
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
@@ -220,9 +232,8 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 def _from_folder(source: str, activation: str | None, device: str | torch.device) -> Clip:
     """A folder or repository in open_clip's format, whose configuration states the activation."""
     try:
-        config = open_clip.get_model_config(source)
-        quick = bool(config.get("quick_gelu", False))
-        wanted = quick if activation is None else activation == "quickgelu"
+        stated = open_clip.get_model_config(source).get("quick_gelu")
+        wanted = bool(stated) if activation is None else activation == "quickgelu"
         model, _, preprocess = open_clip.create_model_and_transforms(
             source, device=device, force_quick_gelu=wanted, quick_gelu=wanted)
         tokenizer = open_clip.get_tokenizer(source)
@@ -231,18 +242,36 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
             f"cannot read {source} as open_clip's: {error}. A model of transformers is given as "
             f"hf:OWNER/NAME or as its folder."
         ) from error
+    text = getattr(model, "text", model)
+    _check_vocabulary(tokenizer, text.vocab_size, source, spare=text.vocab_size // 2)
     size = model.visual.image_size
     chosen = "quickgelu" if wanted else "gelu"
+    if stated is not wanted:
+        print(f"{source}: its configuration has quick_gelu: {stated}; read with {chosen}")
     name = source.partition(":")[2].rstrip("/").rpartition("/")[2]
     return Clip(model.eval(), preprocess, tokenizer, name, chosen,
                 size if isinstance(size, int) else size[0], state_digest(model))
 
 
-def _hugging_face(source: str, activation: str | None, device: str | torch.device) -> Clip:
+def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int = 0) -> None:
+    """CheckpointError unless a tokenizer has the tokens of the model, or less by up to `spare`."""
+    simple = isinstance(tokenizer, SimpleTokenizer)
+    own = tokenizer.vocab_size if simple else len(tokenizer.tokenizer)
+    if not vocabulary - spare <= own <= vocabulary:
+        raise CheckpointError(
+            f"{source}: the tokenizer has {own:,} tokens and the model {vocabulary:,}: texts would "
+            "be read as others. Complete the tokenizer's files, or name a folder or hub repository "
+            "that has the right ones: --processor"
+        )
+
+
+def _hugging_face(source: str, how: Released, device: str | torch.device) -> Clip:
     """CLIP or SigLIP of transformers with its own modules; attention as matrices, so that it can be
     read and differentiated."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers.utils import has_file
 
+    activation, place = how.activation, how.processor or source
     try:
         config = AutoConfig.from_pretrained(source)
         if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
@@ -253,8 +282,17 @@ def _hugging_face(source: str, activation: str | None, device: str | torch.devic
                 part.hidden_act = {"quickgelu": "quick_gelu"}.get(activation, activation)
         model, found = AutoModel.from_pretrained(
             source, config=config, attn_implementation="eager", output_loading_info=True)
-        tokenizer = HFTokenizer(source, config.text_config.max_position_embeddings)
-        processor = AutoImageProcessor.from_pretrained(source, use_fast=False)
+        size, text = config.vision_config.image_size, config.text_config
+        openai = config.model_type == "clip" and text.vocab_size == OPENAI_TOKENS
+        lacks = [kind for kind, names in FILES.items() if openai and not how.processor
+                 and not any(has_file(source, name) for name in names)]
+        tokens = SimpleTokenizer if "tokenizer" in lacks else partial(HFTokenizer, place)
+        tokenizer = tokens(context_length=text.max_position_embeddings)
+        _check_vocabulary(tokenizer, text.vocab_size, place)
+        preprocess = image_transform_v2(PreprocessCfg(size=size), is_train=False)
+        if "preprocessing" not in lacks:
+            own_one = AutoImageProcessor.from_pretrained(place, use_fast=False)
+            preprocess = _preprocess(own_one, size)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise CheckpointError(
             f"cannot read {source} as a model of transformers: {error}. Expected config.json, "
@@ -266,8 +304,9 @@ def _hugging_face(source: str, activation: str | None, device: str | torch.devic
             f"{source} does not fit its configuration: {len(wrong)} tensors are missing or left "
             f"over, such as {sorted(wrong)[0]}. Download it again."
         )
-    size = config.vision_config.image_size
-    return Clip(model.eval().to(device), _preprocess(processor, size), tokenizer,
+    if lacks:
+        print(f"{source} has no {' and no '.join(lacks)}: OpenAI's is taken", flush=True)
+    return Clip(model.eval().to(device), preprocess, tokenizer,
                 Path(source).name, activation or own, size, state_digest(model))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from unittest.mock import Mock
 
 import pandas as pd
@@ -115,6 +116,23 @@ def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(
     assert 0 < told.index("/1.jpg cannot be decoded (image file is") < told.index("tensors")
     (row,) = (line.split() for line in told.splitlines() if "sugarcrepe/swap_obj " in line)
     assert row[-3:] == ["1", "245", "*"]
+
+
+def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
+    """As READ-CLIP's folder: the weights and config.json of a CLIPModel, and nothing else."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
+             "num_hidden_layers": 1}
+    config = transformers.CLIPConfig(
+        text_config=sizes | {"vocab_size": 49_408}, projection_dim=8,
+        vision_config=sizes | {"image_size": 32, "patch_size": 16})
+    transformers.CLIPModel(config).save_pretrained(home / "read-clip")
+    words = ["evaluate", str(home / "read-clip"), "--allow-missing", "all", "--only", "sugarcrepe"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "OpenAI's" in told and "sugarcrepe/swap_obj" in told
+    assert main([*words, "--processor", str(home / "read-clip")]) == 2
+    assert re.search("2 tokens|cannot read", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("number", [28, 30])
