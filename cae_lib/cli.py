@@ -12,12 +12,8 @@ from typing import Any
 
 from cae_lib.errors import CaeError
 
-PLACES = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it readable and writable for you"),
-    errno.EROFS: "make the disk writable", errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-}
-"""What to do about a place that cannot be used."""
+PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of a place: of no permission, a read-only disk, or a full one."""
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -166,8 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in PLACES:
             raise
-        message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): "
-                   f"{PLACES[error.errno]}, or set CAE_HOME to a folder of your own")
+        message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
+                   "or make it yours to read and write, or set CAE_HOME to a folder of your own")
     except KeyboardInterrupt:
         print("\ncae: interrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cae_lib.data import rows
-from cae_lib.data.picture_files import fault, tell_left_out
+from cae_lib.data.picture_files import tell_left_out, trouble
 from cae_lib.data.rows import in_row
 from cae_lib.errors import ConfigError, DataError
 
@@ -208,19 +208,12 @@ def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
         return rows.value(content, name)
 
 
-def _wrong(picture: Path, missing: Missing) -> str:
-    """Why a picture cannot be used; "" if it can."""
-    if missing == "ignore" or picture.is_file():
-        why = fault(picture) if missing == "drop" else ""
-        return why and f"cannot be decoded ({why})"
-    return "is missing"
-
-
 def _pairs(
     found: list[tuple[Path, str]], name: str, missing: Missing, source: Path
 ) -> tuple[Pairs, list[int]]:
     """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept."""
-    wrong = {p: _wrong(p, missing) for p in dict.fromkeys(p for p, _ in found)}
+    wrong = {p: trouble(p) if missing == "drop" or missing == "raise" and not p.is_file() else ""
+             for p in dict.fromkeys(p for p, _ in found)}
     keep = [row for row, (picture, _) in enumerate(found) if not wrong[picture]]
     left = [(f"row {i}", f"{p} {wrong[p]}") for i, (p, _) in enumerate(found) if wrong[p]]
     if left and missing == "raise":

@@ -30,6 +30,12 @@ def fault(path: Path) -> str:
     return _fault(path, status.st_size, status.st_mtime_ns)
 
 
+def trouble(path: Path) -> str:
+    """Why a picture cannot be used, as the end of a sentence; "" if it can."""
+    why = fault(path)
+    return (why and f"cannot be decoded ({why})") if path.is_file() else "is missing"
+
+
 @cache
 def _fault(path: Path, size: int, changed: int) -> str:
     """As `fault`, once for each state of a file."""

@@ -25,7 +25,7 @@ HEADER = "cae_lib"
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
 # What stands in a file for a token embedding of which some rows are kept.
 PARTS = ("ids", "rows", "vocabulary")
-NESTED = ("state_dict", "model")
+NESTED = ("state_dict", "model", "model_state_dict")
 SIZES = ("input_resolution", "context_length", "vocab_size")
 PREFIXES = ("module.", "model.", "clip.", "clip_model.")
 COMPILED = "_orig_mod."
@@ -136,27 +136,27 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Read are the files of `save_checkpoint`, where rows of the token embedding that were left out
     become the mean of the others, and those that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own
-    trainer publish: a state dict, alone or nested under "state_dict" or "model", with names as
-    `plain_names` reads them. Anything else is a CheckpointError.
+    trainer publish, see `plain_names`. Anything else is a CheckpointError.
     """
     path = _existing(path)
-    content = _read(path)
-    for name in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    state = plain_names(_read(path))
+    if state is None:
         raise _broken(path, "it holds no dictionary of tensors")
-    state = plain_names(content)
     _restore_rows(state, path)
     return state
 
 
-def plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by open_clip's names, of a state dict with `COMPILED` in some names and `PREFIXES`
-    before all of them but those of a `HEAD`. OpenAI's three sizes and the causal mask, which models
-    have by themselves, are left out."""
+def plain_names(content: Any) -> dict[str, Tensor] | None:
+    """Tensors by open_clip's names, of a state dict, alone or `NESTED`, with `COMPILED` in some
+    names and `PREFIXES` before all of them but those of a `HEAD`; None if it is none. OpenAI's
+    three sizes and the causal mask, which models have by themselves, are left out."""
+    for name in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        return None
     state = {name.replace(COMPILED, "").removeprefix("module."): value
-             for name, value in state.items()
+             for name, value in content.items()
              if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)}
     while names := [name for name in state if not name.startswith(HEAD)]:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)

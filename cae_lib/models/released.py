@@ -20,15 +20,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import (
-    HEAD,
-    NESTED,
-    file_digest,
-    plain_names,
-    read_meta,
-    read_state_dict,
-)
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip, model_config
+from cae_lib.models.checkpoint import HEAD, file_digest, plain_names, read_meta, read_state_dict
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, fill, load_clip, model_config
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
@@ -36,7 +29,6 @@ START = ("ViT-B-32", "openai")
 
 OPENAI_TOKENS = 49_408
 
-NESTED_TOO = "model_state_dict"
 BUILDERS = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"), ("torch", "Size"),
@@ -124,7 +116,7 @@ def _from_file(released: Released, device: str | torch.device) -> Clip:
     if context:
         clip.model = _with_context(released, context)
         clip.tokenizer = open_clip.get_tokenizer(released.model, context_length=context)
-    _fill(clip.model, state, path, released.model)
+    fill(clip.model, state, path, released.model)
     clip.model.eval().to(device)
     clip.weights_id = file_digest(path)
     return clip
@@ -141,24 +133,11 @@ def _cut(start: Tensor, like: Tensor) -> Tensor:
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    own = model.state_dict()
-    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
-             for key, value in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise CheckpointError(
-            f"{path} does not fit {name}: {first[:300]} Check the architecture."
-        ) from error
-
-
 def read_released(path: str | Path, alpha: float = 1.0) -> dict[str, Tensor]:
     """The state dict of a published file under open_clip's names, as `read_state_dict`, and:
-    beside objects that are no tensors, of which nothing is read or run; nested under
-    "model_state_dict"; with `HEAD`, which is left out; with LoRA, which is merged as
-    W + alpha / rank * B A. CheckpointError if it cannot be read."""
+    beside objects that are no tensors, of which nothing is read or run; with `HEAD`, which is left
+    out; with LoRA, which is merged as W + alpha / rank * B A. CheckpointError if it cannot be read.
+    """
     try:
         state = read_state_dict(path)
     except CheckpointError:
@@ -197,14 +176,7 @@ def _tensors_alone(path: Path) -> dict[str, Tensor] | None:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)
     except Exception:  # whatever a damaged file raises; the error of `read_state_dict` is shown
         return None
-    for name in (*NESTED, NESTED_TOO):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not content:
-        return None
-    if not all(isinstance(value, Tensor) for value in content.values()):
-        return None
-    return plain_names(content)
+    return plain_names(content) or None
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:

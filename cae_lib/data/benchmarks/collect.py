@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.picture_files import fault, tell, tell_left_out
+from cae_lib.data.picture_files import fault, tell, tell_left_out, trouble
 from cae_lib.data.rows import RowError
 from cae_lib.errors import ConfigError, DataError
 
@@ -46,19 +46,13 @@ class Family(NamedTuple):
     published: Mapping[str, int]
     images_from: str
 
-    def parts(
-        self,
-        files: Mapping[str, Path],
-        required: Collection[str] | None = None,
-        *,
-        subsets: Sequence[str] | None = None,
-        expected: Mapping[str, int] | None = None,
-        official: bool = False,
-        allow_missing: bool = False,
-    ) -> list[Collector]:
+    def parts(self, files: Mapping[str, Path], required: Collection[str] | None = None,
+              **options: Unpack[Options]) -> list[Collector]:
         """A collector for each subset to read, as `Options` asks. `files` are the annotation files
         by subset that the family may have; `required` are subsets that have to be there beside
         those expected, None for all."""
+        subsets, expected = options.get("subsets"), options.get("expected")
+        official, allowed = options.get("official", False), options.get("allow_missing", False)
         if expected is None:
             expected = self.published if official else {}
         unknown = [name for name in subsets or () if name not in files]
@@ -68,14 +62,14 @@ class Family(NamedTuple):
         chosen = subsets if subsets is not None else [
             name
             for name, path in files.items()
-            if path.is_file() or (name in wanted and not allow_missing)
+            if path.is_file() or (name in wanted and not allowed)
         ]
         if not chosen:
             raise DataError(
                 f"{self.name}: no annotation file is there, such as {next(iter(files.values()))}. "
                 "Put the data set there in its official layout."
             )
-        return [Collector(self, n, files[n], expected.get(n), allow_missing, official)
+        return [Collector(self, n, files[n], expected.get(n), allowed, official)
                 for n in chosen]
 
     def read(self, files: Mapping[str, Path], make: Callable[[Collector], Benchmark],
@@ -147,12 +141,9 @@ class Collector:
     def add(self, choice: Choice) -> None:
         """Count a row and keep its item, or note why a picture of it cannot be used."""
         self.n_rows += 1
-        unusable = next((image.path for image in choice.images if not self.usable(image)), None)
-        if unusable is not None:
-            kind, why = MISSING, "is missing"
-            if self._is_there(unusable):
-                kind, why = BROKEN, f"cannot be decoded ({fault(unusable)})"
-            self._leave_out(kind, f"row {choice.id}", f"its picture {unusable} {why}")
+        for path in (image.path for image in choice.images if not self.usable(image)):
+            kind = BROKEN if self._is_there(path) else MISSING
+            self._leave_out(kind, f"row {choice.id}", f"its picture {path} {trouble(path)}")
             return
         if len(choice.images) == 1 < len(choice.texts):
             self.counts["identical"] += choice.texts.count(choice.texts[choice.truth]) > 1
