@@ -59,8 +59,10 @@ def tell(message: str) -> None:
 def tell_left_out(name: str, file: Path, used: int, expected: int,
                   left_out: Sequence[tuple[str, str]]) -> None:
     """Print how many rows of a set's file are left out, as (row, reason), beside the numbers of
-    those used and expected, and the first ones; if none is used, the first one."""
-    first = "".join(f"\n  {row}: {why}" for row, why in left_out[: SHOWN if used else 1])
+    those used and expected, and the first ones; if none is used, the first one. Those without a
+    picture come last: of an incomplete set they are many."""
+    told = sorted(left_out, key=lambda each: each[1].endswith("is missing"))
+    first = "".join(f"\n  {row}: {why}" for row, why in told[: SHOWN if used else 1])
     if left_out:
         tell(f"Left out: {len(left_out):,} rows of {name}, {file}; {used:,} used of {expected:,} "
              f"expected{first}")
