@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def run(parsed: argparse.Namespace) -> None:
             measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
         else:
             known, seed = released_models(), 0
-            how = known.get(parsed.name) or Released(
-                parsed.name, parsed.model, parsed.activation, processor=parsed.processor)
+            how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
+            how = replace(how, processor=parsed.processor)
             title = parsed.name if parsed.name in known else plain(parsed.name)
             clip = partial(open_released, how)
             measure = partial(measure_released, clip, how, title, profile_name, suites)

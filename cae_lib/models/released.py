@@ -232,8 +232,8 @@ def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int =
     if not vocabulary - spare <= own <= vocabulary:
         raise CheckpointError(
             f"{source}: the tokenizer has {own:,} tokens and the model {vocabulary:,}: texts would "
-            "be read as others. Complete the tokenizer's files, or name a folder or hub repository "
-            "that has the right ones: --processor"
+            "be read as others. Complete its files, or name, for a model of transformers, a folder "
+            "or hub repository that has the right ones: --processor"
         )
 
 
@@ -263,8 +263,8 @@ def _hugging_face(source: str, how: Released, device: str | torch.device) -> Cli
         _check_vocabulary(tokenizer, text.vocab_size, place)
         preprocess = image_transform_v2(PreprocessCfg(size=size), is_train=False)
         if "preprocessing" not in lacks:
-            own_one = AutoImageProcessor.from_pretrained(place, use_fast=False)
-            preprocess = _preprocess(own_one, size)
+            processor = AutoImageProcessor.from_pretrained(place, use_fast=False)
+            preprocess = _preprocess(processor, size)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise CheckpointError(
             f"cannot read {source} as a model of transformers: {error}. Expected config.json, "
