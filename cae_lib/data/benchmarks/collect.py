@@ -117,15 +117,21 @@ class Collector:
         where: str = "row {}",
     ) -> Collector:
         """Add `read(key, entry)` for each pair of key and entry; None stands for no question. A
-        malformed row is named as `where` says."""
-        for key, entry in entries.items() if isinstance(entries, Mapping) else entries:
-            try:
-                choice = read(str(key), entry)
-            except RowError as error:
-                self.refuse(where.format(key), error)
-                continue
-            if choice is not None:
-                self.add(choice)
+        malformed row is named as `where` says. Where a file breaks off, the rows before are used,
+        if rows may be missing and their number is known."""
+        try:
+            for key, entry in entries.items() if isinstance(entries, Mapping) else entries:
+                try:
+                    choice = read(str(key), entry)
+                except RowError as error:
+                    self.refuse(where.format(key), error)
+                    continue
+                if choice is not None:
+                    self.add(choice)
+        except DataError as error:
+            if not self.allow_missing or self.n_expected is None:
+                raise
+            tell(f"Left out: {self.family.name}/{self.subset}, rows that cannot be read. {error}")
         return self
 
     def refuse(self, row: str, error: RowError) -> None:
