@@ -12,9 +12,6 @@ from typing import Any
 
 from cae_lib.errors import CaeError
 
-PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of a place: of no permission, a read-only disk, or a full one."""
-
 Option = tuple[tuple[str, ...], dict[str, Any]]
 
 
@@ -160,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = (f"this command needs {error.name}, which is not installed: "
                    'pip install "cae-lib[lab]"')
     except OSError as error:
-        if error.errno not in PLACES:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
         message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
                    "or make it yours to read and write, or set CAE_HOME to a folder of your own")

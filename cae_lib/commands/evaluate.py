@@ -25,7 +25,7 @@ from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models import released
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.models.released import START, Released, difference, load_released
+from cae_lib.models.released import START, Released, difference, reader
 from cae_lib.runtime import file_hash, pick_device
 from cae_lib.words.alignment import align
 
@@ -52,7 +52,6 @@ def run(parsed: argparse.Namespace) -> None:
         return
     suites, families = split(names(parsed.only))
     with allowed(parsed):
-        parts = sets.benchmarks(profile_name, families) if families else ()
         if _is_run(parsed.name, profile_name):
             row, settings = chosen_run(parsed)
             title, seed = runs.run_name(row, profile_name, **settings), parsed.seed
@@ -63,9 +62,10 @@ def run(parsed: argparse.Namespace) -> None:
             how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
             how = replace(how, processor=parsed.processor)
             title = parsed.name if parsed.name in known else plain(parsed.name)
-            clip = partial(open_released, how)
+            clip = partial(open_released, how, reader(how, pick_device()))
             measure = partial(measure_released, clip, how, title, profile_name, suites)
         if families:
+            parts = sets.benchmarks(profile_name, families)
             table = choice_scores(parts, answers(parts, runs.encoder_of(clip(), profile_name)))
         else:
             measure()
@@ -105,8 +105,9 @@ def measure_all(parsed: argparse.Namespace) -> None:
             try:
                 if check(owner(name)).state == "not here":
                     raise CheckpointError("its weights are not here")
-                measure_released(partial(open_released, models[name]), models[name], name, REAL,
-                                 SHOWN)
+                how = models[name]
+                clip = partial(open_released, how, reader(how, pick_device()))
+                measure_released(clip, how, name, REAL, SHOWN)
             except CheckpointError as error:
                 absent.append(name)
                 print(f"Left out: {error}", flush=True)
@@ -160,10 +161,10 @@ def owner(name: str) -> Source:
                 if name.removeprefix(PREFIX) in entry.models)
 
 
-def open_released(how: Released) -> Clip:
-    """A model of others; says how it is read, and how far it is from the weights that most models
-    start from, if they are here. A file that equals them is a CheckpointError."""
-    clip = load_released(how, pick_device())
+def open_released(how: Released, read: Callable[[], Clip]) -> Clip:
+    """A model of others by its `reader`; says how it is read, and how far it is from the weights
+    that most models start from, if they are here. A file that equals them is a CheckpointError."""
+    clip = read()
     print(f"{Path(how.source).name}: {clip.name}, activation {clip.activation}, "
           f"{len(clip.model.state_dict())} tensors, none missing or left over", flush=True)
     if how.model != START[0]:

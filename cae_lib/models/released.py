@@ -75,35 +75,46 @@ def load_released(released: Released, device: str | torch.device = "cpu") -> Cli
     ConfigError if the source is none of `FORMS`, or architecture or activation are not known;
     CheckpointError if the weights are missing, broken or do not fit.
     """
+    return reader(released, device)()
+
+
+def reader(released: Released, device: str | torch.device = "cpu") -> Callable[[], Clip]:
+    """What reads a model, for `load_released`; here it is seen whether the form is known and a file
+    is there."""
     source = released.source
     if Path(source).is_dir():
         kind = "local-dir:" if Path(source, "open_clip_config.json").is_file() else HUGGING_FACE
         source = f"{kind}{source}"
     if source.startswith(HUGGING_FACE):
-        return _hugging_face(source.removeprefix(HUGGING_FACE), released, device)
+        return partial(_hugging_face, source.removeprefix(HUGGING_FACE), released, device)
     if released.processor:
         raise ConfigError(f"{source} is no model of transformers: it takes no other processor.")
     if source.startswith(OPEN_CLIP):
-        return _from_folder(source, released.activation, device)
+        return partial(_from_folder, source, released.activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
-        return _from_file(released, device)
+        return _file_reader(released, device)
     name, colon, tag = source.rpartition(":")
     if not colon:
         raise ConfigError(f"no model {source!r}: expected {FORMS}.")
     mismatch = released.activation is not None  # asked for, so meant
-    return load_clip(name, tag, released.activation, device, allow_activation_mismatch=mismatch)
+    return partial(load_clip, name, tag, released.activation, device,
+                   allow_activation_mismatch=mismatch)
 
 
-def _from_file(released: Released, device: str | torch.device) -> Clip:
+def _file_reader(released: Released, device: str | torch.device) -> Callable[[], Clip]:
     path = Path(released.source)
-    meta = read_meta(path) if released.model is None else None
-    if meta is not None:  # one of ours
-        return load_clip(meta.model, path, released.activation, device)
+    meta = read_meta(path)
+    if meta is not None and released.model is None:  # one of ours
+        return partial(load_clip, meta.model, path, released.activation, device)
     if released.model is None or released.activation is None:
         raise ConfigError(
             f"{path} says neither its architecture nor its activation: give both, for example "
             "--model ViT-B-32 --activation quickgelu (OpenAI's weights and their descendants)."
         )
+    return partial(_from_file, released, path, device)
+
+
+def _from_file(released: Released, path: Path, device: str | torch.device) -> Clip:
     state = read_released(path, released.alpha)
     start = load_clip(*START).model.state_dict() if released.share != 1 else {}
     positions = state.get("positional_embedding", torch.empty(0))

@@ -60,8 +60,7 @@ class Family(NamedTuple):
             raise ConfigError(f"{self.name} has no subset {unknown}. Known: {', '.join(files)}.")
         wanted = {*(files if required is None else required), *expected}
         chosen = subsets if subsets is not None else [
-            name
-            for name, path in files.items()
+            name for name, path in files.items()
             if path.is_file() or (name in wanted and not allowed)
         ]
         if not chosen:
@@ -108,7 +107,6 @@ class Collector:
     counts: Counter[str] = field(default_factory=Counter)
     n_rows: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    _exists: dict[Path, bool] = field(default_factory=dict)
 
     def rows(
         self,
@@ -148,7 +146,7 @@ class Collector:
         """Count a row and keep its item, or note why a picture of it cannot be used."""
         self.n_rows += 1
         for path in (image.path for image in choice.images if not self.usable(image)):
-            kind = BROKEN if self._is_there(path) else MISSING
+            kind = BROKEN if path.is_file() else MISSING
             self._leave_out(kind, f"row {choice.id}", f"its picture {path} {trouble(path)}")
             return
         if len(choice.images) == 1 < len(choice.texts):
@@ -162,16 +160,11 @@ class Collector:
     def usable(self, image: ImageRef) -> bool:
         """Whether a picture is there and not known to be broken."""
         looked_into = self.official or self.allow_missing
-        return self._is_there(image.path) and not (looked_into and fault(image.path))
+        return image.path.is_file() and not (looked_into and fault(image.path))
 
     def picture(self, *places: Path, crop: tuple[float, ...] | None = None) -> ImageRef:
         """The first of several possible places of a picture that has it, or else the first."""
-        return ImageRef(next(filter(self._is_there, places), places[0]), crop)
-
-    def _is_there(self, path: Path) -> bool:
-        if path not in self._exists:
-            self._exists[path] = path.is_file()
-        return self._exists[path]
+        return ImageRef(next(filter(Path.is_file, places), places[0]), crop)
 
     def finish(self, **fields: Any) -> Benchmark:
         """Check the numbers and make the benchmark; `fields` are those of `Benchmark`."""
