@@ -46,13 +46,12 @@ class Family(NamedTuple):
     published: Mapping[str, int]
     images_from: str
 
-    def parts(self, files: Mapping[str, Path], required: Collection[str] | None = None,
-              **options: Unpack[Options]) -> list[Collector]:
+    def parts(self, files: Mapping[str, Path], required: Collection[str] | None = None, *,
+              subsets: Sequence[str] | None = None, expected: Mapping[str, int] | None = None,
+              official: bool = False, allow_missing: bool = False) -> list[Collector]:
         """A collector for each subset to read, as `Options` asks. `files` are the annotation files
         by subset that the family may have; `required` are subsets that have to be there beside
         those expected, None for all."""
-        subsets, expected = options.get("subsets"), options.get("expected")
-        official, allowed = options.get("official", False), options.get("allow_missing", False)
         if expected is None:
             expected = self.published if official else {}
         unknown = [name for name in subsets or () if name not in files]
@@ -61,14 +60,14 @@ class Family(NamedTuple):
         wanted = {*(files if required is None else required), *expected}
         chosen = subsets if subsets is not None else [
             name for name, path in files.items()
-            if path.is_file() or (name in wanted and not allowed)
+            if path.is_file() or (name in wanted and not allow_missing)
         ]
         if not chosen:
             raise DataError(
                 f"{self.name}: no annotation file is there, such as {next(iter(files.values()))}. "
                 "Put the data set there in its official layout."
             )
-        return [Collector(self, n, files[n], expected.get(n), allowed, official)
+        return [Collector(self, n, files[n], expected.get(n), allow_missing, official)
                 for n in chosen]
 
     def read(self, files: Mapping[str, Path], make: Callable[[Collector], Benchmark],
