@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -85,6 +86,8 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
         option("--model", metavar="M", help="open_clip's architecture of a weight file"),
         option("--activation", choices=("quickgelu", "gelu"), help="of a weight file; of others "
                "their own by default"),
+        option("--processor", metavar="P", help="folder or hub repository of the tokenizer and the "
+               "preprocessing of a model of transformers; by default its own, or OpenAI's"),
         option("-o", "--output", type=Path, metavar="DIR", help="write the scores there, as "
                "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub"),
     )),
@@ -153,9 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message = (f"this command needs {error.name}, which is not installed: "
                    'pip install "cae-lib[lab]"')
-    except PermissionError as error:
-        message = (f"no permission to use {error.filename}: make it readable and writable for you, "
-                   "or set CAE_HOME to a folder of your own")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
+                   "or make it yours to read and write, or set CAE_HOME to a folder of your own")
     except KeyboardInterrupt:
         print("\ncae: interrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -21,6 +21,10 @@ class DataError(CaeError):
     """A data file that is missing, malformed or incomplete."""
 
 
+class WriteError(CaeError):
+    """A place that cannot be written: a full disk, a read-only one, or no permission."""
+
+
 class CheckpointError(CaeError):
     """A checkpoint that is missing, damaged or does not fit the model."""
 

@@ -54,7 +54,7 @@ def save(
 ) -> Path:
     """Write the rows of one seed, beside those of the run's other seeds; returns the file. `key` is
     a hash of all that the numbers depend on; `provenance`: see `cae_lib.runtime.stamp`. DataError
-    if the frame has no rows or a column that cannot be stored, or the file cannot be written."""
+    if the frame has no rows or a column that cannot be stored; errors of `whole_file`."""
     path = file_of(table, run, profile_name)
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")

@@ -7,12 +7,11 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from cae_lib import results
@@ -253,19 +252,7 @@ def encoder_of(clip: Clip, profile_name: str) -> Encoder:
     if experiment(TUNED, profile_name).lock_image and hasattr(clip.model, "visual"):
         name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
         kept = paths().cache / "pictures" / name
-    real = is_real(profile_name)
-    return _Encoder(clip, allow_truncated=real, kept=kept, progress=clip.name if real else None)
-
-
-class _Encoder(Encoder):
-    """One that does not look its model over for texts that it knows: thousands of items ask one at
-    a time."""
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        known = [self._texts.get(text) for text in texts]
-        if not known or any(vector is None for vector in known):
-            return super().texts(texts)
-        return np.array(known, dtype=np.float32)
+    return Encoder(clip, kept=kept, progress=clip.name if is_real(profile_name) else None)
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from cae_lib.config import paths
-from cae_lib.errors import DataError
+from cae_lib.errors import WriteError
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def one_thread(device: torch.device) -> Iterator[None]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary file to fill, which becomes `path` at the end, or is removed by an error. So
-    a reader meets the old file or the new one, never half of it. DataError, which says what to do,
+    a reader meets the old file or the new one, never half of it. WriteError, which says what to do,
     if the place cannot be written."""
     temporary = None
     try:
@@ -93,7 +93,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"cannot write {path} ({error.strerror or error}): free some space or make the folder "
             "writable, or set CAE_HOME to a folder of your own"
         ) from error

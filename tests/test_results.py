@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cae_lib import results
-from cae_lib.errors import DataError
+from cae_lib.errors import DataError, WriteError
 from cae_lib.runtime import stamp, write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
@@ -125,10 +125,10 @@ def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
     assert path.read_bytes() == b"bytes\r\n" and path.stat().st_mode & 0o777 == 0o644
     for fault in (OSError(28, "No space left"), PermissionError(13, "Permission denied")):
         monkeypatch.setattr("os.replace", Mock(side_effect=fault))
-        with pytest.raises(DataError, match=f"{fault.strerror}.*folder writable.*CAE_HOME"):
+        with pytest.raises(WriteError, match=f"{fault.strerror}.*folder writable.*CAE_HOME"):
             write_atomic(path, "new")
     assert path.read_bytes() == b"bytes\r\n" and len(list(path.parent.iterdir())) == 1
-    with pytest.raises(DataError, match="cannot write .*set CAE_HOME"):
+    with pytest.raises(WriteError, match="cannot write .*set CAE_HOME"):
         write_atomic(path / "below a file", "new")
 
 

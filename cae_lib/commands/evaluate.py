@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import time
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from cae_lib import results, runs
@@ -15,19 +15,18 @@ from cae_lib.commands.data import get_sources
 from cae_lib.commands.scores import amounts, choice_scores, stored_scores, tell, write
 from cae_lib.commands.train import allowed, chosen_run, names
 from cae_lib.config import profile
-from cae_lib.data.benchmarks import FOLDERS, Benchmark
+from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.data.completeness import check
 from cae_lib.data.needs import OF_CAPTIONS, data_digests, is_real, weights_source
 from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.embed import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models import released
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.models.released import START, Released, difference, load_released
-from cae_lib.runtime import file_hash, format_seconds, pick_device
+from cae_lib.models.released import START, Released, difference, reader
+from cae_lib.runtime import file_hash, pick_device
 from cae_lib.words.alignment import align
 
 PREFIX = "released-"
@@ -56,19 +55,18 @@ def run(parsed: argparse.Namespace) -> None:
         if _is_run(parsed.name, profile_name):
             row, settings = chosen_run(parsed)
             title, seed = runs.run_name(row, profile_name, **settings), parsed.seed
-            if families:
-                clip = runs.open_run(row, profile_name, seed, **settings)
-                encoder = runs.encoder_of(clip, profile_name)
+            clip = partial(runs.open_run, row, profile_name, seed, **settings)
             measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
         else:
             known, seed = released_models(), 0
             how = known.get(parsed.name) or Released(parsed.name, parsed.model, parsed.activation)
+            how = replace(how, processor=parsed.processor)
             title = parsed.name if parsed.name in known else plain(parsed.name)
-            encoder = runs.encoder_of(open_released(how), profile_name)
-            measure = partial(measure_released, encoder, how, title, profile_name, suites)
+            clip = partial(open_released, how, reader(how, pick_device()))
+            measure = partial(measure_released, clip, how, title, profile_name, suites)
         if families:
             parts = sets.benchmarks(profile_name, families)
-            table = choice_scores(parts, answers(parts, encoder))
+            table = choice_scores(parts, answers(parts, runs.encoder_of(clip(), profile_name)))
         else:
             measure()
             table = stored_scores(title, profile_name, seed, suites)
@@ -101,39 +99,25 @@ def measure_all(parsed: argparse.Namespace) -> None:
                 print(f"Left out: {error}", flush=True)
     absent = []
     with allowed(parsed):
+        sets.benchmarks(REAL)  # tells what is left out
         for name in chosen:
             print(f"== {name}", flush=True)
             try:
                 if check(owner(name)).state == "not here":
                     raise CheckpointError("its weights are not here")
-                clip = open_released(models[name])
+                how = models[name]
+                clip = partial(open_released, how, reader(how, pick_device()))
+                measure_released(clip, how, name, REAL, SHOWN)
             except CheckpointError as error:
                 absent.append(name)
                 print(f"Left out: {error}", flush=True)
                 continue
-            encoder = runs.encoder_of(clip, REAL)
-            print(f"  {ahead(encoder, sets.benchmarks(REAL))}", flush=True)
-            measure_released(encoder, models[name], name, REAL, SHOWN)
             tell(stored_scores(name, REAL, 0))
         runs.measure_data(REAL)
     print("\n".join(amounts(REAL)))
     if absent:
         wanted = dict.fromkeys(owner(name).name for name in absent)
         print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
-
-
-def ahead(encoder: Encoder, parts: Iterable[Benchmark]) -> str:
-    """How long the benchmarks will take, by the time of a few pictures and texts."""
-    items = [item for part in parts for item in part.items]
-    pictures = list(dict.fromkeys(ref for item in items for ref in item.images))
-    texts = list(dict.fromkeys(text for item in items for text in item.texts))
-    seconds = 0.0
-    for things, encode, few in ((pictures, encoder.images, 32), (texts, encoder.texts, 256)):
-        start = time.monotonic()
-        encode(things[:few])
-        seconds += (time.monotonic() - start) * len(things) / max(1, len(things[:few]))
-    return (f"{len(pictures):,} pictures and {len(texts):,} texts to encode: about "
-            f"{format_seconds(seconds)}")
 
 
 def _is_run(name: str, profile_name: str) -> bool:
@@ -177,10 +161,10 @@ def owner(name: str) -> Source:
                 if name.removeprefix(PREFIX) in entry.models)
 
 
-def open_released(how: Released) -> Clip:
-    """A model of others; says how it is read, and how far it is from the weights that most models
-    start from, if they are here. A file that equals them is a CheckpointError."""
-    clip = load_released(how, pick_device())
+def open_released(how: Released, read: Callable[[], Clip]) -> Clip:
+    """A model of others by its `reader`; says how it is read, and how far it is from the weights
+    that most models start from, if they are here. A file that equals them is a CheckpointError."""
+    clip = read()
     print(f"{Path(how.source).name}: {clip.name}, activation {clip.activation}, "
           f"{len(clip.model.state_dict())} tensors, none missing or left over", flush=True)
     if how.model != START[0]:
@@ -195,16 +179,21 @@ def open_released(how: Released) -> Clip:
     return clip
 
 
-def measure_released(encoder: Encoder, how: Released, run: str, profile_name: str,
+def measure_released(opened: Callable[[], Clip], how: Released, run: str, profile_name: str,
                      only: Iterable[str] = ()) -> None:
-    """Measure what is missing of the tables of a model of others, under the name `run`, on a
-    profile's data; `only` names suites, by default all. What needs the characters of each token is
-    left out where the tokenizer does not tell them. Errors as those of `runs.measure_run`."""
+    """Measure what is missing of the tables of a model of others, `opened` once the data are known
+    to be there, under the name `run`, on a profile's data; `only` names suites, by default all.
+    What needs the characters of each token is left out where the tokenizer does not tell them.
+    Errors as those of `runs.measure_run`."""
     if _is_run(run, profile_name):
         raise ConfigError(f"{run} is a run of the profile {profile_name}: rename the file")
     if unknown := [suite for suite in only if suite not in SUITES]:
         raise ConfigError(f"--only {','.join(unknown)}: that is measured of the base alone")
-    clip, suites = encoder.clip, {suite: SUITES[suite] for suite in only or SUITES}
+    suites = {suite: SUITES[suite] for suite in only or SUITES}
+    data = data_digests(profile_name, suites)
+    if "benchmarks" in suites:
+        sets.benchmarks(profile_name)  # tells what is left out
+    clip = opened()
     try:
         align([], [], clip.tokenizer)
     except ConfigError as error:
@@ -212,7 +201,8 @@ def measure_released(encoder: Encoder, how: Released, run: str, profile_name: st
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
     code = file_hash(Path(released.__file__))
-    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {code}"
+    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
-    runs.measure_suites(run, profile_name, 0, suites, digest, data_digests(profile_name, suites),
-                        lambda: encoder, settings={"source": Path(how.source).name})
+    encoder = cache(lambda: runs.encoder_of(clip, profile_name))
+    runs.measure_suites(run, profile_name, 0, suites, digest, data, encoder,
+                        settings={"source": Path(how.source).name})

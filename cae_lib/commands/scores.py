@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from cae_lib import results
 from cae_lib.data.benchmarks import Benchmark
+from cae_lib.data.benchmarks.collect import LEFT_OUT
 from cae_lib.data.needs import FAMILIES
 from cae_lib.data.sources import source
 from cae_lib.evaluation import sets
@@ -83,13 +85,13 @@ def tell(table: pd.DataFrame) -> None:
     shown[""] = few.map({True: "*", False: ""})
     print(shown.to_string(index=False), flush=True)
     if few.any():
-        print("* incomplete: not to be compared with published numbers", flush=True)
+        print("* incomplete, see above: not to be compared with published numbers", flush=True)
 
 
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
     """Write scores as CLIP_benchmark's CSV, with open_clip's tag if the weights have one, and as
     the hub's evaluation results, the latter of complete sets of the hub alone; returns the files.
-    DataError if they cannot be written."""
+    WriteError if they cannot be written."""
     rows = pd.DataFrame({
         "dataset": table["dataset"], "model": title, "pretrained": tag, "language": "en",
         "task": table["task"].map(TASKS), "model_fullname": title,
@@ -132,6 +134,13 @@ def amounts(profile_name: str) -> list[str]:
              for (suite, family), used, expected in sums.itertuples()]
     return lines + [
         f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used of "
-        f"{row.n_expected:,} expected"
+        f"{row.n_expected:,} expected{reasons(row.counts)}"
         for row in table[table["n_used"] < table["n_expected"]].itertuples()
     ]
+
+
+def reasons(counts: str) -> str:
+    """Why rows of a subset were left out, by the JSON of its `Benchmark.counts`."""
+    found = json.loads(counts)
+    told = [f"{found[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT if found.get(kind)]
+    return f" ({', '.join(told)})" if told else ""

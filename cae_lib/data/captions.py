@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cae_lib.data import rows
-from cae_lib.data.picture_files import fault, tell
+from cae_lib.data.picture_files import tell_left_out, trouble
 from cae_lib.data.rows import in_row
 from cae_lib.errors import ConfigError, DataError
 
@@ -212,20 +212,17 @@ def _pairs(
     found: list[tuple[Path, str]], name: str, missing: Missing, source: Path
 ) -> tuple[Pairs, list[int]]:
     """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept."""
-    there = {p: missing == "ignore" or p.is_file() for p in dict.fromkeys(p for p, _ in found)}
-    broken = [p for p in there if missing == "drop" and there[p] and fault(p)]
-    if broken:
-        there |= dict.fromkeys(broken, False)
-        tell(f"{source}: {len(broken)} of its {len(there)} pictures cannot be decoded and are left "
-             f"out; the first is {broken[0]} ({fault(broken[0])})")
-    keep = [row for row, (picture, _) in enumerate(found) if there[picture]]
-    if len(keep) < len(found) and missing == "raise":
-        row, picture = next((i, p) for i, (p, _) in enumerate(found) if not there[p])
+    wrong = {p: trouble(p) if missing == "drop" or missing == "raise" and not p.is_file() else ""
+             for p in dict.fromkeys(p for p, _ in found)}
+    keep = [row for row, (picture, _) in enumerate(found) if not wrong[picture]]
+    left = [(f"row {i}", f"{p} {wrong[p]}") for i, (p, _) in enumerate(found) if wrong[p]]
+    if left and missing == "raise":
         raise DataError(
-            f"{source}: {len(found) - len(keep)} of {len(found)} rows have no picture, first row "
-            f"{row}: {picture}. Complete the pictures, or allow the set to be incomplete "
+            f"{source}: {len(left)} of {len(found)} rows have no picture, first {left[0][0]}: "
+            f"{left[0][1]}. Complete the pictures, or allow the set to be incomplete "
             "(`--allow-missing`), to go on without."
         )
+    tell_left_out(name, source, len(keep), len(found), left)
     places: dict[Path, int] = {}
     index = [places.setdefault(found[i][0], len(places)) for i in keep]
     captions = [found[i][1] for i in keep]

@@ -135,7 +135,7 @@ def _read_rows(path: Path, at: str | None = None, lines: bool = False, skip: int
     if path.suffix in DELIMITERS and not lines:
         return [row for _, row in read_csv(path, delimiter=DELIMITERS[path.suffix])]
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if lines or path.suffix == ".txt":
             return [line for line in text.split("\n")[skip:] if line.strip()]
         if path.suffix == ".jsonl":

@@ -32,9 +32,10 @@ def in_row(path: Path, row: str, advice: str = "Fetch the file again.") -> Itera
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 annotation file, its line ends as they are; `DataError` if it is none."""
+    """Read a UTF-8 annotation file, with or without a byte order mark, its line ends as they are;
+    `DataError` if it is none."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such annotation file. Put the data set there in its official layout, or "
@@ -45,25 +46,22 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as text ({why}). Fetch it again.") from error
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Parse JSON; `where` names the file, and the line if there is one, in the `DataError`."""
+def parse_json(text: str) -> Any:
+    """Parse JSON; `RowError` if it is none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}). "
-            "Fetch the file again."
+        raise RowError(
+            f"not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
 
 
-def read_json(path: Path, kind: type[list] | type[dict]) -> Any:
-    """Read a JSON file whose top level is a list or a dict; `DataError` if it is something else."""
-    content = parse_json(read_text(path), str(path))
-    if not isinstance(content, kind):
-        raise DataError(
-            f"{path}: the top level is a {type(content).__name__}, a {kind.__name__} was expected. "
-            "Check that this is the official file."
-        )
+def read_json(path: Path, kind: type[list] | type[dict] | None = None) -> Any:
+    """Read a JSON file; `DataError` if it is none, or its top level is not of the `kind`."""
+    with in_row(path, "top level"):
+        content = parse_json(read_text(path))
+        if kind and not isinstance(content, kind):
+            raise RowError(f"is a {type(content).__name__}, a {kind.__name__} was expected")
     return content
 
 
@@ -80,7 +78,7 @@ def read_csv(
         DataError: If the file is missing, lacks one of `columns`, or ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
-    content = read_text(path).removeprefix("\ufeff").rstrip("\r\n") + "\n" + _END
+    content = read_text(path).rstrip("\r\n") + "\n" + _END
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     header = next(reader)
     missing = [name for name in columns if name not in header]

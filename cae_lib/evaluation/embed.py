@@ -100,18 +100,15 @@ class Encoder:
     Args:
         clip: The model with its preprocessing and tokenizer.
         workers: Threads that decode pictures; by default one for each core, at most eight.
-        allow_truncated: Take pictures whose file ends too early, with grey in place of what is
-            lost, as the evaluation of CAE's authors does for VL-CheckList, and list them in
-            `truncated`. By default they are errors.
         kept: A file that vectors of pictures are read from and added to. Its name has to tell the
             image tower, see `image_digest`; for runs that share one.
         progress: A name for lines of progress while many are encoded; by default none is written.
     """
 
-    def __init__(self, clip: Clip, workers: int | None = None, allow_truncated: bool = False,
-                 kept: Path | None = None, progress: str | None = None) -> None:
+    def __init__(self, clip: Clip, workers: int | None = None, kept: Path | None = None,
+                 progress: str | None = None) -> None:
         self.clip = clip
-        self._reader = PictureReader(clip.preprocess, workers, allow_truncated)
+        self._reader = PictureReader(clip.preprocess, workers)
         self._kept, self._progress = kept, progress
         self._by_content = _read_kept(kept)
         self._images: dict[ImageRef, np.ndarray] = {}
@@ -121,11 +118,6 @@ class Encoder:
     def device(self) -> torch.device:
         """The device of the model."""
         return next(self.clip.model.parameters()).device
-
-    @property
-    def truncated(self) -> set[Path]:
-        """Those files that were taken although they end too early."""
-        return self._reader.truncated
 
     @torch.inference_mode()
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
@@ -160,8 +152,11 @@ class Encoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike."""
+        """Unit vectors `(n, E)`, float32, of texts; batches hold texts that begin alike. For texts
+        that are known the model is not looked at: thousands of items ask one at a time."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if texts and not new:
+            return np.array([self._texts[text] for text in texts], dtype=np.float32)
         encoder = text_encoder(self.clip.model)
         with evaluating(self.clip.model), self._told(len(new), "texts") as told:
             for start in range(0, len(new), TOKENIZED_AT_ONCE):

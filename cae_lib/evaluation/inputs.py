@@ -17,7 +17,7 @@ from threading import Lock
 import numpy as np
 import torch
 from open_clip import SimpleTokenizer
-from PIL import Image, ImageFile
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
 
@@ -29,8 +29,6 @@ MOST_BYTES = 1_000_000_000
 
 FILES_AHEAD = 128
 MOST_WORKERS = 8
-CUT_SHORT = ("truncated", "broken data stream")
-"""What Pillow says of a picture of which only a part can be decoded."""
 
 _PIXELS: dict[bytes, Tensor] = {}
 _CONTENTS: dict[tuple, bytes] = {}
@@ -59,17 +57,14 @@ class Picture:
 
 
 class PictureReader:
-    """Reads pictures for one preprocessing of open_clip, ahead of who takes them. With
-    `allow_truncated` files that end too early, else an error, are taken with grey in place of what
-    is lost, and are listed in `truncated`. `workers` are threads, by default one for each core."""
+    """Reads pictures for one preprocessing of open_clip, ahead of who takes them. `workers` are
+    threads, by default one for each core."""
 
-    def __init__(self, preprocess: Compose, workers: int | None = None,
-                 allow_truncated: bool = False):
+    def __init__(self, preprocess: Compose, workers: int | None = None):
         *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
         self._geometry, self._name = Compose(geometry), repr(geometry)
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
-        self.workers, self.allow_truncated = workers or own_cores(), allow_truncated
-        self.truncated: set[Path] = set()
+        self.workers = workers or own_cores()
 
     def read(self, refs: Sequence[ImageRef]) -> Iterator[Picture]:
         """Pictures file by file, the files in the order given; a file is decoded once. DataError if
@@ -100,10 +95,9 @@ class PictureReader:
         kept = [_CONTENTS.get(key) for key in keys]
         if kept and None not in kept:
             return [Picture(ref, _PIXELS[c], c) for ref, c in zip(refs, kept, strict=True)]
-        picture, whole = self._open(refs[0].path)
+        picture = self._open(refs[0].path)
         found = [self._cut(picture, ref) for ref in refs]
-        if whole:
-            _keep(keys, found)
+        _keep(keys, found)
         return found
 
     def _keys(self, refs: list[ImageRef]) -> list[tuple]:
@@ -114,17 +108,13 @@ class PictureReader:
         file = (self._name, refs[0].path, status.st_mtime_ns, status.st_size)
         return [(*file, ref.crop) for ref in refs]
 
-    def _open(self, path: Path) -> tuple[Image.Image, bool]:
-        """The picture, and whether all of it is there."""
+    def _open(self, path: Path) -> Image.Image:
         try:
             with Image.open(path) as file:
-                return file.convert("RGB"), True
+                return file.convert("RGB")
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if self.allow_truncated and any(words in str(error) for words in CUT_SHORT):
-                self.truncated.add(path)
-                return _what_is_there(path), False
             raise DataError(
                 f"{path}: cannot be decoded ({error}). Fetch this picture again."
             ) from error
@@ -155,17 +145,6 @@ def _keep(keys: list[tuple], pictures: list[Picture]) -> None:
             if known or (len(_PIXELS) + 1) * picture.pixels.nbytes <= MOST_BYTES:
                 _PIXELS.setdefault(picture.content, picture.pixels)
                 _CONTENTS[key] = picture.content
-
-
-def _what_is_there(path: Path) -> Image.Image:
-    """A picture of which the end is missing; Pillow has one switch for it, for all threads."""
-    with _LOCK:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
-        try:
-            with Image.open(path) as file:
-                return file.convert("RGB")
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def tokenize(tokenizer: Callable[[list[str]], Tensor], texts: Sequence[str]) -> Tensor:

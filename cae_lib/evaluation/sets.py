@@ -91,14 +91,11 @@ def _official(name: str, root: Path) -> list[Benchmark]:
         found = load_benchmark(name, root, official=True, allow_missing=True, **options)
     except DataError as error:
         print(f"{absent}. {error}", flush=True)
-    for part in found:
-        if not part.n_used:
-            print(f"Left out: {part.key}. None of {part.n_expected} items can be used", flush=True)
     read = {part.subset for part in found}
     lacking = {key: n for key, n in published(name).items() if key not in read}
     if found and lacking:
-        print(f"{absent}, {', '.join(lacking)}. No annotation file; {sum(lacking.values())} items "
-              "are expected", flush=True)
+        print(f"{absent}, {', '.join(lacking)}. No annotation file that can be read; "
+              f"{sum(lacking.values())} items are expected", flush=True)
     rule = "nothing of it is there"
     return found + [Benchmark(name, key, (), n, rule=rule) for key, n in lacking.items()]
 
@@ -156,12 +153,7 @@ def label_sets(profile: str) -> list[LabelledPictures]:
     root, allowed = data_root(profile) / FOLDERS["cola"], all(
         map(may_be_incomplete, FAMILIES["cola"]))
     there = [name for name in SOURCES if (root / "data" / SINGLE.format(name)).is_file()]
-    found = [load_single(root, name, allow_missing=allowed) for name in there]
-    for labels in found:
-        if not labels.images:
-            print(f"Left out: labels on {labels.source}. None of {labels.n_expected} pictures can "
-                  "be used", flush=True)
-    return found
+    return [load_single(root, name, allow_missing=allowed) for name in there]
 
 
 @lru_cache(maxsize=2)

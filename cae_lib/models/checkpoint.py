@@ -25,8 +25,14 @@ HEADER = "cae_lib"
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
 # What stands in a file for a token embedding of which some rows are kept.
 PARTS = ("ids", "rows", "vocabulary")
-NESTED = ("state_dict", "model")
+NESTED = ("state_dict", "model", "model_state_dict")
 SIZES = ("input_resolution", "context_length", "vocab_size")
+PREFIXES = ("module.", "model.", "clip.", "clip_model.")
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts before the names of the parts that it compiles."""
+
+HEAD = "head."
+"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
 _SCALAR = np.float64(0).__reduce__()[0]
 # What NumPy needs to read back a number, such as the loss that trainers store with the weights.
 NUMBERS = [
@@ -58,7 +64,7 @@ def save_checkpoint(path: str | Path, clip_or_model: Any, meta: CheckpointMeta,
                     dtype: torch.dtype | None = None, tokens: Tensor | None = None) -> Path:
     """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
-    A crash leaves the old file or the new one. DataError when it cannot be written.
+    A crash leaves the old file or the new one. WriteError when it cannot be written.
 
     Args:
         clip_or_model: an `nn.Module`, or an object whose `.model` is one.
@@ -130,20 +136,39 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Read are the files of `save_checkpoint`, where rows of the token embedding that were left out
     become the mean of the others, and those that CLIP-CAE, NegCLIP, CE-CLIP and open_clip's own
-    trainer publish: a state dict, alone or nested under "state_dict" or "model", its names with or
-    without "module."; OpenAI's three sizes are left out. Anything else is a CheckpointError.
+    trainer publish, see `plain_names`. Anything else is a CheckpointError.
     """
     path = _existing(path)
-    content = _read(path)
+    state = plain_names(_read(path))
+    if state is None:
+        raise _broken(path, "it holds no dictionary of tensors")
+    _restore_rows(state, path)
+    return state
+
+
+def plain_names(content: Any) -> dict[str, Tensor] | None:
+    """Tensors by open_clip's names, of a state dict, alone or `NESTED`, with `COMPILED` in some
+    names and `PREFIXES` before all of them but those of a `HEAD`; None if it is none. OpenAI's
+    three sizes and the causal mask, which models have by themselves, are left out."""
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise _broken(path, "it holds no dictionary of tensors")
-    state = {name.removeprefix("module."): value for name, value in content.items()}
-    state = {name: value for name, value in state.items() if name not in SIZES}
-    _restore_rows(state, path)
+        return None
+    state = {name.replace(COMPILED, "").removeprefix("module."): value
+             for name, value in content.items()
+             if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)}
+    while names := [name for name in state if not name.startswith(HEAD)]:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _is_causal_mask(name: str, value: Tensor) -> bool:
+    return name.endswith("attn_mask") and value.ndim == 2 and torch.equal(
+        value.float(), torch.full(value.shape, -torch.inf).triu(1))
 
 
 def _read(path: Path) -> Any:

@@ -90,7 +90,7 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
     tag = str(weights) if weights and path is None else None
     model, preprocess = _build(name, chosen, tag, seed)
     if path is not None:
-        _fill(model, path, name)
+        fill(model, read_state_dict(path), path, name)
     size = model.visual.image_size
     return Clip(model.eval().to(device), preprocess, open_clip.get_tokenizer(name), name, chosen,
                 image_size=size if isinstance(size, int) else size[0],
@@ -162,15 +162,17 @@ def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.M
     return model, pre
 
 
-def _fill(model: nn.Module, path: Path, name: str) -> None:
-    state = read_state_dict(path)
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # stored as () or (1,)
-        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+def fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    """Put the weights of `path` into a model `name`; CheckpointError if they do not fit."""
+    own = model.state_dict()
+    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
+             for key, value in state.items()}  # a number is stored as () or (1,)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise CheckpointError(f"{path} does not fit {name}: {first} Check the name.") from error
+        wrong = f"{path} does not fit {name}: {first[:300]} Check the architecture."
+        raise CheckpointError(wrong) from error
 
 
 def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
@@ -179,7 +181,7 @@ def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
 
     `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of
     safetensors. Its configuration states the activation, so that nobody can get the other one.
-    Weights keep their type; files of the same names are replaced, a DataError where they cannot be.
+    Weights keep their type; files of the same names are replaced. Errors as those of `whole_file`.
 
     Args:
         meta: what the header of a `.safetensors` file says, which open_clip does not read.

@@ -9,33 +9,35 @@ import pickle
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import NESTED, SIZES, file_digest, read_meta, read_state_dict
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip, model_config
+from cae_lib.models.checkpoint import HEAD, file_digest, plain_names, read_meta, read_state_dict
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, fill, load_clip, model_config
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
 """The weights that most released models start from."""
 
-NESTED_TOO = "model_state_dict"
+OPENAI_TOKENS = 49_408
+
 BUILDERS = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"), ("torch", "Size"),
 }
 """What builds tensors and dictionaries of them, and does nothing else."""
 
-PREFIXES = ("module.", "model.", "clip.", "clip_model.")
-HEAD = "head."
-"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
+FILES = {"tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
+         "preprocessing": ("preprocessor_config.json", "processor_config.json")}
+"""Files of transformers, one of which a folder has that says how texts or pictures are read."""
 
 FORMS = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
@@ -54,6 +56,8 @@ class Released:
         activation: "quickgelu" or "gelu"; None for what the source says, which a file does not.
         alpha: of LoRA: W + alpha / rank * B A.
         share: of a weight file in the mean of its weights and OpenAI's; 1 is the file alone.
+        processor: of a model of transformers: folder or hub repository whose tokenizer and
+            preprocessing it takes; None for its own, or where a CLIP has none, OpenAI's.
     """
 
     source: str
@@ -61,6 +65,7 @@ class Released:
     activation: str | None = None
     alpha: float = 1.0
     share: float = 1.0
+    processor: str | None = None
 
 
 def load_released(released: Released, device: str | torch.device = "cpu") -> Clip:
@@ -70,33 +75,46 @@ def load_released(released: Released, device: str | torch.device = "cpu") -> Cli
     ConfigError if the source is none of `FORMS`, or architecture or activation are not known;
     CheckpointError if the weights are missing, broken or do not fit.
     """
+    return reader(released, device)()
+
+
+def reader(released: Released, device: str | torch.device = "cpu") -> Callable[[], Clip]:
+    """What reads a model, for `load_released`; here it is seen whether the form is known and a file
+    is there."""
     source = released.source
     if Path(source).is_dir():
         kind = "local-dir:" if Path(source, "open_clip_config.json").is_file() else HUGGING_FACE
         source = f"{kind}{source}"
     if source.startswith(HUGGING_FACE):
-        return _hugging_face(source.removeprefix(HUGGING_FACE), released.activation, device)
+        return partial(_hugging_face, source.removeprefix(HUGGING_FACE), released, device)
+    if released.processor:
+        raise ConfigError(f"{source} is no model of transformers: it takes no other processor.")
     if source.startswith(OPEN_CLIP):
-        return _from_folder(source, released.activation, device)
+        return partial(_from_folder, source, released.activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
-        return _from_file(released, device)
+        return _file_reader(released, device)
     name, colon, tag = source.rpartition(":")
     if not colon:
         raise ConfigError(f"no model {source!r}: expected {FORMS}.")
     mismatch = released.activation is not None  # asked for, so meant
-    return load_clip(name, tag, released.activation, device, allow_activation_mismatch=mismatch)
+    return partial(load_clip, name, tag, released.activation, device,
+                   allow_activation_mismatch=mismatch)
 
 
-def _from_file(released: Released, device: str | torch.device) -> Clip:
+def _file_reader(released: Released, device: str | torch.device) -> Callable[[], Clip]:
     path = Path(released.source)
-    meta = read_meta(path) if released.model is None else None
-    if meta is not None:  # one of ours
-        return load_clip(meta.model, path, released.activation, device)
+    meta = read_meta(path)
+    if meta is not None and released.model is None:  # one of ours
+        return partial(load_clip, meta.model, path, released.activation, device)
     if released.model is None or released.activation is None:
         raise ConfigError(
             f"{path} says neither its architecture nor its activation: give both, for example "
             "--model ViT-B-32 --activation quickgelu (OpenAI's weights and their descendants)."
         )
+    return partial(_from_file, released, path, device)
+
+
+def _from_file(released: Released, path: Path, device: str | torch.device) -> Clip:
     state = read_released(path, released.alpha)
     start = load_clip(*START).model.state_dict() if released.share != 1 else {}
     positions = state.get("positional_embedding", torch.empty(0))
@@ -109,7 +127,7 @@ def _from_file(released: Released, device: str | torch.device) -> Clip:
     if context:
         clip.model = _with_context(released, context)
         clip.tokenizer = open_clip.get_tokenizer(released.model, context_length=context)
-    _fill(clip.model, state, path, released.model)
+    fill(clip.model, state, path, released.model)
     clip.model.eval().to(device)
     clip.weights_id = file_digest(path)
     return clip
@@ -126,33 +144,17 @@ def _cut(start: Tensor, like: Tensor) -> Tensor:
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    own = model.state_dict()
-    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
-             for key, value in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise CheckpointError(
-            f"{path} does not fit {name}: {first[:300]} Check the architecture."
-        ) from error
-
-
 def read_released(path: str | Path, alpha: float = 1.0) -> dict[str, Tensor]:
     """The state dict of a published file under open_clip's names, as `read_state_dict`, and:
-    beside objects that are no tensors, of which nothing is read or run; nested under
-    "model_state_dict"; with a prefix before all names; with `HEAD`, which is left out; with LoRA,
-    which is merged as W + alpha / rank * B A. CheckpointError if it cannot be read."""
+    beside objects that are no tensors, of which nothing is read or run; with `HEAD`, which is left
+    out; with LoRA, which is merged as W + alpha / rank * B A. CheckpointError if it cannot be read.
+    """
     try:
         state = read_state_dict(path)
     except CheckpointError:
         state = _tensors_alone(Path(path))
         if state is None:
             raise
-    for prefix in PREFIXES:
-        if all(name.startswith((prefix, HEAD)) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(HEAD)}
     return merge_lora(state, alpha)
 
@@ -185,14 +187,7 @@ def _tensors_alone(path: Path) -> dict[str, Tensor] | None:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)
     except Exception:  # whatever a damaged file raises; the error of `read_state_dict` is shown
         return None
-    for name in (*NESTED, NESTED_TOO):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not content:
-        return None
-    if not all(isinstance(value, Tensor) for value in content.values()):
-        return None
-    return {name.removeprefix("module."): v for name, v in content.items() if name not in SIZES}
+    return plain_names(content) or None
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
@@ -220,9 +215,8 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 def _from_folder(source: str, activation: str | None, device: str | torch.device) -> Clip:
     """A folder or repository in open_clip's format, whose configuration states the activation."""
     try:
-        config = open_clip.get_model_config(source)
-        quick = bool(config.get("quick_gelu", False))
-        wanted = quick if activation is None else activation == "quickgelu"
+        stated = open_clip.get_model_config(source).get("quick_gelu")
+        wanted = bool(stated) if activation is None else activation == "quickgelu"
         model, _, preprocess = open_clip.create_model_and_transforms(
             source, device=device, force_quick_gelu=wanted, quick_gelu=wanted)
         tokenizer = open_clip.get_tokenizer(source)
@@ -231,18 +225,36 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
             f"cannot read {source} as open_clip's: {error}. A model of transformers is given as "
             f"hf:OWNER/NAME or as its folder."
         ) from error
+    text = getattr(model, "text", model)
+    _check_vocabulary(tokenizer, text.vocab_size, source, spare=text.vocab_size // 2)
     size = model.visual.image_size
     chosen = "quickgelu" if wanted else "gelu"
+    if stated is not wanted:
+        print(f"{source}: its configuration has quick_gelu: {stated}; read with {chosen}")
     name = source.partition(":")[2].rstrip("/").rpartition("/")[2]
     return Clip(model.eval(), preprocess, tokenizer, name, chosen,
                 size if isinstance(size, int) else size[0], state_digest(model))
 
 
-def _hugging_face(source: str, activation: str | None, device: str | torch.device) -> Clip:
+def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int = 0) -> None:
+    """CheckpointError unless a tokenizer has the tokens of the model, or less by up to `spare`."""
+    simple = isinstance(tokenizer, SimpleTokenizer)
+    own = tokenizer.vocab_size if simple else len(tokenizer.tokenizer)
+    if not vocabulary - spare <= own <= vocabulary:
+        raise CheckpointError(
+            f"{source}: the tokenizer has {own:,} tokens and the model {vocabulary:,}: texts would "
+            "be read as others. Complete its files, or name, for a model of transformers, a folder "
+            "or hub repository that has the right ones: --processor"
+        )
+
+
+def _hugging_face(source: str, how: Released, device: str | torch.device) -> Clip:
     """CLIP or SigLIP of transformers with its own modules; attention as matrices, so that it can be
     read and differentiated."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers.utils import has_file
 
+    activation, place = how.activation, how.processor or source
     try:
         config = AutoConfig.from_pretrained(source)
         if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
@@ -253,8 +265,17 @@ def _hugging_face(source: str, activation: str | None, device: str | torch.devic
                 part.hidden_act = {"quickgelu": "quick_gelu"}.get(activation, activation)
         model, found = AutoModel.from_pretrained(
             source, config=config, attn_implementation="eager", output_loading_info=True)
-        tokenizer = HFTokenizer(source, config.text_config.max_position_embeddings)
-        processor = AutoImageProcessor.from_pretrained(source, use_fast=False)
+        size, text = config.vision_config.image_size, config.text_config
+        openai = config.model_type == "clip" and text.vocab_size == OPENAI_TOKENS
+        lacks = [kind for kind, names in FILES.items() if openai and not how.processor
+                 and not any(has_file(source, name) for name in names)]
+        tokens = SimpleTokenizer if "tokenizer" in lacks else partial(HFTokenizer, place)
+        tokenizer = tokens(context_length=text.max_position_embeddings)
+        _check_vocabulary(tokenizer, text.vocab_size, place)
+        preprocess = image_transform_v2(PreprocessCfg(size=size), is_train=False)
+        if "preprocessing" not in lacks:
+            processor = AutoImageProcessor.from_pretrained(place, use_fast=False)
+            preprocess = _preprocess(processor, size)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise CheckpointError(
             f"cannot read {source} as a model of transformers: {error}. Expected config.json, "
@@ -266,8 +287,9 @@ def _hugging_face(source: str, activation: str | None, device: str | torch.devic
             f"{source} does not fit its configuration: {len(wrong)} tensors are missing or left "
             f"over, such as {sorted(wrong)[0]}. Download it again."
         )
-    size = config.vision_config.image_size
-    return Clip(model.eval().to(device), _preprocess(processor, size), tokenizer,
+    if lacks:
+        print(f"{source} has no {' and no '.join(lacks)}: OpenAI's is taken", flush=True)
+    return Clip(model.eval().to(device), preprocess, tokenizer,
                 Path(source).name, activation or own, size, state_digest(model))
 
 

@@ -1,14 +1,21 @@
 """Scores of a run: headlines worked out by hand, and the files that others read."""
 
+import json
+import os
+import re
+from unittest.mock import Mock
+
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from toys import forget
 
 from cae_lib.cli import main
 from cae_lib.commands import evaluate
 from cae_lib.commands.evaluate import plain, split
-from cae_lib.commands.scores import COLUMNS, choice_scores, tell, write
+from cae_lib.commands.scores import COLUMNS, choice_scores, reasons, tell, write
+from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
@@ -81,6 +88,67 @@ def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
     assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
     assert "nothing could be measured" in capsys.readouterr().err
     forget()
+
+
+@pytest.fixture
+def cut(home) -> str:
+    """A model of ours, and a file of SugarCrepe of which the second of two pictures broke off."""
+    forget()
+    rows = {str(n): {"filename": f"{n}.jpg", "caption": "a cat", "negative_caption": "a dog"}
+            for n in range(2)}
+    pictures = [paths().raw / f"coco/val2017/{n}.jpg" for n in range(2)]
+    file = paths().raw / "sugar-crepe/data/swap_obj.json"
+    for path in (file, pictures[0]):
+        path.parent.mkdir(parents=True)
+    file.write_text(json.dumps(rows))
+    for path in pictures:
+        Image.effect_noise((64, 64), 90).convert("RGB").save(path)
+    pictures[1].write_bytes(pictures[1].read_bytes()[:-300])
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    yield str(save_checkpoint(home / "own", load_clip("clip-mini"), meta))
+    forget()
+
+
+@pytest.mark.parametrize("only", ["sugarcrepe", "benchmarks"])
+def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(cut, capsys, only):
+    assert main(["evaluate", cut, "--allow-missing", "all", "--only", only]) == 0
+    told = capsys.readouterr().out
+    assert 0 < told.index("/1.jpg cannot be decoded (image file is") < told.index("tensors")
+    (row,) = (line.split() for line in told.splitlines() if "sugarcrepe/swap_obj " in line)
+    assert row[-3:] == ["1", "245", "*"]
+
+
+def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
+    """As READ-CLIP's folder: the weights and config.json of a CLIPModel, and nothing else."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
+             "num_hidden_layers": 1}
+    config = transformers.CLIPConfig(
+        text_config=sizes | {"vocab_size": 49_408}, projection_dim=8,
+        vision_config=sizes | {"image_size": 32, "patch_size": 16})
+    transformers.CLIPModel(config).save_pretrained(home / "read-clip")
+    words = ["evaluate", str(home / "read-clip"), "--allow-missing", "all", "--only", "sugarcrepe"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "OpenAI's" in told and "sugarcrepe/swap_obj" in told
+    assert main([*words, "--processor", str(home / "read-clip")]) == 2
+    assert re.search("2 tokens|cannot read", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("number", [28, 30])
+def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch, number):
+    fault = OSError(number, os.strerror(number), "/disk")
+    place = "os.replace" if number == 28 else "cae_lib.results.FileLock"
+    monkeypatch.setattr(place, Mock(side_effect=fault))
+    assert main(["evaluate", cut, "--allow-missing", "all", "--only", "benchmarks"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("cae: cannot") and os.strerror(number) in last
+
+
+def test_why_data_are_incomplete_stands_beside_how_much_is_used():
+    assert reasons('{"missing_images": 1234, "same_words": 2, "malformed": 0}') == (
+        " (1,234 missing images)")
+    assert reasons('{"identical": 3}') == ""
 
 
 def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):

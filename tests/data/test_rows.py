@@ -15,10 +15,11 @@ def write(tmp_path):
 
 
 def test_json_that_cannot_be_read_or_has_another_shape_is_named(write, tmp_path):
-    with pytest.raises(DataError, match=r"a\.x: not valid JSON at line 2, column 6"):
+    with pytest.raises(DataError, match=r"a\.x, .*not valid JSON at line 2, column 6"):
         rows.read_json(write('{"a": 1,\n "b" 2}'), dict)
-    with pytest.raises(DataError, match="top level is a list, a dict was expected"):
+    with pytest.raises(DataError, match="top level: is a list, a dict was expected"):
         rows.read_json(write("[]"), dict)
+    assert rows.read_json(write("\ufeff[1]"), list) == [1]  # with a byte order mark
     (tmp_path / "a.x").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(DataError, match=r"a\.x: cannot be read as text"):
         rows.read_json(tmp_path / "a.x", dict)

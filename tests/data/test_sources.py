@@ -51,6 +51,18 @@ def test_entry_is_well_formed(entry: Source):
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
+def test_weights_are_named_as_published_and_read_as_trained():
+    for entry in (entry for entry in SOURCES.values() if entry.kind == "weights"):
+        for item in (item for item in entry.get if item.how):
+            assert all(name in item.how for name in file_names(entry.name)), "say what to fetch"
+    assert file_names("dac-weights") == {"LLM_cp.pt"}
+    assert file_names("tsvlc-weights") == {"cc3m_llm_and_rb_negs_epoch_5.pt"}
+    assert {item.path for item in SOURCES["macco-weights"].get} == {"MACCO-CLIP-ViT-B-32.pt"}
+    models = {name: how for entry in SOURCES.values() for name, how in entry.models.items()}
+    for name in ("macco", "tripletclip", "clic-cogvlm", "clic-pixelprose"):
+        assert models[name]["activation"] == "quickgelu"
+
+
 def test_counts_are_the_loaders():
     for family in "aro sugarcrepe vl_checklist crepe cola whatsup negbench".split():
         (name,) = needs.FAMILIES[family]
@@ -145,7 +157,7 @@ def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
 def test_missing_and_unreadable_files_are_named(toy: Source):
     get(toy)
     many = [{"image": f"{i}.jpg"} for i in range(1200)]
-    (toy.root / "data/rows.json").write_text(json.dumps(many))
+    (toy.root / "data/rows.json").write_text(json.dumps(many), encoding="utf-8-sig")
     assert check(toy).lines() == [
         "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 pictures",
         "  pictures missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",

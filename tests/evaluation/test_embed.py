@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
-from PIL import Image, ImageFile
+from PIL import Image
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
@@ -120,19 +120,6 @@ def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, na
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:4000])
     with pytest.raises(DataError, match=f"{name}: {message}"):
         Encoder(tiny_clip).images([ImageRef(pictures[0]), ImageRef(tmp_path / name, crop)])
-
-
-def test_a_picture_that_ends_too_early_is_taken_only_on_request(tiny_clip, pictures, tmp_path):
-    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
-    Image.open(pictures[0]).save(whole, quality=95)
-    cut.write_bytes(whole.read_bytes()[:3000])
-    for _ in range(2):  # what is there is not kept for others
-        with pytest.raises(DataError, match=r"cut\.jpg: cannot be decoded"):
-            Encoder(tiny_clip).images([ImageRef(cut)])
-        encoder = Encoder(tiny_clip, allow_truncated=True)
-        first, second = encoder.images([ImageRef(whole), ImageRef(cut)])
-        assert encoder.truncated == {cut} and np.abs(first - second).max() > 0
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_pictures_are_decoded_on_the_cores_that_a_process_may_use(tiny_clip, monkeypatch):

@@ -1,11 +1,14 @@
 """Real sets that are there in part, or not at all: what is used, and what is expected."""
 
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from cae_lib.config import paths
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
@@ -40,7 +43,7 @@ def sugarcrepe(*names):
 @pytest.fixture
 def sugar(put):
     """One file of seven, whose three pictures are one, a web page and an empty file."""
-    put({"sugar-crepe/data/swap_obj.json": sugarcrepe("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
+    put({"sugar-crepe/data/swap_obj.json": sugarcrepe("1.jpg", "4.jpg", "2.jpg", "3.jpg"),
          "coco/val2017/1.jpg": None, "coco/val2017/2.jpg": HTML, "coco/val2017/3.jpg": ""})
 
 
@@ -60,7 +63,9 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(suga
         assert found.counts["broken_images"] == 2 and found.counts["missing_images"] == 1
         assert found.counts["same_words"] == 1, "rows that are not used are not counted"
         told = capsys.readouterr().out
-        assert "2.jpg" in told and "Of 4 rows 2" in told and "add_att" in told
+        assert "3 rows of sugarcrepe" in told and "1 used of 245" in told and "add_att" in told
+        found = re.findall(r"row (\d): its picture .*/(\d).jpg (cannot|is missing)", told)
+        assert found == [("2", "2", "cannot"), ("3", "3", "cannot"), ("1", "4", "is missing")]
         answered = suites.SUITES["benchmarks"](Encoder(tiny_clip), "paper")["benchmarks"]
         assert answered.family.tolist() == ["sugarcrepe"]
         used = subsets("paper")
@@ -73,6 +78,28 @@ def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(suga
     put({"sugar-crepe/data/swap_obj.json": sugarcrepe(*names), "coco/val2017/7.jpg": HTML})
     with pytest.raises(DataError, match=r"row 7: its picture .*7\.jpg cannot be decoded"):
         load_benchmark("sugarcrepe", raw, subsets=["swap_obj"], official=True)
+
+
+def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, capsys):
+    put({"sugar-crepe/data/add_att.json": sugarcrepe("1.jpg"),
+         "sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
+    with pytest.raises(DataError, match=r"swap_att\.json.* line 1, column 2"):
+        load_benchmark("sugarcrepe", raw, subsets=["add_att", "swap_att"])
+    with allowing(["sugarcrepe"]):
+        parts = {part.subset: part.n_used for part in sets.benchmarks("paper", ("sugarcrepe",))}
+    assert (parts["add_att"], parts["swap_obj"], parts["swap_att"]) == (1, 1, 0) and len(parts) == 7
+    assert re.search(r"sugarcrepe/swap_att\. .*swap_att\.json.* column 2", capsys.readouterr().out)
+
+
+def test_a_column_that_is_missing_is_named(put, capsys):
+    row = {"image": {"path": "1.jpg"}, "negative_image": {"path": "1.jpg"}, "caption": "a",
+           "negative_caption": "b", "type": "swap"}
+    put({"bivlc/images/1.jpg": None, "bivlc/data/x": ""})
+    pd.DataFrame([row] * 3).to_parquet(paths().raw / "bivlc/data/test.parquet")
+    with allowing(["bivlc"]):
+        assert not any(part.n_used for part in sets.benchmarks("paper", ("bivlc",)))
+    told = capsys.readouterr().out
+    assert "3 rows of bivlc" in told and "row 0: has no field 'subtype'" in told
 
 
 def test_families_are_read_alone_and_once(raw, smoke_world):

@@ -12,7 +12,7 @@ from families import captions, clip, custom
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cae_lib.errors import CheckpointError, DataError
+from cae_lib.errors import CheckpointError, WriteError
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, read_state_dict, save_checkpoint
 
 META = CheckpointMeta("clip-mini", "quickgelu", step=12, config_key="ab12", extra={"loss": 0.5})
@@ -29,7 +29,7 @@ def test_round_trip(model: nn.Module, tmp_path: Path, dtype: torch.dtype | None)
     assert read_meta(path) == META and len(list(path.parent.iterdir())) == 2
     assert json.loads(path.with_suffix(".json").read_text())["activation"] == "quickgelu"
     assert torch.equal(read_state_dict(path)["weight"], model.weight.to(dtype))
-    with pytest.raises(DataError, match="cannot write .*make the folder writable"):
+    with pytest.raises(WriteError, match="cannot write .*make the folder writable"):
         save_checkpoint(path / "below a file", model, META)
 
 

@@ -11,7 +11,7 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
-from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.errors import CheckpointError, ConfigError, WriteError
 from cae_lib.models import encode_image, encode_text, text_encoder
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import ACTIVATIONS, Clip, export_clip, load_clip, open_clip_name
@@ -154,7 +154,7 @@ def test_exports_are_loaded_by_open_clip(tmp_path: Path, form: str, activation: 
     assert (features(other, 112, tokens) - expected).abs().max() > 1e-4
     with pytest.raises(ConfigError, match="safetensors or pt"):
         export_clip(clip, folder, meta, "", "onnx")
-    with pytest.raises(DataError, match="make the folder"):
+    with pytest.raises(WriteError, match="make the folder"):
         export_clip(clip, path, meta, "", form)
     if form == "pt":
         assert list(torch.load(path, weights_only=True)) == list(clip.model.state_dict())

@@ -1,10 +1,13 @@
 """Models of others: every published form gives the weights and features that it was made from."""
 
 import argparse
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,6 +61,11 @@ FORMS = {
     "state_dict": lambda s, _: {"epoch": 3, "state_dict": s},
     "module": lambda s, _: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
     "model_state_dict": lambda s, _: {"model_state_dict": s, "optimizer_state_dict": {"lr": 1e-3}},
+    "compiled": lambda s, _: {"state_dict": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+    "part compiled": lambda s, _: {k.replace("visual.", "visual._orig_mod."): v
+                                   for k, v in s.items()},
+    "wrapped twice": lambda s, _: {f"model.module.{k}": v for k, v in s.items()},
+    "mask": lambda s, _: s | {"attn_mask": torch.full((77, 77), -torch.inf).triu(1)},
     "head": lambda s, _: {f"model.{k}": v for k, v in s.items()} | {"head.weight": torch.ones(2)},
     "options": lambda s, _: {"args": argparse.Namespace(lr=1e-3), "state_dict": s},
     "objects": lambda s, place: {"trainer": Trainer(place), "state_dict": s},
@@ -88,7 +96,7 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
         load_released(Released(str(path), "clip-mini"))
     with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
         load_released(Released("some-model"))
-    for changed in (state | {"more": torch.ones(1)},
+    for changed in (state | {"more": torch.ones(1)}, state | {"attn_mask": torch.zeros(77, 77)},
                     {k: v for k, v in state.items() if k != "visual.proj"}):
         torch.save(changed, path)
         with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
@@ -98,7 +106,7 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
         load_released(Released(str(path), "clip-mini", "quickgelu"))
 
 
-def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, picture):
+def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, picture, capsys):
     export_clip(clip, tmp_path / "export", META, "card")
     for source in (str(tmp_path / "export"), f"local-dir:{tmp_path / 'export'}"):
         found = load_released(Released(source))
@@ -108,6 +116,15 @@ def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, 
     gelu = load_clip("clip-mini", activation="gelu", seed=5)
     assert other.activation == "gelu"
     same(other, gelu, picture)
+    file = tmp_path / "export" / "open_clip_config.json"
+    content = json.loads(file.read_text())
+    del content["model_cfg"]["quick_gelu"]
+    file.write_text(json.dumps(content))
+    for activation, read in ((None, "gelu"), ("quickgelu", "quickgelu")):
+        capsys.readouterr()
+        found = load_released(Released(str(tmp_path / "export"), activation=activation))
+        assert found.activation == read
+        assert re.search(rf"quick_gelu: None.* {read}\n", capsys.readouterr().out)
     with pytest.raises(CheckpointError, match="cannot read local-dir:.*as open_clip's"):
         load_released(Released(f"local-dir:{tmp_path}"))
 
@@ -197,7 +214,7 @@ def save_hugging_face(kind: str, folder: Path) -> nn.Module:
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
              "num_hidden_layers": 2}
-    text = sizes | {"vocab_size": 40, "max_position_embeddings": 16, "eos_token_id": 2,
+    text = sizes | {"vocab_size": len(names), "max_position_embeddings": 16, "eos_token_id": 2,
                     "pad_token_id": 0, "bos_token_id": 1, "projection_size": 16}
     vision = sizes | {"image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
@@ -237,6 +254,62 @@ def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind)
     assert other.activation == "gelu"
     assert (np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max() > 0) == (
         kind == "clip")
+
+
+def save_without_files(folder: Path) -> nn.Module:
+    """A tiny CLIP of transformers with OpenAI's vocabulary, of which its files say nothing."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
+             "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    model = transformers.CLIPModel(transformers.CLIPConfig(
+        text_config=sizes | {"vocab_size": 49_408},
+        vision_config=sizes | {"image_size": 32, "patch_size": 16}, projection_dim=8))
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    return model.eval()
+
+
+def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path, picture, capsys):
+    model = save_without_files(tmp_path / "hub")
+    found = load_released(Released(str(tmp_path / "hub")))
+    told = capsys.readouterr().out
+    assert "no tokenizer" in told and "no preprocessing" in told
+    ids = torch.tensor([[49406, 320, 736, 1929] + [49407] * 73])  # of "a red dog" in OpenAI's
+    opened = Image.open(picture.path).convert("RGB")
+    pixels = open_clip.image_transform(32, is_train=False)(opened).unsqueeze(0)
+    with torch.no_grad():
+        text, image = (getattr(out, "pooler_output", out) for out in (
+            model.get_text_features(input_ids=ids), model.get_image_features(pixel_values=pixels)))
+    encoder = Encoder(found)
+    np.testing.assert_allclose(encoder.texts(["A red  dog"]), F.normalize(text, dim=-1), atol=1e-6)
+    np.testing.assert_allclose(encoder.images([picture]), F.normalize(image, dim=-1), atol=1e-6)
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_unless_another_is_named(clip, tmp_path, picture):
+    pytest.importorskip("transformers")
+    save_hugging_face("clip", tmp_path / "whole")
+    save_hugging_face("clip", tmp_path / "bare")
+    whole = load_released(Released(str(tmp_path / "whole")))
+    for path in (tmp_path / "bare").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    with pytest.raises(CheckpointError, match="bare"):
+        load_released(Released(str(tmp_path / "bare")))
+    named = Released(str(tmp_path / "bare"), processor=str(tmp_path / "whole"))
+    same(load_released(named), whole, picture)
+    save_without_files(tmp_path / "clip")
+    with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
+        load_released(Released(str(tmp_path / "clip"), processor=str(tmp_path / "whole")))
+    export_clip(clip, tmp_path / "whole", META, "card")  # and open_clip, with that tokenizer
+    file = tmp_path / "whole" / "open_clip_config.json"
+    content = json.loads(file.read_text())
+    content["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "its/own"
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
+        load_released(Released(str(tmp_path / "whole")))
+    with pytest.raises(ConfigError, match="no other processor"):
+        load_released(Released("ViT-B-32:openai", processor="x"))
 
 
 def test_what_is_no_model_of_transformers_is_refused(tmp_path):

@@ -108,7 +108,9 @@ def test_a_malformed_parameters_cell_is_an_error(text: Path, old: str, new: str,
     (["nowhere"], None, 2, "cae: no page 'nowhere'; the pages are: page\n"),
     (["page", "--profile", "huge"], None, 2, "cae: unknown profile 'huge': expected one of smoke"),
     (["page"], KeyboardInterrupt(), 130, "\ncae: interrupted; the same command goes on\n"),
-    (["page"], PermissionError(13, "no", "/folder"), 2, "cae: no permission to use /folder"),
+    (["page"], PermissionError(13, "no", "/folder"), 2, "cae: cannot use /folder (no): "),
+    (["page"], OSError(30, "read-only", "/folder"), 2, "cae: cannot use /folder (read-only): "),
+    (["page"], OSError(28, "full"), 2, "cae: cannot use the disk (full): "),
 ])
 def test_a_command_ends_in_one_message(text, monkeypatch, capsys, words, error, code, message):
     if error:

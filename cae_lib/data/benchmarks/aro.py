@@ -45,7 +45,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     holds the two annotation files and `images/`.
     """
     files = {name: Path(root, file) for name, file in ANNOTATIONS.items()}
-    return [_subset(part) for part in FAMILY.parts(files, **options)]
+    return FAMILY.read(files, _subset, **options)
 
 
 def _subset(collector: Collector) -> Benchmark:

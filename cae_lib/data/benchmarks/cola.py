@@ -96,7 +96,7 @@ def load_single(
 
 
 def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
-    content = rows.parse_json(rows.read_text(path), str(path))
+    content = rows.read_json(path)
     if isinstance(content, dict):
         content = [content.get("labels"), content.get("data")]
     right = isinstance(content, list) and len(content) == 2 and isinstance(content[1], list)

@@ -48,8 +48,8 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
         paths = [Path(root, FILE.format(kind, n)) for n in COMPLEXITIES]
         files[kind] = [path for path in paths if path.is_file()] or paths[:1]
     firsts = {kind: paths[0] for kind, paths in files.items()}
-    parts = FAMILY.parts(firsts, (), **options)
-    return [_kind(part, files[part.subset], Path(root)) for part in parts]
+    return FAMILY.read(firsts, lambda part: _kind(part, files[part.subset], Path(root)), (),
+                       **options)
 
 
 def _kind(collector: Collector, paths: list[Path], root: Path) -> Benchmark:
@@ -83,8 +83,8 @@ def load_systematicity(root: str | Path, **options: Unpack[Options]) -> list[Ben
     }
     here = {name.partition("/")[0] for name, path in files.items() if path.is_file()}
     required = [name for name in files if name.partition("/")[0] in here]
-    parts = SYSTEMATICITY.parts(files, required, **options)
-    return [_systematicity(part, Path(root)) for part in parts]
+    return SYSTEMATICITY.read(files, lambda part: _systematicity(part, Path(root)), required,
+                              **options)
 
 
 def _systematicity(collector: Collector, root: Path) -> Benchmark:

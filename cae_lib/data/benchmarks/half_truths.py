@@ -31,13 +31,14 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     there = {path.stem: path for path in sorted(root.glob("data/*"), reverse=True)}
     files = {name: root / "data" / f"{name}.parquet" for name in FILES} | there
     parts = {f"{name}{end}": path for name, path in files.items() for end in ("", "/ordered")}
-    return [_subset(part, root / "images") for part in FAMILY.parts(parts, (), **options)]
+    return FAMILY.read(parts, lambda part: _subset(part, root / "images"), (), **options)
 
 
 def _subset(collector: Collector, folder: Path) -> Benchmark:
     ordered = collector.subset.endswith("/ordered")
 
     def read(key: str, entry: object) -> Choice:
+        entry = rows.parse_json(entry) if isinstance(entry, str) else entry
         names = ["full_truth", "anchor", "half_truth"][0 if ordered else 1 :]
         texts = tuple(rows.text(entry, name) for name in names)
         image = collector.picture(unpacked(rows.value(entry, "image"), folder))
@@ -47,8 +48,6 @@ def _subset(collector: Collector, folder: Path) -> Benchmark:
     return collector.rows(enumerate(_rows(collector.source)), read).finish(task=task)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".json":
-        lines = rows.read_text(path).splitlines()
-        return [rows.parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
-    return read_parquet(path)
+def _rows(path: Path) -> list[Any]:
+    """Rows of a table, or lines of JSON."""
+    return rows.read_text(path).splitlines() if path.suffix == ".json" else read_parquet(path)

@@ -36,7 +36,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     are of another machine: they are found by their last part in `IMAGE_FOLDERS`.
     """
     files = {name: Path(root, file) for name, file in FILES.items()}
-    return [_subset(part, Path(root)) for part in FAMILY.parts(files, **options)]
+    return FAMILY.read(files, lambda part: _subset(part, Path(root)), **options)
 
 
 def _subset(collector: Collector, root: Path) -> Benchmark:

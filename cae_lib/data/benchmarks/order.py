@@ -77,7 +77,7 @@ def load(
         **options: See `Options`; numbers are those of captions.
     """
     files = {name: Path(root, path) for name, path in ANNOTATIONS.items()}
-    return [_corpus(part, seed, tagger) for part in FAMILY.parts(files, (), **options)]
+    return FAMILY.read(files, lambda part: _corpus(part, seed, tagger), (), **options)
 
 
 def _corpus(

@@ -28,7 +28,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     `data/{replace,swap}_*.json`, lists of rows; the pictures are in `coco/val2017` beside it.
     """
     files = {name: Path(root, "data", f"{name.partition('/')[2]}.json") for name in OFFICIAL}
-    return [_subset(part, Path(root)) for part in FAMILY.parts(files, **options)]
+    return FAMILY.read(files, lambda part: _subset(part, Path(root)), **options)
 
 
 def _subset(collector: Collector, root: Path) -> Benchmark:

@@ -40,7 +40,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     COCO's folders beside `root`.
     """
     files = {name: Path(root, "data", f"{name}.json") for name in OFFICIAL}
-    return [_subset(part, Path(root)) for part in FAMILY.parts(files, (), **options)]
+    return FAMILY.read(files, lambda part: _subset(part, Path(root)), (), **options)
 
 
 def _subset(collector: Collector, root: Path) -> Benchmark:

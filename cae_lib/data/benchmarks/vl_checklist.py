@@ -59,7 +59,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
         found = [name for name in found if EMPTY_CORPUS not in name]
     files = {name: data / f"{name}.json" for name in (*found, *OFFICIAL_CORPORA)}
     required = OFFICIAL_CORPORA if options.get("official") else ()
-    return [_corpus(part, Path(root)) for part in FAMILY.parts(files, required, **options)]
+    return FAMILY.read(files, lambda part: _corpus(part, Path(root)), required, **options)
 
 
 def _corpus(collector: Collector, root: Path) -> Benchmark:

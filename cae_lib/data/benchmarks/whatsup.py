@@ -43,7 +43,7 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     """
     ends = {name: "_dataset" if name in PAIRS else "" for name in OFFICIAL}
     files = {name: Path(root, f"{name}{end}.json") for name, end in ends.items()}
-    return [_subset(part) for part in FAMILY.parts(files, **options)]
+    return FAMILY.read(files, _subset, **options)
 
 
 def _subset(collector: Collector) -> Benchmark:

@@ -46,30 +46,31 @@ def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
     if options.get("subsets") is None:
         options["subsets"] = TASKS
     path = Path(root, "examples.jsonl")
-    scores = FAMILY.parts(dict.fromkeys(OFFICIAL, path), **options)
-    entries = [
-        (number, rows.parse_json(line, f"{path}, line {number}"))
-        for number, line in enumerate(rows.read_text(path).split("\n"), start=1)
-        if line.strip()
-    ]
-    return [_score(collector, entries) for collector in scores]
+    return FAMILY.read(dict.fromkeys(OFFICIAL, path), _score, **options)
 
 
-def _score(collector: Collector, entries: list[tuple[int, object]]) -> Benchmark:
+def _score(collector: Collector) -> Benchmark:
     folder = collector.source.parent / "images"
     task, _, part = collector.subset.partition("/")
     lacking = {AUTHORS_LACK} if part == "authors" else set()
+    lines = enumerate(rows.read_text(collector.source).split("\n"), start=1)
+    known: set[float] = set()
 
     def image(entry: object, key: str) -> ImageRef:
         name = rows.text(entry, key)
         return collector.picture(*(folder / f"{name}{end}" for end in SUFFIXES))
 
-    def read(_: str, entry: object) -> Choice | None:
+    def read(_: str, line: str) -> Choice | None:
+        entry = rows.parse_json(line)
         number = rows.number(entry, "id")
+        if number in known:
+            raise rows.RowError(f"its id {number:g} is that of another row")
+        known.add(number)
         if part and number not in untagged() - lacking:
             return None
         images = (image(entry, "image_0"), image(entry, "image_1"))
         texts = (rows.text(entry, "caption_0"), rows.text(entry, "caption_1"))
         return Choice(images, texts, 0, rows.text(entry, "collapsed_tag"), f"{number:g}")
 
-    return collector.rows(entries, read).finish(task=task)
+    entries = [(number, line) for number, line in lines if line.strip()]
+    return collector.rows(entries, read, where="line {}").finish(task=task)

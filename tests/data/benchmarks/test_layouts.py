@@ -1,5 +1,7 @@
 """What all loaders share: expected numbers, missing pictures, malformed rows, missing files."""
 
+import re
+
 import pytest
 import samples as s
 
@@ -55,7 +57,7 @@ NEG_HEADER = ["image_path", "correct_answer", *(f"caption_{n}" for n in range(4)
               "correct_answer_template"]
 HEADERS = dict(svo_probes=s.SVO_HEADER, crepe=s.CREPE_HEADER, crepe_systematicity=s.SYST_HEADER,
                negbench=NEG_HEADER)
-NAMED = r"(row 1|row key 1|row 2|line 3)\b.*: .*(expected|no field)"
+NAMED = r"(row 1|row key 1|row 2|line [23])\b.*: .*(expected|no field)"
 PICTURES = {path: None for path in (
     "svo-probes/images/1.jpg", "winoground/images/ex_0_img_0.png", "cola/images/1.jpg",
     *(layout[3] for layout in LAYOUTS.values()),
@@ -71,7 +73,7 @@ def family(request, put):
         if file.endswith(".csv"):
             rows = [HEADERS[name], *rows]
         elif file.endswith(".jsonl"):
-            return put(s.winoground(*rows))
+            return put(s.winoground(*(row | {"id": n} for n, row in enumerate(rows))))
         elif name in ("sugarcrepe", "valse"):
             rows = {f"key {number}": row for number, row in enumerate(rows)}
         return put({file: rows})
@@ -121,6 +123,16 @@ def test_a_malformed_row_is_named_or_counted(family):
             read()
         part = read(allow_missing=True)
         assert part.counts["malformed"] == 1 and part.n_used == part.n_expected - 1
+
+
+def test_rows_that_are_left_out_are_told_with_file_and_reason(family, capsys):
+    write, read, right, wrong, _, file, _ = family
+    write(right, *[wrong[0]] * 12)
+    part = read(allow_missing=True)
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert f"12 rows of {part.name}, {file.parent}" in first  # CREPE's rows name the file
+    assert f"{part.n_used} used of {part.n_expected} expected" in first and len(rows) == 10
+    assert all(re.search("expected|no field", row) for row in rows) and re.search(NAMED, rows[0])
 
 
 @pytest.mark.parametrize("name", [*BENCHMARKS, *FURTHER])

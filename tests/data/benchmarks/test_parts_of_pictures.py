@@ -86,3 +86,17 @@ def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
     (root / UNSEEN).unlink()
     with pytest.raises(DataError, match="unseen_compounds_in_laion"):
         load()
+
+
+def test_a_file_of_crepe_that_breaks_off_costs_the_rows_that_follow(put, capsys):
+    put({"crepe/VG_100K/7.jpg": (20, 10)} | crepe("atom", 4, CREPE, CREPE) | crepe("atom", 5))
+    root = put({})
+    [file] = root.rglob("*complexity_4.csv")
+    text = file.read_text()
+    file.write_text(text[: text.rindex('"') - 3])  # within the second row's list
+    with pytest.raises(DataError, match=r"line 4 of .*complexity_4\.csv"):
+        load_benchmark("crepe", root, subsets=["atom"], official=True)
+    [part] = load_benchmark("crepe", root, subsets=["atom"], official=True, allow_missing=True)
+    assert [item.group for item in part.items] == ["4", "5"] and part.n_expected == 16_727
+    assert "complexity_4.csv: the file ends" in capsys.readouterr().out
+    assert load_benchmark("crepe", root, subsets=["atom"], allow_missing=True) == []  # of how many?

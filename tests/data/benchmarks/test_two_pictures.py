@@ -47,6 +47,15 @@ def test_three_scores_share_the_items_of_a_file_read_line_by_line(put, load):
         load()
 
 
+def test_an_id_of_winoground_stands_once(load, capsys):
+    again = [entry(0), entry(1), entry(0)]
+    with pytest.raises(DataError, match=r"examples\.jsonl, line 3: its id 0"):
+        load(*again)
+    part = load(*again, allow_missing=True)[0]
+    assert (part.n_used, part.n_expected, part.counts) == (2, 3, {"malformed": 1})
+    assert capsys.readouterr().out.count("line 3: its id 0") == 1  # of three scores of the items
+
+
 def test_the_untagged_items_of_winoground_are_scores_of_their_own(load):
     assert len(untagged()) == 172 and 313 in untagged() and untagged() < {*range(400)}
     # Tagged by Diwan et al.: 3 "Ambiguously Correct", 72 "Non Minimal", 399 "Non Minimal".
