@@ -56,9 +56,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return len(value) == len(items) and all(map(_fits, value, items))
     if hint is Any:
         return True
-    if hint is float:
-        known = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return known and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float) and isinstance(value, (int, hint)):
+        return not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint)

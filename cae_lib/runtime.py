@@ -150,9 +150,6 @@ class _Lines:
         if text.strip():
             sys.stderr.write(text.strip("\r") + "\n")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
 
 # Where a result comes from. A number depends on the code that its measurement imports, a run on the
 # code that its training imports; both are found by following imports, so that a change elsewhere

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.text_encoder import TextEncoder
-
-END_OF_WORD = "</w>"
+from cae_lib.words.alignment import END_OF_WORD
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:

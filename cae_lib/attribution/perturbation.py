@@ -65,8 +65,6 @@ class PerturbationAttribution(AttributionMethod):
         wanted = captions.wants(caption, masked)
         caption, masked = caption[wanted], masked[wanted]
         stand_in = self._stand_in(captions, tokens[caption][masked])
-        if stand_in.ndim == 2:
-            stand_in = stand_in[:, : tokens.shape[1]]
         variants = partial(captions.encoder.encode_variants, tokens, caption, masked, stand_in)
         scores, features = captions.drops(variants, caption, masked, self.temperature)
         return Attribution(scores.relu() if self.clamp else scores, features)

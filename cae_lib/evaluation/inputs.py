@@ -36,15 +36,10 @@ _TOKENS: dict[tuple, dict[str, np.ndarray]] = {}
 _LOCK = Lock()
 
 
-def forget_pictures() -> None:
-    """Forget all pixels, which frees their memory."""
-    _CONTENTS.clear()
-    _PIXELS.clear()
-
-
-def forget_tokens() -> None:
-    """Forget all texts."""
-    _TOKENS.clear()
+def forget() -> None:
+    """Forget all pixels and texts."""
+    for kept in (_CONTENTS, _PIXELS, _TOKENS):
+        kept.clear()
 
 
 @dataclass(frozen=True)

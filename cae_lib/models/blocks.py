@@ -57,8 +57,10 @@ def alteration(parts: Iterable[Any]) -> str | None:
 def encodes_by_own(model: nn.Module, side: str) -> bool:
     """Whether the methods of `ENCODERS` of a side are still those that open_clip came with."""
     kind = type(model)
-    return all(getattr(kind, name, None) is own and name not in vars(model)
-               for name, own in ENCODERS[kind].items() if name.endswith(side))
+    return kind in ENCODERS and all(
+        getattr(kind, name, None) is own and name not in vars(model)
+        for name, own in ENCODERS[kind].items() if name.endswith(side)
+    )
 
 
 def _of_module(module: nn.Module) -> str | None:

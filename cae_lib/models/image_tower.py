@@ -12,15 +12,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.blocks import (
-    ENCODERS,
-    alteration,
-    attend,
-    encodes_by_own,
-    finish_block,
-    heads_of,
-    run,
-)
+from cae_lib.models.blocks import alteration, attend, encodes_by_own, finish_block, heads_of, run
 from cae_lib.models.recording import recording
 
 
@@ -68,7 +60,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
 def _is_plain(model: nn.Module) -> bool:
     """Whether the tower's computation can be written out, without hooks and adapters to miss."""
-    if type(model) not in ENCODERS or not encodes_by_own(model, "image"):
+    if not encodes_by_own(model, "image"):
         return False
     return _reads_class_token(model.visual) and alteration([model.visual]) is None
 

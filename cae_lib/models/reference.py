@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.recording import alone, drops, recording, still
-from cae_lib.models.text_tower import (
-    Record,
-    TextEncoder,
-    TextOutput,
-    highest,
-    one_hot,
-    place_of,
-    read_at,
-)
+from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, place_of, read_at
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
@@ -189,10 +181,8 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
 
     text = model.text_model
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
-    if causal and eos == 2:
-        position = place_of("argmax", highest(text.config.vocab_size))
-    else:
-        position = place_of("eos" if causal else "last", eos)
+    pool = ("argmax" if eos == 2 else "eos") if causal else "last"
+    position = place_of(pool, eos, text.config.vocab_size)
     return TextModel(model, features, text.embeddings.token_embedding, text, position)
 
 

@@ -103,18 +103,21 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
 
-def place_of(pool: str | None, eos: int | None = None) -> Callable[[Tensor], Tensor]:
+def place_of(pool: str | None, eos: int | None = None,
+             vocabulary: int | None = None) -> Callable[[Tensor], Tensor]:
     """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length. Pool
-    "eos" reads the token `eos`, "argmax" the highest, which is `eos` where that is known; a
-    DataError for a caption without."""
+    "eos" reads the token `eos`, "argmax" the highest; a DataError for a caption without."""
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
-    if pool in ("argmax", "eos"):
+    if pool == "argmax":
+        return partial(_end, vocabulary - 1 if vocabulary == CLIP_VOCABULARY else None)
+    if pool == "eos":
         return partial(_end, eos)
     raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
 
 
 def _end(eos: int | None, tokens: Tensor) -> Tensor:
+    """Where the token `eos` is, None for the highest of the batch."""
     ends = tokens == (tokens.max() if eos is None else eos)
     there = ends.any(dim=1)
     if not bool(there.all()):
@@ -135,13 +138,7 @@ def pool_of(text: nn.Module) -> str | None:
 def read_at(text: nn.Module) -> Callable[[Tensor], Tensor]:
     """`place_of` an open_clip text tower."""
     eos = text.text_eos_id if isinstance(text, CLIP) else getattr(text, "eos_id", None)
-    pool = pool_of(text)
-    return place_of(pool, highest(text.vocab_size) if pool == "argmax" else eos)
-
-
-def highest(vocabulary_size: int) -> int | None:
-    """The token that ends a text where the highest one does, if that is known."""
-    return CLIP_VOCABULARY - 1 if vocabulary_size == CLIP_VOCABULARY else None
+    return place_of(pool_of(text), eos, text.vocab_size)
 
 
 def text_tower(model: nn.Module) -> nn.Module:

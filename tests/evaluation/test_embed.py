@@ -13,7 +13,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import embed, inputs
 from cae_lib.evaluation.embed import Encoder, neighbours
-from cae_lib.evaluation.inputs import PictureReader, forget_pictures, forget_tokens, tokenize
+from cae_lib.evaluation.inputs import PictureReader, forget, tokenize
 from cae_lib.models.packed import PackedEncoder
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on",
@@ -24,8 +24,7 @@ ODD_TEXTS = ["a cat", "", "Hello!!! & <b>caf\u00e9</b>\n two  spaces \U0001f408"
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    forget_pictures()
-    forget_tokens()
+    forget()
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_second_reader_opens_files_that_changed_or_do_not_fit(tiny_clip, pictu
     changed = (pixels(tiny_clip.preprocess, refs) != first).flatten(1).any(dim=1)
     assert opened[3:] == ["1.png"]
     assert changed.tolist() == [False, False, True, False]  # crops of a file stand together
-    forget_pictures()
+    forget()
     opened.clear()
     monkeypatch.setattr(inputs, "MOST_BYTES", 2 * 3 * 112 * 112)
     for _ in range(2):
