@@ -59,6 +59,8 @@ def test_words_have_a_role_and_the_form_of_their_last_part():
     ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
     ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
     ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
+    ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
+    ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
 ])
 def test_articles_and_capitals_follow_the_word(text, word, new, expected):
     start = text.index(word)
