@@ -22,7 +22,6 @@ CAPTIONS = {
     # articles follow the sound, the capital stays at the start, spaces are single
     "An elephant  chases a\ncat": {"A cat chases an elephant"},
     "a cat sees an old elephant ": {"an elephant sees an old cat", "an old elephant sees a cat"},
-    "a cat sees an honest man": {"a man sees an honest cat", "an honest man sees a cat"},
     "an heir sees a unicorn": {"a unicorn sees an heir"},
     # number must agree, and degree
     "a dog chases two cats": set(),

@@ -56,6 +56,7 @@ def test_words_have_a_role_and_the_form_of_their_last_part():
 @pytest.mark.parametrize(("text", "word", "new", "expected"), [
     ("A dog on a mat", "dog", "owl", "An owl on a mat"),
     ("an old man", "old", "young", "a young man"),
+    ("a young man", "young", "honest", "an honest man"),
     ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
     ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
     ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
