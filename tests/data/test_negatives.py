@@ -66,12 +66,12 @@ def test_the_exchanges_of_a_caption_are_fluent_and_other_than_it(caption: str, f
 
 def test_the_choice_is_seeded_and_limited() -> None:
     caption = "A man in a red shirt rides a black horse."
-    few = swap_negatives([caption, "a dog", caption], seed=1, limit=2)
-    assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
-    assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]
     pairs = [f"a black {first} and a white {second}" for first, second in
              itertools.permutations(("cat", "dog", "cow", "cup"), 2)]
-    adjective_first = [texts[0].startswith("a white") for texts in swap_negatives(pairs)]
+    few = swap_negatives([caption, "a dog", caption, *pairs], seed=1, limit=2)
+    assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
+    assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]
+    adjective_first = [texts[0].startswith("a white") for texts in few[3:]]
     assert 0 < sum(adjective_first) < len(pairs)  # each caption has an order of its own
     others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
