@@ -53,6 +53,24 @@ def test_by_hand():
     assert (found.n, found.pictures, found.seeds, found.against) == (3, 3, 2, "b")
 
 
+def test_freedom_by_hand_as_observed_and_of_other_numbers_of_seeds():
+    parts = Components(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
+    assert (parts.variance(), parts.variance(4)) == pytest.approx((0.5, 0.4))
+    assert parts.freedom() == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.05**2))
+    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.1**2 / 3))
+    assert parts.freedom(1) == pytest.approx(4)
+    none = Components(0.2, 0.1, 0.4, 2, 4)  # nothing but what is particular to seed and item
+    assert none.variance() == pytest.approx(0.2)
+    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.1**2 / 3))
+
+
+@pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
+def test_groups_that_share_no_picture_have_a_mean_each(second: list[int], freedom: int):
+    groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
+    _, parts = crossed(*cells(groups, [0.5, 0.5], [[0, 1, 2], second]))
+    assert parts.item_freedom == freedom
+
+
 def test_what_seed_and_item_share_is_counted_once():
     # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
     _, parts = crossed(*cells([np.array([[2, 0], [1, 1]])]))
@@ -158,8 +176,12 @@ def test_scores_weigh_strata_and_share_items():
     assert found.loc["all", "error"] == pytest.approx(parts.variance() ** 0.5)
     assert found.loc["only x", "estimate"] == pytest.approx(groups[0].mean())
     extra = pd.DataFrame([("all", "x", 999, "x", 0.1)], columns=columns)
+    whole = pd.concat(rows)
     with pytest.raises(DataError, match="no answer to item"):
-        levels(pd.concat(rows), items=["subset", "item"], weights=extra)
+        levels(whole, items=["subset", "item"], weights=extra)
+    less = pd.concat([whole, whole[whole["item"] > 0].assign(run="b")])
+    with pytest.raises(DataError, match="score has items"):
+        levels(less, items=["subset", "item"], weights=pd.DataFrame(weights, columns=columns))
 
 
 def test_other_keys_are_contrasted_within_runs():
@@ -207,12 +229,14 @@ def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
 
 
 def test_holm_by_hand_within_groups():
-    tests = pd.DataFrame({"estimate": [1, -1, 1, 1], "p": [0.01, 0.03, 0.02, 0.04],
-                          "claim": ["x", "x", "x", "y"]})
+    tests = pd.DataFrame({"estimate": [1, -1, 1, 1, -1], "p": [0.01, 0.03, 0.02, 0.04, 0.6],
+                          "claim": ["x", "x", "x", "y", "y"]})
     found = holm(tests, by=["claim"])
-    assert found["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.04])
-    assert found["sure"].tolist() == [1, -1, 1, 1]
-    assert holm(tests)["p_holm"].tolist() == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert found["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.08, 0.6])
+    assert found["sure"].tolist() == [1, -1, 1, 0, 0]
+    found = holm(tests[:4])
+    assert found["p_holm"].tolist() == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert found["sure"].tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("sure", "expected"), [
@@ -249,6 +273,25 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
         correlations(table.iloc[1:])
 
 
+def test_intervals_and_p_of_correlations_are_those_of_the_resampled_pairs():
+    gold = np.array([0.0, 0, 1, 0, 2])  # without variance in some samples
+    scores = {"a": [1.0, 2, 3, 5, 4], "same": [1.0, 2, 3, 5, 4], "gold": [*gold]}
+    table = pd.concat(pd.DataFrame({"run": run, "seed": 0, "set": "sts", "pair": range(5),
+                                    "gold": gold, "score": column})
+                      for run, column in scores.items())
+    counts = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=50)
+    draws = statistics.weighted_spearman(np.array(scores["a"]), gold, counts)
+    below = (draws <= 0).sum()
+    assert np.isnan(draws).any() and 1 < below < (draws >= 0).sum()
+    found = correlations(table, resamples=50).set_index("run")
+    assert found.loc["a", "p"] == pytest.approx(2 * below / 50)
+    expected = np.nanquantile(draws, [0.025, 0.975])
+    np.testing.assert_allclose(found.loc["a", ["low", "high"]].astype(float), expected)
+    assert found.loc["gold", "p"] == 2 / 50, "never smaller than two samples of all"
+    gain = correlations(table, "same", resamples=50).set_index("run")
+    assert gain.loc["a", ["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+
+
 def test_resampled_correlations_are_those_of_the_repeated_pairs():
     generator = np.random.default_rng(0)
     a, b = generator.integers(0, 6, (2, 30)).astype(float)
@@ -269,5 +312,5 @@ def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     assert found["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())
     assert found["error"] == pytest.approx((top.mean(1) / bottom.mean(1)).std(), rel=0.25)
     runs = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
-    each = runs.assign(ratio=ratios(runs, "top", "bottom")).groupby("run")["ratio"].mean()
-    assert each.tolist() == [0.5, 0.5], "each run has a ratio of its own"
+    found = ratios(runs, "top", "bottom")  # of each run its own, 1/2 + (top - bottom / 2) / mean
+    assert found.tolist() == [0.25, 0.75, 0.75, 0.25]

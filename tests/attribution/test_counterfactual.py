@@ -69,7 +69,7 @@ def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
     """S(I, T) - S(I, T with another word), from rows of tokens as lists."""
     tokens = named.tokens[word.row].tolist()
     changed = tokens[: word.places[0]] + list(other) + tokens[word.places[-1] + 1 :]
-    rows = torch.tensor([tokens, (changed + [0] * 77)[:77]])
+    rows = torch.tensor([(row + [0] * 77)[:77] for row in (tokens, changed)])
     images, texts = named.image_features[word.row], named.model.encode_text(rows)
     whole, without = torch.cosine_similarity(images, texts).tolist()
     return whole - without
@@ -108,6 +108,26 @@ def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -
     share = torch.stack(drawn).bincount(minlength=len(drops)) / len(drawn)
     expected = torch.tensor(list(candidates.values())) / candidates.total()
     torch.testing.assert_close(share, expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(("free", "size", "fits"), [
+    (0, 1, True), (0, 2, False), (2, 2, True), (2, 3, False),
+])
+@torch.no_grad()
+def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named, attribute) -> None:
+    """Of eight columns the first caption leaves some free; the last column stays as it is."""
+    first, other = [10, 11, 12, 13, 14, 15][: 6 - free], [20, 21, 22][:size]
+    rows = [[49406, *inner, 49407] + [0] * (6 - len(inner)) for inner in (first, other)]
+    tokens, words = torch.tensor(rows), torch.zeros(2, 8, dtype=torch.long)
+    words[0, 1 : len(first) + 1] = torch.arange(1, len(first) + 1)
+    words[1, 1 : size + 1] = 1
+    roles = (words == torch.tensor([[2], [1]])).long()
+    two = dataclasses.replace(named.first(2), tokens=tokens)
+    found = attribute(two, NAME, {"words": words, "roles": roles})
+    assert found.scored[0, 2] == fits and found.scored[1, 1]
+    if fits:
+        drops = drop(two, Word(0, [2], (11,), 1), tuple(other))
+        assert found.scores[0, 2].item() == pytest.approx(drops, abs=1e-10)
 
 
 @torch.no_grad()

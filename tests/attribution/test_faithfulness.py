@@ -105,12 +105,15 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monkeypatch) -> None:
     monkeypatch.setattr(faithfulness, "MOST_STAGES", most)
     model, fresh = tiny_clip.model, load_clip("clip-mini", seed=1).model
+    for value in fresh.ln_final.parameters():
+        torch.nn.init.normal_(value)  # else alike in both
     before = {name: value.clone() for name, value in model.state_dict().items()}
     seen = []
     for stage, mixed in faithfulness.cascade(model, fresh):
         own, new = text_tower(mixed), text_tower(fresh)
         seen.append(stage)
         assert torch.equal(own.text_projection, new.text_projection)
+        assert _same(own.ln_final, new.ln_final)
         lowest = int(stage[-1]) if stage.startswith("block") else 5 if len(seen) == 1 else 1
         blocks = list(zip(own.transformer.resblocks, new.transformer.resblocks, strict=True))
         assert [_same(a, b) for a, b in blocks] == [number >= lowest for number in range(1, 5)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cae_lib.attribution.gradcam import propagated
 from cae_lib.errors import ConfigError
 from cae_lib.models import packed
 
@@ -58,6 +59,16 @@ def test_scores_are_float32_under_autocast(name: str, batch, attribute) -> None:
     (found.scores.sum() + found.text_features.sum()).backward()
     gradients = [p.grad for p in single.model.transformer.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("rows", [4, 1])
+def test_relevance_is_not_rounded_under_autocast(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps, slopes = torch.rand(2, 3, 2, 2, rows, 4, generator=generator).unbind()
+    readout = torch.eye(4)[[3, 2]]
+    expected = propagated([*maps], [*slopes], readout)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(propagated([*maps], [*slopes], readout), expected)
 
 
 @EVERY

@@ -1,10 +1,13 @@
 """The perturbation method where words are drawn, given or missing, and what its variants share."""
 
 import dataclasses
+import itertools
 from unittest.mock import Mock
 
 import pytest
 import torch
+from oracles import Batch
+from torch import Tensor
 
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
@@ -35,6 +38,33 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
         attribute(alone, "perturbation", replacement="random")
 
 
+def random_drops(batch: Batch, tokens: Tensor, attribute) -> Tensor:
+    """Scores of the words of the first of two captions."""
+    batch = dataclasses.replace(batch.first(2), tokens=tokens)
+    return attribute(batch, "perturbation", replacement="random").scores[0, 1 : tokens[0].argmax()]
+
+
+def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_clip) -> None:
+    tokens = tiny_clip.tokenizer(["dog " * 20, "cat"])
+    places, rows = torch.arange(20), tokens[:1].repeat(21, 1)
+    rows[places, places + 1] = tokens[1, 1]
+    features = batch.model.encode_text(rows).detach()
+    similarity = torch.cosine_similarity(features, batch.image_features[:1])
+    expected = similarity[20] - similarity[:20]
+    assert expected.abs().min() > 1e-6
+    found = random_drops(batch, tokens, attribute)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_clip) -> None:
+    """With the same caption and the same words to draw from, one of them said once more."""
+    caption = "dog cat cup tree car"
+    found = [random_drops(batch, tiny_clip.tokenizer([f"{caption} " * 3, word]), attribute)
+             for word in caption.split()]
+    for first, second in itertools.combinations(found, 2):
+        assert (first - second).abs().max() > 1e-4
+
+
 def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     groups = torch.zeros(4, 77, dtype=torch.long)
     groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1
@@ -43,6 +73,11 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     scores = attribute(batch, "perturbation", {"words": groups}).scores
     torch.testing.assert_close(scores, batch.ablation(inside, mean), atol=1e-10, rtol=0)
     assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
+    wanted = groups.new_zeros(4, 77, dtype=torch.bool)
+    wanted[2, 5] = True  # one token of three
+    found = attribute(batch, "perturbation", {"words": groups, "wanted": wanted}).scores
+    torch.testing.assert_close(found[2], scores[2], atol=1e-10, rtol=0)
+    assert found[2, 4:7].all() and not found[[0, 1, 3]].any()
     empty = dataclasses.replace(batch.first(2), tokens=tiny_clip.tokenizer(["", ""]))
     scores = attribute(empty, "perturbation").scores
     assert scores.shape == (2, 2) and scores.abs().max() == 0

@@ -1,5 +1,6 @@
 """Swap negatives of captions whose exchanges are written out, and neighbours found by hand."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -21,8 +22,16 @@ CAPTIONS = {
     # articles follow the sound, the capital stays at the start, spaces are single
     "An elephant  chases a\ncat": {"A cat chases an elephant"},
     "a cat sees an old elephant ": {"an elephant sees an old cat", "an old elephant sees a cat"},
-    # number must agree
+    "an heir sees a unicorn": {"a unicorn sees an heir"},
+    # number must agree, and degree
     "a dog chases two cats": set(),
+    "a dog sees cats": set(),
+    "two cats see dogs": {"dogs see two cats"},
+    "a bigger dog chases a red cat": {
+        "a bigger cat chases a red dog", "a red cat chases a bigger dog"},
+    "a red dog is happy": set(),
+    # "its" stays with its owner
+    "a dog chases its ball": {"a ball chases its dog"},
     "two dogs chase three cats": {"two cats chase three dogs", "three cats chase two dogs"},
     # both ways say the same, unless an adjective tells them apart
     "a cat next to a dog": set(),
@@ -31,6 +40,7 @@ CAPTIONS = {
     # compounds stay whole; "top of" and "group of" stay where they are
     "a tennis player holds a trophy": {"a trophy holds a tennis player"},
     "a bird on top of a car": {"a car on top of a bird"},
+    "a dog stands at the side": set(),
     # adjectives of one noun say the same in either order
     "a small red car": set(),
     "a dog": set(),
@@ -56,9 +66,13 @@ def test_the_exchanges_of_a_caption_are_fluent_and_other_than_it(caption: str, f
 
 def test_the_choice_is_seeded_and_limited() -> None:
     caption = "A man in a red shirt rides a black horse."
-    few = swap_negatives([caption, "a dog", caption], seed=1, limit=2)
+    pairs = [f"a black {first} and a white {second}" for first, second in
+             itertools.permutations(("cat", "dog", "cow", "cup"), 2)]
+    few = swap_negatives([caption, "a dog", caption, *pairs], seed=1, limit=2)
     assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
     assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]
+    adjective_first = [texts[0].startswith("a white") for texts in few[3:]]
+    assert 0 < sum(adjective_first) < len(pairs)  # each caption has an order of its own
     others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution.faithfulness import random_ranks
 from cae_lib.data.captions import Pairs, load_caption_list
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import faithfulness
@@ -156,6 +158,20 @@ def test_a_curve_is_that_of_masking_one_word_after_the_other(clip, sample, table
         area = np.mean([(a + b) / 2 for a, b in itertools.pairwise(steps)])
         found = values(table, "area", method="gradient", against="deletion")[row]
         assert found == pytest.approx(area, abs=2e-5)
+
+
+def test_the_random_curve_is_the_mean_of_two_orders():
+    """Of a bag of five words and one of four: S is the sum of the weights that are left."""
+    weights, n_words = np.array([[1.0, 2, 4, 8, 16], [1, 2, 4, 8, 0]]), np.array([5, 4])
+    bag = SimpleNamespace(n_words=n_words, masked=lambda model, captions, masked, mask: np.where(
+        masked, 0, weights[captions]).sum(axis=1))
+    curves = faithfulness.score_curves(None, bag, {"own": weights})
+    orders = [random_ranks(n_words, 5, seed) for seed in (0, 1)]
+    assert (orders[0] != orders[1]).any(axis=1).all()
+    left = [[(weights * (order >= k)).sum(axis=1) for k in range(6)] for order in orders]
+    expected = np.where(np.arange(6) <= n_words[:, None], np.mean(left, axis=0).T, np.nan)
+    np.testing.assert_allclose(curves[RANDOM, "deletion"], expected)
+    np.testing.assert_array_equal(curves["own", "deletion"][0], [31, 15, 7, 3, 1, 0])
 
 
 def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):

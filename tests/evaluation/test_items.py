@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cae_lib.data.benchmarks.base import Choice, ImageRef
+from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
@@ -50,6 +50,8 @@ def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
     parts = [benchmark_of(item, task=task) for task in ("text", "image", "group")]
     found = items(parts, BLANK, True)
     assert found.chance.tolist() == [0.25, 0.25, 1 / 6]
+    svo = Benchmark("svo_probes", "all", (Choice(PICTURES, ("a cat",), 0, "subj", "0"),), 1)
+    assert items([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
     counts = found[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
 

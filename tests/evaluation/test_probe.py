@@ -4,8 +4,10 @@ import json
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from cae_lib.evaluation import probe
 from cae_lib.evaluation.probe import probe_table
 from cae_lib.world.vocabulary import COLORS, NOUNS, RELATIONS
 
@@ -69,6 +71,19 @@ def test_vectors_that_hold_nothing_give_the_commonest_answer(world_home):
             assert row.answer in known and row.commonest in known
             most = max(counts[name] for name in known)
             assert counts[row.answer] == counts[row.commonest] == most
+
+
+def test_of_two_nouns_that_training_lacks_the_truth_is_not_preferred(world_home, monkeypatch):
+    columns = ["relation", "subject", "object", "color of the subject"]
+    seen = pd.DataFrame([("on", "cat", "dog", "red"), ("under", "cow", "cat", "blue"),
+                         ("above", "dog", "cow", "gray")], columns=columns)
+    asked = pd.DataFrame([("on", "key", "hat", "red"), ("on", "hat", "key", "red")],
+                         columns=columns)
+    parts = iter([(np.eye(3), seen), (np.eye(3)[:2], asked)])
+    monkeypatch.setattr(probe, "_embedded", lambda *_: next(parts))
+    table = probe.probe_table(None, "smoke").query("target == 'subject'")
+    for column in ("answer", "commonest"):
+        assert table[column].nunique() == 1 and table[column].isin(["key", "hat"]).all()
 
 
 def test_what_is_random_is_answered_no_better_than_what_is_empty(world_home):

@@ -163,10 +163,12 @@ def test_own_attention_is_written_out_if_it_is_plain(model: nn.Module, settings:
 
 @both_sides
 @pytest.mark.parametrize("part", ["mlp", "attn"])
-def test_backward_hooks_are_called(model: nn.Module, side: str, part: str) -> None:
+@pytest.mark.parametrize("kind", ["backward_hook", "backward_pre_hook"])
+def test_backward_hooks_are_called(model: nn.Module, side: str, part: str, kind: str) -> None:
     block = _block(model, side)
     slopes = [torch.autograd.grad(_own(model, side).sum(), block.ln_1.weight)]
-    getattr(block, part).register_full_backward_hook(lambda m, grads, _: _more(grads))
+    register = getattr(getattr(block, part), f"register_full_{kind}")
+    register(lambda module, grads, *_: _more(grads))
     for encode in (_own, _found):
         slopes += [torch.autograd.grad(encode(model, side).sum(), block.ln_1.weight)]
     torch.testing.assert_close(slopes[2], slopes[1], atol=1e-11, rtol=0)
@@ -176,7 +178,8 @@ def test_backward_hooks_are_called(model: nn.Module, side: str, part: str) -> No
 @both_sides
 def test_hooks_of_all_modules_methods_of_types_and_other_encoding(model: nn.Module, side: str,
                                                                   monkeypatch: MonkeyPatch) -> None:
-    for kind in ("forward_hook", "forward_pre_hook"):
+    for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook",
+                 "full_backward_pre_hook"):
         register = getattr(nn.modules.module, f"register_module_{kind}")
         with register(lambda m, *a: _more(*a) if isinstance(m, nn.GELU) else None):
             _assert_reference(model, side)

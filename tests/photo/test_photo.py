@@ -56,8 +56,12 @@ def test_words_have_a_role_and_the_form_of_their_last_part():
 @pytest.mark.parametrize(("text", "word", "new", "expected"), [
     ("A dog on a mat", "dog", "owl", "An owl on a mat"),
     ("an old man", "old", "young", "a young man"),
+    ("a young man", "young", "honest", "an honest man"),
     ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
     ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
+    ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
+    ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
+    ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
 ])
 def test_articles_and_capitals_follow_the_word(text, word, new, expected):
     start = text.index(word)
@@ -75,6 +79,18 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     made = foils.replacements("a dog", words[0], words[:1], vocabulary, rng)
     assert set(made) == {"a boat", "a ship"}
     assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
+
+
+@pytest.mark.parametrize(("both", "too"), [(4, False), (5, True)])
+def test_words_are_said_of_one_thing_if_together_more_often_than_by_chance(both: int, too: bool):
+    """Of twelve pictures with two captions eight have "dog" and eight "boat": 8 * 8 / 24 of them
+    both, by chance; they are said of one thing where it is more than 1.5 times that, which is 4."""
+    dog, boat, hat = (foils.Word(0, 3, text, OBJECT, "NN") for text in ("dog", "boat", "hat"))
+    pictures = [(dog, boat)] * both + [(dog, hat), (boat, hat)] * (8 - both)
+    pictures += [(hat, hat)] * (both - 4)
+    captions = [[word] for pair in pictures for word in pair]
+    vocabulary = foils.Vocabulary(captions, [n // 2 for n in range(24)])
+    assert vocabulary.may_be_said_too(dog, "boat") == vocabulary.may_be_said_too(boat, "dog") == too
 
 
 def test_what_is_added_contradicts_what_people_said():

@@ -63,7 +63,9 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
         assert not model.visual.training
         return encode(model, pixels)
     monkeypatch.setattr(run_module, "encode_image", counted)
-    run = toy_run(LOCKED, log=True)
+    clip = toy_clip()
+    clip.model.train()
+    run = toy_run(LOCKED, clip, log=True)
     for step in range(5):
         run.step(step, run.batches.at(step))
     assert encoded == [8] and "image features 8/8" in capsys.readouterr().err

@@ -149,6 +149,13 @@ def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
         toy_run(replace(FT, **changes), pairs=toy_pairs(**pairs))
 
 
+@pytest.mark.parametrize(("masked", "replacement"), [(0.5, "mean"), (0.0, "zero")])
+def test_masks_go_with_a_perturbation_that_masks_likewise(masked, replacement):
+    run = toy_run(replace(FT, masked=masked, method="perturbation",
+                          attribution=(("replacement", replacement),)))
+    assert run.objective.task.method.replacement == replacement
+
+
 def test_the_progress_line_shows_loss_attributions_and_speed(tmp_path, capsys):
     toy_train(CAE, tmp_path, log=True)
     line = capsys.readouterr().err.strip().splitlines()[-1]

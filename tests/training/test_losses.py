@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError
 from cae_lib.training.losses import (
-    FLOOR,
     HINGES,
     SCOPES,
     AttributionLoss,
@@ -90,6 +89,10 @@ def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked(
         assert found.loss.item() == pytest.approx((attribute + (0.2 + 0 + 0.4) / 3) / 2)
     only = attribution_loss(scores, roles.where(roles != 2, 0), Hinge("margin", 0.4))
     assert only.loss.item() == pytest.approx(0.2)  # relations are the one role that occurs
+    roles, words = torch.tensor([[2, 0, 2, 0, 1]]), torch.tensor([[1, 1, 2, 2, 3]])
+    scores = torch.tensor([[0.1, 0.9, 0.3, 0.9, 0.5]])
+    found = attribution_loss(scores, roles, Hinge("margin", 0.4, "word"), words)
+    assert found.loss.item() == pytest.approx((0.3 + 0.1) / 2)  # of the tokens that have a role
 
 
 def test_log_knows_no_scale_and_has_a_floor() -> None:
@@ -97,7 +100,7 @@ def test_log_knows_no_scale_and_has_a_floor() -> None:
     assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
     negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
     found = loss_of(negative, hinge)
-    assert found.loss.item() == pytest.approx(math.log(0.4 / FLOOR) + 0.1)
+    assert found.loss.item() == pytest.approx(math.log(0.4 / 1e-6) + 0.1)
     found.loss.backward()
     assert (negative.grad[ROLES >= 2] == 0).all() and (negative.grad[ROLES == 1] > 0).all()
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
 from cae_lib.errors import ConfigError
+from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, Execution
-from cae_lib.training.losses import Hinge
+from cae_lib.training.losses import Hinge, contrastive_loss
 from cae_lib.training.run import adamw, gradient_norm, learning_rate
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
@@ -94,6 +95,10 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     found = run.step(0, batch)
     assert found["contrastive"] == pytest.approx(contrastive.item() / 2, abs=1e-4)
     assert found["lr"] == pytest.approx(FT.lr / 2)
+    if masked:
+        whole, none = (toy_run(settings).objective(replace(batch, masked=mask))["contrastive"]
+                       for mask in (None, torch.zeros_like(batch.masked)))
+        assert none == whole
     if negatives:
         assert (found["n_negatives"], found["n_similar"]) == (len(false), batch.n_similar)
     if method:  # a false caption has no roles
@@ -104,6 +109,22 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
         assert found["attribution"] == pytest.approx(SETTINGS.weight * hinge, rel=1e-5)
     rest = found.get("attribution", 0)
     assert found["loss"] == pytest.approx(found["contrastive"] + rest, abs=1e-5)
+
+
+def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> None:
+    given: list[tuple[Tensor, ...]] = []
+    monkeypatch.setattr(objective, "contrastive_loss",
+                        lambda *parts: given.append(parts) or contrastive_loss(*parts))
+    for changes in ({}, {"masked": 1.0}, {"method": "attention"}):
+        run = toy_run(replace(FT, precision="bf16", negatives=True, **changes))
+        batch = run.batches.at(0)
+        run.objective(batch)
+    run.objective(replace(batch, negatives=batch.tokens[:0], n_negatives=(0,)))
+    for number, (images, texts, _, false) in enumerate(given):
+        assert {images.dtype, texts.dtype, false.dtype} == {torch.float32}
+        for features in (images, false, *([texts] if number < 2 else [])):  # the task's are bf16
+            norms = features.norm(dim=1)
+            torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
 
 
 def test_only_matrices_decay(tiny_clip):
