@@ -153,7 +153,7 @@ def hinge_of_sums(
         groups = groups.sum(1, keepdim=True)
         groups = all_sum(groups) if all_sum else groups
     counts = groups[2:4].detach()
-    means = groups[:2] / counts.clamp(min=1)
+    means = groups[:2] / counts.where(counts > 0, 1)
     hinges, valid = _hinges(groups, means, hinge)
     parts = torch.cat([
         torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
@@ -170,7 +170,7 @@ def _hinges(groups: Tensor, means: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor
     """What the loss is the mean of, and which of it there is; `means` are A_obj, A_comp (2, G)."""
     if hinge.kind == "margin":
         counts = groups[6:].detach()
-        return groups[4:6] / counts.clamp(min=1), counts > 0
+        return groups[4:6] / counts.where(counts > 0, 1), counts > 0
     objects, composition = means.clamp(min=FLOOR).log() if hinge.kind == "log" else means
     lead = (objects.detach() if hinge.stop_gradient else objects) - composition
     return F.relu(lead + hinge.margin), (groups[2:4].detach() > 0).all(0)

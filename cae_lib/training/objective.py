@@ -71,7 +71,7 @@ class Objective(nn.Module):
         if self.task is not None:
             output = self.task(images, tokens, batch.roles, batch.words)
             extra = {"attribution": output.loss} | {name: getattr(output, name) for name in PARTS}
-            texts = output.text_features
+            texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
             if negatives is not None:
                 negatives = self._encode(negatives) if len(negatives) else texts[:0]
             return texts, negatives, extra

@@ -234,7 +234,8 @@ def test_the_page_of_released_models_judges_complete_benchmarks(released, monkey
 def test_the_page_of_released_models_shows_what_was_measured(released):
     names = released_page()
     assert names["there"] == ["released-clip", "released-clip-cae-attention"]
-    assert list(names["lead"].index) == names["there"] and list(names["found"]) == ["C2"], (
+    assert list(names["lead"].index) == names["there"]
+    assert len(names["c2"]) and not names["found"], (
         "attribution needs no complete benchmark, and C3 does")
 
 

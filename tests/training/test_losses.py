@@ -87,6 +87,10 @@ def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked(
     for scope, attribute in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
         found = attribution_loss(scores, roles, Hinge("margin", 0.4, scope), words)
         assert found.loss.item() == pytest.approx((attribute + (0.2 + 0 + 0.4) / 3) / 2)
+    half = torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[1, 2, 0]])  # a word with a role in part
+    for kind, loss in (("margin", 0.4 - 0.1), ("difference", 0.9 - 0.1 + 0.4)):
+        found = attribution_loss(*half, Hinge(kind, 0.4, "word"), torch.tensor([[1, 2, 2]]))
+        assert found.loss.item() == pytest.approx(loss)
     only = attribution_loss(scores, roles.where(roles != 2, 0), Hinge("margin", 0.4))
     assert only.loss.item() == pytest.approx(0.2)  # relations are the one role that occurs
     roles, words = torch.tensor([[2, 0, 2, 0, 1]]), torch.tensor([[1, 1, 2, 2, 3]])
