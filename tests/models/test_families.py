@@ -127,16 +127,38 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
         torch.testing.assert_close(some - other, torch.zeros_like(some - other), **exact, msg=name)
 
 
-@pytest.mark.parametrize("family", ["roberta", "m2m_100", "Hugging Face CLIP", "LoRA, MLP"])
-def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lead of object words is that of evaluation in each step; with masks of their own, caption
-    and variants would give it a spread of about its size. Features keep their dropout."""
+DROPPING = pytest.mark.parametrize(
+    "family", ["roberta", "m2m_100", "Hugging Face CLIP", "LoRA, MLP"])
+
+
+def _with_dropout(family: str) -> Case:
     case = FAMILIES[family]()
     for module in case.model.modules():
         if hasattr(module, "lora_dropout"):
             module.lora_dropout["default"] = nn.Dropout(0.1)
         if hasattr(module, "out_proj") and isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.1  # of the attention of Hugging Face's CLIP, where it is 0
+    return case
+
+
+@DROPPING
+def test_dropout_moves_no_counterfactual(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, method = _with_dropout(family), get_method("counterfactual")
+    def scores() -> Tensor:
+        torch.manual_seed(0)  # the same words are drawn
+        return method(case.model, case.tokens, case.images, words=WORDS, roles=ROLES).scores
+    expected = scores()
+    case.model.train()
+    torch.testing.assert_close(scores(), expected, rtol=1e-12, atol=1e-14)
+    monkeypatch.setattr(ReferenceEncoder, "steady", TextEncoder.steady)
+    assert (scores() - expected).abs().max() > 0.2 * expected.abs().max()
+
+
+@DROPPING
+def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lead of object words is that of evaluation in each step; with masks of their own, caption
+    and variants would give it a spread of about its size. Features keep their dropout."""
+    case = _with_dropout(family)
     task = CompositionAttributionLoss(case.model, "perturbation")
 
     def leads(n: int) -> tuple[Tensor, list[Tensor]]:
