@@ -32,16 +32,19 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
     pd.testing.assert_frame_equal(pd.read_parquet(path.parent), expected)
     assert results.metadata(path) == {2: {"key": "abc", "provenance": {"seed": 2}}}
     assert [file.name for file in path.parent.iterdir()] == ["cae.parquet"]
+    assert results.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
-    for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100"):
+    for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100", "data 0"):
         save(run.split()[0], int(run.split()[1]))
+    wider = FRAME.astype({"item": np.int64})
+    results.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
     def found(*arguments: object) -> list[str]:
         frame = results.load("answers", "mini", *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
     assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
-    assert found(["tuning"], 2) == ["tuning 100"] and len(found()) == 6
+    assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
     with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
         found(["cae", "cae+short"], 2)
     assert results.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
@@ -49,6 +52,7 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
 
 @pytest.mark.parametrize(("run", "command"), [
     ("base", "Run `cae evaluate base --profile paper`"),
+    ("data", "Run `cae evaluate data --profile paper`"),
     ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
 ])
 def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
@@ -153,17 +157,26 @@ def test_a_suite_is_measured_once_per_key(home: Path):
     assert measure(compute, "other") == 2
     path.unlink()
     assert measure(compute, "other") == 3, "one of its tables is gone"
+    results.save("b", "cae", 1, FRAME, "mini", key="key", provenance=known)
+    assert measure(compute, "other") == 4, "one of its tables is older"
     assert measure(counter("a"), "third") == 1
     assert not results.file_of("b", "cae", "mini").exists(), "no longer a table of the suite"
 
 
-def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path):
+def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
+    monkeypatch.setattr(results, "stamp", lambda profile, seed, **entries: entries)
     compute, other = counter("a"), counter("b")
+    others = (2, "mini"), (1, "paper")
+    for place in others:
+        results.measure("s", "cae", *place, "key", counter("a"))
     assert measure(compute) == measure(other, suite="t") == 1
     assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
     shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2
+    for place in others:
+        results.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
+        assert again.called, "of another seed or profile"
 
 
 def test_a_failed_measurement_stores_nothing(home: Path):
