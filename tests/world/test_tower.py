@@ -110,6 +110,14 @@ def test_the_patch_under_each_thing_that_nothing_covers_is_its_own(sampled):
     assert seen > 400
 
 
+def test_an_absent_noun_weighs_a_tenth_by_hand():
+    """Losses log 4 of one that is absent, log 8/5 of one that is first."""
+    vectors = torch.tensor([[0, 0, 0, 0], [0, np.log(5), 0, 0]])
+    loss = tower._loss(torch.nn.ModuleDict({"places": torch.nn.Identity()}), vectors,
+                       {"places": torch.tensor([0, 1])})
+    assert loss.item() == pytest.approx((0.1 * np.log(4) + np.log(8 / 5)) / 1.1)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Batches of four, drawn in this process on one thread; gives the scenes that were drawn."""
@@ -152,17 +160,23 @@ def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, mon
 
 def test_training_learns_four_scenes_and_changes_the_image_tower_alone(
         drawn, tmp_path, monkeypatch):
-    losses = []
+    losses, configs = [], set()
+
+    def sample(config, split, index):
+        configs.add(config)
+        return sample_scene(config, split, index % 4)
 
     class Recorded(tower.Progress):
         def update(self, n=1, **values):
             losses.append(values["loss"])
             super().update(n, **values)
     monkeypatch.setattr(tower, "Progress", Recorded)
-    monkeypatch.setattr(tower, "sample_scene", lambda *a: sample_scene(*a[:2], a[2] % 4))
+    monkeypatch.setattr(tower, "sample_scene", sample)
     clip, fresh = load_clip("clip-mini", seed=1), load_clip("clip-mini", seed=1)
     pretrain_tower(clip, SceneConfig(), 30, tmp_path / "state.pt")
     assert losses[-1] < losses[0] / 10
+    assert configs == {SceneConfig(zipf=0.0, natural_order=0.5, relation_concentration=50.0,
+                                   typical_color=0.0)}, "nothing is guessed from a noun"
     before = fresh.model.state_dict()
     changed = {name for name, value in clip.model.state_dict().items()
                if not torch.equal(value, before[name])}

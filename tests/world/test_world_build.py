@@ -130,11 +130,12 @@ def test_keys_cover_what_decides_the_files(change, parts, monkeypatch):
 
 
 def test_contact_sheet_shows_the_first_test_scenes(tmp_path):
-    contact_sheet("smoke", tmp_path / "sheet.png", 4)
+    contact_sheet("smoke", tmp_path / "sheet.png", 4, columns=2)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(float)
-    first = render(sample_scene(SceneConfig(), "test", 0))
-    enlarged = np.asarray(first.resize((224, 224), Image.Resampling.BICUBIC)).astype(float)
-    assert np.array_equal(sheet[10:234, 10:234], enlarged)
+    for index, (x, y) in enumerate([(10, 10), (244, 10), (10, 384), (244, 384)]):
+        scene = render(sample_scene(SceneConfig(), "test", index))
+        enlarged = np.asarray(scene.resize((224, 224), Image.Resampling.BICUBIC)).astype(float)
+        assert np.array_equal(sheet[y : y + 224, x : x + 224], enlarged)
     assert (sheet[236:] == 0).any()  # text below
     with pytest.raises(DataError, match="cannot be written.*Name a .png file"):
         contact_sheet("smoke", tmp_path / "sheet.unknown", 2)

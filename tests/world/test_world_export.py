@@ -154,13 +154,19 @@ def test_winoground_captions_hold_for_their_own_picture_only(loaded, scene_of):
             assert not is_false(text, own) and is_false(text, other)
         bags = [Counter(text.replace(" an ", " a ").split()[1:]) for text in item.texts]
         assert bags[0] == bags[1]
+        ((noun, words), _), ((other, others), _) = (facts(text)[0] for text in item.texts)
+        moved = noun != other, words != others, len(words)
+        assert moved == {"Object": (1, 0, 0), "Relation": (0, 1, 1), "Both": (1, 0, 1)}[item.group]
     assert {item.group for item in items} == {"Object", "Relation", "Both"}
 
 
-def test_svo_negatives_make_the_sentence_false(loaded, scene_of):
+def test_svo_negatives_make_the_sentence_false(loaded, scene_of, exports):
     [part] = [part for part in loaded.values() if part.name == "svo_probes"]
-    for item in part.items:
+    for item, asked in zip(part.items, exports["svo_probes"].items["all"], strict=True):
         positive, negative = (scene_of(image) for image in item.images)
+        for name, content in (("pos", positive.content), ("neg", negative.content)):
+            first, second = (thing.noun for thing in content.things[:2])
+            assert asked.more[f"{name}_triplet"] == f"{first},{content.relation},{second}"
         assert not is_false(item.texts[0], positive) and is_false(item.texts[0], negative)
         pairs = zip(positive.content.things[:2], negative.content.things[:2], strict=True)
         subject, obj = (a.noun != b.noun for a, b in pairs)
@@ -183,10 +189,11 @@ def test_foils_differ_by_what_their_file_says(subset, expected, loaded):
 
 @pytest.mark.parametrize("name", ["aro/relation", "aro/attribution", "crepe/atom"])
 def test_the_box_tells_which_scene_is_meant(name, loaded, scene_of):
+    sizes = {Image.open(item.images[0].path).size for item in loaded[name].items}
+    assert sizes == {(112, 224), (224, 112)}, "side by side and one above the other"
     for item in loaded[name].items:
         [image] = item.images
         picture = Image.open(image.path)
-        assert sorted(picture.size) == [112, 224]
         cut = np.asarray(picture.crop(image.crop)).astype(float)
         own = np.asarray(render(scene_of(image))).astype(float)
         assert np.abs(cut - own).mean() < 4  # what JPEG loses
@@ -223,6 +230,8 @@ def test_negclip_rows_have_false_swaps_and_similar_pictures(smoke_world, shown):
         similar = {int(tsv.image_index[other]) for other in tsv.hard_images[row]}
         assert len(similar) == 3 and picture not in similar
         shares += [bool(nouns[picture] & nouns[other]) for other in similar]
+    numbers = {other % 5 for rows in tsv.hard_images for other in rows}
+    assert numbers == {*range(5)}, "any of the five captions of a similar picture"
     assert np.mean([bool(false) for false in tsv.negatives]) > 0.8
     assert np.mean(shares) > 0.6
 
@@ -243,6 +252,7 @@ def test_gold_graphs_stand_beside_the_captions(smoke_world, shown):
         words = [(text["caption"][start:end], role) for start, end, role in facts["spans"]]
         named = [nouns[text["image_id"]][number] for number in facts["objects"]]
         assert [word for word, role in words if role == 1] == named
+        assert all(relation[::2] == [0, 1] for relation in facts["relations"])
         assert [w for w, role in words if role == 2] == [w for _, w in facts["attributes"]]
 
 
@@ -255,7 +265,17 @@ def test_the_sets_share_no_scene_with_training_and_flickr_has_a_style_of_its_own
     assert not coco & {scene.seed for found in scenes.values() for scene in found}
 
 
-def test_crepe_has_every_complexity(loaded, config):
+def test_valse_names_what_caption_and_foil_differ_in(exports):
+    for name in ("relations", "foil-it"):
+        for item in exports["valse"].items[name]:
+            assert f" {item.more['classes']} " in f"{item.captions[0]} "
+            assert f" {item.more['classes_foil']} " in f"{item.false[0]} "
+
+
+def test_crepe_has_every_complexity(loaded, config, exports):
+    for item in exports["crepe"].items["atom"]:
+        assert item.more["n"] == sum(item.more[f"n_{kind}s"] for kind in (
+            "object", "attribute", "relation"))
     sizes = Counter(item.group for item in loaded["crepe/atom"].items)
     assert sizes == {str(n): config.sizes.crepe // 9 for n in range(4, 13)}
     for item in (*loaded["crepe/atom"].items, *loaded["crepe/swap"].items):

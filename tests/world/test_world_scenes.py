@@ -10,7 +10,7 @@ import pytest
 from cae_lib.world import scenes as module
 from cae_lib.world import vocabulary
 from cae_lib.world.draw import IMAGE_SIZE, glyph, render
-from cae_lib.world.layout import Placement, place
+from cae_lib.world.layout import Placement, _shift, place, place_extra
 from cae_lib.world.scenes import Content, Scene, SceneConfig, Thing, arrange, fair, scenes, spread
 from cae_lib.world.vocabulary import NOUNS, RELATIONS, SIZES, admits
 
@@ -62,8 +62,17 @@ def test_every_scene_can_be_shown_and_has_what_is_configured(sampled):
     for field, share in (("size", CONFIG.sized), ("pattern", CONFIG.patterned)):
         found = np.mean([getattr(thing, field) is not None for thing in things])
         assert found == pytest.approx(share, abs=0.03)
+    colors = {noun: Counter(t.color for t in things if t.noun == noun) for noun in NOUNS}
+    usual = sum(max(found.values()) for found in colors.values()) / len(things)
+    assert usual == pytest.approx(0.6 + 0.4 / 8, abs=0.05), "the others are of any colour"
     none = np.mean([len(scene.content.things) == 2 for scene in sampled])
     assert none == pytest.approx(CONFIG.extras[0], abs=0.07)
+
+
+def test_an_action_is_twice_as_likely_as_a_position():
+    names, shares = module._relations(SceneConfig(relation_concentration=1e6), "cat", "car")
+    actions = [share for name, share in zip(names, shares, strict=True) if RELATIONS[name].action]
+    assert actions == pytest.approx([2 / 14] * 3, rel=0.01), "of 8 positions and 3 actions"
 
 
 def test_a_pair_has_a_usual_order_of_arguments():
@@ -93,6 +102,7 @@ def test_spread_gives_every_relation_its_share():
     found = spread(CONFIG, "spread", 20, ["chasing"], swappable=True)
     assert [fair(s, 1).content for s in found] == [s.content.exchanged() for s in found]
     assert [fair(scene, 2) for scene in found] == found
+    assert all(module.again(s, s.content).placements != s.placements for s in found)
 
 
 # Each relation can be seen in the geometry, and no other reading of its pair is as good.
@@ -121,6 +131,16 @@ def test_a_relation_is_visible_in_one_order_only(relation):
         if relation in ("left of", "right of", "above", "below"):
             assert subject.overlap(obj) == 0
             assert not (subject.motion or obj.motion or subject.contact or obj.contact)
+
+
+def test_where_a_pair_and_a_further_thing_find_room():
+    main = Placement(0.5, 0.25, 0.5)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        extra = place_extra([main], None, rng)
+        assert extra.overlap(main) < 0.2 and 0.28 < extra.scale < 0.35 and extra.depth == 2
+        assert -0.1 <= _shift([(0.3, 0.4)], rng) <= 0.5 and _shift([(-0.4, 0.4)], rng) >= 0.6
+        assert _shift([(0.0, 1.2)], rng) == pytest.approx(0.5), "too wide: as much on each side"
 
 
 @pytest.mark.parametrize(("x", "scale", "share"), [(0.7, 0.4, 0.5), (0.5, 0.2, 1), (0.95, 0.4, 0)])
@@ -155,6 +175,10 @@ def test_a_thing_is_drawn_at_its_place_and_the_nearer_one_hides_the_farther():
     y, x = np.nonzero(reddish((red, Placement(0.25, 0.75, 0.3))))
     assert len(x) > 100
     assert (x.mean() / IMAGE_SIZE, y.mean() / IMAGE_SIZE) == pytest.approx((0.25, 0.75), abs=0.06)
+    moving = pixels((red, Placement(0.5, 0.5, 0.3, motion=1)))
+    assert (moving[56, 33] == 70).all() and (moving[56, 80] > 200).all(), "lines behind it"
+    first, second = (reddish((red, Placement(0.5, 0.5, 0.6, flip=flip))) for flip in (False, True))
+    assert (second != first[:, ::-1]).mean() < (second != first).mean() / 2
     near, far = Placement(0.5, 0.5, 0.5, depth=0), Placement(0.5, 0.5, 0.5, depth=1)
     assert reddish((red, near), (blue, far)).sum() > 10 * reddish((red, far), (blue, near)).sum()
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cae_lib.data.layouts import Export
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
-from cae_lib.world import foils, grammar
+from cae_lib.world import boxed, corpora, foils, grammar
+from cae_lib.world.benchmarks import _vg_phrases
 from cae_lib.world.config import COCO, WEB
 from cae_lib.world.corpora import export_similarity, f_score, facts
 from cae_lib.world.foils import certainly_false, exchanged, exchanges
@@ -50,6 +52,9 @@ def test_a_full_caption_word_by_word():
         ]
         seen.add(link)
     assert seen == {"left of", "to the left of"}
+    for vague, known in ((1, VAGUE_RELATIONS), (0, ["and"])):
+        style = replace(FULL, relation=0, vague=vague)
+        assert describe(scene, style, np.random.default_rng(0)).pieces[1] in known
 
 
 @pytest.mark.parametrize("style", [WEB, COCO])
@@ -127,7 +132,7 @@ def test_what_one_picture_shows_is_read_in_one_way():
 
 
 def test_a_place_is_named_when_it_is_clearly_on_one_side():
-    places = [(0.1, 0.5), (0.9, 0.6), (0.5, 0.1), (0.6, 0.95), (0.45, 0.6)]
+    places = [(0.29, 0.5), (0.9, 0.6), (0.5, 0.1), (0.6, 0.95), (0.45, 0.69)]
     said = [grammar.position_phrase(Placement(x, y, 0.2)) for x, y in places]
     assert said == ["on the left", "on the right", "at the top", "at the bottom", ""]
 
@@ -252,3 +257,38 @@ def test_scores_spread(config):
     text = export_similarity(config).texts["STS/STSBenchmark/sts-test.csv"]
     scores = [float(row.split("\t")[4]) for row in text.splitlines()]
     assert min(scores) == 0 and max(scores) > 4 and len({*scores}) > 8
+    columns = [row.count("\t") + 1 for row in text.splitlines()]
+    assert columns == [7, 7, 7, 8] * (len(scores) // 4), "as STS-B, where some rows have another"
+
+
+def test_the_other_caption_of_a_pair_is_of_a_scene_changed_in_one_way():
+    for seed in range(9):
+        def changed(kind: int) -> Content:
+            return corpora._changed(SCENE, kind, np.random.default_rng(seed)).content  # noqa: B023
+        assert changed(0) == SCENE.content and changed(1) == SCENE.content.exchanged()
+        colors = [a.color == b.color for a, b in zip(changed(2).things, THINGS, strict=False)]
+        assert sum(colors) == 1 and changed(3).relation != "chasing"
+
+
+def test_phrases_about_place_and_size_by_hand():
+    """At most 0.14, 0.24 and 0.26 from the middle; of a side of 0.31, 0.44 and 0.46."""
+    for (where, x), (size, scale) in zip([("center", 0.64), ("mid", 0.26), ("margin", 0.76)],
+                                         [("small", 0.31), ("medium", 0.44), ("large", 0.46)],
+                                         strict=True):
+        shown = Scene(SCENE.content, (Placement(x, 0.6, scale),) * 2, "plain", 0)
+        found = {corpus for corpus, *_ in _vg_phrases(shown, np.random.default_rng(0))}
+        for role in ("subj", "obj"):
+            assert {f"Object/Location/vg_location/vg_{role}_{where}",
+                    f"Object/Size/vg_size/vg_{role}_{size}"} <= found
+
+
+def test_pairs_of_scenes_and_of_adjectives():
+    export, shown = Export("aro"), [arrange(SCENE.content, seed) for seed in range(3)]
+    boxes = boxed._show_pairs(export, "p", 7, shown)
+    assert boxes == [("7.jpg", (0, 0, 112, 112)), ("7.jpg", (112, 0, 112, 112)),
+                     ("8.jpg", (0, 0, 112, 112))]
+    assert export.pictures["p/8.jpg"].scenes == [shown[2], shown[0]]
+    pairs = boxed.attribute_pairs(0)
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) == 28 + 3 + 1
+    words = list(KIND_OF)
+    assert 8 < sum(words.index(a) < words.index(b) for a, b in pairs) < 24, "in any order"
