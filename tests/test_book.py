@@ -169,6 +169,7 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
     assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
+    assert "somebody/fork/issues" in text, "the buttons"
     assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
     first = page.read_text(encoding="utf-8").lower()
     assert "interpretable composition attribution enhancement" in first, "the bibliography"

@@ -18,9 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
 from cae_lib import results
-from cae_lib.pages.run import FIGURE, readme_figure, run_page
+from cae_lib.pages.run import FIGURE, _publish, clean, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
-from cae_lib.pages.stamp import MIME, provenance, states
+from cae_lib.pages.stamp import MIME, Provenance, provenance, states, tables_hash
 from cae_lib.plots import show
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
@@ -237,10 +237,27 @@ def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
     (problem,) = check_notebook(page)
     assert f"{MOST_CODE_CELLS + 1} code cells, at most {MOST_CODE_CELLS}" in problem
     page = good_page()
+    assert [cell.metadata for cell in clean(page).cells] == [cell.metadata for cell in page.cells]
     shown = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
     page.cells[2].outputs += [output(content=text) for text in (shown._repr_html_(), image)]
     assert check_notebook(page) == []
+
+
+def test_readme_shows_a_figure_of_the_book_and_none_of_smoke(text: Path, home: Path):
+    page = good_page()
+    page.cells[2].outputs.append(output(content=svg("a figure")))
+    for smoke in (True, False):
+        _publish(page, "photographs", smoke)
+        assert (home / "book" / "images" / "photographs.svg").exists() is not smoke
+
+
+def test_code_that_stands_between_tables_and_pages_counts(home: Path, monkeypatch):
+    hashes = set()
+    for changed in ("results", "statistics", "plots", "another"):
+        monkeypatch.setattr("cae_lib.pages.stamp.what_runs", lambda path, c=changed: path.stem == c)
+        hashes.add(tables_hash("mini"))
+    assert len(hashes) == 4
 
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
@@ -248,8 +265,8 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     def state() -> str:
         (row,) = states("mini").itertuples()
         return row.state
-    def store(key: str) -> None:
-        results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
+    def store(key: str, seed: int = 0) -> None:
+        results.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
     assert state() == "not run yet"
     assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
     store("one")
@@ -261,18 +278,27 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     assert state() == "has no stamp" and check_pair(text, path) == []
     bundle = provenance("mini", seeds=3)._repr_mimebundle_()
     assert "run on" in bundle["text/html"] and bundle[MIME]["seeds"] == 3
+    for dirty in (True, False):
+        told = Provenance(bundle[MIME] | {"dirty": dirty})._repr_mimebundle_()["text/html"]
+        assert ("uncommitted" in told) is dirty
     code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
     nbformat.write(notebook, path)
     assert state() == "current"
     for key, expected in (("two", "stale"), ("one", "current")):
         store(key)
         assert state() == expected
+    store("one", seed=1)
+    results.discard("t", "base", 0, "mini")
+    assert state() == "stale", "of another seed"
     results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
     for profile in ("photo", "mini"):  # each is held against its own profile's tables
         bundle = provenance(profile, seeds=3)._repr_mimebundle_()
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
         nbformat.write(notebook, path)
         assert state() == "current"
+    code[-1].outputs[0].data[MIME]["profile"] = "one that is gone"
+    nbformat.write(notebook, path)
+    assert state() == "stale"
     text.write_text(text.read_text().replace("# A page", "# Another"))
     (problem,) = check_pair(text, path)
     assert state() == "has another text" and "are not those of page.md" in problem

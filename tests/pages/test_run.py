@@ -1,5 +1,6 @@
 """The page runner: text to executed, published notebook; and the commands around it."""
 
+import hashlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ from rules import check_pair
 from cae_lib.cli import main
 from cae_lib.config import experiment
 from cae_lib.errors import CaeError, ConfigError, DataError
+from cae_lib.pages.build import smoke_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
 from cae_lib.runs import weights_path
@@ -43,13 +45,18 @@ def test_a_page_is_published_from_its_defaults(text: Path, home: Path, monkeypat
 
 def test_variants_and_the_smoke_profile_stay_out_of_the_book(text: Path, home: Path):
     path = run_page("page", {"seeds": "1", "rate": "2", "fast": "true"})
-    assert path.parent == home / "runs" and path.name.startswith("page-")
+    digest = hashlib.sha256(b'{"fast": true, "rate": 2.0, "seeds": 1}').hexdigest()[:8]
+    assert path == home / "runs" / f"page-{digest}.ipynb", "another one for other values"
     assert outputs(path).startswith("mini: 1 seeds at 2.0, fast: True")
     smoke = run_page("page", profile_name="smoke")
     assert smoke == home / "build" / "smoke-book" / "experiments" / "page.ipynb"
     assert outputs(smoke).startswith("smoke: 3 seeds") and path.exists()
     assert (home / "build" / "smoke-book" / "_toc.yml").exists()
     assert not text.with_suffix(".ipynb").exists()
+    for name in ("page", "other"):  # which no smoke run has stored yet
+        text.with_name(f"{name}.ipynb").write_text("of mini")
+    smoke_book()
+    assert outputs(smoke).startswith("smoke") and smoke.with_name("other.ipynb").exists()
 
 
 def test_another_home_runs_the_repositorys_pages_and_changes_none(tmp_path: Path, monkeypatch):
@@ -66,11 +73,12 @@ def test_another_home_runs_the_repositorys_pages_and_changes_none(tmp_path: Path
 def test_a_failing_page_shows_the_cell_and_keeps_the_old_notebook(text: Path, home: Path):
     stored = text.with_suffix(".ipynb")
     stored.write_text("as it was")
-    change(text, "1 + 1", "{'a': 1}['b']")
+    change(text, "1 + 1", "def f(n):\n    return f(n - 1) if n else {'a': 1}['b']\n\nf(5)")
     with pytest.raises(CaeError, match="page page failed in its code cell 3") as caught:
         run_page("page")
     message = str(caught.value)
     assert "{'a': 1}['b']" in message and "KeyError: 'b'" in message and "\x1b" not in message
+    assert len(message.splitlines()) < 20, "the end of a long traceback alone"
     assert stored.read_text() == "as it was"
     assert [path.suffixes for path in (home / "runs").iterdir()] == [[".partial", ".ipynb"]]
 
@@ -89,6 +97,8 @@ def test_wrong_parameters_list_the_known_ones(text: Path, given: dict, message: 
     right = {"profile": "007", "rate": "1e-4", "fast": "True", "seeds": "3"}
     values = parse_parameters(known, right, "page")
     assert values == {"profile": "007", "rate": 1e-4, "fast": True}, "3 is the default"
+    change(text, "= 1e-3", "= 1")
+    assert type(page_parameters(read_page(text), "page")["rate"].default) is float
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
