@@ -21,7 +21,7 @@ class FileServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.files: dict[str, bytes] = {}
         self.etag: str | None = '"one"'
-        self.ranges = True  # answer range requests; else send everything
+        self.ranges: bool | str = True  # answer range requests ("wrong": others); else send all
         self.cuts: list[int] = []  # bytes of the next bodies after which the connection breaks
         self.statuses: list[int] = []  # of the next answers, which are empty
         self.kind = "application/octet-stream"
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         total = len(content)
         status = server.statuses.pop(0) if server.statuses else 200 if content else 404
         if status == 200 and wanted and server.ranges and version == server.etag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            start = int(wanted[len("bytes=") : -1]) + (server.ranges == "wrong")
             status, span = 206, f"bytes {start}-{total - 1}/{total}"
             if start >= total:
                 status, span = 416, f"bytes */{total}"

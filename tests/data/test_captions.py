@@ -155,8 +155,9 @@ def test_flickr_pictures_are_found_in_the_usual_places(put, tmp_path, place):
     """The list names pictures with or without their folder."""
     picture = put(f"flickr30k/{place}")
     for name in {"1.jpg", place} - {"images/1.jpg"}:
-        put("flickr30k/flickr30k_test.json", [{"image": name, "caption": ["one", "two"]}])
-        pairs = load_retrieval_set("flickr30k", tmp_path)
+        names = name, name.replace("1.jpg", "2.jpg")  # the other one is missing
+        put("flickr30k/flickr30k_test.json", [{"image": n, "caption": ["a", "b"]} for n in names])
+        pairs = load_retrieval_set("flickr30k", tmp_path, missing="drop")
         assert [path.resolve() for path in pairs.image_paths] == [picture.resolve()]
     with pytest.raises(ConfigError, match="coco, flickr30k"):
         load_retrieval_set("flickr8k", tmp_path)

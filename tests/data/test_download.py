@@ -24,10 +24,10 @@ def address(file_server) -> str:
 
 
 def test_broken_connections_are_resumed_within_one_call(file_server, address, target):
-    file_server.cuts = [5 * CHUNK, 3 * CHUNK + 9, 7]
+    file_server.cuts = [5 * CHUNK, 3 * CHUNK + 9, 7, CHUNK, CHUNK]  # more often than TRIES
     download(address, target)
     assert target.read_bytes() == CONTENT
-    starts = [f"bytes={n * CHUNK}-" for n in (5, 8, 8)]
+    starts = [f"bytes={n * CHUNK}-" for n in (5, 8, 8, 9, 10)]
     assert file_server.asked == [(None, None), *((start, '"one"') for start in starts)]
 
 
@@ -51,12 +51,13 @@ def test_an_interrupted_call_goes_on_in_the_next_one_of_the_same_version(
 
 @pytest.mark.parametrize(("etag", "ranges", "asked"), [
     (None, True, None), ('W/"weak"', True, None), ('"one"', False, "bytes=98304-"),
+    ('"one"', "wrong", "bytes=98304-"),
 ])
 def test_one_that_cannot_resume_sends_all_anew(file_server, address, target, etag, ranges, asked):
     file_server.etag, file_server.ranges, file_server.cuts = etag, ranges, [100_000]
     download(address, target)
     assert target.read_bytes() == CONTENT
-    assert [wanted for wanted, _ in file_server.asked] == [None, asked]
+    assert [wanted for wanted, _ in file_server.asked][:2] == [None, asked]
 
 
 def test_busy_server_is_asked_again_and_absent_file_is_not(file_server, address, target):

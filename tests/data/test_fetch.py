@@ -96,7 +96,9 @@ def test_too_little_disk_and_links_that_show_shared_pictures(toy: Source, small_
     small_disk(800_000_000)
     with pytest.raises(DataError, match="Toy: needs 1.20 GB on the disk.*1.00 GB are free.*HOME"):
         get(dataclasses.replace(toy, gb=1.0))
-    entry = dataclasses.replace(toy, gb=0.7, links={"../other/pictures": "images"})
+    with (toy.downloads / "half").open("wb") as file:
+        file.truncate(300_000_000)  # so much of it is here
+    entry = dataclasses.replace(toy, gb=1.0, links={"../other/pictures": "images"})
     assert get(entry) == get(entry) == []
     link = entry.root.parent / "other/pictures"
     assert link.is_symlink() and (link / "a.jpg").read_bytes() == b"A"

@@ -103,6 +103,7 @@ def test_pictures_of_the_models_size_are_kept_in_memory(tmp_path, files, monkeyp
     assert isinstance(picture_source(small, 16), ImageStore)
     assert isinstance(picture_source(files, 16), Photographs)
     assert isinstance(picture_source(small, 32), Photographs)
+    assert isinstance(picture_source([picture(tmp_path / "tall.png", 16, 20)], 16), Photographs)
     monkeypatch.setattr(images, "STORE_LIMIT", 100)
     assert isinstance(picture_source(small, 16), Photographs)
     with pytest.raises(DataError, match="no such picture"):

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,7 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
     (toy.root / "data/rows.json").write_text("[")
     assert check(toy).state == "incomplete"
     assert "rows.json: cannot be read" in check(toy).lines()[-1]
+    assert check(replace(toy, rows=(Rows("data/rows.json"),))).state == "incomplete"
 
 
 def test_other_layouts_of_rows(make_source):
@@ -176,7 +178,7 @@ def test_other_layouts_of_rows(make_source):
         ),
         pictures=(
             Pictures("a.csv", ("id",), ("p", "q"), ("{}.jpg", "{}.png")),
-            Pictures("d.txt", (0,), ("p",), ("{}.gif",)),
+            *[Pictures("d.txt", (0,), ("p",), ("{}.gif",))] * 2,  # which count once
             Pictures("f.json", ("x",), ("p",)),
             Pictures("g.json", (0,), ("p",), ("{:04d}.jpg",)),
             Pictures("h.json", (0, 1), ("p",), drop="data/", base=True),
