@@ -296,7 +296,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
         nbformat.write(notebook, path)
         assert state() == "current"
-    code[-1].outputs[0].data[MIME]["profile"] = "one that is gone"
+    del code[-1].outputs[0].data[MIME]["profile"]
     nbformat.write(notebook, path)
     assert state() == "stale"
     text.write_text(text.read_text().replace("# A page", "# Another"))
