@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import FOLDERS, crepe, load_benchmark, valse, vl_checklist, winoground
 from cae_lib.data.completeness import check, expected_pictures
 from cae_lib.data.fetch import get
 from cae_lib.data.sources import Pictures, Rows, Source, allowing, expand, load_sources
-from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE
+from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE, training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 
@@ -210,6 +211,18 @@ def test_every_measurement_and_family_has_its_sources(home):
     assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
     (home / "data" / "raw" / "cola").mkdir(parents=True)
     assert "cola" in needs.sources_of("benchmarks")
+
+
+def test_rows_of_the_real_training_file_may_lack_if_that_is_allowed(home):
+    place = home / "data" / "raw" / "coco" / "train_neg_clip.tsv"
+    place.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(place.with_name("a.png"))
+    place.write_text("title\tfilepath\tneg_caption\tneg_image\na dog\tcoco/a.png\t[]\t[]\n")
+    with pytest.raises(DataError, match="1 rows, 109,468 expected"):
+        training_pairs("paper")
+    with allowing([TRAINING_SOURCE]):
+        pairs = training_pairs("paper")
+    assert (pairs.n_used, pairs.n_expected) == (1, 109_468)
 
 
 def test_only_named_sets_may_be_missing_and_weights_never(home):

@@ -119,11 +119,11 @@ def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="no set of labelled pictures. Put each set into a folder"):
         sets.class_sets("paper")
     folder = raw / "zero-shot" / "pets"
-    for name in ("b/2.png", "b/1.png", "tabby_cat/3.jpg", "b/notes.txt"):
+    for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name, "png")
     found = sets.class_sets("paper")["pets"]
-    assert [path.name for path in found.paths] == ["1.png", "2.png", "3.jpg"]
+    assert [path.name for path in found.paths] == ["1.png", "2.png", "3.JPG"]
     assert (found.classes, found.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])
     (folder / "labels.csv").write_text("image,label\nb/1.png,red_car\n")
     found = load_labelled_folder(folder)

@@ -255,7 +255,9 @@ def test_facts_and_their_f_score_by_hand():
 
 def test_scores_spread(config):
     text = export_similarity(config).texts["STS/STSBenchmark/sts-test.csv"]
-    scores = [float(row.split("\t")[4]) for row in text.splitlines()]
+    golds = [row.split("\t")[4] for row in text.splitlines()]
+    assert {len(gold) for gold in golds} == {len("4.567")}
+    scores = [*map(float, golds)]
     assert min(scores) == 0 and max(scores) > 4 and len({*scores}) > 8
     columns = [row.count("\t") + 1 for row in text.splitlines()]
     assert columns == [7, 7, 7, 8] * (len(scores) // 4), "as STS-B, where some rows have another"

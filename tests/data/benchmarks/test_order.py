@@ -58,8 +58,11 @@ def test_shuffles_that_equal_the_caption_and_changes_by_joining_alone_are_counte
     texts = ("the dog 's bowl", "a big red bowl")
     words = [TaggedWords(text.split(), ["NN"] * 4) for text in texts]
     row = ORDER | {"caption": ["the dog's bowl", "a big red bowl"]}
-    coco = load(row, tagger=lambda captions: words[: len(captions)], subsets=["coco"])[0]
-    assert coco.counts["respaced"] == 1
+    absent = row | {"image": "val2014/absent.jpg"}  # whose captions are not counted
+    for given in ([row], [absent, row]):
+        coco = load(*given, tagger=lambda captions: (words * 2)[: len(captions)],
+                    subsets=["coco"], allow_missing=True)[0]
+        assert coco.counts["respaced"] == 1
 
 
 def test_clean_caption_lowers_blanks_marks_collapses_and_cuts():
