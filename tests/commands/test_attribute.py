@@ -1,5 +1,6 @@
 """The command `cae attribute`: which weights it takes, and what it says of a picture."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,14 @@ def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
 
 def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     figure = tmp_path / "deep" / "out.png"
-    weights = ["--weights", "base", "--weights", str(base), "--profile", "smoke"]
+    twin = Path(shutil.copytree(base.parent, tmp_path / "twin"), base.name)  # of the same name
+    weights = ["--weights", "base", "--weights", str(base), "--weights", str(twin),
+               "--profile", "smoke"]
     command = ["attribute", str(picture), CAPTION, *weights, "-o", str(figure)]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "clip-mini: cosine" in printed and "model: cosine" in printed and "touching" in printed
+    assert f"{twin}: cosine" in printed
     with Image.open(figure) as image:
         assert image.width > 1000
     assert main([*command, "--start-layer", "9"]) == 2

@@ -106,9 +106,10 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     assert f"| {label} | clip-ft | averaging |" in card
 
 
-def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0) -> None:
+def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
+           **more: list[float]) -> None:
     frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
-                          "margin": np.array(margin, dtype=np.float32)})
+                          "margin": np.array(margin, dtype=np.float32)} | more)
     results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
 
 
@@ -121,21 +122,25 @@ def commit(home: Path) -> None:
 def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer([True, False], [0.1, np.nan])
     answer([True, False], [0.1, 0.2], "gone")
+    answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
     answer([True, False], [0.1, 0.2], "other")
     commit(home)
     assert main(["compare"]) == 0
-    assert capsys.readouterr().out == "same: 3 tables, 6 rows compared with HEAD\n"
+    assert capsys.readouterr().out == "same: 4 tables, 8 rows compared with HEAD\n"
     answer([True, True], [0.1, np.nan], "base")
     answer([True, False], [0.1, 0.2], "new")
     answer([True, False], [0.1, 0.45], "other")
+    answer([True, False], [np.nan, 0.2], "lost", score=[0.5, 1.0], share=[0.5, 0.75])
     results.file_of("benchmarks", "gone", "mini").unlink()
     assert main(["compare", "HEAD"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "benchmarks/gone.parquet: gone",
         "benchmarks/new.parquet: new",
         "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
+        "benchmarks/lost.parquet: 2 rows, margin: a number here, none there; "
+        "largest difference 0.5 (score)",
         "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
-        "4 differ; 2 tables, 4 rows compared with HEAD",
+        "5 differ; 3 tables, 6 rows compared with HEAD",
     ]
 
 

@@ -13,13 +13,15 @@ from toys import forget
 
 from cae_lib.cli import main
 from cae_lib.commands import evaluate
-from cae_lib.commands.evaluate import plain, split
-from cae_lib.commands.scores import COLUMNS, choice_scores, reasons, tell, write
+from cae_lib.commands.evaluate import measure_released, plain, split
+from cae_lib.commands.scores import COLUMNS, choice_scores, reasons, stored_scores, tell, write
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.models.released import Released
+from cae_lib.results import save
 
 
 def part(headline: str) -> Benchmark:
@@ -64,6 +66,27 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
     assert entry["value"] == 30.75
     hub = pytest.importorskip("huggingface_hub._eval_results")
     assert hub.parse_eval_result_entries([entry])[0].value == 30.75
+
+
+def test_recall_counts_ranks_up_to_k(home, monkeypatch):
+    frame = pd.DataFrame({"set": "coco", "direction": "text to image", "rank": [1, 5, 6, 11]})
+    save("retrieval", "own", 0, frame, "smoke", key="", provenance={})
+    pairs = {"coco": Mock(n_used=4, n_expected=5)}
+    monkeypatch.setattr("cae_lib.evaluation.sets.retrieval_sets", lambda profile: pairs)
+    assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
+
+
+def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
+    """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
+    asked = []
+    monkeypatch.setattr("cae_lib.runs.measure_suites", lambda *a, **_: asked.append(a[3:5]))
+    monkeypatch.setattr(evaluate, "data_digests", lambda *_: {})
+    monkeypatch.setattr(evaluate, "align", Mock(side_effect=ConfigError("of other characters")))
+    changes = [{}, {"alpha": 2.0}, {"share": 0.5}, {"processor": "p"}]
+    for how in (Released("x", **change) for change in changes):
+        measure_released(lambda: tiny_clip, how, "own", "smoke", ["phrases", "faithfulness"])
+    assert len({digest for _, digest in asked}) == len(changes)
+    assert all(list(suites) == ["phrases"] for suites, _ in asked)
 
 
 def test_sets_of_our_own_are_no_results_of_the_hub(tmp_path):

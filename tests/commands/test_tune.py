@@ -98,10 +98,10 @@ def test_the_error_of_a_job_reaches_the_caller(workers: int):
     (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0])])
 def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
-    tuned = {"gap_attention": 0.1}
+    tuned = {"gap_attention": 1.0}
     rows = tune.walk(lambda weight: {
         "experiment": "cae-attention", "weight": weight,
-        "gap_attention": 0.009 if weight >= enough else 0.011}, tuned)
+        "gap_attention": 0.1 if weight >= enough else 0.11}, tuned)
     assert [found["weight"] for found in rows] == tried
     assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 

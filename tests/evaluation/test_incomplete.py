@@ -100,6 +100,7 @@ def test_a_column_that_is_missing_is_named(put, capsys):
         assert not any(part.n_used for part in sets.benchmarks("paper", ("bivlc",)))
     told = capsys.readouterr().out
     assert "3 rows of bivlc" in told and "row 0: has no field 'subtype'" in told
+    assert "row 1:" not in told, "none is used: one is enough"
 
 
 def test_families_are_read_alone_and_once(raw, smoke_world):

@@ -9,7 +9,7 @@ from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, load_benchmark
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
-NEG = ["/somebody/coco/images/val2017/000000000139.jpg", "0", "A cat, but no dog.", "A dog.",
+NEG = ["/somebody/coco/images\\val2017\\000000000139.jpg", "0", "A cat, but no dog.", "A dog.",
        "No cat.", "A dog, but no cat.", "hybrid"]
 # Annotation file, a right row and malformed ones, a picture that is looked for, its subset, and
 # the published number of items.
