@@ -165,18 +165,6 @@ def test_items_of_crepe_have_4_to_12_words_of_a_role():
                              "n_objects": 1, "n_attributes": 2, "n_relations": 1}
 
 
-def test_an_exchange_is_taken_even_where_language_ranks_the_truth_otherwise():
-    picture, found = Captioned(7, "7_ab.jpg", ["dog"]), Counter()
-    for seed in range(9):
-        made = Choices._sugarcrepe(SimpleNamespace(
-            test=[(picture, "dog")], swaps=[[("obj", "a long one")]], vocabulary=None,
-            words={("7_ab.jpg", "dog"): []}, rng=np.random.default_rng(seed), _shuffled=list,
-            _replacements=lambda *_: ["a long one"], _likelihood=lambda _: len, _one_each=list,
-            _balanced=lambda items, _: items))
-        found.update({subset: len(items) for subset, items in made.items()})
-    assert found["swap_obj"] == 9 > found["replace_obj"] > 0 == found["swap_att"]
-
-
 def test_gold_of_similarity_by_hand():
     """Each caption of the first picture says something else, those of the others say the same."""
     pictures = [Captioned(n, f"{n}_ab.jpg", [f"{n} {k}" for k in range(5)]) for n in range(3)]
@@ -234,6 +222,7 @@ def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
     found = {part.key: part for name in counts.keys() & FOLDERS.keys() - {"order"}
              for part in load_benchmark(name, root, subsets=list(counts[name]))}
     assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
+    assert counts["sugarcrepe"]["swap_att"] == 6, "an exchange need not be hard for language"
     language = CaptionModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
     for key, part in found.items():
         assert part.n_used == part.n_expected
@@ -265,8 +254,6 @@ def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
     assert any(pairs.negatives)
     sentences = load_similarity("STS-B", root / "senteval")
     assert len(sentences.first) == 18 and (sentences.gold <= 5).all()
-    same, near, far = sentences.gold.reshape(6, 3).T
-    assert same.mean() > far.mean() and near.mean() > far.mean()
     test = load_retrieval_set("coco", root)
     assert (len(test.image_paths), test.n_used) == (6, 30)
     for part in found.values():  # nothing is asked of a picture that was trained on
