@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import HEAD, file_digest, plain_names, read_meta, read_state_dict
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, fill, load_clip, model_config
+from cae_lib.models.text_tower import CLIP_VOCABULARY
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
 """The weights that most released models start from."""
-
-OPENAI_TOKENS = 49_408
 
 BUILDERS = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"),
@@ -266,7 +265,7 @@ def _hugging_face(source: str, how: Released, device: str | torch.device) -> Cli
         model, found = AutoModel.from_pretrained(
             source, config=config, attn_implementation="eager", output_loading_info=True)
         size, text = config.vision_config.image_size, config.text_config
-        openai = config.model_type == "clip" and text.vocab_size == OPENAI_TOKENS
+        openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY
         lacks = [kind for kind, names in FILES.items() if openai and not how.processor
                  and not any(has_file(source, name) for name in names)]
         tokens = SimpleTokenizer if "tokenizer" in lacks else partial(HFTokenizer, place)
