@@ -122,9 +122,10 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
      )),
     ("tune", "tune.run", "choose lr and lambda on the validation split", (
         PROFILE,
-        option("--what", default="control", choices=("control", "lambda", "candidates"),
+        option("--what", default="control", choices=("control", "lambda", "candidates", "binding"),
                help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
-               "(default); lambda of each method; or the settings of counterfactual CAE"),
+               "(default); lambda of each method; or the settings of CAE on counterfactuals or on "
+               "bindings"),
     )),
     ("run", "book.run", "execute one page of the book", (
         option("name", help="the page: its file in book/experiments without ending"),

@@ -79,6 +79,10 @@ class Experiment:
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.words.alignment.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
+    foils: str | None = None  # false captions: one of the data's own for each caption ("given"), or
+    # an exchange as `cae_lib.attribution.binding` makes it ("exchanged"), without a method
+    foil_hinge: bool = False  # hold them against their caption, by weight and margin, not among
+    # the negatives of the contrastive loss
     masked: float = 0.0  # share of the captions with a role that the contrastive loss sees with
     # one word masked, as perturbation masks it by default
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
@@ -141,6 +145,23 @@ def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, An
     return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}
 
 
+def _bindings(hard_batch: int, margin: float, weight: float) -> dict[str, dict[str, Any]]:
+    """Rows of CAE on the attribution of bindings: with placebos, with hard negatives, and those
+    that ask whether the exchanges or the hinge do it."""
+    hinge = {"margin": margin, "weight": weight}
+    ours = hinge | {"method": "binding", "hinge": "margin", "attribution": (("samples", 1),)}
+    any_words = {"attribution": (("samples", 1), ("exchange", "any"))}
+    return {
+        "cae-binding": ours,
+        "placebo-binding": ours | {"roles": "permuted"},
+        "wrong-binding": ours | any_words,  # two words change places, whatever their roles
+        "kept-binding": hinge | {"foils": "given", "foil_hinge": True, "train_data": "kept"},
+        "softmax-binding": {"foils": "exchanged"},  # among the negatives, without a hinge
+        "hinge-negclip": hinge | {"foils": "given", "foil_hinge": True},
+        "negclip-binding": ours | {"negatives": True, "batch_size": hard_batch},
+    }
+
+
 def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
     """Rows of CAE with the roles that the second tagger finds, from lambda for each method."""
     return {f"dependency-{method}": {"method": method, "weight": weight, "tagger": "dependency"}
@@ -174,7 +195,8 @@ PROFILES: dict[str, Profile] = {
                   "lock_image": True, "augment": False},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1, "lock_image": True, "augment": False},
-            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, **EVEN),
+            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, **EVEN)
+            | _bindings(4, 0.1, 1.0),
             short={"steps": 2, "warmup": 1},
             earlier_bases=(1, 2),
         ),
@@ -184,7 +206,7 @@ PROFILES: dict[str, Profile] = {
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
                       "precision": ON_CPU, "lock_image": True, "augment": False},
-            methods=_rows(64, **MINI) | _controls(2.0, **MINI),
+            methods=_rows(64, **MINI) | _controls(2.0, **MINI) | _bindings(64, 0.1, 20.0),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(300, 600),
         ),
@@ -194,7 +216,8 @@ PROFILES: dict[str, Profile] = {
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
                       "precision": ON_CPU, "lock_image": True, "augment": False},
-            methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO),
+            methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO)
+            | _bindings(64, 0.1, 20.0),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -43,7 +43,13 @@ METHOD_COLORS = dict(zip(METHODS.values(), (_COLORS[i] for i in (0, 3, 2, 4)), s
 
 def label(run: str) -> str:
     """A run as the paper's tables name it; what they do not have stays as it is."""
-    known = {"base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP"}
+    known = {
+        "base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP",
+        "cae-binding": "CAE on bindings", "placebo-binding": "placebo: roles permuted",
+        "wrong-binding": "placebo: any two words", "kept-binding": "placebo: meaning kept",
+        "softmax-binding": "exchanges in the softmax", "hinge-negclip": "NegCLIP's texts, hinge",
+        "negclip-binding": "NegCLIP + CAE on bindings",
+    }
     if run in known:
         return known[run]
     for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cae_lib import results
-from cae_lib.config import Experiment, experiment, paths, profile, shipped
+from cae_lib.config import METHODS, Experiment, experiment, paths, profile, shipped
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import data_root, training_set
@@ -37,6 +37,9 @@ ABLATED = "cae-gradcam"
 
 BASE_STUDY = (TUNED, "cae-perturbation")
 """Trained from each base model: the reference, and the method whose scores stay faithful."""
+
+LEADS = (0.1, 0.3, 3.0, 10.0)
+"""Of the chosen weight of a method: from little to beyond what levels attribution."""
 
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
 """Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
@@ -84,7 +87,8 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
 def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     """Row and overrides of a run of the studies by its name; any other name is a row itself."""
-    for variant in (*ablations(profile_name), *base_variants(profile_name)):
+    for variant in (*ablations(profile_name), *base_variants(profile_name),
+                    *lead_variants(profile_name)):
         if variant.name(profile_name) == name:
             return variant.run, variant.settings
     return name, {}
@@ -303,9 +307,19 @@ def base_variants(profile_name: str) -> list[Variant]:
     return [*(Variant(BASE, start) for start in starts), *found] if chosen.earlier_bases else []
 
 
+def lead_variants(profile_name: str) -> list[Variant]:
+    """Each paper method with other weights than the chosen one, from little to beyond levelling;
+    of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
+    methods = METHODS if profile(profile_name).earlier_bases else ()
+    rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
+    return [Variant(name, {"weight": share * row.weight}, 3 if name in BASE_STUDY else 1)
+            for name, row in rows.items() for share in LEADS]
+
+
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
     """Every run of the studies with its seed, none twice; base models are not among them."""
-    variants = (*base_variants(profile_name), *ablations(profile_name))
+    variants = (*base_variants(profile_name), *ablations(profile_name),
+                *lead_variants(profile_name))
     found = {(variant.name(profile_name), seed): (variant, seed) for variant in variants
              for seed in range(min(variant.seeds, profile(profile_name).seeds))
              if variant.run != BASE}

@@ -7,6 +7,7 @@ from typing import Any
 
 from cae_lib.attribution.attention import AttentionAttribution
 from cae_lib.attribution.base import Attribution, AttributionMethod
+from cae_lib.attribution.binding import BindingAttribution
 from cae_lib.attribution.counterfactual import CounterfactualAttribution
 from cae_lib.attribution.gradcam import GradcamAttribution
 from cae_lib.attribution.gradient import GradientAttribution
@@ -24,14 +25,15 @@ METHODS: dict[str, type] = {
 _KNOWN = METHODS | {
     "integrated_gradients": IntegratedGradientsAttribution,
     "counterfactual": CounterfactualAttribution,
+    "binding": BindingAttribution,
 }
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
     """The method of a name, its fields set by `parameters`; an object that is a method is returned.
-    Names are the keys of `METHODS`, "integrated_gradients" and "counterfactual". ConfigError for an
-    unknown name or parameter, a bad value, or parameters of an object."""
+    Names are the keys of `METHODS`, "integrated_gradients", "counterfactual" and "binding".
+    ConfigError for an unknown name or parameter, a bad value, or parameters of an object."""
     if not isinstance(method, str):
         if parameters or not callable(method) or not hasattr(method, "reads_words"):
             raise ConfigError(

@@ -50,6 +50,7 @@ class Captions:
     given_words: Tensor | None
     wanted: Tensor | None
     roles: Tensor | None
+    arguments: Tensor | None = None
 
     def words(self, length: int) -> Tensor:
         """Number of the word each of the first tokens belongs to `(B, length)`, 0 for none."""
@@ -69,6 +70,18 @@ class Captions:
     def similarity(self, features: Tensor, *temperature: bool) -> Tensor:
         """S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
         return matched_similarity(self.encoder.model, self.image_features, features, *temperature)
+
+    def encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
+        """Features `(B + V, E)` of the captions, and of variants `(V, C)` of those with the rows
+        `caption (V,)`, which share what they begin with."""
+        columns = self.tokens.shape[1]
+        first = (variants != self.tokens[caption]).int().argmax(dim=1)
+        # Each caption is followed by its variants, the latest change first: all begin as it does.
+        after = torch.cat([first.new_zeros(len(self.tokens)), columns - first])
+        rows = torch.cat([torch.arange(len(self.tokens), device=caption.device), caption])
+        order = (rows * (columns + 1) + after).argsort()
+        both = torch.cat([self.tokens, variants])[order]
+        return self.encoder.encode_many(both)[order.argsort()]
 
     def drops(
         self, encode: Callable[[], Tensor], caption: Tensor, inside: Tensor,
@@ -93,7 +106,7 @@ class AttributionMethod:
     """A method is an object that can be called; ours are frozen dataclasses of their parameters.
 
     Another one need not be of this class if it has `reads_words` and is called likewise; it gets
-    `roles` only if it also has `reads_roles = True`.
+    `roles` only if it also has `reads_roles = True`, and `arguments` with `reads_arguments = True`.
 
     Attributes:
         reads_words: whether `words` changes the scores.
@@ -110,7 +123,7 @@ class AttributionMethod:
     def __call__(
         self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
         create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
-        roles: Tensor | None = None,
+        roles: Tensor | None = None, arguments: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption; ConfigError for an unknown model or another device,
         DataError for arguments of other shapes, or a caption without its end.
@@ -124,13 +137,16 @@ class AttributionMethod:
             words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
             wanted: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
             roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
+            arguments: `(B, C, 2)`, words that a token's word is said of, see `Alignment`.
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
-            check_shapes(tokens, image_features, words=words, wanted=wanted, roles=roles)
+            check_shapes(tokens, image_features, words=words, wanted=wanted, roles=roles,
+                         arguments=None if arguments is None else arguments[..., 0])
             images = image_features if create_graph else image_features.detach()
             inputs = _checked(encoder, tokens=tokens, image_features=images)
-            found = self.score(Captions(encoder, *inputs, create_graph, words, wanted, roles))
+            found = self.score(
+                Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments))
             _check_width(image_features, found.text_features)
         if create_graph:
             return found

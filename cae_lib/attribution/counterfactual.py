@@ -54,7 +54,7 @@ class CounterfactualAttribution(AttributionMethod):
             chosen &= _sampled(2 * caption + (role > 1), chosen, self.samples)
         caption, inside = caption[chosen], inside[chosen]
         variants = _replaced(tokens[caption], inside, other[chosen])
-        encode = partial(_encoded, captions, variants, caption)
+        encode = partial(captions.encode_with, variants, caption)
         scores, features = captions.drops(encode, caption, inside)
         scored = torch.zeros_like(tokens).index_add(0, caption, inside.long()) > 0
         length = captions.encoder.columns(tokens)
@@ -109,14 +109,3 @@ def _replaced(tokens: Tensor, inside: Tensor, texts: Tensor) -> Tensor:
     rows = tokens[:, -1:].repeat(1, columns + length).scatter_(1, place, tokens)
     place = first + torch.arange(length, device=tokens.device)
     return rows.scatter_(1, torch.where(texts == NOTHING, beyond, place), texts)[:, :columns]
-
-
-def _encoded(captions: Captions, variants: Tensor, caption: Tensor) -> Tensor:
-    """Features `(B + V, E)` of the captions and of their variants `(V, C)`."""
-    tokens, columns = captions.tokens, captions.tokens.shape[1]
-    first = (variants != tokens[caption]).int().argmax(dim=1)
-    # Each caption is followed by its variants, the latest change first: all begin as it does.
-    after = torch.cat([first.new_zeros(len(tokens)), columns - first])
-    rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption])
-    order = (rows * (columns + 1) + after).argsort()
-    return captions.encoder.encode_many(torch.cat([tokens, variants])[order])[order.argsort()]

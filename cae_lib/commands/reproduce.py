@@ -21,7 +21,9 @@ from cae_lib.runs import BASE, TUNED, Variant, measure_data, measure_run
 from cae_lib.runtime import format_seconds
 
 STUDY_SUITES = ("benchmarks", "attribution")
-HARD_SUITES = ("benchmarks", "phrases", "attribution")
+CONTROL_SUITES = (*STUDY_SUITES, "retrieval", "bindings")
+HARD_SUITES = (*CONTROL_SUITES, "phrases")
+OURS = ("cae-binding", "placebo-binding")
 """What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
 
 STUDY_PAGES = ("what-decides", "faithfulness", "blind")
@@ -53,8 +55,9 @@ def run(parsed: argparse.Namespace) -> None:
     took, start = {}, time.monotonic()
     for jobs in (
         {"the sets": partial(_sets, name, studies)},
-        {f"captions, {tagger}": partial(_captions, name, tagger)
-         for tagger in _taggers(name, studies)} | {"the data": partial(measure_data, name, True)},
+        {f"captions, {data}, {tagger}": partial(_captions, name, data, tagger)
+         for data, tagger in sorted(_captions_of(name, studies))},
+        {"the data": partial(measure_data, name, True)},
         _run_jobs(name, studies),
         pages,
         last,
@@ -98,17 +101,19 @@ def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
 
 
 def _rows(profile_name: str, studies: bool) -> dict[str, Mapping[str, Any]]:
-    """The rows that are trained. Of the studies are those of methods that are not the paper's, and
-    the second placebo."""
-    return {name: row for name, row in profile(profile_name).methods.items() if studies or (
-        row.get("method") in (None, *METHODS) and row.get("roles") != "random")}
+    """The rows that are trained. Of the studies are those of methods that are neither the paper's
+    nor `OURS`, and the second placebo."""
+    paper = {*METHODS, None}
+    return {name: row for name, row in profile(profile_name).methods.items()
+            if studies or name in OURS or row.get("method") in paper
+            and row.get("roles") != "random" and not row.get("foils")}
 
 
 def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     """What is measured of a row of a profile; empty for everything. Only `studies` show attribution
     in placebos and in NegCLIP with CAE."""
-    if row.keys() & {"roles", "tagger"}:
-        suites = STUDY_SUITES
+    if row.keys() & {"roles", "tagger", "foils"}:
+        suites = CONTROL_SUITES
     elif row.get("negatives"):
         suites = HARD_SUITES
     else:
@@ -121,17 +126,18 @@ def _left_out(studies: bool) -> tuple[str, ...]:
     return () if studies else OF_STUDIES
 
 
-def _taggers(profile_name: str, studies: bool) -> set[str]:
-    """What finds the roles of words in the runs."""
-    found = {experiment(name, profile_name).tagger for name in profile(profile_name).methods}
-    settings = [variant.settings for variant, _ in runs.study_runs(profile_name) if studies]
-    return found | {each["tagger"] for each in settings if "tagger" in each}
+def _captions_of(profile_name: str, studies: bool) -> set[tuple[str, str]]:
+    """The training data of the runs, and what finds the roles of words in them."""
+    found = [Variant(name, {}) for name in _rows(profile_name, studies)]
+    found += [variant for variant, _ in runs.study_runs(profile_name) if studies]
+    configs = (experiment(run, profile_name, **settings) for run, settings, _ in found)
+    return {(config.train_data, config.tagger) for config in configs}
 
 
-def _captions(profile_name: str, tagger: str) -> None:
+def _captions(profile_name: str, data: str, tagger: str) -> None:
     """Parse the captions of training once, before several processes need them."""
-    config = experiment(TUNED, profile_name)
-    training_set(profile_name, config.train_data, config.model, tagger)  # as a run asks for it
+    model = experiment(TUNED, profile_name).model
+    training_set(profile_name, data, model, tagger)  # as a run asks for it
 
 
 def _train_and_measure(variant: Variant, profile_name: str, seed: int,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -25,24 +25,29 @@ from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_dis
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
 # Words tagged as adjectives that do not say what something is like.
 AMOUNTS = frozenset("few many more most much other same several such".split())
+BARE = ("det", "cc", "conj", "compound")
 MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
 AN_BEFORE_H = re.compile(r"(hour|honest|honor|honour|heir)", re.IGNORECASE)
 A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)", re.IGNORECASE)
 
 
-def swap_negatives(captions: Sequence[str], seed: int = 0, limit: int = 5) -> list[list[str]]:
+def swap_negatives(
+    captions: Sequence[str], seed: int = 0, limit: int = 5, keep: bool = False
+) -> list[list[str]]:
     """Exchange two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
 
-    Gives for each caption up to `limit` of its `exchanges`, in an order that depends on `seed` and
-    the caption. A ConfigError says that no English spaCy model is installed.
+    Gives for each caption up to `limit` of its `exchanges`, or with `keep` of those that keep its
+    meaning (`equivalents`), in an order that depends on `seed` and the caption. A ConfigError says
+    that no English spaCy model is installed.
     """
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
-    return list(parse_distinct(nlp, plain, lambda doc: _chosen(doc, seed, limit)))
+    return list(parse_distinct(nlp, plain, lambda doc: _chosen(
+        doc, equivalents(doc) if keep else (text for _, text in exchanges(doc)), seed, limit)))
 
 
-def _chosen(doc: Doc, seed: int, limit: int) -> list[str]:
-    texts = list(dict.fromkeys(text for _, text in exchanges(doc)))
+def _chosen(doc: Doc, found: Iterable[str], seed: int, limit: int) -> list[str]:
+    texts = list(dict.fromkeys(found))
     digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return [texts[i] for i in rng.permutation(len(texts))[:limit]]
@@ -113,6 +118,21 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     for first, second in combinations(adjectives, 2):
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
+
+
+def equivalents(doc: Doc) -> Iterator[str]:
+    """Outcome of every exchange that keeps a caption's meaning: of two nouns joined by "and" that
+    bear nothing but an article, and of two adjectives of one noun."""
+    for first, second in combinations(doc, 2):
+        joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
+        nouns = joined and _is_movable(first) and _is_movable(second) and all(
+            child.dep_ in BARE for child in (*first.children, *second.children))
+        adjectives = first.pos_ == second.pos_ == "ADJ" and first.dep_ == "amod" and (
+            joined or second.dep_ == "amod" and second.head == first.head)
+        if (nouns or adjectives) and first.lower_ != second.lower_:
+            parts = map(_with_compounds, (first, second)) if nouns else (
+                doc[token.i : token.i + 1] for token in (first, second))
+            yield _exchanged(doc, *parts)
 
 
 def _is_movable(token: Token) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +16,7 @@ from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import load_clip
+from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, token_roles
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 
 TRAINING_SOURCE = "negclip-captions"
+VERSION = 1  # of what `equivalents` finds: raise it when that changes
 TRAINING_ROWS = 109_468
 """Rows of NegCLIP's training file."""
 
@@ -68,7 +73,8 @@ def training_set(
 
     Args:
         profile_name: Whose data.
-        name: "coco" (rows of `train_neg_clip.tsv`, with roles), or "pretrain" (web-like captions of
+        name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with exchanges
+            that keep a caption's meaning as its false captions; or "pretrain" (web-like captions of
             the small world, for the base model; no roles are needed and none are computed).
         model: Whose tokenizer and picture size to use.
         tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
@@ -77,8 +83,10 @@ def training_set(
     missing or malformed.
     """
     clip = load_clip(model)
-    if name == "coco":
+    if name in ("coco", "kept"):
         pairs = training_pairs(profile_name)
+        if name == "kept":
+            pairs = replace(pairs, negatives=_kept(pairs.captions), hard_images=None)
         cache = paths().cache / "roles"
         alignment = token_roles(pairs.captions, _named_tagger(tagger), clip.tokenizer, cache)
     elif name == "pretrain":
@@ -87,8 +95,19 @@ def training_set(
         pairs = load_coco_captions(annotations, root / "images")
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
-        raise ConfigError(f"unknown training set {name!r}: expected 'coco' or 'pretrain'")
+        raise ConfigError(f"unknown training set {name!r}: expected 'coco', 'kept' or 'pretrain'")
     return TrainingSet(pairs, picture_source(pairs.image_paths, clip.image_size), alignment)
+
+
+def _kept(captions: Sequence[str]) -> list[list[str]]:
+    """Each caption with two parts exchanged and its meaning kept, as parsed once and stored."""
+    from cae_lib.data.negatives import swap_negatives
+
+    key = hashlib.sha256(repr([VERSION, *captions]).encode()).hexdigest()[:16]
+    path = paths().cache / "kept" / f"{key}.json"
+    if not path.is_file():
+        write_atomic(path, json.dumps(swap_negatives(captions, keep=True)))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def training_pairs(profile_name: str) -> Pairs:

@@ -38,6 +38,7 @@ class WordSample:
     tokens: Tensor  # (C, T), T the longest caption
     words: Tensor  # (C, T), number of the word each token belongs to, 0 for none
     roles: Tensor  # (C, T), role of each token
+    arguments: Tensor  # (C, T, 2), words that its word is said of, see `Alignment`
     image_features: Tensor  # (C, E), normalised
 
     @cached_property
@@ -61,7 +62,7 @@ class WordSample:
         """Scores `(C, T)` of the tokens by a method, 0 after a caption's end, NaN where none is."""
         scorer, found = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
-            own = {"words": self.words[rows], "roles": self.roles[rows]}
+            own = {name: getattr(self, name)[rows] for name in ("words", "roles", "arguments")}
             part = scorer(model, self.tokens[rows], self.image_features[rows], **own)
             scores = part.scores.float()
             if part.scored is not None:
@@ -124,6 +125,7 @@ def word_sample(
         tokens=tokens[:, :length].to(encoder.device),
         words=words[rows, :length].to(encoder.device),
         roles=alignment.roles[rows, :length].to(encoder.device),
+        arguments=alignment.arguments[rows, :length].to(encoder.device),
         image_features=torch.from_numpy(images).to(encoder.device),
     )
 
@@ -135,8 +137,8 @@ def attribution_table(
     """Score the words of matched captions by attribution methods, which take `parameters`.
 
     `limit` captions are taken evenly over the set, None takes all; `batch_size` go through the
-    model at once. A row for each method and each token of a word: method, caption and picture
-    (numbers in `pairs`), position of the token, word and role (texts), score.
+    model at once. A row for each method and each token of a word that it scores: method, caption
+    and picture (numbers in `pairs`), position of the token, word and role (texts), score.
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     words = sample.words.cpu().numpy()
@@ -155,4 +157,4 @@ def attribution_table(
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
             found = {"method": method, **tokens, "score": scores[place, position]}
             parts.append(pd.DataFrame(found))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).dropna(subset=["score"], ignore_index=True)

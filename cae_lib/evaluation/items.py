@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from open_clip import SimpleTokenizer
 
+from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, Benchmark, Choice
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
 from cae_lib.data.labelled import LabelledImages
@@ -21,6 +23,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import MATCH, keys, scored
 from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS, read_gold
+from cae_lib.words.alignment import align, bindings, token_roles
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
 from cae_lib.world.vocabulary import stated
@@ -40,13 +43,18 @@ AGAIN: Mapping[str, tuple[str, ...]] = {
 """Patterns of those subsets of a family that score the items of its others once more."""
 
 
-def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
+def items(
+    benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool,
+    trained_on: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The items that `choice.answers` answers, in its order; `tagger` and `world`: `stated_counts`.
 
     To the columns of `choice.keys` come `weight` in the subset's headline, which is the sum of
     weight times right or wrong; `stratum`, equal for items that the headline averages together, its
     subset or its group; `chance` of guessing right; the `stated_counts` of the true caption, of two
-    true captions the larger ones; and `joint_NAME`, the number of the set of items, see
+    true captions the larger ones; `bindings`, how many attributes with their object and relations
+    with their two the true captions have, and `seen`, how many of those a caption of `trained_on`
+    has, 0 without any; and `joint_NAME`, the number of the set of items, see
     `Benchmark.sets`, that the item belongs to, -1 for none.
     """
     parts = scored(benchmarks)
@@ -63,7 +71,21 @@ def items(benchmarks: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool
     )
     joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
     joint = joint.fillna(-1).astype(np.int32)
-    return pd.concat([frame, counts.groupby(owner).max(), joint], axis=1)
+    found = _seen([text for texts in captions for text in texts], tagger, trained_on)
+    return pd.concat([frame, counts.groupby(owner).max(), found.groupby(owner).sum(), joint],
+                     axis=1)
+
+
+def _seen(captions: Sequence[str], tagger: SceneGraphTagger,
+          trained_on: Sequence[str] | None) -> pd.DataFrame:
+    """`bindings` of captions and how many of them are `seen`; both 0 where nothing is known."""
+    tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
+    known = set()
+    if trained_on:
+        known.update(*bindings(token_roles(trained_on, tagger, tokenizer, cache)))
+    own = bindings(align(captions, tagger.tag(captions), tokenizer))
+    counts = [(len(each), len(each & known)) for each in own]
+    return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
 
 
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:

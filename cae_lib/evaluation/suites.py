@@ -103,6 +103,7 @@ _MEASURES: Mapping[str, Measure] = {
     "zero_shot": _zero_shot,
     "labels": _labels,
     "attribution": partial(_words, attribution_table),
+    "bindings": partial(_words, partial(attribution_table, methods=("binding",))),
     "phrases": phrase_table,
     "faithfulness": partial(_words, faithfulness_table),
     "heatmaps": heatmap_table,
@@ -119,8 +120,9 @@ def data_tables(profile: str) -> Tables:
     DataError if data are missing, and may not be."""
     world, tagger = sets.is_world(data_root(profile)), default_tagger()
     parts, retrieval = sets.benchmarks(profile), sets.retrieval_sets(profile)
-    found = {"subsets": subsets(profile), "items": items(parts, tagger, world)}
     pairs = _training_pairs(profile)
+    found = {"subsets": subsets(profile)}
+    found["items"] = items(parts, tagger, world, None if pairs is None else pairs.captions)
     if pairs is not None:
         found["blind"] = blind_answers(parts, text_choosers(pairs.captions))
     if "coco" in retrieval:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cae_lib.attribution.binding import exchanges
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures, normalise
@@ -28,8 +29,10 @@ class Batch:
     tokens: Tensor  # (M, T) their captions
     roles: Tensor  # (M, T) of those tokens
     words: Tensor  # (M, T) number of the word each token belongs to, 0 for none
+    arguments: Tensor | None = None  # (M, T, 2) words that a token's word is said of
     masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
     negatives: Tensor | None = None  # (K, T) false captions, K <= M
+    owners: Tensor | None = None  # (K,) rows of the captions that they are made of
     n_negatives: tuple[int, ...] = ()  # K of each process
     n_similar: int = 0  # rows, of all processes, with a similar picture of the file's choice
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
@@ -71,6 +74,8 @@ class Batches:
                 f"{lengths[2]} picture paths with {lengths[3]} pictures; build all of them from "
                 "the same pairs."
             )
+        if experiment.foils == "given" and not any(pairs.negatives or []):
+            raise DataError(f"{pairs.name} has no false captions: foils='given' needs some.")
         if experiment.negatives and not (pairs.hard_images and any(pairs.negatives or [])):
             raise DataError(
                 f"{pairs.name} has no hard negatives: training with them needs NegCLIP's tab "
@@ -102,7 +107,8 @@ class Batches:
         """The batch of optimiser step `step`, counted from 0."""
         rows = self.rows(step)
         if not self.experiment.negatives:
-            return self._batch(rows, rows, step)
+            batch = self._batch(rows, rows, step)
+            return replace(batch, **self._foils(rows, step)) if self.experiment.foils else batch
         source = self._random(Stream.NEGATIVE, step)
         both, texts, n_similar = choose_negatives(self.pairs, rows, source)
         false = [[texts[i] for i in own if texts[i]] for own in self._places(len(both)).tolist()]
@@ -112,6 +118,27 @@ class Batches:
             negatives=self.tokenizer(own) if own else self.alignment.tokens[:0],
             n_negatives=tuple(map(len, false)), n_similar=n_similar,
         )
+
+    def _foils(self, rows: Tensor, step: int) -> dict[str, Any]:
+        """One false caption of each row that has some (B,): of the file, or an exchange of it."""
+        source = self._random(Stream.NEGATIVE, step)
+        if self.experiment.foils == "given":
+            draws = torch.rand(len(rows), generator=source, dtype=torch.float64).tolist()
+            texts = [_pick(self.pairs.negatives[row], draw, None)
+                     for row, draw in zip(rows.tolist(), draws, strict=True)]
+            caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
+            false = [text for text in texts if text]
+            tokens = self.tokenizer(false) if false else self.alignment.tokens[:0]
+        else:
+            known = self.alignment
+            arguments = None if known.arguments is None else known.arguments[rows]
+            caption, _, tokens = exchanges(
+                known.tokens[rows], known.words[rows], known.roles[rows], arguments, samples=1,
+                vocabulary=getattr(self.tokenizer, "vocab_size", None), generator=source)
+        own = [(places[:, None] == caption).nonzero() for places in self._places(len(rows))]
+        owners, chosen = own[self.ranks.rank].unbind(1)
+        return {"negatives": tokens[chosen], "owners": owners,
+                "n_negatives": tuple(map(len, own))}
 
     def _random(self, stream: Stream, step: int) -> torch.Generator:
         return generator(self.experiment.seed, stream, step)
@@ -129,8 +156,10 @@ class Batches:
         own = all_rows[part]
         roles, words = self.alignment.roles[own], self.alignment.words[own]
         masked = self._masked(roles, words, len(all_rows), part, step)
-        tokens, affine = self.alignment.tokens[own], self.images.affine
-        return Batch(rows, pixels, tokens, roles, words, masked, affine=affine)
+        tokens, affine, arguments = self.alignment.tokens[own], self.images.affine, None
+        if self.alignment.arguments is not None:
+            arguments = self.alignment.arguments[own]
+        return Batch(rows, pixels, tokens, roles, words, arguments, masked, affine=affine)
 
     def _masked(
         self, roles: Tensor, words: Tensor, count: int, part: Tensor, step: int

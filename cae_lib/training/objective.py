@@ -16,11 +16,14 @@ from cae_lib.training.execution import ImageEncoder
 from cae_lib.training.losses import contrastive_loss
 from cae_lib.training.task import CompositionAttributionLoss
 
+FOILS = ("given", "exchanged")
 PARTS = ("objects", "composition", "n_objects", "n_composition")
 
 
 class Objective(nn.Module):
     """L_ITC, or NegCLIP's with hard negatives, plus weight * L_attr with an attribution method.
+    With foils, false captions are further negatives of L_ITC, or a hinge asks them to lag behind
+    the captions that they are made of: `weight * mean max(0, margin - (S(I, T) - S(I, T')))`.
 
     The losses are those of the whole batch, whatever the number of processes that share it.
     `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
@@ -39,6 +42,8 @@ class Objective(nn.Module):
             )
         self.model, self.ranks, self.encoder = model, ranks, encoder
         self.bf16 = experiment.precision == "bf16"
+        _check_foils(experiment)
+        self.lag = (experiment.weight, experiment.margin) if experiment.foil_hinge else None
         self.task = None if experiment.method is None else CompositionAttributionLoss(
             model, experiment.method, experiment.weight, experiment.margin, experiment.scope,
             experiment.stop_gradient, experiment.complete_captions,
@@ -53,6 +58,9 @@ class Objective(nn.Module):
             texts, negatives, extra = self._texts(images, batch)
             if batch.masked is not None:
                 texts = self._with_masks(texts, batch.tokens, batch.masked)
+            if self.lag is not None:
+                extra["attribution"] = self._lag(images, texts, negatives, batch.owners)
+                negatives = None
         scale = self.model.logit_scale.exp()
         if negatives is not None:
             negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
@@ -69,7 +77,7 @@ class Objective(nn.Module):
         """Normalised features of captions and of false captions, and the attribution loss."""
         tokens, negatives = batch.tokens, batch.negatives
         if self.task is not None:
-            output = self.task(images, tokens, batch.roles, batch.words)
+            output = self.task(images, tokens, batch.roles, batch.words, batch.arguments)
             extra = {"attribution": output.loss} | {name: getattr(output, name) for name in PARTS}
             texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
             if negatives is not None:
@@ -79,6 +87,14 @@ class Objective(nn.Module):
             return self._encode(tokens), None, {}
         texts, false = self._encode(torch.cat([tokens, negatives])).tensor_split([len(tokens)])
         return texts, false, {}
+
+    def _lag(self, images: Tensor, texts: Tensor, false: Tensor, owners: Tensor) -> Tensor:
+        """The hinge on how far false captions lag behind, over all processes."""
+        weight, margin = self.lag
+        ahead = (images[owners] * (texts[owners] - false)).sum(dim=1)
+        hinges = F.relu(margin - ahead)
+        total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
+        return weight * total / count.clamp(min=1)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
@@ -93,3 +109,15 @@ class Objective(nn.Module):
         both = encoder.encode_variants(tokens[rows], own, masked, mask_vector(encoder))
         anew = F.normalize(both[len(rows) :].float(), dim=-1)
         return texts.index_copy(0, rows, anew.to(texts.dtype))
+
+
+def _check_foils(experiment: Experiment) -> None:
+    """ConfigError for false captions that the other settings do not fit."""
+    foils, hinge = experiment.foils, experiment.foil_hinge
+    if foils not in (None, *FOILS):
+        raise ConfigError(f"unknown foils {foils!r}: expected one of {', '.join(FOILS)}, or none.")
+    if foils is None and hinge or foils and (experiment.negatives or experiment.method):
+        raise ConfigError("foils stand alone: foil_hinge needs them, and they take neither a "
+                          "method nor NegCLIP's negatives beside them.")
+    if hinge and not experiment.margin > 0:
+        raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")

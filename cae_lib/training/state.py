@@ -65,9 +65,11 @@ def run_identity(
 ) -> dict[str, str]:
     """Hashes of all that decides a run's result up to rounding, by what each of them covers: roles
     as they are trained on, a placebo as the placebo, and false captions where they are used."""
-    roles = placebo_roles(alignment, experiment.roles, experiment.seed).roles
+    known = placebo_roles(alignment, experiment.roles, experiment.seed)
     lists = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
-    tensors = [pairs.image_index, alignment.tokens, roles]
+    lists += [pairs.negatives] if experiment.foils == "given" else []
+    tensors = [pairs.image_index, known.tokens, known.roles]
+    tensors += [] if known.arguments is None else [known.arguments]
     return {
         "settings": hashlib.sha256(repr(experiment).encode()).hexdigest(),
         "first weights": weights_id,

@@ -70,7 +70,8 @@ class CompositionAttributionLoss(nn.Module):
         return self._model[0]
 
     def forward(
-        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
+        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
+        arguments: Tensor | None = None,
     ) -> CompositionAttributionOutput:
         """Score the captions against their images; a DataError for arguments that do not fit.
 
@@ -79,14 +80,17 @@ class CompositionAttributionLoss(nn.Module):
             tokens: ids `(B, C)`.
             roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
             words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
+            arguments: words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
+                them, for the method "binding"; None: the nearest object words.
         """
-        text_features, sums = self.rows(image_features, tokens, roles, words)
+        text_features, sums = self.rows(image_features, tokens, roles, words, arguments)
         parts = hinge_of_sums(sums, self.hinge, self.all_sum)
         weighed = {"loss": self.weight * parts.loss, "text_features": text_features}
         return CompositionAttributionOutput(**vars(parts) | weighed)
 
     def rows(
-        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None
+        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
+        arguments: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
         loops that take the hinge elsewhere; see `forward`."""
@@ -97,11 +101,12 @@ class CompositionAttributionLoss(nn.Module):
             words = word_index(tokens, encoder.vocabulary_size)
         check_roles(roles, words)
         objects, composition = self.hinge.groups(roles)
-        reads_roles = getattr(self.method, "reads_roles", False)
+        beside = {name: value for name, value in (("roles", roles), ("arguments", arguments))
+                  if getattr(self.method, f"reads_{name}", False)}
         found = self.method(
             encoder, tokens, image_features if self.image_gradient else image_features.detach(),
             create_graph=torch.is_grad_enabled(), words=words, wanted=objects | composition,
-            **{"roles": roles} if reads_roles else {},
+            **beside,
         )
         roles = roles[:, : found.length]
         if found.scored is not None:

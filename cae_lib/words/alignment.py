@@ -17,13 +17,13 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import whole_file
-from cae_lib.words.roles import OTHER, Span
+from cae_lib.words.roles import OBJECT, Span
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
 END_OF_WORD = "</w>"
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
 ROLE_KINDS = ("parsed", "permuted", "random")
@@ -38,7 +38,9 @@ class Alignment:
     `tokens` and `words` are long, `roles` int8: 0 other, 1 object, 2 attribute, 3 relation. Words
     count from 1 in each caption. Start, end and padding have word and role 0. `n_truncated`
     captions were too long for the context; `n_unmatched` of the `n_spans` spans have no token:
-    their word was not found in the caption, or was cut off with its end.
+    their word was not found in the caption, or was cut off with its end. `arguments`, int16 `(n,
+    context_length, 2)`, are the words that a token's word is said of, as far as the tagger knows
+    them: of a relation its subject and object, of an attribute what bears it, and 0.
     """
     tokens: Tensor
     roles: Tensor
@@ -46,6 +48,7 @@ class Alignment:
     n_unmatched: int
     n_spans: int
     words: Tensor | None = None
+    arguments: Tensor | None = None
 
 
 class Piece(NamedTuple):
@@ -90,16 +93,23 @@ def align(
         raise DataError(f"{len(captions)} captions with {len(spans)} lists of spans.")
     tokens = torch.zeros(len(captions), length, dtype=torch.long)
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
+    arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
     n_truncated = n_unmatched = 0
     for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
         cleaned, found, cut = _encode(caption, tokenizer, length)
-        row, unmatched = _roles(found, _carry_over(marked, caption, cleaned))
+        spans_of, unmatched = _owners(found, _carry_over(marked, caption, cleaned))
         n_truncated += cut
         n_unmatched += unmatched
+        numbers = _words(found, cleaned)
         tokens[i, : len(found)] = torch.tensor([piece.token for piece in found])
-        roles[i, : len(found)] = torch.tensor(row, dtype=torch.int8)
-        words[i, : len(found)] = torch.tensor(_words(found, cleaned))
-    return Alignment(tokens, roles, n_truncated, n_unmatched, sum(map(len, spans)), words)
+        words[i, : len(found)] = torch.tensor(numbers)
+        for place, span in spans_of.items():
+            roles[i, place] = span.role
+            for end, of in enumerate(span.of):
+                inside = _inside(found, *of)
+                arguments[i, place, end] = numbers[inside[0]] if inside else 0
+    return Alignment(tokens, roles, n_truncated, n_unmatched, sum(map(len, spans)), words,
+                     arguments)
 
 
 def token_roles(
@@ -121,12 +131,29 @@ def token_roles(
     return alignment
 
 
+def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
+    """What each caption says of its objects: the role, and as token ids the word and what it is
+    said of, of every word with known arguments, one of an attribute and two of a relation."""
+    parts = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
+    found = []
+    for ids, words, roles, arguments in zip(*(part.tolist() for part in parts), strict=True):
+        texts: dict[int, tuple[int, ...]] = {}
+        for token, word in zip(ids, words, strict=True):
+            texts[word] = (*texts.get(word, ()), token)
+        said = [(role, texts[word], *(texts[of] for of in said_of if of))
+                for word, role, said_of in zip(words, roles, arguments, strict=True)
+                if role > OBJECT]
+        found.append({each for each in said if len(each) == each[0] + 1})
+    return found
+
+
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """The alignment with the roles of each caption dealt to other words of it, as a control.
 
     `kind` "permuted" deals among the words that have a role, "random" among all words, signs such
     as a full stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how
-    many of its words have which role. The draw is a function of `seed` and the caption's row.
+    many of its words have which role, but no arguments. The draw is a function of `seed` and the
+    caption's row.
     """
     if kind not in ROLE_KINDS:
         raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
@@ -142,7 +169,7 @@ def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     draws = torch.rand(of_words.shape, generator=generator, dtype=torch.float64)
     places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
     dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
-    return replace(alignment, roles=dealt.gather(1, words))
+    return replace(alignment, roles=dealt.gather(1, words), arguments=None)
 
 
 def _load(path: Path) -> Alignment:
@@ -226,15 +253,21 @@ def _words(found: list[Piece], cleaned: str) -> list[int]:
     return [known.setdefault(word, len(known)) for word in first]
 
 
-def _roles(found: list[Piece], spans: list[Span]) -> tuple[list[int], int]:
-    """Role of each piece, and the number of spans that cover none."""
-    row, unmatched = [OTHER] * len(found), 0
+def _owners(found: list[Piece], spans: list[Span]) -> tuple[dict[int, Span], int]:
+    """The first span that covers each piece, by its number, and how many spans cover none."""
+    owners: dict[int, Span] = {}
+    unmatched = 0
     for span in spans:
-        inside = [i for i, p in enumerate(found) if max(p.start, span.start) < min(p.end, span.end)]
+        inside = _inside(found, span.start, span.end)
         unmatched += not inside
         for i in inside:
-            row[i] = row[i] or span.role
-    return row, unmatched
+            owners.setdefault(i, span)
+    return owners, unmatched
+
+
+def _inside(found: list[Piece], start: int, end: int) -> list[int]:
+    """Numbers of the pieces that share a character with a place."""
+    return [i for i, p in enumerate(found) if max(p.start, start) < min(p.end, end)]
 
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
@@ -245,8 +278,10 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
     places: dict[int, int] = {}
     for block in SequenceMatcher(None, lowered, kept, autojunk=False).get_matching_blocks():
         places.update((block.a + i, block.b + i) for i in range(block.size))
-    carried = []
-    for span in spans:
-        new = [places[i] for i in range(span.start, span.end) if i in places]
-        carried.append(Span(new[0], new[-1] + 1, span.role) if new else Span(0, 0, span.role))
-    return carried
+
+    def moved(start: int, end: int) -> tuple[int, int]:
+        new = [places[i] for i in range(start, end) if i in places]
+        return (new[0], new[-1] + 1) if new else (0, 0)
+
+    return [Span(*moved(s.start, s.end), s.role, tuple(moved(*place) for place in s.of))
+            for s in spans]

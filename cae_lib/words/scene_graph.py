@@ -64,14 +64,17 @@ class SceneGraphTagger:
         return sorted(found, key=lambda span: span.role)
 
     def _spans(self, text: str, graph: Graph) -> Iterator[Span]:
-        for entity in graph["entities"]:
-            yield _first_place(text, entity["head"], OBJECT)
+        heads = [_first_place(text, entity["head"], OBJECT) for entity in graph["entities"]]
+        places = [(head.start, head.end) for head in heads]
+        yield from heads
+        for place, entity in zip(places, graph["entities"], strict=True):
             for modifier in entity["modifiers"]:
                 article = self.determiners and modifier["span"].lower() != "the"
                 if modifier["dep"] in ("nummod", "amod") or modifier["dep"] == "det" and article:
-                    yield _first_place(text, modifier["span"], ATTRIBUTE)
+                    yield _first_place(text, modifier["span"], ATTRIBUTE, place)
         for relation in graph["relations"]:
-            yield _first_place(text, relation["relation"], RELATION)
+            arguments = (places[relation[end]] for end in ("subject", "object"))
+            yield _first_place(text, relation["relation"], RELATION, *arguments)
 
 
 def _parsed_already(doc: Doc) -> Doc:
@@ -93,6 +96,6 @@ def _pattern(words: str) -> re.Pattern[str]:
     return re.compile(before + r"\s*".join(map(re.escape, words.split())) + after)
 
 
-def _first_place(text: str, words: str, role: int) -> Span:
+def _first_place(text: str, words: str, role: int, *of: tuple[int, int]) -> Span:
     match = _pattern(_lower(words).strip()).search(text) if words.strip() else None
-    return Span(match.start(), match.end(), role) if match else Span(0, 0, role)
+    return Span(match.start(), match.end(), role, of) if match else Span(0, 0, role)

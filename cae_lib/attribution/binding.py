@@ -1,0 +1,196 @@
+"""Loss of similarity when two words of a caption change places, as attribution."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, pairwise
+from typing import ClassVar, NamedTuple
+
+import torch
+from open_clip import SimpleTokenizer
+from torch import Tensor
+
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
+from cae_lib.errors import ConfigError
+from cae_lib.models.text_tower import CLIP_VOCABULARY
+from cae_lib.words.alignment import END_OF_WORD
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
+
+EXCHANGES = ("bound", "any")
+
+
+@dataclass(frozen=True)
+class BindingAttribution(AttributionMethod):
+    """What a word that binds is worth; zero where S is a sum over words. Not the paper's.
+
+    Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
+    word `S(I, T) - S(I, T with it and an attribute of another object exchanged)`, the mean over all
+    such attributes. See `exchanges` for which words these are. Object words, and words without such
+    an exchange, have no score; see `Attribution.scored`. Both similarities are without dropout.
+
+    Attributes:
+        samples: at most so many exchanges of a caption, at random; None: all.
+        exchange: "bound"; or "any", a placebo: each time two words at random change places.
+    """
+    reads_words: ClassVar[bool] = True
+    reads_roles: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
+    scores_words: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = False
+    samples: int | None = None
+    exchange: str = "bound"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(f"samples is {self.samples}: expected 1 or more, or None for all.")
+        if self.exchange not in EXCHANGES:
+            raise ConfigError(
+                f"unknown exchange {self.exchange!r}: expected one of {', '.join(EXCHANGES)}."
+            )
+
+    def score(self, captions: Captions) -> Attribution:
+        if captions.roles is None:
+            raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
+        tokens = captions.tokens
+        caption, inside, variants = exchanges(
+            tokens, captions.words(tokens.shape[1]), captions.roles, captions.arguments,
+            self.samples, self.exchange, captions.wanted, captions.encoder.vocabulary_size)
+        often = torch.zeros_like(tokens).index_add(0, caption, inside.long())
+        encode = partial(captions.encode_with, variants, caption)
+        scores, features = captions.drops(encode, caption, inside)
+        length = captions.encoder.columns(tokens)
+        mean = scores / often.clamp(min=1)
+        return Attribution(mean[:, :length], features, (often > 0)[:, :length])
+
+
+class Unit(NamedTuple):
+    """Adjacent tokens `start` to `end` (exclusive) of one role, and the words that they are of."""
+    start: int
+    end: int
+    role: int
+    first: int
+    last: int
+
+
+def exchanges(
+    tokens: Tensor, words: Tensor, roles: Tensor, arguments: Tensor | None = None,
+    samples: int | None = None, kind: str = "bound", wanted: Tensor | None = None,
+    vocabulary: int | None = CLIP_VOCABULARY, generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every exchange of two parts of a caption that should make false what a word says of them.
+
+    A relation binds its subject and its object: those that `arguments` name, else the nearest
+    object words before and after it. Two attributes are exchanged that have unlike bearers, by
+    `arguments`, or else an object word between them: adjectives of one noun can change places. A
+    part is an attribute word, or all adjacent words of another role ("fire hydrant", "sitting on").
+    Nothing that leaves the tokens as they are is an exchange.
+
+    Args:
+        tokens, words, roles, arguments: `(B, C)` and `(B, C, 2)`, see `Alignment`.
+        samples: at most so many of a caption, at random; None: all.
+        kind: "bound", or "any": as many exchanges, of the same words, but of two words at random.
+        wanted: `(B, C)` bool; exchanges of words without a wanted token are left out.
+        vocabulary: its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
+        generator: of the random numbers; None takes torch's own.
+
+    Returns the row of each caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
+    the captions with two parts exchanged `(V, C)`.
+    """
+    rows = [words.tolist(), roles.tolist(), tokens.tolist()]
+    rows.append([None] * len(tokens) if arguments is None else arguments.tolist())
+    caption, binding, orders = [], [], []
+    for row, (numbers, of_tokens, ids, said_of) in enumerate(zip(*rows, strict=True)):
+        found = [(binders, pair) for binders, pair in _bound(_units(numbers, of_tokens), said_of)
+                 if _differ(ids, *pair)]
+        if wanted is not None:
+            found = [each for each in found
+                     if any(bool(wanted[row, u.start : u.end].any()) for u in each[0])]
+        if samples is not None and len(found) > samples:
+            order = torch.rand(len(found), generator=generator).argsort()
+            found = [found[i] for i in order[:samples].tolist()]
+        alone = _units(numbers, numbers) if kind == "any" else []
+        others = [pair for pair in combinations(alone, 2) if _differ(ids, *pair)]
+        for binders, pair in found:
+            if kind == "any":
+                pair = others[int(torch.rand((), generator=generator) * len(others))]
+            caption.append(row)
+            binding.append([any(u.start <= i < u.end for u in binders) for i in range(len(ids))])
+            orders.append(_exchanged(len(ids), *sorted(pair)))
+    at = torch.tensor(caption, dtype=torch.long, device=tokens.device)
+    inside = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, tokens.shape[1])
+    order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(inside)
+    variants = tokens[at].gather(1, order)
+    if vocabulary == CLIP_VOCABULARY:
+        variants = _with_articles(variants, order.roll(-1, dims=1) != order + 1)
+    return at, inside, variants
+
+
+def _units(words: list[int], roles: list[int]) -> list[Unit]:
+    """The parts of a caption that have a role, in their order."""
+    found, start = [], 0
+    both = [*zip(words, roles, strict=True), (0, OTHER)]
+    for place, ((word, role), after) in enumerate(pairwise(both)):
+        if (word, role) != after if role == ATTRIBUTE else role != after[1]:
+            if role != OTHER:
+                found.append(Unit(start, place + 1, role, words[start], word))
+            start = place + 1
+    return found
+
+
+def _bound(
+    units: list[Unit], said_of: list[list[int]] | None
+) -> Iterator[tuple[list[Unit], tuple[Unit, Unit]]]:
+    """The words that bind, and the two parts that change places, of every exchange."""
+    objects = [unit for unit in units if unit.role == OBJECT]
+
+    def named(unit: Unit) -> list[Unit | None]:
+        """The objects that a word is said of, as far as they are known."""
+        words = said_of[unit.start] if said_of else (0, 0)
+        return [next((o for o in objects if o.first <= word <= o.last), None) for word in words]
+
+    for unit in units:
+        if unit.role == RELATION:
+            before = next((o for o in reversed(objects) if o.end <= unit.start), None)
+            after = next((o for o in objects if o.start >= unit.end), None)
+            subject, target = named(unit)
+            subject, target = subject or before, target or after
+            if subject and target and subject != target:
+                yield [unit], (subject, target)
+    for first, second in combinations([u for u in units if u.role == ATTRIBUTE], 2):
+        bearers = named(first)[0], named(second)[0]
+        between = any(first.end <= o.start and o.end <= second.start for o in objects)
+        if between if None in bearers else bearers[0] != bearers[1]:
+            yield [first, second], (first, second)
+
+
+def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
+    return ids[first.start : first.end] != ids[second.start : second.end]
+
+
+def _exchanged(length: int, first: Unit, second: Unit) -> list[int]:
+    """The places that the tokens of the exchanged caption come from."""
+    bounds = (0, first.start, first.end, second.start, second.end, length)
+    parts = [range(*ends) for ends in pairwise(bounds)]
+    return [place for i in (0, 3, 2, 1, 4) for place in parts[i]]
+
+
+def _with_articles(variants: Tensor, other: Tensor) -> Tensor:
+    """Texts `(V, C)` of CLIP's tokens with "a" and "an" as the letter after them asks, where an
+    `other` token than before comes after them, bool `(V, C)`."""
+    a, an, vowels = _articles()
+    following = vowels.to(variants.device)[variants.roll(-1, dims=1)]
+    article = other & ((variants == a) | (variants == an))
+    return torch.where(article, torch.where(following, an, a), variants)
+
+
+@functools.cache
+def _articles() -> tuple[int, int, Tensor]:
+    """The tokens "a" and "an" of CLIP, and which tokens begin with a vowel `(V,)`."""
+    tokenizer = SimpleTokenizer()
+    vowels = [tokenizer.decoder[i][0] in "aeiou" for i in range(tokenizer.vocab_size)]
+    a, an = (tokenizer.encoder[f"{text}{END_OF_WORD}"] for text in ("a", "an"))
+    return a, an, torch.tensor(vowels)
