@@ -55,7 +55,7 @@ class Hinge:
             the tokens of each word, so that a word of many tokens counts once.
         stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
         complete_captions: let a caption without object word or without composition word add
-            nothing; scope "caption" always does.
+            nothing; scope "caption" always does, kind "margin" never, which compares no two groups.
     """
     kind: str = "difference"
     margin: float = 0.0
@@ -79,7 +79,7 @@ class Hinge:
     def groups(self, roles: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `(B, T)` that A_obj and A_comp are over, by roles `(B, T)`."""
         objects, composition = roles == 1, roles >= 2
-        if self.complete_captions or self.scope == "caption":
+        if self.kind != "margin" and (self.complete_captions or self.scope == "caption"):
             complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
             return objects & complete, composition & complete
         return objects, composition

@@ -116,8 +116,8 @@ def _check_foils(experiment: Experiment) -> None:
     foils, hinge = experiment.foils, experiment.foil_hinge
     if foils not in (None, *FOILS):
         raise ConfigError(f"unknown foils {foils!r}: expected one of {', '.join(FOILS)}, or none.")
-    if foils is None and hinge or foils and (experiment.negatives or experiment.method):
-        raise ConfigError("foils stand alone: foil_hinge needs them, and they take neither a "
-                          "method nor NegCLIP's negatives beside them.")
+    if hinge and (foils is None or experiment.method) or foils and experiment.negatives:
+        raise ConfigError("foils stand beside no negatives of NegCLIP, and foil_hinge needs foils "
+                          "and no method, whose weight and margin it takes.")
     if hinge and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")

@@ -25,10 +25,11 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
 def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     plain, whole = (steps_of(monkeypatch, "--profile", "mini", *more) for more in ([], ["--all"]))
     left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
-    rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation")
+    rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation", "wrong-binding",
+            "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding")
     ours = {f"{row}/{seed}" for row in rows for seed in range(3)}
     assert left_out == [
-        set(), {"captions, dependency"},
+        set(), {"captions, coco, dependency", "captions, kept, scene-graph"}, set(),
         {f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")} | ours,
         {"page what-decides", "page faithfulness", "page blind"}, set(), set(),
     ]
@@ -52,7 +53,7 @@ def test_the_time_told_is_what_passed_and_no_sum_over_jobs(monkeypatch, capsys):
 @pytest.mark.parametrize("profile", ["photo", "smoke"])
 def test_elsewhere_no_studies_are_apart(monkeypatch, profile):
     plain, whole = (steps_of(monkeypatch, "--profile", profile, *more) for more in ([], ["--all"]))
-    assert plain == whole and "cae-counterfactual/0" in plain[2]
+    assert plain == whole and "cae-counterfactual/0" in plain[3]
 
 
 @pytest.mark.parametrize("studies", [False, True])
@@ -72,10 +73,12 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     jobs["clip-ft/1"]()
     plain = ("clip-ft", (), without)
     assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
-    shown = {"cae-attention": (), "negclip": ("benchmarks", "phrases", "attribution")}
-    worded = ("attribution",) * studies
-    shown |= {"placebo-attention": ("benchmarks", *worded),
-              "negclip-cae-attention": ("benchmarks", "phrases", *worded)}
+    shown = {"cae-attention": (), "cae-binding": (), "negclip": reproduce.HARD_SUITES}
+    shown |= {"placebo-attention": reproduce.CONTROL_SUITES,
+              "negclip-cae-attention": reproduce.HARD_SUITES}
+    if not studies:
+        shown |= {name: tuple(suite for suite in suites if suite != "attribution")
+                  for name, suites in shown.items() if "attention" in name}
     for name, suites in shown.items():
         jobs[f"{name}/1"]()
         assert found[-1] == (name, suites, without)

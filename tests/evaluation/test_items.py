@@ -18,7 +18,8 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.vocabulary import stated
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
-BLANK = SimpleNamespace(graphs=lambda texts: [{"entities": [], "relations": []} for _ in texts])
+BLANK = SimpleNamespace(graphs=lambda texts: [{"entities": [], "relations": []} for _ in texts],
+                        tag=lambda texts: [[] for _ in texts])
 
 
 def test_items_have_the_order_of_answers_and_weights_of_the_headline(choice, benchmark_of,

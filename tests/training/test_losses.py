@@ -140,11 +140,11 @@ def test_scores_without_a_role_may_be_anything(hinge: Hinge) -> None:
 @pytest.mark.parametrize("roles", [[[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]],
                                    [[2, 3, 0, 0], [0, 2, 0, 0]]])
 def test_empty_group_gives_zero_and_a_gradient_of_zero(hinge: Hinge, roles: list) -> None:
-    """Of kind "margin" only where composition words or complete captions are missing."""
+    """Of kind "margin" only where composition words are missing."""
     scores, roles = SCORES.clone().requires_grad_(), torch.tensor(roles)
     parts = loss_of(scores, hinge, roles)
     parts.loss.backward()
-    counted = hinge.kind == "margin" and not hinge.complete_captions and (roles >= 2).any()
+    counted = hinge.kind == "margin" and (roles >= 2).any()
     assert (parts.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
     assert not torch.stack([parts.objects, parts.composition]).isnan().any()
 
@@ -155,7 +155,7 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
     scores = F.pad(SCORES, (0, 0, 0, 2), value=0.9)
     words = torch.cat([WORDS, torch.arange(1, 5).expand(2, -1)])
     whole, more = loss_of(SCORES, hinge), attribution_loss(scores, roles, hinge, words)
-    left_out = hinge.complete_captions or hinge.scope == "caption"
+    left_out = hinge.kind != "margin" and (hinge.complete_captions or hinge.scope == "caption")
     assert (more.n_objects == whole.n_objects) == left_out
     assert (more.loss == whole.loss) == left_out
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import CAPTIONS, FT, Toys, toy_alignment, toy_clip, toy_pairs, toy_run
 
+from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
 from cae_lib.training.batch import Stream, choose_negatives, generator, masked_words, stream_seed
 from cae_lib.words.alignment import placebo_roles
@@ -65,6 +66,27 @@ def test_the_batch_holds_rows_neighbours_and_their_false_captions(augment: bool)
     assert torch.equal(batch.pixels, crops)
     false = toy_clip().tokenizer([text for text in texts if text])
     assert torch.equal(batch.negatives, false) and batch.n_negatives == (len(false),)
+
+
+@pytest.mark.parametrize("foils", ["given", "exchanged"])
+def test_a_caption_brings_one_false_caption_if_it_has_some(foils: str) -> None:
+    run = toy_run(replace(FT, foils=foils, batch_size=8), pairs=PAIRS)
+    alignment, seen = run.batches.alignment, [set() for _ in range(8)]
+    if foils == "given":
+        known = [{tuple(row) for row in toy_clip().tokenizer(texts).tolist()} if texts else set()
+                 for texts in PAIRS.negatives]
+    else:
+        known = [set() for _ in range(8)]
+        made = exchanges(alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
+        for row, _, variant in zip(*made, strict=True):
+            known[row].add(tuple(variant.tolist()))
+    for step in range(40):
+        batch = run.batches.at(step)
+        rows = batch.rows[batch.owners].tolist()
+        assert len(set(rows)) == len(rows) == len(batch.negatives) == sum(map(bool, known))
+        for row, tokens in zip(rows, batch.negatives.tolist(), strict=True):
+            seen[row].add(tuple(tokens))
+    assert seen == known and any(len(texts) > 1 for texts in known)
 
 
 def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:

@@ -175,3 +175,38 @@ def test_gradient_norm_is_euclidean_and_shows_a_single_nan():
     assert gradient_norm(layer).item() == pytest.approx(5.0)
     layer.weight.grad[0, 1] = math.nan
     assert math.isnan(gradient_norm(layer).item())
+
+
+@pytest.mark.parametrize("foils", ["given", "exchanged"])
+@pytest.mark.parametrize("hinge", [False, True])
+def test_false_captions_are_negatives_or_lag_behind(foils: str, hinge: bool) -> None:
+    """By open_clip's features; one of the eight captions has no false one."""
+    settings = replace(FT, foils=foils, foil_hinge=hinge, batch_size=8, margin=0.3, weight=2.0)
+    run = toy_run(settings)
+    batch, model = run.batches.at(0), toy_clip().model
+    images = model.encode_image(batch.pixels, normalize=True)
+    texts, false = (model.encode_text(tokens, normalize=True)
+                    for tokens in (batch.tokens, batch.negatives))
+    assert 0 < len(false) < 8
+    columns = texts if hinge else torch.cat([texts, false])
+    logits, target = model.logit_scale.exp() * images @ columns.T, torch.arange(8)
+    expected = F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :8].T, target)
+    found = run.step(0, batch)
+    assert found["contrastive"] == pytest.approx(expected.item() / 2, abs=1e-4)
+    if hinge:
+        own, other = images[batch.owners] * texts[batch.owners], images[batch.owners] * false
+        lag = (0.3 - own.sum(1) + other.sum(1)).clamp(min=0).mean()
+        assert found["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4) and lag > 0
+    assert found["loss"] == pytest.approx(found["contrastive"] + found.get("attribution", 0))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"foils": "all"}, "unknown foils 'all': expected one of given, exchanged"),
+    ({"foil_hinge": True}, "foil_hinge needs foils"),
+    ({"foils": "given", "foil_hinge": True}, "margin 0.0: expected one above 0"),
+    ({"foils": "given", "negatives": True}, "no negatives of NegCLIP"),
+    ({"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"}, "no method"),
+])
+def test_foils_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        toy_run(replace(FT, **changes))

@@ -64,6 +64,14 @@ def test_places_by_hand(tagger, caption, role, expected, taggers) -> None:
     assert [(s.start, s.end) for s in spans if s.role == role] == expected
 
 
+def test_the_parser_says_what_words_are_said_of(taggers) -> None:
+    caption = "a red dog chasing a small cat under a tree"
+    (spans,) = taggers["paper"].tag([caption])
+    said = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.of] for s in spans}
+    assert said == {"dog": [], "cat": [], "tree": [], "red": ["dog"], "small": ["cat"],
+                    "chasing": ["dog", "cat"], "under": ["dog", "tree"]}
+
+
 def test_graphs_are_the_plain_parsers_each_made_once_and_in_order(taggers, monkeypatch) -> None:
     plain = sng_parser.Parser("spacy", model=model_name())
     tagger, seen = taggers["paper"], []

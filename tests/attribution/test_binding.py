@@ -1,0 +1,213 @@
+"""The method of bindings against exchanges written by hand and open_clip's encoding of them."""
+
+import dataclasses
+
+import pytest
+import torch
+from open_clip import SimpleTokenizer
+from oracles import Batch, assert_gradient, make_batch
+from torch import Tensor
+
+from cae_lib.attribution.binding import exchanges
+from cae_lib.errors import ConfigError
+from cae_lib.models import text_encoder
+from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.words.alignment import Alignment, align, bindings, placebo_roles
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+
+NAME = "binding"
+ROLES = {
+    OBJECT: "pterodactyl dog cat umbrella chair fire-hydrant man ball bat",
+    ATTRIBUTE: "red small blue striped", RELATION: "chasing under on near holding",
+}
+ROLE = {word: role for role, words in ROLES.items() for word in words.split()}
+# Captions with each word that binds and the caption with the two that it binds exchanged.
+CASES = {
+    "a red pterodactyl chasing a dog": {"chasing": ["a red dog chasing a pterodactyl"]},
+    "an umbrella under a chair": {"under": ["a chair under an umbrella"]},
+    "a small red dog on a blue striped chair": {
+        "on": ["a small red chair on a blue striped dog"],
+        "small": ["a blue red dog on a small striped chair",
+                  "a striped red dog on a blue small chair"],
+        "red": ["a small blue dog on a red striped chair",
+                "a small striped dog on a blue red chair"],
+        "blue": ["a blue red dog on a small striped chair",
+                 "a small blue dog on a red striped chair"],
+        "striped": ["a striped red dog on a blue small chair",
+                    "a small striped dog on a blue red chair"],
+    },
+    "a fire-hydrant near a dog": {"near": ["a dog near a fire-hydrant"]},
+    "a red dog and a red cat": {}, "a dog near a dog": {}, "chasing a small red dog": {},
+    "a man on": {}, "a dog": {},
+}
+
+
+def spans(caption: str) -> list[Span]:
+    found, place = [], 0
+    for word in caption.split():
+        if word in ROLE:
+            found.append(Span(place, place + len(word), ROLE[word]))
+        place += len(word) + 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+@pytest.fixture(scope="module")
+def words(tokenizer) -> Alignment:
+    return align([*CASES], [spans(caption) for caption in CASES], tokenizer)
+
+
+@pytest.fixture
+def named(tiny_clip) -> Batch:
+    return make_batch(tiny_clip.model, tuple(CASES))
+
+
+@pytest.fixture
+def call(words: Alignment) -> dict[str, Tensor]:
+    return {"roles": words.roles, "words": words.words}
+
+
+def read(tokenizer, tokens: Tensor) -> str:
+    return tokenizer.decode(tokens[1 : int(tokens.argmax())].tolist()).strip().replace(" - ", "-")
+
+
+def made(tokenizer, words: Alignment, **options) -> list[tuple[int, str, str]]:
+    """Row, words that bind and text of each exchange."""
+    parts = exchanges(words.tokens, words.words, words.roles, words.arguments, **options)
+    return [(int(row), tokenizer.decode(words.tokens[row, inside].tolist()).strip(),
+             read(tokenizer, variant)) for row, inside, variant in zip(*parts, strict=True)]
+
+
+def test_exchanges_by_hand(tokenizer, words) -> None:
+    expected = {(row, text) for row, binds in enumerate(CASES.values())
+                for texts in binds.values() for text in texts}
+    found = made(tokenizer, words)
+    assert {(row, text) for row, _, text in found} == expected and len(found) == len(expected)
+    for row, binders, text in found:
+        assert all(text in [*CASES.values()][row][word] for word in binders.split())
+    every = exchanges(words.tokens, words.words, words.roles, vocabulary=None)[2]
+    assert read(tokenizer, every[1]) == "an chair under a umbrella"  # not CLIP's: as they are
+
+
+@pytest.mark.parametrize(("caption", "arguments", "expected"), [
+    # the parser knows that the man holds the bat, and that the ball is red
+    ("a man near a ball holding a bat", {"holding": ("man", "bat"), "near": ("man", "ball")},
+     {"a bat near a ball holding a man", "a ball near a man holding a bat"}),
+    ("a man near a ball holding a bat", {},
+     {"a man near a bat holding a ball", "a ball near a man holding a bat"}),
+    ("a red ball near a small blue bat", {"red": ("ball",), "small": ("ball",), "blue": ("bat",)},
+     {"a red bat near a small blue ball", "a blue ball near a small red bat",
+      "a red ball near a blue small bat"}),
+    ("a ball that man holding", {"holding": ("man", "ball")}, {"a man that ball holding"}),
+])
+def test_arguments_come_before_the_nearest_objects(caption, arguments, expected, tokenizer) -> None:
+    place = {word: (caption.index(f" {word}") + 1, caption.index(f" {word}") + 1 + len(word))
+             for word in caption.split()[1:]}
+    marked = [dataclasses.replace(span, of=tuple(map(place.get, arguments.get(
+        caption[span.start : span.end], ())))) for span in spans(caption)]
+    words = align([caption], [marked], tokenizer)
+    assert {text for *_, text in made(tokenizer, words)} == expected
+    permuted = placebo_roles(words, "permuted", 0)
+    assert permuted.arguments is None
+    found = bindings(words)[0]
+    assert len(found) == len(arguments)
+    assert {len(each) for each in found} <= {3, 4}
+
+
+@pytest.mark.parametrize("path", ["packed", "reference"])
+@torch.no_grad()
+def test_scores_are_those_of_the_texts_by_hand(path, named, call, words, tokenizer,
+                                               attribute) -> None:
+    batch = dataclasses.replace(named, model=text_encoder(named.model, path))
+    found = attribute(batch, NAME, call)
+    whole = named.similarity(named.model.encode_text(named.tokens))
+    for row, (caption, binds) in enumerate(CASES.items()):
+        for number, word in enumerate(caption.replace("-", " - ").split(), start=1):
+            tokens = found.scores[row, (words.words[row] == number)[: found.length]]
+            texts = binds.get(word, [])
+            drops = [whole[row] - torch.cosine_similarity(
+                named.image_features[row], named.model.encode_text(tokenizer([text]))[0], dim=0)
+                for text in texts]
+            expected = torch.stack(drops).mean() if drops else torch.zeros(())
+            torch.testing.assert_close(tokens, expected.double().expand_as(tokens), atol=1e-10,
+                                       rtol=0)
+            scored = found.scored[row, (words.words[row] == number)[: found.length]]
+            assert bool(scored.all()) == bool(texts) == bool(scored.any())
+    assert found.scored.any()
+
+
+@torch.no_grad()
+def test_a_bag_of_words_binds_nothing(named, call, attribute) -> None:
+    """Without positions, with one layer that attends evenly, the features are a sum over words."""
+    model = named.model
+    model.positional_embedding.zero_()
+    for number, block in enumerate(model.transformer.resblocks):
+        block.attn.in_proj_weight[: 2 * block.attn.embed_dim] = 0
+        block.attn.in_proj_bias[: 2 * block.attn.embed_dim] = 0
+        for layer in (block.mlp.c_proj, *([block.attn.out_proj] if number else [])):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    assert attribute(named, "perturbation").scores.abs().max() > 1e-3, "words count"
+    found = attribute(named, NAME, call)
+    assert found.scored.any() and found.scores.abs().max() < 1e-12
+
+
+@torch.no_grad()
+def test_samples_and_wanted_words(named, call, attribute, words) -> None:
+    every, seen = attribute(named, NAME, call), torch.zeros_like(words.roles, dtype=torch.bool)
+    torch.manual_seed(0)
+    for _ in range(60):
+        scored = attribute(named, NAME, call, samples=1).scored
+        per_caption = [len(set(row[mask].tolist())) for row, mask in
+                       zip(words.words[:, : scored.shape[1]], scored, strict=True)]
+        assert max(per_caption) <= 2  # the two attributes of one exchange
+        seen[:, : scored.shape[1]] |= scored
+    assert torch.equal(seen[:, : every.length], every.scored)
+    wanted = words.roles == RELATION
+    found = attribute(named, NAME, call | {"wanted": wanted})
+    assert torch.equal(found.scored, every.scored & wanted[:, : every.length])
+
+
+def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bound, texts = made(tokenizer, words), set()
+    for _ in range(50):
+        found = made(tokenizer, words, kind="any", generator=generator, vocabulary=None)
+        assert [each[:2] for each in found] == [each[:2] for each in bound]
+        for row, _, text in found:
+            old, new = ([*CASES][row].replace("-", " - ").split(),
+                        text.replace("-", " - ").split())
+            assert sorted(old) == sorted(new)
+            assert sum(a != b for a, b in zip(old, new, strict=True)) == 2
+        texts |= {text for row, _, text in found if row == 1}
+    assert len(texts) == 10  # pairs of five words
+    with pytest.raises(ConfigError, match="unknown exchange 'all': expected one of bound, any"):
+        CompositionAttributionLoss(object.__new__(object), NAME, exchange="all")
+
+
+def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
+    weight = named.model.transformer.resblocks[1].mlp.c_fc.weight
+    def score() -> Tensor:
+        scores = attribute(named, NAME, call | {"create_graph": True}).scores
+        return (scores * torch.linspace(-1, 1, scores.shape[1])).sum()
+    assert_gradient(score, weight)
+
+
+def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
+    loss = CompositionAttributionLoss(named.model, NAME, 3.0, 0.5, hinge="margin")
+    output = loss(named.image_features, named.tokens, call["roles"], call["words"])
+    found = attribute(named, NAME, call)
+    roles = call["roles"][:, : found.length]
+    kinds = [(0.5 - found.scores[found.scored & (roles == role)]).clamp(min=0).mean()
+             for role in (ATTRIBUTE, RELATION)]
+    torch.testing.assert_close(output.loss, 3 * (kinds[0] + kinds[1]) / 2)
+    with pytest.raises(ConfigError, match="binding needs roles"):
+        attribute(named, NAME)
+    with pytest.raises(ConfigError, match="samples is 0: expected 1 or more"):
+        attribute(named, NAME, samples=0)
+    none = {"roles": torch.zeros_like(call["roles"])}
+    assert not attribute(named, NAME, none).scored.any()
