@@ -198,8 +198,9 @@ def test_a_locked_image_tower_is_opened_once_for_each_run(name: str, opened: lis
 def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     found = study_runs("mini")
     places = {checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found}
-    # Three bases, two runs from each, two seeds; 14 ablations less the reference in common.
-    assert len(places) == len(found) == 3 * 2 * 2 + 14 - 1
+    # Three bases, two runs from each, two seeds; 14 ablations less the reference in common; four
+    # weights of four methods, of one of them three seeds.
+    assert len(places) == len(found) == 3 * 2 * 2 + 14 - 1 + 4 * (3 + 3)
     assert [seed for v, seed in found if v.name("mini") == "clip-ft+short"] == [0, 1]
     # No profile without a locked image tower has the two runs that open it.
     assert len(study_runs("paper")) == 14 - 2 and base_variants("paper") == []
