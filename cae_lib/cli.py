@@ -30,7 +30,8 @@ def assignment(text: str) -> tuple[str, str]:
 
 ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
                "type": assignment}
-PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), paper (one GPU)"
+PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), side-by-side (two "\
+    "photographs in a picture), paper (one GPU)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 ONE_RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
 SETTINGS = (
@@ -66,7 +67,9 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("world build", "data.build_world", "draw and write all sets of the world", (PROFILE,)),
     ("world show", "data.show_world", "write a sheet of pictures and captions",
      (PROFILE, option("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE"))),
-    ("photo build", "data.build_photo", "write captions and choices in official layouts", ()),
+    ("photo build", "data.build_photo", "write captions and choices in official layouts",
+     (option("--profile", default="photo", metavar="P",
+             help="photo (default), or side-by-side, two photographs in a picture"),)),
     ("train", "train.train", "train the base model or one experiment",
      (ONE_RUN, *SETTINGS, ALLOW_MISSING, *SPEED)),
     ("evaluate", "evaluate.run", "measure a run or any CLIP-like model, and print its scores", (

@@ -87,7 +87,7 @@ class Experiment:
     # one word masked, as perturbation masks it by default
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
     lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
-    tower_steps: int = 0  # of the image tower alone, before, on the small world's scenes
+    tower_steps: int = 0  # of the image tower alone, before, on what its pictures hold
     steps: int = 300  # of the optimiser
     batch_size: int = 128  # pairs a step
     warmup: int = 30  # steps of linear warm-up
@@ -218,6 +218,16 @@ PROFILES: dict[str, Profile] = {
                       "precision": ON_CPU, "lock_image": True, "augment": False},
             methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO)
             | _bindings(64, 0.1, 20.0),
+        ),
+        Profile(
+            name="side-by-side", seeds=3,
+            base={"model": "clip-photo", "tower_steps": 400, "steps": 250, "batch_size": 256,
+                  "lr": 1e-3, "warmup": 50, "lock_trunk": True, "lock_image": True,
+                  "augment": False},
+            training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
+                      "steps": 150, "lr": 5e-4, "precision": ON_CPU, "lock_image": True,
+                      "augment": False},
+            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -71,7 +71,7 @@ def test_override_of_the_wrong_type(override):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="unknown setting 'learning_rate'.*batch_size.*lr"):
         experiment("clip-ft", "mini", learning_rate=1.0)
-    with pytest.raises(ConfigError, match="smoke, mini, photo, paper"):
+    with pytest.raises(ConfigError, match="smoke, mini, photo, side-by-side, paper"):
         profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")
@@ -87,7 +87,8 @@ def test_which_profiles_have_runs_by_the_second_tagger():
     retagged = {name: {row for row in chosen.methods if "tagger" in chosen.methods[row]}
                 for name, chosen in PROFILES.items()}
     rows = {f"dependency-{method}" for method in METHODS}
-    assert retagged == {"smoke": rows, "mini": set(), "photo": rows, "paper": set()}
+    assert retagged == {"smoke": rows, "mini": set(), "photo": rows,
+                        "side-by-side": set(), "paper": set()}
     for row in rows:
         plain = experiment(row.replace("dependency", "cae"), "photo")
         assert different(plain, experiment(row, "photo")) == {"name", "tagger"}

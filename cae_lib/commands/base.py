@@ -58,13 +58,13 @@ def base_config(profile_name: str, **settings: Any) -> Experiment:
     return Experiment("base", profile_name, train_data="pretrain", **own | settings)
 
 
-def build_sets(profile_name: str, pretrain: bool = False) -> None:
+def build_sets(profile_name: str, pretrain: bool = False) -> Path:
     """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
-    ones the base's own with `pretrain`. DataError if there are no photographs."""
+    ones the base's own with `pretrain`. Returns their folder; DataError if there are no
+    photographs."""
     if profile(profile_name).training.get("model") == photo.MODEL:
-        photo.build(profile_name)
-    else:
-        world.build(profile_name, pretrain=pretrain)
+        return photo.build(profile_name)
+    return world.build(profile_name, pretrain=pretrain)
 
 
 def train_base(profile_name: str, **settings: Any) -> Path:

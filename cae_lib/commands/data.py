@@ -58,11 +58,11 @@ def show_world(parsed: argparse.Namespace) -> None:
     print(f"The contact sheet is {parsed.output}")
 
 
-def build_photo(_: argparse.Namespace) -> None:
+def build_photo(parsed: argparse.Namespace) -> None:
     """Write the sets of photographs."""
-    from cae_lib.photo.build import build as build_sets  # needs PyTorch, and what follows does not
+    from cae_lib.commands.base import build_sets  # needs PyTorch, and what follows does not
 
-    print(f"The sets of photographs are {build_sets('photo')}")
+    print(f"The sets of photographs are {build_sets(parsed.profile)}")
 
 
 def _sources(names: Sequence[str]) -> list[Source]:

@@ -95,9 +95,9 @@ def data_digests(
     if not is_real(profile_name):
         path = data_root(profile_name) / "manifest.json"
         if not path.is_file():
-            command = f"cae world build --profile {profile_name}"
-            command = "cae photo build" if profile_name == "photo" else command
-            raise DataError(f"{path}: the data are not built here; run `{command}`")
+            kind = "world" if path.parent.name.startswith("world-") else "photo"
+            raise DataError(f"{path}: the data are not built here; run "
+                            f"`cae {kind} build --profile {profile_name}`")
         return dict.fromkeys(suites, file_digest(path))
     reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
     for line in require(reports):

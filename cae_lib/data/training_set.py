@@ -41,10 +41,11 @@ class TrainingSet:
 
 def data_root(profile_name: str) -> Path:
     """Folder that holds the data sets of a profile side by side."""
-    name = profile(profile_name).name
-    return {"paper": paths().raw, "photo": paths().raw / "photo"}.get(
-        name, paths().raw / f"world-{name}"
-    )
+    chosen = profile(profile_name)
+    if chosen.base is None:
+        return paths().raw
+    photographs = chosen.training.get("model") == "clip-photo"
+    return paths().raw / (chosen.name if photographs else f"world-{chosen.name}")
 
 
 @lru_cache(maxsize=1)

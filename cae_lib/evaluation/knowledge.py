@@ -29,7 +29,7 @@ def curve_point(clip: Clip, profile: str) -> dict[str, float]:
     """Zero-shot accuracy by kind of choice, attention by role, and recall at 1."""
     choices, words, recall = _measured(Encoder(clip), profile)
     point = {kind: found.groupby("subset")["correct"].mean().mean()
-             for kind, found in choices.items()}
+             for kind, found in choices.items() if len(found)}
     point |= {f"attention_{kind}": words[words["role"] == kind]["score"].mean() for kind in KINDS}
     return {name: float(value) for name, value in point.items()} | recall
 
@@ -45,11 +45,12 @@ def summary(clip: Clip, profile: str) -> dict[str, Any]:
         final[f"probe_{target}"] = _interval(found, "correct", ("picture",))
         final[f"commonest_{target}"] = float((found["truth"] == found["commonest"]).mean())
     for kind, found in choices.items():
-        sizes = found.groupby("subset")["subset"].transform("size")
-        weights = found[[*ANSWERS]].assign(
-            score=kind, stratum=found["subset"], weight=1 / sizes / found["subset"].nunique()
-        )
-        final[kind] = _interval(found, "correct", ANSWERS, weights)
+        if len(found):  # a profile need not have every kind
+            sizes = found.groupby("subset")["subset"].transform("size")
+            weights = found[[*ANSWERS]].assign(
+                score=kind, stratum=found["subset"], weight=1 / sizes / found["subset"].nunique()
+            )
+            final[kind] = _interval(found, "correct", ANSWERS, weights)
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         final[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
     pairs = retrieval_pairs(profile, "coco")
