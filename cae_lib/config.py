@@ -227,7 +227,7 @@ PROFILES: dict[str, Profile] = {
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
                       "steps": 150, "lr": 5e-4, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
-            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO),
+            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO) | _bindings(64, 0.1, 20.0),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -57,8 +57,7 @@ def run(parsed: argparse.Namespace) -> None:
         {"the sets": partial(_sets, name, studies)},
         {f"captions, {data}, {tagger}": partial(_captions, name, data, tagger)
          for data, tagger in sorted(_captions_of(name, studies))},
-        {"the data": partial(measure_data, name, True)},
-        _run_jobs(name, studies),
+        {"the data": partial(measure_data, name, True)} | _run_jobs(name, studies),
         pages,
         last,
         {"book": partial(build_book, name)},
