@@ -133,11 +133,17 @@ def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
     return rows | {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
 
 
-def _controls(counterfactual: float, **weights: float) -> dict[str, dict[str, Any]]:
+def _controls(
+    counterfactual: float, hard_batch: int = 0, **weights: float
+) -> dict[str, dict[str, Any]]:
     """Rows beside the paper's, from lambda for each method: placebos, which are CAE with the roles
-    permuted in each caption or words drawn at random; counterfactual CAE with its placebo."""
+    permuted in each caption or words drawn at random, and with `hard_batch` those beside hard
+    negatives; counterfactual CAE with its placebo."""
     rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
             for method, weight in weights.items()}
+    if hard_batch:
+        hard = {"negatives": True, "batch_size": hard_batch}
+        rows |= {f"negclip-{name}": row | hard for name, row in rows.items()}
     rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
     ours = {"method": "counterfactual", "weight": counterfactual,
             "attribution": (("samples", 1),)}  # one object and one other word a caption and step
@@ -195,7 +201,7 @@ PROFILES: dict[str, Profile] = {
                   "lock_image": True, "augment": False},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
                       "batch_size": 16, "warmup": 1, "lock_image": True, "augment": False},
-            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, **EVEN)
+            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, 4, **EVEN)
             | _bindings(4, 0.1, 1.0),
             short={"steps": 2, "warmup": 1},
             earlier_bases=(1, 2),
@@ -206,7 +212,7 @@ PROFILES: dict[str, Profile] = {
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
                       "precision": ON_CPU, "lock_image": True, "augment": False},
-            methods=_rows(64, **MINI) | _controls(2.0, **MINI) | _bindings(64, 0.1, 20.0),
+            methods=_rows(64, **MINI) | _controls(2.0, 64, **MINI) | _bindings(64, 0.1, 20.0),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(300, 600),
         ),
@@ -227,7 +233,7 @@ PROFILES: dict[str, Profile] = {
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
                       "steps": 150, "lr": 5e-4, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
-            methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO) | _bindings(64, 0.1, 20.0),
+            methods=_rows(64, **PHOTO) | _controls(2.0, 64, **PHOTO) | _bindings(64, 0.1, 20.0),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -52,7 +52,8 @@ def label(run: str) -> str:
     }
     if run in known:
         return known[run]
-    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"), ("cae-", "CLIP-CAE"),
+    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"),
+                         ("negclip-placebo-", "NegCLIP, placebo"), ("cae-", "CLIP-CAE"),
                          ("placebo-", "placebo"), ("random-", "random words"),
                          ("dependency-", "CLIP-CAE, second tagger")):
         method = run.removeprefix(prefix)

@@ -17,13 +17,16 @@ from cae_lib.errors import ConfigError
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, page_names, page_parameters, read_page
-from cae_lib.runs import BASE, TUNED, Variant, measure_data, measure_run
+from cae_lib.runs import BASE, CONTROL, TUNED, Variant, measure_data, measure_run
 from cae_lib.runtime import format_seconds
 
 STUDY_SUITES = ("benchmarks", "attribution")
 CONTROL_SUITES = (*STUDY_SUITES, "retrieval", "bindings")
 HARD_SUITES = (*CONTROL_SUITES, "phrases")
-OURS = ("cae-binding", "placebo-binding")
+MAIN = {TUNED, CONTROL, "cae-binding", "placebo-binding",
+        *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS)}
+"""The paper's rows, a placebo of each method, and bindings with one; all else is of the studies."""
+
 """What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
 
 STUDY_PAGES = ("what-decides", "faithfulness", "blind")
@@ -100,12 +103,9 @@ def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
 
 
 def _rows(profile_name: str, studies: bool) -> dict[str, Mapping[str, Any]]:
-    """The rows that are trained. Of the studies are those of methods that are neither the paper's
-    nor `OURS`, and the second placebo."""
-    paper = {*METHODS, None}
+    """The rows that are trained: all of them, or without the studies `MAIN`."""
     return {name: row for name, row in profile(profile_name).methods.items()
-            if studies or name in OURS or row.get("method") in paper
-            and row.get("roles") != "random" and not row.get("foils")}
+            if studies or name in MAIN}
 
 
 def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:

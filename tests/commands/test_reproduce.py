@@ -7,6 +7,7 @@ import pytest
 from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.commands.jobs import Outcome
+from cae_lib.config import METHODS
 from cae_lib.runs import base_variants, run_name, study_runs
 
 
@@ -26,7 +27,8 @@ def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     plain, whole = (steps_of(monkeypatch, "--profile", "mini", *more) for more in ([], ["--all"]))
     left_out = [set(after) - set(before) for before, after in zip(plain, whole, strict=True)]
     rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation", "wrong-binding",
-            "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding")
+            "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding",
+            *(f"negclip-placebo-{method}" for method in METHODS))
     ours = {f"{row}/{seed}" for row in rows for seed in range(3)}
     assert left_out == [
         set(), {"captions, coco, dependency", "captions, kept, scene-graph"},
