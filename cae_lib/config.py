@@ -212,7 +212,7 @@ PROFILES: dict[str, Profile] = {
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
                       "precision": ON_CPU, "lock_image": True, "augment": False},
-            methods=_rows(64, **MINI) | _controls(2.0, 64, **MINI) | _bindings(64, 0.1, 20.0),
+            methods=_rows(64, **MINI) | _controls(2.0, 64, **MINI) | _bindings(64, 0.05, 20.0),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(300, 600),
         ),

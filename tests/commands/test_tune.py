@@ -106,6 +106,15 @@ def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tr
     assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 
 
+@pytest.mark.parametrize("profile", ["mini"])
+def test_the_configured_bindings_are_those_of_the_recorded_choice(monkeypatch, profile: str):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    table = results.load("binding", profile, ["tuning"])
+    (best,) = table[table["chosen"]].itertuples()
+    config = experiment(best.experiment, profile)
+    assert (config.margin, config.weight) == (best.margin, best.weight)
+
+
 @pytest.mark.parametrize("profile", ["mini", "photo"])
 def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, profile: str):
     monkeypatch.delenv("CAE_HOME", raising=False)
@@ -238,6 +247,18 @@ def test_the_candidate_with_the_best_score_is_chosen(home: Path, rows_by, capsys
     found = results.load("candidates", "smoke", ["tuning"]).set_index("candidate")
     assert set(found.index) == set(tune.CANDIDATES) and list(found.index[found["chosen"]]) == [best]
     assert found["experiment"].eq(tune.CHOSEN).all()
+
+
+def test_the_bindings_with_the_best_score_are_chosen_and_no_row_beside_them(home: Path, rows_by):
+    def measured(name: str, profile: str, margin: float = 0, weight: float = 0) -> dict:
+        score = 1.0 if name != tune.BOUND else 0.5 + 0.1 * (margin == 0.1) + 0.1 * (weight == 5)
+        return {"experiment": name, "margin": margin, "weight": weight, "score": score}
+    rows_by(measured)
+    assert main(["tune", "--profile", "smoke", "--what", "binding"]) == 0
+    found = results.load("binding", "smoke", ["tuning"])
+    assert len(found) == len(tune.MARGINS) * len(tune.BINDING_WEIGHTS) + 2
+    (best,) = found[found["chosen"]].itertuples()
+    assert (best.experiment, best.margin, best.weight) == (tune.BOUND, 0.1, 5)
 
 
 if __name__ == "__main__":
