@@ -36,8 +36,8 @@ class Components:
 
     Every seed answers the same items, so the value of an answer is the true one, plus what is
     particular to the seed, to the item, and to both; variances add up accordingly (crossed random
-    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011), degrees of freedom follow
-    Satterthwaite (1946). With a single seed the test speaks of the items alone.
+    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011). With a single seed the test speaks of
+    the items alone.
     """
 
     by_seed: float  # variance over seeds of a seed's mean; contains `rest`
@@ -54,16 +54,18 @@ class Components:
         return seeds / n + items + self.rest / n
 
     def freedom(self, n_seeds: int | None = None) -> float:
-        """Satterthwaite's degrees of freedom of `variance`: from the variances as observed, or with
-        `n_seeds` those to expect if they are the true ones."""
+        """Degrees of freedom of `variance`: from the variances as observed, or with `n_seeds` those
+        to expect if they are the true ones. Satterthwaite's squared shares would give the few seeds
+        too little weight: theirs enters as it is, with half of `rest` in it. By simulation
+        (`benchmarks/coverage.py`) that holds the intervals of three seeds nearest to 95 %."""
         n = n_seeds or self.n_seeds
-        if n_seeds is None:
-            by_seed, by_item = self.by_seed / n, self.by_item
-        else:
-            by_seed = np.maximum(self.by_seed, self.rest) / n
-            by_item = np.maximum(0.0, self.by_item - self.rest / self.n_seeds) + self.rest / n
-        spread = by_item**2 / self.item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
-        return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
+        total, by_seed, by_item = self.variance(n_seeds), self.by_seed, self.by_item
+        if n_seeds is not None:
+            by_seed = np.maximum(by_seed, self.rest)
+            by_item = np.maximum(0.0, by_item - self.rest / self.n_seeds) + self.rest / n
+        seeds = np.maximum(0.0, by_seed - self.rest / 2) / n
+        spread = by_item**2 / self.item_freedom + (seeds * total / (n - 1) if n > 1 else 0.0)
+        return total**2 / spread if spread else self.item_freedom
 
 
 def crossed(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,

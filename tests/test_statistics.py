@@ -47,7 +47,7 @@ def test_by_hand():
     first, second = frame(np.array([[4, 1, 1], [5, 2, 2]]) + 7), frame(np.full((1, 3), 7), "b")
     found = contrasts(pd.concat([first, second]), "b", items=["item"]).iloc[0]
     assert found.estimate == 2.5 and found.error == pytest.approx((1 / 4 + 1) ** 0.5)
-    assert found.freedom == pytest.approx(1.25**2 / (0.25**2 / 1 + 1**2 / 2))
+    assert found.freedom == pytest.approx(1 / (0.25 / 1.25 / 1 + (1 / 1.25) ** 2 / 2))
     assert found.p == pytest.approx(2 * t.sf(2.5 / 1.25**0.5, found.freedom))
     reach = t.isf(0.025, found.freedom) * 1.25**0.5
     assert (found.low, found.high) == pytest.approx((2.5 - reach, 2.5 + reach))
@@ -57,12 +57,16 @@ def test_by_hand():
 def test_freedom_by_hand_as_observed_and_of_other_numbers_of_seeds():
     parts = Components(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
     assert (parts.variance(), parts.variance(4)) == pytest.approx((0.5, 0.4))
-    assert parts.freedom() == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.05**2))
-    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.1**2 / 3))
+    assert parts.freedom() == pytest.approx(4)  # seeds as alike as half of the rest would make them
+    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.05 * 0.4 / 3))
     assert parts.freedom(1) == pytest.approx(4)
+    some = Components(0.6, 0.5, 0.4, 2, 4)  # 0.2 of seeds; with half the rest 0.4, in two 0.2
+    assert some.freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
     none = Components(0.2, 0.1, 0.4, 2, 4)  # nothing but what is particular to seed and item
     assert none.variance() == pytest.approx(0.2)
-    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.1**2 / 3))
+    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.05 * 0.1 / 3))
+    seeds = Components(0.6, 1e-12, 0.0, 3, 4)
+    assert seeds.freedom() == pytest.approx(2)
 
 
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
