@@ -249,7 +249,7 @@ def test_holm_by_hand_within_groups():
     (1, 2, "supported", "undecided", "supported"),  # reaches delta, 2
     (1, 1.9, "negligible", "supported", "supported"),  # above 0, and too small
     (0, 3, "undecided", "undecided", "supported"),
-    (3, 4, "supported", "contradicted", "supported"),
+    (2, 4, "supported", "contradicted", "supported"),
     (-1.9, 1.9, "negligible", "supported", "supported"),
     (-2, 1.9, "undecided", "undecided", "undecided"),
     (-2, -1, "contradicted", "undecided", "undecided"),
