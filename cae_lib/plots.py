@@ -20,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cae_lib.errors import DataError
-from cae_lib.statistics import VERDICTS
 
 INK = "#010101"
 """Drawn in the page's own text colour; pass it where a mark is to be black in light mode."""
@@ -154,10 +153,10 @@ def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     return Shown(f'{title}<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
 
 
-def badge(status: str) -> Shown:
-    """A verdict as a coloured word; `status` is a key of `cae_lib.statistics.VERDICTS`."""
-    word = VERDICTS[status]
-    return Shown(f'<span class="verdict verdict-{status}">{word}</span>', word)
+def badge(word: str) -> Shown:
+    """A verdict, as `cae_lib.statistics.verdict` gives it, in the colour of its word."""
+    kind = word.partition(" (")[0].replace(" ", "-")
+    return Shown(f'<span class="verdict verdict-{kind}">{word}</span>', word)
 
 
 def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:

@@ -1,5 +1,6 @@
 """One test for every mean and every difference, with two sources of chance: items and seeds, see
-`Components` and `crossed`. The bootstrap is left to correlations, which are no means."""
+`Components` and `crossed`; of correlations, which are no means, the bootstrap gives the variance by
+items. `words` and `verdict` say what the intervals mean for a claim."""
 
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ LEVEL = 0.95
 ANSWERS = ("family", "subset", "item")
 """What names an item of the choice benchmarks."""
 
-VERDICTS = {
-    "reproduced": "reproduced", "partly": "partly reproduced", "mixed": "mixed",
-    "partly-opposite": "partly opposite", "opposite": "opposite",
-    "none": "no detectable difference", "untested": "not tested",
-}
+WORDS = ("contradicted", "undecided", "negligible", "supported")
+"""What a method says of a claim; of one with several parts, such as two roles, the first of these
+words that a part says."""
+
+UNTESTED, UNDECIDABLE = "not tested", "not decidable here"
+ENOUGH = 0.75
+"""Share of the methods that have to say a word."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Components:
 
     Every seed answers the same items, so the value of an answer is the true one, plus what is
     particular to the seed, to the item, and to both; variances add up accordingly (crossed random
-    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011), degrees of freedom follow
-    Satterthwaite (1946). With a single seed the test speaks of the items alone.
+    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011). With a single seed the test speaks of
+    the items alone.
     """
 
     by_seed: float  # variance over seeds of a seed's mean; contains `rest`
@@ -51,16 +54,18 @@ class Components:
         return seeds / n + items + self.rest / n
 
     def freedom(self, n_seeds: int | None = None) -> float:
-        """Satterthwaite's degrees of freedom of `variance`: from the variances as observed, or with
-        `n_seeds` those to expect if they are the true ones."""
+        """Degrees of freedom of `variance`: from the variances as observed, or with `n_seeds` those
+        to expect if they are the true ones. Satterthwaite's squared shares would give the few seeds
+        too little weight: theirs enters as it is, with half of `rest` in it. By simulation
+        (`benchmarks/coverage.py`) that holds the intervals of three seeds nearest to 95 %."""
         n = n_seeds or self.n_seeds
-        if n_seeds is None:
-            by_seed, by_item = self.by_seed / n, self.by_item
-        else:
-            by_seed = np.maximum(self.by_seed, self.rest) / n
-            by_item = np.maximum(0.0, self.by_item - self.rest / self.n_seeds) + self.rest / n
-        spread = by_item**2 / self.item_freedom + (by_seed**2 / (n - 1) if n > 1 else 0.0)
-        return self.variance(n_seeds) ** 2 / spread if spread else self.item_freedom
+        total, by_seed, by_item = self.variance(n_seeds), self.by_seed, self.by_item
+        if n_seeds is not None:
+            by_seed = np.maximum(by_seed, self.rest)
+            by_item = np.maximum(0.0, by_item - self.rest / self.n_seeds) + self.rest / n
+        seeds = np.maximum(0.0, by_seed - self.rest / 2) / n
+        spread = by_item**2 / self.item_freedom + (seeds * total / (n - 1) if n > 1 else 0.0)
+        return total**2 / spread if spread else self.item_freedom
 
 
 def crossed(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
@@ -291,23 +296,48 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     return tests.assign(p_holm=adjusted, sure=sure)
 
 
-def verdict(sure: Iterable[float], methods: int = 4) -> str:
-    """One of `VERDICTS` from what each attribution method shows: +1 as claimed, -1 the opposite, 0.
+def words(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Series:
+    """One of `WORDS` for each row of `levels`, `contrasts` or `correlations`, by its 95 % interval.
 
-    A method that shows a part of what is claimed counts between 0 and 1. "reproduced" asks for the
-    whole by three methods of four and none against; "partly" for some of it and none against;
-    "opposite" and "partly-opposite" are the same against it; "mixed" are some of both.
+    Args:
+        tests: All tests of one claim, for Holm's correction; one row a method and part.
+        delta: The smallest size that matters, in the unit of `estimate`.
+        claim: "gain": *supported* above 0 and reaching delta, *contradicted* below 0 and reaching
+            -delta, both asking for Holm's `sure`; *negligible* inside (-delta, delta).
+            "level", a quantity is 0: *supported* inside, *contradicted* outside. "kept", it does
+            not fall: *supported* above -delta, *contradicted* below. *Undecided* is the rest.
     """
-    found = list(sure)
-    up, down = [s for s in found if s > 0], [s for s in found if s < 0]
-    if not found:
-        return "untested"
-    if up and down:
-        return "mixed"
-    whole = sum(abs(s) >= 1 for s in found) >= 0.75 * methods
-    if down:
-        return "opposite" if whole else "partly-opposite"
-    return "none" if not up else "reproduced" if whole else "partly"
+    low, high, sure = tests["low"], tests["high"], holm(tests)["sure"]
+    inside = (low > -delta) & (high < delta)
+    known = {
+        "gain": {"negligible": inside, "supported": (sure > 0) & (low > 0) & (high >= delta),
+                 "contradicted": (sure < 0) & (high < 0) & (low <= -delta)},
+        "level": {"supported": inside, "contradicted": (low >= delta) | (high <= -delta)},
+        "kept": {"supported": low > -delta, "contradicted": high <= -delta},
+    }
+    if claim not in known:
+        raise DataError(f"unknown claim {claim!r}: expected one of {', '.join(known)}")
+    cases = known[claim]
+    return pd.Series(np.select(list(cases.values()), list(cases), "undecided"), tests.index)
+
+
+def verdict(tests: pd.DataFrame | None, delta: float, claim: str = "gain", by: str = "run",
+            decidable: bool = True) -> str:
+    """What the methods, the values of `by`, say together: the word of `ENOUGH` of them, with their
+    number unless all say it; else "mixed (2 of 4 negligible)", with the commonest words. For
+    `tests`, `delta` and `claim` see `words`; no tests are `UNTESTED`. `decidable` is whether the
+    positive control does what the claim asks: else the word is `UNDECIDABLE`."""
+    if tests is None or tests.empty:
+        return UNTESTED
+    if not decidable:
+        return UNDECIDABLE
+    ranks = words(tests, delta, claim).map(WORDS.index)
+    said = ranks.groupby(tests[by]).min().map(dict(enumerate(WORDS))).value_counts()
+    n, most = said.sum(), said[said == said.max()].sort_index()
+    counts = ", ".join(f"{count} of {n} {word}" for word, count in most.items())
+    if said.max() < ENOUGH * n:
+        return f"mixed ({counts})"
+    return most.index[0] if said.max() == n else f"{most.index[0]} ({said.max()} of {n})"
 
 
 def correlations(
@@ -320,20 +350,20 @@ def correlations(
         frame: Table `similarity`: run, seed, set, pair, gold, score.
         by: Columns of sets that are correlated apart.
         resamples, seed: Bootstrap samples of the pairs, shared by all runs, and the seed that draws
-            them; the seeds of runs are averaged, not resampled.
+            them. They give the variance by pairs; that by seeds adds up as in `Components`.
 
-    Columns of `by`, `run`, `estimate`, `low`, `high`, `p`, `n`, `seeds`; and for each run the mean
-    over the sets, with the set named "mean" if there are several. DataError if runs do not share
-    pairs, or `against` is not there.
+    Columns of `by`, `run`, those of `summary`, `n` pairs, `seeds`; and for each run the mean over
+    the sets, with the set named "mean" if there are several. DataError if runs do not share pairs,
+    the numbers of seeds differ, or `against` is not there.
     """
     draws: dict[tuple[object, ...], dict[str, np.ndarray]] = {}
-    sizes: dict[tuple[object, ...], tuple[int, int]] = {}
+    sizes: dict[tuple[object, ...], int] = {}
+    generator = np.random.default_rng(seed)
     for names, part in frame.groupby(list(by), sort=False, observed=True):
         wide = part.pivot(index="pair", columns=["run", "seed"], values="score")
         gold = part.drop_duplicates("pair").set_index("pair")["gold"].reindex(wide.index)
         if wide.isna().any().any():
             raise DataError(f"{_told(by, names)}: the runs do not share their pairs")
-        generator = np.random.default_rng(seed)
         n = len(gold)
         counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
         counts = np.concatenate([np.ones((1, n), dtype=counts.dtype), counts])
@@ -341,27 +371,32 @@ def correlations(
         for run, number in wide.columns:
             column = wide[run, number].to_numpy()
             found.setdefault(run, []).append(weighted_spearman(column, gold.to_numpy(), counts))
-        draws[names] = {run: np.mean(parts, axis=0) for run, parts in found.items()}
-        sizes[names] = n, max(map(len, found.values()))
+        draws[names] = {run: np.stack(parts) for run, parts in found.items()}
+        sizes[names] = n
     runs = next(iter(draws.values())).keys()
     if len(draws) > 1:
         mean = ("mean",) * len(by)
         draws[mean] = {run: np.mean([part[run] for part in draws.values()], axis=0) for run in runs}
-        sizes[mean] = sum(n for n, _ in sizes.values()), max(s for _, s in sizes.values())
+        sizes[mean] = sum(sizes.values())
     if against is not None and against not in runs:
         raise DataError(f"no run {against!r} among {', '.join(runs)}")
     rows = []
     for names, part in draws.items():
         for run in runs:
             if run != against:
-                values = part[run] - (part[against] if against else 0)
-                low, high = np.nanquantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-                side = min((values[1:] <= 0).mean(), (values[1:] >= 0).mean())
-                rows.append(dict(zip(by, names, strict=True)) | {
-                    "run": run, "estimate": values[0], "low": low, "high": high,
-                    "p": min(1.0, 2 * max(side, 1 / resamples)),
-                    "n": sizes[names][0], "seeds": sizes[names][1]})
+                values = _minus(part[run], part[against]) if against else part[run]
+                known = dict(zip(by, names, strict=True)) | {"run": run}
+                rows.append(known | _resampled(values, sizes[names] - 1)
+                            | {"n": sizes[names], "seeds": len(values)})
     return pd.DataFrame(rows)
+
+
+def _resampled(values: np.ndarray, freedom: int) -> dict[str, object]:
+    """`summary` of a number of each seed `(S, 1 + R)`: as it is, and in R bootstrap samples."""
+    moves = values[:, 1:] - np.nanmean(values[:, 1:], axis=1, keepdims=True)
+    by_item, rest = _squares(np.nan_to_num(moves)) / (moves.shape[1] - 1)
+    spread = float(values[:, 0].var(ddof=1)) if len(values) > 1 else 0.0
+    return summary(values[:, 0], Components(spread, by_item, rest, len(values), freedom))
 
 
 def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -88,8 +88,9 @@ def test_runs_methods_tables_and_verdicts_have_their_words():
     shown = plots.table(ROWS.set_index("family"), "a caption")
     assert 'class="cae-caption">a caption<' in shown.html and "cae-box" in shown.html
     assert "estimate" in repr(shown) and "border" not in shown.html
-    assert "verdict-partly" in plots.badge("partly").html
-    assert repr(plots.badge("none")) == "no detectable difference"
+    assert "verdict-mixed" in plots.badge("mixed (2 of 4 negligible)").html
+    assert "verdict-not-decidable-here" in plots.badge("not decidable here").html
+    assert repr(plots.badge("mixed (2 of 4 negligible)")) == "mixed (2 of 4 negligible)"
 
 
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):

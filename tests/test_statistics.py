@@ -18,6 +18,7 @@ from cae_lib.statistics import (
     ratios,
     summary,
     verdict,
+    words,
 )
 
 WEIGHTS = np.array([0.2, 0.5, 0.3])
@@ -46,7 +47,7 @@ def test_by_hand():
     first, second = frame(np.array([[4, 1, 1], [5, 2, 2]]) + 7), frame(np.full((1, 3), 7), "b")
     found = contrasts(pd.concat([first, second]), "b", items=["item"]).iloc[0]
     assert found.estimate == 2.5 and found.error == pytest.approx((1 / 4 + 1) ** 0.5)
-    assert found.freedom == pytest.approx(1.25**2 / (0.25**2 / 1 + 1**2 / 2))
+    assert found.freedom == pytest.approx(1 / (0.25 / 1.25 / 1 + (1 / 1.25) ** 2 / 2))
     assert found.p == pytest.approx(2 * t.sf(2.5 / 1.25**0.5, found.freedom))
     reach = t.isf(0.025, found.freedom) * 1.25**0.5
     assert (found.low, found.high) == pytest.approx((2.5 - reach, 2.5 + reach))
@@ -56,12 +57,16 @@ def test_by_hand():
 def test_freedom_by_hand_as_observed_and_of_other_numbers_of_seeds():
     parts = Components(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
     assert (parts.variance(), parts.variance(4)) == pytest.approx((0.5, 0.4))
-    assert parts.freedom() == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.05**2))
-    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.1**2 / 3))
+    assert parts.freedom() == pytest.approx(4)  # seeds as alike as half of the rest would make them
+    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.05 * 0.4 / 3))
     assert parts.freedom(1) == pytest.approx(4)
+    some = Components(0.6, 0.5, 0.4, 2, 4)  # 0.2 of seeds; with half the rest 0.4, in two 0.2
+    assert some.freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
     none = Components(0.2, 0.1, 0.4, 2, 4)  # nothing but what is particular to seed and item
     assert none.variance() == pytest.approx(0.2)
-    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.1**2 / 3))
+    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.05 * 0.1 / 3))
+    seeds = Components(0.6, 1e-12, 0.0, 3, 4)
+    assert seeds.freedom() == pytest.approx(2)
 
 
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
@@ -239,14 +244,61 @@ def test_holm_by_hand_within_groups():
     assert found["sure"].tolist() == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("sure", "expected"), [
-    ([1, 1, 1, 0], "reproduced"), ([1, 1, 0, 0], "partly"), ([0] * 4, "none"), ([], "untested"),
-    ([1, 1, 1, -1], "mixed"), ([0, 0, -1, 0], "partly-opposite"),
-    ([-1, -1, -1, 0], "opposite"), ([-0.5, -0.5, -0.5, -1], "partly-opposite"), ([1, 1], "partly"),
-    ([0.5, 0.5, 0.5, 1], "partly"), ([0.5, 0, -1, 0], "mixed"),
+@pytest.mark.parametrize(("low", "high", "gain", "level", "kept"), [
+    (1, 9, "supported", "undecided", "supported"),
+    (1, 2, "supported", "undecided", "supported"),  # reaches delta, 2
+    (1, 1.9, "negligible", "supported", "supported"),  # above 0, and too small
+    (0, 3, "undecided", "undecided", "supported"),
+    (2, 4, "supported", "contradicted", "supported"),
+    (-1.9, 1.9, "negligible", "supported", "supported"),
+    (-2, 1.9, "undecided", "undecided", "undecided"),
+    (-2, -1, "contradicted", "undecided", "undecided"),
+    (-1.9, -1, "negligible", "supported", "supported"),
+    (-9, -2, "contradicted", "contradicted", "contradicted"),
+    (-3, 3, "undecided", "undecided", "undecided"),
+    (np.nan, np.nan, "undecided", "undecided", "undecided"),
 ])
-def test_verdicts(sure, expected):
-    assert verdict(sure) == expected and expected in statistics.VERDICTS
+def test_words_at_the_corners_of_an_interval(low, high, gain, level, kept):
+    p = np.nan if np.isnan(low) else 0.04 if low * high > 0 else 0.5
+    row = pd.DataFrame({"run": ["a"], "estimate": [(low + high) / 2], "low": low, "high": high,
+                        "p": p})
+    for claim, expected in (("gain", gain), ("level", level), ("kept", kept)):
+        assert words(row, 2, claim).tolist() == [verdict(row, 2, claim)] == [expected]
+
+
+def test_gains_ask_for_holm_over_the_methods_and_equality_does_not():
+    rows = pd.DataFrame({"run": list("abcd"), "estimate": [3, 3, 3, -3], "low": [1, 1, 1, -5],
+                         "high": [5, 5, 5, -1], "p": [0.01, 0.03, 0.012, 0.02]})
+    # times 4, 3, 2, 1 from the smallest: .04, .036 raised to .04, .04, .04
+    assert words(rows, 2).tolist() == ["supported"] * 3 + ["contradicted"]
+    rows["p"] = [0.01, 0.03, 0.02, 0.02]  # .04, .06, .06, .06
+    assert words(rows, 2).tolist() == ["supported"] + ["undecided"] * 3
+    assert words(rows, 6, "level").tolist() == ["supported"] * 4
+    with pytest.raises(DataError, match="unknown claim .equal.: expected one of gain, level, kept"):
+        words(rows, 2, "equal")
+
+
+INTERVALS = {"s": (1, 9), "n": (-1, 1), "u": (-9, 9), "c": (-9, -1)}
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    ("s s s s", "supported"), ("s s s u", "supported (3 of 4)"), ("n n n c", "negligible (3 of 4)"),
+    ("n n s u", "mixed (2 of 4 negligible)"), ("c c c c", "contradicted"), ("s", "supported"),
+    ("s n s n", "mixed (2 of 4 negligible, 2 of 4 supported)"),
+    ("s u", "mixed (1 of 2 supported, 1 of 2 undecided)"),
+    ("ss sn nn nn", "negligible (3 of 4)"), ("sc ss ss ss", "supported (3 of 4)"),
+    ("nu su uu ss", "undecided (3 of 4)"), ("cu cs cn cc", "contradicted"),
+])
+def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weakest_part(
+        said: str, expected: str):
+    rows = [(method, *INTERVALS[part]) for method, parts in enumerate(said.split())
+            for part in parts]
+    tests = pd.DataFrame(rows, columns=["method", "low", "high"])
+    tests["estimate"], tests["p"] = tests[["low", "high"]].mean(axis=1), 0.001
+    tests.loc[tests["low"] * tests["high"] < 0, "p"] = 0.9
+    assert verdict(tests, 2, by="method") == expected
+    assert verdict(tests, 2, by="method", decidable=False) == "not decidable here"
+    assert verdict(tests[:0], 2, by="method") == verdict(None, 2) == "not tested"
 
 
 def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
@@ -263,7 +315,7 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
     assert (found.loc["a", "n"], found.loc["a", "seeds"]) == (400, 3)
     gain = correlations(table, against="b").iloc[0]
     assert gain.estimate == pytest.approx(expected - found.loc["b", "estimate"])
-    assert gain.low > 0 and gain.p < 0.01
+    assert gain.low > 0 and gain.p < 0.02
     few = correlations(table[table["pair"] < 100]).set_index("run").loc["a"]
     assert few.high - few.low > 1.5 * (found.loc["a", "high"] - found.loc["a", "low"])
     two = correlations(pd.concat([table, table.assign(set="copy")]))
@@ -273,23 +325,30 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
         correlations(table.iloc[1:])
 
 
-def test_intervals_and_p_of_correlations_are_those_of_the_resampled_pairs():
+def test_a_correlation_varies_by_pairs_and_by_seeds():
     gold = np.array([0.0, 0, 1, 0, 2])  # without variance in some samples
-    scores = {"a": [1.0, 2, 3, 5, 4], "same": [1.0, 2, 3, 5, 4], "gold": [*gold]}
-    table = pd.concat(pd.DataFrame({"run": run, "seed": 0, "set": "sts", "pair": range(5),
-                                    "gold": gold, "score": column})
-                      for run, column in scores.items())
-    counts = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=50)
-    draws = statistics.weighted_spearman(np.array(scores["a"]), gold, counts)
-    below = (draws <= 0).sum()
-    assert np.isnan(draws).any() and 1 < below < (draws >= 0).sum()
-    found = correlations(table, resamples=50).set_index("run")
-    assert found.loc["a", "p"] == pytest.approx(2 * below / 50)
-    expected = np.nanquantile(draws, [0.025, 0.975])
-    np.testing.assert_allclose(found.loc["a", ["low", "high"]].astype(float), expected)
-    assert found.loc["gold", "p"] == 2 / 50, "never smaller than two samples of all"
-    gain = correlations(table, "same", resamples=50).set_index("run")
-    assert gain.loc["a", ["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    scores = np.array([[1.0, 2, 3, 5, 4], [2.0, 1, 3, 4, 5]])
+    table = pd.concat(pd.DataFrame({"run": "a", "seed": seed, "set": "sts", "pair": range(5),
+                                    "gold": gold, "score": row}) for seed, row in enumerate(scores))
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(5, np.full(5, 0.2), size=50)
+    draws = np.stack([statistics.weighted_spearman(row, gold, counts) for row in scores])
+    assert np.isnan(draws).any()
+    draws = draws[:, ~np.isnan(draws[0])]
+    whole = np.array([spearmanr(row, gold).statistic for row in scores])
+    parts = Components(whole.var(ddof=1), draws.mean(axis=0).var(ddof=1),
+                       (draws[0] - draws[1]).var(ddof=1) / 2, 2, 4)
+    found = correlations(table, resamples=50).iloc[0]
+    kept = draws.shape[1] - 1  # where nothing varied, the mean stands in
+    assert found["error"]**2 == pytest.approx(Components(
+        parts.by_seed, parts.by_item * kept / 49, parts.rest * kept / 49, 2, 4).variance())
+    one = correlations(table[table["seed"] == 0], resamples=50).iloc[0]
+    assert one["error"]**2 == pytest.approx(draws[0].var(ddof=1) * kept / 49)
+    assert (one["freedom"], one["n"], one["seeds"]) == (pytest.approx(4), 5, 1)
+    assert one["high"] - one["estimate"] == pytest.approx(t.isf(0.025, 4) * one["error"])
+    both = pd.concat([table, table.assign(run="same")])
+    gain = correlations(both, "same", resamples=50).iloc[0]
+    assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 
 def test_resampled_correlations_are_those_of_the_repeated_pairs():
