@@ -13,6 +13,8 @@ weights on noise pictures and real captions, in float32. The candidates are
     clip-ft              plain fine-tuning with the towers of cae_lib
     attention, gradcam, perturbation, gradient
                          CAE with `CompositionAttributionLoss`
+    counterfactual, binding
+                         the same by our two methods, with one exchange a caption and step
     reference-attention, reference-gradcam, reference-perturbation, reference-gradient
                          the same by the reference encoder, which calls the model's own modules
     plain-gradcam, plain-perturbation

@@ -27,6 +27,8 @@ MARGIN = 10.0
 """Keeps the hinge active, so that the attribution loss has a gradient in every step."""
 
 PLAIN = ("gradcam", "perturbation")
+OURS = {"counterfactual": {"samples": 1}, "binding": {"samples": 1, "hinge": "margin"}}
+"""Methods that are not the paper's, with the settings of their rows."""
 
 
 class Trainer:
@@ -41,6 +43,10 @@ class Trainer:
         self.cae = {
             name: CompositionAttributionLoss(self.model, name, margin=MARGIN)
             for name in METHODS
+        }
+        self.cae |= {
+            name: CompositionAttributionLoss(self.model, name, margin=MARGIN, **settings)
+            for name, settings in OURS.items()
         }
         self.cae |= {
             f"reference-{name}": CompositionAttributionLoss(
