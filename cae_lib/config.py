@@ -198,9 +198,9 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="side-by-side", seeds=3,
-            base={"model": "clip-photo", "tower_steps": 400, "steps": 250, "batch_size": 256,
-                  "lr": 1e-3, "warmup": 50, "lock_trunk": True, "lock_image": True,
-                  "augment": False},
+            base={"model": "clip-photo", "tower_steps": 250, "steps": 250, "batch_size": 256,
+                  "lr": 1e-3, "warmup": 50, "precision": "bf16", "lock_trunk": True,
+                  "lock_image": True, "augment": False},
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
                       "steps": 150, "lr": 5e-4, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
