@@ -202,7 +202,7 @@ PROFILES: dict[str, Profile] = {
                   "lr": 1e-3, "warmup": 50, "precision": "bf16", "lock_trunk": True,
                   "lock_image": True, "augment": False},
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
-                      "steps": 150, "lr": 5e-4, "precision": ON_CPU, "lock_image": True,
+                      "steps": 400, "lr": 1e-3, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
             methods=_rows(64, **PHOTO) | _controls(2.0, **PHOTO),
         ),

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from cae_lib.config import paths
 from cae_lib.data import layouts
 from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.data.negatives import AMOUNTS
+from cae_lib.data.similarity import FOLDER, STSB
 from cae_lib.data.training_set import data_root
 from cae_lib.photo import flickr8k, foils
 from cae_lib.photo.build import BASE, name_similar
@@ -35,6 +36,7 @@ from cae_lib.runtime import Progress
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import OBJECT
 from cae_lib.world.build import MANIFEST, replacing, stored_key
+from cae_lib.world.corpora import f_score
 
 VERSION = 1  # raise when code that decides pictures or captions changes: all is built anew
 SIZE, QUALITY = 224, 90  # of a picture in pixels, of its JPEG
@@ -142,8 +144,9 @@ def photographs(pictures: Sequence[Captioned]) -> list[Photograph]:
             phrase = Phrase(chunk.text.lower(), chunk.root.lemma_.lower(), only)
             fits = LENGTH[0] <= len(chunk) <= LENGTH[1] and phrase.noun not in NO_THINGS
             found.append(phrase if fits and not owned else None)
-        coloured = [p for p in found if p and p.adjective and p.text.split()[0] in ("a", "an")
-                    and p.text.split()[1:] == [p.adjective, p.noun]]
+        coloured = [p for p in found if p and p.adjective and p.text in
+                    (f"a {p.adjective} {p.noun}", f"an {p.adjective} {p.noun}")
+                    and p.text == p.with_adjective(p.adjective)]  # "a orange ball" is not
         return list(filter(None, found[:1])), coloured, {t.lemma_.lower() for t in doc}
 
     parsed = iter(parse_distinct(nlp, [text for p in pictures for text in p.captions], read))
@@ -203,6 +206,11 @@ class Pair(NamedTuple):
         """The texts of the phrases."""
         return self.a.text, self.b.text
 
+    @property
+    def turned(self) -> Pair:
+        """The second photograph first."""
+        return Pair(self.b, self.q, self.a, self.p)
+
     def exchanged(self) -> tuple[str, str] | None:
         """The phrases with their adjectives exchanged, where that is false of both."""
         if not contradict(self.a.adjective, self.b.adjective):
@@ -245,8 +253,12 @@ class Sets:
         self.parts |= {"valid": photographs(splits["dev"]), "test": photographs(splits["test"])}
         self.nouns = Nouns(train)
         self.rng = np.random.default_rng(VERSION)
-        self.seen: set[frozenset[str]] = set()  # pairs of phrases that a training caption has
-        self.repeated: dict[str, list[int]] = {}  # of the test's, n seen and n
+        test = self.parts["test"]
+        self.pairs = self.nouns.draw(test, TEST, self.rng)
+        self.mirrored = quadruples(test, self.nouns.described, TEST, self.rng)
+        every = (*self.pairs, *(pair for both in self.mirrored for pair in both))
+        self.asked = {frozenset(pair.texts) for pair in every}  # no training caption joins these
+        self.seen: set[str] = set()  # phrases of training captions
 
     def exports(self) -> Iterator[Export]:
         """The base's captions, those for fine-tuning and validation, test items and captions."""
@@ -255,6 +267,12 @@ class Sets:
         aro, n_captions = self._aro()
         yield aro
         yield Export("order", counts={"coco": n_captions})
+        yield similarity(self.pairs)
+
+    def repeated(self) -> dict[str, list[int]]:
+        """How many phrases of the test are in training captions, too, and of how many."""
+        phrases = frozenset().union(*self.asked)
+        return {"phrases": [len(phrases & self.seen), len(phrases)]}
 
     def _drawn(self, part: str) -> Iterator[tuple[Pair, Composite]]:
         """Pairs of a part with their pictures; a third of adjectives that can be exchanged."""
@@ -263,10 +281,12 @@ class Sets:
         some = [pair for both in quadruples(known, self.nouns.described, n // 6, self.rng)
                 for pair in both]
         for pair in some + self.nouns.draw(known, n - len(some), self.rng):
+            if frozenset(pair.texts) in self.asked:
+                continue
             if self.rng.random() < 0.5:
-                pair = Pair(pair.b, pair.q, pair.a, pair.p)
+                pair = pair.turned
             if part != "valid":
-                self.seen.add(frozenset(pair.texts))
+                self.seen.update(pair.texts)
             yield pair, Composite(pair.p, pair.q, bool(self.rng.random() < 0.5))
 
     def _pretrain(self) -> Export:
@@ -317,26 +337,17 @@ class Sets:
 
     def _aro(self) -> tuple[Export, int]:
         """The items, with the captions of their pictures as Karpathy's list; how many these are."""
-        export, test = Export("aro", items={"relation": [], "attribution": []}), self.parts["test"]
-        pairs = [pair for pair in self.nouns.draw(test, 2 * TEST, self.rng)
-                 if frozenset(pair.texts) not in self.seen][:TEST]
+        export = Export("aro", items={"relation": [], "attribution": []})
         asked: dict[Composite, dict[str, None]] = {}
-        for pair, upright in ((pair, upright) for pair in pairs for upright in (False, True)):
-            mirror = Pair(pair.b, pair.q, pair.a, pair.p)
-            for one in (pair, mirror):
+        for pair, upright in product(self.pairs, (False, True)):
+            for one in (pair, pair.turned):
                 self._ask(export, "relation", one, one.texts[::-1], upright, asked)
-        four = quadruples(test, self.nouns.described, TEST, self.rng)
-        for both in four:
-            for upright in (False, True):
-                turned = self.rng.random() < 0.5
-                for one in both:
-                    one = Pair(one.b, one.q, one.a, one.p) if turned else one
-                    self._ask(export, "attribution", one, one.exchanged(), upright, asked)
+        for both, upright in product(self.mirrored, (False, True)):
+            turned = self.rng.random() < 0.5
+            for pair in both:
+                one = pair.turned if turned else pair
+                self._ask(export, "attribution", one, one.exchanged(), upright, asked)
         export.lay_out()
-        texts = {frozenset(one.texts) for one in (*pairs, *(one for both in four for one in both))}
-        phrases, known = frozenset().union(*texts), frozenset().union(*self.seen)
-        self.repeated = {"pairs of phrases": [len(texts & self.seen), len(texts)],
-                         "phrases": [len(phrases & known), len(phrases)]}
         listed = [Captioned(n, f"images/{composite.name}", list(texts))
                   for n, (composite, texts) in enumerate(asked.items())]
         export.texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
@@ -356,6 +367,23 @@ class Sets:
             box = (0, 0, SIZE, SIZE)
             export.ask(subset, Item([composite.name], [truth], [foil], box, more))
             asked.setdefault(composite, {})[truth] = None
+
+
+def similarity(pairs: Sequence[Pair]) -> Export:
+    """Pairs of captions: one with a paraphrase, with its exchange, with another second phrase, and
+    with another caption. Gold is 5 times how much of what they state is the same (`f_score`): two
+    phrases, and what is where."""
+    rows = []
+    for number, pair in enumerate(pairs):
+        relation, reverse = Composite(pair.p, pair.q, bool(number % 2)).relations
+        (a, b), (c, d) = pair.texts, pairs[(number + 1) % len(pairs)].texts
+        for texts, how in (((a, b), reverse), ((b, a), relation), ((a, d), relation),
+                           ((c, d), relation)):
+            gold = 5 * f_score(frozenset((a, b, (a, b))), frozenset((*texts, texts)))
+            rows.append((caption(relation, a, b), caption(how, *texts), gold))
+    texts = layouts.similarity(STSB, "test", rows, "Flickr8k")
+    return Export("similarity", texts={f"{FOLDER}/{path}": text for path, text in texts.items()},
+                  counts={f"{STSB}/test": len(rows)})
 
 
 def _placed(pictures: Mapping[str, tuple[Pair, Composite]]) -> dict[str, Composite]:
@@ -392,7 +420,7 @@ def build(profile: str) -> Path:
             counts[export.name] = export.counts
         name_similar(folder)
         content = {"key": key, "version": VERSION, "counts": counts,
-                   "seen_in_training": sets.repeated}
+                   "seen_in_training": sets.repeated()}
         text = json.dumps(content, indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return target

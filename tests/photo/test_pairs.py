@@ -1,5 +1,6 @@
 """Photographs side by side: pictures, captions, balance of the items, and the pool that learns."""
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -8,6 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cae_lib import results, runs
+from cae_lib.commands import reproduce
+from cae_lib.config import PROFILES
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
 from cae_lib.data.layouts import Captioned
@@ -17,18 +21,20 @@ from cae_lib.models.clip import load_clip
 from cae_lib.photo import pairs, pool
 from cae_lib.photo.build import name_similar
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
+from cae_lib.photo.trunk import fill_trunk
 
 DOG, BALL = Phrase("a brown dog", "dog", "brown"), Phrase("an orange ball", "ball", "orange")
-SHOWN = ("dog", "man", "car")
+SHOWN, COLORS = ("dog", "man", "car"), ("white", "black", "red", "green")
 
 
 @pytest.fixture
 def few(flickr, monkeypatch):
-    """Forty-eight pictures, each of one thing in one colour, and few composites of them."""
+    """Forty-eight pictures, each of one thing in one colour, the test's in two, and few composites
+    of them."""
     texts, lines, names = flickr / "Flickr8k_text", [], []
     for n in range(48):
         names.append(f"{500 + n}_cd.jpg")
-        color, noun = ("white", "black")[n // 3 % 2], SHOWN[n % 3]
+        color, noun = COLORS[n // 3 % (4 if n < 36 else 2)], SHOWN[n % 3]
         Image.new("RGB", (224, 224), (5 * n, 0, 0)).save(flickr / "Flicker8k_Dataset" / names[-1])
         lines += [f"{names[-1]}#{k}\tA {color} {noun} is here ." for k in range(5)]
     (texts / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
@@ -55,11 +61,8 @@ def test_a_photograph_stands_in_its_half(tmp_path):
         with Image.open(tmp_path / name) as image:
             pixels = np.asarray(image).astype(int)
         assert pixels.shape == (224, 224, 3)
-        one, other = np.split(pixels, 2, axis)
-        red, blue = one[2:-2, 2:-2], other[2:-2, 2:-2]
-        inner = (slice(None), slice(0, 100)) if axis else (slice(0, 100), slice(None))
-        assert (red[inner][..., 0] > 200).all() and (red[inner][..., 2] < 60).all()
-        assert blue[..., 2].mean() > 240 and blue[..., 0].mean() < 15
+        for half, channel in zip(np.split(pixels, 2, axis), (0, 2), strict=True):
+            assert half[..., channel].min() > 160 and half[..., 2 - channel].max() < 90
 
 
 @pytest.mark.parametrize(("relation", "expected"), [
@@ -127,7 +130,9 @@ def test_sets_are_balanced_official_and_apart(few, monkeypatch):
         assert false[0] == f"{second}{relation}{first}"
         for adjectives in false[1:]:
             assert sorted(adjectives.split()) == sorted(text.split()) and adjectives != false[0]
-    assert all(" and " in text for text in base.captions)
+    joined = {frozenset(text.split(" and ")) for text in base.captions}
+    joined |= {frozenset(split(text)[::2]) for text in train.captions}
+    assert not joined & {frozenset(split(text)[::2]) for text in test.captions}
     name_similar(root)
     similar = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
     assert similar.captions == train.captions and all(similar.hard_images)
@@ -141,6 +146,31 @@ def split(text):
     words = next(f" {words} " for words in pairs.RELATIONS.values() if f" {words} " in text)
     first, _, second = text.partition(words)
     return first, words, second
+
+
+def test_the_base_learns_places_then_captions_and_is_measured(few, monkeypatch):
+    monkeypatch.setattr("cae_lib.config.repository", lambda: None)  # no base is shipped
+    monkeypatch.setattr(pool, "BATCH", 4)
+    known, short = PROFILES["side-by-side"], {"steps": 2, "batch_size": 4, "warmup": 1}
+    monkeypatch.setitem(PROFILES, "side-by-side", dataclasses.replace(
+        known, seeds=1, base=known.base | short | {"tower_steps": 2, "precision": "fp32"},
+        training=known.training | short, methods={"clip-ft": {}}))
+    reproduce._sets("side-by-side")
+    start = load_clip("clip-photo", runs.checkpoint_path("base", "side-by-side")).model
+    untrained = load_clip("clip-photo").model
+    fill_trunk(untrained)
+    for name, value in untrained.visual.trunk.state_dict().items():
+        torch.testing.assert_close(start.visual.trunk.state_dict()[name].float(), value.float(),
+                                   atol=1e-3, rtol=1e-3)
+    drawn = untrained.visual.head.pool.pos_embed * pool.POSITIONS
+    moved = (start.visual.head.pool.pos_embed - drawn).abs().max()
+    assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
+    told = results.load("base_training", "side-by-side", ["base"]).set_index("measure")["value"]
+    assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
+    for job in reproduce._run_jobs("side-by-side").values():
+        job()
+    answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
+    assert set(answers.family) == {"aro", "order"}
 
 
 def test_a_file_that_is_not_there_is_said(flickr):
