@@ -1,5 +1,5 @@
 # Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
-# PROFILE = smoke | mini | photo | paper (see README.md); PYTHON = the interpreter to make .venv with.
+# PROFILE = smoke | mini | photo | side-by-side | paper (see README.md); PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
 SEED ?= 0
@@ -12,7 +12,7 @@ ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
 	@echo "make reproduce-all   also what is beside the paper         [PROFILE=$(PROFILE)]"
-	@echo "make photo       the same on photographs; get them first by $(CAE) data get flickr8k"
+	@echo "make photo       the same on photographs, alone and side by side; get them first by $(CAE) data get flickr8k"
 	@echo "make released    fetch and measure the authors' and others' released models; no training"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
@@ -32,6 +32,7 @@ reproduce-all: environment
 
 photo: environment
 	@$(CAE) reproduce --profile photo
+	@$(CAE) reproduce --profile side-by-side
 
 released: environment
 	@$(CAE) released --fetch

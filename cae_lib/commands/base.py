@@ -5,6 +5,7 @@ attribution, never by what fine-tuning or CAE gains from it."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from cae_lib import results
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.knowledge import curve_point, summary
@@ -31,6 +33,8 @@ from cae_lib.evaluation.sets import (
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import build as photo
+from cae_lib.photo import pairs as side_by_side
+from cae_lib.photo import pool
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import BASE, TUNED, checkpoint_path, earlier_base
 from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
@@ -42,6 +46,9 @@ from cae_lib.world.config import world_config
 from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 5
+PROBE = "probe.json"
+OF_PHOTOGRAPHS = {"photo": photo.build, "side-by-side": side_by_side.build}
+"""What builds the sets of a profile of photographs."""
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
@@ -62,8 +69,8 @@ def build_sets(profile_name: str, pretrain: bool = False) -> Path:
     """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
     ones the base's own with `pretrain`. Returns their folder; DataError if there are no
     photographs."""
-    if profile(profile_name).training.get("model") == photo.MODEL:
-        return photo.build(profile_name)
+    if profile_name in OF_PHOTOGRAPHS:
+        return OF_PHOTOGRAPHS[profile_name](profile_name)
     return world.build(profile_name, pretrain=pretrain)
 
 
@@ -93,11 +100,7 @@ def train_base(profile_name: str, **settings: Any) -> Path:
 
     if not _complete(folder / "model.safetensors", config):
         if config.tower_steps:
-            scenes = world_config(profile_name)
-            told = [clip.name, config.tower_steps, scenes.key(), what_runs(Path(tower.__file__))]
-            key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
-            tower.pretrain_tower(clip, scenes.scenes, config.tower_steps,
-                                 folder.with_name(f"tower-{key}.pt"))
+            _pretrain_tower(profile_name, config, clip, folder)
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
               every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot)
@@ -108,6 +111,22 @@ def train_base(profile_name: str, **settings: Any) -> Path:
     if not steps:
         _describe(profile_name, config, target, folder)
     return target
+
+
+def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: Path) -> None:
+    """Teach the image tower of `clip` its pictures, before it is locked; what it has learned lies
+    beside `folder`. Of a tower with a locked trunk the pool alone learns, and what it can tell
+    afterwards goes to the file `PROBE`."""
+    root, stage = data_root(profile_name), pool if config.lock_trunk else tower
+    content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
+    told = [clip.name, config.tower_steps, content, what_runs(Path(stage.__file__))]
+    key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+    state = folder.with_name(f"tower-{key}.pt")
+    if config.lock_trunk:
+        found = pool.pretrain_pool(clip, root, config, state)
+        write_atomic(folder / PROBE, json.dumps(found) + "\n")
+    else:
+        tower.pretrain_tower(clip, world_config(profile_name).scenes, config.tower_steps, state)
 
 
 def _complete(path: Path, config: Experiment) -> bool:
@@ -161,7 +180,8 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
     provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=size,
                        settings=asdict(config))
-    table = training_table(config.steps, curve, summary(clip, profile_name))
+    told = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
+    table = training_table(config.steps, curve, told | summary(clip, profile_name))
     results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
     write_atomic(target.with_name("README.md"), card(config, table, size, digest))
 
@@ -190,6 +210,14 @@ Before that its image tower learned the scenes themselves, {config.tower_steps} 
 is what linear probes read off its embeddings, beside the share of the `commonest` answer; choices
 are what its texts ask of them.
 """ if config.tower_steps else ""
+    if config.tower_steps and config.lock_trunk:
+        taught = f"""
+Before that the pool of its image tower learned which words are said of the photograph at each
+place, {config.tower_steps} steps of {pool.BATCH} pictures (`cae_lib.photo.pool`); it is locked
+since. `probe_` is how often linear heads on its embeddings know, of pictures of the validation
+split, which of two nouns is at the first place, which at the second, and in which order they are;
+choices are what its texts ask of them.
+"""
     shorter = f"""
 `base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
 steps=STEPS`), for the question when CAE helps.

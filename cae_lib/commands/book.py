@@ -69,8 +69,8 @@ def _version(package: str) -> str:
 
 
 def _sets(profile: str) -> str:
-    photo = profile == "photo"
+    photo = PROFILES[profile].training.get("model") == "clip-photo"
     folder = paths().raw / (profile if photo else f"world-{profile}")
-    command = "cae photo build" if photo else f"cae world build --profile {profile}"
+    command = f"cae {'photo' if photo else 'world'} build --profile {profile}"
     here = "built" if (folder / "manifest.json").is_file() else f"not built (`{command}`)"
-    return f"{'photographs' if photo else f'small world, {profile}'}: {here}"
+    return f"{'photographs' if photo else 'small world'}, {profile}: {here}"

@@ -69,7 +69,7 @@ def build(profile: str) -> Path:
             for path, name in export.pictures.items():
                 place(path).symlink_to(source / flickr8k.PICTURES / name)
             counts[export.name] = export.counts
-        _name_similar(folder)
+        name_similar(folder)
         content = {"key": key, "version": VERSION, "counts": counts, "pictures": {
             split: len(pictures) for split, pictures in splits.items()}}
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
@@ -95,13 +95,13 @@ def exports(splits: dict[str, list[Captioned]], pictures: Path) -> Iterator[Expo
 
 
 def _negclip(pictures: Sequence[Captioned]) -> str:
-    """NegCLIP's file, for now without similar pictures, see `_name_similar`."""
+    """NegCLIP's file, for now without similar pictures, see `name_similar`."""
     captions = [(text, f"flickr8k/{p.path}") for p in pictures for text in p.captions]
     false = swap_negatives([text for text, _ in captions])
     return layouts.negclip([(*row, texts, []) for row, texts in zip(captions, false, strict=True)])
 
 
-def _name_similar(folder: Path) -> None:
+def name_similar(folder: Path) -> None:
     """Complete NegCLIP's training file by pictures that look alike to the image network."""
     path = folder / "coco" / "train_neg_clip.tsv"
     pairs = load_negclip_tsv(path, folder)

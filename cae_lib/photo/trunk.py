@@ -37,6 +37,7 @@ def fill_trunk(model: nn.Module) -> None:
     values = [value for name, value in stored.items() if not name.startswith("_fc")]
     trunk.load_state_dict(dict(zip(names, values, strict=True)))
     _take_clips_pixels(trunk)
+    trunk.to(memory_format=torch.channels_last)  # the same numbers, sooner
 
 
 def _take_clips_pixels(trunk: nn.Module) -> None:

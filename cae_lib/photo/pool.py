@@ -1,0 +1,137 @@
+"""The image tower of the base of `side-by-side`, taught what is where before any caption is seen.
+
+Its network is locked. The pool over its grid learns, from heads that are thrown away afterwards,
+which words the captions of the photograph at each place have. What a picture shows is so in its
+embedding before texts ask for it, as in the small world (`cae_lib.world.tower`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention_pool2d import AttentionPool2d
+from torch import Tensor, nn
+
+from cae_lib.config import Experiment
+from cae_lib.data.images import picture_source
+from cae_lib.models.clip import Clip
+from cae_lib.photo.pairs import HELD_OUT, SEEN
+from cae_lib.runtime import Progress, whole_file
+
+BATCH, LR, WARMUP, DECAY = 192, 1e-3, 30, 0.05
+DROPPED = 0.3  # share of the grid's channels that a step does without
+POSITIONS = 20  # times as large as timm draws them, so that heads look at different places
+PICTURES = 64  # that are encoded at once
+PLACES = 4  # left and right, top and bottom
+
+
+class Pictures:
+    """The grids `(N, C, 7, 7)` that the network makes of a set's pictures, in float16; the places
+    `(N, 2)` of their photographs, the words `(N, 2, W)` of each, and the two nouns `(N, 2)`."""
+
+    @torch.no_grad()
+    def __init__(self, clip: Clip, root: Path, name: str, precision: str = "fp32") -> None:
+        content = json.loads((root / name).read_text(encoding="utf-8"))
+        rows, self.vocabulary = content["pictures"], content["words"]
+        pictures = picture_source([root / "pictures" / row["file_name"] for row in rows],
+                                  clip.image_size)
+        device, trunk = next(clip.model.parameters()).device, clip.model.visual.trunk.eval()
+        grids = []
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            Progress(len(rows), f"grids, {Path(name).stem}") as progress,
+        ):
+            for part in torch.arange(len(rows)).split(PICTURES):
+                grids.append(trunk(pictures.batch(part).to(device)).half().cpu())
+                progress.update(len(part))
+        self.grids = torch.cat(grids)
+        self.places = torch.tensor([[2, 3] if row["upright"] else [0, 1] for row in rows])
+        number_of = {word: number for number, word in enumerate(self.vocabulary)}
+        self.nouns = torch.tensor([[number_of[noun] for noun in row["nouns"]] for row in rows])
+        self.words = torch.zeros(len(rows), 2, len(self.vocabulary))
+        for number, row in enumerate(rows):
+            for side, words in enumerate(row["words"]):
+                self.words[number, side, words] = 1
+
+
+def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> dict[str, float]:
+    """Train the pool of `clip` in place, `tower_steps` steps on the base's pictures in `root`, or
+    fill it from the file `state`, which is written at the end. Gives what its heads say on pictures
+    of which it has seen no photograph, see `told`."""
+    pool = clip.model.visual.head.pool
+    if not state.is_file():
+        seen, others = (Pictures(clip, root, name, config.precision) for name in (SEEN, HELD_OUT))
+        heads = learn(pool, seen, config.tower_steps, config.seed)
+        with whole_file(state) as temporary:
+            torch.save([pool.state_dict(), told(pool, heads, others)], temporary)
+    values, found = torch.load(state, weights_only=True)
+    pool.load_state_dict(values)
+    print(", ".join(f"{name} {value:.3f}" for name, value in found.items()), flush=True)
+    return found
+
+
+def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Linear:
+    """Train a pool in place; returns the heads, all places of the first word first."""
+    device = pool.pos_embed.device
+    torch.manual_seed(seed)
+    pool.pos_embed.data *= POSITIONS
+    heads = nn.Linear(pool.out_features, len(seen.vocabulary) * PLACES).to(device)
+    trained = [*pool.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.98), weight_decay=DECAY)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps)))
+    with Progress(steps, "what is where") as progress:
+        for _ in range(steps):
+            rows = torch.randint(len(seen.grids), (BATCH,))
+            kept = F.dropout(torch.ones(len(rows), pool.in_features, 1, 1, device=device), DROPPED)
+            logits = _logits(pool, heads, seen, rows, kept)
+            loss = F.binary_cross_entropy_with_logits(logits, seen.words[rows].to(device),
+                                                      reduction="none").sum(-1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            rate.step()
+            progress.update(loss=loss.item())
+    return heads
+
+
+def _logits(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures, rows: Tensor,
+            kept: Tensor | float = 1.0) -> Tensor:
+    """Logits `(B, 2, W)` of words at the two places of each picture, of grids times `kept`."""
+    grids = seen.grids[rows].to(pool.pos_embed.device).float() * kept
+    unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5
+    found = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
+    return found[torch.arange(len(rows))[:, None], seen.places[rows]]
+
+
+@torch.no_grad()
+def told(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures) -> dict[str, float]:
+    """How often the right one of a picture's two nouns is the likelier at its place: of the
+    `first` and the `second` place; and how often both together tell the `order`."""
+    right = []
+    for rows in torch.arange(len(seen.grids)).split(BATCH):
+        logits = _logits(pool, heads, seen, rows).cpu()
+        own = logits.gather(2, seen.nouns[rows][:, None].expand(-1, 2, -1))
+        first, second = own[:, 0, 0] - own[:, 0, 1], own[:, 1, 1] - own[:, 1, 0]
+        right.append(torch.stack([first, second, first + second]) > 0)
+    shares = torch.cat(right, 1).float().mean(1).tolist()
+    return dict(zip(("probe_first", "probe_second", "probe_order"), shares, strict=True))
+
+
+def pooled(pool: AttentionPool2d, grids: Tensor) -> Tensor:
+    """What the pool makes of grids `(B, C, h, w)`, as its own forward does, but of the one token
+    that is read: keys and values of all others are not computed."""
+    tokens = grids.flatten(2).transpose(1, 2)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + pool.pos_embed
+    of_heads = (3, pool.num_heads, -1)
+    query, key, value = pool.qkv.weight.unflatten(0, of_heads)  # each (heads, width, C)
+    query_bias, _, value_bias = pool.qkv.bias.unflatten(0, of_heads)
+    asked = torch.einsum("bc,hdc->bhd", tokens[:, 0], query) + query_bias
+    asked = torch.einsum("bhd,hdc->bhc", asked, key) * pool.scale
+    weights = (asked @ tokens.transpose(1, 2)).softmax(-1)
+    found = torch.einsum("bhc,hdc->bhd", weights @ tokens, value) + value_bias
+    return pool.proj(found.flatten(1))
