@@ -312,7 +312,7 @@ def lead_variants(profile_name: str) -> list[Variant]:
     of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
     methods = METHODS if profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
-    return [Variant(name, {"weight": share * row.weight}, 3 if name in BASE_STUDY else 1)
+    return [Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
             for name, row in rows.items() for share in LEADS]
 
 
