@@ -46,7 +46,8 @@ def test_a_stored_page_keeps_all_rules(text: Path):
     assert check_pair(text, text.with_suffix(".ipynb")) == []
     parameters = page_parameters(read_page(text), text.stem)
     assert parameters["profile"].type == "str"
-    others = {"photographs": "photo", "word-roles": "photo", "released-models": "paper"}
+    others = {"photographs": "photo", "word-roles": "photo", "released-models": "paper",
+                  "side-by-side": "side-by-side"}
     assert parameters["profile"].default == others.get(text.stem, "mini")
     assert all("#" in parameter.line for parameter in parameters.values()), "explain each parameter"
 
