@@ -22,7 +22,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
 OWN_PICTURES = "zero_shot"  # a suite for whatever labelled pictures the user has
-OF_CAPTIONS = ("attribution", "phrases", "faithfulness", "sensitivity")
+OF_CAPTIONS = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
 # What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes.
 SUITES: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),

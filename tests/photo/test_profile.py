@@ -71,5 +71,7 @@ def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch)
     assert set(reproduce._pages("photo")) == {
         "page photographs", "page word-roles", "page status"}
     mini, smoke = set(reproduce._pages("mini")), set(reproduce._pages("smoke"))
-    assert smoke - mini == {"page photographs", "page word-roles", "page released-models"}
+    assert set(reproduce._pages("side-by-side")) == {"page side-by-side", "page status"}
+    assert smoke - mini == {"page photographs", "page word-roles", "page released-models",
+                            "page side-by-side"}
     assert "page status" in mini
