@@ -133,14 +133,18 @@ def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
     return rows | {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
 
 
+def _placebos(**weights: float) -> dict[str, dict[str, Any]]:
+    """Rows of CAE with the roles permuted in each caption, from lambda for each method."""
+    return {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
+            for method, weight in weights.items()}
+
+
 def _controls(
     counterfactual: float, hard_batch: int = 0, **weights: float
 ) -> dict[str, dict[str, Any]]:
-    """Rows beside the paper's, from lambda for each method: placebos, which are CAE with the roles
-    permuted in each caption or words drawn at random, and with `hard_batch` those beside hard
-    negatives; counterfactual CAE with its placebo."""
-    rows = {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
-            for method, weight in weights.items()}
+    """Rows beside the paper's, from lambda for each method: placebos, and with `hard_batch` those
+    beside hard negatives; CAE on words drawn at random; counterfactual CAE with its placebo."""
+    rows = _placebos(**weights)
     if hard_batch:
         hard = {"negatives": True, "batch_size": hard_batch}
         rows |= {f"negclip-{name}": row | hard for name, row in rows.items()}
@@ -191,6 +195,7 @@ ON_CPU = "bf16" if native_bf16() else "fp32"
 
 MINI = {"attention": 0.3, "gradcam": 0.1, "perturbation": 0.3, "gradient": 0.03}
 PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
+SIDE_BY_SIDE = {"attention": 0.3, "gradcam": 1.0, "perturbation": 0.1, "gradient": 0.1}
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
@@ -233,7 +238,8 @@ PROFILES: dict[str, Profile] = {
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
                       "steps": 400, "lr": 1e-3, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
-            methods=_rows(64, **PHOTO) | _controls(2.0, 64, **PHOTO) | _bindings(64, 0.1, 20.0),
+            methods=_rows(64, **SIDE_BY_SIDE) | _placebos(**SIDE_BY_SIDE)
+            | _bindings(64, 0.1, 20.0),
         ),
         Profile(
             name="paper", seeds=3, base=None,

@@ -115,7 +115,7 @@ def test_the_configured_bindings_are_those_of_the_recorded_choice(monkeypatch, p
     assert (config.margin, config.weight) == (best.margin, best.weight)
 
 
-@pytest.mark.parametrize("profile", ["mini", "photo"])
+@pytest.mark.parametrize("profile", ["mini", "photo", "side-by-side"])
 def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, profile: str):
     monkeypatch.delenv("CAE_HOME", raising=False)
     sweep = results.load("sweep", profile, ["tuning"])
