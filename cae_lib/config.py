@@ -239,7 +239,7 @@ PROFILES: dict[str, Profile] = {
                       "steps": 400, "lr": 1e-3, "precision": ON_CPU, "lock_image": True,
                       "augment": False},
             methods=_rows(64, **SIDE_BY_SIDE) | _placebos(**SIDE_BY_SIDE)
-            | _bindings(64, 0.1, 20.0),
+            | _bindings(64, 0.1, 5.0),
         ),
         Profile(
             name="paper", seeds=3, base=None,
