@@ -228,7 +228,7 @@ PROFILES: dict[str, Profile] = {
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
                       "precision": ON_CPU, "lock_image": True, "augment": False},
             methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO)
-            | _bindings(64, 0.1, 20.0),
+            | _bindings(64, 0.2, 20.0),
         ),
         Profile(
             name="side-by-side", seeds=3,

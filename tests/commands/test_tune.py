@@ -106,7 +106,7 @@ def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tr
     assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 
 
-@pytest.mark.parametrize("profile", ["mini", "side-by-side"])
+@pytest.mark.parametrize("profile", ["mini", "photo", "side-by-side"])
 def test_the_configured_bindings_are_those_of_the_recorded_choice(monkeypatch, profile: str):
     monkeypatch.delenv("CAE_HOME", raising=False)
     table = results.load("binding", profile, ["tuning"])
