@@ -22,8 +22,9 @@ from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.config import experiment, profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
+from cae_lib.grid import TUNED
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import TUNED, weights_path
+from cae_lib.runs import weights_path
 from cae_lib.training.run import Run
 
 WARM_UP = 2

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,18 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Settings that `cae tune` tries: learning rates, lambdas (walked from 1), and of CAE on
+    bindings margins and lambdas."""
+
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    shares: tuple[float, ...] = (0.25, 0.5, 2)  # of the steps, that are measured beside them
+    weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    margins: tuple[float, ...] = (0.05, 0.1, 0.2)
+    binding_weights: tuple[float, ...] = (2.5, 5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True)
 class Profile:
     """What differs between profiles."""
 
@@ -120,6 +133,8 @@ class Profile:
     short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
+    search: Search = Search()
+    hard_batch: int = 0  # of rows with hard negatives, where `CHOSEN` makes the rows
 
 
 def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
@@ -180,6 +195,26 @@ def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
 
 EVEN = dict.fromkeys(METHODS, 1.0)
 """Lambda of each method where none was chosen."""
+
+CHOSEN = "chosen.json"
+"""File among the records of a profile with real data: what `cae tune` has chosen there."""
+
+
+MARKER = "rehearsal"
+"""File at the top of a home that says that everything in it is a rehearsal."""
+
+FEW = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
+REHEARSAL = {"seeds": 1, "hard_batch": 2, "short": {"steps": 1},
+             "search": Search((1e-6,), (), (1.0,), (0.05,), (20.0,))}
+"""What a rehearsal changes of runs, and of their profile."""
+
+
+def _scale_rows(hard_batch: int, weights: Mapping[str, float] = EVEN, margin: float = 0.05,
+                binding: float = 20.0) -> dict[str, dict[str, Any]]:
+    """The rows of a profile with real data, from what was chosen; untuned those of `mini`."""
+    return (_rows(hard_batch, **weights) | _retagged(**weights)
+            | _controls(2.0, hard_batch, **weights) | _bindings(hard_batch, margin, binding))
+
 
 
 def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -242,21 +277,47 @@ PROFILES: dict[str, Profile] = {
             | _bindings(64, 0.1, 5.0),
         ),
         Profile(
-            name="paper", seeds=3, base=None,
+            name="paper", seeds=3, base=None, hard_batch=256,
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
-            methods=_rows(256, **EVEN),
-            short={"steps": 427},
+            methods=_scale_rows(256), short={"steps": 427},
+            search=Search(rates=(5e-7, 1e-6, 5e-6, 1e-5), shares=()),
         ),
     )
 }
 
 
 def profile(name: str) -> Profile:
-    """The profile of that name; ConfigError, which lists the known ones, if there is none."""
+    """The profile of that name, with what `cae tune` has chosen where its data are real;
+    ConfigError, which lists the known ones, if there is none."""
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    known = PROFILES[name]
+    if known.base is not None:
+        return known
+    if rehearsed():
+        known = dataclasses.replace(known, **REHEARSAL, training=known.training | FEW)
+    path = paths().records / name / CHOSEN
+    if not path.is_file():
+        return dataclasses.replace(known, methods=_scale_rows(known.hard_batch))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    training = known.training | {"lr": found.pop("lr", known.training["lr"])}
+    methods = _scale_rows(known.hard_batch, **found)
+    return dataclasses.replace(known, training=training, methods=methods)
+
+
+def rehearsed() -> bool:
+    """Whether this home is one of `cae rehearse`, whose runs have few steps of few pairs."""
+    return (paths().root / MARKER).is_file()
+
+
+def choose(name: str, **found: Any) -> None:
+    """Write to `CHOSEN` of a profile with real data: `lr`, `weights` by method, `margin` and
+    `binding`, the lambda of CAE on bindings; what is not given stays."""
+    path = paths().records / name / CHOSEN
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:

@@ -1,21 +1,23 @@
-"""The runs of a profile: their names, settings and files; training one and measuring one. A run is
-trained once, and a table measured once, until something that decides it changes. Settings other
-than the profile's make a variant, whose files and tables lie apart."""
+"""The runs of a profile: their files; training one and measuring one. A run is trained once, and a
+table measured once, until something that decides it changes; where two processes want the same, one
+waits. Settings other than the profile's make a variant, whose files and tables lie apart."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from filelock import FileLock
 
 from cae_lib import results
-from cae_lib.config import METHODS, Experiment, experiment, paths, profile, shipped
+from cae_lib.config import Experiment, experiment, paths, shipped
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import data_root, training_set
@@ -23,6 +25,8 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder, Weights, image_digest
 from cae_lib.evaluation.sets import is_world
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
+from cae_lib.grid import BASE, TUNED, run_name
+from cae_lib.models.archive import unpacked
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.results import Tables
@@ -31,80 +35,29 @@ from cae_lib.training.execution import Execution
 from cae_lib.training.loop import STATE, train
 from cae_lib.training.state import changes, run_identity
 
-BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
-ABLATED = "cae-gradcam"
-"""The run whose settings are varied: its method has all of them, and levels within a short run."""
-
-BASE_STUDY = (TUNED, "cae-perturbation")
-"""Trained from each base model: the reference, and the method whose scores stay faithful."""
-
-LEADS = (0.1, 0.3, 3.0, 10.0)
-"""Of the chosen weight of a method: from little to beyond what levels attribution."""
-
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
 """Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
 name: what the evaluations of NegCLIP, CAE and MACCO do."""
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
+LOCK = ".lock"
+"""File beside the weights: who holds it trains them."""
+
 OF_CONTENT = ("zero_shot", "heatmaps")
 """Suites that ask what is in a picture, which nobody said of photographs with captions."""
-PLAIN = re.compile(r"[\w.-]{1,24}")
-
-
-class Variant(NamedTuple):
-    """A run of a profile (or its base model) with other settings, and the seeds that it takes."""
-
-    run: str
-    settings: dict[str, Any]
-    seeds: int = 1
-
-    def name(self, profile_name: str) -> str:
-        """The run's name in tables."""
-        return run_name(self.run, profile_name, **self.settings)
-
-
-def run_name(name: str, profile_name: str, **overrides: Any) -> str:
-    """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`: "short"
-    for the profile's `short` settings, `base=600` for the base model of so many steps that a run
-    starts from, a hash for a value that is long or no word."""
-    chosen, rest, parts = profile(profile_name), dict(overrides), [name]
-    if chosen.short and chosen.short.items() <= rest.items():
-        parts.append("short")
-        rest = {key: value for key, value in rest.items() if key not in chosen.short}
-    for steps in chosen.earlier_bases:
-        if rest.get("weights") == earlier_base(profile_name, steps):
-            del rest["weights"]
-            parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
-    rest |= dict(rest.pop("attribution", ()))
-    for key, value in sorted(rest.items()):
-        short = isinstance(value, float) and value == float(f"{value:g}")
-        text = f"{value:g}" if short else str(value)
-        if not PLAIN.fullmatch(text):
-            text = hashlib.sha256(text.encode()).hexdigest()[:8]
-        parts.append(f"{key}={text}")
-    return "+".join(parts)
-
-
-def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
-    """Row and overrides of a run of the studies by its name; any other name is a row itself."""
-    for variant in (*ablations(profile_name), *base_variants(profile_name),
-                    *lead_variants(profile_name)):
-        if variant.name(profile_name) == name:
-            return variant.run, variant.settings
-    return name, {}
 
 
 def weights_path(config: Experiment) -> str | Path | None:
-    """The weights a run starts from: a file under the data folder, or an open_clip tag."""
+    """The weights a run starts from: a file under the data folder, or an open_clip tag, for which
+    OpenAI's own archive stands in where it lies in `data/raw/weights/openai`."""
+    archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
+    if config.weights == "openai" and archive.is_file():
+        return unpacked(archive, config.model, paths().cache / "openai" /
+                        f"{config.model}.safetensors")
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
     made_here = config.weights.startswith("checkpoints/")
     return paths().data / config.weights if made_here else shipped(f"data/{config.weights}")
-
-
-def earlier_base(profile_name: str, steps: int) -> str:
-    """The setting `weights` of runs that start from a base model of fewer steps."""
-    return profile(profile_name).training["weights"].replace("base", f"base-{steps}")
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
@@ -134,8 +87,16 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
               **overrides: Any) -> Path:
     """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
     an unknown run, profile or setting; DataError if training data are missing, all or in part."""
-    config = experiment(name, profile_name, seed=seed, **overrides)
     target = checkpoint_path(name, profile_name, seed, **overrides)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
+    with lock:  # taken once for all processes of torchrun
+        return _trained(name, profile_name, seed, execution, target, overrides)
+
+
+def _trained(name: str, profile_name: str, seed: int, execution: Execution | None, target: Path,
+             overrides: Mapping[str, Any]) -> Path:
+    config = experiment(name, profile_name, seed=seed, **overrides)
     start = weights_path(config)
     known = read_meta(target) if target.is_file() else None
     used, expected = known.extra.get("rows", (0, 0)) if known else (0, 0)
@@ -272,55 +233,3 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
 
 def _key(suite: str, weights: str, data: str) -> str:
     return hashlib.sha256(f"{suite} {weights} {data} {measuring_hash()}".encode()).hexdigest()[:12]
-
-
-def ablations(profile_name: str) -> list[Variant]:
-    """Every setting of the loss that the paper leaves open, varied one at a time, with the
-    profile's `short` settings. The first variant of a run is its reference; what the profile has
-    already is no variant. Without `short` settings there is none."""
-    short = profile(profile_name).short
-    if not short:
-        return []
-    weight, opened = experiment(ABLATED, profile_name).weight, {"lock_image": False}
-    varied: dict[str, list[dict[str, Any]]] = {
-        TUNED: [{}, opened],
-        ABLATED: [
-            {}, {"weight": weight / 10}, {"weight": weight * 10}, {"margin": 0.05},
-            {"scope": "caption"}, {"scope": "word"}, {"stop_gradient": True},
-            {"attribution": (("start_layer", -1),)}, {"attribution": (("second_order", False),)},
-            {"tagger": "dependency"}, opened, opened | {"image_gradient": False},
-        ],
-    }
-    found = []
-    for run, rows in varied.items():
-        has = vars(experiment(run, profile_name)).items()
-        first, *new = [dict(settings.items() - has) for settings in rows]
-        found += [Variant(run, short | settings) for settings in (first, *filter(None, new))]
-    return found
-
-
-def base_variants(profile_name: str) -> list[Variant]:
-    """The base models of fewer steps, and the runs of `BASE_STUDY` from each and from the base."""
-    chosen = profile(profile_name)
-    starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
-    found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
-    return [*(Variant(BASE, start) for start in starts), *found] if chosen.earlier_bases else []
-
-
-def lead_variants(profile_name: str) -> list[Variant]:
-    """Each paper method with other weights than the chosen one, from little to beyond levelling;
-    of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
-    methods = METHODS if profile(profile_name).earlier_bases else ()
-    rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
-    return [Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
-            for name, row in rows.items() for share in LEADS]
-
-
-def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Every run of the studies with its seed, none twice; base models are not among them."""
-    variants = (*base_variants(profile_name), *ablations(profile_name),
-                *lead_variants(profile_name))
-    found = {(variant.name(profile_name), seed): (variant, seed) for variant in variants
-             for seed in range(min(variant.seeds, profile(profile_name).seeds))
-             if variant.run != BASE}
-    return list(found.values())

@@ -92,10 +92,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # only that of `torch.save` on a full disk is one of writing
+        why = getattr(error, "strerror", None) or error
         raise WriteError(
-            f"cannot write {path} ({error.strerror or error}): free some space or make the folder "
-            "writable, or set CAE_HOME to a folder of your own"
+            f"cannot write {path} ({why}): free some space or make the folder writable, or set "
+            "CAE_HOME to a folder of your own"
         ) from error
     finally:
         if temporary is not None:

@@ -88,7 +88,7 @@ def test_which_profiles_have_runs_by_the_second_tagger():
                 for name, chosen in PROFILES.items()}
     rows = {f"dependency-{method}" for method in METHODS}
     assert retagged == {"smoke": rows, "mini": set(), "photo": rows,
-                        "side-by-side": set(), "paper": set()}
+                        "side-by-side": set(), "paper": rows}
     for row in rows:
         plain = experiment(row.replace("dependency", "cae"), "photo")
         assert different(plain, experiment(row, "photo")) == {"name", "tagger"}

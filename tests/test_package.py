@@ -164,7 +164,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = ({"errors", "config", "runtime"}, {"words", "models", "attribution"},
+LAYERS = ({"errors", "config", "runtime"}, {"grid"}, {"words", "models", "attribution"},
           {"data", "results", "statistics", "plots", "world"}, {"training", "evaluation", "photo"},
           {"runs"}, {"pages"}, {"commands"}, {"cli"})
 """The top level of the package, the lowest parts first."""

@@ -17,9 +17,17 @@ from cae_lib.config import PROFILES, experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.embed import Encoder
+from cae_lib.grid import (
+    ablations,
+    base_variants,
+    earlier_base,
+    find_run,
+    run_name,
+    study_runs,
+)
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import ablations, base_variants, checkpoint_path, run_name, study_runs
+from cae_lib.runs import checkpoint_path
 from cae_lib.training import state
 
 
@@ -164,7 +172,7 @@ def test_names(overrides: dict, name: str):
     ("clip-ft", "mini", {}),
 ])
 def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings: dict):
-    row, found = runs.find_run(name, chosen)
+    row, found = find_run(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
 
@@ -210,7 +218,7 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
 def test_earlier_bases_lie_beside_the_base(home: Path):
     for name, place in {"mini": "mini/base-1.safetensors",
                         "smoke": "checkpoints/smoke/base-1/model.safetensors"}.items():
-        start = runs.earlier_base(name, 1)
+        start = earlier_base(name, 1)
         assert checkpoint_path("base", name, weights=start) == home / "data" / place
 
 

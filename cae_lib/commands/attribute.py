@@ -29,12 +29,13 @@ from cae_lib.attribution.word_scores import positive_shares, split_words, word_s
 from cae_lib.commands.evaluate import released_models
 from cae_lib.config import profile as find_profile
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.grid import BASE, find_run
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
 from cae_lib.models.released import Released, load_released
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.plots import METHODS as METHOD_LABELS
 from cae_lib.plots import ROLE_COLORS, label, number
-from cae_lib.runs import BASE, find_run, weights_of
+from cae_lib.runs import weights_of
 from cae_lib.runtime import pick_device, whole_file
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger

@@ -30,13 +30,14 @@ from cae_lib.evaluation.sets import (
     retrieval_sets,
     similarity_pairs,
 )
+from cae_lib.grid import BASE, TUNED, earlier_base
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import build as photo
 from cae_lib.photo import pairs as side_by_side
 from cae_lib.photo import pool
 from cae_lib.photo.trunk import fill_trunk
-from cae_lib.runs import BASE, TUNED, checkpoint_path, earlier_base
+from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
 from cae_lib.training.loop import train
 from cae_lib.training.state import read_log

@@ -7,13 +7,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 
+from cae_lib.data.sources import allowed, allowing
 from cae_lib.runtime import PROGRESS_LINES, end_with_parent, format_seconds, pick_device
 
 MOST_WORKERS = 8
@@ -40,11 +42,12 @@ def run_jobs(jobs: Mapping[str, Callable[[], Any]],
              workers: int | None = None) -> dict[str, Outcome]:
     """Run functions at module level or `partial`s of them by label, and say when each is done. The
     first job that fails ends the run: jobs in progress are finished, the others are not started."""
-    workers = workers or default_workers()
+    here = 1 if multiprocessing.parent_process() else default_workers()  # 1 within a job
+    workers = workers or here
     if min(workers, len(jobs)) <= 1:
         return {label: _told(label, _timed(action)) for label, action in jobs.items()}
     executor = _processes(workers, os.environ.get("CAE_HOME"))
-    labels = {executor.submit(_timed, action): label for label, action in jobs.items()}
+    labels = {executor.submit(_timed, action, allowed()): label for label, action in jobs.items()}
     try:
         done = {labels[future]: _told(labels[future], future.result())
                 for future in as_completed(labels)}
@@ -81,9 +84,11 @@ def _start_worker() -> None:
     os.environ[PROGRESS_LINES] = "1"
 
 
-def _timed(action: Callable[[], Any]) -> Outcome:
+def _timed(action: Callable[[], Any], incomplete: Iterable[str] | None = None) -> Outcome:
+    """Run a job, in another process with the sets `incomplete` that may be so in this one."""
     start = time.monotonic()
-    return Outcome(action(), time.monotonic() - start)
+    with nullcontext() if incomplete is None else allowing(incomplete):
+        return Outcome(action(), time.monotonic() - start)
 
 
 def _told(label: str, outcome: Outcome) -> Outcome:

@@ -1,136 +1,106 @@
-"""`cae reproduce`: data, base, runs, measurements, pages, book."""
+"""`cae reproduce`: data, base, runs, measurements, pages, book. The jobs are those of
+`cae_lib.grid`; on a laptop a few processes that stay go through them, elsewhere Snakemake does
+(`cae_lib.commands.workflow`)."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from cae_lib import runs
+from cae_lib.commands import evaluate, tune
 from cae_lib.commands.base import build_sets, train_base
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import METHODS, experiment, profile
+from cae_lib.commands.options import allowed, chosen
+from cae_lib.commands.plan import require
+from cae_lib.config import experiment, profile
+from cae_lib.data.needs import is_real
 from cae_lib.data.training_set import training_set
-from cae_lib.errors import ConfigError
-from cae_lib.pages.build import build_book
+from cae_lib.grid import (
+    BASE,
+    BOOK,
+    OF_STUDIES,
+    RELEASED_PAGE,
+    SETS,
+    STUDY_PAGES,
+    STUDY_SUITES,
+    TABLES,
+    TUNED,
+    Choice,
+    Job,
+    base_variants,
+    grid,
+    levels,
+    rows_of,
+    seeds_of,
+)
+from cae_lib.pages.build import OWN_BOOKS, build_book
 from cae_lib.pages.run import run_page
-from cae_lib.pages.source import experiments_folder, page_names, page_parameters, read_page
-from cae_lib.runs import BASE, CONTROL, TUNED, Variant, measure_data, measure_run
+from cae_lib.pages.source import experiments_folder, page_parameters, read_page
+from cae_lib.runs import measure_data, measure_run
 from cae_lib.runtime import format_seconds
-
-STUDY_SUITES = ("benchmarks", "attribution")
-CONTROL_SUITES = (*STUDY_SUITES, "retrieval", "bindings")
-HARD_SUITES = (*CONTROL_SUITES, "phrases")
-MAIN = {TUNED, CONTROL, "cae-binding", "placebo-binding",
-        *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS)}
-"""The paper's rows, a placebo of each method, and bindings with one; all else is of the studies."""
-
-"""What the pages show of runs with hard negatives; `cae evaluate` measures all of them."""
-
-STUDY_PAGES = ("what-decides", "faithfulness", "blind")
-"""Pages of the studies beside the paper, which have runs or suites of their own."""
-
-OF_STUDIES = ("faithfulness", "sensitivity", "blind")
-"""Suites that only these pages show."""
-
-LAST_PAGE = "status"
-"""It lists the other pages as they are stored."""
-
-Jobs = dict[str, Callable[[], Any]]
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Run all steps, each one only as far as it is not done yet; safe to interrupt and repeat."""
-    name = parsed.profile
-    if profile(name).base is None:
-        raise ConfigError(
-            f"profile {name} runs page by page, since it needs downloads and a GPU: "
-            f"`cae run NAME --profile {name}`"
-        )
-    pages = _pages(name)
-    studies = parsed.all or name != "mini"  # at smoke they take seconds, of photo none is apart
-    if not studies:
-        pages = {label: job for label, job in pages.items()
-                 if label.removeprefix("page ") not in STUDY_PAGES}
-    last = {f"page {LAST_PAGE}": pages.pop(f"page {LAST_PAGE}")}
-    took, start = {}, time.monotonic()
-    for jobs in (
-        {"the sets": partial(_sets, name, studies)},
-        {f"captions, {data}, {tagger}": partial(_captions, name, data, tagger)
-         for data, tagger in sorted(_captions_of(name, studies))},
-        {"the data": partial(measure_data, name, True)} | _run_jobs(name, studies),
-        pages,
-        last,
-        {"book": partial(build_book, name)},
-    ):
-        took |= run_jobs(jobs)
-    print(f"All steps took {format_seconds(time.monotonic() - start)}; the slowest:")
+    """Run all jobs, each one only as far as it is not done yet; safe to interrupt and repeat."""
+    name, choice = parsed.profile, chosen(parsed)
+    engine = parsed.on or ("local" if is_real(name) else "pool")
+    if engine != "pool":
+        from cae_lib.commands.workflow import run_workflow
+
+        with allowed(parsed):
+            require(name)
+        run_workflow(name, choice, engine, parsed.allow_missing)
+        return
+    jobs, took, steps = grid(name, choice), {}, []
+    start = before = time.monotonic()
+    with allowed(parsed):
+        require(name)
+        for step in levels(jobs):
+            took |= run_jobs({label: partial(perform, name, choice, label, jobs[label])
+                              for label in step})
+            stages = ", ".join(sorted({label.partition("/")[0] for label in step}))
+            now = time.monotonic()
+            steps.append(f"  {len(step)} of {stages}: {format_seconds(now - before)}")
+            before = now
+    print(f"All steps took {format_seconds(before - start)}:", *steps, "The slowest:", sep="\n")
     for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
         print(f"  {label}: {format_seconds(outcome.seconds)}")
-    if not studies:
-        rows = sorted(profile(name).methods.keys() - _rows(name, studies))
+    if name == "mini" and not choice.studies:
+        done = {variant.run for variant in rows_of(name, choice)}
+        rows = sorted(profile(name).methods.keys() - done)
         print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(STUDY_PAGES)}; "
               f"rows {', '.join(rows)}; tables {', '.join(OF_STUDIES)}")
-    print(f"The book is {took['book'].value}", flush=True)
+    if BOOK in took:
+        print(f"The book is {took[BOOK].value}", flush=True)
 
 
-def _pages(profile_name: str) -> Jobs:
-    """The pages that show a profile, and the last one; of smoke all pages, with its results."""
-    if profile_name == "smoke":
-        return {f"page {name}": partial(run_page, name, None, "smoke") for name in page_names()}
-    found = {}
-    for name in page_names():
-        known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
-        if name == LAST_PAGE or known["profile"].default == profile_name:
-            found[f"page {name}"] = partial(run_page, name)
-    return found
-
-
-def _run_jobs(profile_name: str, studies: bool = True) -> Jobs:
-    """Training and measuring: the runs with the longest steps first, then those of the studies."""
-    jobs: Jobs = {"base": partial(_measure_base, profile_name, studies)}
-    rows = _rows(profile_name, studies)
-    found = [(Variant(name, {}), seed, _suites(row, studies))
-             for seed in range(profile(profile_name).seeds) for name, row in reversed(rows.items())]
-    if studies:
-        found += [(variant, seed, STUDY_SUITES) for variant, seed in runs.study_runs(profile_name)]
-    for variant, seed, suites in found:
-        label = f"{variant.name(profile_name)}/{seed}"
-        jobs[label] = partial(_train_and_measure, variant, profile_name, seed, suites, studies)
-    return jobs
-
-
-def _rows(profile_name: str, studies: bool) -> dict[str, Mapping[str, Any]]:
-    """The rows that are trained: all of them, or without the studies `MAIN`."""
-    return {name: row for name, row in profile(profile_name).methods.items()
-            if studies or name in MAIN}
-
-
-def _suites(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
-    """What is measured of a row of a profile; empty for everything. Only `studies` show attribution
-    in placebos and in NegCLIP with CAE."""
-    if row.keys() & {"roles", "tagger", "foils"}:
-        suites = CONTROL_SUITES
-    elif row.get("negatives"):
-        suites = HARD_SUITES
-    else:
-        return ()
-    shown = studies or not row.get("method")
-    return tuple(suite for suite in suites if shown or suite != "attribution")
-
-
-def _left_out(studies: bool) -> tuple[str, ...]:
-    return () if studies else OF_STUDIES
-
-
-def _captions_of(profile_name: str, studies: bool) -> set[tuple[str, str]]:
-    """The training data of the runs, and what finds the roles of words in them."""
-    found = [Variant(name, {}) for name in _rows(profile_name, studies)]
-    found += [variant for variant, _ in runs.study_runs(profile_name) if studies]
-    configs = (experiment(run, profile_name, **settings) for run, settings, _ in found)
-    return {(config.train_data, config.tagger) for config in configs}
+def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
+    """Do one job of a grid."""
+    stage, _, name = label.partition("/")
+    studies = choice.studies
+    if label == SETS:
+        return _sets(profile_name, studies)
+    if label == TABLES:
+        return measure_data(profile_name, True)
+    if label == BOOK:
+        return build_book(profile_name)
+    if label == f"run/{BASE}/0":
+        return _measure_base(profile_name, studies)
+    if stage == "captions":
+        data, _, tagger = name.partition("+")
+        return _captions(profile_name, data, tagger)
+    if stage == "tune":
+        return tune.trial(name.partition("/")[0], job.variant, profile_name)
+    if stage == "chosen":
+        return tune.CHOOSERS[name](profile_name)
+    if stage == "released":
+        return evaluate.measure_one(name)
+    if stage == "page":
+        return _page(profile_name, name, seeds_of(profile_name, choice))
+    return _train_and_measure(profile_name, job, studies)
 
 
 def _captions(profile_name: str, data: str, tagger: str) -> None:
@@ -139,27 +109,42 @@ def _captions(profile_name: str, data: str, tagger: str) -> None:
     training_set(profile_name, data, model, tagger)  # as a run asks for it
 
 
-def _train_and_measure(variant: Variant, profile_name: str, seed: int,
-                       suites: Iterable[str], studies: bool) -> None:
+def _page(profile_name: str, name: str, seeds: int) -> Any:
+    """A page of the book, or with the results of a profile that has a copy of the book."""
+    if profile_name not in OWN_BOOKS or name == RELEASED_PAGE:
+        return run_page(name)
+    known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
+    given = {"seeds": str(seeds)} if "seeds" in known else {}
+    return run_page(name, given, profile_name)
+
+
+def _train_and_measure(profile_name: str, job: Job, studies: bool) -> None:
     """A run, and for the studies the control of CLIP-FT."""
-    run, settings, _ = variant
-    runs.train_run(run, profile_name, seed, **settings)
-    measure_run(run, profile_name, seed, True, suites, _left_out(studies), **settings)
+    run, settings, _ = job.variant
+    runs.train_run(run, profile_name, job.seed, **settings)
+    measure_run(run, profile_name, job.seed, True, job.suites, _left_out(studies), **settings)
     if studies and run == TUNED and not settings:
-        measure_run(f"{TUNED}-gelu", profile_name, seed, True)
+        measure_run(f"{TUNED}-gelu", profile_name, job.seed, True)
+
+
+def _left_out(studies: bool) -> tuple[str, ...]:
+    return () if studies else OF_STUDIES
 
 
 def _measure_base(profile_name: str, studies: bool) -> None:
     """The base, and for the studies its control and the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu") if studies else (BASE,):
         measure_run(name, profile_name, 0, True, (), _left_out(studies))
-    for variant in runs.base_variants(profile_name):
+    for variant in base_variants(profile_name):
         if studies and variant.run == BASE:
             measure_run(BASE, profile_name, 0, True, STUDY_SUITES, **variant.settings)
 
 
 def _sets(profile_name: str, studies: bool = True) -> None:
-    """Build the sets; where no base models are shipped (smoke), train them."""
+    """Build the sets; where no base models are shipped (smoke), train them. Real data were found
+    before any job began."""
+    if is_real(profile_name):
+        return
     build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)

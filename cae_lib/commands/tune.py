@@ -5,15 +5,15 @@ and whether the image tower stays locked. `--what lambda` then walks the weight 
 weighs a constraint, so the smallest one is chosen that enforces it; choosing it by the score as
 well would choose 0 wherever CAE does not help. `--what candidates` chooses a loss that is to be
 hard to satisfy without composition of `CANDIDATES`, by the score. `--what binding` chooses margin
-and lambda of CAE on bindings from `MARGINS` and `BINDING_WEIGHTS`, by the score, which holds the
-price: it is the mean of recall at 1 and of the share of captions preferred to their negatives.
+and lambda of CAE on bindings, by the score, which holds the price: it is the mean of recall at 1
+and of the share of captions preferred to their negatives.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,26 +21,28 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import METHODS, experiment, paths, profile
+from cae_lib.config import METHODS, choose, experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.training_set import data_root, default_tagger, training_set
+from cae_lib.data.needs import is_real
+from cae_lib.data.sources import may_be_incomplete
+from cae_lib.data.training_set import (
+    TRAINING_SOURCE,
+    data_root,
+    default_tagger,
+    training_set,
+)
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.embed import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.evaluation.scores import weights
 from cae_lib.evaluation.sets import benchmarks, is_world
+from cae_lib.grid import BOUND, CONTROL, TUNED, TUNING_SEED, Variant, trials
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import CONTROL, TUNED, encoder_of, measure_data, train_run
+from cae_lib.runs import encoder_of, measure_data, train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.statistics import ANSWERS
 from cae_lib.words.alignment import token_roles
-
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-FIRST = WEIGHTS.index(1.0)
-SHARES = (0.25, 0.5, 2)
-"""Of the profile's steps, that are measured beside them."""
 
 LEFT_GAP = 0.1
 """Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
@@ -48,15 +50,9 @@ LEFT_GAP = 0.1
 CURVE = ("mean", "ARO-R", "ARO-A")
 """What the calibration stores of the benchmarks."""
 
-TUNING_SEED = 100
-"""A seed that no reported run uses."""
-
 CHOSEN = "cae-counterfactual"
 """The row that gets the settings of the best candidate."""
 
-BOUND = "cae-binding"
-MARGINS = (0.05, 0.1, 0.2)
-BINDING_WEIGHTS = (2.5, 5.0, 10.0, 20.0)
 BESIDE = (TUNED, CONTROL)
 """What stands beside the settings of `BOUND`, and is not chosen."""
 
@@ -83,9 +79,7 @@ def run(parsed: argparse.Namespace) -> None:
     what was set (`lr`, `weight`, ...), `score` and its parts, `gap_METHOD`, and whether it was
     `chosen`."""
     training_set(parsed.profile)  # parses the captions once, before several processes need them
-    chosen = {"control": _control, "lambda": _weights, "candidates": _candidates,
-              "binding": _binding}[parsed.what]
-    chosen(parsed.profile)
+    CHOOSERS[parsed.what](parsed.profile)
 
 
 def _control(profile_name: str) -> None:
@@ -93,22 +87,18 @@ def _control(profile_name: str) -> None:
     kept for every CAE run. The number of steps is what the profile's time allows; more and fewer
     are measured beside it."""
     kept = experiment(TUNED, profile_name)
-    settings = [{"lr": lr} for lr in LEARNING_RATES]
-    settings += [{"steps": max(1, int(kept.steps * share))} for share in SHARES]
-    settings += [{"lock_image": False}] * kept.lock_image
-    settings = [{"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image} | changed
-                for changed in settings]
-    world = is_world(data_root(profile_name))
-    if world:
+    if is_world(data_root(profile_name)):
         measure_data(profile_name)
-    found = run_jobs({f"{name}, {changed}": partial(_row, name, profile_name, world, **changed)
-                      for changed in settings for name in (TUNED, CONTROL)})
+    found = run_jobs({variant.name(profile_name): partial(trial, "control", variant, profile_name)
+                      for variant in trials("control", profile_name)})
     rows = [outcome.value for outcome in found.values()]
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
     best = max((pair for pair in pairs if pair[0]["steps"] == kept.steps),
                key=lambda pair: pair[0]["score"] + pair[1]["score"])
     _store("calibration", profile_name, rows, [*best])
-    print("Chosen: " + ", ".join(f"{name} {best[0][name]}" for name in settings[0]))
+    chosen = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
+    print(f"Chosen: {chosen}")
+    _keep(profile_name, lr=best[0]["lr"])
 
 
 def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
@@ -124,8 +114,8 @@ def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
 def _weights(profile_name: str) -> None:
     """Of each method the smallest lambda that levels attribution."""
     tuned = _row(TUNED, profile_name)
-    walks = run_jobs({name: partial(walk, partial(_weighed, name, profile_name), tuned)
-                      for name in _plain_cae(profile_name)})
+    walks = run_jobs({variant.run: partial(trial, "lambda", variant, profile_name)
+                      for variant in trials("lambda", profile_name)})
     rows, chosen = [tuned], [tuned]
     for walked in walks.values():
         rows += walked.value
@@ -133,10 +123,31 @@ def _weights(profile_name: str) -> None:
     _store("sweep", profile_name, rows, chosen)
     for row in chosen[1:]:
         print(f"Chosen: {row['experiment']} {row['weight']:g}")
+    _keep(profile_name, weights={row["experiment"].removeprefix("cae-"): row["weight"]
+                                 for row in chosen[1:]})
+
+
+def trial(what: str, variant: Variant, profile_name: str) -> Any:
+    """Train and score what `grid.trials` names: one setting, or a walk of lambdas, whose rows are
+    a list."""
+    if what == "control":
+        world = is_world(data_root(profile_name))
+        return _row(variant.run, profile_name, world, **variant.settings)
+    if what == "binding":
+        return _row(variant.run, profile_name, **variant.settings)
+    return walk(partial(_weighed, variant.run, profile_name), _row(TUNED, profile_name),
+                profile(profile_name).search.weights)
 
 
 def _weighed(name: str, profile_name: str, weight: float) -> dict[str, Any]:
     return _row(name, profile_name, weight=weight)
+
+
+def _keep(profile_name: str, **found: Any) -> None:
+    """Where data are real, later runs take what was chosen; elsewhere a person writes it into the
+    configuration, which a test holds against the tables."""
+    if is_real(profile_name):
+        choose(profile_name, **found)
 
 
 def _candidates(profile_name: str) -> None:
@@ -151,14 +162,14 @@ def _candidates(profile_name: str) -> None:
 
 def _binding(profile_name: str) -> None:
     """The margin and lambda with the best score."""
-    settings = [{"margin": margin, "weight": weight}
-                for margin in MARGINS for weight in BINDING_WEIGHTS]
-    jobs = {f"{BOUND}, {each}": partial(_row, BOUND, profile_name, **each) for each in settings}
+    jobs = {variant.name(profile_name): partial(trial, "binding", variant, profile_name)
+            for variant in trials("binding", profile_name)}
     jobs |= {name: partial(_row, name, profile_name) for name in BESIDE}
     rows = [outcome.value for outcome in run_jobs(jobs).values()]
     best = max((row for row in rows if row["experiment"] == BOUND), key=lambda row: row["score"])
     _store("binding", profile_name, rows, [best])
     print(f"Chosen: {BOUND} margin {best['margin']:g}, weight {best['weight']:g}")
+    _keep(profile_name, margin=best["margin"], binding=best["weight"])
 
 
 def _store(name: str, profile_name: str, rows: list[dict[str, Any]],
@@ -171,14 +182,15 @@ def _store(name: str, profile_name: str, rows: list[dict[str, Any]],
     results.save(name, "tuning", TUNING_SEED, table, profile_name, key=key, provenance=provenance)
 
 
-def walk(measure: Callable[[float], dict[str, Any]],
-         fine_tuned: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure lambdas from 1 down while they level the gap, else up until one does. So the
-    neighbours of the smallest lambda that is enough are measured, and no others; this takes for
-    granted that a larger lambda leaves a smaller gap."""
-    rows = [measure(WEIGHTS[FIRST])]
+def walk(measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any],
+         weights: Sequence[float]) -> list[dict[str, Any]]:
+    """Measure lambdas of growing `weights` from 1 down while they level the gap, else up until one
+    does. So the neighbours of the smallest lambda that is enough are measured, and no others; this
+    takes for granted that a larger lambda leaves a smaller gap."""
+    first = weights.index(1.0)
+    rows = [measure(weights[first])]
     down = is_level(rows[0], fine_tuned)
-    for weight in WEIGHTS[:FIRST][::-1] if down else WEIGHTS[FIRST + 1 :]:
+    for weight in weights[:first][::-1] if down else weights[first + 1 :]:
         rows.append(measure(weight))
         if is_level(rows[-1], fine_tuned) != down:
             break
@@ -237,7 +249,8 @@ def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> 
     config = experiment(name, profile_name, **settings)
     encoder = encoder_of(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
     root = data_root(profile_name)
-    pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
+    missing = "drop" if is_real(profile_name) and may_be_incomplete(TRAINING_SOURCE) else "raise"
+    pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)
     scores = validation_scores(encoder, pairs)
     gaps = validation_gaps(encoder, pairs, _plain_cae(profile_name).values())
     place = checkpoint.relative_to(paths().root)
@@ -247,3 +260,8 @@ def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> 
     told |= {"weight": config.weight if config.method else None, "margin": config.margin}
     asked_for = _asked(encoder, profile_name) if asked else {}
     return {"experiment": name, **told, **scores, **gaps, **asked_for}
+
+
+CHOOSERS: Mapping[str, Callable[[str], None]] = {
+    "control": _control, "lambda": _weights, "candidates": _candidates, "binding": _binding,
+}

@@ -176,6 +176,11 @@ def may_be_incomplete(name: str) -> bool:
     return name in _ALLOWED.get()
 
 
+def allowed() -> frozenset[str]:
+    """The names of the sets that may be incomplete now."""
+    return _ALLOWED.get()
+
+
 @contextmanager
 def allowing(names: Iterable[str]) -> Iterator[None]:
     """Let the named sets, or "all", be incomplete while the block runs: `--allow-missing`."""

@@ -10,9 +10,10 @@ from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands.base import base_config, used_tokens
 from cae_lib.config import PROFILES, paths, profile
+from cae_lib.grid import earlier_base
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import checkpoint_path, earlier_base
+from cae_lib.runs import checkpoint_path
 
 
 def earlier_path(profile: str, steps: int) -> Path:

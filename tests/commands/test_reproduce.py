@@ -8,7 +8,18 @@ from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.commands.jobs import Outcome
 from cae_lib.config import METHODS
-from cae_lib.runs import base_variants, run_name, study_runs
+from cae_lib.grid import (
+    CONTROL_SUITES,
+    HARD_SUITES,
+    OF_STUDIES,
+    STUDY_PAGES,
+    STUDY_SUITES,
+    Choice,
+    base_variants,
+    grid,
+    run_name,
+    study_runs,
+)
 
 
 def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
@@ -29,58 +40,64 @@ def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation", "wrong-binding",
             "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding",
             *(f"negclip-placebo-{method}" for method in METHODS))
-    ours = {f"{row}/{seed}" for row in rows for seed in range(3)}
+    ours = {f"run/{row}/{seed}" for row in rows for seed in range(3)}
     assert left_out == [
-        set(), {"captions, coco, dependency", "captions, kept, scene-graph"},
-        {f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")} | ours,
-        {"page what-decides", "page faithfulness", "page blind"}, set(), set(),
+        set(), {"captions/coco+dependency", "captions/kept+scene-graph"},
+        {f"run/{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")} | ours,
+        {"page/what-decides", "page/faithfulness", "page/blind"}, set(), set(),
     ]
     assert all(set(before) <= set(after) for before, after in zip(plain, whole, strict=True))
-    assert not any("+" in label for labels in plain for label in labels)
-    assert plain[-2:] == whole[-2:] == [["page status"], ["book"]]
+    assert not any("+" in label for label in plain[2])
+    assert plain[-2:] == whole[-2:] == [["page/status"], ["book/book"]]
     told = [line for line in capsys.readouterr().out.splitlines() if "--all" in line]
-    left = (*rows, *reproduce.STUDY_PAGES, *reproduce.OF_STUDIES)
+    left = (*rows, *STUDY_PAGES, *OF_STUDIES)
     assert len(told) == 1 and all(name in told[0] for name in left)
 
 
 def test_the_time_told_is_what_passed_and_no_sum_over_jobs(monkeypatch, capsys):
-    """Every job took fifty minutes, all of them side by side forty-two."""
-    clock = SimpleNamespace(monotonic=iter([1000.0, 1000.0 + 42 * 60]).__next__)
+    """Every job took fifty minutes, all of them side by side forty-two, seven each of six steps."""
+    clock = SimpleNamespace(monotonic=iter([1000.0 + 420 * n for n in range(7)]).__next__)
     monkeypatch.setattr(reproduce, "time", clock, raising=False)
     steps_of(monkeypatch, "--profile", "mini")
-    (told,) = [line for line in capsys.readouterr().out.splitlines() if "All steps" in line]
-    assert "42 min 00 s" in told
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if "All steps" in line and "42 min 00 s" in line]
+    assert sum(": 7 min 00 s" in line for line in told) == 6
 
 
 @pytest.mark.parametrize("profile", ["photo", "smoke"])
 def test_elsewhere_no_studies_are_apart(monkeypatch, profile):
     plain, whole = (steps_of(monkeypatch, "--profile", profile, *more) for more in ([], ["--all"]))
-    assert plain == whole and "cae-counterfactual/0" in plain[2]
+    assert plain == whole and "run/cae-counterfactual/0" in plain[2]
 
 
 @pytest.mark.parametrize("studies", [False, True])
 def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(monkeypatch, studies):
-    found, without = [], () if studies else reproduce.OF_STUDIES
+    found, without = [], () if studies else OF_STUDIES
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
     monkeypatch.setattr(reproduce, "measure_run", measure_run)
     monkeypatch.setattr(reproduce.runs, "train_run", lambda *_, **__: None)
-    jobs = reproduce._run_jobs("mini", studies)
-    jobs["base"]()
+    choice = Choice(studies)
+    jobs = grid("mini", choice)
+
+    def perform(label: str) -> None:
+        reproduce.perform("mini", choice, f"run/{label}", jobs[f"run/{label}"])
+
+    perform("base/0")
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
     whole = [("base", (), without), ("base-gelu", (), without)]
-    whole += [(name, reproduce.STUDY_SUITES, ()) for name in bases]
+    whole += [(name, STUDY_SUITES, ()) for name in bases]
     assert found == (whole if studies else whole[:1])
-    jobs["clip-ft/1"]()
+    perform("clip-ft/1")
     plain = ("clip-ft", (), without)
     assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
-    shown = {"cae-attention": (), "cae-binding": (), "negclip": reproduce.HARD_SUITES}
-    shown |= {"placebo-attention": reproduce.CONTROL_SUITES,
-              "negclip-cae-attention": reproduce.HARD_SUITES}
+    shown = {"cae-attention": (), "cae-binding": (), "negclip": HARD_SUITES}
+    shown |= {"placebo-attention": CONTROL_SUITES,
+              "negclip-cae-attention": HARD_SUITES}
     if not studies:
         shown |= {name: tuple(suite for suite in suites if suite != "attribution")
                   for name, suites in shown.items() if "attention" in name}
     for name, suites in shown.items():
-        jobs[f"{name}/1"]()
+        perform(f"{name}/1")
         assert found[-1] == (name, suites, without)

@@ -17,6 +17,7 @@ from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_ret
 from cae_lib.data.layouts import Captioned
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
+from cae_lib.grid import Choice, grid
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import pairs, pool
 from cae_lib.photo.build import name_similar
@@ -167,8 +168,10 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, monkeypatch):
     assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
     told = results.load("base_training", "side-by-side", ["base"]).set_index("measure")["value"]
     assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
-    for job in reproduce._run_jobs("side-by-side").values():
-        job()
+    choice = Choice(studies=True)
+    for label, job in grid("side-by-side", choice).items():
+        if label.startswith("run/"):
+            reproduce.perform("side-by-side", choice, label, job)
     answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 

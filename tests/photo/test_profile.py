@@ -10,8 +10,10 @@ import torch
 from cae_lib import results, runs
 from cae_lib.commands import reproduce
 from cae_lib.config import PROFILES, paths
+from cae_lib.grid import Choice, grid, pages_of
 from cae_lib.models.checkpoint import read_state_dict
 from cae_lib.models.clip import load_clip
+from cae_lib.pages.source import page_names
 from cae_lib.photo.trunk import fill_trunk
 
 ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "negclip")
@@ -38,10 +40,11 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     torch.testing.assert_close({name: base[name].float() for name in trunk},
                                {name: value.float() for name, value in trunk.items()},
                                atol=1e-3, rtol=1e-3)
-    jobs = reproduce._run_jobs("photo")
-    assert set(jobs) == {"base", *(f"{name}/0" for name in ROWS)}
-    for job in jobs.values():
-        job()
+    choice = Choice(studies=True)
+    jobs = {label: job for label, job in grid("photo", choice).items() if label[:4] == "run/"}
+    assert set(jobs) == {"run/base/0", *(f"run/{name}/0" for name in ROWS)}
+    for label, job in jobs.items():
+        reproduce.perform("photo", choice, label, job)
     runs.measure_data("photo", True)
     texts = {}
     for name in ROWS:
@@ -61,17 +64,17 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
         texts = {str(text) for column in frame for text in frame[column].unique()}
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
     first = {path: path.stat().st_mtime_ns for path in paths().records.rglob("*.parquet")}
-    for job in reproduce._run_jobs("photo").values():
-        job()
+    for label, job in jobs.items():
+        reproduce.perform("photo", choice, label, job)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
 
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    assert set(reproduce._pages("photo")) == {
-        "page photographs", "page word-roles", "page status"}
-    mini, smoke = set(reproduce._pages("mini")), set(reproduce._pages("smoke"))
-    assert set(reproduce._pages("side-by-side")) == {"page side-by-side", "page status"}
-    assert smoke - mini == {"page photographs", "page word-roles", "page released-models",
-                            "page side-by-side"}
-    assert "page status" in mini
+    found = {name: set(pages_of(name, True))
+             for name in ("photo", "side-by-side", "mini", "smoke")}
+    assert found["photo"] == {"photographs", "word-roles", "status"}
+    assert found["side-by-side"] == {"side-by-side", "status"}
+    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "released-models",
+                                              "side-by-side"}
+    assert found["smoke"] == set(page_names()) and "status" in found["mini"]
