@@ -180,8 +180,8 @@ def test_what_is_wrong_with_a_book_is_shown(toy_book: Path):
         stream.write("\nSee [](nowhere.md).\n")
     with pytest.raises(CaeError, match="not rendered cleanly(.|\n)*nowhere.md"):
         build_book("mini")
-    (toy_book / "_config.yml").unlink()
-    with pytest.raises(CaeError, match="_config.yml is missing: run this from a clone"):
+    (toy_book / "book" / "_toc.yml").unlink()
+    with pytest.raises(CaeError, match="_toc.yml is missing: run this from a clone"):
         build_book("mini")
 
 

@@ -9,27 +9,38 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cae_lib.config import paths, profile, shipped
+from cae_lib.config import paths, profile, rehearsed, shipped
 from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
+OWN_BOOKS: Mapping[str, str] = {
+    "smoke": "Smoke test: its numbers mean nothing",
+    "paper": "",
+}
+"""Profiles whose pages go to a copy of the book, and what stands above each page there."""
+
+REHEARSED = "Rehearsal: its numbers mean nothing"
+
 BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
 
 def build_book(profile_name: str, builder: str = "html") -> Path:
-    """Render the book of a profile; returns its first page, an HTML file to open in a browser.
-    "smoke" renders the copy of the book that holds the smoke pages, any other the book itself; the
-    builder is "html", or "singlehtml" for all pages as one. CaeError shows all warnings."""
+    """Render the book of a profile; returns its first page, an HTML file to open in a browser. Of
+    `OWN_BOOKS` that is the copy of the book with their pages; the builder is "html", or
+    "singlehtml" for all pages as one. CaeError shows all warnings."""
     profile(profile_name)
     print("Rendering the book", flush=True)
-    if profile_name == "smoke":
-        return render(smoke_book(), paths().build / "smoke-html", builder)
+    if profile_name in OWN_BOOKS:
+        output = paths().build / f"{profile_name}-html"
+        return render(own_book(profile_name), output, builder,
+                      REHEARSED if rehearsed() else OWN_BOOKS[profile_name])
     return render(shipped("book"), paths().build / "book", builder)
 
 
@@ -55,9 +66,10 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def render(source: Path, output: Path, builder: str = "html") -> Path:
-    """Render a book's folder, which has a `_toc.yml`, into `output`; see `build_book`."""
-    config = paths().root / "_config.yml"
+def render(source: Path, output: Path, builder: str = "html", above: str = "") -> Path:
+    """Render a book's folder, which has a `_toc.yml`, into `output`, with a line `above` all pages;
+    see `build_book`."""
+    config = shipped("_config.yml")
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
             raise CaeError(f"{file} is missing: run this from a clone of the repository")
@@ -65,7 +77,7 @@ def render(source: Path, output: Path, builder: str = "html") -> Path:
     shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
     adapted, log = output / "_config.yml", output / "build.log"
-    adapted.write_text(_with_repository(config), encoding="utf-8")
+    adapted.write_text(_adapted(config, above), encoding="utf-8")
     command = [sys.executable, "-c", BUILD, "build", source, "--config", adapted, "--path-output",
                output, "-W", "-n", "--keep-going", "--all", "--builder", builder]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -91,9 +103,12 @@ def repository_url() -> str | None:
     return f"https://{match[1]}/{match[2]}" if match else None
 
 
-def _with_repository(config: Path) -> str:
-    """The configuration, with links to the repository and to Colab and Binder if public."""
+def _adapted(config: Path, above: str) -> str:
+    """The configuration with a line `above` all pages, and with links to the repository and to
+    Colab and Binder if public."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if above:
+        settings["html"]["announcement"] = above
     url = repository_url()
     if url is not None:
         settings["repository"]["url"] = url
@@ -105,10 +120,10 @@ def _with_repository(config: Path) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def smoke_book() -> Path:
-    """A copy of the book whose notebooks are those of the smoke profile. All texts are copied anew;
-    a notebook of the book itself is copied only where no smoke run has stored one yet."""
-    source, target = shipped("book"), paths().build / "smoke-book"
+def own_book(profile_name: str) -> Path:
+    """A copy of the book whose notebooks are those of a profile. All texts are copied anew; a
+    notebook of the book itself is copied only where no run of the profile has stored one yet."""
+    source, target = shipped("book"), paths().build / f"{profile_name}-book"
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         place = target / Path(folder).relative_to(source)

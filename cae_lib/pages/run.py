@@ -1,7 +1,7 @@
 """`cae run NAME [-p key=value ...] [--profile P]`: execute a page, and publish what went well. An
-outcome is published when it ran to its end with the page's own defaults: into the book, or for the
-smoke profile into a copy of the book. Any other outcome is a variant under ``runs/``, as is that of
-a page of the repository where `CAE_HOME` is another folder."""
+outcome is published when it ran to its end with the page's own defaults: into the book, or for a
+profile of `OWN_BOOKS` into its copy of the book. Any other outcome is a variant under ``runs/``, as
+is that of a page of the repository where `CAE_HOME` is another folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import CaeError, ConfigError
-from cae_lib.pages.build import smoke_book
+from cae_lib.pages.build import OWN_BOOKS, own_book
 from cae_lib.pages.source import (
     Value,
     experiments_folder,
@@ -62,14 +62,15 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     notebook = read_page(experiments_folder() / f"{name}.md")
     given = dict(given or {}) | ({} if profile_name is None else {"profile": profile_name})
     values = parse_parameters(page_parameters(notebook, name), given, name)
-    smoke = profile(str(values.get("profile", "mini"))).name == "smoke"
+    own = profile(str(values.get("profile", "mini"))).name
+    own = own if own in OWN_BOOKS else ""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     partial = paths().runs / f"{name}-{digest}.partial.ipynb"
     executed = _execute(notebook, partial, values, name)
-    elsewhere = not (smoke or experiments_folder().is_relative_to(paths().root))
-    if elsewhere or values not in ({}, {"profile": "smoke"}):
+    elsewhere = not (own or experiments_folder().is_relative_to(paths().root))
+    if elsewhere or values.keys() - ({"profile", "seeds"} if own else ()):
         return partial.replace(paths().runs / f"{name}-{digest}.ipynb")
-    published = _publish(executed, name, smoke)
+    published = _publish(executed, name, own)
     partial.unlink()
     return published
 
@@ -106,15 +107,15 @@ def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, Valu
             raise CaeError(f"{message}\n{kept}") from None
 
 
-def _publish(notebook: NotebookNode, name: str, smoke: bool) -> Path:
-    """Store an executed page in the book, or in the smoke book."""
+def _publish(notebook: NotebookNode, name: str, own: str) -> Path:
+    """Store an executed page in the book, or in the copy of a profile."""
     import nbformat
 
     result = clean(notebook)
-    folder = smoke_book() / "experiments" if smoke else experiments_folder()
+    folder = own_book(own) / "experiments" if own else experiments_folder()
     path = folder / f"{name}.ipynb"
     write_atomic(path, nbformat.writes(result) + "\n")
-    figure = readme_figure(result) if name == README_PAGE and not smoke else None
+    figure = readme_figure(result) if name == README_PAGE and not own else None
     if figure:
         write_atomic(paths().book / "images" / f"{name}.svg", figure)
     return path

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.config import PROFILES
-from cae_lib.pages.build import smoke_book
+from cae_lib.pages.build import OWN_BOOKS, own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
 
@@ -71,8 +71,9 @@ def tables_hash(profile: str) -> str:
 
 def states(profile: str) -> pd.DataFrame:
     """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries. A
-    page is held against the tables of its own profile; those of smoke lie apart."""
-    folder = smoke_book() / "experiments" if profile == "smoke" else experiments_folder()
+    page is held against the tables of its own profile; those of `OWN_BOOKS` lie apart."""
+    own = profile in OWN_BOOKS
+    folder = own_book(profile) / "experiments" if own else experiments_folder()
     present = cache(tables_hash)
     rows = []
     for name in page_names():
@@ -97,7 +98,7 @@ def _state(
         return "has no stamp", {}
     text = read_page(experiments_folder() / f"{path.stem}.md").cells
     own = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    if profile != "smoke" and own != [(cell.cell_type, cell.source) for cell in text]:
+    if profile not in OWN_BOOKS and own != [(cell.cell_type, cell.source) for cell in text]:
         return "has another text", stamps[-1]
     made = stamps[-1].get("profile")
     current = made in PROFILES and stamps[-1].get("tables") == present(made)

@@ -54,7 +54,9 @@ def test_a_stored_page_keeps_all_rules(text: Path):
 
 def test_contents_and_pages_agree():
     contents = yaml.safe_load((REPOSITORY / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    files = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    files = [each["file"] for chapter in chapters
+             for each in (chapter, *chapter.get("sections", ()))]
     named = {file for file in files if file.startswith("experiments/")}
     notebooks = {f"experiments/{path.name}" for path in EXPERIMENTS.glob("*.ipynb")}
     assert named == notebooks == {f"experiments/{path.stem}.ipynb" for path in PAGES}

@@ -12,7 +12,7 @@ from rules import check_pair
 from cae_lib.cli import main
 from cae_lib.config import experiment
 from cae_lib.errors import CaeError, ConfigError, DataError
-from cae_lib.pages.build import smoke_book
+from cae_lib.pages.build import own_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
 from cae_lib.runs import weights_path
@@ -55,7 +55,7 @@ def test_variants_and_the_smoke_profile_stay_out_of_the_book(text: Path, home: P
     assert not text.with_suffix(".ipynb").exists()
     for name in ("page", "other"):  # which no smoke run has stored yet
         text.with_name(f"{name}.ipynb").write_text("of mini")
-    smoke_book()
+    own_book("smoke")
     assert outputs(smoke).startswith("smoke") and smoke.with_name("other.ipynb").exists()
 
 
