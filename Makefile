@@ -7,13 +7,21 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help reproduce reproduce-all photo released row book pdf test lab clean environment
+# ON = pool (a few processes here), local or slurm (Snakemake, which the paper's scale always takes);
+# MORE = further options of the command, such as MORE="--rows clip-ft,cae-attention --seeds 1".
+ON ?=
+WITH = $(if $(ON),--on $(ON)) $(MORE)
+ENGINE = $(if $(filter paper local slurm,$(PROFILE) $(ON)),cluster,environment)
+
+.PHONY: help reproduce reproduce-all photo rehearse plan cluster released row book pdf test lab clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
 	@echo "make reproduce-all   also what is beside the paper         [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs, alone and side by side; get them first by $(CAE) data get flickr8k"
 	@echo "make released    fetch and measure the authors' and others' released models; no training"
+	@echo "make plan        what PROFILE=paper takes, what of it is done, what is missing"
+	@echo "make rehearse    PROFILE=paper from data to pages in minutes, numbers mean nothing   [REAL=DIR ON=slurm]"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
@@ -24,18 +32,27 @@ help:
 environment:
 	@sh scripts/environment.sh
 
-reproduce: environment
-	@$(CAE) reproduce --profile $(PROFILE)
+cluster: environment
+	@test -x .venv/bin/snakemake || .venv/bin/python -m pip install -q -e ".[cluster]"
 
-reproduce-all: environment
-	@$(CAE) reproduce --all --profile $(PROFILE)
+reproduce: $(ENGINE)
+	@$(CAE) reproduce --profile $(PROFILE) $(WITH)
+
+reproduce-all: $(ENGINE)
+	@$(CAE) reproduce --all --profile $(PROFILE) $(WITH)
+
+plan: environment
+	@$(CAE) plan $(MORE)
+
+rehearse: cluster
+	@$(CAE) rehearse $(if $(REAL),--real $(REAL)) $(WITH)
 
 photo: environment
 	@$(CAE) reproduce --profile photo
 	@$(CAE) reproduce --profile side-by-side
 
-released: environment
-	@$(CAE) released --fetch
+released: $(ENGINE)
+	@$(CAE) released --fetch $(WITH)
 	@$(CAE) run released-models
 
 row: environment

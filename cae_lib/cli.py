@@ -58,6 +58,19 @@ GROUPS = {
     "world": "the small world of pictures and captions",
     "photo": "photographs with human captions (Flickr8k)",
 }
+ON = option("--on", choices=("pool", "local", "slurm"), help="what goes through the jobs: a few "
+            "processes of this machine (pool), or Snakemake on it (local) or on a cluster (slurm); "
+            "by default pool, and local for runs on real data")
+GRID = (
+    PROFILE,
+    option("--all", action="store_true", help="also the rows, measurements and pages beside the "
+           "paper"),
+    option("--rows", default="", metavar="NAMES", help="some rows alone, with commas between them"),
+    option("--seeds", type=int, metavar="N", help="so many seeds of each row at most"),
+    option("--released", default="", metavar="NAMES", help="released models and their page alone, "
+           "in place of rows"),
+    ALLOW_MISSING,
+)
 COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("data list", "data.list_sources", "what there is, how large, and where it goes", ()),
     ("data get", "data.get_sources", "fetch, check and unpack",
@@ -97,14 +110,22 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
     ("released", "evaluate.measure_all", "measure the released models whose weights are here",
      (option("--only", default="", metavar="NAMES", help="models with commas between them"),
       option("--fetch", action="store_true", help="first get the weights that are free, and "
-             "SugarCrepe, SugarCrepe++ and their pictures"))),
-    ("compare", "compare.run", "how the stored tables differ from those of a commit",
-     (option("commit", nargs="?", default="HEAD", help="by default the last one"), PROFILE)),
+             "SugarCrepe, SugarCrepe++ and their pictures"), ON)),
+    ("compare", "compare.run", "how the stored tables differ from those of a commit or archive",
+     (option("other", nargs="?", default="HEAD", metavar="COMMIT|FILE", help="a commit, by default "
+             "the last one, or a file of `cae pack`"), PROFILE)),
+    ("pack", "compare.pack", "write all stored tables of a profile as one file for others",
+     (option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)),
     ("export", "export.run", "write a trained run as open_clip weights with a model card", (
         ONE_RUN,
         *SETTINGS,
         option("--format", default="safetensors", choices=("safetensors", "pt")),
         option("-o", "--output", type=Path, required=True, metavar="DIR"),
+        option("--push", metavar="OWNER/NAME", help="upload them to this repository of the Hugging "
+               "Face hub too; it is made, a private one, if it is not there"),
+        option("--public", action="store_true", help="make the repository a public one"),
+        option("--dry-run", action="store_true", help="tell what would be uploaded, and ask no "
+               "server"),
     )),
     ("attribute", "attribute.run",
      "heat map of a picture and scores of its caption's words, as a figure", (
@@ -137,10 +158,21 @@ COMMANDS: tuple[tuple[str, str, str, tuple[Option, ...]], ...] = (
         option("--profile", metavar="P", help=PROFILE_HELP),
     )),
     ("reproduce", "reproduce.run", "data, training, pages and book", (
-        PROFILE,
-        option("--all", action="store_true", help="also the rows, measurements and pages beside "
-               "the paper"),
+        *GRID,
+        ON,
     )),
+    ("rehearse", "rehearse.run", "the paper's scale from data to pages, with numbers that mean "
+     "nothing", (
+         option("--real", type=Path, metavar="DIR", help="real files, laid out as data/raw, that "
+                "take the place of the drawn ones"),
+         option("--record", action="store_true", help="store what each job took, for the book"),
+         ON,
+     )),
+    ("plan", "plan.run", "what the paper's scale takes, what is done and what is "
+     "missing", (option("--profile", default="paper", metavar="P", help="paper, or another one, of "
+                        "which jobs are counted"), *GRID[1:])),
+    ("job", "workflow.run_job", "one job of a reproduction, by the name that the plan counts",
+     (option("name", metavar="STAGE/NAME", help="such as run/clip-ft/0"), *GRID)),
     ("book", "book.book", "render the book from the stored pages",
      (option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)),
     ("doctor", "book.doctor", "what is installed, which device, which data", ()),

@@ -12,17 +12,20 @@ from pathlib import Path
 
 from cae_lib import results, runs
 from cae_lib.commands.data import get_sources
-from cae_lib.commands.scores import amounts, choice_scores, stored_scores, tell, write
-from cae_lib.commands.train import allowed, chosen_run, names
+from cae_lib.commands.options import allowed, names
+from cae_lib.commands.scores import amounts, choice_scores, named, stored_scores, tell, write
+from cae_lib.commands.train import chosen_run
+from cae_lib.commands.workflow import run_workflow
 from cae_lib.config import profile
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.data.completeness import check
-from cae_lib.data.needs import OF_CAPTIONS, data_digests, is_real, weights_source
+from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source
 from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.suites import SUITES
+from cae_lib.grid import BASE, Choice, find_run, run_name
 from cae_lib.models import released
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.released import START, Released, difference, reader
@@ -54,7 +57,7 @@ def run(parsed: argparse.Namespace) -> None:
     with allowed(parsed):
         if _is_run(parsed.name, profile_name):
             row, settings = chosen_run(parsed)
-            title, seed = runs.run_name(row, profile_name, **settings), parsed.seed
+            title, seed = run_name(row, profile_name, **settings), parsed.seed
             clip = partial(runs.open_run, row, profile_name, seed, **settings)
             measure = partial(runs.measure_run, row, profile_name, seed, only=suites, **settings)
         else:
@@ -74,8 +77,7 @@ def run(parsed: argparse.Namespace) -> None:
                                   if not results.missing(suite, [title], profile_name)]
     if table.empty and not stored:
         raise DataError("nothing could be measured, see above: no set is here that was asked for")
-    if not is_real(profile_name):  # whose sets have the layouts of real ones, not their pictures
-        table["dataset"] = f"{profile_name}-" + table["dataset"]
+    table["dataset"] = named(table["dataset"], profile_name)
     tell(table)
     if parsed.output:
         for path in write(table, title, parsed.output, parsed.name.partition(":")[2]):
@@ -97,32 +99,38 @@ def measure_all(parsed: argparse.Namespace) -> None:
                 get_sources(argparse.Namespace(names=[name]))
             except DataError as error:
                 print(f"Left out: {error}", flush=True)
-    absent = []
+    absent = [name for name in chosen if check(owner(name)).state == "not here"]
+    here = [name for name in chosen if name not in absent]
     with allowed(parsed):
-        sets.benchmarks(REAL)  # tells what is left out
-        for name in chosen:
-            print(f"== {name}", flush=True)
-            try:
-                if check(owner(name)).state == "not here":
-                    raise CheckpointError("its weights are not here")
-                how = models[name]
-                clip = partial(open_released, how, reader(how, pick_device()))
-                measure_released(clip, how, name, REAL, SHOWN)
-            except CheckpointError as error:
-                absent.append(name)
-                print(f"Left out: {error}", flush=True)
-                continue
-            tell(stored_scores(name, REAL, 0))
+        if parsed.on in (None, "pool"):
+            sets.benchmarks(REAL)  # tells what is left out
+            for name in here:
+                try:
+                    measure_one(name)
+                except CheckpointError as error:
+                    absent.append(name)
+                    print(f"Left out: {error}", flush=True)
+        elif here:
+            run_workflow(REAL, Choice(released=tuple(here)), parsed.on, parsed.allow_missing)
         runs.measure_data(REAL)
     print("\n".join(amounts(REAL)))
-    if absent:
+    if absent := [name for name in chosen if name in absent]:
         wanted = dict.fromkeys(owner(name).name for name in absent)
         print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
 
 
+def measure_one(name: str) -> None:
+    """Measure a released model whose weights are here; CheckpointError if they cannot be read."""
+    print(f"== {name}", flush=True)
+    how = released_models()[name]
+    clip = partial(open_released, how, reader(how, pick_device()))
+    measure_released(clip, how, name, REAL, SHOWN)
+    tell(stored_scores(name, REAL, 0))
+
+
 def _is_run(name: str, profile_name: str) -> bool:
-    row, _ = runs.find_run(name, profile_name)
-    return row in (runs.BASE, results.DATA, *runs.CONTROLS, *profile(profile_name).methods)
+    row, _ = find_run(name, profile_name)
+    return row in (BASE, results.DATA, *runs.CONTROLS, *profile(profile_name).methods)
 
 
 def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -19,18 +19,18 @@ from toys import TINY, forget
 
 from cae_lib import results, runs
 from cae_lib.cli import assignment, main
-from cae_lib.commands.train import setting
-from cae_lib.config import paths
+from cae_lib.commands import rehearse
+from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.embed import Weights
 from cae_lib.evaluation.scores import weights
 from cae_lib.evaluation.suites import SUITES
+from cae_lib.grid import run_name, setting
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
-from cae_lib.runs import run_name
 from cae_lib.statistics import levels
 from cae_lib.world.build import build_world
 
@@ -108,6 +108,9 @@ def test_every_measurement_tells_how_much_it_used(said):
                  "similarity, STS-B: 6 used of 1,379 expected\n", "incomplete: benchmarks, "
                  "vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n"):
         assert line in said["evaluate data"]
+    items = results.load("items", "paper", [results.DATA])
+    asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
+    assert len(asked) and asked["seen"].notna().all(), "bindings of the training captions"
     stored = {path.parent.name for path in (paths().records / "paper").glob("*/base.parquet")}
     assert stored == set(SUITES) - {"zero_shot", "labels", "heatmaps"}
 
@@ -196,7 +199,7 @@ def released(said: dict[str, str], start: dict[str, torch.Tensor]) -> str:
 def test_released_models_are_measured_if_they_are_here_and_are_others(released):
     assert "CE_CLIP.pt equals ViT-B-32:openai: it is not another model" in released
     assert "of 302 tensors differ from ViT-B-32:openai, by" in released
-    assert "Left out: its weights are not here" in released
+    assert "Not here: released-ce-clip, released-dac-llm." in released
     assert "cae data get ce-clip-weights dac-weights" in released
     answers = results.load("benchmarks", "paper", ["base", "released-clip",
                                                    "released-clip-cae-attention"])
@@ -254,6 +257,29 @@ def test_one_benchmark_of_any_model_is_printed_and_written(released, tmp_path):
         assert row["acc"] == pytest.approx(accuracy[tuple(key.split("/", 1))])
         assert f"{100 * row['acc']:.1f}" in text and row["n_used"] < row["n_expected"]
     assert not list(tmp_path.glob("*.yaml")), "incomplete sets are no results of the hub's"
+
+
+def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Path, monkeypatch):
+    real = tmp_path / "real"
+    (real / "sugar-crepe" / "data").mkdir(parents=True)
+    (real / "sugar-crepe" / "data" / "swap_att.json").write_text("{}")
+    (real / "coco" / "more").mkdir(parents=True)
+    monkeypatch.setattr(rehearse, "SETS", TINY)
+    home = tmp_path / "home"
+    with at_home(home):
+        usual = experiment("clip-ft", "paper")
+        rehearse.lay_out(home, real)
+        few = experiment("clip-ft", "paper")
+        assert (few.steps, few.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
+        assert few.model == usual.model and profile("paper").seeds == 1
+        assert set(profile("paper").methods) == set(PROFILES["paper"].methods)
+        assert isinstance(runs.weights_path(few), Path), "the archive"
+        sets_here = paths().raw
+        assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"
+        assert (sets_here / "sugar-crepe/data/swap_obj.json").read_text() != "{}"
+        assert (sets_here / "coco/more").resolve() == real / "coco/more"
+        assert not list(sets_here.rglob("manifest.json"))
+        rehearse.lay_out(home, real)  # again, over links
 
 
 def test_settings_on_the_command_line(home):

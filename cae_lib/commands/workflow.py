@@ -1,0 +1,205 @@
+"""The grid by Snakemake: on one machine with any number of GPUs, or on a Slurm cluster. What is
+done is a stamp, never the weights: a training that was ended goes on, and one that is complete is
+found again, whatever happened to the process that watched over it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cae_lib.commands.options import allowed, as_words, chosen
+from cae_lib.config import paths, repository
+from cae_lib.errors import CaeError, ConfigError
+from cae_lib.grid import Choice, Job, grid
+from cae_lib.runtime import format_seconds, measuring_hash, training_hash, write_atomic
+
+OPTIONS = "CAE_SNAKEMAKE"
+"""Environment variable with further options of Snakemake, which go before those of the profile."""
+
+
+def folder(profile_name: str) -> Path:
+    """Where the stamps, logs and locks of a profile's jobs lie."""
+    return paths().runs / "grid" / profile_name
+
+
+def stamp_path(profile_name: str, label: str) -> Path:
+    """The file that says that a job is done."""
+    return folder(profile_name) / "stamps" / f"{label}.done"
+
+
+def key_of(profile_name: str, job: Job) -> str:
+    """What a stamp begins with: a hash of the code and of the settings of a run."""
+    config = job.experiment(profile_name)
+    parts = [config.key() if config else "", training_hash(), measuring_hash(), job.suites]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def state_of(profile_name: str, label: str, job: Job) -> str:
+    """ "done", "stale" (done by other code or with other settings), or "open"."""
+    path = stamp_path(profile_name, label)
+    if not path.is_file():
+        return "open"
+    key, _, _ = path.read_text().partition(" ")
+    return "done" if key == key_of(profile_name, job) else "stale"
+
+
+def seconds_of(profile_name: str, label: str) -> float:
+    """How long a job took that is done."""
+    return float(stamp_path(profile_name, label).read_text().partition(" ")[2])
+
+
+def run_job(parsed: argparse.Namespace) -> None:
+    """`cae job`: do one job of a grid, on a GPU of its own where there are several; stamp it."""
+    from cae_lib.commands.reproduce import perform
+
+    choice = chosen(parsed)
+    jobs = grid(parsed.profile, choice)
+    if parsed.name not in jobs:
+        raise ConfigError(f"no job {parsed.name!r} in the grid of {parsed.profile}; `cae plan` "
+                          f"counts them: {', '.join(jobs)}")
+    start = time.monotonic()
+    with allowed(parsed), own_gpu():
+        perform(parsed.profile, choice, parsed.name, jobs[parsed.name])
+    key = key_of(parsed.profile, grid(parsed.profile, choice)[parsed.name])
+    took = f"{key} {time.monotonic() - start:.1f}"
+    write_atomic(stamp_path(parsed.profile, parsed.name), took)
+
+
+@contextmanager
+def own_gpu() -> Iterator[None]:
+    """Take a free GPU of this machine, by a lock that ends with the process, before PyTorch looks
+    for one. With one GPU or none, or where a scheduler has given one, nothing is done."""
+    found = gpus()
+    if len(found) < 2:
+        yield
+        return
+    places = Path(os.environ.get("TMPDIR", "/tmp"))
+    with ExitStack() as stack:
+        while True:
+            for gpu in found:
+                try:
+                    stack.enter_context(FileLock(places / f"cae-gpu-{gpu}.lock", timeout=0))
+                except Timeout:
+                    continue
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                yield
+                return
+            time.sleep(5)
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, by number or name."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return [str(number) for number, _ in enumerate(listed.splitlines())]
+
+
+def run_workflow(profile_name: str, choice: Choice, engine: str, allow_missing: str) -> None:
+    """Go through a grid by Snakemake with the profile `workflow/profiles/ENGINE`, one controller at
+    a time. CaeError if a job failed, with the place of its log; the same command goes on."""
+    if repository() is None or shutil.which("snakemake", path=_path()) is None:
+        raise CaeError("this needs a clone of the repository and Snakemake: pip install -e "
+                       '".[cluster]"')
+    work = folder(profile_name)
+    work.mkdir(parents=True, exist_ok=True)
+    jobs = grid(profile_name, choice)
+    try:
+        with FileLock(work / "controller.lock", timeout=0):
+            for label, job in jobs.items():
+                if state_of(profile_name, label, job) == "stale":
+                    stamp_path(profile_name, label).unlink()
+            _snakemake(profile_name, choice, engine, allow_missing, jobs)
+    except Timeout as error:
+        raise CaeError(f"another controller is at work on the profile {profile_name} "
+                       f"({work / 'controller.lock'}); wait for it") from error
+
+
+def _path() -> str:
+    """Where programs are looked for: beside this interpreter first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) -> list[str]:
+    """Snakemake with the grid of a choice and the profile of an engine."""
+    place = Path(__file__).resolve().parents[2] / "workflow"
+    options = ["--profile", profile_name, *as_words(choice)]
+    options += ["--allow-missing", allow_missing] if allow_missing else []
+    words = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
+             place / "profiles" / engine, "--directory", folder(profile_name), "--nolock",
+             "--config", f"options={json.dumps(options)}"]
+    if engine == "local" and (found := gpus()):
+        words += ["--resources", f"gpu={len(found)}"]
+    elif engine == "local":  # as the processes of a laptop: one a core, with one thread each
+        from cae_lib.commands.jobs import default_workers  # needs PyTorch
+
+        words += ["--cores", default_workers()]
+    return [*map(str, words), *shlex.split(os.environ.get(OPTIONS, ""))]
+
+
+def environment(engine: str) -> dict[str, str]:
+    """The environment of Snakemake and of its jobs, which find this package's own command."""
+    home = str(Path(__file__).resolve().parents[2])
+    found = os.environ | {"PATH": _path(), "PYTHONPATH": home}
+    return found | ({"OMP_NUM_THREADS": "1"} if engine == "local" and not gpus() else {})
+
+
+def _snakemake(profile_name: str, choice: Choice, engine: str, allow_missing: str,
+               jobs: Mapping[str, Job]) -> None:
+    work = folder(profile_name)
+    words = command(profile_name, choice, engine, allow_missing)
+    with open(work / "controller.log", "a", encoding="utf-8") as log:
+        process = subprocess.Popen(words, env=environment(engine), stdout=log, stderr=log)
+        watcher = threading.Thread(target=_watch, args=(profile_name, jobs, process), daemon=True)
+        watcher.start()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it got the signal, too: its jobs save their state
+            raise
+        watcher.join()
+    if code:
+        open_ = [label for label in jobs if state_of(profile_name, label, jobs[label]) != "done"]
+        raise CaeError(
+            f"{len(open_)} of {len(jobs)} jobs are not done, the first is {open_[0]}. Their logs "
+            f"are in {work / 'logs'}, the scheduler's is {work / 'controller.log'}. The same "
+            "command goes on."
+        )
+
+
+def _watch(profile_name: str, jobs: Mapping[str, Job], process: subprocess.Popen) -> None:
+    """Say how many jobs are done whenever it changes, and how long the others may take."""
+    from cae_lib.commands.plan import hours
+
+    table = hours(profile_name, jobs).set_index("job")["hours"].reindex(jobs).fillna(0.01)
+    told, before, start = -1, None, time.monotonic()
+    while True:
+        ended = process.poll() is not None
+        done = [label for label in jobs if stamp_path(profile_name, label).is_file()]
+        work = table[done].sum()
+        before = work if before is None else before
+        if len(done) != told:
+            told, line = len(done), f"{len(done)} of {len(jobs)} jobs done"
+            if work > before:
+                left = (time.monotonic() - start) / (work - before) * (table.sum() - work)
+                line += f", about {format_seconds(left)} left"
+            print(line, flush=True)
+        if ended:
+            return
+        time.sleep(1)

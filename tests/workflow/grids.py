@@ -1,0 +1,70 @@
+"""`cae reproduce` on a small grid, in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cae_lib.training.state import read_log
+
+STEPS = 800  # a state is written after each 200
+ROW = f"clip-ft+steps={STEPS}"
+
+
+class Grid:
+    """`cae reproduce` on a row of the smoke profile in a home of its own."""
+
+    def __init__(self, home: Path, row: str = ROW, engine: str = "local") -> None:
+        self.home, self.row, self.engine = home, row, engine
+        self.log = home / "runs/grid/smoke/logs/run" / row / "0.log"
+
+    def start(self) -> subprocess.Popen:
+        words = [sys.executable, "-m", "cae_lib.cli", "reproduce", "--profile", "smoke", "--rows",
+                 self.row, "--seeds", "1", "--on", self.engine]
+        return subprocess.Popen(words, env=os.environ | {"CAE_HOME": str(self.home)}, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                start_new_session=True, preexec_fn=_heed_interrupts)
+
+    def run(self) -> tuple[int, str]:
+        process = self.start()
+        text, _ = process.communicate(timeout=800)
+        return process.returncode, text
+
+    def told(self) -> str:
+        return self.log.read_text() if self.log.is_file() else ""
+
+    def states(self) -> list[Path]:
+        return list((self.home / "data/checkpoints/smoke/variants").glob("*/state.pt"))
+
+    def job(self) -> int:
+        """The process that trains, in this home and no other."""
+        found = subprocess.run(["pgrep", "-f", f"cae job run/{re.escape(self.row)}/0"],
+                               capture_output=True, text=True).stdout.split()
+        places = {int(pid): Path("/proc") / pid for pid in found}
+        home = f"CAE_HOME={self.home}\0".encode()
+        return next(pid for pid, place in places.items()
+                    if (place / "comm").read_text() == "cae\n"
+                    and home in (place / "environ").read_bytes())
+
+    def finished(self) -> None:
+        """The training is complete, and each of its steps was taken once or again after a state."""
+        (log,) = (self.home / "data/checkpoints/smoke/variants").glob("*/log.jsonl")
+        assert [line["step"] for line in read_log(log)] == list(range(1, STEPS + 1))
+        assert not self.states() and (self.home / "runs/grid/smoke/stamps/run" / self.row /
+                                      "0.done").is_file()
+
+
+def _heed_interrupts() -> None:
+    """Where the tests run in the background, Ctrl-C may be ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def wait(condition: Callable[[], object], seconds: float = 600) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.1)
