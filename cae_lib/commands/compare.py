@@ -1,41 +1,96 @@
-"""`cae compare`: how the stored tables differ from those of a commit."""
+"""`cae pack` and `cae compare`: the stored tables as one file for others, and how the tables here
+differ from those of such a file or of a commit."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import subprocess
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
-from cae_lib import results
+from cae_lib import results, runtime
 from cae_lib.config import paths
+from cae_lib.data.fetch import unpack
+from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError, DataError
 
 ANSWERS = ("correct", "rank")
 """Columns that are an answer; one that differs is an answer that changed."""
 
+MANIFEST = "manifest.json"
+
+
+def pack(parsed: argparse.Namespace) -> None:
+    """Write all tables of a profile, and what made them, as one archive; DataError if there are
+    none, errors of `whole_file`."""
+    folder = results.folder(parsed.profile)
+    files = {path: path.read_bytes() for path in sorted(folder.glob("*/*.parquet"))}
+    if not files:
+        raise DataError(f"{folder}: no table is stored")
+    files[folder / MANIFEST] = json.dumps(manifest(), indent=2).encode()
+    with runtime.whole_file(parsed.output) as target, tarfile.open(target, "w:gz") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path.relative_to(paths().root).as_posix())  # names no user
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    size = parsed.output.stat().st_size / 1e6
+    print(f"{len(files) - 1} tables are in {parsed.output}, {size:.1f} MB")
+
+
+def manifest() -> dict[str, Any]:
+    """The code here, with its commit where git knows it, the versions that it runs with, and the
+    device."""
+    try:
+        commit = _git("-C", str(runtime.PACKAGE), "rev-parse", "HEAD").decode().strip()
+    except ConfigError:
+        commit = None
+    return {"commit": commit, "uncommitted changes": runtime.changed(),
+            "what trains": runtime.training_hash()[:12],
+            "what measures": runtime.measuring_hash()[:12],
+            "device": runtime.device_name(), **runtime.versions()}
+
 
 def run(parsed: argparse.Namespace) -> None:
-    """Compare all tables of a profile, and print a line for each file that differs."""
-    commit, root = parsed.commit, paths().root
-    folder = results.folder(parsed.profile)
-    if parsed.profile == "smoke":
-        raise ConfigError("tables of the profile smoke mean nothing, and are in no commit")
-    place = f"{folder.relative_to(root).as_posix()}/"
-    listed = _git("ls-tree", "-r", "--name-only", commit, "--", place).decode().splitlines()
-    old = {name.removeprefix(place) for name in listed if name.endswith(".parquet")}
-    new = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+    """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
+    was different when an archive was made, and a line for each file that differs."""
+    other, folder = parsed.other, results.folder(parsed.profile)
+    place = folder.relative_to(paths().root)
+    with TemporaryDirectory() as scratch:
+        archive = Path(other)
+        if not archive.is_file():
+            if parsed.profile == "smoke":
+                raise ConfigError("tables of the profile smoke mean nothing, and are in no commit")
+            archive = Path(scratch, "commit.tar")
+            archive.write_bytes(_git("archive", other, place.as_posix()))
+        unpack(archive, Path(scratch), place.parts[0])  # without the one folder that holds it all
+        compare(Path(scratch, place), folder, other)
+
+
+def compare(before: Path, folder: Path, other: str) -> None:
+    """Print how the tables of a folder differ from those of `before`, which are of `other`."""
+    old, new = ({path.relative_to(place).as_posix() for path in place.glob("*/*.parquet")}
+                for place in (before, folder))
+    if not old:
+        raise DataError(f"{other} has no tables of {folder.name}: name another --profile")
     lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old ^ new)]
     rows = 0
     for name in sorted(old & new):
-        then = _read(_git("show", f"{commit}:./{place}{name}"), name)
-        now = _read((folder / name).read_bytes(), name)
-        compared, text = difference(then, now)
+        compared, text = difference(_read(before / name), _read(folder / name))
         rows += compared
         if text:
             lines.append(f"{name}: {text}")
-    total = f"{len(old & new)} tables, {rows:,} rows compared with {commit}"
+    if (before / MANIFEST).is_file():
+        there = read_json(before / MANIFEST, dict)
+        for name, value in manifest().items():
+            if there.get(name) != value:
+                print(f"{name}: {there.get(name)} there, {value} here")
+    total = f"{len(old & new)} tables, {rows:,} rows compared with {other}"
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
@@ -77,8 +132,9 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
 
 
-def _read(content: bytes, name: str) -> pd.DataFrame:
+def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(io.BytesIO(content))
+        return pd.read_parquet(path, partitioning=None)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be read ({error}): restore it with git") from error
+        raise DataError(f"{path.parent.name}/{path.name} cannot be read ({error}): restore it with "
+                        "git, or have the archive made again") from error

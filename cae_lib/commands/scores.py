@@ -9,21 +9,26 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from huggingface_hub import EvalResult
 
 from cae_lib import results
 from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.collect import LEFT_OUT
-from cae_lib.data.needs import FAMILIES
+from cae_lib.data.needs import FAMILIES, is_real
 from cae_lib.data.sources import source
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import scored
 from cae_lib.evaluation.items import chances, headline_weights, own_items
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.runtime import write_atomic
+from cae_lib.statistics import ANSWERS
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {"choice": "image_caption_selection", "retrieval": "zeroshot_retrieval",
          "similarity": "text_similarity"}
+HUB_TASK = "zero-shot-image-classification"
+"""The hub's name of what a CLIP is for; it has none for choices between captions."""
+
 METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}" for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
@@ -40,6 +45,28 @@ def choice_scores(parts: Iterable[Benchmark], frame: pd.DataFrame) -> pd.DataFra
         rows.append((part.key, "choice", "accuracy", float((mine["correct"] * weights).sum()),
                      float((chances(part) * weights).sum()), part.n_used, part.n_expected))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def recorded_choices(title: str, profile_name: str, seed: int) -> pd.DataFrame:
+    """The headline of each subset from the stored tables alone, where the sets need not be here:
+    `dataset`, `task`, `value`, `n_used`, `n_expected`. DataError if a table is not stored."""
+    items, subsets = (results.load(table, profile_name, [results.DATA])
+                      for table in ("items", "subsets"))
+    answers = results.load("benchmarks", profile_name, [title])
+    found = answers[answers["seed"] == seed].merge(items[[*ANSWERS, "weight"]], on=[*ANSWERS])
+    found["value"] = found["correct"] * found["weight"]
+    table = found.groupby(["family", "subset"], sort=False).agg(
+        value=("value", "sum"), n_used=("value", "size")).reset_index()
+    expected = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
+    table = table.merge(expected, on=["family", "subset"])
+    return table.assign(dataset=named(table["family"] + "/" + table["subset"], profile_name),
+                        task="choice")
+
+
+def named(sets: pd.Series, profile_name: str) -> pd.Series:
+    """Names of sets for the world outside: those that are built here have the layouts of real ones,
+    not their pictures, and the profile stands before their name."""
+    return sets if is_real(profile_name) else f"{profile_name}-" + sets
 
 
 def stored_scores(title: str, profile_name: str, seed: int,
@@ -110,19 +137,27 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     return files
 
 
-def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Scores of complete benchmarks that are data sets of the hub, in percent, as the entries of a
-    file in a model's `.eval_results`; the other benchmarks have no name there."""
+def eval_results(table: pd.DataFrame) -> list[EvalResult]:
+    """Scores of complete real benchmarks in percent, as the metadata of a model card have them: by
+    the data set of the hub where there is one, else by our name of the family."""
     found = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        hub = [item.hub for name in FAMILIES.get(family, ()) for item in source(name).get
-               if (item.hub or "").startswith("datasets/")]
-        if hub and row.n_used == row.n_expected:
-            found.append({
-                "dataset": {"id": hub[0].removeprefix("datasets/"), "task_id": subset},
-                "value": round(100 * row.value, 2), "notes": "cosine, a tie is wrong"})
+        if family in FAMILIES and row.n_used == row.n_expected:
+            items = (item for name in FAMILIES[family] for item in source(name).get)
+            hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
+            kind = hub[0].removeprefix("datasets/") if hub else family
+            found.append(EvalResult(HUB_TASK, kind, row.dataset, "accuracy",
+                                    round(100 * row.value, 2), dataset_config=subset))
     return found
+
+
+def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Those `eval_results` that are of data sets of the hub, as the entries of a file in a model's
+    `.eval_results`; the other benchmarks have no name there."""
+    return [{"dataset": {"id": found.dataset_type, "task_id": found.dataset_config},
+             "value": found.metric_value, "notes": "cosine, a tie is wrong"}
+            for found in eval_results(table) if "/" in found.dataset_type]
 
 
 def amounts(profile_name: str) -> list[str]:

@@ -1,20 +1,30 @@
-"""What runs are exported as, with which figures; and how stored tables differ from a commit's."""
+"""What runs are exported as, with which figures, and what of it goes to the hub; and how stored
+tables differ from a commit's and from those of an archive."""
 
+import io
+import json
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, create_autospec
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import filter_repo_objects
 
 from cae_lib import results
 from cae_lib.cli import main
+from cae_lib.commands import export, scores
 from cae_lib.config import experiment
+from cae_lib.grid import run_name
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.runs import checkpoint_path, run_name
+from cae_lib.runs import checkpoint_path
+from cae_lib.runtime import measuring_hash
 
 RUN = "cae-attention"
 COMMAND = ["export", RUN, "--profile", "smoke", "--seed", "1", "-o"]
@@ -34,8 +44,9 @@ def trained(home: Path, tiny_clip: Clip) -> Path:
     return save(tiny_clip)
 
 
-def store(run: str, correct: int, weights: str) -> None:
-    """Tables of a run (or variant) that answered `correct` of 10 items of SVO-Probes."""
+def store(run: str, correct: int, weights: str, expected: int = 10) -> None:
+    """Tables of a run (or variant) that answered `correct` of 10 items of SVO-Probes, which has so
+    many as `expected`."""
     marks, number = np.arange(10) < correct, np.arange(10)
     keys = {"family": "svo_probes", "subset": "all", "group": "verb", "item": number}
     found = {"weights": weights, "code": "ab" * 20, "data": "d" * 12}
@@ -45,7 +56,10 @@ def store(run: str, correct: int, weights: str) -> None:
     for name, frame in tables.items():
         results.save(name, run, 1, frame, "smoke", key="", provenance=found)
     items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "stratum": "all"})
-    results.save("items", results.DATA, 0, items, "smoke", key="", provenance={})
+    subsets = pd.DataFrame({"suite": "benchmarks", "family": "svo_probes", "subset": "all",
+                            "n_used": 10, "n_expected": [expected]})
+    for name, frame in {"items": items, "subsets": subsets}.items():
+        results.save(name, results.DATA, 0, frame, "smoke", key="", provenance={})
 
 
 def exported(folder: Path, *options: str) -> str:
@@ -59,9 +73,9 @@ def test_the_card_states_the_tables_figures(trained: Path, tmp_path: Path) -> No
     store("clip-ft", 6, "x" * 12)
     card = exported(tmp_path / "out")
     assert card.startswith("---\n")
-    for part in ("| SVO-Probes | 10 | 70.0 [", "] | 60.0 [", "license: mit", "**quickgelu**",
+    for part in ("| smoke-SVO-Probes | 10 | 70.0 [", "] | 60.0 [", "license: mit", "**quickgelu**",
                  "library_name: open_clip", "attribution by attention", "lr 0.0003", "local-dir:.",
-                 "| coco | text to image | 70.0 | 60.0 |", "a tie counts as wrong"):
+                 "| smoke-coco | text to image | 70.0 | 60.0 |", "a tie counts as wrong"):
         assert part in card
     states = [load_clip("clip-mini", file, "quickgelu").model.state_dict()
               for file in (trained, tmp_path / "out" / "open_clip_model.safetensors")]
@@ -104,6 +118,74 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     assert "# CLIP-CAE (attention), betas=" in card and ", lr=0.0001, clip-mini" in card
     assert "| 70.0 [" in card and "| 60.0 [" in card and "| 90.0 [" not in card
     assert f"| {label} | clip-ft | averaging |" in card
+
+
+@pytest.mark.parametrize(("real", "expected", "found"), [
+    (True, 10, [("svo_probes", "all", 70.0)]), (True, 11, None), (False, 10, None)])
+def test_results_of_complete_real_sets_alone_are_metadata_of_the_card(
+        trained: Path, tmp_path: Path, monkeypatch, real, expected, found) -> None:
+    monkeypatch.setattr(scores, "is_real", lambda profile: real)
+    store(RUN, 7, file_digest(trained)[:12], expected)
+    data = ModelCard(exported(tmp_path / "out")).data
+    assert data.library_name == "open_clip" and "quickgelu" in data.tags
+    known = data.eval_results and [(each.dataset_type, each.dataset_config, each.metric_value)
+                                   for each in data.eval_results]
+    assert known == found
+    store(RUN, 7, "y" * 12, expected)
+    assert ModelCard(exported(tmp_path / "out")).data.eval_results is None  # of other weights
+
+
+FILES = {"open_clip_model.safetensors", "open_clip_config.json", "README.md"}
+PUSH = ["--push", "someone/clip"]
+
+
+def test_a_dry_run_tells_and_asks_no_server(trained, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(export, "HfApi", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(export, "get_token", lambda: None)
+    card = exported(tmp_path / "out", *PUSH, "--dry-run")
+    told = capsys.readouterr().out
+    assert "hf-hub:someone/clip" in card and "someone/clip" in told and "private" in told
+    weights = tmp_path / "out" / "open_clip_model.safetensors"
+    assert all(name in told for name in FILES) and f"{weights.stat().st_size / 1e6:.3f} MB" in told
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_three_files_are_uploaded(trained, tmp_path, monkeypatch, public: bool) -> None:
+    api = create_autospec(HfApi, instance=True)
+    monkeypatch.setattr(export, "HfApi", lambda: api)
+    monkeypatch.setattr(export, "get_token", lambda: "hf_token")
+    folder = tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    for other in ("notes.txt", "sub/README.md"):
+        (folder / other).touch()
+    exported(folder, *PUSH, *["--public"] * public)
+    api.create_repo.assert_called_once_with("someone/clip", private=not public, exist_ok=True)
+    api.upload_folder.assert_called_once()
+    asked = api.upload_folder.call_args.kwargs
+    here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert asked["repo_id"] == "someone/clip" and asked["folder_path"] == folder
+    chosen = filter_repo_objects(here, allow_patterns=asked["allow_patterns"])
+    assert set(chosen) == FILES < set(here)
+
+
+def test_a_hub_that_does_not_take_it_is_told(trained, tmp_path, capsys, monkeypatch) -> None:
+    api = create_autospec(HfApi, instance=True)
+    api.create_repo.side_effect = ConnectionError("no route")
+    monkeypatch.setattr(export, "HfApi", lambda: api)
+    monkeypatch.setattr(export, "get_token", lambda: "hf_token")
+    assert main([*COMMAND, str(tmp_path / "o"), *PUSH]) == 2
+    assert "no route" in capsys.readouterr().err and (tmp_path / "o" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (PUSH, "hf auth login"), (["--push", "clip", "--dry-run"], "OWNER/NAME"),
+    (["--push", "a/b/c", "--dry-run"], "a/b/c"), (["--dry-run"], "--push"),
+    ([*PUSH, "--format", "pt"], "safetensors")])
+def test_what_cannot_be_uploaded_is_told_before_anything_is_written(
+        trained, tmp_path, capsys, monkeypatch, options, said) -> None:
+    monkeypatch.setattr(export, "get_token", lambda: None)
+    assert main([*COMMAND, str(tmp_path / "o"), *options]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
 def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
@@ -152,9 +234,59 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     answer([True, False], [0.1, 0.2])
     commit(home)
     assert main(["compare", "nothing"]) == 2
-    assert "cae: git ls-tree" in capsys.readouterr().err
+    assert "nothing" in capsys.readouterr().err
     for rows, items, said in ((1, 0, "base.parquet: 2 rows then, 1 now"),
                               (2, 5, "other items: item differs in 2 rows")):
         answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
         main(["compare"])
         assert said in capsys.readouterr().out
+
+
+def test_an_archive_brings_back_what_was_packed(home: Path, tmp_path: Path, capsys) -> None:
+    """Without git, on another day: tables that are as they were, then one number that is not."""
+    answer([True, False], [0.1, 0.2])
+    answer([True, False], [0.1, 0.2], "run+hinge=log")
+    file = str(tmp_path / "tables.tar.gz")
+    assert main(["pack", "-o", file]) == 0
+    with tarfile.open(file) as archive:
+        assert {member.name for member in archive} == {
+            "data/records/mini/manifest.json", "data/records/mini/benchmarks/base.parquet",
+            "data/records/mini/benchmarks/run+hinge=log.parquet"}
+        made = json.load(archive.extractfile("data/records/mini/manifest.json"))
+    assert made["what measures"] == measuring_hash()[:12] and made["numpy"] == np.__version__
+    capsys.readouterr()
+    assert main(["compare", file]) == 0
+    assert capsys.readouterr().out == f"same: 2 tables, 4 rows compared with {file}\n"
+    answer([True, False], [0.1, 0.45], "run+hinge=log")
+    assert main(["compare", file]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "benchmarks/run+hinge=log.parquet: 2 rows, largest difference 0.25 (margin)",
+        f"1 differ; 2 tables, 4 rows compared with {file}"]
+    assert main(["compare", file, "--profile", "photo"]) == 2
+
+
+def test_other_code_than_the_archives_is_told(home, tmp_path, capsys, monkeypatch) -> None:
+    answer([True, False], [0.1, 0.2])
+    file = str(tmp_path / "tables.tar.gz")
+    assert main(["pack", "-o", file]) == 0
+    monkeypatch.setattr("cae_lib.runtime.measuring_hash", lambda: "f" * 64)
+    capsys.readouterr()
+    assert main(["compare", file]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert measuring_hash()[:12] in first and "f" * 12 in first and last.startswith("same: ")
+
+
+def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "tables.tar.gz"
+    assert main(["pack", "-o", str(file)]) == 2 and not file.exists()
+    for name in ("../outside", "data/../../outside"):
+        with tarfile.open(file, "w:gz") as archive:
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            archive.addfile(entry, io.BytesIO(b"x"))
+        assert main(["compare", str(file)]) == 2
+        assert "outside" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("outside")) and not (tmp_path.parent / "outside").exists()
+    file.write_bytes(b"no archive")
+    assert main(["compare", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err

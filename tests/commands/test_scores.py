@@ -14,10 +14,21 @@ from toys import forget
 from cae_lib.cli import main
 from cae_lib.commands import evaluate
 from cae_lib.commands.evaluate import measure_released, plain, split
-from cae_lib.commands.scores import COLUMNS, choice_scores, reasons, stored_scores, tell, write
+from cae_lib.commands.scores import (
+    COLUMNS,
+    choice_scores,
+    eval_results,
+    reasons,
+    recorded_choices,
+    stored_scores,
+    tell,
+    write,
+)
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.choice import keys
+from cae_lib.evaluation.items import headline_weights
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.released import Released
@@ -38,6 +49,23 @@ def test_a_score_is_the_headline_of_its_subset(headline, expected):
     (row,) = choice_scores([part(headline)], frame).itertuples()
     assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
     assert (row.n_used, row.n_expected) == (4, 5)
+
+
+@pytest.mark.parametrize("headline", ["micro", "macro"])
+def test_stored_tables_alone_give_the_same_score(home, headline):
+    tested = part(headline)
+    own = keys([tested]).assign(correct=[True, False, False, True])
+    save("benchmarks", "own", 3, own, "smoke", key="", provenance={})
+    save("benchmarks", "own", 4, own.assign(correct=True), "smoke", key="", provenance={})
+    items = keys([tested]).assign(weight=headline_weights(tested))
+    save("items", "data", 0, items, "smoke", key="", provenance={})
+    amounts = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
+                            "subset": "text", "n_expected": [5, 7]})
+    save("subsets", "data", 0, amounts, "smoke", key="", provenance={})
+    (row,) = recorded_choices("own", "smoke", 3).itertuples()
+    (expected,) = choice_scores([tested], own).itertuples()
+    assert row.value == pytest.approx(expected.value)
+    assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "smoke-winoground/text"
 
 
 def rows(*entries: tuple) -> pd.DataFrame:
@@ -66,6 +94,13 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
     assert entry["value"] == 30.75
     hub = pytest.importorskip("huggingface_hub._eval_results")
     assert hub.parse_eval_result_entries([entry])[0].value == 30.75
+
+
+def test_a_card_names_the_data_set_of_the_hub_or_else_ours():
+    found = {(each.dataset_type, each.dataset_config): each.metric_value
+             for each in eval_results(TABLE)}
+    assert found == {("facebook/winoground", "text"): 30.75, ("aro", "relation"): 60.0}
+    assert eval_results(TABLE.assign(dataset="mini-" + TABLE["dataset"])) == []
 
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
