@@ -58,8 +58,9 @@ if [ ! -t 1 ]; then # without a terminal pip shows no bar: say now and then that
     trap 'kill $heartbeat 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
 fi
-if ! $venv/bin/python -m pip install --disable-pip-version-check -e ".[dev]"; then
+if ! $venv/bin/python -m pip install --disable-pip-version-check --no-compile -e ".[dev]"; then
     echo "The installation did not end well (see above). The same command goes on from here." >&2
     exit 1
 fi
+$venv/bin/python -m compileall -q -j 0 $venv/lib >/dev/null 2>&1 || true # on all cores, as pip would not
 wanted >$stamp
