@@ -25,7 +25,8 @@ weights on noise pictures and real captions, in float32. The candidates are
                          other steps have in common
 
 All train one model in turns, on another batch in each round. A first, profiled step of each gives
-peak memory and operators. The result is the table `cost_step`, which the page `cost` shows.
+peak memory and operators, and a second one the floating point operations of its matrix products.
+The result is the table `cost_step`, which the page `cost` shows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import straightforward
 from benchmarks.captions import batches, captions_file
@@ -134,10 +136,13 @@ def main() -> None:
     equal = {n: check_equal(trainer, n) for n in PLAIN if f"plain-{n}" in names}
     print(f"equal on {min(CHECKED, size)} captions: {equal}", flush=True)
     trainer.step("clip-ft", 0)  # the optimiser's state has to exist before memory is measured
-    profiles = {}
+    profiles, flops = {}, {}
     for name in names:
         trainer.forget_gradients()
         profiles[name] = profiled(partial(trainer.step, name), 0, device)
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(name, 0)
+        flops[name] = {"step": counter.get_total_flops()}
         print(f"profiled {name}: {profiles[name]['seconds']:.3g} s", flush=True)
     rounds = interleaved(
         {name: partial(trainer.step, name) for name in names},
@@ -149,7 +154,7 @@ def main() -> None:
     fixed = {"": {"weights and optimiser": memory_in_use(trainer.model, trainer.optimizer)}}
     frame = pd.concat([
         seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal),
-        profile_rows(profiles), facts("bytes", fixed),
+        profile_rows(profiles), facts("flops", flops), facts("bytes", fixed),
     ])
     print(median_table(frame, "clip-ft"), flush=True)
     if options.profile:
