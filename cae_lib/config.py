@@ -314,10 +314,15 @@ def rehearsed() -> bool:
 def choose(name: str, **found: Any) -> None:
     """Write to `CHOSEN` of a profile with real data: `lr`, `weights` by method, `margin` and
     `binding`, the lambda of CAE on bindings; what is not given stays."""
+    from filelock import FileLock  # of the extra `lab`
+
     path = paths().records / name / CHOSEN
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with FileLock(path.with_name(f".{CHOSEN}.lock")):  # several choices end side by side
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        new = path.with_name(f".{CHOSEN}")
+        new.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        new.replace(path)
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
