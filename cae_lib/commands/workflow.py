@@ -5,6 +5,7 @@ found again, whatever happened to the process that watched over it."""
 from __future__ import annotations
 
 import argparse
+import getpass
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,7 +26,7 @@ from cae_lib.commands.options import allowed, as_words, chosen
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.grid import Choice, Job, grid
-from cae_lib.runtime import format_seconds, measuring_hash, training_hash, write_atomic
+from cae_lib.runtime import file_hash, format_seconds, measuring_hash, training_hash, write_atomic
 
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake, which go before those of the profile."""
@@ -41,10 +43,32 @@ def stamp_path(profile_name: str, label: str) -> Path:
 
 
 def key_of(profile_name: str, job: Job) -> str:
-    """What a stamp begins with: a hash of the code and of the settings of a run."""
+    """What a stamp begins with: a hash of the code, of the data and of the settings of a run."""
     config = job.experiment(profile_name)
     parts = [config.key() if config else "", training_hash(), measuring_hash(), job.suites]
+    parts.append(_data(profile_name))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _data(profile_name: str) -> str:
+    """A hash of a profile's sets; of real ones, which stay as they are while this process runs, of
+    what is here and of what is missing."""
+    from cae_lib.data.needs import is_real  # these need PyTorch
+    from cae_lib.data.training_set import data_root
+
+    if is_real(profile_name):
+        return _real_data(profile_name, paths().raw)
+    manifest = data_root(profile_name) / "manifest.json"
+    return file_hash(manifest) if manifest.is_file() else ""
+
+
+@cache
+def _real_data(profile_name: str, folder: Path) -> str:
+    from cae_lib.commands.plan import wanted
+    from cae_lib.data.needs import sources_digest, stock
+
+    names = wanted(profile_name)
+    return sources_digest(stock(names), names)
 
 
 def state_of(profile_name: str, label: str, job: Job) -> str:
@@ -80,8 +104,9 @@ def run_job(parsed: argparse.Namespace) -> None:
 
 @contextmanager
 def own_gpu() -> Iterator[None]:
-    """Take a free GPU of this machine, by a lock that ends with the process, before PyTorch looks
-    for one. With one GPU or none, or where a scheduler has given one, nothing is done."""
+    """Take a GPU of this machine that no other job of this user has, by a lock that ends with the
+    process, before PyTorch looks for one. With one GPU or none, or where a scheduler has given one,
+    nothing is done."""
     found = gpus()
     if len(found) < 2:
         yield
@@ -91,7 +116,8 @@ def own_gpu() -> Iterator[None]:
         while True:
             for gpu in found:
                 try:
-                    stack.enter_context(FileLock(places / f"cae-gpu-{gpu}.lock", timeout=0))
+                    lock = places / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
+                    stack.enter_context(FileLock(lock, timeout=0))
                 except Timeout:
                     continue
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpu

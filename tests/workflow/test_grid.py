@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from cae_lib.cli import build_parser, main
 from cae_lib.commands import plan, workflow
 from cae_lib.commands.options import chosen
-from cae_lib.config import METHODS, choose, experiment, profile
+from cae_lib.config import METHODS, choose, experiment, paths, profile
 from cae_lib.errors import ConfigError
 from cae_lib.grid import OF_BINDINGS, Choice, Job, find_run, grid, levels, run_name
 
@@ -124,6 +124,20 @@ def test_the_plan_says_what_is_missing_and_counts_what_is_done(home, capsys):
     choose("paper", lr=5e-6)
     job = grid("paper", Choice())["run/clip-ft/0"]
     assert workflow.state_of("paper", "run/clip-ft/0", job) == "stale"
+
+
+def test_other_data_make_stamps_stale(home):
+    for name, place in {"smoke": "world-smoke/manifest.json",
+                        "paper": "sugar-crepe/data/add_att.json"}.items():
+        job = grid(name, Choice())["run/clip-ft/0"]
+        keys = {workflow.key_of(name, job)}
+        path = paths().raw / place
+        path.parent.mkdir(parents=True)
+        for content in ("{}", '{"0": {}}'):
+            path.write_text(content)
+            workflow._real_data.cache_clear()  # another process would read anew
+            keys.add(workflow.key_of(name, job))
+        assert len(keys) == 3 and workflow.key_of(name, job) in keys
 
 
 def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
