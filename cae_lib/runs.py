@@ -87,29 +87,34 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
               **overrides: Any) -> Path:
     """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
     an unknown run, profile or setting; DataError if training data are missing, all or in part."""
+    config = experiment(name, profile_name, seed=seed, **overrides)
+    start = weights_path(config)
     target = checkpoint_path(name, profile_name, seed, **overrides)
+    _require_data(config, start, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
     with lock:  # taken once for all processes of torchrun
-        return _trained(name, profile_name, seed, execution, target, overrides)
+        return _trained(config, start, target, execution)
 
 
-def _trained(name: str, profile_name: str, seed: int, execution: Execution | None, target: Path,
-             overrides: Mapping[str, Any]) -> Path:
-    config = experiment(name, profile_name, seed=seed, **overrides)
-    start = weights_path(config)
-    known = read_meta(target) if target.is_file() else None
-    used, expected = known.extra.get("rows", (0, 0)) if known else (0, 0)
+def _require_data(config: Experiment, start: str | Path | None, target: Path) -> None:
+    """Say what may be missing; DataError for what may not, or what `target` was made without."""
+    used, expected = read_meta(target).extra.get("rows", (0, 0)) if target.is_file() else (0, 0)
     if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
         raise DataError(
             f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    if is_real(profile_name):
+    if is_real(config.profile):
         tag = needs.weights_source(config.model, start)
         for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
             print(line, flush=True)
-    data = training_set(profile_name, config.train_data, config.model, config.tagger)
+
+
+def _trained(config: Experiment, start: str | Path | None, target: Path,
+             execution: Execution | None) -> Path:
+    known = read_meta(target) if target.is_file() else None
+    data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, start, config.activation, pick_device())
     parts = (data.pairs, data.alignment, data.images)
     identity = run_identity(config, clip.weights_id, *parts)
@@ -121,8 +126,8 @@ def _trained(name: str, profile_name: str, seed: int, execution: Execution | Non
               flush=True)
     _drop_other_state(target.with_name(STATE), identity)
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
-    print(f"Training {name}, seed {seed}: {config.steps} steps of {config.batch_size}"
-          f"{rows if is_real(profile_name) else ''}", flush=True)
+    print(f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
+          f"{config.batch_size}{rows if is_real(config.profile) else ''}", flush=True)
     with one_thread(pick_device()):
         return train(config, clip, *parts, target.parent, execution=execution)
 

@@ -110,7 +110,7 @@ def test_every_measurement_tells_how_much_it_used(said):
         assert line in said["evaluate data"]
     items = results.load("items", "paper", [results.DATA])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
-    assert len(asked) and asked["seen"].notna().all(), "bindings of the training captions"
+    assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
     stored = {path.parent.name for path in (paths().records / "paper").glob("*/base.parquet")}
     assert stored == set(SUITES) - {"zero_shot", "labels", "heatmaps"}
 
@@ -138,6 +138,9 @@ def test_what_is_incomplete_is_refused_unless_allowed(said):
     assert "cae: data are missing.\ncoco-retrieval: incomplete; 1 of 1 files, " in text
     assert "sugarcrepe: incomplete; 7 of 7 files, 14 of 7,511 rows, 3 of 3 pictures" in text
     assert "--allow-missing coco-retrieval,flickr30k,winoground,sugarcrepe" in text
+    code, text = command("train", "negclip", "--profile", "paper")
+    assert code == 2 and "data are missing" in text
+    assert not runs.checkpoint_path("negclip", "paper").parent.exists()
     code, text = command("train", "clip-ft", "--profile", "paper", *SET)
     assert code == 2 and "was trained on 12 of 109,468 rows. Remove its folder" in text
     code, text = command("train", "clip-ft", *PAPER, *SET)
