@@ -39,6 +39,9 @@ INHERITED = (
 )
 """Front matter, licence and limits: of models of the small world, and of those of photographs."""
 
+NETWORK = (" The image network of clip-photo, which stays as it was, is EfficientNet-Lite0 as "
+           "trained on ImageNet (Apache 2.0).")
+
 LOADING = """```python
 import open_clip
 
@@ -72,6 +75,7 @@ def run(parsed: argparse.Namespace) -> None:
     licence, rights, limits = OWN
     if is_real(profile) or profile in OF_PHOTOGRAPHS:
         licence, rights, limits = INHERITED
+        rights += NETWORK if profile in OF_PHOTOGRAPHS else ""
     other = "gelu" if clip.activation == "quickgelu" else "quickgelu"
     numbers, found = figures(full, profile, seed, file_digest(path), options)
     head = ModelCardData(
