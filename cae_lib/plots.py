@@ -134,7 +134,8 @@ def glue(name: str, value: object, display: bool = False) -> None:
 
     if isinstance(value, np.generic):
         value = value.item()
-    bundle = {"text/plain": str(value)}
+    word = isinstance(value, str)  # quoted, or the book would take "2,000" for a pair of numbers
+    bundle = {"text/plain": repr(value) if word else str(value)}
     if isinstance(value, Shown):
         bundle["text/html"] = value.html
     prefix = "" if display else "application/papermill.record/"

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from myst_nb.core.variables import format_plain_text
 
 from cae_lib import plots
 from cae_lib.errors import DataError
@@ -100,7 +101,10 @@ def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
     plots.glue("gain", ROWS["estimate"].iloc[0])
     plots.glue("word", "−1.2")
     plots.glue("badge", plots.badge("mixed"), display=True)
+    plots.glue("thousands", "2,000")
+    plots.glue("sign", "+1.7")
     record = "application/papermill.record/"
-    assert [kept[k][0][f"{record}text/plain"] for k in (0, 1)] == ["0.01", "−1.2"]
+    told = [format_plain_text(kept[k][0][f"{record}text/plain"], "") for k in (0, 1, 3, 4)]
+    assert told == ["0.01", "−1.2", "2,000", "+1.7"], "as the book prints them"
     assert set(kept[2][0]) == {"text/plain", "text/html"}
     assert kept[0][1]["metadata"]["scrapbook"] == {"name": "gain", "mime_prefix": record}
