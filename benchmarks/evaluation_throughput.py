@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from cae_lib.evaluation.inputs import forget
 from PIL import Image
 
 from benchmarks.options import common_options, facts, prepare, seconds, store
@@ -40,8 +41,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import Choice, load_benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import item_scores
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.inputs import forget
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import Clip, load_clip
 
 TABLE = "cost_evaluation"

@@ -24,8 +24,8 @@ from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.evaluation import sets
-from cae_lib.evaluation.embed import Weights
-from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation.averages import weights
+from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.grid import run_name, setting
 from cae_lib.models.checkpoint import read_meta

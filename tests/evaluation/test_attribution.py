@@ -16,9 +16,9 @@ from cae_lib.data.captions import Pairs, load_caption_list
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import faithfulness
 from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, word_sample
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.datasets import even_rows
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
-from cae_lib.evaluation.sets import even_rows
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cae_lib.evaluation.inputs import PictureReader, forget, tokenize
 from open_clip import SimpleTokenizer
 from PIL import Image
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import embed, inputs
-from cae_lib.evaluation.embed import Encoder, neighbours
-from cae_lib.evaluation.inputs import PictureReader, forget, tokenize
+from cae_lib.evaluation.encoder import Encoder, neighbours
 from cae_lib.models.packed import PackedEncoder
 
 TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on",

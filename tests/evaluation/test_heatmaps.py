@@ -15,9 +15,9 @@ from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
 from cae_lib.evaluation import heatmaps, scenes
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import EXAMPLES, GRAPHS, REGIONS, gold_scenes, region_masks
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
-from cae_lib.evaluation.scenes import EXAMPLES, GRAPHS, REGIONS, gold_scenes, region_masks
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Thing, arrange
@@ -69,7 +69,7 @@ def test_gold_on_disk(smoke_world, tmp_path):
 
 
 def test_scenes_need_no_pytorch():
-    code = "import sys, cae_lib.evaluation.scenes; sys.exit('torch' in sys.modules)"
+    code = "import sys, cae_lib.evaluation.gold; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -13,7 +13,7 @@ from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import sets, suites
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import own_items, subsets
 
 HTML = "<!DOCTYPE html><title>404 Not Found</title>"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cae_lib.evaluation import probe
-from cae_lib.evaluation.probe import probe_table
+from cae_lib.evaluation.probes import probe_table
 from cae_lib.world.vocabulary import COLORS, NOUNS, RELATIONS
 
 TURNED = "right of", "below", "in front of"

@@ -13,10 +13,10 @@ from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation import retrieval
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.datasets import retrieval_pairs
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPTS, ranks
-from cae_lib.evaluation.sets import retrieval_pairs
-from cae_lib.evaluation.similarity import cosines, phrase_table, similarities
+from cae_lib.evaluation.text_similarity import cosines, phrase_table, similarities
 
 CLASSES = ("apple", "bed", "cup")
 

@@ -10,11 +10,10 @@ from PIL import Image
 from cae_lib.data.labelled import load_labelled_folder
 from cae_lib.errors import DataError
 from cae_lib.evaluation import sets, suites
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
-from cae_lib.evaluation.probe import probe_table
-from cae_lib.evaluation.scenes import GRAPHS
-from cae_lib.evaluation.scores import PROTOCOLS, weights
+from cae_lib.evaluation.averages import PROTOCOLS, weights
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import GRAPHS
+from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
 
 
 @pytest.fixture

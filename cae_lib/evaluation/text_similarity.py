@@ -11,10 +11,22 @@ import pandas as pd
 
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import data_root, default_tagger
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS
-from cae_lib.evaluation.sets import SAMPLES, even_rows, is_world, retrieval_pairs
+from cae_lib.evaluation.datasets import (
+    SAMPLES,
+    even_rows,
+    is_world,
+    retrieval_pairs,
+    similarity_pairs,
+)
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import CAPTIONS, GRAPHS
+from cae_lib.evaluation.tables import joined
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
+
+
+def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`similarities` of all sets of a profile."""
+    return joined(similarities(pairs, encoder) for pairs in similarity_pairs(profile))
 
 
 def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
