@@ -132,7 +132,7 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):
     clip, texts = load_clip("clip-mini", seed=3), ["a dog", "a red hat", "a cat"]
-    encoder, expected = runs.encoder_of(clip, "smoke"), Encoder(clip).texts(texts)
+    encoder, expected = Encoder(clip, "smoke"), Encoder(clip).texts(texts)
     np.testing.assert_array_equal(encoder.texts(texts), expected)
     asked = Mock(side_effect=RuntimeError("the model was asked"))
     monkeypatch.setattr("cae_lib.evaluation.encoder.text_encoder", asked)

@@ -4,7 +4,7 @@ read, and what is left out is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -70,31 +70,29 @@ def optional(what: str, may_be_absent: bool) -> Iterator[None]:
         print(f"Left out: {what}. {error}", flush=True)
 
 
-@lru_cache(maxsize=64)
-def benchmarks(profile: str, families: tuple[str, ...] | None = None) -> tuple[Benchmark, ...]:
-    """All subsets of the choice benchmarks, each family read once; those beside the paper's where
-    their folder is there. Subsets that may be incomplete can have no item at all.
+def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
+    """All subsets of the choice benchmarks; those beside the paper's where their folder is there.
+    Subsets that may be incomplete can have no item at all.
 
     `families` reads those alone, and needs no files of others. ConfigError for an unknown family;
     DataError if data are malformed, or missing and may not be.
     """
-    root = data_root(profile)
+    root, families = data_root(profile), tuple(families)
     official = is_official(root)
-    known = [name for name in FOLDERS if official or name in _counts(root)]
-    unknown = [name for name in families or () if name not in known]
-    if unknown:
-        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
-    if families is None:
-        families = tuple(name for name in known if name not in FURTHER or not official
-                         or (root / FOLDERS[name]).is_dir())
-    if len(families) == 1:
-        return tuple((_official if official else load_benchmark)(families[0], root))
-    chosen = (name for name in known if name in families)
-    return tuple(subset for name in chosen for subset in benchmarks(profile, (name,)))
+    names = [name for name in FOLDERS if official or name in _counts(root)]
+    if unknown := [name for name in families if name not in names]:
+        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(names)}.")
+    chosen = families or [name for name in names if name not in FURTHER or not official
+                          or (root / FOLDERS[name]).is_dir()]
+    return tuple(subset for name in names if name in chosen for subset in family(profile, name))
 
 
-def _official(name: str, root: Path) -> list[Benchmark]:
-    """A real family; one that may be incomplete has an empty subset for what is not there."""
+@lru_cache(maxsize=64)
+def family(profile: str, name: str) -> list[Benchmark]:
+    """Its subsets; a real one that may be incomplete has empty ones for what is not there."""
+    root = data_root(profile)
+    if not is_official(root):
+        return load_benchmark(name, root)
     options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
     if not any(map(may_be_incomplete, FAMILIES[name])):
         return load_benchmark(name, root, official=True, **options)

@@ -37,7 +37,8 @@ TOKENIZED_AT_ONCE, TEXTS_AT_ONCE = 65_536, 256
 PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
 """On a CPU fewer, so that their states fit its cache."""
 
-_IDS: dict[tuple, dict[str, np.ndarray]] = {}
+KNOWN_IDS: dict[tuple, dict[str, np.ndarray]] = {}
+"""Ids of texts by kind of tokenizer, see `Encoder.tokens`."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _known_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray
     if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None:
         return None
     vocabulary = hash((*tokenizer.encoder, *tokenizer.bpe_ranks))
-    return _IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
+    return KNOWN_IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
 
 
 def image_digest(model: nn.Module) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
@@ -139,21 +140,10 @@ def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFra
     `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits."""
     scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
     precision = [
-        average_precision(scores[hard, label], pictures.present[hard, label])
+        average_precision_score(pictures.present[hard, label], scores[hard, label])
+        if pictures.present[hard, label].any() else np.nan
         for label, hard in enumerate(pictures.hard.T)
     ]
     return pd.DataFrame(
         {"set": pictures.source, "label": list(pictures.labels), "precision": precision}
     )
-
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Sum over thresholds of precision times the step in recall, from scores `(n,)` and which are
-    positive `(n,)`; equal scores are one threshold. NaN if none is positive."""
-    if not positive.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    precision = hits[ends] / (ends + 1)
-    return float((precision * np.diff(hits[ends], prepend=0)).sum() / hits[-1])

@@ -1,5 +1,5 @@
-"""A mean with two sources of chance, items and seeds: its variance, interval, and what it could have
-shown."""
+"""A mean with two sources of chance, items and seeds: its variance and interval, and what it could
+have shown."""
 
 from __future__ import annotations
 

@@ -14,9 +14,17 @@ from PIL import Image
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
-from cae_lib.evaluation import heatmaps, scenes
+from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import EXAMPLES, GRAPHS, REGIONS, gold_scenes, region_masks
+from cae_lib.evaluation.gold import (
+    EXAMPLES,
+    GRAPHS,
+    REGIONS,
+    gold_scenes,
+    mark_boxes,
+    region_masks,
+    region_shares,
+)
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.layout import Placement
@@ -32,11 +40,11 @@ PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
     (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column
 ])
 def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
-    found = scenes.region_shares((first, second), (4, 4))
+    found = region_shares((first, second), (4, 4))
     # On the rows of both boxes a column is the subject's, the relation's, the object's, the rest.
     np.testing.assert_array_equal(found[:, :rows].mean(axis=1), np.eye(4))
     assert found[3, rows:].all()
-    divided = scenes.region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
+    divided = region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
     np.testing.assert_allclose(divided[:2, 0], [[0.25, 0], [0.125, 0.125]])  # by area
 
 
@@ -49,7 +57,7 @@ def test_every_point_lies_in_one_region_and_marks_in_the_relations(relation):
         assert (masks.sum(axis=0) == 1).all() and (masks.mean(axis=(1, 2)) > 0).all()
         if mark is not None:
             first = replace(scene.placements[0], **{mark: 0})
-            assert scenes.mark_boxes(scene.placements[0]) and not scenes.mark_boxes(first)
+            assert mark_boxes(scene.placements[0]) and not mark_boxes(first)
             without = replace(scene, placements=(first, *scene.placements[1:]))
             drawn = (np.asarray(render(scene)) != np.asarray(render(without))).any(axis=-1)
             assert not (drawn & ~masks[1]).any()
@@ -115,7 +123,7 @@ def test_a_scene_on_its_own(found, clip, world_home, row):
         image = F.normalize(clip.model.encode_image(pixels), dim=-1)
     for layer, start in START_LAYERS.items():
         relevance = image_relevances(clip.model, pixels, texts, (start,)).maps[0][0].numpy()
-        shares = (scenes.region_shares(scene.places, (7, 7)) * relevance).sum(axis=(1, 2))
+        shares = (region_shares(scene.places, (7, 7)) * relevance).sum(axis=(1, 2))
         for value, region in zip(shares / relevance.sum(), REGIONS, strict=True):
             own = of(found, "region", method=layer, part=region).iloc[row]
             assert own.scene == number and own.relation == scene.relation

@@ -95,21 +95,6 @@ def test_classes_of_pictures(hand_encoder, shown, cup, expected):
     np.testing.assert_allclose(mean, [[2**-0.5, 2**-0.5]], rtol=1e-6)
 
 
-def test_average_precision_equals_a_loop_over_thresholds():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        scores = rng.integers(0, 6, 20) / 5  # with ties
-        positive = rng.random(20) < 0.4
-        positive[0] = True
-        expected, before = 0.0, 0.0
-        for threshold in sorted({*scores.tolist()}, reverse=True):
-            taken = scores >= threshold
-            recall = (positive & taken).sum() / positive.sum()
-            expected += (recall - before) * (positive & taken).sum() / taken.sum()
-            before = recall
-        assert retrieval.average_precision(scores, positive) == pytest.approx(expected)
-
-
 def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(hand_encoder):
     images = tuple(ImageRef(Path(name)) for name in "abc")
     encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]},

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cae_lib.evaluation import probe
+from cae_lib.evaluation import probes
 from cae_lib.evaluation.probes import probe_table
 from cae_lib.world.vocabulary import COLORS, NOUNS, RELATIONS
 
@@ -80,8 +80,8 @@ def test_of_two_nouns_that_training_lacks_the_truth_is_not_preferred(world_home,
     asked = pd.DataFrame([("on", "key", "hat", "red"), ("on", "hat", "key", "red")],
                          columns=columns)
     parts = iter([(np.eye(3), seen), (np.eye(3)[:2], asked)])
-    monkeypatch.setattr(probe, "_embedded", lambda *_: next(parts))
-    table = probe.probe_table(None, "smoke").query("target == 'subject'")
+    monkeypatch.setattr(probes, "_embedded", lambda *_: next(parts))
+    table = probe_table(None, "smoke").query("target == 'subject'")
     for column in ("answer", "commonest"):
         assert table[column].nunique() == 1 and table[column].isin(["key", "hat"]).all()
 
