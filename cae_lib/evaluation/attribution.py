@@ -33,9 +33,13 @@ TOLERANCE = 0.01
 
 def annotated_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
     """COCO's test captions with their tokens and roles."""
-    pairs = retrieval_pairs(profile, "coco")
-    cache = paths().cache / "roles"
+    pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer, cache)
+
+
+def captions_of(encoder: Encoder, profile: str, limit: int) -> WordSample:
+    """`word_sample` of COCO's test captions."""
+    return word_sample(encoder, *annotated_captions(encoder, profile), limit)
 
 
 def attribution_suite(

@@ -68,17 +68,11 @@ def keys(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     benchmark's items), picture. Items have the same `picture`, here a number, if they show the same
     file, whatever is cut out of it; an item with two pictures counts with the first, which is the
     right one where one is asked for."""
-    items = [item for subset in subsets for item in subset.items]
-    sizes = [subset.n_used for subset in subsets]
-    paths = [os.path.normpath(item.images[0].path) for item in items]
-    names = np.array([(part.name, part.subset) for part in subsets], dtype=object).reshape(-1, 2)
-    return pd.DataFrame({
-        "family": np.repeat(names[:, 0], sizes),
-        "subset": np.repeat(names[:, 1], sizes),
-        "group": [item.group for item in items],
-        "item": np.array([row for n in sizes for row in range(n)], dtype=np.int32),
-        "picture": pd.factorize(np.array(paths, dtype=object))[0].astype(np.int32),
-    })
+    rows = [(subset.name, subset.subset, item.group, row, os.path.normpath(item.images[0].path))
+            for subset in subsets for row, item in enumerate(subset.items)]
+    frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
+    frame["picture"] = pd.factorize(frame["picture"])[0]
+    return frame.astype({"item": np.int32, "picture": np.int32})
 
 
 def headlines(subsets: Sequence[Benchmark]) -> pd.DataFrame:

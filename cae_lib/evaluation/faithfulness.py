@@ -17,12 +17,7 @@ from cae_lib.attribution import METHODS
 from cae_lib.attribution import faithfulness as measures
 from cae_lib.attribution.faithfulness import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
-from cae_lib.evaluation.attribution import (
-    INTEGRATED,
-    WordSample,
-    annotated_captions,
-    word_sample,
-)
+from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
 from cae_lib.evaluation.datasets import SAMPLES, even_rows
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.evaluation.tables import NOTHING, long_table
@@ -73,8 +68,7 @@ def faithfulness_table(
     - "example": scores of one caption's words (place is the word's number);
     - "integration error", "integration points": of integrated gradients.
     """
-    sample = word_sample(encoder, *annotated_captions(encoder, profile), limit)
-    model = encoder.clip.model
+    sample, model = captions_of(encoder, profile, limit), encoder.clip.model
     with evaluating(model):
         scores = {method: sample.scores(model, method) for method in METHODS}
         scores[INTEGRATED], error, points = sample.integrated_gradients(model)
@@ -187,11 +181,10 @@ def sensitivity_table(
       relations, NaN where the caption has none;
     - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
     """
-    annotated, clip = annotated_captions(encoder, profile), encoder.clip
-    sample = word_sample(encoder, *annotated, limit)
+    sample, clip = captions_of(encoder, profile, limit), encoder.clip
     changed = load_clip(clip.name, None, OTHER[clip.activation][0], encoder.device)
     changed.model.load_state_dict(clip.model.state_dict())
-    pictures = word_sample(Encoder(changed), *annotated, limit).image_features
+    pictures = captions_of(Encoder(changed), profile, limit).image_features
     with evaluating(clip.model):
         defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
         words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}

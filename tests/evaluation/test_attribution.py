@@ -14,12 +14,7 @@ from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.faithfulness import random_ranks
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
-from cae_lib.evaluation.attribution import (
-    INTEGRATED,
-    annotated_captions,
-    attribution_table,
-    word_sample,
-)
+from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of, word_sample
 from cae_lib.evaluation.datasets import even_rows
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
@@ -94,8 +89,7 @@ def test_captions_with_words_are_taken_evenly(clip, five):
 
 @pytest.fixture(scope="module")
 def sample(clip, world_home):
-    encoder = Encoder(clip)
-    return word_sample(encoder, *annotated_captions(encoder, "smoke"), LIMIT)
+    return captions_of(Encoder(clip), "smoke", LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -127,14 +127,14 @@ def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
     )
     vectors = {"one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
                "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1)}
-    found = cosines(hand_encoder({}, vectors), ("one", "two", "three"), phrases)
+    encoder = hand_encoder({}, vectors)
     for kind, *columns in (
         ("object", [1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
         ("attribute", [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
         ("relation", [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
     ):
-        own = [found[kind][name] for name in ("n", "own", "other")]
-        np.testing.assert_allclose(own, columns, atol=1e-6, err_msg=kind)
+        found = cosines(encoder, ("one", "two", "three"), [own[kind] for own in phrases])
+        np.testing.assert_allclose([*found.values()], columns, atol=1e-6, err_msg=kind)
 
 
 def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
