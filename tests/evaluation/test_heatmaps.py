@@ -101,11 +101,11 @@ def test_one_value_a_scene(found):
         assert set(shares.part) == set(REGIONS) and (shares.value >= 0).all()
         assert shares.groupby("scene").value.sum().tolist() == pytest.approx([1] * LIMIT)
     assert of(found, "area").value.sum() == pytest.approx(1)
-    for method in METHODS:
-        shares = of(found, "word share", method=method)
-        assert (shares.groupby("part").size() == LIMIT).all() and shares.part.nunique() == 3
-        assert shares.groupby("scene").value.sum().max() <= 1.001
-        assert len(of(found, "word score", method=method, part="relation")) == LIMIT
+    shares = of(found, "word share")
+    assert (shares.groupby(["method", "part"]).size() == LIMIT).all()
+    assert shares.groupby("method").part.nunique().to_dict() == dict.fromkeys(METHODS, 3)
+    assert shares.groupby(["method", "scene"]).value.sum().max() <= 1.001
+    assert (of(found, "word score").groupby(["method", "part"]).size() == LIMIT).all()
 
 
 @pytest.mark.parametrize("row", [0, LIMIT - 1])
@@ -146,8 +146,8 @@ def test_examples_bring_what_a_figure_needs(found):
         assert first.value.sum() == pytest.approx(1)
     for method in METHODS:
         first = of(found, "example word", method=method, scene=0)
-        assert list(first.part) == EXAMPLES[0].caption.split()
-        assert list(first.row) == list(range(6))
+        assert list(zip(first.row, first.part, strict=True)) == list(
+            enumerate(EXAMPLES[0].caption.split()))
 
 
 def test_without_a_small_world_there_is_nothing(clip, home):

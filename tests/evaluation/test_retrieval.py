@@ -62,10 +62,9 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
     encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.0, 1.0]}, {"s": [1.0, 0.0], "t": [0.6, 0.8]})
     pairs = Pairs([Path("a"), Path("b")], ["s", "t", "s"], torch.tensor([0, 1, 1]), "toy", 3, 3)
     found = retrieval.retrieval_ranks(encoder, pairs, "coco")
-    assert found.columns.tolist() == ["set", "direction", "query", "picture", "rank"]
-    assert set(found["set"]) == {"coco"} and by_direction(found) == [[2, 1], [1, 1, 2]]
-    assert found["query"].tolist() == [0, 1, 0, 1, 2]
-    assert found["picture"].tolist() == [0, 1, 0, 1, 1]
+    assert found.to_dict("list") == {
+        "set": ["coco"] * 5, "direction": [DIRECTIONS[0]] * 2 + [DIRECTIONS[1]] * 3,
+        "query": [0, 1, 0, 1, 2], "picture": [0, 1, 0, 1, 1], "rank": [2, 1, 1, 1, 2]}
     # a tie goes against the query, but not among right captions: number 2 ties with 0 and 1
     tied = ranks(np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]]), np.eye(3), np.array([0, 0, 1]))
     assert by_direction(tied) == [[2, 1], [1, 1, 2]]
@@ -113,10 +112,9 @@ def test_sentences(hand_encoder):
     gold, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
     pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
     found = similarities(pairs, encoder)
-    assert found.columns.tolist() == ["set", "part", "pair", "gold", "score"]
+    assert found.drop(columns="score").to_dict("list") == {
+        "set": ["SICK-R"] * 3, "part": ["one", "two", "two"], "pair": [0, 1, 2], "gold": [3, 1, 5]}
     np.testing.assert_allclose(found.score, [0.6, 0.0, 1.0], atol=1e-7)
-    assert found.gold.tolist() == [3, 1, 5] and found.pair.tolist() == [0, 1, 2]
-    assert found.part.tolist() == ["one", "two", "two"] and set(found["set"]) == {"SICK-R"}
 
 
 def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
