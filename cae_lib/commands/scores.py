@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,9 @@ METRICS = {"accuracy": "acc"} | {
 """CLIP_benchmark's names, which call retrieval by what is found."""
 
 
-def choice_scores(parts: Iterable[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
+def choice_scores(parts: Sequence[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
     """The headline of each subset, from `choice.answers`; columns as in `COLUMNS`."""
-    parts = scored(parts)
-    items = headlines(parts)
+    items, parts = headlines(parts), scored(parts)
     asked = weights(items, "subset")
     value, chance = average(frame, asked), average(items, asked, "chance")
     rows = [(part.key, "choice", "accuracy", value[part.key], chance[part.key], part.n_used,

@@ -56,7 +56,7 @@ def items(
     any; and `joint_NAME`, the number of the set of items, see `Benchmark.sets`, that the item
     belongs to, -1 for none.
     """
-    parts = scored(parts)
+    frame, parts = headlines(parts), scored(parts)
     if not parts:
         return pd.DataFrame()
     texts = [true_captions(item) for part in parts for item in part.items]
@@ -64,7 +64,7 @@ def items(
     true = [text for own in texts for text in own]
     counts, seen = stated_counts(true, tagger, world), _seen(true, tagger, trained_on)
     joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
-    return pd.concat([headlines(parts), counts.groupby(owner).max(), seen.groupby(owner).sum(),
+    return pd.concat([frame, counts.groupby(owner).max(), seen.groupby(owner).sum(),
                       joint.fillna(-1).astype(np.int32)], axis=1)
 
 
