@@ -4,15 +4,13 @@ import json
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from cae_lib.config import paths
-from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks import Benchmark, load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation import datasets
+from cae_lib.evaluation import amounts, datasets
 from cae_lib.evaluation.amounts import own_items, subsets
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables
@@ -74,14 +72,6 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(suga
     assert used_and_expected(used, "benchmarks")["sugarcrepe"] == [1, 7511]
 
 
-def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(sugar, put, raw):
-    names = [f"{number}.jpg" for number in range(245)]
-    put({f"coco/val2017/{name}": None for name in names})
-    put({"sugar-crepe/data/swap_obj.json": sugarcrepe(*names), "coco/val2017/7.jpg": HTML})
-    with pytest.raises(DataError, match=r"row 7: its picture .*7\.jpg cannot be decoded"):
-        load_benchmark("sugarcrepe", raw, subsets=["swap_obj"], official=True)
-
-
 def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, capsys):
     put({"sugar-crepe/data/add_att.json": sugarcrepe("1.jpg"),
          "sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
@@ -91,18 +81,6 @@ def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, ca
         parts = {part.subset: part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",))}
     assert (parts["add_att"], parts["swap_obj"], parts["swap_att"]) == (1, 1, 0) and len(parts) == 7
     assert re.search(r"sugarcrepe/swap_att\. .*swap_att\.json.* column 2", capsys.readouterr().out)
-
-
-def test_a_column_that_is_missing_is_named(put, capsys):
-    row = {"image": {"path": "1.jpg"}, "negative_image": {"path": "1.jpg"}, "caption": "a",
-           "negative_caption": "b", "type": "swap"}
-    put({"bivlc/images/1.jpg": None, "bivlc/data/x": ""})
-    pd.DataFrame([row] * 3).to_parquet(paths().raw / "bivlc/data/test.parquet")
-    with allowing(["bivlc"]):
-        assert not any(part.n_used for part in datasets.benchmarks("paper", ("bivlc",)))
-    told = capsys.readouterr().out
-    assert "3 rows of bivlc" in told and "row 0: has no field 'subtype'" in told
-    assert "row 1:" not in told, "none is used: one is enough"
 
 
 def test_families_are_read_alone_and_once(raw, smoke_world):
@@ -138,6 +116,20 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
     assert used_and_expected(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
     assert used_and_expected(used, "phrases") == {"coco": [4, 500]}
     assert used_and_expected(used, "faithfulness") == {"coco": [4, 120]}
+
+
+def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(
+        choice, world_home, monkeypatch):
+    items, more = ([choice("pq", texts, name=str(row)) for row in range(3)]
+                   for texts in ("ab", "abc"))
+    for again in (items[:2], more):
+        parts = [Benchmark("new", "one", tuple(items), 3),
+                 Benchmark("new", "other", tuple(again), 3)]
+        monkeypatch.setattr(datasets, "benchmarks", lambda profile, parts=parts: parts)
+        with pytest.raises(DataError, match="new/.* scores the items of new/.* again: .*AGAIN"):
+            subsets("smoke")
+    monkeypatch.setattr(amounts, "AGAIN", {"new": ("other",)})
+    assert own_items(subsets("smoke")).query("family == 'new'").n_used.tolist() == [3]
 
 
 def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):

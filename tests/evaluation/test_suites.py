@@ -116,18 +116,6 @@ def test_a_folder_without_the_world_s_manifest_has_to_be_complete(raw, smoke_wor
         datasets.similarity_pairs("paper")
 
 
-def test_labels_are_scored_where_cola_is_there(raw, encoder):
-    assert measured("labels", encoder, "paper").empty
-    for folder in ("images", "data"):
-        (raw / "cola" / folder).mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(raw / "cola/images/1.jpg")
-    content = json.dumps([["red cup", "blue dog"], [["/x/1.jpg", {}, [1, 0], [1, 1]]]])
-    (raw / "cola/data/COLA_singleobjects_benchmark_GQA.json").write_text(content, "utf-8")
-    found = measured("labels", encoder, "paper")
-    assert found["set"].tolist() == ["GQA", "GQA"]
-    np.testing.assert_array_equal(found.precision, [1, np.nan])
-
-
 def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="no set of labelled pictures. Put each set into a folder"):
         datasets.class_sets("paper")
