@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Choice, ImageRef
-from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import keys, scored
 from cae_lib.evaluation.datasets import benchmarks, even_rows, training_captions
 from cae_lib.evaluation.encoder import Encoder
@@ -44,17 +43,11 @@ def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
 
 
 def average_picture(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """`average_picture_answers` to all benchmarks of a profile; empty without training pictures."""
+    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture;
+    empty without training pictures."""
     pairs = training_captions(profile)
     if pairs is None:
         return pd.DataFrame()
-    return average_picture_answers(encoder, pairs, benchmarks(profile))
-
-
-def average_picture_answers(
-    encoder: Encoder, pairs: Pairs, subsets: Sequence[Benchmark]
-) -> pd.DataFrame:
-    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture."""
     refs = [ImageRef(pairs.image_paths[row]) for row in even_rows(len(pairs.image_paths), PICTURES)]
     mean = encoder.images(refs).astype(np.float64).mean(axis=0)
     mean /= np.linalg.norm(mean)
@@ -62,7 +55,7 @@ def average_picture_answers(
     def chooser(texts: Sequence[str]) -> list[float]:
         return (encoder.texts(texts) * mean).sum(axis=-1).tolist()
 
-    return blind_answers(subsets, {"average picture": chooser})
+    return blind_answers(benchmarks(profile), {"average picture": chooser})
 
 
 def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:

@@ -26,25 +26,23 @@ class Suite(NamedTuple):
         return {self.name: measure(encoder, profile)}
 
 
-def _suites(*rows: tuple[str, str, str]) -> Mapping[str, Suite]:
-    return {name: Suite(name, f"cae_lib.evaluation.{module}", function)
-            for name, module, function in rows}
-
-
-SUITES = _suites(
-    ("benchmarks", "choice", "benchmark_answers"),
-    ("blind", "blind", "average_picture"),
-    ("retrieval", "retrieval", "retrieval_table"),
-    ("similarity", "text_similarity", "similarity_table"),
-    ("zero_shot", "retrieval", "zero_shot_table"),
-    ("labels", "retrieval", "label_table"),
-    ("attribution", "attribution", "attribution_suite"),
-    ("bindings", "attribution", "binding_suite"),
-    ("phrases", "text_similarity", "phrase_table"),
-    ("faithfulness", "faithfulness", "faithfulness_table"),
-    ("heatmaps", "heatmaps", "heatmap_table"),
-)
+SUITES: Mapping[str, Suite] = {
+    name: Suite(name, f"{__package__}.{module}", function) for name, module, function in (
+        ("benchmarks", "choice", "benchmark_answers"),
+        ("blind", "blind", "average_picture"),
+        ("retrieval", "retrieval", "retrieval_table"),
+        ("similarity", "text_similarity", "similarity_table"),
+        ("zero_shot", "retrieval", "zero_shot_table"),
+        ("labels", "retrieval", "label_table"),
+        ("attribution", "attribution", "attribution_suite"),
+        ("bindings", "attribution", "binding_suite"),
+        ("phrases", "text_similarity", "phrase_table"),
+        ("faithfulness", "faithfulness", "faithfulness_table"),
+        ("heatmaps", "heatmaps", "heatmap_table"),
+    )
+}
 """What is measured on every set of weights."""
 
-BASE_SUITES = _suites(("sensitivity", "faithfulness", "sensitivity_table"))
+BASE_SUITES = {"sensitivity": Suite("sensitivity", f"{__package__}.faithfulness",
+                                    "sensitivity_table")}
 """What is measured on the base model alone, beside `SUITES`."""

@@ -56,12 +56,15 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
 
 
-def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand_encoder):
+def test_the_average_picture_stands_for_every_picture(
+        choice, benchmark_of, hand_encoder, monkeypatch):
     encoder = hand_encoder({"a": [1, 0], "b": [0, 1], "c": [1, 0]},
                            {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]})
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
-    found = blind.average_picture_answers(encoder, pairs, [benchmark_of(*items)])
+    monkeypatch.setattr(blind, "training_captions", lambda profile: pairs)
+    monkeypatch.setattr(blind, "benchmarks", lambda profile: [benchmark_of(*items)])
+    found = blind.average_picture(encoder, "smoke")
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
 
 
