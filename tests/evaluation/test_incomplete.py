@@ -72,6 +72,14 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(suga
     assert used_and_expected(used, "benchmarks")["sugarcrepe"] == [1, 7511]
 
 
+def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(put, raw):
+    names = [f"{number}.jpg" for number in range(245)]
+    put({f"coco/val2017/{name}": None for name in names})
+    put({"sugar-crepe/data/swap_obj.json": sugarcrepe(*names), "coco/val2017/7.jpg": HTML})
+    with pytest.raises(DataError, match=r"row 7: its picture .*7\.jpg cannot be decoded"):
+        load_benchmark("sugarcrepe", raw, subsets=["swap_obj"], official=True)
+
+
 def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, capsys):
     put({"sugar-crepe/data/add_att.json": sugarcrepe("1.jpg"),
          "sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
@@ -81,6 +89,16 @@ def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, ca
         parts = {part.subset: part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",))}
     assert (parts["add_att"], parts["swap_obj"], parts["swap_att"]) == (1, 1, 0) and len(parts) == 7
     assert re.search(r"sugarcrepe/swap_att\. .*swap_att\.json.* column 2", capsys.readouterr().out)
+
+
+def test_of_rows_none_of_which_can_be_used_one_is_named(put, capsys):
+    put({"sugar-crepe/data/swap_obj.json": {str(row): {"filename": "1.jpg"} for row in range(3)},
+         "coco/val2017/1.jpg": None})
+    with allowing(["sugarcrepe"]):
+        assert not any(part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",)))
+    told = capsys.readouterr().out
+    assert "3 rows of sugarcrepe" in told and "row 0: has no field 'caption'" in told
+    assert "row 1:" not in told
 
 
 def test_families_are_read_alone_and_once(raw, smoke_world):
