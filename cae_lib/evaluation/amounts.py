@@ -90,13 +90,13 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
 
 
 def _benchmarks(profile: str) -> list[Benchmark]:
-    """All subsets, and SVO-Probes' pairs; DataError if one scores the items of another one, and
-    `AGAIN` does not say so: a sum of n would count them twice."""
+    """All subsets, and SVO-Probes' pairs; DataError if one asks another one's items for something
+    else, and `AGAIN` does not say so: a sum of n would count them twice."""
     subsets = datasets.benchmarks(profile)
     own = [(subset, {(item.id, item.images): {*item.texts} for item in subset.items})
-           for subset in subsets if not is_again(subset.name, subset.subset)]
+           for subset in subsets if subset.items and not is_again(subset.name, subset.subset)]
     for (first, texts), (second, others) in itertools.permutations(own, 2):
-        if first.name == second.name and texts and all(
+        if first.name == second.name and first.task != second.task and all(
                 key in others and texts[key] <= others[key] for key in texts):
             raise DataError(f"{first.key} scores the items of {second.key} again: name one of "
                             "them in `cae_lib.evaluation.amounts.AGAIN`")

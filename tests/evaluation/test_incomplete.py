@@ -142,7 +142,7 @@ def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(
                    for texts in ("ab", "abc"))
     for again in (items[:2], more):
         parts = [Benchmark("new", "one", tuple(items), 3),
-                 Benchmark("new", "other", tuple(again), 3)]
+                 Benchmark("new", "other", tuple(again), 3, task="text")]
         monkeypatch.setattr(datasets, "benchmarks", lambda profile, parts=parts: parts)
         with pytest.raises(DataError, match="new/.* scores the items of new/.* again: .*AGAIN"):
             subsets("smoke")
