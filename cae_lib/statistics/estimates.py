@@ -39,8 +39,8 @@ def levels(
     frame = frame.reset_index(drop=True)
     table = _Table(frame, value, items, cluster, weights)
     rows = []
-    for names, part in frame.groupby(list(by), sort=False, observed=True):
-        matrix = table.matrix(part, _named(by, names))
+    for names, group in frame.groupby(list(by), sort=False, observed=True):
+        matrix = table.matrix(group, _named(by, names))
         rows += [dict(zip(by, names, strict=True)) | row for row in table.tests(matrix)]
     return pd.DataFrame(rows)
 
@@ -66,9 +66,9 @@ def contrasts(
     table = _Table(frame, value, items, cluster, weights)
     rows = []
     groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
-    for names, part in groups:
-        sides = {side: table.matrix(rest, _named((*by, key), (*names, side)))
-                 for (side,), rest in part.groupby([key], sort=False, observed=True)}
+    for names, group in groups:
+        sides = {side: table.matrix(rows_of, _named((*by, key), (*names, side)))
+                 for (side,), rows_of in group.groupby([key], sort=False, observed=True)}
         pairs = against if isinstance(against, Mapping) else dict.fromkeys(sides, against)
         for side, other in pairs.items():
             if side == other:
@@ -77,8 +77,8 @@ def contrasts(
                 absent = other if side in sides else side
                 raise DataError(f"{_named(by, names)} {key}: no {absent!r} among "
                                 f"{', '.join(map(str, sides))}")
-            known = dict(zip(by, names, strict=True)) | {key: side, "against": other}
-            rows += [known | row for row in table.tests(_minus(sides[side], sides[other]))]
+            sides_of = dict(zip(by, names, strict=True)) | {key: side, "against": other}
+            rows += [sides_of | row for row in table.tests(_minus(sides[side], sides[other]))]
     return pd.DataFrame(rows)
 
 
@@ -104,32 +104,30 @@ class _Table:
         self.value, self.items = value, list(items)
         self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
         first = ~self.number.duplicated()
-        self.known = frame.loc[first, self.items].assign(number=self.number[first].to_numpy())
-        self.clusters = np.empty(len(self.known), dtype=np.int64)
-        self.clusters[self.known["number"]] = pd.factorize(frame.loc[first, cluster])[0]
+        self.answered = frame.loc[first, self.items].assign(number=self.number[first].to_numpy())
+        self.clusters = pd.factorize(frame.loc[first, cluster])[0]
         self.scores = None if weights is None else self._scores(weights)
 
     def _scores(self, weights: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
-        found = weights.merge(self.known, on=self.items, how="left", validate="many_to_one")
-        if found["number"].isna().any():
-            lost = found[found["number"].isna()].iloc[0]
+        numbered = weights.merge(self.answered, on=self.items, how="left", validate="many_to_one")
+        if numbered["number"].isna().any():
+            lost = numbered[numbered["number"].isna()].iloc[0]
             raise DataError(f"{lost['score']}: no answer to item {[lost[n] for n in self.items]}; "
                             "measure the run again, or leave the score out")
         return {
-            name: (part["number"].to_numpy(int), pd.factorize(part["stratum"])[0],
-                   part.groupby("stratum", sort=False)["weight"].sum().to_numpy())
-            for name, part in found.groupby("score", sort=False)
+            name: (own["number"].to_numpy(int), pd.factorize(own["stratum"])[0],
+                   own.groupby("stratum", sort=False)["weight"].sum().to_numpy())
+            for name, own in numbered.groupby("score", sort=False)
         }
 
-    def matrix(self, part: pd.DataFrame, told: str) -> np.ndarray:
+    def matrix(self, group: pd.DataFrame, told: str) -> np.ndarray:
         """Values `(S, N)` of one group, NaN where it has no such item."""
-        seeds, row = np.unique(part["seed"], return_inverse=True)
-        number = self.number.loc[part.index].to_numpy()
-        count = np.bincount(row * len(self.known) + number)
-        if count.max() > 1:
+        seeds, row = np.unique(group["seed"], return_inverse=True)
+        number = self.number.loc[group.index].to_numpy()
+        if np.bincount(row * len(self.answered) + number).max() > 1:
             raise DataError(f"{told}: an item occurs twice; name more columns in `by` or `items`")
-        matrix = np.full((len(seeds), len(self.known)), np.nan)
-        matrix[row, number] = part[self.value].to_numpy(np.float64)
+        matrix = np.full((len(seeds), len(self.answered)), np.nan)
+        matrix[row, number] = group[self.value].to_numpy(np.float64)
         partial = np.isnan(matrix).any(axis=0) & ~np.isnan(matrix).all(axis=0)
         if partial.any():
             raise DataError(f"{told}: {partial.sum()} items are not answered by every seed")
