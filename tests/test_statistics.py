@@ -200,17 +200,6 @@ def test_what_does_not_fit_is_an_error(change, message):
         contrasts(change(both), "b", items=["item"])
 
 
-def test_components_are_those_that_the_answers_were_drawn_with():
-    generator = np.random.default_rng(0)
-    n, found = 50, []
-    for _ in range(400):
-        table = 0.2 * generator.normal(size=(3, 1)) + generator.normal(size=(1, n))
-        _, parts = crossed(*cells([table + 0.5 * generator.normal(size=(3, n))]))
-        found.append((parts.by_seed - parts.rest, parts.by_item - parts.rest / 3, parts.rest))
-    expected = np.array([0.04, 1 / n, 0.25 / n])
-    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
-
-
 def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
     items_alone = Components(0.0, 0.01**2, 0.0, 3, 100_000)
     assert detectable(items_alone) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-3)

@@ -14,8 +14,7 @@ from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.faithfulness import random_ranks
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
-from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of, word_sample
-from cae_lib.evaluation.datasets import even_rows
+from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
 from cae_lib.words.alignment import align
@@ -76,15 +75,6 @@ def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
         assert list(own.role) == ["other", *["object"] * 4]
     found = attribution_table(Encoder(clip), *five, ["counterfactual"])
     assert (found.score.isna() == (found.role == "other")).all()  # only these are replaced
-
-
-def test_captions_with_words_are_taken_evenly(clip, five):
-    sample = word_sample(Encoder(clip), *five, limit=9)
-    part = sample.rows(even_rows(len(sample.captions), 2))
-    assert sample.captions.tolist() == [0, 1, 3, 4] and sample.pictures.tolist() == [2, 0, 0, 1]
-    assert part.captions.tolist() == [0, 4] and part.pictures.tolist() == [2, 1]
-    for field in ("tokens", "words", "roles", "image_features"):
-        assert torch.equal(getattr(part, field), getattr(sample, field)[[0, 3]])
 
 
 @pytest.fixture(scope="module")
