@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib import plots, results, statistics
-from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation.averages import weights
 from cae_lib.runtime import stamp
 from cae_lib.statistics import ANSWERS, correlations, crossed, levels, ratios, summary
 

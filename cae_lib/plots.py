@@ -35,35 +35,34 @@ METHODS = {"attention": "attention", "gradcam": "GradCAM", "perturbation": "pert
 
 ROLES = ("object", "attribute", "relation")
 
+LABELS = {
+    "base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP",
+    "cae-binding": "CAE on bindings", "placebo-binding": "placebo: roles permuted",
+    "wrong-binding": "placebo: any two words", "kept-binding": "placebo: meaning kept",
+    "softmax-binding": "exchanges in the softmax", "hinge-negclip": "NegCLIP's texts, hinge",
+    "negclip-binding": "NegCLIP + CAE on bindings",
+}
+KINDS = {"cae": "CLIP-CAE", "placebo": "placebo", "negclip-cae": "NegCLIP-CAE",
+         "negclip-placebo": "NegCLIP, placebo", "random": "random words",
+         "dependency": "CLIP-CAE, second tagger"}
+"""What stands before the method in the names of runs."""
+
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
-METHOD_COLORS = dict(zip(METHODS.values(), (_COLORS[i] for i in (0, 3, 2, 4)), strict=True))
+METHOD_COLORS = dict(zip(METHODS.values(), (_COLORS[i] for i in (0, 3, 2, 4, 5, 6)), strict=False))
 
 
 def label(run: str) -> str:
     """A run as the paper's tables name it; what they do not have stays as it is."""
-    known = {
-        "base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP",
-        "cae-binding": "CAE on bindings", "placebo-binding": "placebo: roles permuted",
-        "wrong-binding": "placebo: any two words", "kept-binding": "placebo: meaning kept",
-        "softmax-binding": "exchanges in the softmax", "hinge-negclip": "NegCLIP's texts, hinge",
-        "negclip-binding": "NegCLIP + CAE on bindings",
-    }
-    if run in known:
-        return known[run]
-    for prefix, name in (("negclip-cae-", "NegCLIP-CAE"),
-                         ("negclip-placebo-", "NegCLIP, placebo"), ("cae-", "CLIP-CAE"),
-                         ("placebo-", "placebo"), ("random-", "random words"),
-                         ("dependency-", "CLIP-CAE, second tagger")):
-        method = run.removeprefix(prefix)
-        if run.startswith(prefix) and (method in METHODS or method == "counterfactual"):
-            return f"{name} ({METHODS.get(method, method)})"
-    return run
+    kind, _, method = run.rpartition("-")
+    if kind in KINDS and method in (*METHODS, "counterfactual"):
+        return f"{KINDS[kind]} ({METHODS.get(method, method)})"
+    return LABELS.get(run, run)
 
 
 def method_of(run: str) -> str:
     """The attribution method in a run's name as text, "" where it has none."""
-    return METHODS.get(run.rpartition("cae-")[2].partition("+")[0], "") if "cae-" in run else ""
+    return METHODS.get(run.rpartition("cae-")[2].partition("+")[0], "")
 
 
 def style() -> None:

@@ -22,9 +22,10 @@ from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
 from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.embed import Encoder, Weights, image_digest
-from cae_lib.evaluation.sets import is_world
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
+from cae_lib.evaluation.datasets import is_world
+from cae_lib.evaluation.encoder import Encoder, Weights
+from cae_lib.evaluation.items import data_tables
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.grid import BASE, TUNED, run_name
 from cae_lib.models.archive import unpacked
 from cae_lib.models.checkpoint import read_meta
@@ -170,7 +171,7 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
     @cache
     def encoder() -> Encoder:
         """The model, loaded only when something has to be computed."""
-        return encoder_of(open_run(name, profile_name, seed, **overrides), profile_name)
+        return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
 
     chosen = {suite: known[suite] for suite in only}
     measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, digest,
@@ -214,15 +215,6 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
     if is_real(profile_name) or is_world(data_root(profile_name)):
         return tables
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
-
-
-def encoder_of(clip: Clip, profile_name: str) -> Encoder:
-    """An encoder of a profile's data; where runs lock the image tower they share its vectors."""
-    kept = None
-    if experiment(TUNED, profile_name).lock_image and hasattr(clip.model, "visual"):
-        name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
-        kept = paths().cache / "pictures" / name
-    return Encoder(clip, kept=kept, progress=clip.name if is_real(profile_name) else None)
 
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
-TRAINING, MEASURING = "cae_lib.training.loop", "cae_lib.evaluation.suites"
-CONFIGS, BENCHMARKS = "models/configs", "data/benchmarks"
-"""Folders with data of the code; the modules of benchmarks are imported by name."""
+TRAINING = "cae_lib.training.loop"
+CONFIGS, BENCHMARKS, MEASURING = "models/configs", "data/benchmarks", "evaluation"
+"""Folders with data of the code; the modules of benchmarks and suites are imported by name."""
 
 BESIDE = ("config", "errors", "runtime", "results", "data.needs", "data.sources",
           "data.completeness")
@@ -129,14 +129,14 @@ def format_seconds(seconds: float) -> str:
 
 class Progress(tqdm):
     """A bar of `total` units of work on standard error: rewritten in place on a terminal, else new
-    lines, at most one in 10 s."""
+    lines, at most one in 10 s; nothing at all if `disable`."""
     monitor_interval = 0  # no thread of its own beside processes that fork
 
-    def __init__(self, total: int, label: str) -> None:
+    def __init__(self, total: int, label: str, disable: bool = False) -> None:
         in_place = PROGRESS_LINES not in os.environ and sys.stderr.isatty()
         super().__init__(
             total=total, desc=label, file=None if in_place else _Lines(), dynamic_ncols=in_place,
-            mininterval=0.1 if in_place else 10.0, smoothing=0,
+            mininterval=0.1 if in_place else 10.0, smoothing=0, disable=disable,
         )
 
     def update(self, n: int = 1, **values: float) -> None:
@@ -172,10 +172,10 @@ def measuring_hash(package: Path = PACKAGE) -> str:
 
 
 def measuring(package: Path = PACKAGE) -> dict[str, Path]:
-    """The modules that `MEASURING` and the benchmarks import, but for `BESIDE`, and their files."""
-    names = sorted(path.stem for path in (package / BENCHMARKS).glob("*.py"))
-    starts = [f"cae_lib.{BENCHMARKS.replace('/', '.')}.{name}" for name in names]
-    return imported([MEASURING, *starts], BESIDE, package)
+    """The modules of suites and benchmarks, and what they import, but for `BESIDE`, with files."""
+    starts = [f"{folder}/{path.stem}".replace("/", ".") for folder in (MEASURING, BENCHMARKS)
+              for path in sorted((package / folder).glob("*.py"))]
+    return imported(starts, BESIDE, package)
 
 
 def imported(starts: Iterable[str], without: tuple[str, ...] = (),

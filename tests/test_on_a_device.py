@@ -25,7 +25,7 @@ from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder

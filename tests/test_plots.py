@@ -50,23 +50,17 @@ def test_an_alt_text_is_there_and_short(alt: str):
         plots.show(drawn(), alt)
 
 
-def test_a_forest_has_its_lines_in_order_and_its_intervals_to_scale():
-    figure = drawn()
-    axes = figure.axes[0]
+@pytest.mark.parametrize(("palette", "expected"), [
+    (["#112233", "#445566", "#778899"], ["#112233", "#445566"]), (None, ["C0", "C1"]),
+    ("Set2", ["#66c2a5", "#fc8d62"]), ({"b": "#112233"}, ["#0173b2", "#112233"]),
+])
+def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(palette, expected):
+    axes = plots.forest(ROWS, "family", "method", palette=palette)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ARO", "CREPE"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
     ends = [segment[:, 0].tolist() for bar in axes.containers
             for segment in bar.lines[2][0].get_segments()]
     assert ends == [pytest.approx(pair) for pair in ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
-    plt.close(figure)
-
-
-@pytest.mark.parametrize(("palette", "expected"), [
-    (["#112233", "#445566", "#778899"], ["#112233", "#445566"]), (None, ["C0", "C1"]),
-    ("Set2", ["#66c2a5", "#fc8d62"]), ({"b": "#112233"}, ["#0173b2", "#112233"]),
-])
-def test_a_forest_takes_the_palettes_that_seaborn_takes(palette, expected: list[str]):
-    axes = plots.forest(ROWS, "family", "method", palette=palette)
     found = [to_hex(bar.lines[0].get_color()) for bar in axes.containers]
     assert found == [to_hex(color) for color in expected]
     plt.close(axes.figure)

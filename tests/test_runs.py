@@ -16,7 +16,7 @@ from cae_lib.attribution import get_method
 from cae_lib.config import PROFILES, experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.grid import (
     ablations,
     base_variants,
@@ -132,10 +132,10 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):
     clip, texts = load_clip("clip-mini", seed=3), ["a dog", "a red hat", "a cat"]
-    encoder, expected = runs.encoder_of(clip, "smoke"), Encoder(clip).texts(texts)
+    encoder, expected = Encoder(clip, "smoke"), Encoder(clip).texts(texts)
     np.testing.assert_array_equal(encoder.texts(texts), expected)
     asked = Mock(side_effect=RuntimeError("the model was asked"))
-    monkeypatch.setattr("cae_lib.evaluation.embed.text_encoder", asked)
+    monkeypatch.setattr("cae_lib.evaluation.encoder.text_encoder", asked)
     np.testing.assert_array_equal(encoder.texts(["a cat", "a dog"]), expected[[2, 0]])
     with pytest.raises(RuntimeError, match="asked"):
         encoder.texts(["a dog", "a new text"])

@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr, t, ttest_1samp, ttest_rel
+from scipy.stats import spearmanr, t, ttest_rel
 
-from cae_lib import statistics
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
     Components,
@@ -20,6 +19,7 @@ from cae_lib.statistics import (
     verdict,
     words,
 )
+from cae_lib.statistics.estimates import weighted_spearman
 
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
@@ -54,19 +54,17 @@ def test_by_hand():
     assert (found.n, found.pictures, found.seeds, found.against) == (3, 3, 2, "b")
 
 
-def test_freedom_by_hand_as_observed_and_of_other_numbers_of_seeds():
+def test_freedom_by_hand_as_observed_and_as_expected():
     parts = Components(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
-    assert (parts.variance(), parts.variance(4)) == pytest.approx((0.5, 0.4))
+    assert parts.variance() == pytest.approx(0.5)
     assert parts.freedom() == pytest.approx(4)  # seeds as alike as half of the rest would make them
-    assert parts.freedom(4) == pytest.approx(0.4**2 / (0.4**2 / 4 + 0.05 * 0.4 / 3))
-    assert parts.freedom(1) == pytest.approx(4)
+    assert parts.freedom(True) == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.1 * 0.5))
     some = Components(0.6, 0.5, 0.4, 2, 4)  # 0.2 of seeds; with half the rest 0.4, in two 0.2
     assert some.freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
     none = Components(0.2, 0.1, 0.4, 2, 4)  # nothing but what is particular to seed and item
     assert none.variance() == pytest.approx(0.2)
-    assert none.freedom(4) == pytest.approx(0.1**2 / (0.1**2 / 4 + 0.05 * 0.1 / 3))
-    seeds = Components(0.6, 1e-12, 0.0, 3, 4)
-    assert seeds.freedom() == pytest.approx(2)
+    assert none.freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2))
+    assert Components(0.6, 1e-12, 0.0, 3, 4).freedom() == pytest.approx(2)
 
 
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
@@ -152,15 +150,6 @@ def test_three_pictures_by_hand():
     assert (found.freedom, found.pictures, found.n) == (pytest.approx(2), 3, 6)
 
 
-def test_pictures_of_equal_size_are_a_t_test_of_their_means():
-    generator = np.random.default_rng(1)
-    values = generator.normal(0.2, 1, (20, 3)) + generator.normal(0, 1, (20, 1))
-    expected = ttest_1samp(values.mean(axis=1), 0)
-    table = frame(values.reshape(1, 60), pictures=np.repeat(np.arange(20), 3))
-    found = levels(table, items=["item"]).iloc[0]
-    assert (found.p, found.freedom) == pytest.approx((expected.pvalue, 19))
-
-
 def test_scores_weigh_strata_and_share_items():
     groups, pictures = answers(3)
     rows, weights, number = [], [], 0
@@ -211,17 +200,6 @@ def test_what_does_not_fit_is_an_error(change, message):
         contrasts(change(both), "b", items=["item"])
 
 
-def test_components_are_those_that_the_answers_were_drawn_with():
-    generator = np.random.default_rng(0)
-    n, found = 50, []
-    for _ in range(400):
-        table = 0.2 * generator.normal(size=(3, 1)) + generator.normal(size=(1, n))
-        _, parts = crossed(*cells([table + 0.5 * generator.normal(size=(3, n))]))
-        found.append((parts.by_seed - parts.rest, parts.by_item - parts.rest / 3, parts.rest))
-    expected = np.array([0.04, 1 / n, 0.25 / n])
-    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
-
-
 def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
     items_alone = Components(0.0, 0.01**2, 0.0, 3, 100_000)
     assert detectable(items_alone) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-3)
@@ -230,7 +208,6 @@ def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
     draws = size + 3**0.5 * np.random.default_rng(0).normal(size=(20_000, 3))
     ratio = np.abs(draws.mean(axis=1)) / draws.std(axis=1, ddof=1) * 3**0.5
     assert (ratio > t.isf(0.025, 2)).mean() == pytest.approx(0.8, abs=0.02)
-    assert detectable(seeds_alone, n_seeds=10) < size / 2
 
 
 def test_holm_by_hand_within_groups():
@@ -301,16 +278,20 @@ def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weak
     assert verdict(tests[:0], 2, by="method") == verdict(None, 2) == "not tested"
 
 
+def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
+    """A table of scores `(seeds, n)` by run, on one set."""
+    return pd.concat(pd.DataFrame({"run": run, "seed": seed, "set": "sts", "pair": range(len(gold)),
+                                   "gold": gold, "score": row})
+                     for run, rows in scores.items() for seed, row in enumerate(rows))
+
+
 def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
     generator = np.random.default_rng(0)
     gold = generator.integers(0, 5, 400).astype(float)
-    scores = {"a": gold + generator.normal(0, 2, (3, 400)), "b": generator.normal(0, 2, (3, 400))}
-    table = pd.concat(
-        pd.DataFrame({"run": run, "seed": seed, "set": "sts", "pair": range(400), "gold": gold,
-                      "score": column})
-        for run, columns in scores.items() for seed, column in enumerate(columns))
+    a, b = gold + generator.normal(0, 2, (3, 400)), generator.normal(0, 2, (3, 400))
+    table = of_pairs(gold, a=a, b=b)
     found = correlations(table).set_index("run")
-    expected = np.mean([spearmanr(column, gold).statistic for column in scores["a"]])
+    expected = np.mean([spearmanr(column, gold).statistic for column in a])
     assert found.loc["a", "estimate"] == pytest.approx(expected)
     assert (found.loc["a", "n"], found.loc["a", "seeds"]) == (400, 3)
     gain = correlations(table, against="b").iloc[0]
@@ -318,46 +299,36 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
     assert gain.low > 0 and gain.p < 0.02
     few = correlations(table[table["pair"] < 100]).set_index("run").loc["a"]
     assert few.high - few.low > 1.5 * (found.loc["a", "high"] - found.loc["a", "low"])
-    two = correlations(pd.concat([table, table.assign(set="copy")]))
-    assert two[two["set"] == "mean"]["estimate"].tolist() == pytest.approx(
-        two[two["set"] == "sts"]["estimate"].tolist())
+    two = correlations(pd.concat([table, table.assign(set="copy")])).set_index("set")["estimate"]
+    assert two["mean"].tolist() == pytest.approx(two["sts"].tolist())
     with pytest.raises(DataError, match="do not share their pairs"):
         correlations(table.iloc[1:])
+    with pytest.raises(DataError, match="no run 'c' among a, b"):
+        correlations(table, "c")
 
 
 def test_a_correlation_varies_by_pairs_and_by_seeds():
     gold = np.array([0.0, 0, 1, 0, 2])  # without variance in some samples
     scores = np.array([[1.0, 2, 3, 5, 4], [2.0, 1, 3, 4, 5]])
-    table = pd.concat(pd.DataFrame({"run": "a", "seed": seed, "set": "sts", "pair": range(5),
-                                    "gold": gold, "score": row}) for seed, row in enumerate(scores))
-    generator = np.random.default_rng(0)
-    counts = generator.multinomial(5, np.full(5, 0.2), size=50)
-    draws = np.stack([statistics.weighted_spearman(row, gold, counts) for row in scores])
+    table = of_pairs(gold, a=scores)
+    counts = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=50)
+    draws = np.stack([weighted_spearman(row, gold, counts) for row in scores])
+    repeated = [spearmanr(np.repeat(scores[0], c), np.repeat(gold, c)).statistic for c in counts]
+    np.testing.assert_allclose(draws[0], repeated)
     assert np.isnan(draws).any()
     draws = draws[:, ~np.isnan(draws[0])]
+    kept = (draws.shape[1] - 1) / 49  # where nothing varied, the mean stands in
     whole = np.array([spearmanr(row, gold).statistic for row in scores])
-    parts = Components(whole.var(ddof=1), draws.mean(axis=0).var(ddof=1),
-                       (draws[0] - draws[1]).var(ddof=1) / 2, 2, 4)
+    parts = Components(whole.var(ddof=1), draws.mean(axis=0).var(ddof=1) * kept,
+                       (draws[0] - draws[1]).var(ddof=1) / 2 * kept, 2, 4)
     found = correlations(table, resamples=50).iloc[0]
-    kept = draws.shape[1] - 1  # where nothing varied, the mean stands in
-    assert found["error"]**2 == pytest.approx(Components(
-        parts.by_seed, parts.by_item * kept / 49, parts.rest * kept / 49, 2, 4).variance())
+    assert found["error"]**2 == pytest.approx(parts.variance())
     one = correlations(table[table["seed"] == 0], resamples=50).iloc[0]
-    assert one["error"]**2 == pytest.approx(draws[0].var(ddof=1) * kept / 49)
+    assert one["error"]**2 == pytest.approx(draws[0].var(ddof=1) * kept)
     assert (one["freedom"], one["n"], one["seeds"]) == (pytest.approx(4), 5, 1)
     assert one["high"] - one["estimate"] == pytest.approx(t.isf(0.025, 4) * one["error"])
-    both = pd.concat([table, table.assign(run="same")])
-    gain = correlations(both, "same", resamples=50).iloc[0]
+    gain = correlations(of_pairs(gold, a=scores, same=scores), "same", resamples=50).iloc[0]
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
-
-
-def test_resampled_correlations_are_those_of_the_repeated_pairs():
-    generator = np.random.default_rng(0)
-    a, b = generator.integers(0, 6, (2, 30)).astype(float)
-    counts = generator.multinomial(30, np.full(30, 1 / 30), size=20)
-    found = statistics.weighted_spearman(a, b, counts)
-    expected = [spearmanr(np.repeat(a, c), np.repeat(b, c)).statistic for c in counts]
-    np.testing.assert_allclose(found, expected)
 
 
 def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():

@@ -15,7 +15,7 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
 from cae_lib.data.training_set import training_set
-from cae_lib.evaluation import sets
+from cae_lib.evaluation import datasets
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.loop import train
 from cae_lib.training.run import Run
@@ -43,8 +43,8 @@ TINY = WorldConfig(sizes=Sizes(
 
 def forget() -> None:
     """Drop what was read of another home."""
-    for cached in (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, sets.class_sets,
-                   training_set):
+    for cached in (datasets.family, datasets.retrieval_pairs, datasets.similarity_pairs,
+                   datasets.class_sets, training_set):
         cached.cache_clear()
 
 

@@ -21,15 +21,15 @@ from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.knowledge import curve_point, summary
-from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.evaluation.sets import (
+from cae_lib.evaluation.datasets import (
     benchmarks,
     class_sets,
     is_world,
     retrieval_sets,
     similarity_pairs,
 )
+from cae_lib.evaluation.probes import curve_point, summary
+from cae_lib.evaluation.retrieval import PROMPTS, with_article
 from cae_lib.grid import BASE, TUNED, earlier_base
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip

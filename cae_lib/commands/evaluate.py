@@ -22,8 +22,9 @@ from cae_lib.data.completeness import check
 from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source
 from cae_lib.data.sources import Source, load_sources, source
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.evaluation import sets
+from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import answers
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.grid import BASE, Choice, find_run, run_name
 from cae_lib.models import released
@@ -68,8 +69,8 @@ def run(parsed: argparse.Namespace) -> None:
             clip = partial(open_released, how, reader(how, pick_device()))
             measure = partial(measure_released, clip, how, title, profile_name, suites)
         if families:
-            parts = sets.benchmarks(profile_name, families)
-            table = choice_scores(parts, answers(parts, runs.encoder_of(clip(), profile_name)))
+            parts = datasets.benchmarks(profile_name, families)
+            table = choice_scores(parts, answers(parts, Encoder(clip(), profile_name)))
         else:
             measure()
             table = stored_scores(title, profile_name, seed, suites)
@@ -103,7 +104,7 @@ def measure_all(parsed: argparse.Namespace) -> None:
     here = [name for name in chosen if name not in absent]
     with allowed(parsed):
         if parsed.on in (None, "pool"):
-            sets.benchmarks(REAL)  # tells what is left out
+            datasets.benchmarks(REAL)  # tells what is left out
             for name in here:
                 try:
                     measure_one(name)
@@ -200,7 +201,7 @@ def measure_released(opened: Callable[[], Clip], how: Released, run: str, profil
     suites = {suite: SUITES[suite] for suite in only or SUITES}
     data = data_digests(profile_name, suites)
     if "benchmarks" in suites:
-        sets.benchmarks(profile_name)  # tells what is left out
+        datasets.benchmarks(profile_name)  # tells what is left out
     clip = opened()
     try:
         align([], [], clip.tokenizer)
@@ -211,6 +212,6 @@ def measure_released(opened: Callable[[], Clip], how: Released, run: str, profil
     code = file_hash(Path(released.__file__))
     read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
-    encoder = cache(lambda: runs.encoder_of(clip, profile_name))
+    encoder = cache(lambda: Encoder(clip, profile_name))
     runs.measure_suites(run, profile_name, 0, suites, digest, data, encoder,
                         settings={"source": Path(how.source).name})

@@ -17,7 +17,7 @@ from cae_lib.commands.train import as_options, chosen_run
 from cae_lib.config import Experiment, experiment
 from cae_lib.data.needs import is_real
 from cae_lib.errors import CheckpointError, ConfigError, WriteError
-from cae_lib.evaluation.scores import TABLE, weights
+from cae_lib.evaluation.averages import TABLE, weights
 from cae_lib.grid import BASE, TUNED, run_name
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import FILES, Clip, export_clip, load_clip, open_clip_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.collect import LEFT_OUT
 from cae_lib.data.needs import FAMILIES, is_real
 from cae_lib.data.sources import source
-from cae_lib.evaluation import sets
-from cae_lib.evaluation.choice import scored
-from cae_lib.evaluation.items import chances, headline_weights, own_items
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.amounts import own_items
+from cae_lib.evaluation.averages import average, weights
+from cae_lib.evaluation.choice import headlines, scored
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.runtime import write_atomic
-from cae_lib.statistics import ANSWERS
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {"choice": "image_caption_selection", "retrieval": "zeroshot_retrieval",
@@ -36,14 +36,13 @@ METRICS = {"accuracy": "acc"} | {
 """CLIP_benchmark's names, which call retrieval by what is found."""
 
 
-def choice_scores(parts: Iterable[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
+def choice_scores(parts: Sequence[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
     """The headline of each subset, from `choice.answers`; columns as in `COLUMNS`."""
-    rows = []
-    for part in scored(parts):
-        mine = frame[(frame["family"] == part.name) & (frame["subset"] == part.subset)]
-        weights = headline_weights(part)
-        rows.append((part.key, "choice", "accuracy", float((mine["correct"] * weights).sum()),
-                     float((chances(part) * weights).sum()), part.n_used, part.n_expected))
+    items, parts = headlines(parts), scored(parts)
+    asked = weights(items, "subset")
+    value, chance = average(frame, asked), average(items, asked, "chance")
+    rows = [(part.key, "choice", "accuracy", value[part.key], chance[part.key], part.n_used,
+             part.n_expected) for part in parts]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -53,14 +52,13 @@ def recorded_choices(title: str, profile_name: str, seed: int) -> pd.DataFrame:
     items, subsets = (results.load(table, profile_name, [results.DATA])
                       for table in ("items", "subsets"))
     answers = results.load("benchmarks", profile_name, [title])
-    found = answers[answers["seed"] == seed].merge(items[[*ANSWERS, "weight"]], on=[*ANSWERS])
-    found["value"] = found["correct"] * found["weight"]
-    table = found.groupby(["family", "subset"], sort=False).agg(
-        value=("value", "sum"), n_used=("value", "size")).reset_index()
+    answers = answers[answers["seed"] == seed]
+    value = average(answers, weights(items, "subset"))
+    table = answers.groupby(["family", "subset"], sort=False).size().rename("n_used").reset_index()
     expected = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
     table = table.merge(expected, on=["family", "subset"])
-    return table.assign(dataset=named(table["family"] + "/" + table["subset"], profile_name),
-                        task="choice")
+    key = table["family"] + "/" + table["subset"]
+    return table.assign(dataset=named(key, profile_name), task="choice", value=key.map(value))
 
 
 def named(sets: pd.Series, profile_name: str) -> pd.Series:
@@ -81,17 +79,17 @@ def stored_scores(title: str, profile_name: str, seed: int,
             found[name] = frame[frame["seed"] == seed]
     tables = [pd.DataFrame(columns=COLUMNS)]
     if "benchmarks" in found:
-        parts = sets.benchmarks(profile_name)
+        parts = datasets.benchmarks(profile_name)
         tables.append(choice_scores(parts, found["benchmarks"]))
     if "retrieval" in found:
-        pairs = sets.retrieval_sets(profile_name)
+        pairs = datasets.retrieval_sets(profile_name)
         tables.append(pd.DataFrame([
             (name, "retrieval", f"{way}, R@{k}", float((own["rank"] <= k).mean()), float("nan"),
              pairs[name].n_used, pairs[name].n_expected)
             for (name, way), own in found["retrieval"].groupby(["set", "direction"], sort=False)
             for k in (1, 5, 10)], columns=COLUMNS))
     if "similarity" in found:
-        pairs = {part.name: part for part in sets.similarity_pairs(profile_name)}
+        pairs = {part.name: part for part in datasets.similarity_pairs(profile_name)}
         tables.append(pd.DataFrame([
             (name, "similarity", "Spearman", float(own["gold"].corr(own["score"], "spearman")),
              float("nan"), len(own), pairs[name].n_expected)

@@ -32,16 +32,15 @@ from cae_lib.data.training_set import (
     training_set,
 )
 from cae_lib.evaluation.attribution import attribution_table
+from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.embed import Encoder, ImageRef
+from cae_lib.evaluation.datasets import benchmarks, is_world
+from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
-from cae_lib.evaluation.scores import weights
-from cae_lib.evaluation.sets import benchmarks, is_world
 from cae_lib.grid import BOUND, CONTROL, TUNED, TUNING_SEED, Variant, trials
 from cae_lib.models.clip import load_clip
-from cae_lib.runs import encoder_of, measure_data, train_run
+from cae_lib.runs import measure_data, train_run
 from cae_lib.runtime import pick_device, stamp
-from cae_lib.statistics import ANSWERS
 from cae_lib.words.alignment import token_roles
 
 LEFT_GAP = 0.1
@@ -107,8 +106,7 @@ def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
     items = results.load("items", profile_name, [results.DATA])
     asked = pd.concat([weights(items, "family"), weights(items, "table")])
     asked = asked[asked["score"].isin(CURVE)]
-    found = answers(benchmarks(profile_name), encoder).merge(asked, on=list(ANSWERS))
-    return (found["correct"] * found["weight"]).groupby(found["score"]).sum().to_dict()
+    return average(answers(benchmarks(profile_name), encoder), asked).to_dict()
 
 
 def _weights(profile_name: str) -> None:
@@ -247,7 +245,7 @@ def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> 
     is kept, so an interrupted sweep goes on."""
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     config = experiment(name, profile_name, **settings)
-    encoder = encoder_of(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
+    encoder = Encoder(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
     root = data_root(profile_name)
     missing = "drop" if is_real(profile_name) and may_be_incomplete(TRAINING_SOURCE) else "raise"
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)

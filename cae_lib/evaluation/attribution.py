@@ -16,17 +16,72 @@ from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.faithfulness import masked_similarity
 from cae_lib.attribution.grouping import words_or_own
 from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.embed import Encoder, evaluating
-from cae_lib.evaluation.sets import SAMPLES, even_rows
+from cae_lib.data.training_set import default_tagger
+from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
+from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.words.alignment import Alignment
+from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
 INTEGRATED = "integrated_gradients"
 TOLERANCE = 0.01
 """Largest error of integrated gradients that is accepted, in units of the cosine."""
+
+
+def annotated_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
+    """COCO's test captions with their tokens and roles."""
+    pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
+    return pairs, token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer, cache)
+
+
+def captions_of(encoder: Encoder, profile: str, limit: int) -> WordSample:
+    """`word_sample` of COCO's test captions."""
+    return word_sample(encoder, *annotated_captions(encoder, profile), limit)
+
+
+def attribution_suite(
+    encoder: Encoder, profile: str, methods: Iterable[str] = METHODS
+) -> pd.DataFrame:
+    """`attribution_table` of COCO's test captions."""
+    return attribution_table(encoder, *annotated_captions(encoder, profile), methods)
+
+
+def binding_suite(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """That of CAE on bindings."""
+    return attribution_suite(encoder, profile, ["binding"])
+
+
+def attribution_table(
+    encoder: Encoder, pairs: Pairs, alignment: Alignment, methods: Iterable[str] = METHODS,
+    limit: int | None = SAMPLES["attribution"], batch_size: int = 100, **parameters: Any,
+) -> pd.DataFrame:
+    """Score the words of matched captions by attribution methods, which take `parameters`.
+
+    `limit` captions are taken evenly over the set, None takes all; `batch_size` go through the
+    model at once. A row for each method and each token of a word that it scores: method, caption
+    and picture (numbers in `pairs`), position of the token, word and role (texts), score.
+    """
+    sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
+    words = sample.words.cpu().numpy()
+    place, position = np.nonzero(words)
+    texts = [sample.word_texts(i, encoder.clip.tokenizer) for i in range(len(words))]
+    tokens = {
+        "caption": sample.captions[place],
+        "picture": sample.pictures[place],
+        "position": position.astype(np.int16),
+        "word": [texts[i][n - 1] for i, n in zip(place, words[place, position], strict=True)],
+        "role": np.array(ROLE_NAMES)[sample.roles.cpu().numpy()[place, position]],
+    }
+    tables = []
+    with evaluating(model):
+        for method in methods:
+            scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
+            tables.append(pd.DataFrame(
+                {"method": method, **tokens, "score": scores[place, position]}))
+    return pd.concat(tables, ignore_index=True).dropna(subset=["score"], ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -60,22 +115,22 @@ class WordSample:
         self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any
     ) -> Tensor:
         """Scores `(C, T)` of the tokens by a method, 0 after a caption's end, NaN where none is."""
-        scorer, found = get_method(method, **parameters), torch.zeros(self.tokens.shape)
+        scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
             own = {name: getattr(self, name)[rows] for name in ("words", "roles", "arguments")}
-            part = scorer(model, self.tokens[rows], self.image_features[rows], **own)
-            scores = part.scores.float()
-            if part.scored is not None:
-                scores = scores.masked_fill(~part.scored, torch.nan)
-            found[rows, : part.length] = scores.cpu()
-        return found.to(self.tokens.device)
+            found = scorer(model, self.tokens[rows], self.image_features[rows], **own)
+            own_scores = found.scores.float()
+            if found.scored is not None:
+                own_scores = own_scores.masked_fill(~found.scored, torch.nan)
+            scores[rows, : found.length] = own_scores.cpu()
+        return scores.to(self.tokens.device)
 
     def masked(
         self, model: nn.Module, captions: np.ndarray, masked: np.ndarray, mask: str = "mean"
     ) -> np.ndarray:
         """S `(V,)` of captions with some words masked; see `masked_similarity`."""
-        parts = (self.tokens, self.image_features, self.words)
-        return masked_similarity(model, *parts, captions, masked, mask)
+        return masked_similarity(model, self.tokens, self.image_features, self.words, captions,
+                                 masked, mask)
 
     def integrated_gradients(
         self, model: nn.Module, points: int = 8, most_points: int = 256
@@ -115,46 +170,11 @@ def word_sample(
     encoding = text_encoder(encoder.clip.model)
     words = words_or_own(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
-    tokens = alignment.tokens[rows]
-    length = encoding.columns(tokens)
+    length = encoding.columns(alignment.tokens[rows])
     pictures = np.asarray(pairs.image_index)[rows]
-    images = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
-    return WordSample(
-        captions=rows.astype(np.int32),
-        pictures=pictures.astype(np.int32),
-        tokens=tokens[:, :length].to(encoder.device),
-        words=words[rows, :length].to(encoder.device),
-        roles=alignment.roles[rows, :length].to(encoder.device),
-        arguments=alignment.arguments[rows, :length].to(encoder.device),
-        image_features=torch.from_numpy(images).to(encoder.device),
-    )
-
-
-def attribution_table(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, methods: Iterable[str] = METHODS,
-    limit: int | None = SAMPLES["attribution"], batch_size: int = 100, **parameters: Any,
-) -> pd.DataFrame:
-    """Score the words of matched captions by attribution methods, which take `parameters`.
-
-    `limit` captions are taken evenly over the set, None takes all; `batch_size` go through the
-    model at once. A row for each method and each token of a word that it scores: method, caption
-    and picture (numbers in `pairs`), position of the token, word and role (texts), score.
-    """
-    sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
-    words = sample.words.cpu().numpy()
-    place, position = np.nonzero(words)
-    texts = [sample.word_texts(i, encoder.clip.tokenizer) for i in range(len(words))]
-    tokens = {
-        "caption": sample.captions[place],
-        "picture": sample.pictures[place],
-        "position": position.astype(np.int16),
-        "word": [texts[i][n - 1] for i, n in zip(place, words[place, position], strict=True)],
-        "role": np.array(ROLE_NAMES)[sample.roles.cpu().numpy()[place, position]],
-    }
-    parts = []
-    with evaluating(model):
-        for method in methods:
-            scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
-            found = {"method": method, **tokens, "score": scores[place, position]}
-            parts.append(pd.DataFrame(found))
-    return pd.concat(parts, ignore_index=True).dropna(subset=["score"], ignore_index=True)
+    features = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
+    tensors = (*(tensor[rows, :length] for tensor in
+                 (alignment.tokens, words, alignment.roles, alignment.arguments)),
+               torch.from_numpy(features))
+    return WordSample(rows.astype(np.int32), pictures.astype(np.int32),
+                      *(tensor.to(encoder.device) for tensor in tensors))

@@ -8,15 +8,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Choice, ImageRef
-from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import keys, scored
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.sets import even_rows
+from cae_lib.evaluation.datasets import benchmarks, even_rows, training_captions
+from cae_lib.evaluation.encoder import Encoder
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
@@ -42,10 +42,12 @@ def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
     }
 
 
-def average_picture_answers(
-    encoder: Encoder, pairs: Pairs, benchmarks: Sequence[Benchmark]
-) -> pd.DataFrame:
-    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture."""
+def average_picture(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """What a model gets if the mean of `PICTURES` training pictures stands in for every picture;
+    empty without training pictures."""
+    pairs = training_captions(profile)
+    if pairs is None:
+        return pd.DataFrame()
     refs = [ImageRef(pairs.image_paths[row]) for row in even_rows(len(pairs.image_paths), PICTURES)]
     mean = encoder.images(refs).astype(np.float64).mean(axis=0)
     mean /= np.linalg.norm(mean)
@@ -53,26 +55,28 @@ def average_picture_answers(
     def chooser(texts: Sequence[str]) -> list[float]:
         return (encoder.texts(texts) * mean).sum(axis=-1).tolist()
 
-    return blind_answers(benchmarks, {"average picture": chooser})
+    return blind_answers(benchmarks(profile), {"average picture": chooser})
 
 
-def blind_answers(benchmarks: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
+def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
     """What every chooser gets on every benchmark of captions: `chooser`; `family`, `subset`,
     `item`, `picture` as in `choice.answers`; and `share`, the expected accuracy."""
-    parts = scored(benchmarks)
-    asked = [(item, part.task) for part in parts if _applies(part) for item in part.items]
+    subsets = scored(subsets)
+    applies = np.repeat([_applies(subset) for subset in subsets], [s.n_used for s in subsets])
+    each = [(item, subset.task) for subset in subsets for item in subset.items]
+    asked = list(compress(each, applies))
     if not asked:
         return pd.DataFrame()
-    frame = keys(parts)[[_applies(part) for part in parts for _ in part.items]]
+    frame = keys(subsets)[applies]
     texts = list(dict.fromkeys(text for item, _ in asked for text in item.texts))
-    found = []
+    tables = []
     for name, chooser in choosers.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
         among = np.array([guesses(item, task, numbers) for item, task in asked])
         share = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
-        found.append(frame.assign(chooser=name, share=share))
+        tables.append(frame.assign(chooser=name, share=share))
     columns = ["chooser", "family", "subset", "item", "picture", "share"]
-    return pd.concat(found, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def _applies(benchmark: Benchmark) -> bool:

@@ -8,15 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import ORDERS, Benchmark, Choice
+from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Choice
 from cae_lib.data.benchmarks.svo_probes import GROUPS
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.datasets import benchmarks
+from cae_lib.evaluation.encoder import Encoder
 
 MATCH = "svo_probes/match"
-Judged = tuple[Sequence[bool], Sequence[float], Sequence[int]]
 
 
-def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
+def benchmark_answers(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`answers` to all benchmarks of a profile."""
+    return answers(benchmarks(profile), encoder)
+
+
+def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item of `scored` benchmarks by cosine of float32 unit vectors; a tie is wrong.
 
     To the columns of `keys` come `correct` (bool); `margin` (float32), by how much the true option
@@ -24,26 +29,20 @@ def answers(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for items
     that have no other options or another task.
     """
-    parts = scored(benchmarks)
-    encoder.texts([text for part in parts for item in part.items for text in item.texts])
-    judged: list[Judged] = [([], [], [])]
-    judged += [
-        _judged(part, (text_scores if part.task == "tot" else item_scores)(part.items, encoder))
-        for part in parts
-    ]
+    subsets = scored(subsets)
+    encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
+    judged = [([], [], []), *(_judged(subset, encoder) for subset in subsets)]
     correct, margins, ranks = (np.concatenate(column) for column in zip(*judged, strict=True))
-    return keys(parts).assign(
+    return keys(subsets).assign(
         correct=correct.astype(bool), margin=margins.astype(np.float32), rank=ranks.astype(np.int16)
     )
 
 
-def scored(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+def scored(subsets: Sequence[Benchmark]) -> list[Benchmark]:
     """Those benchmarks that have items, and after SVO-Probes its pairs, see `matches`."""
-    found = []
-    for part in benchmarks:
-        extra = [matches(part)] if part.name == "svo_probes" else []
-        found += [one for one in (part, *extra) if one.items]
-    return found
+    both = [each for subset in subsets
+            for each in ((subset, matches(subset)) if subset.name == "svo_probes" else (subset,))]
+    return [subset for subset in both if subset.items]
 
 
 def matches(benchmark: Benchmark) -> Benchmark:
@@ -51,81 +50,98 @@ def matches(benchmark: Benchmark) -> Benchmark:
     the distinct pairs of a sentence and a picture as items of groups "positive", "negative"
     (Hendricks and Nematzadeh 2021, official notebook). Only rows with exactly one kind of negative
     count. Sentences are compared in lower case with single spaces."""
-    found: dict[tuple, Choice] = {}
+    pairs: dict[tuple, Choice] = {}
     for item in benchmark.items:
         if item.group in GROUPS:
             for group, image in zip(("positive", "negative"), item.images, strict=True):
                 key = (group, _sentence(item), image)
-                found.setdefault(key, Choice((image,), item.texts, 0, group, item.id))
+                pairs.setdefault(key, Choice((image,), item.texts, 0, group, item.id))
     missing = 2 * (benchmark.n_expected - benchmark.n_used)
     return Benchmark(
-        benchmark.name, "match", tuple(found.values()), len(found) + missing, headline="macro",
+        benchmark.name, "match", tuple(pairs.values()), len(pairs) + missing, headline="macro",
         rule="match against no match, mean of both accuracies",
     )
 
 
-def keys(parts: Sequence[Benchmark]) -> pd.DataFrame:
+def keys(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     """What names the items of benchmarks: family, subset, group, item (the position among the
     benchmark's items), picture. Items have the same `picture`, here a number, if they show the same
     file, whatever is cut out of it; an item with two pictures counts with the first, which is the
     right one where one is asked for."""
-    items = [item for part in parts for item in part.items]
-    sizes = [part.n_used for part in parts]
-    paths = [os.path.normpath(item.images[0].path) for item in items]
-    names = np.array([(part.name, part.subset) for part in parts], dtype=object).reshape(-1, 2)
-    return pd.DataFrame({
-        "family": np.repeat(names[:, 0], sizes),
-        "subset": np.repeat(names[:, 1], sizes),
-        "group": [item.group for item in items],
-        "item": np.array([row for n in sizes for row in range(n)], dtype=np.int32),
-        "picture": pd.factorize(np.array(paths, dtype=object))[0].astype(np.int32),
-    })
+    rows = [(subset.name, subset.subset, item.group, row, os.path.normpath(item.images[0].path))
+            for subset in subsets for row, item in enumerate(subset.items)]
+    frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
+    frame["picture"] = pd.factorize(frame["picture"])[0]
+    return frame.astype({"item": np.int32, "picture": np.int32})
+
+
+def headlines(subsets: Sequence[Benchmark]) -> pd.DataFrame:
+    """The items that `answers` answers, in its order. To the columns of `keys` come `weight` in the
+    subset's headline, which is the sum of weight times right or wrong; `stratum`, equal for items
+    that the headline averages together, its subset or its group; and `chance` of guessing right."""
+    subsets = scored(subsets)
+    each = [(subset, item) for subset in subsets for item in subset.items]
+    return keys(subsets).assign(
+        weight=np.concatenate([[], *map(headline_weights, subsets)]),
+        stratum=[subset.key if subset.headline == "micro" else f"{subset.key}: {item.group}"
+                 for subset, item in each],
+        chance=np.array([chance(*pair) for pair in each], dtype=np.float64),
+    )
+
+
+def headline_weights(subset: Benchmark) -> np.ndarray:
+    """Weight of each item `(n,)` in the headline average of its subset; they sum to 1."""
+    groups = pd.Series([item.group for item in subset.items], dtype=object)
+    if subset.headline == "micro":
+        return np.full(len(groups), 1 / len(groups))
+    counted = groups if subset.macro_groups is None else groups[groups.isin(subset.macro_groups)]
+    sizes = counted.value_counts()
+    return (1 / (groups.map(sizes) * len(sizes))).fillna(0.0).to_numpy(dtype=np.float64)
+
+
+def chance(subset: Benchmark, item: Choice) -> float:
+    """Probability of guessing an item right."""
+    if subset.key == MATCH:
+        return 1 / 2
+    if subset.task != "choice":
+        return CHANCE_OF_TASKS[subset.task]
+    return 1 / (len(item.images) * len(item.texts))
 
 
 def item_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
     """Cosine `(number of images, number of texts)` of all options of each item, float32. An option
     that occurs twice has exactly the same score twice, so ties are exact."""
-    rows: dict[tuple[int, int], list[int]] = {}
+    shapes: dict[tuple[int, int], list[int]] = {}
     for row, item in enumerate(items):
-        rows.setdefault((len(item.images), len(item.texts)), []).append(row)
+        shapes.setdefault((len(item.images), len(item.texts)), []).append(row)
     scores: dict[int, np.ndarray] = {}
-    for (n_images, n_texts), own in sorted(rows.items()):
-        images = encoder.images([ref for row in own for ref in items[row].images])
-        texts = encoder.texts([text for row in own for text in items[row].texts])
-        images = images.reshape(len(own), n_images, 1, -1)
-        cosines = (images * texts.reshape(len(own), 1, n_texts, -1)).sum(axis=-1)
-        scores.update(zip(own, cosines, strict=True))
+    for (n_images, n_texts), rows in sorted(shapes.items()):
+        images = encoder.images([ref for row in rows for ref in items[row].images])
+        texts = encoder.texts([text for row in rows for text in items[row].texts])
+        images = images.reshape(len(rows), n_images, 1, -1)
+        cosines = (images * texts.reshape(len(rows), 1, n_texts, -1)).sum(axis=-1)
+        scores.update(zip(rows, cosines, strict=True))
     return [scores[row] for row in range(len(items))]
 
 
-def text_scores(items: Sequence[Choice], encoder: Encoder) -> list[np.ndarray]:
-    """Cosine `(3, 3)` of the three texts of each item with each other, float32."""
-    texts = [encoder.texts(item.texts) for item in items]
-    return [vectors @ vectors.T for vectors in texts]
-
-
-def _judged(part: Benchmark, scores: Sequence[np.ndarray]) -> Judged:
+def _judged(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Right or wrong, margin and rank of each item of a benchmark."""
-    if part.key == MATCH:
-        margins = match_margins(part.items, np.concatenate(scores, axis=None))
-        negative = np.array([item.group == "negative" for item in part.items])
-        return (margins > 0) | (negative & (margins == 0)), margins, np.zeros(len(margins))
-    if part.task == "choice":
-        found = [margin_and_rank(s, item.truth) for s, item in zip(scores, part.items, strict=True)]
-        margins, ranks = (np.array(column) for column in zip(*found, strict=True))
+    ranks = np.zeros(subset.n_used)
+    if subset.task == "tot":  # of the three texts with each other
+        vectors = [encoder.texts(item.texts) for item in subset.items]
+        scores = [own @ own.T for own in vectors]
     else:
-        margins = np.array([_margin(part.task, s) for s in scores])
-        ranks = np.zeros(len(margins))
+        scores = item_scores(subset.items, encoder)
+    if subset.key == MATCH:
+        margins = match_margins(subset.items, np.concatenate(scores, axis=None))
+        negative = np.array([item.group == "negative" for item in subset.items])
+        return (margins > 0) | (negative & (margins == 0)), margins, ranks
+    truths = [item.truth for item in subset.items]
+    margins = np.array([margin(subset.task, *each) for each in zip(scores, truths, strict=True)])
+    if subset.task == "choice":
+        ranks = np.array([(own >= own.flat[truth]).sum()
+                          for own, truth in zip(scores, truths, strict=True)])
     return margins > 0, margins, ranks
-
-
-def _margin(task: str, scores: np.ndarray) -> float:
-    """The smallest difference that has to be positive for an item to be right."""
-    if task == "tot":
-        return scores[0, 1] - max(scores[0, 2], scores[1, 2])
-    if task in ORDERS:
-        return min(scores[0, closer] - scores[0, other] for closer, other in ORDERS[task])
-    return pair_margins(scores)[task]
 
 
 def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:
@@ -138,17 +154,19 @@ def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:
     return np.where([item.group == "positive" for item in items], above, -above)
 
 
-def margin_and_rank(scores: np.ndarray, truth: int) -> tuple[float, int]:
-    """By how much the true one of the options is closer than the best other one, and its rank."""
-    flat = scores.ravel()
-    return flat[truth] - np.delete(flat, truth).max(), int((flat >= flat[truth]).sum())
-
-
-def pair_margins(scores: np.ndarray) -> dict[str, float]:
-    """Margins of Winoground's three scores from the cosines `(image, text)` of a 2 x 2 item."""
+def margin(task: str, scores: np.ndarray, truth: int) -> float:
+    """The smallest of the differences that have to be positive for an item to be right, from its
+    cosines `(images, texts)`; `truth` is that of a choice. Of Winoground's three scores "text" asks
+    each picture for its text, "image" each text for its picture, and "group" for both."""
+    if task == "choice":
+        return scores.flat[truth] - np.delete(scores.ravel(), truth).max()
+    if task == "tot":
+        return scores[0, 1] - max(scores[0, 2], scores[1, 2])
+    if task in ORDERS:
+        return min(scores[0, closer] - scores[0, other] for closer, other in ORDERS[task])
     text = min(scores[0, 0] - scores[0, 1], scores[1, 1] - scores[1, 0])
     image = min(scores[0, 0] - scores[1, 0], scores[1, 1] - scores[0, 1])
-    return {"text": text, "image": image, "group": min(text, image)}
+    return {"text": text, "image": image, "group": min(text, image)}[task]
 
 
 def _sentence(item: Choice) -> str:

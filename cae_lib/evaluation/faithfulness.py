@@ -17,13 +17,12 @@ from cae_lib.attribution import METHODS
 from cae_lib.attribution import faithfulness as measures
 from cae_lib.attribution.faithfulness import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
-from cae_lib.data.captions import Pairs
-from cae_lib.evaluation.attribution import INTEGRATED, WordSample, word_sample
-from cae_lib.evaluation.embed import Encoder, evaluating
-from cae_lib.evaluation.sets import SAMPLES, even_rows
+from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
+from cae_lib.evaluation.datasets import SAMPLES, even_rows
+from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.evaluation.tables import NOTHING, long_table
 from cae_lib.models.clip import load_clip
 from cae_lib.models.text_tower import text_tower
-from cae_lib.words.alignment import Alignment
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 RANDOM = "random"
@@ -38,7 +37,6 @@ OTHER = {"gelu": ("quickgelu", "QuickGELU in place of GELU"),
 """For each activation the other one, and what it is to run weights with that."""
 
 GROUPS = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
-NOTHING = np.float32("nan")
 ROW: Mapping[str, Any] = {
     "measure": "", "method": "", "against": "", "caption": np.int32(-1), "place": NOTHING,
     "word": "", "role": "", "value": NOTHING,
@@ -51,20 +49,16 @@ CHOICE_ROW: Mapping[str, Any] = {
 }
 """Likewise of `sensitivity_table`."""
 
-
-def long_table(row: Mapping[str, Any], parts: list[dict[str, Any]]) -> pd.DataFrame:
-    """Put parts together, each with some columns of `row`, arrays or single values."""
-    table = pd.concat([pd.DataFrame({**row, **part}) for part in parts], ignore_index=True)
-    return table.astype(pd.DataFrame(row, index=[0]).dtypes)
+Rows = Iterator[dict[str, Any]]
 
 
 def faithfulness_table(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = SAMPLES["faithfulness"]
+    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
 ) -> pd.DataFrame:
     """Curves, agreement and randomisation check of all methods on one model.
 
-    `limit` captions are taken evenly over the set. A row a value, with the columns of `ROW`;
-    caption is the number in `pairs`. By measure:
+    `limit` of COCO's test captions are taken evenly. A row a value, with the columns of `ROW`;
+    caption is the number in the set. By measure:
 
     - "area" under the deletion or insertion curve (against) of a method, "random" included;
     - "whole", "empty": similarity of the caption as it is, and with every word masked;
@@ -74,12 +68,13 @@ def faithfulness_table(
     - "example": scores of one caption's words (place is the word's number);
     - "integration error", "integration points": of integrated gradients.
     """
-    sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
+    sample, model = captions_of(encoder, profile, limit), encoder.clip.model
     with evaluating(model):
         scores = {method: sample.scores(model, method) for method in METHODS}
         scores[INTEGRATED], error, points = sample.integrated_gradients(model)
         curves = score_curves(model, sample, scores)
-        parts = [
+        where = dict(method=INTEGRATED, caption=sample.captions)
+        return long_table(ROW, [
             *_areas(curves, sample),
             *_mean_curves(curves, sample),
             *(dict(measure="agreement", method=first, against=second, caption=sample.captions,
@@ -87,11 +82,9 @@ def faithfulness_table(
               for first, second in itertools.combinations(scores, 2)),
             *_randomisation(encoder, sample.rows(even_rows(len(error), RANDOMISED_CAPTIONS))),
             *_example(encoder, sample, scores),
-        ]
-    where = dict(method=INTEGRATED, caption=sample.captions)
-    parts.append(dict(measure="integration error", value=error, **where))
-    parts.append(dict(measure="integration points", value=points, **where))
-    return long_table(ROW, parts)
+            dict(measure="integration error", value=error, **where),
+            dict(measure="integration points", value=points, **where),
+        ])
 
 
 def score_curves(
@@ -109,9 +102,7 @@ def score_curves(
             for against, curve in vars(both).items()}
 
 
-def _areas(
-    curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample
-) -> Iterator[dict[str, Any]]:
+def _areas(curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample) -> Rows:
     """Areas under curves, and where they begin and end."""
     for measure, against in (("whole", "deletion"), ("empty", "insertion")):
         yield dict(measure=measure, caption=sample.captions, value=curves[RANDOM, against][:, 0])
@@ -120,9 +111,7 @@ def _areas(
         yield dict(measure="area", value=measures.area(curve, sample.n_words), **where)
 
 
-def _mean_curves(
-    curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample
-) -> Iterator[dict[str, Any]]:
+def _mean_curves(curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample) -> Rows:
     for (method, against), curve in curves.items():
         values = measures.on_grid(curve, sample.n_words, GRID)
         n = len(values)
@@ -132,7 +121,7 @@ def _mean_curves(
         yield dict(measure="curve error", value=error, **where)
 
 
-def _randomisation(encoder: Encoder, sample: WordSample) -> Iterator[dict[str, Any]]:
+def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
     """Rank correlation with the model's own scores while its text tower, alone, is randomised."""
     clip = encoder.clip
     own = {method: sample.scores(clip.model, method) for method in METHODS}
@@ -144,9 +133,7 @@ def _randomisation(encoder: Encoder, sample: WordSample) -> Iterator[dict[str, A
             yield dict(measure="randomisation", value=value, **where)
 
 
-def _example(
-    encoder: Encoder, sample: WordSample, scores: Mapping[str, np.ndarray]
-) -> Iterator[dict[str, Any]]:
+def _example(encoder: Encoder, sample: WordSample, scores: Mapping[str, np.ndarray]) -> Rows:
     """The first caption of moderate length with a word of every role, the same for all models."""
     every, short = {"object", "attribute", "relation"}, sample.n_words <= LONGEST_EXAMPLE
     fitting = (row for row in np.flatnonzero(short) if every <= set(sample.word_roles(row)))
@@ -182,7 +169,7 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
 
 
 def sensitivity_table(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int = SAMPLES["faithfulness"]
+    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
 ) -> pd.DataFrame:
     """Compare every choice with the default, and the deletion curves under other masks.
 
@@ -194,10 +181,10 @@ def sensitivity_table(
       relations, NaN where the caption has none;
     - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
     """
-    sample, clip = word_sample(encoder, pairs, alignment, limit), encoder.clip
+    sample, clip = captions_of(encoder, profile, limit), encoder.clip
     changed = load_clip(clip.name, None, OTHER[clip.activation][0], encoder.device)
     changed.model.load_state_dict(clip.model.state_dict())
-    pictures = word_sample(Encoder(changed), pairs, alignment, limit).image_features
+    pictures = captions_of(Encoder(changed), profile, limit).image_features
     with evaluating(clip.model):
         defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
         words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
@@ -219,7 +206,7 @@ def sensitivity_table(
 
 def _described(
     method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
-) -> Iterator[dict[str, Any]]:
+) -> Rows:
     """Scores of the tokens by one choice, against the words' default ones."""
     where = dict(method=method, choice=choice, caption=sample.captions)
     correlation = rank_correlation(default, scores_by_word(scores, sample.words))

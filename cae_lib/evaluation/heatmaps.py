@@ -18,11 +18,10 @@ from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.training_set import data_root
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.faithfulness import NOTHING, long_table
-from cae_lib.evaluation.inputs import tokenize
-from cae_lib.evaluation.scenes import EXAMPLES, GRAPHS, REGIONS, Example, gold_scenes, region_shares
-from cae_lib.evaluation.sets import SAMPLES, even_rows, is_world, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLES, even_rows, is_world, retrieval_pairs
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import EXAMPLES, GRAPHS, REGIONS, Example, gold_scenes, region_shares
+from cae_lib.evaluation.tables import NOTHING, long_table
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.world.draw import render
 
@@ -35,6 +34,8 @@ ROW: Mapping[str, Any] = {
     "row": np.int16(-1), "column": np.int16(-1), "value": NOTHING,
 }
 """The columns of `heatmap_table`, with what stands where a measure does not use them."""
+
+Rows = Iterator[dict[str, Any]]
 
 
 def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]) -> pd.DataFrame:
@@ -58,88 +59,81 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     paths, gold = retrieval_pairs(profile, "coco").image_paths, gold_scenes(root / GRAPHS)
     rows = even_rows(len(paths), limit)
     scenes = [gold[paths[row].name] for row in rows]
+    relations = [scene.relation for scene in scenes]
     grid = tuple(patch_grid(encoder.clip.model.visual))
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
     maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
-    parts = [dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3)))]
-    relations = [scene.relation for scene in scenes]
-    where = dict(scene=rows, relation=relations)
-    for method, found in maps.items():
-        by_region = np.einsum("nyx,nryx->rn", found.cpu().numpy(), coverage)
-        for part, value in zip(REGIONS, by_region, strict=True):
-            parts.append(dict(measure="region", method=method, part=part, value=value, **where))
-    parts += [{**part, **where} for part in _words(encoder, tokens, features, relations)]
-    for number, example in enumerate(EXAMPLES):
-        where = dict(scene=number, relation=example.relation)
-        parts += [{**part, **where} for part in _example(encoder, example)]
-    return long_table(ROW, parts)
+    by_scene = [*_regions(maps, coverage), *_words(encoder, tokens, features, relations)]
+    return long_table(ROW, [
+        dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3))),
+        *(part | dict(scene=rows, relation=relations) for part in by_scene),
+        *(part | dict(scene=number, relation=example.relation)
+          for number, example in enumerate(EXAMPLES) for part in _example(encoder, example)),
+    ])
 
 
 def _maps(
     encoder: Encoder, pixels: Tensor, captions: list[str]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Maps that sum to 1 `(n, rows, columns)` by start layer, picture features, and tokens."""
-    clip = encoder.clip
-    tokens = tokenize(clip.tokenizer, captions).to(pixels.device)
-    found: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
+    model, tokens = encoder.clip.model, encoder.tokens(captions).to(pixels.device)
+    maps: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
     for some, images in zip(tokens.split(BATCH), pixels.split(BATCH), strict=True):
         with torch.no_grad():
-            texts = encode_text(clip.model, some).features
-        part = image_relevances(clip.model, images, texts, tuple(START_LAYERS.values()))
-        features.append(part.image_features)
-        for name, maps in zip(found, part.maps, strict=True):
-            found[name].append(shares(maps))
-    return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(features), tokens
+            texts = encode_text(model, some).features
+        found = image_relevances(model, images, texts, tuple(START_LAYERS.values()))
+        features.append(found.image_features)
+        for name, own in zip(maps, found.maps, strict=True):
+            maps[name].append(shares(own))
+    return {name: torch.cat(own) for name, own in maps.items()}, torch.cat(features), tokens
 
 
-def _words(
-    encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[str]
-) -> Iterator[dict[str, Any]]:
-    """Shares of subject, relation and object by method, and the score of the relation's words."""
-    lengths = torch.tensor([len(relation.split()) for relation in relations])
+def _regions(maps: Mapping[str, Tensor], coverage: np.ndarray) -> Rows:
+    """Shares of each region, from those of each patch that lie in it `(n, 4, rows, columns)`."""
+    for method, own in maps.items():
+        by_region = np.einsum("nyx,nryx->rn", own.cpu().numpy(), coverage)
+        for part, value in zip(REGIONS, by_region, strict=True):
+            yield dict(measure="region", method=method, part=part, value=value)
+
+
+def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[str]) -> Rows:
+    """Shares of subject, relation and object by method, and the score of the relation's words:
+    the words of a caption are "the S is R.. the O"."""
+    lengths = torch.tensor([len(relation.split()) for relation in relations])[:, None]
     for method in METHODS:
-        found = _scored(encoder, tokens, features, method)
-        inside, share = _parts(lengths, found.shape[1]), positive_shares(found).cpu()
-        for part, own in inside.items():
+        scores = _scored(encoder, tokens, features, method)
+        word, share = torch.arange(scores.shape[1]), positive_shares(scores).cpu()
+        relation = (word >= 3) & (word < 3 + lengths)
+        for part, own in (("subject", word == 1), ("relation", relation),
+                          ("object", word == 4 + lengths)):
             yield dict(measure="word share", method=method, part=part, value=(share * own).sum(1))
-        score = (found.cpu() * inside["relation"]).sum(1)
+        score = (scores.cpu() * relation).sum(1)
         yield dict(measure="word score", method=method, part="relation", value=score)
 
 
 def _scored(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
     """Scores `(n, W)` of words."""
     batches = zip(tokens.split(BATCH), features.split(BATCH), strict=True)
-    found = [word_scores(encoder.clip, *batch, method) for batch in batches]
-    width = max(part.shape[1] for part in found)
-    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in found])
+    scores = [word_scores(encoder.clip, *batch, method) for batch in batches]
+    width = max(own.shape[1] for own in scores)
+    return torch.cat([F.pad(own, (0, width - own.shape[1])) for own in scores])
 
 
-def _parts(lengths: Tensor, width: int) -> dict[str, Tensor]:
-    """Which words `(n, W)` of "the S is R.. the O" are subject, relation and object."""
-    word = torch.arange(width)
-    first, last = 3, 3 + lengths[:, None]
-    return {
-        "subject": (word == 1).expand(len(lengths), width),
-        "relation": (word >= first) & (word < last),
-        "object": word == last + 1,
-    }
-
-
-def _example(encoder: Encoder, example: Example) -> Iterator[dict[str, Any]]:
+def _example(encoder: Encoder, example: Example) -> Rows:
     """Maps, words and cosine of one drawn scene."""
     pixels = encoder.clip.preprocess(render(example.scene))[None].to(encoder.device)
     maps, features, tokens = _maps(encoder, pixels, [example.caption])
     with torch.no_grad():
         texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
     yield dict(measure="example cosine", value=[float((features * texts).sum())])
-    for method, found in maps.items():
-        row, column = np.indices(found.shape[1:])
-        where = dict(method=method, row=row.ravel(), column=column.ravel())
-        yield dict(measure="example map", value=found.flatten().cpu(), **where)
+    for method, own in maps.items():
+        row, column = np.indices(own.shape[1:])
+        yield dict(measure="example map", method=method, row=row.ravel(), column=column.ravel(),
+                   value=own.flatten().cpu())
     words = split_words(example.caption, encoder.clip.tokenizer)
     for method in METHODS:
         share = positive_shares(_scored(encoder, tokens, features, method))[0].cpu()
-        where = dict(method=method, part=words, row=np.arange(len(words)))
-        yield dict(measure="example word", value=share, **where)
+        yield dict(measure="example word", method=method, part=words, row=np.arange(len(words)),
+                   value=share)

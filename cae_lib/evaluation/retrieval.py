@@ -6,25 +6,47 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.datasets import class_sets, label_sets, retrieval_sets
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.tables import joined
 
 DIRECTIONS = ("image to text", "text to image")
 PROMPTS = ("a photo of {}", "{}")
 """Filled with a class and its article; a class is the mean of its prompts' vectors."""
 
 
+def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`retrieval_ranks` on all sets of a profile."""
+    return joined(retrieval_ranks(encoder, pairs, name)
+                  for name, pairs in retrieval_sets(profile).items())
+
+
+def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`class_ranks` on all sets of a profile, with the name of the `set`."""
+    ranked = joined(class_ranks(encoder, pictures).assign(set=name)
+                    for name, pictures in class_sets(profile).items())
+    return ranked[["set", "picture", "label", "rank"]]
+
+
+def label_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`label_precisions` on all sets of a profile."""
+    return joined(label_precisions(pictures, encoder)
+                  for pictures in label_sets(profile) if pictures.images)
+
+
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
     """What `ranks` returns for a set, with its name as the first column, `set`."""
     images = encoder.images([ImageRef(path) for path in pairs.image_paths])
-    found = ranks(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
-    found.insert(0, "set", name)
-    return found
+    ranked = ranks(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
+    ranked.insert(0, "set", name)
+    return ranked
 
 
 def ranks(
@@ -50,13 +72,13 @@ def ranks(
             f"{len(bare)} of {len(rows)} pictures have no caption (the first is row {bare[0]}): "
             "text retrieval is not defined for them. Leave them out."
         )
-    found = (_ranks(images, texts, rows, image_index, chunk),
-             _ranks(texts, images, image_index, rows, chunk))
+    both = (_ranks(images, texts, rows, image_index, chunk),
+            _ranks(texts, images, image_index, rows, chunk))
     return pd.DataFrame({
         "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
         "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
         "picture": np.concatenate([rows, image_index]).astype(np.int32),
-        "rank": np.concatenate(found).astype(np.int32),
+        "rank": np.concatenate(both).astype(np.int32),
     })
 
 
@@ -68,9 +90,9 @@ def _ranks(
     found = [np.empty(0, dtype=np.int64)]
     distinct, place = _distinct_rows(gallery)
     for start in range(0, len(queries), chunk):
-        part = slice(start, start + chunk)
-        belongs = query_labels[part, None] == gallery_labels
-        similarity = (queries[part] @ distinct.T)[:, place]
+        some = slice(start, start + chunk)
+        belongs = query_labels[some, None] == gallery_labels
+        similarity = (queries[some] @ distinct.T)[:, place]
         best = np.where(belongs, similarity, -np.inf).max(axis=1, keepdims=True)
         found.append(1 + ((similarity >= best) & ~belongs).sum(axis=1))
     return np.concatenate(found)
@@ -118,21 +140,10 @@ def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFra
     `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits."""
     scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
     precision = [
-        average_precision(scores[hard, label], pictures.present[hard, label])
+        average_precision_score(pictures.present[hard, label], scores[hard, label])
+        if pictures.present[hard, label].any() else np.nan
         for label, hard in enumerate(pictures.hard.T)
     ]
     return pd.DataFrame(
         {"set": pictures.source, "label": list(pictures.labels), "precision": precision}
     )
-
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Sum over thresholds of precision times the step in recall, from scores `(n,)` and which are
-    positive `(n,)`; equal scores are one threshold. NaN if none is positive."""
-    if not positive.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    precision = hits[ends] / (ends + 1)
-    return float((precision * np.diff(hits[ends], prepend=0)).sum() / hits[-1])

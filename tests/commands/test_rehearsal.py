@@ -23,9 +23,9 @@ from cae_lib.commands import rehearse
 from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
-from cae_lib.evaluation import sets
-from cae_lib.evaluation.embed import Weights
-from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.averages import weights
+from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.grid import run_name, setting
 from cae_lib.models.checkpoint import read_meta
@@ -157,7 +157,7 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
     lost = picture.rename(picture.with_suffix(".gone"))
     after = digests()
     with allowing(["all"]):
-        assert sets.retrieval_pairs("paper", "flickr30k").n_used == 2
+        assert datasets.retrieval_pairs("paper", "flickr30k").n_used == 2
     lost.rename(picture)
     assert {name for name in before if before[name] != after[name]} == {"retrieval"}
     assert digests() == before

@@ -27,8 +27,7 @@ from cae_lib.commands.scores import (
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.choice import keys
-from cae_lib.evaluation.items import headline_weights
+from cae_lib.evaluation.choice import headlines, keys
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.released import Released
@@ -44,8 +43,7 @@ def part(headline: str) -> Benchmark:
 
 @pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
 def test_a_score_is_the_headline_of_its_subset(headline, expected):
-    frame = pd.DataFrame({"family": "winoground", "subset": "text",
-                          "correct": [True, False, False, True]})
+    frame = keys([part(headline)]).assign(correct=[True, False, False, True])
     (row,) = choice_scores([part(headline)], frame).itertuples()
     assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
     assert (row.n_used, row.n_expected) == (4, 5)
@@ -57,8 +55,7 @@ def test_stored_tables_alone_give_the_same_score(home, headline):
     own = keys([tested]).assign(correct=[True, False, False, True])
     save("benchmarks", "own", 3, own, "smoke", key="", provenance={})
     save("benchmarks", "own", 4, own.assign(correct=True), "smoke", key="", provenance={})
-    items = keys([tested]).assign(weight=headline_weights(tested))
-    save("items", "data", 0, items, "smoke", key="", provenance={})
+    save("items", "data", 0, headlines([tested]), "smoke", key="", provenance={})
     amounts = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
                             "subset": "text", "n_expected": [5, 7]})
     save("subsets", "data", 0, amounts, "smoke", key="", provenance={})
@@ -107,7 +104,7 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     frame = pd.DataFrame({"set": "coco", "direction": "text to image", "rank": [1, 5, 6, 11]})
     save("retrieval", "own", 0, frame, "smoke", key="", provenance={})
     pairs = {"coco": Mock(n_used=4, n_expected=5)}
-    monkeypatch.setattr("cae_lib.evaluation.sets.retrieval_sets", lambda profile: pairs)
+    monkeypatch.setattr("cae_lib.evaluation.datasets.retrieval_sets", lambda profile: pairs)
     assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
 
 

@@ -21,7 +21,7 @@ from cae_lib.config import METHODS, Search, experiment
 from cae_lib.config import profile as config_profile
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.statistics import ANSWERS
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective

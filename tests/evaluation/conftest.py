@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import toy_clip
+from toys import forget, toy_clip
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.evaluation import sets
 
 
 class HandEncoder:
@@ -36,16 +35,16 @@ def choice():
     return make
 
 
-@pytest.fixture(scope="module")
-def clip():
-    return toy_clip()
-
-
 @pytest.fixture
 def benchmark_of():
     def make(*items, **fields):
         return Benchmark("family", "part", tuple(items), fields.pop("n_expected", 9), **fields)
     return make
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return toy_clip()
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +55,14 @@ def world_home(smoke_world, tmp_path_factory):
     (root / "data" / "raw").symlink_to(smoke_world.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(root))
-        forget_sets()
+        forget()
         yield smoke_world
-    forget_sets()
+    forget()
 
 
 @pytest.fixture
 def raw(home):
     """The folder of the profile `paper`, in a home of its own."""
-    forget_sets()
+    forget()
     yield home / "data" / "raw"
-    forget_sets()
-
-
-def forget_sets():
-    for read in (sets.benchmarks, sets.retrieval_pairs, sets.similarity_pairs, sets.class_sets):
-        read.cache_clear()
+    forget()

@@ -12,14 +12,12 @@ from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.faithfulness import random_ranks
-from cae_lib.data.captions import Pairs, load_caption_list
-from cae_lib.data.training_set import default_tagger
+from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
-from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, word_sample
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
-from cae_lib.evaluation.sets import even_rows
-from cae_lib.words.alignment import align, token_roles
+from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 
 CAPTIONS = ["a red cat", "the very small dog is on a wide bed", "", "a wet car near it", "two cups"]
@@ -79,34 +77,19 @@ def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
     assert (found.score.isna() == (found.role == "other")).all()  # only these are replaced
 
 
-def test_captions_with_words_are_taken_evenly(clip, five):
-    sample = word_sample(Encoder(clip), *five, limit=9)
-    part = sample.rows(even_rows(len(sample.captions), 2))
-    assert sample.captions.tolist() == [0, 1, 3, 4] and sample.pictures.tolist() == [2, 0, 0, 1]
-    assert part.captions.tolist() == [0, 4] and part.pictures.tolist() == [2, 1]
-    for field in ("tokens", "words", "roles", "image_features"):
-        assert torch.equal(getattr(part, field), getattr(sample, field)[[0, 3]])
+@pytest.fixture(scope="module")
+def sample(clip, world_home):
+    return captions_of(Encoder(clip), "smoke", LIMIT)
 
 
 @pytest.fixture(scope="module")
-def setting(smoke_world, clip):
-    pairs = load_caption_list(smoke_world / "coco/coco_karpathy_test.json", smoke_world / "coco")
-    return Encoder(clip), pairs, token_roles(pairs.captions, default_tagger(), clip.tokenizer)
+def table(clip, world_home):
+    return faithfulness.faithfulness_table(Encoder(clip), "smoke", LIMIT)
 
 
 @pytest.fixture(scope="module")
-def table(setting):
-    return faithfulness.faithfulness_table(*setting, limit=LIMIT)
-
-
-@pytest.fixture(scope="module")
-def sample(setting):
-    return word_sample(*setting, LIMIT)
-
-
-@pytest.fixture(scope="module")
-def compared(setting):
-    return faithfulness.sensitivity_table(*setting, limit=LIMIT)
+def compared(clip, world_home):
+    return faithfulness.sensitivity_table(Encoder(clip), "smoke", LIMIT)
 
 
 def of(table, **columns):
@@ -141,15 +124,14 @@ def test_attention_does_not_see_the_projection(table):
     assert max(found["attention", "blocks 4-1"], found["perturbation", "projection"]) < 0.9
 
 
-def test_curves_start_and_end_where_they_must(table):
+def test_curves_start_and_end_where_they_must_and_mask_one_word_after_the_other(
+        clip, sample, table):
     ends = [values(table, "whole").mean(), values(table, "empty").mean()]
-    for method in (*METHODS, INTEGRATED, RANDOM):
-        for against, expected in (("deletion", ends), ("insertion", ends[::-1])):
-            curve = values(table, "curve", method=method, against=against)
-            assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
-
-
-def test_a_curve_is_that_of_masking_one_word_after_the_other(clip, sample, table):
+    for method, against in itertools.product((*METHODS, INTEGRATED, RANDOM),
+                                             ("deletion", "insertion")):
+        curve = values(table, "curve", method=method, against=against)
+        expected = ends if against == "deletion" else ends[::-1]
+        assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
     for row, n in enumerate(sample.n_words):
         scores = sample.scores(clip.model, "gradient")[row, :n]
         places = (-scores).argsort(kind="stable").argsort()
@@ -174,14 +156,14 @@ def test_the_random_curve_is_the_mean_of_two_orders():
     np.testing.assert_array_equal(curves["own", "deletion"][0], [31, 15, 7, 3, 1, 0])
 
 
-def test_the_example_has_every_role_and_its_own_scores(setting, sample, table):
+def test_the_example_has_every_role_and_its_own_scores(clip, sample, table):
     example = of(table, measure="example", method="attention")
     assert {"object", "attribute", "relation"} <= set(example.role) and len(example) <= 12
     row = sample.captions.tolist().index(example.caption.iloc[0])
-    assert list(example.word) == sample.word_texts(row, setting[0].clip.tokenizer)
+    assert list(example.word) == sample.word_texts(row, clip.tokenizer)
     assert list(example.role) == sample.word_roles(row)
     assert example.place.tolist() == list(range(len(example)))
-    attention = sample.scores(setting[0].clip.model, "attention")[row, : len(example)]
+    attention = sample.scores(clip.model, "attention")[row, : len(example)]
     assert example.value.tolist() == pytest.approx(attention.tolist(), abs=1e-5)
     assert len(values(table, "example")) == 5 * len(example)
 
@@ -201,9 +183,9 @@ def test_sensitivity_compares_every_choice_and_each_differs_from_the_default(com
 
 
 @pytest.mark.parametrize("measure, roles", [("object", [1]), ("composition", [2, 3])])
-def test_the_roles_of_a_choice_are_those_of_the_words(setting, sample, compared, measure, roles):
+def test_the_roles_of_a_choice_are_those_of_the_words(clip, sample, compared, measure, roles):
     found = values(compared, measure, method="attention", choice="default")
-    scores = sample.token_scores(setting[0].clip.model, "attention")
+    scores = sample.token_scores(clip.model, "attention")
     for row in range(LIMIT):
         chosen = torch.isin(sample.roles[row], torch.tensor(roles))
         expected = float(scores[row][chosen].mean()) if chosen.any() else np.nan

@@ -27,25 +27,23 @@ def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     assert guesses(choice(pictures, texts, truth), task, NUMBERS) == among
 
 
-def shares(benchmark, training):
-    found = blind_answers([benchmark], blind.text_choosers(training))
-    assert found.columns.tolist() == ["chooser", "family", "subset", "item", "picture", "share"]
-    return {name: part.share.tolist() for name, part in found.groupby("chooser")}
-
-
 def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
     benchmark = benchmark_of(
-        choice(["p"], ["one two", "one two three"], group="x"),  # shorter is right
-        choice(["p"], ["one two", "three four"], group="w"),  # a tie of two
-        choice(["p"], ["a b c", "a", "b c d", "e f g"], group="x"),  # longer: a tie of three
+        choice(["p"], ["one two", "one two three"]),  # shorter is right
+        choice(["p"], ["one two", "three four"]),  # a tie of two
+        choice(["p"], ["a b c", "a", "b c d", "e f g"]),  # longer: a tie of three
     )
-    found = shares(benchmark, ["a"])
-    assert found["shorter"] == pytest.approx([1, 1 / 2, 0])
-    assert found["longer"] == pytest.approx([0, 1 / 2, 1 / 3])
     item = choice(["p"], ["a dog on a mat", "a mat on a dog"])
     longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
-    found = shares(benchmark_of(item, longer), ["a dog on a mat", "the dog on a mat"])
-    assert (found["likelihood"], found["likelihood_per_word"]) == ([1, 0], [1, 1])
+    for part, training, expected in (
+        (benchmark, ["a"], {"shorter": [1, 1 / 2, 0], "longer": [0, 1 / 2, 1 / 3]}),
+        (benchmark_of(item, longer), ["a dog on a mat", "the dog on a mat"],
+         {"likelihood": [1, 0], "likelihood_per_word": [1, 1]}),
+    ):
+        found = blind_answers([part], blind.text_choosers(training))
+        assert [*found] == ["chooser", "family", "subset", "item", "picture", "share"]
+        for name, shares in expected.items():
+            assert found[found.chooser == name].share.tolist() == pytest.approx(shares)
 
 
 def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
@@ -58,12 +56,15 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
 
 
-def test_the_average_picture_stands_for_every_picture(choice, benchmark_of, hand_encoder):
+def test_the_average_picture_stands_for_every_picture(
+        choice, benchmark_of, hand_encoder, monkeypatch):
     encoder = hand_encoder({"a": [1, 0], "b": [0, 1], "c": [1, 0]},
                            {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]})
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
-    found = blind.average_picture_answers(encoder, pairs, [benchmark_of(*items)])
+    monkeypatch.setattr(blind, "training_captions", lambda profile: pairs)
+    monkeypatch.setattr(blind, "benchmarks", lambda profile: [benchmark_of(*items)])
+    found = blind.average_picture(encoder, "smoke")
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
 
 

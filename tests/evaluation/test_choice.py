@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.evaluation.choice import answers, item_scores, keys, matches, scored
-from cae_lib.evaluation.items import headline_weights
+from cae_lib.evaluation.choice import (
+    answers,
+    headline_weights,
+    item_scores,
+    keys,
+    matches,
+    scored,
+)
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [1.0, 0.0]}
 TEXTS = {"like x": [0.8, 0.6], "like y": [0.6, 0.8], "same": [0.8, 0.6]}

@@ -14,10 +14,18 @@ from PIL import Image
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
-from cae_lib.evaluation import heatmaps, scenes
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation import heatmaps
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import (
+    EXAMPLES,
+    GRAPHS,
+    REGIONS,
+    gold_scenes,
+    mark_boxes,
+    region_masks,
+    region_shares,
+)
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
-from cae_lib.evaluation.scenes import EXAMPLES, GRAPHS, REGIONS, gold_scenes, region_masks
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Thing, arrange
@@ -32,11 +40,11 @@ PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
     (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column
 ])
 def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
-    found = scenes.region_shares((first, second), (4, 4))
+    found = region_shares((first, second), (4, 4))
     # On the rows of both boxes a column is the subject's, the relation's, the object's, the rest.
     np.testing.assert_array_equal(found[:, :rows].mean(axis=1), np.eye(4))
     assert found[3, rows:].all()
-    divided = scenes.region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
+    divided = region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
     np.testing.assert_allclose(divided[:2, 0], [[0.25, 0], [0.125, 0.125]])  # by area
 
 
@@ -49,7 +57,7 @@ def test_every_point_lies_in_one_region_and_marks_in_the_relations(relation):
         assert (masks.sum(axis=0) == 1).all() and (masks.mean(axis=(1, 2)) > 0).all()
         if mark is not None:
             first = replace(scene.placements[0], **{mark: 0})
-            assert scenes.mark_boxes(scene.placements[0]) and not scenes.mark_boxes(first)
+            assert mark_boxes(scene.placements[0]) and not mark_boxes(first)
             without = replace(scene, placements=(first, *scene.placements[1:]))
             drawn = (np.asarray(render(scene)) != np.asarray(render(without))).any(axis=-1)
             assert not (drawn & ~masks[1]).any()
@@ -59,17 +67,19 @@ def test_every_point_lies_in_one_region_and_marks_in_the_relations(relation):
 
 def test_gold_on_disk(smoke_world, tmp_path):
     images = json.loads((smoke_world / GRAPHS).read_text("utf-8"))["images"]
-    for name, scene in gold_scenes(smoke_world / GRAPHS).items():
-        [entry] = [image for image in images if image["file_name"] == name]
-        nouns = [thing["noun"] for thing in entry["things"][:2]]
-        assert [scene.subject, scene.obj, scene.relation] == [*nouns, entry["relation"]]
-        assert [*map(vars, scene.places)] == entry["placements"][:2]
+    scenes = gold_scenes(smoke_world / GRAPHS)
+    assert len(scenes) == len(images)
+    for image in images:
+        scene = scenes[image["file_name"]]
+        assert [scene.subject, scene.obj] == [thing["noun"] for thing in image["things"][:2]]
+        assert [*map(vars, scene.places)] == image["placements"][:2]
+        assert scene.relation == image["relation"]
     with pytest.raises(DataError, match="cae world build"):
         gold_scenes(tmp_path / "none.json")
 
 
 def test_scenes_need_no_pytorch():
-    code = "import sys, cae_lib.evaluation.scenes; sys.exit('torch' in sys.modules)"
+    code = "import sys, cae_lib.evaluation.gold; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -93,11 +103,11 @@ def test_one_value_a_scene(found):
         assert set(shares.part) == set(REGIONS) and (shares.value >= 0).all()
         assert shares.groupby("scene").value.sum().tolist() == pytest.approx([1] * LIMIT)
     assert of(found, "area").value.sum() == pytest.approx(1)
-    for method in METHODS:
-        shares = of(found, "word share", method=method)
-        assert (shares.groupby("part").size() == LIMIT).all() and shares.part.nunique() == 3
-        assert shares.groupby("scene").value.sum().max() <= 1.001
-        assert len(of(found, "word score", method=method, part="relation")) == LIMIT
+    shares = of(found, "word share")
+    assert (shares.groupby(["method", "part"]).size() == LIMIT).all()
+    assert shares.groupby("method").part.nunique().to_dict() == dict.fromkeys(METHODS, 3)
+    assert shares.groupby(["method", "scene"]).value.sum().max() <= 1.001
+    assert (of(found, "word score").groupby(["method", "part"]).size() == LIMIT).all()
 
 
 @pytest.mark.parametrize("row", [0, LIMIT - 1])
@@ -115,7 +125,7 @@ def test_a_scene_on_its_own(found, clip, world_home, row):
         image = F.normalize(clip.model.encode_image(pixels), dim=-1)
     for layer, start in START_LAYERS.items():
         relevance = image_relevances(clip.model, pixels, texts, (start,)).maps[0][0].numpy()
-        shares = (scenes.region_shares(scene.places, (7, 7)) * relevance).sum(axis=(1, 2))
+        shares = (region_shares(scene.places, (7, 7)) * relevance).sum(axis=(1, 2))
         for value, region in zip(shares / relevance.sum(), REGIONS, strict=True):
             own = of(found, "region", method=layer, part=region).iloc[row]
             assert own.scene == number and own.relation == scene.relation
@@ -138,8 +148,8 @@ def test_examples_bring_what_a_figure_needs(found):
         assert first.value.sum() == pytest.approx(1)
     for method in METHODS:
         first = of(found, "example word", method=method, scene=0)
-        assert list(first.part) == EXAMPLES[0].caption.split()
-        assert list(first.row) == list(range(6))
+        assert list(zip(first.row, first.part, strict=True)) == list(
+            enumerate(EXAMPLES[0].caption.split()))
 
 
 def test_without_a_small_world_there_is_nothing(clip, home):

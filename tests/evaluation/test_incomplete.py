@@ -4,17 +4,17 @@ import json
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from cae_lib.config import paths
-from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.benchmarks import Benchmark, load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation import sets, suites
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.items import own_items, subsets
+from cae_lib.evaluation import amounts, datasets
+from cae_lib.evaluation.amounts import own_items, subsets
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.items import data_tables
+from cae_lib.evaluation.suites import SUITES
 
 HTML = "<!DOCTYPE html><title>404 Not Found</title>"
 
@@ -47,7 +47,7 @@ def sugar(put):
          "coco/val2017/1.jpg": None, "coco/val2017/2.jpg": HTML, "coco/val2017/3.jpg": ""})
 
 
-def amounts(frame, suite):
+def used_and_expected(frame, suite):
     frame = frame[frame.suite == suite]
     return frame.groupby("family")[["n_used", "n_expected"]].sum().T.to_dict("list")
 
@@ -55,7 +55,7 @@ def amounts(frame, suite):
 def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(sugar, tiny_clip,
                                                                            capsys):
     with allowing(["all"]):
-        parts = {part.subset: part for part in sets.benchmarks("paper", ("sugarcrepe",))}
+        parts = {part.subset: part for part in datasets.benchmarks("paper", ("sugarcrepe",))}
         assert sum(part.n_expected for part in parts.values()) == 7511
         found = parts.pop("swap_obj")
         assert (found.n_used, found.n_expected, len(parts)) == (1, 245, 6)
@@ -66,13 +66,13 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(suga
         assert "3 rows of sugarcrepe" in told and "1 used of 245" in told and "add_att" in told
         found = re.findall(r"row (\d): its picture .*/(\d).jpg (cannot|is missing)", told)
         assert found == [("2", "2", "cannot"), ("3", "3", "cannot"), ("1", "4", "is missing")]
-        answered = suites.SUITES["benchmarks"](Encoder(tiny_clip), "paper")["benchmarks"]
+        answered = SUITES["benchmarks"](Encoder(tiny_clip), "paper")["benchmarks"]
         assert answered.family.tolist() == ["sugarcrepe"]
         used = subsets("paper")
-    assert amounts(used, "benchmarks")["sugarcrepe"] == [1, 7511]
+    assert used_and_expected(used, "benchmarks")["sugarcrepe"] == [1, 7511]
 
 
-def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(sugar, put, raw):
+def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(put, raw):
     names = [f"{number}.jpg" for number in range(245)]
     put({f"coco/val2017/{name}": None for name in names})
     put({"sugar-crepe/data/swap_obj.json": sugarcrepe(*names), "coco/val2017/7.jpg": HTML})
@@ -86,34 +86,32 @@ def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, ca
     with pytest.raises(DataError, match=r"swap_att\.json.* line 1, column 2"):
         load_benchmark("sugarcrepe", raw, subsets=["add_att", "swap_att"])
     with allowing(["sugarcrepe"]):
-        parts = {part.subset: part.n_used for part in sets.benchmarks("paper", ("sugarcrepe",))}
+        parts = {part.subset: part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",))}
     assert (parts["add_att"], parts["swap_obj"], parts["swap_att"]) == (1, 1, 0) and len(parts) == 7
     assert re.search(r"sugarcrepe/swap_att\. .*swap_att\.json.* column 2", capsys.readouterr().out)
 
 
-def test_a_column_that_is_missing_is_named(put, capsys):
-    row = {"image": {"path": "1.jpg"}, "negative_image": {"path": "1.jpg"}, "caption": "a",
-           "negative_caption": "b", "type": "swap"}
-    put({"bivlc/images/1.jpg": None, "bivlc/data/x": ""})
-    pd.DataFrame([row] * 3).to_parquet(paths().raw / "bivlc/data/test.parquet")
-    with allowing(["bivlc"]):
-        assert not any(part.n_used for part in sets.benchmarks("paper", ("bivlc",)))
+def test_of_rows_none_of_which_can_be_used_one_is_named(put, capsys):
+    put({"sugar-crepe/data/swap_obj.json": {str(row): {"filename": "1.jpg"} for row in range(3)},
+         "coco/val2017/1.jpg": None})
+    with allowing(["sugarcrepe"]):
+        assert not any(part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",)))
     told = capsys.readouterr().out
-    assert "3 rows of bivlc" in told and "row 0: has no field 'subtype'" in told
-    assert "row 1:" not in told, "none is used: one is enough"
+    assert "3 rows of sugarcrepe" in told and "row 0: has no field 'caption'" in told
+    assert "row 1:" not in told
 
 
 def test_families_are_read_alone_and_once(raw, smoke_world):
     raw.parent.mkdir()
     raw.symlink_to(smoke_world.parent)
-    (part,) = sets.benchmarks("smoke", ("order",))[:1]
-    assert part.name == "order" and part is sets.benchmarks("smoke")[2]
-    names = {part.name for part in sets.benchmarks("smoke", ("crepe", "aro"))}
+    (part,) = datasets.benchmarks("smoke", ("order",))[:1]
+    assert part.name == "order" and part is datasets.benchmarks("smoke")[2]
+    names = {part.name for part in datasets.benchmarks("smoke", ("crepe", "aro"))}
     assert names == {"aro", "crepe"}
     with pytest.raises(ConfigError, match="no benchmark valse2, x. Known: aro, .*valse"):
-        sets.benchmarks("smoke", ("aro", "valse2", "x"))
+        datasets.benchmarks("smoke", ("aro", "valse2", "x"))
     with pytest.raises(ConfigError, match="cola"):
-        sets.benchmarks("smoke", ("cola",))
+        datasets.benchmarks("smoke", ("cola",))
 
 
 def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put, raw, tiny_clip):
@@ -122,28 +120,42 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
     put({"coco/coco_karpathy_test.json": rows, "flickr30k/flickr30k_test.json": flickr})
     encoder = Encoder(tiny_clip)
     with allowing(["all"]):
-        assert sets.retrieval_sets("paper") == {}
-        assert suites.SUITES["retrieval"](encoder, "paper")["retrieval"].empty
+        assert datasets.retrieval_sets("paper") == {}
+        assert SUITES["retrieval"](encoder, "paper")["retrieval"].empty
         with pytest.raises(DataError, match="coco: captions are there"):
-            suites.SUITES["phrases"](encoder, "paper")
-        assert amounts(subsets("paper"), "retrieval") == {"coco": [0, 25_010],
+            SUITES["phrases"](encoder, "paper")
+        assert used_and_expected(subsets("paper"), "retrieval") == {"coco": [0, 25_010],
                                                           "flickr30k": [0, 5000]}
         put({"coco/val2014/0.jpg": None, "coco/val2014/1.jpg": HTML, "coco/val2014/2.jpg": None})
-        found = suites.SUITES["retrieval"](encoder, "paper")["retrieval"]
+        found = SUITES["retrieval"](encoder, "paper")["retrieval"]
         assert set(found["set"]) == {"coco"} and found["rank"].notna().all()
         assert found.direction.value_counts().to_dict() == {"text to image": 4, "image to text": 2}
         used = subsets("paper")
-    assert amounts(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
-    assert amounts(used, "phrases") == {"coco": [4, 500]}
-    assert amounts(used, "faithfulness") == {"coco": [4, 120]}
+    assert used_and_expected(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
+    assert used_and_expected(used, "phrases") == {"coco": [4, 500]}
+    assert used_and_expected(used, "faithfulness") == {"coco": [4, 120]}
+
+
+def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(
+        choice, world_home, monkeypatch):
+    items, more = ([choice("pq", texts, name=str(row)) for row in range(3)]
+                   for texts in ("ab", "abc"))
+    for again in (items[:2], more):
+        parts = [Benchmark("new", "one", tuple(items), 3),
+                 Benchmark("new", "other", tuple(again), 3, task="text")]
+        monkeypatch.setattr(datasets, "benchmarks", lambda profile, parts=parts: parts)
+        with pytest.raises(DataError, match="new/.* scores the items of new/.* again: .*AGAIN"):
+            subsets("smoke")
+    monkeypatch.setattr(amounts, "AGAIN", {"new": ("other",)})
+    assert own_items(subsets("smoke")).query("family == 'new'").n_used.tolist() == [3]
 
 
 def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
     raw.mkdir(parents=True)
     with allowing(["all"]):
-        tables = suites.data_tables("paper")
+        tables = data_tables("paper")
         for name in ("benchmarks", "blind", "retrieval", "similarity", "labels"):
-            assert suites.SUITES[name](Encoder(tiny_clip), "paper")[name].empty
+            assert SUITES[name](Encoder(tiny_clip), "paper")[name].empty
     used = tables["subsets"]
     assert (used.n_used == 0).all() and (used.n_expected > 0).all()
     found = used.set_index(["family", "subset"]).n_expected
@@ -159,7 +171,7 @@ def test_training_captions_without_pictures_leave_the_average_picture_out(put, t
     put({"coco/train_neg_clip.tsv":
          "\ttitle\tfilepath\tneg_caption\tneg_image\n0\ta cat\tcoco/1.jpg\t[]\t[0]\n"})
     with allowing(["all"]):
-        assert suites.SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
+        assert SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
     assert "Left out: blind. Training captions are there" in capsys.readouterr().out
 
 
@@ -170,8 +182,8 @@ def test_a_set_of_labels_needs_but_a_picture(put, tiny_clip):
          "cola/data/COLA_singleobjects_benchmark_CLEVR.json": [content[0], content[1][1:]]})
     encoder = Encoder(tiny_clip)
     with pytest.raises(DataError, match="its picture"):
-        suites.SUITES["labels"](encoder, "paper")
+        SUITES["labels"](encoder, "paper")
     with allowing(["cola"]):
-        found = suites.SUITES["labels"](encoder, "paper")["labels"]
+        found = SUITES["labels"](encoder, "paper")["labels"]
     assert found["set"].tolist() == ["GQA", "GQA"]
     np.testing.assert_array_equal(found.precision, [1, np.nan])

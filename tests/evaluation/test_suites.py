@@ -1,4 +1,4 @@
-"""What is measured on one set of weights, on the small world and on folders of real sets."""
+"""What is measured on one set of weights, on the small world and on folders of real datasets."""
 
 import json
 import shutil
@@ -9,12 +9,14 @@ from PIL import Image
 
 from cae_lib.data.labelled import load_labelled_folder
 from cae_lib.errors import DataError
-from cae_lib.evaluation import sets, suites
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.knowledge import KINDS, curve_point, summary
-from cae_lib.evaluation.probe import probe_table
-from cae_lib.evaluation.scenes import GRAPHS
-from cae_lib.evaluation.scores import PROTOCOLS, weights
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.averages import PROTOCOLS, weights
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import GRAPHS
+from cae_lib.evaluation.items import data_tables
+from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite
+from cae_lib.runtime import BESIDE, imported
 
 
 @pytest.fixture
@@ -24,11 +26,11 @@ def encoder(tiny_clip):
 
 @pytest.fixture(scope="module")
 def tables(world_home):
-    return suites.data_tables("smoke")
+    return data_tables("smoke")
 
 
 def measured(name, encoder, profile="smoke"):
-    return suites.SUITES[name](encoder, profile)[name]
+    return SUITES[name](encoder, profile)[name]
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
@@ -48,12 +50,23 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
     np.testing.assert_array_equal(part.n_used, groups.size())
     choosers = ["shorter", "longer", "likelihood", "likelihood_per_word"]
     assert [*tables["blind"].chooser.unique()] == choosers
-    captions = sets.retrieval_pairs("smoke", "coco").captions
+    captions = datasets.retrieval_pairs("smoke", "coco").captions
     assert tables["captions"].words.tolist() == [len(caption.split()) for caption in captions]
     parser = tables["parser"]
     right = parser[parser.found == parser.gold].groupby("gold").n.sum()
     assert (right / parser.groupby("gold").n.sum()).min() > 0.5
     assert "" in set(parser.relation) and parser.relation.nunique() > 5
+
+
+@pytest.mark.parametrize("suite", [*SUITES.values(), *BASE_SUITES.values()], ids=lambda s: s.name)
+def test_a_suite_reaches_no_other_but_those_that_it_needs(suite: Suite):
+    needed = {"blind": {"choice"}, "faithfulness": {"attribution"}}
+    own = suite.module.rpartition(".")[2]
+    found = {name.rpartition(".")[2] for name in imported([suite.module], BESIDE)
+             if name.startswith("evaluation.")}
+    others = {each.module.rpartition(".")[2] for each in SUITES.values()} - {own}
+    assert found & others == needed.get(own, set()) and "encoder" in found
+    assert not {"suites", "items", "averages", "probes"} & found
 
 
 def test_sets_of_the_world(world_home, encoder):
@@ -68,7 +81,7 @@ def test_sets_of_the_world(world_home, encoder):
     assert classes.groupby("set").picture.nunique().to_dict() == {"coco": 24, "flickr30k": 16}
     gold = {image["file_name"]: {thing["noun"] for thing in image["things"]}
             for image in json.loads((world_home / GRAPHS).read_text("utf-8"))["images"]}
-    paths = sets.class_sets("smoke")["coco"].paths
+    paths = datasets.class_sets("smoke")["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):
         assert set(own.label) == gold[paths[number].name] and len(own) >= 2
 
@@ -94,35 +107,23 @@ def test_what_the_base_knows_in_a_few_numbers(world_home, tiny_clip):
 def test_a_folder_without_the_world_s_manifest_has_to_be_complete(raw, smoke_world):
     shutil.copytree(smoke_world, raw, symlinks=True)
     (raw / "manifest.json").unlink()
-    assert sets.is_official(raw) and not sets.is_official(smoke_world)
+    assert datasets.is_official(raw) and not datasets.is_official(smoke_world)
     with pytest.raises(DataError, match="23937 expected"):
-        sets.benchmarks("paper")
+        datasets.benchmarks("paper")
     with pytest.raises(DataError, match="5000 with 25010 expected"):
-        sets.retrieval_pairs("paper", "coco")
+        datasets.retrieval_pairs("paper", "coco")
     with pytest.raises(DataError, match=r"MSRpar\.txt: no such annotation file"):
-        sets.similarity_pairs("paper")
-
-
-def test_labels_are_scored_where_cola_is_there(raw, encoder):
-    assert measured("labels", encoder, "paper").empty
-    for folder in ("images", "data"):
-        (raw / "cola" / folder).mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(raw / "cola/images/1.jpg")
-    content = json.dumps([["red cup", "blue dog"], [["/x/1.jpg", {}, [1, 0], [1, 1]]]])
-    (raw / "cola/data/COLA_singleobjects_benchmark_GQA.json").write_text(content, "utf-8")
-    found = measured("labels", encoder, "paper")
-    assert found["set"].tolist() == ["GQA", "GQA"]
-    np.testing.assert_array_equal(found.precision, [1, np.nan])
+        datasets.similarity_pairs("paper")
 
 
 def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="no set of labelled pictures. Put each set into a folder"):
-        sets.class_sets("paper")
+        datasets.class_sets("paper")
     folder = raw / "zero-shot" / "pets"
     for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name, "png")
-    found = sets.class_sets("paper")["pets"]
+    found = datasets.class_sets("paper")["pets"]
     assert [path.name for path in found.paths] == ["1.png", "2.png", "3.JPG"]
     assert (found.classes, found.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])
     (folder / "labels.csv").write_text("image,label\nb/1.png,red_car\n")

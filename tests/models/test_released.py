@@ -16,7 +16,7 @@ from torch import nn
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models import released
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, export_clip, load_clip

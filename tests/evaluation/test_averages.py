@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.scores import weights
+from cae_lib.evaluation.averages import weights
 
 
 def part(key, macro=None, **groups):

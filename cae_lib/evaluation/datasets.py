@@ -1,10 +1,11 @@
-"""The test sets of a profile, each read once: the small world's, or the real ones, which have to be
+"""The test sets of a profile, each read once: those built here, or the real ones, which have to be
 there in their published numbers, unless `allowing` lets them be incomplete: then what is there is
 read, and what is left out is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +22,9 @@ from cae_lib.data.rows import read_json
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import data_root
+from cae_lib.data.training_set import data_root, training_pairs
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.scenes import GRAPHS, read_gold
+from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.world.vocabulary import NOUNS
 
 SAMPLES: Mapping[str, int] = {
@@ -58,46 +59,53 @@ def even_rows(total: int, limit: int | None) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(limit or total, total)).astype(int))
 
 
-@lru_cache(maxsize=64)
-def benchmarks(profile: str, families: tuple[str, ...] | None = None) -> tuple[Benchmark, ...]:
-    """All subsets of the choice benchmarks, each family read once; those beside the paper's where
-    their folder is there. Subsets that may be incomplete can have no item at all.
+@contextmanager
+def optional(what: str, may_be_absent: bool) -> Iterator[None]:
+    """Where data are missing, and may be, say that `what` is left out, and go on behind."""
+    try:
+        yield
+    except DataError as error:
+        if not may_be_absent:
+            raise
+        print(f"Left out: {what}. {error}", flush=True)
+
+
+def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
+    """All subsets of the choice benchmarks; those beside the paper's where their folder is there.
+    Subsets that may be incomplete can have no item at all.
 
     `families` reads those alone, and needs no files of others. ConfigError for an unknown family;
     DataError if data are malformed, or missing and may not be.
     """
+    root, families = data_root(profile), tuple(families)
+    official = is_official(root)
+    names = [name for name in FOLDERS if official or name in _counts(root)]
+    if unknown := [name for name in families if name not in names]:
+        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(names)}.")
+    chosen = families or [name for name in names if name not in FURTHER or not official
+                          or (root / FOLDERS[name]).is_dir()]
+    return tuple(subset for name in names if name in chosen for subset in family(profile, name))
+
+
+@lru_cache(maxsize=64)
+def family(profile: str, name: str) -> list[Benchmark]:
+    """Its subsets; a real one that may be incomplete has empty ones for what is not there."""
     root = data_root(profile)
-    here = is_official(root)
-    known = [name for name in FOLDERS if here or name in _counts(root)]
-    unknown = [name for name in families or () if name not in known]
-    if unknown:
-        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
-    if families is None:
-        families = tuple(name for name in known if name not in FURTHER or not here
-                         or (root / FOLDERS[name]).is_dir())
-    if len(families) != 1:
-        chosen = [name for name in known if name in families]
-        return tuple(part for name in chosen for part in benchmarks(profile, (name,)))
-    return tuple(_official(families[0], root) if here else load_benchmark(families[0], root))
-
-
-def _official(name: str, root: Path) -> list[Benchmark]:
-    """A real family; one that may be incomplete has an empty subset for what is not there."""
+    if not is_official(root):
+        return load_benchmark(name, root)
     options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
     if not any(map(may_be_incomplete, FAMILIES[name])):
         return load_benchmark(name, root, official=True, **options)
-    found, absent = [], f"Left out: {name}"
-    try:
-        found = load_benchmark(name, root, official=True, allow_missing=True, **options)
-    except DataError as error:
-        print(f"{absent}. {error}", flush=True)
-    read = {part.subset for part in found}
-    lacking = {key: n for key, n in published(name).items() if key not in read}
-    if found and lacking:
-        print(f"{absent}, {', '.join(lacking)}. No annotation file that can be read; "
-              f"{sum(lacking.values())} items are expected", flush=True)
+    here: list[Benchmark] = []
+    with optional(name, True):
+        here = load_benchmark(name, root, official=True, allow_missing=True, **options)
+    read = {subset.subset for subset in here}
+    absent = {subset: n for subset, n in published(name).items() if subset not in read}
+    if here and absent:
+        print(f"Left out: {name}, {', '.join(absent)}. No annotation file that can be read; "
+              f"{sum(absent.values())} items are expected", flush=True)
     rule = "nothing of it is there"
-    return found + [Benchmark(name, key, (), n, rule=rule) for key, n in lacking.items()]
+    return here + [Benchmark(name, subset, (), n, rule=rule) for subset, n in absent.items()]
 
 
 @lru_cache(maxsize=4)
@@ -118,15 +126,21 @@ def retrieval_pairs(profile: str, name: str) -> Pairs:
 
 def retrieval_sets(profile: str) -> dict[str, Pairs]:
     """The retrieval sets by name; one that may be incomplete may also be absent."""
-    root, found = data_root(profile), {}
+    root, pairs = data_root(profile), {}
     for name in RETRIEVAL_SETS if is_official(root) else _counts(root)["order"]:
-        try:
-            found[name] = retrieval_pairs(profile, name)
-        except DataError as error:
-            if not may_be_incomplete(RETRIEVAL_SOURCES[name]):
-                raise
-            print(f"Left out: retrieval on {name}. {error}", flush=True)
-    return found
+        with optional(f"retrieval on {name}", may_be_incomplete(RETRIEVAL_SOURCES[name])):
+            pairs[name] = retrieval_pairs(profile, name)
+    return pairs
+
+
+def training_captions(profile: str) -> Pairs | None:
+    """The training captions and pictures; None if they are absent, as those of real data may be."""
+    with optional("blind", is_official(data_root(profile))):
+        pairs = training_pairs(profile)
+        if pairs.n_used:
+            return pairs
+        raise DataError("Training captions are there, but no picture of them that can be used.")
+    return None
 
 
 @lru_cache(maxsize=2)
@@ -138,22 +152,20 @@ def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
     if not (is_official(root) and may_be_incomplete(SIMILARITY_SOURCE)):
         names = present_sets(folder)
         return tuple(load_similarity(name, folder, official=is_official(root)) for name in names)
-    found = []
+    pairs = []
     for name, n_expected in OFFICIAL_PAIRS.items():
-        try:
-            found.append(replace(load_similarity(name, folder), n_expected=n_expected))
-        except DataError as error:
-            print(f"Left out: {name}. {error}", flush=True)
-    return tuple(found)
+        with optional(name, True):
+            pairs.append(replace(load_similarity(name, folder), n_expected=n_expected))
+    return tuple(pairs)
 
 
 def label_sets(profile: str) -> list[LabelledPictures]:
     """Those of COLA's single-object sets that a profile has; one that may be incomplete needs but a
     picture."""
-    root, allowed = data_root(profile) / FOLDERS["cola"], all(
-        map(may_be_incomplete, FAMILIES["cola"]))
-    there = [name for name in SOURCES if (root / "data" / SINGLE.format(name)).is_file()]
-    return [load_single(root, name, allow_missing=allowed) for name in there]
+    root = data_root(profile) / FOLDERS["cola"]
+    allowed = all(map(may_be_incomplete, FAMILIES["cola"]))
+    return [load_single(root, name, allow_missing=allowed) for name in SOURCES
+            if (root / "data" / SINGLE.format(name)).is_file()]
 
 
 @lru_cache(maxsize=2)

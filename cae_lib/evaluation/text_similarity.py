@@ -11,10 +11,16 @@ import pandas as pd
 
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import data_root, default_tagger
-from cae_lib.evaluation.embed import Encoder
-from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS
-from cae_lib.evaluation.sets import SAMPLES, even_rows, is_world, retrieval_pairs
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import CAPTIONS, GRAPHS
+from cae_lib.evaluation.tables import joined
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
+
+
+def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """`similarities` of all sets of a profile."""
+    return joined(similarities(pairs, encoder) for pairs in datasets.similarity_pairs(profile))
 
 
 def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
@@ -35,44 +41,37 @@ def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """Cosines between COCO test captions and their phrases, and phrases of other captions: a row
     for each caption and kind of phrase, with caption and picture (numbers in the retrieval set),
-    kind, n (phrases in the caption), own and other (mean cosines, see `cosines`)."""
-    pairs = retrieval_pairs(profile, "coco")
-    rows = even_rows(len(pairs.captions), SAMPLES["phrases"]).astype(np.int32)
+    kind, n (phrases in the caption), own and other, see `cosines`."""
+    pairs = datasets.retrieval_pairs(profile, "coco")
+    rows = datasets.even_rows(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(np.int32)
     texts = [pairs.captions[row] for row in rows]
     where = {"caption": rows, "picture": np.asarray(pairs.image_index)[rows].astype(np.int32)}
-    found = cosines(encoder, texts, phrases_of(tuple(texts), data_root(profile)))
-    frames = [pd.DataFrame(where | {"kind": kind, **columns}) for kind, columns in found.items()]
-    return pd.concat(frames, ignore_index=True)
+    phrases = phrases_of(tuple(texts), data_root(profile))
+    return joined(pd.DataFrame(
+        where | {"kind": kind} | cosines(encoder, texts, [own[kind] for own in phrases])
+    ) for kind in KINDS)
 
 
 @lru_cache(maxsize=2)
 def phrases_of(texts: tuple[str, ...], root: Path) -> list[Phrases]:
     """The phrases of COCO test captions, gold in the small world, else by the default parser."""
-    if not is_world(root):
+    if not datasets.is_world(root):
         return parsed_phrases(default_tagger().graphs(texts))
     gold = world_phrases(root / CAPTIONS, root / GRAPHS)
     return [gold[text] for text in texts]
 
 
 def cosines(
-    encoder: Encoder, captions: Sequence[str], phrases: Sequence[Phrases]
-) -> dict[str, dict[str, np.ndarray]]:
-    """For each kind of phrase, by caption: `n`, its phrases; `own`, its mean cosine to them; and
-    `other`, that to all distinct phrases of the kind that are not in it. NaN where there is nothing
-    to compare."""
-    vectors = encoder.texts(captions)
-    return {kind: _kind(encoder, vectors, [found[kind] for found in phrases]) for kind in KINDS}
-
-
-def _kind(
-    encoder: Encoder, vectors: np.ndarray, phrases: Sequence[Sequence[str]]
+    encoder: Encoder, captions: Sequence[str], phrases: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
-    distinct = list(dict.fromkeys(phrase for found in phrases for phrase in found))
-    n = np.array([len(found) for found in phrases], dtype=np.int16)
+    """By caption: `n`, its phrases; `own`, its mean cosine to them; and `other`, that to all
+    distinct phrases of the captions that are not in it. NaN where there is nothing to compare."""
+    distinct = list(dict.fromkeys(phrase for own in phrases for phrase in own))
+    n = np.array([len(own) for own in phrases], dtype=np.int16)
     own, other = np.full((2, len(phrases)), np.nan, dtype=np.float32)
     if distinct:
         place = {phrase: column for column, phrase in enumerate(distinct)}
-        table = (vectors @ encoder.texts(distinct).T).astype(np.float64)
+        table = (encoder.texts(captions) @ encoder.texts(distinct).T).astype(np.float64)
         for row in np.flatnonzero(n):
             mine = np.zeros(len(distinct), dtype=bool)
             mine[[place[phrase] for phrase in phrases[row]]] = True

@@ -76,20 +76,19 @@ def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
 
 def gold_scenes(path: Path) -> dict[str, GoldScene]:
     """The scenes of a file of scene graphs by file name of their picture."""
-    found = {}
+    scenes = {}
     for entry in read_gold(path, "images"):
         subject, obj = (thing["noun"] for thing in entry["things"][:2])
-        first, second = (Placement(**place) for place in entry["placements"][:2])
-        found[entry["file_name"]] = GoldScene(subject, entry["relation"], obj, (first, second))
-    return found
+        places = tuple(Placement(**place) for place in entry["placements"][:2])
+        scenes[entry["file_name"]] = GoldScene(subject, entry["relation"], obj, places)
+    return scenes
 
 
 def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
-    """The share `(4, rows, columns)` of each patch of a grid that lies in each region, in the order
-    of `REGIONS`; sums to 1 over the first axis."""
+    """The share `(4, rows, columns)` of each patch of a grid that lies in each of `REGIONS`; sums
+    to 1 over them."""
     rows, columns = grid
-    y = (np.arange(rows * POINTS) + 0.5) / (rows * POINTS)
-    x = (np.arange(columns * POINTS) + 0.5) / (columns * POINTS)
+    y, x = ((np.arange(n * POINTS) + 0.5) / (n * POINTS) for n in grid)
     masks = region_masks(places, x, y).reshape(len(REGIONS), rows, POINTS, columns, POINTS)
     return masks.mean(axis=(2, 4))
 
@@ -115,17 +114,17 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
 def mark_boxes(place: Placement) -> list[Box]:
     """Boxes of the marks that `cae_lib.world.draw` adds to a moving or touching thing."""
     pixel, half = 1 / IMAGE_SIZE, place.scale / 2
-    found = []
+    boxes = []
     if place.motion:
         near = place.x - place.motion * half
         far = place.x - place.motion * (half + 13 * pixel)
         reach = 0.4 * half + 2 * pixel
-        found.append((min(near, far), place.y - reach, max(near, far), place.y + reach))
+        boxes.append((min(near, far), place.y - reach, max(near, far), place.y + reach))
     if place.contact:
         point = place.x + place.contact * half
         top, bottom = place.y - 1.15 * half - 8 * pixel, place.y - 0.9 * half + 5 * pixel
-        found.append((point - 3 * pixel, top, point + 3 * pixel, bottom))
-    return found
+        boxes.append((point - 3 * pixel, top, point + 3 * pixel, bottom))
+    return boxes
 
 
 def _inside(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:

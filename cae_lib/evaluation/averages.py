@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from cae_lib.data.benchmarks.aro import symmetric_relations
+from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
 from cae_lib.errors import ConfigError
+from cae_lib.statistics import ANSWERS
 
 Tree = str | list["Tree"]
 """A subset as family/subset, a pattern for several, or the unweighted mean of trees."""
@@ -55,7 +56,7 @@ _OVER_ITEMS, _OF_TWO = "mean over items", "mean of actions and spatial relations
 TABLE: Mapping[str, Rule] = {
     "ARO-R": Rule("aro/relation", "ARO, relation", "mean over relations, symmetric ones left out"),
     "ARO-A": Rule("aro/attribution", "ARO, attribution",
-                  "mean over pairs of attributes with at least 25 items"),
+                  f"mean over pairs of attributes with at least {MIN_PAIR} items"),
     "Winoground": Rule("winoground/group", "Winoground, group score", _OVER_ITEMS),
     "SC-Rel": Rule(NESTED["sugarcrepe/relation"], "SugarCrepe, relation", _OVER_ITEMS),
     "SC-Att": Rule(NESTED["sugarcrepe/attribute"], "SugarCrepe, attribute",
@@ -85,7 +86,7 @@ _ALIKE = (
     "crepe/atom", "crepe/swap", "crepe/negate", "cola/multi",
 )
 _BOTH: Mapping[str, Rule | Tree] = {
-    "aro/attribution": Rule("aro/attribution", without="none", min_items=25),
+    "aro/attribution": Rule("aro/attribution", without="none", min_items=MIN_PAIR),
     **dict(zip(_ALIKE, _ALIKE, strict=True)),
 }
 
@@ -122,39 +123,48 @@ authors, read in the code of their later work."""
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Weights of the `items` of `items.items` in the numbers of one of `PROTOCOLS`; those of a
-    number sum to 1, and the weight of subsets that are absent goes to their siblings.
+    """Weights of the `items` of `items.items`, or `items.headlines`, in the numbers of one of
+    `PROTOCOLS`, or in the headline of each "subset"; those of a number sum to 1, and the weight of
+    subsets that are absent goes to their siblings.
 
     `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
     larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
     ConfigError for an unknown protocol.
     """
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}.")
     groups = items.groupby(["family", "subset"], sort=False)
-    parts = {f"{family}/{subset}": part for (family, subset), part in groups}
-    columns = ["score", "family", "subset", "group", "item", "weight", "stratum"]
-    found = [pd.DataFrame(columns=columns)]
-    for score, given in PROTOCOLS[protocol].items():
+    subsets = {f"{family}/{subset}": own for (family, subset), own in groups}
+    protocols = {**PROTOCOLS, "subset": {key: key for key in subsets}}
+    if protocol not in protocols:
+        raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
+    columns = ["score", *ANSWERS[:2], "group", "item", "weight", "stratum"]
+    frames = [pd.DataFrame(columns=columns)]
+    for score, given in protocols[protocol].items():
         rule = given if isinstance(given, Rule) else Rule(given)
-        shares = _shares(rule.tree, list(parts))
-        rows = [_averaged(rule, parts[key], share) for key, share in shares.items()]
+        shares = _shares(rule.tree, list(subsets))
+        rows = [_averaged(rule, subsets[key], share) for key, share in shares.items()]
         if rows:
             frame = pd.concat(rows)
             if rule.pooled:
                 frame["weight"] = 1 / len(frame)
-            found.append(frame[frame["weight"] > 0].assign(score=score)[columns])
-    return pd.concat(found[1:] or found, ignore_index=True)
+            frames.append(frame[frame["weight"] > 0].assign(score=score)[columns])
+    return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def _averaged(rule: Rule, part: pd.DataFrame, share: float) -> pd.DataFrame:
+def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
+    """The number of each `score` of `weights`: the mean of a column of answers, or of items."""
+    items = list(ANSWERS)
+    rows = frame[[*items, value]].merge(weights[[*items, "score", "weight"]], on=items)
+    return (rows[value] * rows["weight"]).groupby(rows["score"]).sum()
+
+
+def _averaged(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
     """The items of a subset with their weights, which sum to `share`, and strata."""
     if rule.without is None:
-        return part.assign(weight=part["weight"] * share)
-    sizes = part.groupby("group")["group"].transform("size")
-    counted = ~part["group"].isin(symmetric_relations(rule.without)) & (sizes >= rule.min_items)
-    part, sizes = part[counted], sizes[counted]
-    return part.assign(weight=share / sizes / part["group"].nunique(), stratum=part["group"])
+        return items.assign(weight=items["weight"] * share)
+    sizes = items.groupby("group")["group"].transform("size")
+    counted = ~items["group"].isin(symmetric_relations(rule.without)) & (sizes >= rule.min_items)
+    items, sizes = items[counted], sizes[counted]
+    return items.assign(weight=share / sizes / items["group"].nunique(), stratum=items["group"])
 
 
 def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
@@ -162,9 +172,9 @@ def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
     if isinstance(tree, str):
         fitting = [key for key in keys if fnmatchcase(key, tree)]
         return {key: 1 / len(fitting) for key in fitting}
-    members = [part for part in (_shares(sub, keys) for sub in tree) if part]
+    members = [shares for shares in (_shares(member, keys) for member in tree) if shares]
     total: dict[str, float] = {}
-    for part in members:
-        for key, share in part.items():
+    for shares in members:
+        for key, share in shares.items():
             total[key] = total.get(key, 0.0) + share / len(members)
     return total
