@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark, published
+from cae_lib.data.benchmarks import FOLDERS, FURTHER, LAYOUTS, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
-from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
@@ -83,16 +82,15 @@ def benchmarks(profile: str, families: tuple[str, ...] | None = None) -> tuple[B
 
 def _official(name: str, root: Path) -> list[Benchmark]:
     """A real family; one that may be incomplete has an empty subset for what is not there."""
-    options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
     if not any(map(may_be_incomplete, FAMILIES[name])):
-        return load_benchmark(name, root, official=True, **options)
+        return load_benchmark(name, root, official=True)
     found, absent = [], f"Left out: {name}"
     try:
-        found = load_benchmark(name, root, official=True, allow_missing=True, **options)
+        found = load_benchmark(name, root, official=True, allow_missing=True)
     except DataError as error:
         print(f"{absent}. {error}", flush=True)
     read = {part.subset for part in found}
-    lacking = {key: n for key, n in published(name).items() if key not in read}
+    lacking = {key: n for key, n in LAYOUTS[name].published.items() if key not in read}
     if found and lacking:
         print(f"{absent}, {', '.join(lacking)}. No annotation file that can be read; "
               f"{sum(lacking.values())} items are expected", flush=True)

@@ -1,48 +1,12 @@
-"""ARO's relations and attributes, and CREPE: a part of a picture, a true text and false ones."""
+"""CREPE: files by complexity, lists of negatives, and files that break off."""
 
 import pytest
-from samples import ARO, ATTRIBUTES, CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
+from samples import CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
 
-from cae_lib.data.benchmarks import aro, load_benchmark
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.errors import DataError
 
 SEEN, UNSEEN = (SYST_FILE.format(split, "laion") for split in ("seen", "unseen"))
-
-
-@pytest.fixture
-def load_aro(put):
-    def write(relations, attributes):
-        put({"images/1.jpg": (20, 10), "visual_genome_relation.json": relations})
-        return aro.load(put({"visual_genome_attribution.json": attributes}))
-    return write
-
-
-def test_symmetric_relations_leave_the_macro_average_but_stay_in_the_items(load_aro):
-    rows = [ARO | {"relation_name": name} for name in ("on", "pulling", "next to", "next to")]
-    relation, attribution = load_aro(rows, [ATTRIBUTES])
-    item = relation.items[0]
-    assert item.texts == ("the mat is on the cat", "the cat is on the mat") and item.truth == 1
-    assert item.images[0].crop == (3, 1, 7, 3)  # left, top, right, bottom
-    assert (relation.headline, relation.macro_groups) == ("macro", ("on", "pulling"))
-    assert (relation.n_used, relation.counts["symmetric_items"]) == (4, 2)
-    assert attribution.headline == "micro" and "no group qualifies" in attribution.rule
-
-
-def test_the_official_list_has_157_names_and_the_authors_160():
-    official, authors = aro.symmetric_relations(), aro.symmetric_relations("authors")
-    assert (len(official), len(authors)) == (157, 160)
-    assert authors - official == {"pulling", "pulled by", "leaning against"}
-    assert {"next to", "touching", "with"} <= official
-    assert not {"on", "to the left of", "riding"} & authors
-    with pytest.raises(ConfigError, match="symmetric='all'"):
-        aro.symmetric_relations("all")
-
-
-def test_attribution_averages_pairs_of_at_least_25_items(load_aro):
-    other = ATTRIBUTES | {"attributes": ["big", "red"]}
-    _, attribution = load_aro([ARO], [ATTRIBUTES] * 25 + [other] * 24)
-    assert attribution.macro_groups == ("red_big",)
-    assert (attribution.n_used, attribution.counts["items_of_small_groups"]) == (49, 24)
 
 
 def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put):
@@ -51,8 +15,7 @@ def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put
         return load_benchmark("crepe", put(files))
     [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
     first, second, _ = part.items
-    assert first.texts == ("a cat on a mat", *NEGATIVES) and first.truth == 0
-    assert first.images[0].crop == (3, 1, 7, 3)
+    assert first.texts == ("a cat on a mat", *NEGATIVES)
     assert second.images[0].path.parent.name == "VG_100K_2"
     assert [(i.group, i.id) for i in part.items] == [("4", "4/2"), ("12", "12/2"), ("12", "12/3")]
     assert (part.headline, part.macro_groups) == ("macro", None)
@@ -67,7 +30,7 @@ def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put
 
 
 def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
-    """Rows without valid negatives ask nothing; one file alone makes the other expected."""
+    """Rows without valid negatives ask nothing."""
     rows, empty = [SYST_HEADER, SYST], [*SYST[:6], "[]", *SYST[7:]]
     root = put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
     def load(**options):
@@ -77,15 +40,11 @@ def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
     names = [f"laion/{split}/{kind}" for split in ("seen", "unseen") for kind in ("atom", "comp")]
     assert list(parts) == names
     item = parts["laion/unseen/comp"].items[0]
-    assert item.texts == ("a cup", "a", "b", "c") and item.truth == 0
+    assert item.texts == ("a cup", "a", "b", "c")
     assert item.images[0].path == root / "crepe/VG_100K_2/7.jpg"
-    assert item.images[0].crop == (1.0, 2.0, 5.0, 5.0)
     atom, combined = parts[names[0]], load(subsets=["laion/seen/combined"]).popitem()[1]
     assert (atom.n_used, atom.n_expected, atom.counts["no_negatives"]) == (1, 1, 1)
     assert combined.n_used == 2
-    (root / UNSEEN).unlink()
-    with pytest.raises(DataError, match="unseen_compounds_in_laion"):
-        load()
 
 
 def test_a_file_of_crepe_that_breaks_off_costs_the_rows_that_follow(put, capsys):
