@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import FOLDERS, FURTHER, LAYOUTS, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
@@ -77,25 +77,8 @@ def benchmarks(profile: str, families: tuple[str, ...] | None = None) -> tuple[B
     if len(families) != 1:
         chosen = [name for name in known if name in families]
         return tuple(part for name in chosen for part in benchmarks(profile, (name,)))
-    return tuple(_official(families[0], root) if here else load_benchmark(families[0], root))
-
-
-def _official(name: str, root: Path) -> list[Benchmark]:
-    """A real family; one that may be incomplete has an empty subset for what is not there."""
-    if not any(map(may_be_incomplete, FAMILIES[name])):
-        return load_benchmark(name, root, official=True)
-    found, absent = [], f"Left out: {name}"
-    try:
-        found = load_benchmark(name, root, official=True, allow_missing=True)
-    except DataError as error:
-        print(f"{absent}. {error}", flush=True)
-    read = {part.subset for part in found}
-    lacking = {key: n for key, n in LAYOUTS[name].published.items() if key not in read}
-    if found and lacking:
-        print(f"{absent}, {', '.join(lacking)}. No annotation file that can be read; "
-              f"{sum(lacking.values())} items are expected", flush=True)
-    rule = "nothing of it is there"
-    return found + [Benchmark(name, key, (), n, rule=rule) for key, n in lacking.items()]
+    allowed = here and any(map(may_be_incomplete, FAMILIES[families[0]]))
+    return tuple(load_benchmark(families[0], root, official=here, allow_missing=allowed))
 
 
 @lru_cache(maxsize=4)

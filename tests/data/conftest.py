@@ -106,5 +106,5 @@ def toy(make_source, file_server: FileServer, zipped) -> Source:
         Item(url=f"{file_server.url}/rows.json", to="data/rows.json"),
         Item(url=f"{file_server.url}/pictures.zip", unpack="images"),
         rows=(Rows("data/rows.json", 2),),
-        pictures=(Pictures("data/rows.json", ("image",), ("images",)),),
+        pictures=(Pictures("data/rows.json", ("image",), ("images/{}",)),),
     )

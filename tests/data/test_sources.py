@@ -1,17 +1,17 @@
 """`data/sources.yml`: well-formed, true to what the loaders read, and what is counted by it."""
 
-import importlib
 import json
 import os
 import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
-from cae_lib.data.benchmarks import FOLDERS, crepe, load_benchmark, valse, vl_checklist, winoground
+from cae_lib.data.benchmarks import FOLDERS, LAYOUTS, load_benchmark
 from cae_lib.data.completeness import check, expected_pictures
 from cae_lib.data.fetch import get
 from cae_lib.data.sources import Pictures, Rows, Source, allowing, expand, load_sources
@@ -65,39 +65,39 @@ def test_weights_are_named_as_published_and_read_as_trained():
         assert models[name]["activation"] == "quickgelu"
 
 
-def test_counts_are_the_loaders():
-    for family in "aro sugarcrepe vl_checklist crepe cola whatsup negbench".split():
-        (name,) = needs.FAMILIES[family]
-        official = importlib.import_module(f"cae_lib.data.benchmarks.{family}").OFFICIAL
-        assert sorted(counts(name).values()) == sorted(official.values())
-    assert counts("winoground") == {"examples": winoground.OFFICIAL["group"]}
-    assert all(n >= valse.OFFICIAL[name] for name, n in counts("valse").items())
+def test_counts_and_files_are_the_loaders():
+    """Where they do not come from the table of layouts."""
+    for family in ("crepe", "cola", "whatsup"):
+        assert sorted(counts(family).values()) == sorted(LAYOUTS[family].published.values())
+    assert counts("mmvp-vlm")["Questions"] == 2 * LAYOUTS["mmvp_vlm"].sizes["image"]
     assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL.values())
     for name, key in needs.RETRIEVAL_SOURCES.items():
         place = captions.RETRIEVAL_SETS[name]
-        assert counts(key)[place.caption_list.removesuffix(".json")] == place.n_images
-
-
-def test_files_are_the_loaders():
-    for key, names in (("vl-checklist", vl_checklist.OFFICIAL_CORPORA), ("valse", valse.OFFICIAL)):
-        assert file_names(key) == {f"data/{name}.json" for name in names}
-    productivity = "data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
-    assert {n for n in file_names("crepe") if "prod_" in n} == {
-        productivity.format(kind, n) for kind in crepe.OFFICIAL for n in crepe.COMPLEXITIES
-    }
+        assert counts(key) == {place.caption_list.removesuffix(".json"): place.n_images}
+    for family in ("crepe", "whatsup", "cola"):
+        patterns = {LAYOUTS[family].pattern(subset) for subset in LAYOUTS[family].sizes}
+        assert all(any(fnmatch(file, pattern) for file in file_names(family))
+                   for pattern in patterns)
+    assert sum("/atom/" in file for file in file_names("crepe")) == 9  # complexities
     pairs = {
         f"STS/{year}-en-test/STS.{kind}.{part}.txt"
         for year, parts in similarity.YEARS.items() for part in parts for kind in ("input", "gs")
     }
-    for name, key in needs.RETRIEVAL_SOURCES.items():
-        assert file_names(key) == {captions.RETRIEVAL_SETS[name].caption_list}, "and no more"
     tests = {files["test"] for files in similarity.FILES.values()}
     assert file_names("senteval") == pairs | tests
-    for entry in SOURCES["valse"].pictures:
-        for file in expand(entry.file):
-            assert entry.folders[0] == valse.IMAGE_FOLDERS[Path(file).stem]
-            assert set(entry.folders[1:]) <= set(valse.SHARED_FOLDERS)
+
+
+def test_rows_and_pictures_of_benchmarks_come_from_their_layouts():
+    assert counts("winoground") == {"examples": 400} and counts("aro") == {
+        "visual_genome_relation": 23_937, "visual_genome_attribution": 28_748}
+    assert counts("valse")["plurals"] == 1000 and len(file_names("vl-checklist")) == 56
+    for family in ("sugarcrepe", "sugarcrepe_pp", "negbench"):
+        assert set(counts(family.replace("_", "-")).values()) == set(
+            LAYOUTS[family].published.values())
+    for name in ("crepe", "cola", "sugarcrepe-pp", "negbench"):
+        assert SOURCES[name].pictures
+    assert not SOURCES["bivlc"].pictures and not SOURCES["half-truths"].pictures
 
 
 def test_open_clip_keeps_the_weights_under_that_name():
@@ -166,7 +166,7 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
     ]
     (toy.root / "data/rows.json").write_text("[")
     assert check(toy).state == "incomplete"
-    assert "rows.json: cannot be read" in check(toy).lines()[-1]
+    assert "rows.json, top level: not valid JSON" in check(toy).lines()[-1]
     assert check(replace(toy, rows=(Rows("data/rows.json"),))).state == "incomplete"
 
 
@@ -174,22 +174,22 @@ def test_other_layouts_of_rows(make_source):
     entry = make_source(
         rows=(
             Rows("a.csv", 2), Rows("b.tsv", 1), Rows("c.jsonl", 2), Rows("d.txt", 2),
-            Rows("e.csv", 3, lines=True, skip=1), Rows("f.json", 2, at="images"),
+            Rows("e.csv", 3, lines=True, skip=1), Rows("f.json", 2),
             Rows("pictures/*.jpg", 3), Rows("maybe.txt"),
         ),
         pictures=(
-            Pictures("a.csv", ("id",), ("p", "q"), ("{}.jpg", "{}.png")),
-            *[Pictures("d.txt", (0,), ("p",), ("{}.gif",))] * 2,  # which count once
-            Pictures("f.json", ("x",), ("p",)),
-            Pictures("g.json", (0,), ("p",), ("{:04d}.jpg",)),
-            Pictures("h.json", (0, 1), ("p",), drop="data/", base=True),
+            Pictures("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
+            *[Pictures("d.txt", (0,), ("p/{}.gif",))] * 2,  # which count once
+            Pictures("f.json", ("x",), ("p/{}",)),
+            Pictures("g.json", ("0",), ("p/{:0>4}.jpg",)),
+            Pictures("h.json", (0, "1.a"), ("p/{name}",), drop="data/"),
         ),
     )
     texts = {
         "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n', "b.tsv": "a\tb\n1\t2\n",
         "c.jsonl": '{"a": 1}\n\n{"a": 2}', "d.txt": "1\n\n22\n", "e.csv": 'h\n"1\n2\n3\n',
-        "f.json": '{"images": [1, 2]}', "g.json": '[[12, "x"]]',
-        "h.json": '[["data/u/v.jpg", "http://w/z.jpg"]]',
+        "f.json": '{"a": 1, "b": 2}', "g.json": '[[12, "x"]]',
+        "h.json": '[["data/u/v.jpg", {"a": "http://w/z.jpg"}]]',
     }
     here = ("q/8.png", "p/7.jpg", "p/0012.jpg", "p/v.jpg", "p/22.gif", "pictures/1.jpg")
     for name, text in (texts | dict.fromkeys(here, "")).items():

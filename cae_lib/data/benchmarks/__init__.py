@@ -40,7 +40,8 @@ def load_benchmark(
         subsets: Those to read; None for all that are there, or have to be.
         official: Whether it is the published set, whole.
         allow_missing: Read what is there: leave out, tell and count files that cannot be read,
-            malformed rows, and rows without their picture, or with one that cannot be decoded.
+            malformed rows, and rows without their picture, or with one that cannot be decoded. What
+            is not there of an `official` set has no items, and so many that are expected.
         more: Further arguments of a family's own loader, as the `seed` of the family "order".
 
     ConfigError if the name or a subset is unknown; DataError if a file or a picture is missing, a

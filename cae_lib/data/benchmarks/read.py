@@ -45,10 +45,12 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
                    if subset in wanted and not allow_missing
                    or subset in {*usual, *wanted} and path.is_file()
                    and path.stat().st_size > EMPTY]
-    if not subsets:
-        raise DataError(f"{name}: no annotation file is there, such as "
-                        f"{next(iter(files.values()))[0]}. Put the data set there in its official "
-                        "layout.")
+    else:
+        expected = {subset: n for subset, n in expected.items() if subset in subsets}
+    absent = (f"{name}: no annotation file is there, such as {next(iter(files.values()))[0]}. Put "
+              "the data set there in its official layout.")
+    if not (subsets or official and allow_missing):
+        raise DataError(absent)
     read = importlib.import_module(f"{__package__}.{layout.loader}").read if layout.loader else None
     found, tables = [], {}
     for subset in subsets:
@@ -60,7 +62,14 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
             if not allow_missing:
                 raise
             tell(f"Left out: {name}/{subset}. {error}")
-    return found
+    lacking = [subset for subset in expected if subset not in {part.subset for part in found}]
+    if official and allow_missing and not found:
+        tell(f"Left out: {name}. {absent}")
+    elif official and lacking:
+        tell(f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read; "
+             f"{sum(map(expected.__getitem__, lacking))} items are expected")
+    return found + [Benchmark(name, subset, (), expected[subset], rule="nothing of it is there")
+                    for subset in lacking if official]
 
 
 @dataclass

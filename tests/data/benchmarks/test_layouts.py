@@ -163,12 +163,17 @@ def test_nothing_there_and_unknown_subsets(put, name):
         load_benchmark(name, root, subsets=["no_such"])
 
 
-def test_with_data_allowed_to_be_missing_the_files_that_are_there_are_read(put):
+def test_what_is_not_there_of_a_published_set_is_expected(put, capsys):
     root = put({"sugar-crepe/data/add_att.json": {"0": s.SUGAR}, "coco/val2017/1.jpg": None})
     with pytest.raises(DataError, match=r"add_obj\.json: no such annotation file"):
         load_benchmark("sugarcrepe", root, subsets=["add_obj"])
-    [part] = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
-    assert (part.subset, part.n_used, part.n_expected) == ("add_att", 1, 692)
+    parts = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
+    assert (parts[0].subset, parts[0].n_used, parts[0].n_expected) == ("add_att", 1, 692)
+    assert {part.subset: part.n_expected for part in parts} == LAYOUTS["sugarcrepe"].published
+    assert not any(part.n_used for part in parts[1:])
+    assert "sugarcrepe, add_obj, " in capsys.readouterr().out
+    [part] = load_benchmark("sugarcrepe", root, allow_missing=True)
+    assert (part.n_used, part.n_expected) == (1, 1)
     with pytest.raises(ConfigError, match="sugarcrepe"):
         load_benchmark("sugar", root)
 
