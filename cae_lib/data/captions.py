@@ -144,21 +144,18 @@ def load_negclip_tsv(
 
 
 class RetrievalSet(NamedTuple):
-    """A test split, in the folder of its name, with its published numbers. `caption_list` is a list
+    """A test split, in the folder of its name, with its published number. `caption_list` is a list
     of `{image, caption}`, as BLIP and ARO read it; `image_folders` are those that the pictures may
     lie in, the official one first."""
 
     caption_list: str
     image_folders: tuple[str, ...]
-    n_images: int
     n_captions: int
 
 
 RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
-    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 5000, 25_010),
-    "flickr30k": RetrievalSet(
-        "flickr30k_test.json", ("flickr30k-images", "", "images"), 1000, 5000
-    ),
+    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010),
+    "flickr30k": RetrievalSet("flickr30k_test.json", ("flickr30k-images", "", "images"), 5000),
 }
 
 

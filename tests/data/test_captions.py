@@ -50,13 +50,15 @@ def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(put, tmp
 def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tmp_path, capsys):
     tsv = put("t.tsv", ROWS)
     put("coco/a.jpg")
-    with pytest.raises(DataError, match=r"1 of 3 rows have no picture, first row 1: .*b\.jpg"):
+    with pytest.raises(DataError, match=r"t\.tsv, row 1: .*b\.jpg is missing. In all 1 of 3"):
         load_negclip_tsv(tsv, tmp_path)
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
     assert pairs.captions == ["a dog\ton a mat", "the dog again"]
     assert pairs.hard_images == [[1], [0]]  # old row 2 is row 1 now, old row 1 is gone
     assert load_negclip_tsv(tsv, tmp_path, missing="ignore").n_used == 3
+    with pytest.raises(DataError, match="t.tsv: 3 items, 4 expected"):
+        load_negclip_tsv(tsv, tmp_path, "ignore", expected=4)
     put("coco/b.jpg").write_text("<html>gone</html>")
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
@@ -143,10 +145,10 @@ def test_both_files_of_coco_hold_the_same_25010_captions(put, tmp_path):
         assert (len(pairs.image_paths), pairs.n_used, pairs.n_expected) == (5000, 25_010, 25_010)
     assert own.captions == raw.captions and own.captions[0].endswith(" \n")
     assert own.image_paths == raw.image_paths
-    with pytest.raises(DataError, match=r"25010 of 25010 rows have no picture.*val2014/0\.jpg"):
+    with pytest.raises(DataError, match=r"val2014/0\.jpg is missing. In all 25010 of 25010"):
         load_retrieval_set("coco", tmp_path)
     put("coco/coco_karpathy_test.json", entries[:-1])
-    with pytest.raises(DataError, match="4999 pictures with 25005 captions, 5000 with 25010"):
+    with pytest.raises(DataError, match="test.json: 25005 items, 25010 expected"):
         official()
 
 

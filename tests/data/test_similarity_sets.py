@@ -64,7 +64,7 @@ def test_official_numbers_are_those_of_scored_pairs(write):
     root = write({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
     assert load_similarity("STS-B", root, official=True).n_expected == OFFICIAL["STS-B"] == 1379
     write({STSB: "\n".join(rows[1:]) + "\n"})
-    with pytest.raises(DataError, match="STS-B: 1378 scored pairs, 1379 expected"):
+    with pytest.raises(DataError, match="STS-B: 1378 items, 1379 expected"):
         load_similarity("STS-B", root, official=True)
     assert load_similarity("STS14", root).n_expected == 1
     with pytest.raises(DataError, match=r"STS\.input\.deft-forum\.txt: no such annotation file"):
@@ -75,15 +75,15 @@ def test_official_numbers_are_those_of_scored_pairs(write):
 def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
     for inputs, scores, message in (
         ("a\tb\nc\td\n", "1\n", r"gs\.belief\.txt: 1 lines, but STS.input.belief.txt has 2"),
-        ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: expected two sentences"),
+        ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: 2 columns, two sentences"),
         ("a\tb\n", "high\n", r"gs\.belief\.txt, line 1: the score is 'high'"),
         ("a\tb\n", "nan\n", r"gs\.belief\.txt, line 1: the score is 'nan'"),
-        ("a\tb\n", "\n", "STS15: 0 scored pairs"),
+        ("a\tb\n", "\n", "STS15: 0 items, 1 expected"),
     ):
         with pytest.raises(DataError, match=message):
             load_similarity("STS15", write(part("STS15", "belief", inputs, scores)))
     root = write({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
-    with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, at least 7"):
+    with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, two sentences"):
         load_similarity("STS-B", root)
     with pytest.raises(ConfigError, match="STS12, STS13"):
         load_similarity("STS17", root)

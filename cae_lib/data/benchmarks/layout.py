@@ -44,13 +44,13 @@ class Layout:
             what the column says, `{name}` its last part.
         group: What items are averaged by: columns in braces, or a function of a row.
         id: Column of numbers that name the items and stand once; else the rows are numbered.
-        only: Numbers of the items that a subset has; empty for all.
+        only: Numbers of the items that a subset has, empty for all. One that has not all is read
+            where it is asked for or expected.
         least: A column and the number that it has to reach for an item to be valid.
         task: How items are scored, where no part of a subset's name says it.
         fields: Further fields of `Benchmark` that are the same for all subsets.
         summary: Of what was read, further counts and fields of `Benchmark`.
         open: Further files in the place of `file` are subsets, too.
-        apart: Pattern of subsets that are read where they are asked for or expected.
         sources: Names in `data/sources.yml` of what it reads; by default its own, with hyphens.
         written: Columns that are the same for all items that are written.
         listed: Numbers of rows of files that list more than items.
@@ -75,7 +75,6 @@ class Layout:
     fields: Mapping[str, Any] = field(default_factory=dict)
     summary: Callable[[Any], Mapping[str, Any]] | None = None
     open: bool = False
-    apart: str = ""
     sources: tuple[str, ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)

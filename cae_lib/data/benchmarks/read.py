@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,21 +34,20 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
     `load_benchmark`. A module that the layout names as `loader` has a function `read(collector,
     **more)`, which adds rows to a `Collector` and returns further fields of the `Benchmark`."""
     files = layout.files(root)
-    unknown = [subset for subset in subsets or () if subset not in files]
-    if unknown:
-        raise ConfigError(f"{name} has no subset {unknown}. Known: {', '.join(files)}.")
     if subsets is None:
-        usual = [subset for subset in files if not fnmatchcase(subset, layout.apart)]
+        usual = [subset for subset in files if not layout.part("only", subset)]
         wanted = {*expected, *(usual if official else ())}
-        subsets = [subset for subset, (path, *_) in files.items()
+        subsets = [subset for subset, paths in files.items()
                    if subset in wanted and not allow_missing
-                   or subset in {*usual, *wanted} and path.is_file()
-                   and path.stat().st_size > EMPTY]
+                   or subset in {*usual, *wanted} and _lists_something(paths[0])]
+    elif not {*subsets} <= files.keys():
+        unknown = [subset for subset in subsets if subset not in files]
+        raise ConfigError(f"{name} has no subset {unknown}. Known: {', '.join(files)}.")
     else:
         expected = {subset: n for subset, n in expected.items() if subset in subsets}
     absent = (f"{name}: no annotation file is there, such as {next(iter(files.values()))[0]}. Put "
               "the data set there in its official layout.")
-    if not (subsets or official and allow_missing):
+    if not subsets and not (official and allow_missing):
         raise DataError(absent)
     read = importlib.import_module(f"{__package__}.{layout.loader}").read if layout.loader else None
     found, tables = [], {}
@@ -62,14 +60,25 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
             if not allow_missing:
                 raise
             tell(f"Left out: {name}/{subset}. {error}")
-    lacking = [subset for subset in expected if subset not in {part.subset for part in found}]
-    if official and allow_missing and not found:
+    if official and not found:
         tell(f"Left out: {name}. {absent}")
-    elif official and lacking:
+    return found + _absent(name, expected, found) if official else found
+
+
+def _lists_something(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > EMPTY
+
+
+def _absent(name: str, expected: Mapping[str, int], found: Sequence[Benchmark]) -> list[Benchmark]:
+    """A benchmark without items for each subset that is expected and was not read, which is told.
+    """
+    lacking = {subset: n for subset, n in expected.items()
+               if subset not in {part.subset for part in found}}
+    if found and lacking:
         tell(f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read; "
-             f"{sum(map(expected.__getitem__, lacking))} items are expected")
-    return found + [Benchmark(name, subset, (), expected[subset], rule="nothing of it is there")
-                    for subset in lacking if official]
+             f"{sum(lacking.values())} items are expected")
+    rule = "nothing of it is there"
+    return [Benchmark(name, subset, (), n, rule=rule) for subset, n in lacking.items()]
 
 
 @dataclass

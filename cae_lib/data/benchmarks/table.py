@@ -88,7 +88,7 @@ LAYOUTS: dict[str, Layout] = {
         columns="id=number caption_0=caption caption_1 image_0=id image_1=id_1 tag? secondary_tag? "
                 "num_main_preds? collapsed_tag",
         pictures=("images/{}.png", "images/{}.jpg", "images/{}"), group="{collapsed_tag}", id="id",
-        only={"*/untagged": _UNTAGGED, "*/authors": _UNTAGGED - {313}, "*": ()}, apart="*/*",
+        only={"*/untagged": _UNTAGGED, "*/authors": _UNTAGGED - {313}, "*": ()},
         written={"secondary_tag": "", "num_main_preds": 1}),
     # SugarCrepe (Hsieh et al. 2023): a COCO caption against a fluent one with one thing added,
     # replaced or swapped. The negative comes second, as in CLIP_benchmark, where argmax lets a tie
@@ -179,11 +179,10 @@ LAYOUTS: dict[str, Layout] = {
     # CREPE, systematicity: a file for each pretraining set, which says something about models that
     # were trained on that set only; OpenAI's is not among them.
     "crepe_systematicity": Layout(
-        "crepe", {f"{name}/{kind}": None for name in _CORPORA
-                  for kind in ("atom", "comp", "combined")}, _VG_PICTURES,
+        "crepe", {f"{name}/{kind}": None for name in _CORPORA for kind in ("atom", "comp")},
+        _VG_PICTURES,
         {f"{name}/*": _SYST.format(*name.split("/")[::-1]) for name in _CORPORA}, "csv",
-        pictures=_VG, fields={"rule": "mean over items, R@1"}, apart="*/combined",
-        sources=("crepe",), loader="crepe"),
+        pictures=_VG, fields={"rule": "mean over items, R@1"}, sources=("crepe",), loader="crepe"),
     # SugarCrepe++ (Dumpala et al. 2024): two captions that say the same of a picture, and a false
     # one. ITT (image to text): both are closer to the picture than the false one. TOT (text only):
     # they are closer to each other than each to the false one. All strictly.
