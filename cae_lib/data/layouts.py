@@ -53,7 +53,7 @@ class Export:
         self.items[subset].append(item)
         layout, values = LAYOUTS[self.name], _values(item)
         for name, picture in zip((layout.image, f"{layout.image}_1"), pictures, strict=False):
-            file = place(layout.part("pictures", subset)[0], values[name])
+            file = place(layout.chosen("pictures", subset)[0], values[name])
             self.pictures[normpath(f"{layout.folder}/{file}")] = picture
 
     def lay_out(self) -> Export:
@@ -61,7 +61,7 @@ class Export:
         layout = LAYOUTS[self.name]
         files: dict[str, dict[str, Any]] = defaultdict(dict)
         for subset, items in self.items.items():
-            own, file = layout.part("file", subset), file_of(subset)
+            own, file = layout.chosen("file", subset), file_of(subset)
             self.counts |= dict.fromkeys(layout.subsets(file), len(items))
             if not items:
                 files[own.format(file=file, **layout.written)] = {}

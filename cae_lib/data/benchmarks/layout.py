@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from cae_lib.data.benchmarks.base import Task
 from cae_lib.errors import DataError
 
-Part = str | Mapping[str, str]
+Varied = str | Mapping[str, str]
 """The same for all subsets, or by patterns of their names, of which the first that fits counts."""
 
 TASKS = frozenset(get_args(Task))
@@ -61,13 +61,13 @@ class Layout:
     folder: str
     sizes: Mapping[str, int | None]
     pictures_are: str
-    file: Part
+    file: Varied
     form: Literal["list", "keyed", "lines", "csv"] = "list"
     columns: str = ""
-    texts: Part = "caption false"
+    texts: Varied = "caption false"
     image: str = "picture"
     pictures: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("images/{}",)
-    group: Part | Callable[[object], str] = "{file}"
+    group: Varied | Callable[[object], str] = "{file}"
     id: str = ""
     only: Iterable[int] | Mapping[str, Iterable[int]] = ()
     least: tuple[str, int] | None = None
@@ -100,16 +100,16 @@ class Layout:
 
     def of(self, subset: str) -> Layout:
         """The layout of one subset, of which nothing is given by patterns any more."""
-        return replace(self, **{name: self.part(name, subset) for name in SUBSET_FIELDS})
+        return replace(self, **{name: self.chosen(name, subset) for name in SUBSET_FIELDS})
 
-    def part(self, name: str, subset: str) -> Any:
+    def chosen(self, name: str, subset: str) -> Any:
         """What a field is for one subset; DataError if no pattern fits its name."""
         given = getattr(self, name)
         if not isinstance(given, Mapping):
             return given
-        for pattern, found in given.items():
+        for pattern, value in given.items():
             if fnmatchcase(subset, pattern):
-                return found
+                return value
         raise DataError(
             f"{self.folder}/{subset}: cannot tell its {name}. Name the file, or a folder above it, "
             f"so that it is like one of {', '.join(given)}, as the official tree does."
@@ -117,13 +117,13 @@ class Layout:
 
     def task_of(self, subset: str) -> Task:
         """How items of a subset are scored."""
-        return next((part for part in subset.split("/") if part in TASKS), self.task)
+        return next((word for word in subset.split("/") if word in TASKS), self.task)
 
     def pattern(self, subset: str) -> str:
         """Place of the annotation file of a subset, with "*" for what the writer takes from items.
         """
         names = defaultdict(lambda: "*", file=file_of(subset))
-        return self.part("file", subset).format_map(names)
+        return self.chosen("file", subset).format_map(names)
 
     def paths(self, root: Path, subset: str) -> list[Path]:
         """The annotation files of a subset, or where they ought to be."""
@@ -140,17 +140,16 @@ class Layout:
         names = dict.fromkeys(self.sizes)
         if self.open:
             start, _, end = self.file.partition("{file}")
-            ends = dict.fromkeys(name.removeprefix(file_of(name)) for name in self.sizes)
             for path in sorted(root.glob(f"{start}**/*{end.format_map(defaultdict(lambda: '*'))}")):
                 stem = path.relative_to(root / start).with_suffix("").as_posix()
-                names |= dict.fromkeys(stem + end for end in ends)
+                names |= dict.fromkeys(self.subsets(stem))
         return {name: self.paths(root, name) for name in names}
 
     def subsets(self, file: str) -> list[str]:
-        """The subsets that are read of a file, by its name in the layout."""
-        found = [name for name in self.sizes if file_of(name) == file]
+        """The subsets that are read of a file, by what stands for `{file}`."""
         ends = dict.fromkeys(name.removeprefix(file_of(name)) for name in self.sizes)
-        return found or [file + end for end in ends if self.open or not end]
+        own = [name for name in self.sizes if file_of(name) == file]
+        return own or [file + end for end in ends]
 
 
 def place(pattern: str, value: object) -> str:
@@ -160,4 +159,4 @@ def place(pattern: str, value: object) -> str:
 
 def file_of(subset: str) -> str:
     """What stands for `{file}` in a layout: a subset's name without its task."""
-    return "/".join(part for part in subset.split("/") if part not in TASKS)
+    return "/".join(word for word in subset.split("/") if word not in TASKS)

@@ -35,7 +35,7 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
     **more)`, which adds rows to a `Collector` and returns further fields of the `Benchmark`."""
     files = layout.files(root)
     if subsets is None:
-        usual = [subset for subset in files if not layout.part("only", subset)]
+        usual = [subset for subset in files if not layout.chosen("only", subset)]
         wanted = {*expected, *(usual if official else ())}
         subsets = [subset for subset, paths in files.items()
                    if subset in wanted and not allow_missing
