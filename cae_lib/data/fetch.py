@@ -186,6 +186,8 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
 def _extract(archive: Path, folder: Path) -> None:
     """Unpack all of it by the standard library, which lets nothing out of the folder."""
     zipped = zipfile.is_zipfile(archive)
+    if not zipped and not tarfile.is_tarfile(archive):
+        raise tarfile.TarError("is neither a zip nor a tar archive")
     if not zipped and not hasattr(tarfile, "data_filter"):
         raise DataError("to unpack a tar archive safely takes Python 3.11.4 or newer")
     with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as opened:

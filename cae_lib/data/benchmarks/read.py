@@ -156,7 +156,8 @@ class Collector:
                 if choice is not None:
                     self.add(choice, where)
         except DataError as error:
-            if not self.allow_missing or self.n_expected is None:
+            begun = self.n_rows or len(self.paths) > 1
+            if not self.allow_missing or self.n_expected is None or not begun:
                 raise
             tell(f"Left out: {self.name}/{self.subset}, rows that cannot be read. {error}")
 
