@@ -55,11 +55,9 @@ def read(
     under the strict rule, right under the reference argmax) and how many captions change when their
     words are joined again without any shuffle (`respaced`), a cue that is no order.
 
-    Args:
-        collector: Its numbers are those of captions.
-        seed: Of the shuffles.
-        tagger: Turns captions into words with Penn tags; spaCy's by default. The reference splits
-            the trigrams with NLTK instead; here all four shuffles share spaCy's words.
+    Numbers are those of captions. `seed` is that of the shuffles; `tagger` turns captions into
+    words with Penn tags, spaCy's by default. The reference splits the trigrams with NLTK instead;
+    here all four shuffles share spaCy's words.
     """
     pictures, captions = [], []
     for key, where, entry in collector.entries():
