@@ -194,6 +194,9 @@ class Collector:
         own, name = self.layout, self.layout.official
         if own.form == "lines" and isinstance(row, str):
             row = rows.parse_json(row)
+        width = len({column.partition(".")[0] for column in own.needed})
+        if own.form == "list" and isinstance(row, list) and len(row) != width:
+            raise RowError(f"has {len(row)} fields, {width} were expected")
         if own.id:
             number = rows.number(row, own.id)
             if number in self.numbers:

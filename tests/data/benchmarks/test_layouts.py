@@ -56,7 +56,7 @@ LAYOUTS_BY_HAND = [
      ((s.WINOGROUND["caption_0"], s.WINOGROUND["caption_1"]), 0, "Relation"),
      [s.WINOGROUND | {"caption_1": 3}], "winoground/images/ex_0_img_1.png"),
     ("cola/multi", "cola/data/COLA_multiobjects_matching_benchmark.json", s.COLA,
-     ((s.COLA[1], s.COLA[3]), 0, "multi"), [s.COLA[:3]], "cola/images/2.jpg"),
+     ((s.COLA[1], s.COLA[3]), 0, "multi"), [s.COLA[:3], [*s.COLA, "x"]], "cola/images/2.jpg"),
     ("negbench/coco", "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv", NEG,
      (tuple(NEG[2:6]), 1, "hybrid"),
      [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
