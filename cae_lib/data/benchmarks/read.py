@@ -62,21 +62,22 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
             tell(f"Left out: {name}/{subset}. {error}")
     if official and not found:
         tell(f"Left out: {name}. {absent}")
-    return found + _absent(name, expected, found) if official else found
+    return found + _absent(name, root, expected, found) if official else found
 
 
 def _lists_something(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > EMPTY
 
 
-def _absent(name: str, expected: Mapping[str, int], found: Sequence[Benchmark]) -> list[Benchmark]:
+def _absent(name: str, root: Path, expected: Mapping[str, int],
+            found: Sequence[Benchmark]) -> list[Benchmark]:
     """A benchmark without items for each subset that is expected and was not read, which is told.
     """
     lacking = {subset: n for subset, n in expected.items()
                if subset not in {part.subset for part in found}}
     if found and lacking:
-        tell(f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read; "
-             f"{sum(lacking.values())} items are expected")
+        tell(f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read in "
+             f"{root}; {sum(lacking.values())} items are expected")
     rule = "nothing of it is there"
     return [Benchmark(name, subset, (), n, rule=rule) for subset, n in lacking.items()]
 
