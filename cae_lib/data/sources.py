@@ -145,9 +145,9 @@ def load_sources(path: Path | None = None) -> Mapping[str, Source]:
     for name, entry in entries:
         try:
             parts = _of_layout(layouts.pop(name)) if name in layouts else {}
-            parts |= {part: tuple(_build(kind, each) for each in entry[part])
-                      for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures))
-                      if part in entry}
+            for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
+                own = tuple(_build(kind, each) for each in entry.get(part, ()))
+                parts[part] = parts.get(part, ()) + own
             found[name] = _build(Source, {"name": name, **entry, **parts})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error

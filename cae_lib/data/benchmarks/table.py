@@ -229,7 +229,7 @@ LAYOUTS: dict[str, Layout] = {
     "mmvp_vlm": Layout(
         "mmvp-vlm", dict.fromkeys(("image", "text", "group"), 135),
         "those of the official repository, in MLLM_VLM Images/", "Questions.csv", "csv",
-        pictures=("MLLM_VLM Images/{}.jpg",),
+        pictures=("MLLM_VLM Images/{}.jpg",), listed={"image": 270},
         fields={"headline": "macro", "rule": "mean over patterns"}, loader="mmvp_vlm"),
 }
 """All benchmarks, in the order in which they are read."""
