@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cae_lib.data.benchmarks.layout import place
+from cae_lib.data.benchmarks.entry import place
 from cae_lib.data.rows import RowError, parse_json, read_rows, value
 from cae_lib.data.sources import Pictures, Rows, Source, expand
 from cae_lib.errors import DataError

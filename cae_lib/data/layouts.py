@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib.data.benchmarks.layout import Layout, file_of, place
+from cae_lib.data.benchmarks.entry import Layout, file_of, place
 from cae_lib.data.benchmarks.table import LAYOUTS
 from cae_lib.data.similarity import FILES, SICKR, STSB
 from cae_lib.errors import DataError

@@ -19,7 +19,7 @@ import yaml
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.benchmarks.layout import Layout
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.errors import ConfigError, DataError
 
 WAYS = {"url": "from the web", "drive": "from Google Drive",

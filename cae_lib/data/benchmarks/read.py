@@ -15,7 +15,7 @@ from typing import Any
 
 from cae_lib.data import rows
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.layout import Layout, file_of, place
+from cae_lib.data.benchmarks.entry import Layout, file_of, place
 from cae_lib.data.incomplete import settle, tell, trouble
 from cae_lib.data.rows import RowError
 from cae_lib.errors import ConfigError, DataError

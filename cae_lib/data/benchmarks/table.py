@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.data.benchmarks import aro, svo_probes
-from cae_lib.data.benchmarks.layout import Layout
+from cae_lib.data.benchmarks.entry import Layout
 
 
 def _numbers(file: str) -> frozenset[int]:

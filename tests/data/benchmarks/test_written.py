@@ -4,7 +4,7 @@ import pytest
 
 from cae_lib.data import captions, layouts, sources
 from cae_lib.data.benchmarks import LAYOUTS, load_benchmark
-from cae_lib.data.benchmarks.layout import Layout
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.data.completeness import check
 from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.data.similarity import load_similarity

@@ -1,4 +1,4 @@
-"""What there is to say of how a benchmark is published."""
+"""What there is to say of how a benchmark is published: an entry of `table`."""
 
 from __future__ import annotations
 
