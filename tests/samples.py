@@ -15,6 +15,10 @@ VALSE = {
     "foil": "A dog chases a man.", "classes": 1, "classes_foil": ["2"],
     "mturk": {"foil": 0, "caption": 3, "other": 0},
 }
+TRIPLE = {"id": 0, "filename": "1.jpg", "caption": "a cat on a mat",
+          "caption2": "on a mat is a cat", "negative_caption": "a mat on a cat"}
+HALF = {"image": {"path": "1.jpg"}, "triplet_type": "entity", "anchor": "a cat",
+        "half_truth": "a cat and a dog", "full_truth": "a cat and a mat"}
 CHECKLIST = ["VG_100K/1.jpg", {"POS": ["brown knob"], "NEG": ["teal knob"]}]
 SVO_HEADER = (
     "sentence,pos_triplet,neg_triplet,pos_url,neg_url,pos_image_id,neg_image_id,subj_neg,verb_neg,"
@@ -47,6 +51,6 @@ def crepe(kind: str = "atom", complexity: int = 4, *rows: list[Any]) -> dict[str
     return {CREPE_FILE.format(kind, complexity): [CREPE_HEADER, *(rows or [CREPE])]}
 
 
-def winoground(*entries: dict[str, Any]) -> dict[str, Any]:
-    """Winoground's file, whose last line has no newline."""
-    return {"winoground/examples.jsonl": "\n".join(map(json.dumps, entries))}
+def lines(file: str, *entries: dict[str, Any]) -> dict[str, str]:
+    """A file of lines of JSON, the last one without a newline."""
+    return {file: "\n".join(map(json.dumps, entries))}

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult
 
 from cae_lib import results
 from cae_lib.data.benchmarks import Benchmark
-from cae_lib.data.benchmarks.collect import LEFT_OUT
+from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.needs import FAMILIES, is_real
 from cae_lib.data.sources import source
 from cae_lib.evaluation import datasets

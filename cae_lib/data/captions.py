@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,13 +11,16 @@ import torch
 from torch import Tensor
 
 from cae_lib.data import rows
-from cae_lib.data.picture_files import tell_left_out, trouble
+from cae_lib.data.incomplete import settle, trouble
 from cae_lib.data.rows import in_row
 from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
 """What to do about captions without a picture file: an error, leave them out and count them (also
 those whose picture cannot be decoded), or do not look for pictures."""
+
+Root = str | Path | Sequence[Path]
+"""Folder that the pictures of a file are relative to; of several the first that has any of them."""
 
 NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
@@ -40,18 +42,19 @@ class Pairs:
     hard_images: list[list[int]] | None = None
 
 
-def load_karpathy(
-    file: str | Path, root: str | Path, split: str, missing: Missing = "raise"
-) -> Pairs:
+def load_karpathy(file: str | Path, root: Root, split: str, missing: Missing = "raise",
+                  expected: int | None = None) -> Pairs:
     """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
 
     Args:
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
-        root: folder that `filepath/filename`, or `filename` alone, is relative to.
+        root: what `filepath/filename`, or `filename` alone, is relative to, see `Root`.
         split: "train" (takes in COCO's "restval"), "val" or "test".
         missing: see `Missing`.
+        expected: number of captions; by default those that are there.
 
-    DataError for another layout, no picture of the split, or pictures that are missing.
+    DataError for another layout, no picture of the split, or captions or pictures that are missing
+    and may not be.
     """
     path = Path(file)
     wanted = {"train", "restval"} if split == "train" else {split}
@@ -60,26 +63,26 @@ def load_karpathy(
         with in_row(path, f"image {i}"):
             known.add(rows.text(image, "split"))
             if image["split"] in wanted:
-                picture = Path(root, image.get("filepath", ""), rows.text(image, "filename"))
+                picture = Path(image.get("filepath", ""), rows.text(image, "filename"))
                 sentences = rows.value(image, "sentences")
                 found += [(picture, rows.text(sentence, "raw")) for sentence in sentences]
     if not found:
         raise DataError(f"{path}: no picture of split {split!r}; the file has {sorted(known)}.")
-    return _pairs(found, f"{path.stem}-{split}", missing, path)[0]
+    return _pairs(found, root, f"{path.stem}-{split}", missing, path, expected)[0]
 
 
-def load_caption_list(file: str | Path, root: str | Path, missing: Missing = "raise") -> Pairs:
+def load_caption_list(file: str | Path, root: Root, missing: Missing = "raise",
+                      expected: int | None = None) -> Pairs:
     """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries: `caption` is one
-    string or a list of them, `image` is relative to `root`. DataError if the file has another
-    layout, or pictures are missing and may not be."""
+    string or a list of them, `image` is relative to `root`; else as `load_karpathy`."""
     path = Path(file)
     found = []
     for i, entry in enumerate(rows.read_json(path, list)):
         with in_row(path, f"entry {i}"):
             caption = rows.value(entry, "caption")
             own = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
-            found += [(Path(root, rows.text(entry, "image")), caption) for caption in own]
-    return _pairs(found, path.stem, missing, path)[0]
+            found += [(Path(rows.text(entry, "image")), caption) for caption in own]
+    return _pairs(found, root, path.stem, missing, path, expected)[0]
 
 
 def load_coco_captions(
@@ -99,11 +102,13 @@ def load_coco_captions(
             number = rows.value(annotation, "image_id")
             if number not in names:
                 raise rows.RowError(f"image_id {number} is not in `images`")
-            found.append((Path(image_dir, names[number]), rows.text(annotation, "caption")))
-    return _pairs(found, path.stem, missing, path)[0]
+            found.append((Path(names[number]), rows.text(annotation, "caption")))
+    return _pairs(found, image_dir, path.stem, missing, path)[0]
 
 
-def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "raise") -> Pairs:
+def load_negclip_tsv(
+    tsv: str | Path, root: str | Path, missing: Missing = "raise", expected: int | None = None
+) -> Pairs:
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
     Args:
@@ -111,16 +116,17 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
             captions may hold tabs and newlines.
         root: folder that the `filepath` column is relative to.
         missing: see `Missing`.
+        expected: number of rows; by default those that are there.
 
     DataError if a column is missing, a cell is not the Python list it has to be, a row number of
-    `neg_image` is not in the file, or pictures are missing.
+    `neg_image` is not in the file, or pictures or rows are missing and may not be.
     """
     path = Path(tsv)
     found, negatives, hard = [], [], []
     entries = list(rows.read_csv(path, NEGCLIP_COLUMNS, "\t"))
     for i, (_, row) in enumerate(entries):
         with in_row(path, f"row {i}"):
-            found.append((Path(root, rows.text(row, "filepath")), rows.text(row, "title")))
+            found.append((Path(rows.text(row, "filepath")), rows.text(row, "title")))
             negatives.append(rows.literal(row, "neg_caption"))
             hard.append(rows.literal(row, "neg_image", int))
             if any(not 0 <= number < len(entries) for number in hard[-1]):
@@ -128,7 +134,7 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
                     f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to "
                     f"{len(entries) - 1}"
                 )
-    pairs, keep = _pairs(found, path.stem, missing, path)
+    pairs, keep = _pairs(found, root, path.stem, missing, path, expected)
     place = {old: new for new, old in enumerate(keep)}
     return replace(
         pairs,
@@ -138,21 +144,18 @@ def load_negclip_tsv(tsv: str | Path, root: str | Path, missing: Missing = "rais
 
 
 class RetrievalSet(NamedTuple):
-    """A test split, in the folder of its name, with its published numbers. `caption_list` is a list
+    """A test split, in the folder of its name, with its published number. `caption_list` is a list
     of `{image, caption}`, as BLIP and ARO read it; `image_folders` are those that the pictures may
     lie in, the official one first."""
 
     caption_list: str
     image_folders: tuple[str, ...]
-    n_images: int
     n_captions: int
 
 
 RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
-    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 5000, 25_010),
-    "flickr30k": RetrievalSet(
-        "flickr30k_test.json", ("flickr30k-images", "", "images"), 1000, 5000
-    ),
+    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010),
+    "flickr30k": RetrievalSet("flickr30k_test.json", ("flickr30k-images", "", "images"), 5000),
 }
 
 
@@ -168,39 +171,22 @@ def load_retrieval_set(
         name: "coco" or "flickr30k".
         root: Folder that holds the data sets side by side.
         missing: see `Missing`.
-        official: Refuse another number of pictures or captions than the published ones.
+        official: Expect the published number of captions.
 
     ConfigError for an unknown name; DataError if neither file is there, one is malformed, or
-    numbers or pictures are missing.
+    captions or pictures are missing and may not be.
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
     place, folder = RETRIEVAL_SETS[name], Path(root, name)
-    file, read = folder / place.caption_list, load_caption_list
-    if not file.is_file():
-        other, read = folder / f"dataset_{name}.json", partial(load_karpathy, split="test")
-        if not other.is_file():
-            raise DataError(
-                f"{file}: no such file, nor is {other.name} beside it. Fetch one of them."
-            )
-        file = other
-    found = read(file, folder, missing="ignore")
-    if official and (len(found.image_paths), found.n_expected) != place[-2:]:
-        raise DataError(
-            f"{file}: {len(found.image_paths)} pictures with {found.n_expected} captions, "
-            f"{place.n_images} with {place.n_captions} expected. Fetch the official file again."
-        )
-    names = [path.relative_to(folder) for path in found.image_paths]
-    return read(file, folder / _image_folder(names, folder, place), missing=missing)
-
-
-def _image_folder(names: list[Path], folder: Path, place: RetrievalSet) -> str:
-    """The first folder that any of the pictures lies in, or else the official one."""
-    for between in place.image_folders:
-        if any((folder / between / name).is_file() for name in names):
-            return between
-    official = place.image_folders[0]
-    return "" if names and names[0].parts[0] == official else official
+    folders = [folder / between for between in place.image_folders]
+    expected = place.n_captions if official else None
+    file, other = folder / place.caption_list, folder / f"dataset_{name}.json"
+    if file.is_file():
+        return load_caption_list(file, folders, missing, expected)
+    if not other.is_file():
+        raise DataError(f"{file}: no such file, nor is {other.name} beside it. Fetch one of them.")
+    return load_karpathy(other, folders, "test", missing, expected)
 
 
 def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
@@ -208,23 +194,30 @@ def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
         return rows.value(content, name)
 
 
-def _pairs(
-    found: list[tuple[Path, str]], name: str, missing: Missing, source: Path
-) -> tuple[Pairs, list[int]]:
-    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept."""
-    wrong = {p: trouble(p) if missing == "drop" or missing == "raise" and not p.is_file() else ""
-             for p in dict.fromkeys(p for p, _ in found)}
-    keep = [row for row, (picture, _) in enumerate(found) if not wrong[picture]]
-    left = [(f"row {i}", f"{p} {wrong[p]}") for i, (p, _) in enumerate(found) if wrong[p]]
-    if left and missing == "raise":
-        raise DataError(
-            f"{source}: {len(left)} of {len(found)} rows have no picture, first {left[0][0]}: "
-            f"{left[0][1]}. Complete the pictures, or allow the set to be incomplete "
-            "(`--allow-missing`), to go on without."
-        )
-    tell_left_out(name, source, len(keep), len(found), left)
-    places: dict[Path, int] = {}
-    index = [places.setdefault(found[i][0], len(places)) for i in keep]
-    captions = [found[i][1] for i in keep]
-    image_index = torch.tensor(index, dtype=torch.long)
-    return Pairs(list(places), captions, image_index, name, len(keep), len(found)), keep
+def _folder(root: Root, pictures: Sequence[Path]) -> Path:
+    """The folder that pictures are relative to; where none is found, the first, which their names
+    may begin with."""
+    if isinstance(root, str | Path):
+        return Path(root)
+    first = root[0].parent if pictures and pictures[0].parts[0] == root[0].name else root[0]
+    return next((folder for folder in root if any((folder / name).is_file() for name in pictures)),
+                first)
+
+
+def _pairs(found: Sequence[tuple[Path, str]], root: Root, name: str, missing: Missing, source: Path,
+           expected: int | None = None) -> tuple[Pairs, list[int]]:
+    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept; what
+    cannot be used is settled as `missing` says."""
+    folder = _folder(root, [picture for picture, _ in found])
+    places = [folder / picture for picture, _ in found]
+    wrong = {} if missing == "ignore" else {
+        place: trouble(place, inside=missing == "drop") for place in dict.fromkeys(places)}
+    keep = [row for row, place in enumerate(places) if not wrong.get(place)]
+    left = [(f"row {row}", wrong[place]) for row, place in enumerate(places) if wrong.get(place)]
+    expected = len(found) if expected is None else expected
+    settle(name, source, len(keep), len(found), expected, left, allowed=missing == "drop")
+    numbers: dict[Path, int] = {}
+    index = torch.tensor([numbers.setdefault(places[row], len(numbers)) for row in keep],
+                         dtype=torch.long)
+    captions = [found[row][1] for row in keep]
+    return Pairs(list(numbers), captions, index, name, len(keep), expected), keep

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from cae_lib.data.rows import read_csv
+from cae_lib.data.benchmarks.entry import place
+from cae_lib.data.rows import RowError, parse_json, read_rows, value
 from cae_lib.data.sources import Pictures, Rows, Source, expand
 from cae_lib.errors import DataError
 
 SHOWN = 3
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -82,7 +81,7 @@ def check(source: Source) -> Report:
     for entry in source.rows:
         _count_rows(source, entry, files, rows, faults)
     for name, places in expected_pictures(source, faults):
-        pictures.count(any(place.is_file() for place in places), name)
+        pictures.count(any(path.is_file() for path in places), name)
     if not files.expected and not source.rows:
         files.expected = None
         files.found = sum(path.is_file() for path in source.root.rglob("*"))
@@ -106,7 +105,8 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
         files.count(path.is_file(), f"{source.folder}/{name}")
         if entry.n is not None and path.is_file():
             try:
-                rows.found += len(_read_rows(path, entry.at, entry.lines, entry.skip))
+                here = read_rows(path, "lines" if entry.lines else "")
+                rows.found += len(list(here)[entry.skip:])
             except DataError as error:
                 faults.append(str(error))
 
@@ -116,46 +116,27 @@ def expected_pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, 
     seen: set[tuple[Path, ...]] = set()
     for entry in source.pictures:
         for path in sorted(path for name in expand(entry.file) for path in source.root.glob(name)):
-            try:
-                rows = _read_rows(path)
-            except DataError as error:
-                faults.append(str(error))
-                continue
-            names = dict.fromkeys(_name(row, key, entry) for row in rows for key in entry.field)
-            for name in filter(None, names):
-                files = [each.format(int(name) if "d}" in each else name) for each in entry.names]
-                places = tuple(source.root / d / file for d in entry.folders for file in files)
+            for name in _named(path, entry, faults):
+                places = tuple(source.root / place(each, name) for each in entry.names)
                 if places not in seen:
                     seen.add(places)
                     yield f"{source.folder}/{places[0].relative_to(source.root)}", places
 
 
-def _read_rows(path: Path, at: str | None = None, lines: bool = False, skip: int = 0) -> list[Any]:
-    """Rows of a JSON, JSON Lines, CSV, TSV or text file; its ending tells the format."""
-    if path.suffix in DELIMITERS and not lines:
-        return [row for _, row in read_csv(path, delimiter=DELIMITERS[path.suffix])]
+def _named(path: Path, entry: Pictures, faults: list[str]) -> Iterable[str]:
+    """What a file names pictures by, without what is no part of a name."""
+    names = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if lines or path.suffix == ".txt":
-            return [line for line in text.split("\n")[skip:] if line.strip()]
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        content = json.loads(text)
-        content = content[at] if at else content
-        return list(content.values() if isinstance(content, dict) else content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error  # which would repeat the path
-        raise DataError(f"{path}: cannot be read ({why})") from error
-
-
-def _name(row: Any, key: str | int, entry: Pictures) -> str:
-    """What names a picture in a row, without what is no part of its name; "" if nothing does."""
-    try:
-        name = row if isinstance(row, str) else str(row[key])
-    except (KeyError, IndexError, TypeError):
-        return ""
-    name = name.strip().removeprefix(entry.drop).removesuffix(".0")
-    return name.rpartition("/")[2] if entry.base else name
+        for _, _, row in read_rows(path):
+            if path.suffix == ".jsonl":
+                row = parse_json(row)
+            for key in entry.field:
+                with suppress(RowError):
+                    name = row if isinstance(row, str) else str(value(row, str(key)))
+                    names[name.strip().removeprefix(entry.drop).removesuffix(".0")] = None
+    except (DataError, RowError) as error:
+        faults.append(str(error))
+    return filter(None, names)
 
 
 def open_clip_file(repository: str) -> Path | None:

@@ -185,17 +185,14 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
 
 def _extract(archive: Path, folder: Path) -> None:
     """Unpack all of it by the standard library, which lets nothing out of the folder."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            require_space(folder, sum(member.file_size for member in members), archive.name)
-            opened.extractall(folder, tqdm(members, archive.name, disable=None))
-    elif not tarfile.is_tarfile(archive):
+    zipped = zipfile.is_zipfile(archive)
+    if not zipped and not tarfile.is_tarfile(archive):
         raise tarfile.TarError("is neither a zip nor a tar archive")
-    elif not hasattr(tarfile, "data_filter"):
+    if not zipped and not hasattr(tarfile, "data_filter"):
         raise DataError("to unpack a tar archive safely takes Python 3.11.4 or newer")
-    else:
-        with tarfile.open(archive) as opened:
-            members = opened.getmembers()
-            require_space(folder, sum(member.size for member in members), archive.name)
-            opened.extractall(folder, tqdm(members, archive.name, disable=None), filter="data")
+    with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as opened:
+        members = opened.infolist() if zipped else opened.getmembers()
+        sizes = (member.file_size if zipped else member.size for member in members)
+        require_space(folder, sum(sizes), archive.name)
+        shown = tqdm(members, archive.name, disable=None)
+        opened.extractall(folder, shown, **({} if zipped else {"filter": "data"}))

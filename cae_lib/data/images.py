@@ -28,23 +28,10 @@ STORE_LIMIT = 4 * 2**30
 
 
 class Pictures:
-    """Pictures of a training set, of which each kind has its own `crops`.
+    """Pictures of a training set, each in its size `size` (S, in pixels); row i is `paths[i]`.
+    DataError if files are missing, or those of an `ImageStore` broken or truncated."""
 
-    Args:
-        paths: picture files; row i is paths[i].
-        size: S, in pixels.
-        mean, std: per channel, of pixels in [0, 1].
-
-    DataError if files are missing, or those of an `ImageStore` broken or truncated.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str | Path],
-        size: int,
-        mean: Sequence[float] = OPENAI_DATASET_MEAN,
-        std: Sequence[float] = OPENAI_DATASET_STD,
-    ) -> None:
+    def __init__(self, paths: Sequence[str | Path], size: int) -> None:
         self.paths = [Path(path) for path in paths]
         self.size = size
         lost = [row for row, path in enumerate(self.paths) if not path.is_file()]
@@ -53,7 +40,8 @@ class Pictures:
                 f"{self.paths[lost[0]]} (row {lost[0]}): no such picture, and {len(lost) - 1} more "
                 f"of {len(self.paths)} are missing. Complete the data set."
             )
-        means, spreads = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        means, spreads = (torch.tensor(values).view(3, 1, 1)
+                          for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
         self.affine = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
@@ -69,16 +57,25 @@ class Pictures:
         truncated file names it and its row."""
         return normalise(self.crops(index, generator, part), *self.affine)
 
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        """As `batch`, not normalised: 0 to 255, uint8."""
+        seeds = None if generator is None else crop_seeds(len(index), generator)
+        places = range(len(index)) if part is None else part.tolist()
+        pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
+        for row, place in enumerate(places):
+            pixels[row] = self.shown(int(index[place]), None if seeds is None else seeds[place])
+        return pixels
+
 
 class ImageStore(Pictures):
     """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool. A
     picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
     central square, as CLIP does for evaluation; random crops are torchvision's, of that square."""
 
-    def __init__(
-        self, paths: Sequence[str | Path], size: int, **normalisation: Sequence[float]
-    ) -> None:
-        super().__init__(paths, size, **normalisation)
+    def __init__(self, paths: Sequence[str | Path], size: int) -> None:
+        super().__init__(paths, size)
         self.pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
         def decode(row: int) -> None:
@@ -88,16 +85,9 @@ class ImageStore(Pictures):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self))))
 
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
-    ) -> Tensor:
-        """As `batch`, not normalised: 0 to 255, uint8."""
-        places = slice(None) if part is None else part
-        pixels = self.pixels[index[places]]
-        if generator is None:
-            return pixels
-        seeds = crop_seeds(len(index), generator)[places]
-        return torch.stack([_crop(*pair, self.size) for pair in zip(pixels, seeds, strict=True)])
+    def shown(self, row: int, seed: Tensor | None) -> Tensor:
+        """A picture, or its crop by a seed: (3, S, S) uint8."""
+        return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
 class Photographs(Pictures):
@@ -106,19 +96,11 @@ class Photographs(Pictures):
     or its pictures are not stored in the model's size. The random crops are torchvision's
     RandomResizedCrop of the whole photograph."""
 
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
-    ) -> Tensor:
-        """As `batch`, not normalised: 0 to 255, uint8."""
-        seeds = None if generator is None else crop_seeds(len(index), generator)
-        places = range(len(index)) if part is None else part.tolist()
-        pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
-        for row, place in enumerate(places):
-            number = int(index[place])
-            with opened(self.paths[number], number, 2 * self.size) as image:
-                pixels[row] = as_tensor(central_square(image, self.size) if seeds is None
-                                        else _crop(image, seeds[place], self.size))
-        return pixels
+    def shown(self, row: int, seed: Tensor | None) -> Tensor:
+        """A picture, or its crop by a seed: (3, S, S) uint8."""
+        with opened(self.paths[row], row, 2 * self.size) as image:
+            return as_tensor(central_square(image, self.size) if seed is None
+                             else _crop(image, seed, self.size))
 
 
 def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:

@@ -31,20 +31,18 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
     stands for a space. DataError if there is no picture, or the list is malformed or names a file
     that is missing."""
     folder = Path(folder)
-    found = _listed(folder) if (folder / LIST).is_file() else _by_folder(folder)
+    found = _listed(folder) if (folder / LIST).is_file() else [
+        (picture, place.name) for place in sorted(folder.glob("*/"))
+        for picture in sorted(place.iterdir()) if picture.suffix.lower() in SUFFIXES]
     if not found:
         raise DataError(
             f"{folder}: no labelled picture. Expected {LIST} with the columns "
             f"{' and '.join(COLUMNS)}, or one folder of pictures for each class."
         )
-    classes = sorted({label for _, label in found})
-    place = {label: number for number, label in enumerate(classes)}
-    return LabelledImages(
-        paths=[path for path, _ in found],
-        labels=[(place[label],) for _, label in found],
-        classes=[label.replace("_", " ") for label in classes],
-        n_expected=len(found),
-    )
+    classes = {label: number for number, label in enumerate(sorted({label for _, label in found}))}
+    labels = [(classes[label],) for _, label in found]
+    names = [label.replace("_", " ") for label in classes]
+    return LabelledImages([path for path, _ in found], labels, names, len(found))
 
 
 def _listed(folder: Path) -> list[tuple[Path, str]]:
@@ -56,13 +54,3 @@ def _listed(folder: Path) -> list[tuple[Path, str]]:
                 raise rows.RowError(f"picture {picture.name!r} is not there")
             found.append((picture, label))
     return found
-
-
-def _by_folder(folder: Path) -> list[tuple[Path, str]]:
-    return [
-        (picture, place.name)
-        for place in sorted(folder.glob("*"))
-        if place.is_dir()
-        for picture in sorted(place.iterdir())
-        if picture.suffix.lower() in SUFFIXES
-    ]

@@ -1,4 +1,5 @@
-"""Captions, foils and sentence pairs in the official layouts of the sets, which the loaders read.
+"""Captions, foils and sentence pairs in the official layouts of the sets, as they are read: choices
+by the table of benchmarks, captions and sentence pairs by a function each.
 
 Pictures are known by the names of their files alone. Nothing is written: the functions return the
 texts of files, by their place in the folder that holds all sets (similarity: in that of its sets).
@@ -12,10 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 import pandas as pd
 
+from cae_lib.data.benchmarks.entry import Layout, file_of, place
+from cae_lib.data.benchmarks.table import LAYOUTS
 from cae_lib.data.similarity import FILES, SICKR, STSB
 from cae_lib.errors import DataError
 
@@ -33,66 +37,6 @@ class Item:
     more: Mapping[str, Any] = field(default_factory=dict)  # by official name; "key": VALSE's names
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The official files of one benchmark.
-
-    `columns` are official names in order, as `official=name` where `_values` knows the column by
-    another name, with "?" where not every item has it. Empty: VL-CheckList's rows.
-    """
-
-    file: str  # place of a file; the subset and columns of an item may be part of it
-    form: str  # one of `FORMS`
-    pictures: str  # folder of the picture files
-    columns: str = ""
-    more: Mapping[str, Any] = field(default_factory=dict)  # columns that are the same for all items
-    own: Mapping[str, str] = field(default_factory=dict)  # folders of subsets that have another one
-    scores: tuple[str, ...] = ("{}",)  # the loader's scores of one file, with {} for the subset
-
-
-LAYOUTS: Mapping[str, Layout] = {
-    "aro": Layout(
-        "aro/visual_genome_{subset}.json", "list", "aro/images",
-        "image_id=id image_path=picture bbox_x=x bbox_y=y bbox_w=width bbox_h=height "
-        "true_caption=caption false_caption=false relation_name? attributes?"),
-    "crepe": Layout(
-        "crepe/data/prod_hard_negatives/{subset}/prod_vg_hard_negs_{subset}_complexity_{n}.csv",
-        "csv", "crepe/VG_100K",
-        "image_id=id caption n n_objects n_relations n_attributes n_connected_components "
-        "hard_negs=all_false x y width height"),
-    "sugarcrepe": Layout("sugar-crepe/data/{subset}.json", "keyed", "coco/val2017",
-                         "filename=picture caption negative_caption=false"),
-    "sugarcrepe_pp": Layout(
-        "sugarcrepe-pp/data/{subset}.json", "list", "coco/val2017",
-        "id=number filename=picture caption caption2=caption_1 negative_caption=false",
-        scores=("itt/{}", "tot/{}")),
-    "half_truths": Layout(
-        "half-truths/data/{subset}.json", "lines", "half-truths/images",
-        "id=number image triplet_type anchor=caption half_truth=false full_truth=caption_1",
-        scores=("{}", "{}/ordered")),
-    "svo_probes": Layout(
-        "svo-probes/svo_probes.csv", "csv", "svo-probes",
-        "sentence=caption pos_triplet neg_triplet pos_url=picture neg_url=picture_1 "
-        "pos_image_id=id neg_image_id=id_1 subj_neg verb_neg obj_neg"),
-    "valse": Layout(
-        "valse/data/{subset}.json", "keyed", "valse/images",
-        "dataset original_split dataset_idx linguistic_phenomena=subset "
-        "image_file=picture caption foil=false classes classes_foil mturk",
-        {"original_split": "test", "mturk": {"foil": 0, "caption": 3, "other": 0}},
-        {"actant-swap": "valse/data/actions/images_512",
-         "action-replacement": "valse/data/actions/images_512",
-         "existence": "valse/data/visual7w/images",
-         "relations": "valse/data/relations/test_images", "foil-it": "coco/val2014"}),
-    "vl_checklist": Layout("vl-checklist/data/{subset}.json", "list", "vl-checklist/vg",
-                           own={"Relation/swig_action": "vl-checklist/swig"}),
-    "winoground": Layout(
-        "winoground/examples.jsonl", "lines", "winoground/images",
-        "id=number caption_0=caption caption_1 image_0=id image_1=id_1 tag secondary_tag "
-        "num_main_preds collapsed_tag",
-        {"secondary_tag": "", "num_main_preds": 1}, scores=("text", "image", "group")),
-}
-
-
 @dataclass
 class Export:
     """One set, ready to be written; places are in the folder that holds all sets."""
@@ -107,29 +51,31 @@ class Export:
     def ask(self, subset: str, item: Item, *pictures: Any) -> None:
         """Add an item to a benchmark, and what makes its pictures if they are not there yet."""
         self.items[subset].append(item)
-        layout = LAYOUTS[self.name]
-        for name, picture in zip(item.pictures, pictures, strict=False):
-            self.pictures[f"{layout.own.get(subset, layout.pictures)}/{name}"] = picture
+        layout, values = LAYOUTS[self.name], _values(item)
+        for name, picture in zip((layout.image, f"{layout.image}_1"), pictures, strict=False):
+            file = place(layout.chosen("pictures", subset)[0], values[name])
+            self.pictures[normpath(f"{layout.folder}/{file}")] = picture
 
     def lay_out(self) -> Export:
         """Make the benchmark's texts and counts of its items, in the official layout."""
         layout = LAYOUTS[self.name]
         files: dict[str, dict[str, Any]] = defaultdict(dict)
         for subset, items in self.items.items():
-            scores = [score.format(subset) for score in layout.scores]
-            self.counts |= dict.fromkeys(scores, len(items))
+            own, file = layout.chosen("file", subset), file_of(subset)
+            self.counts |= dict.fromkeys(layout.subsets(file), len(items))
             if not items:
-                files[layout.file.format(subset=subset)] = {}
+                files[own.format(file=file, **layout.written)] = {}
             for number, item in enumerate(items):
-                values = _values(item) | layout.more | {"subset": subset, "number": number}
-                values |= item.more
+                values = _values(item) | layout.written | {"subset": subset, "number": number}
+                values |= item.more | {"file": file}
                 try:
-                    rows = files[layout.file.format(**values)]
-                    rows[values.get("key", str(number))] = _row(layout.columns, values)
+                    rows = files[own.format(**values)]
+                    rows[values.get("key", str(number))] = _row(layout, values)
                 except KeyError as error:
                     where = f"{self.name}/{subset}, item {number}"
                     raise DataError(f"{where}: it has no {error}") from error
-        self.texts |= {path: FORMS[layout.form](rows) for path, rows in files.items()}
+        form = FORMS[layout.form]
+        self.texts |= {f"{layout.folder}/{path}": form(rows) for path, rows in files.items()}
         return self
 
 
@@ -147,15 +93,27 @@ def _values(item: Item) -> dict[str, Any]:
     return values
 
 
-def _row(columns: str, values: Mapping[str, Any]) -> Any:
-    if not columns:
-        return [values["picture"], {"POS": [values["caption"]], "NEG": [values["false"]]}]
-    row = {}
-    for column in columns.split():
+def _row(layout: Layout, values: Mapping[str, Any]) -> Any:
+    """A row as it is published, of what its columns are to show."""
+    cells = {}
+    for column in layout.columns.split():
         official, _, name = column.rstrip("?").partition("=")
-        if not column.endswith("?") or official in values:
-            row[official] = values[name or official]
-    return row
+        if not column.endswith("?") or (name or official) in values:
+            cells[official] = values[name or official]
+    return _nested(cells)
+
+
+def _nested(cells: Mapping[str, Any]) -> Any:
+    """Cells by their paths as objects and lists: `{"0": 1, "1.a.0": 2}` becomes `[1, {"a": [2]}]`.
+    """
+    if "" in cells:
+        return cells[""]
+    inner: dict[str, dict[str, Any]] = defaultdict(dict)
+    for path, cell in cells.items():
+        first, _, rest = path.partition(".")
+        inner[first][rest] = cell
+    made = {name: _nested(rest) for name, rest in inner.items()}
+    return list(made.values()) if all(map(str.isdecimal, made)) else made
 
 
 def _json(value: Any) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from cae_lib.config import paths, profile
-from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
 from cae_lib.data.completeness import Report, check, file_digest
 from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
 from cae_lib.data.training_set import TRAINING_SOURCE, data_root
@@ -15,9 +15,7 @@ from cae_lib.errors import DataError
 TRAINING = (TRAINING_SOURCE,)
 # Names in `data/sources.yml` of what each family of benchmarks reads.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    **{name: (name.replace("_", "-"),) for name in FOLDERS},
-    "order": ("coco-retrieval", "flickr30k"),
-    "crepe_systematicity": ("crepe",),
+    name: layout.sources or (name.replace("_", "-"),) for name, layout in LAYOUTS.items()
 }
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import json
 import math
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import DataError
+from cae_lib.runtime import write_atomic
 
 _END = "\x1fend of file"
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+KINDS = {"list": list, "keyed": dict}
 
 
 class RowError(ValueError):
@@ -96,15 +100,69 @@ def read_csv(
     raise DataError(f"{path}: the file ends inside a quoted field: cut short, fetch it again.")
 
 
+def read_table(path: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet table of the hub, whose pictures are unpacked into a folder, where
+    their content names them: one that came as bytes becomes `{"path": name}`."""
+    import pandas as pd
+    from pyarrow import ArrowInvalid
+
+    def plain(cell: Any) -> Any:
+        if not (isinstance(cell, dict) and cell.get("bytes")):
+            return cell
+        name = f"{hashlib.sha256(cell['bytes']).hexdigest()[:16]}.jpg"
+        if not (folder / name).is_file():
+            write_atomic(folder / name, cell["bytes"])
+        return {"path": name}
+
+    try:
+        found = pd.read_parquet(path).to_dict("records")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such annotation file. Fetch it.") from error
+    except (OSError, ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Fetch it again.") from error
+    return [{name: plain(cell) for name, cell in row.items()} for row in found]
+
+
+def read_rows(
+    path: Path, form: str = "", columns: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield key, name for errors, and content of each row of a file of JSON, separated values, or
+    lines of text, those of JSON not parsed.
+
+    `form` is "list" or "keyed" for JSON of that kind, "lines" for lines whatever the file's ending;
+    "" goes by the ending. `columns` are needed of separated values.
+    """
+    if form == "lines" or path.suffix not in (".json", *DELIMITERS):
+        for number, line in enumerate(read_text(path).split("\n")):
+            if line.strip():
+                yield str(number), f"line {number + 1}", line
+    elif path.suffix in DELIMITERS:
+        for line, row in read_csv(path, columns, DELIMITERS[path.suffix]):
+            yield str(line), f"row ending at line {line}", row
+    else:
+        content = read_json(path, KINDS.get(form))
+        with in_row(path, "top level"):
+            if not isinstance(content, list | dict):
+                raise RowError(f"is a {type(content).__name__}, a list or dict was expected")
+        for key, row in content.items() if isinstance(content, dict) else enumerate(content):
+            yield str(key), f"row {key}", row
+
+
 def value(entry: object, key: str) -> Any:
-    """Field `key` of a row; `RowError` if the row is no mapping or lacks the field."""
-    if isinstance(entry, list):
-        raise RowError(f"has {len(entry)} fields, those of the header were expected")
-    if not isinstance(entry, Mapping):
-        raise RowError(f"is a {type(entry).__name__}, an object with fields was expected")
-    if entry.get(key) is None:
-        raise RowError(f"has no field '{key}'")
-    return entry[key]
+    """Field `key` of a row, or a place further in by its path: `1.POS.0` is of `["x", {"POS":
+    ["y"]}]` the text "y". `RowError` if the row is no mapping or lacks the field."""
+    for step in key.split("."):
+        if isinstance(entry, list) and step.isdecimal():
+            entry = entry[int(step)] if int(step) < len(entry) else None
+        elif isinstance(entry, list):
+            raise RowError(f"has {len(entry)} fields, those of the header were expected")
+        elif isinstance(entry, Mapping):
+            entry = entry.get(step)
+        else:
+            raise RowError(f"is a {type(entry).__name__}, an object with fields was expected")
+        if entry is None:
+            raise RowError(f"has no field '{key}'")
+    return entry
 
 
 def text(entry: object, key: str) -> str:

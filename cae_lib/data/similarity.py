@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cae_lib.data import rows
+from cae_lib.data.incomplete import settle
 from cae_lib.errors import ConfigError, DataError
 
 FOLDER = "senteval"
@@ -68,21 +69,14 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
+    files = {"test": Path(root, FILES[name]["test"])} if name in FILES else {
+        part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in YEARS[name]}
     counts: Counter[str] = Counter()
-    if name in YEARS:
-        folder = Path(root) / "STS" / f"{name}-en-test"
-        paths = {part: folder / f"STS.input.{part}.txt" for part in YEARS[name]}
-        here = {part: path for part, path in paths.items() if official or path.is_file()}
-        parts = {part: _part(path, counts) for part, path in here.items()}
-    else:
-        parts = {"test": _table(Path(root) / FILES[name]["test"], name)}
+    parts = {part: _scored(path, name, counts) for part, path in files.items()
+             if official or name in FILES or path.is_file()}
     found = [row for part in parts.values() for row in part]
-    n_expected = OFFICIAL[name] if official else len(found)
-    if not found or len(found) != n_expected:
-        raise DataError(
-            f"{root}, {name}: {len(found)} scored pairs, {n_expected or 'some'} expected. Fetch "
-            "the official files again."
-        )
+    n_expected = OFFICIAL[name] if official else max(1, len(found))
+    settle(name, Path(root, name), len(found), len(found), n_expected, (), allowed=False)
     first, second, gold = zip(*found, strict=True)
     sizes = {part: len(pairs) for part, pairs in parts.items()}
     return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))
@@ -102,41 +96,37 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _part(inputs: Path, counts: Counter[str]) -> list[tuple[str, str, float]]:
-    """The scored pairs of a part of a year."""
-    scores = inputs.with_name(inputs.name.replace("input", "gs", 1))
-    lines, golds = _lines(inputs), _lines(scores)
-    if len(lines) != len(golds):
-        raise DataError(
-            f"{scores}: {len(golds)} lines, but {inputs.name} has {len(lines)}. Each pair needs a "
-            "line of scores, which may be blank. Fetch both files again."
-        )
+def _scored(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
+    """The scored pairs of a file; those of a year have their scores in another one."""
+    first, second, score = COLUMNS.get(name, (0, 1, 2))
+    source, lines = path, [line.split("\t") for line in _lines(path)]
+    if name in YEARS:
+        source = path.with_name(path.name.replace("input", "gs", 1))
+        golds = _lines(source)
+        if len(lines) != len(golds):
+            raise DataError(
+                f"{source}: {len(golds)} lines, but {path.name} has {len(lines)}. Each pair needs "
+                "a line of scores, which may be blank. Fetch both files again."
+            )
+        lines = [[*cells[:2], gold] for cells, gold in zip(lines, golds, strict=True)]
     found = []
-    for number, (line, gold) in enumerate(zip(lines, golds, strict=True), start=1):
-        if not gold.strip():
+    for number, cells in enumerate(lines, start=1):
+        if name in YEARS and not cells[-1].strip():
             counts["unscored"] += 1
             continue
-        cells = line.split("\t")
-        if len(cells) < 2 or not all(cell.strip() for cell in cells[:2]):
-            raise DataError(f"{inputs}, line {number}: expected two sentences with a tab between.")
-        found.append((cells[0], cells[1], _score(scores, number, gold)))
-    return found
-
-
-def _table(path: Path, name: str) -> list[tuple[str, str, float]]:
-    first, second, score = COLUMNS[name]
-    least = max(COLUMNS[name]) + 1
-    found = []
-    for number, line in enumerate(_lines(path), start=1):
-        cells = line.split("\t")
-        if len(cells) < least:
+        if len(cells) <= max(first, second, score) or not all(
+                cells[column].strip() for column in (first, second)):
             raise DataError(
-                f"{path}, line {number}: {len(cells)} columns, at least {least} expected, with "
-                "tabs between. Fetch it again."
+                f"{path}, line {number}: {len(cells)} columns, two sentences and a score were "
+                f"expected, with tabs between, in columns {first + 1}, {second + 1} and "
+                f"{score + 1}. Fetch it again."
             )
         if number == 1 and name == SICKR and not _is_number(cells[score]):
             continue
-        found.append((cells[first], cells[second], _score(path, number, cells[score])))
+        if not _is_number(cells[score]):
+            raise DataError(f"{source}, line {number}: the score is {cells[score]!r}, a number was "
+                            "expected.")
+        found.append((cells[first], cells[second], float(cells[score])))
     return found
 
 
@@ -151,9 +141,3 @@ def _is_number(cell: str) -> bool:
         return math.isfinite(float(cell))
     except ValueError:
         return False
-
-
-def _score(path: Path, number: int, cell: str) -> float:
-    if not _is_number(cell):
-        raise DataError(f"{path}, line {number}: the score is {cell!r}, a number was expected.")
-    return float(cell)

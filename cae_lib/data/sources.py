@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 
 from cae_lib.config import paths
+from cae_lib.data.benchmarks import LAYOUTS
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.errors import ConfigError, DataError
 
 WAYS = {"url": "from the web", "drive": "from Google Drive",
@@ -71,7 +73,6 @@ class Rows:
 
     file: str  # path; `{a,b}` stands for several, `*` for any
     n: int | None = None  # None where nobody has published it: the files have to be there
-    at: str | None = None  # field of a JSON file that holds the rows; None for its top level
     lines: bool = False  # count lines that are not blank, whatever the file's ending
     skip: int = 0  # lines of a header
 
@@ -81,11 +82,9 @@ class Pictures:
     """Pictures that annotation files name."""
 
     file: str  # as in `Rows`
-    field: tuple[str | int, ...]  # keys or positions in a row; a line of text is a name itself
-    folders: tuple[str, ...]  # where a picture may lie
-    names: tuple[str, ...] = ("{}",)  # patterns of the file name, tried in turn
+    field: tuple[str | int, ...]  # its columns, as in `rows.value`; a line of text is a name itself
+    names: tuple[str, ...]  # where one may lie; {} is what the column says, {name} its last part
     drop: str = ""  # beginning of the name to leave out
-    base: bool = False  # use the last part of the name only
 
 
 @dataclass(frozen=True)
@@ -141,14 +140,35 @@ def load_sources(path: Path | None = None) -> Mapping[str, Source]:
         wrong = f"{path}: cannot be read ({error}). Restore it from the repository"
         raise DataError(wrong) from error
     found = {}
+    layouts = {name.replace("_", "-"): layout for name, layout in LAYOUTS.items()
+               if not layout.sources}
     for name, entry in entries:
         try:
-            parts = {part: tuple(_build(kind, each) for each in entry.get(part, ()))
-                     for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures))}
+            parts = _of_layout(layouts.pop(name)) if name in layouts else {}
+            for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
+                own = tuple(_build(kind, each) for each in entry.get(part, ()))
+                parts[part] = parts.get(part, ()) + own
             found[name] = _build(Source, {"name": name, **entry, **parts})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
+    for name, layout in layouts.items():  # which nothing else is known of
+        found[name] = Source(name, name, "benchmark", "", "unknown", "", layout.folder, (),
+                             **_of_layout(layout))
     return found
+
+
+def _of_layout(layout: Layout) -> dict[str, tuple[Any, ...]]:
+    """The rows and pictures of a benchmark, as far as its layout says which files hold them."""
+    rows: dict[str, Rows] = {}
+    pictures: list[Pictures] = []
+    for subset, n in layout.sizes.items():
+        own, file = layout.of(subset), layout.pattern(subset)
+        if "*" not in file:
+            rows.setdefault(file, Rows(file, layout.listed.get(subset, n)))
+        columns = tuple(own.columns_of_pictures())
+        if columns and file.endswith((".json", ".jsonl", ".csv")):
+            pictures.append(Pictures(file, columns, own.pictures))
+    return {"rows": tuple(rows.values()), "pictures": tuple(dict.fromkeys(pictures))}
 
 
 def _build(kind: type, entry: dict[str, Any]) -> Any:

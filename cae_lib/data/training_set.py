@@ -14,7 +14,7 @@ from cae_lib.config import paths, profile
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError
 from cae_lib.models.clip import load_clip
 from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, token_roles
@@ -120,10 +120,4 @@ def training_pairs(profile_name: str) -> Pairs:
     if profile_name != "paper":
         return load_negclip_tsv(path, root)
     incomplete = may_be_incomplete(TRAINING_SOURCE)
-    pairs = load_negclip_tsv(path, root, "drop" if incomplete else "raise")
-    if pairs.n_expected != TRAINING_ROWS and not incomplete:
-        raise DataError(
-            f"{path}: {pairs.n_expected:,} rows, {TRAINING_ROWS:,} expected. Fetch the official "
-            f"file again (`cae data get {TRAINING_SOURCE}`)."
-        )
-    return replace(pairs, n_expected=TRAINING_ROWS)
+    return load_negclip_tsv(path, root, "drop" if incomplete else "raise", TRAINING_ROWS)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark, published
+from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
-from cae_lib.data.benchmarks.winoground import OFFICIAL as WINOGROUND
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.needs import FAMILIES, RETRIEVAL_SOURCES, SIMILARITY_SOURCE
@@ -90,22 +89,9 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
 @lru_cache(maxsize=64)
 def family(profile: str, name: str) -> list[Benchmark]:
     """Its subsets; a real one that may be incomplete has empty ones for what is not there."""
-    root = data_root(profile)
-    if not is_official(root):
-        return load_benchmark(name, root)
-    options = {"subsets": tuple(WINOGROUND)} if name == "winoground" else {}
-    if not any(map(may_be_incomplete, FAMILIES[name])):
-        return load_benchmark(name, root, official=True, **options)
-    here: list[Benchmark] = []
-    with optional(name, True):
-        here = load_benchmark(name, root, official=True, allow_missing=True, **options)
-    read = {subset.subset for subset in here}
-    absent = {subset: n for subset, n in published(name).items() if subset not in read}
-    if here and absent:
-        print(f"Left out: {name}, {', '.join(absent)}. No annotation file that can be read; "
-              f"{sum(absent.values())} items are expected", flush=True)
-    rule = "nothing of it is there"
-    return here + [Benchmark(name, subset, (), n, rule=rule) for subset, n in absent.items()]
+    official = is_official(data_root(profile))
+    allowed = official and any(map(may_be_incomplete, FAMILIES[name]))
+    return load_benchmark(name, data_root(profile), official=official, allow_missing=allowed)
 
 
 @lru_cache(maxsize=4)

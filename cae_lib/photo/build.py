@@ -20,7 +20,7 @@ from PIL import Image
 
 from cae_lib.config import paths
 from cae_lib.data import layouts
-from cae_lib.data.benchmarks import sugarcrepe
+from cae_lib.data.benchmarks import LAYOUTS
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.data.negatives import similar_rows, swap_negatives
@@ -175,7 +175,7 @@ class Choices:
         return [found[i] for i in self.rng.permutation(len(found))]
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
-        found: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.OFFICIAL}
+        found: dict[str, list[Foil]] = {subset: [] for subset in LAYOUTS["sugarcrepe"].sizes}
         for (picture, text), swapped in zip(self.test, self.swaps, strict=True):
             made = {f"swap_{end}": self._shuffled([foil for kind, foil in swapped if kind == end])
                     for end in ("obj", "att")}

@@ -1,16 +1,41 @@
-"""An HTTP server on loopback whose faults a test chooses, and a small data set to fetch from it."""
+"""A writer of small files in the official layouts; an HTTP server on loopback whose faults a test
+chooses, and a small data set to fetch from it."""
 
+import csv
 import io
+import json
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from cae_lib.data.sources import Item, Pictures, Rows, Source
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
+    """Write files by path: pictures, rows as separated values, texts as they are, else JSON."""
+    def write(files: Mapping[str, Any]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in (".jpg", ".jpeg", ".png"):
+                Image.new("RGB", content or (8, 8), (200, 30, 40)).save(path)
+                continue
+            if path.suffix in (".csv", ".tsv") and not isinstance(content, str):
+                buffer, delimiter = io.StringIO(), {".csv": ",", ".tsv": "\t"}[path.suffix]
+                csv.writer(buffer, delimiter=delimiter).writerows(content)
+                content = buffer.getvalue()
+            text = content if isinstance(content, str) else json.dumps(content)
+            path.write_text(text, encoding="utf-8", newline="")
+        return tmp_path
+    return write
 
 
 class FileServer(ThreadingHTTPServer):
@@ -106,5 +131,5 @@ def toy(make_source, file_server: FileServer, zipped) -> Source:
         Item(url=f"{file_server.url}/rows.json", to="data/rows.json"),
         Item(url=f"{file_server.url}/pictures.zip", unpack="images"),
         rows=(Rows("data/rows.json", 2),),
-        pictures=(Pictures("data/rows.json", ("image",), ("images",)),),
+        pictures=(Pictures("data/rows.json", ("image",), ("images/{}",)),),
     )

@@ -1,12 +1,9 @@
 """Caption files: what is read from hand-made ones, and what is said about damaged ones."""
 
-import csv
-import json
 from functools import partial
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from cae_lib.data import captions
 from cae_lib.data.captions import load_karpathy, load_negclip_tsv, load_retrieval_set
@@ -21,25 +18,16 @@ ROWS = [
 
 
 @pytest.fixture
-def put(tmp_path):
-    """Write a file: rows as tab separated ones, all else as JSON; None makes a picture."""
+def written(put):
+    """Write a file and give its path; None makes a picture."""
     def write(name, content=None, header=HEADER) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".tsv":
-            with path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, delimiter="\t").writerows([header, *content])
-        elif content is None:
-            Image.new("RGB", (8, 8)).save(path)
-        else:
-            path.write_text(json.dumps(content), "utf-8")
-        return path
+        return put({name: [header, *content] if name.endswith(".tsv") else content}) / name
     return write
 
 
-def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(put, tmp_path):
-    pictures = [put("coco/a.jpg"), put("coco/b.jpg")]
-    pairs = load_negclip_tsv(put("train_neg_clip.tsv", ROWS), tmp_path)
+def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(written, tmp_path):
+    pictures = [written("coco/a.jpg"), written("coco/b.jpg")]
+    pairs = load_negclip_tsv(written("train_neg_clip.tsv", ROWS), tmp_path)
     assert pairs.captions == ["a dog\ton a mat", 'a "red" cat,\nasleep ', "the dog again"]
     assert pairs.image_paths == pictures and pairs.image_index.tolist() == [0, 1, 0]
     assert pairs.negatives == [["a mat on a dog"], ["it's a cat", "two"], []]
@@ -47,17 +35,19 @@ def test_tsv_keeps_tabs_quotes_and_newlines_and_lists_each_picture_once(put, tmp
     assert (pairs.name, pairs.n_used, pairs.n_expected) == ("train_neg_clip", 3, 3)
 
 
-def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tmp_path, capsys):
-    tsv = put("t.tsv", ROWS)
-    put("coco/a.jpg")
-    with pytest.raises(DataError, match=r"1 of 3 rows have no picture, first row 1: .*b\.jpg"):
+def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(written, tmp_path, capsys):
+    tsv = written("t.tsv", ROWS)
+    written("coco/a.jpg")
+    with pytest.raises(DataError, match=r"t\.tsv, row 1: .*b\.jpg is missing. In all 1 of 3"):
         load_negclip_tsv(tsv, tmp_path)
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
     assert pairs.captions == ["a dog\ton a mat", "the dog again"]
     assert pairs.hard_images == [[1], [0]]  # old row 2 is row 1 now, old row 1 is gone
     assert load_negclip_tsv(tsv, tmp_path, missing="ignore").n_used == 3
-    put("coco/b.jpg").write_text("<html>gone</html>")
+    with pytest.raises(DataError, match="t.tsv: 3 items, 4 expected"):
+        load_negclip_tsv(tsv, tmp_path, "ignore", expected=4)
+    written("coco/b.jpg").write_text("<html>gone</html>")
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
     told = capsys.readouterr().out
@@ -72,23 +62,23 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(put, tm
     (1, "  ", "row 1: field 'title'"),
     (slice(3, 5), [], "row 1: has 3 fields"),
 ])
-def test_a_damaged_row_is_named(put, tmp_path, column, cell, message):
+def test_a_damaged_row_is_named(written, tmp_path, column, cell, message):
     rows = [list(row) for row in ROWS]
     rows[1][column] = cell
     with pytest.raises(DataError, match=message):
-        load_negclip_tsv(put("t.tsv", rows), tmp_path, missing="ignore")
+        load_negclip_tsv(written("t.tsv", rows), tmp_path, missing="ignore")
     with pytest.raises(DataError, match="the header lacks title, neg_caption"):
-        load_negclip_tsv(put("u.tsv", ROWS, ["", "a", "filepath", "b", "neg_image"]), tmp_path)
+        load_negclip_tsv(written("u.tsv", ROWS, ["", "a", "filepath", "b", "neg_image"]), tmp_path)
 
 
-def test_karpathy_restval_is_part_of_train_and_of_nothing_else(put, tmp_path):
+def test_karpathy_restval_is_part_of_train_and_of_nothing_else(written, tmp_path):
     told = [("val2014", "restval", ["one"]), ("train2014", "train", ["two", "deux"]),
             (None, "test", ["three\n"])]
     images = [{"filename": f"{n}.jpg", "filepath": folder, "split": split,
                "sentences": [{"raw": text} for text in texts]}
               for n, (folder, split, texts) in enumerate(told, start=1)]
     del images[2]["filepath"]
-    file = put("dataset_coco.json", {"images": images, "dataset": "coco"})
+    file = written("dataset_coco.json", {"images": images, "dataset": "coco"})
     train = load_karpathy(file, tmp_path, "train", missing="ignore")
     assert train.captions == ["one", "two", "deux"]
     assert train.image_paths == [tmp_path / "val2014/1.jpg", tmp_path / "train2014/2.jpg"]
@@ -100,34 +90,34 @@ def test_karpathy_restval_is_part_of_train_and_of_nothing_else(put, tmp_path):
         load_karpathy(file, tmp_path, "val")
 
 
-def test_caption_list_takes_one_caption_or_several(put, tmp_path):
+def test_caption_list_takes_one_caption_or_several(written, tmp_path):
     entries = [{"image": "v/a.jpg", "caption": ["x", "y"]}, {"image": "b.jpg", "caption": "z"}]
     for entry in entries:
-        put(entry["image"])
-    pairs = captions.load_caption_list(put("coco_karpathy_test.json", entries), tmp_path)
+        written(entry["image"])
+    pairs = captions.load_caption_list(written("coco_karpathy_test.json", entries), tmp_path)
     assert pairs.captions == ["x", "y", "z"]
     assert pairs.image_index.tolist() == [0, 0, 1]
     for entry in ({"img": "b.jpg"}, {"image": "b.jpg", "caption": [" "]}):
         with pytest.raises(DataError, match="entry 1: .*'caption'"):
-            captions.load_caption_list(put("l.json", [entries[0], entry]), tmp_path)
+            captions.load_caption_list(written("l.json", [entries[0], entry]), tmp_path)
 
 
-def test_coco_captions_follow_the_annotations(put, tmp_path):
+def test_coco_captions_follow_the_annotations(written, tmp_path):
     said = {"nine": 9, "seven": 7, "neuf": 9}
     content = {
         "images": [{"id": 7, "file_name": "seven.jpg"}, {"id": 9, "file_name": "nine.jpg"}],
         "annotations": [{"image_id": number, "caption": text} for text, number in said.items()],
     }
-    pairs = captions.load_coco_captions(put("c.json", content), tmp_path, missing="ignore")
+    pairs = captions.load_coco_captions(written("c.json", content), tmp_path, missing="ignore")
     assert pairs.captions == list(said)
     names = [pairs.image_paths[i].name for i in pairs.image_index]
     assert names == ["nine.jpg", "seven.jpg", "nine.jpg"]
     content["annotations"][1]["image_id"] = 8
     with pytest.raises(DataError, match="annotation 1: image_id 8 is not in `images`"):
-        captions.load_coco_captions(put("c.json", content), tmp_path)
+        captions.load_coco_captions(written("c.json", content), tmp_path)
 
 
-def test_both_files_of_coco_hold_the_same_25010_captions(put, tmp_path):
+def test_both_files_of_coco_hold_the_same_25010_captions(written, tmp_path):
     """In full size, without pictures; ten pictures have six captions."""
     texts = {f"{i}.jpg": [f"{k} of {i} \n" for k in range(5 + (i % 500 == 3))] for i in range(5000)}
     entries = [{"image": f"val2014/{name}", "caption": own} for name, own in texts.items()]
@@ -135,28 +125,29 @@ def test_both_files_of_coco_hold_the_same_25010_captions(put, tmp_path):
                "sentences": [{"raw": text} for text in own]} for name, own in texts.items()]
     images.insert(7, images[0] | {"filename": "x.jpg", "split": "restval"})
     official = partial(load_retrieval_set, "coco", tmp_path, missing="ignore", official=True)
-    put("coco/dataset_coco.json", {"images": images})
+    written("coco/dataset_coco.json", {"images": images})
     raw = official()
-    put("coco/coco_karpathy_test.json", entries)
+    written("coco/coco_karpathy_test.json", entries)
     own = official()
     for pairs in (own, raw):
         assert (len(pairs.image_paths), pairs.n_used, pairs.n_expected) == (5000, 25_010, 25_010)
     assert own.captions == raw.captions and own.captions[0].endswith(" \n")
     assert own.image_paths == raw.image_paths
-    with pytest.raises(DataError, match=r"25010 of 25010 rows have no picture.*val2014/0\.jpg"):
+    with pytest.raises(DataError, match=r"val2014/0\.jpg is missing. In all 25010 of 25010"):
         load_retrieval_set("coco", tmp_path)
-    put("coco/coco_karpathy_test.json", entries[:-1])
-    with pytest.raises(DataError, match="4999 pictures with 25005 captions, 5000 with 25010"):
+    written("coco/coco_karpathy_test.json", entries[:-1])
+    with pytest.raises(DataError, match="test.json: 25005 items, 25010 expected"):
         official()
 
 
 @pytest.mark.parametrize("place", ["flickr30k-images/1.jpg", "images/1.jpg", "1.jpg"])
-def test_flickr_pictures_are_found_in_the_usual_places(put, tmp_path, place):
+def test_flickr_pictures_are_found_in_the_usual_places(written, tmp_path, place):
     """The list names pictures with or without their folder."""
-    picture = put(f"flickr30k/{place}")
+    picture = written(f"flickr30k/{place}")
     for name in {"1.jpg", place} - {"images/1.jpg"}:
         names = name, name.replace("1.jpg", "2.jpg")  # the other one is missing
-        put("flickr30k/flickr30k_test.json", [{"image": n, "caption": ["a", "b"]} for n in names])
+        rows = [{"image": n, "caption": ["a", "b"]} for n in names]
+        written("flickr30k/flickr30k_test.json", rows)
         pairs = load_retrieval_set("flickr30k", tmp_path, missing="drop")
         assert [path.resolve() for path in pairs.image_paths] == [picture.resolve()]
     with pytest.raises(ConfigError, match="coco, flickr30k"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
@@ -14,7 +15,7 @@ from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.errors import DataError
 
 SIZES = [(40, 30), (32, 40), (64, 20)]  # the last is too wide for a crop of 3:4 to 4:3
-STATISTICS = (0.5, 0.25, 0.0), (1.0, 0.5, 0.25)
+STATISTICS = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 each = pytest.mark.parametrize("kind", [ImageStore, Photographs])
 
 
@@ -38,7 +39,7 @@ def test_other_sizes_and_modes_become_central_rgb_squares(tmp_path, kind) -> Non
     wide = picture(tmp_path / "wide.png", width=64, height=32)
     grey = tmp_path / "grey.png"
     Image.new("L", (8, 8), 77).save(grey)
-    source = kind([wide, grey], 16, mean=STATISTICS[0], std=STATISTICS[1])
+    source = kind([wide, grey], 16)
     pixels = source.crops(torch.tensor([0, 1]))
     resized = Image.open(wide).resize((32, 16), Image.Resampling.BICUBIC)
     assert torch.equal(pixels[0], TF.pil_to_tensor(resized)[:, :, 8:24])
@@ -64,7 +65,7 @@ def test_missing_files_are_counted_and_broken_ones_named(files, tmp_path, kind) 
 def test_crops_are_torchvisions_bicubic_ones_of_the_whole(files, kind) -> None:
     """In memory those of the central square."""
     index = torch.tensor([2, 0, 1, 0])
-    source = kind(files, 16, mean=STATISTICS[0], std=STATISTICS[1])
+    source = kind(files, 16)
     crops = source.crops(index, seeded())
     draw = RandomResizedCrop(16, (0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     state = torch.random.get_rng_state()

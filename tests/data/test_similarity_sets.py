@@ -11,16 +11,6 @@ from cae_lib.errors import ConfigError, DataError
 STSB, SICK = "STS/STSBenchmark/sts-test.csv", "SICK/SICK_test_annotated.txt"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def put(files):
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_bytes(text.encode())
-        return tmp_path
-    return put
-
-
 def part(year, name, inputs, scores):
     folder = f"STS/{year}-en-test/STS"
     return {f"{folder}.input.{name}.txt": inputs, f"{folder}.gs.{name}.txt": scores}
@@ -30,9 +20,9 @@ def sts_row(score, first, second, *more):
     return "\t".join(["main-captions", "MSRvid", "2012test", "0001", score, first, second, *more])
 
 
-def test_blank_lines_of_scores_leave_pairs_out_and_smt_is_no_part(write):
+def test_blank_lines_of_scores_leave_pairs_out_and_smt_is_no_part(put):
     for name in ("OnWN", "headlines", "SMT", "FNWN"):
-        root = write(part("STS13", name, f"{name}\tb\nc\td\ne\tf\n", "4.5\n\n0\n"))
+        root = put(part("STS13", name, f"{name}\tb\nc\td\ne\tf\n", "4.5\n\n0\n"))
     pairs = load_similarity("STS13", root)
     assert pairs.first == ("FNWN", "e", "headlines", "e", "OnWN", "e")
     assert pairs.second == ("b", "f") * 3 and pairs.gold.tolist() == [4.5, 0.0] * 3
@@ -40,31 +30,31 @@ def test_blank_lines_of_scores_leave_pairs_out_and_smt_is_no_part(write):
     assert (pairs.counts, pairs.n_expected) == ({"unscored": 3}, 6)
 
 
-def test_quotes_mean_nothing_and_more_columns_are_allowed(write):
+def test_quotes_mean_nothing_and_more_columns_are_allowed(put):
     rows = [
         sts_row("5.000", 'A man says "hello', "A man greets"),
         sts_row("2.5", "x", 'y" and', "http://a.b", "extra"),
         sts_row("0", "a  cat ", "a\u2028dog"),
     ]
-    pairs = load_similarity("STS-B", write({STSB: "\n".join(rows)}))
+    pairs = load_similarity("STS-B", put({STSB: "\n".join(rows)}))
     assert pairs.first == ('A man says "hello', "x", "a  cat ")
     assert pairs.second == ("A man greets", 'y" and', "a\u2028dog")
     assert pairs.gold.tolist() == [5.0, 2.5, 0.0]
 
 
-def test_sick_with_and_without_header(write):
+def test_sick_with_and_without_header(put):
     text = "1\tA group\tA crowd\t4.5\tNEUTRAL\n2\tA dog\tA cat\t2\tENTAILMENT\n"
     for content in (text, ("pair_ID\tA\tB\trelatedness_score\tX\n" + text).replace("\n", "\r\n")):
-        pairs = load_similarity("SICK-R", write({SICK: content}))
+        pairs = load_similarity("SICK-R", put({SICK: content}))
         assert pairs.first == ("A group", "A dog") and pairs.gold.tolist() == [4.5, 2.0]
 
 
-def test_official_numbers_are_those_of_scored_pairs(write):
+def test_official_numbers_are_those_of_scored_pairs(put):
     rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
-    root = write({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
+    root = put({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
     assert load_similarity("STS-B", root, official=True).n_expected == OFFICIAL["STS-B"] == 1379
-    write({STSB: "\n".join(rows[1:]) + "\n"})
-    with pytest.raises(DataError, match="STS-B: 1378 scored pairs, 1379 expected"):
+    put({STSB: "\n".join(rows[1:]) + "\n"})
+    with pytest.raises(DataError, match="STS-B: 1378 items, 1379 expected"):
         load_similarity("STS-B", root, official=True)
     assert load_similarity("STS14", root).n_expected == 1
     with pytest.raises(DataError, match=r"STS\.input\.deft-forum\.txt: no such annotation file"):
@@ -72,18 +62,18 @@ def test_official_numbers_are_those_of_scored_pairs(write):
     assert present_sets(root) == ("STS14", "STS-B")
 
 
-def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(write, tmp_path):
+def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(put, tmp_path):
     for inputs, scores, message in (
         ("a\tb\nc\td\n", "1\n", r"gs\.belief\.txt: 1 lines, but STS.input.belief.txt has 2"),
-        ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: expected two sentences"),
+        ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: 2 columns, two sentences"),
         ("a\tb\n", "high\n", r"gs\.belief\.txt, line 1: the score is 'high'"),
         ("a\tb\n", "nan\n", r"gs\.belief\.txt, line 1: the score is 'nan'"),
-        ("a\tb\n", "\n", "STS15: 0 scored pairs"),
+        ("a\tb\n", "\n", "STS15: 0 items, 1 expected"),
     ):
         with pytest.raises(DataError, match=message):
-            load_similarity("STS15", write(part("STS15", "belief", inputs, scores)))
-    root = write({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
-    with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, at least 7"):
+            load_similarity("STS15", put(part("STS15", "belief", inputs, scores)))
+    root = put({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
+    with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, two sentences"):
         load_similarity("STS-B", root)
     with pytest.raises(ConfigError, match="STS12, STS13"):
         load_similarity("STS17", root)

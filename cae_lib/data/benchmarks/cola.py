@@ -1,27 +1,23 @@
-"""COLA (Ray et al. 2023): attributes bound to the right object, in two or in many pictures."""
+"""COLA (Ray et al. 2023), single-object: many pictures, and which labels fit them. The multi-object
+set is in `table`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Unpack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.collect import Collector, Family, Options
+from cae_lib.data.benchmarks.base import Choice, ImageRef
+from cae_lib.data.benchmarks.read import Collector
+from cae_lib.data.benchmarks.table import LAYOUTS
 from cae_lib.errors import ConfigError, DataError
 
-OFFICIAL = {"multi": 210}
-MULTI = Path("data", "COLA_multiobjects_matching_benchmark.json")
 SINGLE = "COLA_singleobjects_benchmark_{}.json"
 SOURCES = ("GQA", "CLEVR", "PACO")
-IMAGE_FOLDERS = ("images", "vg_gqa_images", "../vg/VG_100K", "../vg/VG_100K_2", "")
-FAMILY = Family(
-    "cola", OFFICIAL, "Visual Genome's (as GQA has them), CLEVR's or PACO's, under images/"
-)
 
 
 @dataclass(frozen=True)
@@ -46,27 +42,6 @@ class LabelledPictures:
     counts: Mapping[str, int]
 
 
-def load(root: str | Path, **options: Unpack[Options]) -> list[Benchmark]:
-    """Read the multi-object set: two pictures and two captions an item, one benchmark.
-
-    An item is right if each caption is closer to its own picture than to the other one, both
-    strictly: Winoground's image score. The headline is the mean over items. The file below `root`
-    is a list of `[url 1, caption 1, url 2, caption 2]`; pictures, named as at the end of the URLs,
-    are looked for in `IMAGE_FOLDERS`.
-    """
-    (collector,) = FAMILY.parts({"multi": Path(root, MULTI)}, **options)
-
-    def read(key: str, entry: object) -> Choice:
-        if not rows.is_texts(entry) or len(entry) != 4:
-            raise rows.RowError("expected [url 1, caption 1, url 2, caption 2]")
-        images = (_image(collector, entry[0]), _image(collector, entry[2]))
-        return Choice(images, (entry[1], entry[3]), truth=0, group="multi", id=key)
-
-    collector.rows(enumerate(rows.read_json(collector.source, list)), read)
-    collector.counts["identical"] = sum(len({*item.texts}) == 1 for item in collector.items)
-    return [collector.finish(task="image", rule="mean over items, image score of 2 x 2")]
-
-
 def load_single(
     root: str | Path, source: str = "GQA", *, allow_missing: bool = False
 ) -> LabelledPictures:
@@ -74,21 +49,27 @@ def load_single(
     `evaluation.retrieval`. The official file is a list `[labels, rows]`, though its description
     promises an object with `labels` and `data`; both are read. A row is `[picture, annotation,
     present, hard]`; PACO's have no annotation. Pictures are found by the last part of their paths,
-    which are of another machine. Errors and `allow_missing` are those of `Options`."""
+    which are of another machine. Errors and `allow_missing` are those of `load_benchmark`."""
     if source not in SOURCES:
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
     path = Path(root, "data", SINGLE.format(source))
     labels, entries = _labels_and_rows(path)
-    collector = Collector(FAMILY, source, path, None, allow_missing)
+    layout = replace(LAYOUTS["cola"], summary=None)
+    collector = Collector("cola", source, layout, Path(root), [path], allow_missing=allow_missing)
     marks: dict[str, tuple[list[int], list[int]]] = {}
 
-    def read(key: str, entry: object) -> Choice:
+    def picture(key: str, entry: object) -> Choice:
         if not isinstance(entry, list) or len(entry) not in (3, 4) or not isinstance(entry[0], str):
             raise rows.RowError("expected [picture, annotation, present, hard]")
         marks[key] = (_flags(entry[-2], len(labels)), _flags(entry[-1], len(labels)))
-        return Choice((_image(collector, entry[0]),), (), truth=0, group=source, id=key)
+        return Choice((collector.picture(entry[0]),), (), truth=0, group=source, id=key)
 
-    found = collector.rows(enumerate(entries), read).finish()
+    def read(collector: Collector) -> Mapping[str, Any]:
+        numbered = enumerate(entries)
+        collector.add_rows(((str(n), f"row {n}", entry) for n, entry in numbered), picture)
+        return {}
+
+    found = collector.benchmark(read, {})
     table = np.array([marks[item.id] for item in found.items], dtype=bool)
     present, hard = table.reshape(len(found.items), 2, len(labels)).swapaxes(0, 1)
     images = tuple(item.images[0] for item in found.items)
@@ -112,8 +93,3 @@ def _flags(values: object, n: int) -> list[int]:
     if not isinstance(values, list) or len(values) != n or not {*values} <= {0, 1}:
         raise rows.RowError(f"expected a list of {n} times 0 or 1, one for each label")
     return values
-
-
-def _image(collector: Collector, name: str) -> ImageRef:
-    root, last = collector.source.parent.parent, PurePosixPath(name).name
-    return collector.picture(*(root / folder / last for folder in IMAGE_FOLDERS))

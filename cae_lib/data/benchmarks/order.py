@@ -5,30 +5,19 @@ generators; here one generator, seeded, makes all shuffles of a file in order.""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 import spacy
 from spacy.language import Language
 
 from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Benchmark, Choice
-from cae_lib.data.benchmarks.collect import Collector, Family, Options
+from cae_lib.data.benchmarks.base import Choice
+from cae_lib.data.benchmarks.read import MALFORMED, Collector
 from cae_lib.words.pipeline import model_name
 
-OFFICIAL = {"coco": 25_010, "flickr30k": 5000}
-ANNOTATIONS = {
-    "coco": Path("coco", "coco_karpathy_test.json"),
-    "flickr30k": Path("flickr30k", "flickr30k_test.json"),
-}
-IMAGE_FOLDERS = {"coco": ("",), "flickr30k": ("", "flickr30k-images")}
-FAMILY = Family(
-    "order", OFFICIAL,
-    "COCO's val2014, under coco/, and Flickr30k's flickr30k-images, under flickr30k/",
-)
 NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
 ADJECTIVES = frozenset(("JJ", "JJR", "JJS"))
 MAX_WORDS = 30
@@ -54,14 +43,11 @@ def _tagger() -> Language:
     return spacy.load(model_name(), exclude=unused)
 
 
-def load(
-    root: str | Path,
-    *,
-    seed: int = 1,
+def read(
+    collector: Collector, seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
-    **options: Unpack[Options],
-) -> list[Benchmark]:
-    """Read the Karpathy test captions and make four shuffles of each, one benchmark a corpus.
+) -> Mapping[str, Any]:
+    """Take the Karpathy test captions and make four shuffles of each.
 
     Texts are (caption, nouns and adjectives shuffled, all other words shuffled, words shuffled
     within trigrams, trigrams shuffled); the headline is the mean over items of the caption being
@@ -69,46 +55,34 @@ def load(
     under the strict rule, right under the reference argmax) and how many captions change when their
     words are joined again without any shuffle (`respaced`), a cue that is no order.
 
-    Args:
-        root: Folder that holds `coco/` and `flickr30k/`, each with annotation file and pictures.
-        seed: Of the shuffles.
-        tagger: Turns captions into words with Penn tags; spaCy's by default. The reference splits
-            the trigrams with NLTK instead; here all four shuffles share spaCy's words.
-        **options: See `Options`; numbers are those of captions.
+    Numbers are those of captions. `seed` is that of the shuffles; `tagger` turns captions into
+    words with Penn tags, spaCy's by default. The reference splits the trigrams with NLTK instead;
+    here all four shuffles share spaCy's words.
     """
-    files = {name: Path(root, path) for name, path in ANNOTATIONS.items()}
-    return FAMILY.read(files, lambda part: _corpus(part, seed, tagger), (), **options)
-
-
-def _corpus(
-    collector: Collector, seed: int, tagger: Callable[[Sequence[str]], list[TaggedWords]]
-) -> Benchmark:
     pictures, captions = [], []
-    for number, entry in enumerate(rows.read_json(collector.source, list)):
+    for key, where, entry in collector.entries():
         try:
-            picture, found = rows.text(entry, "image"), rows.texts(entry, "caption")
+            image = collector.picture(rows.text(entry, "image"))
+            found = rows.texts(entry, "caption")
         except rows.RowError as error:
-            collector.refuse(f"row {number}", error)
+            collector.n_rows += 1
+            collector.leave_out(MALFORMED, where, str(error))
             continue
         captions += found
-        pictures += [(f"{number}/{place}", picture) for place in range(len(found))]
+        pictures += [(f"{key}/{place}", image) for place in range(len(found))]
     generator = np.random.default_rng(seed)
-    between = [collector.source.parent / name for name in IMAGE_FOLDERS[collector.subset]]
-    images = [collector.picture(*(folder / picture for folder in between))
-              for _, picture in pictures]
-    usable = list(map(collector.usable, images))
+    usable = [not collector.trouble(image) for _, image in pictures]
     last = max((row for row, used in enumerate(usable) if used), default=-1)
     tagged = tagger(captions[: last + 1])  # also of unused ones: the generator goes on from them
     collector.counts["respaced"] = 0
-    asked = zip(pictures, captions, images, strict=True)
-    for row, ((place, _), caption, image) in enumerate(asked):
+    for row, ((place, image), caption) in enumerate(zip(pictures, captions, strict=True)):
         texts: tuple[str, ...] = (clean_caption(caption),)
         if row <= last:
             texts += tuple(clean_caption(text) for text in shuffles(tagged[row], generator))
             respaced = clean_caption(" ".join(tagged[row].words)) != texts[0]
             collector.counts["respaced"] += usable[row] and respaced
-        collector.add(Choice((image,), texts, 0, collector.subset, place))
-    return collector.finish()
+        collector.add(Choice((image,), texts, 0, collector.subset, place), f"row {place}")
+    return {}
 
 
 def clean_caption(caption: str) -> str:

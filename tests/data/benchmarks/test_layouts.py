@@ -1,96 +1,115 @@
-"""What all loaders share: expected numbers, missing pictures, malformed rows, missing files."""
+"""What all benchmarks share: items by hand, expected numbers, missing pictures, malformed rows."""
 
 import re
 
 import pytest
 import samples as s
 
-from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, load_benchmark
+from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, LAYOUTS, load_benchmark
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
-NEG = ["/somebody/coco/images\\val2017\\000000000139.jpg", "0", "A cat, but no dog.", "A dog.",
+NEG = ["/somebody/coco/images\\val2017\\000000000139.jpg", "1", "A cat, but no dog.", "A dog.",
        "No cat.", "A dog, but no cat.", "hybrid"]
-# Annotation file, a right row and malformed ones, a picture that is looked for, its subset, and
-# the published number of items.
-LAYOUTS = {
-    "aro": ("aro/visual_genome_relation.json", s.ARO,
-        [s.ARO | change for change in ({"true_caption": None}, {"bbox_w": "wide"}, {"bbox_h": 0})]
-        + [["a", "b"], "text"], "aro/images/1.jpg", "relation", 23_937),
-    "aro ": ("aro/visual_genome_attribution.json", s.ATTRIBUTES,
-        [s.ARO | {"attributes": ["red"]}], "aro/images/1.jpg", "attribution", 28_748),
-    "order": ("coco/coco_karpathy_test.json", s.ORDER, [s.ORDER | {"caption": "one"}, {}],
-        "coco/val2014/1.jpg", "coco", 25_010),
-    "sugarcrepe": ("sugar-crepe/data/swap_obj.json", s.SUGAR, [s.SUGAR | {"caption": " "}],
-        "coco/val2017/1.jpg", "swap_obj", 245),
-    "vl_checklist": ("vl-checklist/data/Attribute/vg/size.json", s.CHECKLIST,
-        [["a.jpg"], ["a.jpg", {"POS": [], "NEG": ["x"]}], {"POS": ["x"]}],
-        "vl-checklist/vg/VG_100K/1.jpg", "Attribute/vg/size", 2695),
-    "valse": ("valse/data/actant-swap.json", s.VALSE,
-        [s.VALSE | {"mturk": None}, s.VALSE | {"foil": 5}, "text"],
-        "valse/data/actions/images_512/run_1.jpg", "actant-swap", 949),
-    "svo_probes": ("svo-probes/svo_probes.csv", s.SVO, [[*s.SVO[:7], "yes", False, False]],
-        "svo-probes/images/2.jpg", "all", None),
-    "crepe": (s.CREPE_FILE.format("atom", 4), s.CREPE,
-        [[*s.CREPE[:3], cell, *s.CREPE[4:]]
-         for cell in ("[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]")],
-        "crepe/VG_100K/7.jpg", "atom", 16_727),
-    "crepe_systematicity": (s.SYST_FILE.format("seen", "laion"), s.SYST,
-        [[*s.SYST[:6], "os.remove('x')", *s.SYST[7:]]],
-        "crepe/VG_100K/7.jpg", "laion/seen/atom", None),
-    "winoground": ("winoground/examples.jsonl", s.WINOGROUND, [s.WINOGROUND | {"caption_1": 3}],
-        "winoground/images/ex_0_img_1.png", "text", 400),
-    "cola": ("cola/data/COLA_multiobjects_matching_benchmark.json", s.COLA, [s.COLA[:3]],
-        "cola/images/2.jpg", "multi", 210),
-    "negbench": ("negbench/images/COCO_val_mcq_llama3.1_rephrased.csv", NEG,
-        [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
-        + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]],
-        "coco/val2017/000000000139.jpg", "coco", 5914),
-    "whatsup": ("whatsup/controlled_clevr_dataset.json", CLEVR,
-        [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
-        "whatsup/controlled_clevr/mug_left_of_box.jpeg", "controlled_clevr", 408),
-    "whatsup ": ("whatsup/vg_qa_two_obj.json", s.QUESTION,
-        [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]],
-        "whatsup/vg_images/7.jpg", "vg_qa_two_obj", 291),
-}
 NEG_HEADER = ["image_path", "correct_answer", *(f"caption_{n}" for n in range(4)),
               "correct_answer_template"]
+# Subset, annotation file, a right row, its texts, truth and group, malformed rows, and a picture
+# that is looked for.
+LAYOUTS_BY_HAND = [
+    ("aro/relation", "aro/visual_genome_relation.json", s.ARO,
+     (("the mat is on the cat", "the cat is on the mat"), 1, "on"),
+     [s.ARO | change for change in ({"true_caption": None}, {"bbox_w": "wide"}, {"bbox_h": 0})]
+     + [["a", "b"], "text"], "aro/images/1.jpg"),
+    ("aro/attribution", "aro/visual_genome_attribution.json", s.ATTRIBUTES,
+     (("the mat is on the cat", "the cat is on the mat"), 1, "red_big"),
+     [s.ARO | {"attributes": ["red"]}], "aro/images/1.jpg"),
+    ("order/coco", "coco/coco_karpathy_test.json", s.ORDER, None,
+     [s.ORDER | {"caption": "one"}, {}], "coco/val2014/1.jpg"),
+    ("sugarcrepe/swap_obj", "sugar-crepe/data/swap_obj.json", s.SUGAR,
+     (("A cat on a\nmat.", "A mat on a cat."), 0, "swap_obj"),
+     [s.SUGAR | {"caption": " "}], "coco/val2017/1.jpg"),
+    ("sugarcrepe_pp/itt/swap_obj", "sugarcrepe-pp/data/swap_obj.json", s.TRIPLE,
+     (("a cat on a mat", "on a mat is a cat", "a mat on a cat"), 0, "swap_obj"),
+     [s.TRIPLE | {"caption2": None}], "coco/val2017/1.jpg"),
+    ("half_truths/coco_qwen/ordered", "half-truths/data/coco_qwen.json", s.HALF,
+     (("a cat and a mat", "a cat", "a cat and a dog"), 0, "entity"),
+     [s.HALF | {"image": {"path": None}}, s.HALF | {"anchor": " "}], "half-truths/images/1.jpg"),
+    ("vl_checklist/Attribute/vg/size", "vl-checklist/data/Attribute/vg/size.json", s.CHECKLIST,
+     (("teal knob", "brown knob"), 1, "Attribute/vg/size"),
+     [["a.jpg"], ["a.jpg", {"POS": [], "NEG": ["x"]}], {"POS": ["x"]}],
+     "vl-checklist/vg/VG_100K/1.jpg"),
+    ("valse/actant-swap", "valse/data/actant-swap.json", s.VALSE,
+     (("A dog chases a man.", "A man chases a dog."), 1, "actant-swap"),
+     [s.VALSE | {"mturk": None}, s.VALSE | {"foil": 5}, "text"],
+     "valse/data/actions/images_512/run_1.jpg"),
+    ("svo_probes/all", "svo-probes/svo_probes.csv", s.SVO, (("A girl sits.",), 0, "subj"),
+     [[*s.SVO[:7], "yes", False, False]], "svo-probes/images/2.jpg"),
+    ("crepe/atom", s.CREPE_FILE.format("atom", 4), s.CREPE,
+     (("a cat on a mat", *s.NEGATIVES), 0, "4"),
+     [[*s.CREPE[:3], cell, *s.CREPE[4:]]
+      for cell in ("[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]")],
+     "crepe/VG_100K/7.jpg"),
+    ("crepe_systematicity/laion/seen/atom", s.SYST_FILE.format("seen", "laion"), s.SYST,
+     (("a cup", "a dog", "a cat"), 0, "laion/seen/atom"),
+     [[*s.SYST[:6], "os.remove('x')", *s.SYST[7:]]], "crepe/VG_100K/7.jpg"),
+    ("winoground/text", "winoground/examples.jsonl", s.WINOGROUND,
+     ((s.WINOGROUND["caption_0"], s.WINOGROUND["caption_1"]), 0, "Relation"),
+     [s.WINOGROUND | {"caption_1": 3}], "winoground/images/ex_0_img_1.png"),
+    ("cola/multi", "cola/data/COLA_multiobjects_matching_benchmark.json", s.COLA,
+     ((s.COLA[1], s.COLA[3]), 0, "multi"), [s.COLA[:3], [*s.COLA, "x"]], "cola/images/2.jpg"),
+    ("negbench/coco", "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv", NEG,
+     (tuple(NEG[2:6]), 1, "hybrid"),
+     [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
+     + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]], "coco/val2017/000000000139.jpg"),
+    ("whatsup/controlled_clevr", "whatsup/controlled_clevr_dataset.json", CLEVR,
+     (("a",) * 4, 0, "left"),
+     [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
+     "whatsup/controlled_clevr/mug_left_of_box.jpeg"),
+    ("whatsup/vg_qa_two_obj", "whatsup/vg_qa_two_obj.json", s.QUESTION,
+     (tuple(s.QUESTION[1:]), 0, "front"),
+     [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]], "whatsup/vg_images/7.jpg"),
+]
 HEADERS = dict(svo_probes=s.SVO_HEADER, crepe=s.CREPE_HEADER, crepe_systematicity=s.SYST_HEADER,
                negbench=NEG_HEADER)
 NAMED = r"(row 1|row key 1|row 2|line [23])\b.*: .*(expected|no field)"
-PICTURES = {path: None for path in (
+PICTURES = {path: (20, 10) for path in (
     "svo-probes/images/1.jpg", "winoground/images/ex_0_img_0.png", "cola/images/1.jpg",
-    *(layout[3] for layout in LAYOUTS.values()),
+    *(layout[-1] for layout in LAYOUTS_BY_HAND),
 )}
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=LAYOUTS_BY_HAND, ids=[layout[0] for layout in LAYOUTS_BY_HAND])
 def family(request, put):
-    """Writer of the rows of one family, and a reader of its one subset."""
-    name = request.param.strip()
-    file, right, wrong, picture, subset, official = LAYOUTS[request.param]
+    """Writer of the rows of one subset, a reader of it, and the rest of its entry."""
+    key, file, right, choice, wrong, picture = request.param
+    name, subset = key.split("/", 1)
     def write(*rows):
-        if file.endswith(".csv"):
+        form = LAYOUTS[name].form
+        if form == "csv":
             rows = [HEADERS[name], *rows]
-        elif file.endswith(".jsonl"):
-            return put(s.winoground(*(row | {"id": n} for n, row in enumerate(rows))))
-        elif name in ("sugarcrepe", "valse"):
+        elif form == "lines":
+            return put(s.lines(file, *(row | {"id": n} for n, row in enumerate(rows))))
+        elif form == "keyed":
             rows = {f"key {number}": row for number, row in enumerate(rows)}
         return put({file: rows})
     root = put(PICTURES)
     def read(**options):
         return load_benchmark(name, root, subsets=[subset], **options)[0]
-    return write, read, right, wrong, root / picture, root / file, official
+    return write, read, right, choice, wrong, root / picture, root / file
 
 
 def test_expected_numbers_are_the_rows_the_published_ones_or_those_of_the_manifest(family, put):
-    write, read, right, _, _, file, official = family
+    write, read, right, choice, _, _, file = family
     write(right)
     part = read()
     unit = 2 if part.key == "order/coco" else 1
     assert part.n_used == part.n_expected == unit and "missing_images" not in part.counts
-    assert part.items[0].truth in (0, 1) and all(i.path.is_file() for i in part.items[0].images)
+    item = part.items[0]
+    assert choice in (None, (item.texts, item.truth, item.group))
+    assert all(image.path.is_file() for image in item.images)
+    assert item.images[0].crop in (None, (3, 1, 7, 3), (1, 2, 5, 5))  # left, top, right, bottom
     write(right, right, right)
+    official = LAYOUTS[part.name].published.get(part.subset)
     if official is not None:
         with pytest.raises(DataError, match=f"{3 * unit} items, {official} expected"):
             read(official=True)
@@ -99,59 +118,70 @@ def test_expected_numbers_are_the_rows_the_published_ones_or_those_of_the_manife
     with pytest.raises(DataError, match=f"{3 * unit} items, 5 expected"):
         read()
     assert read(allow_missing=True).n_expected == 5
-    assert read(expected={part.subset: 3 * unit}).n_used == 3 * unit
+    put({"manifest.json": {"counts": {part.name: {part.subset: 3 * unit}}}})
+    assert read().n_used == 3 * unit
     file.unlink()
     with pytest.raises(DataError, match="no such annotation file|no file"):
-        read(expected={part.subset: 1})
+        load_benchmark(part.name, put({}))  # which is expected
 
 
 def test_a_missing_picture_is_named_or_counted(family):
-    write, read, right, _, picture, _, _ = family
+    write, read, right, _, _, picture, _ = family
     write(right, right)
     picture.unlink()
-    with pytest.raises(DataError, match=rf"its picture .*{picture.stem}.* of (2 of 2|4 of 4) rows"):
+    with pytest.raises(DataError, match=rf"its picture .*{picture.stem}.* (2 of 2|4 of 4) rows"):
         read()
     part = read(allow_missing=True)
     assert part.n_used == 0 and part.counts["missing_images"] == part.n_expected
 
 
-def test_a_malformed_row_is_named_or_counted(family):
-    write, read, right, wrong, _, file, _ = family
+def test_a_malformed_row_is_named_or_counted(family, capsys):
+    write, read, right, _, wrong, _, file = family
     for row in wrong:
         write(right, row)
         with pytest.raises(DataError, match=NAMED):
             read()
         part = read(allow_missing=True)
         assert part.counts["malformed"] == 1 and part.n_used == part.n_expected - 1
-
-
-def test_rows_that_are_left_out_are_told_with_file_and_reason(family, capsys):
-    write, read, right, wrong, _, file, _ = family
+    capsys.readouterr()
     write(right, *[wrong[0]] * 12)
     part = read(allow_missing=True)
     first, *rows = capsys.readouterr().out.splitlines()
-    assert f"12 rows of {part.name}, {file.parent}" in first  # CREPE's rows name the file
-    assert f"{part.n_used} used of {part.n_expected} expected" in first and len(rows) == 10
-    assert all(re.search("expected|no field", row) for row in rows) and re.search(NAMED, rows[0])
+    assert f"12 rows of {part.name}, {file}; {part.n_used} used of {part.n_expected}" in first
+    assert len(rows) == 10 and all(re.search("expected|no field", row) for row in rows)
+    assert re.search(NAMED, rows[0])
 
 
 @pytest.mark.parametrize("name", [*BENCHMARKS, *FURTHER])
 def test_nothing_there_and_unknown_subsets(put, name):
     root = put({})
-    with pytest.raises(DataError, match="no such annotation file|no annotation file is there"):
+    with pytest.raises(DataError, match="no annotation file is there"):
         load_benchmark(name, root)
-    with pytest.raises((ConfigError, DataError), match="has no subset .*no_such|examples.jsonl"):
+    with pytest.raises(DataError, match="no such annotation file"):
+        load_benchmark(name, root, official=True)
+    with pytest.raises(ConfigError, match="has no subset .*no_such"):
         load_benchmark(name, root, subsets=["no_such"])
 
 
-def test_with_data_allowed_to_be_missing_the_files_that_are_there_are_read(put):
+def test_what_is_not_there_of_a_published_set_is_expected(put, capsys):
     root = put({"sugar-crepe/data/add_att.json": {"0": s.SUGAR}, "coco/val2017/1.jpg": None})
     with pytest.raises(DataError, match=r"add_obj\.json: no such annotation file"):
-        load_benchmark("sugarcrepe", root)
-    [part] = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
-    assert (part.subset, part.n_used, part.n_expected) == ("add_att", 1, 692)
-
-
-def test_unknown_benchmark_lists_the_known_ones(tmp_path):
+        load_benchmark("sugarcrepe", root, subsets=["add_obj"])
+    parts = load_benchmark("sugarcrepe", root, official=True, allow_missing=True)
+    assert (parts[0].subset, parts[0].n_used, parts[0].n_expected) == ("add_att", 1, 692)
+    assert {part.subset: part.n_expected for part in parts} == LAYOUTS["sugarcrepe"].published
+    assert not any(part.n_used for part in parts[1:])
+    assert "sugarcrepe, add_obj, " in capsys.readouterr().out
+    [part] = load_benchmark("sugarcrepe", root, allow_missing=True)
+    assert (part.n_used, part.n_expected) == (1, 1)
     with pytest.raises(ConfigError, match="sugarcrepe"):
-        load_benchmark("sugar", tmp_path)
+        load_benchmark("sugar", root)
+
+
+def test_published_numbers_add_up():
+    sizes = {name: sum(layout.published.values()) for name, layout in LAYOUTS.items()}
+    assert (sizes["sugarcrepe"], sizes["valse"], sizes["whatsup"]) == (7511, 7702, 4958)
+    assert sum(LAYOUTS["valse"].listed.values()) == 8782 and sizes["sugarcrepe_pp"] == 2 * 4757
+    corpora = LAYOUTS["vl_checklist"].sizes
+    assert len(corpora) == 12 + 2 + 2 * 3 * 7 and "Object/Size/hake_size/hake_obj_large" in corpora
+    assert "whatsup" not in BENCHMARKS and "winoground" in BENCHMARKS

@@ -1,10 +1,9 @@
-"""Sets of one picture and three texts: SugarCrepe++ and Half-Truths."""
-
-import json
+"""Half-Truths, and how one picture and three texts are judged."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from samples import HALF, lines
 
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
@@ -12,42 +11,28 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import guesses
 from cae_lib.evaluation.choice import answers
 
-ROW = {"id": 0, "filename": "1.jpg", "caption": "a cat on a mat", "caption2": "on a mat is a cat",
-       "negative_caption": "a mat on a cat"}
-
-
-def test_sugarcrepe_pp_is_read_by_picture_and_by_text(put):
-    root = put({"coco/val2017/1.jpg": None, "sugarcrepe-pp/data/swap_obj.json": [
-        ROW, ROW | {"negative_caption": ROW["caption2"]}]})
-    itt, tot = load_benchmark("sugarcrepe_pp", root, subsets=["itt/swap_obj", "tot/swap_obj"])
-    assert (itt.task, tot.task, itt.n_used, tot.n_expected) == ("itt", "tot", 2, 2)
-    assert itt.items[0].texts == ("a cat on a mat", "on a mat is a cat", "a mat on a cat")
-    assert itt.items[0].group == "swap_obj" and itt.counts["unwinnable"] == 1
-    with pytest.raises(DataError, match="swap_obj.json: 2 items, 245 expected"):
-        load_benchmark("sugarcrepe_pp", root, subsets=["itt/swap_obj"], official=True)
-
 
 @pytest.mark.parametrize("form", ["parquet", "json"])
 def test_half_truths_are_read_from_the_hubs_files_and_from_lines(put, form):
-    row = {"id": 7, "triplet_type": "entity", "anchor": "a cat", "half_truth": "a cat and a dog",
-           "full_truth": "a cat and a mat"}
     root = put({"half-truths/images/1.jpg": None})
     picture = (root / "half-truths/images/1.jpg").read_bytes()
-    path = root / "half-truths" / "data" / f"coco_qwen.{form}"
-    path.parent.mkdir()
-    if form == "json":
-        path.write_text(json.dumps(row | {"image": {"path": "1.jpg"}}) + "\n")
-    else:
-        pd.DataFrame([row | {"image": {"bytes": picture, "path": None}}]).to_parquet(path)
-    half, ordered = load_benchmark("half_truths", root)
-    assert half.key == "half_truths/coco_qwen" and half.task == "choice"
-    assert half.items[0].texts == ("a cat", "a cat and a dog") and half.items[0].group == "entity"
-    assert ordered.task == "ordered" and ordered.subset == "coco_qwen/ordered"
-    assert ordered.items[0].texts == ("a cat and a mat", "a cat", "a cat and a dog")
+    path = root / "half-truths/data/own.json"
+    put(lines("half-truths/data/own.json", HALF))
     if form == "parquet":
-        assert half.items[0].images[0].path.read_bytes() == picture
+        path = path.rename(path.with_suffix(".parquet"))
+        row = HALF | {"image": {"bytes": picture, "path": None}}
+        pd.DataFrame([row] * 2).to_parquet(path)
+    half, ordered = load_benchmark("half_truths", root)
+    assert (half.key, half.task) == ("half_truths/own", "choice")
+    assert half.items[0].texts == ("a cat", "a cat and a dog") and half.items[0].group == "entity"
+    assert (ordered.subset, ordered.task) == ("own/ordered", "ordered")
+    assert ordered.items[0].texts == ("a cat and a mat", "a cat", "a cat and a dog")
+    assert half.items[0].images[0].path.read_bytes() == picture
+    if form == "parquet":
+        assert half.items[0].images == half.items[1].images  # written once
+        assert len(list((root / "half-truths/images").iterdir())) == 2
         path.write_bytes(b"no table")
-        with pytest.raises(DataError, match="coco_qwen.parquet: cannot be read"):
+        with pytest.raises(DataError, match="own.parquet: cannot be read"):
             load_benchmark("half_truths", root)
 
 

@@ -1,9 +1,11 @@
-"""What `layouts` lays out of plain captions and names of pictures, the loaders read back."""
+"""What is laid out of plain captions and names of pictures is read back, by the same table."""
 
 import pytest
 
-from cae_lib.data import captions, layouts
-from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data import captions, layouts, sources
+from cae_lib.data.benchmarks import LAYOUTS, load_benchmark
+from cae_lib.data.benchmarks.entry import Layout
+from cae_lib.data.completeness import check
 from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import DataError
@@ -22,6 +24,10 @@ CASES = [
      TEXTS, "red_big"),
     ("crepe/atom", Item(["7.jpg"], [TRUE], list("abcde"), BOX, ATOMS), (TRUE, *"abcde"), "4"),
     ("sugarcrepe/swap_obj", Item(["a_7.jpg"], [TRUE], [FALSE]), (TRUE, FALSE), "swap_obj"),
+    ("sugarcrepe_pp/tot/swap_obj", Item(["a_7.jpg"], [TRUE, "x"], [FALSE]), (TRUE, "x", FALSE),
+     "swap_obj"),
+    ("half_truths/ours/ordered", Item(["7.jpg"], [TRUE, "x"], [FALSE], more={"triplet_type": "e"}),
+     ("x", TRUE, FALSE), "e"),
     ("svo_probes/all", Item(["images/7.jpg", "images/8.jpg"], [TRUE], more=FLAGS), (TRUE,), "verb"),
     ("valse/relations", Item(["a_7.jpg"], [TRUE], [FALSE], more=VOTED), TEXTS, "relations"),
     ("vl_checklist/Relation/vg/spatial", Item(["VG_100K/7.jpg"], [TRUE], [FALSE]), TEXTS,
@@ -29,21 +35,44 @@ CASES = [
     ("winoground/group", Item(["ex_0_img_0.png", "ex_0_img_1.png"], [TRUE, FALSE],
                               more={"tag": "Noun", "collapsed_tag": "Object"}),
      (TRUE, FALSE), "Object"),
+    ("new/one/ordered", Item(["a/7.jpg", "b/8.jpg"], [TRUE], [FALSE], more={"kind": "x"}), TEXTS,
+     "x one"),
 ]
+NEW = Layout("new-set", {"one/ordered": 7, "two": None}, "in the files", "rows/{file}.csv", "csv",
+             "photo=picture other=picture_1 good=caption bad=false kind", "false caption",
+             pictures=("photos/{name}",), group="{kind} {file}")
 
 
 @pytest.mark.parametrize(("key", "item", "texts", "group"), CASES, ids=[c[0] for c in CASES])
-def test_a_loader_reads_what_is_laid_out(key, item, texts, group, put):
+def test_a_benchmark_of_the_table_is_written_and_read(key, item, texts, group, put, monkeypatch):
+    """One entry is all that a new one takes."""
+    monkeypatch.setitem(LAYOUTS, "new", NEW)
     name, subset = key.split("/", 1)
     export = Export(name)
-    export.ask(subset, item, *item.pictures)
+    export.ask(subset.removeprefix("tot/").removesuffix("/ordered"), item, *item.pictures)
     root = put(dict.fromkeys(export.pictures) | export.lay_out().texts)
-    [part] = load_benchmark(name, root, expected=export.counts, subsets=[subset])
+    put({"manifest.json": {"counts": {name: export.counts}}})
+    [part] = load_benchmark(name, root, subsets=[subset])
     [choice] = part.items
     assert (choice.texts, choice.group) == (texts, group)
+    assert subset in export.counts and part.task == LAYOUTS[name].task_of(subset)
+    assert choice.truth == int(texts == TEXTS)
     places = [image.path.relative_to(root).as_posix() for image in choice.images]
-    assert [export.pictures[place] for place in places] == item.pictures
+    assert [export.pictures[place] for place in places] == list(item.pictures[:len(places)])
     assert all(image.crop == (BOX if item.box else None) for image in choice.images)
+
+
+def test_a_benchmark_of_the_table_is_counted(home, put, monkeypatch):
+    """Also one that the list of sources does not know."""
+    monkeypatch.setitem(LAYOUTS, "new", NEW)
+    sources.load_sources.cache_clear()
+    put({"data/raw/new-set/rows/one.csv": [["photo", "other", "good", "bad", "kind"],
+                                           ["a/7.jpg", "b/8.jpg", "a", "b", "c"]],
+         "data/raw/new-set/photos/8.jpg": None})
+    assert check(sources.source("new")).lines() == [
+        "new: incomplete; 1 of 2 files, 1 of 7 rows, 1 of 2 pictures",
+        "  files missing: new-set/rows/two.csv", "  pictures missing: new-set/photos/7.jpg"]
+    sources.load_sources.cache_clear()
 
 
 def test_an_item_that_lacks_a_column_is_named():

@@ -1,0 +1,60 @@
+"""CREPE: files by complexity, lists of negatives, and files that break off."""
+
+import pytest
+from samples import CREPE, NEGATIVES, SYST, SYST_FILE, SYST_HEADER, crepe
+
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.errors import DataError
+
+SEEN, UNSEEN = (SYST_FILE.format(split, "laion") for split in ("seen", "unseen"))
+
+
+def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put):
+    put({"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
+    def load(files):
+        return load_benchmark("crepe", put(files))
+    [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
+    first, second, _ = part.items
+    assert first.texts == ("a cat on a mat", *NEGATIVES)
+    assert second.images[0].path.parent.name == "VG_100K_2"
+    assert [(i.group, i.id) for i in part.items] == [("4", "4/2"), ("12", "12/2"), ("12", "12/3")]
+    assert (part.headline, part.macro_groups) == ("macro", None)
+    cell = "{'one', 'a cat on a mat', 'three', 'four', 'five'}"
+    part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))[1]
+    assert part.items[0].texts[1:] == ("one", "a cat on a mat", "three", "four", "five")
+    assert part.n_used == 1 and part.counts == {"identical": 1}
+    cell = "{'two', 'one', 'two', 'a cat'}"
+    part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))[1]
+    assert part.items[0].texts[1:] == ("two", "one", "a cat")
+    assert part.counts == {"identical": 0, "fewer_negatives": 1}
+
+
+def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
+    """Rows without valid negatives ask nothing."""
+    rows, empty = [SYST_HEADER, SYST], [*SYST[:6], "[]", *SYST[7:]]
+    root = put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
+    def load(**options):
+        found = load_benchmark("crepe_systematicity", root, **options)
+        return {part.subset: part for part in found}
+    parts = load()
+    names = [f"laion/{split}/{kind}" for split in ("seen", "unseen") for kind in ("atom", "comp")]
+    assert list(parts) == names
+    item = parts["laion/unseen/comp"].items[0]
+    assert item.texts == ("a cup", "a", "b", "c")
+    assert item.images[0].path == root / "crepe/VG_100K_2/7.jpg"
+    atom = parts[names[0]]
+    assert (atom.n_used, atom.n_expected, atom.counts["no_negatives"]) == (1, 1, 1)
+
+
+def test_a_file_of_crepe_that_breaks_off_costs_the_rows_that_follow(put, capsys):
+    put({"crepe/VG_100K/7.jpg": (20, 10)} | crepe("atom", 4, CREPE, CREPE) | crepe("atom", 5))
+    root = put({})
+    [file] = root.rglob("*complexity_4.csv")
+    text = file.read_text()
+    file.write_text(text[: text.rindex('"') - 3])  # within the second row's list
+    with pytest.raises(DataError, match=r"complexity_4\.csv: the file ends inside"):
+        load_benchmark("crepe", root, subsets=["atom"], official=True)
+    [part] = load_benchmark("crepe", root, subsets=["atom"], official=True, allow_missing=True)
+    assert [item.group for item in part.items] == ["4", "5"] and part.n_expected == 16_727
+    assert "complexity_4.csv: the file ends" in capsys.readouterr().out
+    assert load_benchmark("crepe", root, subsets=["atom"], allow_missing=True) == []  # of how many?
