@@ -91,9 +91,6 @@ class Choices:
             said = map(Said, picture.captions, others, repeat(others))
             self.asked += zip(repeat(picture), said, swaps)
 
-    def _replacements(self, said: Said, role: int | None = None) -> list[str]:
-        return foils.replacements(said, self.vocabulary, self.rng, role)
-
     def _one_each(self, items: list) -> list:
         """Of items that begin with a picture one of each picture, drawn by chance."""
         return list({item[0].path: item for item in shuffled(items, self.rng)}.values())
@@ -121,9 +118,9 @@ class Choices:
         made: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.OFFICIAL}
         for picture, said, swaps in self.asked:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
-            texts |= {f"replace_{end}": self._replacements(said, role)
+            texts |= {f"replace_{end}": self.vocabulary.replacements(said, self.rng, role)
                       for end, role in foils.ROLES.items()}
-            added = foils.additions(said, self.vocabulary, self.rng)
+            added = self.vocabulary.additions(said, self.rng)
             texts |= {f"add_{end}": some for end, some in added.items()}
             for subset, some in texts.items():
                 likely = foils.chosen(said.text, some, self._likelihood(subset), self.rng)
@@ -167,7 +164,7 @@ class Choices:
             roles = [word.role for word in said.words]
             if len(roles) not in LENGTHS:
                 continue
-            made = self._replacements(said)
+            made = self.vocabulary.replacements(said, self.rng)
             false = foils.chosen(said.text, made, self.language, self.rng, ATOMS)
             if false:
                 more = {"n": len(roles), "n_connected_components": 1}
@@ -188,7 +185,8 @@ class Choices:
                 added = f"{full[len(anchor):]} "
                 words = [replace(word, start=at, end=at + len(word.text)) for word in said.words
                          if (at := len(anchor) + 1 + added.find(f" {word.text} ")) > len(anchor)]
-                made = self._replacements(replace(said, text=full, words=words))
+                clause = replace(said, text=full, words=words)
+                made = self.vocabulary.replacements(clause, self.rng)
                 half = foils.chosen(full, made, self.language, self.rng)
                 if half:
                     items.append((picture, kind, anchor, half[0], full))

@@ -52,6 +52,15 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
     ]
 
 
+@dataclass(frozen=True)
+class Said:
+    """A caption with its words, and those of all captions of its picture."""
+
+    text: str
+    words: Sequence[Word]
+    others: Sequence[Sequence[Word]]
+
+
 class Vocabulary:
     """The `words_of` captions by role and form, and which are said of the same `pictures`."""
 
@@ -85,64 +94,51 @@ class Vocabulary:
         alone = self._single[word.role, word.text] * self._single[word.role, other]
         return both * self._pairs > 2 * TOGETHER * alone
 
+    def replacements(
+        self, said: Said, rng: np.random.Generator, role: int | None = None
+    ) -> list[str]:
+        """A caption with one of its words replaced (of a role), in random order; no word of the
+        picture's captions is put in."""
+        there = {word.text for words in said.others for word in words}
+        stems = set(map(_stem, there.union(*map(str.split, there))))
+        return shuffled([
+            replaced(said.text, word, text)
+            for word in said.words if role in (None, word.role)
+            for text in self.draw(word, rng, DRAWS)
+            if _stem(text) not in stems and not self.may_be_said_too(word, text)
+        ], rng)
 
-@dataclass(frozen=True)
-class Said:
-    """A caption with its words, and those of all captions of its picture."""
+    def additions(self, said: Said, rng: np.random.Generator) -> dict[str, list[str]]:
+        """A caption with something added, in random order: "att", an attribute of a thing that
+        bears another one in the picture's captions; "obj", a thing none of them names."""
+        there = [word for words in said.others for word in words]
+        stems = {_stem(part) for word in there for part in word.text.split()}
+        described = {(a, thing.text) for words in said.others for a in words for thing in words
+                     if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
+        things = [word for word in there if word.role == OBJECT]
 
-    text: str
-    words: Sequence[Word]
-    others: Sequence[Sequence[Word]]
+        def different(word: Word, against: Sequence[Word]) -> list[str]:
+            return [text for text in self.draw(word, rng, DRAWS) if _stem(text) not in stems
+                    and not any(self.may_be_said_too(other, text) for other in against)]
+
+        attributes = [
+            replaced(said.text, word, f"{text} {word.text}")
+            for word in said.words
+            if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", said.text[: word.start])
+            for attribute, thing in sorted(described, key=str)
+            if thing == word.text and attribute.form == "JJ"
+            for text in different(attribute, [attribute])
+        ]
+        stop = "." if said.text.endswith(".") else ""
+        single = next((word for word in things if word.form == "NN"), None)
+        objects = [f"{said.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
+                   for text in (different(single, things) if single else ())]
+        return {"att": shuffled(attributes, rng), "obj": shuffled(objects, rng)}
 
 
 def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
     """The items in random order."""
     return [items[i] for i in rng.permutation(len(items))]
-
-
-def replacements(
-    said: Said, vocabulary: Vocabulary, rng: np.random.Generator, role: int | None = None
-) -> list[str]:
-    """A caption with one of its words replaced (of a role), in random order; no word of the
-    picture's captions is put in."""
-    there = {word.text for words in said.others for word in words}
-    stems = set(map(_stem, there.union(*map(str.split, there))))
-    return shuffled([
-        replaced(said.text, word, text)
-        for word in said.words if role in (None, word.role)
-        for text in vocabulary.draw(word, rng, DRAWS)
-        if _stem(text) not in stems and not vocabulary.may_be_said_too(word, text)
-    ], rng)
-
-
-def additions(
-    said: Said, vocabulary: Vocabulary, rng: np.random.Generator
-) -> dict[str, list[str]]:
-    """A caption with something added, in random order: "att", an attribute of a thing that bears
-    another one in the picture's captions; "obj", a thing none of them names."""
-    there = [word for words in said.others for word in words]
-    stems = {_stem(part) for word in there for part in word.text.split()}
-    described = {(a, thing.text) for words in said.others for a in words for thing in words
-                 if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
-    things = [word for word in there if word.role == OBJECT]
-
-    def different(word: Word, against: Sequence[Word]) -> list[str]:
-        return [text for text in vocabulary.draw(word, rng, DRAWS) if _stem(text) not in stems
-                and not any(vocabulary.may_be_said_too(other, text) for other in against)]
-
-    attributes = [
-        replaced(said.text, word, f"{text} {word.text}")
-        for word in said.words
-        if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", said.text[: word.start])
-        for attribute, thing in sorted(described, key=str)
-        if thing == word.text and attribute.form == "JJ"
-        for text in different(attribute, [attribute])
-    ]
-    stop = "." if said.text.endswith(".") else ""
-    single = next((word for word in things if word.form == "NN"), None)
-    objects = [f"{said.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
-               for text in (different(single, things) if single else ())]
-    return {"att": shuffled(attributes, rng), "obj": shuffled(objects, rng)}
 
 
 def replaced(caption: str, word: Word, text: str) -> str:

@@ -209,8 +209,8 @@ def quadruples(
             four = [of[noun, a], of[other, b], of[noun, b], of[other, a]]
             if not (contradict(a, b) and all(four)):
                 continue
-            drawn = [[some[i] for i in rng.permutation(len(some))] for some in four]
-            made = ((Pair(*p, *q), Pair(*r, *s)) for p, q, r, s in zip(*drawn, strict=False))
+            drawn = zip(*(foils.shuffled(some, rng) for some in four), strict=False)
+            made = ((Pair(*p, *q), Pair(*r, *s)) for p, q, r, s in drawn)
             fitting += [pairs for pairs in made if all(pair.exchanged() for pair in pairs)
                         and len({x.number for pair in pairs for x in (pair.p, pair.q)}) == 4]
-    return [fitting[i] for i in rng.permutation(len(fitting))[:n]]
+    return foils.shuffled(fitting, rng)[:n]

@@ -83,10 +83,10 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
     rng = np.random.default_rng(0)
     said = Said("a dog", words[0], words[:1])
-    assert set(foils.replacements(said, vocabulary, rng)) == {"a boat", "a ship"}
-    assert not foils.replacements(said, vocabulary, rng, ATTRIBUTE)
+    assert set(vocabulary.replacements(said, rng)) == {"a boat", "a ship"}
+    assert not vocabulary.replacements(said, rng, ATTRIBUTE)
     rowing = [foils.Word(0, 11, "rowing boat", OBJECT, "NN")]
-    made = foils.replacements(Said("a dog", words[0], [words[0], rowing]), vocabulary, rng)
+    made = vocabulary.replacements(Said("a dog", words[0], [words[0], rowing]), rng)
     assert made == ["a ship"], "a boat is a part of what is said"
 
 
@@ -110,16 +110,16 @@ def test_what_is_added_contradicts_what_people_said():
     vocabulary = foils.Vocabulary([*others, *words], [1, 1, 2, 2, 3, 3])
     rng = np.random.default_rng(0)
     first, second = (Said(*own, words) for own in zip(captions, words, strict=True))
-    made = foils.additions(second, vocabulary, rng)
+    made = vocabulary.additions(second, rng)
     assert made["att"] == ["A white dog runs on grass."]
     assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
-    assert not foils.additions(first, vocabulary, rng)["att"]
+    assert not vocabulary.additions(first, rng)["att"]
     older, younger = (foils.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR")
                       for text in ("older", "younger"))
     dog = foils.Word(8, 11, "dog", OBJECT, "NN")
     vocabulary = foils.Vocabulary([[younger], [older, dog]], [1, 2])
     said = Said(captions[1], words[1], [[older, dog]])
-    assert not foils.additions(said, vocabulary, rng)["att"]
+    assert not vocabulary.additions(said, rng)["att"]
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
@@ -145,7 +145,7 @@ def choices(tmp_path):
     """Gives choices about captions of one picture, or some, with words of these roles or texts."""
     def of(*pictures):
         made = Choices({}, tmp_path)
-        made.rng, made.vocabulary = np.random.default_rng(0), None
+        made.rng, made.vocabulary = np.random.default_rng(0), foils.Vocabulary([], [])
         made.asked = [(picture, Said(text, words, list(captions.values())), {})
                       for picture, captions in pictures for text, words in captions.items()]
         Image.new("RGB", (9, 9)).save(tmp_path / "7_ab.jpg")
@@ -153,14 +153,14 @@ def choices(tmp_path):
     return of
 
 
-def test_items_of_crepe_have_4_to_12_words_of_a_role(choices, monkeypatch):
+def test_items_of_crepe_have_4_to_12_words_of_a_role(choices):
     roles = {"few": [OBJECT] * 3, "least": [OBJECT, ATTRIBUTE, ATTRIBUTE, RELATION],
              "most": [OBJECT] * 12, "many": [OBJECT] * 13}
     made = choices(*((Captioned(7, "7_ab.jpg", []), {
         text: [foils.Word(0, 1, "x", role, "") for role in some]}) for text, some in roles.items()))
     made.language = lambda text: 0 if text in roles else int(text)
-    monkeypatch.setattr(foils, "replacements", lambda *_: [str(n) for n in range(-9, 9) if n])
-    monkeypatch.setattr(made, "_one_each", list)
+    made.vocabulary.replacements = lambda *_: [str(n) for n in range(-9, 9) if n]
+    made._one_each = list
     items = made._crepe().items["atom"]
     assert [(*item.captions, len(item.false)) for item in items] == [("least", 5), ("most", 5)]
     assert (items[0].pictures, items[0].box) == (["7.jpg"], (0, 0, 9, 9))
