@@ -36,11 +36,8 @@ LEFT_OUT: Mapping[str, dict[str, str]] = {
 }
 # Winoground's tags, the fields of its two things that the second scene exchanges (all, if none is
 # named), and in how many of twenty items.
-EXCHANGES = (
-    ("Object", "Noun", (), 9),
-    ("Relation", "Adjective-Color", ("color",), 9),
-    ("Both", "Noun, Adjective-Color", ("noun",), 2),
-)
+EXCHANGES = (("Object", "Noun", (), 9), ("Relation", "Adjective-Color", ("color",), 9),
+             ("Both", "Noun, Adjective-Color", ("noun",), 2))
 SUGARCREPE = tuple(kind for kind in edits.FOILS if kind not in ("like_rel", "deny_obj"))
 SUGARCREPE_STYLE = grammar.CaptionStyle(0.6, 1.0, 1.0, extra=0.5, position=0.2, prefix=0.1)
 VL_KINDS = {"color": "color", "material": "pattern", "size": "size"}
@@ -103,8 +100,7 @@ def _svo_probes(config: WorldConfig, export: Export) -> None:
             more = {f"{name}_neg": changed == name for name in ("subj", "verb", "obj")}
             triplets = (_triplet(stated(one.content), ",") for one in (scene, other))
             more |= zip(("pos_triplet", "neg_triplet"), triplets, strict=True)
-            names = f"images/{first}.jpg", f"images/{number}.jpg"
-            item = Item(names, [true.text], more=more)
+            item = Item([f"images/{n}.jpg" for n in (first, number)], [true.text], more=more)
             export.ask("all", item, Picture([scene]), Picture([other]))
 
 
@@ -234,8 +230,7 @@ def _valse(config: WorldConfig, export: Export) -> None:
         shown = [picture.scene for picture in coco]
         if own:
             shown = spread(config.scenes, split, size, names, swappable=kind == "swap_obj")
-        asked = _foiled(config, split, shown, kind, captions.get(name))
-        for index, scene, true, false in asked:
+        for index, scene, true, false in _foiled(config, split, shown, kind, captions.get(name)):
             classes = true.relation, false.relation
             if name in captions:
                 pairs = zip(true.mentions, false.mentions, strict=True)

@@ -178,10 +178,8 @@ def _describe(
 
 
 def export_similarity(config: WorldConfig) -> Export:
-    """Three years of STS, STS-B and SICK, relative to the folder of the sets.
-
-    Pairs of captions are scored by the facts that they share, not by people.
-    """
+    """Three years of STS, STS-B and SICK, relative to the folder of the sets; pairs are scored by
+    the facts that they share, not by people."""
     n = config.sizes.similarity
     export = Export("similarity", left_out=SIMILARITY_LEFT_OUT)
     for year, part in YEARS.items():
