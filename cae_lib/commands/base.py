@@ -33,9 +33,7 @@ from cae_lib.evaluation.retrieval import PROMPTS, with_article
 from cae_lib.grid import BASE, TUNED, earlier_base
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.photo import build as photo
-from cae_lib.photo import pairs as side_by_side
-from cae_lib.photo import pool
+from cae_lib.photo import pool, writer
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
@@ -48,8 +46,6 @@ from cae_lib.world.vocabulary import KIND_OF, RELATIONS
 
 CURVE_POINTS = 5
 PROBE = "probe.json"
-OF_PHOTOGRAPHS = {"photo": photo.build, "side-by-side": side_by_side.build}
-"""What builds the sets of a profile of photographs."""
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
@@ -70,8 +66,8 @@ def build_sets(profile_name: str, pretrain: bool = False) -> Path:
     """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
     ones the base's own with `pretrain`. Returns their folder; DataError if there are no
     photographs."""
-    if profile_name in OF_PHOTOGRAPHS:
-        return OF_PHOTOGRAPHS[profile_name](profile_name)
+    if profile_name in writer.SETS:
+        return writer.build(profile_name)
     return world.build(profile_name, pretrain=pretrain)
 
 
@@ -120,7 +116,8 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
     afterwards goes to the file `PROBE`."""
     root, stage = data_root(profile_name), pool if config.lock_trunk else tower
     content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
-    told = [clip.name, config.tower_steps, content, what_runs(Path(stage.__file__))]
+    code = [what_runs(Path(module.__file__)) for module in (tower, stage)]
+    told = [clip.name, config.tower_steps, content, *code]
     key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
     state = folder.with_name(f"tower-{key}.pt")
     if config.lock_trunk:

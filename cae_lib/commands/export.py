@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCardData, errors, get_token
 from huggingface_hub.utils import validate_repo_id
 
 from cae_lib import results
-from cae_lib.commands.base import OF_PHOTOGRAPHS, markdown
+from cae_lib.commands.base import markdown
 from cae_lib.commands.scores import HUB_TASK, eval_results, named, recorded_choices
 from cae_lib.commands.train import as_options, chosen_run
 from cae_lib.config import Experiment, experiment
@@ -21,6 +21,7 @@ from cae_lib.evaluation.averages import TABLE, weights
 from cae_lib.grid import BASE, TUNED, run_name
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import FILES, Clip, export_clip, load_clip, open_clip_name
+from cae_lib.photo.writer import SETS
 from cae_lib.plots import intervals, label
 from cae_lib.runs import checkpoint_path
 from cae_lib.statistics import levels
@@ -73,9 +74,9 @@ def run(parsed: argparse.Namespace) -> None:
     row, *settings = full.split("+")
     title = ", ".join([label(row), *settings, clip.name, f"profile {profile}", f"seed {seed}"])
     licence, rights, limits = OWN
-    if is_real(profile) or profile in OF_PHOTOGRAPHS:
+    if is_real(profile) or profile in SETS:
         licence, rights, limits = INHERITED
-        rights += NETWORK if profile in OF_PHOTOGRAPHS else ""
+        rights += NETWORK if profile in SETS else ""
     other = "gelu" if clip.activation == "quickgelu" else "quickgelu"
     numbers, found = figures(full, profile, seed, file_digest(path), options)
     head = ModelCardData(

@@ -196,8 +196,12 @@ def _article_before(part: Span) -> Token | None:
 
 
 def _article(part: str, model: Token) -> str:
-    """ "a" or "an" as the part's first sound wants it, with the capital of `model`."""
-    vowel = part[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(part)
-    article = "an" if vowel or AN_BEFORE_H.match(part) else "a"
+    """The article of a part, with the capital of `model`."""
+    article = indefinite_article(part)
     return article.capitalize() if model.text[0].isupper() else article
 
+
+def indefinite_article(text: str) -> str:
+    """ "a" or "an" as the text's first sound wants it."""
+    vowel = text[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(text)
+    return "an" if vowel or AN_BEFORE_H.match(text) else "a"

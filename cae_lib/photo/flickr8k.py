@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from cae_lib.data.layouts import Captioned
+from cae_lib.data import layouts
+from cae_lib.data.layouts import Captioned, Export
+from cae_lib.data.similarity import FOLDER, STSB
 from cae_lib.errors import DataError
 
 PICTURES, TEXTS = "Flicker8k_Dataset", "Flickr8k_text"
 SPLITS = ("train", "dev", "test")
+BASE = 0.75  # share of the training split that base models are trained on; others are fine-tuned
 CAPTIONS = 5
 ADVICE = "Get the official files with `cae data get flickr8k`."
 
@@ -22,7 +27,7 @@ def load(root: str | Path) -> dict[str, list[Captioned]]:
     """
     root = Path(root)
     captions = _captions(root / TEXTS / "Flickr8k.token.txt")
-    found: dict[str, list[Captioned]] = {}
+    pictures: dict[str, list[Captioned]] = {}
     for split in SPLITS:
         path = root / TEXTS / f"Flickr_8k.{split}Images.txt"
         names = _lines(path)
@@ -30,11 +35,11 @@ def load(root: str | Path) -> dict[str, list[Captioned]]:
             if len(captions.get(name, ())) != CAPTIONS:
                 raise DataError(f"{path}: {name} has {len(captions.get(name, ()))} captions in "
                                 f"Flickr8k.token.txt, {CAPTIONS} expected. {ADVICE}")
-        found[split] = [Captioned(int(name.partition("_")[0]), name, captions[name])
-                        for name in names if (root / PICTURES / name).is_file()]
-        if not found[split]:
+        pictures[split] = [Captioned(int(name.partition("_")[0]), name, captions[name])
+                           for name in names if (root / PICTURES / name).is_file()]
+        if not pictures[split]:
             raise DataError(f"{root / PICTURES}: no picture of the split {split!r}. {ADVICE}")
-    return found
+    return pictures
 
 
 def _lines(path: Path) -> list[str]:
@@ -65,3 +70,21 @@ def plain(caption: str) -> str:
     text = " ".join(caption.split())
     text = re.sub(r"\s+([.,!?;:])", r"\1", text)
     return re.sub(r"\s+('s|'re|'ll|'ve|n't)\b", r"\1", text)
+
+
+class Link(NamedTuple):
+    """A picture, or a folder of them, that is linked to where it lies."""
+
+    target: Path
+
+    def write(self, path: Path) -> None:
+        """Make the link."""
+        path.symlink_to(self.target, target_is_directory=not self.target.suffix)
+
+
+def scored_pairs(rows: Iterable[Sequence[Any]]) -> Export:
+    """STS-B's test file of two captions and a score each."""
+    rows = list(rows)
+    texts = layouts.similarity(STSB, "test", rows, "Flickr8k")
+    return Export("similarity", texts={f"{FOLDER}/{path}": text for path, text in texts.items()},
+                  counts={f"{STSB}/test": len(rows)})

@@ -12,17 +12,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import TypeVar
 
 import numpy as np
 import spacy
+from spacy.tokens import Doc
 
-from cae_lib.data.negatives import A_BEFORE_VOWEL, AN_BEFORE_H, exchanges
+from cae_lib.data.negatives import exchanges, indefinite_article
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 DRAWS = 60  # words that are tried in a word's place
 TOGETHER = 1.5  # so much more often than by chance are two words said of one thing together
+ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}  # as SugarCrepe's files name them
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,30 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
     spans = DependencyTagger().tag(captions)
     return [
         [Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
-         for s in found]
-        for text, found, form in zip(captions, spans, forms, strict=True)
+         for s in own]
+        for text, own, form in zip(captions, spans, forms, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A caption with its words, and those of all captions of its picture."""
+
+    text: str
+    words: Sequence[Word]
+    others: Sequence[Sequence[Word]]
 
 
 class Vocabulary:
     """The `words_of` captions by role and form, and which are said of the same `pictures`."""
 
     def __init__(self, words: Sequence[Sequence[Word]], pictures: Sequence[int]) -> None:
-        self._counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+        forms: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
         said: dict[int, list[set[tuple[int, str]]]] = defaultdict(list)
-        for found, picture in zip(words, pictures, strict=True):
-            for word in found:
-                self._counts[word.role, word.form][word.text] += 1
-            said[picture].append({(word.role, word.text) for word in found})
+        for own, picture in zip(words, pictures, strict=True):
+            for word in own:
+                forms[word.role, word.form][word.text] += 1
+            said[picture].append({(word.role, word.text) for word in own})
         self._single: Counter[tuple[int, str]] = Counter()
         self._both: Counter[tuple[int, str, str]] = Counter()
         for captions in said.values():
@@ -66,12 +79,12 @@ class Vocabulary:
                 self._both.update((role, a, b) for role, a in first for other, b in second
                                   if role == other and a != b)
         self._pairs = sum(len(c) * (len(c) - 1) for c in said.values())
-        self._ready = {key: (list(found), np.array(list(found.values())) / found.total())
-                       for key, found in self._counts.items()}
+        self._shares = {form: (list(counts), np.array(list(counts.values())) / counts.total())
+                        for form, counts in forms.items()}
 
     def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
         """Different words of the role and form, drawn by how frequent they are."""
-        texts, shares = self._ready.get((word.role, word.form), ([], np.array([])))
+        texts, shares = self._shares.get((word.role, word.form), ([], np.array([])))
         n = min(n, len(texts))
         return [texts[i] for i in rng.choice(len(texts), n, replace=False, p=shares)] if n else []
 
@@ -81,57 +94,51 @@ class Vocabulary:
         alone = self._single[word.role, word.text] * self._single[word.role, other]
         return both * self._pairs > 2 * TOGETHER * alone
 
+    def replacements(
+        self, said: Said, rng: np.random.Generator, role: int | None = None
+    ) -> list[str]:
+        """A caption with one of its words replaced (of a role), in random order; no word of the
+        picture's captions is put in."""
+        there = {word.text for words in said.others for word in words}
+        stems = set(map(_stem, there.union(*map(str.split, there))))
+        return shuffled([
+            replaced(said.text, word, text)
+            for word in said.words if role in (None, word.role)
+            for text in self.draw(word, rng, DRAWS)
+            if _stem(text) not in stems and not self.may_be_said_too(word, text)
+        ], rng)
 
-def replacements(
-    caption: str, words: Sequence[Word], others: Sequence[Sequence[Word]],
-    vocabulary: Vocabulary, rng: np.random.Generator, role: int | None = None,
-) -> list[str]:
-    """A caption with one of its `words` replaced (of a role), in random order; none of the words of
-    the picture's captions, `others`, is put in."""
-    said = {word.text for found in others for word in found}
-    said |= {part for text in said for part in text.split()}
-    lemmas = {_stem(text) for text in said}
-    made = []
-    for word in words:
-        if role not in (None, word.role):
-            continue
-        for text in vocabulary.draw(word, rng, DRAWS):
-            if _stem(text) not in lemmas and not vocabulary.may_be_said_too(word, text):
-                made.append(replaced(caption, word, text))
-    return [made[i] for i in rng.permutation(len(made))]
+    def additions(self, said: Said, rng: np.random.Generator) -> dict[str, list[str]]:
+        """A caption with something added, in random order: "att", an attribute of a thing that
+        bears another one in the picture's captions; "obj", a thing none of them names."""
+        there = [word for words in said.others for word in words]
+        stems = {_stem(part) for word in there for part in word.text.split()}
+        described = {(a, thing.text) for words in said.others for a in words for thing in words
+                     if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
+        things = [word for word in there if word.role == OBJECT]
+
+        def different(word: Word, against: Sequence[Word]) -> list[str]:
+            return [text for text in self.draw(word, rng, DRAWS) if _stem(text) not in stems
+                    and not any(self.may_be_said_too(other, text) for other in against)]
+
+        attributes = [
+            replaced(said.text, word, f"{text} {word.text}")
+            for word in said.words
+            if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", said.text[: word.start])
+            for attribute, thing in sorted(described, key=str)
+            if thing == word.text and attribute.form == "JJ"
+            for text in different(attribute, [attribute])
+        ]
+        stop = "." if said.text.endswith(".") else ""
+        single = next((word for word in things if word.form == "NN"), None)
+        objects = [f"{said.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
+                   for text in (different(single, things) if single else ())]
+        return {"att": shuffled(attributes, rng), "obj": shuffled(objects, rng)}
 
 
-def additions(
-    caption: str, words: Sequence[Word], others: Sequence[Sequence[Word]],
-    vocabulary: Vocabulary, rng: np.random.Generator,
-) -> dict[str, list[str]]:
-    """A caption with something added, in random order: "att", an attribute of a thing that bears
-    another one in `others`, the words of the picture's captions; "obj", a thing none of them
-    names."""
-    said = [word for found in others for word in found]
-    stems = {_stem(part) for word in said for part in word.text.split()}
-    described = {(a, thing.text) for found in others for a in found for thing in found
-                 if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
-    things = [word for word in said if word.role == OBJECT]
-
-    def different(word: Word, against: Sequence[Word]) -> list[str]:
-        return [text for text in vocabulary.draw(word, rng, DRAWS) if _stem(text) not in stems
-                and not any(vocabulary.may_be_said_too(other, text) for other in against)]
-
-    attributes = [
-        replaced(caption, word, f"{text} {word.text}")
-        for word in words
-        if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", caption[: word.start])
-        for attribute, thing in sorted(described, key=str)
-        if thing == word.text and attribute.form == "JJ"
-        for text in different(attribute, [attribute])
-    ]
-    stop = "." if caption.endswith(".") else ""
-    single = next((word for word in things if word.form == "NN"), None)
-    objects = [f"{caption.removesuffix('.')} with {_article(text)} {text}{stop}"
-               for text in (different(single, things) if single else ())]
-    return {kind: [texts[i] for i in rng.permutation(len(texts))]
-            for kind, texts in (("att", attributes), ("obj", objects))}
+def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """The items in random order."""
+    return [items[i] for i in rng.permutation(len(items))]
 
 
 def replaced(caption: str, word: Word, text: str) -> str:
@@ -139,7 +146,7 @@ def replaced(caption: str, word: Word, text: str) -> str:
     before, after = caption[: word.start], caption[word.end :]
     article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
     if article:
-        right = _article(text)
+        right = indefinite_article(text)
         right = right.capitalize() if article[1][0].isupper() else right
         before = before[: article.start(1)] + right + article[2]
     if not before.strip() and caption[word.start].isupper():
@@ -147,18 +154,17 @@ def replaced(caption: str, word: Word, text: str) -> str:
     return before + text + after
 
 
-def _article(text: str) -> str:
-    """"a" or "an", as the first sound of a text wants it."""
-    vowel = text[:1] in "aeiou" and not A_BEFORE_VOWEL.match(text)
-    return "an" if vowel or AN_BEFORE_H.match(text) else "a"
-
-
-def swaps(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """"att" or "obj", and each caption with two adjectives, or two nouns or noun phrases, exchanged
+def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
+    """Each caption with two adjectives ("att"), or two nouns or noun phrases ("obj"), exchanged
     (NegCLIP's rules)."""
-    nlp = drop_entity_recogniser(spacy.load(model_name()))
-    return list(parse_distinct(nlp, captions, lambda doc: [
-        ("att" if kind == "adjective" else "obj", text) for kind, text in exchanges(doc)]))
+
+    def read(doc: Doc) -> dict[str, list[str]]:
+        made: dict[str, list[str]] = {"att": [], "obj": []}
+        for kind, text in exchanges(doc):
+            made["att" if kind == "adjective" else "obj"].append(text)
+        return made
+
+    return list(parse_distinct(drop_entity_recogniser(spacy.load(model_name())), captions, read))
 
 
 def chosen(
@@ -184,7 +190,3 @@ def chosen(
 def _stem(word: str) -> str:
     """A crude stem, so that "dogs" is no new word beside "dog"."""
     return re.sub(r"(ing|ed|es|s)$", "", word)
-
-
-ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}
-"""Roles as the names of SugarCrepe's files have them."""

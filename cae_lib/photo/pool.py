@@ -7,8 +7,8 @@ embedding before texts ask for it, as in the small world (`cae_lib.world.tower`)
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +16,43 @@ from timm.layers.attention_pool2d import AttentionPool2d
 from torch import Tensor, nn
 
 from cae_lib.config import Experiment
-from cae_lib.data.images import picture_source
+from cae_lib.data.rows import read_json
 from cae_lib.models.clip import Clip
-from cae_lib.photo.pairs import HELD_OUT, SEEN
+from cae_lib.photo.side_by_side import HELD_OUT, SEEN
+from cae_lib.photo.trunk import grids
 from cae_lib.runtime import Progress, whole_file
+from cae_lib.world.tower import Optimizers
 
-BATCH, LR, WARMUP, DECAY = 192, 1e-3, 30, 0.05
+BATCH, LR, WARMUP = 192, 1e-3, 30
 DROPPED = 0.3  # share of the grid's channels that a step does without
 POSITIONS = 20  # times as large as timm draws them, so that heads look at different places
-PICTURES = 64  # that are encoded at once
 PLACES = 4  # left and right, top and bottom
 
 
-class Pictures:
-    """The grids `(N, C, 7, 7)` that the network makes of a set's pictures, in float16; the places
-    `(N, 2)` of their photographs, the words `(N, 2, W)` of each, and the two nouns `(N, 2)`."""
+class Pictures(NamedTuple):
+    """Pictures of two photographs, N of them."""
 
-    @torch.no_grad()
-    def __init__(self, clip: Clip, root: Path, name: str, precision: str = "fp32") -> None:
-        content = json.loads((root / name).read_text(encoding="utf-8"))
-        rows, self.vocabulary = content["pictures"], content["words"]
-        pictures = picture_source([root / "pictures" / row["file_name"] for row in rows],
-                                  clip.image_size)
-        device, trunk = next(clip.model.parameters()).device, clip.model.visual.trunk.eval()
-        grids = []
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            Progress(len(rows), f"grids, {Path(name).stem}") as progress,
-        ):
-            for part in torch.arange(len(rows)).split(PICTURES):
-                grids.append(trunk(pictures.batch(part).to(device)).half().cpu())
-                progress.update(len(part))
-        self.grids = torch.cat(grids)
-        self.places = torch.tensor([[2, 3] if row["upright"] else [0, 1] for row in rows])
-        number_of = {word: number for number, word in enumerate(self.vocabulary)}
-        self.nouns = torch.tensor([[number_of[noun] for noun in row["nouns"]] for row in rows])
-        self.words = torch.zeros(len(rows), 2, len(self.vocabulary))
-        for number, row in enumerate(rows):
-            for side, words in enumerate(row["words"]):
-                self.words[number, side, words] = 1
+    grids: Tensor  # that the network makes of them `(N, C, 7, 7)`, in float16
+    places: Tensor  # of their photographs `(N, 2)`
+    words: Tensor  # of each photograph `(N, 2, W)`, 1 where its captions have the word
+    nouns: Tensor  # numbers of the words `(N, 2)` that captions of the picture name
+
+
+def read_pictures(clip: Clip, root: Path, name: str, precision: str = "fp32") -> Pictures:
+    """The pictures that a file in `root` lists, with what it says of them."""
+    content = read_json(root / name, dict)
+    rows, vocabulary = content["pictures"], content["words"]
+    files = [root / "pictures" / row["file_name"] for row in rows]
+    device = next(clip.model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        made = [grid.half().cpu() for grid in grids(clip, files, f"grids, {Path(name).stem}")]
+    words = torch.zeros(len(rows), 2, len(vocabulary))
+    for number, row in enumerate(rows):
+        for side, numbers in enumerate(row["words"]):
+            words[number, side, numbers] = 1
+    return Pictures(
+        torch.cat(made), torch.tensor([[2, 3] if row["upright"] else [0, 1] for row in rows]),
+        words, torch.tensor([list(map(vocabulary.index, row["nouns"])) for row in rows]))
 
 
 def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> dict[str, float]:
@@ -63,14 +61,15 @@ def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> di
     of which it has seen no photograph, see `told`."""
     pool = clip.model.visual.head.pool
     if not state.is_file():
-        seen, others = (Pictures(clip, root, name, config.precision) for name in (SEEN, HELD_OUT))
+        seen, others = (read_pictures(clip, root, name, config.precision)
+                        for name in (SEEN, HELD_OUT))
         heads = learn(pool, seen, config.tower_steps, config.seed)
         with whole_file(state) as temporary:
             torch.save([pool.state_dict(), told(pool, heads, others)], temporary)
-    values, found = torch.load(state, weights_only=True)
-    pool.load_state_dict(values)
-    print(", ".join(f"{name} {value:.3f}" for name, value in found.items()), flush=True)
-    return found
+    weights, shares = torch.load(state, weights_only=True)
+    pool.load_state_dict(weights)
+    print(", ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
+    return shares
 
 
 def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Linear:
@@ -78,11 +77,8 @@ def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Li
     device = pool.pos_embed.device
     torch.manual_seed(seed)
     pool.pos_embed.data *= POSITIONS
-    heads = nn.Linear(pool.out_features, len(seen.vocabulary) * PLACES).to(device)
-    trained = [*pool.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.98), weight_decay=DECAY)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps)))
+    heads = nn.Linear(pool.out_features, seen.words.shape[-1] * PLACES).to(device)
+    optimizers = Optimizers((pool, heads), steps, WARMUP, LR)
     with Progress(steps, "what is where") as progress:
         for _ in range(steps):
             rows = torch.randint(len(seen.grids), (BATCH,))
@@ -90,11 +86,7 @@ def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Li
             logits = _logits(pool, heads, seen, rows, kept)
             loss = F.binary_cross_entropy_with_logits(logits, seen.words[rows].to(device),
                                                       reduction="none").sum(-1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            rate.step()
+            optimizers.step(loss)
             progress.update(loss=loss.item())
     return heads
 
@@ -104,8 +96,8 @@ def _logits(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures, rows: Tenso
     """Logits `(B, 2, W)` of words at the two places of each picture, of grids times `kept`."""
     grids = seen.grids[rows].to(pool.pos_embed.device).float() * kept
     unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5
-    found = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
-    return found[torch.arange(len(rows))[:, None], seen.places[rows]]
+    logits = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
+    return logits[torch.arange(len(rows))[:, None], seen.places[rows]]
 
 
 @torch.no_grad()
@@ -133,5 +125,5 @@ def pooled(pool: AttentionPool2d, grids: Tensor) -> Tensor:
     asked = torch.einsum("bc,hdc->bhd", tokens[:, 0], query) + query_bias
     asked = torch.einsum("bhd,hdc->bhc", asked, key) * pool.scale
     weights = (asked @ tokens.transpose(1, 2)).softmax(-1)
-    found = torch.einsum("bhc,hdc->bhd", weights @ tokens, value) + value_bias
-    return pool.proj(found.flatten(1))
+    read = torch.einsum("bhc,hdc->bhd", weights @ tokens, value) + value_bias
+    return pool.proj(read.flatten(1))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 
 from cae_lib.data.layouts import Export, Item
-from cae_lib.world import foils, grammar
+from cae_lib.world import edits, grammar
 from cae_lib.world.boxed import aro, crepe
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.corpora import coco_pictures
 from cae_lib.world.draw import Picture
-from cae_lib.world.foils import absent_nouns, foil, pick
+from cae_lib.world.edits import absent_nouns, foil, pick
 from cae_lib.world.grammar import Statement, stated
 from cae_lib.world.scenes import Rng, Scene, again, fair, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ACTIONS, RELATIONS, admits
@@ -35,12 +36,9 @@ LEFT_OUT: Mapping[str, dict[str, str]] = {
 }
 # Winoground's tags, the fields of its two things that the second scene exchanges (all, if none is
 # named), and in how many of twenty items.
-EXCHANGES = (
-    ("Object", "Noun", (), 9),
-    ("Relation", "Adjective-Color", ("color",), 9),
-    ("Both", "Noun, Adjective-Color", ("noun",), 2),
-)
-SUGARCREPE = tuple(kind for kind in foils.FOILS if kind not in ("like_rel", "deny_obj"))
+EXCHANGES = (("Object", "Noun", (), 9), ("Relation", "Adjective-Color", ("color",), 9),
+             ("Both", "Noun, Adjective-Color", ("noun",), 2))
+SUGARCREPE = tuple(kind for kind in edits.FOILS if kind not in ("like_rel", "deny_obj"))
 SUGARCREPE_STYLE = grammar.CaptionStyle(0.6, 1.0, 1.0, extra=0.5, position=0.2, prefix=0.1)
 VL_KINDS = {"color": "color", "material": "pattern", "size": "size"}
 # Foil, and relations of the scenes, of VALSE's instruments; foil-it has COCO's test split.
@@ -93,27 +91,26 @@ def _winoground(config: WorldConfig, export: Export) -> None:
 
 def _svo_probes(config: WorldConfig, export: Export) -> None:
     """A sentence of an action, and scenes that fit and do not; columns of URLs name the files."""
-    found = spread(config.scenes, "svo-probes", config.sizes.svo_probes, ACTIONS)
-    for index, scene in enumerate(found):
+    shown = spread(config.scenes, "svo-probes", config.sizes.svo_probes, ACTIONS)
+    for index, scene in enumerate(shown):
         rng = text_generator(config.scenes, "svo-probes", index)
         true = stated(scene.content)
         first = len(export.pictures) + 1
-        for number, (part, other) in enumerate(_svo_negatives(scene, true, rng), start=first + 1):
-            more = {f"{name}_neg": part == name for name in ("subj", "verb", "obj")}
+        for number, (changed, other) in enumerate(_svo_negatives(scene, true, rng), first + 1):
+            more = {f"{name}_neg": changed == name for name in ("subj", "verb", "obj")}
             triplets = (_triplet(stated(one.content), ",") for one in (scene, other))
             more |= zip(("pos_triplet", "neg_triplet"), triplets, strict=True)
-            names = f"images/{first}.jpg", f"images/{number}.jpg"
-            item = Item(names, [true.text], more=more)
+            item = Item([f"images/{n}.jpg" for n in (first, number)], [true.text], more=more)
             export.ask("all", item, Picture([scene]), Picture([other]))
 
 
 def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[str, Scene]]:
     """Up to one scene for each part of the sentence, in which it is false."""
-    for part, index in (("subj", 0), ("obj", 1)):
-        chosen = pick(rng, foils.nouns_replaced(true, index, scene))
+    for role, index in (("subj", 0), ("obj", 1)):
+        chosen = pick(rng, edits.nouns_replaced(true, index, scene))
         if chosen is not None:
             noun = chosen.mentions[index].noun
-            yield part, again(scene, scene.content.with_thing(index, noun=noun))
+            yield role, again(scene, scene.content.with_thing(index, noun=noun))
     first, second = (thing.noun for thing in scene.content.things[:2])
     names = [name for name in RELATIONS if admits(first, name, second)]
     others = [again(scene, replace(scene.content, relation=name)) for name in names]
@@ -170,36 +167,27 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
         yield f"Object/Size/vg_size/vg_{role}_{size}", *nouns
 
 
-def _sugarcrepe(config: WorldConfig, export: Export) -> None:
-    """Rich captions against foils with a part added, replaced or exchanged, of shared pictures."""
-    for subset, name, scene, true, false in _rich_foils(config, SUGARCREPE):
-        export.ask(subset, Item([name], [true.text], [false.text]), Picture([scene]))
-
-
-def _sugarcrepe_pp(config: WorldConfig, export: Export) -> None:
-    """SugarCrepe's items, but for those with something added, with a second true caption; the
-    pictures are SugarCrepe's files."""
-    subsets = [subset for subset in SUGARCREPE if not subset.startswith("add")]
-    for subset, name, _, true, false in _rich_foils(config, subsets):
-        rng = text_generator(config.scenes, f"sugarcrepe-pp/{subset}", int(name.partition(".")[0]))
-        captions = [true.text, grammar.paraphrase(true, rng).text]
-        export.ask(subset, Item([name], captions, [false.text]))
-
-
-def _rich_foils(
-    config: WorldConfig, subsets: Sequence[str]
-) -> Iterator[tuple[str, str, Scene, Statement, Statement]]:
-    """Subset, name of the picture, scene, rich caption and foil of SugarCrepe's items."""
+def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> None:
+    """Rich captions against foils with something added, replaced or exchanged, of shared pictures.
+    SugarCrepe++ has a `second` true caption, nothing added, and SugarCrepe's picture files."""
 
     def caption(index: int, rng: Rng) -> Statement:
         return grammar.describe(shown[index], SUGARCREPE_STYLE, rng)
 
     size = config.sizes.sugarcrepe
     shown = list(map(fair, scenes(config.scenes, "sugar-crepe", size * 3 // 2), count()))
-    for subset in subsets:
-        found = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
-        for index, scene, true, false in islice(found, size):
-            yield subset, f"{index + 1:012d}.jpg", scene, true, false
+    for subset in SUGARCREPE:
+        if second and subset.startswith("add"):
+            continue
+        asked = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
+        for index, scene, true, false in islice(asked, size):
+            item = Item([f"{index + 1:012d}.jpg"], [true.text], [false.text])
+            if second:
+                rng = text_generator(config.scenes, f"sugarcrepe-pp/{subset}", index + 1)
+                more = [true.text, grammar.paraphrase(true, rng).text]
+                export.ask(subset, replace(item, captions=more))
+            else:
+                export.ask(subset, item, Picture([scene]))
 
 
 def _half_truths(config: WorldConfig, export: Export) -> None:
@@ -214,10 +202,10 @@ def _half_truths(config: WorldConfig, export: Export) -> None:
         full = stated(scene.content, words)
         if kind != "relation":
             full = replace(full.with_piece(1, "and"), relation=None)
-        made = {"object": foils.nouns_replaced(full, 1, scene),
-                "attribute": foils.attributes_changed(full, scene),
-                "relation": foils.relations_replaced(full, scene)}[kind]
-        half = pick(rng, foils.certainly_false(made, scene, full.text))
+        made = {"object": edits.nouns_replaced(full, 1, scene),
+                "attribute": edits.attributes_changed(full, scene),
+                "relation": edits.relations_replaced(full, scene)}[kind]
+        half = pick(rng, edits.certainly_false(made, scene, full.text))
         if half is not None:
             name = f"{index + 1}.jpg"
             more = {"image": {"path": name}, "triplet_type": kind}
@@ -242,8 +230,7 @@ def _valse(config: WorldConfig, export: Export) -> None:
         shown = [picture.scene for picture in coco]
         if own:
             shown = spread(config.scenes, split, size, names, swappable=kind == "swap_obj")
-        found = _foiled(config, split, shown, kind, captions.get(name))
-        for index, scene, true, false in found:
+        for index, scene, true, false in _foiled(config, split, shown, kind, captions.get(name)):
             classes = true.relation, false.relation
             if name in captions:
                 pairs = zip(true.mentions, false.mentions, strict=True)
@@ -259,5 +246,5 @@ def _valse(config: WorldConfig, export: Export) -> None:
 BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {
     "winoground": _winoground, "svo_probes": _svo_probes, "vl_checklist": _vl_checklist,
     "sugarcrepe": _sugarcrepe, "aro": aro, "crepe": crepe, "valse": _valse,
-    "sugarcrepe_pp": _sugarcrepe_pp, "half_truths": _half_truths,
+    "sugarcrepe_pp": partial(_sugarcrepe, second=True), "half_truths": _half_truths,
 }

@@ -7,7 +7,7 @@ from itertools import chain, combinations, cycle
 from typing import Any
 
 from cae_lib.data.layouts import Export, Item
-from cae_lib.world import foils
+from cae_lib.world import edits
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import Picture
 from cae_lib.world.grammar import Mention, Statement, stated
@@ -43,9 +43,9 @@ def aro(config: WorldConfig, export: Export) -> None:
         places = _show_pairs(export, "aro/images", 1_000_000 * number + 1, shown)
         for (name, box), (_, true) in zip(places, asked, strict=True):
             if true.relation:
-                false, more = foils.exchanged(true, 0, 1), {"relation_name": true.relation}
+                false, more = edits.exchanged(true, 0, 1), {"relation_name": true.relation}
             else:
-                false = foils.exchanged(true, 0, 1, "attributes")
+                false = edits.exchanged(true, 0, 1, "attributes")
                 more = {"attributes": [mention.attributes[0] for mention in true.mentions]}
             export.ask(subset, Item([name], [true.text], [false.text], box, more))
 
@@ -69,10 +69,10 @@ def _dressed(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
 
 def crepe(config: WorldConfig, export: Export) -> None:
     """Productivity: captions of 4 to 12 atoms, as many of each, against five false ones or none."""
-    found = _crepe_scenes(config)
+    drawn = _crepe_scenes(config)
     export.items |= {kind: [] for kind in ("atom", "swap", "negate")}
-    places = _show_pairs(export, "crepe/VG_100K", 3_000_001, [scene for scene, _ in found])
-    for index, ((scene, n), (name, box)) in enumerate(zip(found, places, strict=True)):
+    places = _show_pairs(export, "crepe/VG_100K", 3_000_001, [scene for scene, _ in drawn])
+    for index, ((scene, n), (name, box)) in enumerate(zip(drawn, places, strict=True)):
         rng = text_generator(config.scenes, "crepe", index)
         true = compound(scene, n, rng)
         n_objects = len(true.mentions)
@@ -87,16 +87,16 @@ def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
     """Scenes, and for each the number of atoms to state: the highest still wanted that it has."""
     size = config.sizes.crepe
     wanted = dict.fromkeys(COMPLEXITIES, -(-size // len(COMPLEXITIES)))
-    found: list[tuple[Scene, int]] = []
+    kept: list[tuple[Scene, int]] = []
     for scene in scenes(config.scenes, "crepe", 20 * size):
         most = 1 + sum(1 + len(thing.attributes) for thing in scene.content.things)
         n_atoms = max((n for n in COMPLEXITIES if n <= most and wanted[n]), default=None)
-        if len(found) == size:
+        if len(kept) == size:
             break
         if n_atoms is not None:
-            found.append((scene, n_atoms))
+            kept.append((scene, n_atoms))
             wanted[n_atoms] -= 1
-    return found
+    return kept
 
 
 def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
@@ -114,16 +114,16 @@ def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
 
 def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[str]]:
     """Up to five false texts of each of CREPE's kinds: "atom", "swap" and "negate"."""
-    atoms = foils.attributes_changed(true, scene) + foils.relations_replaced(true, scene)
+    atoms = edits.attributes_changed(true, scene) + edits.relations_replaced(true, scene)
     for index in range(len(true.mentions)):
-        replaced = foils.nouns_replaced(true, index, scene)
+        replaced = edits.nouns_replaced(true, index, scene)
         atoms += [replaced[k] for k in rng.permutation(len(replaced))[:3]]
-    once = list(foils.exchanges(true))
-    swaps = filter(foils.plausible, chain(once, *map(foils.exchanges, once)))
-    found = {
-        "atom": [false.text for false in foils.certainly_false(atoms, scene, true.text)],
-        "swap": [false.text for false in foils.certainly_false(swaps, scene, true.text, 10)],
-        "negate": foils.negations(true),
+    once = list(edits.exchanges(true))
+    swaps = filter(edits.plausible, chain(once, *map(edits.exchanges, once)))
+    false = {
+        "atom": [foil.text for foil in edits.certainly_false(atoms, scene, true.text)],
+        "swap": [foil.text for foil in edits.certainly_false(swaps, scene, true.text, 10)],
+        "negate": edits.negations(true),
     }
     return {kind: [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
-            for kind, texts in found.items()}
+            for kind, texts in false.items()}

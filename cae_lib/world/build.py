@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,23 +119,31 @@ def stored_key(root: Path) -> str | None:
         return None
 
 
+def write_sets(folder: Path, exports: Iterable[Export], label: str) -> Iterator[Export]:
+    """Write sets into a folder one by one, and give each as it is written."""
+    with Progress(0, label) as progress:
+        for export in exports:
+            progress.total += len(export.pictures) + len(export.texts)
+            for path, content in (export.pictures | export.texts).items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, str):
+                    (folder / path).write_text(content, encoding="utf-8", newline="")
+                else:
+                    content.write(folder / path)
+                progress.update()
+            yield export
+
+
 def _write(folder: Path, config: WorldConfig, part: str, label: str) -> None:
     """Write a part into an empty folder, the manifest last, whose presence says it is complete."""
-    found: dict[str, Any] = {"counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
-    found |= {"key": config.key(part), "version": VERSION, "config": config.content(part)}
-    with Progress(0, label) as progress:
-        for export in exports(config, part):
-            progress.total += len(export.pictures) + len(export.texts)
-            for path, picture in export.pictures.items():
-                picture.write(folder / path)
-                progress.update()
-            for path, text in export.texts.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_text(text, encoding="utf-8", newline="")
-                found["sha256"][path] = hashlib.sha256(text.encode()).hexdigest()
-                progress.update()
-            found["pictures"] += len(export.pictures)
-            found["counts"][export.name] = export.counts
-            found["left_out"] |= {export.name: export.left_out} if export.left_out else {}
-    text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    content: dict[str, Any] = {
+        "key": config.key(part), "version": VERSION, "config": config.content(part),
+        "counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
+    for export in write_sets(folder, exports(config, part), label):
+        content["pictures"] += len(export.pictures)
+        content["counts"][export.name] = export.counts
+        content["left_out"] |= {export.name: export.left_out} if export.left_out else {}
+        content["sha256"] |= {path: hashlib.sha256(text.encode()).hexdigest()
+                              for path, text in export.texts.items()}
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="")

@@ -95,6 +95,6 @@ WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": Wo
 def world_config(profile: str) -> WorldConfig:
     """The configuration of a profile's small world; a ConfigError if it has none."""
     if profile not in WORLDS:
-        known = ", ".join(WORLDS)
-        raise ConfigError(f"profile {profile!r} has no small world: expected one of {known}")
+        raise ConfigError(
+            f"profile {profile!r} has no small world: expected one of {', '.join(WORLDS)}")
     return WORLDS[profile]

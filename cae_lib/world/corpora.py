@@ -15,7 +15,7 @@ from cae_lib.data.layouts import Export, coco_captions
 from cae_lib.data.similarity import SICKR, STSB
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
-from cae_lib.world.foils import certainly_false, exchanges
+from cae_lib.world.edits import certainly_false, exchanges
 from cae_lib.world.grammar import CaptionStyle, Statement, canonical, describe, gold_spans
 from cae_lib.world.scenes import Rng, Scene, again, generator, sample_scene, text_generator
 from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
@@ -178,24 +178,22 @@ def _describe(
 
 
 def export_similarity(config: WorldConfig) -> Export:
-    """Three years of STS, STS-B and SICK, relative to the folder of the sets.
-
-    Pairs of captions are scored by the facts that they share, not by people.
-    """
+    """Three years of STS, STS-B and SICK, relative to the folder of the sets; pairs are scored by
+    the facts that they share, not by people."""
     n = config.sizes.similarity
     export = Export("similarity", left_out=SIMILARITY_LEFT_OUT)
     for year, part in YEARS.items():
         sparse = year == "STS15"
-        found = _pairs(config, year, n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n)
-        rows = [(a, b, 5 * f) for a, b, f in found]
+        size = n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n
+        rows = [(a, b, 5 * f) for a, b, f in _pairs(config, year, size)]
         if sparse:
             rows[::UNSCORED] = [(a, b, None) for a, b, _ in rows[::UNSCORED]]
         export.texts |= layouts.similarity(year, part, rows)
         export.counts[year] = sum(gold is not None for *_, gold in rows)
     for split in ("train", "dev", "test"):
         size = n if split == "test" else n // TRAINING_SHARE
-        found = _pairs(config, f"STS-B/{split}", size)
-        rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in enumerate(found)]
+        pairs = enumerate(_pairs(config, f"STS-B/{split}", size))
+        rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in pairs]
         export.texts |= layouts.similarity(STSB, split, rows, "small world")
         rows = [(a, b, 1 + 4 * f) for a, b, f in _pairs(config, f"SICK/{split}", size)]
         export.texts |= layouts.similarity(SICKR, split, rows)
@@ -205,13 +203,13 @@ def export_similarity(config: WorldConfig) -> Export:
 
 def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
     """The nouns, adjectives and relation of a caption; a right of b is the fact b left of a."""
-    found: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
-    found |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
+    said: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
+    said |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
     if caption.relation is not None:
         first, second = (mention.noun for mention in caption.mentions[:2])
         name, turned = canonical(caption.relation)
-        found.add((second, name, first) if turned else (first, name, second))
-    return frozenset(found)
+        said.add((second, name, first) if turned else (first, name, second))
+    return frozenset(said)
 
 
 def f_score(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:

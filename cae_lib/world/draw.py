@@ -74,9 +74,9 @@ def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: 
         v, u = np.mgrid[:side, :side]
         dark = _PATTERNS[thing.pattern](u, v, phase).astype(np.float32)
         body = color * (1 - 0.5 * dark[window][..., None])
-    part = canvas[top:bottom, left:right]
-    part += fill * (body - part)
-    part += line * (0.35 * color - part)
+    under = canvas[top:bottom, left:right]
+    under += fill * (body - under)
+    under += line * (0.35 * color - under)
 
 
 def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
@@ -127,5 +127,4 @@ class Picture(NamedTuple):
         canvas = Image.new("RGB", (x + width, y + height))
         for index, scene in enumerate(self.scenes):
             canvas.paste(render(scene), self.box(index)[:2])
-        path.parent.mkdir(parents=True, exist_ok=True)
         canvas.save(path, quality=JPEG_QUALITY)  # which PNG has no use for

@@ -48,8 +48,8 @@ class Statement:
     def text(self) -> str:
         """The whole text."""
         pairs = zip(self.mentions, self.pieces[1:], strict=True)
-        parts = (part for mention, piece in pairs for part in (mention.text, piece))
-        return " ".join(filter(None, (self.pieces[0], *parts)))
+        rest = (words for mention, piece in pairs for words in (mention.text, piece))
+        return " ".join(filter(None, (self.pieces[0], *rest)))
 
     def changed(self, index: int, **changes: str | tuple[str, ...] | None) -> Statement:
         """The statement with fields of one noun phrase replaced."""

@@ -8,15 +8,15 @@ on the patches, without which it does not find out what belongs to what.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cae_lib.data.images import Pictures, normalise
 from cae_lib.models.clip import Clip
@@ -36,9 +36,41 @@ VALUES = {"color": (*COLORS,), "size": (None, *SIZES), "pattern": (None, *PATTER
 ABSENT, FIRST, SECOND, FURTHER = range(4)
 PLACE_WEIGHTS = (0.1, 1.0, 1.0, 1.0)  # most nouns are absent
 IGNORED = -100  # what `cross_entropy` leaves out
+EMBEDDING_HEADS = {  # shapes of their logits
+    "reading": (len(READINGS),), "nouns": (2, len(NOUNS)), "colors": (2, len(COLORS)),
+    "places": (len(NOUNS), len(PLACE_WEIGHTS)),
+    **{name: (len(NOUNS), len(values)) for name, values in VALUES.items()},
+}
+PATCH_HEADS = {"noun": (len(NOUNS),), "color": (len(COLORS),), "place": (len(PLACE_WEIGHTS),),
+               "reading": (len(READINGS),), "partner": (len(NOUNS),), "side": (4,)}
 
 Gold = dict[str, Tensor]
 """Class numbers by head, with a batch in front of their own dimensions; `IGNORED` for none."""
+
+
+class Optimizers:
+    """The optimizers of modules that learn before captions are seen: AdamW, and Muon for
+    `matrices`. Rates rise over `warmup` of all `steps`, and fall to 0 over the second half."""
+
+    def __init__(self, modules: Sequence[nn.Module], steps: int, warmup: int, lr: float = LR,
+                 matrices: Sequence[nn.Parameter] = ()) -> None:
+        self.trained = [p for module in modules for p in module.parameters()]
+        others = [p for p in self.trained if not any(p is matrix for matrix in matrices)]
+        self.each = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=DECAY)]
+        if matrices:
+            self.each.insert(0, torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=DECAY))
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / warmup, 2 * (1 - step / steps))
+        ) for optimizer in self.each]
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down a loss."""
+        for optimizer in self.each:
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        for moved in (*self.each, *self.schedules):
+            moved.step()
 
 
 def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> None:
@@ -48,29 +80,17 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
     tower, device = clip.model.visual, next(clip.model.parameters()).device
     affine = [value.to(device) for value in Pictures((), clip.image_size).affine]
     torch.manual_seed(config.seed)
-    embedding_heads = nn.ModuleDict({
-        "reading": _Head(tower.output_dim, len(READINGS)),
-        "nouns": _Head(tower.output_dim, 2, len(NOUNS)),
-        "colors": _Head(tower.output_dim, 2, len(COLORS)),
-        "places": _Head(tower.output_dim, len(NOUNS), len(PLACE_WEIGHTS)),
-        **{name: _Head(tower.output_dim, len(NOUNS), len(v)) for name, v in VALUES.items()},
-    })
-    sizes = {"noun": len(NOUNS), "color": len(COLORS), "place": len(PLACE_WEIGHTS),
-             "reading": len(READINGS), "partner": len(NOUNS), "side": 4}
-    width = tower.transformer.width
-    patch_heads = nn.ModuleDict({name: _Head(width, size) for name, size in sizes.items()})
-    for heads in (embedding_heads, patch_heads):
-        heads.to(device)
+    embedding_heads = _heads(tower.output_dim, EMBEDDING_HEADS).to(device)
+    patch_heads = _heads(tower.transformer.width, PATCH_HEADS).to(device)
+    modules = [tower, embedding_heads, patch_heads]
     matrices = [p for p in tower.transformer.parameters() if p.ndim == 2]
-    trained = [*tower.parameters(), *embedding_heads.parameters(), *patch_heads.parameters()]
-    others = [p for p in trained if not any(p is matrix for matrix in matrices)]
-    optimizers = [torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=DECAY),
-                  torch.optim.AdamW(others, lr=LR, betas=(0.9, 0.98), weight_decay=DECAY)]
-    rates = [torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps))
-    ) for optimizer in optimizers]
-    parts = [tower, embedding_heads, patch_heads, *optimizers, *rates]
-    done = _restore(parts, state)
+    optimizers = Optimizers(modules, steps, WARMUP, matrices=matrices)
+    stored = [*modules, *optimizers.each, *optimizers.schedules]
+    done = 0
+    if state.is_file():
+        done, values = torch.load(state, weights_only=True)
+        for each, value in zip(stored, values, strict=True):
+            each.load_state_dict(value)
     drawn = Drawn(replace(config, **UNBIASED), "tower", range(done, steps))
     before, tower.output_tokens = tower.output_tokens, True
     tower.train()
@@ -80,40 +100,21 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
                 embedding, tokens = tower(normalise(pixels.to(device), *affine))
             unit = F.normalize(embedding.float(), dim=-1) * tower.output_dim**0.5
             loss = _loss(embedding_heads, unit, scene) + _loss(patch_heads, tokens.float(), patches)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            for moved in (*optimizers, *rates):
-                moved.step()
+            optimizers.step(loss)
             progress.update(loss=loss.item())
             done += 1
             if done % SAVE_EVERY == 0 or done == steps:
                 with whole_file(state) as temporary:
-                    torch.save([done, [part.state_dict() for part in parts]], temporary)
+                    torch.save([done, [each.state_dict() for each in stored]], temporary)
     tower.output_tokens = before
     tower.eval()
 
 
-def _restore(parts: list[Any], state: Path) -> int:
-    """Fill modules, optimizers and schedules from a file, if it is there; the steps taken."""
-    if not state.is_file():
-        return 0
-    done, stored = torch.load(state, weights_only=True)
-    for part, values in zip(parts, stored, strict=True):
-        part.load_state_dict(values)
-    return done
-
-
-class _Head(nn.Linear):
-    """Logits `(..., *shape)`, the classes last, from vectors `(..., width)`."""
-
-    def __init__(self, width: int, *shape: int) -> None:
-        super().__init__(width, int(np.prod(shape)))
-        self.shape = shape
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return super().forward(vectors).unflatten(-1, self.shape)
+def _heads(width: int, shapes: dict[str, tuple[int, ...]]) -> nn.ModuleDict:
+    """Heads that make logits `(..., *shape)`, the classes last, from vectors `(..., width)`."""
+    return nn.ModuleDict({
+        name: nn.Sequential(nn.Linear(width, int(np.prod(shape))), nn.Unflatten(-1, shape))
+        for name, shape in shapes.items()})
 
 
 def _loss(heads: nn.ModuleDict, vectors: Tensor, gold: Gold) -> Tensor:
@@ -140,12 +141,8 @@ class Drawn(Dataset):
         first = self.numbers[index] * BATCH
         scenes = [sample_scene(self.config, self.split, i) for i in range(first, first + BATCH)]
         pixels = np.stack([np.asarray(render(scene)) for scene in scenes])
-        stacked = (_stacked(list(map(made, scenes))) for made in (scene_gold, patch_gold))
-        return (torch.from_numpy(pixels).permute(0, 3, 1, 2), *stacked)
-
-
-def _stacked(parts: list[dict[str, np.ndarray]]) -> Gold:
-    return {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
+        golds = (default_collate(list(map(gold, scenes))) for gold in (scene_gold, patch_gold))
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2), *golds)
 
 
 def ordered(scene: Scene) -> tuple[str, list[int]]:
@@ -179,21 +176,20 @@ def patch_gold(scene: Scene, side: int = 7) -> dict[str, np.ndarray]:
     thing at the patch's middle; of the main two also their relation, the other one's noun, and on
     which side that is (left, right, top, bottom)."""
     reading, order = ordered(scene)
-    names = ("noun", "color", "place", "reading", "partner", "side")
-    gold = {name: np.full((side, side), IGNORED) for name in names}
+    gold = {name: np.full((side, side), IGNORED) for name in PATCH_HEADS}
     gold["place"][:] = ABSENT
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     things = [(scene.content.things[i], scene.placements[i]) for i in order]
     for number, (thing, at) in sorted(enumerate(things), key=lambda item: -item[1][1].depth):
         inside = (abs(x - at.x) < at.scale / 2) & (abs(y - at.y) < at.scale / 2)
-        found = {"noun": NOUNS.index(thing.noun), "color": VALUES["color"].index(thing.color),
-                 "place": min(FIRST + number, FURTHER)}
-        found |= dict.fromkeys(names[3:], IGNORED)
+        values = dict.fromkeys(PATCH_HEADS, IGNORED) | {
+            "noun": NOUNS.index(thing.noun), "color": VALUES["color"].index(thing.color),
+            "place": min(FIRST + number, FURTHER)}
         if number < 2:
             other, there = things[1 - number]
             right, down = there.x - at.x, there.y - at.y
-            found |= {"reading": READINGS.index(reading), "partner": NOUNS.index(other.noun),
-                      "side": int(right > 0) if abs(right) > abs(down) else 2 + int(down > 0)}
-        for name, value in found.items():
+            values |= {"reading": READINGS.index(reading), "partner": NOUNS.index(other.noun),
+                       "side": int(right > 0) if abs(right) > abs(down) else 2 + int(down > 0)}
+        for name, value in values.items():
             gold[name][inside] = value
-    return {name: values.ravel() for name, values in gold.items()}
+    return {name: grid.ravel() for name, grid in gold.items()}

@@ -78,5 +78,5 @@ def admits(subject: str, relation: str, obj: str) -> bool:
 def stated(caption: str) -> tuple[int, int, int]:
     """Numbers of objects, attributes and relations ("near", not "on the left") in a caption."""
     words = caption.split()
-    objects, attributes = (sum(word in known for word in words) for known in (GLYPHS, KIND_OF))
+    objects, attributes = (sum(word in kind for word in words) for kind in (GLYPHS, KIND_OF))
     return objects, attributes, len(_RELATION.findall(_PLACE.sub("", caption)))

@@ -1,41 +1,81 @@
 """Drawn pictures with human-like captions in Flickr8k's official layout."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cae_lib.config import PROFILES
+from cae_lib.photo import pairs, side_by_side
 
 THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
 COLORS = ("red", "black", "brown", "white")
 PLACES = ("on", "near", "behind")
 
 
-def caption(n: int, k: int) -> str:
-    """Caption `k` of picture `n`, split into words as Flickr8k's are."""
+def captions(n: int) -> list[str]:
+    """The captions of picture `n`, split into words as Flickr8k's are."""
     first, second = THINGS[n % 6], THINGS[(n + 1 + n // 6) % 6]
     color, other = COLORS[n % 4], COLORS[(n + 1) % 4]
     return [f"A {color} {first} is standing {PLACES[n % 3]} a {other} {second} .",
             f"A {first} {PLACES[n % 3]} a {other} {second} in the grass .",
             f"a {color} {first} and a {second}", f"The {first} 's {second} is {other} .",
-            f"A {color} {first} , a {other} {second} and a tree ."][k]
+            f"A {color} {first} , a {other} {second} and a tree ."]
+
+
+def lay_out(home: Path, said: list[list[str]], ends: dict[str, int]) -> Path:
+    """Pictures of noise numbered from 100, with captions; `ends` are those of the splits."""
+    root = home / "data" / "raw" / "flickr8k"
+    (root / "Flicker8k_Dataset").mkdir(parents=True)
+    (root / "Flickr8k_text").mkdir()
+    names = [f"{100 + n}_ab.jpg" for n in range(len(said))]
+    for n, name in enumerate(names):
+        noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / name)
+    lines = [f"{name}#{k}\t{text}" for name, texts in zip(names, said, strict=True)
+             for k, text in enumerate(texts)]
+    lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
+    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    start = 0
+    for split, end in ends.items():
+        path = root / "Flickr8k_text" / f"Flickr_8k.{split}Images.txt"
+        path.write_text("\n".join(names[start:end]) + "\n")
+        start = end
+    return root
 
 
 @pytest.fixture
 def flickr(home: Path) -> Path:
     """Sixteen drawn pictures as train, dev and test split."""
-    root = home / "data" / "raw" / "flickr8k"
-    (root / "Flicker8k_Dataset").mkdir(parents=True)
-    (root / "Flickr8k_text").mkdir()
-    lines, names = [], []
-    for n in range(16):
-        names.append(f"{100 + n}_ab.jpg")
-        noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / names[-1])
-        lines += [f"{names[-1]}#{k}\t{caption(n, k)}" for k in range(5)]
-    lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
-    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
-    for split, chosen in (("train", names[:8]), ("dev", names[8:10]), ("test", names[10:])):
-        path = root / "Flickr8k_text" / f"Flickr_8k.{split}Images.txt"
-        path.write_text("\n".join(chosen) + "\n")
-    return root
+    return lay_out(home, list(map(captions, range(16))), {"train": 8, "dev": 10, "test": 16})
+
+
+@pytest.fixture
+def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty-eight pictures, each of one thing in one colour, the test's in two, and few composites
+    of them."""
+    colors, nouns = ("white", "black", "red", "green"), ("dog", "man", "car")
+    said = [[f"A {colors[n // 3 % (4 if n < 36 else 2)]} {nouns[n % 3]} is here ."] * 5
+            for n in range(48)]
+    monkeypatch.setattr(side_by_side, "PICTURES", {"pretrain": 24, "train": 12, "valid": 12})
+    monkeypatch.setattr(side_by_side, "TEST", 4)
+    monkeypatch.setattr(pairs.foils.Vocabulary, "may_be_said_too", lambda *_: False)
+    return lay_out(home, said, {"train": 24, "dev": 36, "test": 48})
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives what makes trainings of a profile two steps long, with some rows, and a base that is
+    trained here and not shipped."""
+    def shorten(profile: str, methods: dict[str, Any], **base: Any) -> None:
+        own, few = PROFILES[profile], {"steps": 2, "batch_size": 4, "warmup": 1}
+        assert own.base is not None
+        monkeypatch.setattr("cae_lib.config.repository", lambda: None)
+        monkeypatch.setitem(PROFILES, profile, dataclasses.replace(
+            own, seeds=1, base=own.base | few | base, training=own.training | few,
+            methods=methods))
+    return shorten

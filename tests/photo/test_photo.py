@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -20,8 +19,9 @@ from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.models.clip import load_clip
-from cae_lib.photo import flickr8k, foils, trunk
-from cae_lib.photo.build import Choices, _parts, build
+from cae_lib.photo import flickr8k, foils, trunk, writer
+from cae_lib.photo.choices import Choices, clauses
+from cae_lib.photo.foils import Said
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 
@@ -82,23 +82,12 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     dog = words[0][0]
     assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
     rng = np.random.default_rng(0)
-    made = foils.replacements("a dog", words[0], words[:1], vocabulary, rng)
-    assert set(made) == {"a boat", "a ship"}
-    assert not foils.replacements("a dog", words[0], words[:1], vocabulary, rng, ATTRIBUTE)
+    said = Said("a dog", words[0], words[:1])
+    assert set(vocabulary.replacements(said, rng)) == {"a boat", "a ship"}
+    assert not vocabulary.replacements(said, rng, ATTRIBUTE)
     rowing = [foils.Word(0, 11, "rowing boat", OBJECT, "NN")]
-    made = foils.replacements("a dog", words[0], [words[0], rowing], vocabulary, rng)
+    made = vocabulary.replacements(Said("a dog", words[0], [words[0], rowing]), rng)
     assert made == ["a ship"], "a boat is a part of what is said"
-
-
-def test_what_is_said_together_half_as_often_again_as_by_chance_may_be_said_too():
-    """Of three pictures with two captions each, a dog and a hound are named in two, together in
-    one: 2 of 6 pairs of captions, by chance 2 of 9. Of four it is 2 of 8 against 2 of 16."""
-    dog, hound, boat, ship = (foils.Word(2, 2 + len(text), text, OBJECT, "NN")
-                              for text in ("dog", "hound", "boat", "ship"))
-    words = [[word] for word in (dog, hound, dog, boat, hound, ship, ship, ship)]
-    pictures = [n // 2 for n in range(8)]
-    for n, expected in ((6, False), (8, True)):
-        assert foils.Vocabulary(words[:n], pictures[:n]).may_be_said_too(dog, "hound") is expected
 
 
 @pytest.mark.parametrize(("both", "too"), [(4, False), (5, True)])
@@ -117,18 +106,20 @@ def test_what_is_added_contradicts_what_people_said():
     """"black" is said of the dog elsewhere, so "white" is false; a cat is named by nobody here."""
     captions = ["A black dog is in the grass.", "A dog runs on grass."]
     others = foils.words_of(["a white wall", "a white wall", "a cat", "a cat"])
-    said = foils.words_of(captions)
-    vocabulary = foils.Vocabulary([*others, *said], [1, 1, 2, 2, 3, 3])
+    words = foils.words_of(captions)
+    vocabulary = foils.Vocabulary([*others, *words], [1, 1, 2, 2, 3, 3])
     rng = np.random.default_rng(0)
-    made = foils.additions(captions[1], said[1], said, vocabulary, rng)
+    first, second = (Said(*own, words) for own in zip(captions, words, strict=True))
+    made = vocabulary.additions(second, rng)
     assert made["att"] == ["A white dog runs on grass."]
     assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
-    assert not foils.additions(captions[0], said[0], said, vocabulary, rng)["att"]
+    assert not vocabulary.additions(first, rng)["att"]
     older, younger = (foils.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR")
                       for text in ("older", "younger"))
     dog = foils.Word(8, 11, "dog", OBJECT, "NN")
     vocabulary = foils.Vocabulary([[younger], [older, dog]], [1, 2])
-    assert not foils.additions(captions[1], said[1], [[older, dog]], vocabulary, rng)["att"]
+    said = Said(captions[1], words[1], [[older, dog]])
+    assert not vocabulary.additions(said, rng)["att"]
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
@@ -149,42 +140,53 @@ def test_language_ranks_the_truth_by_chance_among_the_chosen():
         assert found == ([] if likelier else ["b"])
 
 
-def test_items_of_crepe_have_4_to_12_words_of_a_role():
+@pytest.fixture
+def choices(tmp_path):
+    """Gives choices about captions of one picture, or some, with words of these roles or texts."""
+    def of(*pictures):
+        made = Choices({}, tmp_path)
+        made.rng, made.vocabulary = np.random.default_rng(0), foils.Vocabulary([], [])
+        made.asked = [(picture, Said(text, words, list(captions.values())), {})
+                      for picture, captions in pictures for text, words in captions.items()]
+        Image.new("RGB", (9, 9)).save(tmp_path / "7_ab.jpg")
+        return made
+    return of
+
+
+def test_items_of_crepe_have_4_to_12_words_of_a_role(choices):
     roles = {"few": [OBJECT] * 3, "least": [OBJECT, ATTRIBUTE, ATTRIBUTE, RELATION],
              "most": [OBJECT] * 12, "many": [OBJECT] * 13}
-    picture = Captioned(7, "7_ab.jpg", list(roles))
-    items = Choices._crepe(SimpleNamespace(
-        test=[(picture, text) for text in roles],
-        words={(picture.path, text): [foils.Word(0, 1, "x", role, "") for role in found]
-               for text, found in roles.items()},
-        language=lambda text: 0 if text in roles else int(text), rng=np.random.default_rng(0),
-        _replacements=lambda *_: [str(n) for n in range(-9, 9) if n],
-        _whole=lambda _: (0, 0, 9, 9), _one_each=list)).items["atom"]
+    made = choices(*((Captioned(7, "7_ab.jpg", []), {
+        text: [foils.Word(0, 1, "x", role, "") for role in some]}) for text, some in roles.items()))
+    made.language = lambda text: 0 if text in roles else int(text)
+    made.vocabulary.replacements = lambda *_: [str(n) for n in range(-9, 9) if n]
+    made._one_each = list
+    items = made._crepe().items["atom"]
     assert [(*item.captions, len(item.false)) for item in items] == [("least", 5), ("most", 5)]
+    assert (items[0].pictures, items[0].box) == (["7.jpg"], (0, 0, 9, 9))
     assert items[0].more == {"n": 4, "n_connected_components": 1,
                              "n_objects": 1, "n_attributes": 2, "n_relations": 1}
 
 
-def test_gold_of_similarity_by_hand():
+def test_gold_of_similarity_by_hand(choices):
     """Each caption of the first picture says something else, those of the others say the same."""
-    pictures = [Captioned(n, f"{n}_ab.jpg", [f"{n} {k}" for k in range(5)]) for n in range(3)]
-    test = [(picture, text) for picture in pictures for text in picture.captions]
-    words = {(p.path, text): [foils.Word(0, 1, "x" if p.number else text, OBJECT, "NN")]
-             for p, text in test}
-    export = Choices._similarity(SimpleNamespace(test=test, words=words))
-    lines = export.texts["senteval/STS/STSBenchmark/sts-test.csv"].splitlines()
+    texts = [[f"{n} {k}" for k in range(5)] for n in range(3)]
+    made = choices(*((Captioned(n, f"{n}_ab.jpg", some), {
+        text: [foils.Word(0, 1, "x" if n else text, OBJECT, "NN")] for text in some})
+        for n, some in enumerate(texts)))
+    lines = made._similarity().texts["senteval/STS/STSBenchmark/sts-test.csv"].splitlines()
     rows = [(float(row[4]), row[5][0], row[6][0]) for row in (line.split("\t") for line in lines)]
     assert rows[0::3] == [(0, "0", "0"), (5, "1", "1"), (5, "2", "2")], "one picture"
     assert rows[1::3] == [(0, "0", "1"), (5, "1", "2"), (5, "2", "1")], "the most like another one"
     assert all(first != second for _, first, second in rows[2::3]), "any other one"
 
 
-def test_parts_of_a_caption_by_hand():
+def test_clauses_of_a_caption_by_hand():
     graph = {"entities": [{"span": "A dog"}, {"span": "a Mat"}, {"span": "a boy"}],
              "relations": [{"subject": 1, "relation": "Under", "object": 0}]}
-    assert _parts(graph) == [("relation", "a mat", "a mat under a dog"),
-                             ("entity", "a dog", "a dog and a mat"),
-                             ("entity", "a mat", "a mat and a boy")]
+    assert clauses(graph) == [("relation", "a mat", "a mat under a dog"),
+                              ("entity", "a dog", "a dog and a mat"),
+                              ("entity", "a mat", "a mat and a boy")]
 
 
 def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
@@ -217,7 +219,7 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
 
 
 def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
-    root = build("photo")
+    root = writer.build("photo")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
     found = {part.key: part for name in counts.keys() & FOLDERS.keys() - {"order"}
              for part in load_benchmark(name, root, subsets=list(counts[name]))}
@@ -260,9 +262,9 @@ def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
         assert {item.images[0].path.name for item in part.items} <= {
             p.name for p in test.image_paths} | {f"{110 + n}.jpg" for n in range(6)}
     before = (root / "manifest.json").stat().st_mtime_ns
-    assert build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
-    monkeypatch.setattr("cae_lib.photo.build.replacing", Mock(side_effect=KeyboardInterrupt))
+    assert writer.build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
+    monkeypatch.setattr(writer, "replacing", Mock(side_effect=KeyboardInterrupt))
     text = flickr / "Flickr8k_text" / "Flickr8k.token.txt"
     text.write_text(text.read_text().replace("tree", "house"))
     with pytest.raises(KeyboardInterrupt):  # another caption, another set
-        build("photo")
+        writer.build("photo")

@@ -10,7 +10,7 @@ from PIL import Image
 from cae_lib.data import captions
 from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark
 from cae_lib.world.draw import render
-from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS
+from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS, admits
 
 FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
 ALSO = {
@@ -99,6 +99,8 @@ def test_texts_are_true_and_foils_false_of_the_picture(name, loaded, scene_of):
         scene = scene_of(item.images[0])
         for index, text in enumerate(item.texts):
             assert is_false(text, scene) == (index != item.truth), (item.group, text, scene)
+            relation = facts(text)[1]
+            assert relation is None or admits(*relation), "it can be shown"
         n_foils += len(item.texts) - 1
     assert n_foils > 20
 

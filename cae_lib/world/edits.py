@@ -86,14 +86,14 @@ def nouns_replaced(statement: Statement, index: int, scene: Scene) -> list[State
 def attributes_changed(statement: Statement, scene: Scene, added: bool = False) -> list[Statement]:
     """One adjective replaced by a false one of its kind; or a false one of a new kind added."""
     things = {thing.noun: thing for thing in scene.content.things}
-    found = []
+    changed = []
     for index, mention in enumerate(statement.mentions):
         for kind in KINDS:
             rest = _mixed(mention.attributes, (), kind)
             if added == (rest == mention.attributes):
                 words = false_attributes(things[mention.noun], kind)
-                found += [statement.changed(index, attributes=(*rest, word)) for word in words]
-    return sorted(found, key=lambda changed: changed.text) if added else found
+                changed += [statement.changed(index, attributes=(*rest, word)) for word in words]
+    return sorted(changed, key=lambda other: other.text) if added else changed
 
 
 def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) -> list[Statement]:
@@ -103,26 +103,26 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
     copula = "is " if statement.pieces[1].startswith("is ") else ""
     candidates = (replace(statement.with_piece(1, copula + name), relation=name)
                   for name in RELATIONS if name != statement.relation)
-    found = certainly_false(filter(plausible, candidates), scene, statement.text)
+    false = certainly_false(filter(plausible, candidates), scene, statement.text)
     action = RELATIONS[statement.relation].action
-    like = [other for other in found if RELATIONS[other.relation].action == action]
-    return like if alike and like else found
+    like = [other for other in false if RELATIONS[other.relation].action == action]
+    return like if alike and like else false
 
 
 def negations(statement: Statement) -> list[str]:
     """The statement with one of its parts, or the whole, denied."""
-    found = [f"it is not true that {statement.text}"]
+    denials = [f"it is not true that {statement.text}"]
     for index, mention in enumerate(statement.mentions):
-        found.append(statement.changed(index, article="no").text)
+        denials.append(statement.changed(index, article="no").text)
         for word in mention.attributes:
             without = _mixed(mention.attributes, (), KIND_OF[word])
             denied = f"that is not {word} {statement.pieces[index + 1]}".strip()
             changed = statement.changed(index, attributes=without)
-            found.append(changed.with_piece(index + 1, denied).text)
+            denials.append(changed.with_piece(index + 1, denied).text)
     if statement.relation is not None:
         denied = f"is not {statement.pieces[1].removeprefix('is ')}"
-        found.append(statement.with_piece(1, denied).text)
-    return found
+        denials.append(statement.with_piece(1, denied).text)
+    return denials
 
 
 def _object_added(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
