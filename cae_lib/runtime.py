@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
-TRAINING, MEASURING = "cae_lib.training.loop", "cae_lib.evaluation.suites"
+TRAINING, MEASURING = "cae_lib.training.trainer", "cae_lib.evaluation.suites"
 CONFIGS, BENCHMARKS = "models/configs", "data/benchmarks"
 """Folders with data of the code; the modules of benchmarks are imported by name."""
 

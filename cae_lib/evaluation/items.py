@@ -23,7 +23,8 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import sets
 from cae_lib.evaluation.choice import MATCH, keys, scored
 from cae_lib.evaluation.scenes import CAPTIONS, GRAPHS, read_gold
-from cae_lib.words.alignment import align, bindings, token_roles
+from cae_lib.words.alignment import align, token_roles
+from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
 from cae_lib.world.vocabulary import stated
