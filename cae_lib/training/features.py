@@ -60,10 +60,9 @@ def picture_features(
 ) -> Features:
     """Features that `locked` makes of all pictures as evaluation crops them, by `encoder`.
 
-    They are kept under `data/cache/features`, in a file that is named by a hash of what is locked,
-    pictures, precision and code; what lies there may be removed at any time. The processes of the
-    run share the work, and `workers` of each decode pictures ahead. A DataError if a picture is
-    missing or broken, or the file is.
+    They are kept under `data/cache/features`, in a file named by a hash of all that decides them,
+    which may be removed at any time. The processes of the run share the work, and `workers` of each
+    decode pictures ahead. A DataError if a picture is missing or broken, or the file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     kind = [clip.name, clip.activation, precision, training_hash(), pictures_hash(images)]

@@ -4,7 +4,7 @@ module for any training loop, this library's own included."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -47,20 +47,15 @@ class AttributionLoss:
 
     `objects` is A_obj, the mean attribution of the object words used (0 if there are none), and
     `composition` A_comp, that of attribute and relation words; `n_objects` and `n_composition`
-    count the tokens (scope "word": words) behind them.
+    count the tokens (scope "word": words) behind them. From `CompositionAttributionLoss`, `loss` is
+    weight * L_attr, and `text_features (B, E)`, normalised, are those of the contrastive loss.
     """
     loss: Tensor
     objects: Tensor
     composition: Tensor
     n_objects: Tensor
     n_composition: Tensor
-
-
-@dataclass(frozen=True)
-class CompositionAttributionOutput(AttributionLoss):
-    """An attribution loss whose `loss` is weight * L_attr, to be added to the contrastive loss of
-    the `text_features (B, E)`, which are normalised."""
-    text_features: Tensor
+    text_features: Tensor | None = None
 
 
 class CompositionAttributionLoss(nn.Module):
@@ -109,7 +104,7 @@ class CompositionAttributionLoss(nn.Module):
     def forward(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
         arguments: Tensor | None = None,
-    ) -> CompositionAttributionOutput:
+    ) -> AttributionLoss:
         """Score the captions against their images; a DataError for arguments that do not fit.
 
         Args:
@@ -122,8 +117,7 @@ class CompositionAttributionLoss(nn.Module):
         """
         text_features, sums = self.rows(image_features, tokens, roles, words, arguments)
         found = hinge_of_sums(sums, self.hinge, self.all_sum)
-        weighed = {"loss": self.weight * found.loss, "text_features": text_features}
-        return CompositionAttributionOutput(**vars(found) | weighed)
+        return replace(found, loss=self.weight * found.loss, text_features=text_features)
 
     def rows(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,

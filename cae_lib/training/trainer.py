@@ -48,24 +48,17 @@ def train(
     out_dir: str | Path, *, log: bool = True, every: int | None = None,
     on_step: Hook | None = None, save_every: int = 200, execution: Execution | None = None,
 ) -> Path:
-    """Train both towers of `clip.model` in place, going on where `out_dir` left off.
+    """Train `clip.model` in place, going on where `out_dir` left off.
 
     Writes `model.safetensors`, whose path is returned, `log.jsonl` (one line a step) and, until the
-    run is complete, `state.pt`. All that is drawn is a function of (seed, step), so a resumed run
-    takes the very steps of an uninterrupted one. Processes started by `torchrun` share each batch
-    and take the steps of one process, up to rounding; only the first writes and calls `on_step`.
+    run is complete, `state.pt`, every `save_every` steps. All that is drawn is a function of (seed,
+    step), so a resumed run takes the very steps of an uninterrupted one. Processes started by
+    `torchrun` share each batch and take the steps of one process, up to rounding; only the first
+    writes, shows progress (`log`) and calls `on_step`: with the steps taken and the model in
+    evaluation mode, after each `every` steps and the last.
 
     Raises what `Run` does; CheckpointError if `out_dir` holds another run's state; and, once the
     state is saved, NotFiniteError, which names the rows, and KeyboardInterrupt (Ctrl-C, SIGTERM).
-
-    Args:
-        experiment: `method` None trains CLIP-FT, else L = L_ITC + weight * L_attr (CAE, section 3);
-            `negatives` makes L_ITC that of NegCLIP.
-        pairs, alignment, images: the training set, its tokens and roles, and its pictures.
-        log: show the progress line.
-        every: steps between two calls of `on_step`; the last step is always among them.
-        on_step: called with (steps taken, model in evaluation mode).
-        save_every: steps between two state files.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
@@ -100,8 +93,9 @@ def train(
 
 
 class Run:
-    """Model, data and optimiser of one run, with the errors of `Batches` and `Objective`. What a
-    locked tower or trunk makes of uncropped pictures is computed once (`picture_features`)."""
+    """Model, data (pairs, their tokens and roles, their pictures) and optimiser of one run, with
+    the errors of `Batches` and `Objective`. What a locked tower or trunk makes of uncropped
+    pictures is computed once (`picture_features`)."""
 
     def __init__(
         self, experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment,
