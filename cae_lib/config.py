@@ -117,7 +117,7 @@ class Experiment(Hinge):
     attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
     weight: float = 0.0  # lambda, the weight of the attribution loss
     image_gradient: bool = True  # see `CompositionAttributionLoss`
-    roles: str = "parsed"  # or "permuted", "random": see `cae_lib.words.alignment.placebo_roles`
+    roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
     foils: str | None = None  # false captions: one of the data's own for each caption ("given"), or

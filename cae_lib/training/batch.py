@@ -20,6 +20,8 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
 
+ROLE_KINDS = ("parsed", "permuted", "random")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -117,11 +119,10 @@ class Batches:
         own = shares[self.ranks.rank]
         crops = self._random(Stream.CROP, step) if settings.augment else None
         pixels = self.images.crops(self.pairs.image_index[both], crops, own)
-        known, mine = self.alignment, both[own]
-        arguments = None if known.arguments is None else known.arguments[mine]
-        masked = self._masked(both, own, step) if settings.masked else None
-        batch = Batch(rows, pixels, known.tokens[mine], known.roles[mine], known.words[mine],
-                      arguments, masked, n_similar=n_similar, affine=self.images.affine)
+        mine = self.alignment.take(both[own])
+        masked = self._masked(mine, len(both), own, step) if settings.masked else None
+        batch = Batch(rows, pixels, mine.tokens, mine.roles, mine.words, mine.arguments, masked,
+                      n_similar=n_similar, affine=self.images.affine)
         if not (settings.negatives or settings.foils):
             return batch
         caption, tokens = self._false(rows, texts, source)
@@ -139,18 +140,16 @@ class Batches:
             caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
             false = list(filter(None, texts))
             return caption, self.tokenizer(false) if false else self.alignment.tokens[:0]
-        known = self.alignment
-        arguments = None if known.arguments is None else known.arguments[rows]
+        given = self.alignment.take(rows)
         caption, _, tokens = exchanges(
-            known.tokens[rows], known.words[rows], known.roles[rows], arguments, samples=1,
+            given.tokens, given.words, given.roles, given.arguments, samples=1,
             vocabulary=getattr(self.tokenizer, "vocab_size", None), generator=source)
         return caption, tokens
 
-    def _masked(self, rows: Tensor, own: Tensor, step: int) -> Tensor:
-        draws = torch.rand(2, len(rows), generator=self._random(Stream.MASK, step))[:, own]
+    def _masked(self, mine: Alignment, count: int, own: Tensor, step: int) -> Tensor:
+        draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, own]
         chosen = draws[0] < self.experiment.masked
-        roles, words = self.alignment.roles[rows[own]], self.alignment.words[rows[own]]
-        return masked_words(roles, words, draws[1]) & chosen[:, None]
+        return masked_words(mine.roles, mine.words, draws[1]) & chosen[:, None]
 
     def _random(self, stream: Stream, step: int) -> torch.Generator:
         return generator(self.experiment.seed, stream, step)
@@ -209,8 +208,30 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
     """Tokens `(M, T)` of one word of each caption, drawn by `draws (M,)` in [0, 1) from those with
     a role, if it has any; `roles` and `words (M, T)` are as in a `Batch`."""
-    known = roles.new_zeros(len(words), int(words.max()) + 1)
-    known = known.scatter_reduce(1, words, roles, "amax") > 0  # words with a role
-    place = (draws * known.sum(1)).long() + 1
-    drawn = (known & (known.cumsum(1) == place[:, None])).int().argmax(1)
-    return (words == drawn[:, None]) & known.any(1, keepdim=True)
+    of_words = roles.new_zeros(len(words), int(words.max()) + 1)
+    with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
+    place = (draws * with_role.sum(1)).long() + 1
+    drawn = (with_role & (with_role.cumsum(1) == place[:, None])).int().argmax(1)
+    return (words == drawn[:, None]) & with_role.any(1, keepdim=True)
+
+
+def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
+    """The alignment with the roles of each caption dealt to other words of it, as a control: of
+    kind "permuted" among the words that have a role, of "random" among all, signs such as a full
+    stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how many of
+    its words have which role, but no arguments. The draw depends on `seed` and the row alone."""
+    if kind not in ROLE_KINDS:
+        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
+    if kind == "parsed":
+        return alignment
+    roles, words = alignment.roles, alignment.words
+    of_words = roles.new_zeros(len(words), words.shape[1] + 1)
+    of_words = of_words.scatter_reduce(1, words, roles, "amax")
+    dealt_in = of_words > 0
+    if kind == "random":
+        dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
+    source = torch.Generator().manual_seed(seed)
+    draws = torch.rand(of_words.shape, generator=source, dtype=torch.float64)
+    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
+    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
+    return replace(alignment, roles=dealt.gather(1, words), arguments=None)

@@ -116,8 +116,8 @@ class CompositionAttributionLoss(nn.Module):
                 them, for the method "binding"; None: the nearest object words.
         """
         text_features, sums = self.rows(image_features, tokens, roles, words, arguments)
-        found = hinge_of_sums(sums, self.hinge, self.all_sum)
-        return replace(found, loss=self.weight * found.loss, text_features=text_features)
+        output = hinge_of_sums(sums, self.hinge, self.all_sum)
+        return replace(output, loss=self.weight * output.loss, text_features=text_features)
 
     def rows(
         self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
@@ -134,17 +134,17 @@ class CompositionAttributionLoss(nn.Module):
         objects, composition = role_groups(roles, self.hinge)
         beside = {name: value for name, value in (("roles", roles), ("arguments", arguments))
                   if getattr(self.method, f"reads_{name}", False)}
-        found = self.method(
+        attribution = self.method(
             encoder, tokens, image_features if self.image_gradient else image_features.detach(),
             create_graph=torch.is_grad_enabled(), words=words, wanted=objects | composition,
             **beside,
         )
-        roles = roles[:, : found.length]
-        if found.scored is not None:
-            roles = roles * found.scored
-        words = None if words is None else words[:, : found.length]
-        sums = caption_sums(found.scores, roles, self.hinge, words)
-        return F.normalize(found.text_features, dim=-1), sums
+        roles = roles[:, : attribution.length]
+        if attribution.scored is not None:
+            roles = roles * attribution.scored
+        words = None if words is None else words[:, : attribution.length]
+        sums = caption_sums(attribution.scores, roles, self.hinge, words)
+        return F.normalize(attribution.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
         return (f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}, "
@@ -209,15 +209,15 @@ def hinge_of_sums(
     counts = groups[2:4].detach()
     means = groups[:2] / counts.where(counts > 0, 1)
     hinges, valid = _hinges(groups, means, hinge)
-    parts = torch.cat([
+    totals = torch.cat([
         torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
         means.detach().sum(1), (counts > 0).sum(1), counts.sum(1),
     ])
     if all_sum and hinge.scope == "caption":
-        parts = all_sum(parts)
-    loss, known = parts[0], parts[1:].detach()
-    n_valid, present = known[0].clamp(min=1), known[3:5].clamp(min=1)
-    return AttributionLoss(loss / n_valid, *(known[1:3] / present), *known[5:].round().long())
+        totals = all_sum(totals)
+    loss, rest = totals[0], totals[1:].detach()
+    n_valid, present = rest[0].clamp(min=1), rest[3:5].clamp(min=1)
+    return AttributionLoss(loss / n_valid, *(rest[1:3] / present), *rest[5:].round().long())
 
 
 def _hinges(groups: Tensor, means: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor]:

@@ -123,8 +123,8 @@ class CaeClipLoss(ClipLoss):
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
         total = Ranks(self.rank, self.world_size).sum
-        found = hinge_of_sums(attribution_sums, self.attribution.hinge, total)
-        losses["attribution_loss"] = self.attribution.weight * found.loss
+        loss = hinge_of_sums(attribution_sums, self.attribution.hinge, total).loss
+        losses["attribution_loss"] = self.attribution.weight * loss
         return losses if output_dict else sum(losses.values())
 
 

@@ -17,7 +17,8 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import training_hash, whole_file, write_atomic
-from cae_lib.words.alignment import Alignment, placebo_roles
+from cae_lib.training.batch import placebo_roles
+from cae_lib.words.alignment import Alignment
 
 
 def save_state(

@@ -24,13 +24,13 @@ from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress
-from cae_lib.training.batch import Batch, Batches, Stream, generator
+from cae_lib.training.batch import Batch, Batches, Stream, generator, placebo_roles
 from cae_lib.training.distributed import Ranks, joined
 from cae_lib.training.execution import SIGNALS, Execution, feed
 from cae_lib.training.features import locked_part, picture_features
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
 from cae_lib.training.state import load_state, open_log, run_identity, save_state
-from cae_lib.words.alignment import Alignment, placebo_roles
+from cae_lib.words.alignment import Alignment
 
 STATE, LOG = "state.pt", "log.jsonl"
 # Values of the log that the progress line shows, and what it calls them.

@@ -26,7 +26,6 @@ END_OF_WORD = "</w>"
 CACHE_VERSION = 3
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
-ROLE_KINDS = ("parsed", "permuted", "random")
 WORD = SimpleTokenizer().pat
 WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
@@ -49,6 +48,11 @@ class Alignment:
     n_spans: int
     words: Tensor | None = None
     arguments: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Alignment:
+        """The alignment of these captions `(M,)`, with the counts of all."""
+        own = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **own)
 
 
 def token_roles(
@@ -137,28 +141,6 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
     return result
 
 
-def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
-    """The alignment with the roles of each caption dealt to other words of it, as a control: of
-    kind "permuted" among the words that have a role, of "random" among all, signs such as a full
-    stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how many of
-    its words have which role, but no arguments. The draw depends on `seed` and the row alone."""
-    if kind not in ROLE_KINDS:
-        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
-    if kind == "parsed":
-        return alignment
-    roles, words = alignment.roles, alignment.words
-    of_words = roles.new_zeros(len(words), words.shape[1] + 1)
-    of_words = of_words.scatter_reduce(1, words, roles, "amax")
-    dealt_in = of_words > 0
-    if kind == "random":
-        dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(of_words.shape, generator=generator, dtype=torch.float64)
-    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
-    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
-    return replace(alignment, roles=dealt.gather(1, words), arguments=None)
-
-
 def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | None) -> str:
     probe = align([PROBE], [[]], tokenizer, length).tokens.tolist()
     if isinstance(tokenizer, SimpleTokenizer):
@@ -223,9 +205,9 @@ def _words(row: list[Piece], cleaned: str) -> list[int]:
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
-    known = {0: 0}
+    counted = {0: 0}
     first = (owners[piece.start] if piece.start < piece.end else 0 for piece in row)
-    return [known.setdefault(word, len(known)) for word in first]
+    return [counted.setdefault(word, len(counted)) for word in first]
 
 
 def _inside(row: list[Piece], start: int, end: int) -> list[int]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
+from cae_lib.training.batch import placebo_roles
 from cae_lib.training.losses import CompositionAttributionLoss
-from cae_lib.words.alignment import Alignment, align, placebo_roles
+from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 

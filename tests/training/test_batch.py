@@ -10,8 +10,13 @@ from toys import CAPTIONS, FT, Toys, toy_alignment, toy_clip, toy_pairs, toy_run
 
 from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
-from cae_lib.training.batch import Stream, choose_negatives, generator, masked_words
-from cae_lib.words.alignment import placebo_roles
+from cae_lib.training.batch import (
+    Stream,
+    choose_negatives,
+    generator,
+    masked_words,
+    placebo_roles,
+)
 
 PAIRS = toy_pairs(
     negatives=[[f"not {c}", f"never {c}"] for c in CAPTIONS[:-1]] + [[]],

@@ -156,7 +156,10 @@ def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> No
 
 
 def test_only_matrices_decay(tiny_clip):
-    groups = adamw(tiny_clip.model, 0.1, 0.2).param_groups
+    optimizer = adamw(tiny_clip.model, 0.1, 0.2, (0.8, 0.9), 1e-5)
+    given = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-5, "fused": True}
+    groups = optimizer.param_groups
+    assert all(group.items() >= given.items() for group in groups)
     names = {id(p): name for name, p in tiny_clip.model.named_parameters()}
     decayed, spared = ({names[id(p)] for p in group["params"]} for group in groups)
     assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
@@ -164,28 +167,6 @@ def test_only_matrices_decay(tiny_clip):
     assert {"token_embedding.weight", "text_projection", "visual.proj"} <= decayed
     assert "logit_scale" in spared
     assert all(name in spared for name in names.values() if "bias" in name or ".ln_" in name)
-
-
-def test_two_steps_of_adamw_by_hand():
-    torch.manual_seed(0)
-    model = nn.Linear(2, 1).double()
-    lr, decay, (b1, b2), eps = 0.1, 0.2, (0.9, 0.98), 1e-6
-    optimizer = adamw(model, lr, decay, (b1, b2), eps)
-    assert optimizer.defaults["fused"]
-    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
-    moments = {name: (0.0, 0.0) for name in expected}
-    for t in (1, 2):
-        for name, parameter in model.named_parameters():
-            g = torch.full_like(parameter, 0.5 * t)
-            parameter.grad = g
-            m, v = moments[name][0] * b1 + (1 - b1) * g, moments[name][1] * b2 + (1 - b2) * g * g
-            moments[name] = (m, v)
-            wd = decay if name == "weight" else 0.0
-            step = (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + eps)
-            expected[name] = expected[name] * (1 - lr * wd) - lr * step
-        optimizer.step()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.detach(), expected[name])
 
 
 def test_warm_up_then_cosine():
