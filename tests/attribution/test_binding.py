@@ -200,7 +200,8 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
 
 
 def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
-    loss = CompositionAttributionLoss(named.model, NAME, 3.0, 0.5, hinge="margin")
+    loss = CompositionAttributionLoss(
+        named.model, NAME, 3.0, margin=0.5, hinge="margin")
     output = loss(named.image_features, named.tokens, call["roles"], call["words"])
     found = attribute(named, NAME, call)
     roles = call["roles"][:, : found.length]
