@@ -96,7 +96,7 @@ class CaeClipLoss(ClipLoss):
     """
 
     def __init__(
-        self, attribution: CompositionAttributionLoss, accum_freq: int = 1, **options: Any
+        self, attribution: CompositionAttributionLoss, *, accum_freq: int = 1, **options: Any
     ) -> None:
         super().__init__(**options)
         if self.world_size > 1 and self.local_loss and not self.gather_with_grad:

@@ -197,8 +197,8 @@ def run_all(rank: int, folder: Path) -> None:
     for number, (choice, (local_loss, gather_with_grad), accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
         loss = CaeClipLoss(
-            model.attribution, accum_freq, local_loss=local_loss, cache_labels=True, rank=rank,
-            gather_with_grad=gather_with_grad, world_size=2)
+            model.attribution, accum_freq=accum_freq, local_loss=local_loss, cache_labels=True,
+            gather_with_grad=gather_with_grad, rank=rank, world_size=2)
         rows = slice(4 * rank, 4 * rank + 4)
         both = DistributedDataParallel(model)
         found = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
