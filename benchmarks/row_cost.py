@@ -25,7 +25,7 @@ from cae_lib.data.training_set import training_set
 from cae_lib.grid import TUNED
 from cae_lib.models.clip import load_clip
 from cae_lib.runs import weights_path
-from cae_lib.training.run import Run
+from cae_lib.training.trainer import Run
 
 WARM_UP = 2
 """Rounds that are not counted."""
@@ -59,7 +59,8 @@ def _steps(
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     run = Run(config, clip, data.pairs, data.alignment, data.images)
     run.train_mode()
-    batches = list(run.feed(0, rounds))
+    with run.feed(0, rounds) as source:
+        batches = list(source)
     return lambda number: run.step(number, batches[number])
 
 

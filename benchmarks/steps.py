@@ -18,9 +18,13 @@ from cae_lib.attribution import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.training.losses import Hinge, attribution_loss, contrastive_loss
-from cae_lib.training.run import adamw
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import (
+    CompositionAttributionLoss,
+    Hinge,
+    attribution_loss,
+    contrastive_loss,
+)
+from cae_lib.training.objective import adamw
 
 MODEL = "ViT-B-32"
 MARGIN = 10.0

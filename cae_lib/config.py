@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cae_lib.errors import ConfigError, check_type
+from cae_lib.errors import ConfigError, check_fields, check_type
 
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
+HINGES = ("difference", "log", "margin")
+SCOPES = ("batch", "caption", "word")
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,52 @@ def shipped(place: str) -> Path:
     return own if own.exists() or home is None or not (home / place).exists() else home / place
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hinge:
+    """How far object words may lead over composition words: the settings of the attribution loss.
+
+    ConfigError for a value that is not offered, and for hinge "margin" with a margin of 0 or less
+    (only perturbation, counterfactual and binding have scores below 0), with scope "caption" or
+    with `stop_gradient`.
+
+    Attributes:
+        hinge: "difference", the paper's `max(0, A_obj - A_comp + eps)`; "log", the same of the
+            logarithms, which no scale of the scores changes, each A at least 1e-6; "margin",
+            `max(0, eps - a_j)` of each composition token, its mean over attributes and that over
+            relations, and the mean of the two that occur: object words play no part.
+        margin: eps.
+        scope: "batch", the paper's, averages over all tokens of the batch. Ours: "caption" takes
+            means and hinge within each caption, then the mean over captions; "word" first averages
+            the tokens of each word, so that a word of many tokens counts once.
+        stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
+        complete_captions: let a caption without object word or without composition word add
+            nothing; scope "caption" always does, hinge "margin" never.
+    """
+
+    hinge: str = "difference"
+    margin: float = 0.0
+    scope: str = "batch"
+    stop_gradient: bool = False
+    complete_captions: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, known in (("scope", SCOPES), ("hinge", HINGES)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(known)}.")
+        alone = self.scope != "caption" and not self.stop_gradient and self.margin > 0
+        if self.hinge == "margin" and not alone:
+            raise ConfigError(
+                "hinge 'margin' holds each composition word against eps, not against the objects "
+                "of its caption: it takes a margin above 0, scope 'batch' or 'word', and no "
+                "stop_gradient."
+            )
+
+
 @dataclass(frozen=True)
-class Experiment:
-    """One training run; `key` names it by content."""
+class Experiment(Hinge):
+    """One training run, whose attribution loss has the settings of `Hinge`; `key` names it by
+    content."""
 
     name: str  # row of the tables, such as "clip-ft" or "cae-attention"
     profile: str  # one of `PROFILES`
@@ -71,13 +116,8 @@ class Experiment:
     method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
     attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
     weight: float = 0.0  # lambda, the weight of the attribution loss
-    hinge: str = "difference"  # this and the next four: see `cae_lib.training.losses.Hinge`
-    margin: float = 0.0
-    scope: str = "batch"
-    stop_gradient: bool = False
-    complete_captions: bool = True
     image_gradient: bool = True  # see `CompositionAttributionLoss`
-    roles: str = "parsed"  # or "permuted", "random": see `cae_lib.words.alignment.placebo_roles`
+    roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
     foils: str | None = None  # false captions: one of the data's own for each caption ("given"), or

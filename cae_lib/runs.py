@@ -33,8 +33,8 @@ from cae_lib.models.clip import Clip, load_clip
 from cae_lib.results import Tables
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution
-from cae_lib.training.loop import STATE, train
 from cae_lib.training.state import changes, run_identity
+from cae_lib.training.trainer import STATE, train
 
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
 """Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain

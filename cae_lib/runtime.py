@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
-TRAINING = "cae_lib.training.loop"
+TRAINING = "cae_lib.training.trainer"
 CONFIGS, BENCHMARKS, MEASURING = "models/configs", "data/benchmarks", "evaluation"
 """Folders with data of the code; the modules of benchmarks and suites are imported by name."""
 

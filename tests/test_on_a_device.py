@@ -31,7 +31,7 @@ from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder
 from cae_lib.models.clip import Clip
 from cae_lib.training.execution import Execution
-from cae_lib.training.run import Run
+from cae_lib.training.trainer import Run
 from cae_lib.words.alignment import token_roles
 from cae_lib.world.build import build_world
 
@@ -148,7 +148,8 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer)
         images = source(pairs.image_paths, encoder.clip.image_size)
         run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
-        return [run.step(step, batch) for step, batch in enumerate(run.feed(0, 2))]
+        with run.feed(0, 2) as batches:
+            return [run.step(step, batch) for step, batch in enumerate(batches)]
     on_both(measure)
 
 

@@ -115,8 +115,9 @@ def package(tmp_path: Path) -> Iterator[Path]:
 
 
 CHANGES = [
-    (training_hash, ("training/losses.py", "training/run.py", "data/images.py", "models/clip.py",
-                     "models/configs/clip-mini.json", "attribution/gradient.py")),
+    (training_hash, ("training/losses.py", "training/trainer.py", "data/images.py",
+                     "models/clip.py", "models/configs/clip-mini.json",
+                     "attribution/gradient.py")),
     (measuring_hash, ("evaluation/suites.py", "evaluation/choice.py", "data/benchmarks/aro.py",
                       "data/benchmarks/aro_symmetric.txt", "data/captions.py",
                       "words/alignment.py", "models/clip.py",

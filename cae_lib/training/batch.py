@@ -20,6 +20,8 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
 
+ROLE_KINDS = ("parsed", "permuted", "random")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -32,7 +34,7 @@ class Batch:
     arguments: Tensor | None = None  # (M, T, 2) words that a token's word is said of
     masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
     negatives: Tensor | None = None  # (K, T) false captions, K <= M
-    owners: Tensor | None = None  # (K,) rows of the captions that they are made of
+    owners: Tensor | None = None  # (K,) which of the M captions they belong to
     n_negatives: tuple[int, ...] = ()  # K of each process
     n_similar: int = 0  # rows, of all processes, with a similar picture of the file's choice
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
@@ -66,6 +68,8 @@ class Batches:
         self, experiment: Experiment, pairs: Pairs, alignment: Alignment, images: Pictures,
         tokenizer: Callable[[list[str]], Tensor], ranks: Ranks | None = None,
     ) -> None:
+        self.experiment, self.pairs, self.alignment = experiment, pairs, alignment
+        self.images, self.tokenizer, self.ranks = images, tokenizer, ranks or Ranks()
         count, size = len(pairs.captions), experiment.batch_size
         lengths = (count, len(alignment.tokens), len(pairs.image_paths), len(images))
         if lengths[0] != lengths[1] or lengths[2] != lengths[3]:
@@ -85,15 +89,13 @@ class Batches:
             raise ConfigError(
                 f"batch_size is {size}, but the data set has {count} rows; choose 1 to {count}."
             )
-        if not 0 <= experiment.masked <= 1:
-            raise ConfigError(f"masked is {experiment.masked}; expected a share from 0 to 1.")
-        self.experiment, self.pairs, self.alignment = experiment, pairs, alignment
-        self.images, self.tokenizer, self.ranks = images, tokenizer, ranks or Ranks()
         if size % self.ranks.size:
             raise ConfigError(
                 f"batch_size is {size}, but {self.ranks.size} processes train together; choose a "
                 f"multiple of {self.ranks.size}."
             )
+        if not 0 <= experiment.masked <= 1:
+            raise ConfigError(f"masked is {experiment.masked}; expected a share from 0 to 1.")
 
     def rows(self, step: int) -> Tensor:
         """Row numbers (B,) of optimiser step `step`, counted from 0, of all processes. Every epoch
@@ -105,70 +107,52 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The batch of optimiser step `step`, counted from 0."""
-        rows = self.rows(step)
-        if not self.experiment.negatives:
-            batch = self._batch(rows, rows, step)
-            return replace(batch, **self._foils(rows, step)) if self.experiment.foils else batch
+        settings, rows = self.experiment, self.rows(step)
         source = self._random(Stream.NEGATIVE, step)
-        both, texts, n_similar = choose_negatives(self.pairs, rows, source)
-        false = [[texts[i] for i in own if texts[i]] for own in self._places(len(both)).tolist()]
-        own = false[self.ranks.rank]
-        return replace(
-            self._batch(rows, both, step),
-            negatives=self.tokenizer(own) if own else self.alignment.tokens[:0],
-            n_negatives=tuple(map(len, false)), n_similar=n_similar,
-        )
+        both, texts, n_similar = rows, None, 0
+        if settings.negatives:
+            both, texts, n_similar = choose_negatives(self.pairs, rows, source)
+        elif settings.foils == "given":
+            texts = _false_captions(self.pairs, rows, torch.rand(
+                len(rows), generator=source, dtype=torch.float64))
+        shares = _shares(len(both), settings.batch_size, self.ranks.size)
+        own = shares[self.ranks.rank]
+        crops = self._random(Stream.CROP, step) if settings.augment else None
+        pixels = self.images.crops(self.pairs.image_index[both], crops, own)
+        mine = self.alignment.take(both[own])
+        masked = self._masked(mine, len(both), own, step) if settings.masked else None
+        batch = Batch(rows, pixels, mine.tokens, mine.roles, mine.words, mine.arguments, masked,
+                      n_similar=n_similar, affine=self.images.affine)
+        if not (settings.negatives or settings.foils):
+            return batch
+        caption, tokens = self._false(rows, texts, source)
+        places = [(share[:, None] == caption).nonzero() for share in shares]
+        owners, chosen = places[self.ranks.rank].unbind(1)
+        return replace(batch, negatives=tokens[chosen], owners=owners,
+                       n_negatives=tuple(map(len, places)))
 
-    def _foils(self, rows: Tensor, step: int) -> dict[str, Any]:
-        """One false caption of each row that has some (B,): of the file, or an exchange of it."""
-        source = self._random(Stream.NEGATIVE, step)
-        if self.experiment.foils == "given":
-            draws = torch.rand(len(rows), generator=source, dtype=torch.float64).tolist()
-            texts = [_pick(self.pairs.negatives[row], draw, None)
-                     for row, draw in zip(rows.tolist(), draws, strict=True)]
+    def _false(
+        self, rows: Tensor, texts: list[str | None] | None, source: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """False captions (K, T), and the place in the batch of the caption of each (K,): `texts` of
+        each place, or an exchange of each caption of `rows` that has some."""
+        if texts is not None:
             caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
-            false = [text for text in texts if text]
-            tokens = self.tokenizer(false) if false else self.alignment.tokens[:0]
-        else:
-            known = self.alignment
-            arguments = None if known.arguments is None else known.arguments[rows]
-            caption, _, tokens = exchanges(
-                known.tokens[rows], known.words[rows], known.roles[rows], arguments, samples=1,
-                vocabulary=getattr(self.tokenizer, "vocab_size", None), generator=source)
-        own = [(places[:, None] == caption).nonzero() for places in self._places(len(rows))]
-        owners, chosen = own[self.ranks.rank].unbind(1)
-        return {"negatives": tokens[chosen], "owners": owners,
-                "n_negatives": tuple(map(len, own))}
+            false = list(filter(None, texts))
+            return caption, self.tokenizer(false) if false else self.alignment.tokens[:0]
+        given = self.alignment.take(rows)
+        caption, _, tokens = exchanges(
+            given.tokens, given.words, given.roles, given.arguments, samples=1,
+            vocabulary=getattr(self.tokenizer, "vocab_size", None), generator=source)
+        return caption, tokens
+
+    def _masked(self, mine: Alignment, count: int, own: Tensor, step: int) -> Tensor:
+        draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, own]
+        chosen = draws[0] < self.experiment.masked
+        return masked_words(mine.roles, mine.words, draws[1]) & chosen[:, None]
 
     def _random(self, stream: Stream, step: int) -> torch.Generator:
         return generator(self.experiment.seed, stream, step)
-
-    def _places(self, count: int) -> Tensor:
-        """For each process its places in a batch of one or two blocks of B rows."""
-        size = self.experiment.batch_size
-        parts = torch.arange(count).view(count // size, self.ranks.size, -1)
-        return parts.transpose(0, 1).flatten(1)
-
-    def _batch(self, rows: Tensor, all_rows: Tensor, step: int) -> Batch:
-        crops = self._random(Stream.CROP, step) if self.experiment.augment else None
-        part = self._places(len(all_rows))[self.ranks.rank]
-        pixels = self.images.crops(self.pairs.image_index[all_rows], crops, part)
-        own = all_rows[part]
-        roles, words = self.alignment.roles[own], self.alignment.words[own]
-        masked = self._masked(roles, words, len(all_rows), part, step)
-        tokens, affine, arguments = self.alignment.tokens[own], self.images.affine, None
-        if self.alignment.arguments is not None:
-            arguments = self.alignment.arguments[own]
-        return Batch(rows, pixels, tokens, roles, words, arguments, masked, affine=affine)
-
-    def _masked(
-        self, roles: Tensor, words: Tensor, count: int, part: Tensor, step: int
-    ) -> Tensor | None:
-        if not self.experiment.masked:
-            return None
-        draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, part]
-        chosen = draws[0] < self.experiment.masked
-        return masked_words(roles, words, draws[1]) & chosen[:, None]
 
 
 class Stream(IntEnum):
@@ -176,20 +160,21 @@ class Stream(IntEnum):
     ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
 
 
-def stream_seed(seed: int, stream: Stream, number: int) -> int:
-    """Seed of a stream at epoch or step `number`; unlike inputs give unrelated seeds."""
-    state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
-
-
 def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
-    """CPU generator of a stream at epoch or step `number`."""
-    return torch.Generator().manual_seed(stream_seed(seed, stream, number))
+    """CPU generator of a stream at epoch or step `number`; unlike inputs give unrelated seeds."""
+    state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 @lru_cache(maxsize=1)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+
+
+def _shares(count: int, size: int, processes: int) -> Tensor:
+    """For each process its places in a batch of one or two blocks of `size` rows."""
+    blocks = torch.arange(count).view(count // size, processes, -1)
+    return blocks.transpose(0, 1).flatten(1)
 
 
 def choose_negatives(
@@ -206,9 +191,14 @@ def choose_negatives(
         any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
         similar.append(_pick(pairs.hard_images[row], draw, any_other))
     both = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
-    places = zip(both.tolist(), draws[1:].flatten().tolist(), strict=True)
-    texts = [_pick(pairs.negatives[row], draw, None) for row, draw in places]
+    texts = _false_captions(pairs, both, draws[1:].flatten())
     return both, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
+
+
+def _false_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
+    """A false caption of each row that has some."""
+    places = zip(rows.tolist(), draws.tolist(), strict=True)
+    return [_pick(pairs.negatives[row], draw, None) for row, draw in places]
 
 
 def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
@@ -218,8 +208,30 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
     """Tokens `(M, T)` of one word of each caption, drawn by `draws (M,)` in [0, 1) from those with
     a role, if it has any; `roles` and `words (M, T)` are as in a `Batch`."""
-    known = roles.new_zeros(len(words), int(words.max()) + 1)
-    known = known.scatter_reduce(1, words, roles, "amax") > 0  # words with a role
-    place = (draws * known.sum(1)).long() + 1
-    drawn = (known & (known.cumsum(1) == place[:, None])).int().argmax(1)
-    return (words == drawn[:, None]) & known.any(1, keepdim=True)
+    of_words = roles.new_zeros(len(words), int(words.max()) + 1)
+    with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
+    place = (draws * with_role.sum(1)).long() + 1
+    drawn = (with_role & (with_role.cumsum(1) == place[:, None])).int().argmax(1)
+    return (words == drawn[:, None]) & with_role.any(1, keepdim=True)
+
+
+def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
+    """The alignment with the roles of each caption dealt to other words of it, as a control: of
+    kind "permuted" among the words that have a role, of "random" among all, signs such as a full
+    stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how many of
+    its words have which role, but no arguments. The draw depends on `seed` and the row alone."""
+    if kind not in ROLE_KINDS:
+        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
+    if kind == "parsed":
+        return alignment
+    roles, words = alignment.roles, alignment.words
+    of_words = roles.new_zeros(len(words), words.shape[1] + 1)
+    of_words = of_words.scatter_reduce(1, words, roles, "amax")
+    dealt_in = of_words > 0
+    if kind == "random":
+        dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
+    source = torch.Generator().manual_seed(seed)
+    draws = torch.rand(of_words.shape, generator=source, dtype=torch.float64)
+    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
+    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
+    return replace(alignment, roles=dealt.gather(1, words), arguments=None)

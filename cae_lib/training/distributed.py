@@ -29,11 +29,6 @@ class Ranks:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
-    @property
-    def here(self) -> int:
-        """How many of the processes run on this machine."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
-
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
         """Features `(n, ...)` of all processes, in their order, with gradient; `counts` gives n in
         each, None when all are equal."""
@@ -68,19 +63,19 @@ class Ranks:
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started with this one; alone, there is one rank. NCCL
     connects GPUs, gloo all else. A group that exists already is used and left open."""
-    if dist.is_available() and dist.is_initialized():
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-        return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    own = not (dist.is_available() and dist.is_initialized())
+    if own and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if own:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
-        dist.destroy_process_group()
+        if own:
+            dist.destroy_process_group()
 
 
 class _AllSum(torch.autograd.Function):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cae_lib.config import Experiment, paths
-from cae_lib.data.images import Pictures
+from cae_lib.data.images import ImageStore, Pictures
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, training_hash, whole_file
@@ -23,21 +25,15 @@ from cae_lib.training.state import content_hash, pictures_hash
 PICTURES = 256
 
 
-class Features(Pictures):
+class Features(ImageStore):
     """Features `(N, E)` of pictures, or of a trunk `(N, C, h, w)`, given out in their place."""
     affine = None
 
     def __init__(self, values: Tensor) -> None:
-        self.values = values
+        self.pixels = values
 
     def __len__(self) -> int:
-        return len(self.values)
-
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
-    ) -> Tensor:
-        """Features of the rows `index` (B,), or of those of its places that are in `part`."""
-        return self.values[index if part is None else index[part]]
+        return len(self.pixels)
 
 
 def locked_part(
@@ -64,10 +60,9 @@ def picture_features(
 ) -> Features:
     """Features that `locked` makes of all pictures as evaluation crops them, by `encoder`.
 
-    They are kept under `data/cache/features`, in a file that is named by a hash of what is locked,
-    pictures, precision and code; what lies there may be removed at any time. The processes of the
-    run share the work, and `workers` of each decode pictures ahead. A DataError if a picture is
-    missing or broken, or the file is.
+    They are kept under `data/cache/features`, in a file named by a hash of all that decides them,
+    which may be removed at any time. The processes of the run share the work, and `workers` of each
+    decode pictures ahead. A DataError if a picture is missing or broken, or the file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     kind = [clip.name, clip.activation, precision, training_hash(), pictures_hash(images)]
@@ -80,30 +75,25 @@ def picture_features(
             raise DataError(
                 f"{path}: damaged file of image features ({error}). Delete it and run again."
             ) from error
-    parts, found = torch.arange(len(images)).tensor_split(ranks.size), []
-    own = _Parts(images, parts[ranks.rank].split(PICTURES))
+    shares, made = torch.arange(len(images)).tensor_split(ranks.size), []
+    own = shares[ranks.rank].split(PICTURES)
     locked.eval()
     with (
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
-        closing(feed(own, 0, len(own.rows), workers, pin=device.type == "cuda")) as batches,
-        Progress(len(parts[0]), "image features") if log else nullcontext() as progress,
+        feed(partial(_pictures, images, own), range(len(own)), workers,
+             pin=device.type == "cuda") as batches,
+        Progress(len(shares[0]), "image features") if log else nullcontext() as progress,
     ):
         for pixels in batches:
-            found.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
+            made.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
             if progress:
                 progress.update(len(pixels))
-    features = ranks.gather(torch.cat(found), list(map(len, parts))).cpu().contiguous()
+    features = ranks.gather(torch.cat(made), list(map(len, shares))).cpu().contiguous()
     if ranks.is_main:
         with whole_file(path) as temporary:
             save_file({"features": features}, temporary)
     return Features(features)
 
 
-class _Parts:
-    """Pictures by parts of the rows, for `feed`."""
-
-    def __init__(self, images: Pictures, rows: tuple[Tensor, ...]) -> None:
-        self.images, self.rows = images, rows
-
-    def at(self, step: int) -> Tensor:
-        return self.images.batch(self.rows[step])
+def _pictures(images: Pictures, rows: Sequence[Tensor], number: int) -> Tensor:
+    return images.batch(rows[number])

@@ -1,23 +1,25 @@
-"""The losses of a batch, as one module from batch to numbers."""
+"""The losses of a batch, as one module from batch to numbers, and how their sum is minimised."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import mask_vector
-from cae_lib.config import Experiment
+from cae_lib.config import Experiment, Hinge
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import ImageEncoder
-from cae_lib.training.losses import contrastive_loss
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import CompositionAttributionLoss, contrastive_loss
 
 FOILS = ("given", "exchanged")
-PARTS = ("objects", "composition", "n_objects", "n_composition")
+LOGGED = ("objects", "composition", "n_objects", "n_composition")
 
 
 class Objective(nn.Module):
@@ -27,7 +29,8 @@ class Objective(nn.Module):
 
     The losses are those of the whole batch, whatever the number of processes that share it.
     `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
-    `CompositionAttributionLoss` refuses, or masks beside a perturbation that masks otherwise.
+    `CompositionAttributionLoss` refuses, foils that do not fit, or masks beside a perturbation that
+    masks otherwise.
     """
 
     def __init__(
@@ -40,34 +43,32 @@ class Objective(nn.Module):
                 "masked puts the mean token embedding in the place of words, and the attribution "
                 f"{parameters['replacement']!r}: leave out one of the two settings."
             )
-        self.model, self.ranks, self.encoder = model, ranks, encoder
-        self.bf16 = experiment.precision == "bf16"
         _check_foils(experiment)
-        self.lag = (experiment.weight, experiment.margin) if experiment.foil_hinge else None
+        self.model, self.ranks, self.encoder = model, ranks, encoder
+        self.experiment, self.bf16 = experiment, experiment.precision == "bf16"
+        hinge = {field.name: getattr(experiment, field.name) for field in fields(Hinge)}
         self.task = None if experiment.method is None else CompositionAttributionLoss(
-            model, experiment.method, experiment.weight, experiment.margin, experiment.scope,
-            experiment.stop_gradient, experiment.complete_captions,
-            all_sum=ranks.sum if ranks.size > 1 else None, hinge=experiment.hinge,
-            image_gradient=experiment.image_gradient, **parameters,
+            model, experiment.method, experiment.weight, image_gradient=experiment.image_gradient,
+            all_sum=ranks.sum if ranks.size > 1 else None, **hinge, **parameters,
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses and mean attributions of a batch; "loss" is the one to differentiate."""
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
-            texts, negatives, extra = self._texts(images, batch)
+            texts, false, extra = self._texts(images, batch)
             if batch.masked is not None:
                 texts = self._with_masks(texts, batch.tokens, batch.masked)
-            if self.lag is not None:
-                extra["attribution"] = self._lag(images, texts, negatives, batch.owners)
-                negatives = None
+            if self.experiment.foil_hinge:
+                extra["attribution"] = self._lag(images, texts, false, batch.owners)
+                false = None
         scale = self.model.logit_scale.exp()
-        if negatives is not None:
-            negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
-            extra["n_negatives"] = scale.new_tensor(len(negatives))
+        if false is not None:
+            false = self.ranks.gather(false.float(), batch.n_negatives)
+            extra["n_negatives"] = scale.new_tensor(len(false))
             extra["n_similar"] = scale.new_tensor(batch.n_similar)
         images, texts = self.ranks.gather(images), self.ranks.gather(texts.float())
-        contrastive = contrastive_loss(images, texts, scale, negatives)
+        contrastive = contrastive_loss(images, texts, scale, false)
         loss = contrastive + extra["attribution"] if "attribution" in extra else contrastive
         return {"loss": loss, "contrastive": contrastive, **extra, "logit_scale": scale}
 
@@ -76,25 +77,24 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Normalised features of captions and of false captions, and the attribution loss."""
         tokens, negatives = batch.tokens, batch.negatives
-        if self.task is not None:
-            output = self.task(images, tokens, batch.roles, batch.words, batch.arguments)
-            extra = {"attribution": output.loss} | {name: getattr(output, name) for name in PARTS}
-            texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
-            if negatives is not None:
-                negatives = self._encode(negatives) if len(negatives) else texts[:0]
-            return texts, negatives, extra
-        if negatives is None:
+        if self.task is None and negatives is None:
             return self._encode(tokens), None, {}
-        texts, false = self._encode(torch.cat([tokens, negatives])).tensor_split([len(tokens)])
-        return texts, false, {}
+        if self.task is None:
+            both = self._encode(torch.cat([tokens, negatives]))
+            return *both.tensor_split([len(tokens)]), {}
+        output = self.task(images, tokens, batch.roles, batch.words, batch.arguments)
+        extra = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
+        texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
+        if negatives is not None:
+            negatives = self._encode(negatives) if len(negatives) else texts[:0]
+        return texts, negatives, extra
 
     def _lag(self, images: Tensor, texts: Tensor, false: Tensor, owners: Tensor) -> Tensor:
         """The hinge on how far false captions lag behind, over all processes."""
-        weight, margin = self.lag
         ahead = (images[owners] * (texts[owners] - false)).sum(dim=1)
-        hinges = F.relu(margin - ahead)
+        hinges = F.relu(self.experiment.margin - ahead)
         total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
-        return weight * total / count.clamp(min=1)
+        return self.experiment.weight * total / count.clamp(min=1)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
@@ -121,3 +121,37 @@ def _check_foils(experiment: Experiment) -> None:
                           "and no method, whose weight and margin it takes.")
     if hinge and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")
+
+
+def adamw(
+    model: nn.Module, lr: float, weight_decay: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-6,
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters: matrices with decay, all else without.
+
+    Gains, biases, single vectors and `logit_scale` have fewer than two dimensions, so the rule is
+    open_clip's. The fused kernel is several times faster on 49,408 embeddings, on a CPU, too.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    fused = {parameter.device.type for parameter in trained} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Rate of step `step` (from 0): linear warm-up to `peak`, then a cosine to 0 at `steps`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of all gradients together; not finite as soon as one element is not."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)

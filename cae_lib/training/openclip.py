@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.losses import hinge_of_sums
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import CompositionAttributionLoss, hinge_of_sums
 from cae_lib.words.alignment import align
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class RoleTokenizer:
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
         texts = [texts] if isinstance(texts, str) else texts
-        found = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
-        return torch.stack([found.tokens, found.roles.long(), found.words], dim=1)
+        aligned = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
+        return torch.stack([aligned.tokens, aligned.roles.long(), aligned.words], dim=1)
 
     def __getattr__(self, name: str) -> Any:
         if name == "tokenizer":  # not there yet while being unpickled
@@ -46,8 +45,8 @@ class CaeModel(nn.Module):
     Parameters, buffers and submodules are those of the model under their own names, and so are the
     keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
     itself, built with `output_dict=True`, `attribution` what `CaeClipLoss` takes. The settings are
-    those of `CompositionAttributionLoss`, but `all_sum`, with its errors; a ConfigError for a model
-    that has another loss than the contrastive one (CoCa, SigLIP).
+    those of `CompositionAttributionLoss`, with its errors; a ConfigError for a model that has
+    another loss than the contrastive one (CoCa, SigLIP).
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -69,9 +68,8 @@ class CaeModel(nn.Module):
         images = self.model.encode_image(image, normalize=True)
         rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
         texts, sums = rows(images, *text.unbind(1))
-        scale = self.model.logit_scale.exp()
-        return {"image_features": images, "text_features": texts, "logit_scale": scale,
-                "attribution_sums": sums}
+        return {"image_features": images, "text_features": texts,
+                "logit_scale": self.model.logit_scale.exp(), "attribution_sums": sums}
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """The model's own features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
@@ -94,20 +92,18 @@ class CaeClipLoss(ClipLoss):
     gradients of open_clip's loop are not, and are scaled here: without `gather_with_grad`, that of
     the features is divided by the number of processes, which would multiply the weight of L_attr;
     and gradient accumulation, over `accum_freq` parts, multiplies that of the temperature. A
-    ConfigError for flags whose gradient cannot be that of the whole batch.
+    ConfigError for `options`, those of `ClipLoss`, whose gradient is not that of the whole batch.
     """
 
     def __init__(
-        self, attribution: CompositionAttributionLoss, local_loss: bool = False,
-        gather_with_grad: bool = False, cache_labels: bool = False, rank: int = 0,
-        world_size: int = 1, accum_freq: int = 1,
+        self, attribution: CompositionAttributionLoss, *, accum_freq: int = 1, **options: Any
     ) -> None:
-        if world_size > 1 and local_loss and not gather_with_grad:
+        super().__init__(**options)
+        if self.world_size > 1 and self.local_loss and not self.gather_with_grad:
             raise ConfigError(
                 "local_loss without gather_with_grad leaves out the gradient of the features of "
                 "other processes: set --gather-with-grad as well, or leave out --local-loss."
             )
-        super().__init__(local_loss, gather_with_grad, cache_labels, rank, world_size)
         self.attribution, self.accum_freq = attribution, accum_freq
 
     def forward(
@@ -127,8 +123,8 @@ class CaeClipLoss(ClipLoss):
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
         total = Ranks(self.rank, self.world_size).sum
-        found = hinge_of_sums(attribution_sums, self.attribution.hinge, total)
-        losses["attribution_loss"] = self.attribution.weight * found.loss
+        loss = hinge_of_sums(attribution_sums, self.attribution.hinge, total).loss
+        losses["attribution_loss"] = self.attribution.weight * loss
         return losses if output_dict else sum(losses.values())
 
 

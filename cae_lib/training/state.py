@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import training_hash, whole_file, write_atomic
-from cae_lib.words.alignment import Alignment, placebo_roles
+from cae_lib.training.batch import placebo_roles
+from cae_lib.words.alignment import Alignment
 
 
 def save_state(
@@ -54,10 +54,10 @@ def load_state(
     return content["step"]
 
 
-def changes(known: Any, identity: dict[str, str]) -> str:
+def changes(stored: Any, identity: dict[str, str]) -> str:
     """What differs between a stored identity, if it is one, and a run's, in words."""
-    known = known if isinstance(known, dict) else {}
-    return ", ".join(f"other {part}" for part in identity if known.get(part) != identity[part])
+    stored = stored if isinstance(stored, dict) else {}
+    return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
 
 
 def run_identity(
@@ -65,11 +65,11 @@ def run_identity(
 ) -> dict[str, str]:
     """Hashes of all that decides a run's result up to rounding, by what each of them covers: roles
     as they are trained on, a placebo as the placebo, and false captions where they are used."""
-    known = placebo_roles(alignment, experiment.roles, experiment.seed)
+    trained_on = placebo_roles(alignment, experiment.roles, experiment.seed)
     lists = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
     lists += [pairs.negatives] if experiment.foils == "given" else []
-    tensors = [pairs.image_index, known.tokens, known.roles]
-    tensors += [] if known.arguments is None else [known.arguments]
+    tensors = [pairs.image_index, trained_on.tokens, trained_on.roles]
+    tensors += [] if trained_on.arguments is None else [trained_on.arguments]
     return {
         "settings": hashlib.sha256(repr(experiment).encode()).hexdigest(),
         "first weights": weights_id,
@@ -95,17 +95,11 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
     return content.hexdigest()
 
 
-@contextmanager
-def run_log(path: Path, step: int, keep: bool = True) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends a step's values, with the key "step", as one JSON line. Lines after
-    step `step` are dropped. All processes of a run but one write nothing (`keep`)."""
-    if not keep:
-        yield lambda values: None
-        return
+def open_log(path: Path, step: int) -> TextIO:
+    """A log of one JSON line a step, to append to; what it has after step `step` is dropped."""
     kept = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
-    with path.open("a", encoding="utf-8", buffering=1) as file:  # flushed at the end of each line
-        yield lambda values: file.write(json.dumps(values) + "\n")
+    return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

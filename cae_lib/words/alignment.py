@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import whole_file
-from cae_lib.words.roles import OBJECT, Span
+from cae_lib.words.roles import Span
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -26,7 +26,6 @@ END_OF_WORD = "</w>"
 CACHE_VERSION = 3
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
-ROLE_KINDS = ("parsed", "permuted", "random")
 WORD = SimpleTokenizer().pat
 WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
@@ -50,6 +49,74 @@ class Alignment:
     words: Tensor | None = None
     arguments: Tensor | None = None
 
+    def take(self, rows: Tensor) -> Alignment:
+        """The alignment of these captions `(M,)`, with the counts of all."""
+        own = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **own)
+
+
+def token_roles(
+    captions: Sequence[str], tagger: Tagger, tokenizer: Any,
+    cache_dir: str | Path | None = None, context_length: int | None = None,
+) -> Alignment:
+    """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`:
+    the same captions, identity of the tagger, vocabulary, cleaning and context length."""
+    if cache_dir is None:
+        return align(captions, tagger.tag(captions), tokenizer, context_length)
+    path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
+    if path.exists():
+        try:
+            stored = torch.load(path, weights_only=True)
+            return Alignment(**stored | {name: stored[name].long() for name in ("tokens", "words")})
+        except Exception as error:  # torch.load raises many types on a damaged file
+            raise DataError(
+                f"{path}: damaged cache of word roles ({error}). Delete the file and run again."
+            ) from error
+    alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
+    compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
+    with whole_file(path) as partial:
+        torch.save({**vars(alignment), **compact}, partial)
+    return alignment
+
+
+def align(
+    captions: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: Any,
+    context_length: int | None = None,
+) -> Alignment:
+    """Give each token of each caption its word and the role of the span it lies in.
+
+    The tokens are those of calling the tokenizer, padded or cut to `context_length` (None: its
+    own); a ConfigError for one that is neither open_clip's nor a fast one of Hugging Face. Those of
+    open_clip clean a caption (mojibake, HTML entities, white space); spans refer to the caption as
+    given. Where spans share a token, the first in the list decides. Words are CLIP's for every
+    tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the word that
+    holds its first character that is no space.
+    """
+    length = _checked(tokenizer, context_length)
+    if len(captions) != len(spans):
+        raise DataError(f"{len(captions)} captions with {len(spans)} lists of spans.")
+    tokens = torch.zeros(len(captions), length, dtype=torch.long)
+    roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
+    arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
+    n_truncated = n_unmatched = 0
+    for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
+        cleaned, row, cut = _encode(caption, tokenizer, length)
+        n_truncated += cut
+        numbers, said = _words(row, cleaned), [(0, 0, 0)] * len(row)
+        for span in reversed(_carry_over(marked, caption, cleaned)):
+            bearers = [_inside(row, *place) for place in span.of]
+            of = [numbers[inside[0]] if inside else 0 for inside in bearers]
+            inside = _inside(row, span.start, span.end)
+            n_unmatched += not inside
+            for place in inside:
+                said[place] = (span.role, *of, 0, 0)[:3]
+        tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
+        words[i, : len(row)] = torch.tensor(numbers)
+        roles[i, : len(row)] = torch.tensor(said)[:, 0]
+        arguments[i, : len(row)] = torch.tensor(said)[:, 1:]
+    n_spans = sum(map(len, spans))
+    return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments)
+
 
 class Piece(NamedTuple):
     """One token and the characters of the cleaned caption that it covers; none if special."""
@@ -63,8 +130,8 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
     result = []
     for match in tokenizer.pat.finditer(cleaned):
         word = match.group()
-        owners = [i for i, c in enumerate(word, match.start()) for _ in c.encode("utf-8")]
-        encoded = "".join(tokenizer.byte_encoder[byte] for byte in word.encode("utf-8"))
+        owners = [i for i, c in enumerate(word, match.start()) for _ in c.encode()]
+        encoded = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
         place = 0
         for piece in tokenizer.bpe(encoded).split(" "):
             length = len(piece.removesuffix(END_OF_WORD))
@@ -74,123 +141,15 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
     return result
 
 
-def align(
-    captions: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: Any,
-    context_length: int | None = None,
-) -> Alignment:
-    """Give each token of each caption its word and the role of the span it lies in.
-
-    The tokens are those of calling the tokenizer, padded or cut to `context_length` (None: its
-    own). It is open_clip's `SimpleTokenizer`, or a fast one of Hugging Face, alone or in
-    open_clip's `HFTokenizer` or `SigLipTokenizer`; else a ConfigError. Those of open_clip clean a
-    caption (mojibake, HTML entities, white space); spans refer to the caption as given and are
-    carried over. Where spans share a token, the first in the list decides. Words are CLIP's for
-    every tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the
-    word that holds its first character that is no space.
-    """
-    length = _checked(tokenizer, context_length)
-    if len(captions) != len(spans):
-        raise DataError(f"{len(captions)} captions with {len(spans)} lists of spans.")
-    tokens = torch.zeros(len(captions), length, dtype=torch.long)
-    roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
-    arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
-    n_truncated = n_unmatched = 0
-    for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
-        cleaned, found, cut = _encode(caption, tokenizer, length)
-        spans_of, unmatched = _owners(found, _carry_over(marked, caption, cleaned))
-        n_truncated += cut
-        n_unmatched += unmatched
-        numbers = _words(found, cleaned)
-        tokens[i, : len(found)] = torch.tensor([piece.token for piece in found])
-        words[i, : len(found)] = torch.tensor(numbers)
-        for place, span in spans_of.items():
-            roles[i, place] = span.role
-            for end, of in enumerate(span.of):
-                inside = _inside(found, *of)
-                arguments[i, place, end] = numbers[inside[0]] if inside else 0
-    return Alignment(tokens, roles, n_truncated, n_unmatched, sum(map(len, spans)), words,
-                     arguments)
-
-
-def token_roles(
-    captions: Sequence[str], tagger: Tagger, tokenizer: Any,
-    cache_dir: str | Path | None = None, context_length: int | None = None,
-) -> Alignment:
-    """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`:
-    the same captions, identity of the tagger, vocabulary, cleaning and context length."""
-    path = None
-    if cache_dir is not None:
-        path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
-        if path.exists():
-            return _load(path)
-    alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
-    if path is not None:
-        compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
-        with whole_file(path) as partial:
-            torch.save({**vars(alignment), **compact}, partial)
-    return alignment
-
-
-def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
-    """What each caption says of its objects: the role, and as token ids the word and what it is
-    said of, of every word with known arguments, one of an attribute and two of a relation."""
-    parts = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
-    found = []
-    for ids, words, roles, arguments in zip(*(part.tolist() for part in parts), strict=True):
-        texts: dict[int, tuple[int, ...]] = {}
-        for token, word in zip(ids, words, strict=True):
-            texts[word] = (*texts.get(word, ()), token)
-        said = [(role, texts[word], *(texts[of] for of in said_of if of))
-                for word, role, said_of in zip(words, roles, arguments, strict=True)
-                if role > OBJECT]
-        found.append({each for each in said if len(each) == each[0] + 1})
-    return found
-
-
-def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
-    """The alignment with the roles of each caption dealt to other words of it, as a control.
-
-    `kind` "permuted" deals among the words that have a role, "random" among all words, signs such
-    as a full stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how
-    many of its words have which role, but no arguments. The draw is a function of `seed` and the
-    caption's row.
-    """
-    if kind not in ROLE_KINDS:
-        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
-    if kind == "parsed":
-        return alignment
-    roles, words = alignment.roles, alignment.words
-    of_words = roles.new_zeros(len(words), words.shape[1] + 1)
-    of_words = of_words.scatter_reduce(1, words, roles, "amax")
-    dealt_in = of_words > 0
-    if kind == "random":
-        dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(of_words.shape, generator=generator, dtype=torch.float64)
-    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
-    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
-    return replace(alignment, roles=dealt.gather(1, words), arguments=None)
-
-
-def _load(path: Path) -> Alignment:
-    try:
-        stored = torch.load(path, weights_only=True)
-        return Alignment(**stored | {name: stored[name].long() for name in ("tokens", "words")})
-    except Exception as error:  # torch.load raises many types on a damaged file
-        raise DataError(
-            f"{path}: damaged cache of word roles ({error}). Delete the file and run again."
-        ) from error
-
-
 def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | None) -> str:
     probe = align([PROBE], [[]], tokenizer, length).tokens.tolist()
     if isinstance(tokenizer, SimpleTokenizer):
         vocabulary = "\n".join(tokenizer.encoder)
     else:  # with padding and truncation as the probe left them
         vocabulary = _fast(tokenizer).backend_tokenizer.to_str()
-    vocabulary = hashlib.sha256(vocabulary.encode("utf-8")).hexdigest()
+    vocabulary = hashlib.sha256(vocabulary.encode()).hexdigest()
     text = json.dumps([[CACHE_VERSION, tagger.identity, vocabulary, probe], list(captions)])
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _fast(tokenizer: Any) -> Any:
@@ -215,10 +174,8 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
     own = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
     length = own if context_length is None else context_length
     if length is None or not 3 <= length <= MAX_CONTEXT:
-        raise ConfigError(
-            f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass context_length, the "
-            "number of tokens that the model takes."
-        )
+        raise ConfigError(f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass "
+                          "context_length, the number of tokens that the model takes.")
     return length
 
 
@@ -226,12 +183,12 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     """The cleaned caption, its row of tokens, and whether it was too long for the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
-        found = pieces(cleaned, tokenizer)
+        row = pieces(cleaned, tokenizer)
         first, last = Piece(tokenizer.sot_token_id, 0, 0), Piece(tokenizer.eot_token_id, 0, 0)
-        return cleaned, [first, *found[: length - 2], last], len(found) > length - 2
-    wrapped, cleaned = isinstance(tokenizer, WRAPPERS), caption
-    if wrapped:
-        cleaned = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize"))(caption)
+        return cleaned, [first, *row[: length - 2], last], len(row) > length - 2
+    wrapped = isinstance(tokenizer, WRAPPERS)
+    clean = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize")) if wrapped else str
+    cleaned = clean(caption)
     read = _fast(tokenizer)(cleaned, max_length=length, padding="max_length", truncation=True)
     (encoding,) = read.encodings
     ids = tokenizer([caption], length)[0].tolist() if wrapped else encoding.ids
@@ -243,31 +200,19 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     return cleaned, row, cut
 
 
-def _words(found: list[Piece], cleaned: str) -> list[int]:
+def _words(row: list[Piece], cleaned: str) -> list[int]:
     """Number of the word that each piece belongs to; words without a piece are not counted."""
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
-    known = {0: 0}
-    first = (owners[piece.start] if piece.start < piece.end else 0 for piece in found)
-    return [known.setdefault(word, len(known)) for word in first]
+    counted = {0: 0}
+    first = (owners[piece.start] if piece.start < piece.end else 0 for piece in row)
+    return [counted.setdefault(word, len(counted)) for word in first]
 
 
-def _owners(found: list[Piece], spans: list[Span]) -> tuple[dict[int, Span], int]:
-    """The first span that covers each piece, by its number, and how many spans cover none."""
-    owners: dict[int, Span] = {}
-    unmatched = 0
-    for span in spans:
-        inside = _inside(found, span.start, span.end)
-        unmatched += not inside
-        for i in inside:
-            owners.setdefault(i, span)
-    return owners, unmatched
-
-
-def _inside(found: list[Piece], start: int, end: int) -> list[int]:
+def _inside(row: list[Piece], start: int, end: int) -> list[int]:
     """Numbers of the pieces that share a character with a place."""
-    return [i for i, p in enumerate(found) if max(p.start, start) < min(p.end, end)]
+    return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
@@ -275,9 +220,8 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
     lowered, kept = [c.lower() for c in caption], [c.lower() for c in cleaned]
     if not spans or lowered == kept:
         return list(spans)
-    places: dict[int, int] = {}
-    for block in SequenceMatcher(None, lowered, kept, autojunk=False).get_matching_blocks():
-        places.update((block.a + i, block.b + i) for i in range(block.size))
+    blocks = SequenceMatcher(None, lowered, kept, autojunk=False).get_matching_blocks()
+    places = {block.a + i: block.b + i for block in blocks for i in range(block.size)}
 
     def moved(start: int, end: int) -> tuple[int, int]:
         new = [places[i] for i in range(start, end) if i in places]

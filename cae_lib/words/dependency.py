@@ -1,6 +1,5 @@
 """The second tagger, not the paper's: words and roles read from spaCy's dependency tree. It finds
-what SceneGraphParser 0.1.0 leaves out, as predicate adjectives and prepositions of several words,
-and gives every mention its own place."""
+what SceneGraphParser 0.1.0 leaves out, as predicate adjectives, and every mention has its place."""
 
 from __future__ import annotations
 
@@ -55,13 +54,14 @@ def _spans(doc: Doc) -> list[Span]:
 
 
 def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
-    runs: list[list[Token]] = []
+    """A span of each run of neighbouring tokens."""
+    spans: list[Span] = []
+    last = -2
     for token in sorted(tokens, key=lambda token: token.i):
-        if runs and runs[-1][-1].i + 1 == token.i:
-            runs[-1].append(token)
-        else:
-            runs.append([token])
-    return [Span(run[0].idx, run[-1].idx + len(run[-1]), role) for run in runs]
+        start = spans.pop().start if token.i == last + 1 else token.idx
+        spans.append(Span(start, token.idx + len(token), role))
+        last = token.i
+    return spans
 
 
 def _is_attribute(token: Token) -> bool:
@@ -86,21 +86,16 @@ def _relation_words(token: Token) -> Iterator[Token]:
 
 
 def _has_second_noun(verb: Token) -> bool:
-    return any(
-        (child.dep_ in ("dobj", "dative") and child.pos_ in NAMING)
-        or _is_preposition(child) or _preposition_of(child)
-        for child in verb.children
-    )
+    return any(child.dep_ in ("dobj", "dative") and child.pos_ in NAMING
+               or _is_preposition(child) or _preposition_of(child) for child in verb.children)
 
 
 def _is_preposition(token: Token) -> bool:
     """A preposition with an object of its own: `prep`, `agent`, or conjoined with one."""
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False
-    return any(
-        child.dep_ == "prep" or (child.dep_ == "pobj" and child.pos_ in NAMING)
-        for child in token.children
-    )
+    return any(child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NAMING
+               for child in token.children)
 
 
 def _preposition_of(token: Token) -> bool:

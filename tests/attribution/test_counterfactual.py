@@ -12,7 +12,7 @@ from torch import Tensor
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import CompositionAttributionLoss
 
 NAME = "counterfactual"
 CAPTIONS = (

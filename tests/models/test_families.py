@@ -12,7 +12,7 @@ from cae_lib.attribution.base import mask_vector
 from cae_lib.errors import ConfigError
 from cae_lib.models import TextEncoder, text_encoder
 from cae_lib.models.reference import ReferenceEncoder
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import CompositionAttributionLoss
 
 METHODS = ("attention", "gradcam", "gradient", "perturbation")
 PACKED = ("CLIP", "CLIP, eos", "CLIP, own attention", "custom text")

@@ -18,7 +18,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.models.recording import recording
 from cae_lib.models.reference import ReferenceEncoder, TextModel
-from cae_lib.training.task import CompositionAttributionLoss
+from cae_lib.training.losses import CompositionAttributionLoss
 
 FUSED = F.scaled_dot_product_attention
 TOWERS = ("bidirectional", "Hugging Face CLIP, eos 2", "Hugging Face CLIP, eager", "BLIP")

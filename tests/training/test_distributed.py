@@ -14,7 +14,7 @@ from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import losses
 from cae_lib.training.distributed import Ranks, joined
-from cae_lib.training.run import NotFiniteError
+from cae_lib.training.trainer import NotFiniteError
 
 PLAIN = replace(FT, steps=3)
 CAE = replace(PLAIN, method="attention", weight=3.0, margin=2.0)
@@ -106,13 +106,6 @@ def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size is 4, but 3 processes"):
         toy_run(PLAIN, ranks=Ranks(0, 3))
-
-
-def test_processes_of_other_machines_do_not_count_as_neighbours(monkeypatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert (Ranks(3, 8).here, Ranks().here) == (2, 1)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert Ranks(1, 4).here == 4
 
 
 if __name__ == "__main__":

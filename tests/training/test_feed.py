@@ -30,15 +30,14 @@ SCRIPT = """
 import multiprocessing, os, signal, sys, time
 from cae_lib.training.execution import feed
 
-class Steps:
-    '''Batches of numbers; from the third on each takes for ever.'''
+def slow(step):
+    time.sleep(600 if step > 1 else 0)  # from the third on each takes for ever
+    return step
 
-    def at(self, step):
-        time.sleep(600 if step > 1 else 0)
-        return step
-
-class Hit(Steps):
+class Hit:
     '''Sends a signal to the worker that it arrives in.'''
+    def __call__(self, step):
+        return step
 
     def __setstate__(self, state):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -49,6 +48,7 @@ class Hit(Steps):
 if __name__ == "__main__":
 """
 SETTINGS = replace(FT, batch_size=3, negatives=True)
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
 @pytest.fixture
@@ -66,16 +66,20 @@ def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in both)
 
 
-def test_workers_prepare_the_batches_of_the_main_process_in_order(batches) -> None:
-    expected = [batches.at(step) for step in range(2, 7)]
+def taken(batches: Batches, workers: int) -> list[Batch]:
+    with feed(batches.at, range(2, 7), workers) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, workers) -> None:
+    expected, found = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
     assert not same(expected[0], expected[1])
-    for workers in (0, 2):
-        found = list(feed(batches, 2, 7, workers))
-        assert len(found) == 5 and all(map(same, found, expected))
+    assert len(found) == 5 and all(map(same, found, expected))
 
 
 def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
-    (batch,) = feed(batches, 0, 1, 0)
+    batch = batches.at(0)
     assert batch.pixels.dtype == torch.uint8 and batch.affine is not None
     moved = batch.to(torch.device("cpu"))
     assert moved.affine is None
@@ -85,32 +89,31 @@ def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
-    row = int(batches.rows(1)[0])
+    row, given = int(batches.rows(1)[0]), []
     path = batches.pairs.image_paths[row]
     path.write_bytes(path.read_bytes()[:300])
-    source, taken = feed(batches, 0, 4, workers), 0
-    with pytest.raises(DataError, match=rf"{row}\.png \(row {row}\): broken or truncated") as error:
-        for _ in source:
-            taken += 1
-    assert "Traceback" not in str(error.value) and all(map(batches.at, range(taken)))
+    message = rf"^\S*{row}\.png \(row {row}\): broken or truncated"
+    with pytest.raises(DataError, match=message) as error:
+        with feed(batches.at, range(4), workers) as source:
+            given.extend(source)
+    assert "Traceback" not in str(error.value) and all(map(batches.at, range(len(given))))
     with pytest.raises(DataError):
-        batches.at(taken)
+        batches.at(len(given))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@BOTH
 def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
-    source = feed(batches, 0, 8, 2)
-    next(source)
-    workers = multiprocessing.active_children()
-    assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker.pid, number)
-    assert next(source) and next(source)
-    source.close()
+    with feed(batches.at, range(8), 2) as source:
+        next(source)
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        for worker in workers:
+            os.kill(worker.pid, number)
+        assert next(source) and next(source)
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@BOTH
 @pytest.mark.parametrize("threads", [0, 1])
 def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number, threads) -> None:
     def hit() -> None:
@@ -118,44 +121,35 @@ def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with ThreadPoolExecutor(1) as pool:
-        collect = (lambda *args: pool.submit(list, *args).result()) if threads else list
-        assert len(collect(feed(batches, 0, 4, 2))) == 4
+        found = pool.submit(taken, batches, 2).result() if threads else taken(batches, 2)
+    assert len(found) == 5
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-def run_script(tmp_path: Path, main: str) -> tuple[int, str]:
-    """Exit code and output of a main process; comes back once all its workers are gone, too."""
+@pytest.mark.parametrize(("work", "main", "code"), [
+    ("Hit()", 'multiprocessing.set_start_method("spawn")', 0),  # no fork that would be spared
+    ("slow", "end = 'raise KeyError'", 1),
+    ("slow", "end = 'os.kill(os.getpid(), signal.SIGKILL)'", -signal.SIGKILL),
+], ids=["spawn", "error", "killed"])
+def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, code) -> None:
+    """It comes back once all workers are gone, too: they hold the pipe open."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT + main)
+    script.write_text(f"""{SCRIPT}
+    end = "pass"
+    {main}
+    with feed({work}, range({2 if code == 0 else 6}), {1 if code == 0 else 2}) as source:
+        print(next(source), next(source), flush=True)
+        exec(end)
+""")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
     process = subprocess.Popen([sys.executable, script], text=True, **options)
     try:
-        output, errors = process.communicate(timeout=PATIENCE)  # workers hold the pipe open
+        output, errors = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     assert "DataLoader worker" not in errors
-    return process.returncode, output
-
-
-def test_workers_that_are_not_forked_are_spared_as_well(tmp_path) -> None:
-    main = """
-    multiprocessing.set_start_method("spawn")
-    print(*feed(Hit(), 0, 2, 1))
-"""
-    assert run_script(tmp_path, main) == (0, "0 1\n")
-
-
-@pytest.mark.parametrize(("end", "code"), [
-    ("raise KeyError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-], ids=["error", "killed"])
-def test_no_process_outlives_a_run_that_ends_without_closing_its_feed(tmp_path, end, code) -> None:
-    main = f"""
-    source = feed(Steps(), 0, 6, 2)
-    print(next(source), next(source), flush=True)
-    {end}
-"""
-    assert run_script(tmp_path, main) == (code, "0 1\n")
+    assert (process.returncode, output) == (code, "0 1\n"), errors
 
 
 def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:

@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cae_lib.config import HINGES, SCOPES, Hinge
 from cae_lib.errors import ConfigError
 from cae_lib.training.losses import (
-    HINGES,
-    SCOPES,
     AttributionLoss,
-    Hinge,
     attribution_loss,
     caption_sums,
     contrastive_loss,
@@ -24,11 +22,11 @@ from cae_lib.training.losses import (
 ROLES = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0]], dtype=torch.int8)
 SCORES = torch.tensor([[0.5, 0.4, 0.2, 0.1], [0.3, 0.6, 0.9, 0.9]], dtype=torch.double)
 WORDS = torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
-OFFERED = [
-    Hinge(kind, 2.0, scope, stop, complete)
+EVERY = pytest.mark.parametrize("hinge", [
+    Hinge(hinge=kind, margin=2.0, scope=scope, stop_gradient=stop, complete_captions=complete)
     for kind, scope, stop, complete in itertools.product(HINGES, SCOPES, *[(False, True)] * 2)
     if kind != "margin" or (scope != "caption" and not stop)
-]
+], ids=str)
 
 
 def loss_of(scores: Tensor, hinge: Hinge, roles: Tensor = ROLES) -> AttributionLoss:
@@ -51,26 +49,29 @@ def test_contrastive_loss_of_two_pairs(negative: bool) -> None:
     assert none == contrastive_loss(images, texts, torch.tensor(2.0))
 
 
-@pytest.mark.parametrize(("hinge", "objects", "loss", "gradient"), [
-    (Hinge(), 0.4, 0.2, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
-    (Hinge(margin=0.05), 0.4, 0.25, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
-    (Hinge(margin=-0.3), 0.4, 0, [[0] * 4] * 2),
-    (Hinge(stop_gradient=True), 0.4, 0.2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
-    (Hinge(scope="caption"), 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
-    (Hinge(scope="caption", margin=-0.25), 0.45, 0.025, [[0] * 4, [-1 / 2, 1 / 2, 0, 0]]),
-    (Hinge(scope="word"), 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
-    (Hinge("log"), 0.4, math.log(2), [[0, 1 / 1.2, 1 / 1.2, -1 / 0.4], [-1 / 0.4, 1 / 1.2, 0, 0]]),
-    (Hinge("log", stop_gradient=True), 0.4, math.log(2), [[0, 0, 0, -2.5], [-2.5, 0, 0, 0]]),
-    (Hinge("log", 0.1, "caption"), 0.45, math.log(6) / 2 + 0.1,
+@pytest.mark.parametrize(("settings", "objects", "loss", "gradient"), [
+    ({}, 0.4, 0.2, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+    ({"margin": 0.05}, 0.4, 0.25, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+    ({"margin": -0.3}, 0.4, 0, [[0] * 4] * 2),
+    ({"stop_gradient": True}, 0.4, 0.2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+    ({"scope": "caption"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+    ({"scope": "caption", "margin": -0.25}, 0.45, 0.025, [[0] * 4, [-1 / 2, 1 / 2, 0, 0]]),
+    ({"scope": "word"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+    ({"hinge": "log"}, 0.4, math.log(2),
+     [[0, 1 / 1.2, 1 / 1.2, -1 / 0.4], [-1 / 0.4, 1 / 1.2, 0, 0]]),
+    ({"hinge": "log", "stop_gradient": True}, 0.4, math.log(2), [[0, 0, 0, -2.5], [-2.5, 0, 0, 0]]),
+    ({"hinge": "log", "margin": 0.1, "scope": "caption"}, 0.45, math.log(6) / 2 + 0.1,
      [[0, 1 / 1.2, 1 / 1.2, -1 / 0.2], [-1 / 0.6, 1 / 1.2, 0, 0]]),
-    (Hinge("log", scope="word"), 0.45, math.log(2.25),
+    ({"hinge": "log", "scope": "word"}, 0.45, math.log(2.25),
      [[0, 1 / 1.8, 1 / 1.8, -1 / 0.4], [-1 / 0.4, 1 / 0.9, 0, 0]]),
-    (Hinge("margin", 0.5), 0.4, (0.4 + 0.2) / 2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
-    (Hinge("margin", 0.25), 0.4, 0.15 / 2, [[0, 0, 0, -1 / 2], [0] * 4]),
-    (Hinge("margin", 0.5, "word"), 0.45, 0.3, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+    ({"hinge": "margin", "margin": 0.5}, 0.4, (0.4 + 0.2) / 2,
+     [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+    ({"hinge": "margin", "margin": 0.25}, 0.4, 0.15 / 2, [[0, 0, 0, -1 / 2], [0] * 4]),
+    ({"hinge": "margin", "margin": 0.5, "scope": "word"}, 0.45, 0.3,
+     [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
 ], ids=str)
-def test_loss_and_gradient(hinge: Hinge, objects: float, loss: float, gradient: list) -> None:
-    scores = SCORES.clone().requires_grad_()
+def test_loss_and_gradient(settings: dict, objects: float, loss: float, gradient: list) -> None:
+    scores, hinge = SCORES.clone().requires_grad_(), Hinge(**settings)
     found = loss_of(scores, hinge)
     assert found.loss.item() == pytest.approx(loss)
     assert found.objects.item() == pytest.approx(objects)
@@ -81,26 +82,29 @@ def test_loss_and_gradient(hinge: Hinge, objects: float, loss: float, gradient: 
     torch.testing.assert_close(scores.grad, torch.tensor(gradient, dtype=torch.double))
 
 
+def margin_loss(scores: list, roles: list, words: list, scope: str, hinge: str = "margin") -> float:
+    rows = (torch.tensor([row]) for row in (scores, roles))
+    settings = Hinge(hinge=hinge, margin=0.4, scope=scope)
+    return attribution_loss(*rows, settings, torch.tensor([words])).loss.item()
+
+
 def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked() -> None:
-    roles, words = torch.tensor([[1, 2, 2, 3, 3, 3]]), torch.tensor([[1, 2, 2, 3, 4, 5]])
-    scores = torch.tensor([[0.9, 0.1, 0.5, 0.2, 0.4, 0.0]], dtype=torch.double)
-    for scope, attribute in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
-        found = attribution_loss(scores, roles, Hinge("margin", 0.4, scope), words)
-        assert found.loss.item() == pytest.approx((attribute + (0.2 + 0 + 0.4) / 3) / 2)
-    half = torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[1, 2, 0]])  # a word with a role in part
-    for kind, loss in (("margin", 0.4 - 0.1), ("difference", 0.9 - 0.1 + 0.4)):
-        found = attribution_loss(*half, Hinge(kind, 0.4, "word"), torch.tensor([[1, 2, 2]]))
-        assert found.loss.item() == pytest.approx(loss)
-    only = attribution_loss(scores, roles.where(roles != 2, 0), Hinge("margin", 0.4))
-    assert only.loss.item() == pytest.approx(0.2)  # relations are the one role that occurs
-    roles, words = torch.tensor([[2, 0, 2, 0, 1]]), torch.tensor([[1, 1, 2, 2, 3]])
-    scores = torch.tensor([[0.1, 0.9, 0.3, 0.9, 0.5]])
-    found = attribution_loss(scores, roles, Hinge("margin", 0.4, "word"), words)
-    assert found.loss.item() == pytest.approx((0.3 + 0.1) / 2)  # of the tokens that have a role
+    scores, words = [0.9, 0.1, 0.5, 0.2, 0.4, 0.0], [1, 2, 2, 3, 4, 5]
+    relations = (0.2 + 0 + 0.4) / 3
+    for scope, attributes in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
+        found = margin_loss(scores, [1, 2, 2, 3, 3, 3], words, scope)
+        assert found == pytest.approx((attributes + relations) / 2)
+    alone = margin_loss(scores, [1, 0, 0, 3, 3, 3], words, "batch")
+    assert alone == pytest.approx(relations)  # the one role that occurs
+    for hinge, loss in (("margin", 0.4 - 0.1), ("difference", 0.9 - 0.1 + 0.4)):
+        found = margin_loss([0.9, 0.1, 0.5], [1, 2, 0], [1, 2, 2], "word", hinge)
+        assert found == pytest.approx(loss)  # a word is worth what its tokens with a role are
+    found = margin_loss([0.1, 0.9, 0.3, 0.9, 0.5], [2, 0, 2, 0, 1], [1, 1, 2, 2, 3], "word")
+    assert found == pytest.approx((0.3 + 0.1) / 2)
 
 
 def test_log_knows_no_scale_and_has_a_floor() -> None:
-    hinge = Hinge("log", 0.1)
+    hinge = Hinge(hinge="log", margin=0.1)
     assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
     negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
     found = loss_of(negative, hinge)
@@ -109,7 +113,7 @@ def test_log_knows_no_scale_and_has_a_floor() -> None:
     assert (negative.grad[ROLES >= 2] == 0).all() and (negative.grad[ROLES == 1] > 0).all()
 
 
-@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+@EVERY
 def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(6, 4, generator=generator, dtype=torch.double).requires_grad_()
@@ -127,44 +131,39 @@ def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
     torch.testing.assert_close(vars(found), vars(whole))
 
 
-@pytest.mark.parametrize("hinge", OFFERED, ids=str)
-def test_scores_without_a_role_may_be_anything(hinge: Hinge) -> None:
-    """A nan at a start token or at padding reaches neither loss nor gradient."""
-    scores = SCORES.masked_fill(ROLES == 0, torch.nan).requires_grad_()
-    parts = loss_of(scores, hinge)
-    parts.loss.backward()
-    assert parts.loss.isfinite() and scores.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("hinge", OFFERED, ids=str)
-@pytest.mark.parametrize("roles", [[[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]],
+@EVERY
+@pytest.mark.parametrize("roles", [ROLES.tolist(), [[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]],
                                    [[2, 3, 0, 0], [0, 2, 0, 0]]])
-def test_empty_group_gives_zero_and_a_gradient_of_zero(hinge: Hinge, roles: list) -> None:
-    """Of kind "margin" only where composition words are missing."""
-    scores, roles = SCORES.clone().requires_grad_(), torch.tensor(roles)
-    parts = loss_of(scores, hinge, roles)
-    parts.loss.backward()
-    counted = hinge.kind == "margin" and (roles >= 2).any()
-    assert (parts.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
-    assert not torch.stack([parts.objects, parts.composition]).isnan().any()
+def test_an_empty_group_gives_zero_and_scores_without_a_role_reach_nothing(hinge, roles) -> None:
+    """A score may be nan at a start token or at padding; hinge "margin" needs no object words."""
+    roles = torch.tensor(roles)
+    scores = SCORES.masked_fill(roles == 0, torch.nan).requires_grad_()
+    found = loss_of(scores, hinge, roles)
+    found.loss.backward()
+    counted = (roles >= 2).any() and (hinge.hinge == "margin" or (roles == 1).any())
+    assert (found.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
+    assert torch.stack([found.loss, found.objects, found.composition]).isfinite().all()
 
 
-@pytest.mark.parametrize("hinge", OFFERED, ids=str)
+@EVERY
 def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
     roles = torch.cat([ROLES, torch.tensor([[1, 1, 0, 0], [2, 3, 0, 0]], dtype=torch.int8)])
     scores = F.pad(SCORES, (0, 0, 0, 2), value=0.9)
     words = torch.cat([WORDS, torch.arange(1, 5).expand(2, -1)])
     whole, more = loss_of(SCORES, hinge), attribution_loss(scores, roles, hinge, words)
-    left_out = hinge.kind != "margin" and (hinge.complete_captions or hinge.scope == "caption")
+    left_out = hinge.hinge != "margin" and (hinge.complete_captions or hinge.scope == "caption")
     assert (more.n_objects == whole.n_objects) == left_out
     assert (more.loss == whole.loss) == left_out
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"scope": "token"}, "unknown scope 'token': expected one of batch, caption, word"),
-    ({"kind": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
-    ({"kind": "margin", "margin": 0.1, "scope": "caption"}, "scope 'batch' or 'word'"),
-    ({"kind": "margin", "margin": 0.1, "stop_gradient": True}, "no stop_gradient"),
+    ({"hinge": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
+    ({"hinge": "margin"}, "margin above 0"), ({"hinge": "margin", "margin": -0.1}, "above 0"),
+    ({"hinge": "margin", "margin": 0.1, "scope": "caption"}, "scope 'batch' or 'word'"),
+    ({"hinge": "margin", "margin": 0.1, "stop_gradient": True}, "no stop_gradient"),
+    ({"margin": math.nan}, "margin is nan"), ({"stop_gradient": "false"}, "stop_gradient is 'fal"),
+    ({"complete_captions": 1}, "complete_captions is 1"),
     ({"scope": "word"}, "scope 'word' needs words"),
 ])
 def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:

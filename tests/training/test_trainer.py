@@ -13,8 +13,8 @@ from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_r
 from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import read_meta, read_state_dict
-from cae_lib.training.run import NotFiniteError
 from cae_lib.training.state import changes, run_identity
+from cae_lib.training.trainer import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
@@ -53,6 +53,13 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
     assert not clip.model.training
 
 
+def dropping_clip():
+    """A model that draws: it drops patches while it is in training mode."""
+    clip = toy_clip()
+    clip.model.visual.patch_dropout = PatchDropout(0.5)
+    return clip
+
+
 def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     """The model is in training mode again after it: patches are dropped in every step."""
     seen, ends = [], []
@@ -61,12 +68,19 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
         torch.rand(5)
     before = torch.get_rng_state()
     for every in (2, None):
-        clip = toy_clip()
-        clip.model.visual.patch_dropout = PatchDropout(0.5)
-        ends.append(toy_train(CAE, tmp_path / str(every), clip, every=every, on_step=look)[0])
+        out = tmp_path / str(every)
+        ends.append(toy_train(CAE, out, dropping_clip(), every=every, on_step=look)[0])
     assert torch.equal(torch.get_rng_state(), before)
     assert seen == [(2, False, 2), (4, False, 4), (5, False, 5)]
     assert same_weights(*ends) and not same_weights(ends[0], toy_train(CAE, tmp_path / "c")[0])
+
+
+def test_what_the_model_draws_depends_on_seed_and_step_alone():
+    def loss(seed: int, step: int) -> float:
+        return toy_run(replace(FT, seed=seed), dropping_clip()).step(step, batch)["loss"]
+    batch = toy_run(FT).batches.at(0)
+    assert loss(0, 1) == loss(0, 1)
+    assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
 
 
 def test_a_second_signal_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
@@ -78,16 +92,6 @@ def test_a_second_signal_acts_at_once_and_one_after_the_last_step_is_too_late(tm
     except KeyboardInterrupt:
         pytest.fail("a complete run was stopped")
     assert read_meta(tmp_path / "b" / "model.safetensors").step == 5
-
-
-def test_what_the_model_draws_depends_on_seed_and_step_alone():
-    def loss(seed: int, step: int) -> float:
-        clip = toy_clip()
-        clip.model.visual.patch_dropout = PatchDropout(0.5)
-        return toy_run(replace(FT, seed=seed), clip).step(step, batch)["loss"]
-    batch = toy_run(FT).batches.at(0)
-    assert loss(0, 1) == loss(0, 1)
-    assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
 
 
 @pytest.mark.parametrize(("start", "bound"), [(9.0, math.log(100)), (-9.0, 0.0)])
@@ -136,24 +140,24 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     ({"negatives": True}, {"negatives": None, "hard_images": None}, DataError,
      "toy has no hard negatives: .* neg_caption and neg_image"),
     ({"negatives": True}, {"negatives": [[]] * 8}, DataError, "not all of them empty"),
+    ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no false captions"),
     ({"batch_size": 0}, {}, ConfigError, "8 rows; choose 1 to 8"),
     ({"batch_size": 9}, {}, ConfigError, "8 rows; choose 1 to 8"),
     ({"masked": 1.5}, {}, ConfigError, "masked is 1.5; expected a share from 0 to 1"),
     ({"roles": "shuffled"}, {}, ConfigError, "unknown roles 'shuffled': .*permuted, random"),
-    ({"method": "attention", "hinge": "ratio"}, {}, ConfigError, "unknown hinge 'ratio'"),
     ({"masked": 0.5, "method": "perturbation", "attribution": (("replacement", "zero"),)}, {},
      ConfigError, "leave out one of the two"),
+    ({"foils": "all"}, {}, ConfigError, "unknown foils 'all': expected one of given, exchanged"),
+    ({"foil_hinge": True}, {}, ConfigError, "foil_hinge needs foils"),
+    ({"foils": "given", "foil_hinge": True}, {}, ConfigError, "margin 0.0: expected one above 0"),
+    ({"foils": "given", "negatives": True}, {}, ConfigError, "no negatives of NegCLIP"),
+    ({"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"}, {}, ConfigError,
+     "no method"),
+    ({"lock_trunk": True}, {}, ConfigError, "lock_trunk needs an image tower of timm.*lock_image"),
 ])
 def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
     with pytest.raises(error, match=message):
         toy_run(replace(FT, **changes), pairs=toy_pairs(**pairs))
-
-
-@pytest.mark.parametrize(("masked", "replacement"), [(0.5, "mean"), (0.0, "zero")])
-def test_masks_go_with_a_perturbation_that_masks_likewise(masked, replacement):
-    run = toy_run(replace(FT, masked=masked, method="perturbation",
-                          attribution=(("replacement", replacement),)))
-    assert run.objective.task.method.replacement == replacement
 
 
 def test_the_progress_line_shows_loss_attributions_and_speed(tmp_path, capsys):
@@ -163,49 +167,46 @@ def test_the_progress_line_shows_loss_attributions_and_speed(tmp_path, capsys):
         assert part in line
 
 
-def test_false_captions_may_be_missing_in_a_batch(tmp_path):
-    for method in (None, "attention"):
-        pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
-        experiment = replace(HARD, method=method, steps=3, batch_size=2)
-        _, log = toy_train(experiment, tmp_path / str(method), pairs=pairs)
-        assert min(line["n_negatives"] for line in log) == 0
-        assert all(math.isfinite(line["loss"]) for line in log)
+@pytest.mark.parametrize("method", [None, "attention"])
+def test_false_captions_may_be_missing_in_a_batch(tmp_path, method):
+    pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
+    experiment = replace(HARD, method=method, steps=3, batch_size=2)
+    _, log = toy_train(experiment, tmp_path, pairs=pairs)
+    assert min(line["n_negatives"] for line in log) == 0
+    assert all(math.isfinite(line["loss"]) for line in log)
 
 
 PAIRS, ALIGNMENT = toy_pairs(), toy_run(FT).batches.alignment
+GIVEN = {"experiment": FT, "weights_id": "w", "pairs": PAIRS, "alignment": ALIGNMENT,
+         "images": Toys()}
 
 
-def identity(run=FT, weights="w", pairs=PAIRS, alignment=ALIGNMENT, images=None) -> dict[str, str]:
-    return run_identity(run, weights, pairs, alignment, images or Toys())
-
-
-def differing(a: dict[str, str], b: dict[str, str]) -> set[str]:
+def differing(*changed: dict) -> set[str]:
+    """In what the identities of two runs differ that differ in this."""
+    a, b = (run_identity(**GIVEN | change) for change in changed)
     assert bool(changes(a, b)) == (a != b)
     return {part for part in a if a[part] != b[part]}
 
 
-def test_data_of_another_content_are_other_data() -> None:
-    known, other, roles = identity(), Toys(), ALIGNMENT.roles.clone()
+def test_an_identity_covers_settings_weights_and_data() -> None:
+    other, roles = Toys(), ALIGNMENT.roles.clone()
     other.pixels[2, 2, 3, 3] += 1
     roles[0, 2] = 3
-    assert differing(known, identity()) == set()
+    assert differing({}, {"images": Toys()}) == set()
     for changed in (
         {"alignment": replace(ALIGNMENT, tokens=ALIGNMENT.tokens.flip(0))},
         {"alignment": replace(ALIGNMENT, roles=roles)},
         {"pairs": replace(PAIRS, image_index=PAIRS.image_index.flip(0))},
         {"images": other},
     ):
-        assert differing(known, identity(**changed)) == {"training data"}
-    assert differing(known, identity(weights="v")) == {"first weights"}
-    assert differing(known, identity(replace(FT, eps=1e-5))) == {"settings"}
-
-
-def test_false_captions_count_where_they_are_trained_on() -> None:
-    texts = replace(PAIRS, negatives=[["no cat"], *PAIRS.negatives[1:]])
-    neighbours = replace(PAIRS, hard_images=[[2], *PAIRS.hard_images[1:]])
-    for run, expected in ((FT, set()), (replace(FT, negatives=True), {"training data"})):
-        for other in (texts, neighbours):
-            assert differing(identity(run), identity(run, pairs=other)) == expected
+        assert differing({}, changed) == {"training data"}
+    assert differing({}, {"weights_id": "v"}) == {"first weights"}
+    assert differing({}, {"experiment": replace(FT, eps=1e-5)}) == {"settings"}
+    for false in (replace(PAIRS, negatives=[["no cat"], *PAIRS.negatives[1:]]),
+                  replace(PAIRS, hard_images=[[2], *PAIRS.hard_images[1:]])):
+        assert differing({}, {"pairs": false}) == set()  # they are not trained on
+        hard = {"experiment": replace(FT, negatives=True)}
+        assert differing(hard, hard | {"pairs": false}) == {"training data"}
 
 
 def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(tmp_path) -> None:
@@ -214,11 +215,10 @@ def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(t
         paths[0].parent.mkdir(exist_ok=True)
         for side, path in zip((8, 8, size), paths, strict=True):
             Image.new("RGB", (side, side), colour).save(path)
-        return identity(images=kind(paths, 16))
-    known = of("a", 8)
+        return {"images": kind(paths, 16)}
+    known, stored = of("a", 8), of("a", 8, kind=ImageStore)
     assert differing(known, of("b", 8)) == differing(known, of("b", 8, colour="blue")) == set()
     assert differing(known, of("c", 50)) == {"training data"}
     assert differing(known, of("d", 8, "3.bmp")) == {"training data"}
-    known = of("a", 8, kind=ImageStore)
-    assert differing(known, of("d", 8, "3.bmp", kind=ImageStore)) == set()
-    assert differing(known, of("b", 8, colour="blue", kind=ImageStore)) == {"training data"}
+    assert differing(stored, of("d", 8, "3.bmp", kind=ImageStore)) == set()
+    assert differing(stored, of("b", 8, colour="blue", kind=ImageStore)) == {"training data"}

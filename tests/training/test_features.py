@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from toys import FT, Toys, same_weights, toy_clip, toy_run, toy_train, weights
 
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import DataError
 from cae_lib.models.clip import Clip
-from cae_lib.training import features
-from cae_lib.training import run as run_module
+from cae_lib.training import features, trainer
 
 LOCKED = replace(FT, lock_image=True, augment=False)
 CAE = replace(LOCKED, method="gradcam", weight=3.0, margin=2.0)
@@ -47,22 +46,22 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
     monkeypatch.setattr(features, "PICTURES", 8 if experiment.negatives else 4)
     found, log = trained("features")
     assert len(features_files(home)) == 1
-    part = run_module.locked_part
+    part = trainer.locked_part
     with monkeypatch.context() as patch:  # no features, and the whole tower after them
-        patch.setattr(run_module, "picture_features", lambda clip, locked, images, *rest: images)
-        patch.setattr(run_module, "locked_part", lambda *given: (part(*given)[0], None, given[2]))
+        patch.setattr(trainer, "picture_features", lambda clip, locked, images, *rest: images)
+        patch.setattr(trainer, "locked_part", lambda *given: (part(*given)[0], None, given[2]))
         expected, plain = trained("pictures")
     assert log == plain and same_weights(found, expected)
 
 
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:
     encoded: list[int] = []
-    encode = run_module.encode_image
+    encode = trainer.encode_image
     def counted(model: nn.Module, pixels: Tensor):
         encoded.append(len(pixels))
         assert not model.visual.training
         return encode(model, pixels)
-    monkeypatch.setattr(run_module, "encode_image", counted)
+    monkeypatch.setattr(trainer, "encode_image", counted)
     clip = toy_clip()
     clip.model.train()
     run = toy_run(LOCKED, clip, log=True)
@@ -71,12 +70,12 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
     assert encoded == [8] and " 8/8 " in capsys.readouterr().err
     with torch.no_grad():
         expected = toy_clip().model.encode_image(Toys().pixels)
-    values = run.batches.images.values
+    values = run.batches.images.pixels
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-4)
     assert not values.requires_grad
     again = toy_run(replace(CAE, seed=1))
     assert encoded == [8] and again.workers == 0
-    assert torch.equal(again.batches.images.values, values)
+    assert torch.equal(again.batches.images.pixels, values)
     other, clip = Toys(), toy_clip()
     other.pixels[3] += 1
     clip.model.visual.proj.data.mul_(2)
@@ -113,8 +112,3 @@ def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augme
     for name, value in weights(clip).items():
         if name.startswith("visual."):
             assert torch.equal(value, start[name]) == name.startswith(locked), name
-
-
-def test_a_trunk_is_locked_of_a_tower_that_has_one() -> None:
-    with pytest.raises(ConfigError, match="lock_trunk needs an image tower of timm.*lock_image"):
-        toy_run(replace(FT, lock_trunk=True))

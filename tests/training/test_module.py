@@ -14,42 +14,52 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import Attribution, get_method
 from cae_lib.attribution.grouping import word_index
+from cae_lib.config import Hinge
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
-from cae_lib.training.losses import Hinge, attribution_loss, contrastive_loss
-from cae_lib.training.task import CompositionAttributionLoss, CompositionAttributionOutput
+from cae_lib.training.losses import (
+    AttributionLoss,
+    CompositionAttributionLoss,
+    attribution_loss,
+    contrastive_loss,
+)
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 PARTS = ("loss", "objects", "composition")
 ACTIVE = 2.0
+"""A margin with which the hinge is active."""
 
 
-def gradients(task: CompositionAttributionLoss, model: nn.Module, batch) -> dict[str, Tensor]:
-    model.zero_grad()
-    task(*batch).loss.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+def step(task: CompositionAttributionLoss, batch: tuple[Tensor, ...],
+         **autocast: Any) -> tuple[AttributionLoss, dict[str, Tensor]]:
+    """The output, and the gradients of all parameters of the text tower."""
+    task.model.zero_grad()
+    with torch.autocast("cpu", enabled=bool(autocast), **autocast):
+        output = task(*batch)
+    output.loss.backward()
+    gradients = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+    return output, {name: gradient.clone() for name, gradient in gradients.items()}
 
 
 @EVERY
 @pytest.mark.parametrize("settings", [
     {}, {"scope": "caption"}, {"scope": "word"}, {"complete_captions": False}, {"hinge": "log"},
-    {"hinge": "margin"}, {"hinge": "margin", "scope": "word"}, {"stop_gradient": True},
+    {"hinge": "margin", "scope": "word"}, {"stop_gradient": True},
 ], ids=str)
 def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch) -> None:
     images, tokens, roles = batch
-    output = CompositionAttributionLoss(model, method, weight=3.0, margin=0.7, **settings)(*batch)
-    attribution = get_method(method)(model, tokens, images)
-    roles, words = (v[:, : attribution.length] for v in (roles, word_index(tokens, 49408)))
-    kind = settings.get("hinge", "difference")
-    rest = {name: value for name, value in settings.items() if name != "hinge"}
-    parts = attribution_loss(attribution.scores, roles, Hinge(kind, 0.7, **rest), words)
-    torch.testing.assert_close(output.loss.detach(), 3.0 * parts.loss)
+    settings = settings | {"margin": 0.7}
+    output = CompositionAttributionLoss(model, method, weight=3.0, **settings)(*batch)
+    found = get_method(method)(model, tokens, images)
+    roles, words = (v[:, : found.length] for v in (roles, word_index(tokens, 49408)))
+    expected = attribution_loss(found.scores, roles, Hinge(**settings), words)
+    torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):
-        torch.testing.assert_close(getattr(output, name), getattr(parts, name))
-    if not settings:
+        torch.testing.assert_close(getattr(output, name), getattr(expected, name))
+    if settings == {"margin": 0.7}:
         assert (output.n_objects.item(), output.n_composition.item()) == (8, 4)
-    expected = F.normalize(model.encode_text(tokens), dim=-1)
-    torch.testing.assert_close(output.text_features, expected, atol=1e-10, rtol=0)
+    features = F.normalize(model.encode_text(tokens), dim=-1)
+    torch.testing.assert_close(output.text_features, features, atol=1e-10, rtol=0)
 
 
 @EVERY
@@ -72,50 +82,44 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
     if method == "attention":
         assert given.grad is None or not given.grad.any()
         return
-    step = 1e-6 * given.grad / given.grad.norm()
-    ahead, behind = (task(images + move, *rest).loss for move in (step, -step))
+    move = 1e-6 * given.grad / given.grad.norm()
+    ahead, behind = (task(images + change, *rest).loss for change in (move, -move))
     expected = (ahead - behind).item() / (2 * 1e-6)
     assert given.grad.norm().item() == pytest.approx(expected, rel=1e-6)
 
 
 @EVERY
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_a_graph_the_numbers_are_the_same(method: str, mode: Any, model, batch) -> None:
-    task = CompositionAttributionLoss(model, method, margin=2.0)
-    training = task(*batch)
-    with mode():
-        silent = task(*(value.clone() for value in batch))
-    assert not silent.loss.requires_grad and not silent.text_features.requires_grad
-    torch.testing.assert_close(silent.loss, training.loss.detach())
-    torch.testing.assert_close(silent.text_features, training.text_features.detach())
-
-
-@EVERY
-def test_neither_evaluation_mode_nor_the_path_changes_a_gradient(method, model, batch) -> None:
-    tasks = [CompositionAttributionLoss(model, method, margin=2.0, path=path)
+def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
+    """Also without a graph, where nothing can be differentiated."""
+    tasks = [CompositionAttributionLoss(model, method, margin=ACTIVE, path=path)
              for path in ("packed", "reference", "auto")]
     tasks[2].eval()
-    expected, *others = (gradients(task, model, batch) for task in tasks)
+    (output, expected), *others = (step(task, batch) for task in tasks)
     assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
-    for found in others:
-        assert found.keys() == expected.keys()
+    for _, found in others:
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-8)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            silent = tasks[0](*(value.clone() for value in batch))
+        for name in ("loss", "text_features"):
+            assert not getattr(silent, name).requires_grad
+            torch.testing.assert_close(getattr(silent, name), getattr(output, name).detach())
 
 
 @pytest.mark.parametrize("twice", [copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_copy_has_the_copied_model_and_leaves_the_first(place: int, twice, model, batch) -> None:
-    task = CompositionAttributionLoss(model, "gradient", margin=2.0, reduction="l1")
-    expected, parts = task(*batch).loss.item(), [model]
-    parts.insert(place, task)
-    step = twice(copy.deepcopy(nn.ModuleList(parts)))
-    twin, other = step[place], step[1 - place]
+    task = CompositionAttributionLoss(model, "gradient", margin=ACTIVE, reduction="l1")
+    expected, both = task(*batch).loss.item(), [model]
+    both.insert(place, task)
+    made = twice(copy.deepcopy(nn.ModuleList(both)))
+    twin, other = made[place], made[1 - place]
     assert other is not model and twin.model is other and twin.method == task.method
     twin(*batch).loss.backward()
     assert all(p.grad is None for p in model.parameters())
     assert other.get_parameter("transformer.resblocks.0.mlp.c_fc.weight").grad is not None
     alone, first = twice(copy.deepcopy(twin)), weakref.ref(other)
-    del step, twin, other
+    del made, twin, other
     gc.collect()
     assert first() is None and alone(*batch).loss.item() == expected
 
@@ -123,30 +127,22 @@ def test_a_copy_has_the_copied_model_and_leaves_the_first(place: int, twice, mod
 class Positions:
     """A method of somebody's own: the number of the position; knows no word of odd position."""
 
-    reads_words = False
+    reads_words, reads_roles = False, True
 
-    def __init__(self, reads_roles: bool = False) -> None:
-        self.reads_roles, self.given = reads_roles, {}
-
-    def __call__(self, model, tokens, image_features, **options):
-        self.given = options
+    def __call__(self, model, tokens, image_features, *, roles, wanted, **_):
+        assert torch.equal(wanted, roles > 0)
         output = text_encoder(model).encode(tokens)
         scores = torch.arange(1.0, output.embeddings.shape[1] + 1).expand(len(tokens), -1)
-        scored = (scores % 2 == 1) if self.reads_roles else None
-        return Attribution(scores, output.features, scored)
+        return Attribution(scores, output.features, scored=scores % 2 == 1)
 
 
-@pytest.mark.parametrize("reads_roles", [False, True])
-def test_a_method_can_be_an_object_and_leave_tokens_out(reads_roles: bool, model, batch) -> None:
-    images, tokens, roles = batch
-    method = Positions(reads_roles)
-    output = CompositionAttributionLoss(model, method, complete_captions=False)(*batch)
+def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
+    _, tokens, roles = batch
+    output = CompositionAttributionLoss(model, Positions(), complete_captions=False)(*batch)
     places = torch.arange(1.0, 78).expand(len(tokens), -1)
-    used = (roles == 1) & (places % 2 == 1) if reads_roles else roles == 1
+    used = (roles == 1) & (places % 2 == 1)
     torch.testing.assert_close(output.objects, places[used].mean())
     assert output.n_objects == used.sum()
-    assert method.given.get("roles") is (roles if reads_roles else None)
-    assert torch.equal(method.given["wanted"], roles > 0)
     with pytest.raises(ConfigError, match="Positions"):
         CompositionAttributionLoss(model, Positions(), layers=(1,))
 
@@ -154,24 +150,15 @@ def test_a_method_can_be_an_object_and_leave_tokens_out(reads_roles: bool, model
 def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
     task = CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
     assert not list(task.parameters()) and not task.state_dict()
-    for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "kind='log'", "path=auto"):
+    for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "hinge='log'", "path=auto"):
         assert part in repr(task)
 
 
-NAN = float("nan")
-
-
 @pytest.mark.parametrize(("options", "message"), [
-    ({"weight": NAN}, "weight is nan"), ({"margin": NAN}, "margin is nan"),
-    ({"stop_gradient": "false"}, "stop_gradient is 'false'"),
-    ({"complete_captions": 1}, "complete_captions is 1"),
-    ({"image_gradient": 0}, "image_gradient is 0"), ({"weight": True}, "weight is True"),
-    ({"hinge": "margin"}, "margin above 0"), ({"hinge": "margin", "margin": -0.1}, "above 0"),
-    ({"method": "saliency"}, "attention, gradcam"),
-    ({"scope": "sentence"}, "batch, caption, word"),
-    ({"hinge": "ratio"}, "difference, log, margin"),
+    ({"weight": float("nan")}, "weight is nan"), ({"weight": True}, "weight is True"),
+    ({"image_gradient": 0}, "image_gradient is 0"), ({"hinge": "margin"}, "margin above 0"),
+    ({"method": "saliency"}, "attention, gradcam"), ({"path": "fast"}, "auto, packed, reference"),
     ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
-    ({"path": "fast"}, "auto, packed, reference"),
     ({"model": nn.Linear(2, 2)}, "Linear"),
 ], ids=str)
 def test_bad_settings_are_refused_at_once(options: dict, message: str, model) -> None:
@@ -191,11 +178,10 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
     ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
     ({"words": lambda b: -b["words"]}, "caption 0 .* word -1 at token 1"),
     ({"roles": lambda b: b["roles"] * 2}, "caption 0 .* role 4 "),
-    ({"roles": lambda b: b["roles"].roll(1, 0)}, "caption 1 .* role [123] and word 0"),
     ({"roles": lambda b: b["roles"].roll(1, 0), "words": lambda b: None}, "caption 1 .* word 0"),
     ({name: lambda b, name=name: b[name][:, :4] for name in ("tokens", "roles", "words")},
      "caption 0 .*no end-of-text"),
-], ids=map(str, range(12)))
+], ids=map(str, range(11)))
 def test_what_does_not_fit_together_is_refused(method, changed, message, model, batch) -> None:
     given = dict(zip(("images", "tokens", "roles"), batch, strict=True))
     given["words"] = word_index(given["tokens"], 49408)
@@ -205,29 +191,15 @@ def test_what_does_not_fit_together_is_refused(method, changed, message, model, 
         CompositionAttributionLoss(model, method)(*wrong.values())
 
 
-# In the modes of real training
-
-
-def _step(
-    task: CompositionAttributionLoss, model: nn.Module, batch: tuple[Tensor, ...], **autocast
-) -> tuple[CompositionAttributionOutput, dict[str, Tensor]]:
-    """The output, and the gradients of all parameters of the text tower."""
-    model.zero_grad()
-    with torch.autocast("cpu", enabled=bool(autocast), **autocast):
-        output = task(*batch)
-    output.loss.backward()
-    return output, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
 @EVERY
 def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatch) -> None:
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
-    plain, expected = _step(task, model, batch)
+    plain, expected = step(task, batch)
     recomputed: list[int] = []
     finish = packed.finish_block
     monkeypatch.setattr(packed, "finish_block", lambda *a: recomputed.append(1) or finish(*a))
     model.set_grad_checkpointing(True)
-    output, gradients = _step(task, model, batch)
+    output, gradients = step(task, batch)
     assert len(recomputed) > 4  # once forward in each block, again in each backward pass
     for part in PARTS:
         torch.testing.assert_close(getattr(output, part), getattr(plain, part), rtol=1e-12, atol=0)
@@ -247,8 +219,8 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
     batch = (batch[0].float(), *batch[1:])
     model.float().set_grad_checkpointing(checkpointing)
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
-    exact, expected = _step(task, model, batch)
-    output, gradients = _step(task, model, batch, dtype=dtype)
+    exact, expected = step(task, batch)
+    output, gradients = step(task, batch, dtype=dtype)
     assert output.text_features.dtype == dtype
     scale = share * max(exact.objects.abs(), exact.composition.abs())
     scale *= 2.5 if method == "perturbation" else 1
@@ -268,7 +240,7 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     model = open_clip.create_model("clip-mini", precision=precision)
     expected = model.encode_text(tokens, normalize=True)
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
-    output, gradients = _step(task, model, (images.bfloat16(), tokens, roles))
+    output, gradients = step(task, (images.bfloat16(), tokens, roles))
     assert output.loss.dtype == torch.float32
     assert output.text_features.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(output.text_features, expected, atol=0.01, rtol=0)
@@ -277,7 +249,7 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
 
 @EVERY
 def test_beside_compiled_modules(method: str, model, batch) -> None:
-    images, tokens, roles = batch
+    _, tokens, roles = batch
     pictures = torch.randn(4, 3, 112, 112, dtype=torch.float64)
     task = CompositionAttributionLoss(model, method, margin=ACTIVE)
     expected = task(model.encode_image(pictures), tokens, roles).loss
