@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.faithfulness import random_ranks
+from cae_lib.attribution.measures import random_ranks
 from cae_lib.data.captions import Pairs, load_caption_list
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import faithfulness

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cae_lib.models.archive import read_archive, unpacked, write_archive
 
 from cae_lib.config import experiment
 from cae_lib.errors import CheckpointError
-from cae_lib.models.archive import read_archive, unpacked, write_archive
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import weights_of, weights_path
