@@ -88,9 +88,12 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
 
 
 def filled(name: str, state: dict[str, Tensor], path: Path, activation: str,
-           device: str | torch.device = "cpu", context: int | None = None) -> Clip:
+           device: str | torch.device = "cpu") -> Clip:
     """A model with the weights of a file, each of which has its place, else a CheckpointError.
-    `context` is the length of its texts, None for the architecture's."""
+    Texts are as long as the file has positions for."""
+    positions = len(state.get("positional_embedding", ()))
+    whole = model_config(name)["text_cfg"].get("context_length", 77)
+    context = positions if positions not in (0, whole) else None
     model, preprocess = _build(name, activation, None, 0, context)
     own = model.state_dict()
     state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, filled, load_clip, model_config, side
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, filled, load_clip, side
 from cae_lib.models.text_tower import CLIP_VOCABULARY
 from cae_lib.models.weight_files import read_state_dict
 
@@ -104,14 +104,11 @@ def reader(released: Released, device: str | torch.device = "cpu") -> Callable[[
 
 def _from_file(released: Released, path: Path, device: str | torch.device) -> Clip:
     state = read_state_dict(path, released.alpha)
-    positions = len(state.get("positional_embedding", ()))
-    whole = model_config(released.model)["text_cfg"].get("context_length", 77)
     if released.share != 1:
         start = load_clip(*START).model.state_dict()
         state = {name: value.float().lerp(_cut(start[name].float(), value), 1 - released.share)
                  for name, value in state.items()}
-    context = positions if positions not in (0, whole) else None
-    return filled(released.model, state, path, released.activation, device, context)
+    return filled(released.model, state, path, released.activation, device)
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:

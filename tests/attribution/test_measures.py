@@ -73,7 +73,7 @@ def test_masked_words_through_open_clip(mask, batch) -> None:
     inputs = (batch.model, batch.tokens, batch.image_features, words, np.arange(4), masked)
     expected = batch.score(embeddings).detach().numpy()
     np.testing.assert_allclose(masked_similarity(*inputs, mask), expected, atol=1e-10)
-    with pytest.raises(ConfigError, match="unknown mask 'noise': expected one of mean, zero"):
+    with pytest.raises(ConfigError, match="mask is 'noise': expected one of mean, zero"):
         masked_similarity(*inputs, "noise")
 
 
