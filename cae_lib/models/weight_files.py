@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import pickle
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ HEAD = "head."
 
 TYPES = {"HalfStorage": torch.float16, "FloatStorage": torch.float32, "LongStorage": torch.int64,
          "DoubleStorage": torch.float64, "IntStorage": torch.int32, "BoolStorage": torch.bool}
+"""What the numbers of an archive are."""
+
 BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
     ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")}
 """What builds tensors and dictionaries of them, and does nothing else."""
@@ -105,7 +108,7 @@ def _read(path: Path) -> Any:
     """What a file holds."""
     if path.suffix == ".safetensors":
         return load_file(path)
-    if path.open("rb").read(2) == b"PK":
+    if zipfile.is_zipfile(path):
         file = torch._C.PyTorchFileReader(str(path))
         if "constants.pkl" in file.get_all_records():  # TorchScript: a program with its weights
             return dict(_tensors(_ArchiveReader(file).load()))
