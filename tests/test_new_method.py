@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 from cae_lib import methods
 from cae_lib.config import experiment
@@ -47,7 +48,7 @@ clip = load_clip()
 tokens = clip.tokenizer(["a dog"])
 found = get_method("size", power=2.0)(clip.model, tokens, torch.ones(1, 128)).scores
 squares = clip.model.token_embedding(tokens).square().sum(-1)
-torch.testing.assert_close(found, squares[:, : found.shape[1]].detach())
+torch.testing.assert_close(found, squares[:, : found.shape[1]].detach(), rtol=1e-5, atol=0)
 assert main(["train", "cae-size", "--profile", "smoke"]) == 0
 meta = read_meta(checkpoint_path("cae-size", "smoke"))
 assert meta.step == 3 and meta.config_key == experiment("cae-size", "smoke").key()
@@ -65,6 +66,7 @@ def test_one_file_scores_trains_and_is_shown(package, home, smoke_world, tiny_cl
     (package / "attribution" / "size.py").write_text(FILE)
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
+    shutil.copy(REPOSITORY / "data" / "sources.yml", home / "data")
     base = home / "data" / experiment("clip-ft", "smoke").weights
     save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
     done = subprocess.run([sys.executable, "-c", USE], cwd=package.parent, text=True,
