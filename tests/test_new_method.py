@@ -13,6 +13,7 @@ from cae_lib import methods
 from cae_lib.config import experiment
 from cae_lib.errors import ConfigError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.pages import stamp
 from cae_lib.runtime import PACKAGE, measuring_hash, training_hash
 
 FILE = '''
@@ -86,6 +87,14 @@ def test_one_file_makes_nothing_stale(package) -> None:
     first, *_ = hashes("size")
     (package / "attribution" / "size.py").write_text(FILE.replace("1.0", "2.0"))
     assert hashes("size")[0] != first != before[0]
+
+
+def test_pages_are_stale_by_the_label_of_one_of_the_papers_methods_alone(home, monkeypatch) -> None:
+    before, known = stamp.tables_hash("smoke"), methods.methods()
+    other = known["gradcam"]._replace(label="other")
+    for name, stale in (("size", False), ("gradcam", True)):
+        monkeypatch.setattr(stamp, "methods", lambda name=name: known | {name: other})
+        assert (stamp.tables_hash("smoke") != before) == stale
 
 
 def test_a_header_that_cannot_be_read_is_named(tmp_path, monkeypatch) -> None:
