@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import ConfigError, check_fields, check_type
+from cae_lib.methods import METHODS, methods
 
-METHODS = ("attention", "gradcam", "perturbation", "gradient")
 HINGES = ("difference", "log", "margin")
 SCOPES = ("batch", "caption", "word")
 
@@ -179,13 +179,16 @@ class Profile:
 
 def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
     """The rows of Tables 1 and 2 that are trained, from lambda for each attribution method, and the
-    batch size with hard negatives, which make two pictures and four texts of a row."""
+    batch size with hard negatives, which make two pictures and four texts of a row; and those of
+    methods that bring their own lambda."""
     cae = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
     hard = {"negatives": True, "batch_size": hard_batch}
     rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
     rows |= {f"cae-{method}": row for method, row in cae.items()}
     rows |= {"negclip": hard}
-    return rows | {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
+    rows |= {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
+    return rows | {f"cae-{name}": {"method": name, "weight": method.weight}
+                   for name, method in methods().items() if method.weight is not None}
 
 
 def _placebos(**weights: float) -> dict[str, dict[str, Any]]:

@@ -38,7 +38,11 @@ def check_fields(settings: Any) -> None:
 
 def check_type(name: str, value: Any, hint: Any) -> None:
     """ConfigError unless a setting is of its type; numbers have to be finite."""
-    if not _fits(value, hint):
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            options = ", ".join(typing.get_args(hint))
+            raise ConfigError(f"{name} is {value!r}: expected one of {options}.")
+    elif not _fits(value, hint):
         expected = hint.__name__ if isinstance(hint, type) else hint
         raise ConfigError(f"{name} is {value!r}: expected {expected}, finite if a number.")
 

@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cae_lib import methods
 from cae_lib.errors import DataError
 
 INK = "#010101"
@@ -29,10 +30,10 @@ MOST_ALT = 300
 WIDTH = 7.2
 """Inches, the width of the book's text."""
 
-METHODS = {"attention": "attention", "gradcam": "GradCAM", "perturbation": "perturbation",
-           "gradient": "gradient"}
+METHODS = {name: methods.methods()[name].label for name in methods.METHODS}
 """The paper's four attribution methods, in its order, as pages call them."""
 
+METHOD_COLORS = {method.label: method.color for method in methods.methods().values()}
 ROLES = ("object", "attribute", "relation")
 
 LABELS = {
@@ -49,20 +50,20 @@ KINDS = {"cae": "CLIP-CAE", "placebo": "placebo", "negclip-cae": "NegCLIP-CAE",
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
-METHOD_COLORS = dict(zip(METHODS.values(), (_COLORS[i] for i in (0, 3, 2, 4, 5, 6)), strict=False))
 
 
 def label(run: str) -> str:
     """A run as the paper's tables name it; what they do not have stays as it is."""
     kind, _, method = run.rpartition("-")
-    if kind in KINDS and method in (*METHODS, "counterfactual"):
-        return f"{KINDS[kind]} ({METHODS.get(method, method)})"
+    if kind in KINDS and run not in LABELS and method in methods.methods():
+        return f"{KINDS[kind]} ({methods.methods()[method].label})"
     return LABELS.get(run, run)
 
 
 def method_of(run: str) -> str:
     """The attribution method in a run's name as text, "" where it has none."""
-    return METHODS.get(run.rpartition("cae-")[2].partition("+")[0], "")
+    name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
+    return methods.methods()[name].label if name in methods.methods() else ""
 
 
 def style() -> None:

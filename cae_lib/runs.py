@@ -27,9 +27,9 @@ from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.items import data_tables
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.grid import BASE, TUNED, run_name
-from cae_lib.models.archive import unpacked
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.weight_files import unpacked
 from cae_lib.results import Tables
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
 from cae_lib.training.execution import Execution

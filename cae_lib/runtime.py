@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from cae_lib.config import paths
 from cae_lib.errors import WriteError
+from cae_lib.methods import METHODS, methods
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +36,14 @@ TRAINING = "cae_lib.training.trainer"
 CONFIGS, BENCHMARKS, MEASURING = "models/configs", "data/benchmarks", "evaluation"
 """Folders with data of the code; the modules of benchmarks and suites are imported by name."""
 
-BESIDE = ("config", "errors", "runtime", "results", "data.needs", "data.sources",
+MEASURED = (*METHODS, "integrated_gradients", "binding")
+"""The attribution methods of the measurements; a method's module is imported by name."""
+
+BESIDE = ("config", "errors", "methods", "runtime", "results", "data.needs", "data.sources",
           "data.completeness")
 """Modules that decide no number by themselves."""
 
-SETTLED = ("config", "errors", "runtime", "data.captions", "words")
+SETTLED = ("config", "errors", "methods", "runtime", "data.captions", "words")
 """Modules that decide no number of a run, or one that its settings and data hold."""
 
 PACKAGES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
@@ -160,9 +164,16 @@ class _Lines:
 
 
 @cache
-def training_hash(package: Path = PACKAGE) -> str:
-    """Hash the code of a run's steps: all that `TRAINING` imports, but for `SETTLED`."""
-    return _hash_of(imported([TRAINING], SETTLED, package), package, CONFIGS)
+def training_hash(package: Path = PACKAGE, method: str | None = "all") -> str:
+    """Hash the code of a run's steps: all that `TRAINING` and its attribution method import, but
+    for `SETTLED`; `method` is None for a run without, "all" for whatever run."""
+    names = [*methods()] if method == "all" else [method] if method else []
+    starts = [TRAINING, *map(_module, names)]
+    return _hash_of(imported(starts, SETTLED, package), package, CONFIGS)
+
+
+def _module(method: str) -> str:
+    return f"cae_lib.attribution.{method}"
 
 
 @cache
@@ -172,10 +183,11 @@ def measuring_hash(package: Path = PACKAGE) -> str:
 
 
 def measuring(package: Path = PACKAGE) -> dict[str, Path]:
-    """The modules of suites and benchmarks, and what they import, but for `BESIDE`, with files."""
+    """The modules of suites, benchmarks and the methods `MEASURED`, and what they import, but for
+    `BESIDE`, with files."""
     starts = [f"{folder}/{path.stem}".replace("/", ".") for folder in (MEASURING, BENCHMARKS)
               for path in sorted((package / folder).glob("*.py"))]
-    return imported(starts, BESIDE, package)
+    return imported([*starts, *map(_module, MEASURED)], BESIDE, package)
 
 
 def imported(starts: Iterable[str], without: tuple[str, ...] = (),

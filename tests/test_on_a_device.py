@@ -37,7 +37,6 @@ from cae_lib.world.build import build_world
 
 STEPS = [(None, "batch"), ("attention", "batch"), ("gradcam", "caption"), ("perturbation", "word"),
          ("gradient", "word"), ("counterfactual", "batch")]
-EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 VALUES = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
 Measure = Callable[[Encoder], Any]
 
@@ -113,9 +112,10 @@ def test_a_picture_and_a_caption(world: Path) -> None:
     on_both(lambda encoder: vars(attribute_pair(encoder.clip, picture, "a cat on the bed", 0)))
 
 
+@pytest.mark.parametrize("path", ["packed", "reference"])
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
-def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
+def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
     parameters = {"renormalise": True} if method not in METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
@@ -124,7 +124,8 @@ def test_scores_and_their_gradients(method: str, create_graph: bool) -> None:
         device = model.logit_scale.device
         tokens = encoder.clip.tokenizer(["a red dog chases a cat", "the giraffe", ""]).to(device)
         images = torch.linspace(-1, 1, 3 * 128).view(3, 128).sin().double().to(device)
-        scores = scorer(model, tokens, images, create_graph=create_graph).scores
+        encoder = text_encoder(model, path)
+        scores = scorer(encoder, tokens, images, create_graph=create_graph).scores
         found = {"scores": scores.detach().cpu().numpy()}
         if create_graph:
             scores.square().sum().backward()
@@ -154,30 +155,13 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
 
 
 @pytest.mark.parametrize("misplaced", ["tokens", "image_features"])
-@EACH_METHOD
-def test_inputs_on_another_device_are_refused(method: str, misplaced: str, tiny_clip) -> None:
-    tokens = tiny_clip.tokenizer(["a red dog"])
-    inputs = {"tokens": tokens, "image_features": torch.randn(1, 128)}
+def test_inputs_on_another_device_are_refused(misplaced: str, tiny_clip: Clip) -> None:
+    inputs = {"tokens": tiny_clip.tokenizer(["a red dog"]), "image_features": torch.randn(1, 128)}
     with pretend_device() as device:
         model = tiny_clip.model.to(device)
         moved = {name: v if name == misplaced else v.to(device) for name, v in inputs.items()}
         with pytest.raises(ConfigError, match=f"{misplaced}.*cpu"):
-            get_method(method)(model, **moved)
-
-
-@EACH_METHOD
-def test_both_paths_on_the_device(method: str, tiny_clip: Clip) -> None:
-    tokens = tiny_clip.tokenizer(["a red dog", "two cats on a mat"])
-    images = torch.randn(2, 128)
-    expected = get_method(method)(tiny_clip.model, tokens, images).scores
-    with pretend_device() as device:
-        model = tiny_clip.model.to(device)
-        for path in ("packed", "reference"):
-            encoder = text_encoder(model, path)
-            found = get_method(method)(encoder, tokens.to(device), images.to(device)).scores
-            assert found.device == device
-            found = found.cpu()[:, : expected.shape[1]]
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            get_method("attention")(model, **moved)
 
 
 @pytest.fixture

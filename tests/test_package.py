@@ -121,7 +121,7 @@ CHANGES = [
     (measuring_hash, ("evaluation/suites.py", "evaluation/choice.py", "data/benchmarks/aro.py",
                       "data/benchmarks/aro_symmetric.txt", "data/captions.py",
                       "words/alignment.py", "models/clip.py",
-                      "models/configs/clip-mini.json", "attribution/faithfulness.py")),
+                      "models/configs/clip-mini.json", "attribution/measures.py")),
 ]
 
 
@@ -165,7 +165,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = ({"errors", "config", "runtime"}, {"grid"}, {"words", "models", "attribution"},
+LAYERS = ({"errors", "methods", "config", "runtime"}, {"grid"}, {"words", "models", "attribution"},
           {"data", "results", "statistics", "plots", "world"}, {"training", "evaluation", "photo"},
           {"runs"}, {"pages"}, {"commands"}, {"cli"})
 """The top level of the package, the lowest parts first."""

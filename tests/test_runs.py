@@ -76,7 +76,7 @@ def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
     table = coco / "train_neg_clip.tsv"
     table.write_text(table.read_text().replace(" red ", " blue "))
     told = [trained()]
-    monkeypatch.setattr(state, "training_hash", lambda: "other")
+    monkeypatch.setattr(state, "training_hash", lambda **_: "other")
     told.append(trained())
     monkeypatch.setattr(runs, "load_clip", partial(load_clip, seed=4))
     told.append(trained())

@@ -1,38 +1,20 @@
-"""Attribution methods by name."""
+"""Attribution methods by name; see `cae_lib.methods` for how a file becomes one."""
 
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from typing import Any
 
-from cae_lib.attribution.attention import AttentionAttribution
+from cae_lib import methods as registry
 from cae_lib.attribution.base import Attribution, AttributionMethod
-from cae_lib.attribution.binding import BindingAttribution
-from cae_lib.attribution.counterfactual import CounterfactualAttribution
-from cae_lib.attribution.gradcam import GradcamAttribution
-from cae_lib.attribution.gradient import GradientAttribution
-from cae_lib.attribution.integrated_gradients import IntegratedGradientsAttribution
-from cae_lib.attribution.perturbation import PerturbationAttribution
 from cae_lib.errors import ConfigError
 
-# The paper's four.
-METHODS: dict[str, type] = {
-    "attention": AttentionAttribution,
-    "gradcam": GradcamAttribution,
-    "perturbation": PerturbationAttribution,
-    "gradient": GradientAttribution,
-}
-_KNOWN = METHODS | {
-    "integrated_gradients": IntegratedGradientsAttribution,
-    "counterfactual": CounterfactualAttribution,
-    "binding": BindingAttribution,
-}
 __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
     """The method of a name, its fields set by `parameters`; an object that is a method is returned.
-    Names are the keys of `METHODS`, "integrated_gradients", "counterfactual" and "binding".
     ConfigError for an unknown name or parameter, a bad value, or parameters of an object."""
     if not isinstance(method, str):
         if parameters or not callable(method) or not hasattr(method, "reads_words"):
@@ -41,12 +23,21 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
                 "parameters, or an object that can be called and has `reads_words`, without them."
             )
         return method
-    if method not in _KNOWN:
-        raise ConfigError(f"unknown attribution method {method!r}: expected {', '.join(_KNOWN)}.")
-    known = [field.name for field in dataclasses.fields(_KNOWN[method])]
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
+    kind = _class_of(method)
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(parameters.keys() - set(known)):
         raise ConfigError(
             f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(known)}."
         )
-    return _KNOWN[method](**parameters)
+    return kind(**parameters)
+
+
+def _class_of(name: str) -> type[AttributionMethod]:
+    known = registry.methods()
+    if name not in known:
+        raise ConfigError(f"unknown attribution method {name!r}: expected {', '.join(known)}.")
+    return getattr(import_module(f"cae_lib.attribution.{name}"), known[name].kind)
+
+
+METHODS = {name: _class_of(name) for name in registry.METHODS}
+"""The classes of the paper's four."""

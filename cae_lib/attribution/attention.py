@@ -13,7 +13,7 @@ from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class AttentionAttribution(AttributionMethod):
+class AttentionAttribution(AttributionMethod, label="attention", color="#0173b2", place=1):
     """Attention of the token that is read, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
@@ -42,9 +42,8 @@ class AttentionAttribution(AttributionMethod):
         return Attribution(scores, output.features)
 
     def _chosen(self, rows: list[Tensor]) -> list[Tensor]:
-        if self.layers is None:
-            return rows
         depth = len(rows)
-        if not self.layers or not all(-depth <= layer < depth for layer in self.layers):
+        layers = range(depth) if self.layers is None else self.layers
+        if not layers or not all(-depth <= layer < depth for layer in layers):
             raise ConfigError(f"layers={self.layers} does not fit a tower of {depth} layers.")
-        return [rows[layer] for layer in self.layers]
+        return [rows[layer] for layer in layers]

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.grouping import check_shapes, words_or_own
-from cae_lib.errors import ConfigError, DataError, check_fields
+from cae_lib.errors import ConfigError, DataError, check_fields, check_type
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.models.text_tower import CLIP_VOCABULARY
 
-MASKS = ("mean", "zero", "token")
-# The token "*" in CLIP's vocabulary.
-STAR = 265
+Mask = Literal["mean", "zero", "token"]
+STAR = 265  # the token "*" in CLIP's vocabulary
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,20 @@ class Captions:
         """S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
         return matched_similarity(self.encoder.model, self.image_features, features, *temperature)
 
-    def encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
-        """Features `(B + V, E)` of the captions, and of variants `(V, C)` of those with the rows
-        `caption (V,)`, which share what they begin with."""
+    def score_variants(self, variants: Tensor, caption: Tensor, inside: Tensor) -> Attribution:
+        """Scores of the tokens `inside (V, C)`: how far S of each variant `(V, C)` of the captions
+        `caption (V,)` lies below that of the caption, the mean over the variants of a token."""
+        def encode() -> Tensor:
+            return self._encode_with(variants, caption)
+
+        often = torch.zeros_like(self.tokens).index_add(0, caption, inside.long())
+        scores, features = self.drops(encode, caption, inside)
+        length = self.encoder.columns(self.tokens)
+        mean = scores / often.clamp(min=1)
+        return Attribution(mean[:, :length], features, (often > 0)[:, :length])
+
+    def _encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
+        """Features `(B + V, E)` of captions and variants, which share what they begin with."""
         columns = self.tokens.shape[1]
         first = (variants != self.tokens[caption]).int().argmax(dim=1)
         # Each caption is followed by its variants, the latest change first: all begin as it does.
@@ -112,13 +122,21 @@ class AttributionMethod:
         reads_words: whether `words` changes the scores.
         scores_words: whether each token has the score of its whole word, not a share of it.
         differentiates: whether `score` takes derivatives of S, and so needs a graph at all times.
+        counts: parameters that are 1 or more, or None for no limit.
     """
     reads_words: ClassVar[bool] = False
     scores_words: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    counts: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **said: Any) -> None:
+        """What a class says in its header is for `cae_lib.methods.Method`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in self.counts:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: expected 1 or more, or None for all.")
 
     def __call__(
         self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
@@ -184,11 +202,10 @@ def matched_similarity(
         return similarity * (scale if train_temperature else scale.detach()).exp()
 
 
-def mask_vector(encoder: TextEncoder, mask: str = "mean") -> Tensor:
+def mask_vector(encoder: TextEncoder, mask: Mask = "mean") -> Tensor:
     """Embedding `(D,)` in the place of a masked token, as a constant: the mean of all tokens as
     they are now, zero, or that of the token "*"; a ConfigError for another mask."""
-    if mask not in MASKS:
-        raise ConfigError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}.")
+    check_type("mask", mask, Mask)
     if mask == "mean":
         return encoder.table.mean(dim=0)
     return encoder.table[star(encoder)] if mask == "token" else torch.zeros_like(encoder.table[0])

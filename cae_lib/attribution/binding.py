@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from open_clip import SimpleTokenizer
@@ -19,11 +18,9 @@ from cae_lib.models.text_tower import CLIP_VOCABULARY
 from cae_lib.words.alignment import END_OF_WORD
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
-EXCHANGES = ("bound", "any")
-
 
 @dataclass(frozen=True)
-class BindingAttribution(AttributionMethod):
+class BindingAttribution(AttributionMethod, label="bindings", color="#de8f05"):
     """What a word that binds is worth; zero where S is a sum over words. Not the paper's.
 
     Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
@@ -40,17 +37,9 @@ class BindingAttribution(AttributionMethod):
     reads_arguments: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
+    counts: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
-    exchange: str = "bound"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples is not None and self.samples < 1:
-            raise ConfigError(f"samples is {self.samples}: expected 1 or more, or None for all.")
-        if self.exchange not in EXCHANGES:
-            raise ConfigError(
-                f"unknown exchange {self.exchange!r}: expected one of {', '.join(EXCHANGES)}."
-            )
+    exchange: Literal["bound", "any"] = "bound"
 
     def score(self, captions: Captions) -> Attribution:
         if captions.roles is None:
@@ -59,12 +48,7 @@ class BindingAttribution(AttributionMethod):
         caption, inside, variants = exchanges(
             tokens, captions.words(tokens.shape[1]), captions.roles, captions.arguments,
             self.samples, self.exchange, captions.wanted, captions.encoder.vocabulary_size)
-        often = torch.zeros_like(tokens).index_add(0, caption, inside.long())
-        encode = partial(captions.encode_with, variants, caption)
-        scores, features = captions.drops(encode, caption, inside)
-        length = captions.encoder.columns(tokens)
-        mean = scores / often.clamp(min=1)
-        return Attribution(mean[:, :length], features, (often > 0)[:, :length])
+        return captions.score_variants(variants, caption, inside)
 
 
 class Unit(NamedTuple):
@@ -104,17 +88,15 @@ def exchanges(
     rows.append([None] * len(tokens) if arguments is None else arguments.tolist())
     caption, binding, orders = [], [], []
     for row, (numbers, of_tokens, ids, said_of) in enumerate(zip(*rows, strict=True)):
-        found = [(binders, pair) for binders, pair in _bound(_units(numbers, of_tokens), said_of)
-                 if _differ(ids, *pair)]
-        if wanted is not None:
-            found = [each for each in found
-                     if any(bool(wanted[row, u.start : u.end].any()) for u in each[0])]
-        if samples is not None and len(found) > samples:
-            order = torch.rand(len(found), generator=generator).argsort()
-            found = [found[i] for i in order[:samples].tolist()]
+        bound = [(binders, pair) for binders, pair in _bound(_units(numbers, of_tokens), said_of)
+                 if _differ(ids, *pair) and (wanted is None or any(
+                     bool(wanted[row, u.start : u.end].any()) for u in binders))]
+        if samples is not None and len(bound) > samples:
+            order = torch.rand(len(bound), generator=generator).argsort()
+            bound = [bound[i] for i in order[:samples].tolist()]
         alone = _units(numbers, numbers) if kind == "any" else []
         others = [pair for pair in combinations(alone, 2) if _differ(ids, *pair)]
-        for binders, pair in found:
+        for binders, pair in bound:
             if kind == "any":
                 pair = others[int(torch.rand((), generator=generator) * len(others))]
             caption.append(row)
@@ -131,14 +113,14 @@ def exchanges(
 
 def _units(words: list[int], roles: list[int]) -> list[Unit]:
     """The parts of a caption that have a role, in their order."""
-    found, start = [], 0
+    units, start = [], 0
     both = [*zip(words, roles, strict=True), (0, OTHER)]
     for place, ((word, role), after) in enumerate(pairwise(both)):
         if (word, role) != after if role == ATTRIBUTE else role != after[1]:
             if role != OTHER:
-                found.append(Unit(start, place + 1, role, words[start], word))
+                units.append(Unit(start, place + 1, role, words[start], word))
             start = place + 1
-    return found
+    return units
 
 
 def _bound(
@@ -173,9 +155,9 @@ def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
 
 def _exchanged(length: int, first: Unit, second: Unit) -> list[int]:
     """The places that the tokens of the exchanged caption come from."""
-    bounds = (0, first.start, first.end, second.start, second.end, length)
-    parts = [range(*ends) for ends in pairwise(bounds)]
-    return [place for i in (0, 3, 2, 1, 4) for place in parts[i]]
+    ends = (0, first.start, first.end, second.start, second.end, length)
+    stretches = [range(*pair) for pair in pairwise(ends)]
+    return [place for i in (0, 3, 2, 1, 4) for place in stretches[i]]
 
 
 def _with_articles(variants: Tensor, other: Tensor) -> Tensor:

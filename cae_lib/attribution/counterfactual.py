@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,7 @@ NOTHING = -1
 
 
 @dataclass(frozen=True)
-class CounterfactualAttribution(AttributionMethod):
+class CounterfactualAttribution(AttributionMethod, label="counterfactual", color="#ca9161"):
     """Drop of the similarity when a word is replaced by another word of its role; not the paper's.
 
     `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word; its role is the
@@ -35,12 +34,8 @@ class CounterfactualAttribution(AttributionMethod):
     reads_roles: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
+    counts: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples is not None and self.samples < 1:
-            raise ConfigError(f"samples is {self.samples}: expected 1 or more, or None for all.")
 
     def score(self, captions: Captions) -> Attribution:
         if captions.roles is None:
@@ -54,11 +49,7 @@ class CounterfactualAttribution(AttributionMethod):
             chosen &= _sampled(2 * caption + (role > 1), chosen, self.samples)
         caption, inside = caption[chosen], inside[chosen]
         variants = _replaced(tokens[caption], inside, other[chosen])
-        encode = partial(captions.encode_with, variants, caption)
-        scores, features = captions.drops(encode, caption, inside)
-        scored = torch.zeros_like(tokens).index_add(0, caption, inside.long()) > 0
-        length = captions.encoder.columns(tokens)
-        return Attribution(scores[:, :length], features, scored[:, :length])
+        return captions.score_variants(variants, caption, inside)
 
 
 def _drawn(tokens: Tensor, caption: Tensor, inside: Tensor, role: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class GradcamAttribution(AttributionMethod):
+class GradcamAttribution(AttributionMethod, label="GradCAM", color="#d55e00", place=2):
     """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies
@@ -42,9 +42,7 @@ class GradcamAttribution(AttributionMethod):
         at = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=at)
         maps = output.attention[first_layer(self.start_layer, len(output.attention)) :]
-        similarity = captions.similarity(
-            output.features, self.temperature, self.train_temperature
-        )
+        similarity = captions.similarity(output.features, self.temperature, self.train_temperature)
         slopes = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph
         )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
-from cae_lib.errors import ConfigError
-
-REDUCTIONS = ("l2", "l1", "abs_grad_x", "grad_x")
 
 
 @dataclass(frozen=True)
-class GradientAttribution(AttributionMethod):
+class GradientAttribution(AttributionMethod, label="gradient", color="#cc78bc", place=4):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
@@ -24,15 +22,8 @@ class GradientAttribution(AttributionMethod):
         reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
         temperature: let S include tau^-1, as a constant.
     """
-    reduction: str = "l2"
+    reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
     temperature: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reduction not in REDUCTIONS:
-            raise ConfigError(
-                f"unknown reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}."
-            )
 
     def score(self, captions: Captions) -> Attribution:
         at, graph = captions.embeddings(), captions.create_graph

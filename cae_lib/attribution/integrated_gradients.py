@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, mask_vector
-from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class IntegratedGradientsAttribution(AttributionMethod):
+class IntegratedGradientsAttribution(
+    AttributionMethod, label="integrated gradients", color="#949494"
+):
     """Share of each token in S(I, T) - S(I, T with every word masked); not the paper's.
 
     Integrated gradients (Sundararajan et al., 2017) along the straight line from x', where every
@@ -28,14 +29,10 @@ class IntegratedGradientsAttribution(AttributionMethod):
             of a random word of the batch: expected gradients (Erion et al., 2021), without bias.
     """
     reads_words: ClassVar[bool] = True
+    counts: ClassVar[tuple[str, ...]] = ("points", "training_points")
     points: int = 32
     training_points: int = 2
     expected: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.points, self.training_points) < 1:
-            raise ConfigError("integrated gradients need at least one point.")
 
     def score(self, captions: Captions) -> Attribution:
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +19,9 @@ from cae_lib.attribution.base import (
 )
 from cae_lib.errors import ConfigError
 
-REPLACEMENTS = ("mean", "zero", "token", "random")
-UNITS = ("word", "token")
-
 
 @dataclass(frozen=True)
-class PerturbationAttribution(AttributionMethod):
+class PerturbationAttribution(AttributionMethod, label="perturbation", color="#029e73", place=3):
     """Drop of the similarity when a word is masked.
 
     CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`, both without dropout.
@@ -41,16 +38,10 @@ class PerturbationAttribution(AttributionMethod):
     """
     reads_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
-    replacement: str = "mean"
-    unit: str = "word"
+    replacement: Literal["mean", "zero", "token", "random"] = "mean"
+    unit: Literal["word", "token"] = "word"
     clamp: bool = False
     temperature: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for value, known in ((self.replacement, REPLACEMENTS), (self.unit, UNITS)):
-            if value not in known:
-                raise ConfigError(f"{value!r} is not one of {', '.join(known)}.")
 
     @property
     def scores_words(self) -> bool:

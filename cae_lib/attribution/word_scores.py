@@ -16,22 +16,20 @@ from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
 
 
-def merge_tokens(scores: Tensor, words: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """Scores `(B, W)` of words from those of tokens `(B, T)`, 0 after a caption's last word, and
-    which words there are, bool. The reduction is "sum", for scores that are shares of a whole, or
-    "mean", as CAE's loss averages; `words` are as of `word_index`."""
+def _merged(scores: Tensor, words: Tensor, reduction: str, missing: float) -> Tensor:
+    """Scores `(B, W)` of words from those of tokens `(B, T)`; after a caption's last `missing`."""
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
-    merged = zeros.scatter_add(1, words, scores)[:, 1:]
+    sums = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
-    if reduction == "mean":
-        merged = merged / counts.clamp(min=1)
-    return merged, counts > 0
+    merged = sums / counts.clamp(min=1) if reduction == "mean" else sums
+    return merged.masked_fill(counts == 0, missing)
 
 
 def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np.ndarray:
-    """`merge_tokens` as `(B, W)` float64; NaN after a caption's last word."""
-    merged, present = merge_tokens(scores.detach().double(), words, reduction)
-    return merged.masked_fill(~present, torch.nan).cpu().numpy()
+    """Scores `(B, W)` of words, float64, from those of tokens `(B, T)`; NaN after a caption's last
+    word. The reduction is "sum", for scores that are shares of a whole, or "mean", as CAE's loss
+    averages; `words` are as of `word_index`."""
+    return _merged(scores.detach().double(), words, reduction, torch.nan).cpu().numpy()
 
 
 def word_scores(
@@ -43,7 +41,7 @@ def word_scores(
     scorer = get_method(method, **parameters)
     found = scorer(clip.model, tokens, image_features).scores
     words = word_index(tokens[:, : found.shape[1]], text_encoder(clip.model).vocabulary_size)
-    return merge_tokens(found, words, "mean" if scorer.scores_words else "sum")[0]
+    return _merged(found, words, "mean" if scorer.scores_words else "sum", 0.0)
 
 
 def positive_shares(scores: Tensor) -> Tensor:

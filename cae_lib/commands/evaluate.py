@@ -27,7 +27,7 @@ from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.grid import BASE, Choice, find_run, run_name
-from cae_lib.models import released
+from cae_lib.models import released, weight_files
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.released import START, Released, difference, reader
 from cae_lib.runtime import file_hash, pick_device
@@ -209,7 +209,7 @@ def measure_released(opened: Callable[[], Clip], how: Released, run: str, profil
         left = [suite for suite in suites if suite in OF_CAPTIONS and suite != "phrases"]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
-    code = file_hash(Path(released.__file__))
+    code = [file_hash(Path(module.__file__)) for module in (released, weight_files)]
     read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
     encoder = cache(lambda: Encoder(clip, profile_name))

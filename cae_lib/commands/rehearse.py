@@ -20,8 +20,8 @@ from cae_lib.commands.workflow import seconds_of
 from cae_lib.config import MARKER, experiment, paths
 from cae_lib.errors import DataError
 from cae_lib.grid import TUNED, grid
-from cae_lib.models.archive import write_archive
 from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import write_archive
 from cae_lib.runtime import measuring_hash, stamp
 from cae_lib.world.build import MANIFEST, build_world
 from cae_lib.world.config import Sizes, WorldConfig
@@ -72,7 +72,7 @@ def lay_out(home: Path, real: Path | None = None) -> None:
     model = experiment(TUNED, PROFILE).model
     archive = raw / "weights" / "openai" / f"{model}.pt"
     if not archive.is_file():
-        write_archive(load_clip(model, activation="quickgelu", seed=SEED), archive)
+        write_archive(load_clip(model, activation="quickgelu", seed=SEED).model, archive)
     if real:
         link(real.resolve(), raw)
 

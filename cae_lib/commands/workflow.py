@@ -45,7 +45,8 @@ def stamp_path(profile_name: str, label: str) -> Path:
 def key_of(profile_name: str, job: Job) -> str:
     """What a stamp begins with: a hash of the code, of the data and of the settings of a run."""
     config = job.experiment(profile_name)
-    parts = [config.key() if config else "", training_hash(), measuring_hash(), job.suites]
+    code = training_hash(method=config.method if config else None)
+    parts = [config.key() if config else "", code, measuring_hash(), job.suites]
     parts.append(_data(profile_name))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.faithfulness import masked_similarity
 from cae_lib.attribution.grouping import words_or_own
+from cae_lib.attribution.measures import masked_similarity
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef

@@ -13,9 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS
-from cae_lib.attribution import faithfulness as measures
-from cae_lib.attribution.faithfulness import rank_correlation
+from cae_lib.attribution import METHODS, measures
+from cae_lib.attribution.measures import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
 from cae_lib.evaluation.datasets import SAMPLES, even_rows

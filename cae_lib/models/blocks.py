@@ -19,22 +19,20 @@ from torch.nn.modules import module as torch_modules
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.checkpoint import checkpoint
 
-OPEN_CLIP = {own.LayerNorm, own.LayerNormFp32, own.LayerScale, own.PatchDropout, own.Transformer}
-OPEN_CLIP |= {QuickGELU, ResidualAttentionBlock, own.TextTransformer, own.VisionTransformer}
-OPEN_CLIP |= {own.Attention}
-TORCH = {nn.Conv2d, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList}
-TORCH |= {nn.Dropout, nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear}
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
 # Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type.
-PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in OPEN_CLIP | TORCH}
+PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in (
+    own.Attention, own.LayerNorm, own.LayerNormFp32, own.LayerScale, own.PatchDropout, QuickGELU,
+    ResidualAttentionBlock, own.TextTransformer, own.Transformer, own.VisionTransformer, nn.Conv2d,
+    nn.Dropout, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList,
+    nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear)}
 # Models that are open_clip's own, and their methods that encode; after 3.3 one calls another.
 ENCODERS = {kind: {name: getattr(kind, name, None) for side in ("text", "image")
                    for name in (f"encode_{side}", f"_encode_{side}")}
             for kind in (CLIP, CustomTextCLIP)}
 PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# The factor of QuickGELU, `x * sigmoid(1.702 * x)`.
-QUICK = 1.702
+QUICK = 1.702  # the factor of QuickGELU, `x * sigmoid(1.702 * x)`
 
 
 def alteration(parts: Iterable[Any]) -> str | None:
@@ -46,9 +44,8 @@ def alteration(parts: Iterable[Any]) -> str | None:
     for part in parts:
         if isinstance(part, nn.Module):
             for name, module in part.named_modules():
-                found = _of_module(module)
-                if found:
-                    return f"{name or type(part).__name__} {found}"
+                if what := _of_module(module):
+                    return f"{name or type(part).__name__} {what}"
         elif part is not None and type(part) not in PARAMETERS:
             return f"a parameter is a {type(part).__name__}"
     return None
@@ -126,11 +123,10 @@ def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None,
 def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *,
            explicit: bool) -> tuple[Tensor, Tensor | None]:
     """Mixed values `(B, Q, D)` and their map; None of the kernel, whose `allowed` is causal."""
+    weights = attention_weights(q, k, allowed) if explicit else None
     if explicit:
-        weights = attention_weights(q, k, allowed)
         mixed = weights.to(v.dtype) @ v
     else:
-        weights = None
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=allowed is not None)
     return mixed.transpose(1, 2).flatten(2), weights
 

@@ -16,13 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import (
-    CheckpointMeta,
-    file_digest,
-    read_meta,
-    read_state_dict,
-    save_checkpoint,
-)
+from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
+from cae_lib.models.weight_files import read_state_dict
 from cae_lib.runtime import whole_file, write_atomic
 
 ACTIVATIONS = ("quickgelu", "gelu")
@@ -72,12 +67,9 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
         allow_activation_mismatch: run weights with the other activation on purpose.
     """
     config = model_config(name)
-    if activation not in (None, *ACTIVATIONS):
-        raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     path = _weights_path(name, weights)
     trained_with = _trained_activation(name, config, weights, path)
-    chosen = activation or trained_with
-    if chosen is None:
+    if (chosen := activation or trained_with) is None:
         raise ConfigError(
             f"{path} does not say which activation it was trained with: pass "
             "activation='quickgelu' (OpenAI's weights and their descendants) or 'gelu'."
@@ -87,14 +79,39 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
             f"{weights} was trained with {trained_with}, but activation={chosen!r} was asked for. "
             "Leave activation out, or pass allow_activation_mismatch=True if you mean it."
         )
-    tag = str(weights) if weights and path is None else None
-    model, preprocess = _build(name, chosen, tag, seed)
     if path is not None:
-        fill(model, read_state_dict(path), path, name)
-    size = model.visual.image_size
+        return filled(name, read_state_dict(path), path, chosen, device)
+    tag = str(weights) if weights else None
+    model, preprocess = _build(name, chosen, tag, seed)
     return Clip(model.eval().to(device), preprocess, open_clip.get_tokenizer(name), name, chosen,
-                image_size=size if isinstance(size, int) else size[0],
-                weights_id=file_digest(path) if path else tag or f"random-{seed}")
+                side(model.visual.image_size), tag or f"random-{seed}")
+
+
+def filled(name: str, state: dict[str, Tensor], path: Path, activation: str,
+           device: str | torch.device = "cpu") -> Clip:
+    """A model with the weights of a file, each of which has its place, else a CheckpointError.
+    Texts are as long as the file has positions for."""
+    positions = len(state.get("positional_embedding", ()))
+    whole = model_config(name)["text_cfg"].get("context_length", 77)
+    context = positions if positions not in (0, whole) else None
+    model, preprocess = _build(name, activation, None, 0, context)
+    own = model.state_dict()
+    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
+             for key, value in state.items()}  # a number is stored as () or (1,)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        wrong = f"{path} does not fit {name}: {first[:300]} Check the architecture."
+        raise CheckpointError(wrong) from error
+    tokenizer = open_clip.get_tokenizer(name, context_length=context)
+    return Clip(model.eval().to(device), preprocess, tokenizer, name, activation,
+                side(model.visual.image_size), file_digest(path))
+
+
+def side(size: int | tuple[int, int]) -> int:
+    """The height of a picture from open_clip's `image_size`."""
+    return size if isinstance(size, int) else size[0]
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -140,16 +157,20 @@ def _trained_activation(name: str, config: dict[str, Any], weights: str | Path |
     return meta.activation
 
 
-def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.Module, Any]:
+def _build(name: str, activation: str, tag: str | None, seed: int,
+           context: int | None = None) -> tuple[nn.Module, Any]:
     """Model and preprocessing; the caller's random generator is left as it was."""
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     quick = activation == "quickgelu"
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            options = {"force_quick_gelu": quick, "quick_gelu": quick, "pretrained_text": False}
-            model, _, pre = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=tag, force_quick_gelu=quick, quick_gelu=quick,
+                pretrained_text=False, force_context_length=context)
             if name == "clip-mini":  # learns where things are only if positions differ at first
                 nn.init.normal_(model.visual.positional_embedding, std=0.5)
     except (OSError, RuntimeError) as error:
@@ -159,20 +180,7 @@ def _build(name: str, activation: str, tag: str | None, seed: int) -> tuple[nn.M
         ) from error
     finally:
         logging.disable(disabled)
-    return model, pre
-
-
-def fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    """Put the weights of `path` into a model `name`; CheckpointError if they do not fit."""
-    own = model.state_dict()
-    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
-             for key, value in state.items()}  # a number is stored as () or (1,)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        wrong = f"{path} does not fit {name}: {first[:300]} Check the architecture."
-        raise CheckpointError(wrong) from error
+    return model, preprocess
 
 
 def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,

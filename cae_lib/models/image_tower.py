@@ -37,7 +37,8 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
     timm that ends in "abs_attn" has one, of its pooling, whose first token is the patches' mean.
     """
     tower = model.visual
-    if not _is_plain(model):
+    plain = _reads_class_token(tower) and encodes_by_own(model, "image")
+    if not plain or alteration([tower]) is not None:
         if attention and not (_reads_class_token(tower) or _pools_by_attention(tower)):
             raise ConfigError(
                 f"no attention maps for the image tower {type(tower).__name__}: it is not a "
@@ -46,29 +47,19 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
             )
         with recording(tower) if attention else nullcontext([]) as maps:
             return ImageOutput(model.encode_image(images), maps)
-    x = _embed(tower, images)
-    blocks = tower.transformer.resblocks
-    maps: list[Tensor] = []
-    for block in blocks:
-        last = block is blocks[-1]
-        x, weights = run(tower.transformer, _block, block, x, last, attention)
+    x, maps = _embed(tower, images), []
+    *blocks, last = tower.transformer.resblocks
+    for block in (*blocks, last):
+        x, weights = run(tower.transformer, _block, block, x, block is last, attention)
         maps.append(weights)
     pooled = tower.ln_post(x[:, 0])
     features = pooled if tower.proj is None else pooled @ tower.proj
     return ImageOutput(features, maps if attention else [])
 
 
-def _is_plain(model: nn.Module) -> bool:
-    """Whether the tower's computation can be written out, without hooks and adapters to miss."""
-    if not encodes_by_own(model, "image"):
-        return False
-    return _reads_class_token(model.visual) and alteration([model.visual]) is None
-
-
 def _reads_class_token(tower: nn.Module) -> bool:
-    if not isinstance(tower, VisionTransformer) or tower.output_tokens:
-        return False
-    return tower.attn_pool is None and tower.pool_type == "tok"
+    return (isinstance(tower, VisionTransformer) and not tower.output_tokens
+            and tower.attn_pool is None and tower.pool_type == "tok")
 
 
 def _pools_by_attention(tower: nn.Module) -> bool:
@@ -83,8 +74,8 @@ def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
     usual = conv.bias is None and conv.stride == conv.kernel_size
     if images.is_cuda or not usual or height % high or width % wide:
         return tower._embeds(images)
-    parts = images.reshape(batch, channels, height // high, high, width // wide, wide)
-    patches = parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    cut = images.reshape(batch, channels, height // high, high, width // wide, wide)
+    patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
     x = F.linear(patches, conv.weight.flatten(1))
     first = tower.class_embedding.to(x.dtype).expand(batch, 1, -1)
     x = torch.cat([first, x], dim=1) + tower.positional_embedding.to(x.dtype)

@@ -39,11 +39,10 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
             stack.callback(module.register_forward_hook(hook).remove)
             config = getattr(module, "config", None)
             if in_sdpa and hasattr(config, _CHOICE):
-                stack.enter_context(_set(config, _CHOICE, "sdpa"))
+                _set(stack, config, _CHOICE, "sdpa")
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)  # it passes the function by
-        attend = partial(_attend, maps, thread)
-        stack.enter_context(_set(F, "scaled_dot_product_attention", attend))
+        _set(stack, F, "scaled_dot_product_attention", partial(_attend, maps, thread))
         yield maps
     if not maps:
         maps.extend(m for m in returned if bool((m >= 0).all()))  # T5 returns a bias as well
@@ -96,24 +95,20 @@ def _keep_returned(returned: list[Tensor], thread: int, module: nn.Module, argum
                    output: Any) -> None:
     """As a hook: keep maps which a module returns beside its states."""
     beside = output[1:] if isinstance(output, tuple) and threading.get_ident() == thread else ()
-    for found in beside:
-        if isinstance(found, Tensor) and found.ndim == 4 and found.shape[2] == found.shape[3]:
-            if not any(found is known for known in returned):
-                returned.append(found)
+    for each in beside:
+        if isinstance(each, Tensor) and each.ndim == 4 and each.shape[2] == each.shape[3]:
+            if not any(each is known for known in returned):
+                returned.append(each)
 
 
 def _switch_off(stack: ExitStack, modules: Iterable[nn.Module], names: tuple[str, ...]) -> None:
     for module in modules:
         for name in names:
             if vars(module).get(name):
-                stack.enter_context(_set(module, name, False))
+                _set(stack, module, name, False)
 
 
-@contextmanager
-def _set(target: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(target, name)
+def _set(stack: ExitStack, target: Any, name: str, value: Any) -> None:
+    """Set an attribute until the stack is left."""
+    stack.callback(setattr, target, name, getattr(target, name))
     setattr(target, name, value)
-    try:
-        yield
-    finally:
-        setattr(target, name, before)

@@ -4,12 +4,12 @@ only one that hooks, adapters and wrappers act in. Both are equal up to rounding
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, check_type
 from cae_lib.models.packed import PackedEncoder
 from cae_lib.models.reference import ReferenceEncoder, text_model
 from cae_lib.models.text_tower import TextEncoder, TextOutput, why_not_packed
@@ -31,8 +31,7 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
             BLIP for retrieval; each may hold peft adapters. Else a ConfigError.
         path: "reference", "packed" (ConfigError where that is not exact), or "auto", which chooses.
     """
-    if path not in get_args(EncoderPath):
-        raise ConfigError(f"unknown path {path!r}: expected {', '.join(get_args(EncoderPath))}.")
+    check_type("path", path, EncoderPath)
     if not isinstance(model, nn.Module):
         return model
     reason = why_not_packed(model) if path != "reference" else ""

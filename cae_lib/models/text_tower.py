@@ -18,10 +18,9 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.blocks import ENCODERS, alteration, encodes_by_own
 
 Record = Literal["row", "maps"]
-# The number of tokens of CLIP's encoding, of which the last one ends a text.
-CLIP_VOCABULARY = 49408
-# What features of text are computed from, in a `CLIP` as in a `TextTransformer`.
+CLIP_VOCABULARY = 49408  # tokens of CLIP's encoding, of which the last one ends a text
 PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+"""What features of text are computed from, in a `CLIP` as in a `TextTransformer`."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ class TextEncoder(ABC):
 
         Args:
             embeddings: `(B, S, D)` to use in place of the token embeddings.
-            attention: maps to return, float32 or wider and differentiable; a ConfigError where they
-                cannot be read. "row": the row `(B, H, T)` that is read, of every layer. "maps":
-                those the features come from, `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
+            attention: maps of every layer to return, float32 or wider and differentiable; else a
+                ConfigError. "row": the row `(B, H, T)` that is read; "maps": those that features
+                come from, `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
             second_order: let the features be differentiated twice.
         """
 
@@ -109,11 +108,10 @@ def place_of(pool: str | None, eos: int | None = None,
     "eos" reads the token `eos`, "argmax" the highest; a DataError for a caption without."""
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
-    if pool == "argmax":
-        return partial(_end, vocabulary - 1 if vocabulary == CLIP_VOCABULARY else None)
-    if pool == "eos":
-        return partial(_end, eos)
-    raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
+    if pool not in ("argmax", "eos"):
+        raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
+    highest = vocabulary - 1 if vocabulary == CLIP_VOCABULARY else None
+    return partial(_end, eos if pool == "eos" else highest)
 
 
 def _end(eos: int | None, tokens: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.config import PROFILES
+from cae_lib.methods import METHODS, methods
 from cae_lib.pages.build import OWN_BOOKS, own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
@@ -63,8 +64,10 @@ def provenance(profile: str, **extra: Any) -> Provenance:
 
 
 def tables_hash(profile: str) -> str:
-    """Hash the name and key of each stored table of a profile, and `PRESENTING`."""
-    code = [what_runs(PACKAGE / f"{name}.py") for name in PRESENTING]
+    """Hash the name and key of each stored table of a profile, `PRESENTING`, and how the paper's
+    methods are shown."""
+    code: list[Any] = [what_runs(PACKAGE / f"{name}.py") for name in PRESENTING]
+    code += [methods()[name] for name in METHODS]
     tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps([code, tables]).encode()).hexdigest()
 

@@ -74,7 +74,7 @@ def run_identity(
         "settings": hashlib.sha256(repr(experiment).encode()).hexdigest(),
         "first weights": weights_id,
         "training data": content_hash([*lists, pictures_hash(images)], tensors),
-        "training code": training_hash(),
+        "training code": training_hash(method=experiment.method),
     }
 
 

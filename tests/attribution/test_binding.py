@@ -187,7 +187,7 @@ def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> Non
             assert sum(a != b for a, b in zip(old, new, strict=True)) == 2
         texts |= {text for row, _, text in found if row == 1}
     assert len(texts) == 10  # pairs of five words
-    with pytest.raises(ConfigError, match="unknown exchange 'all': expected one of bound, any"):
+    with pytest.raises(ConfigError, match="exchange is 'all': expected one of bound, any"):
         CompositionAttributionLoss(object.__new__(object), NAME, exchange="all")
 
 

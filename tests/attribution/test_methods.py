@@ -16,7 +16,7 @@ GRAPH = {"create_graph": True}
     ("gradcam", {"depth": 2}, "no parameter depth.*start_layer, second_order"),
     ("gradient", {"reduction": "l3"}, "l3"), ("perturbation", {"replacement": "blank"}, "blank"),
     ("perturbation", {"unit": "phrase"}, "phrase"),
-    ("integrated_gradients", {"points": 0}, "one point"),
+    ("integrated_gradients", {"points": 0}, "points is 0: expected 1 or more"),
     ("counterfactual", {"samples": 0}, "samples is 0: expected 1 or more"),
     ("attention", {"layers": -1}, "layers is -1"), ("attention", {"layers": (0.5,)}, "layers"),
     ("integrated_gradients", {"training_points": 2.5}, "training_points is 2.5"),

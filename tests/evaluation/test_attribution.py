@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.faithfulness import random_ranks
+from cae_lib.attribution.measures import random_ranks
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
 from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of

@@ -1,11 +1,8 @@
 """Checkpoints: what they keep, what they may leave out, and what happens to broken ones."""
 
-import argparse
 import json
-import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from families import captions, clip, custom
@@ -13,46 +10,42 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cae_lib.errors import CheckpointError, WriteError
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, read_state_dict, save_checkpoint
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.weight_files import read_state_dict
 
 META = CheckpointMeta("clip-mini", "quickgelu", step=12, config_key="ab12", extra={"loss": 0.5})
-
-
-@pytest.fixture
-def model() -> nn.Module:
-    return nn.Linear(3, 2)
+LINEAR = nn.Linear(3, 2)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_round_trip(model: nn.Module, tmp_path: Path, dtype: torch.dtype | None) -> None:
-    path = save_checkpoint(tmp_path / "deep" / "model", model, META, dtype)
+@pytest.mark.parametrize("weights", [LINEAR, LINEAR.state_dict()])
+def test_round_trip(weights, tmp_path: Path, dtype: torch.dtype | None) -> None:
+    path = save_checkpoint(tmp_path / "deep" / "model", weights, META, dtype)
     assert read_meta(path) == META and len(list(path.parent.iterdir())) == 2
     assert json.loads(path.with_suffix(".json").read_text())["activation"] == "quickgelu"
-    assert torch.equal(read_state_dict(path)["weight"], model.weight.to(dtype))
+    assert torch.equal(read_state_dict(path)["weight"], LINEAR.weight.to(dtype))
     with pytest.raises(WriteError, match="cannot write .*make the folder writable"):
-        save_checkpoint(path / "below a file", model, META)
+        save_checkpoint(path / "below a file", weights, META)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
-def test_damaged_file(model: nn.Module, tmp_path: Path, suffix: str, damage: str) -> None:
+def test_damaged_file(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"model{suffix}"
-    torch.save(model.state_dict(), path)
+    torch.save(LINEAR.state_dict(), path)
     if suffix == ".safetensors":
-        save_checkpoint(path, model, META)
+        save_checkpoint(path, LINEAR, META)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[:-9], "foreign": b"GIF89a" * 40, "empty": b""}[damage])
-    with pytest.raises(CheckpointError, match=f"model{suffix} cannot be read") as raised:
+    with pytest.raises(CheckpointError, match=f"model{suffix} cannot be read.* write it again"):
         read_state_dict(path)
-    message = str(raised.value)  # without torch's advice to trust the file
-    assert "write it again" in message and "weights_only" not in message
     if suffix == ".safetensors":
         with pytest.raises(CheckpointError, match="cannot be read"):
             read_meta(path)
 
 
-def test_meta_of_others(model: nn.Module, tmp_path: Path) -> None:
-    state = dict(model.state_dict())
+def test_meta_of_others(tmp_path: Path) -> None:
+    state = dict(LINEAR.state_dict())
     save_file(state, tmp_path / "other.safetensors")
     torch.save(state, tmp_path / "other.pt")
     assert read_meta(tmp_path / "other.safetensors") is read_meta(tmp_path / "other.pt") is None
@@ -61,35 +54,6 @@ def test_meta_of_others(model: nn.Module, tmp_path: Path) -> None:
         read_meta(tmp_path / "odd.safetensors")
     with pytest.raises(CheckpointError, match="no checkpoint at .*check the path"):
         read_meta(tmp_path / "gone.safetensors")
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
-def test_code_is_not_run(model: nn.Module, tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple:
-            return (os.mkdir, (str(tmp_path / "harmed"),))
-    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pt")
-    with pytest.raises(CheckpointError, match="holds posix.mkdir.*nothing of it was run"):
-        read_state_dict(tmp_path / "harmful.pt")
-    assert not (tmp_path / "harmed").exists()
-    torch.save({"args": argparse.Namespace(lr=1e-6), "state_dict": {}}, tmp_path / "options.pt")
-    with pytest.raises(CheckpointError, match="holds argparse.Namespace.*state dict alone"):
-        read_state_dict(tmp_path / "options.pt")
-    torch.jit.script(model).save(tmp_path / "program.pt")
-    with pytest.raises(CheckpointError, match="TorchScript archive.*open_clip's tag 'openai'"):
-        read_state_dict(tmp_path / "program.pt")
-
-
-@pytest.mark.parametrize("nested", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_published_layouts(model: nn.Module, tmp_path: Path, nested: str, prefix: str) -> None:
-    state = {prefix + name: value for name, value in model.state_dict().items()}
-    state |= {"input_resolution": torch.tensor(224), "vocab_size": torch.tensor(49408)}
-    rest = {"epoch": 5, "loss": np.float64(2.5), "step": np.int64(7), "optimizer": {"state": {}}}
-    torch.save(state if nested is None else {nested: state, **rest}, tmp_path / "model.pt")
-    found = read_state_dict(tmp_path / "model.pt")
-    assert sorted(found) == ["bias", "weight"]
-    assert torch.equal(found["weight"], model.weight)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
@@ -131,8 +95,8 @@ def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [[3, 40], [-1], []])
-def test_tokens_that_do_not_fit(model: nn.Module, tmp_path: Path, ids: list[int]) -> None:
+def test_tokens_that_do_not_fit(tmp_path: Path, ids: list[int]) -> None:
     with pytest.raises(CheckpointError, match="the model has no token_embedding.weight"):
-        save_checkpoint(tmp_path / "model", model, META, tokens=captions())
+        save_checkpoint(tmp_path / "model", LINEAR, META, tokens=captions())
     with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
         save_checkpoint(tmp_path / "model", clip(), META, tokens=torch.tensor(ids))

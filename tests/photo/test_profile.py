@@ -9,8 +9,8 @@ from cae_lib import results, runs
 from cae_lib.commands import reproduce
 from cae_lib.config import PROFILES, paths
 from cae_lib.grid import Choice, grid, pages_of
-from cae_lib.models.checkpoint import read_state_dict
 from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import read_state_dict
 from cae_lib.pages.source import page_names
 from cae_lib.photo.trunk import fill_trunk
 

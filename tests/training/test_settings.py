@@ -11,8 +11,9 @@ from toys import CAPTIONS, Toys, WordTagger, toy_pairs
 from cae_lib import runs
 from cae_lib.config import Experiment, paths
 from cae_lib.data.training_set import TrainingSet
-from cae_lib.models.checkpoint import CheckpointMeta, read_state_dict, save_checkpoint
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import RELATION
 

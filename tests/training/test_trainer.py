@@ -12,7 +12,8 @@ from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_r
 
 from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.models.checkpoint import read_meta, read_state_dict
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.weight_files import read_state_dict
 from cae_lib.training.state import changes, run_identity
 from cae_lib.training.trainer import NotFiniteError
 

@@ -16,12 +16,10 @@ from cae_lib.models.text_encoder import text_encoder
 from cae_lib.models.text_tower import text_tower
 
 ROWS_AT_ONCE = 128
-# Captions with fewer words have no ranking to speak of.
-FEWEST_WORDS = 3
-# Into how many stages `cascade` divides the blocks at most.
-MOST_STAGES = 4
-# From captions `(V,)` and which of their words are masked `(V, W)` to S `(V,)`.
+FEWEST_WORDS = 3  # captions with fewer have no ranking to speak of
+MOST_STAGES = 4  # that `cascade` divides the blocks into
 MaskedSimilarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From captions `(V,)` and which of their words are masked `(V, W)` to S `(V,)`."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,15 @@ def random_ranks(n_words: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
     return ranks(np.where(np.arange(width) < n_words[:, None], draws, np.nan))
 
 
-def removal_curves(
-    orders: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
-) -> np.ndarray:
+def removal_curves(orders: np.ndarray, n_words: np.ndarray,
+                   similarity: MaskedSimilarity) -> np.ndarray:
     """S `(O, C, W + 1)` with the first k words of each order masked; NaN for k > n_words `(C,)`.
     Orders are places `(O, C, W)` of the words; each distinct masked caption is asked for once."""
     return _curves(_first_words(orders), n_words, similarity)
 
 
-def paired_curves(
-    places: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
-) -> list[Curves]:
+def paired_curves(places: np.ndarray, n_words: np.ndarray,
+                  similarity: MaskedSimilarity) -> list[Curves]:
     """Deletion and insertion by each of O orders `(O, C, W)` of falling scores."""
     removed = _first_words(places)
     others = ~removed & (places < n_words[:, None])[:, :, None]
@@ -122,14 +118,14 @@ def masked_similarity(
     hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)  # word 0 is never masked
     order = (words > 0).sum(dim=1)[rows].argsort(stable=True)  # captions of a length together
     result = torch.empty(len(rows), dtype=torch.float64)
-    for part in order.split(ROWS_AT_ONCE):
-        own = rows[part]
+    for some in order.split(ROWS_AT_ONCE):
+        own = rows[some]
         embeddings = encoder.embed(tokens[own])
-        inside = hidden[part].gather(1, words[own])[:, : embeddings.shape[1]]
+        inside = hidden[some].gather(1, words[own])[:, : embeddings.shape[1]]
         changed = torch.where(inside.unsqueeze(-1), vector, embeddings)
         features = encoder.encode(tokens[own], embeddings=changed).features
-        found = matched_similarity(model, image_features[own], features)
-        result[part.cpu()] = found.double().cpu()
+        similarity = matched_similarity(model, image_features[own], features)
+        result[some.cpu()] = similarity.double().cpu()
     return result.numpy()
 
 
@@ -153,17 +149,17 @@ def cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str, nn.Module
     """
     mixed = copy.deepcopy(model)
     depth = len(text_tower(model).transformer.resblocks)
-    stages = {"projection": ["ln_final.", "text_projection"]}
+    stages = {"projection": ("ln_final.", "text_projection")}
     size = -(-depth // MOST_STAGES)
     for top in range(depth, 0, -size):
         low = max(top - size, 0)
         name = f"block {depth}" if low + 1 == depth else f"blocks {depth}-{low + 1}"
-        stages[name] = [f"transformer.resblocks.{block}." for block in range(low, top)]
-    stages["embeddings"] = ["token_embedding.", "positional_embedding"]
+        stages[name] = tuple(f"transformer.resblocks.{block}." for block in range(low, top))
+    stages["embeddings"] = ("token_embedding.", "positional_embedding")
     own, new = (dict(text_tower(each).named_parameters()) for each in (mixed, fresh))
-    for stage, parts in stages.items():
+    for stage, beginnings in stages.items():
         with torch.no_grad():
-            for name in own:
-                if name.startswith(tuple(parts)):
-                    own[name].copy_(new[name])
+            for name, value in own.items():
+                if name.startswith(beginnings):
+                    value.copy_(new[name])
         yield stage, mixed

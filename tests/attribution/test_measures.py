@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cae_lib.attribution import faithfulness
-from cae_lib.attribution.faithfulness import area, masked_similarity, paired_curves, ranks
+from cae_lib.attribution import measures
 from cae_lib.attribution.grouping import word_index
+from cae_lib.attribution.measures import area, masked_similarity, paired_curves, ranks
 from cae_lib.errors import ConfigError
 from cae_lib.models import load_clip
 from cae_lib.models.text_tower import text_tower
@@ -33,7 +33,7 @@ def test_places_by_falling_score_and_curves_of_a_bag_of_words() -> None:
     np.testing.assert_array_equal(found.insertion, insertion)
     np.testing.assert_allclose(area(found.deletion, N_WORDS), [37.5 / 3, 22.25 / 2])
     np.testing.assert_allclose(area(found.insertion, N_WORDS), [43.5 / 3, 24.75 / 2])
-    grid = faithfulness.on_grid(found.deletion, N_WORDS, np.array([0, 0.25, 0.5, 1]))
+    grid = measures.on_grid(found.deletion, N_WORDS, np.array([0, 0.25, 0.5, 1]))
     np.testing.assert_allclose(grid, [[17, 14, 12, 10], [13.5, 12, 10.5, 10]])
 
 
@@ -49,17 +49,17 @@ def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
     (found,) = paired_curves(ranks(scores)[None], n_words, any_model)
     (reverse,) = paired_curves(ranks(-scores)[None], n_words, any_model)
     np.testing.assert_allclose(area(found.insertion, n_words), area(reverse.deletion, n_words))
-    np.testing.assert_array_equal(faithfulness.turned(found.insertion, n_words), reverse.deletion)
+    np.testing.assert_array_equal(measures.turned(found.insertion, n_words), reverse.deletion)
     for k in range(6):  # insertion after k words, from its definition
         kept = ranks(scores)[0] < k
         assert found.insertion[0, k] == table[(0, *(~kept).tolist())]
 
 
 def test_random_orders_are_permutations_and_seeded() -> None:
-    places, again = (faithfulness.random_ranks(np.array([4, 2]), 5, seed=3) for _ in range(2))
+    places, again = (measures.random_ranks(np.array([4, 2]), 5, seed=3) for _ in range(2))
     assert sorted(places[0]) == list(range(5)) and sorted(places[1, :2]) == [0, 1]
     assert (places == again).all()
-    many = faithfulness.random_ranks(np.full(3000, 3), 3)
+    many = measures.random_ranks(np.full(3000, 3), 3)
     assert (many == 0).mean(axis=0) == pytest.approx(np.full(3, 1 / 3), abs=0.03)
 
 
@@ -73,7 +73,7 @@ def test_masked_words_through_open_clip(mask, batch) -> None:
     inputs = (batch.model, batch.tokens, batch.image_features, words, np.arange(4), masked)
     expected = batch.score(embeddings).detach().numpy()
     np.testing.assert_allclose(masked_similarity(*inputs, mask), expected, atol=1e-10)
-    with pytest.raises(ConfigError, match="unknown mask 'noise': expected one of mean, zero"):
+    with pytest.raises(ConfigError, match="mask is 'noise': expected one of mean, zero"):
         masked_similarity(*inputs, "noise")
 
 
@@ -87,10 +87,10 @@ def test_rank_correlation_is_spearmans() -> None:
     expected = [spearmanr(a[:n], b[:n]).statistic
                 for a, b, n in zip(first, second, lengths, strict=True)]
     assert np.std(expected) > 0.1
-    np.testing.assert_allclose(faithfulness.rank_correlation(first, second), expected, atol=1e-12)
+    np.testing.assert_allclose(measures.rank_correlation(first, second), expected, atol=1e-12)
     first = np.array([[1, 2, NAN], [1, 1, 1], [1, 2, 3]])  # two words, no order, an order
     second = np.array([[1, 2, NAN], [1, 2, 3], [3, 2, 1]])
-    found = faithfulness.rank_correlation(first, second)
+    found = measures.rank_correlation(first, second)
     np.testing.assert_array_equal(found, [NAN, NAN, -1])
 
 
@@ -103,13 +103,13 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     (4, ["block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1"])
 ])
 def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monkeypatch) -> None:
-    monkeypatch.setattr(faithfulness, "MOST_STAGES", most)
+    monkeypatch.setattr(measures, "MOST_STAGES", most)
     model, fresh = tiny_clip.model, load_clip("clip-mini", seed=1).model
     for value in fresh.ln_final.parameters():
         torch.nn.init.normal_(value)  # else alike in both
     before = {name: value.clone() for name, value in model.state_dict().items()}
     seen = []
-    for stage, mixed in faithfulness.cascade(model, fresh):
+    for stage, mixed in measures.cascade(model, fresh):
         own, new = text_tower(mixed), text_tower(fresh)
         seen.append(stage)
         assert torch.equal(own.text_projection, new.text_projection)

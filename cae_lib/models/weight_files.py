@@ -1,0 +1,196 @@
+"""Weight files, ours and as others publish them, as tensors under open_clip's names. No code of a
+file runs: what builds tensors is imported, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cae_lib.errors import CheckpointError
+from cae_lib.models.checkpoint import (
+    CheckpointMeta,
+    broken,
+    existing,
+    restore_rows,
+    save_checkpoint,
+)
+
+NESTED = ("state_dict", "model", "model_state_dict")
+SIZES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+"""What OpenAI's files hold beside the weights."""
+
+PREFIXES = ("module.", "model.", "clip.", "clip_model.")
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts before the names of the modules that it compiles."""
+
+HEAD = "head."
+"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
+
+TYPES = {"HalfStorage": torch.float16, "FloatStorage": torch.float32, "LongStorage": torch.int64,
+         "DoubleStorage": torch.float64, "IntStorage": torch.int32, "BoolStorage": torch.bool}
+"""What the numbers of an archive are."""
+
+BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
+    ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")}
+"""What builds tensors and dictionaries of them, and does nothing else."""
+
+
+def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
+    """The weights of a `.safetensors`, a pickled file or a TorchScript archive; a CheckpointError
+    if it cannot be read or holds none.
+
+    Rows of the token embedding that `save_checkpoint` left out become the mean of the others. Of a
+    file of others see `plain_names`; whatever lies beside its tensors is left out. With `alpha`,
+    adapters of LoRA are merged as W + alpha / rank * B A, see `merge_lora`.
+    """
+    path = existing(path)
+    try:
+        state = plain_names(_read(path))
+    except Exception as error:  # torch.load raises many types on a damaged file
+        raise broken(path, error) from error
+    if not state:
+        raise broken(path, "it holds no dictionary of tensors")
+    restore_rows(state, path)
+    return state if alpha is None else merge_lora(state, alpha)
+
+
+class _Other:
+    """Stands for an object that is not built: it takes whatever a pickle does to it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __setitem__(self, *_: Any) -> None: ...
+    def append(self, _: Any) -> None: ...
+    def extend(self, _: Any) -> None: ...
+    def __call__(self, *_: Any, **__: Any) -> _Other:
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        vars(self).update(state if isinstance(state, dict) else {})
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors, and `_Other` in place of everything else that would be imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in TYPES:
+            return TYPES[name]
+        return super().find_class(module, name) if (module, name) in BUILDERS else _Other
+
+
+class _ArchiveReader(_Unpickler):
+    """Reads the modules of a TorchScript archive, each as an `_Other` with its attributes."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(io.BytesIO(file.get_record("data.pkl")))
+        self.file = file
+
+    def persistent_load(self, saved: tuple[Any, ...]) -> torch.TypedStorage:
+        _, dtype, key, _, n = saved
+        storage = self.file.get_storage_from_record(f"data/{key}", n, dtype).untyped_storage()
+        return torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+
+
+SAFE_PICKLE = types.SimpleNamespace(
+    Unpickler=_Unpickler, __name__="pickle",
+    load=lambda file, **options: _Unpickler(file, **options).load())
+
+
+def _read(path: Path) -> Any:
+    """What a file holds."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if zipfile.is_zipfile(path):
+        file = torch._C.PyTorchFileReader(str(path))
+        if "constants.pkl" in file.get_all_records():  # TorchScript: a program with its weights
+            return dict(_tensors(_ArchiveReader(file).load()))
+    return torch.load(path, map_location="cpu", pickle_module=SAFE_PICKLE, weights_only=False)
+
+
+def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    for key, value in vars(module).items():
+        if isinstance(value, Tensor):
+            yield f"{name}{key}", value
+        elif isinstance(value, _Other):
+            yield from _tensors(value, f"{name}{key}.")
+
+
+def plain_names(content: Any) -> dict[str, Tensor] | None:
+    """Tensors by open_clip's names, of a state dict, alone or `NESTED`, with `COMPILED` in some
+    names and `PREFIXES` before all of them but those of a `HEAD`; None if it is none. The `HEAD`,
+    OpenAI's `SIZES` and the causal mask, which models have by themselves, are left out."""
+    for name in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        return None
+    state = {name.replace(COMPILED, "").removeprefix("module."): value
+             for name, value in content.items()
+             if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)}
+    while names := [name for name in state if not name.startswith(HEAD)]:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return {name: state[name] for name in names}
+
+
+def _is_causal_mask(name: str, value: Tensor) -> bool:
+    return name.endswith("attn_mask") and value.ndim == 2 and torch.equal(
+        value.float(), torch.full(value.shape, -torch.inf).triu(1))
+
+
+def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
+    """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them: tensors `lora_A`,
+    `lora_B` beside `weight`, or `NAME_lora_A`, `NAME_lora_B` beside `NAME`; those of a convolution
+    with kernels of k x k have k times the rank. CheckpointError for half an adapter, or one without
+    its weight."""
+    merged = {name: value for name, value in state.items() if "lora_" not in name}
+    for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):
+        place = stem.removesuffix("lora_")
+        target = f"{place}weight" if place.endswith(".") else place.removesuffix("_")
+        if lost := {f"{stem}A", f"{stem}B", target} - {*merged, *state}:
+            raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {sorted(lost)}")
+        weight, down, up = merged[target], state[f"{stem}A"], state[f"{stem}B"]
+        kernel = weight.shape[-1] if weight.ndim == 4 else 1
+        change = (up.float() @ down.float()).reshape(weight.shape) * alpha * kernel / len(down)
+        merged[target] = (weight.float() + change).to(weight.dtype)
+    return merged
+
+
+def unpacked(path: Path, model: str, target: Path) -> Path:
+    """The weights of OpenAI's archive as a checkpoint of ours, which says that they were trained
+    with QuickGELU; written once."""
+    if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
+        save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))
+    return target
+
+
+def write_archive(model: nn.Module, path: Path) -> None:
+    """Write a model as OpenAI's files are: TorchScript, float16, with their `SIZES`."""
+    class Holder(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values
+
+    root = Holder()
+    for name, value in model.state_dict().items():
+        *places, last = name.split(".")
+        module: nn.Module = root
+        for place in places:
+            if place not in dict(module.named_children()):
+                module.add_module(place, Holder())
+            module = getattr(module, place)
+        half = value.half() if value.is_floating_point() else value
+        module.register_parameter(last, nn.Parameter(half, requires_grad=False))
+    for name, size in SIZES.items():
+        root.register_buffer(name, torch.tensor(size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))

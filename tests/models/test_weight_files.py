@@ -1,0 +1,159 @@
+"""Weight files: every published form gives the tensors that it was made from, and no code runs."""
+
+import argparse
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from families import clip
+from torch import Tensor, nn
+
+from cae_lib.config import experiment
+from cae_lib.errors import CheckpointError
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import SIZES, merge_lora, read_state_dict, unpacked, write_archive
+from cae_lib.runs import weights_of, weights_path
+
+STATE = dict(clip().state_dict())
+
+
+class Harmful:
+    """What would make the folder `run` if it were read."""
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("run",))
+
+
+FORMS = {
+    "plain": STATE, "state_dict": {"epoch": 3, "state_dict": STATE},
+    "with OpenAI's sizes": STATE | {name: torch.tensor(size) for name, size in SIZES.items()},
+    "module": {"state_dict": {f"module.{k}": v for k, v in STATE.items()}, "loss": np.float64(2.5)},
+    "model": {"model": STATE, "step": np.int64(7)},
+    "model_state_dict": {"model_state_dict": STATE, "optimizer_state_dict": {"lr": 1e-3}},
+    "compiled": {"state_dict": {f"module._orig_mod.{k}": v for k, v in STATE.items()}},
+    "part compiled": {k.replace("visual.", "visual._orig_mod."): v for k, v in STATE.items()},
+    "wrapped twice": {f"model.module.{k}": v for k, v in STATE.items()},
+    "mask": STATE | {"attn_mask": torch.full((77, 77), -torch.inf).triu(1)},
+    "head": {f"model.{k}": v for k, v in STATE.items()} | {"head.weight": torch.ones(2)},
+    "parameters": {k: nn.Parameter(v, requires_grad=False) for k, v in STATE.items()},
+    "options": {"args": argparse.Namespace(lr=1e-3), "state_dict": STATE},
+    "objects": {"trainer": Harmful(), "state_dict": STATE},
+}
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(value, expected[name]) and value.dtype == expected[name].dtype
+        for name, value in found.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_is_read_in_every_form(form: str, zipped: bool, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(FORMS[form], "weights.pt", _use_new_zipfile_serialization=zipped)
+    assert same(read_state_dict("weights.pt"), STATE)
+    assert not Path("run").exists(), "code of the file ran"
+
+
+def archive(path: Path, *, evil: bool = False) -> None:
+    """A file of OpenAI's form, or one whose pickle calls `os.mkdir`."""
+    write_archive(clip(), path)
+    with zipfile.ZipFile(path) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    if evil:
+        pickled = f"{path.stem}/data.pkl"
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in (content | {pickled: pickle.dumps(Harmful(), 2)}).items():
+                file.writestr(name, data)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "archive"])
+def test_code_is_not_run(kind: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("file.pt")
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Harmful()))
+    elif kind == "zip":
+        torch.save({"state_dict": Harmful()}, path)
+    else:
+        archive(path, evil=True)
+    with pytest.raises(CheckpointError, match="file.pt cannot be read as a checkpoint"):
+        read_state_dict(path)
+    assert not Path("run").exists()
+
+
+def test_an_archive_is_read_as_torch_reads_it(tmp_path) -> None:
+    archive(tmp_path / "ViT.pt")
+    state = torch.jit.load(str(tmp_path / "ViT.pt")).state_dict()
+    expected = {name: value for name, value in state.items() if name not in SIZES}
+    assert expected.keys() == STATE.keys()
+    assert {value.dtype for value in expected.values()} == {torch.float16}
+    assert same(read_state_dict(tmp_path / "ViT.pt"), expected)
+
+
+def test_an_archive_by_another_program(tmp_path) -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.visual = nn.Linear(3, 2, bias=False).half()
+            self.register_buffer("input_resolution", torch.tensor(224))
+            self.logit_scale = nn.Parameter(torch.tensor(4.6))
+            self.sizes = [1, 2]
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.visual(values) * self.sizes[0]
+
+    module = Plain()
+    torch.jit.save(torch.jit.script(module), str(tmp_path / "other.pt"))
+    expected = {"visual.weight": module.visual.weight, "logit_scale": module.logit_scale}
+    assert same(read_state_dict(tmp_path / "other.pt"), expected)
+
+
+def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_clip) -> None:
+    config = experiment("clip-ft", "paper", model="clip-mini")
+    assert weights_path(config) == "openai"
+    place = home / "data/raw/weights/openai/clip-mini.pt"
+    write_archive(tiny_clip.model, place)
+    path = weights_path(config)
+    assert isinstance(path, Path) and path.is_relative_to(home / "data/cache")
+    assert read_meta(path).activation == "quickgelu"
+    halves = {name: value.half().float() for name, value in tiny_clip.model.state_dict().items()}
+    for read in (weights_of("base", "paper", model="clip-mini").load(), load_clip(weights=path)):
+        assert same(read.model.state_dict(), halves)
+    before = path.stat().st_mtime_ns
+    assert unpacked(place, "clip-mini", path) == path and path.stat().st_mtime_ns == before
+    assert weights_path(experiment("clip-ft", "mini")) != path
+
+
+def test_adapters_are_merged_by_their_own_scale() -> None:
+    draw = torch.Generator().manual_seed(0)
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+    x, picture = random(5, 6), random(2, 3, 8, 8)
+    state = {"mlp.weight": random(4, 6), "mlp.lora_A": random(2, 6), "mlp.lora_B": random(4, 2),
+             "attn.in_proj_weight": random(9, 6), "attn.in_proj_weight_lora_A": random(3, 6),
+             "attn.in_proj_weight_lora_B": random(9, 3), "conv.weight": random(4, 3, 2, 2),
+             "conv.lora_A": random(4, 6), "conv.lora_B": random(8, 4), "bias": random(4)}
+    merged = merge_lora(state)
+    assert merged.keys() == {"mlp.weight", "attn.in_proj_weight", "conv.weight", "bias"}
+    low = x @ state["mlp.lora_A"].T @ state["mlp.lora_B"].T / 2  # rank 2
+    torch.testing.assert_close(x @ merged["mlp.weight"].T, x @ state["mlp.weight"].T + low)
+    name = "attn.in_proj_weight"
+    low = x @ state[f"{name}_lora_A"].T @ state[f"{name}_lora_B"].T / 3
+    torch.testing.assert_close(x @ merged[name].T, x @ state[name].T + low)
+    change = (state["conv.lora_B"] @ state["conv.lora_A"]).view(4, 3, 2, 2) / 2  # 4 is 2 x rank 2
+    torch.testing.assert_close(F.conv2d(picture, merged["conv.weight"]),
+                               F.conv2d(picture, state["conv.weight"])
+                               + F.conv2d(picture, change))
+    twice = merge_lora(state, alpha=2.0)["mlp.weight"] - state["mlp.weight"]
+    torch.testing.assert_close(twice, 2 * (merged["mlp.weight"] - state["mlp.weight"]))
+    for lost in ("mlp.lora_B", "mlp.lora_A", "mlp.weight"):
+        with pytest.raises(CheckpointError, match=f"mlp.lora.*lacks.*{lost}"):
+            merge_lora({k: v for k, v in state.items() if k != lost})
