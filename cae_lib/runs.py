@@ -1,6 +1,7 @@
 """The runs of a profile: their files; training one and measuring one. A run is trained once, and a
 table measured once, until something that decides it changes; where two processes want the same, one
-waits. Settings other than the profile's make a variant, whose files and tables lie apart."""
+waits. Settings other than the profile's make a variant, whose files and tables lie apart. What
+trains and what measures are imported where they are asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -24,20 +25,15 @@ from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder, Weights, image_digest
 from cae_lib.evaluation.sets import is_world
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES, data_tables
-from cae_lib.grid import BASE, TUNED, run_name
+from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
 from cae_lib.models.archive import unpacked
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.results import Tables
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
-from cae_lib.training.execution import Execution
-from cae_lib.training.loop import STATE, train
-from cae_lib.training.state import changes, run_identity
 
-CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
-"""Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
-name: what the evaluations of NegCLIP, CAE and MACCO do."""
+if TYPE_CHECKING:
+    from cae_lib.training.execution import Execution
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
 LOCK = ".lock"
@@ -96,6 +92,9 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
 
 def _trained(name: str, profile_name: str, seed: int, execution: Execution | None, target: Path,
              overrides: Mapping[str, Any]) -> Path:
+    from cae_lib.training.loop import STATE, train
+    from cae_lib.training.state import changes, run_identity
+
     config = experiment(name, profile_name, seed=seed, **overrides)
     start = weights_path(config)
     known = read_meta(target) if target.is_file() else None
@@ -129,6 +128,8 @@ def _trained(name: str, profile_name: str, seed: int, execution: Execution | Non
 
 def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
     """Remove what an interrupted training left if it was another one; that would be refused."""
+    from cae_lib.training.state import changes
+
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
@@ -147,6 +148,8 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
     CheckpointError if the run is not trained; DataError, which says which and how to get them, if
     data are missing.
     """
+    from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+
     known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if not (is_real(profile_name) or is_world(data_root(profile_name))):
         known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
@@ -222,6 +225,8 @@ def encoder_of(clip: Clip, profile_name: str) -> Encoder:
 
 def measure_data(profile_name: str, fresh: bool = False) -> None:
     """Measure the tables that belong to the data and to no model; DataError if data are missing."""
+    from cae_lib.evaluation.suites import data_tables
+
     suites = ("benchmarks", *needs.SUITES)
     digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
     if is_real(profile_name):

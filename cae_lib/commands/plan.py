@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.commands.options import chosen
+from cae_lib.commands.options import GRID, chosen, option, takes
 from cae_lib.commands.workflow import state_of
 from cae_lib.config import Experiment, experiment, paths
 from cae_lib.data import needs
@@ -36,6 +36,8 @@ COSTS, COSTED = "ViT-B-32", 16
 """The stored run of the table `cost_step`, and the pairs of its step."""
 
 
+@takes(option("--profile", default="paper", metavar="P", help="paper, or another one, of "
+              "which jobs are counted"), *GRID)
 def run(parsed: argparse.Namespace) -> int:
     """Print the plan; returns 1 if something is missing."""
     name, choice = parsed.profile, chosen(parsed)

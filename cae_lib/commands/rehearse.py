@@ -15,7 +15,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands import reproduce
-from cae_lib.commands.options import chosen
+from cae_lib.commands.options import ON, chosen, option, takes
 from cae_lib.commands.workflow import seconds_of
 from cae_lib.config import MARKER, experiment, paths
 from cae_lib.errors import DataError
@@ -37,6 +37,9 @@ SEED = 7
 """Of the random weights."""
 
 
+@takes(option("--real", type=Path, metavar="DIR", help="real files, laid out as data/raw, that "
+              "take the place of the drawn ones"),
+       option("--record", action="store_true", help="store what each job took, for the book"), ON)
 def run(parsed: argparse.Namespace) -> None:
     """Lay everything out in a home of its own and go through the grid. DataError if `--real` is no
     folder. What is done already is not done again."""

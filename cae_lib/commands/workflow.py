@@ -20,11 +20,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cae_lib.commands.options import allowed, as_words, chosen
+from cae_lib.commands.options import GRID, PROFILE, allowed, chosen, grid_words, option, takes
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.grid import Choice, Job, grid
 from cae_lib.runtime import format_seconds, measuring_hash, training_hash, write_atomic
+
+HOME = Path(__file__).resolve().parents[2]
+"""The clone that this package lies in."""
 
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake, which go before those of the profile."""
@@ -61,9 +64,10 @@ def seconds_of(profile_name: str, label: str) -> float:
     return float(stamp_path(profile_name, label).read_text().partition(" ")[2])
 
 
+@takes(option("name", metavar="STAGE/NAME", help="such as run/clip-ft/0"), PROFILE, *GRID)
 def run_job(parsed: argparse.Namespace) -> None:
     """`cae job`: do one job of a grid, on a GPU of its own where there are several; stamp it."""
-    from cae_lib.commands.reproduce import perform
+    from cae_lib.commands.perform import perform
 
     choice = chosen(parsed)
     jobs = grid(parsed.profile, choice)
@@ -120,15 +124,23 @@ def run_workflow(profile_name: str, choice: Choice, engine: str, allow_missing: 
     work = folder(profile_name)
     work.mkdir(parents=True, exist_ok=True)
     jobs = grid(profile_name, choice)
+    words = command(profile_name, choice, engine, allow_missing)
     try:
         with FileLock(work / "controller.lock", timeout=0):
             for label, job in jobs.items():
                 if state_of(profile_name, label, job) == "stale":
                     stamp_path(profile_name, label).unlink()
-            _snakemake(profile_name, choice, engine, allow_missing, jobs)
+            code = _snakemake(profile_name, words, environment(engine), jobs)
     except Timeout as error:
         raise CaeError(f"another controller is at work on the profile {profile_name} "
                        f"({work / 'controller.lock'}); wait for it") from error
+    if code:
+        open_ = [label for label in jobs if state_of(profile_name, label, jobs[label]) != "done"]
+        raise CaeError(
+            f"{len(open_)} of {len(jobs)} jobs are not done, the first is {open_[0]}. Their logs "
+            f"are in {work / 'logs'}, the scheduler's is {work / 'controller.log'}. The same "
+            "command goes on."
+        )
 
 
 def _path() -> str:
@@ -138,8 +150,8 @@ def _path() -> str:
 
 def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) -> list[str]:
     """Snakemake with the grid of a choice and the profile of an engine."""
-    place = Path(__file__).resolve().parents[2] / "workflow"
-    options = ["--profile", profile_name, *as_words(choice)]
+    place = HOME / "workflow"
+    options = ["--profile", profile_name, *grid_words(choice)]
     options += ["--allow-missing", allow_missing] if allow_missing else []
     words = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
              place / "profiles" / engine, "--directory", folder(profile_name), "--nolock",
@@ -155,32 +167,24 @@ def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) 
 
 def environment(engine: str) -> dict[str, str]:
     """The environment of Snakemake and of its jobs, which find this package's own command."""
-    home = str(Path(__file__).resolve().parents[2])
-    found = os.environ | {"PATH": _path(), "PYTHONPATH": home}
+    found = os.environ | {"PATH": _path(), "PYTHONPATH": str(HOME)}
     return found | ({"OMP_NUM_THREADS": "1"} if engine == "local" and not gpus() else {})
 
 
-def _snakemake(profile_name: str, choice: Choice, engine: str, allow_missing: str,
-               jobs: Mapping[str, Job]) -> None:
-    work = folder(profile_name)
-    words = command(profile_name, choice, engine, allow_missing)
-    with open(work / "controller.log", "a", encoding="utf-8") as log:
-        process = subprocess.Popen(words, env=environment(engine), stdout=log, stderr=log)
-        watcher = threading.Thread(target=_watch, args=(profile_name, jobs, process), daemon=True)
-        watcher.start()
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # it got the signal, too: its jobs save their state
-            raise
-        watcher.join()
-    if code:
-        open_ = [label for label in jobs if state_of(profile_name, label, jobs[label]) != "done"]
-        raise CaeError(
-            f"{len(open_)} of {len(jobs)} jobs are not done, the first is {open_[0]}. Their logs "
-            f"are in {work / 'logs'}, the scheduler's is {work / 'controller.log'}. The same "
-            "command goes on."
-        )
+def _snakemake(profile_name: str, words: list[str], environment: Mapping[str, str],
+               jobs: Mapping[str, Job]) -> int:
+    """Run Snakemake, whose own words go to a log, and say how far it is; returns its exit code."""
+    with open(folder(profile_name) / "controller.log", "a", encoding="utf-8") as log:
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+    watcher = threading.Thread(target=_watch, args=(profile_name, jobs, process), daemon=True)
+    watcher.start()
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the signal, too: its jobs save their state
+        raise
+    watcher.join()
+    return code
 
 
 def _watch(profile_name: str, jobs: Mapping[str, Job], process: subprocess.Popen) -> None:

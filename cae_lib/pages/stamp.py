@@ -17,7 +17,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.config import PROFILES
-from cae_lib.pages.build import OWN_BOOKS, own_book
+from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
 
@@ -71,20 +71,20 @@ def tables_hash(profile: str) -> str:
 
 def states(profile: str) -> pd.DataFrame:
     """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries. A
-    page is held against the tables of its own profile; those of `OWN_BOOKS` lie apart."""
-    own = profile in OWN_BOOKS
+    page is held against the tables of its own profile; a copy of the book lies apart."""
+    own = PROFILES[profile].own_book is not None
     folder = own_book(profile) / "experiments" if own else experiments_folder()
     present = cache(tables_hash)
     rows = []
     for name in page_names():
-        state, stamp = _state(folder / f"{name}.ipynb", profile, present)
+        state, stamp = _state(folder / f"{name}.ipynb", own, present)
         known = {key: stamp.get(key) for key in ("profile", "when", "wall_seconds", "device")}
         rows.append({"page": name, "state": state, **known})
     return pd.DataFrame(rows)
 
 
 def _state(
-    path: Path, profile: str, present: Callable[[str], str]
+    path: Path, own: bool, present: Callable[[str], str]
 ) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "not run yet", {}
@@ -97,8 +97,8 @@ def _state(
     if not stamps:
         return "has no stamp", {}
     text = read_page(experiments_folder() / f"{path.stem}.md").cells
-    own = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    if profile not in OWN_BOOKS and own != [(cell.cell_type, cell.source) for cell in text]:
+    stored = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    if not own and stored != [(cell.cell_type, cell.source) for cell in text]:
         return "has another text", stamps[-1]
     made = stamps[-1].get("profile")
     current = made in PROFILES and stamps[-1].get("tables") == present(made)
