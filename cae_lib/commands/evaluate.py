@@ -12,26 +12,22 @@ from pathlib import Path
 
 from cae_lib.commands.options import (
     ALLOW_MISSING,
+    DATA,
     ON,
     PROFILE_HELP,
+    REAL,
     SEED,
     SET,
     allowed,
+    is_run,
     names,
     option,
     run_of,
     takes,
 )
-from cae_lib.config import profile
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.grid import BASE, CONTROLS, Choice, find_run, run_name
-
-REAL = "paper"
-"""The profile of models of others."""
-
-DATA = "data"
-"""What needs no model, in the place of a run."""
+from cae_lib.grid import Choice, run_name
 
 FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
 """Sets that `cae released --fetch` gets: anybody may, by plain addresses, in a gigabyte."""
@@ -126,12 +122,6 @@ def run_released(parsed: argparse.Namespace) -> None:
     if absent := [name for name in chosen if name in absent]:
         wanted = dict.fromkeys(released.owner(name).name for name in absent)
         print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
-
-
-def is_run(name: str, profile_name: str) -> bool:
-    """Whether a name is that of a run of a profile, or of what needs no model."""
-    row, _ = find_run(name, profile_name)
-    return row in (BASE, DATA, *CONTROLS, *profile(profile_name).methods)
 
 
 def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 from cae_lib.config import profile
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError
-from cae_lib.grid import Choice, find_run, setting
+from cae_lib.grid import BASE, CONTROLS, Choice, find_run, setting
+
+REAL = "paper"
+"""The profile whose data models of others are measured on."""
+
+DATA = "data"
+"""What needs no model, in the place of a run; its tables are those of `results.DATA`."""
 
 Command = TypeVar("Command", bound=Callable[[argparse.Namespace], int | None])
 
@@ -84,6 +90,12 @@ def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The row and the settings that a command line names; `--set` adds to a variant's own."""
     row, settings = find_run(parsed.name, parsed.profile)
     return row, settings | {key: setting(key, text) for key, text in parsed.assignments}
+
+
+def is_run(name: str, profile_name: str) -> bool:
+    """Whether a name is that of a run of a profile, or of what needs no model."""
+    row, _ = find_run(name, profile_name)
+    return row in (BASE, DATA, *CONTROLS, *profile(profile_name).methods)
 
 
 def names(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cae_lib import runs
 from cae_lib.commands.data import get_sources
-from cae_lib.commands.evaluate import REAL, is_run
+from cae_lib.commands.options import REAL, is_run
 from cae_lib.commands.scores import stored_scores, tell
 from cae_lib.data.completeness import check
 from cae_lib.data.needs import OF_CAPTIONS, data_digests, weights_source

@@ -9,7 +9,10 @@ import time
 from functools import partial
 
 from cae_lib import grid
+from cae_lib.commands.jobs import run_jobs
 from cae_lib.commands.options import GRID, ON, PROFILE, allowed, chosen, takes
+from cae_lib.commands.plan import require
+from cae_lib.commands.workflow import run_workflow
 from cae_lib.config import profile
 from cae_lib.runtime import format_seconds
 
@@ -17,9 +20,6 @@ from cae_lib.runtime import format_seconds
 @takes(PROFILE, *GRID, ON)
 def run(parsed: argparse.Namespace) -> None:
     """Run all jobs, each one only as far as it is not done yet; safe to interrupt and repeat."""
-    from cae_lib.commands.plan import require
-    from cae_lib.commands.workflow import run_workflow
-
     name, choice = parsed.profile, chosen(parsed)
     engine = parsed.on or ("local" if profile(name).real else "pool")
     with allowed(parsed):
@@ -32,7 +32,6 @@ def run(parsed: argparse.Namespace) -> None:
 
 def run_here(name: str, choice: grid.Choice) -> None:
     """Go through the grid in a few processes that stay, and tell what took how long."""
-    from cae_lib.commands.jobs import run_jobs
     from cae_lib.commands.perform import perform
 
     jobs, took, steps = grid.grid(name, choice), {}, []

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cae_lib.commands.jobs import cpu_workers
 from cae_lib.commands.options import GRID, PROFILE, allowed, chosen, grid_words, option, takes
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, ConfigError
@@ -159,9 +160,7 @@ def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) 
     if engine == "local" and (found := gpus()):
         words += ["--resources", f"gpu={len(found)}"]
     elif engine == "local":  # as the processes of a laptop: one a core, with one thread each
-        from cae_lib.commands.jobs import default_workers  # needs PyTorch
-
-        words += ["--cores", default_workers()]
+        words += ["--cores", cpu_workers()]
     return [*map(str, words), *shlex.split(os.environ.get(OPTIONS, ""))]
 
 

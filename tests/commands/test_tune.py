@@ -253,7 +253,7 @@ def test_the_candidate_with_the_best_score_is_chosen(home: Path, rows_by, capsys
 
 
 def test_the_bindings_with_the_best_score_are_chosen_and_no_row_beside_them(home: Path, rows_by):
-    def measured(name: str, profile: str, margin: float = 0, weight: float = 0) -> dict:
+    def measured(name: str, profile: str, margin: float = 0, weight: float = 0, **_) -> dict:
         score = 1.0 if name != tune.BOUND else 0.5 + 0.1 * (margin == 0.1) + 0.1 * (weight == 5)
         return {"experiment": name, "margin": margin, "weight": weight, "score": score}
     rows_by(measured)

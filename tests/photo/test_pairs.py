@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cae_lib import results, runs
-from cae_lib.commands import reproduce
+from cae_lib.commands import perform
 from cae_lib.config import PROFILES
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
@@ -156,7 +156,7 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, monkeypatch):
     monkeypatch.setitem(PROFILES, "side-by-side", dataclasses.replace(
         known, seeds=1, base=known.base | short | {"tower_steps": 2, "precision": "fp32"},
         training=known.training | short, methods={"clip-ft": {}}))
-    reproduce._sets("side-by-side")
+    perform._sets("side-by-side")
     start = load_clip("clip-photo", runs.checkpoint_path("base", "side-by-side")).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
@@ -171,7 +171,7 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, monkeypatch):
     choice = Choice(studies=True)
     for label, job in grid("side-by-side", choice).items():
         if label.startswith("run/"):
-            reproduce.perform("side-by-side", choice, label, job)
+            perform.perform("side-by-side", choice, label, job)
     answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 
