@@ -10,21 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cae_lib.commands.options import (
-    ALLOW_MISSING,
-    DATA,
-    ON,
-    PROFILE_HELP,
-    REAL,
-    SEED,
-    SET,
-    allowed,
-    is_run,
-    names,
-    option,
-    run_of,
-    takes,
-)
+from cae_lib.commands import options
+from cae_lib.commands.options import REAL, allowed, is_run, names, option, takes
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.grid import Choice, run_name
@@ -39,11 +26,11 @@ FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
            "captions, blind), a released model such as released-negclip, a tag "
            "MODEL:TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER in its format, "
            "hf:OWNER/NAME or a folder of transformers, or a weight file"),
-    SEED,
+    options.SEED,
     option("--profile", metavar="P", help="by default mini, and paper for other models: "
-           f"{PROFILE_HELP}"),
-    SET,
-    ALLOW_MISSING,
+           f"{options.PROFILE_HELP}"),
+    options.SET,
+    options.ALLOW_MISSING,
     option("--only", default="", metavar="KINDS", help="kinds of measurement, with commas "
            "between them, such as benchmarks,retrieval; or benchmarks, such as winoground, "
            "which are then printed and not stored"),
@@ -62,7 +49,7 @@ def run(parsed: argparse.Namespace) -> None:
     from cae_lib.commands import released, scores
 
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
-    if parsed.name == DATA:
+    if parsed.name == options.DATA:
         with allowed(parsed):
             runs.measure_data(parsed.profile)
         print("\n".join(scores.amounts(parsed.profile)))
@@ -70,7 +57,7 @@ def run(parsed: argparse.Namespace) -> None:
     suites, families = split(names(parsed.only))
     with allowed(parsed):
         if is_run(parsed.name, parsed.profile):
-            row, settings = run_of(parsed)
+            row, settings = options.run_of(parsed)
             title, seed = run_name(row, parsed.profile, **settings), parsed.seed
             opened = partial(runs.open_run, row, parsed.profile, seed, **settings)
             measure = partial(runs.measure_run, row, parsed.profile, seed, **settings)
@@ -81,7 +68,7 @@ def run(parsed: argparse.Namespace) -> None:
             seed, opened = 0, partial(released.opened, how, released.reader_of(how))
             measure = partial(released.measure, opened, how, title, parsed.profile)
         if families:
-            table = scores.benchmark_scores(opened(), parsed.profile, families)
+            table = scores.benchmark_scores(opened, parsed.profile, families)
         else:
             measure(only=suites)
             table = scores.stored_scores(title, parsed.profile, seed, suites)
@@ -96,7 +83,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 @takes(option("--only", default="", metavar="NAMES", help="models with commas between them"),
        option("--fetch", action="store_true", help="first get the weights that are free, and "
-              "SugarCrepe, SugarCrepe++ and their pictures"), ON)
+              "SugarCrepe, SugarCrepe++ and their pictures"), options.ON)
 def run_released(parsed: argparse.Namespace) -> None:
     """Measure those released models whose weights are here, on the data that are here, and say how
     to get the rest. `--fetch` gets what is free first."""

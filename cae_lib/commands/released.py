@@ -10,7 +10,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from cae_lib import runs
-from cae_lib.commands.data import get_sources
 from cae_lib.commands.options import REAL, is_run
 from cae_lib.commands.scores import stored_scores, tell
 from cae_lib.data.completeness import check
@@ -62,6 +61,8 @@ def owner(name: str) -> Source:
 
 def fetch(names: Iterable[str]) -> None:
     """Get entries of `data/sources.yml`; those that cannot be got are told and left out."""
+    from cae_lib.commands.data import get_sources
+
     for name in dict.fromkeys(names):
         try:
             get_sources(argparse.Namespace(names=[name]))

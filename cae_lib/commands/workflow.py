@@ -40,7 +40,8 @@ def folder(profile_name: str) -> Path:
 
 
 def stamp_path(profile_name: str, label: str) -> Path:
-    """The file that says that a job is done."""
+    """The file that says that a job is done: what it was done by, see `key_of`, and in how many
+    seconds."""
     return folder(profile_name) / "stamps" / f"{label}.done"
 
 
@@ -58,11 +59,6 @@ def state_of(profile_name: str, label: str, job: Job) -> str:
         return "open"
     key, _, _ = path.read_text().partition(" ")
     return "done" if key == key_of(profile_name, job) else "stale"
-
-
-def seconds_of(profile_name: str, label: str) -> float:
-    """How long a job took that is done."""
-    return float(stamp_path(profile_name, label).read_text().partition(" ")[2])
 
 
 @takes(option("name", metavar="STAGE/NAME", help="such as run/clip-ft/0"), PROFILE, *GRID)

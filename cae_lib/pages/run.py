@@ -21,16 +21,9 @@ from unittest.mock import patch
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import CaeError, ConfigError
+from cae_lib.pages import source
 from cae_lib.pages.build import own_book
-from cae_lib.pages.source import (
-    Value,
-    experiments_folder,
-    missing_modules,
-    page_names,
-    page_parameters,
-    parse_parameters,
-    read_page,
-)
+from cae_lib.pages.source import experiments_folder
 from cae_lib.runtime import write_atomic
 
 if TYPE_CHECKING:
@@ -52,16 +45,16 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     """Run one page with these parameters, as texts; returns the stored notebook. ConfigError if
     there is no such page, profile or parameter, or a value is of the wrong type; CaeError if a cell
     failed."""
-    if name not in page_names():
-        raise ConfigError(f"no page {name!r}; the pages are: {', '.join(page_names())}")
-    if missing := missing_modules():
+    if name not in source.page_names():
+        raise ConfigError(f"no page {name!r}; the pages are: {', '.join(source.page_names())}")
+    if missing := source.missing_modules():
         raise CaeError(
             f"running pages needs {', '.join(missing)}: install the extra with "
             "`pip install 'cae-lib[book]'`, or use the environment that `make` sets up"
         )
-    notebook = read_page(experiments_folder() / f"{name}.md")
+    notebook = source.read_page(experiments_folder() / f"{name}.md")
     given = dict(given or {}) | ({} if profile_name is None else {"profile": profile_name})
-    values = parse_parameters(page_parameters(notebook, name), given, name)
+    values = source.parse_parameters(source.page_parameters(notebook, name), given, name)
     shown = profile(str(values.get("profile", "mini")))
     own = shown.name if shown.own_book is not None else ""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
@@ -75,7 +68,7 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     return published
 
 
-def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, Value],
+def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, source.Value],
              name: str) -> NotebookNode:
     """Run a page in a kernel of this very interpreter; `output` holds how far it came."""
     from papermill import PapermillExecutionError, execute_notebook

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pandas as pd
@@ -154,6 +156,21 @@ def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(
     assert row[-3:] == ["1", "245", "*"]
 
 
+def test_help_imports_no_pytorch_and_one_benchmark_nothing_else(cut):
+    """An environment of one process: imports of other tests would hide what this one asks."""
+    code = ("import sys\nfrom cae_lib.cli import main, parse\n"
+            "for command in 'train', 'evaluate', 'reproduce', 'plan', 'job', 'attribute':\n"
+            "    parse([command, *['x'] * (command not in ('reproduce', 'plan')), *['x'] * "
+            "(command == 'attribute')])\n"
+            "assert 'torch' not in sys.modules\nmain(sys.argv[1:])\n"
+            "print(*(name for name in sys.modules if name.startswith('cae_lib')))")
+    words = ["evaluate", cut, "--allow-missing", "all", "--only", "sugarcrepe"]
+    told = subprocess.run([sys.executable, "-c", code, *words], text=True, check=True,
+                          stdout=subprocess.PIPE).stdout
+    own = told.splitlines()[-1].split()
+    assert "sugarcrepe/swap_obj" in told and len(own) <= 60, sorted(own)
+
+
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
     """As READ-CLIP's folder: the weights and config.json of a CLIPModel, and nothing else."""
     transformers = pytest.importorskip("transformers")
@@ -211,7 +228,7 @@ def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys,
     def get_sources(parsed):
         asked.extend(parsed.names)
         raise DataError("no network")
-    monkeypatch.setattr(released, "get_sources", get_sources)
+    monkeypatch.setattr("cae_lib.commands.data.get_sources", get_sources)
     assert main(["released", "--only", "dac-llm"]) == 0 and not asked
     assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0
     assert asked == ["dac-weights", "tsvlc-weights", *FREE_SETS]
