@@ -26,7 +26,6 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.embed import Encoder, Weights, image_digest
 from cae_lib.evaluation.sets import is_world
 from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
-from cae_lib.models.archive import unpacked
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.results import Tables
@@ -48,6 +47,8 @@ def weights_path(config: Experiment) -> str | Path | None:
     OpenAI's own archive stands in where it lies in `data/raw/weights/openai`."""
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
+        from cae_lib.models.archive import unpacked
+
         return unpacked(archive, config.model, paths().cache / "openai" /
                         f"{config.model}.safetensors")
     if config.weights is None or not config.weights.endswith(".safetensors"):

@@ -1,12 +1,11 @@
-"""One job of a grid, by its name: what `cae reproduce` and `cae job` do."""
+"""One job of a grid, by its name: what `cae reproduce` and `cae job` do. Each imports its own: most
+jobs are runs, in processes of their own where Snakemake starts them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cae_lib import grid, runs
-from cae_lib.commands import released, tune
-from cae_lib.commands.base import build_sets, train_base
 from cae_lib.config import experiment, profile
 from cae_lib.data.training_set import training_set
 from cae_lib.grid import BASE, TUNED, Choice, Job
@@ -29,11 +28,15 @@ def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
         return _measure_base(profile_name, studies)
     if stage == "captions":
         return _captions(profile_name, *name.split("+"))
-    if stage == "tune":
+    if stage in ("tune", "chosen"):
+        from cae_lib.commands import tune
+
+        if stage == "chosen":
+            return tune.CHOOSERS[name](profile_name)
         return tune.trial(name.partition("/")[0], job.variant, profile_name)
-    if stage == "chosen":
-        return tune.CHOOSERS[name](profile_name)
     if stage == "released":
+        from cae_lib.commands import released
+
         return released.measure_one(name)
     if stage == "page":
         return _page(profile_name, name, grid.seeds_of(profile_name, choice))
@@ -81,6 +84,8 @@ def _sets(profile_name: str, studies: bool = True) -> None:
     before any job began."""
     if profile(profile_name).real:
         return
+    from cae_lib.commands.base import build_sets, train_base
+
     build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)

@@ -49,7 +49,8 @@ def store(run: str, correct: int, weights: str, expected: int = 10) -> None:
                                          "query": number, "rank": 2 - marks})}
     for name, frame in tables.items():
         results.save(name, run, 1, frame, "smoke", key="", provenance=found)
-    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "stratum": "all"})
+    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "chance": 0.5,
+                                 "stratum": "all"})
     subsets = pd.DataFrame({"suite": "benchmarks", "family": "svo_probes", "subset": "all",
                             "n_used": 10, "n_expected": [expected]})
     for name, frame in {"items": items, "subsets": subsets}.items():

@@ -156,19 +156,21 @@ def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(
     assert row[-3:] == ["1", "245", "*"]
 
 
-def test_help_imports_no_pytorch_and_one_benchmark_nothing_else(cut):
-    """An environment of one process: imports of other tests would hide what this one asks."""
-    code = ("import sys\nfrom cae_lib.cli import main, parse\n"
-            "for command in 'train', 'evaluate', 'reproduce', 'plan', 'job', 'attribute':\n"
-            "    parse([command, *['x'] * (command not in ('reproduce', 'plan')), *['x'] * "
-            "(command == 'attribute')])\n"
-            "assert 'torch' not in sys.modules\nmain(sys.argv[1:])\n"
-            "print(*(name for name in sys.modules if name.startswith('cae_lib')))")
-    words = ["evaluate", cut, "--allow-missing", "all", "--only", "sugarcrepe"]
-    told = subprocess.run([sys.executable, "-c", code, *words], text=True, check=True,
-                          stdout=subprocess.PIPE).stdout
-    own = told.splitlines()[-1].split()
-    assert "sugarcrepe/swap_obj" in told and len(own) <= 60, sorted(own)
+def modules(code: str, *words: str) -> list[str]:
+    """What a process of its own has imported after some lines."""
+    call = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)", *words]
+    ended = subprocess.run(call, text=True, check=True, stdout=subprocess.PIPE)
+    return ended.stdout.splitlines()[-1].split()
+
+
+def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
+    commands = ["data.get_sources", "train.run", "evaluate.run", "reproduce.run", "plan.run",
+                "workflow.run_job", "attribute.run", "export.run", "compare.run", "book.run"]
+    assert "torch" not in modules(f"from cae_lib.cli import action\n[*map(action, {commands})]")
+    found = modules("from cae_lib.cli import main\nmain(sys.argv[1:])", "evaluate", cut,
+                    "--allow-missing", "all", "--only", "sugarcrepe")
+    own = [name for name in found if name.startswith("cae_lib")]
+    assert "cae_lib.data.benchmarks.sugarcrepe" in own and len(own) <= 60, sorted(own)
 
 
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
