@@ -30,8 +30,8 @@ MOST_MODELS = 5
 )
 def run(parsed: argparse.Namespace) -> None:
     """Draw a picture's heat map and its words' shares for each of some weights into one file."""
-    from cae_lib.commands.figure import attribute_pair, draw, open_weights, read_picture, table
-    from cae_lib.plots import label, number
+    from cae_lib.commands.figure import attribute_pair, draw, open_weights, read_picture
+    from cae_lib.plots import METHODS, label, number
     from cae_lib.runtime import whole_file
 
     weights = parsed.weights or [BASE]
@@ -54,5 +54,6 @@ def run(parsed: argparse.Namespace) -> None:
         figure.savefig(path, format="png", dpi=200)
     for title, pair in found.items():
         print(f"{title}: cosine {number(pair.cosine, 2)}; score (share of the words)")
-        print(table(pair).to_string())
+        cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
+        print(cells.rename(columns=METHODS).to_string())
     print(f"The figure is {parsed.output}")

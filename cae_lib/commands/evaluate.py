@@ -65,7 +65,7 @@ def run(parsed: argparse.Namespace) -> None:
             how = released.named(parsed.name, parsed.model, parsed.activation)
             how = replace(how, processor=parsed.processor)
             title = parsed.name if parsed.name in released.models() else plain(parsed.name)
-            seed, opened = 0, partial(released.opened, how, released.reader_of(how))
+            seed, opened = 0, released.opener(how)
             measure = partial(released.measure, opened, how, title, parsed.profile)
         if families:
             table = scores.benchmark_scores(opened, parsed.profile, families)

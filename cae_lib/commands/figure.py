@@ -128,12 +128,6 @@ def open_weights(weights: str, model: str | None = None, activation: str | None 
     return clip
 
 
-def table(pair: PairAttribution) -> pd.DataFrame:
-    """Scores by word and method, with shares in brackets, as texts."""
-    cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
-    return cells.rename(columns=METHOD_LABELS)
-
-
 def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figure:
     """The picture with its caption, and for each model, by its title, its map above the words'
     shares. `layer` is the maps' start layer in words."""

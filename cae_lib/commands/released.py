@@ -87,16 +87,16 @@ def measure_one(name: str) -> None:
     """Measure a released model whose weights are here; CheckpointError if they cannot be read."""
     print(f"== {name}", flush=True)
     how = models()[name]
-    measure(partial(opened, how, reader_of(how)), how, name, REAL, SHOWN)
+    measure(opener(how), how, name, REAL, SHOWN)
     tell(stored_scores(name, REAL, 0))
 
 
-def reader_of(how: Released) -> Callable[[], Clip]:
-    """What reads a model onto the device here."""
-    return reader(how, pick_device())
+def opener(how: Released) -> Callable[[], Clip]:
+    """What opens a model of others, see `_opened`; errors of `reader` at once."""
+    return partial(_opened, how, reader(how, pick_device()))
 
 
-def opened(how: Released, read: Callable[[], Clip]) -> Clip:
+def _opened(how: Released, read: Callable[[], Clip]) -> Clip:
     """A model of others by its `reader`; says how it is read, and how far it is from the weights
     that most models start from, if they are here. A file that equals them is a CheckpointError."""
     clip = read()

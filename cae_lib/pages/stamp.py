@@ -33,25 +33,22 @@ class Provenance(NamedTuple):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What a notebook stores."""
-        items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
-                        for name, value in self._lines().items() if value is not None)
-        title = "Where these numbers come from"
-        return {
-            MIME: self.content,
-            "text/html": f"<details><summary>{title}</summary><ul>{items}</ul></details>",
-            "text/plain": json.dumps(self.content, sort_keys=True),
-        }
-
-    def _lines(self) -> dict[str, Any]:
-        """The entries of a stamp in the reader's words."""
         found = self.content
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
-        return {
+        lines = {
             "tables": found["tables"][:12], "code": committed[found["dirty"]],
             "profile": found["profile"], "seeds": found.get("seeds"), "run on": found["when"],
             "took": f"{found['wall_seconds']} s", "device": found["device"],
             "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
             "data (manifest)": found["data"],
+        }
+        items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
+                        for name, value in lines.items() if value is not None)
+        return {
+            MIME: found,
+            "text/html": "<details><summary>Where these numbers come from</summary><ul>"
+                         f"{items}</ul></details>",
+            "text/plain": json.dumps(found, sort_keys=True),
         }
 
 
@@ -75,17 +72,13 @@ def states(profile: str) -> pd.DataFrame:
     own = PROFILES[profile].own_book is not None
     folder = own_book(profile) / "experiments" if own else experiments_folder()
     present = cache(tables_hash)
-    rows = []
-    for name in page_names():
-        state, stamp = _state(folder / f"{name}.ipynb", own, present)
-        known = {key: stamp.get(key) for key in ("profile", "when", "wall_seconds", "device")}
-        rows.append({"page": name, "state": state, **known})
-    return pd.DataFrame(rows)
+    found = {name: _state(folder / f"{name}.ipynb", own, present) for name in page_names()}
+    told = ("profile", "when", "wall_seconds", "device")
+    return pd.DataFrame([{"page": name, "state": state, **{key: stamp.get(key) for key in told}}
+                         for name, (state, stamp) in found.items()])
 
 
-def _state(
-    path: Path, own: bool, present: Callable[[str], str]
-) -> tuple[str, dict[str, Any]]:
+def _state(path: Path, own: bool, present: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "not run yet", {}
     try:
