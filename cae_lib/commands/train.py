@@ -1,16 +1,17 @@
-"""`cae train`."""
+"""`cae train` and `cae tune`."""
 
 from __future__ import annotations
 
 import argparse
 
-from cae_lib.commands.options import ALLOW_MISSING, RUN, SETTINGS, allowed, option, run_of, takes
+from cae_lib.commands import options
+from cae_lib.commands.options import allowed, option, run_of, takes
 from cae_lib.grid import BASE
 
 SPEED = "speed and memory, which change numbers by rounding at most"
 
 
-@takes(RUN, *SETTINGS, ALLOW_MISSING,
+@takes(options.RUN, *options.SETTINGS, options.ALLOW_MISSING,
        option("--checkpointing", group=SPEED, action="store_true", help="less memory, more time"),
        option("--channels-last", group=SPEED, action="store_true", help="picture layout for GPUs"),
        option("--compile", group=SPEED, nargs="?", const="inductor", metavar="BACKEND",
@@ -31,3 +32,14 @@ def run(parsed: argparse.Namespace) -> None:
         with allowed(parsed):
             path = train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")
+
+
+@takes(options.PROFILE, option(
+    "--what", default="control", choices=("control", "lambda", "candidates", "binding"),
+    help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
+    "(default); lambda of each method; or the settings of CAE on counterfactuals or on bindings"))
+def tune(parsed: argparse.Namespace) -> None:
+    """Choose settings on the validation split."""
+    from cae_lib.commands.tune import run
+
+    run(parsed.what, parsed.profile)

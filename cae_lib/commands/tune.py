@@ -11,7 +11,6 @@ and of the share of captions preferred to their negatives.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.commands.options import PROFILE, option, takes
 from cae_lib.config import METHODS, choose, experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.sources import may_be_incomplete
@@ -68,17 +66,13 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 """Settings of `CHOSEN` by what tells them apart."""
 
 
-@takes(PROFILE, option(
-    "--what", default="control", choices=("control", "lambda", "candidates", "binding"),
-    help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
-    "(default); lambda of each method; or the settings of CAE on counterfactuals or on bindings"))
-def run(parsed: argparse.Namespace) -> None:
+def run(what: str, profile_name: str) -> None:
     """Train the settings, score them on the validation split, store and print what is chosen, as
     the table `calibration`, `sweep`, `candidates` or `binding`. Each has rows with `experiment`,
     what was set (`lr`, `weight`, ...), `score` and its parts, `gap_METHOD`, and whether it was
     `chosen`."""
-    training_set(parsed.profile)  # parses the captions once, before several processes need them
-    CHOOSERS[parsed.what](parsed.profile)
+    training_set(profile_name)  # parses the captions once, before several processes need them
+    CHOOSERS[what](profile_name)
 
 
 def _control(profile_name: str) -> None:

@@ -29,7 +29,7 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:
         found.append(list(jobs))
         return {label: Outcome(None, 3000.0) for label in jobs}
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
-    monkeypatch.setattr("cae_lib.commands.jobs.run_jobs", run_jobs)
+    monkeypatch.setattr(reproduce, "run_jobs", run_jobs)
     assert main(["reproduce", *words]) == 0
     return found
 
