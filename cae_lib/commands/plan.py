@@ -14,7 +14,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.options import GRID, chosen, option, takes
-from cae_lib.commands.workflow import state_of
+from cae_lib.commands.stamps import state_of
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.sources import load_sources
 from cae_lib.grid import BASE, TUNED, Job, grid

@@ -16,7 +16,7 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands import reproduce
 from cae_lib.commands.options import ON, chosen, option, takes
-from cae_lib.commands.workflow import stamp_path
+from cae_lib.commands.stamps import stamp_path
 from cae_lib.config import MARKER, experiment, paths
 from cae_lib.errors import DataError
 from cae_lib.grid import TUNED, grid

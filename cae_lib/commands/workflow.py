@@ -5,7 +5,6 @@ found again, whatever happened to the process that watched over it."""
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
@@ -22,43 +21,18 @@ from filelock import FileLock, Timeout
 
 from cae_lib.commands.jobs import cpu_workers
 from cae_lib.commands.options import GRID, PROFILE, allowed, chosen, grid_words, option, takes
-from cae_lib.config import paths, repository
+from cae_lib.commands.plan import hours
+from cae_lib.commands.stamps import folder, key_of, stamp_path, state_of
+from cae_lib.config import repository
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.grid import Choice, Job, grid
-from cae_lib.runtime import format_seconds, measuring_hash, training_hash, write_atomic
+from cae_lib.runtime import format_seconds, write_atomic
 
 HOME = Path(__file__).resolve().parents[2]
 """The clone that this package lies in."""
 
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake, which go before those of the profile."""
-
-
-def folder(profile_name: str) -> Path:
-    """Where the stamps, logs and locks of a profile's jobs lie."""
-    return paths().runs / "grid" / profile_name
-
-
-def stamp_path(profile_name: str, label: str) -> Path:
-    """The file that says that a job is done: what it was done by, see `key_of`, and in how many
-    seconds."""
-    return folder(profile_name) / "stamps" / f"{label}.done"
-
-
-def key_of(profile_name: str, job: Job) -> str:
-    """What a stamp begins with: a hash of the code and of the settings of a run."""
-    config = job.experiment(profile_name)
-    parts = [config.key() if config else "", training_hash(), measuring_hash(), job.suites]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-
-
-def state_of(profile_name: str, label: str, job: Job) -> str:
-    """ "done", "stale" (done by other code or with other settings), or "open"."""
-    path = stamp_path(profile_name, label)
-    if not path.is_file():
-        return "open"
-    key, _, _ = path.read_text().partition(" ")
-    return "done" if key == key_of(profile_name, job) else "stale"
 
 
 @takes(option("name", metavar="STAGE/NAME", help="such as run/clip-ft/0"), PROFILE, *GRID)
@@ -184,8 +158,6 @@ def _snakemake(profile_name: str, words: list[str], environment: Mapping[str, st
 
 def _watch(profile_name: str, jobs: Mapping[str, Job], process: subprocess.Popen) -> None:
     """Say how many jobs are done whenever it changes, and how long the others may take."""
-    from cae_lib.commands.plan import hours
-
     table = hours(profile_name, jobs).set_index("job")["hours"].reindex(jobs).fillna(0.01)
     told, before, start = -1, None, time.monotonic()
     while True:
