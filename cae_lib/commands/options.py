@@ -7,7 +7,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from cae_lib.config import profile
 from cae_lib.data.sources import allowing
@@ -22,18 +22,13 @@ DATA = "data"
 
 Command = TypeVar("Command", bound=Callable[[argparse.Namespace], int | None])
 
-
-class Option(NamedTuple):
-    """An argument of a command, as argparse takes it, in a group of its own or among the others."""
-
-    names: tuple[str, ...]
-    settings: Mapping[str, Any]
-    group: str = ""
+Option = tuple[tuple[str, ...], dict[str, Any], str]
+"""The names of an argument, what argparse takes of it, and the title of its group, if any."""
 
 
 def option(*names: str, group: str = "", **settings: Any) -> Option:
     """An argument of a command."""
-    return Option(names, settings, group)
+    return names, settings, group
 
 
 def takes(*options: Option) -> Callable[[Command], Command]:
