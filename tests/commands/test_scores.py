@@ -37,6 +37,14 @@ from cae_lib.results import save
 from cae_lib.statistics import ANSWERS
 
 
+@pytest.fixture(autouse=True)
+def anew() -> None:
+    """Nothing that was read of another home is kept."""
+    forget()
+    yield
+    forget()
+
+
 @pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
 def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
     """Of three items of group a and one of group b, of five expected; from the sets, and from
@@ -46,9 +54,9 @@ def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
     known = items_of([Benchmark("winoground", "text", tuple(items), 5, headline)])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
     save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
-    amounts = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
-                            "subset": "text", "n_expected": [5, 7]})
-    save("subsets", "data", 0, amounts, "smoke", key="", provenance={})
+    sizes = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
+                          "subset": "text", "n_expected": [5, 7]})
+    save("subsets", "data", 0, sizes, "smoke", key="", provenance={})
     for found in (known, stored_items("smoke")):
         (row,) = choice_scores(given.sample(frac=1, random_state=0), found).itertuples()
         assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
@@ -120,18 +128,15 @@ def test_incomplete_scores_are_marked(capsys):
 
 @pytest.mark.parametrize("only", [[], ["--only", "winoground"]])
 def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
-    forget()
     clip, meta = load_clip("clip-mini"), CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "own", clip, meta)
     assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
     assert "nothing could be measured" in capsys.readouterr().err
-    forget()
 
 
 @pytest.fixture
 def cut(home) -> str:
     """A model of ours, and a file of SugarCrepe of which the second of two pictures broke off."""
-    forget()
     rows = {str(n): {"filename": f"{n}.jpg", "caption": "a cat", "negative_caption": "a dog"}
             for n in range(2)}
     pictures = [paths().raw / f"coco/val2017/{n}.jpg" for n in range(2)]
@@ -143,8 +148,7 @@ def cut(home) -> str:
         Image.effect_noise((64, 64), 90).convert("RGB").save(path)
     pictures[1].write_bytes(pictures[1].read_bytes()[:-300])
     meta = CheckpointMeta("clip-mini", "quickgelu")
-    yield str(save_checkpoint(home / "own", load_clip("clip-mini"), meta))
-    forget()
+    return str(save_checkpoint(home / "own", load_clip("clip-mini"), meta))
 
 
 @pytest.mark.parametrize("only", ["sugarcrepe", "benchmarks"])
@@ -224,7 +228,6 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
 
 
 def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys, monkeypatch):
-    forget()
     asked = []
 
     def get_sources(parsed):
@@ -235,7 +238,6 @@ def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys,
     assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0
     assert asked == ["dac-weights", "tsvlc-weights", *FREE_SETS]
     assert "Not here: released-dac-llm, released-tsvlc" in capsys.readouterr().out
-    forget()
 
 
 def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
