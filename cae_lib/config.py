@@ -175,6 +175,16 @@ class Profile:
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
     search: Search = Search()
     hard_batch: int = 0  # of rows with hard negatives, where `CHOSEN` makes the rows
+    photographs: bool = False  # whether its pictures are photographs, not drawn
+    studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
+    own_book: str | None = None  # what stands above each page of its copy of the book; None where
+    # its pages are those of the book itself
+    recorded: bool = True  # whether its numbers mean something, and are kept among the records
+
+    @property
+    def real(self) -> bool:
+        """Whether it takes real data and downloaded weights, which nobody can build here."""
+        return self.base is None
 
 
 def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
@@ -242,7 +252,6 @@ EVEN = dict.fromkeys(METHODS, 1.0)
 CHOSEN = "chosen.json"
 """File among the records of a profile with real data: what `cae tune` has chosen there."""
 
-
 MARKER = "rehearsal"
 """File at the top of a home that says that everything in it is a rehearsal."""
 
@@ -257,7 +266,6 @@ def _scale_rows(hard_batch: int, weights: Mapping[str, float] = EVEN, margin: fl
     """The rows of a profile with real data, from what was chosen; untuned those of `mini`."""
     return (_rows(hard_batch, **weights) | _retagged(**weights)
             | _controls(2.0, hard_batch, **weights) | _bindings(hard_batch, margin, binding))
-
 
 
 def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -279,7 +287,8 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
-            name="smoke", seeds=3,
+            name="smoke", seeds=3, recorded=False,
+            own_book="Smoke test: its numbers mean nothing",
             base={"tower_steps": 2, "steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2,
                   "lock_image": True, "augment": False},
             training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
@@ -290,7 +299,7 @@ PROFILES: dict[str, Profile] = {
             earlier_bases=(1, 2),
         ),
         Profile(
-            name="mini", seeds=3,
+            name="mini", seeds=3, studies_apart=True,
             base={"tower_steps": 3000, "steps": 1200, "batch_size": 256, "lr": 1e-3,
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
@@ -300,7 +309,7 @@ PROFILES: dict[str, Profile] = {
             earlier_bases=(300, 600),
         ),
         Profile(
-            name="photo", seeds=3,
+            name="photo", seeds=3, photographs=True,
             base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
@@ -309,7 +318,7 @@ PROFILES: dict[str, Profile] = {
             | _bindings(64, 0.2, 20.0),
         ),
         Profile(
-            name="side-by-side", seeds=3,
+            name="side-by-side", seeds=3, photographs=True,
             base={"model": "clip-photo", "tower_steps": 250, "steps": 250, "batch_size": 256,
                   "lr": 1e-3, "warmup": 50, "precision": "bf16", "lock_trunk": True,
                   "lock_image": True, "augment": False},
@@ -320,7 +329,7 @@ PROFILES: dict[str, Profile] = {
             | _bindings(64, 0.1, 5.0),
         ),
         Profile(
-            name="paper", seeds=3, base=None, hard_batch=256,
+            name="paper", seeds=3, base=None, hard_batch=256, studies_apart=True, own_book="",
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
             methods=_scale_rows(256), short={"steps": 427},
@@ -336,7 +345,7 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
     known = PROFILES[name]
-    if known.base is not None:
+    if not known.real:
         return known
     if rehearsed():
         known = dataclasses.replace(known, **REHEARSAL, training=known.training | FEW)

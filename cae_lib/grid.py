@@ -15,6 +15,10 @@ from cae_lib.config import METHODS, Experiment, experiment, profile, shipped
 from cae_lib.errors import ConfigError
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
+CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
+"""Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
+name: what the evaluations of NegCLIP, CAE and MACCO do."""
+
 ABLATED = "cae-gradcam"
 """The run whose settings are varied: its method has all of them, and levels within a short run."""
 
@@ -61,7 +65,6 @@ LEADS = (0.1, 0.3, 3.0, 10.0)
 
 WORDS = {"none": None, "true": True, "false": False}
 PLAIN = re.compile(r"[\w.-]{1,24}")
-
 
 
 class Variant(NamedTuple):
@@ -223,7 +226,7 @@ def grid(profile_name: str, choice: Choice) -> dict[str, Job]:
     for data, tagger in sorted(_captions_of(profile_name, choice)):
         found[f"captions/{data}+{tagger}"] = Job((SETS,))
     ready = tuple(found)
-    if profile(profile_name).base is None:
+    if profile(profile_name).real:
         found |= _tuning(profile_name, ready)
         ready = tuple(name for name in found if name.startswith(("captions/", "chosen/")))
     found[TABLES] = Job(ready)
@@ -260,7 +263,7 @@ def levels(jobs: Mapping[str, Job]) -> list[list[str]]:
 def rows_of(profile_name: str, choice: Choice) -> list[Variant]:
     """The rows that are trained: those chosen, else all with the studies, else `MAIN`."""
     known = profile(profile_name).methods
-    main = MAIN | OF_BINDINGS if profile(profile_name).base is None else MAIN
+    main = MAIN | OF_BINDINGS if profile(profile_name).real else MAIN
     names = choice.rows or [name for name in known if choice.studies or name in main]
     return [Variant(*find_run(name, profile_name)) for name in names]
 
@@ -286,7 +289,7 @@ def suites_of(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 def pages_of(profile_name: str, studies: bool) -> list[str]:
     """The pages that show a profile; of smoke all pages."""
-    if profile(profile_name).base is None:
+    if profile(profile_name).real:
         return list(SCALE_PAGES)
     found = []
     for path in sorted(shipped("book/experiments").glob("*.md")):
@@ -294,7 +297,7 @@ def pages_of(profile_name: str, studies: bool) -> list[str]:
         own = shown and shown[1] == profile_name
         if own and (studies or path.stem not in STUDY_PAGES) or LAST_PAGE == path.stem:
             found.append(path.stem)
-        elif profile_name == "smoke":
+        elif not profile(profile_name).recorded:
             found.append(path.stem)
     return found
 

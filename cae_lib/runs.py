@@ -1,6 +1,7 @@
 """The runs of a profile: their files; training one and measuring one. A run is trained once, and a
 table measured once, until something that decides it changes; where two processes want the same, one
-waits. Settings other than the profile's make a variant, whose files and tables lie apart."""
+waits. Settings other than the profile's make a variant, whose files and tables lie apart. What
+trains and what measures are imported where they are asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -20,25 +21,21 @@ from cae_lib import results
 from cae_lib.config import Experiment, experiment, paths, shipped
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, is_real, sources_digest
+from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.datasets import is_world
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.items import data_tables
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
-from cae_lib.grid import BASE, TUNED, run_name
+from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
 from cae_lib.results import Tables
 from cae_lib.runtime import measuring_hash, one_thread, pick_device
-from cae_lib.training.execution import Execution
-from cae_lib.training.state import changes, run_identity
-from cae_lib.training.trainer import STATE, train
 
-CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
-"""Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
-name: what the evaluations of NegCLIP, CAE and MACCO do."""
+if TYPE_CHECKING:
+    from cae_lib.training.execution import Execution
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
 LOCK = ".lock"
@@ -114,6 +111,9 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
 
 def _trained(config: Experiment, start: str | Path | None, target: Path,
              execution: Execution | None) -> Path:
+    from cae_lib.training.state import changes, run_identity
+    from cae_lib.training.trainer import STATE, train
+
     known = read_meta(target) if target.is_file() else None
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, start, config.activation, pick_device())
@@ -135,6 +135,8 @@ def _trained(config: Experiment, start: str | Path | None, target: Path,
 
 def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
     """Remove what an interrupted training left if it was another one; that would be refused."""
+    from cae_lib.training.state import changes
+
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
@@ -217,8 +219,22 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
+def wanted(profile_name: str) -> list[str]:
+    """Names in `data/sources.yml` of all that a profile with real data reads, pictures of sets
+    included; none of another profile."""
+    if not is_real(profile_name):
+        return []
+    config = experiment(TUNED, profile_name)
+    names = [*needs.weights_source(config.model, weights_path(config)), *needs.TRAINING,
+             *(name for suite in SUITES for name in needs.sources_of(suite))]
+    sources = load_sources()
+    return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))
+
+
 def measure_data(profile_name: str, fresh: bool = False) -> None:
     """Measure the tables that belong to the data and to no model; DataError if data are missing."""
+    from cae_lib.evaluation.items import data_tables
+
     suites = ("benchmarks", *needs.SUITES)
     digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
     if is_real(profile_name):

@@ -14,16 +14,13 @@ from nbformat import NotebookNode
 from cae_lib.config import paths
 from cae_lib.pages.source import read_page
 
-MOST_CODE_CELLS = 14
-MOST_ALT = 300
-MOST_BYTES = 600_000
+MOST_CODE_CELLS, MOST_ALT, MOST_BYTES = 14, 300, 600_000
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:~-])/(?:home|root|Users|work|tmp|usr|opt|mnt|var|private|content|srv)/[\w.-]+"
     r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"
 )
-HTML_IMAGE = re.compile(r"<img\b[^>]*>|<svg\b[^>]*>", re.IGNORECASE)
+IMAGE = re.compile(r"!\[([^\]]*)\]\(|<(?:img|svg)\b[^>]*>", re.IGNORECASE)
 HTML_ALT = re.compile(r"""\b(?:alt|aria-label)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
-MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
 EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 
@@ -34,32 +31,25 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
     stored = nbformat.read(notebook, as_version=4)
     cells = [[(cell.cell_type, cell.source) for cell in page.cells]
              for page in (read_page(text), stored)]
-    problems = check_notebook(stored)
-    if cells[0] != cells[1]:
-        problems.insert(
-            0, f"the cells of {notebook.name} are not those of {text.name}: `cae run {text.stem}`"
-        )
-    return problems
+    other = f"the cells of {notebook.name} are not those of {text.name}: `cae run {text.stem}`"
+    return [other] * (cells[0] != cells[1]) + check_notebook(stored)
 
 
 def check_notebook(notebook: NotebookNode) -> list[str]:
     """What is wrong with an executed, cleaned notebook, in words."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     counted = sum("provenance" not in cell.metadata.get("tags", []) for cell in code)
-    counts = [cell.execution_count for cell in code]
-    size = len(json.dumps(notebook))
-    problems = []
-    if counts != list(range(1, len(code) + 1)):
-        expected = f"expected 1 to {len(code)}: run the whole page"
-        problems.append(f"execution counts are {counts}, {expected}")
-    if counted > MOST_CODE_CELLS:
-        problems.append(f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance")
-    if size >= MOST_BYTES:
-        problems.append(f"{size} bytes, at most {MOST_BYTES} are allowed: smaller figures")
-    for number, cell in enumerate(notebook.cells):
-        first = cell.source.strip().partition("\n")[0][:50]
-        problems += [f"cell {number} ({first!r}): {problem}" for problem in _cell(cell)]
-    return problems
+    counts, size = [cell.execution_count for cell in code], len(json.dumps(notebook))
+    problems = {
+        f"execution counts are {counts}, expected 1 to {len(code)}: run the whole page":
+            counts != list(range(1, len(code) + 1)),
+        f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance":
+            counted > MOST_CODE_CELLS,
+        f"{size} bytes, at most {MOST_BYTES} are allowed: smaller figures": size >= MOST_BYTES,
+    }
+    return [text for text, is_so in problems.items() if is_so] + [
+        f"cell {number} ({cell.source.strip().partition(chr(10))[0][:50]!r}): {problem}"
+        for number, cell in enumerate(notebook.cells) for problem in _cell(cell)]
 
 
 def _cell(cell: NotebookNode) -> Iterator[str]:
@@ -73,24 +63,21 @@ def _cell(cell: NotebookNode) -> Iterator[str]:
         data = output.get("data", {})
         if any(kind.startswith("image/") for kind in data) and "text/html" not in data:
             yield from _alternative(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
-        texts = [output.get("text", "")] + [
-            content if isinstance(content, str) else json.dumps(content)
-            for kind, content in data.items()
-            if not kind.startswith("image/") or kind == "image/svg+xml"
-        ]
-        for text in texts:
-            text = EMBEDDED.sub("", text)
-            yield from _images(text)
-            yield from (f"the absolute path {path}" for path in _absolute(text))
+        for kind, content in {"text": output.get("text", ""), **data}.items():
+            if not kind.startswith("image/") or kind == "image/svg+xml":
+                text = content if isinstance(content, str) else json.dumps(content)
+                text, root = EMBEDDED.sub("", text), str(paths().root)
+                yield from _images(text)
+                own = [root] if len(root) > 3 and root in text else []
+                yield from (f"the absolute path {path}" for path in
+                            ABSOLUTE_PATH.findall(text) or own)
 
 
 def _images(text: str) -> Iterator[str]:
     """Images in HTML or Markdown whose alt text is missing or too long."""
-    for match in MARKDOWN_IMAGE.finditer(text):
-        yield from _alternative(match[1])
-    for image in HTML_IMAGE.finditer(text):
-        match = HTML_ALT.search(image[0])
-        yield from _alternative(html.unescape(match[1] or match[2] or "") if match else "")
+    for image in IMAGE.finditer(text):
+        alt = HTML_ALT.search(image[0]) if image[1] is None else None
+        yield from _alternative(image[1] or html.unescape(alt[1] or alt[2] or "" if alt else ""))
 
 
 def _alternative(text: str) -> Iterator[str]:
@@ -98,8 +85,3 @@ def _alternative(text: str) -> Iterator[str]:
         yield "an image without alt text: `cae_lib.plots.show(figure, alt)` gives it one"
     if len(text) > MOST_ALT:
         yield f"an alt text of {len(text)} characters, at most {MOST_ALT} are allowed"
-
-
-def _absolute(text: str) -> list[str]:
-    root = str(paths().root)
-    return ABSOLUTE_PATH.findall(text) or ([root] if len(root) > 3 and root in text else [])

@@ -232,7 +232,7 @@ def _ask(server: dict[str, Any], path: str, method: str = "GET", body: Any = Non
         return json.load(answer)
 
 
-def test_a_saved_notebook_changes_its_text(ask: Ask, book_home: Path):
+def test_a_saved_notebook_changes_its_text_where_it_was_changed_alone(ask: Ask, book_home: Path):
     text = book_home / "book" / "experiments" / "page.md"
     before = text.read_text(encoding="utf-8")
     opened = ask("api/contents/book/experiments/page.md?type=notebook&content=1")
@@ -253,9 +253,7 @@ def test_a_saved_notebook_changes_its_text(ask: Ask, book_home: Path):
     os.utime(text, (1, 1))
     again = ask("api/contents/book/experiments/page.ipynb?content=1")["content"]["cells"]
     assert again[-1]["source"] == "3 + 3"
-
-
-def test_opening_and_saving_a_page_leaves_its_text_alone(ask: Ask, book_home: Path):
+    # Opening and saving a page leaves its text alone.
     shutil.copytree(REPOSITORY / "book" / "experiments", book_home / "pages")
     for text in sorted((book_home / "pages").glob("*.md")):
         before = text.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from torch import Tensor
 from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.commands.attribute import attribute_pair, read_picture
+from cae_lib.commands.figure import attribute_pair, read_picture
 from cae_lib.commands.tune import validation_gaps, validation_scores
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef

@@ -1,7 +1,6 @@
 """The package: what the loss needs to be installed, who may import whom, which code a number
 depends on."""
 
-import argparse
 import ast
 import importlib
 import re
@@ -73,18 +72,11 @@ def test_a_command_without_its_extra_says_so(name, monkeypatch, capsys) -> None:
     assert name in message and 'pip install "cae-lib[lab]"' in message
 
 
-def actions(parser: argparse.ArgumentParser) -> list[str]:
-    """What the commands of a parser do, and those below them."""
-    kinds = [kind for part in parser._actions if isinstance(part, argparse._SubParsersAction)
-             for kind in part.choices.values()]
-    own = [parser.get_default("action")] if not kinds else []
-    return own + [name for kind in kinds for name in actions(kind)]
-
-
-def test_every_command_has_its_action() -> None:
-    names = actions(cli.build_parser())
-    assert len(names) == len(set(names)) > 10
-    assert all(callable(cli.action(name)) for name in names)
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*name.split(), "--help"])
+    assert ended.value.code == 0 and f"usage: cae {name} " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="asks git")

@@ -100,7 +100,7 @@ def test_what_another_training_left_unfinished_stops_no_run(
     assert "state.pt is out of date: other settings" in capsys.readouterr().out
     torch.save({"identity": read_meta(path).extra["identity"]}, left)
     path.unlink()
-    monkeypatch.setattr(runs, "train", lambda *_, **__: left.exists())
+    monkeypatch.setattr("cae_lib.training.loop.train", lambda *_, **__: left.exists())
     assert runs.train_run("clip-ft", "smoke", **settings), "its own state is gone on with"
     training_set.cache_clear()
 
@@ -118,9 +118,9 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
 
 def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
-    monkeypatch.setattr(runs, "SUITES", {"benchmarks": fail, "retrieval": fail})
+    monkeypatch.setattr("cae_lib.evaluation.suites.SUITES", {"benchmarks": fail, "retrieval": fail})
     runs.measure_run("cae-attention", "smoke", fresh=True)
-    monkeypatch.setattr(runs, "data_tables", fail)
+    monkeypatch.setattr("cae_lib.evaluation.suites.data_tables", fail)
     runs.measure_data("smoke", fresh=True)
     with pytest.raises(CheckpointError, match="train the model first"):
         runs.measure_run("clip-ft", "smoke")
@@ -234,7 +234,7 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         seen.append(encoder.clip.activation)
         total = float(encoder.clip.model.visual.proj.detach().sum())
         return {"retrieval": pd.DataFrame({"sum": [total]})}
-    monkeypatch.setattr(runs, "SUITES", {"retrieval": measure})
+    monkeypatch.setattr("cae_lib.evaluation.suites.SUITES", {"retrieval": measure})
     monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]
     for name in (*controls, *controls):  # nothing is measured twice

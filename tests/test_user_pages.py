@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from oracles import Batch, explicit_attention
 from torch import Tensor, nn
 
-from cae_lib.cli import build_parser
+from cae_lib.cli import parse
 from cae_lib.config import PROFILES
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
@@ -261,7 +261,7 @@ def test_the_lines_for_webdataset(page: dict, tmp_path: Path, monkeypatch) -> No
 def test_every_command_is_one(line: str) -> None:
     words = shlex.split(line, comments=True)
     start = words.index("cae_lib.cli") if words[0] == "torchrun" else 0
-    parsed = build_parser().parse_args(words[start + 1 :])
+    parsed = parse(words[start + 1 :])
     assert getattr(parsed, "profile", "paper") == "paper"
     if words[start + 1] in ("train", "export"):
         assert parsed.name in PROFILES["paper"].methods
@@ -277,7 +277,7 @@ def test_one_call_of_make_trains_and_measures_a_row() -> None:
     calls = [shlex.split(text)[1:] for text in planned.splitlines() if "/cae " in text]
     assert [words[0] for words in calls] == ["train", "evaluate"]
     for words in calls:
-        parsed = build_parser().parse_args(words)
+        parsed = parse(words)
         assert (parsed.name, parsed.seed, parsed.profile) == ("cae-attention", 0, "paper")
 
 

@@ -16,18 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib import results
+from cae_lib.commands.cards import base_card
 from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import data_root, training_pairs, training_set
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.datasets import (
-    benchmarks,
-    class_sets,
-    is_world,
-    retrieval_sets,
-    similarity_pairs,
-)
+from cae_lib.evaluation import datasets
 from cae_lib.evaluation.probes import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
 from cae_lib.grid import BASE, TUNED, earlier_base
@@ -37,8 +32,8 @@ from cae_lib.photo import pool, writer
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
+from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
-from cae_lib.training.trainer import train
 from cae_lib.world import build as world
 from cae_lib.world import tower
 from cae_lib.world.config import world_config
@@ -66,7 +61,7 @@ def build_sets(profile_name: str, pretrain: bool = False) -> Path:
     """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
     ones the base's own with `pretrain`. Returns their folder; DataError if there are no
     photographs."""
-    if profile_name in writer.SETS:
+    if profile(profile_name).photographs:
         return writer.build(profile_name)
     return world.build(profile_name, pretrain=pretrain)
 
@@ -116,8 +111,7 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
     afterwards goes to the file `PROBE`."""
     root, stage = data_root(profile_name), pool if config.lock_trunk else tower
     content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
-    code = [what_runs(Path(module.__file__)) for module in (tower, stage)]
-    told = [clip.name, config.tower_steps, content, *code]
+    told = [clip.name, config.tower_steps, content, what_runs(Path(stage.__file__))]
     key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
     state = folder.with_name(f"tower-{key}.pt")
     if config.lock_trunk:
@@ -144,19 +138,19 @@ def _texts(profile_name: str) -> Iterator[str]:
     for pairs in (
         training_set(profile_name, "pretrain").pairs, training_pairs(profile_name),
         load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
-        *retrieval_sets(profile_name).values(),
+        *datasets.retrieval_sets(profile_name).values(),
     ):
         yield from pairs.captions
         for false in pairs.negatives or ():
             yield from false
-    for item in (item for part in benchmarks(profile_name) for item in part.items):
+    for item in (item for part in datasets.benchmarks(profile_name) for item in part.items):
         yield from item.texts
-    for sentences in similarity_pairs(profile_name):
+    for sentences in datasets.similarity_pairs(profile_name):
         yield from (*sentences.first, *sentences.second)
-    for pictures in class_sets(profile_name).values():
+    for pictures in datasets.class_sets(profile_name).values():
         yield from (prompt.format(with_article(name)) for name in pictures.classes
                     for prompt in PROMPTS)
-    if is_world(root):
+    if datasets.is_world(root):
         for relation in RELATIONS.values():
             yield from relation.wordings
         yield " ".join(["the", "is", *KIND_OF])
@@ -181,7 +175,8 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     told = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
     table = training_table(config.steps, curve, told | summary(clip, profile_name))
     results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
-    write_atomic(target.with_name("README.md"), card(config, table, size, digest))
+    batch = pool.BATCH if config.lock_trunk else tower.BATCH
+    write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))
 
 
 def training_table(steps: int, curve: list[dict[str, float]],
@@ -189,57 +184,8 @@ def training_table(steps: int, curve: list[dict[str, float]],
     """The curve and the final numbers as rows: step, measure, value; of final ones low, high, n.
     The final numbers are those of the weights as they are stored, in float16: `stored` is true."""
     points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
-    rows = [{"measure": name} | (found if isinstance(found, Mapping) else {"estimate": found})
-            for name, found in final.items()]
+    rows = [{"measure": name} | (value if isinstance(value, Mapping) else {"estimate": value})
+            for name, value in final.items()]
     ends = pd.DataFrame(rows).rename(columns={"estimate": "value", "n_items": "n"})
-    found = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
-    return found.astype({"step": "int32"})
-
-
-def card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str) -> str:
-    """The model card in Markdown; `table` is that of `training_table`, `digest` of the weights."""
-    final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
-    command = f"cae train base --profile {config.profile}"
-    trunk = "EfficientNet-Lite0 as trained on ImageNet (Apache 2.0), locked, and "
-    start = f"{trunk if config.lock_trunk else ''}random weights"
-    taught = f"""
-Before that its image tower learned the scenes themselves, {config.tower_steps} steps of
-{tower.BATCH} pictures that were drawn for it (`cae_lib.world.tower`); it is locked since. `probe_`
-is what linear probes read off its embeddings, beside the share of the `commonest` answer; choices
-are what its texts ask of them.
-""" if config.tower_steps else ""
-    if config.tower_steps and config.lock_trunk:
-        taught = f"""
-Before that the pool of its image tower learned which words are said of the photograph at each
-place, {config.tower_steps} steps of {pool.BATCH} pictures (`cae_lib.photo.pool`); it is locked
-since. `probe_` is how often linear heads on its embeddings know, of pictures of the validation
-split, which of two nouns is at the first place, which at the second, and in which order they are;
-choices are what its texts ask of them.
-"""
-    shorter = f"""
-`base-STEPS.safetensors` are models of shorter trainings, all else the same (`{command} --set
-steps=STEPS`), for the question when CAE helps.
-""" if profile(config.profile).earlier_bases else ""
-    return f"""# {config.model}, the base model of the profile {config.profile}
-
-A CLIP of {parameters / 1e6:.1f} million parameters ({config.activation}), trained from {start}
-by `{command}`: {config.steps} steps of {config.batch_size} pairs, lr {config.lr:g}, seed
-{config.seed}, {config.precision}. Stored in float16, with the embeddings of the tokens that the
-profile's sets have; SHA-256 `{digest[:16]}...`.
-{taught}
-Zero-shot on the held-out sets, with 95 % intervals; choices of objects, relations and attributes,
-recall at 1, and attention on words, all as fractions:
-
-{markdown(final.round(3))}
-
-The curve of its training is in the table `base_training`.
-
-Intended use: the starting point of the book's experiments. It knows nothing else.
-{shorter}"""
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table, without the index; empty cells for what is missing."""
-    cells = frame.astype(object).where(frame.notna(), "").values.tolist()
-    rows = [list(frame.columns), ["---"] * len(frame.columns), *cells]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    table = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
+    return table.astype({"step": "int32"})

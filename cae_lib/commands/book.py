@@ -8,18 +8,26 @@ import shutil
 from importlib import metadata
 
 from cae_lib import runtime
+from cae_lib.commands.options import ASSIGNMENTS, PROFILE, PROFILE_HELP, option, takes
 from cae_lib.config import PROFILES, paths, shipped
 from cae_lib.pages.build import build_book, find_browser, print_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, missing_modules, page_names
 
 
+@takes(
+    option("name", help="the page: its file in book/experiments without ending"),
+    option("-p", **ASSIGNMENTS,
+           help="set a parameter of the page (repeatable); the outcome goes to runs/"),
+    option("--profile", metavar="P", help=PROFILE_HELP),
+)
 def run(parsed: argparse.Namespace) -> None:
     """Run a page."""
     path = run_page(parsed.name, dict(parsed.assignments), parsed.profile)
     print(f"The page's notebook is {path}")
 
 
+@takes(option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)
 def book(parsed: argparse.Namespace) -> None:
     """Render the book, as pages or as one PDF."""
     made = print_book(parsed.profile) if parsed.pdf else build_book(parsed.profile)
@@ -54,7 +62,7 @@ def report() -> dict[str, list[str]]:
         "Book": [extra if missing else "all packages of the extra 'book' are installed",
                  f"browser for the tests: {find_browser() or 'none found'}"],
         "Data": [
-            *(_sets(profile) for profile in PROFILES if PROFILES[profile].base),
+            *(_sets(name) for name, profile in PROFILES.items() if not profile.real),
             f"base model: {bases or 'missing (`cae train base` makes it)'}",
             f"pages: {len(executed)} of {len(names)} executed",
         ],
@@ -68,9 +76,10 @@ def _version(package: str) -> str:
         return "(used from its folder, not installed)"
 
 
-def _sets(profile: str) -> str:
-    photo = PROFILES[profile].training.get("model") == "clip-photo"
-    folder = paths().raw / (profile if photo else f"world-{profile}")
-    command = f"cae {'photo' if photo else 'world'} build --profile {profile}"
-    here = "built" if (folder / "manifest.json").is_file() else f"not built (`{command}`)"
-    return f"{'photographs' if photo else 'small world'}, {profile}: {here}"
+def _sets(name: str) -> str:
+    """Whether the sets of a profile are built, and how to build them."""
+    kind, place, what = ("photo", name, "photographs") if PROFILES[name].photographs else (
+        "world", f"world-{name}", "small world")
+    here = (paths().raw / place / "manifest.json").is_file()
+    state = "built" if here else f"not built (`cae {kind} build --profile {name}`)"
+    return f"{what}, {name}: {state}"

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results, runtime
-from cae_lib.config import paths
+from cae_lib.commands.options import PROFILE, option, takes
+from cae_lib.config import paths, profile
 from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ ANSWERS = ("correct", "rank")
 MANIFEST = "manifest.json"
 
 
+@takes(option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)
 def pack(parsed: argparse.Namespace) -> None:
     """Write all tables of a profile, and what made them, as one archive; DataError if there are
     none, errors of `whole_file`."""
@@ -56,6 +58,8 @@ def manifest() -> dict[str, Any]:
             "device": runtime.device_name(), **runtime.versions()}
 
 
+@takes(option("other", nargs="?", default="HEAD", metavar="COMMIT|FILE", help="a commit, by "
+              "default the last one, or a file of `cae pack`"), PROFILE)
 def run(parsed: argparse.Namespace) -> None:
     """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
     was different when an archive was made, and a line for each file that differs."""
@@ -64,8 +68,9 @@ def run(parsed: argparse.Namespace) -> None:
     with TemporaryDirectory() as scratch:
         archive = Path(other)
         if not archive.is_file():
-            if parsed.profile == "smoke":
-                raise ConfigError("tables of the profile smoke mean nothing, and are in no commit")
+            if not profile(parsed.profile).recorded:
+                raise ConfigError(f"tables of the profile {parsed.profile} mean nothing, and are "
+                                  "in no commit")
             archive = Path(scratch, "commit.tar")
             archive.write_bytes(_git("archive", other, place.as_posix()))
         unpack(archive, Path(scratch), place.parts[0])  # without the one folder that holds it all
@@ -83,8 +88,7 @@ def compare(before: Path, folder: Path, other: str) -> None:
     for name in sorted(old & new):
         compared, text = difference(_read(before / name), _read(folder / name))
         rows += compared
-        if text:
-            lines.append(f"{name}: {text}")
+        lines += [f"{name}: {text}"] if text else []
     if (before / MANIFEST).is_file():
         there = read_json(before / MANIFEST, dict)
         for name, value in manifest().items():
@@ -101,24 +105,21 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
         return 0, f"other columns: {', '.join(changed)}"
     if len(old) != len(new):
         return 0, f"{len(old):,} rows then, {len(new):,} now"
-    found, largest = [], (0.0, "")
+    told, apart = [], pd.Series({"": 0.0})
     for name in old.columns:
-        missing = old[name].isna(), new[name].isna()
-        differs = int(((old[name] != new[name]) & ~(missing[0] & missing[1])).sum())
-        if not differs:
-            continue
-        if name in ANSWERS:
-            found.append(f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)")
-        elif pd.api.types.is_float_dtype(old[name]):
-            apart = float((old[name].astype(float) - new[name].astype(float)).abs().max())
-            largest = max(largest, (apart, name))
-            if missing[0].ne(missing[1]).any():
-                found.append(f"{name}: a number here, none there")
-        else:
-            found.append(f"other items: {name} differs in {differs:,} rows")
-    if largest[0]:
-        found.append(f"largest difference {largest[0]:.2g} ({largest[1]})")
-    return len(old), f"{len(old):,} rows, " + "; ".join(found) if found else ""
+        missing = old[name].isna()
+        differs = int(((old[name] != new[name]) & ~(missing & new[name].isna())).sum())
+        if differs and name in ANSWERS:
+            told.append(f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)")
+        elif differs and pd.api.types.is_float_dtype(old[name]):
+            apart[name] = (old[name].astype(float) - new[name].astype(float)).abs().max()
+            if missing.ne(new[name].isna()).any():
+                told.append(f"{name}: a number here, none there")
+        elif differs:
+            told.append(f"other items: {name} differs in {differs:,} rows")
+    if apart.max():
+        told.append(f"largest difference {apart.max():.2g} ({apart.idxmax()})")
+    return len(old), f"{len(old):,} rows, " + "; ".join(told) if told else ""
 
 
 def _git(*arguments: str) -> bytes:

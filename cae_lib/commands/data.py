@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+from cae_lib.commands.options import PROFILE, option, takes
 from cae_lib.config import paths
 from cae_lib.data.completeness import check
 from cae_lib.data.fetch import get
 from cae_lib.data.sources import WAYS, Source, load_sources, source
-from cae_lib.world.build import build, contact_sheet
 
 
 def list_sources(_: argparse.Namespace) -> None:
@@ -20,6 +21,7 @@ def list_sources(_: argparse.Namespace) -> None:
     print(f"All of it goes into {paths().raw}")
 
 
+@takes(option("names", nargs="+", metavar="NAME", help="a name of `cae data list`"))
 def get_sources(parsed: argparse.Namespace) -> int:
     """Fetch, check and unpack; returns 1 if something is left to do."""
     complete = True
@@ -36,6 +38,7 @@ def get_sources(parsed: argparse.Namespace) -> int:
     return 0 if complete else 1
 
 
+@takes(option("names", nargs="*", metavar="NAME", help="all of them by default"))
 def check_sources(parsed: argparse.Namespace) -> int:
     """Count what is here, and name what is missing; returns 1 if something is."""
     reports = [check(entry) for entry in _sources(parsed.names)]
@@ -43,24 +46,31 @@ def check_sources(parsed: argparse.Namespace) -> int:
         print("\n".join(report.lines()))
     states = [report.state for report in reports]
     print(f"{states.count('complete')} of {len(states)} complete")
-    wrong = "incomplete" in states or (parsed.names and "not here" in states)
-    return 1 if wrong else 0
+    return 1 if "incomplete" in states or (parsed.names and "not here" in states) else 0
 
 
+@takes(PROFILE)
 def build_world(parsed: argparse.Namespace) -> None:
     """Build the small world."""
+    from cae_lib.world.build import build
+
     print(f"The small world is {build(parsed.profile)}")
 
 
+@takes(PROFILE, option("-o", "--output", type=Path, default=Path("world.png"), metavar="FILE"))
 def show_world(parsed: argparse.Namespace) -> None:
     """Write the contact sheet of the small world."""
+    from cae_lib.world.build import contact_sheet
+
     contact_sheet(parsed.profile, parsed.output)
     print(f"The contact sheet is {parsed.output}")
 
 
+@takes(option("--profile", default="photo", metavar="P",
+              help="photo (default), or side-by-side, two photographs in a picture"))
 def build_photo(parsed: argparse.Namespace) -> None:
     """Write the sets of photographs."""
-    from cae_lib.commands.base import build_sets  # needs PyTorch, and what follows does not
+    from cae_lib.commands.base import build_sets
 
     print(f"The sets of photographs are {build_sets(parsed.profile)}")
 
@@ -72,14 +82,11 @@ def _sources(names: Sequence[str]) -> list[Source]:
 def _description(entry: Source) -> list[str]:
     """Name, what it is, size, licence, place, how it is got."""
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
-    found = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
-    ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in found.items()]
+    counts = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
+    ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
     cached = all(item.open_clip for item in entry.get)
     place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
-    lines = [f"{entry.name}: {entry.title}", f"  {size}, {entry.licence}"]
-    lines.append(f"  goes to {place}; {', '.join(ways)}")
-    if entry.gated:
-        lines.append(f"  accept the terms first: {entry.gated}")
-    if entry.needs:
-        lines.append(f"  shows pictures of {', '.join(entry.needs)}")
-    return lines
+    lines = [f"{entry.name}: {entry.title}", f"  {size}, {entry.licence}",
+             f"  goes to {place}; {', '.join(ways)}"]
+    lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
+    return lines + [f"  shows pictures of {', '.join(entry.needs)}"] * bool(entry.needs)

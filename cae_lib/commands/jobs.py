@@ -13,8 +13,6 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
-import torch
-
 from cae_lib.data.sources import allowed, allowing
 from cae_lib.runtime import PROGRESS_LINES, end_with_parent, format_seconds, pick_device
 
@@ -68,9 +66,12 @@ def _processes(workers: int, home: str | None) -> ProcessPoolExecutor:
 
 
 def default_workers() -> int:
-    """One process a core as far as the memory goes, or a single one beside a GPU."""
-    if pick_device().type != "cpu":
-        return 1
+    """As many as `cpu_workers`, or a single one beside a GPU."""
+    return cpu_workers() if pick_device().type == "cpu" else 1
+
+
+def cpu_workers() -> int:
+    """One process a core as far as the memory goes."""
     linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -78,6 +79,8 @@ def default_workers() -> int:
 
 
 def _start_worker() -> None:
+    import torch
+
     end_with_parent()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the kernel of a page, which is a process of its own

@@ -1,21 +1,96 @@
-"""What a command line asks of a grid, and which sets it lets be incomplete; without PyTorch."""
+"""Options of the command line: how a function takes them, those that several commands share, and
+what they ask of a grid, of a run and of incomplete sets. Without PyTorch: help comes at once."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from cae_lib.config import profile
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError
-from cae_lib.grid import Choice
+from cae_lib.grid import BASE, CONTROLS, Choice, find_run, setting
+
+REAL = "paper"
+"""The profile whose data models of others are measured on."""
+
+DATA = "data"
+"""What needs no model, in the place of a run; its tables are those of `results.DATA`."""
+
+Command = TypeVar("Command", bound=Callable[[argparse.Namespace], int | None])
+
+Option = tuple[tuple[str, ...], dict[str, Any], str]
+"""The names of an argument, what argparse takes of it, and the title of its group, if any."""
+
+
+def option(*names: str, group: str = "", **settings: Any) -> Option:
+    """An argument of a command."""
+    return names, settings, group
+
+
+def takes(*options: Option) -> Callable[[Command], Command]:
+    """Let the function of a command take options; see `cae_lib.cli.COMMANDS`."""
+    def with_options(function: Command) -> Command:
+        function.options = options
+        return function
+    return with_options
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Key and value of a text ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, not {text!r}")
+    return key.strip(), value.strip()
+
+
+ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
+               "type": assignment}
+PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), side-by-side (two "\
+    "photographs in a picture), paper (one GPU)"
+PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
+RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
+SEED = option("--seed", type=int, default=0, help="seed of the run (default 0)")
+SET = option("--set", **ASSIGNMENTS, help="another setting than the profile's, such as lr=5e-7 "
+             "(repeatable): the run is a variant, with files and tables of its own")
+SETTINGS = (SEED, PROFILE, SET)
+ALLOW_MISSING = option(
+    "--allow-missing", default="", metavar="SETS", help="real sets that may be incomplete, with "
+    "commas between them, or 'all': what is there is used, and n used stands beside n expected",
+)
+ON = option("--on", choices=("pool", "local", "slurm"), help="what goes through the jobs: a few "
+            "processes of this machine (pool), or Snakemake on it (local) or on a cluster (slurm); "
+            "by default pool, and local for runs on real data")
+GRID = (
+    option("--all", action="store_true", help="also the rows, measurements and pages beside the "
+           "paper"),
+    option("--rows", default="", metavar="NAMES", help="some rows alone, with commas between them"),
+    option("--seeds", type=int, metavar="N", help="so many seeds of each row at most"),
+    option("--released", default="", metavar="NAMES", help="released models and their page alone, "
+           "in place of rows"),
+    ALLOW_MISSING,
+)
 
 
 def chosen(parsed: argparse.Namespace) -> Choice:
-    """What a command line asks of the grid. The studies are apart at mini and with real data
-    alone: at smoke they take seconds, of photographs none is apart."""
-    studies = parsed.all or not (parsed.profile == "mini" or _real(parsed))
+    """What a command line asks of the grid."""
+    studies = parsed.all or not profile(parsed.profile).studies_apart
     return Choice(studies, tuple(names(parsed.rows)), parsed.seeds, tuple(names(parsed.released)))
+
+
+def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The row and the settings that a command line names; `--set` adds to a variant's own."""
+    row, settings = find_run(parsed.name, parsed.profile)
+    return row, settings | {key: setting(key, text) for key, text in parsed.assignments}
+
+
+def is_run(name: str, profile_name: str) -> bool:
+    """Whether a name is that of a run of a profile, or of what needs no model."""
+    row, _ = find_run(name, profile_name)
+    return row in (BASE, DATA, *CONTROLS, *profile(profile_name).methods)
 
 
 def names(text: str) -> list[str]:
@@ -26,7 +101,7 @@ def names(text: str) -> list[str]:
 def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     """The sets that the command line lets be incomplete, while its command runs."""
     chosen = names(parsed.allow_missing)
-    if chosen and not _real(parsed):
+    if chosen and not profile(parsed.profile).real:
         raise ConfigError(
             f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
             f"whole: `cae world build --profile {parsed.profile}`"
@@ -34,7 +109,7 @@ def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     return allowing(chosen)
 
 
-def as_words(choice: Choice) -> list[str]:
+def grid_words(choice: Choice) -> list[str]:
     """A choice as options of the command line."""
     words = ["--all"] if choice.studies else []
     words += ["--rows", ",".join(choice.rows)] if choice.rows else []
@@ -42,5 +117,6 @@ def as_words(choice: Choice) -> list[str]:
     return words + (["--seeds", str(choice.seeds)] if choice.seeds is not None else [])
 
 
-def _real(parsed: argparse.Namespace) -> bool:
-    return profile(parsed.profile).base is None
+def set_words(overrides: Mapping[str, Any]) -> str:
+    """The settings of a run as options, each with a blank before it."""
+    return "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())

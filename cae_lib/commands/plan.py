@@ -13,16 +13,11 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.commands.options import chosen
-from cae_lib.commands.workflow import state_of
-from cae_lib.config import Experiment, experiment, paths
-from cae_lib.data import needs
-from cae_lib.data.completeness import Report
+from cae_lib.commands.options import GRID, chosen, option, takes
+from cae_lib.commands.stamps import state_of
+from cae_lib.config import Experiment, experiment, paths, profile
 from cae_lib.data.sources import load_sources
-from cae_lib.evaluation.suites import SUITES
 from cae_lib.grid import BASE, TUNED, Job, grid
-from cae_lib.models.clip import load_clip
-from cae_lib.runs import weights_path
 from cae_lib.runtime import pick_device
 
 HOURS = 0.8
@@ -36,13 +31,15 @@ COSTS, COSTED = "ViT-B-32", 16
 """The stored run of the table `cost_step`, and the pairs of its step."""
 
 
+@takes(option("--profile", default="paper", metavar="P", help="paper, or another one, of "
+              "which jobs are counted"), *GRID)
 def run(parsed: argparse.Namespace) -> int:
     """Print the plan; returns 1 if something is missing."""
     name, choice = parsed.profile, chosen(parsed)
     jobs = grid(name, choice)
     done = {label for label in jobs if state_of(name, label, jobs[label]) == "done"}
     print(f"{len(jobs)} jobs of the profile {name}, {len(done)} done by Snakemake\n")
-    if not needs.is_real(name):
+    if not profile(name).real:
         return 0  # hours and downloads are those of real data
     table = hours(name, jobs)
     print(summary(table.assign(done=table["job"].isin(done))).to_string(index=False))
@@ -121,45 +118,35 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def space(profile_name: str, jobs: Mapping[str, Job]) -> list[str]:
     """Lines on downloads, disk and memory."""
+    from cae_lib.models.clip import load_clip
+    from cae_lib.runs import wanted
+
     sources = load_sources()
-    names = [name for name in wanted(profile_name) if name in sources]
-    known = [sources[name].gb for name in names]
-    gigabytes = sum(filter(None, known))
+    sets = [sources[name] for name in wanted(profile_name) if name in sources]
+    sizes = [source.gb for source in sets]
+    gigabytes = sum(filter(None, sizes))
     model = load_clip(experiment(TUNED, profile_name).model).model
     weights = 4e-9 * sum(parameter.numel() for parameter in model.parameters())
     kept = weights * sum(1 for job in jobs.values() if job.experiment(profile_name))
     free = shutil.disk_usage(next(p for p in (paths().data, *paths().data.parents)
                                   if p.exists())).free / 1e9
-    sized = f", {known.count(None)} of unknown size" if None in known else ""
-    hand = [name for name in names if any(item.how for item in sources[name].get)]
-    lines = [f"Downloads: {len(names)} sets of {gigabytes:.0f} GB{sized}",
+    unknown = f", {sizes.count(None)} of unknown size" if None in sizes else ""
+    hand = [source.name for source in sets if any(item.how for item in source.get)]
+    lines = [f"Downloads: {len(sets)} sets of {gigabytes:.0f} GB{unknown}",
              f"Disk: {gigabytes + kept:.0f} GB for them and {kept:.0f} GB of weights; "
              f"{free:.0f} GB are free",
              f"Memory of a GPU: {4 * weights:.1f} GB for weights, gradients and AdamW, and the "
              "gigabytes of a step in float32, about half of them in bfloat16",
              f"Device here: {pick_device()}"]
-    if hand:
-        lines.append(f"By hand, see `cae data list`: {', '.join(hand)}")
-    return lines
-
-
-def wanted(profile_name: str) -> list[str]:
-    """Names in `data/sources.yml` of all that a profile with real data reads, pictures of sets
-    included; none of another profile."""
-    if not needs.is_real(profile_name):
-        return []
-    config = experiment(TUNED, profile_name)
-    names = [*needs.weights_source(config.model, weights_path(config)), *needs.TRAINING,
-             *(name for suite in SUITES for name in needs.sources_of(suite))]
-    sources, found = load_sources(), []
-    for name in names:
-        found += [*sources[name].needs, name]
-    return list(dict.fromkeys(found))
+    return lines + [f"By hand, see `cae data list`: {', '.join(hand)}"] * bool(hand)
 
 
 def lacking(profile_name: str) -> list[str]:
     """Lines that say what of the data is missing, and how to get it."""
-    reports: dict[str, Report] = needs.stock(wanted(profile_name))
+    from cae_lib.data.needs import stock
+    from cae_lib.runs import wanted
+
+    reports = stock(wanted(profile_name))
     wrong = [name for name, report in reports.items()
              if report.state in ("incomplete", "not here")]
     lines = [line for name in wrong for line in reports[name].lines()]
@@ -168,6 +155,9 @@ def lacking(profile_name: str) -> list[str]:
 
 def require(profile_name: str) -> None:
     """DataError, before any job begins, if data of a profile are missing and may not be."""
-    if needs.is_real(profile_name):
+    if profile(profile_name).real:
+        from cae_lib.data import needs
+        from cae_lib.runs import wanted
+
         for line in needs.require(needs.stock(wanted(profile_name))):
             print(line, flush=True)

@@ -15,13 +15,11 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands import reproduce
-from cae_lib.commands.options import chosen
-from cae_lib.commands.workflow import seconds_of
+from cae_lib.commands.options import ON, chosen, option, takes
+from cae_lib.commands.stamps import stamp_path
 from cae_lib.config import MARKER, experiment, paths
 from cae_lib.errors import DataError
 from cae_lib.grid import TUNED, grid
-from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import write_archive
 from cae_lib.runtime import measuring_hash, stamp
 from cae_lib.world.build import MANIFEST, build_world
 from cae_lib.world.config import Sizes, WorldConfig
@@ -37,6 +35,9 @@ SEED = 7
 """Of the random weights."""
 
 
+@takes(option("--real", type=Path, metavar="DIR", help="real files, laid out as data/raw, that "
+              "take the place of the drawn ones"),
+       option("--record", action="store_true", help="store what each job took, for the book"), ON)
 def run(parsed: argparse.Namespace) -> None:
     """Lay everything out in a home of its own and go through the grid. DataError if `--real` is no
     folder. What is done already is not done again."""
@@ -49,9 +50,9 @@ def run(parsed: argparse.Namespace) -> None:
                                 seeds=None, allow_missing="all", on=parsed.on)
     reproduce.run(choice)
     if parsed.record:
-        jobs = grid(PROFILE, chosen(choice))
-        took = pd.DataFrame({"job": [*jobs],
-                             "seconds": [seconds_of(PROFILE, label) for label in jobs]})
+        stamps = {job: stamp_path(PROFILE, job) for job in grid(PROFILE, chosen(choice))}
+        took = pd.DataFrame({"job": [*stamps], "seconds": [
+            float(path.read_text().partition(" ")[2]) for path in stamps.values()]})
         with patch.dict(os.environ, CAE_HOME=str(root)):
             results.save("rehearsal", "rehearsal", 0, took, "mini", key=measuring_hash()[:12],
                          provenance=stamp("mini", None))
@@ -60,6 +61,9 @@ def run(parsed: argparse.Namespace) -> None:
 
 def lay_out(home: Path, real: Path | None = None) -> None:
     """Write sets and weights, unless they are there, and links to real files over them."""
+    from cae_lib.models.clip import load_clip
+    from cae_lib.models.weight_files import write_archive
+
     home.mkdir(parents=True, exist_ok=True)
     (home / MARKER).touch()
     raw = home / "data" / "raw"

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
-from huggingface_hub import EvalResult
 
 from cae_lib import results
+from cae_lib.config import profile
 from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.read import LEFT_OUT
-from cae_lib.data.needs import FAMILIES, is_real
+from cae_lib.data.needs import FAMILIES
 from cae_lib.data.sources import source
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.amounts import own_items
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.choice import headlines, scored
+from cae_lib.evaluation.choice import answers, headlines
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
+from cae_lib.models.clip import Clip
 from cae_lib.runtime import write_atomic
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {"choice": "image_caption_selection", "retrieval": "zeroshot_retrieval",
@@ -36,65 +40,84 @@ METRICS = {"accuracy": "acc"} | {
 """CLIP_benchmark's names, which call retrieval by what is found."""
 
 
-def choice_scores(parts: Sequence[Benchmark], frame: pd.DataFrame) -> pd.DataFrame:
-    """The headline of each subset, from `choice.answers`; columns as in `COLUMNS`."""
-    items, parts = headlines(parts), scored(parts)
+def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """The items of benchmarks as `choice_scores` takes them."""
+    items = headlines(benchmarks)
+    amounts = {(part.name, part.subset): part.n_expected for part in benchmarks}
+    subset = zip(items["family"], items["subset"], strict=True)
+    return items.assign(n_expected=[amounts[name] for name in subset])
+
+
+def stored_items(profile_name: str) -> pd.DataFrame:
+    """The items of a profile from its tables, where the sets need not be here."""
+    items, subsets = (results.load(table, profile_name, [results.DATA])
+                      for table in ("items", "subsets"))
+    amounts = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
+    return items.merge(amounts, on=["family", "subset"])
+
+
+def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """The headline of each subset; columns as in `COLUMNS`. What is `given` are rows of
+    `choice.answers`; `items` are those of `items_of` or `stored_items`."""
     asked = weights(items, "subset")
-    value, chance = average(frame, asked), average(items, asked, "chance")
-    rows = [(part.key, "choice", "accuracy", value[part.key], chance[part.key], part.n_used,
-             part.n_expected) for part in parts]
+    value, chance = average(given, asked), average(items, asked, "chance")
+    sizes = given.groupby(["family", "subset"], sort=False, observed=True).size()
+    expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
+    rows = [("/".join(key), "choice", "accuracy", value["/".join(key)], chance["/".join(key)], n,
+             int(expected[key])) for key, n in sizes.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def recorded_choices(title: str, profile_name: str, seed: int) -> pd.DataFrame:
-    """The headline of each subset from the stored tables alone, where the sets need not be here:
-    `dataset`, `task`, `value`, `n_used`, `n_expected`. DataError if a table is not stored."""
-    items, subsets = (results.load(table, profile_name, [results.DATA])
-                      for table in ("items", "subsets"))
-    answers = results.load("benchmarks", profile_name, [title])
-    answers = answers[answers["seed"] == seed]
-    value = average(answers, weights(items, "subset"))
-    table = answers.groupby(["family", "subset"], sort=False).size().rename("n_used").reset_index()
-    expected = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
-    table = table.merge(expected, on=["family", "subset"])
-    key = table["family"] + "/" + table["subset"]
-    return table.assign(dataset=named(key, profile_name), task="choice", value=key.map(value))
+def benchmark_scores(opened: Callable[[], Clip], profile_name: str,
+                     families: tuple[str, ...]) -> pd.DataFrame:
+    """The headlines of some families, of answers that are not stored; columns as in `COLUMNS`. The
+    model is `opened` once the sets are known to be there."""
+    asked = datasets.benchmarks(profile_name, families)
+    return choice_scores(answers(asked, Encoder(opened(), profile_name)), items_of(asked))
+
+
+def measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
+    """Whether a table of a run is stored, of any suite or of some."""
+    return not all(results.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
 def named(sets: pd.Series, profile_name: str) -> pd.Series:
     """Names of sets for the world outside: those that are built here have the layouts of real ones,
     not their pictures, and the profile stands before their name."""
-    return sets if is_real(profile_name) else f"{profile_name}-" + sets
+    return sets if profile(profile_name).real else f"{profile_name}-" + sets
 
 
 def stored_scores(title: str, profile_name: str, seed: int,
                   suites: Iterable[str] = ()) -> pd.DataFrame:
     """What the stored tables of a run say, of all suites or some: accuracy of each subset, recall,
     correlation; columns as in `COLUMNS`."""
-    wanted = list(suites) or list(SUITES)
-    found = {}
-    for name in ("benchmarks", "retrieval", "similarity"):
-        if name in wanted and not results.missing(name, [title], profile_name):
-            frame = results.load(name, profile_name, [title])
-            found[name] = frame[frame["seed"] == seed]
-    tables = [pd.DataFrame(columns=COLUMNS)]
-    if "benchmarks" in found:
-        parts = datasets.benchmarks(profile_name)
-        tables.append(choice_scores(parts, found["benchmarks"]))
-    if "retrieval" in found:
+    wanted, tables = list(suites), []
+
+    def stored(suite: str) -> bool:
+        return (suite in wanted or not wanted) and not results.missing(suite, [title], profile_name)
+
+    def rows_of(suite: str) -> pd.DataFrame:
+        frame = results.load(suite, profile_name, [title])
+        return frame[frame["seed"] == seed]
+
+    if stored("benchmarks"):
+        items = items_of(datasets.benchmarks(profile_name))
+        tables.append(choice_scores(rows_of("benchmarks"), items))
+    if stored("retrieval"):
         pairs = datasets.retrieval_sets(profile_name)
         tables.append(pd.DataFrame([
             (name, "retrieval", f"{way}, R@{k}", float((own["rank"] <= k).mean()), float("nan"),
              pairs[name].n_used, pairs[name].n_expected)
-            for (name, way), own in found["retrieval"].groupby(["set", "direction"], sort=False)
+            for (name, way), own in rows_of("retrieval").groupby(["set", "direction"], sort=False)
             for k in (1, 5, 10)], columns=COLUMNS))
-    if "similarity" in found:
-        pairs = {part.name: part for part in datasets.similarity_pairs(profile_name)}
+    if stored("similarity"):
+        expected = {part.name: part.n_expected for part in datasets.similarity_pairs(profile_name)}
         tables.append(pd.DataFrame([
             (name, "similarity", "Spearman", float(own["gold"].corr(own["score"], "spearman")),
-             float("nan"), len(own), pairs[name].n_expected)
-            for name, own in found["similarity"].groupby("set", sort=False)], columns=COLUMNS))
-    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+             float("nan"), len(own), expected[name])
+            for name, own in rows_of("similarity").groupby("set", sort=False)], columns=COLUMNS))
+    empty = pd.DataFrame(columns=COLUMNS)
+    return pd.concat([table for table in tables if len(table)] or [empty], ignore_index=True)
 
 
 def tell(table: pd.DataFrame) -> None:
@@ -117,27 +140,29 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     """Write scores as CLIP_benchmark's CSV, with open_clip's tag if the weights have one, and as
     the hub's evaluation results, the latter of complete sets of the hub alone; returns the files.
     WriteError if they cannot be written."""
+    import yaml
+
     rows = pd.DataFrame({
         "dataset": table["dataset"], "model": title, "pretrained": tag, "language": "en",
         "task": table["task"].map(TASKS), "model_fullname": title,
-        "metric": table["metric"], "value": table["value"],
+        "metric": table["metric"].map(METRICS).fillna(table["metric"]), "value": table["value"],
         "n_used": table["n_used"], "n_expected": table["n_expected"],
     })
-    keys = list(rows.columns.difference(["metric", "value"], sort=False))
-    wide = rows.assign(metric=rows["metric"].map(METRICS).fillna(rows["metric"]))
-    wide = wide.pivot_table(index=keys, columns="metric", values="value", sort=False).reset_index()
-    files = [folder / f"{title}.csv"]
-    write_atomic(files[0], wide.to_csv(index=False))
-    entries = hub_entries(table)
-    if entries:
-        files.append(folder / f"{title}.yaml")
-        write_atomic(files[-1], yaml.safe_dump(entries, sort_keys=False))
-    return files
+    own = list(rows.columns.difference(["metric", "value"], sort=False))
+    wide = rows.pivot_table(index=own, columns="metric", values="value", sort=False).reset_index()
+    files = {folder / f"{title}.csv": wide.to_csv(index=False)}
+    if entries := hub_entries(table):
+        files[folder / f"{title}.yaml"] = yaml.safe_dump(entries, sort_keys=False)
+    for file, content in files.items():
+        write_atomic(file, content)
+    return list(files)
 
 
 def eval_results(table: pd.DataFrame) -> list[EvalResult]:
     """Scores of complete real benchmarks in percent, as the metadata of a model card have them: by
     the data set of the hub where there is one, else by our name of the family."""
+    from huggingface_hub import EvalResult
+
     found = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
@@ -153,27 +178,22 @@ def eval_results(table: pd.DataFrame) -> list[EvalResult]:
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Those `eval_results` that are of data sets of the hub, as the entries of a file in a model's
     `.eval_results`; the other benchmarks have no name there."""
-    return [{"dataset": {"id": found.dataset_type, "task_id": found.dataset_config},
-             "value": found.metric_value, "notes": "cosine, a tie is wrong"}
-            for found in eval_results(table) if "/" in found.dataset_type]
+    return [{"dataset": {"id": result.dataset_type, "task_id": result.dataset_config},
+             "value": result.metric_value, "notes": "cosine, a tie is wrong"}
+            for result in eval_results(table) if "/" in result.dataset_type]
 
 
 def amounts(profile_name: str) -> list[str]:
     """How much of its data each measurement uses: a line for each family or set of a suite, then
-    one for each part that is not complete."""
+    one for each part that is not complete, with why rows of it were left out."""
     table = results.load("subsets", profile_name)
     sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
     lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"
              for (suite, family), used, expected in sums.itertuples()]
-    return lines + [
-        f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used of "
-        f"{row.n_expected:,} expected{reasons(row.counts)}"
-        for row in table[table["n_used"] < table["n_expected"]].itertuples()
-    ]
-
-
-def reasons(counts: str) -> str:
-    """Why rows of a subset were left out, by the JSON of its `Benchmark.counts`."""
-    found = json.loads(counts)
-    told = [f"{found[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT if found.get(kind)]
-    return f" ({', '.join(told)})" if told else ""
+    for row in table[table["n_used"] < table["n_expected"]].itertuples():
+        counts = json.loads(row.counts)
+        why = ", ".join(f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT
+                        if counts.get(kind))
+        lines.append(f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
+                     f"of {row.n_expected:,} expected{f' ({why})' if why else ''}")
+    return lines

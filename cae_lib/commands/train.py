@@ -1,37 +1,45 @@
-"""`cae train`, and the settings of a run on the command line."""
+"""`cae train` and `cae tune`."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Mapping
-from typing import Any
 
-from cae_lib import runs
-from cae_lib.commands.base import train_base
-from cae_lib.commands.options import allowed
-from cae_lib.grid import BASE, find_run, setting
-from cae_lib.training.execution import Execution
+from cae_lib.commands import options
+from cae_lib.commands.options import allowed, option, run_of, takes
+from cae_lib.grid import BASE
+
+SPEED = "speed and memory, which change numbers by rounding at most"
 
 
-def train(parsed: argparse.Namespace) -> None:
+@takes(options.RUN, *options.SETTINGS, options.ALLOW_MISSING,
+       option("--checkpointing", group=SPEED, action="store_true", help="less memory, more time"),
+       option("--channels-last", group=SPEED, action="store_true", help="picture layout for GPUs"),
+       option("--compile", group=SPEED, nargs="?", const="inductor", metavar="BACKEND",
+              help="compile the image tower"),
+       option("--workers", group=SPEED, type=int, metavar="N",
+              help="processes that decode pictures"))
+def run(parsed: argparse.Namespace) -> None:
     """Train a run, or the base model."""
-    name, overrides = chosen_run(parsed)
+    from cae_lib.commands.base import train_base
+    from cae_lib.runs import train_run
+    from cae_lib.training.execution import Execution
+
+    name, overrides = run_of(parsed)
     if name == BASE:
-        print(f"The weights are {train_base(parsed.profile, **overrides)}")
-        return
-    how = Execution(parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers)
-    with allowed(parsed):
-        path = runs.train_run(name, parsed.profile, parsed.seed, how, **overrides)
+        path = train_base(parsed.profile, **overrides)
+    else:
+        how = Execution(parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers)
+        with allowed(parsed):
+            path = train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")
 
 
-def chosen_run(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """The row and the settings that a command line names; `--set` adds to a variant's own."""
-    row, settings = find_run(parsed.name, parsed.profile)
-    return row, settings | {key: setting(key, text) for key, text in parsed.assignments}
+@takes(options.PROFILE, option(
+    "--what", default="control", choices=("control", "lambda", "candidates", "binding"),
+    help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
+    "(default); lambda of each method; or the settings of CAE on counterfactuals or on bindings"))
+def tune(parsed: argparse.Namespace) -> None:
+    """Choose settings on the validation split."""
+    from cae_lib.commands.tune import run
 
-
-def as_options(overrides: Mapping[str, Any]) -> str:
-    """The settings as a command's options, each with a blank before it; what `--set` was given."""
-    return "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())
+    run(parsed.what, parsed.profile)

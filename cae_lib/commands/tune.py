@@ -11,7 +11,6 @@ and of the share of captions preferred to their negatives.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,14 +22,8 @@ from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
 from cae_lib.config import METHODS, choose, experiment, paths, profile
 from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.needs import is_real
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import (
-    TRAINING_SOURCE,
-    data_root,
-    default_tagger,
-    training_set,
-)
+from cae_lib.data.training_set import TRAINING_SOURCE, data_root, default_tagger, training_set
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers
@@ -72,80 +65,37 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 """Settings of `CHOSEN` by what tells them apart."""
 
 
-def run(parsed: argparse.Namespace) -> None:
+def run(what: str, profile_name: str) -> None:
     """Train the settings, score them on the validation split, store and print what is chosen, as
     the table `calibration`, `sweep`, `candidates` or `binding`. Each has rows with `experiment`,
     what was set (`lr`, `weight`, ...), `score` and its parts, `gap_METHOD`, and whether it was
     `chosen`."""
-    training_set(parsed.profile)  # parses the captions once, before several processes need them
-    CHOOSERS[parsed.what](parsed.profile)
+    training_set(profile_name)  # parses the captions once, before several processes need them
+    CHOOSERS[what](profile_name)
 
 
 def _control(profile_name: str) -> None:
     """The setting with the best mean score of CLIP-FT and of the positive control is chosen, and
     kept for every CAE run. The number of steps is what the profile's time allows; more and fewer
     are measured beside it."""
-    kept = experiment(TUNED, profile_name)
     if is_world(data_root(profile_name)):
         measure_data(profile_name)
-    found = run_jobs({variant.name(profile_name): partial(trial, "control", variant, profile_name)
-                      for variant in trials("control", profile_name)})
-    rows = [outcome.value for outcome in found.values()]
-    pairs = list(zip(rows[::2], rows[1::2], strict=True))
-    best = max((pair for pair in pairs if pair[0]["steps"] == kept.steps),
-               key=lambda pair: pair[0]["score"] + pair[1]["score"])
-    _store("calibration", profile_name, rows, [*best])
-    chosen = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
-    print(f"Chosen: {chosen}")
-    _keep(profile_name, lr=best[0]["lr"])
-
-
-def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
-    """The mean of the families, ARO-R and ARO-A. They choose nothing: they are for the curve of the
-    control, which is no run of CAE."""
-    items = results.load("items", profile_name, [results.DATA])
-    asked = pd.concat([weights(items, "family"), weights(items, "table")])
-    asked = asked[asked["score"].isin(CURVE)]
-    return average(answers(benchmarks(profile_name), encoder), asked).to_dict()
+    rows = _tried("control", profile_name)
+    steps = experiment(TUNED, profile_name).steps
+    best = max((pair for pair in zip(rows[::2], rows[1::2], strict=True)
+                if pair[0]["steps"] == steps), key=lambda pair: pair[0]["score"] + pair[1]["score"])
+    told = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
+    _choose("calibration", profile_name, rows, best, [told], lr=best[0]["lr"])
 
 
 def _weights(profile_name: str) -> None:
     """Of each method the smallest lambda that levels attribution."""
     tuned = _row(TUNED, profile_name)
-    walks = run_jobs({variant.run: partial(trial, "lambda", variant, profile_name)
-                      for variant in trials("lambda", profile_name)})
-    rows, chosen = [tuned], [tuned]
-    for walked in walks.values():
-        rows += walked.value
-        chosen.append(levelling(walked.value, tuned))
-    _store("sweep", profile_name, rows, chosen)
-    for row in chosen[1:]:
-        print(f"Chosen: {row['experiment']} {row['weight']:g}")
-    _keep(profile_name, weights={row["experiment"].removeprefix("cae-"): row["weight"]
-                                 for row in chosen[1:]})
-
-
-def trial(what: str, variant: Variant, profile_name: str) -> Any:
-    """Train and score what `grid.trials` names: one setting, or a walk of lambdas, whose rows are
-    a list."""
-    if what == "control":
-        world = is_world(data_root(profile_name))
-        return _row(variant.run, profile_name, world, **variant.settings)
-    if what == "binding":
-        return _row(variant.run, profile_name, **variant.settings)
-    return walk(partial(_weighed, variant.run, profile_name), _row(TUNED, profile_name),
-                profile(profile_name).search.weights)
-
-
-def _weighed(name: str, profile_name: str, weight: float) -> dict[str, Any]:
-    return _row(name, profile_name, weight=weight)
-
-
-def _keep(profile_name: str, **found: Any) -> None:
-    """Where data are real, later runs take what was chosen; elsewhere a person writes it into the
-    configuration, which a test holds against the tables."""
-    if is_real(profile_name):
-        choose(profile_name, **found)
+    walks = _tried("lambda", profile_name)
+    chosen = [levelling(walked, tuned) for walked in walks]
+    _choose("sweep", profile_name, [tuned, *(row for walked in walks for row in walked)],
+            [tuned, *chosen], [f"{row['experiment']} {row['weight']:g}" for row in chosen],
+            weights={row["experiment"].removeprefix("cae-"): row["weight"] for row in chosen})
 
 
 def _candidates(profile_name: str) -> None:
@@ -154,30 +104,51 @@ def _candidates(profile_name: str) -> None:
                       for name, settings in CANDIDATES.items()})
     rows = [outcome.value | {"candidate": name} for name, outcome in found.items()]
     best = max(rows, key=lambda row: row["score"])
-    _store("candidates", profile_name, rows, [best])
-    print(f"Chosen: {CHOSEN} as {best['candidate']}")
+    _choose("candidates", profile_name, rows, [best], [f"{CHOSEN} as {best['candidate']}"])
 
 
 def _binding(profile_name: str) -> None:
     """The margin and lambda with the best score."""
-    jobs = {variant.name(profile_name): partial(trial, "binding", variant, profile_name)
-            for variant in trials("binding", profile_name)}
-    jobs |= {name: partial(_row, name, profile_name) for name in BESIDE}
-    rows = [outcome.value for outcome in run_jobs(jobs).values()]
+    rows = _tried("binding", profile_name, *BESIDE)
     best = max((row for row in rows if row["experiment"] == BOUND), key=lambda row: row["score"])
-    _store("binding", profile_name, rows, [best])
-    print(f"Chosen: {BOUND} margin {best['margin']:g}, weight {best['weight']:g}")
-    _keep(profile_name, margin=best["margin"], binding=best["weight"])
+    _choose("binding", profile_name, rows, [best],
+            [f"{BOUND} margin {best['margin']:g}, weight {best['weight']:g}"],
+            margin=best["margin"], binding=best["weight"])
 
 
-def _store(name: str, profile_name: str, rows: list[dict[str, Any]],
-           chosen: list[dict[str, Any]]) -> None:
-    table = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
-    if "weight" in table:
-        table = table.astype({"weight": "float64"})
-    key = hashlib.sha256(table.to_csv().encode()).hexdigest()[:12]
+def _tried(what: str, profile_name: str, *beside: str) -> list[Any]:
+    """What `trial` returns of each of `grid.trials`, and the rows of runs `beside` them."""
+    jobs: dict[str, Callable[[], Any]] = {
+        variant.name(profile_name): partial(trial, what, variant, profile_name)
+        for variant in trials(what, profile_name)}
+    jobs |= {name: partial(_row, name, profile_name) for name in beside}
+    return [outcome.value for outcome in run_jobs(jobs).values()]
+
+
+def trial(what: str, variant: Variant, profile_name: str) -> Any:
+    """Train and score what `grid.trials` names: one setting, or a walk of lambdas, whose rows are
+    a list."""
+    if what != "lambda":
+        asked = what == "control" and is_world(data_root(profile_name))
+        return _row(variant.run, profile_name, asked=asked, **variant.settings)
+    return walk(lambda weight: _row(variant.run, profile_name, weight=weight),
+                _row(TUNED, profile_name), profile(profile_name).search.weights)
+
+
+def _choose(table: str, profile_name: str, rows: list[dict[str, Any]],
+            chosen: Sequence[dict[str, Any]], told: Iterable[str], **kept: Any) -> None:
+    """Store the rows, and tell what is chosen. Where data are real, later runs take what is `kept`;
+    elsewhere a person writes it into the configuration, which a test holds against the tables."""
+    frame = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
+    if "weight" in frame:
+        frame = frame.astype({"weight": "float64"})
+    key = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:12]
     provenance = stamp(profile_name, TUNING_SEED, left_gap=LEFT_GAP)
-    results.save(name, "tuning", TUNING_SEED, table, profile_name, key=key, provenance=provenance)
+    results.save(table, "tuning", TUNING_SEED, frame, profile_name, key=key, provenance=provenance)
+    for text in told:
+        print(f"Chosen: {text}")
+    if profile(profile_name).real and kept:
+        choose(profile_name, **kept)
 
 
 def walk(measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any],
@@ -234,30 +205,34 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
     }
 
 
-def _plain_cae(profile_name: str) -> dict[str, str]:
-    """Method of each row whose lambda is chosen; NegCLIP with CAE takes over the lambda of CAE."""
-    names = {f"cae-{method}": method for method in METHODS}
-    return {name: names[name] for name in profile(profile_name).methods if name in names}
-
-
 def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> dict[str, Any]:
     """Train one setting and score it, in a small world with benchmarks if they are `asked`; the run
     is kept, so an interrupted sweep goes on."""
+    known, config = profile(profile_name), experiment(name, profile_name, **settings)
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
-    config = experiment(name, profile_name, **settings)
     encoder = Encoder(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
     root = data_root(profile_name)
-    missing = "drop" if is_real(profile_name) and may_be_incomplete(TRAINING_SOURCE) else "raise"
+    missing = "drop" if known.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)
     scores = validation_scores(encoder, pairs)
-    gaps = validation_gaps(encoder, pairs, _plain_cae(profile_name).values())
+    methods = [row.removeprefix("cae-") for row in known.methods]
+    gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
     place = checkpoint.relative_to(paths().root)
     print(f"{name} {settings}: score {scores['score']:.4f}, gaps {gaps} ({place})", flush=True)
-    gaps = {f"gap_{method}": gap for method, gap in gaps.items()}
-    told = {"lr": config.lr, "steps": config.steps, "lock_image": config.lock_image}
-    told |= {"weight": config.weight if config.method else None, "margin": config.margin}
-    asked_for = _asked(encoder, profile_name) if asked else {}
-    return {"experiment": name, **told, **scores, **gaps, **asked_for}
+    return {"experiment": name, "lr": config.lr, "steps": config.steps,
+            "lock_image": config.lock_image, "weight": config.weight if config.method else None,
+            "margin": config.margin, **scores,
+            **{f"gap_{method}": gap for method, gap in gaps.items()},
+            **(_asked(encoder, profile_name) if asked else {})}
+
+
+def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
+    """The mean of the families, ARO-R and ARO-A. They choose nothing: they are for the curve of the
+    control, which is no run of CAE."""
+    items = results.load("items", profile_name, [results.DATA])
+    asked = pd.concat([weights(items, "family"), weights(items, "table")])
+    asked = asked[asked["score"].isin(CURVE)]
+    return average(answers(benchmarks(profile_name), encoder), asked).to_dict()
 
 
 CHOOSERS: Mapping[str, Callable[[str], None]] = {

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import hashlib
 import json
 import os
 import shlex
@@ -17,78 +16,30 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cae_lib.commands.options import allowed, as_words, chosen
-from cae_lib.config import paths, repository
+from cae_lib.commands.jobs import cpu_workers
+from cae_lib.commands.options import GRID, PROFILE, allowed, chosen, grid_words, option, takes
+from cae_lib.commands.plan import hours
+from cae_lib.commands.stamps import folder, key_of, stamp_path, state_of
+from cae_lib.config import repository
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.grid import Choice, Job, grid
-from cae_lib.runtime import file_hash, format_seconds, measuring_hash, training_hash, write_atomic
+from cae_lib.runtime import format_seconds, write_atomic
+
+HOME = Path(__file__).resolve().parents[2]
+"""The clone that this package lies in."""
 
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake, which go before those of the profile."""
 
 
-def folder(profile_name: str) -> Path:
-    """Where the stamps, logs and locks of a profile's jobs lie."""
-    return paths().runs / "grid" / profile_name
-
-
-def stamp_path(profile_name: str, label: str) -> Path:
-    """The file that says that a job is done."""
-    return folder(profile_name) / "stamps" / f"{label}.done"
-
-
-def key_of(profile_name: str, job: Job) -> str:
-    """What a stamp begins with: a hash of the code, of the data and of the settings of a run."""
-    config = job.experiment(profile_name)
-    code = training_hash(method=config.method if config else None)
-    parts = [config.key() if config else "", code, measuring_hash(), job.suites]
-    parts.append(_data(profile_name))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-
-
-def _data(profile_name: str) -> str:
-    """A hash of a profile's sets; of real ones, which stay as they are while this process runs, of
-    what is here and of what is missing."""
-    from cae_lib.data.needs import is_real  # these need PyTorch
-    from cae_lib.data.training_set import data_root
-
-    if is_real(profile_name):
-        return _real_data(profile_name, paths().raw)
-    manifest = data_root(profile_name) / "manifest.json"
-    return file_hash(manifest) if manifest.is_file() else ""
-
-
-@cache
-def _real_data(profile_name: str, folder: Path) -> str:
-    from cae_lib.commands.plan import wanted
-    from cae_lib.data.needs import sources_digest, stock
-
-    names = wanted(profile_name)
-    return sources_digest(stock(names), names)
-
-
-def state_of(profile_name: str, label: str, job: Job) -> str:
-    """ "done", "stale" (done by other code or with other settings), or "open"."""
-    path = stamp_path(profile_name, label)
-    if not path.is_file():
-        return "open"
-    key, _, _ = path.read_text().partition(" ")
-    return "done" if key == key_of(profile_name, job) else "stale"
-
-
-def seconds_of(profile_name: str, label: str) -> float:
-    """How long a job took that is done."""
-    return float(stamp_path(profile_name, label).read_text().partition(" ")[2])
-
-
+@takes(option("name", metavar="STAGE/NAME", help="such as run/clip-ft/0"), PROFILE, *GRID)
 def run_job(parsed: argparse.Namespace) -> None:
     """`cae job`: do one job of a grid, on a GPU of its own where there are several; stamp it."""
-    from cae_lib.commands.reproduce import perform
+    from cae_lib.commands.perform import perform
 
     choice = chosen(parsed)
     jobs = grid(parsed.profile, choice)
@@ -147,60 +98,16 @@ def run_workflow(profile_name: str, choice: Choice, engine: str, allow_missing: 
     work = folder(profile_name)
     work.mkdir(parents=True, exist_ok=True)
     jobs = grid(profile_name, choice)
+    words = command(profile_name, choice, engine, allow_missing)
     try:
         with FileLock(work / "controller.lock", timeout=0):
             for label, job in jobs.items():
                 if state_of(profile_name, label, job) == "stale":
                     stamp_path(profile_name, label).unlink()
-            _snakemake(profile_name, choice, engine, allow_missing, jobs)
+            code = _snakemake(profile_name, words, environment(engine), jobs)
     except Timeout as error:
         raise CaeError(f"another controller is at work on the profile {profile_name} "
                        f"({work / 'controller.lock'}); wait for it") from error
-
-
-def _path() -> str:
-    """Where programs are looked for: beside this interpreter first."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) -> list[str]:
-    """Snakemake with the grid of a choice and the profile of an engine."""
-    place = Path(__file__).resolve().parents[2] / "workflow"
-    options = ["--profile", profile_name, *as_words(choice)]
-    options += ["--allow-missing", allow_missing] if allow_missing else []
-    words = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
-             place / "profiles" / engine, "--directory", folder(profile_name), "--nolock",
-             "--config", f"options={json.dumps(options)}"]
-    if engine == "local" and (found := gpus()):
-        words += ["--resources", f"gpu={len(found)}"]
-    elif engine == "local":  # as the processes of a laptop: one a core, with one thread each
-        from cae_lib.commands.jobs import default_workers  # needs PyTorch
-
-        words += ["--cores", default_workers()]
-    return [*map(str, words), *shlex.split(os.environ.get(OPTIONS, ""))]
-
-
-def environment(engine: str) -> dict[str, str]:
-    """The environment of Snakemake and of its jobs, which find this package's own command."""
-    home = str(Path(__file__).resolve().parents[2])
-    found = os.environ | {"PATH": _path(), "PYTHONPATH": home}
-    return found | ({"OMP_NUM_THREADS": "1"} if engine == "local" and not gpus() else {})
-
-
-def _snakemake(profile_name: str, choice: Choice, engine: str, allow_missing: str,
-               jobs: Mapping[str, Job]) -> None:
-    work = folder(profile_name)
-    words = command(profile_name, choice, engine, allow_missing)
-    with open(work / "controller.log", "a", encoding="utf-8") as log:
-        process = subprocess.Popen(words, env=environment(engine), stdout=log, stderr=log)
-        watcher = threading.Thread(target=_watch, args=(profile_name, jobs, process), daemon=True)
-        watcher.start()
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # it got the signal, too: its jobs save their state
-            raise
-        watcher.join()
     if code:
         open_ = [label for label in jobs if state_of(profile_name, label, jobs[label]) != "done"]
         raise CaeError(
@@ -210,10 +117,50 @@ def _snakemake(profile_name: str, choice: Choice, engine: str, allow_missing: st
         )
 
 
+def _path() -> str:
+    """Where programs are looked for: beside this interpreter first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def command(profile_name: str, choice: Choice, engine: str, allow_missing: str) -> list[str]:
+    """Snakemake with the grid of a choice and the profile of an engine."""
+    place = HOME / "workflow"
+    options = ["--profile", profile_name, *grid_words(choice)]
+    options += ["--allow-missing", allow_missing] if allow_missing else []
+    words = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
+             place / "profiles" / engine, "--directory", folder(profile_name), "--nolock",
+             "--config", f"options={json.dumps(options)}"]
+    if engine == "local" and (found := gpus()):
+        words += ["--resources", f"gpu={len(found)}"]
+    elif engine == "local":  # as the processes of a laptop: one a core, with one thread each
+        words += ["--cores", cpu_workers()]
+    return [*map(str, words), *shlex.split(os.environ.get(OPTIONS, ""))]
+
+
+def environment(engine: str) -> dict[str, str]:
+    """The environment of Snakemake and of its jobs, which find this package's own command."""
+    found = os.environ | {"PATH": _path(), "PYTHONPATH": str(HOME)}
+    return found | ({"OMP_NUM_THREADS": "1"} if engine == "local" and not gpus() else {})
+
+
+def _snakemake(profile_name: str, words: list[str], environment: Mapping[str, str],
+               jobs: Mapping[str, Job]) -> int:
+    """Run Snakemake, whose own words go to a log, and say how far it is; returns its exit code."""
+    with open(folder(profile_name) / "controller.log", "a", encoding="utf-8") as log:
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+    watcher = threading.Thread(target=_watch, args=(profile_name, jobs, process), daemon=True)
+    watcher.start()
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the signal, too: its jobs save their state
+        raise
+    watcher.join()
+    return code
+
+
 def _watch(profile_name: str, jobs: Mapping[str, Job], process: subprocess.Popen) -> None:
     """Say how many jobs are done whenever it changes, and how long the others may take."""
-    from cae_lib.commands.plan import hours
-
     table = hours(profile_name, jobs).set_index("job")["hours"].reindex(jobs).fillna(0.01)
     told, before, start = -1, None, time.monotonic()
     while True:

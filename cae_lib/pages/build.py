@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,21 @@ from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
-OWN_BOOKS: Mapping[str, str] = {
-    "smoke": "Smoke test: its numbers mean nothing",
-    "paper": "",
-}
-"""Profiles whose pages go to a copy of the book, and what stands above each page there."""
-
 REHEARSED = "Rehearsal: its numbers mean nothing"
 
 BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
 
 def build_book(profile_name: str, builder: str = "html") -> Path:
-    """Render the book of a profile; returns its first page, an HTML file to open in a browser. Of
-    `OWN_BOOKS` that is the copy of the book with their pages; the builder is "html", or
-    "singlehtml" for all pages as one. CaeError shows all warnings."""
-    profile(profile_name)
+    """Render the book of a profile, or its copy of the book; returns its first page, an HTML file
+    to open in a browser. The builder is "html", or "singlehtml" for all pages as one. CaeError
+    shows all warnings."""
+    above = profile(profile_name).own_book
     print("Rendering the book", flush=True)
-    if profile_name in OWN_BOOKS:
-        output = paths().build / f"{profile_name}-html"
-        return render(own_book(profile_name), output, builder,
-                      REHEARSED if rehearsed() else OWN_BOOKS[profile_name])
-    return render(shipped("book"), paths().build / "book", builder)
+    if above is None:
+        return render(shipped("book"), paths().build / "book", builder)
+    return render(own_book(profile_name), paths().build / f"{profile_name}-html", builder,
+                  REHEARSED if rehearsed() else above)
 
 
 def print_book(profile_name: str) -> Path:

@@ -1,7 +1,7 @@
 """`cae run NAME [-p key=value ...] [--profile P]`: execute a page, and publish what went well. An
 outcome is published when it ran to its end with the page's own defaults: into the book, or for a
-profile of `OWN_BOOKS` into its copy of the book. Any other outcome is a variant under ``runs/``, as
-is that of a page of the repository where `CAE_HOME` is another folder."""
+profile with a copy of the book into that. Any other outcome is a variant under ``runs/``, as is
+that of a page of the repository where `CAE_HOME` is another folder."""
 
 from __future__ import annotations
 
@@ -21,16 +21,9 @@ from unittest.mock import patch
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import CaeError, ConfigError
-from cae_lib.pages.build import OWN_BOOKS, own_book
-from cae_lib.pages.source import (
-    Value,
-    experiments_folder,
-    missing_modules,
-    page_names,
-    page_parameters,
-    parse_parameters,
-    read_page,
-)
+from cae_lib.pages import source
+from cae_lib.pages.build import own_book
+from cae_lib.pages.source import experiments_folder
 from cae_lib.runtime import write_atomic
 
 if TYPE_CHECKING:
@@ -52,18 +45,18 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     """Run one page with these parameters, as texts; returns the stored notebook. ConfigError if
     there is no such page, profile or parameter, or a value is of the wrong type; CaeError if a cell
     failed."""
-    if name not in page_names():
-        raise ConfigError(f"no page {name!r}; the pages are: {', '.join(page_names())}")
-    if missing := missing_modules():
+    if name not in source.page_names():
+        raise ConfigError(f"no page {name!r}; the pages are: {', '.join(source.page_names())}")
+    if missing := source.missing_modules():
         raise CaeError(
             f"running pages needs {', '.join(missing)}: install the extra with "
             "`pip install 'cae-lib[book]'`, or use the environment that `make` sets up"
         )
-    notebook = read_page(experiments_folder() / f"{name}.md")
+    notebook = source.read_page(experiments_folder() / f"{name}.md")
     given = dict(given or {}) | ({} if profile_name is None else {"profile": profile_name})
-    values = parse_parameters(page_parameters(notebook, name), given, name)
-    own = profile(str(values.get("profile", "mini"))).name
-    own = own if own in OWN_BOOKS else ""
+    values = source.parse_parameters(source.page_parameters(notebook, name), given, name)
+    shown = profile(str(values.get("profile", "mini")))
+    own = shown.name if shown.own_book is not None else ""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     partial = paths().runs / f"{name}-{digest}.partial.ipynb"
     executed = _execute(notebook, partial, values, name)
@@ -75,14 +68,15 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     return published
 
 
-def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, Value],
+def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, source.Value],
              name: str) -> NotebookNode:
     """Run a page in a kernel of this very interpreter; `output` holds how far it came."""
     from papermill import PapermillExecutionError, execute_notebook
 
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="cae-run-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cae-run-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the kernel's transport, not the page
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
                 "--log-level=50"]  # its own notes on the transport are not about the page
         kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
@@ -90,8 +84,7 @@ def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, Valu
         environment = {"JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
                        "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         try:
-            with patch.dict(os.environ, environment), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the kernel's transport, not the page
+            with patch.dict(os.environ, environment):
                 return execute_notebook(
                     notebook, output, parameters=dict(parameters), kernel_name="python3",
                     progress_bar=False, cwd=experiments_folder(),  # as in JupyterLab

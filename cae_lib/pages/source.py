@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 Value = int | float | str | bool
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 BOOLEANS = {"true": True, "false": False}
-LINE = re.compile(r"(\w+): (int|float|str|bool) = (.+?)(?: +# .+)?")
 BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
 
 
@@ -67,19 +65,18 @@ def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
         raise DataError(f"page {name} has {len(cells)} cells tagged 'parameters', expected one")
     parameters = {}
     for number, line in enumerate(cells[0].source.splitlines(), start=1):
-        match = LINE.fullmatch(line)
         try:
-            default = ast.literal_eval(match[3]) if match else None
-        except (ValueError, SyntaxError):
-            default = None
-        if match and match[2] == "float" and type(default) is int:
-            default = float(default)
-        if not match or type(default) is not TYPES[match[2]]:
+            (node,) = ast.parse(line).body
+            kind, default = node.annotation.id, ast.literal_eval(node.value)
+            default = float(default) if kind == "float" and type(default) is int else default
+            if type(default) is not TYPES[kind]:
+                raise TypeError
+            parameters[node.target.id] = Parameter(kind, default, line)
+        except (ValueError, SyntaxError, AttributeError, KeyError, TypeError):
             raise DataError(
                 f"page {name}, parameters cell, line {number}: expected `name: type = value  # "
                 f"comment` with a type of {', '.join(TYPES)}, got `{line}`"
-            )
-        parameters[match[1]] = Parameter(match[2], default, line)
+            ) from None
     return parameters
 
 
@@ -93,11 +90,9 @@ def parse_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, st
             raise ConfigError(f"page {name} has no parameter {key!r}; it has:{known}")
         kind = parameters[key].type
         try:
-            value = BOOLEANS[text.lower()] if kind == "bool" else TYPES[kind](text)
+            values[key] = BOOLEANS[text.lower()] if kind == "bool" else TYPES[kind](text)
         except (ValueError, KeyError):
             raise ConfigError(
                 f"page {name}: {key}={text!r} is not of type {kind}; the parameters are:{known}"
             ) from None
-        if value != parameters[key].default:
-            values[key] = value
-    return values
+    return {key: value for key, value in values.items() if value != parameters[key].default}

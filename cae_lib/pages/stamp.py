@@ -18,7 +18,7 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.config import PROFILES
 from cae_lib.methods import METHODS, methods
-from cae_lib.pages.build import OWN_BOOKS, own_book
+from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
 
@@ -34,25 +34,22 @@ class Provenance(NamedTuple):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What a notebook stores."""
-        items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
-                        for name, value in self._lines().items() if value is not None)
-        title = "Where these numbers come from"
-        return {
-            MIME: self.content,
-            "text/html": f"<details><summary>{title}</summary><ul>{items}</ul></details>",
-            "text/plain": json.dumps(self.content, sort_keys=True),
-        }
-
-    def _lines(self) -> dict[str, Any]:
-        """The entries of a stamp in the reader's words."""
         found = self.content
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
-        return {
+        lines = {
             "tables": found["tables"][:12], "code": committed[found["dirty"]],
             "profile": found["profile"], "seeds": found.get("seeds"), "run on": found["when"],
             "took": f"{found['wall_seconds']} s", "device": found["device"],
             "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
             "data (manifest)": found["data"],
+        }
+        items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
+                        for name, value in lines.items() if value is not None)
+        return {
+            MIME: found,
+            "text/html": "<details><summary>Where these numbers come from</summary><ul>"
+                         f"{items}</ul></details>",
+            "text/plain": json.dumps(found, sort_keys=True),
         }
 
 
@@ -74,21 +71,17 @@ def tables_hash(profile: str) -> str:
 
 def states(profile: str) -> pd.DataFrame:
     """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries. A
-    page is held against the tables of its own profile; those of `OWN_BOOKS` lie apart."""
-    own = profile in OWN_BOOKS
+    page is held against the tables of its own profile; a copy of the book lies apart."""
+    own = PROFILES[profile].own_book is not None
     folder = own_book(profile) / "experiments" if own else experiments_folder()
     present = cache(tables_hash)
-    rows = []
-    for name in page_names():
-        state, stamp = _state(folder / f"{name}.ipynb", profile, present)
-        known = {key: stamp.get(key) for key in ("profile", "when", "wall_seconds", "device")}
-        rows.append({"page": name, "state": state, **known})
-    return pd.DataFrame(rows)
+    found = {name: _state(folder / f"{name}.ipynb", own, present) for name in page_names()}
+    told = ("profile", "when", "wall_seconds", "device")
+    return pd.DataFrame([{"page": name, "state": state, **{key: stamp.get(key) for key in told}}
+                         for name, (state, stamp) in found.items()])
 
 
-def _state(
-    path: Path, profile: str, present: Callable[[str], str]
-) -> tuple[str, dict[str, Any]]:
+def _state(path: Path, own: bool, present: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "not run yet", {}
     try:
@@ -100,8 +93,8 @@ def _state(
     if not stamps:
         return "has no stamp", {}
     text = read_page(experiments_folder() / f"{path.stem}.md").cells
-    own = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    if profile not in OWN_BOOKS and own != [(cell.cell_type, cell.source) for cell in text]:
+    stored = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    if not own and stored != [(cell.cell_type, cell.source) for cell in text]:
         return "has another text", stamps[-1]
     made = stamps[-1].get("profile")
     current = made in PROFILES and stamps[-1].get("tables") == present(made)

@@ -12,7 +12,7 @@ from PIL import Image
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
-from cae_lib.commands.attribute import attribute_pair, open_weights, read_picture, word_roles
+from cae_lib.commands.figure import attribute_pair, open_weights, read_picture, word_roles
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -43,9 +43,8 @@ def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     expected = image_relevances(tiny_clip.model, pixels, text, (0,)).maps[0][0]
     np.testing.assert_allclose(found.relevance, expected / expected.sum(), rtol=1e-4)
     assert found.cosine == pytest.approx(float(F.cosine_similarity(text, features)), abs=1e-5)
-    assert found.words == CAPTION.split()
-    assert set(found.scores) == set(METHODS)
-    assert all(len(s) == 6 for part in (found.scores, found.shares) for s in part.values())
+    for table in (found.scores, found.shares):
+        assert list(table.index) == CAPTION.split() and set(table) == set(METHODS)
 
 
 def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> None:

@@ -1,10 +1,5 @@
-"""What runs are exported as, with which figures, and what of it goes to the hub; and how stored
-tables differ from a commit's and from those of an archive."""
+"""What runs are exported as, with which figures, and what of it goes to the hub."""
 
-import io
-import json
-import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, create_autospec
@@ -24,7 +19,6 @@ from cae_lib.grid import run_name
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path
-from cae_lib.runtime import measuring_hash
 
 RUN = "cae-attention"
 COMMAND = ["export", RUN, "--profile", "smoke", "--seed", "1", "-o"]
@@ -55,7 +49,8 @@ def store(run: str, correct: int, weights: str, expected: int = 10) -> None:
                                          "query": number, "rank": 2 - marks})}
     for name, frame in tables.items():
         results.save(name, run, 1, frame, "smoke", key="", provenance=found)
-    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "stratum": "all"})
+    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "chance": 0.5,
+                                 "stratum": "all"})
     subsets = pd.DataFrame({"suite": "benchmarks", "family": "svo_probes", "subset": "all",
                             "n_used": 10, "n_expected": [expected]})
     for name, frame in {"items": items, "subsets": subsets}.items():
@@ -124,7 +119,7 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     (True, 10, [("svo_probes", "all", 70.0)]), (True, 11, None), (False, 10, None)])
 def test_results_of_complete_real_sets_alone_are_metadata_of_the_card(
         trained: Path, tmp_path: Path, monkeypatch, real, expected, found) -> None:
-    monkeypatch.setattr(scores, "is_real", lambda profile: real)
+    monkeypatch.setattr(scores, "profile", lambda name: Mock(real=real))
     store(RUN, 7, file_digest(trained)[:12], expected)
     data = ModelCard(exported(tmp_path / "out")).data
     assert data.library_name == "open_clip" and "quickgelu" in data.tags
@@ -139,21 +134,27 @@ FILES = {"open_clip_model.safetensors", "open_clip_config.json", "README.md"}
 PUSH = ["--push", "someone/clip"]
 
 
-def test_a_dry_run_tells_and_asks_no_server(trained, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(export, "HfApi", Mock(side_effect=AssertionError))
+@pytest.fixture
+def api(trained: Path, monkeypatch) -> Mock:
+    """The hub for somebody who is signed in."""
+    hub = create_autospec(HfApi, instance=True)
+    monkeypatch.setattr(export, "HfApi", lambda: hub)
+    monkeypatch.setattr(export, "get_token", lambda: "hf_token")
+    return hub
+
+
+def test_a_dry_run_tells_and_asks_no_server(api: Mock, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(export, "get_token", lambda: None)
     card = exported(tmp_path / "out", *PUSH, "--dry-run")
     told = capsys.readouterr().out
     assert "hf-hub:someone/clip" in card and "someone/clip" in told and "private" in told
     weights = tmp_path / "out" / "open_clip_model.safetensors"
     assert all(name in told for name in FILES) and f"{weights.stat().st_size / 1e6:.3f} MB" in told
+    assert not api.mock_calls
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_three_files_are_uploaded(trained, tmp_path, monkeypatch, public: bool) -> None:
-    api = create_autospec(HfApi, instance=True)
-    monkeypatch.setattr(export, "HfApi", lambda: api)
-    monkeypatch.setattr(export, "get_token", lambda: "hf_token")
+def test_three_files_are_uploaded(api: Mock, tmp_path, public: bool) -> None:
     folder = tmp_path / "out"
     (folder / "sub").mkdir(parents=True)
     for other in ("notes.txt", "sub/README.md"):
@@ -168,11 +169,8 @@ def test_three_files_are_uploaded(trained, tmp_path, monkeypatch, public: bool) 
     assert set(chosen) == FILES < set(here)
 
 
-def test_a_hub_that_does_not_take_it_is_told(trained, tmp_path, capsys, monkeypatch) -> None:
-    api = create_autospec(HfApi, instance=True)
+def test_a_hub_that_does_not_take_it_is_told(api: Mock, tmp_path, capsys) -> None:
     api.create_repo.side_effect = ConnectionError("no route")
-    monkeypatch.setattr(export, "HfApi", lambda: api)
-    monkeypatch.setattr(export, "get_token", lambda: "hf_token")
     assert main([*COMMAND, str(tmp_path / "o"), *PUSH]) == 2
     assert "no route" in capsys.readouterr().err and (tmp_path / "o" / "README.md").is_file()
 
@@ -186,107 +184,3 @@ def test_what_cannot_be_uploaded_is_told_before_anything_is_written(
     monkeypatch.setattr(export, "get_token", lambda: None)
     assert main([*COMMAND, str(tmp_path / "o"), *options]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "o").exists()
-
-
-def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
-           **more: list[float]) -> None:
-    frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
-                          "margin": np.array(margin, dtype=np.float32)} | more)
-    results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
-
-
-def commit(home: Path) -> None:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-    for arguments in (["init", "-q"], ["add", "data"], [*identity, "commit", "-qm", "x"]):
-        subprocess.run(["git", *arguments], cwd=home, check=True)
-
-
-def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer([True, False], [0.1, np.nan])
-    answer([True, False], [0.1, 0.2], "gone")
-    answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
-    answer([True, False], [0.1, 0.2], "other")
-    commit(home)
-    assert main(["compare"]) == 0
-    assert capsys.readouterr().out == "same: 4 tables, 8 rows compared with HEAD\n"
-    answer([True, True], [0.1, np.nan], "base")
-    answer([True, False], [0.1, 0.2], "new")
-    answer([True, False], [0.1, 0.45], "other")
-    answer([True, False], [np.nan, 0.2], "lost", score=[0.5, 1.0], share=[0.5, 0.75])
-    results.file_of("benchmarks", "gone", "mini").unlink()
-    assert main(["compare", "HEAD"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/gone.parquet: gone",
-        "benchmarks/new.parquet: new",
-        "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
-        "benchmarks/lost.parquet: 2 rows, margin: a number here, none there; "
-        "largest difference 0.5 (score)",
-        "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
-        "5 differ; 3 tables, 6 rows compared with HEAD",
-    ]
-
-
-def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
-    assert main(["compare", "--profile", "smoke"]) == 2
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(home.parent))
-    assert main(["compare"]) == 2
-    assert "not a git repository" in capsys.readouterr().err
-    answer([True, False], [0.1, 0.2])
-    commit(home)
-    assert main(["compare", "nothing"]) == 2
-    assert "nothing" in capsys.readouterr().err
-    for rows, items, said in ((1, 0, "base.parquet: 2 rows then, 1 now"),
-                              (2, 5, "other items: item differs in 2 rows")):
-        answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
-        main(["compare"])
-        assert said in capsys.readouterr().out
-
-
-def test_an_archive_brings_back_what_was_packed(home: Path, tmp_path: Path, capsys) -> None:
-    """Without git, on another day: tables that are as they were, then one number that is not."""
-    answer([True, False], [0.1, 0.2])
-    answer([True, False], [0.1, 0.2], "run+hinge=log")
-    file = str(tmp_path / "tables.tar.gz")
-    assert main(["pack", "-o", file]) == 0
-    with tarfile.open(file) as archive:
-        assert {member.name for member in archive} == {
-            "data/records/mini/manifest.json", "data/records/mini/benchmarks/base.parquet",
-            "data/records/mini/benchmarks/run+hinge=log.parquet"}
-        made = json.load(archive.extractfile("data/records/mini/manifest.json"))
-    assert made["what measures"] == measuring_hash()[:12] and made["numpy"] == np.__version__
-    capsys.readouterr()
-    assert main(["compare", file]) == 0
-    assert capsys.readouterr().out == f"same: 2 tables, 4 rows compared with {file}\n"
-    answer([True, False], [0.1, 0.45], "run+hinge=log")
-    assert main(["compare", file]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/run+hinge=log.parquet: 2 rows, largest difference 0.25 (margin)",
-        f"1 differ; 2 tables, 4 rows compared with {file}"]
-    assert main(["compare", file, "--profile", "photo"]) == 2
-
-
-def test_other_code_than_the_archives_is_told(home, tmp_path, capsys, monkeypatch) -> None:
-    answer([True, False], [0.1, 0.2])
-    file = str(tmp_path / "tables.tar.gz")
-    assert main(["pack", "-o", file]) == 0
-    monkeypatch.setattr("cae_lib.runtime.measuring_hash", lambda: "f" * 64)
-    capsys.readouterr()
-    assert main(["compare", file]) == 0
-    first, last = capsys.readouterr().out.splitlines()
-    assert measuring_hash()[:12] in first and "f" * 12 in first and last.startswith("same: ")
-
-
-def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:
-    file = tmp_path / "tables.tar.gz"
-    assert main(["pack", "-o", str(file)]) == 2 and not file.exists()
-    for name in ("../outside", "data/../../outside"):
-        with tarfile.open(file, "w:gz") as archive:
-            entry = tarfile.TarInfo(name)
-            entry.size = 1
-            archive.addfile(entry, io.BytesIO(b"x"))
-        assert main(["compare", str(file)]) == 2
-        assert "outside" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("outside")) and not (tmp_path.parent / "outside").exists()
-    file.write_bytes(b"no archive")
-    assert main(["compare", str(file)]) == 2
-    assert str(file) in capsys.readouterr().err

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from toys import TINY, forget
 
 from cae_lib import results, runs
-from cae_lib.cli import assignment, main
+from cae_lib.cli import main
 from cae_lib.commands import rehearse
+from cae_lib.commands.options import assignment
 from cae_lib.config import PROFILES, experiment, paths, profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing

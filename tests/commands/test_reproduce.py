@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cae_lib.cli import main
-from cae_lib.commands import reproduce
+from cae_lib.commands import perform, reproduce
 from cae_lib.commands.jobs import Outcome
 from cae_lib.config import METHODS
 from cae_lib.grid import (
@@ -75,21 +75,21 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     found, without = [], () if studies else OF_STUDIES
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
-    monkeypatch.setattr(reproduce, "measure_run", measure_run)
-    monkeypatch.setattr(reproduce.runs, "train_run", lambda *_, **__: None)
+    monkeypatch.setattr("cae_lib.runs.measure_run", measure_run)
+    monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
     choice = Choice(studies)
     jobs = grid("mini", choice)
 
-    def perform(label: str) -> None:
-        reproduce.perform("mini", choice, f"run/{label}", jobs[f"run/{label}"])
+    def measure(label: str) -> None:
+        perform.perform("mini", choice, f"run/{label}", jobs[f"run/{label}"])
 
-    perform("base/0")
+    measure("base/0")
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
     whole = [("base", (), without), ("base-gelu", (), without)]
     whole += [(name, STUDY_SUITES, ()) for name in bases]
     assert found == (whole if studies else whole[:1])
-    perform("clip-ft/1")
+    measure("clip-ft/1")
     plain = ("clip-ft", (), without)
     assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
     shown = {"cae-attention": (), "cae-binding": (), "negclip": HARD_SUITES}
@@ -99,5 +99,5 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
         shown |= {name: tuple(suite for suite in suites if suite != "attribution")
                   for name, suites in shown.items() if "attention" in name}
     for name, suites in shown.items():
-        perform(f"{name}/1")
+        measure(f"{name}/1")
         assert found[-1] == (name, suites, without)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pandas as pd
@@ -12,14 +14,15 @@ from PIL import Image
 from toys import forget
 
 from cae_lib.cli import main
-from cae_lib.commands import evaluate
-from cae_lib.commands.evaluate import measure_released, plain, split
+from cae_lib.commands import released
+from cae_lib.commands.evaluate import FREE_SETS, plain, split
 from cae_lib.commands.scores import (
     COLUMNS,
+    amounts,
     choice_scores,
     eval_results,
-    reasons,
-    recorded_choices,
+    items_of,
+    stored_items,
     stored_scores,
     tell,
     write,
@@ -27,55 +30,46 @@ from cae_lib.commands.scores import (
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.choice import headlines, keys
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.released import Released
 from cae_lib.results import save
+from cae_lib.statistics import ANSWERS
 
 
-def part(headline: str) -> Benchmark:
-    """Three items of group a and one of group b, of five expected."""
-    items = [Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
-             for row, group in enumerate("aaab")]
-    return Benchmark("winoground", "text", tuple(items), 5, headline)
+@pytest.fixture(autouse=True)
+def anew() -> None:
+    """Nothing that was read of another home is kept."""
+    forget()
+    yield
+    forget()
 
 
 @pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
-def test_a_score_is_the_headline_of_its_subset(headline, expected):
-    frame = keys([part(headline)]).assign(correct=[True, False, False, True])
-    (row,) = choice_scores([part(headline)], frame).itertuples()
-    assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
-    assert (row.n_used, row.n_expected) == (4, 5)
+def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
+    """Of three items of group a and one of group b, of five expected; from the sets, and from
+    stored tables where the sets are not here."""
+    items = [Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
+             for row, group in enumerate("aaab")]
+    known = items_of([Benchmark("winoground", "text", tuple(items), 5, headline)])
+    given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
+    save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
+    sizes = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
+                          "subset": "text", "n_expected": [5, 7]})
+    save("subsets", "data", 0, sizes, "smoke", key="", provenance={})
+    for found in (known, stored_items("smoke")):
+        (row,) = choice_scores(given.sample(frac=1, random_state=0), found).itertuples()
+        assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
+        assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
 
 
-@pytest.mark.parametrize("headline", ["micro", "macro"])
-def test_stored_tables_alone_give_the_same_score(home, headline):
-    tested = part(headline)
-    own = keys([tested]).assign(correct=[True, False, False, True])
-    save("benchmarks", "own", 3, own, "smoke", key="", provenance={})
-    save("benchmarks", "own", 4, own.assign(correct=True), "smoke", key="", provenance={})
-    save("items", "data", 0, headlines([tested]), "smoke", key="", provenance={})
-    amounts = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
-                            "subset": "text", "n_expected": [5, 7]})
-    save("subsets", "data", 0, amounts, "smoke", key="", provenance={})
-    (row,) = recorded_choices("own", "smoke", 3).itertuples()
-    (expected,) = choice_scores([tested], own).itertuples()
-    assert row.value == pytest.approx(expected.value)
-    assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "smoke-winoground/text"
-
-
-def rows(*entries: tuple) -> pd.DataFrame:
-    return pd.DataFrame(entries, columns=COLUMNS)
-
-
-TABLE = rows(
+TABLE = pd.DataFrame([
     ("winoground/text", "choice", "accuracy", 0.3075, 0.25, 400, 400),
     ("winoground/group", "choice", "accuracy", 0.08, 1 / 6, 399, 400),
     ("aro/relation", "choice", "accuracy", 0.6, 0.5, 10, 10),
     ("coco", "retrieval", "text to image, R@5", 0.56, float("nan"), 25_010, 25_010),
     ("coco", "retrieval", "image to text, R@5", 0.75, float("nan"), 25_010, 25_010),
-)
+], columns=COLUMNS)
 
 
 def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
@@ -93,18 +87,20 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
     assert hub.parse_eval_result_entries([entry])[0].value == 30.75
 
 
-def test_a_card_names_the_data_set_of_the_hub_or_else_ours():
+def test_a_card_names_the_data_set_of_the_hub_or_else_ours(tmp_path):
     found = {(each.dataset_type, each.dataset_config): each.metric_value
              for each in eval_results(TABLE)}
     assert found == {("facebook/winoground", "text"): 30.75, ("aro", "relation"): 60.0}
-    assert eval_results(TABLE.assign(dataset="mini-" + TABLE["dataset"])) == []
+    drawn = TABLE.assign(dataset="mini-" + TABLE["dataset"])  # of pictures of our own
+    assert eval_results(drawn) == []
+    assert [path.suffix for path in write(drawn, "base", tmp_path)] == [".csv"]
 
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     frame = pd.DataFrame({"set": "coco", "direction": "text to image", "rank": [1, 5, 6, 11]})
     save("retrieval", "own", 0, frame, "smoke", key="", provenance={})
     pairs = {"coco": Mock(n_used=4, n_expected=5)}
-    monkeypatch.setattr("cae_lib.evaluation.datasets.retrieval_sets", lambda profile: pairs)
+    monkeypatch.setattr("cae_lib.evaluation.sets.retrieval_sets", lambda profile: pairs)
     assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
 
 
@@ -112,18 +108,13 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
     asked = []
     monkeypatch.setattr("cae_lib.runs.measure_suites", lambda *a, **_: asked.append(a[3:5]))
-    monkeypatch.setattr(evaluate, "data_digests", lambda *_: {})
-    monkeypatch.setattr(evaluate, "align", Mock(side_effect=ConfigError("of other characters")))
+    monkeypatch.setattr(released, "data_digests", lambda *_: {})
+    monkeypatch.setattr(released, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"alpha": 2.0}, {"share": 0.5}, {"processor": "p"}]
     for how in (Released("x", **change) for change in changes):
-        measure_released(lambda: tiny_clip, how, "own", "smoke", ["phrases", "faithfulness"])
+        released.measure(lambda: tiny_clip, how, "own", "smoke", ["phrases", "faithfulness"])
     assert len({digest for _, digest in asked}) == len(changes)
     assert all(list(suites) == ["phrases"] for suites, _ in asked)
-
-
-def test_sets_of_our_own_are_no_results_of_the_hub(tmp_path):
-    own = TABLE.assign(dataset="mini-" + TABLE["dataset"])
-    assert [path.suffix for path in write(own, "base", tmp_path)] == [".csv"]
 
 
 def test_incomplete_scores_are_marked(capsys):
@@ -137,18 +128,15 @@ def test_incomplete_scores_are_marked(capsys):
 
 @pytest.mark.parametrize("only", [[], ["--only", "winoground"]])
 def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
-    forget()
     clip, meta = load_clip("clip-mini"), CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "own", clip, meta)
     assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
     assert "nothing could be measured" in capsys.readouterr().err
-    forget()
 
 
 @pytest.fixture
 def cut(home) -> str:
     """A model of ours, and a file of SugarCrepe of which the second of two pictures broke off."""
-    forget()
     rows = {str(n): {"filename": f"{n}.jpg", "caption": "a cat", "negative_caption": "a dog"}
             for n in range(2)}
     pictures = [paths().raw / f"coco/val2017/{n}.jpg" for n in range(2)]
@@ -160,8 +148,7 @@ def cut(home) -> str:
         Image.effect_noise((64, 64), 90).convert("RGB").save(path)
     pictures[1].write_bytes(pictures[1].read_bytes()[:-300])
     meta = CheckpointMeta("clip-mini", "quickgelu")
-    yield str(save_checkpoint(home / "own", load_clip("clip-mini"), meta))
-    forget()
+    return str(save_checkpoint(home / "own", load_clip("clip-mini"), meta))
 
 
 @pytest.mark.parametrize("only", ["sugarcrepe", "benchmarks"])
@@ -171,6 +158,23 @@ def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(
     assert 0 < told.index("/1.jpg cannot be decoded (image file is") < told.index("tensors")
     (row,) = (line.split() for line in told.splitlines() if "sugarcrepe/swap_obj " in line)
     assert row[-3:] == ["1", "245", "*"]
+
+
+def modules(code: str, *words: str) -> list[str]:
+    """What a process of its own has imported after some lines."""
+    call = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)", *words]
+    ended = subprocess.run(call, text=True, check=True, stdout=subprocess.PIPE)
+    return ended.stdout.splitlines()[-1].split()
+
+
+def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
+    commands = ["data.get_sources", "train.run", "evaluate.run", "reproduce.run", "plan.run",
+                "workflow.run_job", "attribute.run", "export.run", "compare.run", "book.run"]
+    assert "torch" not in modules(f"from cae_lib.cli import action\n[*map(action, {commands})]")
+    found = modules("from cae_lib.cli import main\nmain(sys.argv[1:])", "evaluate", cut,
+                    "--allow-missing", "all", "--only", "sugarcrepe")
+    own = [name for name in found if name.startswith("cae_lib")]
+    assert "cae_lib.data.benchmarks.sugarcrepe" in own and len(own) <= 60, sorted(own)
 
 
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
@@ -200,10 +204,15 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
     assert last.startswith("cae: cannot") and os.strerror(number) in last
 
 
-def test_why_data_are_incomplete_stands_beside_how_much_is_used():
-    assert reasons('{"missing_images": 1234, "same_words": 2, "malformed": 0}') == (
-        " (1,234 missing images)")
-    assert reasons('{"identical": 3}') == ""
+def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
+    counts = ['{"missing_images": 1234, "same_words": 2, "malformed": 0}', '{"identical": 3}']
+    save("subsets", "data", 0, pd.DataFrame({
+        "suite": "benchmarks", "family": "aro", "subset": ["relation", "attribution"],
+        "n_used": [1, 2], "n_expected": 3000, "counts": counts}), "smoke", key="", provenance={})
+    assert amounts("smoke") == [
+        "benchmarks, aro: 3 used of 6,000 expected",
+        "  incomplete: benchmarks, aro/relation, 1 used of 3,000 expected (1,234 missing images)",
+        "  incomplete: benchmarks, aro/attribution, 2 used of 3,000 expected"]
 
 
 def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):
@@ -219,18 +228,16 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
 
 
 def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys, monkeypatch):
-    forget()
     asked = []
 
     def get_sources(parsed):
         asked.extend(parsed.names)
         raise DataError("no network")
-    monkeypatch.setattr(evaluate, "get_sources", get_sources)
+    monkeypatch.setattr("cae_lib.commands.data.get_sources", get_sources)
     assert main(["released", "--only", "dac-llm"]) == 0 and not asked
     assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0
-    assert asked == ["dac-weights", "tsvlc-weights", *evaluate.FREE_SETS]
+    assert asked == ["dac-weights", "tsvlc-weights", *FREE_SETS]
     assert "Not here: released-dac-llm, released-tsvlc" in capsys.readouterr().out
-    forget()
 
 
 def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):

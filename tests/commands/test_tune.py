@@ -107,31 +107,19 @@ def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tr
     assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
 
 
-@pytest.mark.parametrize("profile", ["mini", "photo", "side-by-side"])
-def test_the_configured_bindings_are_those_of_the_recorded_choice(monkeypatch, profile: str):
+@pytest.mark.parametrize(("table", "profile", "settings"), [
+    ("calibration", "mini", ("lr", "steps", "lock_image")),
+    *(("sweep", profile, ("lr", "weight")) for profile in ("mini", "photo", "side-by-side")),
+    *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "side-by-side")),
+])
+def test_what_is_configured_was_chosen(monkeypatch, table: str, profile: str, settings: tuple):
+    """The configured settings are those of the recorded calibration, sweep, bindings."""
     monkeypatch.delenv("CAE_HOME", raising=False)
-    table = results.load("binding", profile, ["tuning"])
-    (best,) = table[table["chosen"]].itertuples()
-    config = experiment(best.experiment, profile)
-    assert (config.margin, config.weight) == (best.margin, best.weight)
-
-
-@pytest.mark.parametrize("profile", ["mini", "photo", "side-by-side"])
-def test_the_configured_values_are_those_of_the_recorded_sweep(monkeypatch, profile: str):
-    monkeypatch.delenv("CAE_HOME", raising=False)
-    sweep = results.load("sweep", profile, ["tuning"])
-    for found in sweep[sweep["chosen"]].itertuples():
-        config = experiment(found.experiment, profile)
-        assert (config.lr, config.weight) == (found.lr, np.nan_to_num(found.weight))
-
-
-def test_the_configured_settings_are_those_of_the_recorded_calibration(monkeypatch):
-    monkeypatch.delenv("CAE_HOME", raising=False)
-    table = results.load("calibration", "mini", ["tuning"])
-    for found in table[table["chosen"]].itertuples():
-        config = experiment(found.experiment, "mini")
-        told = config.lr, config.steps, config.lock_image
-        assert told == (found.lr, found.steps, found.lock_image)
+    found = results.load(table, profile, ["tuning"])
+    assert found["chosen"].any()
+    for row in found[found["chosen"]].fillna({"weight": 0.0}).itertuples():
+        config = experiment(row.experiment, profile)
+        assert all(getattr(config, name) == getattr(row, name) for name in settings)
 
 
 @pytest.mark.parametrize("settings", tune.CANDIDATES.values(), ids=tune.CANDIDATES)
@@ -253,7 +241,7 @@ def test_the_candidate_with_the_best_score_is_chosen(home: Path, rows_by, capsys
 
 
 def test_the_bindings_with_the_best_score_are_chosen_and_no_row_beside_them(home: Path, rows_by):
-    def measured(name: str, profile: str, margin: float = 0, weight: float = 0) -> dict:
+    def measured(name: str, profile: str, margin: float = 0, weight: float = 0, **_) -> dict:
         score = 1.0 if name != tune.BOUND else 0.5 + 0.1 * (margin == 0.1) + 0.1 * (weight == 5)
         return {"experiment": name, "margin": margin, "weight": weight, "score": score}
     rows_by(measured)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cae_lib import results, runs
-from cae_lib.commands import reproduce
+from cae_lib.commands import perform
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
 from cae_lib.data.layouts import Captioned
@@ -138,7 +138,7 @@ def split(text):
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("side-by-side", {"clip-ft": {}}, tower_steps=2, precision="fp32")
-    reproduce._sets("side-by-side")
+    perform._sets("side-by-side")
     start = load_clip("clip-photo", runs.checkpoint_path("base", "side-by-side")).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
@@ -152,7 +152,7 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     choice = Choice(studies=True)
     for label, job in grid("side-by-side", choice).items():
         if label.startswith("run/"):
-            reproduce.perform("side-by-side", choice, label, job)
+            perform.perform("side-by-side", choice, label, job)
     answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from cae_lib import results, runs
-from cae_lib.commands import reproduce
+from cae_lib.commands import perform
 from cae_lib.config import PROFILES, paths
 from cae_lib.grid import Choice, grid, pages_of
 from cae_lib.models.clip import load_clip
@@ -20,7 +20,7 @@ ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].methods[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
-    reproduce._sets("photo")
+    perform._sets("photo")
     base = read_state_dict(runs.checkpoint_path("base", "photo"))
     clip = load_clip("clip-photo")
     fill_trunk(clip.model)
@@ -30,7 +30,7 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     jobs = {label: job for label, job in grid("photo", choice).items() if label[:4] == "run/"}
     assert set(jobs) == {"run/base/0", *(f"run/{name}/0" for name in ROWS)}
     for label, job in jobs.items():
-        reproduce.perform("photo", choice, label, job)
+        perform.perform("photo", choice, label, job)
     runs.measure_data("photo", True)
     texts = {}
     for name in ROWS:
@@ -51,7 +51,7 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
     first = {path: path.stat().st_mtime_ns for path in paths().records.rglob("*.parquet")}
     for label, job in jobs.items():
-        reproduce.perform("photo", choice, label, job)
+        perform.perform("photo", choice, label, job)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
 
 

@@ -1,4 +1,5 @@
-"""What may befall a grid, on one machine: nothing is lost and nothing is trained twice."""
+"""What may befall a grid, on one machine and on a real Slurm: nothing is lost, nothing trained
+twice. Faults follow each other in one grid, since each start costs many seconds."""
 
 import os
 import re
@@ -6,18 +7,24 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from grids import Grid, wait
 
 pytest.importorskip("snakemake", reason="the extra `cluster` is not installed")
 
+FEW = ("--default-resources mem_mb=3000 runtime=20 cpus_per_task=1 --latency-wait 5 "
+       "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5")
 
-def test_a_second_controller_is_refused_and_a_killed_one_loses_nothing(grid: Grid):
+
+def test_a_killed_job_goes_on_and_a_killed_controller_loses_nothing(grid: Grid):
     first = grid.start()
     wait(grid.states)
     code, text = grid.run()
     assert code == 2 and "another controller" in text
+    os.kill(grid.job(), signal.SIGKILL)
+    wait(lambda: re.search(r"from step (200|400)", grid.told()))
     children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True)
     for pid in (first.pid, *map(int, children.stdout.split())):
         os.kill(pid, signal.SIGKILL)  # `cae reproduce` and Snakemake; the job itself lives on
@@ -25,46 +32,29 @@ def test_a_second_controller_is_refused_and_a_killed_one_loses_nothing(grid: Gri
     os.kill(grid.job(), 0)
     code, text = grid.run()
     assert code == 0, text
-    assert grid.told().count("Training clip-ft") == 1, "the orphan's training was waited for"
+    assert grid.told().count("Training clip-ft") == 2, "the orphan's training was waited for"
     grid.finished()
     start = time.monotonic()
     code, text = grid.run()
     assert code == 0 and "5 of 5 jobs done" in text and time.monotonic() - start < 300
-    assert grid.told().count("Training clip-ft") == 1
+    assert grid.told().count("Training clip-ft") == 2
 
 
-def test_a_killed_job_goes_on_where_its_state_was(grid: Grid):
+def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
+        grid: Grid, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CAE_SNAKEMAKE", "--retries 1")
     process = grid.start()
-    wait(grid.states)
-    os.kill(grid.job(), signal.SIGKILL)
-    text, _ = process.communicate(timeout=800)
-    assert process.returncode == 0, text
-    assert re.search(r"from step (200|400)", grid.told())
-    grid.finished()
-
-
-def test_an_interrupted_grid_goes_on(grid: Grid):
-    process = grid.start()
-    wait(lambda: "Training" in grid.told())
     wait(grid.states)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     text, _ = process.communicate(timeout=800)
     assert process.returncode == 130, text
-    assert grid.states(), "the job saved its state before it ended"
-    code, text = grid.run()
-    assert code == 0 and "from step" in grid.told(), text
-    grid.finished()
-
-
-def test_a_full_disk_fails_the_job_and_keeps_what_was_trained(grid: Grid):
+    (state,) = grid.states()  # the job saved it before it ended
     place = grid.home / "data/checkpoints/smoke"
     process = grid.start()
-    wait(grid.states)
-    (state,) = grid.states()
+    wait(lambda: "from step" in grid.told())
     os.kill(grid.job(), signal.SIGSTOP)  # so that its next state meets the full disk
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    kept = grid.home / "kept"
-    place.rename(kept)
+    kept = place.rename(grid.home / "kept")
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + 2**20}", "none", place],
                              capture_output=True, text=True)
@@ -79,8 +69,31 @@ def test_a_full_disk_fails_the_job_and_keeps_what_was_trained(grid: Grid):
         shutil.copytree(place, kept, dirs_exist_ok=True)
     finally:
         subprocess.run(["umount", place], capture_output=True)
-    shutil.rmtree(place)
+    place.rmdir()
     kept.rename(place)
     code, text = grid.run()
-    assert code == 0 and "from step 200" in grid.told(), text
+    assert code == 0 and grid.told().count("Training clip-ft") == 4, text
+    assert "from step" in grid.told().rpartition("Training clip-ft")[2]
+    grid.finished()
+
+
+def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
+        grid: Grid, slurm: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is missing")
+    monkeypatch.setenv("CAE_SNAKEMAKE", FEW)
+    grid.engine = "slurm"
+    process = grid.start()
+    try:
+        wait(grid.states)
+        os.kill(grid.job(), signal.SIGKILL)
+        wait(lambda: "from step" in grid.told())
+        for state in ("down", "resume"):
+            subprocess.run(["scontrol", "update", "nodename=one-node", f"state={state}",
+                            "reason=test"], check=True)
+        text, _ = process.communicate(timeout=800)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    starts = re.findall(r"clip-ft/0 from step (\d+)", grid.told())
+    assert len(starts) >= 2 and grid.told().count("Training clip-ft") >= 3
     grid.finished()

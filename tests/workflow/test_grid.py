@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from cae_lib.cli import build_parser, main
+from cae_lib.cli import main, parse
 from cae_lib.commands import plan, workflow
 from cae_lib.commands.options import chosen
 from cae_lib.config import METHODS, choose, experiment, paths, profile
@@ -82,7 +82,7 @@ def test_some_rows_alone_with_settings_and_seeds():
     ("--profile", "paper", "--released", "released-clip,released-negclip")])
 def test_snakemake_has_the_same_jobs(words: tuple[str, ...], tmp_path: Path):
     pytest.importorskip("snakemake", reason="the extra `cluster` is not installed")
-    parsed = build_parser().parse_args(["plan", *words])
+    parsed = parse(["plan", *words])
     jobs = grid(parsed.profile, chosen(parsed))
     command = workflow.command(parsed.profile, chosen(parsed), "local", parsed.allow_missing)
     listed = subprocess.run([*command, "--directory", tmp_path, "--dry-run"], text=True,

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,40 +33,13 @@ rule one:  # waits for the other job, so that the two run at the same time
 """
 
 
-@pytest.fixture
-def snakemake(
-    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.Popen[str]]:
-    """Starts Snakemake on a workflow in `tmp_path`."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def start(workflow: str, *options: str) -> subprocess.Popen[str]:
-        (tmp_path / "Snakefile").write_text(workflow)
-        return subprocess.Popen(
-            [*COMMAND, *options],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return start
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """What Snakemake printed, after it ended well."""
-    try:
-        printed, _ = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 0, printed
-    return printed
-
-
 @needs_snakemake
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two jobs at the same time need two cores")
-def test_each_job_gets_a_gpu_of_its_own(snakemake, tmp_path: Path) -> None:
-    finish(snakemake(GPUS))
+def test_each_job_gets_a_gpu_of_its_own(slurm: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "Snakefile").write_text(GPUS)
+    ended = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {(tmp_path / f"device{n}").read_text().strip() for n in (1, 2)} == {"0", "1"}
 
 

@@ -1,0 +1,93 @@
+"""One job of a grid, by its name: what `cae reproduce` and `cae job` do. Each imports its own: most
+jobs are runs, in processes of their own where Snakemake starts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cae_lib import grid, runs
+from cae_lib.config import experiment, profile
+from cae_lib.data.training_set import training_set
+from cae_lib.grid import BASE, TUNED, Choice, Job
+from cae_lib.pages.build import build_book
+from cae_lib.pages.run import run_page
+from cae_lib.pages.source import experiments_folder, page_parameters, read_page
+
+
+def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
+    """Do one job of a grid."""
+    stage, _, name = label.partition("/")
+    studies = choice.studies
+    if label == grid.SETS:
+        return _sets(profile_name, studies)
+    if label == grid.TABLES:
+        return runs.measure_data(profile_name, True)
+    if label == grid.BOOK:
+        return build_book(profile_name)
+    if label == f"run/{BASE}/0":
+        return _measure_base(profile_name, studies)
+    if stage == "captions":
+        return _captions(profile_name, *name.split("+"))
+    if stage in ("tune", "chosen"):
+        from cae_lib.commands import tune
+
+        if stage == "chosen":
+            return tune.CHOOSERS[name](profile_name)
+        return tune.trial(name.partition("/")[0], job.variant, profile_name)
+    if stage == "released":
+        from cae_lib.commands import released
+
+        return released.measure_one(name)
+    if stage == "page":
+        return _page(profile_name, name, grid.seeds_of(profile_name, choice))
+    return _train_and_measure(profile_name, job, studies)
+
+
+def _captions(profile_name: str, data: str, tagger: str) -> None:
+    """Parse the captions of training once, before several processes need them."""
+    model = experiment(TUNED, profile_name).model
+    training_set(profile_name, data, model, tagger)  # as a run asks for it
+
+
+def _page(profile_name: str, name: str, seeds: int) -> Any:
+    """A page of the book, or with the results of a profile that has a copy of the book."""
+    if profile(profile_name).own_book is None or name == grid.RELEASED_PAGE:
+        return run_page(name)
+    known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
+    return run_page(name, {"seeds": str(seeds)} if "seeds" in known else {}, profile_name)
+
+
+def _train_and_measure(profile_name: str, job: Job, studies: bool) -> None:
+    """A run, and for the studies the control of CLIP-FT."""
+    run, settings, _ = job.variant
+    runs.train_run(run, profile_name, job.seed, **settings)
+    runs.measure_run(run, profile_name, job.seed, True, job.suites, _left_out(studies), **settings)
+    if studies and run == TUNED and not settings:
+        runs.measure_run(f"{TUNED}-gelu", profile_name, job.seed, True)
+
+
+def _left_out(studies: bool) -> tuple[str, ...]:
+    return () if studies else grid.OF_STUDIES
+
+
+def _measure_base(profile_name: str, studies: bool) -> None:
+    """The base, and for the studies its control and the bases of fewer steps."""
+    for name in (BASE, f"{BASE}-gelu") if studies else (BASE,):
+        runs.measure_run(name, profile_name, 0, True, (), _left_out(studies))
+    for variant in grid.base_variants(profile_name):
+        if studies and variant.run == BASE:
+            runs.measure_run(BASE, profile_name, 0, True, grid.STUDY_SUITES, **variant.settings)
+
+
+def _sets(profile_name: str, studies: bool = True) -> None:
+    """Build the sets; where no base models are shipped (smoke), train them. Real data were found
+    before any job began."""
+    if profile(profile_name).real:
+        return
+    from cae_lib.commands.base import build_sets, train_base
+
+    build_sets(profile_name)
+    if not runs.checkpoint_path(BASE, profile_name).is_file():
+        train_base(profile_name)
+    for steps in profile(profile_name).earlier_bases if studies else ():
+        train_base(profile_name, steps=steps)

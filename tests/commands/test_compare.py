@@ -1,0 +1,114 @@
+"""How stored tables differ from a commit's and from those of an archive."""
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cae_lib import results
+from cae_lib.cli import main
+from cae_lib.runtime import measuring_hash
+
+
+def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
+           **more: list[float]) -> None:
+    frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
+                          "margin": np.array(margin, dtype=np.float32)} | more)
+    results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
+
+
+def commit(home: Path) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    for arguments in (["init", "-q"], ["add", "data"], [*identity, "commit", "-qm", "x"]):
+        subprocess.run(["git", *arguments], cwd=home, check=True)
+
+
+def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer([True, False], [0.1, np.nan])
+    answer([True, False], [0.1, 0.2], "gone")
+    answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
+    answer([True, False], [0.1, 0.2], "other")
+    commit(home)
+    assert main(["compare"]) == 0
+    assert capsys.readouterr().out == "same: 4 tables, 8 rows compared with HEAD\n"
+    answer([True, True], [0.1, np.nan], "base")
+    answer([True, False], [0.1, 0.2], "new")
+    answer([True, False], [0.1, 0.45], "other")
+    answer([True, False], [np.nan, 0.2], "lost", score=[0.5, 1.0], share=[0.5, 0.75])
+    results.file_of("benchmarks", "gone", "mini").unlink()
+    assert main(["compare", "HEAD"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "benchmarks/gone.parquet: gone",
+        "benchmarks/new.parquet: new",
+        "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
+        "benchmarks/lost.parquet: 2 rows, margin: a number here, none there; "
+        "largest difference 0.5 (score)",
+        "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
+        "5 differ; 3 tables, 6 rows compared with HEAD",
+    ]
+
+
+def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
+    assert main(["compare", "--profile", "smoke"]) == 2
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(home.parent))
+    assert main(["compare"]) == 2
+    assert "not a git repository" in capsys.readouterr().err
+    answer([True, False], [0.1, 0.2])
+    commit(home)
+    assert main(["compare", "nothing"]) == 2
+    assert "nothing" in capsys.readouterr().err
+    for rows, items, said in ((1, 0, "base.parquet: 2 rows then, 1 now"),
+                              (2, 5, "other items: item differs in 2 rows")):
+        answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
+        main(["compare"])
+        assert said in capsys.readouterr().out
+
+
+def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypatch) -> None:
+    """Without git, on another day: tables as they were, then one number that is not, then code."""
+    answer([True, False], [0.1, 0.2])
+    answer([True, False], [0.1, 0.2], "run+hinge=log")
+    file = str(tmp_path / "tables.tar.gz")
+    assert main(["pack", "-o", file]) == 0
+    with tarfile.open(file) as archive:
+        assert {member.name for member in archive} == {
+            "data/records/mini/manifest.json", "data/records/mini/benchmarks/base.parquet",
+            "data/records/mini/benchmarks/run+hinge=log.parquet"}
+        made = json.load(archive.extractfile("data/records/mini/manifest.json"))
+    assert made["what measures"] == measuring_hash()[:12] and made["numpy"] == np.__version__
+    capsys.readouterr()
+    assert main(["compare", file]) == 0
+    assert capsys.readouterr().out == f"same: 2 tables, 4 rows compared with {file}\n"
+    answer([True, False], [0.1, 0.45], "run+hinge=log")
+    assert main(["compare", file]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "benchmarks/run+hinge=log.parquet: 2 rows, largest difference 0.25 (margin)",
+        f"1 differ; 2 tables, 4 rows compared with {file}"]
+    assert main(["compare", file, "--profile", "photo"]) == 2
+    before = measuring_hash()[:12]
+    monkeypatch.setattr("cae_lib.runtime.measuring_hash", lambda: "f" * 64)
+    capsys.readouterr()
+    assert main(["compare", file]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert before in first and "f" * 12 in first
+
+
+def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "tables.tar.gz"
+    assert main(["pack", "-o", str(file)]) == 2 and not file.exists()
+    for name in ("../outside", "data/../../outside"):
+        with tarfile.open(file, "w:gz") as archive:
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            archive.addfile(entry, io.BytesIO(b"x"))
+        assert main(["compare", str(file)]) == 2
+        assert "outside" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("outside")) and not (tmp_path.parent / "outside").exists()
+    file.write_bytes(b"no archive")
+    assert main(["compare", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
