@@ -142,8 +142,8 @@ def figures(run: str, profile: str, seed: int, digest: str,
     """Benchmarks and retrieval of a run, if of the weights `digest`; beside it CLIP-FT and base;
     and what of it is a result for the card's metadata. `options` is what `cae evaluate` takes to
     measure the run."""
-    path = results.file_of("benchmarks", run, profile)
-    provenance = results.metadata(path).get(seed, {}).get("provenance", {})
+    index = results.index_of("benchmarks", profile)
+    provenance = index[run, seed].provenance if (run, seed) in index else {}
     if provenance.get("weights") != digest[:12]:
         state = "The stored numbers belong to other weights" if provenance else "Nothing yet"
         return [f"{state}: `cae evaluate {options}`."], []
