@@ -236,8 +236,9 @@ def main() -> None:
         key = hashlib.sha256((code + str(settings)).encode()).hexdigest()[:12]
         spent = round(time.monotonic() - started, 1)
         made = stamp("mini", options.seed, wall_seconds=spent, settings=settings)
-        print(results.save("coverage", results.DATA, options.seed, frame, "mini", key=key,
-                           provenance=made))
+        results.save("coverage", results.DATA, options.seed, frame, "mini", key=key,
+                     provenance=made)
+        results.collect("mini")
 
 
 if __name__ == "__main__":

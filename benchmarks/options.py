@@ -151,6 +151,7 @@ def store(
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     spent = round(time.monotonic() - started, 1)
     provenance = stamp(profile, options.seed, wall_seconds=spent, data=data, settings=settings)
-    path = results.save(table, subject["model"], options.seed, frame, profile, key=key,
-                        provenance=provenance)
-    print(f"stored {path}", flush=True)
+    results.save(table, subject["model"], options.seed, frame, profile, key=key,
+                 provenance=provenance)
+    results.collect(profile)
+    print(f"stored {results.file_of(table, profile)}", flush=True)

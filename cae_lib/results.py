@@ -1,15 +1,16 @@
-"""The store of results: each measurement is a tidy table, kept as Parquet, one file a run, which
-pandas reads as well. Every file holds the columns `run` and `seed`, and in its metadata, for each
-seed, a key, which changes with anything that the numbers depend on, and their provenance."""
+"""The store of results: each measurement gives tidy tables, and a profile keeps one Parquet file a
+table, which pandas reads as well. What is measured is staged first, a file a run and seed, so that
+many processes can measure at once; readers see it there, and `collect` puts it into the table. With
+every run and seed lie a key, which changes with anything that the numbers depend on, and their
+provenance (see `cae_lib.runtime.stamp`)."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,86 +29,94 @@ WITHOUT_SEEDS = ("base", DATA, "tuning")
 """How the names of runs begin that are not trained, and have one seed."""
 
 META = b"cae"
+GONE = ".gone"
+"""Ending of a staged file that says that a run and seed has no such table any more."""
 
 Tables = Mapping[str, pd.DataFrame]
 """What a measurement returns: tables by name, without the columns run and seed."""
 
-Made = dict[int, dict[str, Any]]
-"""For each seed of a file: `key`, and `provenance` (see `cae_lib.runtime.stamp`)."""
+
+class Rows(NamedTuple):
+    """Where the rows of a run and seed lie, and what made them."""
+
+    path: Path
+    group: int  # number of the row group in the file
+    columns: list[str]
+    key: str
+    provenance: dict[str, Any]
+
+
+Index = dict[tuple[str, int], Rows]
+"""The rows of a table by run and seed."""
 
 
 def folder(profile_name: str) -> Path:
     """Where a profile's tables lie; those of smoke mean nothing and stay in the cache."""
-    if profile_name == "smoke":
-        return paths().cache / "smoke-records"
-    return paths().records / profile_name
+    recorded = profile(profile_name).recorded
+    return paths().records / profile_name if recorded else paths().cache / "smoke-records"
 
 
-def file_of(table: str, run: str, profile_name: str) -> Path:
-    """The file of one run, with all its seeds."""
-    return folder(profile_name) / table / f"{run}.parquet"
+def file_of(table: str, profile_name: str) -> Path:
+    """The file of a table, with all its runs and seeds."""
+    return folder(profile_name) / f"{table}.parquet"
 
 
 def save(
     table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
     *, key: str, provenance: Mapping[str, Any],
 ) -> Path:
-    """Write the rows of one seed, beside those of the run's other seeds; returns the file. `key` is
-    a hash of all that the numbers depend on; `provenance`: see `cae_lib.runtime.stamp`. DataError
-    if the frame has no rows or a column that cannot be stored; errors of `whole_file`."""
-    path = file_of(table, run, profile_name)
+    """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
+    depend on; `provenance`: see `cae_lib.runtime.stamp`. DataError if the frame has no rows or a
+    column that cannot be stored; errors of `whole_file`."""
+    path = _staged(profile_name) / table / run / f"{seed}.parquet"
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
     frame = frame.assign(run=run, seed=np.int8(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
-    with _alone(path):
-        made = {seed: {"key": key, "provenance": dict(provenance)}}
-        _write(path, pa.Table.from_pandas(frame, preserve_index=False), made)
+    rows = Rows(path, 0, list(frame), key, dict(provenance))
+    _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
+    path.with_suffix(GONE).unlink(missing_ok=True)
     return path
 
 
 def discard(table: str, run: str, seed: int, profile_name: str) -> None:
-    """Remove the rows of one seed, and the file with the last of them."""
-    with _alone(path := file_of(table, run, profile_name)):
-        _write(path, None, {seed: {}})
+    """Remove the rows of one run and seed."""
+    path = _staged(profile_name) / table / run / f"{seed}{GONE}"
+    write_atomic(path, "")
+    path.with_suffix(".parquet").unlink(missing_ok=True)
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Change a file while no other process does: the seeds of a run are measured side by side."""
-    place = paths().cache / "locks"
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / f"{path.parent.parent.name}-{path.parent.name}-{path.stem}.lock"):
-        yield
+def collect(profile_name: str) -> None:
+    """Put what is staged into the tables of a profile. One process does so at a time, others may
+    measure meanwhile: what they stage stays for the next time."""
+    for place in sorted(_staged(profile_name).glob("*/")):
+        lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            staged = {path: path.stat().st_mtime_ns for path in place.glob("*/*")
+                      if not path.name.startswith(".")}
+            if staged:
+                index = index_of(place.name, profile_name)
+                content = read([*index.values()])
+                _write(index, content, file_of(place.name, profile_name))
+            for path, changed in staged.items():
+                if path.is_file() and path.stat().st_mtime_ns == changed:
+                    path.unlink()
 
 
-def _write(path: Path, rows: pa.Table | None, made: Made) -> None:
-    """Put the rows of some seeds in place of what the file has of them; the rest stays."""
-    known = metadata(path)
-    kept = known.keys() - made.keys()
-    parts = []
-    if kept:
-        old = _read(path)
-        parts.append(old.filter(pa.array(np.isin(old["seed"].to_numpy(), list(kept)))))
-    if rows is not None:
-        parts.append(rows)
-    made = {seed: entry for seed, entry in sorted({**known, **made}.items()) if entry}
-    if not parts:
+def _staged(profile_name: str) -> Path:
+    return paths().cache / "staged" / profile_name
+
+
+def _write(index: Index, content: pa.Table | None, path: Path) -> None:
+    """Write the rows of runs and seeds one after another, each as a row group, with the encodings
+    that take half of the usual room and lose nothing; remove the file if there are none."""
+    if content is None:
         path.unlink(missing_ok=True)
         return
-    content = pa.concat_tables(parts, promote_options="permissive")
-    if rows is not None:  # a column that only older rows had goes with the last of them
-        older = [name for name in content.column_names if name not in rows.column_names]
-        content = content.drop_columns(
-            [name for name in older if content[name].null_count == len(content)])
-    order = np.argsort(content["seed"].to_numpy(), kind="stable")
-    content = content.take(pa.array(order)).replace_schema_metadata({META: json.dumps(made)})
-    with whole_file(path) as temporary:
-        _write_small(content, temporary)
-
-
-def _write_small(content: pa.Table, path: Path) -> None:
-    """Write Parquet with the encodings that take half of the usual room and lose nothing."""
+    made = [[run, seed, rows.columns, rows.key, rows.provenance]
+            for (run, seed), rows in index.items()]
+    content = content.replace_schema_metadata({META: json.dumps(made)}).unify_dictionaries()
     encodings = {}
     for field in content.schema:
         if pa.types.is_floating(field.type):
@@ -115,8 +124,53 @@ def _write_small(content: pa.Table, path: Path) -> None:
         elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
             encodings[field.name] = "DELTA_BINARY_PACKED"
     others = [name for name in content.column_names if name not in encodings]
-    pq.write_table(content, path, compression="zstd", compression_level=19,
-                   use_dictionary=others, column_encoding=encodings)
+    whose = content.select(["run", "seed"]).to_pandas()
+    starts = np.flatnonzero((whose != whose.shift()).any(axis=1))
+    with whole_file(path) as temporary, pq.ParquetWriter(
+            temporary, content.schema, compression="zstd", compression_level=19,
+            use_dictionary=others, column_encoding=encodings) as writer:
+        for start, end in zip(starts, [*starts[1:], len(whose)], strict=True):
+            writer.write_table(content.slice(start, end - start))
+
+
+def read(chosen: list[Rows]) -> pa.Table | None:
+    """The rows of some runs and seeds, one after another, with the columns that any of them has."""
+    parts, path = [], None
+    try:
+        files = {path: pq.ParquetFile(path) for path in {rows.path for rows in chosen}}
+        for rows in chosen:
+            path = rows.path
+            parts.append(files[path].read_row_group(rows.group).select(rows.columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _broken(path, error) from error
+    return pa.concat_tables(parts, promote_options="permissive") if parts else None
+
+
+def index_of(table: str, profile_name: str) -> Index:
+    """The rows of a table by run and seed, sorted; what is staged goes before what is collected."""
+    path = file_of(table, profile_name)
+    index = entries(path) if path.is_file() else {}
+    for staged in (_staged(profile_name) / table).glob("*/[0-9]*"):
+        if staged.suffix == GONE:
+            index.pop((staged.parent.name, int(staged.stem)), None)
+        else:
+            index |= entries(staged)
+    return dict(sorted(index.items()))
+
+
+def entries(path: Path) -> Index:
+    """The rows of a file by run and seed; none where the file is none of ours."""
+    try:
+        content = (pq.read_schema(path).metadata or {}).get(META)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _broken(path, error) from error
+    return {(run, seed): Rows(path, group, *rest)
+            for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))}
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read ({error}): restore it from version control, or delete "
+                     "it and measure its runs again")
 
 
 def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
@@ -130,85 +184,69 @@ def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = No
 
     DataError, which says what measures it, if a run has no such table, or not of so many seeds.
     """
-    known = stored(table, profile_name)
-    parts = []
-    for run in known if runs is None else runs:
-        if run not in known:
+    index, chosen = index_of(table, profile_name), []
+    stored: dict[str, list[Rows]] = {}
+    for (run, _), rows in index.items():
+        stored.setdefault(run, []).append(rows)
+    for run in stored if runs is None else runs:
+        if run not in stored:
             raise DataError(_advice(table, run, profile_name))
-        part = _read(known[run])
-        present = np.unique(part["seed"].to_numpy())
-        few = runs is not None and len(present) < (seeds or 0)
+        few = runs is not None and len(stored[run]) < (seeds or 0)
         if few and not run.startswith(WITHOUT_SEEDS):
-            raise DataError(f"{len(present)} of {seeds} seeds. {_advice(table, run, profile_name)}")
-        wanted = np.isin(part["seed"].to_numpy(), present[:seeds])
-        parts.append(part if wanted.all() else part.filter(pa.array(wanted)))
-    if not parts:
+            raise DataError(f"{len(stored[run])} of {seeds} seeds. "
+                            f"{_advice(table, run, profile_name)}")
+        chosen += stored[run][:seeds]
+    if not chosen:
         raise DataError(_advice(table, "base", profile_name))
-    return pa.concat_tables(parts, promote_options="permissive").to_pandas()
-
-
-def stored(table: str, profile_name: str) -> dict[str, Path]:
-    """The files of a table by run."""
-    return {path.stem: path for path in sorted((folder(profile_name) / table).glob("*.parquet"))}
+    return read(chosen).to_pandas()
 
 
 def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
     """Those of some runs for which a profile holds no such table."""
-    known = stored(table, profile_name)
-    return [run for run in runs if run not in known]
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read ({error}): restore it from version control, or "
-                        "delete it and measure the run again") from error
+    stored = {run for run, _ in index_of(table, profile_name)}
+    return [run for run in runs if run not in stored]
 
 
 def _advice(table: str, run: str, profile_name: str) -> str:
-    where = f"{folder(profile_name) / table}: nothing is stored for {run!r}"
+    where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
     if profile(profile_name).base is not None:
         return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
-    untrained = run in ("base", DATA)
-    train = "" if untrained else f"`cae train {run} --profile {profile_name}`, then "
+    train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
-
-
-def metadata(path: Path) -> Made:
-    """Key and provenance of each seed of a file; empty where the file is none of ours."""
-    try:
-        content = (pq.read_schema(path).metadata or {}).get(META)
-    except (OSError, pa.ArrowInvalid):
-        return {}
-    return {int(seed): entry for seed, entry in json.loads(content or "{}").items()}
 
 
 def complete(profile_name: str, suite: str, families: Iterable[str] | None = None) -> bool:
     """Whether a measurement used all that there should be, of some families or of all: without it
     there is no verdict."""
-    known = load("subsets", profile_name, [DATA])
-    known = known[known["suite"] == suite]
+    subsets = load("subsets", profile_name, [DATA])
+    subsets = subsets[subsets["suite"] == suite]
     if families is not None:
-        known = known[known["family"].isin(list(families))]
-    return len(known) > 0 and bool((known["n_used"] == known["n_expected"]).all())
+        subsets = subsets[subsets["family"].isin(list(families))]
+    return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
+
+
+def tables(profile_name: str) -> dict[str, Index]:
+    """All tables of a profile."""
+    names = {path.stem for path in folder(profile_name).glob("*.parquet")}
+    names |= {path.name for path in _staged(profile_name).glob("*/")}
+    return {name: index_of(name, profile_name) for name in sorted(names)}
 
 
 def made(profile_name: str) -> pd.DataFrame:
     """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
     `code`, `device`, `wall_seconds`."""
-    entries = ("suite", "code", "device", "wall_seconds")
-    rows = [(path.parent.name, path.stem, seed, meta["key"], *map(meta["provenance"].get, entries))
-            for path in sorted(folder(profile_name).glob("*/*.parquet"))
-            for seed, meta in metadata(path).items()]
-    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *entries])
+    columns = ("suite", "code", "device", "wall_seconds")
+    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns))
+            for table, index in tables(profile_name).items()
+            for (run, seed), rows in index.items()]
+    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns])
 
 
 def measure(
     suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
     *, fresh: bool = False, **settings: Any,
 ) -> None:
-    """Compute and store the tables of one measurement, unless all are stored with this key.
+    """Compute and stage the tables of one measurement, unless all are stored with this key.
 
     Args:
         suite: Name of the measurement; tables of it that it no longer gives are removed.
@@ -220,26 +258,19 @@ def measure(
     """
     marker = paths().cache / profile_name / "done" / f"{suite}-{run}-{seed}.key"
     own = marker.is_file() and marker.read_text(encoding="utf-8") == key
-    known = _tables_of(suite, run, seed, profile_name)
-    expected = {name for meta in known.values() for name in meta["provenance"]["tables"]}
-    current = all(meta["key"] == key for meta in known.values()) and expected == set(known)
-    if known and current and (own or not fresh):
+    stored = {table: index[run, seed] for table, index in tables(profile_name).items()
+              if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
+    expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
+    current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
+    if stored and current and (own or not fresh):
         return
     start = time.monotonic()
-    found = {name: frame for name, frame in compute().items() if len(frame)}
+    measured = {name: frame for name, frame in compute().items() if len(frame)}
     seconds = round(time.monotonic() - start, 1)
-    entries = {"suite": suite, "tables": sorted(found), "wall_seconds": seconds, **settings}
+    entries = {"suite": suite, "tables": sorted(measured), "wall_seconds": seconds, **settings}
     provenance = stamp(profile_name, seed, **entries)
-    for name, frame in found.items():
+    for name, frame in measured.items():
         save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
-    for name in known.keys() - found.keys():
+    for name in stored.keys() - measured.keys():
         discard(name, run, seed, profile_name)
     write_atomic(marker, key)
-
-
-def _tables_of(suite: str, run: str, seed: int, profile_name: str) -> dict[str, dict[str, Any]]:
-    """The key and provenance of the stored tables of one measurement, by table."""
-    entries = {path.parent.name: metadata(path).get(seed)
-               for path in folder(profile_name).glob(f"*/{run}.parquet")}
-    return {name: made for name, made in entries.items()
-            if made and made["provenance"].get("suite") == suite}

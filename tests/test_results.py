@@ -24,15 +24,38 @@ def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str =
     return results.save(table, run, seed, FRAME, profile, key="abc", provenance={"seed": seed})
 
 
+def runs_of(table: str = "answers", profile: str = "mini") -> list[tuple[str, int]]:
+    return list(results.index_of(table, profile))
+
+
 def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
-    path = save(seed=2)
-    assert path == home / "data" / "records" / "mini" / "answers" / "cae.parquet"
+    staged = save(seed=2)
     expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
-    pd.testing.assert_frame_equal(results.load("answers"), expected)
-    pd.testing.assert_frame_equal(pd.read_parquet(path.parent), expected)
-    assert results.metadata(path) == {2: {"key": "abc", "provenance": {"seed": 2}}}
-    assert [file.name for file in path.parent.iterdir()] == ["cae.parquet"]
-    assert results.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
+    for path in (staged, home / "data" / "records" / "mini" / "answers.parquet"):
+        pd.testing.assert_frame_equal(results.load("answers"), expected)
+        pd.testing.assert_frame_equal(pd.read_parquet(path, partitioning=None), expected)
+        rows = results.index_of("answers", "mini")["cae", 2]
+        assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
+        assert results.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
+        results.collect("mini")
+    assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_staged_goes_before_what_is_collected(home: Path):
+    for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
+        save(run, seed)
+    results.collect("mini")
+    results.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
+    results.discard("answers", "cae", 1, "mini")
+    for _ in range(2):
+        assert runs_of() == [("base", 0), ("cae", 0)] and len(results.load("answers")) == 4
+        results.collect("mini")
+    filters = [("run", "in", ["cae"])]
+    assert len(pd.read_parquet(results.file_of("answers", "mini"), filters=filters)) == 1
+    for run in ("base", "cae"):
+        results.discard("answers", run, 0, "mini")
+    results.collect("mini")
+    assert not results.file_of("answers", "mini").exists() and runs_of() == []
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
@@ -64,21 +87,6 @@ def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command:
         results.load("answers")
 
 
-def test_seeds_of_a_run_share_a_file_and_replace_their_own_rows(home: Path):
-    save(seed=1), save(seed=0)
-    other = FRAME.assign(correct=False)
-    results.save("answers", "cae", 1, other, "mini", key="new", provenance={})
-    found = results.load("answers")
-    assert found.seed.tolist() == [0, 0, 0, 1, 1, 1]
-    assert found.correct.tolist() == [True, False, True, False, False, False]
-    path = results.file_of("answers", "cae", "mini")
-    assert [results.metadata(path)[seed]["key"] for seed in (0, 1)] == ["abc", "new"]
-    results.discard("answers", "cae", 0, "mini")
-    assert results.load("answers").seed.unique().tolist() == [1]
-    results.discard("answers", "cae", 1, "mini")
-    assert not path.exists()
-
-
 def test_what_is_incomplete_is_told(home: Path):
     rows = [("benchmarks", "aro", "relation", 5, 5), ("benchmarks", "aro", "attribution", 4, 5),
             ("benchmarks", "crepe", "atom", 6, 6)]
@@ -94,6 +102,10 @@ def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it
     for seed in (0, 1):
         results.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",
                      provenance={})
+    save("base")
+    results.collect("mini")
+    assert list(results.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
+    results.discard("answers", "base", 0, "mini")
     save(seed=0)
     assert list(results.load("answers")["word"].notna()) == [False] * 3 + [True] * 3
     save(seed=1)
@@ -104,7 +116,8 @@ def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
             "from cae_lib import results\n"
             "frame = pd.DataFrame({'item': range(1000)})\n"
-            "results.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})")
+            "results.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
+            "results.collect('mini')")
     root = str(Path(results.__file__).parent.parent)
     running = [subprocess.Popen([sys.executable, "-c", code, root, str(seed)],
                                 env=os.environ | {"CAE_HOME": str(home)}) for seed in range(4)]
@@ -116,10 +129,10 @@ def test_smoke_tables_stay_out_of_the_committed_folder_and_faults_are_told(home:
     assert home / "data" / "cache" in save(profile="smoke").parents
     with pytest.raises(DataError, match="no row to store"):
         results.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
-    save().write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match=r"answers/cae.parquet cannot be read.*restore it"):
+    save(), results.collect("mini")
+    results.file_of("answers", "mini").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"mini/answers.parquet cannot be read.*restore it"):
         results.load("answers")
-    assert results.metadata(results.file_of("answers", "cae", "mini")) == {}
 
 
 def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
@@ -150,17 +163,16 @@ def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "
 def test_a_suite_is_measured_once_per_key(home: Path):
     compute = counter("a", "b")
     assert measure(compute) == measure(compute) == 1
-    path = results.file_of("a", "cae", "mini")
-    known = results.metadata(path)[1]["provenance"]
+    known = results.index_of("a", "mini")["cae", 1].provenance
     assert (known["suite"], known["tables"], known["weights"]) == ("s", ["a", "b"], "w")
-    assert not results.file_of("empty", "cae", "mini").exists()
+    assert runs_of("empty") == []
     assert measure(compute, "other") == 2
-    path.unlink()
+    results.discard("a", "cae", 1, "mini")
     assert measure(compute, "other") == 3, "one of its tables is gone"
     results.save("b", "cae", 1, FRAME, "mini", key="key", provenance=known)
     assert measure(compute, "other") == 4, "one of its tables is older"
     assert measure(counter("a"), "third") == 1
-    assert not results.file_of("b", "cae", "mini").exists(), "no longer a table of the suite"
+    assert runs_of("b") == [], "no longer a table of the suite"
 
 
 def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
@@ -171,6 +183,8 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
         results.measure("s", "cae", *place, "key", counter("a"))
     assert measure(compute) == measure(other, suite="t") == 1
     assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
+    for profile in ("mini", "paper"):
+        results.collect(profile)
     shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2

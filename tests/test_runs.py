@@ -100,7 +100,7 @@ def test_what_another_training_left_unfinished_stops_no_run(
     assert "state.pt is out of date: other settings" in capsys.readouterr().out
     torch.save({"identity": read_meta(path).extra["identity"]}, left)
     path.unlink()
-    monkeypatch.setattr("cae_lib.training.loop.train", lambda *_, **__: left.exists())
+    monkeypatch.setattr("cae_lib.training.trainer.train", lambda *_, **__: left.exists())
     assert runs.train_run("clip-ft", "smoke", **settings), "its own state is gone on with"
     training_set.cache_clear()
 
@@ -146,8 +146,8 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
     checkpoint = runs.train_run("cae-attention", "smoke", **settings)
     assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
     runs.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
-    path = results.file_of("similarity", name, "smoke")
-    assert results.metadata(path)[0]["provenance"]["settings"] == settings
+    rows = results.index_of("similarity", "smoke")[name, 0]
+    assert rows.provenance["settings"] == settings
     with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
         results.load("benchmarks", "smoke", [name])
 

@@ -32,8 +32,8 @@ from cae_lib.photo import pool, writer
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
-from cae_lib.training.loop import train
 from cae_lib.training.state import read_log
+from cae_lib.training.trainer import train
 from cae_lib.world import build as world
 from cae_lib.world import tower
 from cae_lib.world.config import world_config

@@ -31,8 +31,9 @@ MANIFEST = "manifest.json"
 def pack(parsed: argparse.Namespace) -> None:
     """Write all tables of a profile, and what made them, as one archive; DataError if there are
     none, errors of `whole_file`."""
+    results.collect(parsed.profile)
     folder = results.folder(parsed.profile)
-    files = {path: path.read_bytes() for path in sorted(folder.glob("*/*.parquet"))}
+    files = {path: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
     if not files:
         raise DataError(f"{folder}: no table is stored")
     files[folder / MANIFEST] = json.dumps(manifest(), indent=2).encode()
@@ -62,7 +63,8 @@ def manifest() -> dict[str, Any]:
               "default the last one, or a file of `cae pack`"), PROFILE)
 def run(parsed: argparse.Namespace) -> None:
     """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
-    was different when an archive was made, and a line for each file that differs."""
+    was different when an archive was made, and a line for each table of a run that differs."""
+    results.collect(parsed.profile)
     other, folder = parsed.other, results.folder(parsed.profile)
     place = folder.relative_to(paths().root)
     with TemporaryDirectory() as scratch:
@@ -79,14 +81,14 @@ def run(parsed: argparse.Namespace) -> None:
 
 def compare(before: Path, folder: Path, other: str) -> None:
     """Print how the tables of a folder differ from those of `before`, which are of `other`."""
-    old, new = ({path.relative_to(place).as_posix() for path in place.glob("*/*.parquet")}
-                for place in (before, folder))
+    old, new = (_by_run(place) for place in (before, folder))
     if not old:
         raise DataError(f"{other} has no tables of {folder.name}: name another --profile")
-    lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old ^ new)]
+    lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old.keys() ^ new)]
     rows = 0
-    for name in sorted(old & new):
-        compared, text = difference(_read(before / name), _read(folder / name))
+    for name in sorted(old.keys() & new):
+        compared, text = difference(*(results.read(one).to_pandas()
+                                      for one in (old[name], new[name])))
         rows += compared
         lines += [f"{name}: {text}"] if text else []
     if (before / MANIFEST).is_file():
@@ -94,7 +96,7 @@ def compare(before: Path, folder: Path, other: str) -> None:
         for name, value in manifest().items():
             if there.get(name) != value:
                 print(f"{name}: {there.get(name)} there, {value} here")
-    total = f"{len(old & new)} tables, {rows:,} rows compared with {other}"
+    total = f"{len(old.keys() & new)} tables of runs, {rows:,} rows compared with {other}"
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
@@ -133,9 +135,10 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, partitioning=None)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.parent.name}/{path.name} cannot be read ({error}): restore it with "
-                        "git, or have the archive made again") from error
+def _by_run(place: Path) -> dict[str, list[results.Rows]]:
+    """What a folder holds, by TABLE/RUN."""
+    held: dict[str, list[results.Rows]] = {}
+    for path in place.glob("*.parquet"):
+        for (run, _), rows in results.entries(path).items():
+            held.setdefault(f"{path.stem}/{run}", []).append(rows)
+    return held

@@ -28,28 +28,29 @@ def commit(home: Path) -> None:
         subprocess.run(["git", *arguments], cwd=home, check=True)
 
 
-def test_differences_are_told_by_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_differences_are_told_by_table_and_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer([True, False], [0.1, np.nan])
     answer([True, False], [0.1, 0.2], "gone")
     answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
     answer([True, False], [0.1, 0.2], "other")
+    results.collect("mini")
     commit(home)
     assert main(["compare"]) == 0
-    assert capsys.readouterr().out == "same: 4 tables, 8 rows compared with HEAD\n"
+    assert capsys.readouterr().out == "same: 4 tables of runs, 8 rows compared with HEAD\n"
     answer([True, True], [0.1, np.nan], "base")
     answer([True, False], [0.1, 0.2], "new")
     answer([True, False], [0.1, 0.45], "other")
     answer([True, False], [np.nan, 0.2], "lost", score=[0.5, 1.0], share=[0.5, 0.75])
-    results.file_of("benchmarks", "gone", "mini").unlink()
+    results.discard("benchmarks", "gone", 0, "mini")
     assert main(["compare", "HEAD"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/gone.parquet: gone",
-        "benchmarks/new.parquet: new",
-        "benchmarks/base.parquet: 2 rows, 1 answers changed (correct, 50 %)",
-        "benchmarks/lost.parquet: 2 rows, margin: a number here, none there; "
+        "benchmarks/gone: gone",
+        "benchmarks/new: new",
+        "benchmarks/base: 2 rows, 1 answers changed (correct, 50 %)",
+        "benchmarks/lost: 2 rows, margin: a number here, none there; "
         "largest difference 0.5 (score)",
-        "benchmarks/other.parquet: 2 rows, largest difference 0.25 (margin)",
-        "5 differ; 3 tables, 6 rows compared with HEAD",
+        "benchmarks/other: 2 rows, largest difference 0.25 (margin)",
+        "5 differ; 3 tables of runs, 6 rows compared with HEAD",
     ]
 
 
@@ -59,10 +60,11 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     assert main(["compare"]) == 2
     assert "not a git repository" in capsys.readouterr().err
     answer([True, False], [0.1, 0.2])
+    results.collect("mini")
     commit(home)
     assert main(["compare", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
-    for rows, items, said in ((1, 0, "base.parquet: 2 rows then, 1 now"),
+    for rows, items, said in ((1, 0, "base: 2 rows then, 1 now"),
                               (2, 5, "other items: item differs in 2 rows")):
         answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
         main(["compare"])
@@ -77,18 +79,17 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
     assert main(["pack", "-o", file]) == 0
     with tarfile.open(file) as archive:
         assert {member.name for member in archive} == {
-            "data/records/mini/manifest.json", "data/records/mini/benchmarks/base.parquet",
-            "data/records/mini/benchmarks/run+hinge=log.parquet"}
+            "data/records/mini/manifest.json", "data/records/mini/benchmarks.parquet"}
         made = json.load(archive.extractfile("data/records/mini/manifest.json"))
     assert made["what measures"] == measuring_hash()[:12] and made["numpy"] == np.__version__
     capsys.readouterr()
     assert main(["compare", file]) == 0
-    assert capsys.readouterr().out == f"same: 2 tables, 4 rows compared with {file}\n"
+    assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {file}\n"
     answer([True, False], [0.1, 0.45], "run+hinge=log")
     assert main(["compare", file]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/run+hinge=log.parquet: 2 rows, largest difference 0.25 (margin)",
-        f"1 differ; 2 tables, 4 rows compared with {file}"]
+        "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (margin)",
+        f"1 differ; 2 tables of runs, 4 rows compared with {file}"]
     assert main(["compare", file, "--profile", "photo"]) == 2
     before = measuring_hash()[:12]
     monkeypatch.setattr("cae_lib.runtime.measuring_hash", lambda: "f" * 64)

@@ -112,14 +112,14 @@ def test_every_measurement_tells_how_much_it_used(said):
     items = results.load("items", "paper", [results.DATA])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
     assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
-    stored = {path.parent.name for path in (paths().records / "paper").glob("*/base.parquet")}
+    stored = {name for name, index in results.tables("paper").items() if ("base", 0) in index}
     assert stored == set(SUITES) - {"zero_shot", "labels", "heatmaps"}
 
 
 def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, start):
     base = Weights("openai", "ViT-B-32", "quickgelu")
-    path = results.file_of("retrieval", "base", "paper")
-    assert results.metadata(path)[0]["provenance"]["weights"] == base.digest()[:12]
+    rows = results.index_of("retrieval", "paper")["base", 0]
+    assert rows.provenance["weights"] == base.digest()[:12]
     read = base.load().model.state_dict()
     assert torch.equal(read["text_projection"], start["text_projection"].float())
     for run in RUNS:

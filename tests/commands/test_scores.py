@@ -100,7 +100,7 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     frame = pd.DataFrame({"set": "coco", "direction": "text to image", "rank": [1, 5, 6, 11]})
     save("retrieval", "own", 0, frame, "smoke", key="", provenance={})
     pairs = {"coco": Mock(n_used=4, n_expected=5)}
-    monkeypatch.setattr("cae_lib.evaluation.sets.retrieval_sets", lambda profile: pairs)
+    monkeypatch.setattr("cae_lib.evaluation.datasets.retrieval_sets", lambda profile: pairs)
     assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
 
 

@@ -52,7 +52,8 @@ def run_card(run: str, clip: Clip, meta: CheckpointMeta, config: Experiment | No
     return _rendered(
         "run.md", data=data, title=title, clip=clip, meta=meta, config=config, file=file, hub=hub,
         own=open_clip_name(clip.name, clip.activation), profile=profile_name, paper=PAPER,
-        settings=_settings(config), inherited=inherited, **figures)
+        settings=_settings(config), inherited=inherited,
+        photographs=known.photographs, **figures)
 
 
 def figures_of(run: str, profile_name: str, seed: int, digest: str,
@@ -60,8 +61,8 @@ def figures_of(run: str, profile_name: str, seed: int, digest: str,
     """Benchmarks and retrieval of a run, if of the weights `digest`, beside CLIP-FT and base, and
     what of it is a result for the card's metadata, as values of the template; else why there are
     none. `options` is what `cae evaluate` takes to measure the run."""
-    path = results.file_of("benchmarks", run, profile_name)
-    provenance = results.metadata(path).get(seed, {}).get("provenance", {})
+    index = results.index_of("benchmarks", profile_name)
+    provenance = index[run, seed].provenance if (run, seed) in index else {}
     if provenance.get("weights") != digest[:12]:
         state = "The stored numbers belong to other weights" if provenance else "Nothing yet"
         return {"why_not": f"{state}: `cae evaluate {options}`."}
