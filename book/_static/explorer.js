@@ -96,8 +96,10 @@
 
     async function update() {
       const wanted = set.value, names = wanted === "all" ? Object.keys(index.sets) : [wanted];
+      root.ariaBusy = "true";
       await Promise.all(names.map(load));
       if (wanted !== set.value) return;  // another set was chosen while this one came
+      root.ariaBusy = "false";
       const [first, second] = PAIR.map(run => runs.indexOf(run)), asked = runs.indexOf(model.value);
       shown = names.flatMap(name => sets[name].items.map(item => {
         const title = index.sets[name].subsets[item.subset][0];
@@ -196,6 +198,8 @@
           (_, run) => inside.reduce((sum, row) => sum + row.values[run], 0) / inside.length) };
       }).filter(row => row.role && row.n);
       const known = rows.flatMap(row => row.values).filter(value => value !== null);
+      const caption = escaped(item.texts[own.text]);
+      if (!known.length) return `<p><i>${caption}</i>: no word has a score by this method.</p>`;
       const low = Math.min(0, ...known), range = (Math.max(0, ...known) - low) || 1;
       const cell = (value, role) => value === null ? "<td>–</td>" : `<td><span class="number">${
         number(value / 10, 1)}</span><span class="bar" aria-hidden="true"><span class="zero"
@@ -204,7 +208,7 @@
       const line = row => `<tr class="${row.mean ? "mean" : ""}"><th scope="row">${escaped(row.word)}${
         row.role && !row.mean ? ` <small>${index.roles[row.role][0]}</small>` : ""}</th>${
         row.values.map(value => cell(value, row.role)).join("")}</tr>`;
-      return `<table><caption>${escaped(item.texts[own.text])}</caption><thead><tr><td></td>${
+      return `<table><caption>${caption}</caption><thead><tr><td></td>${
         index.scored.map(run => `<th scope="col">${escaped(index.runs[run])}</th>`).join("")
         }</tr></thead><tbody>${[...rows, ...means].map(line).join("")}</tbody></table>`;
     }

@@ -155,10 +155,13 @@ def test_the_stored_page_has_one_item_of_each_subset(monkeypatch):
 
 
 STEPS = """
-const wait = () => new Promise(done => setTimeout(done, 30));
+async function wait() {
+  do await new Promise(done => setTimeout(done, 30));
+  while (document.getElementById("cae-explorer").ariaBusy !== "false");
+}
 const one = what => document.querySelector(`#cae-explorer ${what}`);
 const all = what => [...document.querySelectorAll(`#cae-explorer ${what}`)];
-const status = () => one("[role=status]").innerText.replace(/\\s+/g, " ");
+const status = () => one("[role=status]").textContent.replace(/\\s+/g, " ");
 const press = (key, on = document.body) =>
   on.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
 async function choose(name, value) {
@@ -226,7 +229,7 @@ def look(folder: Path, page: str, item: int, index: bool) -> dict[str, Any]:
         f"<script>{STEPS.replace('ITEM', str(item))}</script>", encoding="utf-8")
     command = [find_browser(), *FLAGS, f"--user-data-dir={folder / 'user'}", "--dump-dom",
                "--virtual-time-budget=60000", (folder / "page.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert COMPLAINT.findall(result.stderr) == []
     return json.loads(html.unescape(re.search(r'<pre id="result">(.+?)</pre>', result.stdout)[1]))
 
