@@ -10,7 +10,6 @@
   const options = pairs => pairs.map(([value, text]) =>
     `<option value="${escaped(value)}">${escaped(text)}</option>`).join("");
   const number = (value, digits) => value.toFixed(digits).replace("-", "−");
-  const ordinal = n => n + (["th", "st", "nd", "rd"][n % 100 > 10 && n % 100 < 14 ? 0 : n % 10] ?? "th");
 
   function load(name) {
     if (sets[name]) return Promise.resolve();
@@ -58,9 +57,9 @@
     const size = name => index.sets[name].subsets.reduce(([drawn, all], [, n, total]) =>
       [drawn + (full ? n : 1), all + total], [0, 0]);
     const all = Object.keys(index.sets).map(size).reduce((a, b) => [a[0] + b[0], a[1] + b[1]]);
-    part(".note").textContent = `Scores × 100, each method in its own unit; grey: the paper's parser gives
-      the word no role. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a fixed
-      seed; seed 0 of each model.${full ? "" : " This copy of the book has one item a subset:" +
+    part(".note").textContent = `Scores × 100, each method in its own unit; grey: the paper's parser
+      gives the word no role. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
+      fixed seed; seed 0 of each model.${full ? "" : " This copy of the book has one item a subset:" +
       " `cae run explorer`, where the runs are trained, and then `cae book` put more beside it."}`;
 
     function fill(name) {
@@ -87,7 +86,8 @@
     }
 
     function write() {
-      const state = Object.fromEntries(Object.keys(usual).map(name => [name, form.elements[name].value]));
+      const state = Object.fromEntries(
+        Object.keys(usual).map(name => [name, form.elements[name].value]));
       state.disagree = disagree.checked ? "1" : "";
       const changed = Object.entries(state).filter(([name, value]) => value !== usual[name]);
       const hash = new URLSearchParams([...changed, ["item", current]]);
@@ -122,7 +122,8 @@
       part(".item").innerHTML = item ? `${pictures(item)}${captions(item)}${choices(item)}` : "";
       for (const hidden of form.querySelectorAll("button, fieldset")) hidden.hidden = !item;
       part("[role=status]").innerHTML = item
-        ? `<b>${place + 1}</b> of ${shown.length}<span class="spoken">: ${escaped(told(item))}</span>`
+        ? `<b>${place + 1}</b> of ${shown.length}<span class="spoken">: ${
+          escaped(told(item))}</span>`
         : "No item fits these filters.";
       words(item);
     }
@@ -138,10 +139,10 @@
       return `<div class="pictures">${item.pictures.map((tile, row) => {
         const own = item.words.find(words => words.picture === row);
         const name = own ? `Picture of: ${item.texts[own.text]}` : "The other picture";
-        const mark = item.pictures.length < 2 ? "" : `<figcaption>${
-          item.texts.length > 1 ? `of caption ${row + 1}` : own ? "✓ true" : "✗ false"}</figcaption>`;
+        const mark = item.texts.length > 1 ? `of caption ${row + 1}` : own ? "✓ true" : "✗ false";
+        const below = item.pictures.length > 1 ? `<figcaption>${mark}</figcaption>` : "";
         return `<figure><div><img src="${source}" alt="${escaped(name)}" style="width:${columns}00%;
-          left:-${tile % columns}00%;top:-${Math.floor(tile / columns)}00%"></div>${mark}</figure>`;
+          left:-${tile % columns}00%;top:-${Math.floor(tile / columns)}00%"></div>${below}</figure>`;
       }).join("")}</div>`;
     }
 
@@ -153,7 +154,7 @@
         const mark = both ? `caption ${row + 1}` : good ? "✓ true" : "✗ false";
         return `<li class="${good ? "good" : "bad"}"><b>${mark}</b> ${escaped(text)}</li>`;
       });
-      const group = item.group && item.group !== item.title ? `, ${escaped(item.group)}` : "";
+      const group = item.title.endsWith(item.group) ? "" : `, ${escaped(item.group)}`;
       return `<div class="captions"><p>${escaped(index.sets[item.name].label)}, ${
         escaped(item.title)}${group}. ${question(item)}</p><ul>${lines.join("")}</ul></div>`;
     }
@@ -172,15 +173,16 @@
       const lines = labels.map((name, row) => {
         const right = item.right[row], margin = item.margin[row];
         const rank = item.texts.length > 3 && !right
-          ? `, true one ${ordinal(item.rank[row])} of ${item.texts.length}` : "";
+          ? `, rank ${item.rank[row]} of ${item.texts.length}` : "";
         const width = 50 * Math.abs(margin) / most, side = margin < 0 ? "right" : "left";
         return `<tr class="${right ? "good" : "bad"}"><th scope="row">${escaped(name)}</th>
           <td><b>${right ? "✓ right" : "✗ wrong"}</b>${rank}</td><td class="number">${
           number(100 * margin, 1)}</td><td class="bar" aria-hidden="true"><span class="zero"
           style="left:50%"></span><span style="${side}:50%;width:${width}%"></span></td></tr>`;
       });
-      return `<table class="choices"><thead><tr><th scope="col">model</th><th scope="col">choice</th>
-        <th scope="col" colspan="2">margin</th></tr></thead><tbody>${lines.join("")}</tbody></table>`;
+      return `<table class="choices"><thead><tr><th scope="col">model</th>
+        <th scope="col">choice</th><th scope="col" colspan="2">margin</th></tr></thead>
+        <tbody>${lines.join("")}</tbody></table>`;
     }
 
     function words(item) {
@@ -194,8 +196,9 @@
         ({ word, role: own.roles[at], values: scores.map(run => run[at]) }));
       const means = index.roles.map(([role], at) => {
         const inside = rows.filter(row => row.role === at && row.values[0] !== null);
-        return { word: `mean of ${role} words`, role: at, mean: true, n: inside.length, values: scores.map(
-          (_, run) => inside.reduce((sum, row) => sum + row.values[run], 0) / inside.length) };
+        const values = scores.map((_, run) =>
+          inside.reduce((sum, row) => sum + row.values[run], 0) / inside.length);
+        return { word: `mean of ${role} words`, role: at, mean: true, n: inside.length, values };
       }).filter(row => row.role && row.n);
       const known = rows.flatMap(row => row.values).filter(value => value !== null);
       const caption = escaped(item.texts[own.text]);
@@ -203,8 +206,9 @@
       const low = Math.min(0, ...known), range = (Math.max(0, ...known) - low) || 1;
       const cell = (value, role) => value === null ? "<td>–</td>" : `<td><span class="number">${
         number(value / 10, 1)}</span><span class="bar" aria-hidden="true"><span class="zero"
-        style="left:${100 * -low / range}%"></span><span style="left:${100 * (Math.min(value, 0) - low) / range
-        }%;width:${100 * Math.abs(value) / range}%;background:${index.roles[role][1]}"></span></span></td>`;
+        style="left:${100 * -low / range}%"></span><span style="left:${
+        100 * (Math.min(value, 0) - low) / range}%;width:${100 * Math.abs(value) / range
+        }%;background:${index.roles[role][1]}"></span></span></td>`;
       const line = row => `<tr class="${row.mean ? "mean" : ""}"><th scope="row">${escaped(row.word)}${
         row.role && !row.mean ? ` <small>${index.roles[row.role][0]}</small>` : ""}</th>${
         row.values.map(value => cell(value, row.role)).join("")}</tr>`;
