@@ -165,12 +165,17 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     address = "git@github.com:somebody/fork.git"
     subprocess.run(["git", "remote", "add", "origin", address], cwd=toy_book, check=True)
     assert repository_url() == "https://github.com/somebody/fork"
+    index = toy_book / "data" / "cache" / "explorer" / "mini" / "explorer-index.js"
+    index.parent.mkdir(parents=True)
+    index.write_text("caeExplorerIndex = {};")
     page = build_book("mini")
     assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
     assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
     assert "somebody/fork/issues" in text, "the buttons"
     assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
+    assert "../_static/explorer-index.js" in text
+    assert (page.parent / "_static" / index.name).read_text() == "caeExplorerIndex = {};"
     first = page.read_text(encoding="utf-8").lower()
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 

@@ -1,6 +1,7 @@
 """Render the book. Nothing is executed: the stored notebooks are what the reader sees. It is a
-Sphinx extension, too (see `_config.yml`): it leaves out the scripts of Thebe, which theme and
-Jupyter Book both add, so that a browser would complain of constants declared twice."""
+Sphinx extension, too (see `_config.yml`): it puts the explorer's files beside its page, and leaves
+out the scripts of Thebe, which theme and Jupyter Book both add, so that a browser would complain of
+constants declared twice."""
 
 from __future__ import annotations
 
@@ -131,8 +132,19 @@ def own_book(profile_name: str) -> Path:
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.connect("builder-inited", _with_explorer)
     app.connect("html-page-context", _without_thebe, priority=999)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _with_explorer(app: Any) -> None:
+    """Copy the explorer's files, if its page has left some in the cache, together with the book's
+    own, and let pages know of them: a script cannot ask whether a file is there."""
+    name = "smoke" if app.srcdir.name == "smoke-book" else "mini"
+    folder = paths().cache / "explorer" / name
+    if app.builder.name == "html" and folder.is_dir():
+        app.config.html_static_path.append(str(folder))
+        app.add_js_file("explorer-index.js")
 
 
 def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:

@@ -1,0 +1,185 @@
+"""The explorer of items: some of each benchmark with their pictures and captions, what runs chose,
+and their scores of the words, as files that `book/_static/explorer.js` reads from a folder, too."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from cae_lib import results, runs
+from cae_lib.config import paths
+from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
+from cae_lib.data.training_set import default_tagger
+from cae_lib.evaluation import sets
+from cae_lib.evaluation.attribution import WordSample
+from cae_lib.evaluation.choice import scored
+from cae_lib.evaluation.embed import evaluating
+from cae_lib.evaluation.items import AGAIN
+from cae_lib.models.text_encoder import text_encoder
+from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label
+from cae_lib.runtime import write_atomic
+from cae_lib.words.alignment import token_roles
+from cae_lib.words.roles import ROLE_NAMES
+
+RUNS = ("base", "clip-ft", *(f"cae-{name}" for name in METHODS), "cae-binding",
+        "placebo-binding", "negclip")
+SCORED = ("base", "clip-ft", "cae-perturbation", "cae-binding")
+"""Runs whose scores of words are shown."""
+
+WAYS = METHODS | {"binding": "bindings"}
+SETS = {"aro": "ARO", "order": "Order", "winoground": "Winoground", "sugarcrepe": "SugarCrepe",
+        "vl_checklist": "VL-CheckList", "valse": "VALSE", "svo_probes": "SVO-Probes",
+        "crepe": "CREPE", "sugarcrepe_pp": "SugarCrepe++", "half_truths": "Half-Truths"}
+NAME = "explorer-{}"
+PER_SUBSET, SEED = 40, 0
+TILE, COLUMNS, QUALITY = 112, 8, 60
+"""Pixels of a picture, pictures in a row of a sheet, and how well WebP keeps them."""
+
+ALONE = ("This page is to be read in a browser, with JavaScript, in the book that "
+         "<code>cae book</code> renders.")
+
+
+class Entry(NamedTuple):
+    """An item as the page gets it, its set and subset, and its pictures."""
+
+    family: str
+    subset: str
+    content: dict[str, Any]
+    pictures: tuple[ImageRef, ...]
+
+
+def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
+    """Write the explorer's files into a folder: `explorer-index.js`, of each family of benchmarks
+    `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
+    with one item of each subset in it, which is what it shows where the files are not beside it.
+    DataError if data or tables are missing, CheckpointError if a run is not trained."""
+    parts = [part for part in scored(sets.benchmarks(profile)) if not _again(part)]
+    entries = collect(profile, parts, per_subset)
+    families = {part.name: [] for part in parts}
+    for part in parts:
+        families[part.name].append([part.subset, min(per_subset, part.n_used), part.n_used])
+    index = {
+        "columns": COLUMNS, "runs": {run: label(run) for run in RUNS}, "scored": SCORED,
+        "ways": WAYS, "roles": [[name, ROLE_COLORS.get(name, "gray")] for name in ROLE_NAMES],
+        "sets": {name: {"label": SETS.get(name, name), "subsets": subsets}
+                 for name, subsets in families.items()},
+    }
+    index["build"] = hashlib.sha256(repr((index, entries)).encode()).hexdigest()[:12]
+    example = {}
+    for name, subsets in families.items():
+        own = [[entry for entry in entries if (entry.family, entry.subset) == (name, subset)]
+               for subset, _, _ in subsets]
+        content, sheets = chunk(own)
+        files = [NAME.format(f"{name}-{number}.webp") for number in range(len(sheets))]
+        for file, sheet in zip(files, sheets, strict=True):
+            write_atomic(folder / file, sheet)
+        text = _json({"sheets": files, "items": content})
+        write_atomic(folder / NAME.format(f"{name}.js"), f"caeExplorerSets.{name} = {text};\n")
+        content, sheets = chunk([subset[:1] for subset in own])
+        example[name] = {"items": content, "sheets": [
+            f"data:image/webp;base64,{b64encode(sheet).decode()}" for sheet in sheets]}
+    write_atomic(folder / NAME.format("index.js"), f"caeExplorerIndex = {_json(index)};\n")
+    data = _json({"index": index, "sets": example}).replace("</", "<\\/")
+    return Shown(f'<div id="cae-explorer"><p>{ALONE}</p></div><script type="application/json" '
+                 f'id="cae-explorer-data">{data}</script>', "The explorer of items")
+
+
+def collect(profile: str, parts: Sequence[Benchmark], per_subset: int) -> list[Entry]:
+    """At most so many items of each benchmark by a fixed seed, with what is stored of seed 0."""
+    drawn = [(part, int(row)) for part in parts for row in np.sort(
+        np.random.default_rng(SEED).permutation(part.n_used)[:per_subset])]
+    table = results.load("benchmarks", profile, RUNS, 1).pivot(
+        index=["family", "subset", "item"], columns="run", values=["correct", "margin", "rank"])
+    table = table.loc[[(part.name, part.subset, row) for part, row in drawn]]
+    right, margins, ranks = (table[name][list(RUNS)].to_numpy(float).round(4).tolist()
+                             for name in ("correct", "margin", "rank"))
+    items = [part.items[row] for part, row in drawn]
+    pairs = [true_pairs(item) for item in items]
+    words = iter(word_scores(profile, [(item.texts[text], item.images[picture]) for item, own in
+                                       zip(items, pairs, strict=True) for text, picture in own]))
+    return [Entry(part.name, part.subset, {
+        "item": row, "group": item.group, "texts": item.texts,
+        "true": [0, 1] if part.task == "itt" else [text for text, _ in own],
+        "right": list(map(int, right[n])), "margin": margins[n], "rank": list(map(int, ranks[n])),
+        "words": [{"text": text, "picture": picture, **next(words)} for text, picture in own],
+    }, item.images) for n, ((part, row), item, own) in enumerate(
+        zip(drawn, items, pairs, strict=True))]
+
+
+def true_pairs(item: Choice) -> list[tuple[int, int]]:
+    """Numbers of the texts whose words are scored, each with that of its picture."""
+    if len(item.images) == 1:
+        return [(item.truth, 0)]
+    return [(0, item.truth)] if len(item.texts) == 1 else [(0, 0), (1, 1)]
+
+
+def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dict[str, Any]]:
+    """The words of captions, the numbers of their roles, and for each of `SCORED` and `WAYS` their
+    scores for the caption's picture, in thousandths, None for a word that the method does not
+    score."""
+    texts, refs = map(list, zip(*pairs, strict=True))
+    scores = []
+    for run in SCORED:
+        encoder = runs.encoder_of(runs.open_run(run, profile), profile)
+        model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
+        known = token_roles(texts, default_tagger(), tokenizer, paths().cache / "roles")
+        length, rows = text_encoder(model).columns(known.tokens), np.arange(len(texts))
+        tokens = (part[:, :length].to(encoder.device)
+                  for part in (known.tokens, known.words, known.roles, known.arguments))
+        images = torch.from_numpy(encoder.images(refs)).to(encoder.device)
+        sample = WordSample(rows, rows, *tokens, images)
+        with evaluating(model):
+            scores.append([sample.scores(model, way) for way in WAYS])
+    found = np.moveaxis(1000 * np.array(scores), 2, 0)  # captions, runs, ways, words
+    return [{
+        "words": sample.word_texts(n, tokenizer),
+        "roles": [ROLE_NAMES.index(role) for role in sample.word_roles(n)],
+        "scores": [[[None if np.isnan(value) else round(value) for value in way[:count]]
+                    for way in run] for run in found[n]],
+    } for n, count in enumerate(sample.n_words)]
+
+
+def chunk(subsets: Sequence[Sequence[Entry]]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The items of a set's subsets, each with its subset's number and the places of its pictures on
+    the subset's sheet; and the sheets."""
+    items, sheets = [], []
+    for number, entries in enumerate(subsets):
+        refs = list(dict.fromkeys(ref for entry in entries for ref in entry.pictures))
+        sheets.append(sheet(refs))
+        items += [{"subset": number, "pictures": [refs.index(ref) for ref in entry.pictures],
+                   **entry.content} for entry in entries]
+    return items, sheets
+
+
+def sheet(refs: Sequence[ImageRef]) -> bytes:
+    """Pictures, `COLUMNS` in a row, as one WebP file."""
+    canvas = Image.new("RGB", (COLUMNS * TILE, -(-len(refs) // COLUMNS) * TILE), "white")
+    for place, ref in enumerate(refs):
+        with Image.open(ref.path) as file:
+            whole = file.convert("RGB")
+        picture = whole if ref.crop is None else whole.crop(ref.crop)
+        row, column = divmod(place, COLUMNS)
+        canvas.paste(ImageOps.pad(picture, (TILE, TILE), color="white"),
+                     (column * TILE, row * TILE))
+    stream = io.BytesIO()
+    canvas.save(stream, "WEBP", quality=QUALITY, method=6)
+    return stream.getvalue()
+
+
+def _again(part: Benchmark) -> bool:
+    """Whether a score is over the items of another one of its family."""
+    return any(fnmatchcase(part.subset, name) for name in AGAIN.get(part.name, ()))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

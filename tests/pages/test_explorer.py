@@ -1,0 +1,264 @@
+"""The explorer's data are what is stored and what the library computes; a browser filters, turns,
+links and announces items, from a folder, wide and narrow, without a complaint."""
+
+import html
+import io
+import json
+import re
+import subprocess
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+from toys import forget
+
+from cae_lib import results, runs
+from cae_lib.attribution.word_scores import word_scores
+from cae_lib.evaluation import sets
+from cae_lib.evaluation.choice import answers
+from cae_lib.evaluation.embed import Encoder
+from cae_lib.models.clip import load_clip
+from cae_lib.pages.build import find_browser
+from cae_lib.pages.explorer import RUNS, SCORED, WAYS, build, true_pairs
+
+BOOK = REPOSITORY / "book"
+FLAGS = "--headless --no-sandbox --disable-gpu --enable-logging=stderr".split()
+COMPLAINT = re.compile(r"CONSOLE.*")
+DATA = re.compile(r'id="cae-explorer-data">(.*?)</script>', re.DOTALL)
+PER_SUBSET = 3
+
+
+def example_of(page: str) -> dict[str, Any]:
+    """The index and items that a page has in itself."""
+    return json.loads(DATA.search(page)[1])
+
+
+def read(file: Path) -> Any:
+    """What a script of the explorer sets."""
+    return json.loads(file.read_text(encoding="utf-8").partition(" = ")[2].rstrip().rstrip(";"))
+
+
+@pytest.fixture(scope="module")
+def explorer(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """The explorer of a small world, in which three models of random weights stand for all runs."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    clips = [load_clip("clip-mini", seed=seed) for seed in range(3)]
+    of = {run: clips[place % 3] for place, run in enumerate(RUNS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        forget()
+        parts = sets.benchmarks("smoke")
+        frames = {id(clip): answers(parts, Encoder(clip)) for clip in clips}
+        for run in RUNS:
+            results.save("benchmarks", run, 0, frames[id(of[run])], "smoke", key="", provenance={})
+        patch.setattr(runs, "open_run", lambda run, profile: of[run])
+        page = build("smoke", home / "files", PER_SUBSET).html
+        table = results.load("benchmarks", "smoke", RUNS, 1)
+        yield SimpleNamespace(page=page, files=home / "files", parts={p.key: p for p in parts},
+                              table=table, clips=of)
+    forget()
+
+
+def check_choices(index: dict, chosen: dict[str, list[dict]], table: pd.DataFrame) -> int:
+    """Hold the choices of items against the stored ones; how many there were."""
+    known = table.set_index(["family", "subset", "item", "run"]).sort_index()
+    assert list(index["runs"]) == list(RUNS)
+    n = 0
+    for name, items in chosen.items():
+        for item in items:
+            subset = index["sets"][name]["subsets"][item["subset"]][0]
+            own = known.loc[name, subset, item["item"]].loc[list(RUNS)]
+            assert item["right"] == own["correct"].astype(int).tolist()
+            np.testing.assert_allclose(item["margin"], own["margin"], atol=5.1e-5)
+            assert item["rank"] == own["rank"].tolist()
+            n += 1
+    return n
+
+
+def test_choices_and_texts_are_those_of_the_tables_and_sets(explorer):
+    index = read(explorer.files / "explorer-index.js")
+    chosen = {name: read(explorer.files / f"explorer-{name}.js")["items"] for name in index["sets"]}
+    sizes = [size for each in index["sets"].values() for size in each["subsets"]]
+    assert check_choices(index, chosen, explorer.table) == sum(drawn for _, drawn, _ in sizes)
+    assert all(drawn == min(PER_SUBSET, total) for _, drawn, total in sizes)
+    assert not {"winoground/text", "svo_probes/match", "sugarcrepe_pp/tot/swap_obj"} & {
+        f"{name}/{subset[0]}" for name, each in index["sets"].items() for subset in each["subsets"]}
+    for name, items in chosen.items():
+        for item in items:
+            part = explorer.parts[f"{name}/{index['sets'][name]['subsets'][item['subset']][0]}"]
+            one = part.items[item["item"]]
+            assert item["texts"] == list(one.texts) and len(item["pictures"]) == len(one.images)
+            if part.task == "choice" and len(one.images) == 1:
+                assert item["true"] == [one.truth]
+    (group,) = {tuple(item["true"]) for item in chosen["winoground"]}
+    assert group == (0, 1) == tuple(chosen["sugarcrepe_pp"][0]["true"])
+    assert {tuple(item["true"]) for item in chosen["svo_probes"]} == {(0,)}
+
+
+def test_scores_are_the_library_s(explorer):
+    index = read(explorer.files / "explorer-index.js")
+    for name in ("aro", "svo_probes", "winoground"):
+        content = read(explorer.files / f"explorer-{name}.js")
+        item = content["items"][0]
+        part = explorer.parts[f"{name}/{index['sets'][name]['subsets'][item['subset']][0]}"]
+        one = part.items[item["item"]]
+        for (text, picture), own in zip(true_pairs(one), item["words"], strict=True):
+            assert (own["text"], own["picture"]) == (text, picture)
+            assert " ".join(own["words"]) == one.texts[text].lower()
+            for run, found in zip(SCORED, own["scores"], strict=True):
+                clip = explorer.clips[run]
+                images = torch.from_numpy(Encoder(clip).images([one.images[picture]]))
+                tokens = clip.tokenizer([one.texts[text]])
+                for way, scores in zip(WAYS, found, strict=True):
+                    if way != "binding":
+                        expected = word_scores(clip, tokens, images, way)[0]
+                        np.testing.assert_allclose(scores, 1000 * expected.numpy(), atol=0.51)
+                    else:  # no object word binds
+                        assert all(s is None for s, role in zip(scores, own["roles"], strict=True)
+                                   if index["roles"][role][0] in ("other", "object"))
+
+
+def test_a_sheet_has_the_pictures_that_the_models_see(explorer):
+    index, content = (read(explorer.files / f"explorer-{name}.js") for name in ("index", "aro"))
+    item = content["items"][1]
+    subset = index["sets"]["aro"]["subsets"][item["subset"]][0]
+    ref = explorer.parts[f"aro/{subset}"].items[item["item"]].images[0]
+    seen = Image.open(ref.path).convert("RGB").crop(ref.crop)
+    row, column = divmod(item["pictures"][0], index["columns"])
+    sheet = Image.open(explorer.files / content["sheets"][item["subset"]])
+    shown = sheet.crop((112 * column, 112 * row, 112 * (column + 1), 112 * (row + 1)))
+    assert np.abs(np.asarray(shown, float) - np.asarray(seen, float)).mean() < 8
+
+
+def test_the_stored_page_has_one_item_of_each_subset(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)  # the repository's own tables
+    cells = nbformat.read(BOOK / "experiments" / "explorer.ipynb", as_version=4).cells
+    (page,) = [output.data["text/html"] for cell in cells for output in cell.get("outputs", ())
+               if "cae-explorer-data" in output.get("data", {}).get("text/html", "")]
+    example = example_of(page)
+    chosen = {name: each["items"] for name, each in example["sets"].items()}
+    n = check_choices(example["index"], chosen, results.load("benchmarks", "mini", RUNS, 1))
+    assert n == sum(len(each["subsets"]) for each in example["index"]["sets"].values())
+    sheet = example["sets"]["aro"]["sheets"][0].partition(",")[2]
+    assert Image.open(io.BytesIO(b64decode(sheet))).format == "WEBP"
+
+
+STEPS = """
+async function wait() {
+  do await new Promise(done => setTimeout(done, 30));
+  while (document.getElementById("cae-explorer").ariaBusy !== "false");
+}
+const one = what => document.querySelector(`#cae-explorer ${what}`);
+const all = what => [...document.querySelectorAll(`#cae-explorer ${what}`)];
+const status = () => one("[role=status]").textContent.replace(/\\s+/g, " ");
+const press = (key, on = document.body) =>
+  on.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+async function choose(name, value) {
+  const control = one(`[name=${name}]`);
+  if (control.type === "checkbox") control.checked = value; else control.value = value;
+  control.dispatchEvent(new Event("change", {bubbles: true}));
+  await wait();
+}
+async function go(hash) { location.hash = hash; await wait(); }
+function each(look) {  // at every item that is listed
+  const found = [], n = Number(/of (\\d+)/.exec(status())?.[1] ?? 0);
+  for (let k = 0; k < n; k++) { found.push(look()); press("ArrowRight"); }
+  return found;
+}
+const marks = () => all(".choices tbody tr").map(row => row.cells[1].innerText[0] === "✓");
+addEventListener("load", async () => {
+  const seen = {};
+  await wait();
+  seen.first = status(); seen.hash = location.hash;
+  press("ArrowRight"); seen.second = status(); seen.link = location.hash;
+  press("ArrowLeft"); press("ArrowLeft"); seen.last = status();
+  press("ArrowRight", one("select")); seen.kept = status();
+  one("button[value='1']").click(); seen.clicked = status();
+  await choose("set", "all"); seen.all = status();
+  await choose("model", "negclip"); await choose("choice", "wrong");
+  seen.wrong = each(() => marks().at(-1));
+  await choose("choice", ""); await choose("disagree", true);
+  seen.disagree = each(() => { const m = marks(); return m[1] !== m[6]; });
+  seen.filters = location.hash;
+  await choose("disagree", false); await choose("set", "svo_probes");
+  await choose("choice", "right");
+  seen.empty = [status(), location.hash];
+  await go("set=winoground&way=gradient&item=winoground%2Fgroup%2FITEM");
+  seen.linked = [status(), one("[name=way]:checked").value, one("[name=choice]").value,
+                 all("figure").length, all(".words table").length, location.hash];
+  await go("set=nowhere&model=x&item=y"); seen.lost = [status(), one("[name=set]").value];
+  seen.unnamed = all("img").filter(image => !image.alt).length
+    + all("select, input").filter(control => !control.labels.length).length;
+  seen.wide = [];
+  for (const width of ["388px", "720px"]) {
+    document.getElementById("cae-explorer").style.width = width;
+    for (const name of all("[name=set] option").map(option => option.value)) {
+      await choose("set", name);
+      const box = document.getElementById("cae-explorer");
+      if (box.scrollWidth > box.clientWidth) seen.wide.push([width, name]);
+    }
+  }
+  document.body.innerHTML = "";
+  document.body.append(Object.assign(document.createElement("pre"),
+                                     {id: "result", textContent: JSON.stringify(seen)}));
+});
+"""
+
+
+def look(folder: Path, page: str, item: int, index: bool) -> dict[str, Any]:
+    """Open a page with the explorer from a folder in a headless browser, and go through it."""
+    static = BOOK / "_static"
+    for name in ("explorer.js", "explorer.css", "cae.css"):
+        (folder / name).write_text((static / name).read_text(encoding="utf-8"), encoding="utf-8")
+    scripts = ["explorer.js"] + ["explorer-index.js"] * index
+    head = "".join(f'<script src="{name}"></script>' for name in scripts)
+    head += '<link rel="stylesheet" href="cae.css"><link rel="stylesheet" href="explorer.css">'
+    (folder / "page.html").write_text(
+        f'<!doctype html><meta charset="utf-8">{head}<article class="bd-article">{page}</article>'
+        f"<script>{STEPS.replace('ITEM', str(item))}</script>", encoding="utf-8")
+    command = [find_browser(), *FLAGS, f"--user-data-dir={folder / 'user'}", "--dump-dom",
+               "--virtual-time-budget=60000", (folder / "page.html").as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert COMPLAINT.findall(result.stderr) == []
+    return json.loads(html.unescape(re.search(r'<pre id="result">(.+?)</pre>', result.stdout)[1]))
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+@pytest.mark.parametrize("whole", [True, False], ids=["with its files", "alone"])
+def test_a_browser_filters_turns_and_links(explorer, tmp_path: Path, whole: bool):
+    folder = explorer.files if whole else tmp_path
+    example = example_of(explorer.page)
+    items = read(folder / "explorer-winoground.js")["items"] if whole else (
+        example["sets"]["winoground"]["items"])
+    number = items[-1]["item"]
+    seen = look(folder, explorer.page, number, whole)
+    sizes = {name: sum(drawn if whole else 1 for _, drawn, _ in each["subsets"])
+             for name, each in example["index"]["sets"].items()}
+    n, total = sizes["aro"], sum(sizes.values())
+    assert seen["first"].startswith(f"1 of {n}: ") and "CLIP-FT is " in seen["first"]
+    assert seen["second"].startswith(f"2 of {n}") and seen["last"].startswith(f"{n} of {n}")
+    assert seen["kept"] == seen["last"] and seen["clicked"] == seen["first"]
+    assert seen["hash"] != seen["link"] and seen["link"].startswith("#item=aro%2F")
+    assert seen["all"].endswith(seen["first"].partition(": ")[2]) and f"of {total}:" in seen["all"]
+    listed = [item for name in sizes for item in (
+        read(folder / f"explorer-{name}.js") if whole else example["sets"][name])["items"]]
+    assert seen["wrong"] == [False] * sum(not item["right"][-1] for item in listed)
+    unlike = [item for item in listed if item["right"][1] != item["right"][6]]
+    assert seen["disagree"] == [True] * len(unlike) and 0 < len(unlike) < len(listed)
+    assert "set=all&model=negclip&disagree=1&item=" in seen["filters"]
+    assert seen["linked"][0].startswith(f"{len(items)} of {len(items)}: ")
+    assert seen["linked"][1:5] == ["gradient", "", 2, 2]
+    assert f"winoground%2Fgroup%2F{number}" in seen["linked"][5]
+    assert seen["lost"][0].startswith(f"1 of {n}: ") and seen["lost"][1] == "aro"
+    assert seen["unnamed"] == 0 and seen["wide"] == []
