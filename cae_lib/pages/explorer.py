@@ -20,11 +20,11 @@ from cae_lib import results, runs
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
 from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation import sets
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.amounts import AGAIN
 from cae_lib.evaluation.attribution import WordSample
 from cae_lib.evaluation.choice import scored
-from cae_lib.evaluation.embed import evaluating
-from cae_lib.evaluation.items import AGAIN
+from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label
 from cae_lib.runtime import write_atomic
@@ -63,7 +63,7 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
     with one item of each subset in it, which is what it shows where the files are not beside it.
     DataError if data or tables are missing, CheckpointError if a run is not trained."""
-    parts = [part for part in scored(sets.benchmarks(profile)) if not _again(part)]
+    parts = [part for part in scored(datasets.benchmarks(profile)) if not _again(part)]
     entries = collect(profile, parts, per_subset)
     families = {part.name: [] for part in parts}
     for part in parts:
@@ -130,7 +130,7 @@ def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dic
     texts, refs = map(list, zip(*pairs, strict=True))
     scores = []
     for run in SCORED:
-        encoder = runs.encoder_of(runs.open_run(run, profile), profile)
+        encoder = Encoder(runs.open_run(run, profile), profile)
         model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
         known = token_roles(texts, default_tagger(), tokenizer, paths().cache / "roles")
         length, rows = text_encoder(model).columns(known.tokens), np.arange(len(texts))

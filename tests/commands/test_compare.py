@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from cae_lib import results
 from cae_lib.cli import main
@@ -28,7 +27,7 @@ def commit(home: Path) -> None:
         subprocess.run(["git", *arguments], cwd=home, check=True)
 
 
-def test_differences_are_told_by_table_and_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_differences_are_told_by_table_and_run(home: Path, capsys) -> None:
     answer([True, False], [0.1, np.nan])
     answer([True, False], [0.1, 0.2], "gone")
     answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])

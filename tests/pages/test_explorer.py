@@ -23,9 +23,9 @@ from toys import forget
 
 from cae_lib import results, runs
 from cae_lib.attribution.word_scores import word_scores
-from cae_lib.evaluation import sets
+from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.embed import Encoder
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.build import find_browser
 from cae_lib.pages.explorer import RUNS, SCORED, WAYS, build, true_pairs
@@ -58,7 +58,7 @@ def explorer(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
         forget()
-        parts = sets.benchmarks("smoke")
+        parts = datasets.benchmarks("smoke")
         frames = {id(clip): answers(parts, Encoder(clip)) for clip in clips}
         for run in RUNS:
             results.save("benchmarks", run, 0, frames[id(of[run])], "smoke", key="", provenance={})
