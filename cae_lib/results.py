@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from cae_lib.config import paths, profile
 from cae_lib.errors import DataError
-from cae_lib.runtime import stamp, whole_file, write_atomic
+from cae_lib.runtime import measuring_hash, stamp, whole_file, write_atomic
 
 DATA = "data"
 """The run of tables that belong to the data and to no model."""
@@ -234,12 +234,20 @@ def tables(profile_name: str) -> dict[str, Index]:
 
 def made(profile_name: str) -> pd.DataFrame:
     """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
-    `code`, `device`, `wall_seconds`."""
-    columns = ("suite", "code", "device", "wall_seconds")
-    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns))
+    `device`, `wall_seconds`, and whether the code that measures it is `current`; None of tables
+    that a command of its own has made."""
+    columns = ("suite", "device", "wall_seconds")
+    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns), _current(rows))
             for table, index in tables(profile_name).items()
             for (run, seed), rows in index.items()]
-    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns])
+    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
+
+
+def _current(rows: Rows) -> bool | None:
+    told = rows.provenance
+    if "modules" not in told:
+        return None
+    return told["code"] == measuring_hash(tuple(told["modules"]), tuple(told["families"]))
 
 
 def measure(

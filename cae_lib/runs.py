@@ -26,13 +26,13 @@ from cae_lib.data.training_set import data_root, training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.datasets import is_world
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite
 from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
 from cae_lib.results import Tables
-from cae_lib.runtime import measuring_hash, one_thread, pick_device
+from cae_lib.runtime import one_thread, pick_device
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
@@ -191,25 +191,25 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
 
 
 def measure_suites(
-    run: str, profile_name: str, seed: int, suites: Mapping[str, Any], digest: str,
+    run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], digest: str,
     data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Measure what is missing of some suites under the name `run`, of the weights `digest` and the
     `data` of each suite; real data that may be absent are left out with a message."""
-    for suite in suites:
+    for name, suite in suites.items():
         try:
+            code = suite.code(profile_name)
             results.measure(
-                suite, run, seed, profile_name, _key(suite, digest, data[suite]),
-                lambda measure=suites[suite]: _numbers(measure(encoder(), profile_name),
-                                                       profile_name),
-                fresh=fresh, weights=digest[:12], data=data[suite][:12],
-                settings=dict(settings or {}),
+                name, run, seed, profile_name, _key(name, digest, data[name], code["code"]),
+                lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
+                fresh=fresh, weights=digest[:12], data=data[name][:12],
+                settings=dict(settings or {}), **code,
             )
         except DataError as error:
-            if not (is_real(profile_name) and needs.may_be_absent(suite)):
+            if not (is_real(profile_name) and needs.may_be_absent(name)):
                 raise
-            print(f"Left out: {suite}. {error}", flush=True)
+            print(f"Left out: {name}. {error}", flush=True)
 
 
 def _numbers(tables: Tables, profile_name: str) -> Tables:
@@ -240,9 +240,11 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
     if is_real(profile_name):
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    results.measure(results.DATA, results.DATA, 0, profile_name, _key(results.DATA, "", data),
-                    lambda: data_tables(profile_name), fresh=fresh, data=data[:12])
+    code = OF_DATA.code(profile_name)
+    results.measure(results.DATA, results.DATA, 0, profile_name,
+                    _key(results.DATA, "", data, code["code"]), lambda: data_tables(profile_name),
+                    fresh=fresh, data=data[:12], **code)
 
 
-def _key(suite: str, weights: str, data: str) -> str:
-    return hashlib.sha256(f"{suite} {weights} {data} {measuring_hash()}".encode()).hexdigest()[:12]
+def _key(suite: str, weights: str, data: str, code: str) -> str:
+    return hashlib.sha256(f"{suite} {weights} {data} {code}".encode()).hexdigest()[:12]

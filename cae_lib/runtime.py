@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -26,18 +26,18 @@ from tqdm import tqdm
 
 from cae_lib.config import paths
 from cae_lib.errors import WriteError
-from cae_lib.methods import METHODS, methods
+from cae_lib.methods import methods
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
 TRAINING = "cae_lib.training.trainer"
-CONFIGS, BENCHMARKS, MEASURING = "models/configs", "data/benchmarks", "evaluation"
-"""Folders with data of the code; the modules of benchmarks and suites are imported by name."""
+CONFIGS, BENCHMARKS = "models/configs", "data/benchmarks"
+"""Folders with data of the code."""
 
-MEASURED = (*METHODS, "integrated_gradients", "binding")
-"""The attribution methods of the measurements; a method's module is imported by name."""
+LAYOUTS = "data.benchmarks.table"
+"""The module whose entries decide the numbers of their own benchmarks alone."""
 
 BESIDE = ("config", "errors", "methods", "runtime", "results", "data.needs", "data.sources",
           "data.completeness")
@@ -177,17 +177,33 @@ def _module(method: str) -> str:
 
 
 @cache
-def measuring_hash(package: Path = PACKAGE) -> str:
-    """Hash the code of the measurements: all that `measuring` names, and its data."""
-    return _hash_of(measuring(package), package, CONFIGS, BENCHMARKS)
+def measuring_hash(modules: tuple[str, ...], families: tuple[str, ...] = (),
+                   package: Path = PACKAGE) -> str:
+    """Hash the code of a measurement: all that its modules (dotted names) import, but for `BESIDE`,
+    with the configurations of models; and of the benchmarks that it reads, `families`, their
+    entries in `LAYOUTS` and what these name, with the data beside them."""
+    table = package.joinpath(*LAYOUTS.split(".")).with_suffix(".py")
+    others, named = _entries(table, families)
+    starts = [*modules, *(f"{LAYOUTS.rpartition('.')[0]}.{name}" for name in named)]
+    known = imported(starts, (*BESIDE, LAYOUTS), package)
+    folders = (CONFIGS, BENCHMARKS) if families else (CONFIGS,)
+    return _hash_of(known, package, *folders, also=what_runs(table, others))
 
 
-def measuring(package: Path = PACKAGE) -> dict[str, Path]:
-    """The modules of suites, benchmarks and the methods `MEASURED`, and what they import, but for
-    `BESIDE`, with files."""
-    starts = [f"{folder}/{path.stem}".replace("/", ".") for folder in (MEASURING, BENCHMARKS)
-              for path in sorted((package / folder).glob("*.py"))]
-    return imported([*starts, *map(_module, MEASURED)], BESIDE, package)
+def _entries(table: Path, families: tuple[str, ...]) -> tuple[set[int], set[str]]:
+    """Of the dictionary of layouts: the lines of entries other than `families`, and the names that
+    these have in them, of modules beside it too."""
+    others, named = set(), set()
+    for entries in (node.value for node in ast.parse(table.read_bytes()).body
+                    if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)):
+        for key, value in zip(entries.keys, entries.values, strict=True):
+            if ast.literal_eval(key) not in families:
+                others |= {*range(key.lineno, value.end_lineno + 1)}
+                continue
+            named |= {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+            named |= {ast.literal_eval(word.value) for word in value.keywords
+                      if word.arg == "loader"}
+    return others, named
 
 
 def imported(starts: Iterable[str], without: tuple[str, ...] = (),
@@ -210,20 +226,22 @@ def imported(starts: Iterable[str], without: tuple[str, ...] = (),
     return known
 
 
-def _hash_of(modules: dict[str, Path], package: Path, *folders: str) -> str:
-    """Hash modules by name and what runs of them, and the data files in folders of the package."""
+def _hash_of(modules: dict[str, Path], package: Path, *folders: str, also: str = "") -> str:
+    """Hash modules by name and what runs of them, the data files in folders of the package, and
+    `also`."""
     data = {path.name: path for folder in folders for path in (package / folder).glob("*.*")
             if path.suffix in (".json", ".txt")}
     known = [(name, what_runs(path)) for name, path in sorted(modules.items())]
     known += [(name, file_hash(path)) for name, path in sorted(data.items())]
-    return hashlib.sha256(repr(known).encode()).hexdigest()
+    return hashlib.sha256(repr((known, also)).encode()).hexdigest()
 
 
-def what_runs(path: Path) -> str:
-    """A module's lines without docstrings, comments of whole lines and empty lines; taken by lines,
-    since what Python makes of them depends on its version."""
+def what_runs(path: Path, without: Collection[int] = ()) -> str:
+    """A module's lines without docstrings, comments of whole lines, empty lines, and those of the
+    numbers `without`; taken by lines, since what Python makes of them depends on its version."""
     source = path.read_text(encoding="utf-8")
-    lines = dict(enumerate(source.splitlines(), start=1))
+    lines = {number: line for number, line in enumerate(source.splitlines(), start=1)
+             if number not in without}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             for number in range(node.lineno, node.end_lineno + 1):
@@ -251,13 +269,10 @@ def changed(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
 
 def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
     """Describe the state that a table was computed in, as plain JSON values without absolute paths.
-    `code` identifies the code that can change a number; `dirty` says whether it differed from the
-    last commit (None without git). `seed` is None where several were used. `extra` are further
-    entries, or better values for `dtype` (default float32) and `wall_seconds` (default: since this
-    module was imported)."""
-    files = [*measuring().values(), PACKAGE / CONFIGS, PACKAGE / BENCHMARKS]
-    return {"code": measuring_hash(), "dirty": changed(files), **circumstances(profile),
-            "seed": seed, "dtype": "float32"} | extra
+    `dirty` says whether the package differed from the last commit (None without git). `seed` is
+    None where several were used. `extra` are further entries, or better values for `dtype` (default
+    float32) and `wall_seconds` (default: since this module was imported)."""
+    return {"dirty": changed(), **circumstances(profile), "seed": seed, "dtype": "float32"} | extra
 
 
 def circumstances(profile: str) -> dict[str, Any]:

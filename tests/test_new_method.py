@@ -12,6 +12,7 @@ from conftest import REPOSITORY
 from cae_lib import methods
 from cae_lib.config import experiment
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.pages import stamp
 from cae_lib.runtime import PACKAGE, measuring_hash, training_hash
@@ -80,7 +81,7 @@ def test_one_file_makes_nothing_stale(package) -> None:
         training_hash.cache_clear()
         measuring_hash.cache_clear()
         return [training_hash(package, method), training_hash(package, None),
-                measuring_hash(package)]
+                *(measuring_hash(suite.modules, (), package) for suite in SUITES.values())]
     before = hashes("gradient")
     (package / "attribution" / "size.py").write_text(FILE)
     assert hashes("gradient") == before

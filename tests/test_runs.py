@@ -118,16 +118,15 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
 
 def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
-    monkeypatch.setattr("cae_lib.evaluation.suites.SUITES", {"benchmarks": fail, "retrieval": fail})
-    runs.measure_run("cae-attention", "smoke", fresh=True)
-    monkeypatch.setattr("cae_lib.evaluation.suites.data_tables", fail)
+    monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", fail)
+    runs.measure_run("cae-attention", "smoke", fresh=True, only=["benchmarks", "retrieval"])
+    monkeypatch.setattr("cae_lib.evaluation.items.data_tables", fail)
     runs.measure_data("smoke", fresh=True)
     with pytest.raises(CheckpointError, match="train the model first"):
         runs.measure_run("clip-ft", "smoke")
-    monkeypatch.setattr(runs, "measuring_hash", lambda: "other")
+    monkeypatch.setattr("cae_lib.evaluation.suites.measuring_hash", lambda *_: "other")
     with pytest.raises(RuntimeError, match="measured again"):
         runs.measure_run("cae-attention", "smoke", only=["retrieval"])
-    runs.measure_run("cae-attention", "smoke", without=["benchmarks", "retrieval"])  # nothing left
 
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):

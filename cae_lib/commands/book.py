@@ -57,8 +57,8 @@ def report() -> dict[str, list[str]]:
         ],
         "Machine": [f"device {runtime.pick_device()}: {runtime.device_name()}",
                     f"{os.cpu_count()} processors, {free:.0f} GB free on disk"],
-        "Code": [f"cae_lib {states[runtime.changed()]}; what trains {runtime.training_hash()[:12]},"
-                 f" what measures {runtime.measuring_hash()[:12]}"],
+        "Code": [f"cae_lib {states[runtime.changed()]}",
+                 f"what trains {runtime.training_hash()[:12]}"],
         "Book": [extra if missing else "all packages of the extra 'book' are installed",
                  f"browser for the tests: {find_browser() or 'none found'}"],
         "Data": [

@@ -20,6 +20,7 @@ from cae_lib.config import paths, profile
 from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.suites import ALL_SUITES
 
 ANSWERS = ("correct", "rank")
 """Columns that are an answer; one that differs is an answer that changed."""
@@ -55,7 +56,8 @@ def manifest() -> dict[str, Any]:
         commit = None
     return {"commit": commit, "uncommitted changes": runtime.changed(),
             "what trains": runtime.training_hash()[:12],
-            "what measures": runtime.measuring_hash()[:12],
+            **{f"what measures {name}": suite.code()["code"][:12]
+               for name, suite in ALL_SUITES.items()},
             "device": runtime.device_name(), **runtime.versions()}
 
 

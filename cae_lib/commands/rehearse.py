@@ -20,7 +20,7 @@ from cae_lib.commands.stamps import stamp_path
 from cae_lib.config import MARKER, experiment, paths
 from cae_lib.errors import DataError
 from cae_lib.grid import TUNED, grid
-from cae_lib.runtime import measuring_hash, stamp
+from cae_lib.runtime import stamp
 from cae_lib.world.build import MANIFEST, build_world
 from cae_lib.world.config import Sizes, WorldConfig
 
@@ -54,7 +54,7 @@ def run(parsed: argparse.Namespace) -> None:
         took = pd.DataFrame({"job": [*stamps], "seconds": [
             float(path.read_text().partition(" ")[2]) for path in stamps.values()]})
         with patch.dict(os.environ, CAE_HOME=str(root)):
-            results.save("rehearsal", "rehearsal", 0, took, "mini", key=measuring_hash()[:12],
+            results.save("rehearsal", "rehearsal", 0, took, "mini", key="",
                          provenance=stamp("mini", None))
     print(f"The rehearsal went through; its numbers mean nothing. All of it is in {home}")
 

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from cae_lib.config import paths, profile
+from cae_lib.evaluation.suites import ALL_SUITES
 from cae_lib.grid import Job
-from cae_lib.runtime import file_hash, measuring_hash, training_hash
+from cae_lib.runtime import file_hash, training_hash
 
 
 def folder(profile_name: str) -> Path:
@@ -24,10 +25,11 @@ def stamp_path(profile_name: str, label: str) -> Path:
 
 def key_of(profile_name: str, job: Job) -> str:
     """What a stamp begins with: a hash of the code, of the data and of the settings of a run."""
-    config = job.experiment(profile_name)
-    code = training_hash(method=config.method if config else None)
-    parts = [config.key() if config else "", code, measuring_hash(), job.suites]
-    parts.append(_data(profile_name))
+    config, data = job.experiment(profile_name), _data(profile_name)
+    parts = [config.key(), training_hash(method=config.method)] if config else []
+    parts += [name + suite.code(profile_name)["code"] for name, suite in ALL_SUITES.items()
+              if data and (not job.suites or name in job.suites)]
+    parts.append(data)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 

@@ -77,13 +77,20 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
     DataError if data are malformed, or missing and may not be.
     """
     root, families = data_root(profile), tuple(families)
-    official = is_official(root)
-    names = [name for name in FOLDERS if official or name in _counts(root)]
+    names = [name for name in FOLDERS if is_official(root) or name in _counts(root)]
     if unknown := [name for name in families if name not in names]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(names)}.")
-    chosen = families or [name for name in names if name not in FURTHER or not official
-                          or (root / FOLDERS[name]).is_dir()]
+    chosen = families or families_of(profile)
     return tuple(subset for name in names if name in chosen for subset in family(profile, name))
+
+
+def families_of(profile: str) -> list[str]:
+    """The families of benchmarks that a profile has: of real ones the paper's, and those beside
+    them whose folder is there."""
+    root = data_root(profile)
+    if not is_official(root):
+        return [name for name in FOLDERS if name in _counts(root)]
+    return [name for name in FOLDERS if name not in FURTHER or (root / FOLDERS[name]).is_dir()]
 
 
 @lru_cache(maxsize=64)

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cae_lib.results import Tables
+from cae_lib.data.benchmarks import FOLDERS
+from cae_lib.methods import METHODS
+from cae_lib.results import DATA, Tables
+from cae_lib.runtime import measuring_hash
 
 if TYPE_CHECKING:
     from cae_lib.evaluation.encoder import Encoder
@@ -15,34 +18,63 @@ if TYPE_CHECKING:
 
 class Suite(NamedTuple):
     """Measures an encoder on the data of a profile; makes the table of its name, which is empty
-    where there are no data. `module` and `function` say what does it."""
+    where there are no data. `module` and `function` say what does it, and `methods` which
+    attribution methods it imports by name."""
 
     name: str
     module: str
     function: str
+    methods: tuple[str, ...] = ()
 
     def __call__(self, encoder: Encoder, profile: str) -> Tables:
         measure = getattr(import_module(self.module), self.function)
         return {self.name: measure(encoder, profile)}
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What is imported by name when it is measured."""
+        return (self.module, *(f"cae_lib.attribution.{name}" for name in self.methods))
+
+    def code(self, profile: str | None = None) -> dict[str, Any]:
+        """What its numbers depend on, besides the weights and the data: a hash, the `modules` that
+        it begins with, and the families of benchmarks that it reads of a profile; all without."""
+        families: tuple[str, ...] = ()
+        if self.name in OF_BENCHMARKS:
+            from cae_lib.evaluation.datasets import families_of  # needs the readers of all sets
+
+            families = tuple(families_of(profile) if profile else FOLDERS)
+        return {"code": measuring_hash(self.modules, families), "modules": self.modules,
+                "families": families}
+
+
+_FAITHFUL = (*METHODS, "integrated_gradients")
 
 SUITES: Mapping[str, Suite] = {
-    name: Suite(name, f"{__package__}.{module}", function) for name, module, function in (
+    name: Suite(name, f"{__package__}.{module}", function, *methods)
+    for name, module, function, *methods in (
         ("benchmarks", "choice", "benchmark_answers"),
         ("blind", "blind", "average_picture"),
         ("retrieval", "retrieval", "retrieval_table"),
         ("similarity", "text_similarity", "similarity_table"),
         ("zero_shot", "retrieval", "zero_shot_table"),
         ("labels", "retrieval", "label_table"),
-        ("attribution", "attribution", "attribution_suite"),
-        ("bindings", "attribution", "binding_suite"),
+        ("attribution", "attribution", "attribution_suite", METHODS),
+        ("bindings", "attribution", "binding_suite", ("binding",)),
         ("phrases", "text_similarity", "phrase_table"),
-        ("faithfulness", "faithfulness", "faithfulness_table"),
-        ("heatmaps", "heatmaps", "heatmap_table"),
+        ("faithfulness", "faithfulness", "faithfulness_table", _FAITHFUL),
+        ("heatmaps", "heatmaps", "heatmap_table", METHODS),
     )
 }
 """What is measured on every set of weights."""
 
 BASE_SUITES = {"sensitivity": Suite("sensitivity", f"{__package__}.faithfulness",
-                                    "sensitivity_table")}
+                                    "sensitivity_table", _FAITHFUL)}
 """What is measured on the base model alone, beside `SUITES`."""
+
+OF_DATA = Suite(DATA, f"{__package__}.items", "data_tables")
+"""What is measured on the data of a profile, without an encoder."""
+
+ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, DATA: OF_DATA}
+
+OF_BENCHMARKS = ("benchmarks", "blind", DATA)
+"""Suites that read the benchmarks of a profile."""

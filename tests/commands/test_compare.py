@@ -11,7 +11,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.cli import main
-from cae_lib.runtime import measuring_hash
+from cae_lib.evaluation.suites import SUITES
 
 
 def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
@@ -80,7 +80,8 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
         assert {member.name for member in archive} == {
             "data/records/mini/manifest.json", "data/records/mini/benchmarks.parquet"}
         made = json.load(archive.extractfile("data/records/mini/manifest.json"))
-    assert made["what measures"] == measuring_hash()[:12] and made["numpy"] == np.__version__
+    before = SUITES["retrieval"].code()["code"][:12]
+    assert made["what measures retrieval"] == before and made["numpy"] == np.__version__
     capsys.readouterr()
     assert main(["compare", file]) == 0
     assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {file}\n"
@@ -90,12 +91,10 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
         "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (margin)",
         f"1 differ; 2 tables of runs, 4 rows compared with {file}"]
     assert main(["compare", file, "--profile", "photo"]) == 2
-    before = measuring_hash()[:12]
-    monkeypatch.setattr("cae_lib.runtime.measuring_hash", lambda: "f" * 64)
+    monkeypatch.setattr("cae_lib.evaluation.suites.measuring_hash", lambda *_: "f" * 64)
     capsys.readouterr()
     assert main(["compare", file]) == 0
-    first, *_ = capsys.readouterr().out.splitlines()
-    assert before in first and "f" * 12 in first
+    assert f"what measures retrieval: {before} there, {'f' * 12} here" in capsys.readouterr().out
 
 
 def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:
