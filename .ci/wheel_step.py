@@ -6,10 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-import open_clip
 import torch
 
-import cae_lib.models  # makes clip-mini known to open_clip
+import cae_lib as cae
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 CAPTIONS = ["a red cat chases a dog", "two small birds sit on a wooden fence"]
@@ -25,15 +24,15 @@ def block(mark: str) -> str:
 def step() -> None:
     """One step; the captions have words of both groups, and gradients reach the text tower."""
     torch.manual_seed(0)
-    model = open_clip.create_model("clip-mini")
-    size = model.visual.image_size[0]
+    loaded = cae.load_clip("clip-mini")
+    model, size = loaded.model, loaded.model.visual.image_size[0]
     names = {
         "model": model,
-        "tokenizer": open_clip.get_tokenizer("clip-mini"),
+        "tokenizer": loaded.tokenizer,
         "images": torch.rand(len(CAPTIONS), 3, size, size),
         "captions": CAPTIONS,
     }
-    exec(block("CompositionAttributionLoss("), names)
+    exec(block("CAELoss("), names)
     names["loss"].backward()
     assert names["loss"].isfinite() and names["output"].loss.requires_grad
     assert names["output"].n_objects > 0 and names["output"].n_composition > 0
@@ -44,7 +43,7 @@ def step() -> None:
 
 
 if __name__ == "__main__":
-    place = Path(cae_lib.__file__)
+    place = Path(cae.__file__)
     assert place.is_relative_to(sys.prefix), f"cae_lib comes from {place}, not from the wheel"
     step()
     print(f"One step of the README's lines went well, with {place.parent}")

@@ -12,7 +12,7 @@ weights on noise pictures and real captions, in float32. The candidates are
     open_clip            open_clip's model(images, texts), all 77 tokens, and its ClipLoss
     clip-ft              plain fine-tuning with the towers of cae_lib
     attention, gradcam, perturbation, gradient
-                         CAE with `CompositionAttributionLoss`
+                         CAE with `CAELoss`
     counterfactual, binding
                          the same by our two methods, with one exchange a caption and step
     reference-attention, reference-gradcam, reference-perturbation, reference-gradient

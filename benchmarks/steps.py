@@ -19,7 +19,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.losses import (
-    CompositionAttributionLoss,
+    CAELoss,
     Hinge,
     attribution_loss,
     contrastive_loss,
@@ -45,15 +45,15 @@ class Trainer:
         with torch.no_grad():
             self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
         self.cae = {
-            name: CompositionAttributionLoss(self.model, name, margin=MARGIN)
+            name: CAELoss(self.model, name, margin=MARGIN)
             for name in METHODS
         }
         self.cae |= {
-            name: CompositionAttributionLoss(self.model, name, margin=MARGIN, **settings)
+            name: CAELoss(self.model, name, margin=MARGIN, **settings)
             for name, settings in OURS.items()
         }
         self.cae |= {
-            f"reference-{name}": CompositionAttributionLoss(
+            f"reference-{name}": CAELoss(
                 self.model, name, margin=MARGIN, path="reference"
             )
             for name in METHODS

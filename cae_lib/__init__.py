@@ -1,3 +1,56 @@
-"""Composition attribution enhancement for CLIP: models, attribution, training, evaluation."""
+"""Composition attribution enhancement (CAE) for CLIP: the roles of words, their attribution, the
+loss, and what it does. Each name below is imported when it is asked for:
+
+    import cae_lib as cae
+
+    words = cae.token_roles(captions, tokenizer)
+    loss = cae.CAELoss(model, method="perturbation")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cae_lib import results as results
+    from cae_lib.attribution import Attribution as Attribution
+    from cae_lib.attribution import get_method as get_method
+    from cae_lib.commands.scores import evaluate as evaluate
+    from cae_lib.config import Hinge as Hinge
+    from cae_lib.evaluation.pair import attribute as attribute
+    from cae_lib.methods import METHODS as METHODS
+    from cae_lib.models.clip import load_clip as load_clip
+    from cae_lib.statistics import contrasts as contrasts
+    from cae_lib.training.distributed import joined as joined
+    from cae_lib.training.losses import CAELoss as CAELoss
+    from cae_lib.training.losses import contrastive_loss as contrastive_loss
+    from cae_lib.training.openclip import CaeClipLoss as CaeClipLoss
+    from cae_lib.training.openclip import CaeModel as CaeModel
+    from cae_lib.training.openclip import RoleTokenizer as RoleTokenizer
+    from cae_lib.words.alignment import align as align
+    from cae_lib.words.alignment import token_roles as token_roles
+    from cae_lib.words.roles import Span as Span
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Attribution": "attribution", "CAELoss": "training.losses", "CaeClipLoss": "training.openclip",
+    "CaeModel": "training.openclip", "Hinge": "config", "METHODS": "methods",
+    "RoleTokenizer": "training.openclip", "Span": "words.roles", "align": "words.alignment",
+    "attribute": "evaluation.pair", "contrasts": "statistics",
+    "contrastive_loss": "training.losses", "evaluate": "commands.scores",
+    "get_method": "attribution", "joined": "training.distributed", "load_clip": "models.clip",
+    "token_roles": "words.alignment",
+}
+__all__ = [*_PLACES, "results"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    if name == "results":
+        return import_module(f"{__name__}.results")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

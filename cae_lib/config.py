@@ -116,7 +116,7 @@ class Experiment(Hinge):
     method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
     attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
     weight: float = 0.0  # lambda, the weight of the attribution loss
-    image_gradient: bool = True  # see `CompositionAttributionLoss`
+    image_gradient: bool = True  # see `CAELoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row

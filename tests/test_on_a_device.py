@@ -16,7 +16,6 @@ from torch import Tensor
 from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.commands.figure import attribute_pair, read_picture
 from cae_lib.commands.tune import validation_gaps, validation_scores
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
@@ -26,6 +25,7 @@ from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.pair import attribute, read_picture
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder
@@ -109,7 +109,7 @@ def test_the_measures_that_tuning_reads(world: Path) -> None:
 
 def test_a_picture_and_a_caption(world: Path) -> None:
     picture = read_picture(next((world / "coco" / "val2017").glob("*.jpg")))
-    on_both(lambda encoder: vars(attribute_pair(encoder.clip, picture, "a cat on the bed", 0)))
+    on_both(lambda encoder: vars(attribute(encoder.clip, picture, "a cat on the bed", 0)))
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
@@ -146,7 +146,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         masked=0.5 * negatives, lock_image=negatives, augment=not negatives)
     source = Photographs if negatives else ImageStore
     def measure(encoder: Encoder) -> list[dict[str, float]]:
-        alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer)
+        alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())
         images = source(pairs.image_paths, encoder.clip.image_size)
         run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
         with run.feed(0, 2) as batches:

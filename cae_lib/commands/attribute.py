@@ -30,7 +30,8 @@ MOST_MODELS = 5
 )
 def run(parsed: argparse.Namespace) -> None:
     """Draw a picture's heat map and its words' shares for each of some weights into one file."""
-    from cae_lib.commands.figure import attribute_pair, draw, open_weights, read_picture
+    from cae_lib.commands.figure import draw, open_weights
+    from cae_lib.evaluation.pair import attribute, read_picture
     from cae_lib.plots import METHODS, label, number
     from cae_lib.runtime import whole_file
 
@@ -44,7 +45,7 @@ def run(parsed: argparse.Namespace) -> None:
         title = clip.name if name == BASE else label(name)
         title = Path(name).stem if title == name else title
         title = name if title in found else title
-        found[title] = attribute_pair(clip, picture, parsed.caption, parsed.start_layer)
+        found[title] = attribute(clip, picture, parsed.caption, parsed.start_layer)
     if len({pair.picture.shape for pair in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     layer = {-1: "last layer", 0: "all layers"}.get(parsed.start_layer,

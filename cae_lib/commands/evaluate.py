@@ -68,7 +68,7 @@ def run(parsed: argparse.Namespace) -> None:
             seed, opened = 0, released.opener(how)
             measure = partial(released.measure, opened, how, title, parsed.profile)
         if families:
-            table = scores.benchmark_scores(opened, parsed.profile, families)
+            table = scores.evaluate(opened, *families, profile=parsed.profile)
         else:
             measure(only=suites)
             table = scores.stored_scores(title, parsed.profile, seed, suites)

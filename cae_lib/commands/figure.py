@@ -1,114 +1,38 @@
-"""Attribution of one picture and its caption by some models, and the figure of it."""
+"""The figure of `cae attribute`, and the models that it takes."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import open_clip
-import pandas as pd
 import seaborn as sns
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image, ImageOps
 
-from cae_lib.attribution import METHODS
-from cae_lib.attribution.grouping import word_index
-from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares, upsampled
-from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
+from cae_lib.attribution.heatmap import upsampled
 from cae_lib.commands.released import models
 from cae_lib.config import profile as find_profile
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError
+from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.grid import BASE, find_run
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
 from cae_lib.models.released import Released, load_released
-from cae_lib.models.text_encoder import encode_text
 from cae_lib.plots import METHODS as METHOD_LABELS
 from cae_lib.plots import ROLE_COLORS, number
 from cae_lib.runs import weights_of
 from cae_lib.runtime import pick_device
-from cae_lib.words.alignment import token_roles
-from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.roles import ROLE_NAMES
 
 ROOT = 0.5
 """Exponent of the colour scale: relevance is concentrated, and half of the range holds little."""
 
 WORD_HEIGHT, PANEL = 0.19, 2.4
 """Inches."""
-
-
-@dataclass(frozen=True)
-class PairAttribution:
-    """What one model says of a picture and its caption."""
-
-    picture: np.ndarray  # what the model saw of it, `(H, W, 3)` in [0, 1]
-    relevance: np.ndarray  # the map on the patch grid, summing to 1
-    roles: list[str]  # of the caption's words, by the tagger that finds more of them
-    scores: pd.DataFrame  # by word and method, in the method's unit; words beyond the context are
-    # left out
-    shares: pd.DataFrame  # the same divided by their sum, negative ones counted as 0
-    cosine: float  # similarity of picture and caption
-
-
-def attribute_pair(
-    clip: Clip, picture: Image.Image, caption: str, start_layer: int = LAST_LAYER
-) -> PairAttribution:
-    """Score a picture's patches and a caption's words for their similarity. ConfigError for an
-    image tower without attention maps or that layer, or another vocabulary; DataError for a caption
-    without a word."""
-    words = split_words(caption, clip.tokenizer)
-    if not words:
-        raise DataError(f"the caption {caption!r} holds no word")
-    device = next(clip.model.parameters()).device
-    pixels = clip.preprocess(picture.convert("RGB"))[None].to(device)
-    tokens = clip.tokenizer([caption]).to(device)
-    with torch.no_grad():
-        texts = encode_text(clip.model, tokens).features
-    found = image_relevances(clip.model, pixels, texts, (start_layer,))
-    scores = {name: word_scores(clip, tokens, found.image_features, name) for name in METHODS}
-    settings = open_clip.get_model_preprocess_cfg(clip.model)
-    mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
-    seen = (pixels[0].cpu() * std + mean).clamp(0, 1)
-    of_words = [pd.DataFrame({name: change(part)[0].cpu().numpy() for name, part in scores.items()},
-                             index=words) for change in (torch.Tensor.detach, positive_shares)]
-    return PairAttribution(
-        seen.permute(1, 2, 0).numpy(), shares(found.maps[0])[0].cpu().numpy(),
-        word_roles(clip, caption), *of_words,
-        cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
-    )
-
-
-_tagger = cache(DependencyTagger)  # which takes a second to load, once for all models
-
-
-def word_roles(clip: Clip, caption: str) -> list[str]:
-    """The role of each word of a caption, by the tagger that finds more of them."""
-    found = token_roles([caption], _tagger(), clip.tokenizer)
-    words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
-    return [ROLE_NAMES[int(found.roles[0][words == number][0])]
-            for number in range(1, int(words.max()) + 1)]
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB, turned as its EXIF data say; DataError if the file is missing or cannot be
-    decoded."""
-    try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such picture; check the path") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from error
 
 
 def open_weights(weights: str, model: str | None = None, activation: str | None = None,

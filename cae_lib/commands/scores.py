@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.config import profile
+from cae_lib.commands.options import REAL
+from cae_lib.config import profile as find_profile
 from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.needs import FAMILIES
@@ -68,12 +69,21 @@ def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def benchmark_scores(opened: Callable[[], Clip], profile_name: str,
-                     families: tuple[str, ...]) -> pd.DataFrame:
-    """The headlines of some families, of answers that are not stored; columns as in `COLUMNS`. The
-    model is `opened` once the sets are known to be there."""
-    asked = datasets.benchmarks(profile_name, families)
-    return choice_scores(answers(asked, Encoder(opened(), profile_name)), items_of(asked))
+def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
+    """The headlines of some families of benchmarks, of all without a name, of answers that are not
+    stored; columns as in `COLUMNS`. By default of the real sets below `data/raw` of this folder, or
+    of the environment variable `CAE_HOME`.
+
+    Args:
+        model: One of `load_clip`, or a function that opens it once the sets are known to be here.
+        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.LAYOUTS`.
+        profile: "paper" for real sets, "mini" for those of the small world, ...
+
+    ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
+    missing or malformed."""
+    asked = datasets.benchmarks(profile, families)
+    encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
+    return choice_scores(answers(asked, encoder), items_of(asked))
 
 
 def measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
@@ -84,7 +94,7 @@ def measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
 def named(sets: pd.Series, profile_name: str) -> pd.Series:
     """Names of sets for the world outside: those that are built here have the layouts of real ones,
     not their pictures, and the profile stands before their name."""
-    return sets if profile(profile_name).real else f"{profile_name}-" + sets
+    return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
 
 
 def stored_scores(title: str, profile_name: str, seed: int,

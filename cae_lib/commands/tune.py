@@ -180,7 +180,7 @@ def is_level(row: Mapping[str, Any], fine_tuned: Mapping[str, Any]) -> bool:
 def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
     """A_obj - A_comp on validation captions, by attribution method."""
     cache = paths().cache / "roles"
-    alignment = token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer, cache)
+    alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
     table = attribution_table(encoder, pairs, alignment, methods)
     table["kind"] = table["role"].replace({"attribute": "composition", "relation": "composition"})
     means = table.groupby(["method", "kind"])["score"].mean().unstack()

@@ -89,7 +89,7 @@ def training_set(
         if name == "kept":
             pairs = replace(pairs, negatives=_kept(pairs.captions), hard_images=None)
         cache = paths().cache / "roles"
-        alignment = token_roles(pairs.captions, _named_tagger(tagger), clip.tokenizer, cache)
+        alignment = token_roles(pairs.captions, clip.tokenizer, _named_tagger(tagger), cache)
     elif name == "pretrain":
         root = data_root(profile_name) / "pretrain"
         annotations = root / "annotations" / "captions_pretrain.json"

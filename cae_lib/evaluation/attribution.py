@@ -34,7 +34,7 @@ TOLERANCE = 0.01
 def annotated_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
     """COCO's test captions with their tokens and roles."""
     pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
-    return pairs, token_roles(pairs.captions, default_tagger(), encoder.clip.tokenizer, cache)
+    return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
 
 
 def captions_of(encoder: Encoder, profile: str, limit: int) -> WordSample:

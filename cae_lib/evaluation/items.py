@@ -82,7 +82,7 @@ def _seen(captions: Sequence[str], tagger: SceneGraphTagger,
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
-        trained.update(*bindings(token_roles(trained_on, tagger, tokenizer, cache)))
+        trained.update(*bindings(token_roles(trained_on, tokenizer, tagger, cache)))
     own = bindings(align(captions, tagger.tag(captions), tokenizer))
     counts = [(len(each), len(each & trained)) for each in own]
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)

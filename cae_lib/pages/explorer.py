@@ -132,7 +132,7 @@ def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dic
     for run in SCORED:
         encoder = Encoder(runs.open_run(run, profile), profile)
         model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
-        known = token_roles(texts, default_tagger(), tokenizer, paths().cache / "roles")
+        known = token_roles(texts, tokenizer, default_tagger(), paths().cache / "roles")
         length, rows = text_encoder(model).columns(known.tokens), np.arange(len(texts))
         tokens = (part[:, :length].to(encoder.device)
                   for part in (known.tokens, known.words, known.roles, known.arguments))

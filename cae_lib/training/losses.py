@@ -47,7 +47,7 @@ class AttributionLoss:
 
     `objects` is A_obj, the mean attribution of the object words used (0 if there are none), and
     `composition` A_comp, that of attribute and relation words; `n_objects` and `n_composition`
-    count the tokens (scope "word": words) behind them. From `CompositionAttributionLoss`, `loss` is
+    count the tokens (scope "word": words) behind them. From `CAELoss`, `loss` is
     weight * L_attr, and `text_features (B, E)`, normalised, are those of the contrastive loss.
     """
     loss: Tensor
@@ -58,7 +58,7 @@ class AttributionLoss:
     text_features: Tensor | None = None
 
 
-class CompositionAttributionLoss(nn.Module):
+class CAELoss(nn.Module):
     """Encode a batch of captions once, for its features and for `lambda * L_attr` (CAE, section 3).
 
     The model is used, not owned: `parameters()` and `state_dict()` of this module are empty; a deep
@@ -155,7 +155,7 @@ def attribution_loss(
     scores: Tensor, roles: Tensor, hinge: Hinge | None = None, words: Tensor | None = None
 ) -> AttributionLoss:
     """The attribution loss of scores `(B, T)`, with roles and numbers of words as
-    `CompositionAttributionLoss` takes them; `hinge` None takes the paper's, with eps 0."""
+    `CAELoss` takes them; `hinge` None takes the paper's, with eps 0."""
     hinge = hinge or Hinge()
     return hinge_of_sums(caption_sums(scores, roles, hinge, words), hinge)
 

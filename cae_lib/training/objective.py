@@ -16,7 +16,7 @@ from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import ImageEncoder
-from cae_lib.training.losses import CompositionAttributionLoss, contrastive_loss
+from cae_lib.training.losses import CAELoss, contrastive_loss
 
 FOILS = ("given", "exchanged")
 LOGGED = ("objects", "composition", "n_objects", "n_composition")
@@ -29,7 +29,7 @@ class Objective(nn.Module):
 
     The losses are those of the whole batch, whatever the number of processes that share it.
     `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
-    `CompositionAttributionLoss` refuses, foils that do not fit, or masks beside a perturbation that
+    `CAELoss` refuses, foils that do not fit, or masks beside a perturbation that
     masks otherwise.
     """
 
@@ -47,7 +47,7 @@ class Objective(nn.Module):
         self.model, self.ranks, self.encoder = model, ranks, encoder
         self.experiment, self.bf16 = experiment, experiment.precision == "bf16"
         hinge = {field.name: getattr(experiment, field.name) for field in fields(Hinge)}
-        self.task = None if experiment.method is None else CompositionAttributionLoss(
+        self.task = None if experiment.method is None else CAELoss(
             model, experiment.method, experiment.weight, image_gradient=experiment.image_gradient,
             all_sum=ranks.sum if ranks.size > 1 else None, **hinge, **parameters,
         )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.losses import CompositionAttributionLoss, hinge_of_sums
-from cae_lib.words.alignment import align
+from cae_lib.training.losses import CAELoss, hinge_of_sums
+from cae_lib.words.alignment import align, paper_tagger
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -22,10 +22,11 @@ SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", 
 
 class RoleTokenizer:
     """A tokenizer for open_clip's data sets, of `open_clip.get_tokenizer`, that also gives the role
-    of every token; the tagger finds the object, attribute and relation words of captions."""
+    of every token; the tagger finds the object, attribute and relation words of captions, by
+    default the paper's scene-graph parser."""
 
-    def __init__(self, tokenizer: Any, tagger: Tagger) -> None:
-        self.tokenizer, self.tagger = tokenizer, tagger
+    def __init__(self, tokenizer: Any, tagger: Tagger | None = None) -> None:
+        self.tokenizer, self.tagger = tokenizer, tagger or paper_tagger()
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
@@ -45,7 +46,7 @@ class CaeModel(nn.Module):
     Parameters, buffers and submodules are those of the model under their own names, and so are the
     keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
     itself, built with `output_dict=True`, `attribution` what `CaeClipLoss` takes. The settings are
-    those of `CompositionAttributionLoss`, with its errors; a ConfigError for a model that has
+    those of `CAELoss`, with its errors; a ConfigError for a model that has
     another loss than the contrastive one (CoCa, SigLIP).
     """
 
@@ -54,9 +55,9 @@ class CaeModel(nn.Module):
         if isinstance(model, CoCa) or getattr(model, "logit_bias", None) is not None:
             raise ConfigError(
                 f"{type(model).__name__} trains by more than the contrastive loss, which "
-                "CaeClipLoss would leave out: add CompositionAttributionLoss to your own loss."
+                "CaeClipLoss would leave out: add CAELoss to your own loss."
             )
-        attribution = CompositionAttributionLoss(model, **settings)
+        attribution = CAELoss(model, **settings)
         self.__dict__.update({name: model.__dict__[name] for name in SHARED})
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
@@ -95,9 +96,7 @@ class CaeClipLoss(ClipLoss):
     ConfigError for `options`, those of `ClipLoss`, whose gradient is not that of the whole batch.
     """
 
-    def __init__(
-        self, attribution: CompositionAttributionLoss, *, accum_freq: int = 1, **options: Any
-    ) -> None:
+    def __init__(self, attribution: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
         super().__init__(**options)
         if self.world_size > 1 and self.local_loss and not self.gather_with_grad:
             raise ConfigError(
@@ -114,8 +113,8 @@ class CaeClipLoss(ClipLoss):
         DataError if there are no sums, for the texts carried no roles."""
         if attribution_sums is None:
             raise DataError(
-                "texts without roles: build the training data with RoleTokenizer(tokenizer, "
-                "tagger), and call the model in training mode."
+                "texts without roles: build the training data with RoleTokenizer("
+                "tokenizer), and call the model in training mode."
             )
         if self.world_size > 1 and not self.gather_with_grad:
             image_features = _scale_gradient(image_features, self.world_size)

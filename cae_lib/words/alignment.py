@@ -56,11 +56,14 @@ class Alignment:
 
 
 def token_roles(
-    captions: Sequence[str], tagger: Tagger, tokenizer: Any,
+    captions: Sequence[str], tokenizer: Any, tagger: Tagger | None = None,
     cache_dir: str | Path | None = None, context_length: int | None = None,
 ) -> Alignment:
-    """Tag and align a corpus, or load what an earlier call with the same input left in `cache_dir`:
-    the same captions, identity of the tagger, vocabulary, cleaning and context length."""
+    """Find the roles of words in a corpus and align them with tokens, see `align`; or load what an
+    earlier call with the same input left in `cache_dir`: the same captions, identity of the tagger,
+    vocabulary, cleaning and context length. The tagger is by default the paper's scene-graph
+    parser."""
+    tagger = tagger or paper_tagger()
     if cache_dir is None:
         return align(captions, tagger.tag(captions), tokenizer, context_length)
     path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
@@ -77,6 +80,13 @@ def token_roles(
     with whole_file(path) as partial:
         torch.save({**vars(alignment), **compact}, partial)
     return alignment
+
+
+def paper_tagger() -> Tagger:
+    """The scene-graph parser of the paper, which needs spaCy."""
+    from cae_lib.words.scene_graph import SceneGraphTagger
+
+    return SceneGraphTagger()
 
 
 def align(

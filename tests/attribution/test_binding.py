@@ -12,7 +12,7 @@ from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.training.batch import placebo_roles
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
@@ -188,7 +188,7 @@ def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> Non
         texts |= {text for row, _, text in found if row == 1}
     assert len(texts) == 10  # pairs of five words
     with pytest.raises(ConfigError, match="exchange is 'all': expected one of bound, any"):
-        CompositionAttributionLoss(object.__new__(object), NAME, exchange="all")
+        CAELoss(object.__new__(object), NAME, exchange="all")
 
 
 def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
@@ -200,7 +200,7 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
 
 
 def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
-    loss = CompositionAttributionLoss(
+    loss = CAELoss(
         named.model, NAME, 3.0, margin=0.5, hinge="margin")
     output = loss(named.image_features, named.tokens, call["roles"], call["words"])
     found = attribute(named, NAME, call)

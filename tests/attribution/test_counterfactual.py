@@ -12,7 +12,7 @@ from torch import Tensor
 from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 
 NAME = "counterfactual"
 CAPTIONS = (
@@ -147,7 +147,7 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
 
 def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribute) -> None:
     roles = call["roles"]
-    loss = CompositionAttributionLoss(named.model, NAME, complete_captions=False, samples=1)
+    loss = CAELoss(named.model, NAME, complete_captions=False, samples=1)
     torch.manual_seed(0)
     output = loss(named.image_features, named.tokens, roles)
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ from PIL import Image
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
-from cae_lib.commands.figure import attribute_pair, open_weights, read_picture, word_roles
+from cae_lib.commands.figure import open_weights
 from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.evaluation.pair import attribute, read_picture, word_roles
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path
@@ -36,7 +37,7 @@ def base(home: Path, tiny_clip: Clip) -> Path:
 
 def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     image = read_picture(picture)
-    found = attribute_pair(tiny_clip, image, CAPTION, start_layer=0)
+    found = attribute(tiny_clip, image, CAPTION, start_layer=0)
     pixels, tokens = tiny_clip.preprocess(image)[None], tiny_clip.tokenizer([CAPTION])
     with torch.no_grad():
         text, features = tiny_clip.model.encode_text(tokens), tiny_clip.model.encode_image(pixels)
@@ -48,7 +49,7 @@ def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
 
 
 def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> None:
-    found = attribute_pair(load_clip("clip-photo"), read_picture(picture), CAPTION)
+    found = attribute(load_clip("clip-photo"), read_picture(picture), CAPTION)
     assert found.relevance.shape == (7, 7) and found.relevance.min() >= 0
     assert found.relevance.sum() == pytest.approx(1) and found.relevance.std() > 0
 
@@ -56,7 +57,7 @@ def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> No
 def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
     image = Image.new("RGB", (200, 112), (255, 0, 0))
     image.paste((0, 0, 255), (0, 0, 44, 112))  # cut away by the centre crop
-    seen = attribute_pair(tiny_clip, image, "a").picture
+    seen = attribute(tiny_clip, image, "a").picture
     assert seen.shape == (112, 112, 3)
     np.testing.assert_allclose(seen[:, 1:], np.broadcast_to([1, 0, 0], (112, 111, 3)), atol=0.15)
 
@@ -91,7 +92,7 @@ def test_a_picture_is_turned_as_its_camera_says_and_words_have_their_roles(
 
 def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no word"):
-        attribute_pair(tiny_clip, Image.new("RGB", (8, 8)), "  ")
+        attribute(tiny_clip, Image.new("RGB", (8, 8)), "  ")
     (tmp_path / "text.png").write_text("no picture")
     for name, message in {"text": "cannot be decoded", "none": "no such picture"}.items():
         with pytest.raises(DataError, match=message):

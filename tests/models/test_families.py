@@ -12,7 +12,7 @@ from cae_lib.attribution.base import mask_vector
 from cae_lib.errors import ConfigError
 from cae_lib.models import TextEncoder, text_encoder
 from cae_lib.models.reference import ReferenceEncoder
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 
 METHODS = ("attention", "gradcam", "gradient", "perturbation")
 PACKED = ("CLIP", "CLIP, eos", "CLIP, own attention", "custom text")
@@ -116,7 +116,7 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
     assert (expected * (WORDS > 0)).abs().amax(dim=1).min() > 1e-6
     found = get_method(method)(encoder, case.tokens, case.images, words=WORDS).scores
     torch.testing.assert_close(found, expected.detach(), **exact)
-    task = CompositionAttributionLoss(case.model, method, 0.7, margin=50.0, path=encoder.path)
+    task = CAELoss(case.model, method, 0.7, margin=50.0, path=encoder.path)
     output = task(case.images, case.tokens, ROLES, WORDS)
     lead = expected[ROLES == 1].mean() - expected[ROLES >= 2].mean()
     torch.testing.assert_close(output.loss, 0.7 * (lead + 50), **exact)
@@ -146,7 +146,7 @@ def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> 
     """The lead of object words is that of evaluation in each step; with masks of their own, caption
     and variants would give it a spread of about its size. Features keep their dropout."""
     case = _with_dropout(family)
-    task = CompositionAttributionLoss(case.model, "perturbation")
+    task = CAELoss(case.model, "perturbation")
 
     def leads(n: int) -> tuple[Tensor, list[Tensor]]:
         found = [task(case.images, case.tokens, ROLES, WORDS) for _ in range(n)]
@@ -159,7 +159,7 @@ def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, expected.expand(4), rtol=1e-12, atol=0)
     assert not torch.equal(*features[:2]) and features[0].requires_grad
     assert all(module.training for module in case.model.modules())
-    active = CompositionAttributionLoss(case.model, "perturbation", margin=50.0)
+    active = CAELoss(case.model, "perturbation", margin=50.0)
     plain = _gradients(case, active(case.images, case.tokens, ROLES, WORDS).loss)
     if family == "LoRA, MLP":  # what is computed again in the backward pass is without it as well
         case.model.get_base_model().set_grad_checkpointing(True)

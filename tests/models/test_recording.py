@@ -18,7 +18,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.models.recording import recording
 from cae_lib.models.reference import ReferenceEncoder, TextModel
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 
 FUSED = F.scaled_dot_product_attention
 TOWERS = ("bidirectional", "Hugging Face CLIP, eos 2", "Hugging Face CLIP, eager", "BLIP")
@@ -48,7 +48,7 @@ def _scores(case: Case, method: str) -> Tensor:
 def _loss(case: Case, method: str) -> list[Tensor]:
     """The loss and the gradients of the text tower."""
     case.model.zero_grad()
-    task = CompositionAttributionLoss(case.model, method, margin=9.0, path="reference")
+    task = CAELoss(case.model, method, margin=9.0, path="reference")
     output = task(case.images, case.tokens.clone(), ROLES, WORDS)
     loss = output.loss + case.cosine(output.text_features).sum()
     if loss.requires_grad:

@@ -19,7 +19,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
 from cae_lib.training.losses import (
     AttributionLoss,
-    CompositionAttributionLoss,
+    CAELoss,
     attribution_loss,
     contrastive_loss,
 )
@@ -30,7 +30,7 @@ ACTIVE = 2.0
 """A margin with which the hinge is active."""
 
 
-def step(task: CompositionAttributionLoss, batch: tuple[Tensor, ...],
+def step(task: CAELoss, batch: tuple[Tensor, ...],
          **autocast: Any) -> tuple[AttributionLoss, dict[str, Tensor]]:
     """The output, and the gradients of all parameters of the text tower."""
     task.model.zero_grad()
@@ -49,7 +49,7 @@ def step(task: CompositionAttributionLoss, batch: tuple[Tensor, ...],
 def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch) -> None:
     images, tokens, roles = batch
     settings = settings | {"margin": 0.7}
-    output = CompositionAttributionLoss(model, method, weight=3.0, **settings)(*batch)
+    output = CAELoss(model, method, weight=3.0, **settings)(*batch)
     found = get_method(method)(model, tokens, images)
     roles, words = (v[:, : found.length] for v in (roles, word_index(tokens, 49408)))
     expected = attribution_loss(found.scores, roles, Hinge(**settings), words)
@@ -67,7 +67,7 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
 def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, model, batch) -> None:
     """By finite differences; without it the same loss, and the contrastive loss still reaches."""
     images, *rest = batch
-    task, constant = (CompositionAttributionLoss(model, method, margin=2.0, path=path, **options)
+    task, constant = (CAELoss(model, method, margin=2.0, path=path, **options)
                       for options in ({}, {"image_gradient": False}))
     given = images.clone().requires_grad_()
     output = constant(given, *rest)
@@ -91,7 +91,7 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
 @EVERY
 def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     """Also without a graph, where nothing can be differentiated."""
-    tasks = [CompositionAttributionLoss(model, method, margin=ACTIVE, path=path)
+    tasks = [CAELoss(model, method, margin=ACTIVE, path=path)
              for path in ("packed", "reference", "auto")]
     tasks[2].eval()
     (output, expected), *others = (step(task, batch) for task in tasks)
@@ -109,7 +109,7 @@ def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
 @pytest.mark.parametrize("twice", [copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_copy_has_the_copied_model_and_leaves_the_first(place: int, twice, model, batch) -> None:
-    task = CompositionAttributionLoss(model, "gradient", margin=ACTIVE, reduction="l1")
+    task = CAELoss(model, "gradient", margin=ACTIVE, reduction="l1")
     expected, both = task(*batch).loss.item(), [model]
     both.insert(place, task)
     made = twice(copy.deepcopy(nn.ModuleList(both)))
@@ -138,17 +138,17 @@ class Positions:
 
 def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
     _, tokens, roles = batch
-    output = CompositionAttributionLoss(model, Positions(), complete_captions=False)(*batch)
+    output = CAELoss(model, Positions(), complete_captions=False)(*batch)
     places = torch.arange(1.0, 78).expand(len(tokens), -1)
     used = (roles == 1) & (places % 2 == 1)
     torch.testing.assert_close(output.objects, places[used].mean())
     assert output.n_objects == used.sum()
     with pytest.raises(ConfigError, match="Positions"):
-        CompositionAttributionLoss(model, Positions(), layers=(1,))
+        CAELoss(model, Positions(), layers=(1,))
 
 
 def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
-    task = CompositionAttributionLoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
+    task = CAELoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
     assert not list(task.parameters()) and not task.state_dict()
     for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "hinge='log'", "path=auto"):
         assert part in repr(task)
@@ -163,7 +163,7 @@ def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
 ], ids=str)
 def test_bad_settings_are_refused_at_once(options: dict, message: str, model) -> None:
     with pytest.raises(ConfigError, match=message):
-        CompositionAttributionLoss(**{"model": model} | options)
+        CAELoss(**{"model": model} | options)
 
 
 @EVERY
@@ -185,15 +185,15 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
 def test_what_does_not_fit_together_is_refused(method, changed, message, model, batch) -> None:
     given = dict(zip(("images", "tokens", "roles"), batch, strict=True))
     given["words"] = word_index(given["tokens"], 49408)
-    CompositionAttributionLoss(model, method)(*given.values())
+    CAELoss(model, method)(*given.values())
     wrong = given | {name: change(given) for name, change in changed.items()}
     with pytest.raises(DataError, match=message):
-        CompositionAttributionLoss(model, method)(*wrong.values())
+        CAELoss(model, method)(*wrong.values())
 
 
 @EVERY
 def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatch) -> None:
-    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    task = CAELoss(model, method, margin=ACTIVE)
     plain, expected = step(task, batch)
     recomputed: list[int] = []
     finish = packed.finish_block
@@ -218,7 +218,7 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
     """
     batch = (batch[0].float(), *batch[1:])
     model.float().set_grad_checkpointing(checkpointing)
-    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    task = CAELoss(model, method, margin=ACTIVE)
     exact, expected = step(task, batch)
     output, gradients = step(task, batch, dtype=dtype)
     assert output.text_features.dtype == dtype
@@ -239,7 +239,7 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     images, tokens, roles = batch
     model = open_clip.create_model("clip-mini", precision=precision)
     expected = model.encode_text(tokens, normalize=True)
-    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    task = CAELoss(model, method, margin=ACTIVE)
     output, gradients = step(task, (images.bfloat16(), tokens, roles))
     assert output.loss.dtype == torch.float32
     assert output.text_features.dtype == expected.dtype == torch.bfloat16
@@ -251,7 +251,7 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
 def test_beside_compiled_modules(method: str, model, batch) -> None:
     _, tokens, roles = batch
     pictures = torch.randn(4, 3, 112, 112, dtype=torch.float64)
-    task = CompositionAttributionLoss(model, method, margin=ACTIVE)
+    task = CAELoss(model, method, margin=ACTIVE)
     expected = task(model.encode_image(pictures), tokens, roles).loss
     model.visual = torch.compile(model.visual, backend="eager")
     found = task(model.encode_image(pictures), tokens, roles).loss

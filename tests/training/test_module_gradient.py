@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import perturbation
 from cae_lib.config import HINGES, SCOPES
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
 TABLE = "token_embedding.weight"
@@ -68,7 +68,7 @@ def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
 def test_all_parameters_at_once(method, settings, model, batch, held) -> None:
     log = settings.get("hinge") == "log"
     margin, step = (40.0, 1e-8) if log else (ACTIVE, 1e-6)  # steep where A is small
-    task = CompositionAttributionLoss(model, method, margin=margin, **settings)
+    task = CAELoss(model, method, margin=margin, **settings)
     if log and task(*batch).objects < 0:  # no gradient from below the floor
         batch = (-batch[0], *batch[1:])
     task(*batch).loss.backward()
@@ -84,7 +84,7 @@ def test_all_parameters_at_once(method, settings, model, batch, held) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_objects_held_fixed(method: str, model, batch, held) -> None:
     """With `stop_gradient` the gradient is that of the loss with A_obj as a number."""
-    task = CompositionAttributionLoss(model, method, margin=ACTIVE, stop_gradient=True)
+    task = CAELoss(model, method, margin=ACTIVE, stop_gradient=True)
     output = task(*batch)
     output.loss.backward()
     assert_derivative(lambda: output.objects - task(*batch).composition + ACTIVE, model,
@@ -94,7 +94,7 @@ def test_objects_held_fixed(method: str, model, batch, held) -> None:
 def test_the_mean_embedding_is_a_constant(model, batch) -> None:
     """Backward ignores that the table decides the stand-in, though it does: words that are not in
     the batch move the loss through the mean."""
-    task = CompositionAttributionLoss(model, "perturbation", margin=ACTIVE)
+    task = CAELoss(model, "perturbation", margin=ACTIVE)
     before = task(*batch).loss
     before.backward()
     assert_derivative(lambda: task(*batch).loss, model, random_directions(model, PARAMETERS))

@@ -25,7 +25,7 @@ from toys import CAPTIONS, WordTagger
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.training.distributed import joined
-from cae_lib.training.losses import CompositionAttributionLoss
+from cae_lib.training.losses import CAELoss
 from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
 from cae_lib.words.roles import OBJECT, RELATION
 
@@ -81,7 +81,7 @@ def named(module: nn.Module) -> dict[str, Tensor]:
 def by_hand(settings: dict[str, Any]) -> dict[str, Tensor]:
     """Parameters after one step of a plain loop with the whole batch."""
     model = plain_model()
-    task = CompositionAttributionLoss(model, **{"weight": 3.0, "margin": 2.0} | settings)
+    task = CAELoss(model, **{"weight": 3.0, "margin": 2.0} | settings)
     images = model.encode_image(pictures(), normalize=True)
     output = task(images, *packed().unbind(1))
     contrastive = open_clip.ClipLoss()(images, output.text_features, model.logit_scale.exp())

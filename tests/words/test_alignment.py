@@ -72,7 +72,7 @@ def test_same_roles_as_the_first_match_of_token_ids(tokenizer):
         "a well-dressed woman's t-shirt on the t shirt", "A carpet under a car",
     ]
     tagger = SceneGraphTagger()
-    roles = token_roles(captions, tagger, tokenizer).roles
+    roles = token_roles(captions, tokenizer, tagger).roles
     for caption, graph, row in zip(captions, tagger.graphs(captions), roles, strict=True):
         words = [(entity["head"], OBJECT) for entity in graph["entities"]]
         words += [(modifier["span"], ATTRIBUTE) for entity in graph["entities"]
@@ -101,23 +101,23 @@ class CountingTagger:
 
 def test_cache_serves_the_same_corpus_only_and_is_named_where_damaged(tokenizer, tmp_path):
     captions, tagger = ["dog", "dogs run", ""], CountingTagger()
-    first = token_roles(captions, tagger, tokenizer, tmp_path)
-    again = token_roles(captions, tagger, tokenizer, tmp_path)
+    first = token_roles(captions, tokenizer, tagger, tmp_path)
+    again = token_roles(captions, tokenizer, tagger, tmp_path)
     assert tagger.calls == 1
     for name, value in vars(first).items():
         stored = vars(again)[name]
         same = torch.equal(stored, value) if isinstance(value, torch.Tensor) else stored == value
         assert same and getattr(stored, "dtype", None) == getattr(value, "dtype", None)
-    token_roles(captions[:2], tagger, tokenizer, tmp_path)
-    token_roles(captions, tagger, open_clip.SimpleTokenizer(context_length=32), tmp_path)
+    token_roles(captions[:2], tokenizer, tagger, tmp_path)
+    token_roles(captions, open_clip.SimpleTokenizer(context_length=32), tagger, tmp_path)
     tagger.identity = "other"
-    token_roles(captions, tagger, tokenizer, tmp_path)
+    token_roles(captions, tokenizer, tagger, tmp_path)
     files = list(tmp_path.iterdir())
     assert tagger.calls == len(files) == 4 and all(file.suffix == ".pt" for file in files)
     for file in files:
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"\.pt: damaged cache"):
-        token_roles(captions, tagger, tokenizer, tmp_path)
+        token_roles(captions, tokenizer, tagger, tmp_path)
 
 
 def test_other_tokenizers_and_counts_are_errors(tokenizer):

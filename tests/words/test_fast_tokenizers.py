@@ -236,12 +236,12 @@ def test_the_cache_tells_tokenizers_apart(tmp_path):
     tagger = SimpleNamespace(identity="", tag=lambda captions: [[] for _ in captions])
     fast, larger = byte_level(True, model_max_length=64), byte_level(True)
     larger.add_tokens(["cat"])
-    token_roles(["dog"], tagger, fast, tmp_path)
+    token_roles(["dog"], fast, tagger, tmp_path)
     fast("dog", max_length=5, padding="max_length", truncation=True)
-    token_roles(["dog"], tagger, fast, tmp_path, 64)
+    token_roles(["dog"], fast, tagger, tmp_path, 64)
     assert len(list(tmp_path.iterdir())) == 1
     left = [byte_level(True, **{f"{end}_side": "left"}) for end in ("padding", "truncation")]
     others = [(fast, 65), *((one, 64) for one in (larger, *left)), (siglip(fast, 64), None)]
     for number, (tokenizer, length) in enumerate(others, start=2):
-        token_roles(["dog"], tagger, tokenizer, tmp_path, length)
+        token_roles(["dog"], tokenizer, tagger, tmp_path, length)
         assert len(list(tmp_path.iterdir())) == number
