@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.options import common_options, median_table, prepare, seconds, store
 from benchmarks.timing import CLOCKS, interleaved
-from cae_lib.config import experiment, profile
+from cae_lib.config import experiment, find_profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
 from cae_lib.grid import TUNED
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     options = parser.parse_args()
     started, device, work = time.monotonic(), prepare(options), {}
-    for name, row in profile(options.profile).methods.items():
+    for name, row in find_profile(options.profile).methods.items():
         if not row.keys() & {"roles", "tagger"}:  # other words: a step is that of the plain row
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])

@@ -186,6 +186,23 @@ class Profile:
         """Whether it takes real data and downloaded weights, which nobody can build here."""
         return self.base is None
 
+    @property
+    def gold(self) -> bool:
+        """Whether its pictures are drawn, so that all that is in them is known."""
+        return not (self.real or self.photographs)
+
+    @property
+    def root(self) -> Path:
+        """Folder that holds its data sets side by side."""
+        own = f"world-{self.name}" if self.gold else self.name
+        return paths().raw if self.real else paths().raw / own
+
+    @property
+    def records(self) -> Path:
+        """Where its tables lie; those that mean nothing stay in the cache."""
+        place = paths().records if self.recorded else paths().cache / "records"
+        return place / self.name
+
 
 def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
     """The rows of Tables 1 and 2 that are trained, from lambda for each attribution method, and the
@@ -339,7 +356,7 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-def profile(name: str) -> Profile:
+def find_profile(name: str) -> Profile:
     """The profile of that name, with what `cae tune` has chosen where its data are real;
     ConfigError, which lists the known ones, if there is none."""
     if name not in PROFILES:
@@ -381,7 +398,7 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
     """The configuration of one run: defaults, then the profile's, the row's, and `overrides`.
     ConfigError for an unknown name or profile, or an override of unknown name or wrong type; the
     message lists the known ones."""
-    chosen = profile(profile_name)
+    chosen = find_profile(profile_name)
     if name not in chosen.methods:
         known = ", ".join(chosen.methods)
         raise ConfigError(f"unknown experiment {name!r}: expected one of {known}")

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cae_lib.config import METHODS, Experiment, experiment, profile, shipped
+from cae_lib.config import METHODS, Experiment, experiment, find_profile, shipped
 from cae_lib.errors import ConfigError
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
@@ -83,7 +83,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`: "short"
     for the profile's `short` settings, `base=600` for the base model of so many steps that a run
     starts from, a hash for a value that is long or no word."""
-    chosen, rest, parts = profile(profile_name), dict(overrides), [name]
+    chosen, rest, parts = find_profile(profile_name), dict(overrides), [name]
     if chosen.short and chosen.short.items() <= rest.items():
         parts.append("short")
         rest = {key: value for key, value in rest.items() if key not in chosen.short}
@@ -112,7 +112,7 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     found: dict[str, Any] = {}
     for part in parts:
         key, _, text = part.partition("=")
-        found |= profile(profile_name).short if part == "short" else {key: setting(key, text)}
+        found |= find_profile(profile_name).short if part == "short" else {key: setting(key, text)}
     return row, found
 
 
@@ -132,14 +132,14 @@ def setting(key: str, text: str) -> Any:
 
 def earlier_base(profile_name: str, steps: int) -> str:
     """The setting `weights` of runs that start from a base model of fewer steps."""
-    return profile(profile_name).training["weights"].replace("base", f"base-{steps}")
+    return find_profile(profile_name).training["weights"].replace("base", f"base-{steps}")
 
 
 def ablations(profile_name: str) -> list[Variant]:
     """Every setting of the loss that the paper leaves open, varied one at a time, with the
     profile's `short` settings. The first variant of a run is its reference; what the profile has
     already is no variant. Without `short` settings there is none."""
-    short = profile(profile_name).short
+    short = find_profile(profile_name).short
     if not short:
         return []
     weight, opened = experiment(ABLATED, profile_name).weight, {"lock_image": False}
@@ -162,7 +162,7 @@ def ablations(profile_name: str) -> list[Variant]:
 
 def base_variants(profile_name: str) -> list[Variant]:
     """The base models of fewer steps, and the runs of `BASE_STUDY` from each and from the base."""
-    chosen = profile(profile_name)
+    chosen = find_profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
     found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
     return [*(Variant(BASE, start) for start in starts), *found] if chosen.earlier_bases else []
@@ -171,7 +171,7 @@ def base_variants(profile_name: str) -> list[Variant]:
 def lead_variants(profile_name: str) -> list[Variant]:
     """Each paper method with other weights than the chosen one, from little to beyond levelling;
     of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
-    methods = METHODS if profile(profile_name).earlier_bases else ()
+    methods = METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
     return [Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
             for name, row in rows.items() for share in LEADS]
@@ -182,7 +182,7 @@ def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
     variants = (*base_variants(profile_name), *ablations(profile_name),
                 *lead_variants(profile_name))
     found = {(variant.name(profile_name), seed): (variant, seed) for variant in variants
-             for seed in range(min(variant.seeds, profile(profile_name).seeds))
+             for seed in range(min(variant.seeds, find_profile(profile_name).seeds))
              if variant.run != BASE}
     return list(found.values())
 
@@ -226,12 +226,12 @@ def grid(profile_name: str, choice: Choice) -> dict[str, Job]:
     for data, tagger in sorted(_captions_of(profile_name, choice)):
         found[f"captions/{data}+{tagger}"] = Job((SETS,))
     ready = tuple(found)
-    if profile(profile_name).real:
+    if find_profile(profile_name).real:
         found |= _tuning(profile_name, ready)
         ready = tuple(name for name in found if name.startswith(("captions/", "chosen/")))
     found[TABLES] = Job(ready)
     found[f"run/{BASE}/0"] = Job(ready, Variant(BASE, {}))
-    methods = profile(profile_name).methods
+    methods = find_profile(profile_name).methods
     variants = [(variant, seed, suites_of(methods[variant.run], choice.studies))
                 for seed in range(seeds_of(profile_name, choice))
                 for variant in reversed(rows)]  # those with the longest steps first
@@ -262,15 +262,15 @@ def levels(jobs: Mapping[str, Job]) -> list[list[str]]:
 
 def rows_of(profile_name: str, choice: Choice) -> list[Variant]:
     """The rows that are trained: those chosen, else all with the studies, else `MAIN`."""
-    known = profile(profile_name).methods
-    main = MAIN | OF_BINDINGS if profile(profile_name).real else MAIN
+    known = find_profile(profile_name).methods
+    main = MAIN | OF_BINDINGS if find_profile(profile_name).real else MAIN
     names = choice.rows or [name for name in known if choice.studies or name in main]
     return [Variant(*find_run(name, profile_name)) for name in names]
 
 
 def seeds_of(profile_name: str, choice: Choice) -> int:
     """The number of seeds of a row."""
-    known = profile(profile_name).seeds
+    known = find_profile(profile_name).seeds
     return known if choice.seeds is None else min(known, choice.seeds)
 
 
@@ -289,7 +289,7 @@ def suites_of(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 def pages_of(profile_name: str, studies: bool) -> list[str]:
     """The pages that show a profile; of smoke all pages."""
-    if profile(profile_name).real:
+    if find_profile(profile_name).real:
         return list(SCALE_PAGES)
     found = []
     for path in sorted(shipped("book/experiments").glob("*.md")):
@@ -297,7 +297,7 @@ def pages_of(profile_name: str, studies: bool) -> list[str]:
         own = shown and shown[1] == profile_name
         if own and (studies or path.stem not in STUDY_PAGES) or LAST_PAGE == path.stem:
             found.append(path.stem)
-        elif not profile(profile_name).recorded:
+        elif not find_profile(profile_name).recorded:
             found.append(path.stem)
     return found
 
@@ -314,7 +314,7 @@ def _captions_of(profile_name: str, choice: Choice) -> set[tuple[str, str]]:
 def trials(what: str, profile_name: str) -> list[Variant]:
     """The trainings among which `cae tune --what` chooses: of "control" rate, steps and what is
     locked; of "binding" margin and lambda; of "lambda" the rows whose weight is walked."""
-    known, search = profile(profile_name), profile(profile_name).search
+    known, search = find_profile(profile_name), find_profile(profile_name).search
     if what == "control":
         kept = experiment(TUNED, profile_name)
         own = {"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image}

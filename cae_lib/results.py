@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.errors import DataError
 from cae_lib.runtime import measuring_hash, stamp, whole_file, write_atomic
 
@@ -50,15 +50,9 @@ Index = dict[tuple[str, int], Rows]
 """The rows of a table by run and seed."""
 
 
-def folder(profile_name: str) -> Path:
-    """Where a profile's tables lie; those of smoke mean nothing and stay in the cache."""
-    recorded = profile(profile_name).recorded
-    return paths().records / profile_name if recorded else paths().cache / "smoke-records"
-
-
 def file_of(table: str, profile_name: str) -> Path:
     """The file of a table, with all its runs and seeds."""
-    return folder(profile_name) / f"{table}.parquet"
+    return find_profile(profile_name).records / f"{table}.parquet"
 
 
 def save(
@@ -209,7 +203,7 @@ def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
 
 def _advice(table: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
-    if profile(profile_name).base is not None:
+    if find_profile(profile_name).base is not None:
         return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
     train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
@@ -227,7 +221,7 @@ def complete(profile_name: str, suite: str, families: Iterable[str] | None = Non
 
 def tables(profile_name: str) -> dict[str, Index]:
     """All tables of a profile."""
-    names = {path.stem for path in folder(profile_name).glob("*.parquet")}
+    names = {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
     names |= {path.name for path in _staged(profile_name).glob("*/")}
     return {name: index_of(name, profile_name) for name in sorted(names)}
 

@@ -18,13 +18,12 @@ import torch
 from filelock import FileLock
 
 from cae_lib import results
-from cae_lib.config import Experiment, experiment, paths, shipped
+from cae_lib.config import Experiment, experiment, find_profile, paths, shipped
 from cae_lib.data import needs
-from cae_lib.data.needs import data_digests, is_real, sources_digest
+from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.data.sources import load_sources
-from cae_lib.data.training_set import data_root, training_set
+from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.datasets import is_world
 from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite
 from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
@@ -103,7 +102,7 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    if is_real(config.profile):
+    if find_profile(config.profile).real:
         tag = needs.weights_source(config.model, start)
         for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
             print(line, flush=True)
@@ -128,7 +127,7 @@ def _trained(config: Experiment, start: str | Path | None, target: Path,
     _drop_other_state(target.with_name(STATE), identity)
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
-          f"{config.batch_size}{rows if is_real(config.profile) else ''}", flush=True)
+          f"{config.batch_size}{rows if find_profile(config.profile).real else ''}", flush=True)
     with one_thread(pick_device()):
         return train(config, clip, *parts, target.parent, execution=execution)
 
@@ -156,7 +155,7 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
     data are missing.
     """
     known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
-    if not (is_real(profile_name) or is_world(data_root(profile_name))):
+    if find_profile(profile_name).photographs:
         known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
     everything = [suite for suite in known if suite not in without]
     only = list(only) or (CONTROL_SUITES if name in CONTROLS else everything)
@@ -207,14 +206,14 @@ def measure_suites(
                 settings=dict(settings or {}), **code,
             )
         except DataError as error:
-            if not (is_real(profile_name) and needs.may_be_absent(name)):
+            if not (find_profile(profile_name).real and needs.may_be_absent(name)):
                 raise
             print(f"Left out: {name}. {error}", flush=True)
 
 
 def _numbers(tables: Tables, profile_name: str) -> Tables:
     """Tables without the words of captions, where these are people's and not ours to store."""
-    if is_real(profile_name) or is_world(data_root(profile_name)):
+    if not find_profile(profile_name).photographs:
         return tables
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
@@ -222,7 +221,7 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
 def wanted(profile_name: str) -> list[str]:
     """Names in `data/sources.yml` of all that a profile with real data reads, pictures of sets
     included; none of another profile."""
-    if not is_real(profile_name):
+    if not find_profile(profile_name).real:
         return []
     config = experiment(TUNED, profile_name)
     names = [*needs.weights_source(config.model, weights_path(config)), *needs.TRAINING,
@@ -237,7 +236,7 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
 
     suites = ("benchmarks", *needs.SUITES)
     digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
-    if is_real(profile_name):
+    if find_profile(profile_name).real:
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     code = OF_DATA.code(profile_name)

@@ -11,9 +11,9 @@ from cae_lib.config import (
     PROFILES,
     Experiment,
     experiment,
+    find_profile,
     native_bf16,
     paths,
-    profile,
 )
 from cae_lib.errors import ConfigError
 
@@ -72,7 +72,7 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="unknown setting 'learning_rate'.*batch_size.*lr"):
         experiment("clip-ft", "mini", learning_rate=1.0)
     with pytest.raises(ConfigError, match="smoke, mini, photo, side-by-side, paper"):
-        profile("tiny")
+        find_profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")
 

@@ -13,7 +13,7 @@ import torch
 
 from cae_lib import results, runs
 from cae_lib.attribution import get_method
-from cae_lib.config import PROFILES, experiment, profile
+from cae_lib.config import PROFILES, experiment, find_profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.encoder import Encoder
@@ -180,7 +180,7 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
 def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: str):
     for run in ("clip-ft", "cae-gradcam"):
         reference, *others = [v.settings for v in ablations(name) if v.run == run]
-        assert reference == profile(name).short and len(others) >= (run == "cae-gradcam")
+        assert reference == find_profile(name).short and len(others) >= (run == "cae-gradcam")
         for settings in others:
             changed = settings.items() - reference.items() - {("lock_image", False)}
             for key, value in changed or {("lock_image", False)}:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from cae_lib import results
 from cae_lib.commands.cards import base_card
-from cae_lib.config import Experiment, experiment, paths, profile
+from cae_lib.config import Experiment, experiment, find_profile, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.rows import read_json
-from cae_lib.data.training_set import data_root, training_pairs, training_set
+from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.probes import curve_point, summary
@@ -46,7 +46,7 @@ PROBE = "probe.json"
 def base_config(profile_name: str, **settings: Any) -> Experiment:
     """Configuration of the base model's training, or with `steps` of a shorter one; ConfigError if
     the base is downloaded, not trained, or takes no such setting."""
-    own = profile(profile_name).base
+    own = find_profile(profile_name).base
     if own is None:
         raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
     if settings and (set(settings) != {"steps"} or settings["steps"] not in range(1, own["steps"])):
@@ -61,7 +61,7 @@ def build_sets(profile_name: str, pretrain: bool = False) -> Path:
     """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
     ones the base's own with `pretrain`. Returns their folder; DataError if there are no
     photographs."""
-    if profile(profile_name).photographs:
+    if find_profile(profile_name).photographs:
         return writer.build(profile_name)
     return world.build(profile_name, pretrain=pretrain)
 
@@ -109,7 +109,7 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
     """Teach the image tower of `clip` its pictures, before it is locked; what it has learned lies
     beside `folder`. Of a tower with a locked trunk the pool alone learns, and what it can tell
     afterwards goes to the file `PROBE`."""
-    root, stage = data_root(profile_name), pool if config.lock_trunk else tower
+    root, stage = find_profile(profile_name).root, pool if config.lock_trunk else tower
     content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
     told = [clip.name, config.tower_steps, content, what_runs(Path(stage.__file__))]
     key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
@@ -134,7 +134,7 @@ def used_tokens(profile_name: str, clip: Clip) -> Tensor:
 def _texts(profile_name: str) -> Iterator[str]:
     """Captions of training, validation and retrieval, false ones too; what the sets ask; prompts;
     and a small world's own words, of which texts are made while something is measured."""
-    root = data_root(profile_name)
+    root = find_profile(profile_name).root
     for pairs in (
         training_set(profile_name, "pretrain").pairs, training_pairs(profile_name),
         load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
@@ -150,7 +150,7 @@ def _texts(profile_name: str) -> Iterator[str]:
     for pictures in datasets.class_sets(profile_name).values():
         yield from (prompt.format(with_article(name)) for name in pictures.classes
                     for prompt in PROMPTS)
-    if datasets.is_world(root):
+    if find_profile(profile_name).gold:
         for relation in RELATIONS.values():
             yield from relation.wordings
         yield " ".join(["the", "is", *KIND_OF])

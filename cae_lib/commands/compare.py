@@ -16,7 +16,7 @@ import pandas as pd
 
 from cae_lib import results, runtime
 from cae_lib.commands.options import PROFILE, option, takes
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def pack(parsed: argparse.Namespace) -> None:
     """Write all tables of a profile, and what made them, as one archive; DataError if there are
     none, errors of `whole_file`."""
     results.collect(parsed.profile)
-    folder = results.folder(parsed.profile)
+    folder = find_profile(parsed.profile).records
     files = {path: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
     if not files:
         raise DataError(f"{folder}: no table is stored")
@@ -67,12 +67,12 @@ def run(parsed: argparse.Namespace) -> None:
     """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
     was different when an archive was made, and a line for each table of a run that differs."""
     results.collect(parsed.profile)
-    other, folder = parsed.other, results.folder(parsed.profile)
+    other, folder = parsed.other, find_profile(parsed.profile).records
     place = folder.relative_to(paths().root)
     with TemporaryDirectory() as scratch:
         archive = Path(other)
         if not archive.is_file():
-            if not profile(parsed.profile).recorded:
+            if not find_profile(parsed.profile).recorded:
                 raise ConfigError(f"tables of the profile {parsed.profile} mean nothing, and are "
                                   "in no commit")
             archive = Path(scratch, "commit.tar")

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from cae_lib.attribution.heatmap import upsampled
 from cae_lib.commands.released import models
-from cae_lib.config import profile as find_profile
+from cae_lib.config import find_profile
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.grid import BASE, find_run

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from cae_lib.config import profile
+from cae_lib.config import find_profile
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError
 from cae_lib.grid import BASE, CONTROLS, Choice, find_run, setting
@@ -77,7 +77,7 @@ GRID = (
 
 def chosen(parsed: argparse.Namespace) -> Choice:
     """What a command line asks of the grid."""
-    studies = parsed.all or not profile(parsed.profile).studies_apart
+    studies = parsed.all or not find_profile(parsed.profile).studies_apart
     return Choice(studies, tuple(names(parsed.rows)), parsed.seeds, tuple(names(parsed.released)))
 
 
@@ -90,7 +90,7 @@ def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def is_run(name: str, profile_name: str) -> bool:
     """Whether a name is that of a run of a profile, or of what needs no model."""
     row, _ = find_run(name, profile_name)
-    return row in (BASE, DATA, *CONTROLS, *profile(profile_name).methods)
+    return row in (BASE, DATA, *CONTROLS, *find_profile(profile_name).methods)
 
 
 def names(text: str) -> list[str]:
@@ -101,7 +101,7 @@ def names(text: str) -> list[str]:
 def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     """The sets that the command line lets be incomplete, while its command runs."""
     chosen = names(parsed.allow_missing)
-    if chosen and not profile(parsed.profile).real:
+    if chosen and not find_profile(parsed.profile).real:
         raise ConfigError(
             f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
             f"whole: `cae world build --profile {parsed.profile}`"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from cae_lib import grid, runs
-from cae_lib.config import experiment, profile
+from cae_lib.config import experiment, find_profile
 from cae_lib.data.training_set import training_set
 from cae_lib.grid import BASE, TUNED, Choice, Job
 from cae_lib.pages.build import build_book
@@ -51,7 +51,7 @@ def _captions(profile_name: str, data: str, tagger: str) -> None:
 
 def _page(profile_name: str, name: str, seeds: int) -> Any:
     """A page of the book, or with the results of a profile that has a copy of the book."""
-    if profile(profile_name).own_book is None or name == grid.RELEASED_PAGE:
+    if find_profile(profile_name).own_book is None or name == grid.RELEASED_PAGE:
         return run_page(name)
     known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
     return run_page(name, {"seeds": str(seeds)} if "seeds" in known else {}, profile_name)
@@ -82,12 +82,12 @@ def _measure_base(profile_name: str, studies: bool) -> None:
 def _sets(profile_name: str, studies: bool = True) -> None:
     """Build the sets; where no base models are shipped (smoke), train them. Real data were found
     before any job began."""
-    if profile(profile_name).real:
+    if find_profile(profile_name).real:
         return
     from cae_lib.commands.base import build_sets, train_base
 
     build_sets(profile_name)
     if not runs.checkpoint_path(BASE, profile_name).is_file():
         train_base(profile_name)
-    for steps in profile(profile_name).earlier_bases if studies else ():
+    for steps in find_profile(profile_name).earlier_bases if studies else ():
         train_base(profile_name, steps=steps)

@@ -15,7 +15,7 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands.options import GRID, chosen, option, takes
 from cae_lib.commands.stamps import state_of
-from cae_lib.config import Experiment, experiment, paths, profile
+from cae_lib.config import Experiment, experiment, find_profile, paths
 from cae_lib.data.sources import load_sources
 from cae_lib.grid import BASE, TUNED, Job, grid
 from cae_lib.runtime import pick_device
@@ -39,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     jobs = grid(name, choice)
     done = {label for label in jobs if state_of(name, label, jobs[label]) == "done"}
     print(f"{len(jobs)} jobs of the profile {name}, {len(done)} done by Snakemake\n")
-    if not profile(name).real:
+    if not find_profile(name).real:
         return 0  # hours and downloads are those of real data
     table = hours(name, jobs)
     print(summary(table.assign(done=table["job"].isin(done))).to_string(index=False))
@@ -155,7 +155,7 @@ def lacking(profile_name: str) -> list[str]:
 
 def require(profile_name: str) -> None:
     """DataError, before any job begins, if data of a profile are missing and may not be."""
-    if profile(profile_name).real:
+    if find_profile(profile_name).real:
         from cae_lib.data import needs
         from cae_lib.runs import wanted
 

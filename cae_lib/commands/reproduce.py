@@ -13,7 +13,7 @@ from cae_lib.commands.jobs import run_jobs
 from cae_lib.commands.options import GRID, ON, PROFILE, allowed, chosen, takes
 from cae_lib.commands.plan import require
 from cae_lib.commands.workflow import run_workflow
-from cae_lib.config import profile
+from cae_lib.config import find_profile
 from cae_lib.runtime import format_seconds
 
 
@@ -21,7 +21,7 @@ from cae_lib.runtime import format_seconds
 def run(parsed: argparse.Namespace) -> None:
     """Run all jobs, each one only as far as it is not done yet; safe to interrupt and repeat."""
     name, choice = parsed.profile, chosen(parsed)
-    engine = parsed.on or ("local" if profile(name).real else "pool")
+    engine = parsed.on or ("local" if find_profile(name).real else "pool")
     with allowed(parsed):
         require(name)
         if engine == "pool":
@@ -46,7 +46,7 @@ def run_here(name: str, choice: grid.Choice) -> None:
     print(f"All steps took {format_seconds(before - start)}:", *steps, "The slowest:", sep="\n")
     for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
         print(f"  {label}: {format_seconds(outcome.seconds)}")
-    known = profile(name)
+    known = find_profile(name)
     if known.studies_apart and not (known.real or choice.studies):
         done = {variant.run for variant in grid.rows_of(name, choice)}
         rows = sorted(known.methods.keys() - done)

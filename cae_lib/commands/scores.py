@@ -11,7 +11,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.options import REAL
-from cae_lib.config import profile as find_profile
+from cae_lib.config import find_profile
 from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.needs import FAMILIES

@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.evaluation.suites import ALL_SUITES
 from cae_lib.grid import Job
 from cae_lib.runtime import file_hash, training_hash
@@ -36,11 +36,9 @@ def key_of(profile_name: str, job: Job) -> str:
 def _data(profile_name: str) -> str:
     """A hash of a profile's sets; of real ones, which stay as they are while this process runs, of
     what is here and of what is missing."""
-    from cae_lib.data.training_set import data_root  # needs PyTorch
-
-    if profile(profile_name).real:
+    if find_profile(profile_name).real:
         return _real_data(profile_name, paths().raw)
-    manifest = data_root(profile_name) / "manifest.json"
+    manifest = find_profile(profile_name).root / "manifest.json"
     return file_hash(manifest) if manifest.is_file() else ""
 
 

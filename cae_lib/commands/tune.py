@@ -20,14 +20,14 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import METHODS, choose, experiment, paths, profile
+from cae_lib.config import METHODS, choose, experiment, find_profile, paths
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import TRAINING_SOURCE, data_root, default_tagger, training_set
+from cae_lib.data.training_set import TRAINING_SOURCE, default_tagger, training_set
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.datasets import benchmarks, is_world
+from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.grid import BOUND, CONTROL, TUNED, TUNING_SEED, Variant, trials
@@ -78,7 +78,7 @@ def _control(profile_name: str) -> None:
     """The setting with the best mean score of CLIP-FT and of the positive control is chosen, and
     kept for every CAE run. The number of steps is what the profile's time allows; more and fewer
     are measured beside it."""
-    if is_world(data_root(profile_name)):
+    if find_profile(profile_name).gold:
         measure_data(profile_name)
     rows = _tried("control", profile_name)
     steps = experiment(TUNED, profile_name).steps
@@ -129,10 +129,10 @@ def trial(what: str, variant: Variant, profile_name: str) -> Any:
     """Train and score what `grid.trials` names: one setting, or a walk of lambdas, whose rows are
     a list."""
     if what != "lambda":
-        asked = what == "control" and is_world(data_root(profile_name))
+        asked = what == "control" and find_profile(profile_name).gold
         return _row(variant.run, profile_name, asked=asked, **variant.settings)
     return walk(lambda weight: _row(variant.run, profile_name, weight=weight),
-                _row(TUNED, profile_name), profile(profile_name).search.weights)
+                _row(TUNED, profile_name), find_profile(profile_name).search.weights)
 
 
 def _choose(table: str, profile_name: str, rows: list[dict[str, Any]],
@@ -147,7 +147,7 @@ def _choose(table: str, profile_name: str, rows: list[dict[str, Any]],
     results.save(table, "tuning", TUNING_SEED, frame, profile_name, key=key, provenance=provenance)
     for text in told:
         print(f"Chosen: {text}")
-    if profile(profile_name).real and kept:
+    if find_profile(profile_name).real and kept:
         choose(profile_name, **kept)
 
 
@@ -208,10 +208,10 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
 def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> dict[str, Any]:
     """Train one setting and score it, in a small world with benchmarks if they are `asked`; the run
     is kept, so an interrupted sweep goes on."""
-    known, config = profile(profile_name), experiment(name, profile_name, **settings)
+    known, config = find_profile(profile_name), experiment(name, profile_name, **settings)
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     encoder = Encoder(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
-    root = data_root(profile_name)
+    root = find_profile(profile_name).root
     missing = "drop" if known.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)
     scores = validation_scores(encoder, pairs)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
 from cae_lib.data.completeness import Report, check, file_digest
 from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
-from cae_lib.data.training_set import TRAINING_SOURCE, data_root
+from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError
 
 TRAINING = (TRAINING_SOURCE,)
@@ -29,11 +29,6 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     OWN_PICTURES: (),
     "heatmaps": (),
 }
-
-
-def is_real(profile_name: str) -> bool:
-    """Whether a profile takes real data and downloaded weights, which nobody can build here."""
-    return profile(profile_name).base is None
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
@@ -90,8 +85,8 @@ def data_digests(
     those of `extra`, further entries of `data/sources.yml` such as weights.
     """
     suites = list(suites)
-    if not is_real(profile_name):
-        path = data_root(profile_name) / "manifest.json"
+    if not find_profile(profile_name).real:
+        path = find_profile(profile_name).root / "manifest.json"
         if not path.is_file():
             kind = "world" if path.parent.name.startswith("world-") else "photo"
             raise DataError(f"{path}: the data are not built here; run "

@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
@@ -37,15 +36,6 @@ class TrainingSet:
     pairs: Pairs
     images: ImageStore | Photographs
     alignment: Alignment
-
-
-def data_root(profile_name: str) -> Path:
-    """Folder that holds the data sets of a profile side by side."""
-    chosen = profile(profile_name)
-    if chosen.base is None:
-        return paths().raw
-    photographs = chosen.training.get("model") == "clip-photo"
-    return paths().raw / (chosen.name if photographs else f"world-{chosen.name}")
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +81,7 @@ def training_set(
         cache = paths().cache / "roles"
         alignment = token_roles(pairs.captions, clip.tokenizer, _named_tagger(tagger), cache)
     elif name == "pretrain":
-        root = data_root(profile_name) / "pretrain"
+        root = find_profile(profile_name).root / "pretrain"
         annotations = root / "annotations" / "captions_pretrain.json"
         pairs = load_coco_captions(annotations, root / "images")
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
@@ -115,9 +105,9 @@ def training_pairs(profile_name: str) -> Pairs:
     """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
     DataError if the file or pictures are missing, or rows of the real file, unless `allowing` lets
     it be incomplete."""
-    root = data_root(profile_name)
+    root = find_profile(profile_name).root
     path = root / "coco" / "train_neg_clip.tsv"
-    if profile_name != "paper":
+    if not find_profile(profile_name).real:
         return load_negclip_tsv(path, root)
     incomplete = may_be_incomplete(TRAINING_SOURCE)
     return load_negclip_tsv(path, root, "drop" if incomplete else "raise", TRAINING_ROWS)

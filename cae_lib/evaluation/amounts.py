@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cae_lib.config import find_profile
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
-from cae_lib.data.training_set import data_root
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import chance, scored
@@ -57,14 +57,14 @@ def is_again(family: str, subset: str) -> bool:
 
 
 def _rows(profile: str) -> Iterator[dict[str, Any]]:
-    root = data_root(profile)
+    known = find_profile(profile)
     for subset in _benchmarks(profile):
         chances = [chance(subset, item) for item in subset.items]
         yield dict(suite="benchmarks", family=subset.name, subset=subset.subset,
                    n_used=subset.n_used, n_expected=subset.n_expected, headline=subset.headline,
                    rule=subset.rule, chance=np.mean(chances) if chances else np.nan,
                    counts=subset.counts)
-    real, retrieval = datasets.is_official(root), datasets.retrieval_sets(profile)
+    real, retrieval = known.real, datasets.retrieval_sets(profile)
     labelled: Mapping[str, LabelledImages] = {}
     with datasets.optional("zero_shot", real):
         labelled = datasets.class_sets(profile)
@@ -75,7 +75,7 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
         "zero_shot": {name: (len(data.paths), data) for name, data in labelled.items()},
         "labels": {data.source: (len(data.images), data) for data in labels},
     }
-    published = {"retrieval": {name: known.n_captions for name, known in RETRIEVAL_SETS.items()},
+    published = {"retrieval": {name: one.n_captions for name, one in RETRIEVAL_SETS.items()},
                  "similarity": OFFICIAL_PAIRS} if real else {}
     for suite, found in here.items():
         for name, (n_used, data) in found.items():
@@ -85,7 +85,7 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
             if name not in found:
                 yield dict(suite=suite, family=name, n_expected=n_expected)
     for suite, limit in datasets.SAMPLES.items() if "coco" in retrieval or real else ():
-        if suite != "heatmaps" or datasets.is_world(root):
+        if suite != "heatmaps" or known.gold:
             yield dict(suite=suite, family="coco") | _sampled(suite, retrieval.get("coco"), limit)
 
 

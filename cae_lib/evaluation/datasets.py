@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cae_lib.config import find_profile
 from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
@@ -21,7 +22,7 @@ from cae_lib.data.rows import read_json
 from cae_lib.data.similarity import FOLDER, SentencePairs, load_similarity, present_sets
 from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import data_root, training_pairs
+from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.world.vocabulary import NOUNS
@@ -38,19 +39,9 @@ LABELLED = "zero-shot"
 WORLD_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": "flickr30k/scene_graphs_test.json"}
 
 
-def is_official(root: Path) -> bool:
-    """Whether a folder holds the real sets: one that is built here has a manifest with counts."""
-    return not (root / MANIFEST).is_file()
-
-
 def _counts(root: Path) -> Mapping[str, Mapping[str, int]]:
     """The numbers of items by family, of sets that are built here."""
     return read_json(root / MANIFEST, dict)["counts"]
-
-
-def is_world(root: Path) -> bool:
-    """Whether a folder is a small world's, with the gold of its pictures."""
-    return not is_official(root) and (root / GRAPHS).is_file()
 
 
 def even_rows(total: int, limit: int | None) -> np.ndarray:
@@ -76,8 +67,8 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
     `families` reads those alone, and needs no files of others. ConfigError for an unknown family;
     DataError if data are malformed, or missing and may not be.
     """
-    root, families = data_root(profile), tuple(families)
-    names = [name for name in FOLDERS if is_official(root) or name in _counts(root)]
+    families, known = tuple(families), find_profile(profile)
+    names = [name for name in FOLDERS if known.real or name in _counts(known.root)]
     if unknown := [name for name in families if name not in names]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(names)}.")
     chosen = families or families_of(profile)
@@ -87,27 +78,28 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
 def families_of(profile: str) -> list[str]:
     """The families of benchmarks that a profile has: of real ones the paper's, and those beside
     them whose folder is there."""
-    root = data_root(profile)
-    if not is_official(root):
-        return [name for name in FOLDERS if name in _counts(root)]
-    return [name for name in FOLDERS if name not in FURTHER or (root / FOLDERS[name]).is_dir()]
+    known = find_profile(profile)
+    if not known.real:
+        return [name for name in FOLDERS if name in _counts(known.root)]
+    return [name for name in FOLDERS
+            if name not in FURTHER or (known.root / FOLDERS[name]).is_dir()]
 
 
 @lru_cache(maxsize=64)
 def family(profile: str, name: str) -> list[Benchmark]:
     """Its subsets; a real one that may be incomplete has empty ones for what is not there."""
-    official = is_official(data_root(profile))
-    allowed = official and any(map(may_be_incomplete, FAMILIES[name]))
-    return load_benchmark(name, data_root(profile), official=official, allow_missing=allowed)
+    known = find_profile(profile)
+    allowed = known.real and any(map(may_be_incomplete, FAMILIES[name]))
+    return load_benchmark(name, known.root, official=known.real, allow_missing=allowed)
 
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile: str, name: str) -> Pairs:
     """Pictures and captions of a retrieval set; of a real one the published number is expected.
     DataError if data are malformed, or missing and may not be."""
-    root = data_root(profile)
-    if not (is_official(root) and may_be_incomplete(RETRIEVAL_SOURCES[name])):
-        return load_retrieval_set(name, root, official=is_official(root))
+    root, real = find_profile(profile).root, find_profile(profile).real
+    if not (real and may_be_incomplete(RETRIEVAL_SOURCES[name])):
+        return load_retrieval_set(name, root, official=real)
     pairs = load_retrieval_set(name, root, missing="drop")
     if not pairs.n_used:
         raise DataError(
@@ -119,8 +111,8 @@ def retrieval_pairs(profile: str, name: str) -> Pairs:
 
 def retrieval_sets(profile: str) -> dict[str, Pairs]:
     """The retrieval sets by name; one that may be incomplete may also be absent."""
-    root, pairs = data_root(profile), {}
-    for name in RETRIEVAL_SETS if is_official(root) else _counts(root)["order"]:
+    known, pairs = find_profile(profile), {}
+    for name in RETRIEVAL_SETS if known.real else _counts(known.root)["order"]:
         with optional(f"retrieval on {name}", may_be_incomplete(RETRIEVAL_SOURCES[name])):
             pairs[name] = retrieval_pairs(profile, name)
     return pairs
@@ -128,7 +120,7 @@ def retrieval_sets(profile: str) -> dict[str, Pairs]:
 
 def training_captions(profile: str) -> Pairs | None:
     """The training captions and pictures; None if they are absent, as those of real data may be."""
-    with optional("blind", is_official(data_root(profile))):
+    with optional("blind", find_profile(profile).real):
         pairs = training_pairs(profile)
         if pairs.n_used:
             return pairs
@@ -140,11 +132,10 @@ def training_captions(profile: str) -> Pairs | None:
 def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
     """The test sets of text similarity that a profile has; those that may be incomplete may also be
     absent. DataError if data are malformed, or missing and may not be."""
-    root = data_root(profile)
-    folder = root / FOLDER
-    if not (is_official(root) and may_be_incomplete(SIMILARITY_SOURCE)):
+    real, folder = find_profile(profile).real, find_profile(profile).root / FOLDER
+    if not (real and may_be_incomplete(SIMILARITY_SOURCE)):
         names = present_sets(folder)
-        return tuple(load_similarity(name, folder, official=is_official(root)) for name in names)
+        return tuple(load_similarity(name, folder, official=real) for name in names)
     pairs = []
     for name, n_expected in OFFICIAL_PAIRS.items():
         with optional(name, True):
@@ -155,7 +146,7 @@ def similarity_pairs(profile: str) -> tuple[SentencePairs, ...]:
 def label_sets(profile: str) -> list[LabelledPictures]:
     """Those of COLA's single-object sets that a profile has; one that may be incomplete needs but a
     picture."""
-    root = data_root(profile) / FOLDERS["cola"]
+    root = find_profile(profile).root / FOLDERS["cola"]
     allowed = all(map(may_be_incomplete, FAMILIES["cola"]))
     return [load_single(root, name, allow_missing=allowed) for name in SOURCES
             if (root / "data" / SINGLE.format(name)).is_file()]
@@ -165,11 +156,12 @@ def label_sets(profile: str) -> list[LabelledPictures]:
 def class_sets(profile: str) -> Mapping[str, LabelledImages]:
     """Pictures with classes: the small world's, none of photographs, or what is in `LABELLED`;
     DataError if there is none, or one is malformed."""
-    root = data_root(profile)
-    if is_world(root):
+    known = find_profile(profile)
+    if known.gold:
         return {name: _with_nouns(profile, name) for name in WORLD_GRAPHS}
-    if not is_official(root):
+    if not known.real:
         return {}
+    root = known.root
     folders = sorted(path for path in (root / LABELLED).glob("*") if path.is_dir())
     if not folders:
         raise DataError(
@@ -182,7 +174,7 @@ def class_sets(profile: str) -> Mapping[str, LabelledImages]:
 def _with_nouns(profile: str, name: str) -> LabelledImages:
     """A retrieval set of the small world with the nouns of its gold scene graphs."""
     paths = retrieval_pairs(profile, name).image_paths
-    graphs = read_gold(data_root(profile) / WORLD_GRAPHS[name], "images")
+    graphs = read_gold(find_profile(profile).root / WORLD_GRAPHS[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
     labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
     return LabelledImages(paths, labels, NOUNS, len(paths))

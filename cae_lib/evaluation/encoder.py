@@ -16,7 +16,7 @@ from open_clip import SimpleTokenizer
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor, nn
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.completeness import open_clip_file
 from cae_lib.errors import CheckpointError
@@ -97,7 +97,7 @@ class Encoder:
     def __init__(self, clip: Clip, of: str | None = None, workers: int | None = None) -> None:
         self.clip = clip
         self._reader = PictureReader(clip.preprocess, workers)
-        self._of, self._shared = of and profile(of), None
+        self._of, self._shared = of and find_profile(of), None
         if of and self._of.training.get("lock_image") and hasattr(clip.model, "visual"):
             name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
             self._shared = paths().cache / "image-vectors" / name

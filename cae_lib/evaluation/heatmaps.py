@@ -16,9 +16,9 @@ from torch import Tensor
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
+from cae_lib.config import find_profile
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.training_set import data_root
-from cae_lib.evaluation.datasets import SAMPLES, even_rows, is_world, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import EXAMPLES, GRAPHS, REGIONS, Example, gold_scenes, region_shares
 from cae_lib.evaluation.tables import NOTHING, long_table
@@ -53,10 +53,10 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     - "example word": share of a word's score (part is the word, row its place);
     - "example cosine": of picture and caption.
     """
-    root = data_root(profile)
-    if not is_world(root):
+    if not find_profile(profile).gold:
         return pd.DataFrame(ROW, index=[0])[:0]
-    paths, gold = retrieval_pairs(profile, "coco").image_paths, gold_scenes(root / GRAPHS)
+    paths = retrieval_pairs(profile, "coco").image_paths
+    gold = gold_scenes(find_profile(profile).root / GRAPHS)
     rows = even_rows(len(paths), limit)
     scenes = [gold[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from open_clip import SimpleTokenizer
 
-from cae_lib.config import paths
+from cae_lib.config import find_profile, paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.captions import Pairs
-from cae_lib.data.training_set import data_root, default_tagger
+from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import headlines, scored
-from cae_lib.evaluation.datasets import benchmarks, is_world, retrieval_sets, training_captions
+from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
 from cae_lib.evaluation.gold import CAPTIONS, GRAPHS, read_gold
 from cae_lib.results import Tables
 from cae_lib.words.alignment import align, token_roles
@@ -33,7 +33,7 @@ STATED = ("amod", "nummod")
 def data_tables(profile: str) -> Tables:
     """The tables of a profile's data: items, captions, subsets, blind, and in a world parser;
     DataError if data are missing, and may not be."""
-    world, tagger = is_world(data_root(profile)), default_tagger()
+    world, tagger = find_profile(profile).gold, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
     training = training_captions(profile)
     texts = None if training is None else training.captions
@@ -125,7 +125,7 @@ def graph_counts(graph: Graph) -> tuple[int, int, int]:
 def parser_table(profile: str) -> pd.DataFrame:
     """Count the words of the small world's COCO captions by the `relation` that the caption states
     ("" for none) and their role, `found` by the default tagger and `gold`; `n` words."""
-    root = data_root(profile)
+    root = find_profile(profile).root
     graphs = {entry["id"]: entry for entry in read_gold(root / GRAPHS, "annotations")}
     captions = read_gold(root / CAPTIONS, "annotations")
     tagged = default_tagger().tag([entry["caption"] for entry in captions])

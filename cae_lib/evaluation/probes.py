@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from cae_lib.config import find_profile
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.training_set import data_root, training_pairs
+from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import attribution_suite
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.datasets import benchmarks, is_world, retrieval_pairs
+from cae_lib.evaluation.datasets import benchmarks, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.evaluation.retrieval import retrieval_ranks
@@ -97,9 +98,9 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     who is it in the canonical one of the two. Columns: target, picture, truth, answer, correct, and
     `commonest`, the answer that is right most often in training (of the two nouns the one that is).
     """
-    root = data_root(profile)
-    if not is_world(root):
+    if not find_profile(profile).gold:
         return pd.DataFrame()
+    root = find_profile(profile).root
     gold = {entry["file_name"]: entry for name in (TRAIN_GRAPHS, GRAPHS)
             for entry in read_gold(root / name, "images")}
     (seen, facts), (asked, truth) = (

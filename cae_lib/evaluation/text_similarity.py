@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cae_lib.config import find_profile
 from cae_lib.data.similarity import SentencePairs
-from cae_lib.data.training_set import data_root, default_tagger
+from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import CAPTIONS, GRAPHS
@@ -46,18 +46,19 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     rows = datasets.even_rows(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(np.int32)
     texts = [pairs.captions[row] for row in rows]
     where = {"caption": rows, "picture": np.asarray(pairs.image_index)[rows].astype(np.int32)}
-    phrases = phrases_of(tuple(texts), data_root(profile))
+    phrases = phrases_of(tuple(texts), profile)
     return joined(pd.DataFrame(
         where | {"kind": kind} | cosines(encoder, texts, [own[kind] for own in phrases])
     ) for kind in KINDS)
 
 
 @lru_cache(maxsize=2)
-def phrases_of(texts: tuple[str, ...], root: Path) -> list[Phrases]:
+def phrases_of(texts: tuple[str, ...], profile: str) -> list[Phrases]:
     """The phrases of COCO test captions, gold in the small world, else by the default parser."""
-    if not datasets.is_world(root):
+    known = find_profile(profile)
+    if not known.gold:
         return parsed_phrases(default_tagger().graphs(texts))
-    gold = world_phrases(root / CAPTIONS, root / GRAPHS)
+    gold = world_phrases(known.root / CAPTIONS, known.root / GRAPHS)
     return [gold[text] for text in texts]
 
 

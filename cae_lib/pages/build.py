@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import paths, profile, rehearsed, shipped
+from cae_lib.config import find_profile, paths, rehearsed, shipped
 from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -29,7 +29,7 @@ def build_book(profile_name: str, builder: str = "html") -> Path:
     """Render the book of a profile, or its copy of the book; returns its first page, an HTML file
     to open in a browser. The builder is "html", or "singlehtml" for all pages as one. CaeError
     shows all warnings."""
-    above = profile(profile_name).own_book
+    above = find_profile(profile_name).own_book
     print("Rendering the book", flush=True)
     if above is None:
         return render(shipped("book"), paths().build / "book", builder)
@@ -140,8 +140,8 @@ def setup(app: Any) -> dict[str, bool]:
 def _with_explorer(app: Any) -> None:
     """Copy the explorer's files, if its page has left some in the cache, together with the book's
     own, and let pages know of them: a script cannot ask whether a file is there."""
-    name = "smoke" if app.srcdir.name == "smoke-book" else "mini"
-    folder = paths().cache / "explorer" / name
+    copies = {own_book(name): name for name in PROFILES}
+    folder = paths().cache / "explorer" / copies.get(Path(app.srcdir), "mini")
     if app.builder.name == "html" and folder.is_dir():
         app.config.html_static_path.append(str(folder))
         app.add_js_file("explorer-index.js")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from cae_lib.config import paths, profile
+from cae_lib.config import find_profile, paths
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.pages import source
 from cae_lib.pages.build import own_book
@@ -55,7 +55,7 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     notebook = source.read_page(experiments_folder() / f"{name}.md")
     given = dict(given or {}) | ({} if profile_name is None else {"profile": profile_name})
     values = source.parse_parameters(source.page_parameters(notebook, name), given, name)
-    shown = profile(str(values.get("profile", "mini")))
+    shown = find_profile(str(values.get("profile", "mini")))
     own = shown.name if shown.own_book is not None else ""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     partial = paths().runs / f"{name}-{digest}.partial.ipynb"

@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cae_lib.config import paths
+from cae_lib.config import find_profile, paths
 from cae_lib.data import layouts
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.negatives import similar_rows
-from cae_lib.data.training_set import data_root
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import flickr8k
 from cae_lib.photo.choices import Choices
@@ -30,7 +29,7 @@ def build(profile: str) -> Path:
 
     A DataError if Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
     """
-    target, source, kind = data_root(profile), paths().raw / "flickr8k", SETS[profile]
+    target, source, kind = find_profile(profile).root, paths().raw / "flickr8k", SETS[profile]
     splits = flickr8k.load(source)
     content = [kind.VERSION, [[p.path, *p.captions] for s in splits.values() for p in s]]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

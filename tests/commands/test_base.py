@@ -9,7 +9,7 @@ import torch
 from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands.base import base_config, used_tokens
-from cae_lib.config import PROFILES, paths, profile
+from cae_lib.config import PROFILES, find_profile, paths
 from cae_lib.grid import earlier_base
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
@@ -91,6 +91,6 @@ def test_other_settings_of_the_base_are_refused(home: Path, settings: list[str],
 
 def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAE_HOME", raising=False)
-    for steps in profile("mini").earlier_bases:
+    for steps in find_profile("mini").earlier_bases:
         meta = read_meta(earlier_path("mini", steps))
         assert (meta.step, meta.config_key) == (steps, base_config("mini", steps=steps).key())

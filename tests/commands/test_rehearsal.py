@@ -21,7 +21,7 @@ from cae_lib import results, runs
 from cae_lib.cli import main
 from cae_lib.commands import rehearse
 from cae_lib.commands.options import assignment
-from cae_lib.config import PROFILES, experiment, paths, profile
+from cae_lib.config import PROFILES, experiment, find_profile, paths
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.evaluation import datasets
@@ -275,8 +275,8 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
         rehearse.lay_out(home, real)
         few = experiment("clip-ft", "paper")
         assert (few.steps, few.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
-        assert few.model == usual.model and profile("paper").seeds == 1
-        assert set(profile("paper").methods) == set(PROFILES["paper"].methods)
+        assert few.model == usual.model and find_profile("paper").seeds == 1
+        assert set(find_profile("paper").methods) == set(PROFILES["paper"].methods)
         assert isinstance(runs.weights_path(few), Path), "the archive"
         sets_here = paths().raw
         assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"

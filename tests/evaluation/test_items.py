@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 
+from cae_lib.config import Profile
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
@@ -82,7 +83,7 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
     for name, content in ((module.CAPTIONS, captions), (module.GRAPHS, graphs)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
-    monkeypatch.setattr(module, "data_root", lambda profile: tmp_path)
+    monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: found))
     assert [tuple(row) for row in parser_table("smoke").itertuples(index=False)] == [
         ("", "attribute", "attribute", 1), ("", "object", "object", 1), ("", "other", "other", 2),

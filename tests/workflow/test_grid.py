@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from cae_lib.cli import main, parse
 from cae_lib.commands import plan, workflow
 from cae_lib.commands.options import chosen
-from cae_lib.config import METHODS, choose, experiment, paths, profile
+from cae_lib.config import METHODS, choose, experiment, find_profile, paths
 from cae_lib.errors import ConfigError
 from cae_lib.grid import OF_BINDINGS, Choice, Job, find_run, grid, levels, run_name
 
@@ -42,7 +42,7 @@ def test_the_paper_has_all_rows_three_times_after_its_settings_were_chosen():
     assert "chosen/control" in jobs["tune/lambda/cae-gradcam"].needs
     rates = {job.experiment("paper").lr for label, job in jobs.items()
              if label.startswith("tune/control/")}
-    assert rates == set(profile("paper").search.rates) and len(rates) > 2
+    assert rates == set(find_profile("paper").search.rates) and len(rates) > 2
     more = grid("paper", Choice(studies=True))
     assert "run/dependency-attention/2" in more and "run/random-perturbation/0" in more
 

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCardData
 
 from cae_lib import results
 from cae_lib.commands.scores import HUB_TASK, choice_scores, eval_results, named, stored_items
-from cae_lib.config import Experiment, profile
+from cae_lib.config import Experiment, find_profile
 from cae_lib.evaluation.averages import TABLE, weights
 from cae_lib.grid import BASE, TUNED
 from cae_lib.models.checkpoint import CheckpointMeta
@@ -33,7 +33,7 @@ def base_card(config: Experiment, table: pd.DataFrame, parameters: int, digest: 
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     return _rendered(
         "base.md", config=config, parameters=parameters, digest=digest, tower_batch=tower_batch,
-        numbers=markdown(final.round(3)), earlier_bases=profile(config.profile).earlier_bases)
+        numbers=markdown(final.round(3)), earlier_bases=find_profile(config.profile).earlier_bases)
 
 
 def run_card(run: str, clip: Clip, meta: CheckpointMeta, config: Experiment | None, file: str,
@@ -42,7 +42,7 @@ def run_card(run: str, clip: Clip, meta: CheckpointMeta, config: Experiment | No
     `file` beside it; `hub` is the name of its repository, `figures` those of `figures_of`."""
     row, *settings = run.split("+")
     title = ", ".join([label(row), *settings, clip.name, f"profile {profile_name}", f"seed {seed}"])
-    known = profile(profile_name)
+    known = find_profile(profile_name)
     inherited = known.real or known.photographs
     results_of_hub = figures.pop("eval_results", None)
     data = ModelCardData(
