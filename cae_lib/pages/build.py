@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import find_profile, paths, rehearsed, shipped
+from cae_lib.config import PROFILES, find_profile, paths, rehearsed, shipped
 from cae_lib.errors import CaeError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -140,8 +140,8 @@ def setup(app: Any) -> dict[str, bool]:
 def _with_explorer(app: Any) -> None:
     """Copy the explorer's files, if its page has left some in the cache, together with the book's
     own, and let pages know of them: a script cannot ask whether a file is there."""
-    copies = {own_book(name): name for name in PROFILES}
-    folder = paths().cache / "explorer" / copies.get(Path(app.srcdir), "mini")
+    copies = {f"{name}-book": name for name in PROFILES}
+    folder = paths().cache / "explorer" / copies.get(app.srcdir.name, "mini")
     if app.builder.name == "html" and folder.is_dir():
         app.config.html_static_path.append(str(folder))
         app.add_js_file("explorer-index.js")
