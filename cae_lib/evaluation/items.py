@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,14 @@ STATED = ("amod", "nummod")
 
 
 def data_tables(profile: str) -> Tables:
-    """The tables of a profile's data: items, captions, subsets, blind, and in a world parser;
-    DataError if data are missing, and may not be."""
+    """The tables of a profile's data: items, texts, captions, subsets, blind, and in a world
+    parser; DataError if data are missing, and may not be."""
     world, tagger = find_profile(profile).gold, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
     training = training_captions(profile)
     texts = None if training is None else training.captions
-    tables = {"subsets": subsets(profile), "items": items(parts, tagger, world, texts)}
+    tables = {"subsets": subsets(profile), "items": items(parts, tagger, world, texts),
+              "texts": options(parts, retrieval, find_profile(profile).root, world)}
     if texts is not None:
         tables["blind"] = blind_answers(parts, text_choosers(texts))
     if "coco" in retrieval:
@@ -67,6 +69,42 @@ def items(
     joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
     return pd.concat([frame, counts.groupby(owner).max(), seen.groupby(owner).sum(),
                       joint.fillna(-1).astype(np.int32)], axis=1)
+
+
+def options(parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path,
+            world: bool) -> pd.DataFrame:
+    """The table of texts and pictures: a row for each that an item offers, with `family`, `subset`,
+    `item` (its number), `id` (its key in the annotation file), `kind` ("text" or "picture"),
+    `place` among those of its kind, `true`, and `content`: the text, or the place of the picture
+    below `root`. Of a retrieval set, a `family`, items are its captions. Without `world` captions
+    are people's, and there are pictures alone."""
+    def rows(family: str, subset: str, number: int, name: str, kind: str,
+             content: Iterable[object], truth: int | None) -> Iterator[tuple[object, ...]]:
+        for place, each in enumerate(content):
+            true = truth is None or place == truth
+            yield family, subset, number, name, kind, place, true, str(each)
+
+    found: list[tuple[object, ...]] = []
+    for part in scored(parts):
+        for number, item in enumerate(part.items):
+            own = (part.name, part.subset, number, item.id)
+            alone = len(item.images) == 1
+            pictures = [_place(image.path, root) for image in item.images]
+            found += rows(*own, "picture", pictures, item.truth if len(item.texts) == 1 else None)
+            found += rows(*own, "text", item.texts if world else (), item.truth if alone else None)
+    for name, pairs in retrieval.items():
+        for number, (text, picture) in enumerate(zip(pairs.captions, pairs.image_index,
+                                                     strict=True)):
+            own = (name, "", number, str(number))
+            found += [*rows(*own, "picture", [_place(pairs.image_paths[picture], root)], None),
+                      *rows(*own, "text", [text] if world else [], None)]
+    columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
+    return pd.DataFrame(found, columns=columns).astype({"item": "int32", "place": "int8"})
+
+
+def _place(path: Path, root: Path) -> str:
+    """Where a picture lies below `root`; the name of one that was taken out of a table."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def true_captions(item: Choice) -> tuple[str, ...]:

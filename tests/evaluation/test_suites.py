@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cae_lib.config import find_profile
 from cae_lib.data.labelled import load_labelled_folder
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import PROTOCOLS, weights
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import GRAPHS
-from cae_lib.evaluation.items import data_tables
+from cae_lib.evaluation.items import data_tables, options
 from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite
 from cae_lib.runtime import BESIDE, imported
@@ -34,7 +35,7 @@ def measured(name, encoder, profile="smoke"):
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
-    assert set(tables) == {"items", "captions", "subsets", "blind", "parser"}
+    assert set(tables) == {"items", "texts", "captions", "subsets", "blind", "parser"}
     answered, items, used = measured("benchmarks", encoder), tables["items"], tables["subsets"]
     groups, names = items.groupby(["family", "subset"]), ["family", "subset", "group", "item"]
     assert answered[[*names, "picture"]].equals(items[[*names, "picture"]])
@@ -56,6 +57,23 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
     right = parser[parser.found == parser.gold].groupby("gold").n.sum()
     assert (right / parser.groupby("gold").n.sum()).min() > 0.5
     assert "" in set(parser.relation) and parser.relation.nunique() > 5
+
+
+def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
+    texts, root = tables["texts"], find_profile("smoke").root
+    part, *_ = datasets.benchmarks("smoke", ["sugarcrepe"])
+    own = texts[(texts.family == part.name) & (texts.subset == part.subset)]
+    for number, item in enumerate(part.items):
+        said = own[own.item == number]
+        words, pictures = said[said.kind == "text"], said[said.kind == "picture"]
+        assert tuple(words.content) == item.texts and set(words.id) == {item.id}
+        assert [*words.true] == [place == item.truth for place in range(len(item.texts))]
+        assert [root / place for place in pictures.content] == [i.path for i in item.images]
+    assert texts[texts.family == "winoground"].true.all(), "text i goes with picture i"
+    pairs = datasets.retrieval_pairs("smoke", "coco")
+    assert [*texts[(texts.family == "coco") & (texts.kind == "text")].content] == [*pairs.captions]
+    people = options([part], {"coco": pairs}, root, world=False)
+    assert set(people.kind) == {"picture"}, "captions of people are not stored"
 
 
 @pytest.mark.parametrize("suite", [*SUITES.values(), *BASE_SUITES.values()], ids=lambda s: s.name)
