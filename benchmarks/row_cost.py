@@ -19,13 +19,13 @@ import torch
 
 from benchmarks.options import common_options, median_table, prepare, seconds, store
 from benchmarks.timing import CLOCKS, interleaved
-from cae_lib.config import experiment, find_profile
 from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
-from cae_lib.grid import TUNED
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import weights_path
 from cae_lib.training.trainer import Run
+from cae_lib.variants import TUNED
 
 WARM_UP = 2
 """Rounds that are not counted."""

@@ -7,8 +7,7 @@ provenance (see `cae_lib.runtime.stamp`)."""
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.errors import DataError
-from cae_lib.runtime import measuring_hash, stamp, whole_file, write_atomic
+from cae_lib.fingerprint import measuring_hash
+from cae_lib.profiles import find_profile
+from cae_lib.runtime import whole_file, write_atomic
 
 DATA = "data"
 """The run of tables that belong to the data and to no model."""
@@ -242,37 +243,3 @@ def _current(rows: Rows) -> bool | None:
     if "modules" not in told:
         return None
     return told["code"] == measuring_hash(tuple(told["modules"]), tuple(told["families"]))
-
-
-def measure(
-    suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
-    *, fresh: bool = False, **settings: Any,
-) -> None:
-    """Compute and stage the tables of one measurement, unless all are stored with this key.
-
-    Args:
-        suite: Name of the measurement; tables of it that it no longer gives are removed.
-        run, seed, profile_name: What is measured.
-        key: Hash of all that the numbers depend on, the suite included.
-        compute: Measures; a table without rows is not stored.
-        fresh: Compute even what is stored, unless this clone has computed it itself.
-        **settings: Entries of the provenance.
-    """
-    marker = paths().cache / profile_name / "done" / f"{suite}-{run}-{seed}.key"
-    own = marker.is_file() and marker.read_text(encoding="utf-8") == key
-    stored = {table: index[run, seed] for table, index in tables(profile_name).items()
-              if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
-    expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
-    current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    if stored and current and (own or not fresh):
-        return
-    start = time.monotonic()
-    measured = {name: frame for name, frame in compute().items() if len(frame)}
-    seconds = round(time.monotonic() - start, 1)
-    entries = {"suite": suite, "tables": sorted(measured), "wall_seconds": seconds, **settings}
-    provenance = stamp(profile_name, seed, **entries)
-    for name, frame in measured.items():
-        save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
-    for name in stored.keys() - measured.keys():
-        discard(name, run, seed, profile_name)
-    write_atomic(marker, key)

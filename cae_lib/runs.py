@@ -18,20 +18,21 @@ import torch
 from filelock import FileLock
 
 from cae_lib import results
-from cae_lib.config import Experiment, experiment, find_profile, paths, shipped
+from cae_lib.config import Experiment, paths, shipped
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite
-from cae_lib.grid import BASE, CONTROLS, TUNED, run_name
+from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite, measure
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.results import Tables
 from cae_lib.runtime import one_thread, pick_device
+from cae_lib.variants import BASE, CONTROLS, TUNED, run_name
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
@@ -199,7 +200,7 @@ def measure_suites(
     for name, suite in suites.items():
         try:
             code = suite.code(profile_name)
-            results.measure(
+            measure(
                 name, run, seed, profile_name, _key(name, digest, data[name], code["code"]),
                 lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
                 fresh=fresh, weights=digest[:12], data=data[name][:12],
@@ -240,7 +241,7 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     code = OF_DATA.code(profile_name)
-    results.measure(results.DATA, results.DATA, 0, profile_name,
+    measure(results.DATA, results.DATA, 0, profile_name,
                     _key(results.DATA, "", data, code["code"]), lambda: data_tables(profile_name),
                     fresh=fresh, data=data[:12], **code)
 

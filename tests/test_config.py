@@ -5,17 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.config import (
-    METHODS,
-    ON_CPU,
-    PROFILES,
-    Experiment,
-    experiment,
-    find_profile,
-    native_bf16,
-    paths,
-)
+from cae_lib.config import Experiment, paths
 from cae_lib.errors import ConfigError
+from cae_lib.profiles import METHODS, ON_CPU, PROFILES, experiment, find_profile, native_bf16
 
 PLAIN = experiment("clip-ft", "mini")
 

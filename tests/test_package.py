@@ -19,7 +19,8 @@ from conftest import REPOSITORY
 
 from cae_lib import cli, runtime
 from cae_lib.evaluation.suites import ALL_SUITES
-from cae_lib.runtime import BESIDE, PACKAGE, SETTLED, changed, measuring_hash, training_hash
+from cae_lib.fingerprint import BESIDE, SETTLED, measuring_hash, training_hash
+from cae_lib.runtime import PACKAGE, changed
 
 GUARDED = """
 import builtins, runpy, sys
@@ -190,9 +191,10 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = ({"errors", "methods", "config", "runtime"}, {"grid"}, {"words", "models", "attribution"},
+LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "fingerprint", "variants", "grid"},
+          {"words", "models", "attribution"},
           {"data", "results", "statistics", "plots", "world"}, {"training", "evaluation", "photo"},
-          {"runs"}, {"pages"}, {"commands"}, {"cli"})
+          {"runs"}, {"pages", "commands"}, {"cli"})
 """The top level of the package, the lowest parts first."""
 
 

@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 
 from cae_lib import results
 from cae_lib.errors import DataError, WriteError
+from cae_lib.evaluation import suites
 from cae_lib.runtime import stamp, write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
@@ -159,7 +160,7 @@ def counter(*tables: str) -> Mock:
 
 def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
     """How often it was computed so far."""
-    results.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, weights="w")
+    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, weights="w")
     return compute.call_count
 
 
@@ -183,7 +184,7 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     compute, other = counter("a"), counter("b")
     others = (2, "mini"), (1, "paper")
     for place in others:
-        results.measure("s", "cae", *place, "key", counter("a"))
+        suites.measure("s", "cae", *place, "key", counter("a"))
     assert measure(compute) == measure(other, suite="t") == 1
     assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
     for profile in ("mini", "paper"):
@@ -192,13 +193,13 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2
     for place in others:
-        results.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
+        suites.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
         assert again.called, "of another seed or profile"
 
 
 def test_a_failed_measurement_stores_nothing(home: Path):
     with pytest.raises(ZeroDivisionError):
-        results.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)
+        suites.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)
     assert measure(counter("a"), fresh=True) == 1
 
 

@@ -13,22 +13,15 @@ import torch
 
 from cae_lib import results, runs
 from cae_lib.attribution import get_method
-from cae_lib.config import PROFILES, experiment, find_profile
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.grid import (
-    ablations,
-    base_variants,
-    earlier_base,
-    find_run,
-    run_name,
-    study_runs,
-)
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.runs import checkpoint_path
 from cae_lib.training import state
+from cae_lib.variants import ablations, base_variants, earlier_base, find_run, run_name, study_runs
 
 
 def save_random(path: Path, seed: int) -> Path:

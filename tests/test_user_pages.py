@@ -21,10 +21,10 @@ from oracles import Batch, explicit_attention
 from torch import Tensor, nn
 
 from cae_lib.cli import parse
-from cae_lib.config import PROFILES
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
+from cae_lib.profiles import PROFILES
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cae_lib.commands.options import option, takes
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.grid import BASE
+from cae_lib.variants import BASE
 
 MOST_MODELS = 5
 

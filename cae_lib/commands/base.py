@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cae_lib import results
 from cae_lib.commands.cards import base_card
-from cae_lib.config import Experiment, experiment, find_profile, paths
+from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import training_pairs, training_set
@@ -25,15 +25,17 @@ from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.probes import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.grid import BASE, TUNED, earlier_base
+from cae_lib.fingerprint import what_runs
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import pool, writer
 from cae_lib.photo.trunk import fill_trunk
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import checkpoint_path
-from cae_lib.runtime import pick_device, stamp, what_runs, write_atomic
+from cae_lib.runtime import pick_device, stamp, write_atomic
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
+from cae_lib.variants import BASE, TUNED, earlier_base
 from cae_lib.world import build as world
 from cae_lib.world import tower
 from cae_lib.world.config import world_config

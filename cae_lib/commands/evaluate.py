@@ -14,7 +14,8 @@ from cae_lib.commands import options
 from cae_lib.commands.options import REAL, allowed, is_run, names, option, takes
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.grid import Choice, run_name
+from cae_lib.grid import Choice
+from cae_lib.variants import run_name
 
 FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
 """Sets that `cae released --fetch` gets: anybody may, by plain addresses, in a gigabyte."""

@@ -10,9 +10,9 @@ from huggingface_hub import HfApi, errors, get_token
 from huggingface_hub.utils import validate_repo_id
 
 from cae_lib.commands.options import RUN, SETTINGS, option, run_of, set_words, takes
-from cae_lib.config import experiment
 from cae_lib.errors import CheckpointError, ConfigError, WriteError
-from cae_lib.grid import BASE, run_name
+from cae_lib.profiles import experiment
+from cae_lib.variants import BASE, run_name
 
 HUB_NAME = "OWNER/NAME"
 

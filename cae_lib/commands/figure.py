@@ -17,16 +17,16 @@ from matplotlib.patches import Patch
 
 from cae_lib.attribution.heatmap import upsampled
 from cae_lib.commands.released import models
-from cae_lib.config import find_profile
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.pair import PairAttribution
-from cae_lib.grid import BASE, find_run
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
 from cae_lib.models.released import Released, load_released
 from cae_lib.plots import METHODS as METHOD_LABELS
 from cae_lib.plots import ROLE_COLORS, number
+from cae_lib.profiles import find_profile
 from cae_lib.runs import weights_of
 from cae_lib.runtime import pick_device
+from cae_lib.variants import BASE, find_run
 
 ROOT = 0.5
 """Exponent of the colour scale: relevance is concentrated, and half of the range holds little."""

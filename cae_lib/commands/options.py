@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from cae_lib.config import find_profile
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError
-from cae_lib.grid import BASE, CONTROLS, Choice, find_run, setting
+from cae_lib.grid import Choice
+from cae_lib.profiles import find_profile
+from cae_lib.variants import BASE, CONTROLS, find_run, setting
 
 REAL = "paper"
 """The profile whose data models of others are measured on."""

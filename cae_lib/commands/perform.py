@@ -6,12 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from cae_lib import grid, runs
-from cae_lib.config import experiment, find_profile
 from cae_lib.data.training_set import training_set
-from cae_lib.grid import BASE, TUNED, Choice, Job
+from cae_lib.grid import Choice, Job
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, page_parameters, read_page
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.variants import BASE, TUNED, base_variants
 
 
 def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
@@ -74,7 +75,7 @@ def _measure_base(profile_name: str, studies: bool) -> None:
     """The base, and for the studies its control and the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu") if studies else (BASE,):
         runs.measure_run(name, profile_name, 0, True, (), _left_out(studies))
-    for variant in grid.base_variants(profile_name):
+    for variant in base_variants(profile_name):
         if studies and variant.run == BASE:
             runs.measure_run(BASE, profile_name, 0, True, grid.STUDY_SUITES, **variant.settings)
 

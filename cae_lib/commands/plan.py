@@ -15,10 +15,12 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands.options import GRID, chosen, option, takes
 from cae_lib.commands.stamps import state_of
-from cae_lib.config import Experiment, experiment, find_profile, paths
+from cae_lib.config import Experiment, paths
 from cae_lib.data.sources import load_sources
-from cae_lib.grid import BASE, TUNED, Job, grid
+from cae_lib.grid import Job, grid
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import pick_device
+from cae_lib.variants import BASE, TUNED
 
 HOURS = 0.8
 """Of a CLIP-FT of the paper on one A100, as its authors report it: 2,135 steps of 256 pairs."""

@@ -17,10 +17,12 @@ from cae_lib import results
 from cae_lib.commands import reproduce
 from cae_lib.commands.options import ON, chosen, option, takes
 from cae_lib.commands.stamps import stamp_path
-from cae_lib.config import MARKER, experiment, paths
+from cae_lib.config import paths
 from cae_lib.errors import DataError
-from cae_lib.grid import TUNED, grid
+from cae_lib.grid import grid
+from cae_lib.profiles import MARKER, experiment
 from cae_lib.runtime import stamp
+from cae_lib.variants import TUNED
 from cae_lib.world.build import MANIFEST, build_world
 from cae_lib.world.config import Sizes, WorldConfig
 

@@ -13,7 +13,7 @@ from cae_lib.commands.jobs import run_jobs
 from cae_lib.commands.options import GRID, ON, PROFILE, allowed, chosen, takes
 from cae_lib.commands.plan import require
 from cae_lib.commands.workflow import run_workflow
-from cae_lib.config import find_profile
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import format_seconds
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.options import REAL
-from cae_lib.config import find_profile
 from cae_lib.data.benchmarks import Benchmark
 from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.needs import FAMILIES
@@ -23,6 +22,7 @@ from cae_lib.evaluation.choice import answers, headlines
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.clip import Clip
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 
 if TYPE_CHECKING:

@@ -6,10 +6,12 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.evaluation.suites import ALL_SUITES
+from cae_lib.fingerprint import training_hash
 from cae_lib.grid import Job
-from cae_lib.runtime import file_hash, training_hash
+from cae_lib.profiles import find_profile
+from cae_lib.runtime import file_hash
 
 
 def folder(profile_name: str) -> Path:

@@ -6,7 +6,7 @@ import argparse
 
 from cae_lib.commands import options
 from cae_lib.commands.options import allowed, option, run_of, takes
-from cae_lib.grid import BASE
+from cae_lib.variants import BASE
 
 SPEED = "speed and memory, which change numbers by rounding at most"
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
-from cae_lib.config import METHODS, choose, experiment, find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import TRAINING_SOURCE, default_tagger, training_set
@@ -30,10 +30,12 @@ from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
-from cae_lib.grid import BOUND, CONTROL, TUNED, TUNING_SEED, Variant, trials
+from cae_lib.grid import BOUND, TUNING_SEED, trials
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import METHODS, choose, experiment, find_profile
 from cae_lib.runs import measure_data, train_run
 from cae_lib.runtime import pick_device, stamp
+from cae_lib.variants import CONTROL, TUNED, Variant
 from cae_lib.words.alignment import token_roles
 
 LEFT_GAP = 0.1

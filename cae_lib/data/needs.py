@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
 from cae_lib.data.completeness import Report, check, file_digest
 from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError
+from cae_lib.profiles import find_profile
 
 TRAINING = (TRAINING_SOURCE,)
 # Names in `data/sources.yml` of what each family of benchmarks reads.

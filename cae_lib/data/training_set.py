@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, token_roles
 

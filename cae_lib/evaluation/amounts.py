@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cae_lib.config import find_profile
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
 from cae_lib.data.labelled import LabelledImages
@@ -20,6 +19,7 @@ from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import chance, scored
+from cae_lib.profiles import find_profile
 
 ROW: Mapping[str, Any] = {
     "suite": "", "family": "", "subset": "", "n_used": 0, "n_expected": 0, "headline": "",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.config import find_profile
 from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, LabelledPictures, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
@@ -25,6 +24,7 @@ from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.gold import GRAPHS, read_gold
+from cae_lib.profiles import find_profile
 from cae_lib.world.vocabulary import NOUNS
 
 SAMPLES: Mapping[str, int] = {

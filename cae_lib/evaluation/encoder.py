@@ -16,7 +16,7 @@ from open_clip import SimpleTokenizer
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor, nn
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.completeness import open_clip_file
 from cae_lib.errors import CheckpointError
@@ -25,6 +25,7 @@ from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import Progress, whole_file
 
 LENGTHS_TOGETHER = 2

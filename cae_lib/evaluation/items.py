@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from open_clip import SimpleTokenizer
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
@@ -20,6 +20,7 @@ from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import headlines, scored
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
 from cae_lib.evaluation.gold import CAPTIONS, GRAPHS, read_gold
+from cae_lib.profiles import find_profile
 from cae_lib.results import Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings

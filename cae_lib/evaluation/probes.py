@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from cae_lib.config import find_profile
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import attribution_suite
@@ -21,6 +20,7 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import Clip
+from cae_lib.profiles import find_profile
 from cae_lib.statistics import ANSWERS, levels
 from cae_lib.world.grammar import canonical
 from cae_lib.world.vocabulary import NOUNS

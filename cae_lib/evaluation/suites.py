@@ -3,14 +3,18 @@ it is measured, so that a change of one makes the tables of no other stale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cae_lib import results
+from cae_lib.config import paths
 from cae_lib.data.benchmarks import FOLDERS
+from cae_lib.fingerprint import measuring_hash
 from cae_lib.methods import METHODS
 from cae_lib.results import DATA, Tables
-from cae_lib.runtime import measuring_hash
+from cae_lib.runtime import stamp, write_atomic
 
 if TYPE_CHECKING:
     from cae_lib.evaluation.encoder import Encoder
@@ -78,3 +82,37 @@ ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, DATA: OF_DATA}
 
 OF_BENCHMARKS = ("benchmarks", "blind", DATA)
 """Suites that read the benchmarks of a profile."""
+
+
+def measure(
+    suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
+    *, fresh: bool = False, **settings: Any,
+) -> None:
+    """Compute and stage the tables of one measurement, unless all are stored with this key.
+
+    Args:
+        suite: Name of the measurement; tables of it that it no longer gives are removed.
+        run, seed, profile_name: What is measured.
+        key: Hash of all that the numbers depend on, the suite included.
+        compute: Measures; a table without rows is not stored.
+        fresh: Compute even what is stored, unless this clone has computed it itself.
+        **settings: Entries of the provenance.
+    """
+    marker = paths().cache / profile_name / "done" / f"{suite}-{run}-{seed}.key"
+    own = marker.is_file() and marker.read_text(encoding="utf-8") == key
+    stored = {table: index[run, seed] for table, index in results.tables(profile_name).items()
+              if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
+    expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
+    current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
+    if stored and current and (own or not fresh):
+        return
+    start = time.monotonic()
+    measured = {name: frame for name, frame in compute().items() if len(frame)}
+    seconds = round(time.monotonic() - start, 1)
+    entries = {"suite": suite, "tables": sorted(measured), "wall_seconds": seconds, **settings}
+    provenance = stamp(profile_name, seed, **entries)
+    for name, frame in measured.items():
+        results.save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
+    for name in stored.keys() - measured.keys():
+        results.discard(name, run, seed, profile_name)
+    write_atomic(marker, key)

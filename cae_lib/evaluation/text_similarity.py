@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from cae_lib.config import find_profile
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import CAPTIONS, GRAPHS
 from cae_lib.evaluation.tables import joined
+from cae_lib.profiles import find_profile
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import PROFILES, find_profile, paths, rehearsed, shipped
+from cae_lib.config import paths, shipped
 from cae_lib.errors import CaeError
+from cae_lib.profiles import PROFILES, find_profile, rehearsed
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")

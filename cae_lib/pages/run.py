@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.pages import source
 from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 
 if TYPE_CHECKING:

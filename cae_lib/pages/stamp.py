@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.config import PROFILES
+from cae_lib.fingerprint import what_runs
 from cae_lib.methods import METHODS, methods
 from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
-from cae_lib.runtime import PACKAGE, changed, circumstances, what_runs
+from cae_lib.profiles import PROFILES
+from cae_lib.runtime import PACKAGE, changed, circumstances
 
 MIME = "application/vnd.cae.provenance+json"
 PRESENTING = ("results", "statistics", "plots")

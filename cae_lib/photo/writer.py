@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cae_lib.config import find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data import layouts
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.negatives import similar_rows
@@ -16,6 +16,7 @@ from cae_lib.photo import flickr8k
 from cae_lib.photo.choices import Choices
 from cae_lib.photo.side_by_side import SideBySide
 from cae_lib.photo.trunk import fill_trunk, trunk_features
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
 from cae_lib.world.build import MANIFEST, replacing, stored_key, write_sets
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment, paths
 from cae_lib.data.images import ImageStore, Pictures
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.fingerprint import training_hash
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import Progress, training_hash, whole_file
+from cae_lib.runtime import Progress, whole_file
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import ImageEncoder, feed
 from cae_lib.training.state import content_hash, pictures_hash

@@ -16,7 +16,8 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
 from cae_lib.errors import CheckpointError
-from cae_lib.runtime import training_hash, whole_file, write_atomic
+from cae_lib.fingerprint import training_hash
+from cae_lib.runtime import whole_file, write_atomic
 from cae_lib.training.batch import placebo_roles
 from cae_lib.words.alignment import Alignment
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cae_lib.errors import ConfigError
+from cae_lib.profiles import find_profile
 from cae_lib.world import layout, vocabulary
 from cae_lib.world.grammar import CaptionStyle
 from cae_lib.world.scenes import SceneConfig
@@ -94,7 +95,8 @@ WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": Wo
 
 def world_config(profile: str) -> WorldConfig:
     """The configuration of a profile's small world; a ConfigError if it has none."""
-    if profile not in WORLDS:
+    name = find_profile(profile).sets or profile
+    if name not in WORLDS:
         raise ConfigError(
             f"profile {profile!r} has no small world: expected one of {', '.join(WORLDS)}")
-    return WORLDS[profile]
+    return WORLDS[name]

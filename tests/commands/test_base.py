@@ -9,11 +9,12 @@ import torch
 from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands.base import base_config, used_tokens
-from cae_lib.config import PROFILES, find_profile, paths
-from cae_lib.grid import earlier_base
+from cae_lib.config import paths
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import PROFILES, find_profile
 from cae_lib.runs import checkpoint_path
+from cae_lib.variants import earlier_base
 
 
 def earlier_path(profile: str, steps: int) -> Path:

@@ -14,11 +14,11 @@ from huggingface_hub.utils import filter_repo_objects
 from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands import export, scores
-from cae_lib.config import experiment
-from cae_lib.grid import run_name
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.profiles import experiment
 from cae_lib.runs import checkpoint_path
+from cae_lib.variants import run_name
 
 RUN = "cae-attention"
 COMMAND = ["export", RUN, "--profile", "smoke", "--seed", "1", "-o"]

@@ -21,18 +21,19 @@ from cae_lib import results, runs
 from cae_lib.cli import main
 from cae_lib.commands import rehearse
 from cae_lib.commands.options import assignment
-from cae_lib.config import PROFILES, experiment, find_profile, paths
+from cae_lib.config import paths
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import weights
 from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
-from cae_lib.grid import run_name, setting
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
+from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.statistics import levels
+from cae_lib.variants import run_name, setting
 from cae_lib.world.build import build_world
 
 PAPER = ["--profile", "paper", "--allow-missing", "all"]

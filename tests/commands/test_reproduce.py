@@ -7,7 +7,6 @@ import pytest
 from cae_lib.cli import main
 from cae_lib.commands import perform, reproduce
 from cae_lib.commands.jobs import Outcome
-from cae_lib.config import METHODS
 from cae_lib.grid import (
     CONTROL_SUITES,
     HARD_SUITES,
@@ -15,11 +14,10 @@ from cae_lib.grid import (
     STUDY_PAGES,
     STUDY_SUITES,
     Choice,
-    base_variants,
     grid,
-    run_name,
-    study_runs,
 )
+from cae_lib.profiles import METHODS
+from cae_lib.variants import base_variants, run_name, study_runs
 
 
 def steps_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[list[str]]:

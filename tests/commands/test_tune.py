@@ -17,11 +17,11 @@ from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands import jobs, tune
 from cae_lib.commands.jobs import Outcome, run_jobs
-from cae_lib.config import METHODS, Search, experiment
-from cae_lib.config import profile as config_profile
+from cae_lib.config import Search
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.profiles import METHODS, experiment, find_profile
 from cae_lib.statistics import ANSWERS
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
@@ -161,7 +161,7 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
         home: Path, rows_by, profile: str, opened: float, chosen: tuple, capsys):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better."""
-    kept, rates = experiment("clip-ft", profile), config_profile(profile).search.rates
+    kept, rates = experiment("clip-ft", profile), find_profile(profile).search.rates
     def measured(name: str, profile: str, asked: bool, lr: float, steps: int,
                  lock_image: bool) -> dict:
         assert not asked, "there is no small world here to ask"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.config import find_profile
 from cae_lib.data.labelled import load_labelled_folder
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
@@ -17,7 +16,8 @@ from cae_lib.evaluation.gold import GRAPHS
 from cae_lib.evaluation.items import data_tables, options
 from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite
-from cae_lib.runtime import BESIDE, imported
+from cae_lib.fingerprint import BESIDE, imported
+from cae_lib.profiles import find_profile
 
 
 @pytest.fixture

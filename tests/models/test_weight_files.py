@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from families import clip
 from torch import Tensor, nn
 
-from cae_lib.config import experiment
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import SIZES, merge_lora, read_state_dict, unpacked, write_archive
+from cae_lib.profiles import experiment
 from cae_lib.runs import weights_of, weights_path
 
 STATE = dict(clip().state_dict())

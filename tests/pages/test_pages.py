@@ -18,11 +18,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
 from cae_lib import results
+from cae_lib.fingerprint import what_runs
 from cae_lib.pages.run import FIGURE, _publish, clean, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, Provenance, provenance, states
 from cae_lib.plots import show
-from cae_lib.runtime import what_runs
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))

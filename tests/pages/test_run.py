@@ -10,11 +10,11 @@ from conftest import REPOSITORY
 from rules import check_pair
 
 from cae_lib.cli import main
-from cae_lib.config import experiment
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.pages.build import own_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
+from cae_lib.profiles import experiment
 from cae_lib.runs import weights_path
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.config import PROFILES
 from cae_lib.photo import pairs, side_by_side
+from cae_lib.profiles import PROFILES
 
 THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
 COLORS = ("red", "black", "brown", "white")

@@ -7,12 +7,13 @@ import torch
 
 from cae_lib import results, runs
 from cae_lib.commands import perform
-from cae_lib.config import PROFILES, paths
+from cae_lib.config import paths
 from cae_lib.grid import Choice, grid, pages_of
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.pages.source import page_names
 from cae_lib.photo.trunk import fill_trunk
+from cae_lib.profiles import PROFILES
 
 ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "negclip")
 

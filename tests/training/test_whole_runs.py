@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from toys import FT, lines, toy_pairs, toy_train
 
-from cae_lib.config import experiment
 from cae_lib.data.images import Photographs
 from cae_lib.data.training_set import training_set
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.profiles import experiment
 from cae_lib.runs import train_run
 from cae_lib.runtime import one_thread
 from cae_lib.training.execution import Execution

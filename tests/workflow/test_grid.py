@@ -11,9 +11,11 @@ from conftest import REPOSITORY
 from cae_lib.cli import main, parse
 from cae_lib.commands import plan, workflow
 from cae_lib.commands.options import chosen
-from cae_lib.config import METHODS, choose, experiment, find_profile, paths
+from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.grid import OF_BINDINGS, Choice, Job, find_run, grid, levels, run_name
+from cae_lib.grid import OF_BINDINGS, Choice, Job, grid, levels
+from cae_lib.profiles import METHODS, choose, experiment, find_profile
+from cae_lib.variants import find_run, run_name
 
 PROFILES = ("smoke", "mini", "photo", "paper")
 ROWS = ["clip-ft", "negclip", "cae-binding", "placebo-binding", *OF_BINDINGS,

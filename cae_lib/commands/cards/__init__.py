@@ -12,13 +12,14 @@ from huggingface_hub import ModelCardData
 
 from cae_lib import results
 from cae_lib.commands.scores import HUB_TASK, choice_scores, eval_results, named, stored_items
-from cae_lib.config import Experiment, find_profile
+from cae_lib.config import Experiment
 from cae_lib.evaluation.averages import TABLE, weights
-from cae_lib.grid import BASE, TUNED
 from cae_lib.models.checkpoint import CheckpointMeta
 from cae_lib.models.clip import Clip, open_clip_name
 from cae_lib.plots import intervals, label
+from cae_lib.profiles import find_profile
 from cae_lib.statistics import levels
+from cae_lib.variants import BASE, TUNED
 
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
 OWN_LICENCE = {"license": "mit"}

@@ -1,5 +1,7 @@
-"""A new attribution method is one file: it scores, trains and is shown, and makes nothing stale."""
+"""What a stranger adds: a method is one file, a benchmark one entry, a row one line, a base model one
+`Profile`; each works in a copy of the package and makes nothing else stale."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,12 +12,15 @@ import pytest
 from conftest import REPOSITORY
 
 from cae_lib import methods
-from cae_lib.config import experiment
+from cae_lib.config import Profile
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.suites import SUITES
+from cae_lib.fingerprint import measuring_hash, training_hash
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.pages import stamp
-from cae_lib.runtime import PACKAGE, measuring_hash, training_hash
+from cae_lib.profiles import experiment
+from cae_lib.runtime import PACKAGE
 
 FILE = '''
 from dataclasses import dataclass
@@ -39,7 +44,7 @@ import cae_lib
 from cae_lib import plots
 from cae_lib.attribution import get_method
 from cae_lib.cli import main
-from cae_lib.config import experiment
+from cae_lib.profiles import experiment
 from cae_lib.models import load_clip, read_meta
 from cae_lib.runs import checkpoint_path
 
@@ -66,14 +71,85 @@ def package(tmp_path: Path) -> Path:
 
 def test_one_file_scores_trains_and_is_shown(package, home, smoke_world, tiny_clip) -> None:
     (package / "attribution" / "size.py").write_text(FILE)
+    link_data(home, smoke_world)
+    base = home / "data" / experiment("clip-ft", "smoke").weights
+    save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
+    use(package, USE)
+
+
+BENCHMARK = '''
+    "ours": Layout("our-set", {"all": 2}, "drawn", "ours.json",
+                   columns="file=picture right=caption wrong=false"),
+}
+"""All benchmarks'''
+USE_BENCHMARK = '''
+import cae_lib as cae
+
+table = cae.evaluate(cae.load_clip(), "ours")
+assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
+'''
+PROFILE = '''
+        Profile(name="tiny", seeds=1, recorded=False, sets="smoke", base={},
+                training={"weights": None, "steps": 1, "batch_size": 4},
+                methods={"clip-ft": {}, "cae-half": {"method": "attention", "weight": 0.5}}),
+        Profile(
+            name="mini",'''
+USE_PROFILE = '''
+from cae_lib.cli import main
+from cae_lib.grid import Choice, grid
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.profiles import experiment
+from cae_lib.runs import checkpoint_path
+
+assert experiment("cae-half", "tiny").weight == 0.5
+assert "run/cae-half/0" in grid("tiny", Choice(studies=True))
+assert main(["train", "cae-half", "--profile", "tiny"]) == 0
+assert read_meta(checkpoint_path("cae-half", "tiny")).step == 1
+'''
+
+
+def use(package: Path, steps: str) -> None:
+    """Run some lines with the copy of the package."""
+    done = subprocess.run([sys.executable, "-c", steps], cwd=package.parent, text=True,
+                          capture_output=True, env=os.environ | {"PYTHONPATH": str(package.parent)})
+    assert done.returncode == 0, done.stderr
+
+
+def link_data(home: Path, smoke_world: Path) -> None:
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
     shutil.copy(REPOSITORY / "data" / "sources.yml", home / "data")
-    base = home / "data" / experiment("clip-ft", "smoke").weights
-    save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
-    done = subprocess.run([sys.executable, "-c", USE], cwd=package.parent, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(package.parent)})
-    assert done.returncode == 0, done.stderr
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    content = path.read_text()
+    assert content.count(old) == 1
+    path.write_text(content.replace(old, new))
+
+
+def test_one_entry_is_a_benchmark(package, home, smoke_world) -> None:
+    edit(package / "data" / "benchmarks" / "table.py", '}\n"""All benchmarks', BENCHMARK)
+    link_data(home, smoke_world)
+    folder = home / "data" / "raw" / "our-set"
+    (folder / "images").mkdir(parents=True)
+    picture = next(smoke_world.rglob("*.png"))
+    shutil.copy(picture, folder / "images" / "a.png")
+    rows = [{"file": "a.png", "right": "a dog", "wrong": other} for other in ("a cat", "a hat")]
+    (folder / "ours.json").write_text(json.dumps(rows))
+    use(package, USE_BENCHMARK)
+
+
+def test_one_profile_is_a_base_model_and_one_line_a_row(package, home, smoke_world) -> None:
+    edit(package / "profiles.py", '\n        Profile(\n            name="mini",', PROFILE)
+    link_data(home, smoke_world)
+    use(package, USE_PROFILE)
+
+
+def test_what_an_entry_lacks_is_named() -> None:
+    with pytest.raises(TypeError, match="'seeds'"):
+        Profile(name="mine", base=None, training={}, methods={})
+    with pytest.raises(TypeError, match="'pictures_are'"):
+        Layout("ours", {"all": 2}, file="ours.json")
 
 
 def test_one_file_makes_nothing_stale(package) -> None:
