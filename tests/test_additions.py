@@ -1,5 +1,5 @@
-"""What a stranger adds: a method is one file, a benchmark one entry, a row one line, a base model one
-`Profile`; each works in a copy of the package and makes nothing else stale."""
+"""What a stranger adds: a method is one file, a benchmark one entry, a row one line, a base model
+one `Profile`; each works in a copy of the package and makes nothing else stale."""
 
 import json
 import os
