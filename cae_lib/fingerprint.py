@@ -88,10 +88,17 @@ def imported(starts: Iterable[str], without: tuple[str, ...] = (),
         if name in known or name.startswith(without) or not path.is_file():
             continue
         known[name] = path
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cae_lib"):
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        names += _imports(path.read_bytes())
     return known
+
+
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    """The modules of the package that a module names, and what it takes from them."""
+    found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)
+             and (node.module or "").startswith("cae_lib"))
+    return tuple(name for node in found for name in (
+        node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
 
 
 def _hash_of(modules: dict[str, Path], package: Path, *folders: str, also: str = "") -> str:
@@ -107,7 +114,11 @@ def _hash_of(modules: dict[str, Path], package: Path, *folders: str, also: str =
 def what_runs(path: Path, without: Collection[int] = ()) -> str:
     """A module's lines without docstrings, comments of whole lines, empty lines, and those of the
     numbers `without`; taken by lines, since what Python makes of them depends on its version."""
-    source = path.read_text(encoding="utf-8")
+    return _what_runs(path.read_text(encoding="utf-8"), frozenset(without))
+
+
+@cache
+def _what_runs(source: str, without: frozenset[int]) -> str:
     lines = {number: line for number, line in enumerate(source.splitlines(), start=1)
              if number not in without}
     for node in ast.walk(ast.parse(source)):
