@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cae_lib.data.benchmarks import LAYOUTS
 from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
 from cae_lib.data.labelled import LabelledImages
@@ -26,13 +27,6 @@ ROW: Mapping[str, Any] = {
     "rule": "", "chance": np.nan, "counts": {},
 }
 """The columns of `subsets`, with what stands where there is nothing to say."""
-
-AGAIN: Mapping[str, tuple[str, ...]] = {
-    "winoground": ("text", "image", "*/*"), "bivlc": ("text", "image"), "svo_probes": ("match",),
-    "mmvp_vlm": ("text", "group"), "sugarcrepe_pp": ("tot/*",), "half_truths": ("*/ordered",),
-}
-"""Patterns of those subsets of a family that score the items of its others once more; `subsets`
-refuses one that is not named."""
 
 
 def subsets(profile: str) -> pd.DataFrame:
@@ -52,8 +46,9 @@ def own_items(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_again(family: str, subset: str) -> bool:
-    """Whether a subset is one of `AGAIN`."""
-    return any(fnmatchcase(subset, pattern) for pattern in AGAIN.get(family, ()))
+    """Whether a subset scores the items of others of its family once more."""
+    patterns = LAYOUTS[family].again if family in LAYOUTS else ()
+    return any(fnmatchcase(subset, pattern) for pattern in patterns)
 
 
 def _rows(profile: str) -> Iterator[dict[str, Any]]:
@@ -91,7 +86,7 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
 
 def _benchmarks(profile: str) -> list[Benchmark]:
     """All subsets, and SVO-Probes' pairs; DataError if one asks another one's items for something
-    else, and `AGAIN` does not say so: a sum of n would count them twice."""
+    else, and its layout does not say so: a sum of n would count them twice."""
     subsets = datasets.benchmarks(profile)
     own = [(subset, {(item.id, item.images): {*item.texts} for item in subset.items})
            for subset in subsets if subset.items and not is_again(subset.name, subset.subset)]
@@ -99,7 +94,7 @@ def _benchmarks(profile: str) -> list[Benchmark]:
         if first.name == second.name and first.task != second.task and all(
                 key in others and texts[key] <= others[key] for key in texts):
             raise DataError(f"{first.key} scores the items of {second.key} again: name one of "
-                            "them in `cae_lib.evaluation.amounts.AGAIN`")
+                            "them in `again` of its layout")
     return [each for subset in subsets for each in scored([subset]) or [subset]]
 
 

@@ -8,7 +8,6 @@ import io
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.amounts import AGAIN
+from cae_lib.evaluation.amounts import is_again
 from cae_lib.evaluation.attribution import WordSample
 from cae_lib.evaluation.choice import scored
 from cae_lib.evaluation.encoder import Encoder, evaluating
@@ -63,7 +62,8 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
     with one item of each subset in it, which is what it shows where the files are not beside it.
     DataError if data or tables are missing, CheckpointError if a run is not trained."""
-    parts = [part for part in scored(datasets.benchmarks(profile)) if not _again(part)]
+    parts = [part for part in scored(datasets.benchmarks(profile))
+             if not is_again(part.name, part.subset)]
     entries = collect(profile, parts, per_subset)
     families = {part.name: [] for part in parts}
     for part in parts:
@@ -174,11 +174,6 @@ def sheet(refs: Sequence[ImageRef]) -> bytes:
     stream = io.BytesIO()
     canvas.save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()
-
-
-def _again(part: Benchmark) -> bool:
-    """Whether a score is over the items of another one of its family."""
-    return any(fnmatchcase(part.subset, name) for name in AGAIN.get(part.name, ()))
 
 
 def _json(content: Any) -> str:

@@ -2,12 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.data.benchmarks import Benchmark, load_benchmark
+from cae_lib.data.benchmarks import LAYOUTS, Benchmark, load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import amounts, datasets
@@ -144,9 +145,10 @@ def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(
         parts = [Benchmark("new", "one", tuple(items), 3),
                  Benchmark("new", "other", tuple(again), 3, task="text")]
         monkeypatch.setattr(datasets, "benchmarks", lambda profile, parts=parts: parts)
-        with pytest.raises(DataError, match="new/.* scores the items of new/.* again: .*AGAIN"):
+        with pytest.raises(DataError, match="new/.* scores the items of new/.* again"):
             subsets("smoke")
-    monkeypatch.setattr(amounts, "AGAIN", {"new": ("other",)})
+    new = replace(LAYOUTS["aro"], again=("other",))
+    monkeypatch.setitem(amounts.LAYOUTS, "new", new)
     assert own_items(subsets("smoke")).query("family == 'new'").n_used.tolist() == [3]
 
 

@@ -55,6 +55,8 @@ class Layout:
         written: Columns that are the same for all items that are written.
         listed: Numbers of rows of files that list more than items.
         paper: Whether the paper's tables have it; others are read where their folder is there.
+        again: Patterns of those subsets that score the items of others once more, so that they are
+            not counted twice; `evaluation.amounts.subsets` refuses one that is not named.
         loader: Module of this package that reads its rows, see `read.load`.
     """
 
@@ -79,6 +81,7 @@ class Layout:
     written: Mapping[str, Any] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)
     paper: bool = False
+    again: tuple[str, ...] = ()
     loader: str = ""
 
     @cached_property

@@ -89,7 +89,8 @@ LAYOUTS: dict[str, Layout] = {
                 "num_main_preds? collapsed_tag",
         pictures=("images/{}.png", "images/{}.jpg", "images/{}"), group="{collapsed_tag}", id="id",
         only={"*/untagged": _UNTAGGED, "*/authors": _UNTAGGED - {313}, "*": ()},
-        written={"secondary_tag": "", "num_main_preds": 1}),
+        written={"secondary_tag": "", "num_main_preds": 1},
+        again=("text", "image", "*/*")),
     # SugarCrepe (Hsieh et al. 2023): a COCO caption against a fluent one with one thing added,
     # replaced or swapped. The negative comes second, as in CLIP_benchmark, where argmax lets a tie
     # pass; the official script compares strictly. Keys need not be consecutive.
@@ -147,7 +148,8 @@ LAYOUTS: dict[str, Layout] = {
         columns="sentence=caption pos_triplet? neg_triplet? pos_url=picture? neg_url=picture_1? "
                 "pos_image_id=id neg_image_id=id_1 subj_neg verb_neg obj_neg",
         pictures=("images/{}.jpg", "images/{}.png", "images/{}.jpeg", "images/{}"),
-        group=svo_probes.kind, summary=svo_probes.headline),
+        group=svo_probes.kind, summary=svo_probes.headline,
+        again=("match",)),
     # CREPE (Ma et al. 2023), productivity: the true caption of a part of a picture among hard
     # negatives, by complexity.
     "crepe": Layout(
@@ -192,7 +194,8 @@ LAYOUTS: dict[str, Layout] = {
         "COCO's val2017, in coco/val2017", "data/{file}.json", texts="caption caption_1 false",
         columns="id=number? filename=picture caption caption2=caption_1 negative_caption=false",
         pictures=("../coco/val2017/{}",),
-        summary=_count("unwinnable", lambda texts: texts[2] in texts[:2])),
+        summary=_count("unwinnable", lambda texts: texts[2] in texts[:2]),
+        again=("tot/*",)),
     # Half-Truths (Bora et al. 2026, CS-CLIP): a true beginning, the anchor, which must beat the
     # same with something false added; with something true added it must be beaten (`ordered`).
     "half_truths": Layout(
@@ -202,14 +205,16 @@ LAYOUTS: dict[str, Layout] = {
         texts={"*/ordered": "caption_1 caption false", "*": "caption false"},
         columns="id=number? image.path=picture triplet_type anchor=caption half_truth=false "
                 "full_truth=caption_1",
-        group="{triplet_type}", open=True, written={"ending": "json"}),
+        group="{triplet_type}", open=True, written={"ending": "json"},
+        again=("*/ordered",)),
     # BiVLC (Miranda et al. 2024): SugarCrepe's captions with a generated picture for each false
     # one, so two pictures and two captions. The paper calls the scores I2T, T2I and group.
     "bivlc": Layout(
         "bivlc", dict.fromkeys(("text", "image", "group"), 2933), "in the files themselves",
         "data/{shard}.parquet", texts="caption caption_1",
         columns="image.path=picture negative_image.path=picture_1 caption "
-                "negative_caption=caption_1 type subtype", group="{type}_{subtype}"),
+                "negative_caption=caption_1 type subtype", group="{type}_{subtype}",
+        again=("text", "image")),
     # NegBench (Alhamoud et al. 2025), questions of four captions: what a picture shows or lacks.
     # Sizes are inferred from the accuracies in the authors' tables. The official argmax takes the
     # first of equal captions, which is the right one in both files. Paths are of another machine.
@@ -230,7 +235,8 @@ LAYOUTS: dict[str, Layout] = {
         "mmvp-vlm", dict.fromkeys(("image", "text", "group"), 135),
         "those of the official repository, in MLLM_VLM Images/", "Questions.csv", "csv",
         pictures=("MLLM_VLM Images/{}.jpg",), listed={"image": 270},
-        fields={"headline": "macro", "rule": "mean over patterns"}, loader="mmvp_vlm"),
+        fields={"headline": "macro", "rule": "mean over patterns"}, loader="mmvp_vlm",
+        again=("text", "group")),
 }
 """All benchmarks, in the order in which they are read."""
 
