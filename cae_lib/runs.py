@@ -26,20 +26,21 @@ from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite, measure
+from cae_lib.fingerprint import training_hash
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.results import Tables
-from cae_lib.runtime import one_thread, pick_device
+from cae_lib.runtime import one_thread, pick_device, versions, write_atomic
 from cae_lib.variants import BASE, CONTROLS, TUNED, run_name
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
-LOCK = ".lock"
-"""File beside the weights: who holds it trains them."""
+LOCK, GLANCE = ".lock", "glance.txt"
+"""Files beside the weights: who holds the first trains them; of the second see `_glance`."""
 
 OF_CONTENT = ("zero_shot", "heatmaps")
 """Suites that ask what is in a picture, which nobody said of photographs with captions."""
@@ -92,7 +93,22 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
     with lock:  # taken once for all processes of torchrun
-        return _trained(config, start, target, execution)
+        state, note = _glance(config, start, target), target.with_name(GLANCE)
+        if target.is_file() and note.is_file() and note.read_text(encoding="utf-8") == state:
+            return target
+        _trained(config, start, target, execution)
+        write_atomic(note, _glance(config, start, target))
+    return target
+
+
+def _glance(config: Experiment, start: str | Path | None, target: Path) -> str:
+    """What decides a run, as far as it is known without reading data: a finished run that has
+    looked the same before is taken as it is; one that has not is looked at closely."""
+    root = find_profile(config.profile).root
+    files = [target, start, root / "manifest.json", root / "coco" / "train_neg_clip.tsv"]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files
+             if isinstance(file, Path) and file.is_file()]
+    return repr([config, start, training_hash(method=config.method), versions(), stats])
 
 
 def _require_data(config: Experiment, start: str | Path | None, target: Path) -> None:

@@ -77,6 +77,11 @@ def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
     for (new, said), part in zip(told, parts, strict=True):
         assert new and [other for other in parts if other in said] == [part]
     assert trained() == (False, "")
+    monkeypatch.setattr(runs, "training_set", Mock(side_effect=RuntimeError("data were read")))
+    assert trained() == (False, ""), "what looks as before is not looked at closely"
+    table.touch()
+    with pytest.raises(RuntimeError, match="data were read"):
+        trained()
     training_set.cache_clear()
 
 
