@@ -257,6 +257,15 @@ def test_the_lines_for_webdataset(page: dict, tmp_path: Path, monkeypatch) -> No
     assert sorted(order[:8]) == sorted(order[8:]) == [*range(8)]
 
 
+def test_the_examples_of_the_api_run_one_after_another() -> None:
+    names: dict[str, Any] = {}
+    text = (REPOSITORY / "book" / "api.md").read_text(encoding="utf-8")
+    for block in FENCED.findall(text):
+        exec(block, names)
+    documented = {*re.findall(r"auto\w+:: cae_lib\.(\w+)", text), "METHODS"}
+    assert documented == {*names["cae"].__all__}
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str) -> None:
     words = shlex.split(line, comments=True)
