@@ -23,6 +23,7 @@ from toys import forget
 
 from cae_lib import results, runs
 from cae_lib.attribution.word_scores import word_scores
+from cae_lib.cli import main
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.encoder import Encoder
@@ -216,17 +217,22 @@ addEventListener("load", async () => {
 """
 
 
-def look(folder: Path, page: str, item: int, index: bool) -> dict[str, Any]:
-    """Open a page with the explorer from a folder in a headless browser, and go through it."""
+def document(folder: Path, page: str, index: bool) -> str:
+    """A document with the explorer as the book shows it, and its files beside it."""
     static = BOOK / "_static"
     for name in ("explorer.js", "explorer.css", "cae.css"):
         (folder / name).write_text((static / name).read_text(encoding="utf-8"), encoding="utf-8")
     scripts = ["explorer.js"] + ["explorer-index.js"] * index
     head = "".join(f'<script src="{name}"></script>' for name in scripts)
     head += '<link rel="stylesheet" href="cae.css"><link rel="stylesheet" href="explorer.css">'
-    (folder / "page.html").write_text(
-        f'<!doctype html><meta charset="utf-8">{head}<article class="bd-article">{page}</article>'
-        f"<script>{STEPS.replace('ITEM', str(item))}</script>", encoding="utf-8")
+    return (f'<!doctype html><meta charset="utf-8">{head}<body><article class="bd-article">{page}'
+            "</article></body>")
+
+
+def look(folder: Path, document: str, item: int) -> dict[str, Any]:
+    """Open a document from a folder in a headless browser, and go through its explorer."""
+    steps = f"<script>{STEPS.replace('ITEM', str(item))}</script></body>"
+    (folder / "page.html").write_text(document.replace("</body>", steps), encoding="utf-8")
     command = [find_browser(), *FLAGS, f"--user-data-dir={folder / 'user'}", "--dump-dom",
                "--virtual-time-budget=60000", (folder / "page.html").as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -235,14 +241,19 @@ def look(folder: Path, page: str, item: int, index: bool) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
-@pytest.mark.parametrize("whole", [True, False], ids=["with its files", "alone"])
-def test_a_browser_filters_turns_and_links(explorer, tmp_path: Path, whole: bool):
-    folder = explorer.files if whole else tmp_path
-    example = example_of(explorer.page)
+@pytest.mark.parametrize("shown", ["with its files", "alone", "by the command"])
+def test_a_browser_filters_turns_and_links(explorer, tmp_path: Path, shown: str):
+    whole, folder = shown != "alone", explorer.files if shown == "with its files" else tmp_path
+    if shown == "by the command":
+        assert main(["explore", "--profile", "smoke", "-o", str(folder)]) == 0
+        text = (folder / "index.html").read_text(encoding="utf-8")
+    else:
+        text = document(folder, explorer.page, whole)
+    example = example_of(text)
     items = read(folder / "explorer-winoground.js")["items"] if whole else (
         example["sets"]["winoground"]["items"])
     number = items[-1]["item"]
-    seen = look(folder, explorer.page, number, whole)
+    seen = look(folder, text, number)
     sizes = {name: sum(drawn if whole else 1 for _, drawn, _ in each["subsets"])
              for name, each in example["index"]["sets"].items()}
     n, total = sizes["aro"], sum(sizes.values())
