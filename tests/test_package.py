@@ -194,7 +194,7 @@ def imported(path: Path) -> set[str]:
 LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "fingerprint", "variants", "grid"},
           {"words", "models", "attribution"},
           {"data", "results", "statistics", "plots", "world"}, {"training", "evaluation", "photo"},
-          {"runs"}, {"pages", "commands"}, {"cli"})
+          {"runs"}, {"pages", "commands"}, {"cli", "__init__"})
 """The top level of the package, the lowest parts first."""
 
 

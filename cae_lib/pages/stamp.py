@@ -24,7 +24,7 @@ from cae_lib.profiles import PROFILES
 from cae_lib.runtime import PACKAGE, changed, circumstances
 
 MIME = "application/vnd.cae.provenance+json"
-PRESENTING = ("results", "statistics", "plots")
+PRESENTING = ("results.py", "statistics/*.py", "plots.py")
 """Modules that stand between the stored tables and a page."""
 
 
@@ -64,7 +64,8 @@ def provenance(profile: str, **extra: Any) -> Provenance:
 def tables_hash(profile: str) -> str:
     """Hash the name and key of each stored table of a profile, `PRESENTING`, and how the paper's
     methods are shown."""
-    code: list[Any] = [what_runs(PACKAGE / f"{name}.py") for name in PRESENTING]
+    files = [path for name in PRESENTING for path in sorted(PACKAGE.glob(name))]
+    code: list[Any] = [what_runs(path) for path in files]
     code += [methods()[name] for name in METHODS]
     tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps([code, tables]).encode()).hexdigest()

@@ -36,6 +36,12 @@ class Features(ImageStore):
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
+        """Features of the rows `index`, or of its places `part`; nothing of them is cut."""
+        return self.pixels[index if part is None else index[part]]
+
 
 def locked_part(
     model: nn.Module, experiment: Experiment, encoder: ImageEncoder
