@@ -41,7 +41,7 @@ reproduce: $(ENGINE)
 reproduce-all: $(ENGINE)
 	@$(CAE) reproduce --all --profile $(PROFILE) $(WITH)
 
-plan: environment
+plan: cluster
 	@$(CAE) plan $(MORE)
 
 rehearse: cluster
