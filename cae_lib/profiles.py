@@ -159,7 +159,11 @@ PROFILES: dict[str, Profile] = {
             | _bindings(64, 0.1, 5.0),
         ),
         Profile(
-            name="paper", seeds=3, base=None, hard_batch=256, studies_apart=True, own_book="",
+            name="paper", seeds=3, base=None, hard_batch=256, studies_apart=True,
+            own_book="The paper's scale. On the pages on attribution, bindings, accuracy, and "
+                     "retrieval and text, what the text calls the small world, clip-mini or "
+                     "mini-COCO is here real pictures, ViT-B/32 and COCO. All other pages are "
+                     "those of the book.",
             training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
                       "warmup": 50, "lr": 1e-6, "precision": "bf16"},
             methods=_scale_rows(256), short={"steps": 427},
