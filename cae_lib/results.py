@@ -23,6 +23,9 @@ from cae_lib.fingerprint import measuring_hash
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import whole_file, write_atomic
 
+ANSWERS = ("family", "subset", "item")
+"""Columns that name an item of a benchmark."""
+
 DATA = "data"
 """The run of tables that belong to the data and to no model."""
 

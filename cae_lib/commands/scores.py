@@ -16,7 +16,6 @@ from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.needs import FAMILIES
 from cae_lib.data.sources import source
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.amounts import own_items
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers, headlines
 from cae_lib.evaluation.encoder import Encoder
@@ -196,6 +195,8 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
 def amounts(profile_name: str) -> list[str]:
     """How much of its data each measurement uses: a line for each family or set of a suite, then
     one for each part that is not complete, with why rows of it were left out."""
+    from cae_lib.evaluation.amounts import own_items
+
     table = results.load("subsets", profile_name)
     sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
     lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"

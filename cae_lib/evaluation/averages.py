@@ -10,7 +10,7 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
 from cae_lib.errors import ConfigError
-from cae_lib.statistics import ANSWERS
+from cae_lib.results import ANSWERS
 
 Tree = str | list["Tree"]
 """A subset as family/subset, a pattern for several, or the unweighted mean of trees."""

@@ -23,9 +23,8 @@ from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.profiles import find_profile
-from cae_lib.world.vocabulary import NOUNS
+from cae_lib.world.files import GRAPHS, read_gold
 
 SAMPLES: Mapping[str, int] = {
     "attribution": 500, "phrases": 500, "faithfulness": 120, "heatmaps": 300,
@@ -173,6 +172,8 @@ def class_sets(profile: str) -> Mapping[str, LabelledImages]:
 
 def _with_nouns(profile: str, name: str) -> LabelledImages:
     """A retrieval set of the small world with the nouns of its gold scene graphs."""
+    from cae_lib.world.vocabulary import NOUNS
+
     paths = retrieval_pairs(profile, name).image_paths
     graphs = read_gold(find_profile(profile).root / WORLD_GRAPHS[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}

@@ -3,20 +3,16 @@ no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cae_lib.errors import DataError
 from cae_lib.world.draw import IMAGE_SIZE
+from cae_lib.world.files import read_gold
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Scene, Thing, arrange
 
-CAPTIONS = "coco/annotations/captions_val2014.json"
-GRAPHS = "coco/annotations/scene_graphs_val2014.json"
 REGIONS = ("subject", "relation", "object", "rest")
 POINTS = 16
 """Points of a patch's side at which regions are read."""
@@ -62,16 +58,6 @@ EXAMPLES: tuple[Example, ...] = (
     Example("dog", "chasing", "duck", ("brown", "yellow")),
     Example("bird", "above", "house", ("red", "green")),
 )
-
-
-def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
-    """The "images" or "annotations" of a file of the small world; DataError if unreadable."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error!r}); build the small world with `cae world build`"
-        ) from error
 
 
 def gold_scenes(path: Path) -> dict[str, GoldScene]:

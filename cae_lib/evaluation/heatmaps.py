@@ -19,11 +19,12 @@ from cae_lib.attribution.word_scores import positive_shares, split_words, word_s
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import EXAMPLES, GRAPHS, REGIONS, Example, gold_scenes, region_shares
+from cae_lib.evaluation.gold import EXAMPLES, REGIONS, Example, gold_scenes, region_shares
 from cae_lib.evaluation.tables import NOTHING, long_table
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.profiles import find_profile
 from cae_lib.world.draw import render
+from cae_lib.world.files import GRAPHS
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""

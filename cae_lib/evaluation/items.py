@@ -19,13 +19,13 @@ from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import headlines, scored
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
-from cae_lib.evaluation.gold import CAPTIONS, GRAPHS, read_gold
 from cae_lib.profiles import find_profile
 from cae_lib.results import Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
+from cae_lib.world.files import CAPTIONS, GRAPHS, read_gold
 from cae_lib.world.vocabulary import stated
 
 COUNTS = ("objects", "attributes", "relations")

@@ -17,11 +17,11 @@ from cae_lib.evaluation.attribution import attribution_suite
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.datasets import benchmarks, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import GRAPHS, read_gold
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
 from cae_lib.statistics import ANSWERS, levels
+from cae_lib.world.files import GRAPHS, read_gold
 from cae_lib.world.grammar import canonical
 from cae_lib.world.vocabulary import NOUNS
 

@@ -12,10 +12,10 @@ from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import CAPTIONS, GRAPHS
 from cae_lib.evaluation.tables import joined
 from cae_lib.profiles import find_profile
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
+from cae_lib.world.files import CAPTIONS, GRAPHS
 
 
 def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:

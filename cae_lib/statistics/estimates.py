@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.errors import DataError
+from cae_lib.results import ANSWERS
 from cae_lib.statistics.crossed import Components, crossed, squares, summary
-
-ANSWERS = ("family", "subset", "item")
-"""What names an item of the choice benchmarks."""
 
 
 def levels(

@@ -12,12 +12,12 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import PROTOCOLS, weights
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import GRAPHS
 from cae_lib.evaluation.items import data_tables, options
 from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite
 from cae_lib.fingerprint import BESIDE, imported
 from cae_lib.profiles import find_profile
+from cae_lib.world.files import GRAPHS
 
 
 @pytest.fixture
