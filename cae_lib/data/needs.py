@@ -75,7 +75,7 @@ def require(reports: Mapping[str, Report]) -> list[str]:
     pictures = dict.fromkeys(name for report in refused for name in report.source.needs)
     wanted = [name for name in pictures if check(source(name)).state != "complete"]
     wanted += [report.source.name for report in refused]
-    lines.append(f"Fetch them: cae data get {' '.join(wanted)}")
+    lines.append(f"Fetch them: cae data get {' '.join(dict.fromkeys(wanted))}")
     optional = [report.source.name for report in refused if report.source.kind != "weights"]
     if optional:
         lines.append("Or go on with what is there, and have n used printed beside n expected: "
