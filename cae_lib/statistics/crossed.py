@@ -39,7 +39,7 @@ class Components:
         """Degrees of freedom of `variance`: from the variances as observed, or those that are
         `expected` if they are the true ones. Satterthwaite's squared shares would give the few
         seeds too little weight: theirs enters as it is, with half of `rest` in it. By simulation
-        (`benchmarks/coverage.py`) that holds the intervals of three seeds nearest to 95 %."""
+        (`speed/coverage.py`) that holds the intervals of three seeds nearest to 95 %."""
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
         if expected:
             by_seed = np.maximum(by_seed, self.rest)

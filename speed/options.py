@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks.captions import digest
-from benchmarks.timing import CLOCKS
 from cae_lib import results
 from cae_lib.errors import ConfigError
 from cae_lib.runtime import pick_device, stamp
+from speed.captions import digest
+from speed.timing import CLOCKS
 
 PROFILE = "mini"
 """Where the tables lie, whatever the profile of the page that shows them: they depend on none."""

@@ -2,8 +2,8 @@
 
 Usage, from the top of the repository:
 
-    CAE_REAL_DATA=FOLDER .venv/bin/python -m benchmarks.evaluation_throughput --threads 2
-    .venv/bin/python -m benchmarks.evaluation_throughput --limit 16 --rounds 1 --no-record  # a look
+    CAE_REAL_DATA=FOLDER .venv/bin/python -m speed.evaluation_throughput --threads 2
+    .venv/bin/python -m speed.evaluation_throughput --limit 16 --rounds 1 --no-record  # a look
 
 The model is a ViT-B-32 with random weights. The items are those of SugarCrepe whose picture is in
 `CAE_REAL_DATA`, else those of the small world. The candidates are
@@ -34,14 +34,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from benchmarks.options import common_options, facts, prepare, seconds, store
-from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import Choice, load_benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import item_scores
 from cae_lib.evaluation.encoder import KNOWN_IDS, Encoder
 from cae_lib.models.clip import Clip, load_clip
+from speed.options import common_options, facts, prepare, seconds, store
+from speed.timing import CLOCKS, interleaved
 
 TABLE = "cost_evaluation"
 MODEL = "ViT-B-32"

@@ -2,9 +2,9 @@
 
 Usage, from the top of the repository:
 
-    .venv/bin/python -m benchmarks.step_cost --threads 1
-    .venv/bin/python -m benchmarks.step_cost --batch 2 --rounds 1 --no-record         # a quick look
-    .venv/bin/python -m benchmarks.step_cost --threads 1 --profile              # why it takes long
+    .venv/bin/python -m speed.step_cost --threads 1
+    .venv/bin/python -m speed.step_cost --batch 2 --rounds 1 --no-record         # a quick look
+    .venv/bin/python -m speed.step_cost --threads 1 --profile              # why it takes long
 
 A step is forward, backward and AdamW (the same fused one for all) of a ViT-B-32 with random
 weights on noise pictures and real captions, in float32. The candidates are
@@ -40,11 +40,14 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from benchmarks import straightforward
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import straightforward
-from benchmarks.captions import batches, captions_file
-from benchmarks.options import (
+from cae_lib.attribution import get_method
+from cae_lib.models.clip import load_clip
+from cae_lib.models.image_tower import encode_image
+from speed.captions import batches, captions_file
+from speed.options import (
     common_options,
     facts,
     median_table,
@@ -53,11 +56,8 @@ from benchmarks.options import (
     store_captions,
     tokens,
 )
-from benchmarks.steps import MODEL, PLAIN, Trainer
-from benchmarks.timing import CLOCKS, interleaved, memory_in_use, profiled
-from cae_lib.attribution import get_method
-from cae_lib.models.clip import load_clip
-from cae_lib.models.image_tower import encode_image
+from speed.steps import MODEL, PLAIN, Trainer
+from speed.timing import CLOCKS, interleaved, memory_in_use, profiled
 
 TABLE = "cost_step"
 CHECKED = 4

@@ -2,8 +2,8 @@
 
 Usage, from the top of the repository:
 
-    .venv/bin/python -m benchmarks.coverage
-    .venv/bin/python -m benchmarks.coverage --tables 200 --no-record          # a quick look
+    .venv/bin/python -m speed.coverage
+    .venv/bin/python -m speed.coverage --tables 200 --no-record          # a quick look
 
 Each design is one that a page uses: its items, pictures, groups and weights are those of the stored
 tables. From the measured differences to CLIP-FT come the shares of variance by seed, picture, item,

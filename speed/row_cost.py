@@ -2,8 +2,8 @@
 
 Usage, from the top of the repository, once the profile's base and sets are there:
 
-    .venv/bin/python -m benchmarks.row_cost --profile photo --threads 1 --clock cpu
-    .venv/bin/python -m benchmarks.row_cost --profile photo --rounds 2 --no-record  # a look
+    .venv/bin/python -m speed.row_cost --profile photo --threads 1 --clock cpu
+    .venv/bin/python -m speed.row_cost --profile photo --rounds 2 --no-record  # a look
 
 All rows take their own batches, models and optimisers, in turns. Where the image tower is locked,
 its features are there before anything is timed. The result is the table `cost_rows` of the profile.
@@ -17,8 +17,6 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.options import common_options, median_table, prepare, seconds, store
-from benchmarks.timing import CLOCKS, interleaved
 from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
 from cae_lib.models.clip import load_clip
@@ -26,6 +24,8 @@ from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import weights_path
 from cae_lib.training.trainer import Run
 from cae_lib.variants import TUNED
+from speed.options import common_options, median_table, prepare, seconds, store
+from speed.timing import CLOCKS, interleaved
 
 WARM_UP = 2
 """Rounds that are not counted."""

@@ -2,8 +2,8 @@
 
 Usage, from the top of the repository:
 
-    .venv/bin/python -m benchmarks.attribution_cost --threads 1
-    .venv/bin/python -m benchmarks.attribution_cost --batch 2 --rounds 1 --no-record  # a look
+    .venv/bin/python -m speed.attribution_cost --threads 1
+    .venv/bin/python -m speed.attribution_cost --batch 2 --rounds 1 --no-record  # a look
 
 The model is a ViT-B-32 with random weights, the captions are real. The candidates are
 
@@ -32,12 +32,16 @@ from functools import partial
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from benchmarks import straightforward
 from captum.attr import FeatureAblation
 from torch import Tensor, nn
 
-from benchmarks import straightforward
-from benchmarks.captions import Batch, batches, captions_file
-from benchmarks.options import (
+from cae_lib.attribution import get_method
+from cae_lib.attribution.grouping import word_index
+from cae_lib.models.clip import load_clip
+from cae_lib.models.image_tower import encode_image
+from speed.captions import Batch, batches, captions_file
+from speed.options import (
     common_options,
     facts,
     median_table,
@@ -46,11 +50,7 @@ from benchmarks.options import (
     store_captions,
     tokens,
 )
-from benchmarks.timing import CLOCKS, interleaved
-from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
-from cae_lib.models.clip import load_clip
-from cae_lib.models.image_tower import encode_image
+from speed.timing import CLOCKS, interleaved
 
 TABLE = "cost_attribution"
 MODEL = "ViT-B-32"

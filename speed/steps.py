@@ -7,13 +7,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from benchmarks import straightforward
 from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.profiler import record_function
 
-from benchmarks import straightforward
-from benchmarks.captions import Batch
-from benchmarks.timing import PHASE
 from cae_lib.attribution import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
@@ -25,6 +23,8 @@ from cae_lib.training.losses import (
     contrastive_loss,
 )
 from cae_lib.training.objective import adamw
+from speed.captions import Batch
+from speed.timing import PHASE
 
 MODEL = "ViT-B-32"
 MARGIN = 10.0
