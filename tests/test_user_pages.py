@@ -180,7 +180,7 @@ def test_a_method_of_ones_own(page: dict) -> None:
     names = _fenced("class Share", **page)
     images = page["model"].encode_image(page["pixels"], normalize=True)
     output = names["attribution"](images, page["tokens"], page["roles"])
-    found = names["get_method"]("gradient")(page["model"], page["tokens"], images.detach())
+    found = names["cae"].get_method("gradient")(page["model"], page["tokens"], images.detach())
     shares = found.scores / found.scores.sum(1, keepdim=True)
     roles = page["roles"][:, : shares.shape[1]]
     both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
@@ -296,11 +296,11 @@ def test_the_table_names_what_is_fetched() -> None:
     for cell in read_page(SCALE).cells:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
             exec(compile(cell.source, SCALE.name, "exec"), page)
-    names = [source.name for source in page["wanted"]]
+    names = [source.name for source in page["read"]]
     assert {"openai-vit-b-32", "negclip-captions", "coco-val2014", "visual-genome", "winoground",
             "senteval"} <= set(names) and "clip-cae" not in names
     assert len(names) == len(set(names)) == len(page["table"])
     assert page["table"].loc["<code>winoground</code>", "accept terms"] == "yes"
     assert page["table"]["GB"].sum() == pytest.approx(sum(
-        source.gb or 0 for source in page["wanted"]))
+        source.gb or 0 for source in page["read"]))
     assert {"tune control", "cae-binding", "negclip-cae-gradcam"} <= set(page["rows"].index)

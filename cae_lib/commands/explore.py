@@ -27,6 +27,8 @@ body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding:
 
 
 @takes(option("--profile", default="photo", metavar="P", help="photo (default), side-by-side, ..."),
+       option("-n", "--per-subset", type=int, default=40, metavar="N",
+              help="items of each subset at most (default 40)"),
        option("-o", "--output", type=Path, metavar="DIR", help="where it goes, by default build/"))
 def run(parsed: argparse.Namespace) -> None:
     """Write the explorer of a profile from its stored tables, trained runs and own pictures."""
@@ -34,7 +36,7 @@ def run(parsed: argparse.Namespace) -> None:
 
     name = find_profile(parsed.profile).name
     folder = parsed.output or paths().build / f"explorer-{name}"
-    explorer = build(name, folder).html
+    explorer = build(name, folder, parsed.per_subset).html
     for file in ("explorer.js", "explorer.css"):
         shutil.copy(shipped(f"book/_static/{file}"), folder)
     write_atomic(folder / "index.html", PAGE.format(name=name, explorer=explorer))

@@ -17,7 +17,7 @@ from cae_lib.data.needs import FAMILIES
 from cae_lib.data.sources import source
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.choice import answers, headlines
+from cae_lib.evaluation.choice import answers, headlines, scored
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.clip import Clip
@@ -43,7 +43,7 @@ METRICS = {"accuracy": "acc"} | {
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """The items of benchmarks as `choice_scores` takes them."""
     items = headlines(benchmarks)
-    amounts = {(part.name, part.subset): part.n_expected for part in benchmarks}
+    amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
 

@@ -119,7 +119,7 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     (True, 10, [("svo_probes", "all", 70.0)]), (True, 11, None), (False, 10, None)])
 def test_results_of_complete_real_sets_alone_are_metadata_of_the_card(
         trained: Path, tmp_path: Path, monkeypatch, real, expected, found) -> None:
-    monkeypatch.setattr(scores, "profile", lambda name: Mock(real=real))
+    monkeypatch.setattr(scores, "find_profile", lambda name: Mock(real=real))
     store(RUN, 7, file_digest(trained)[:12], expected)
     data = ModelCard(exported(tmp_path / "out")).data
     assert data.library_name == "open_clip" and "quickgelu" in data.tags

@@ -18,7 +18,6 @@ from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import (
     EXAMPLES,
-    GRAPHS,
     REGIONS,
     gold_scenes,
     mark_boxes,
@@ -27,6 +26,7 @@ from cae_lib.evaluation.gold import (
 )
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
 from cae_lib.world.draw import IMAGE_SIZE, render
+from cae_lib.world.files import GRAPHS
 from cae_lib.world.layout import Placement
 from cae_lib.world.scenes import Content, Thing, arrange
 from cae_lib.world.vocabulary import RELATIONS

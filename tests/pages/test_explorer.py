@@ -245,7 +245,7 @@ def look(folder: Path, document: str, item: int) -> dict[str, Any]:
 def test_a_browser_filters_turns_and_links(explorer, tmp_path: Path, shown: str):
     whole, folder = shown != "alone", explorer.files if shown == "with its files" else tmp_path
     if shown == "by the command":
-        assert main(["explore", "--profile", "smoke", "-o", str(folder)]) == 0
+        assert main(["explore", "--profile", "smoke", "-n", "3", "-o", str(folder)]) == 0
         text = (folder / "index.html").read_text(encoding="utf-8")
     else:
         text = document(folder, explorer.page, whole)

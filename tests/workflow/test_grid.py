@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 from cae_lib.cli import main, parse
-from cae_lib.commands import plan, workflow
+from cae_lib.commands import plan, stamps, workflow
 from cae_lib.commands.options import chosen
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
@@ -135,9 +135,9 @@ def test_other_data_make_stamps_stale(home):
         keys = {workflow.key_of(name, job)}
         path = paths().raw / place
         path.parent.mkdir(parents=True)
-        for content in ("{}", '{"0": {}}'):
+        for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
             path.write_text(content)
-            workflow._real_data.cache_clear()  # another process would read anew
+            stamps._real_data.cache_clear()  # another process would read anew
             keys.add(workflow.key_of(name, job))
         assert len(keys) == 3 and workflow.key_of(name, job) in keys
 
