@@ -145,9 +145,12 @@ def glue(name: str, value: object, display: bool = False) -> None:
 
 def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
-    if frame.index.nlevels == frame.columns.nlevels == 1:  # one header row, the index named in it
-        name = frame.index.name or frame.columns.name
-        frame = frame.rename_axis(index=None, columns=name)
+    single = frame.index.nlevels == 1
+    if single and frame.columns.nlevels == 1:  # one header row, the index named in it
+        frame = frame.rename_axis(index=None, columns=frame.index.name)
+    else:  # what a pivot calls its levels is no header
+        frame = frame.rename_axis(columns=[None] * frame.columns.nlevels)
+        frame = frame.rename_axis(index=None) if single else frame
     body = frame.to_html(classes="table cae-table", escape=False, na_rep="–")
     body = re.sub(r' border="\d"', "", body, count=1)
     title = f'<p class="cae-caption">{caption}</p>' if caption else ""
@@ -177,6 +180,22 @@ def intervals(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0,
                for name in ("estimate", "low", "high"))
     return pd.Series([f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index,
                      dtype=object)
+
+
+def reaches(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
+    """`estimate ±half` of each row as HTML, half the width of its interval in small print."""
+    half = rows["estimate"] - rows["low"]
+    return pd.Series([f"{number(e, digits, scale)}<br><small>±{number(h, digits, scale)}</small>"
+                      for e, h in zip(rows["estimate"], half, strict=True)], rows.index,
+                     dtype=object)
+
+
+def span(values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0,
+         sign: bool = True) -> str:
+    """`smallest to largest` as text, one number where both read alike; "–" without values."""
+    ends = [number(end, digits, scale, sign) for end in (min(values), max(values))] \
+        if len(values) else ["–"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def forest(
