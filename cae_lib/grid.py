@@ -25,7 +25,7 @@ OF_BINDINGS = {"wrong-binding", "kept-binding", "softmax-binding", "hinge-negcli
                "negclip-binding"}
 """Rows of the page on bindings that are no study where data are real."""
 
-STUDY_PAGES = ("what-decides", "faithfulness", "blind")
+STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
 OF_STUDIES = ("faithfulness", "sensitivity", "blind")

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from cae_lib.config import paths
 from cae_lib.pages.source import read_page
 
-MOST_CODE_CELLS, MOST_ALT, MOST_BYTES = 14, 300, 600_000
+MOST_CODE_CELLS, MOST_ALT, MOST_BYTES = 24, 300, 600_000
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:~-])/(?:home|root|Users|work|tmp|usr|opt|mnt|var|private|content|srv)/[\w.-]+"
     r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"

@@ -42,7 +42,7 @@ def test_the_studies_and_their_pages_are_run_on_request(monkeypatch, capsys):
     assert left_out == [
         set(), {"captions/coco+dependency", "captions/kept+scene-graph"},
         {f"run/{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")} | ours,
-        {"page/what-decides", "page/faithfulness", "page/blind"}, set(), set(),
+        {"page/what-decides", "page/quickgelu", "page/faithfulness", "page/blind"}, set(), set(),
     ]
     assert all(set(before) <= set(after) for before, after in zip(plain, whole, strict=True))
     assert not any("+" in label for label in plain[2])
