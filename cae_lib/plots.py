@@ -9,7 +9,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -18,6 +18,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cae_lib import methods
 from cae_lib.errors import DataError
@@ -29,6 +30,9 @@ FAINT = "#80808055"
 MOST_ALT = 300
 WIDTH = 7.2
 """Inches, the width of the book's text."""
+
+SMALLEST = 9
+"""CSS pixels, the least height of a figure's letters."""
 
 METHODS = {name: methods.methods()[name].label for name in methods.METHODS}
 """The paper's four attribution methods, in its order, as pages call them."""
@@ -96,18 +100,24 @@ class Shown:
 
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
     """Close a figure and show it as inline SVG, with a link to `data`, the rows behind it, as
-    NAME.csv. DataError unless the text `alt` says what it shows in 1 to `MOST_ALT` characters."""
+    NAME.csv. On a narrow screen it shrinks until its smallest letters are `SMALLEST` pixels high,
+    then it scrolls sideways. DataError unless the text `alt` says what it shows in 1 to `MOST_ALT`
+    characters."""
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MOST_ALT:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    letters = [text.get_fontsize() for text in figure.findobj(Text)
+               if text.get_visible() and text.get_text().strip()]
     plt.close(figure)
     svg = stream.getvalue().partition("<svg")
     drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
-    drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
+    width = float(size[1]) / 72
+    least = width * min(1, 0.75 * SMALLEST / min(letters, default=np.inf))  # 0.75 points a pixel
+    drawn = drawn.replace(size[0], f'style="width: {width:.2f}in; min-width: {least:.2f}in"', 1)
     # A picture that is drawn twice has one id; nothing asks for it. The other ids are made
     # different from those of other figures on a page.
     drawn = re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawn)
@@ -115,7 +125,8 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{digest}-", drawn)
     title = html.escape(alt, quote=True)
     drawn = drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
-    return Shown(drawn + ("" if data is None else csv_link(data, name)), alt)
+    link = "" if data is None else csv_link(data, name)
+    return Shown(f'<div class="cae-box">{drawn}</div>{link}', alt)
 
 
 def csv_link(data: pd.DataFrame, name: str) -> str:
@@ -143,8 +154,12 @@ def glue(name: str, value: object, display: bool = False) -> None:
              metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
 
 
-def table(frame: pd.DataFrame, caption: str = "") -> Shown:
-    """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first."""
+def table(frame: pd.DataFrame, caption: str = "", fold: Sequence[Hashable] = (),
+          data: pd.DataFrame | None = None, name: str = "table") -> Shown:
+    """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first.
+    The columns `fold`, of two header rows those under a name above, are shown on a narrow screen
+    only where the reader asks for all columns; DataError if there is no such column. Below is a
+    link to `data`, what the table leaves out, as NAME.csv."""
     single = frame.index.nlevels == 1
     if single and frame.columns.nlevels == 1:  # one header row, the index named in it
         frame = frame.rename_axis(index=None, columns=frame.index.name)
@@ -154,7 +169,32 @@ def table(frame: pd.DataFrame, caption: str = "") -> Shown:
     body = frame.to_html(classes="table cae-table", escape=False, na_rep="–")
     body = re.sub(r' border="\d"', "", body, count=1)
     title = f'<p class="cae-caption">{caption}</p>' if caption else ""
-    return Shown(f'{title}<div class="cae-box">{body}</div>', frame.to_string(na_rep="–"))
+    if fold:
+        tops = list(frame.columns.get_level_values(0))
+        if unknown := [name for name in fold if name not in tops]:
+            raise DataError(f"no columns {unknown} to fold; there are {list(dict.fromkeys(tops))}")
+        body = _folded(body, [top in fold for top in tops])
+        title += '<label class="cae-all"><input type="checkbox"> all columns</label>'
+    link = "" if data is None else csv_link(data, name)
+    return Shown(f'{title}<div class="cae-box">{body}</div>{link}', frame.to_string(na_rep="–"))
+
+
+def _folded(body: str, fold: Sequence[bool]) -> str:
+    """The HTML of a table whose cells in the columns to `fold` have a class that says so. Columns
+    are counted from the right: to their left stands an index of whatever cells."""
+
+    def mark(row: re.Match) -> str:
+        cells = re.split(r"(?=<t[hd]\b)", row[0])
+        right = len(fold)
+        for place in range(len(cells) - 1, 0, -1):
+            span = re.match(r'<t[hd][^>]*\bcolspan="(\d+)"', cells[place])
+            left = right - (int(span[1]) if span else 1)
+            if left >= 0 and all(fold[left:right]):
+                cells[place] = f'{cells[place][:3]} class="cae-fold"{cells[place][3:]}'
+            right = left
+        return "".join(cells)
+
+    return re.sub(r"<tr.*?</tr>", mark, body, flags=re.DOTALL)
 
 
 def badge(word: str) -> Shown:

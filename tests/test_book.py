@@ -18,12 +18,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 from conftest import REPOSITORY
+from docutils.core import publish_doctree
 
+from cae_lib import plots
 from cae_lib.errors import CaeError
+from cae_lib.pages import build
 from cae_lib.pages.build import HOSTS, build_book, find_browser, print_book, render, repository_url
 from cae_lib.pages.run import run_page
+from cae_lib.pages.web import MOST_DESCRIPTION, description
 
 Ask = Callable[..., Any]
 """Asks JupyterLab's REST interface: path, method, body."""
@@ -33,50 +39,10 @@ CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
          "--disable-background-networking --disable-component-update "
          "--enable-logging=stderr").split()
-COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load).*")
-
-# Opens every page in a frame of its own, once wide and once as narrow as a telephone, waits for
-# the formulas, and leaves what it saw in the document for --dump-dom.
-HARNESS = """<!doctype html><meta charset="utf-8"><title>harness</title>
-<link rel="icon" href="data:,">
-<pre id="result"></pre><script>
-const pages = PAGES, seen = {};
-const place = (article, what) => article?.querySelector(what)?.getBoundingClientRect();
-async function look(page, width) {
-  const frame = document.createElement("iframe");
-  frame.width = width; frame.height = 6000; frame.src = page;
-  const loaded = new Promise(done => frame.onload = done);
-  document.body.append(frame);
-  await loaded;
-  const inside = frame.contentWindow, article = inside.document.querySelector("article");
-  if (inside.MathJax?.startup?.promise) await inside.MathJax.startup.promise;
-  const all = what => [...(article?.querySelectorAll(what) ?? [])];
-  const ids = [...inside.document.querySelectorAll("[id]")].map(element => element.id);
-  const figure = place(article, "svg.cae-figure");
-  const found = {
-    title: inside.document.title,
-    heading: article?.querySelector("h1")?.innerText ?? "",
-    broken: all("img").filter(image => image.naturalWidth === 0).map(image => image.src),
-    unnamed: all("img").filter(image => !image.alt.trim() || /\\.(png|svg)$/.test(image.alt)).length
-      + all("svg.cae-figure").filter(figure => !figure.ariaLabel?.trim()).length,
-    formulas: all(".math").length,
-    typeset: all("mjx-container").length,
-    outside: [...inside.document.querySelectorAll("script[src],link[rel=stylesheet],img")]
-      .map(element => element.src || element.href).filter(url => /^https?:/.test(url))
-      .filter(url => !url.startsWith(location.origin)),
-    overflow: inside.document.documentElement.scrollWidth - inside.innerWidth,
-    doubled: ids.filter((id, place) => ids.indexOf(id) !== place),
-    answer: place(article, ".verdict")?.bottom ?? null,
-    figure: figure ? (figure.top + figure.bottom) / 2 : null,
-  };
-  frame.remove();
-  return found;
-}
-(async () => {
-  for (const page of pages) seen[page] = [await look(page, 1400), await look(page, 420)];
-  document.getElementById("result").textContent = JSON.stringify(seen);
-})();
-</script>"""
+COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
+HEAVIEST = 1_000_000  # bytes that a page loads, beside its figures
+SMALLEST_LETTERS, LEAST_CONTRAST = 9, 4.5  # pixels on a telephone; what WCAG asks for, AA
+HARNESS = Path(__file__).with_name("look.html")
 
 
 @pytest.fixture
@@ -118,7 +84,7 @@ def look_at(address: str, folder: Path) -> tuple[dict[str, list[dict]], list[str
         str(path.relative_to(folder)) for path in folder.rglob("*.html")
         if "_static" not in path.parts and path.name not in ("search.html", "genindex.html")
     )
-    harness = HARNESS.replace("PAGES", json.dumps(pages))
+    harness = HARNESS.read_text(encoding="utf-8").replace("PAGES", json.dumps(pages))
     (folder / "_harness.html").write_text(harness, encoding="utf-8")
     command = [find_browser() or "chromium", *FLAGS, f"--user-data-dir={folder.parent / 'user'}",
                "--virtual-time-budget=120000", "--dump-dom", f"{address}/_harness.html"]
@@ -147,11 +113,37 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Pa
         assert wide["unnamed"] == 0, f"{name}: images without alt text"
         assert wide["typeset"] == wide["formulas"], f"{name}: formulas that were not typeset"
         assert wide["outside"] == [], f"{name} needs the network"
-        assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"
+        assert wide["blank"] == [], f"{name}: icons that are not in the fonts"
+        assert wide["weight"] <= HEAVIEST, name
+        assert max(narrow["overflow"]) <= 0, f"{name} is wider than a telephone's screen"
+        assert round(narrow["letters"], 1) >= SMALLEST_LETTERS, f"{name}: letters too small"
+        assert min(wide["contrast"]) >= LEAST_CONTRAST, f"{name}: pale in light or in dark"
+        assert wide["titles"] == wide["icons"] == 1, name
+        assert len(names := wide["title"].split(" — ")) == len(set(names)), f"{name}: named twice"
+        assert all(len(tags) == 1 and tags[0] for tags in wide["cards"].values()), name
+        assert len(wide["cards"]["description"][0]) <= MOST_DESCRIPTION, name
     for name in CLAIMS:
         wide, _ = seen[f"experiments/{name}.html"]
         for part in ("answer", "figure"):
             assert wide[part] is not None and wide[part] <= FIRST_SCREEN, (name, part)
+
+
+@needs_browser
+def test_a_telephone_shows_the_columns_that_matter_and_the_others_on_demand(
+    served: tuple[str, Path],
+):
+    address, folder = served
+    shutil.copytree(REPOSITORY / "book" / "_static", folder / "_static")
+    frame = pd.DataFrame({"mean": [1], "p": [2]}, ["CLIP"])
+    (folder / "table.html").write_text(
+        '<!doctype html><meta name="viewport" content="width=device-width">'
+        '<link rel="stylesheet" href="_static/cae.css">'
+        f'<article class="bd-article">{plots.table(frame, fold=["p"]).html}</article>')
+    seen, logged = look_at(address, folder)
+    wide, narrow = seen["table.html"]
+    assert logged == []
+    assert wide["columns"] == [["", "mean", "p", "CLIP"]] * 2
+    assert narrow["columns"] == [["", "mean", "CLIP"], ["", "mean", "p", "CLIP"]]
 
 
 @needs_browser
@@ -172,7 +164,11 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
     assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
+    assert "gh/somebody/fork/main?urlpath=lab/tree/book/experiments/page.ipynb" in text, "Binder"
+    assert "https://github.com/somebody/fork/raw/main/book/_static/card.png" in text, "previews"
     assert "somebody/fork/issues" in text, "the buttons"
+    sheet = (page.parent / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
+    assert ".fa-github:before" in sheet and ".fa-monero:before" not in sheet, "icons in use"
     assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
     assert "../_static/explorer-index.js" in text
     assert (page.parent / "_static" / index.name).read_text() == "caeExplorerIndex = {};"
@@ -180,11 +176,40 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 
 
+@pytest.mark.parametrize(("setting", "remote", "buttons"), [
+    ("", None, set()),
+    ("", "https://gitlab.com/a/b", {"binderhub_url"}),
+    ("https://github.com/a/b/", "https://gitlab.com/a/b", {"binderhub_url", "colab_url"}),
+])
+def test_one_address_links_repository_binder_and_colab(
+    setting: str, remote: str | None, buttons: set[str], tmp_path: Path, monkeypatch
+):
+    config = tmp_path / "_config.yml"
+    text = (REPOSITORY / "_config.yml").read_text(encoding="utf-8")
+    config.write_text(text.replace(' url: ""', f' url: "{setting}"'))
+    monkeypatch.setattr(build, "repository_url", lambda: remote)
+    found = yaml.safe_load(build._adapted(config, ""))
+    assert found["repository"]["url"] == (setting or remote or "").rstrip("/")
+    assert found["launch_buttons"].keys() - {"notebook_interface"} == buttons
+    assert found["html"]["use_repository_button"] is bool(buttons)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("**Question.** Is it so?\n\n**Answer.** It is. Li et al. say so.", "It is. Li et al. say so."),
+    (".. note:: Not this.\n\nFirst, with *one*\nname.\n\nSecond.", "First, with one name."),
+    (f"It is. A {'word ' * 50}.", "It is."), ("word " * 50, "word " * 39 + "…"), ("", ""),
+])
+def test_a_page_is_described_by_its_answer_or_its_first_words(text: str, expected: str):
+    page = publish_doctree(f"Title\n=====\n\n{text}", settings_overrides={"doctitle_xform": False})
+    assert description(page) == expected and len(expected) <= MOST_DESCRIPTION
+
+
 def test_what_is_wrong_with_a_book_is_shown(toy_book: Path):
     with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as stream:
-        stream.write("\nSee [](nowhere.md).\n")
-    with pytest.raises(CaeError, match="not rendered cleanly(.|\n)*nowhere.md"):
+        stream.write("\nSee [](nowhere.md) and $\\nosuch$.\n")
+    with pytest.raises(CaeError, match="not rendered cleanly(.|\n)*nowhere.md") as raised:
         build_book("mini")
+    assert "formula: Unknown LaTeX command" in str(raised.value)
     (toy_book / "book" / "_toc.yml").unlink()
     with pytest.raises(CaeError, match="_toc.yml is missing: run this from a clone"):
         build_book("mini")

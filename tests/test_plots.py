@@ -44,6 +44,17 @@ def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize(("size", "least"), [(9, 0.75), (13.5, 0.5), (5, 1)])
+def test_a_figure_shrinks_no_further_than_its_smallest_letters_are_readable(size, least):
+    plots.style()
+    figure, axes = plt.subplots(figsize=(4, 3))
+    axes.tick_params(labelsize=20)
+    axes.set_title("small", fontsize=size)
+    shown = plots.show(figure, "an alt text").html
+    assert re.fullmatch('<div class="cae-box"><svg role="img".*</svg>\n</div>', shown, re.DOTALL)
+    assert f'style="width: 4.00in; min-width: {4 * least:.2f}in"' in shown
+
+
 @pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MOST_ALT + 1)])
 def test_an_alt_text_is_there_and_short(alt: str):
     with pytest.raises(DataError, match="alt text"):
@@ -86,9 +97,33 @@ def test_runs_methods_tables_and_verdicts_have_their_words():
     shown = plots.table(ROWS.set_index("family"), "a caption")
     assert 'class="cae-caption">a caption<' in shown.html and "cae-box" in shown.html
     assert "estimate" in repr(shown) and "border" not in shown.html
+    linked = plots.table(ROWS.set_index("family"), "a caption", data=ROWS, name="rows").html
+    assert linked == shown.html + plots.csv_link(ROWS, "rows")
     assert "verdict-mixed" in plots.badge("mixed (2 of 4 negligible)").html
     assert "verdict-not-decidable-here" in plots.badge("not decidable here").html
     assert repr(plots.badge("mixed (2 of 4 negligible)")) == "mixed (2 of 4 negligible)"
+
+
+def cells(shown: plots.Shown) -> list[list[str]]:
+    """The cells of a table by row; those that are folded on a phone stand in brackets."""
+    rows = re.findall(r"<tr.*?</tr>", shown.html, re.DOTALL)
+    found = [re.findall(r'<t[hd]( class="cae-fold")?[^>]*>(.*?)</t', row) for row in rows]
+    return [[f"[{text}]" if fold else text for fold, text in row] for row in found]
+
+
+def test_a_table_folds_its_columns_on_a_phone():
+    frame = ROWS.drop(columns="estimate").set_index(["family", "method"])
+    assert "cae-fold" not in plots.table(frame).html and "cae-all" not in plots.table(frame).html
+    shown = plots.table(frame, "a caption", fold=["low"])
+    assert re.search(r'</p><label class="cae-all"><input type="checkbox"> all columns</label>'
+                     '<div class="cae-box"><table', shown.html)
+    assert cells(shown)[2:4] == [["ARO", "a", "[-0.0100]", "0.0300"], ["b", "[-0.0300]", "-0.0100"]]
+    assert cells(shown)[0] == ["", "", "[low]", "high"]
+    wide = ROWS.set_index("family").pivot(columns="method", values=["low", "high"])
+    assert cells(plots.table(wide, fold=["high"]))[:2] == [
+        ["", "low", "[high]"], ["", "a", "b", "[a]", "[b]"]]
+    with pytest.raises(DataError, match="no columns .'lower'. to fold; there are .'low', 'high'"):
+        plots.table(frame, fold=["lower"])
 
 
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):

@@ -57,10 +57,11 @@
     const size = name => index.sets[name].subsets.reduce(([drawn, all], [, n, total]) =>
       [drawn + (full ? n : 1), all + total], [0, 0]);
     const all = Object.keys(index.sets).map(size).reduce((a, b) => [a[0] + b[0], a[1] + b[1]]);
-    part(".note").textContent = `Scores × 100, each method in its own unit; grey: the paper's parser
+    part(".note").innerHTML = `Scores × 100, each method in its own unit; grey: the paper's parser
       gives the word no role. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
-      fixed seed; seed 0 of each model.${full ? "" : " This copy of the book has one item a subset:" +
-      " `cae run explorer`, where the runs are trained, and then `cae book` put more beside it."}`;
+      fixed seed; seed 0 of each model.${full ? "" : " This copy of the book has one item a subset: " +
+      "<code>cae run explorer</code>, where the runs are trained, and then <code>cae book</code> " +
+      "put more beside it."}`;
 
     function fill(name) {
       const subsets = index.sets[name]?.subsets ?? [];

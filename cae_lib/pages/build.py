@@ -1,7 +1,4 @@
-"""Render the book. Nothing is executed: the stored notebooks are what the reader sees. It is a
-Sphinx extension, too (see `_config.yml`): it puts the explorer's files beside its page, and leaves
-out the scripts of Thebe, which theme and Jupyter Book both add, so that a browser would complain of
-constants declared twice."""
+"""Render the book. Nothing is executed: the stored notebooks are what the reader sees."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cae_lib.config import paths, shipped
 from cae_lib.errors import CaeError
-from cae_lib.profiles import PROFILES, find_profile, rehearsed
+from cae_lib.profiles import find_profile, rehearsed
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
@@ -67,8 +63,9 @@ def render(source: Path, output: Path, builder: str = "html", above: str = "") -
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
             raise CaeError(f"{file} is missing: run this from a clone of the repository")
-    # A Sphinx environment left by an older build can hide what has changed since.
-    shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
+    # What an older build left can hide what has changed since.
+    for folder in (".doctrees", builder):
+        shutil.rmtree(output / "_build" / folder, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
     adapted, log = output / "_config.yml", output / "build.log"
     adapted.write_text(_adapted(config, above), encoding="utf-8")
@@ -98,19 +95,19 @@ def repository_url() -> str | None:
 
 
 def _adapted(config: Path, above: str) -> str:
-    """The configuration with a line `above` all pages, and with links to the repository and to
-    Colab and Binder if public."""
+    """The configuration with a line `above` all pages, and, where the repository's address is known
+    from it or from git, with links to the repository, to Binder, and to Colab, which reads GitHub
+    alone."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     if above:
         settings["html"]["announcement"] = above
-    url = repository_url()
-    if url is not None:
+    url = (settings["repository"]["url"] or repository_url() or "").rstrip("/")
+    if url:
         settings["repository"]["url"] = url
         settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
-        settings["launch_buttons"] |= {
-            "binderhub_url": "https://mybinder.org",
-            "colab_url": "https://colab.research.google.com",
-        }
+        settings["launch_buttons"]["binderhub_url"] = "https://mybinder.org"
+        if url.startswith("https://github.com/"):
+            settings["launch_buttons"]["colab_url"] = "https://colab.research.google.com"
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
@@ -129,28 +126,3 @@ def own_book(profile_name: str) -> Path:
     if not link.exists():
         link.symlink_to(Path(__file__).resolve().parents[1])
     return target
-
-
-def setup(app: Any) -> dict[str, bool]:
-    """Called by Sphinx."""
-    app.connect("builder-inited", _with_explorer)
-    app.connect("html-page-context", _without_thebe, priority=999)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def _with_explorer(app: Any) -> None:
-    """Copy the explorer's files, if its page has left some in the cache, together with the book's
-    own, and let pages know of them: a script cannot ask whether a file is there."""
-    copies = {f"{name}-book": name for name in PROFILES}
-    folder = paths().cache / "explorer" / copies.get(app.srcdir.name, "mini")
-    if app.builder.name == "html" and folder.is_dir():
-        app.config.html_static_path.append(str(folder))
-        app.add_js_file("explorer-index.js")
-
-
-def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Keep a page's scripts but those that name Thebe, by file or in their text."""
-    context["script_files"] = [
-        script for script in context["script_files"]
-        if "thebe" not in f"{script} {getattr(script, 'attributes', '')}".lower()
-    ]

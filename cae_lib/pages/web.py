@@ -1,0 +1,177 @@
+"""What the book's pages are on the web, as a Sphinx extension (see `_config.yml`): what a search
+engine or a link's preview shows of them; formulas as MathML, which needs no script; the explorer's
+files beside its page; and no script or icon that no page uses."""
+
+from __future__ import annotations
+
+import html
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from fontTools.subset import Options, Subsetter
+from fontTools.ttLib import TTFont
+from markupsafe import Markup
+from sphinx.util import logging
+
+from cae_lib.config import paths
+from cae_lib.profiles import PROFILES
+
+CARD = "_static/card.png"
+"""The picture that a link's preview shows."""
+
+MOST_DESCRIPTION = 200
+SPELLED = {r"\dots": r"\ldots", r"\operatorname*": r"\operatorname",
+           r"\setminus": r"\smallsetminus"}
+"""TeX that docutils does not know, or writes with a letter that fonts lack, as what it knows."""
+
+SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
+"""What loads the theme's icons as drawings, all two thousand of them."""
+
+GLYPH = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
+"""What draws one as a letter of a font, in the theme's style sheet."""
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("builder-inited", _with_explorer)
+    app.connect("doctree-resolved", _with_boxes)
+    app.connect("html-page-context", _with_description)
+    app.connect("html-page-context", _without_thebe, priority=999)
+    app.connect("build-finished", _with_few_icons)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _formula(translator: Any, node: nodes.Element) -> None:
+    """Write a formula, inline or in a line of its own."""
+    block, source = isinstance(node, nodes.math_block), node.astext()
+    for name, known in SPELLED.items():
+        source = re.sub(re.escape(name) + "(?![A-Za-z])", lambda _, known=known: known, source)
+    try:
+        written = tex2mathml(source, as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("formula: %s", error, location=node)
+        written = html.escape(source)
+    kind = "div" if block else "span"
+    translator.body.append(f'<{kind} class="math notranslate nohighlight">{written}</{kind}>')
+    raise nodes.SkipNode
+
+
+def _with_explorer(app: Any) -> None:
+    """Copy the explorer's files, if its page has left some in the cache, together with the book's
+    own, and let pages know of them: a script cannot ask whether a file is there."""
+    copies = {f"{name}-book": name for name in PROFILES}
+    folder = paths().cache / "explorer" / copies.get(app.srcdir.name, "mini")
+    if app.builder.name == "html" and folder.is_dir():
+        app.config.html_static_path.append(str(folder))
+        app.add_js_file("explorer-index.js")
+
+
+def _with_boxes(app: Any, tree: nodes.document, page: str) -> None:
+    """Put drawings that stand in a page's text, not in its notebook, into boxes that scroll."""
+    for raw in tree.findall(nodes.raw):
+        if isinstance(raw.parent, nodes.section) and raw.astext().startswith("<svg"):
+            raw[0] = nodes.Text(f'<div class="cae-box">{raw.astext()}</div>')
+
+
+def description(page: nodes.document) -> str:
+    """A page in at most `MOST_DESCRIPTION` characters: of its answer, or else its first paragraph,
+    the sentences that fit. "" if it has no text."""
+    texts = ["".join(text for text in paragraph.findall(nodes.Text)
+                     if not isinstance(text.parent, nodes.raw | nodes.footnote_reference))
+             for paragraph in page.findall(nodes.paragraph)
+             if isinstance(paragraph.parent, nodes.section | nodes.definition)]
+    texts = [" ".join(text.split()) for text in texts]
+    answers = [text for text in texts if text.startswith("Answer.")]
+    text = next(filter(None, answers + texts), "")
+    sentences = re.split(r"(?<=[.?!]) (?=[A-Z])", re.sub(r"^(Question|Answer)\. ", "", text))
+    fitting = [" ".join(sentences[:count]) for count in range(len(sentences), 0, -1)]
+    return next((text for text in fitting if len(text) <= MOST_DESCRIPTION),
+                textwrap.shorten(sentences[0], MOST_DESCRIPTION, placeholder=" …"))
+
+
+def _with_description(app: Any, page: str, template: str, context: dict[str, Any],
+                      tree: nodes.document | None) -> None:
+    """Give a page its description and a preview."""
+    site, first = app.config.html_title, page == app.config.root_doc
+    title = Markup(context.get("title", site)).striptags()
+    told = description(tree) if tree is not None else ""
+    told = told or " · ".join(dict.fromkeys([title, site]))
+    properties = {
+        "og:title": title, "og:description": told, "og:site_name": site,
+        "og:type": "website" if first else "article", "og:url": context.get("pageurl"),
+        "og:image": _address(app, context), "og:image:width": 1200, "og:image:height": 630,
+    }
+    tags = [("name", "description", told), ("name", "twitter:card", "summary_large_image")]
+    tags += [("property", name, str(value)) for name, value in properties.items() if value]
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'\n    <meta {kind}="{name}" content="{html.escape(value)}" />'
+        for kind, name, value in tags)
+
+
+def _address(app: Any, context: dict[str, Any]) -> str:
+    """Where the card lies: absolute where the book's address or that of its repository is known, as
+    previews want it."""
+    options = app.config.html_theme_options
+    if app.config.html_baseurl:
+        return f"{app.config.html_baseurl.rstrip('/')}/{CARD}"
+    if url := options.get("repository_url"):
+        folder = f"{options.get('repository_branch')}/{options.get('path_to_docs')}"
+        return f"{url}/raw/{folder}/{CARD}"
+    return context["pathto"](CARD, resource=True)
+
+
+def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Keep a page's scripts but those that name Thebe, by file or in their text: theme and Jupyter
+    Book both add them, so that a browser would complain of constants declared twice."""
+    context["script_files"] = [
+        script for script in context["script_files"]
+        if "thebe" not in f"{script} {getattr(script, 'attributes', '')}".lower()
+    ]
+
+
+def _with_few_icons(app: Any, error: Exception | None) -> None:
+    """Leave of the theme's icons, which it loads twice, 1.7 MB a page, those that pages or the
+    theme's scripts name: as letters of fonts."""
+    static = Path(app.outdir, "_static")
+    sheet = static / "styles" / "pydata-sphinx-theme.css"
+    if error or app.builder.name != "html" or not sheet.is_file():
+        return
+    texts = [_finished(page) for page in Path(app.outdir).rglob("*.html")]
+    texts += [path.read_text(encoding="utf-8") for path in static.glob("scripts/*theme.js")]
+    used = {name for text in texts for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
+
+    def kept(glyph: re.Match) -> str:
+        return glyph[0] if used.intersection(re.findall(r"\.fa-([\w-]+)", glyph[1])) else ""
+
+    rules = GLYPH.sub(kept, sheet.read_text(encoding="utf-8"))
+    rules = re.sub(r'url\([^)]*\.woff2\) format\("woff2"\),', "", rules)
+    sheet.write_text(rules, encoding="utf-8")
+    letters = {int(code, 16) for code in re.findall(r'"\\([ef][0-9a-f]{3})"', rules)}
+    for font in static.glob("vendor/fontawesome/webfonts/*.ttf"):
+        _keep_letters(font, letters)
+    for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("webfonts/*.woff2")):
+        file.unlink()
+
+
+def _finished(page: Path) -> str:
+    """Write a page anew without the script of the drawings, the front page named once instead of
+    after itself; returns its text."""
+    text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
+    text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
+    page.write_text(text, encoding="utf-8")
+    return text
+
+
+def _keep_letters(path: Path, letters: set[int]) -> None:
+    """Leave of a font these letters alone."""
+    font = TTFont(path)
+    subsetter = Subsetter(Options(layout_features=[], hinting=False))
+    subsetter.populate(unicodes=letters)
+    subsetter.subset(font)
+    font.save(path)
