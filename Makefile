@@ -13,7 +13,7 @@ ON ?=
 WITH = $(if $(ON),--on $(ON)) $(MORE)
 ENGINE = $(if $(filter paper local slurm,$(PROFILE) $(ON)),cluster,environment)
 
-.PHONY: help reproduce reproduce-all photo rehearse plan cluster released row book pdf test lab clean environment
+.PHONY: help reproduce reproduce-all photo rehearse plan cluster released row book pdf report test lab clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
@@ -25,6 +25,7 @@ help:
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
+	@echo "make report      the reproduction as a paper: LaTeX, and a PDF where LaTeX is installed"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
 	@echo "make clean       remove what the other targets made, except .venv"
@@ -65,6 +66,10 @@ book: environment
 
 pdf: environment
 	@$(CAE) book --pdf --profile $(PROFILE)
+
+report: environment
+	@.venv/bin/python -c "import pypandoc, typst" 2>/dev/null || .venv/bin/python -m pip install -q -e ".[report]"
+	@$(CAE) report $(MORE)
 
 test: environment
 	.venv/bin/ruff check .

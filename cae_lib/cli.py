@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plan": ("plan.run", "what the paper's scale takes, what is done and what is missing"),
     "job": ("workflow.run_job", "one job of a reproduction, by the name that the plan counts"),
     "book": ("book.book", "render the book from the stored pages"),
+    "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
     "doctor": ("book.doctor", "what is installed, which device, which data"),
 }
 """Of each command the function `MODULE.FUNCTION` of `cae_lib.commands`, beside which its options
