@@ -84,9 +84,9 @@ def _description(entry: Source) -> list[str]:
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
     counts = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
-    cached = all(item.open_clip for item in entry.get)
+    cached = entry.get and all(item.open_clip for item in entry.get)
     place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
     lines = [f"{entry.name}: {entry.title}", f"  {size}, {entry.licence}",
-             f"  goes to {place}; {', '.join(ways)}"]
+             f"  goes to {place}; {', '.join(ways) or 'put it there'}"]
     lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
     return lines + [f"  shows pictures of {', '.join(entry.needs)}"] * bool(entry.needs)

@@ -12,9 +12,12 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands.options import REAL
 from cae_lib.data.benchmarks import Benchmark
+from cae_lib.data.benchmarks.checked import check
 from cae_lib.data.benchmarks.read import LEFT_OUT
+from cae_lib.data.benchmarks.table import LAYOUTS
 from cae_lib.data.needs import FAMILIES
 from cae_lib.data.sources import source
+from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers, headlines, scored
@@ -70,8 +73,8 @@ def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
 
 def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
     """The headlines of some families of benchmarks, of all without a name, of answers that are not
-    stored; columns as in `COLUMNS`. By default of the real sets below `data/raw` of this folder, or
-    of the environment variable `CAE_HOME`.
+    stored; columns as in `COLUMNS`. By default of the sets below `data/raw` of this folder, or of
+    the environment variable `CAE_HOME`; their files are read anew in each call.
 
     Args:
         model: One of `load_clip`, or a function that opens it once the sets are known to be here.
@@ -79,7 +82,14 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
         profile: "paper" for real sets, "mini" for those of the small world, ...
 
     ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
-    missing or malformed."""
+    missing or malformed, or an entry of `LAYOUTS` is."""
+    for name in LAYOUTS.keys() & {*families}:
+        check(name, LAYOUTS[name])
+        if not find_profile(profile).real and name not in datasets.families_of(profile):
+            raise ConfigError(f"{name} is no set of the profile {profile}: give --profile {REAL}, "
+                              "or in place of a run a weight file, data/mini/base.safetensors for "
+                              "example, with which sets below data/raw are read")
+    datasets.family.cache_clear()
     asked = datasets.benchmarks(profile, families)
     encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
     return choice_scores(answers(asked, encoder), items_of(asked))

@@ -6,6 +6,8 @@ import pytest
 import samples as s
 
 from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, LAYOUTS, load_benchmark
+from cae_lib.data.benchmarks.checked import check
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
@@ -185,3 +187,26 @@ def test_published_numbers_add_up():
     corpora = LAYOUTS["vl_checklist"].sizes
     assert len(corpora) == 12 + 2 + 2 * 3 * 7 and "Object/Size/hake_size/hake_obj_large" in corpora
     assert "whatsup" not in BENCHMARKS and "winoground" in BENCHMARKS
+
+
+COLUMNS = "img=picture true=caption miscounted=false"
+
+
+@pytest.mark.parametrize(("wrong", "told"), [
+    ({"columns": COLUMNS.replace("=false", "=flase")}, "called false.*FIELD=false.*miscounted=fla"),
+    ({"columns": "picture=img caption false"}, "no column is called picture,"),
+    ({"columns": ""}, "no column is called picture, caption, false"),
+    ({"texts": {"two": "caption false", "*": "caption wrong"}}, "no column is called wrong,"),
+    ({"file": ["two.json"]}, r"file is \['two.json'\]"),
+    ({"file": "two.json"}, "2 subsets are all read from two.json"),
+])
+def test_what_is_wrong_with_an_entry_is_named(wrong, told):
+    right = {"file": "{file}.json", "columns": COLUMNS}
+    check("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right))
+    with pytest.raises(DataError, match=rf"LAYOUTS\['mine'\].*{told}"):
+        check("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right | wrong))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_entry_makes_sense(name):
+    check(name, LAYOUTS[name])
