@@ -36,20 +36,31 @@ class Method(NamedTuple):
 
 @cache
 def methods() -> dict[str, Method]:
-    """All methods by name, the paper's first; ConfigError for a header that cannot be read."""
-    found = {}
+    """All methods by name, the paper's first; ConfigError for a header that cannot be read or is
+    not there, or a label that another method has."""
+    found: dict[str, Method] = {}
+    owners: dict[str, Path] = {}
     for path in sorted(FOLDER.glob("*.py")):
         for node in ast.parse(path.read_bytes()).body:
-            if isinstance(node, ast.ClassDef) and node.keywords:
-                try:
-                    said = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
-                    found[path.stem] = Method(node.name, **said)
-                except (TypeError, ValueError) as error:
-                    raise ConfigError(
-                        f"{path}: {node.name} says in its header what cannot be read ({error}). "
-                        f"Expected {', '.join(Method._fields[1:])}, as plain values."
-                    ) from error
+            if isinstance(node, ast.ClassDef) and (
+                    node.keywords or "AttributionMethod" in map(ast.unparse, node.bases)):
+                method = found[path.stem] = _method(path, node)
+                if (other := owners.setdefault(method.label, path)) != path:
+                    raise ConfigError(f"{other} and {path} have one label, {method.label!r}, and "
+                                      "could not be told apart in a figure")
     return dict(sorted(found.items(), key=lambda item: item[1].place or len(found)))
+
+
+def _method(path: Path, node: ast.ClassDef) -> Method:
+    try:
+        said = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+        return Method(node.name, **said)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: {node.name} says in its header what cannot be read ({error}). "
+            f"Expected {', '.join(Method._fields[1:])}, as plain values, of which label and color "
+            "are needed."
+        ) from error
 
 
 METHODS = tuple(name for name, method in methods().items() if method.place)

@@ -34,10 +34,11 @@ WIDTH = 7.2
 SMALLEST = 9
 """CSS pixels, the least height of a figure's letters."""
 
-METHODS = {name: methods.methods()[name].label for name in methods.METHODS}
+METHOD_LABELS = {name: method.label for name, method in methods.methods().items()}
+METHOD_COLORS = {method.label: method.color for method in methods.methods().values()}
+METHODS = {name: METHOD_LABELS[name] for name in methods.METHODS}
 """The paper's four attribution methods, in its order, as pages call them."""
 
-METHOD_COLORS = {method.label: method.color for method in methods.methods().values()}
 ROLES = ("object", "attribute", "relation")
 
 LABELS = {

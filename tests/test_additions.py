@@ -3,6 +3,7 @@ one `Profile`; each works in a copy of the package and makes nothing else stale.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,4 +179,12 @@ def test_a_header_that_cannot_be_read_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(methods, "FOLDER", tmp_path)
     (tmp_path / "size.py").write_text(FILE.replace("weight=0.5", "lambda_=0.5"))
     with pytest.raises(ConfigError, match="size.py: SizeAttribution.*lambda_.*label, color"):
+        methods.methods.__wrapped__()
+    header = re.search(r"\(AttributionMethod,.*?\)", FILE)[0]
+    (tmp_path / "size.py").write_text(FILE.replace(header, "(AttributionMethod)"))
+    with pytest.raises(ConfigError, match="size.py: SizeAttribution.*'label' and 'color'"):
+        methods.methods.__wrapped__()
+    for name in ("size", "twin"):
+        (tmp_path / f"{name}.py").write_text(FILE)
+    with pytest.raises(ConfigError, match="size.py and .*twin.py have one label"):
         methods.methods.__wrapped__()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cae_lib.commands.options import option, takes
+from cae_lib.commands.options import names, option, takes
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.methods import METHODS
 from cae_lib.variants import BASE
 
 MOST_MODELS = 5
@@ -23,6 +24,8 @@ MOST_MODELS = 5
            help="of a file that does not state it"),
     option("--start-layer", type=int, default=-1, metavar="L",
            help="first layer of the map's rule: -1 the last, 0 all"),
+    option("--methods", default=",".join(METHODS), metavar="NAMES",
+           help="attribution methods with commas between them (default: the paper's four)"),
     option("--seed", type=int, default=0, help="seed of the runs (default 0)"),
     option("-o", "--output", type=Path, default=Path("attribution.png"), metavar="FILE"),
     option("--profile", default="photo", metavar="P",
@@ -32,7 +35,7 @@ def run(parsed: argparse.Namespace) -> None:
     """Draw a picture's heat map and its words' shares for each of some weights into one file."""
     from cae_lib.commands.figure import draw, open_weights
     from cae_lib.evaluation.pair import attribute, read_picture
-    from cae_lib.plots import METHODS, label, number
+    from cae_lib.plots import METHOD_LABELS, label, number
     from cae_lib.runtime import whole_file
 
     weights = parsed.weights or [BASE]
@@ -45,7 +48,8 @@ def run(parsed: argparse.Namespace) -> None:
         title = clip.name if name == BASE else label(name)
         title = Path(name).stem if title == name else title
         title = name if title in found else title
-        found[title] = attribute(clip, picture, parsed.caption, parsed.start_layer)
+        found[title] = attribute(clip, picture, parsed.caption, parsed.start_layer,
+                                 names(parsed.methods))
     if len({pair.picture.shape for pair in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     layer = {-1: "last layer", 0: "all layers"}.get(parsed.start_layer,
@@ -56,5 +60,5 @@ def run(parsed: argparse.Namespace) -> None:
     for title, pair in found.items():
         print(f"{title}: cosine {number(pair.cosine, 2)}; score (share of the words)")
         cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
-        print(cells.rename(columns=METHODS).to_string())
+        print(cells.rename(columns=METHOD_LABELS).to_string())
     print(f"The figure is {parsed.output}")

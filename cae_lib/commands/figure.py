@@ -21,8 +21,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
 from cae_lib.models.released import Released, load_released
-from cae_lib.plots import METHODS as METHOD_LABELS
-from cae_lib.plots import ROLE_COLORS, number
+from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, number
 from cae_lib.profiles import find_profile
 from cae_lib.runs import weights_of
 from cae_lib.runtime import pick_device

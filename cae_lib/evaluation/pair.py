@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,10 +40,11 @@ class PairAttribution:
 
 
 def attribute(
-    clip: Clip, image: str | Path | Image.Image, caption: str, start_layer: int = LAST_LAYER
+    clip: Clip, image: str | Path | Image.Image, caption: str, start_layer: int = LAST_LAYER,
+    methods: Sequence[str] = METHODS,
 ) -> PairAttribution:
-    """Score a picture's patches, and a caption's words by the paper's methods, for their
-    similarity in a model of `load_clip`. The map's rule begins at `start_layer`, -1 the last.
+    """Score a picture's patches, and a caption's words by some methods, the paper's by default, for
+    their similarity in a model of `load_clip`. The map's rule begins at `start_layer`, -1 the last.
     ConfigError for an image tower without attention maps or that layer, or another vocabulary;
     DataError for a file that is no picture, or a caption without a word."""
     picture = image if isinstance(image, Image.Image) else read_picture(image)
@@ -55,7 +57,7 @@ def attribute(
     with torch.no_grad():
         texts = encode_text(clip.model, tokens).features
     found = image_relevances(clip.model, pixels, texts, (start_layer,))
-    scores = {name: word_scores(clip, tokens, found.image_features, name) for name in METHODS}
+    scores = {name: word_scores(clip, tokens, found.image_features, name) for name in methods}
     settings = open_clip.get_model_preprocess_cfg(clip.model)
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     seen = (pixels[0].cpu() * std + mean).clamp(0, 1)
