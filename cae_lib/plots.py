@@ -9,6 +9,7 @@ import hashlib
 import html
 import io
 import re
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -237,6 +238,21 @@ def span(values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 10
     ends = [number(end, digits, scale, sign) for end in (min(values), max(values))] \
         if len(values) else ["–"]
     return " to ".join(dict.fromkeys(ends))
+
+
+def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
+    """The rows whose columns have the chosen values, in the order of these, by the first column
+    first: `pick(gains, score=sets, run=models)`. A value that no row has is told by a warning,
+    with those that there are; DataError where nothing is left."""
+    for column, values in chosen.items():
+        known = list(dict.fromkeys(rows[column]))
+        if absent := [value for value in values if value not in known]:
+            warnings.warn(f"no {column} {absent}: there are {known}", stacklevel=2)
+        rows = rows[rows[column].isin(values)]
+    if rows.empty:
+        raise DataError(f"nothing is left of {', '.join(chosen)} to be drawn")
+    order = {column: list(values).index for column, values in chosen.items()}
+    return rows.sort_values([*chosen], kind="stable", key=lambda of: of.map(order[of.name]))
 
 
 def forest(

@@ -88,6 +88,16 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
     assert plots.span([0.401, 0.399], 0, sign=False) == "40" and plots.span([]) == "–"
 
 
+def test_rows_are_picked_in_the_order_of_the_choices():
+    found = plots.pick(ROWS, method=["b", "a"], family=["CREPE", "ARO"])
+    assert list(zip(found["method"], found["family"], strict=True)) == [
+        ("b", "CREPE"), ("b", "ARO"), ("a", "CREPE"), ("a", "ARO")]
+    with pytest.warns(UserWarning, match="no family .'VALSE'.: there are .'ARO', 'CREPE'"):
+        assert plots.pick(ROWS, family=["VALSE", "CREPE"])["method"].tolist() == ["a", "b"]
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="nothing is left of method"):
+        plots.pick(ROWS, method=["c"])
+
+
 def test_runs_methods_tables_and_verdicts_have_their_words():
     assert plots.label("base") == "CLIP"
     assert plots.label("negclip-cae-gradcam") == "NegCLIP-CAE (GradCAM)"
