@@ -276,13 +276,16 @@ def forest(
     if ax is None:
         height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
-    offsets = np.linspace(-0.3, 0.3, len(marks)) if len(marks) > 1 else [0.0]
+    beside = {line: [mark for mark in marks if mark is None or mark in set(part[hue])]
+              for line, part in rows.groupby(y, sort=False, observed=True)}
+    step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     given = dict(palette) if isinstance(palette, Mapping) else {}
     named = "colorblind" if isinstance(palette, Mapping) else palette
     colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True)) | given
-    for mark, offset, shape in zip(marks, offsets, "os^Dv<>PX*" * len(marks), strict=False):
+    for mark, shape in zip(marks, "os^Dv<>PX*" * len(marks), strict=False):
         part = rows if mark is None else rows[rows[hue] == mark]
-        place = np.array([lines.index(name) for name in part[y]]) + offset
+        place = [lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
+                 for line in part[y]]
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(middle, place, xerr=np.abs([middle - low, high - middle]), fmt=shape, ms=5,

@@ -69,6 +69,12 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
     axes = plots.forest(ROWS, "family", "method", palette=palette)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ARO", "CREPE"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
+    assert [bar.lines[0].get_ydata().tolist() for bar in axes.containers] == [
+        pytest.approx([-0.3, 0.7]), pytest.approx([0.3, 1.3])]
+    alone = plots.forest(ROWS.iloc[:3], "family", "method")  # the second line has one mark
+    assert [bar.lines[0].get_ydata().tolist() for bar in alone.containers] == [
+        pytest.approx([-0.3, 1.0]), pytest.approx([0.3])]
+    plt.close(alone.figure)
     ends = [segment[:, 0].tolist() for bar in axes.containers
             for segment in bar.lines[2][0].get_segments()]
     assert ends == [pytest.approx(pair) for pair in ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
