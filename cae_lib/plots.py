@@ -276,8 +276,9 @@ def forest(
     if ax is None:
         height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
-    beside = {line: [mark for mark in marks if mark is None or mark in set(part[hue])]
-              for line, part in rows.groupby(y, sort=False, observed=True)}
+    beside = {line: [mark for mark in marks
+                     if mark is None or mark in set(rows.loc[rows[y].to_numpy() == line, hue])]
+              for line in lines}
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     given = dict(palette) if isinstance(palette, Mapping) else {}
     named = "colorblind" if isinstance(palette, Mapping) else palette

@@ -193,8 +193,8 @@ def imported(path: Path) -> set[str]:
 
 LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "fingerprint", "variants", "grid"},
           {"words", "models", "attribution"},
-          {"data", "results", "statistics", "plots", "world"}, {"training", "evaluation", "photo"},
-          {"runs"}, {"pages", "commands"}, {"cli", "__init__"})
+          {"data", "results", "statistics", "claims", "plots", "world"},
+          {"training", "evaluation", "photo"}, {"runs"}, {"pages", "commands"}, {"cli", "__init__"})
 """The top level of the package, the lowest parts first."""
 
 

@@ -71,7 +71,8 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
     assert [bar.lines[0].get_ydata().tolist() for bar in axes.containers] == [
         pytest.approx([-0.3, 0.7]), pytest.approx([0.3, 1.3])]
-    alone = plots.forest(ROWS.iloc[:3], "family", "method")  # the second line has one mark
+    named = ROWS.iloc[:3].set_index("family", drop=False)  # the second line has one mark
+    alone = plots.forest(named, "family", "method")
     assert [bar.lines[0].get_ydata().tolist() for bar in alone.containers] == [
         pytest.approx([-0.3, 1.0]), pytest.approx([0.3])]
     plt.close(alone.figure)

@@ -12,10 +12,9 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands.options import REAL
 from cae_lib.data.benchmarks import Benchmark
-from cae_lib.data.benchmarks.checked import check
 from cae_lib.data.benchmarks.read import LEFT_OUT
 from cae_lib.data.benchmarks.table import LAYOUTS
-from cae_lib.data.needs import FAMILIES
+from cae_lib.data.needs import FAMILIES, check_entry
 from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
@@ -84,7 +83,7 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
     ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
     missing or malformed, or an entry of `LAYOUTS` is."""
     for name in LAYOUTS.keys() & {*families}:
-        check(name, LAYOUTS[name])
+        check_entry(name, LAYOUTS[name])
         if not find_profile(profile).real and name not in datasets.families_of(profile):
             raise ConfigError(f"{name} is no set of the profile {profile}: give --profile {REAL}, "
                               "or in place of a run a weight file, data/mini/base.safetensors for "

@@ -1,12 +1,14 @@
-"""Which sets each kind of measurement reads, whether they are here, and hashes of them."""
+"""Which sets each kind of measurement reads, whether they are here and their entries make sense,
+and hashes of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
+from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.data.completeness import Report, check, file_digest
 from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
 from cae_lib.data.training_set import TRAINING_SOURCE
@@ -51,6 +53,33 @@ def weights_source(model: str, tag: object) -> tuple[str, ...]:
     """Name of the entry for an open_clip model's weights; empty if the list has none."""
     found = load_sources().values()
     return tuple(s.name for s in found if any(i.open_clip == (model, tag) for i in s.get))
+
+
+def check_entry(name: str, layout: Layout) -> None:
+    """DataError that names the entry, what is wrong with it, and what was expected. What a `loader`
+    reads is its own matter."""
+    for problem in () if layout.loader else _problems(layout):
+        raise DataError(f"LAYOUTS[{name!r}] in cae_lib/data/benchmarks/table.py: {problem}")
+
+
+def _problems(layout: Layout) -> Iterator[str]:
+    files, texts = map(_values, (layout.file, layout.texts))
+    if not all(isinstance(place, str) for place in files):
+        yield (f"file is {layout.file!r}: expected one place, in which {{file}} stands for a "
+               "subset, or places by patterns of subsets")
+    elif len({*files}) == 1 < len(layout.sizes) and "{" not in files[0] and not layout.only:
+        yield (f"its {len(layout.sizes)} subsets are all read from {files[0]}: write {{file}} "
+               "where their names stand")
+    ours = [column.rstrip("?").rpartition("=")[2] for column in layout.columns.split()]
+    named = dict.fromkeys([layout.image, *(name for text in texts for name in text.split())])
+    if absent := [name for name in named if name not in ours]:
+        yield (f"no column is called {', '.join(absent)}, by which its items are read: expected "
+               f"FIELD={absent[0]}, where FIELD is the name in your file, among columns = "
+               f"{layout.columns!r}")
+
+
+def _values(given: str | Mapping[str, str]) -> list[str]:
+    return list(given.values()) if isinstance(given, Mapping) else [given]
 
 
 def stock(names: Iterable[str]) -> dict[str, Report]:

@@ -24,6 +24,9 @@ from cae_lib.profiles import PROFILES
 CARD = "_static/card.png"
 """The picture that a link's preview shows."""
 
+PARTS = ("explorer", "lead")
+"""What a page can have that takes files of its own, in an element `cae-NAME`."""
+
 MOST_DESCRIPTION = 200
 SPELLED = {r"\dots": r"\ldots", r"\operatorname*": r"\operatorname",
            r"\setminus": r"\smallsetminus"}
@@ -42,7 +45,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", _with_explorer)
     app.connect("doctree-resolved", _with_boxes)
     app.connect("html-page-context", _with_description)
-    app.connect("html-page-context", _without_thebe, priority=999)
+    app.connect("html-page-context", _with_own_files, priority=999)
     app.connect("build-finished", _with_few_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -126,13 +129,19 @@ def _address(app: Any, context: dict[str, Any]) -> str:
     return context["pathto"](CARD, resource=True)
 
 
-def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Keep a page's scripts but those that name Thebe, by file or in their text: theme and Jupyter
-    Book both add them, so that a browser would complain of constants declared twice."""
-    context["script_files"] = [
-        script for script in context["script_files"]
-        if "thebe" not in f"{script} {getattr(script, 'attributes', '')}".lower()
-    ]
+def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Keep a page's scripts and style sheets but those that name Thebe, by file or in their text,
+    which theme and Jupyter Book both add, so that a browser would complain of constants declared
+    twice; and those of `PARTS` that the page does not have."""
+    absent = [part for part in PARTS if f'id="cae-{part}"' not in context.get("body", "")]
+
+    def wanted(file: Any) -> bool:
+        name = Path(str(getattr(file, "filename", file))).name
+        return not name.startswith(tuple(absent)) and \
+            "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
+
+    for files in ("script_files", "css_files"):
+        context[files] = list(filter(wanted, context[files]))
 
 
 def _with_few_icons(app: Any, error: Exception | None) -> None:

@@ -112,9 +112,9 @@ def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     with Image.open(figure) as image:
         assert image.width > 1000
     assert all(label in printed for label in ("attention", "GradCAM", "perturbation", "gradient"))
-    assert main([*command, "--methods", "counterfactual, gradient"]) == 0
+    assert main([*command, "--methods", "integrated_gradients, gradient"]) == 0
     printed = capsys.readouterr().out
-    assert "counterfactual" in printed and "gradient" in printed and "GradCAM" not in printed
+    assert "integrated gradients" in printed and "gradient" in printed and "GradCAM" not in printed
     assert main([*command, "--start-layer", "9"]) == 2
     assert "start_layer=9 does not fit" in capsys.readouterr().err
     assert main([*command, "--weights", "base"]) == 2

@@ -6,8 +6,8 @@ import pytest
 import samples as s
 
 from cae_lib.data.benchmarks import BENCHMARKS, FURTHER, LAYOUTS, load_benchmark
-from cae_lib.data.benchmarks.checked import check
 from cae_lib.data.benchmarks.entry import Layout
+from cae_lib.data.needs import check_entry
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
@@ -202,11 +202,11 @@ COLUMNS = "img=picture true=caption miscounted=false"
 ])
 def test_what_is_wrong_with_an_entry_is_named(wrong, told):
     right = {"file": "{file}.json", "columns": COLUMNS}
-    check("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right))
+    check_entry("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right))
     with pytest.raises(DataError, match=rf"LAYOUTS\['mine'\].*{told}"):
-        check("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right | wrong))
+        check_entry("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right | wrong))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_each_entry_makes_sense(name):
-    check(name, LAYOUTS[name])
+    check_entry(name, LAYOUTS[name])
