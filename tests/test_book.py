@@ -160,6 +160,8 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     index = toy_book / "data" / "cache" / "explorer" / "mini" / "explorer-index.js"
     index.parent.mkdir(parents=True)
     index.write_text("caeExplorerIndex = {};")
+    with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as front:
+        front.write('\n<div id="cae-explorer"></div>\n')
     page = build_book("mini")
     assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
@@ -170,9 +172,11 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     sheet = (page.parent / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
     assert ".fa-github:before" in sheet and ".fa-monero:before" not in sheet, "icons in use"
     assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
-    assert "../_static/explorer-index.js" in text
+    assert "explorer" not in text and "lead.js" not in text, "of other pages"
     assert (page.parent / "_static" / index.name).read_text() == "caeExplorerIndex = {};"
     first = page.read_text(encoding="utf-8").lower()
+    assert "_static/explorer-index.js" in first and "_static/explorer.css" in first
+    assert "lead.js" not in first
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 
 
