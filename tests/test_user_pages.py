@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 from oracles import Batch, explicit_attention
 from torch import Tensor, nn
+from toys import FT, toy_clip, toy_run
 
 from cae_lib.cli import parse
 from cae_lib.models.clip import load_clip
@@ -185,6 +187,21 @@ def test_a_method_of_ones_own(page: dict) -> None:
     roles = page["roles"][:, : shares.shape[1]]
     both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
     torch.testing.assert_close(output.objects, shares[both & (roles == 1)].mean())
+
+
+def test_the_block_on_false_captions_is_the_book_s_row() -> None:
+    """Its hinge is that of a training step with the settings of `hinge-negclip`."""
+    row = PROFILES["mini"].methods["hinge-negclip"]
+    run = toy_run(replace(FT, **row, batch_size=8))
+    batch, model = run.batches.at(0), toy_clip().model
+    images = model.encode_image(batch.pixels, normalize=True)[batch.owners]
+    tokens = batch.tokens[batch.owners]
+    lag = _fenced("def lag(", torch=torch)["lag"]
+    given = {name: row[name] for name in ("margin", "weight")}
+    texts, hinge = lag(model, images, tokens, batch.negatives, **given)
+    assert hinge.item() == pytest.approx(run.step(0, batch)["attribution"], rel=1e-4)
+    assert lag(model, images, tokens, batch.negatives)[1].equal(hinge)  # what the page sets
+    torch.testing.assert_close(texts, model.encode_text(tokens, normalize=True))
 
 
 def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) -> None:
