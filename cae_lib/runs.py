@@ -1,49 +1,38 @@
-"""The runs of a profile: their files; training one and measuring one. A run is trained once, and a
-table measured once, until something that decides it changes; where two processes want the same, one
-waits. Settings other than the profile's make a variant, whose files and tables lie apart. What
-trains and what measures are imported where they are asked for."""
+"""The runs of a profile: their files, and training one. A run is trained once, until something that
+decides it changes; where two processes want the same, one waits. Settings other than the profile's
+make a variant, whose files lie apart. What trains is imported where it is asked for."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
-from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
 
-from cae_lib import results
 from cae_lib.config import Experiment, paths, shipped
 from cae_lib.data import needs
-from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite, measure
+from cae_lib.evaluation.encoder import Weights
+from cae_lib.evaluation.suites import SUITES
 from cae_lib.fingerprint import training_hash
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.results import Tables
 from cae_lib.runtime import one_thread, pick_device, versions, write_atomic
-from cae_lib.variants import BASE, CONTROLS, TUNED, run_name
+from cae_lib.variants import BASE, CONTROLS, TUNED
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
 
-CONTROL_SUITES = ("benchmarks", "retrieval")
 LOCK, GLANCE = ".lock", "glance.txt"
 """Files beside the weights: who holds the first trains them; of the second see `_glance`."""
-
-OF_CONTENT = ("zero_shot", "heatmaps")
-"""Suites that ask what is in a picture, which nobody said of photographs with captions."""
 
 
 def weights_path(config: Experiment) -> str | Path | None:
@@ -162,40 +151,6 @@ def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False,
-                only: Iterable[str] = (), without: Collection[str] = (), **overrides: Any) -> None:
-    """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
-
-    The run may be one of `CONTROLS` or "base"; `only` names suites, by default all but `without`,
-    of a control `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite;
-    CheckpointError if the run is not trained; DataError, which says which and how to get them, if
-    data are missing.
-    """
-    known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
-    if find_profile(profile_name).photographs:
-        known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
-    everything = [suite for suite in known if suite not in without]
-    only = list(only) or (CONTROL_SUITES if name in CONTROLS else everything)
-    if unknown := [suite for suite in only if suite not in known]:
-        raise ConfigError(
-            f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(known)}"
-        )
-    weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
-    data = data_digests(profile_name, only, needs.weights_source(weights.model, weights.source))
-    digest = weights.digest()
-    if name in CONTROLS:
-        digest = hashlib.sha256(f"{digest} gelu".encode()).hexdigest()
-
-    @cache
-    def encoder() -> Encoder:
-        """The model, loaded only when something has to be computed."""
-        return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
-
-    chosen = {suite: known[suite] for suite in only}
-    measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, digest,
-                   data, encoder, fresh, overrides)
-
-
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
     """The model of a run, "base" or one of `CONTROLS`; CheckpointError if it is not trained."""
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
@@ -204,35 +159,6 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
         return weights.load(pick_device())
     model = experiment(TUNED, profile_name).model
     return load_clip(model, weights.source, "gelu", pick_device(), allow_activation_mismatch=True)
-
-
-def measure_suites(
-    run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], digest: str,
-    data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> None:
-    """Measure what is missing of some suites under the name `run`, of the weights `digest` and the
-    `data` of each suite; real data that may be absent are left out with a message."""
-    for name, suite in suites.items():
-        try:
-            code = suite.code(profile_name)
-            measure(
-                name, run, seed, profile_name, _key(name, digest, data[name], code["code"]),
-                lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
-                fresh=fresh, weights=digest[:12], data=data[name][:12],
-                settings=dict(settings or {}), **code,
-            )
-        except DataError as error:
-            if not (find_profile(profile_name).real and needs.may_be_absent(name)):
-                raise
-            print(f"Left out: {name}. {error}", flush=True)
-
-
-def _numbers(tables: Tables, profile_name: str) -> Tables:
-    """Tables without the words of captions, where these are people's and not ours to store."""
-    if not find_profile(profile_name).photographs:
-        return tables
-    return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
 def wanted(profile_name: str) -> list[str]:
@@ -245,22 +171,3 @@ def wanted(profile_name: str) -> list[str]:
              *(name for suite in SUITES for name in needs.sources_of(suite))]
     sources = load_sources()
     return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))
-
-
-def measure_data(profile_name: str, fresh: bool = False) -> None:
-    """Measure the tables that belong to the data and to no model; DataError if data are missing."""
-    from cae_lib.evaluation.items import data_tables
-
-    suites = ("benchmarks", *needs.SUITES)
-    digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
-    if find_profile(profile_name).real:
-        digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
-    data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    code = OF_DATA.code(profile_name)
-    measure(results.DATA, results.DATA, 0, profile_name,
-                    _key(results.DATA, "", data, code["code"]), lambda: data_tables(profile_name),
-                    fresh=fresh, data=data[:12], **code)
-
-
-def _key(suite: str, weights: str, data: str, code: str) -> str:
-    return hashlib.sha256(f"{suite} {weights} {data} {code}".encode()).hexdigest()[:12]

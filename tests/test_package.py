@@ -131,8 +131,8 @@ CHANGES = [
 def test_a_hash_changes_with_the_code_that_runs_and_with_no_other(hashed, files, package) -> None:
     before = hashed(package)
     assert before == hashed()
-    for name in ("cli.py", "runs.py", "config.py", "results.py", "commands/train.py",
-                 "pages/run.py", "world/build.py"):
+    for name in ("cli.py", "runs.py", "measuring.py", "config.py", "results.py",
+                 "commands/train.py", "pages/run.py", "world/build.py"):
         (package / name).write_text("")
     assert hashed(package) == before
     for name in files:
@@ -193,8 +193,9 @@ def imported(path: Path) -> set[str]:
 
 LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "fingerprint", "variants", "grid"},
           {"words", "models", "attribution"},
-          {"data", "results", "statistics", "claims", "plots", "world"},
-          {"training", "evaluation", "photo"}, {"runs"}, {"pages", "commands"}, {"cli", "__init__"})
+          {"data", "results", "statistics", "claims", "shown", "plots", "world"},
+          {"training", "evaluation", "photo"}, {"runs", "measuring"}, {"pages", "commands"},
+          {"cli", "__init__"})
 """The top level of the package, the lowest parts first."""
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cae_lib import results, runs
+from cae_lib import measuring, results, runs
 from cae_lib.attribution import get_method
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
@@ -43,8 +43,8 @@ def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setenv("CAE_HOME", str(home))
         save_random(checkpoint_path("base", "smoke"), seed=3)
         runs.train_run("cae-attention", "smoke")
-        runs.measure_run("cae-attention", "smoke")
-        runs.measure_data("smoke")
+        measuring.measure_run("cae-attention", "smoke")
+        measuring.measure_data("smoke")
     return home
 
 
@@ -117,14 +117,14 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
 def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", fail)
-    runs.measure_run("cae-attention", "smoke", fresh=True, only=["benchmarks", "retrieval"])
+    measuring.measure_run("cae-attention", "smoke", fresh=True, only=["benchmarks", "retrieval"])
     monkeypatch.setattr("cae_lib.evaluation.items.data_tables", fail)
-    runs.measure_data("smoke", fresh=True)
+    measuring.measure_data("smoke", fresh=True)
     with pytest.raises(CheckpointError, match="train the model first"):
-        runs.measure_run("clip-ft", "smoke")
+        measuring.measure_run("clip-ft", "smoke")
     monkeypatch.setattr("cae_lib.evaluation.suites.measuring_hash", lambda *_: "other")
     with pytest.raises(RuntimeError, match="measured again"):
-        runs.measure_run("cae-attention", "smoke", only=["retrieval"])
+        measuring.measure_run("cae-attention", "smoke", only=["retrieval"])
 
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
     settings, name = {"lr": 1e-5, "steps": 1}, "cae-attention+lr=1e-05+steps=1"
     checkpoint = runs.train_run("cae-attention", "smoke", **settings)
     assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
-    runs.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
+    measuring.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
     rows = results.index_of("similarity", "smoke")[name, 0]
     assert rows.provenance["settings"] == settings
     with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
@@ -235,11 +235,11 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
     monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]
     for name in (*controls, *controls):  # nothing is measured twice
-        runs.measure_run(name, "smoke")
+        measuring.measure_run(name, "smoke")
     assert seen == ["gelu", "gelu"]
     sums = results.load("retrieval", "smoke", controls)["sum"]
     assert sums.tolist() == pytest.approx(projections)
     with pytest.raises(CheckpointError, match="train the model first"):
-        runs.measure_run("clip-ft-gelu", "smoke", 1)
-    runs.measure_run("base", "smoke", only=["retrieval"])
+        measuring.measure_run("clip-ft-gelu", "smoke", 1)
+    measuring.measure_run("base", "smoke", only=["retrieval"])
     assert seen == ["gelu", "gelu", "quickgelu"], "another key than the control's"

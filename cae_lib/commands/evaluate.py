@@ -46,22 +46,25 @@ FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
 def run(parsed: argparse.Namespace) -> None:
     """Measure a run, a model of others, or what belongs to the data alone, and print its scores.
     Some benchmarks alone, `--only winoground`, are printed and not stored."""
-    from cae_lib import runs
     from cae_lib.commands import released, scores
 
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
     if parsed.name == options.DATA:
+        from cae_lib import measuring
+
         with allowed(parsed):
-            runs.measure_data(parsed.profile)
+            measuring.measure_data(parsed.profile)
         print("\n".join(scores.amounts(parsed.profile)))
         return
     suites, families = split(names(parsed.only))
     with allowed(parsed):
         if is_run(parsed.name, parsed.profile):
+            from cae_lib import measuring, runs
+
             row, settings = options.run_of(parsed)
             title, seed = run_name(row, parsed.profile, **settings), parsed.seed
             opened = partial(runs.open_run, row, parsed.profile, seed, **settings)
-            measure = partial(runs.measure_run, row, parsed.profile, seed, **settings)
+            measure = partial(measuring.measure_run, row, parsed.profile, seed, **settings)
         else:
             how = released.named(parsed.name, parsed.model, parsed.activation)
             how = replace(how, processor=parsed.processor)
@@ -88,7 +91,7 @@ def run(parsed: argparse.Namespace) -> None:
 def run_released(parsed: argparse.Namespace) -> None:
     """Measure those released models whose weights are here, on the data that are here, and say how
     to get the rest. `--fetch` gets what is free first."""
-    from cae_lib import runs
+    from cae_lib import measuring
     from cae_lib.commands import released, scores
     from cae_lib.data.completeness import check
 
@@ -105,7 +108,7 @@ def run_released(parsed: argparse.Namespace) -> None:
             from cae_lib.commands.workflow import run_workflow
 
             run_workflow(REAL, Choice(released=tuple(here)), parsed.on, parsed.allow_missing)
-        runs.measure_data(REAL)
+        measuring.measure_data(REAL)
     print("\n".join(scores.amounts(REAL)))
     if absent := [name for name in chosen if name in absent]:
         wanted = dict.fromkeys(released.owner(name).name for name in absent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cae_lib import grid, runs
+from cae_lib import grid, measuring, runs
 from cae_lib.data.training_set import training_set
 from cae_lib.grid import Choice, Job
 from cae_lib.pages.build import build_book
@@ -22,7 +22,7 @@ def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
     if label == grid.SETS:
         return _sets(profile_name, studies)
     if label == grid.TABLES:
-        return runs.measure_data(profile_name, True)
+        return measuring.measure_data(profile_name, True)
     if label == grid.BOOK:
         return build_book(profile_name)
     if label == f"run/{BASE}/0":
@@ -62,9 +62,10 @@ def _train_and_measure(profile_name: str, job: Job, studies: bool) -> None:
     """A run, and for the studies the control of CLIP-FT."""
     run, settings, _ = job.variant
     runs.train_run(run, profile_name, job.seed, **settings)
-    runs.measure_run(run, profile_name, job.seed, True, job.suites, _left_out(studies), **settings)
+    measuring.measure_run(
+        run, profile_name, job.seed, True, job.suites, _left_out(studies), **settings)
     if studies and run == TUNED and not settings:
-        runs.measure_run(f"{TUNED}-gelu", profile_name, job.seed, True)
+        measuring.measure_run(f"{TUNED}-gelu", profile_name, job.seed, True)
 
 
 def _left_out(studies: bool) -> tuple[str, ...]:
@@ -74,10 +75,11 @@ def _left_out(studies: bool) -> tuple[str, ...]:
 def _measure_base(profile_name: str, studies: bool) -> None:
     """The base, and for the studies its control and the bases of fewer steps."""
     for name in (BASE, f"{BASE}-gelu") if studies else (BASE,):
-        runs.measure_run(name, profile_name, 0, True, (), _left_out(studies))
+        measuring.measure_run(name, profile_name, 0, True, (), _left_out(studies))
     for variant in base_variants(profile_name):
         if studies and variant.run == BASE:
-            runs.measure_run(BASE, profile_name, 0, True, grid.STUDY_SUITES, **variant.settings)
+            measuring.measure_run(
+                BASE, profile_name, 0, True, grid.STUDY_SUITES, **variant.settings)
 
 
 def _sets(profile_name: str, studies: bool = True) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from cae_lib import runs
 from cae_lib.commands.options import REAL, is_run
 from cae_lib.commands.scores import stored_scores, tell
 from cae_lib.data.completeness import check
@@ -121,7 +120,9 @@ def measure(opened: Callable[[], Clip], how: Released, run: str, profile_name: s
     """Measure what is missing of the tables of a model of others, `opened` once the data are known
     to be there, under the name `run`, on a profile's data; `only` names suites, by default all.
     What needs the characters of each token is left out where the tokenizer does not tell them.
-    Errors as those of `runs.measure_run`."""
+    Errors as those of `measuring.measure_run`."""
+    from cae_lib.measuring import measure_suites
+
     if is_run(run, profile_name):
         raise ConfigError(f"{run} is a run of the profile {profile_name}: rename the file")
     if unknown := [suite for suite in only if suite not in SUITES]:
@@ -141,5 +142,5 @@ def measure(opened: Callable[[], Clip], how: Released, run: str, profile_name: s
     read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
     digest = hashlib.sha256(read.encode()).hexdigest()
     encoder = cache(lambda: Encoder(clip, profile_name))
-    runs.measure_suites(run, profile_name, 0, suites, digest, data, encoder,
-                        settings={"source": Path(how.source).name})
+    measure_suites(run, profile_name, 0, suites, digest, data, encoder,
+                   settings={"source": Path(how.source).name})

@@ -31,9 +31,10 @@ from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.grid import BOUND, TUNING_SEED, trials
+from cae_lib.measuring import measure_data
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import METHODS, choose, experiment, find_profile
-from cae_lib.runs import measure_data, train_run
+from cae_lib.runs import train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.variants import CONTROL, TUNED, Variant
 from cae_lib.words.alignment import token_roles

@@ -24,7 +24,7 @@ from cae_lib.profiles import PROFILES
 from cae_lib.runtime import PACKAGE, changed, circumstances
 
 MIME = "application/vnd.cae.provenance+json"
-PRESENTING = ("results.py", "statistics/*.py", "plots.py")
+PRESENTING = ("results.py", "statistics/*.py", "plots.py", "shown.py")
 """Modules that stand between the stored tables and a page."""
 
 

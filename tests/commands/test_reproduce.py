@@ -73,7 +73,7 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     found, without = [], () if studies else OF_STUDIES
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
-    monkeypatch.setattr("cae_lib.runs.measure_run", measure_run)
+    monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
     monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
     choice = Choice(studies)
     jobs = grid("mini", choice)

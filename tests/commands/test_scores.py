@@ -107,7 +107,7 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
     asked = []
-    monkeypatch.setattr("cae_lib.runs.measure_suites", lambda *a, **_: asked.append(a[3:5]))
+    monkeypatch.setattr("cae_lib.measuring.measure_suites", lambda *a, **_: asked.append(a[3:5]))
     monkeypatch.setattr(released, "data_digests", lambda *_: {})
     monkeypatch.setattr(released, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"alpha": 2.0}, {"share": 0.5}, {"processor": "p"}]

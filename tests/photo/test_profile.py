@@ -5,7 +5,7 @@ import itertools
 import pandas as pd
 import torch
 
-from cae_lib import results, runs
+from cae_lib import measuring, results, runs
 from cae_lib.commands import perform
 from cae_lib.config import paths
 from cae_lib.grid import Choice, grid, pages_of
@@ -32,7 +32,7 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     assert set(jobs) == {"run/base/0", *(f"run/{name}/0" for name in ROWS)}
     for label, job in jobs.items():
         perform.perform("photo", choice, label, job)
-    runs.measure_data("photo", True)
+    measuring.measure_data("photo", True)
     texts = {}
     for name in ROWS:
         state = read_state_dict(runs.checkpoint_path(name, "photo"))
