@@ -2,11 +2,9 @@
 a page's text as a notebook, and saving it changes the text."""
 
 import functools
-import html
 import http.server
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from browser import left_by
 from conftest import REPOSITORY
 from docutils.core import publish_doctree
 
@@ -36,10 +35,6 @@ Ask = Callable[..., Any]
 
 FIRST_SCREEN = 900  # pixels, of a window 1400 wide
 CLAIMS = ("attribution", "accuracy", "retrieval-and-text", "heat-maps")
-FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-         "--disable-background-networking --disable-component-update "
-         "--enable-logging=stderr").split()
-COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
 HEAVIEST = 1_000_000  # bytes that a page loads, beside its figures
 SMALLEST_LETTERS, LEAST_CONTRAST = 9, 4.5  # pixels on a telephone; what WCAG asks for, AA
 HARNESS = Path(__file__).with_name("look.html")
@@ -86,12 +81,7 @@ def look_at(address: str, folder: Path) -> tuple[dict[str, list[dict]], list[str
     )
     harness = HARNESS.read_text(encoding="utf-8").replace("PAGES", json.dumps(pages))
     (folder / "_harness.html").write_text(harness, encoding="utf-8")
-    command = [find_browser() or "chromium", *FLAGS, f"--user-data-dir={folder.parent / 'user'}",
-               "--virtual-time-budget=120000", "--dump-dom", f"{address}/_harness.html"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    match = re.search(r'<pre id="result">(.+?)</pre>', result.stdout, re.DOTALL)
-    assert match, f"the browser saw nothing:\n{result.stdout[-500:]}\n{result.stderr[-2000:]}"
-    return json.loads(html.unescape(match[1])), COMPLAINT.findall(result.stderr)
+    return left_by(f"{address}/_harness.html", folder.parent / "user")
 
 
 needs_browser = pytest.mark.skipif(

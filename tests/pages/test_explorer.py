@@ -1,11 +1,9 @@
 """The explorer's data are what is stored and what the library computes; a browser filters, turns,
 links and announces items, from a folder, wide and narrow, without a complaint."""
 
-import html
 import io
 import json
 import re
-import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browser import left_by
 from conftest import REPOSITORY
 from PIL import Image
 from toys import forget
@@ -32,8 +31,6 @@ from cae_lib.pages.build import find_browser
 from cae_lib.pages.explorer import RUNS, SCORED, WAYS, build, true_pairs
 
 BOOK = REPOSITORY / "book"
-FLAGS = "--headless --no-sandbox --disable-gpu --enable-logging=stderr".split()
-COMPLAINT = re.compile(r"CONSOLE.*")
 DATA = re.compile(r'id="cae-explorer-data">(.*?)</script>', re.DOTALL)
 PER_SUBSET = 3
 
@@ -233,11 +230,9 @@ def look(folder: Path, document: str, item: int) -> dict[str, Any]:
     """Open a document from a folder in a headless browser, and go through its explorer."""
     steps = f"<script>{STEPS.replace('ITEM', str(item))}</script></body>"
     (folder / "page.html").write_text(document.replace("</body>", steps), encoding="utf-8")
-    command = [find_browser(), *FLAGS, f"--user-data-dir={folder / 'user'}", "--dump-dom",
-               "--virtual-time-budget=60000", (folder / "page.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert COMPLAINT.findall(result.stderr) == []
-    return json.loads(html.unescape(re.search(r'<pre id="result">(.+?)</pre>', result.stdout)[1]))
+    seen, complaints = left_by((folder / "page.html").as_uri(), folder / "user")
+    assert complaints == []
+    return seen
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")

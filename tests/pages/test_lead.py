@@ -3,18 +3,16 @@ that the page has embedded, which are those of the tables; the still figure is t
 and in print."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from browser import Browser
 from conftest import REPOSITORY
 
 from cae_lib import results
@@ -22,8 +20,6 @@ from cae_lib.evaluation.averages import weights
 from cae_lib.pages.build import find_browser
 
 BOOK = REPOSITORY / "book"
-FLAGS = ("--headless --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe "
-         "--disable-background-networking").split()
 DATA = re.compile(r'id="cae-lead-data">(.*?)</script>', re.DOTALL)
 METHODS = {"attention": "attention", "GradCAM": "gradcam", "perturbation": "perturbation",
            "gradient": "gradient"}
@@ -55,86 +51,6 @@ LOOK = """(() => {
     beside: all(".axis small").map(box).filter(label => label.left < 0 || label.right > innerWidth),
   };
 })()"""
-
-
-class Browser:
-    """A headless Chromium that is asked in its own protocol, through a pipe."""
-
-    def __init__(self, folder: Path) -> None:
-        (asked, self.ask), (self.answer, said) = os.pipe(), os.pipe()
-        command = ["bash", "-c", f'exec "$@" 3<&{asked} 4>&{said}', "bash", find_browser(), *FLAGS,
-                   f"--user-data-dir={folder}"]
-        self.process = subprocess.Popen(command, pass_fds=(asked, said), stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
-        os.close(asked)
-        os.close(said)
-        self.count, self.rest, self.session, self.complaints = 0, b"", None, []
-        target = self("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self(f"{domain}.enable")
-        self.show_on("screen")
-
-    def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Ask and wait for the answer."""
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": parameters}
-        session = {"sessionId": self.session} if self.session else {}
-        os.write(self.ask, json.dumps(message | session).encode() + b"\0")
-        while (told := self._read()).get("id") != self.count:
-            pass
-        assert "error" not in told, told
-        return told["result"]
-
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self.rest:
-            part = os.read(self.answer, 1 << 16)
-            assert part, "the browser has gone"
-            self.rest += part
-        line, _, self.rest = self.rest.partition(b"\0")
-        told = json.loads(line)
-        if told.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded",
-                                  "Runtime.consoleAPICalled"):
-            self.complaints.append(told["params"])
-        return told
-
-    def evaluate(self, script: str) -> Any:
-        answer = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def open(self, address: str, width: int) -> None:
-        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-             mobile=False)
-        self("Page.navigate", url=address)
-        while self.evaluate(f"document.readyState !== 'complete' || location.href !== {address!r}"):
-            pass
-
-    def show_on(self, media: str) -> None:
-        """On "screen" or "print", to a reader who wants no motion, so there is no waiting."""
-        self("Emulation.setEmulatedMedia", media=media,
-             features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
-
-    def press(self, key: str) -> None:
-        codes = {"Tab": 9, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39,
-                 "ArrowDown": 40}
-        for kind in ("rawKeyDown", "keyUp"):
-            self("Input.dispatchKeyEvent", type=kind, key=key, code=key,
-                 windowsVirtualKeyCode=codes[key])
-
-    def click(self, what: str, share: float = 0.5) -> None:
-        """Press the mouse on an element, at a share of its width."""
-        x, y = self.evaluate(f"""(() => {{ const box = document.querySelector({json.dumps(what)})
-          .getBoundingClientRect(); return [box.left + {share} * box.width,
-          (box.top + box.bottom) / 2]; }})()""")
-        for kind in ("mousePressed", "mouseReleased"):
-            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def close(self) -> None:
-        os.close(self.ask)
-        self.process.terminate()
-        self.process.wait(timeout=20)
-        os.close(self.answer)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +165,7 @@ def test_a_screen_reader_is_told(browser, address, rows):
     browser.open(address, 1400)
     browser("Accessibility.enable")
     tree = browser("Accessibility.getFullAXTree")["nodes"]
-    told = [(node["role"]["value"], node.get("name", {}).get("value")) for node in tree
+    told = [(node["role"]["value"], node.get("name", {}).get("value", "").strip()) for node in tree
             if not node["ignored"]]
     assert ("slider", "λ") in told and ("form", "Lead against accuracy, by hand") in told
     assert {name for role, name in told if role == "radio"} == set(rows["method"])

@@ -1,0 +1,106 @@
+"""A headless Chromium, to see what readers see."""
+
+import html
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from cae_lib.pages.build import find_browser
+
+FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+         "--disable-background-networking --disable-component-update").split()
+COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
+
+
+def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
+    """What the scripts of a document leave as JSON in its element "result", and what the browser
+    complained of meanwhile. `user` is a folder for the browser."""
+    command = [find_browser() or "chromium", *FLAGS, "--enable-logging=stderr", "--dump-dom",
+               f"--user-data-dir={user}", "--virtual-time-budget=120000", address]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    match = re.search(r'<pre id="result">(.+?)</pre>', run.stdout, re.DOTALL)
+    assert match, f"the browser saw nothing:\n{run.stdout[-500:]}\n{run.stderr[-2000:]}"
+    return json.loads(html.unescape(match[1])), COMPLAINT.findall(run.stderr)
+
+
+class Browser:
+    """A headless Chromium that is asked in its own protocol, through a pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        (asked, self.ask), (self.answer, said) = os.pipe(), os.pipe()
+        command = ["bash", "-c", f'exec "$@" 3<&{asked} 4>&{said}', "bash", find_browser(), *FLAGS,
+                   "--remote-debugging-pipe", f"--user-data-dir={folder}"]
+        self.process = subprocess.Popen(command, pass_fds=(asked, said), stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        os.close(asked)
+        os.close(said)
+        self.count, self.rest, self.session, self.complaints = 0, b"", None, []
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self(f"{domain}.enable")
+        self.show_on("screen")
+
+    def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Ask and wait for the answer."""
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": parameters}
+        session = {"sessionId": self.session} if self.session else {}
+        os.write(self.ask, json.dumps(message | session).encode() + b"\0")
+        while (told := self._read()).get("id") != self.count:
+            pass
+        assert "error" not in told, told
+        return told["result"]
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            part = os.read(self.answer, 1 << 16)
+            assert part, "the browser has gone"
+            self.rest += part
+        line, _, self.rest = self.rest.partition(b"\0")
+        told = json.loads(line)
+        if told.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded",
+                                  "Runtime.consoleAPICalled"):
+            self.complaints.append(told["params"])
+        return told
+
+    def evaluate(self, script: str) -> Any:
+        answer = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def open(self, address: str, width: int) -> None:
+        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+             mobile=False)
+        self("Page.navigate", url=address)
+        while self.evaluate(f"document.readyState !== 'complete' || location.href !== {address!r}"):
+            pass
+
+    def show_on(self, media: str) -> None:
+        """On "screen" or "print", to a reader who wants no motion, so there is no waiting."""
+        self("Emulation.setEmulatedMedia", media=media,
+             features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+
+    def press(self, key: str) -> None:
+        codes = {"Tab": 9, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39,
+                 "ArrowDown": 40}
+        for kind in ("rawKeyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                 windowsVirtualKeyCode=codes[key])
+
+    def click(self, what: str, share: float = 0.5) -> None:
+        """Press the mouse on an element, at a share of its width."""
+        x, y = self.evaluate(f"""(() => {{ const box = document.querySelector({json.dumps(what)})
+          .getBoundingClientRect(); return [box.left + {share} * box.width,
+          (box.top + box.bottom) / 2]; }})()""")
+        for kind in ("mousePressed", "mouseReleased"):
+            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def close(self) -> None:
+        os.close(self.ask)
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        os.close(self.answer)
