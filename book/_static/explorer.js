@@ -59,7 +59,8 @@
     const all = Object.keys(index.sets).map(size).reduce((a, b) => [a[0] + b[0], a[1] + b[1]]);
     part(".note").innerHTML = `Scores × 100, each method in its own unit; grey: the paper's parser
       gives the word no role. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
-      fixed seed; seed 0 of each model.${full ? "" : " This copy of the book has one item a subset: " +
+      fixed seed; of each subset those come first on which CLIP-FT and CAE on bindings disagree; seed 0
+      of each model.${full ? "" : " This copy of the book has the first item of each subset: " +
       "<code>cae run explorer</code>, where the runs are trained, and then <code>cae book</code> " +
       "put more beside it."}`;
 

@@ -32,6 +32,9 @@ from cae_lib.words.roles import ROLE_NAMES
 
 RUNS = ("base", "clip-ft", *(f"cae-{name}" for name in METHODS), "cae-binding",
         "placebo-binding", "negclip")
+RIVALS = ("clip-ft", "cae-binding")
+"""Items on which these disagree come first in their subset."""
+
 SCORED = ("base", "clip-ft", "cae-perturbation", "cae-binding")
 """Runs whose scores of words are shown."""
 
@@ -56,11 +59,17 @@ class Entry(NamedTuple):
     content: dict[str, Any]
     pictures: tuple[ImageRef, ...]
 
+    @property
+    def agree(self) -> bool:
+        """Whether plain fine-tuning and CAE on bindings are both right, or both wrong."""
+        first, second = (self.content["right"][RUNS.index(run)] for run in RIVALS)
+        return first == second
+
 
 def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     """Write the explorer's files into a folder: `explorer-index.js`, of each family of benchmarks
     `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
-    with one item of each subset in it, which is what it shows where the files are not beside it.
+    with the first item of each subset in it, which is what it shows where there are no such files.
     DataError if data or tables are missing, CheckpointError if a run is not trained."""
     parts = [part for part in scored(datasets.benchmarks(profile))
              if not is_again(part.name, part.subset)]
@@ -77,7 +86,8 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     index["build"] = hashlib.sha256(repr((index, entries)).encode()).hexdigest()[:12]
     example = {}
     for name, subsets in families.items():
-        own = [[entry for entry in entries if (entry.family, entry.subset) == (name, subset)]
+        own = [sorted((entry for entry in entries
+                       if (entry.family, entry.subset) == (name, subset)), key=lambda of: of.agree)
                for subset, _, _ in subsets]
         content, sheets = chunk(own)
         files = [NAME.format(f"{name}-{number}.webp") for number in range(len(sheets))]

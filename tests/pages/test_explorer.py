@@ -99,6 +99,8 @@ def test_choices_and_texts_are_those_of_the_tables_and_sets(explorer):
             assert item["texts"] == list(one.texts) and len(item["pictures"]) == len(one.images)
             if part.task == "choice" and len(one.images) == 1:
                 assert item["true"] == [one.truth]
+        order = [(item["subset"], item["right"][1] == item["right"][6]) for item in items]
+        assert order == sorted(order), "disagreements first in each subset"
     (group,) = {tuple(item["true"]) for item in chosen["winoground"]}
     assert group == (0, 1) == tuple(chosen["sugarcrepe_pp"][0]["true"])
     assert {tuple(item["true"]) for item in chosen["svo_probes"]} == {(0,)}
