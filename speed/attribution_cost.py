@@ -32,7 +32,6 @@ from functools import partial
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from benchmarks import straightforward
 from captum.attr import FeatureAblation
 from torch import Tensor, nn
 
@@ -40,6 +39,7 @@ from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import word_index
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
+from speed import straightforward
 from speed.captions import Batch, batches, captions_file
 from speed.options import (
     common_options,

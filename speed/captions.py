@@ -1,4 +1,4 @@
-"""Real captions in batches, with tokens and roles, for what the benchmarks measure."""
+"""Real captions in batches, with tokens and roles, for what the scripts here measure."""
 
 from __future__ import annotations
 

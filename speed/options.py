@@ -1,4 +1,4 @@
-"""Options that the benchmarks share, and the table they store."""
+"""Options that the scripts here share, and the table they store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROFILE = "mini"
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every benchmark."""
+    """Add the options of every script."""
     parser.add_argument("--captions", help="tab separated file of NegCLIP; see captions.py")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, help="threads of the CPU; default: PyTorch's choice")
@@ -98,7 +98,7 @@ def store_captions(
     frame: pd.DataFrame,
     started: float,
 ) -> None:
-    """Store the table of a benchmark on captions; see `store`.
+    """Store the table of a script on captions; see `store`.
 
     Args:
         table: Its name.
@@ -125,7 +125,7 @@ def store(
     started: float,
     profile: str = PROFILE,
 ) -> None:
-    """Store the table of a benchmark, unless told not to; its run is the model's name.
+    """Store the table of a script, unless told not to; its run is the model's name.
 
     Args:
         table: Its name.

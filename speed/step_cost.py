@@ -40,12 +40,12 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from benchmarks import straightforward
 from torch.utils.flop_counter import FlopCounterMode
 
 from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
+from speed import straightforward
 from speed.captions import batches, captions_file
 from speed.options import (
     common_options,

@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from benchmarks import straightforward
 from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.profiler import record_function
@@ -23,6 +22,7 @@ from cae_lib.training.losses import (
     contrastive_loss,
 )
 from cae_lib.training.objective import adamw
+from speed import straightforward
 from speed.captions import Batch
 from speed.timing import PHASE
 

@@ -208,6 +208,12 @@ def test_imports_point_downwards() -> None:
                 assert place[name.split(".")[1]] <= place[top], f"{path} imports {name}"
 
 
+def test_the_scripts_that_measure_speed_can_be_imported() -> None:
+    names = [f"speed.{path.stem}" for path in (REPOSITORY / "speed").glob("*.py")]
+    assert "speed.step_cost" in names
+    subprocess.run([sys.executable, "-c", f"import {', '.join(names)}"], check=True, cwd=REPOSITORY)
+
+
 def test_the_public_names_are_imported_when_asked_for() -> None:
     steps = ("import sys, cae_lib as cae; assert not {'torch', 'pandas'} & sys.modules.keys();"
              "gone = [n for n in cae.__all__ if not hasattr(cae, n)]; assert not gone, gone;"
