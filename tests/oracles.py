@@ -1,7 +1,7 @@
 """Oracles of the attribution methods: what they should score, by other means than their own.
 
 The oracles read open_clip's encoder over all 77 positions, captum, and the published formulas. They
-share no code with `cae_lib.attribution` or `cae_lib.models.towers`.
+share no code with `cae_lib.attribution` or `cae_lib.models.text_encoder`.
 """
 
 from __future__ import annotations
