@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cae_lib.attribution import get_method as get_method
     from cae_lib.commands.scores import evaluate as evaluate
     from cae_lib.config import Hinge as Hinge
+    from cae_lib.evaluation.averages import weights as weights
     from cae_lib.evaluation.pair import attribute as attribute
     from cae_lib.methods import METHODS as METHODS
     from cae_lib.models.clip import load_clip as load_clip
@@ -39,7 +40,7 @@ _PLACES = {
     "attribute": "evaluation.pair", "contrasts": "statistics",
     "contrastive_loss": "training.losses", "evaluate": "commands.scores",
     "get_method": "attribution", "joined": "training.distributed", "load_clip": "models.clip",
-    "token_roles": "words.alignment",
+    "token_roles": "words.alignment", "weights": "evaluation.averages",
 }
 __all__ = [*_PLACES, "results"]
 
