@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cae_lib.attribution import get_method as get_method
     from cae_lib.commands.scores import evaluate as evaluate
     from cae_lib.config import Hinge as Hinge
+    from cae_lib.data.negatives import swap_negatives as swap_negatives
     from cae_lib.evaluation.averages import weights as weights
     from cae_lib.evaluation.pair import attribute as attribute
     from cae_lib.methods import METHODS as METHODS
@@ -40,7 +41,8 @@ _PLACES = {
     "attribute": "evaluation.pair", "contrasts": "statistics",
     "contrastive_loss": "training.losses", "evaluate": "commands.scores",
     "get_method": "attribution", "joined": "training.distributed", "load_clip": "models.clip",
-    "token_roles": "words.alignment", "weights": "evaluation.averages",
+    "swap_negatives": "data.negatives", "token_roles": "words.alignment",
+    "weights": "evaluation.averages",
 }
 __all__ = [*_PLACES, "results"]
 

@@ -189,19 +189,23 @@ def test_a_method_of_ones_own(page: dict) -> None:
     torch.testing.assert_close(output.objects, shares[both & (roles == 1)].mean())
 
 
-def test_the_block_on_false_captions_is_the_book_s_row() -> None:
+def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     """Its hinge is that of a training step with the settings of `hinge-negclip`."""
+    images = page["model"].encode_image(page["images"], normalize=True)
+    names = _fenced("def lag(", **page | {"tokens": page["words"].tokens, "image_features": images})
+    expected = [texts[0] for texts in names["false"] if texts]
+    assert len(expected) == len(names["false_tokens"]) > 0 and names["hinge"] > 0
+    assert all(names["false"][row][0] == text
+               for row, text in zip(names["owners"], expected, strict=True))
+    hinge = names["hinge"].item()
+    assert names["loss"].item() - hinge == pytest.approx(
+        _itc(page["model"], images, names["texts"]).item(), rel=1e-5)
     row = PROFILES["mini"].methods["hinge-negclip"]
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
-    images = model.encode_image(batch.pixels, normalize=True)[batch.owners]
-    tokens = batch.tokens[batch.owners]
-    lag = _fenced("def lag(", torch=torch)["lag"]
-    given = {name: row[name] for name in ("margin", "weight")}
-    texts, hinge = lag(model, images, tokens, batch.negatives, **given)
+    images = model.encode_image(batch.pixels, normalize=True)
+    _, hinge = names["lag"](model, images, batch.tokens, batch.negatives, batch.owners)
     assert hinge.item() == pytest.approx(run.step(0, batch)["attribution"], rel=1e-4)
-    assert lag(model, images, tokens, batch.negatives)[1].equal(hinge)  # what the page sets
-    torch.testing.assert_close(texts, model.encode_text(tokens, normalize=True))
 
 
 def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) -> None:
