@@ -232,7 +232,7 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         total = float(encoder.clip.model.visual.proj.detach().sum())
         return {"retrieval": pd.DataFrame({"sum": [total]})}
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", lambda _, *args: measure(*args))
-    monkeypatch.setattr(runs, "CONTROL_SUITES", ("retrieval",))
+    monkeypatch.setattr(measuring, "CONTROL_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]
     for name in (*controls, *controls):  # nothing is measured twice
         measuring.measure_run(name, "smoke")
