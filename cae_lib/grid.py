@@ -148,7 +148,7 @@ def suites_of(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 
 def pages_of(profile_name: str, studies: bool) -> list[str]:
-    """The pages that show a profile; of smoke all pages."""
+    """The pages that show a profile; of smoke all but that of released models."""
     if find_profile(profile_name).real:
         return list(SCALE_PAGES)
     found = []
@@ -157,7 +157,7 @@ def pages_of(profile_name: str, studies: bool) -> list[str]:
         own = shown and shown[1] == profile_name
         if own and (studies or path.stem not in STUDY_PAGES) or LAST_PAGE == path.stem:
             found.append(path.stem)
-        elif not find_profile(profile_name).recorded:
+        elif not find_profile(profile_name).recorded and path.stem != RELEASED_PAGE:
             found.append(path.stem)
     return found
 
