@@ -3,15 +3,20 @@ jobs are runs, in processes of their own where Snakemake starts them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
-from cae_lib import grid, measuring, runs
+from cae_lib import grid, measuring, results, runs
+from cae_lib.config import paths
 from cae_lib.data.training_set import training_set
 from cae_lib.grid import Choice, Job
 from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, page_parameters, read_page
-from cae_lib.profiles import experiment, find_profile
+from cae_lib.profiles import PROFILES, experiment, find_profile
+from cae_lib.runtime import PACKAGE, file_hash, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
@@ -50,12 +55,33 @@ def _captions(profile_name: str, data: str, tagger: str) -> None:
     training_set(profile_name, data, model, tagger)  # as a run asks for it
 
 
-def _page(profile_name: str, name: str, seeds: int) -> Any:
-    """A page of the book, or with the results of a profile that has a copy of the book."""
-    if find_profile(profile_name).own_book is None or name == grid.RELEASED_PAGE:
-        return run_page(name)
-    known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
-    return run_page(name, {"seeds": str(seeds)} if "seeds" in known else {}, profile_name)
+def _page(profile_name: str, name: str, seeds: int) -> Path:
+    """A page of the book, or with the results of a profile that has a copy of the book: run once a
+    clone, and again when anything that it shows has changed."""
+    given, own = {}, None
+    if find_profile(profile_name).own_book is not None and name != grid.RELEASED_PAGE:
+        known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
+        given, own = {"seeds": str(seeds)} if "seeds" in known else {}, profile_name
+    marker = paths().cache / profile_name / "done" / f"page-{name}.json"
+    if marker.is_file():
+        path, before = json.loads(marker.read_text(encoding="utf-8"))
+        if before == _shown(Path(path), given):
+            return Path(path)
+    path = run_page(name, given, own)
+    write_atomic(marker, json.dumps([str(path), _shown(path, given)]))
+    return path
+
+
+def _shown(path: Path, given: dict[str, str]) -> str:
+    """Hash a stored page and all that it shows: its text and parameters, the library, and how each
+    stored table was made. The last page shows the others."""
+    pages = path.parent.glob("*.ipynb") if path.stem == grid.LAST_PAGE else [path]
+    files = [*PACKAGE.rglob("*.*"), experiments_folder() / f"{path.stem}.md", *pages]
+    known = [file_hash(file) for file in sorted(files) if file.is_file() and file.suffix != ".pyc"]
+    tables = [results.tables(profile) for profile in PROFILES]
+    made = [(name, *which, rows.key, rows.provenance) for found in tables
+            for name, index in found.items() for which, rows in index.items()]
+    return hashlib.sha256(json.dumps([given, known, made]).encode()).hexdigest()
 
 
 def _train_and_measure(profile_name: str, job: Job, studies: bool) -> None:

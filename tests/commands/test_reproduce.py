@@ -1,9 +1,13 @@
 """What `cae reproduce` runs, with the studies and without; nothing is run."""
 
+import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
+from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands import perform, reproduce
 from cae_lib.commands.jobs import Outcome
@@ -14,6 +18,7 @@ from cae_lib.grid import (
     STUDY_PAGES,
     STUDY_SUITES,
     Choice,
+    Job,
     grid,
 )
 from cae_lib.profiles import METHODS
@@ -99,3 +104,47 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     for name, suites in shown.items():
         measure(f"{name}/1")
         assert found[-1] == (name, suites, without)
+
+
+def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home, monkeypatch):
+    experiments, library = book_home / "book" / "experiments", book_home / "library"
+    ran, count = [], itertools.count()
+    (experiments / "status.md").write_text((experiments / "page.md").read_text())
+
+    def run_page(name: str, given: dict[str, str], profile: str | None) -> Path:
+        ran.append(name)
+        path = experiments / f"{name}.ipynb"
+        path.write_text(f"run {next(count)}")
+        return path
+
+    def runs(profile: str = "mini") -> list[str]:
+        ran.clear()
+        for name in ("page", "status"):
+            perform.perform(profile, Choice(), f"page/{name}", Job())
+        return ran
+
+    def measure(seconds: int) -> None:
+        results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "mini", key="same",
+                     provenance={"wall_seconds": seconds})
+
+    monkeypatch.setattr(perform, "run_page", run_page)
+    measure(1)
+    assert runs() == ["page", "status"] and runs() == []
+    results.collect("mini")
+    assert runs() == [], "the same rows in another file"
+    measure(2)
+    assert runs() == ["page", "status"] and runs() == []
+    text = experiments / "page.md"
+    for path in (text, text.with_suffix(".ipynb")):
+        path.write_text(path.read_text() + "more")
+        assert runs() == ["page", "status"] and runs() == []
+    text.with_suffix(".ipynb").unlink()
+    assert runs() == ["page", "status"] and runs() == []
+    (experiments / "status.ipynb").unlink()
+    assert runs() == ["status"]
+    library.mkdir()
+    monkeypatch.setattr(perform, "PACKAGE", library)
+    for code in ("a = 1", "a = 2"):
+        (library / "code.py").write_text(code)
+        assert runs() == ["page", "status"] and runs() == []
+    assert runs("smoke") == ["page", "status"], "of another profile"
