@@ -197,6 +197,17 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
         assert again.called, "of another seed or profile"
 
 
+def test_a_suite_that_gives_no_rows_is_measured_once_per_key(home: Path):
+    compute = counter()
+    assert measure(compute) == measure(compute, fresh=True) == 1
+    assert measure(compute, "other") == 2 and measure(compute, "key") == 3
+    measure(counter("a"))
+    compute = counter("a")
+    assert measure(compute, "third") == 1
+    results.discard("a", "cae", 1, "mini")
+    assert measure(compute, "third") == 2, "it gave rows, and they are gone"
+
+
 def test_a_failed_measurement_stores_nothing(home: Path):
     with pytest.raises(ZeroDivisionError):
         suites.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)

@@ -50,9 +50,15 @@ def perform(profile_name: str, choice: Choice, label: str, job: Job) -> Any:
 
 
 def _captions(profile_name: str, data: str, tagger: str) -> None:
-    """Parse the captions of training once, before several processes need them."""
-    model = experiment(TUNED, profile_name).model
-    training_set(profile_name, data, model, tagger)  # as a run asks for it
+    """Parse the captions of training once, before several processes need them; not again for the
+    same file, since a run finds what is missing."""
+    model, root = experiment(TUNED, profile_name).model, find_profile(profile_name).root
+    files = [root / "manifest.json", root / "coco" / "train_neg_clip.tsv"]
+    state = repr([model, *(file.stat().st_mtime_ns for file in files if file.is_file())])
+    marker = paths().cache / profile_name / "done" / f"captions-{data}+{tagger}.key"
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != state:
+        training_set(profile_name, data, model, tagger)  # as a run asks for it
+        write_atomic(marker, state)
 
 
 def _page(profile_name: str, name: str, seeds: int) -> Path:

@@ -99,12 +99,12 @@ def measure(
         **settings: Entries of the provenance.
     """
     marker = paths().cache / profile_name / "done" / f"{suite}-{run}-{seed}.key"
-    own = marker.is_file() and marker.read_text(encoding="utf-8") == key
+    known = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {table: index[run, seed] for table, index in results.tables(profile_name).items()
               if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    if stored and current and (own or not fresh):
+    if current and (known == key or not fresh if stored else known == f"{key} nothing"):
         return
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}
@@ -115,4 +115,4 @@ def measure(
         results.save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
     for name in stored.keys() - measured.keys():
         results.discard(name, run, seed, profile_name)
-    write_atomic(marker, key)
+    write_atomic(marker, key if measured else f"{key} nothing")

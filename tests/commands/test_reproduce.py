@@ -1,8 +1,10 @@
 """What `cae reproduce` runs, with the studies and without; nothing is run."""
 
 import itertools
+import os
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from cae_lib import results
 from cae_lib.cli import main
 from cae_lib.commands import perform, reproduce
 from cae_lib.commands.jobs import Outcome
+from cae_lib.errors import DataError
 from cae_lib.grid import (
     CONTROL_SUITES,
     HARD_SUITES,
@@ -21,7 +24,7 @@ from cae_lib.grid import (
     Job,
     grid,
 )
-from cae_lib.profiles import METHODS
+from cae_lib.profiles import METHODS, find_profile
 from cae_lib.variants import base_variants, run_name, study_runs
 
 
@@ -148,3 +151,25 @@ def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home,
         (library / "code.py").write_text(code)
         assert runs() == ["page", "status"] and runs() == []
     assert runs("smoke") == ["page", "status"], "of another profile"
+
+
+def test_captions_are_parsed_once_for_each_file_and_tagger(home, monkeypatch):
+    parsed = Mock()
+    monkeypatch.setattr(perform, "training_set", parsed)
+
+    def times(label: str = "coco+scene-graph") -> int:
+        perform.perform("mini", Choice(), f"captions/{label}", Job())
+        return parsed.call_count
+
+    file = find_profile("mini").root / "coco" / "train_neg_clip.tsv"
+    file.parent.mkdir(parents=True)
+    file.write_text("title")
+    assert times() == times() == 1
+    assert times("coco+dependency") == 2 and times("kept+scene-graph") == 3
+    os.utime(file, ns=(1, 1))
+    assert times() == times() == 4
+    parsed.side_effect = DataError("a row is broken")
+    os.utime(file, ns=(2, 2))
+    for _ in range(2):
+        with pytest.raises(DataError):
+            times()
