@@ -104,7 +104,8 @@ def measure(
               if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    if current and (known == key or not fresh if stored else known == f"{key} nothing"):
+    own = known == (key if stored else f"{key} nothing")
+    if current and (own or stored and not fresh):
         return
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}

@@ -120,10 +120,10 @@ def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home,
         path.write_text(f"run {next(count)}")
         return path
 
-    def runs(profile: str = "mini") -> list[str]:
+    def runs(profile: str = "mini", seeds: int = 3) -> list[str]:
         ran.clear()
         for name in ("page", "status"):
-            perform.perform(profile, Choice(), f"page/{name}", Job())
+            perform.perform(profile, Choice(seeds=seeds), f"page/{name}", Job())
         return ran
 
     def measure(seconds: int) -> None:
@@ -150,7 +150,8 @@ def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home,
     for code in ("a = 1", "a = 2"):
         (library / "code.py").write_text(code)
         assert runs() == ["page", "status"] and runs() == []
-    assert runs("smoke") == ["page", "status"], "of another profile"
+    for seeds in (3, 1):  # of another profile, and with other parameters
+        assert runs("smoke", seeds) == ["page", "status"] and runs("smoke", seeds) == []
 
 
 def test_captions_are_parsed_once_for_each_file_and_tagger(home, monkeypatch):
