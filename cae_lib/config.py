@@ -132,7 +132,7 @@ class Experiment(Hinge):
     weight_decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
-    precision: str = "fp32"  # or "bf16" (autocast)
+    precision: str = "fp32"  # or "bf16" (autocast), or "auto": bf16 where the processor has it
     seed: int = 0  # of the order of the data, crops, negatives, masks, placebos
 
     def key(self) -> str:

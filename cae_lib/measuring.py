@@ -6,14 +6,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cae_lib import results
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.suites import BASE_SUITES, OF_DATA, SUITES, Suite, measure
+from cae_lib.evaluation.encoder import Encoder, Weights
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite, measure
+from cae_lib.keys import digest, table_key
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.profiles import find_profile
 from cae_lib.results import Tables
 from cae_lib.runs import open_run, weights_of
@@ -44,9 +47,9 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
         )
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
     data = data_digests(profile_name, only, needs.weights_source(weights.model, weights.source))
-    digest = weights.digest()
+    model = model_digest(weights)
     if name in CONTROLS:
-        digest = hashlib.sha256(f"{digest} gelu".encode()).hexdigest()
+        model = digest(model, "gelu")
 
     @cache
     def encoder() -> Encoder:
@@ -54,25 +57,33 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
         return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
 
     chosen = {suite: known[suite] for suite in only}
-    measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, digest,
+    measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, model,
                    data, encoder, fresh, overrides)
 
 
+def model_digest(weights: Weights) -> str:
+    """Digest of the inputs of a trained run, see `run_inputs`; of other weights that of the file.
+    CheckpointError if they are missing."""
+    meta = read_meta(weights.source) if isinstance(weights.source, Path) else None
+    inputs = meta and meta.extra.get("identity")
+    return digest(inputs) if inputs else weights.digest()
+
+
 def measure_suites(
-    run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], digest: str,
+    run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], model: str,
     data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Measure what is missing of some suites under the name `run`, of the weights `digest` and the
-    `data` of each suite; real data that may be absent are left out with a message."""
+    """Measure what is missing of some suites under the name `run`. `model` is the digest of the
+    run's inputs or of downloaded weights, `data` that of the data of each suite; real data that may
+    be absent are left out with a message."""
     for name, suite in suites.items():
         try:
-            code = suite.code(profile_name)
             measure(
-                name, run, seed, profile_name, _key(name, digest, data[name], code["code"]),
+                name, run, seed, profile_name, table_key(name, model, data[name]),
                 lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
-                fresh=fresh, weights=digest[:12], data=data[name][:12],
-                settings=dict(settings or {}), **code,
+                fresh=fresh, model=model[:12], data=data[name][:12],
+                settings=dict(settings or {}),
             )
         except DataError as error:
             if not (find_profile(profile_name).real and needs.may_be_absent(name)):
@@ -96,11 +107,5 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
     if find_profile(profile_name).real:
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    code = OF_DATA.code(profile_name)
-    measure(results.DATA, results.DATA, 0, profile_name,
-            _key(results.DATA, "", data, code["code"]), lambda: data_tables(profile_name),
-            fresh=fresh, data=data[:12], **code)
-
-
-def _key(suite: str, weights: str, data: str, code: str) -> str:
-    return hashlib.sha256(f"{suite} {weights} {data} {code}".encode()).hexdigest()[:12]
+    measure(results.DATA, results.DATA, 0, profile_name, table_key(results.DATA, "", data),
+            lambda: data_tables(profile_name), fresh=fresh, data=data[:12])

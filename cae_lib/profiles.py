@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cae_lib.config import Experiment, Profile, Search, paths
@@ -98,17 +96,6 @@ def _scale_rows(hard_batch: int, weights: Mapping[str, float] = EVEN, margin: fl
             | _controls(2.0, hard_batch, **weights) | _bindings(hard_batch, margin, binding))
 
 
-def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether Linux says that the processor computes in bfloat16 (AMX, AVX-512 or ARM's BF16). One
-    that does not takes several times as long in it as in float32."""
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
-
-
-ON_CPU = "bf16" if native_bf16() else "fp32"
-"""Precision of the runs that are made for a CPU, see `Experiment.precision`."""
-
 MINI = {"attention": 0.3, "gradcam": 0.1, "perturbation": 0.3, "gradient": 0.03}
 PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
 SIDE_BY_SIDE = {"attention": 0.3, "gradcam": 1.0, "perturbation": 0.1, "gradient": 0.1}
@@ -133,7 +120,7 @@ PROFILES: dict[str, Profile] = {
             base={"tower_steps": 3000, "steps": 1200, "batch_size": 256, "lr": 1e-3,
                   "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
             training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
-                      "precision": ON_CPU, "lock_image": True, "augment": False},
+                      "precision": "auto", "lock_image": True, "augment": False},
             methods=_rows(64, **MINI) | _controls(2.0, 64, **MINI) | _bindings(64, 0.05, 20.0),
             short={"steps": 100, "batch_size": 64, "warmup": 10},
             earlier_bases=(300, 600),
@@ -143,7 +130,7 @@ PROFILES: dict[str, Profile] = {
             base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
                   "precision": "bf16", "lock_trunk": True, "augment": False},
             training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
-                      "precision": ON_CPU, "lock_image": True, "augment": False},
+                      "precision": "auto", "lock_image": True, "augment": False},
             methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO)
             | _bindings(64, 0.2, 20.0),
         ),
@@ -153,7 +140,7 @@ PROFILES: dict[str, Profile] = {
                   "lr": 1e-3, "warmup": 50, "precision": "bf16", "lock_trunk": True,
                   "lock_image": True, "augment": False},
             training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
-                      "steps": 400, "lr": 1e-3, "precision": ON_CPU, "lock_image": True,
+                      "steps": 400, "lr": 1e-3, "precision": "auto", "lock_image": True,
                       "augment": False},
             methods=_rows(64, **SIDE_BY_SIDE) | _placebos(**SIDE_BY_SIDE)
             | _bindings(64, 0.1, 5.0),

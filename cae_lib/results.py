@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from cae_lib.config import paths
 from cae_lib.errors import DataError
-from cae_lib.fingerprint import measuring_hash
+from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import whole_file, write_atomic
 
@@ -232,17 +232,18 @@ def tables(profile_name: str) -> dict[str, Index]:
 
 def made(profile_name: str) -> pd.DataFrame:
     """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
-    `device`, `wall_seconds`, and whether the code that measures it is `current`; None of tables
-    that a command of its own has made."""
+    `device`, `wall_seconds`, and whether it is `current`: whether the versions of training and of
+    its suite are the present ones (None of tables that a command of its own has made)."""
     columns = ("suite", "device", "wall_seconds")
-    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns), _current(rows))
+    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns),
+             _is_current(rows.provenance))
             for table, index in tables(profile_name).items()
             for (run, seed), rows in index.items()]
     return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
 
 
-def _current(rows: Rows) -> bool | None:
-    told = rows.provenance
-    if "modules" not in told:
+def _is_current(provenance: Mapping[str, Any]) -> bool | None:
+    if "version" not in provenance:
         return None
-    return told["code"] == measuring_hash(tuple(told["modules"]), tuple(told["families"]))
+    known = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
+    return (provenance["version"], provenance["training"]) == known

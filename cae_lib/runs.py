@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +21,19 @@ from cae_lib.data.training_set import training_set
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
-from cae_lib.fingerprint import training_hash
-from cae_lib.models.checkpoint import read_meta
+from cae_lib.keys import run_inputs
+from cae_lib.models.checkpoint import CheckpointMeta, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import one_thread, pick_device, versions, write_atomic
+from cae_lib.runtime import one_thread, pick_device
 from cae_lib.variants import BASE, CONTROLS, TUNED
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
 
-LOCK, GLANCE = ".lock", "glance.txt"
-"""Files beside the weights: who holds the first trains them; of the second see `_glance`."""
+LOCK = ".lock"
+"""File beside the weights: who holds it trains them."""
 
 
 def weights_path(config: Experiment) -> str | Path | None:
@@ -79,25 +80,26 @@ def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution 
     start = weights_path(config)
     target = checkpoint_path(name, profile_name, seed, **overrides)
     _require_data(config, start, target)
+    inputs = training_inputs(config)
+    if is_trained(target, inputs):
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
     with lock:  # taken once for all processes of torchrun
-        state, note = _glance(config, start, target), target.with_name(GLANCE)
-        if target.is_file() and note.is_file() and note.read_text(encoding="utf-8") == state:
-            return target
-        _trained(config, start, target, execution)
-        write_atomic(note, _glance(config, start, target))
-    return target
+        return _train_if_stale(config, start, target, inputs, execution)
 
 
-def _glance(config: Experiment, start: str | Path | None, target: Path) -> str:
-    """What decides a run, as far as it is known without reading data: a finished run that has
-    looked the same before is taken as it is; one that has not is looked at closely."""
-    root = find_profile(config.profile).root
-    files = [target, start, root / "manifest.json", root / "coco" / "train_neg_clip.tsv"]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files
-             if isinstance(file, Path) and file.is_file()]
-    return repr([config, start, training_hash(method=config.method), versions(), stats])
+def training_inputs(config: Experiment) -> dict[str, str]:
+    """Return what decides a run, see `run_inputs`; DataError if its data are not here, and
+    CheckpointError if the weights are not that it starts from."""
+    start = Weights(weights_path(config), config.model, config.activation).digest()
+    return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
+
+
+def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
+    """Return whether a checkpoint holds the finished run of these inputs."""
+    meta = read_meta(path) if path.is_file() else None
+    return meta is not None and meta.extra.get("identity") == inputs
 
 
 def _require_data(config: Experiment, start: str | Path | None, target: Path) -> None:
@@ -114,31 +116,28 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             print(line, flush=True)
 
 
-def _trained(config: Experiment, start: str | Path | None, target: Path,
-             execution: Execution | None) -> Path:
-    from cae_lib.training.state import changes, run_identity
+def _train_if_stale(config: Experiment, start: str | Path | None, target: Path,
+                    inputs: Mapping[str, str], execution: Execution | None) -> Path:
+    from cae_lib.training.state import changes
     from cae_lib.training.trainer import STATE, train
 
-    known = read_meta(target) if target.is_file() else None
+    if is_trained(target, inputs):  # by another process, meanwhile
+        return target
+    if target.is_file():
+        why = changes((read_meta(target) or CheckpointMeta("", "")).extra.get("identity"), inputs)
+        print(f"{target} is out of date: {why}", flush=True)
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, start, config.activation, pick_device())
-    parts = (data.pairs, data.alignment, data.images)
-    identity = run_identity(config, clip.weights_id, *parts)
-    if known is not None:
-        why = changes(known.extra.get("identity"), identity)
-        if not why and known.step == config.steps:
-            return target
-        print(f"{target} is out of date: {why or f'step {known.step} of {config.steps}'}",
-              flush=True)
-    _drop_other_state(target.with_name(STATE), identity)
+    _drop_other_state(target.with_name(STATE), inputs)
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
           f"{config.batch_size}{rows if find_profile(config.profile).real else ''}", flush=True)
     with one_thread(pick_device()):
-        return train(config, clip, *parts, target.parent, execution=execution)
+        return train(config, clip, data.pairs, data.alignment, data.images, target.parent,
+                     execution=execution, inputs=inputs)
 
 
-def _drop_other_state(path: Path, identity: dict[str, str]) -> None:
+def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
     """Remove what an interrupted training left if it was another one; that would be refused."""
     from cae_lib.training.state import changes
 

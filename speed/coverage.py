@@ -17,8 +17,6 @@ where a weight is varied, an interval speaks of that seed. The result is the tab
 from __future__ import annotations
 
 import argparse
-import hashlib
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,8 +24,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from cae_lib import plots, results, statistics
+from cae_lib import plots, results
 from cae_lib.evaluation.averages import weights
+from cae_lib.keys import digest
 from cae_lib.runtime import stamp
 from cae_lib.statistics import ANSWERS, correlations, crossed, levels, ratios, summary
 
@@ -232,8 +231,7 @@ def main() -> None:
     started = time.monotonic()
     frame = coverage(options.profiles, **settings)
     if not options.no_record:
-        code = inspect.getsource(statistics) + inspect.getsource(inspect.getmodule(main))
-        key = hashlib.sha256((code + str(settings)).encode()).hexdigest()[:12]
+        key = digest(settings)
         spent = round(time.monotonic() - started, 1)
         made = stamp("mini", options.seed, wall_seconds=spent, settings=settings)
         results.save("coverage", results.DATA, options.seed, frame, "mini", key=key,

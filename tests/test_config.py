@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from cae_lib.config import Experiment, paths
 from cae_lib.errors import ConfigError
-from cae_lib.profiles import METHODS, ON_CPU, PROFILES, experiment, find_profile, native_bf16
+from cae_lib.profiles import METHODS, PROFILES, experiment, find_profile
+from cae_lib.training.execution import native_bf16, uses_bf16
 
 PLAIN = experiment("clip-ft", "mini")
 
@@ -47,8 +49,14 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
     assert not native_bf16(cpuinfo), "not Linux"
     cpuinfo.write_text(f"processor\t: 0\n{text}")
     assert native_bf16(cpuinfo) is native
-    assert ON_CPU == ("bf16" if native_bf16() else "fp32")
-    assert {experiment("clip-ft", name).precision for name in ("mini", "photo")} == {ON_CPU}
+    assert {experiment("clip-ft", name).precision for name in ("mini", "photo")} == {"auto"}
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cae_lib.training.execution.native_bf16", lambda: native)
+        assert uses_bf16("auto", cpu) is native and uses_bf16("auto", gpu)
+    assert uses_bf16("bf16", cpu) and not uses_bf16("fp32", gpu)
+    with pytest.raises(ConfigError, match="fp16"):
+        uses_bf16("fp16", cpu)
 
 
 @pytest.mark.parametrize("override", [{"lr": "1e-4"}, {"steps": 1.5}, {"steps": True},

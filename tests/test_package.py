@@ -8,18 +8,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import REPOSITORY
 
 from cae_lib import cli, runtime
-from cae_lib.evaluation.suites import ALL_SUITES
-from cae_lib.fingerprint import BESIDE, SETTLED, measuring_hash, training_hash
 from cae_lib.runtime import PACKAGE, changed
 
 GUARDED = """
@@ -92,93 +87,6 @@ def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> N
     assert changed([package]) is None
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the package; what hashes remember is forgotten before and after."""
-    copy = tmp_path / "cae_lib"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    yield copy
-    training_hash.cache_clear()
-    measuring_hash.cache_clear()
-
-
-def code(suite: str, package: Path = PACKAGE, families: tuple[str, ...] = ("aro", "crepe")) -> str:
-    """The hash of what measures a suite."""
-    measuring_hash.cache_clear()
-    return measuring_hash(ALL_SUITES[suite].modules, families, package)
-
-
-def trained(package: Path = PACKAGE) -> str:
-    training_hash.cache_clear()
-    return training_hash(package)
-
-
-CHANGES = [
-    (trained, ("training/losses.py", "training/trainer.py", "data/images.py", "models/clip.py",
-               "models/configs/clip-mini.json", "attribution/gradient.py")),
-    (partial(code, "benchmarks"), (
-        "evaluation/choice.py", "data/benchmarks/read.py", "data/benchmarks/crepe.py",
-        "data/benchmarks/aro_symmetric.txt", "models/clip.py", "models/configs/clip-mini.json")),
-    (partial(code, "attribution"), (
-        "evaluation/attribution.py", "data/captions.py", "words/alignment.py", "models/packed.py",
-        "attribution/measures.py", "attribution/gradient.py")),
-    (partial(code, "heatmaps"), ("evaluation/heatmaps.py", "attribution/heatmap.py")),
-    (partial(code, "data"), ("evaluation/items.py", "data/benchmarks/aro.py")),
-]
-
-
-@pytest.mark.parametrize(("hashed", "files"), CHANGES)
-def test_a_hash_changes_with_the_code_that_runs_and_with_no_other(hashed, files, package) -> None:
-    before = hashed(package)
-    assert before == hashed()
-    for name in ("cli.py", "runs.py", "measuring.py", "config.py", "results.py",
-                 "commands/train.py", "pages/run.py", "world/build.py"):
-        (package / name).write_text("")
-    assert hashed(package) == before
-    for name in files:
-        content = (package / name).read_text()
-        if name.endswith(".py"):
-            (package / name).write_text(f"{content}\n\n# words\n".replace('"""', '"""More ', 1))
-            assert hashed(package) == before, f"{name}: words change no number"
-        (package / name).write_text(content + ("\nX = 1\n" if name.endswith(".py") else "\n"))
-        assert hashed(package) != before, name
-        (package / name).write_text(content)
-
-
-def stale(package: Path, file: str, old: str, new: str, **known: Any) -> list[str]:
-    """The suites that a change of a file makes stale."""
-    before = {suite: code(suite, package, **known) for suite in ALL_SUITES}
-    path = package / file
-    content = path.read_text()
-    assert content.count(old) == 1
-    path.write_text(content.replace(old, new))
-    return [suite for suite in ALL_SUITES if code(suite, package, **known) != before[suite]]
-
-
-def test_a_constant_of_heat_maps_makes_heat_maps_stale_and_nothing_else(package) -> None:
-    trained_before = trained(package)
-    path = package / "evaluation" / "heatmaps.py"
-    path.write_text(path.read_text() + "\nEDGE = 1\n")
-    assert stale(package, "evaluation/heatmaps.py", "\nEDGE = 1\n", "\nEDGE = 2\n") == ["heatmaps"]
-    assert trained(package) == trained_before
-
-
-def test_a_new_benchmark_makes_nothing_stale_and_a_changed_one_what_reads_it(package) -> None:
-    table, entry = "data/benchmarks/table.py", 'LAYOUTS: dict[str, Layout] = {\n'
-    new = entry + '    "ours": Layout("ours", {"all": 3}, "here", "ours.json", columns="a b"),\n'
-    assert stale(package, table, entry, new) == []
-    other = new.replace('"here"', '"there"')
-    assert stale(package, table, new, other, families=("aro", "ours")) == [*ALL_SUITES]
-    assert stale(package, table, '"visual_genome_{file}.json", paper=True',
-                 '"visual_{file}.json", paper=True', families=()) == []
-
-
-def test_what_is_left_out_of_the_hashes_exists() -> None:
-    assert all((PACKAGE / name.replace(".", "/")).is_dir()
-               or (PACKAGE / f"{name.replace('.', '/')}.py").is_file()
-               for name in {*BESIDE, *SETTLED})
-
-
 def imported(path: Path) -> set[str]:
     """Dotted names that a module imports, at its top or inside of functions."""
     found = set()
@@ -191,7 +99,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "fingerprint", "variants", "grid"},
+LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
           {"words", "models", "attribution"},
           {"data", "results", "statistics", "claims", "shown", "plots", "world"},
           {"training", "evaluation", "photo"}, {"runs", "measuring"}, {"pages", "commands"},

@@ -160,7 +160,7 @@ def counter(*tables: str) -> Mock:
 
 def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
     """How often it was computed so far."""
-    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, weights="w")
+    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
     return compute.call_count
 
 
@@ -168,7 +168,7 @@ def test_a_suite_is_measured_once_per_key(home: Path):
     compute = counter("a", "b")
     assert measure(compute) == measure(compute) == 1
     known = results.index_of("a", "mini")["cae", 1].provenance
-    assert (known["suite"], known["tables"], known["weights"]) == ("s", ["a", "b"], "w")
+    assert (known["suite"], known["tables"], known["model"]) == ("s", ["a", "b"], "w")
     assert runs_of("empty") == []
     assert measure(compute, "other") == 2
     results.discard("a", "cae", 1, "mini")

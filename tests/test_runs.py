@@ -1,8 +1,6 @@
 """Runs of the smoke profile, from a random base to stored tables; names, variants and controls."""
 
-import os
 import shutil
-from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cae_lib import measuring, results, runs
+from cae_lib import keys, measuring, results, runs
 from cae_lib.attribution import get_method
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
@@ -20,7 +18,6 @@ from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.runs import checkpoint_path
-from cae_lib.training import state
 from cae_lib.variants import ablations, base_variants, earlier_base, find_run, run_name, study_runs
 
 
@@ -54,46 +51,43 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained
 
 
-def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
+def test_a_run_is_trained_again_once_an_input_is_another(
         smoke_world, home, monkeypatch, capsys):
-    coco = home / "data" / "raw" / "world-smoke" / "coco"
-    shutil.copytree(smoke_world / "coco", coco)
-    def trained() -> tuple[bool, str]:
-        """Whether it was trained now, and all that was printed."""
-        training_set.cache_clear()
-        path = runs.train_run("clip-ft", "smoke", weights=None, steps=1, batch_size=4)
-        new = path.stat().st_mtime > 0
-        os.utime(path, (0, 0))
-        return new, capsys.readouterr().out
-    assert trained()[0] and trained() == (False, "")
-    table = coco / "train_neg_clip.tsv"
-    table.write_text(table.read_text().replace(" red ", " blue "))
-    told = [trained()]
-    monkeypatch.setattr(state, "training_hash", lambda **_: "other")
-    told.append(trained())
-    monkeypatch.setattr(runs, "load_clip", partial(load_clip, seed=4))
-    told.append(trained())
-    parts = ("training data", "training code", "first weights")
-    for (new, said), part in zip(told, parts, strict=True):
-        assert new and [other for other in parts if other in said] == [part]
-    assert trained() == (False, "")
+    world = home / "data" / "raw" / "world-smoke"
+    world.mkdir(parents=True)
+    (world / "coco").symlink_to(smoke_world / "coco")
+    shutil.copy(smoke_world / "manifest.json", world)
+    start = save_random(home / "data" / "start.safetensors", seed=3)
+    training_set.cache_clear()
+
+    def train(**settings) -> str:
+        """Train, and return what was printed: nothing if the run was found."""
+        given = {"weights": "start.safetensors", "steps": 1, "batch_size": 4} | settings
+        runs.train_run("clip-ft", "smoke", **given)
+        return capsys.readouterr().out
+
+    assert "Training clip-ft" in train() and train() == ""
+    (world / "manifest.json").write_text((world / "manifest.json").read_text() + " ")
+    assert "other training data" in train() and train() == ""
+    save_random(start, seed=4)
+    assert "other first weights" in train() and train() == ""
+    monkeypatch.setattr(keys, "TRAINING_VERSION", keys.TRAINING_VERSION + 1)
+    assert "other training version" in train() and train() == ""
+    assert "Training clip-ft" in train(lr=1e-5), "other settings make another run"
     monkeypatch.setattr(runs, "training_set", Mock(side_effect=RuntimeError("data were read")))
-    assert trained() == (False, ""), "what looks as before is not looked at closely"
-    table.touch()
-    with pytest.raises(RuntimeError, match="data were read"):
-        trained()
+    assert train() == "", "a finished run is found without reading data"
     training_set.cache_clear()
 
 
 def test_what_another_training_left_unfinished_stops_no_run(
         smoke_world, home, monkeypatch, capsys):
-    shutil.copytree(smoke_world / "coco", home / "data" / "raw" / "world-smoke" / "coco")
+    link_world(home, smoke_world)
     training_set.cache_clear()
     settings = {"weights": None, "steps": 1, "batch_size": 4}
     path = runs.checkpoint_path("clip-ft", "smoke", **settings)
     left = path.with_name("state.pt")
     path.parent.mkdir(parents=True)
-    torch.save({"identity": {"training code": "older"}}, left)
+    torch.save({"identity": {"training version": "older"}}, left)
     assert runs.train_run("clip-ft", "smoke", **settings) == path and not left.exists()
     assert "state.pt is out of date: other settings" in capsys.readouterr().out
     torch.save({"identity": read_meta(path).extra["identity"]}, left)
@@ -114,7 +108,7 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     assert len(known) and (known["n_used"] == known["n_expected"]).all()
 
 
-def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch):
+def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", fail)
     measuring.measure_run("cae-attention", "smoke", fresh=True, only=["benchmarks", "retrieval"])
@@ -122,7 +116,9 @@ def test_measurements_stay_while_weights_data_and_code_stay(at_home, monkeypatch
     measuring.measure_data("smoke", fresh=True)
     with pytest.raises(CheckpointError, match="train the model first"):
         measuring.measure_run("clip-ft", "smoke")
-    monkeypatch.setattr("cae_lib.evaluation.suites.measuring_hash", lambda *_: "other")
+    raised = keys.SUITE_VERSIONS | {"retrieval": 2}
+    monkeypatch.setattr(keys, "SUITE_VERSIONS", raised)
+    measuring.measure_run("cae-attention", "smoke", only=["benchmarks"])
     with pytest.raises(RuntimeError, match="measured again"):
         measuring.measure_run("cae-attention", "smoke", only=["retrieval"])
 

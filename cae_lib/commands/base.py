@@ -19,13 +19,14 @@ from cae_lib import results
 from cae_lib.commands.cards import base_card
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.needs import training_digest
 from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.probes import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.fingerprint import what_runs
+from cae_lib.keys import TRAINING_VERSION, run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.photo import pool, writer
@@ -97,7 +98,9 @@ def train_base(profile_name: str, **settings: Any) -> Path:
             _pretrain_tower(profile_name, config, clip, folder)
         data = training_set(profile_name, config.train_data, config.model)
         train(config, clip, data.pairs, data.alignment, data.images, folder,
-              every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot)
+              every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot,
+              inputs=run_inputs(config, training_digest(profile_name, config.train_data),
+                                clip.weights_id))
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
     meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
                           {"seed": config.seed})
@@ -111,9 +114,9 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
     """Teach the image tower of `clip` its pictures, before it is locked; what it has learned lies
     beside `folder`. Of a tower with a locked trunk the pool alone learns, and what it can tell
     afterwards goes to the file `PROBE`."""
-    root, stage = find_profile(profile_name).root, pool if config.lock_trunk else tower
+    root = find_profile(profile_name).root
     content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
-    told = [clip.name, config.tower_steps, content, what_runs(Path(stage.__file__))]
+    told = [clip.name, config.tower_steps, content, TRAINING_VERSION]
     key = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
     state = folder.with_name(f"tower-{key}.pt")
     if config.lock_trunk:

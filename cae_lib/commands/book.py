@@ -7,9 +7,10 @@ import os
 import shutil
 from importlib import metadata
 
-from cae_lib import fingerprint, runtime
+from cae_lib import runtime
 from cae_lib.commands.options import ASSIGNMENTS, PROFILE, PROFILE_HELP, option, takes
 from cae_lib.config import paths, shipped
+from cae_lib.keys import TRAINING_VERSION
 from cae_lib.pages.build import build_book, find_browser, print_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, missing_modules, page_names
@@ -59,7 +60,7 @@ def report() -> dict[str, list[str]]:
         "Machine": [f"device {runtime.pick_device()}: {runtime.device_name()}",
                     f"{os.cpu_count()} processors, {free:.0f} GB free on disk"],
         "Code": [f"cae_lib {states[runtime.changed()]}",
-                 f"what trains {fingerprint.training_hash()[:12]}"],
+                 f"version of training {TRAINING_VERSION}"],
         "Book": [extra if missing else "all packages of the extra 'book' are installed",
                  f"browser for the tests: {find_browser() or 'none found'}"],
         "Data": [

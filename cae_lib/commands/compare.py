@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib import fingerprint, results, runtime
+from cae_lib import results, runtime
 from cae_lib.commands.options import PROFILE, option, takes
 from cae_lib.config import paths
 from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.suites import ALL_SUITES
+from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
 
 ANSWERS = ("correct", "rank")
@@ -56,9 +56,8 @@ def manifest() -> dict[str, Any]:
     except ConfigError:
         commit = None
     return {"commit": commit, "uncommitted changes": runtime.changed(),
-            "what trains": fingerprint.training_hash()[:12],
-            **{f"what measures {name}": suite.code()["code"][:12]
-               for name, suite in ALL_SUITES.items()},
+            "version of training": TRAINING_VERSION,
+            **{f"version of {suite}": version for suite, version in SUITE_VERSIONS.items()},
             "device": runtime.device_name(), **runtime.versions()}
 
 

@@ -16,7 +16,7 @@ from cae_lib.pages.build import build_book
 from cae_lib.pages.run import run_page
 from cae_lib.pages.source import experiments_folder, page_parameters, read_page
 from cae_lib.profiles import PROFILES, experiment, find_profile
-from cae_lib.runtime import PACKAGE, file_hash, write_atomic
+from cae_lib.runtime import file_hash, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
@@ -79,11 +79,11 @@ def _page(profile_name: str, name: str, seeds: int) -> Path:
 
 
 def _shown(path: Path, given: dict[str, str]) -> str:
-    """Hash a stored page and all that it shows: its text and parameters, the library, and how each
-    stored table was made. The last page shows the others."""
+    """Hash a stored page and all that it shows: its text and parameters, and how each stored table
+    was made. The last page shows the others."""
     pages = path.parent.glob("*.ipynb") if path.stem == grid.LAST_PAGE else [path]
-    files = [*PACKAGE.rglob("*.*"), experiments_folder() / f"{path.stem}.md", *pages]
-    known = [file_hash(file) for file in sorted(files) if file.is_file() and file.suffix != ".pyc"]
+    files = [experiments_folder() / f"{path.stem}.md", *pages]
+    known = [file_hash(file) for file in sorted(files) if file.is_file()]
     tables = [results.tables(profile) for profile in PROFILES]
     made = [(name, *which, rows.key, rows.provenance) for found in tables
             for name, index in found.items() for which, rows in index.items()]

@@ -4,7 +4,6 @@ from, and measured."""
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,10 +17,10 @@ from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
-from cae_lib.models import released, weight_files
+from cae_lib.keys import READING_VERSION, digest
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.released import START, Released, difference, reader
-from cae_lib.runtime import file_hash, pick_device
+from cae_lib.runtime import pick_device
 from cae_lib.words.alignment import align
 
 PREFIX = "released-"
@@ -138,9 +137,8 @@ def measure(opened: Callable[[], Clip], how: Released, run: str, profile_name: s
         left = [suite for suite in suites if suite in OF_CAPTIONS and suite != "phrases"]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
-    code = [file_hash(Path(module.__file__)) for module in (released, weight_files)]
-    read = f"{clip.weights_id} {clip.activation} {how.alpha} {how.share} {how.processor} {code}"
-    digest = hashlib.sha256(read.encode()).hexdigest()
+    model = digest(clip.weights_id, clip.activation, how.alpha, how.share, how.processor,
+                   READING_VERSION)
     encoder = cache(lambda: Encoder(clip, profile_name))
-    measure_suites(run, profile_name, 0, suites, digest, data, encoder,
+    measure_suites(run, profile_name, 0, suites, model, data, encoder,
                    settings={"source": Path(how.source).name})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
 from cae_lib.config import paths
-from cae_lib.evaluation.suites import ALL_SUITES
-from cae_lib.fingerprint import training_hash
 from cae_lib.grid import Job
+from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import file_hash
 
@@ -26,13 +24,11 @@ def stamp_path(profile_name: str, label: str) -> Path:
 
 
 def key_of(profile_name: str, job: Job) -> str:
-    """What a stamp begins with: a hash of the code, of the data and of the settings of a run."""
-    config, data = job.experiment(profile_name), _data(profile_name)
-    parts = [config.key(), training_hash(method=config.method)] if config else []
-    parts += [name + suite.code(profile_name)["code"] for name, suite in ALL_SUITES.items()
-              if data and (not job.suites or name in job.suites)]
-    parts.append(data)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    """What a stamp begins with: a digest of the settings of a run, the data and the versions."""
+    config = job.experiment(profile_name)
+    versions = {suite: version for suite, version in SUITE_VERSIONS.items()
+                if not job.suites or suite in job.suites}
+    return digest(config.key() if config else "", TRAINING_VERSION, versions, _data(profile_name))
 
 
 def _data(profile_name: str) -> str:

@@ -116,12 +116,7 @@ def data_digests(
     """
     suites = list(suites)
     if not find_profile(profile_name).real:
-        path = find_profile(profile_name).root / "manifest.json"
-        if not path.is_file():
-            kind = "world" if path.parent.name.startswith("world-") else "photo"
-            raise DataError(f"{path}: the data are not built here; run "
-                            f"`cae {kind} build --profile {profile_name}`")
-        return dict.fromkeys(suites, file_digest(path))
+        return dict.fromkeys(suites, _manifest_digest(profile_name))
     reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
     for line in require(reports):
         print(line, flush=True)
@@ -131,6 +126,24 @@ def data_digests(
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         digests[OWN_PICTURES] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return digests
+
+
+def training_digest(profile_name: str, train_data: str) -> str:
+    """Return the digest of a profile's training data, of which "pretrain" is built apart; DataError
+    if they are not here."""
+    if find_profile(profile_name).real:
+        return sources_digest(stock(TRAINING), TRAINING)
+    apart = train_data == "pretrain" and find_profile(profile_name).gold
+    return _manifest_digest(profile_name, "pretrain" if apart else "")
+
+
+def _manifest_digest(profile_name: str, part: str = "") -> str:
+    path = find_profile(profile_name).root / part / "manifest.json"
+    if not path.is_file():
+        kind = "photo" if find_profile(profile_name).photographs else "world"
+        raise DataError(f"{path}: the data are not built here; run "
+                        f"`cae {kind} build --profile {profile_name}`")
+    return file_digest(path)
 
 
 def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:

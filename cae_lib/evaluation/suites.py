@@ -1,5 +1,5 @@
 """Everything that is measured on a set of weights, by name. What a suite imports is imported when
-it is measured, so that a change of one makes the tables of no other stale."""
+it is measured."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_lib import results
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import FOLDERS
-from cae_lib.fingerprint import measuring_hash
-from cae_lib.methods import METHODS
-from cae_lib.results import DATA, Tables
+from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
+from cae_lib.results import Tables
 from cae_lib.runtime import stamp, write_atomic
 
 if TYPE_CHECKING:
@@ -22,66 +20,38 @@ if TYPE_CHECKING:
 
 class Suite(NamedTuple):
     """Measures an encoder on the data of a profile; makes the table of its name, which is empty
-    where there are no data. `module` and `function` say what does it, and `methods` which
-    attribution methods it imports by name."""
+    where there are no data. `module` and `function` say what does it."""
 
     name: str
     module: str
     function: str
-    methods: tuple[str, ...] = ()
 
     def __call__(self, encoder: Encoder, profile: str) -> Tables:
         measure = getattr(import_module(self.module), self.function)
         return {self.name: measure(encoder, profile)}
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """What is imported by name when it is measured."""
-        return (self.module, *(f"cae_lib.attribution.{name}" for name in self.methods))
-
-    def code(self, profile: str | None = None) -> dict[str, Any]:
-        """What its numbers depend on, besides the weights and the data: a hash, the `modules` that
-        it begins with, and the families of benchmarks that it reads of a profile; all without."""
-        families: tuple[str, ...] = ()
-        if self.name in OF_BENCHMARKS:
-            from cae_lib.evaluation.datasets import families_of  # needs the readers of all sets
-
-            families = tuple(families_of(profile) if profile else FOLDERS)
-        return {"code": measuring_hash(self.modules, families), "modules": self.modules,
-                "families": families}
-
-
-_FAITHFUL = (*METHODS, "integrated_gradients")
 
 SUITES: Mapping[str, Suite] = {
-    name: Suite(name, f"{__package__}.{module}", function, *methods)
-    for name, module, function, *methods in (
+    name: Suite(name, f"{__package__}.{module}", function)
+    for name, module, function in (
         ("benchmarks", "choice", "benchmark_answers"),
         ("blind", "blind", "average_picture"),
         ("retrieval", "retrieval", "retrieval_table"),
         ("similarity", "text_similarity", "similarity_table"),
         ("zero_shot", "retrieval", "zero_shot_table"),
         ("labels", "retrieval", "label_table"),
-        ("attribution", "attribution", "attribution_suite", METHODS),
-        ("bindings", "attribution", "binding_suite", ("binding",)),
+        ("attribution", "attribution", "attribution_suite"),
+        ("bindings", "attribution", "binding_suite"),
         ("phrases", "text_similarity", "phrase_table"),
-        ("faithfulness", "faithfulness", "faithfulness_table", _FAITHFUL),
-        ("heatmaps", "heatmaps", "heatmap_table", METHODS),
+        ("faithfulness", "faithfulness", "faithfulness_table"),
+        ("heatmaps", "heatmaps", "heatmap_table"),
     )
 }
 """What is measured on every set of weights."""
 
 BASE_SUITES = {"sensitivity": Suite("sensitivity", f"{__package__}.faithfulness",
-                                    "sensitivity_table", _FAITHFUL)}
+                                    "sensitivity_table")}
 """What is measured on the base model alone, beside `SUITES`."""
-
-OF_DATA = Suite(DATA, f"{__package__}.items", "data_tables")
-"""What is measured on the data of a profile, without an encoder."""
-
-ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, DATA: OF_DATA}
-
-OF_BENCHMARKS = ("benchmarks", "blind", DATA)
-"""Suites that read the benchmarks of a profile."""
 
 
 def measure(
@@ -93,7 +63,7 @@ def measure(
     Args:
         suite: Name of the measurement; tables of it that it no longer gives are removed.
         run, seed, profile_name: What is measured.
-        key: Hash of all that the numbers depend on, the suite included.
+        key: Digest of all that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Measures; a table without rows is not stored.
         fresh: Compute even what is stored, unless this clone has computed it itself.
         **settings: Entries of the provenance.
@@ -110,7 +80,8 @@ def measure(
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}
     seconds = round(time.monotonic() - start, 1)
-    entries = {"suite": suite, "tables": sorted(measured), "wall_seconds": seconds, **settings}
+    entries = {"suite": suite, "version": SUITE_VERSIONS.get(suite), "training": TRAINING_VERSION,
+               "tables": sorted(measured), "wall_seconds": seconds, **settings}
     provenance = stamp(profile_name, seed, **entries)
     for name, frame in measured.items():
         results.save(name, run, seed, frame, profile_name, key=key, provenance=provenance)

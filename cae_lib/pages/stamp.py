@@ -1,6 +1,6 @@
 """The last cell of every page: where its numbers come from, and whether they are the present ones:
-while the profile's stored tables, and the code that reads and draws them, are as they were when it
-ran, and its cells are those of its text."""
+while the keys of the profile's stored tables are as they were when it ran, and its cells are those
+of its text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cae_lib import results
-from cae_lib.fingerprint import what_runs
-from cae_lib.methods import METHODS, methods
 from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.profiles import PROFILES
-from cae_lib.runtime import PACKAGE, changed, circumstances
+from cae_lib.runtime import changed, circumstances
 
 MIME = "application/vnd.cae.provenance+json"
-PRESENTING = ("results.py", "statistics/*.py", "plots.py", "shown.py")
-"""Modules that stand between the stored tables and a page."""
 
 
 class Provenance(NamedTuple):
@@ -62,13 +58,9 @@ def provenance(profile: str, **extra: Any) -> Provenance:
 
 
 def tables_hash(profile: str) -> str:
-    """Hash the name and key of each stored table of a profile, `PRESENTING`, and how the paper's
-    methods are shown."""
-    files = [path for name in PRESENTING for path in sorted(PACKAGE.glob(name))]
-    code: list[Any] = [what_runs(path) for path in files]
-    code += [methods()[name] for name in METHODS]
+    """Hash the name and key of each stored table of a profile."""
     tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
-    return hashlib.sha256(json.dumps([code, tables]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
 
 def states(profile: str) -> pd.DataFrame:

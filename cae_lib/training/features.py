@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment, paths
 from cae_lib.data.images import ImageStore, Pictures
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.fingerprint import training_hash
+from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, whole_file
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import ImageEncoder, feed
+from cae_lib.training.execution import ImageEncoder, feed, uses_bf16
 from cae_lib.training.state import content_hash, pictures_hash
 
 # Pictures that are encoded at once.
@@ -72,7 +72,8 @@ def picture_features(
     decode pictures ahead. A DataError if a picture is missing or broken, or the file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
-    kind = [clip.name, clip.activation, precision, training_hash(method=None)]
+    bf16 = uses_bf16(precision, device)
+    kind = [clip.name, clip.activation, bf16, TRAINING_VERSION]
     name = content_hash([*kind, pictures_hash(images), *weights], weights.values())[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     if not ranks.any(not path.is_file(), device):
@@ -86,7 +87,7 @@ def picture_features(
     own = shares[ranks.rank].split(PICTURES)
     locked.eval()
     with (
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
         feed(partial(_pictures, images, own), range(len(own)), workers,
              pin=device.type == "cuda") as batches,
         Progress(len(shares[0]), "image features") if log else nullcontext() as progress,

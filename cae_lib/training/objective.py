@@ -15,7 +15,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import ImageEncoder
+from cae_lib.training.execution import ImageEncoder, uses_bf16
 from cae_lib.training.losses import CAELoss, contrastive_loss
 
 FOILS = ("given", "exchanged")
@@ -45,7 +45,8 @@ class Objective(nn.Module):
             )
         _check_foils(experiment)
         self.model, self.ranks, self.encoder = model, ranks, encoder
-        self.experiment, self.bf16 = experiment, experiment.precision == "bf16"
+        self.experiment = experiment
+        self.bf16 = uses_bf16(experiment.precision, next(model.parameters()).device)
         hinge = {field.name: getattr(experiment, field.name) for field in fields(Hinge)}
         self.task = None if experiment.method is None else CAELoss(
             model, experiment.method, experiment.weight, image_gradient=experiment.image_gradient,

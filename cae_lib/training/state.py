@@ -5,21 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
 
-from cae_lib.config import Experiment
-from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Pictures
 from cae_lib.errors import CheckpointError
-from cae_lib.fingerprint import training_hash
 from cae_lib.runtime import whole_file, write_atomic
-from cae_lib.training.batch import placebo_roles
-from cae_lib.words.alignment import Alignment
 
 
 def save_state(
@@ -55,28 +50,10 @@ def load_state(
     return content["step"]
 
 
-def changes(stored: Any, identity: dict[str, str]) -> str:
+def changes(stored: Any, identity: Mapping[str, str]) -> str:
     """What differs between a stored identity, if it is one, and a run's, in words."""
     stored = stored if isinstance(stored, dict) else {}
     return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
-
-
-def run_identity(
-    experiment: Experiment, weights_id: str, pairs: Pairs, alignment: Alignment, images: Pictures
-) -> dict[str, str]:
-    """Hashes of all that decides a run's result up to rounding, by what each of them covers: roles
-    as they are trained on, a placebo as the placebo, and false captions where they are used."""
-    trained_on = placebo_roles(alignment, experiment.roles, experiment.seed)
-    lists = [pairs.negatives, pairs.hard_images] if experiment.negatives else []
-    lists += [pairs.negatives] if experiment.foils == "given" else []
-    tensors = [pairs.image_index, trained_on.tokens, trained_on.roles]
-    tensors += [] if trained_on.arguments is None else [trained_on.arguments]
-    return {
-        "settings": hashlib.sha256(repr(experiment).encode()).hexdigest(),
-        "first weights": weights_id,
-        "training data": content_hash([*lists, pictures_hash(images)], tensors),
-        "training code": training_hash(method=experiment.method),
-    }
 
 
 def pictures_hash(images: Pictures) -> str:

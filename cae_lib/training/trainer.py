@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Photographs, Pictures
 from cae_lib.errors import CaeError
+from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
@@ -29,7 +30,7 @@ from cae_lib.training.distributed import Ranks, joined
 from cae_lib.training.execution import SIGNALS, Execution, feed
 from cae_lib.training.features import locked_part, picture_features
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
-from cae_lib.training.state import load_state, open_log, run_identity, save_state
+from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 
 STATE, LOG = "state.pt", "log.jsonl"
@@ -47,6 +48,7 @@ def train(
     experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment, images: Pictures,
     out_dir: str | Path, *, log: bool = True, every: int | None = None,
     on_step: Hook | None = None, save_every: int = 200, execution: Execution | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> Path:
     """Train `clip.model` in place, going on where `out_dir` left off.
 
@@ -55,7 +57,8 @@ def train(
     step), so a resumed run takes the very steps of an uninterrupted one. Processes started by
     `torchrun` share each batch and take the steps of one process, up to rounding; only the first
     writes, shows progress (`log`) and calls `on_step`: with the steps taken and the model in
-    evaluation mode, after each `every` steps and the last.
+    evaluation mode, after each `every` steps and the last. `inputs` names what the run depends on,
+    see `cae_lib.keys.run_inputs`: a state of other inputs is refused.
 
     Raises what `Run` does; CheckpointError if `out_dir` holds another run's state; and, once the
     state is saved, NotFiniteError, which names the rows, and KeyboardInterrupt (Ctrl-C, SIGTERM).
@@ -65,7 +68,7 @@ def train(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined(next(clip.model.parameters()).device))
         log = log and ranks.is_main
-        run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log)
+        run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log, inputs)
         start = load_state(out / STATE, run.identity, run.model, run.optimizer)
         report = stack.enter_context(_reports(run, start, out, log, every, on_step))
         stack.callback(run.model.eval)
@@ -100,12 +103,12 @@ class Run:
     def __init__(
         self, experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment,
         images: Pictures, ranks: Ranks | None = None, execution: Execution | None = None,
-        log: bool = False,
+        log: bool = False, inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.experiment, self.clip, self.model = experiment, clip, clip.model
         self.ranks, execution = ranks or Ranks(), execution or Execution()
         self.device = next(clip.model.parameters()).device
-        self.identity = run_identity(experiment, clip.weights_id, pairs, alignment, images)
+        self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
         self.workers = execution.worker_count(isinstance(images, Photographs))
         encoder = execution.prepare(clip.model, image_features)
         self.locked, first, rest = locked_part(clip.model, experiment, encoder)

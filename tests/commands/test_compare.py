@@ -11,7 +11,7 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.cli import main
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.keys import SUITE_VERSIONS
 
 
 def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
@@ -80,8 +80,8 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
         assert {member.name for member in archive} == {
             "data/records/mini/manifest.json", "data/records/mini/benchmarks.parquet"}
         made = json.load(archive.extractfile("data/records/mini/manifest.json"))
-    before = SUITES["retrieval"].code()["code"][:12]
-    assert made["what measures retrieval"] == before and made["numpy"] == np.__version__
+    assert made["version of retrieval"] == SUITE_VERSIONS["retrieval"]
+    assert made["numpy"] == np.__version__
     capsys.readouterr()
     assert main(["compare", file]) == 0
     assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {file}\n"
@@ -91,10 +91,12 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
         "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (margin)",
         f"1 differ; 2 tables of runs, 4 rows compared with {file}"]
     assert main(["compare", file, "--profile", "photo"]) == 2
-    monkeypatch.setattr("cae_lib.evaluation.suites.measuring_hash", lambda *_: "f" * 64)
+    raised = SUITE_VERSIONS | {"retrieval": SUITE_VERSIONS["retrieval"] + 1}
+    monkeypatch.setattr("cae_lib.commands.compare.SUITE_VERSIONS", raised)
     capsys.readouterr()
     assert main(["compare", file]) == 0
-    assert f"what measures retrieval: {before} there, {'f' * 12} here" in capsys.readouterr().out
+    before, here = SUITE_VERSIONS["retrieval"], raised["retrieval"]
+    assert f"version of retrieval: {before} there, {here} here" in capsys.readouterr().out
 
 
 def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:

@@ -120,7 +120,7 @@ def test_every_measurement_tells_how_much_it_used(said):
 def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, start):
     base = Weights("openai", "ViT-B-32", "quickgelu")
     rows = results.index_of("retrieval", "paper")["base", 0]
-    assert rows.provenance["weights"] == base.digest()[:12]
+    assert rows.provenance["model"] == base.digest()[:12]
     read = base.load().model.state_dict()
     assert torch.equal(read["text_projection"], start["text_projection"].float())
     for run in RUNS:

@@ -14,8 +14,7 @@ from cae_lib.evaluation.averages import PROTOCOLS, weights
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables, options
 from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite
-from cae_lib.fingerprint import BESIDE, imported
+from cae_lib.evaluation.suites import SUITES
 from cae_lib.profiles import find_profile
 from cae_lib.world.files import GRAPHS
 
@@ -74,17 +73,6 @@ def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
     assert [*texts[(texts.family == "coco") & (texts.kind == "text")].content] == [*pairs.captions]
     people = options([part], {"coco": pairs}, root, world=False)
     assert set(people.kind) == {"picture"}, "captions of people are not stored"
-
-
-@pytest.mark.parametrize("suite", [*SUITES.values(), *BASE_SUITES.values()], ids=lambda s: s.name)
-def test_a_suite_reaches_no_other_but_those_that_it_needs(suite: Suite):
-    needed = {"blind": {"choice"}, "faithfulness": {"attribution"}}
-    own = suite.module.rpartition(".")[2]
-    found = {name.rpartition(".")[2] for name in imported([suite.module], BESIDE)
-             if name.startswith("evaluation.")}
-    others = {each.module.rpartition(".")[2] for each in SUITES.values()} - {own}
-    assert found & others == needed.get(own, set()) and "encoder" in found
-    assert not {"suites", "items", "averages", "probes"} & found
 
 
 def test_sets_of_the_world(world_home, encoder):

@@ -18,7 +18,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
 from cae_lib import results
-from cae_lib.fingerprint import what_runs
 from cae_lib.pages.run import FIGURE, _publish, clean, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, Provenance, provenance, states
@@ -292,10 +291,6 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
         nbformat.write(notebook, path)
         assert state() == "current"
-    with monkeypatch.context() as patch:
-        patch.setattr("cae_lib.pages.stamp.what_runs",
-                      lambda path: path.stem == "plots" or what_runs(path))
-        assert state() == "stale", "of other figures"
     del code[-1].outputs[0].data[MIME]["profile"]
     nbformat.write(notebook, path)
     assert state() == "stale"

@@ -154,5 +154,3 @@ def test_a_run_trains_on_the_placebo_of_its_seed() -> None:
     for seed in (0, 1):
         used = toy_run(replace(FT, roles="permuted", seed=seed)).batches.alignment
         assert torch.equal(used.roles, placebo_roles(given, "permuted", seed).roles)
-    identities = [toy_run(replace(FT, roles=kind)).identity for kind in ("parsed", "random")]
-    assert identities[0]["training data"] != identities[1]["training data"]

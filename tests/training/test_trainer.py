@@ -7,14 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
-from PIL import Image
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
-from cae_lib.data.images import ImageStore, Photographs
 from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
-from cae_lib.training.state import changes, run_identity
 from cae_lib.training.trainer import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
@@ -130,7 +128,7 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"state of another run \(other settings\)"):
         toy_train(replace(HARD, lr=2e-3), tmp_path)
     with pytest.raises(CheckpointError, match=r"state of another run \(other training data\)"):
-        toy_train(HARD, tmp_path, pairs=toy_pairs(negatives=[["another"]] * 8))
+        toy_train(HARD, tmp_path, pairs=toy_pairs(name="other"))
     (tmp_path / "state.pt").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="damaged state file"):
         toy_train(HARD, tmp_path)
@@ -177,49 +175,12 @@ def test_false_captions_may_be_missing_in_a_batch(tmp_path, method):
     assert all(math.isfinite(line["loss"]) for line in log)
 
 
-PAIRS, ALIGNMENT = toy_pairs(), toy_run(FT).batches.alignment
-GIVEN = {"experiment": FT, "weights_id": "w", "pairs": PAIRS, "alignment": ALIGNMENT,
-         "images": Toys()}
-
-
-def differing(*changed: dict) -> set[str]:
-    """In what the identities of two runs differ that differ in this."""
-    a, b = (run_identity(**GIVEN | change) for change in changed)
-    assert bool(changes(a, b)) == (a != b)
-    return {part for part in a if a[part] != b[part]}
-
-
-def test_an_identity_covers_settings_weights_and_data() -> None:
-    other, roles = Toys(), ALIGNMENT.roles.clone()
-    other.pixels[2, 2, 3, 3] += 1
-    roles[0, 2] = 3
-    assert differing({}, {"images": Toys()}) == set()
-    for changed in (
-        {"alignment": replace(ALIGNMENT, tokens=ALIGNMENT.tokens.flip(0))},
-        {"alignment": replace(ALIGNMENT, roles=roles)},
-        {"pairs": replace(PAIRS, image_index=PAIRS.image_index.flip(0))},
-        {"images": other},
-    ):
-        assert differing({}, changed) == {"training data"}
-    assert differing({}, {"weights_id": "v"}) == {"first weights"}
-    assert differing({}, {"experiment": replace(FT, eps=1e-5)}) == {"settings"}
-    for false in (replace(PAIRS, negatives=[["no cat"], *PAIRS.negatives[1:]]),
-                  replace(PAIRS, hard_images=[[2], *PAIRS.hard_images[1:]])):
-        assert differing({}, {"pairs": false}) == set()  # they are not trained on
-        hard = {"experiment": replace(FT, negatives=True)}
-        assert differing(hard, hard | {"pairs": false}) == {"training data"}
-
-
-def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(tmp_path) -> None:
-    def of(folder: str, size: int, name: str = "2.bmp", colour: str = "red", kind=Photographs):
-        paths = [tmp_path / folder / file for file in ("0.bmp", "1.bmp", name)]
-        paths[0].parent.mkdir(exist_ok=True)
-        for side, path in zip((8, 8, size), paths, strict=True):
-            Image.new("RGB", (side, side), colour).save(path)
-        return {"images": kind(paths, 16)}
-    known, stored = of("a", 8), of("a", 8, kind=ImageStore)
-    assert differing(known, of("b", 8)) == differing(known, of("b", 8, colour="blue")) == set()
-    assert differing(known, of("c", 50)) == {"training data"}
-    assert differing(known, of("d", 8, "3.bmp")) == {"training data"}
-    assert differing(stored, of("d", 8, "3.bmp", kind=ImageStore)) == set()
-    assert differing(stored, of("b", 8, colour="blue", kind=ImageStore)) == {"training data"}
+def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -> None:
+    inputs = run_inputs(FT, "data", "start")
+    with pytest.raises(KeyboardInterrupt):
+        toy_train(FT, tmp_path, inputs=inputs, **send(signal.SIGINT, at=2))
+    for name in inputs:
+        with pytest.raises(CheckpointError, match=f"other {name}"):
+            toy_train(FT, tmp_path, inputs=inputs | {name: "other"})
+    toy_train(FT, tmp_path, inputs=inputs)
+    assert read_meta(tmp_path / "model.safetensors").extra["identity"] == inputs

@@ -1,0 +1,163 @@
+"""Golden numbers: tiny fixed runs of every kind of loss, and every suite on a fixed model.
+
+Keys of stored results do not read source code (see `cae_lib.keys`), so this test is what notices
+that code now gives other numbers under the same key. When it fails, either mend the code, or raise
+the version that the failure names and write the new numbers: `python tests/golden/test_golden.py`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from toys import FT, toy_clip, toy_train, weights
+
+from cae_lib import keys
+from cae_lib.config import Experiment
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.items import data_tables
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.profiles import experiment
+from cae_lib.runtime import one_thread
+
+STORED = Path(__file__).with_name("golden.json")
+CHANGED = "name profile model weights train_data lock_image precision steps batch_size warmup lr"
+"""Settings in which a toy run differs from the run of the profile that it stands for."""
+
+LOSSES = ("clip-ft", "cae-attention", "cae-gradcam", "cae-perturbation", "cae-gradient",
+          "cae-counterfactual", "cae-binding", "negclip", "negclip-cae-attention",
+          "placebo-attention", "random-perturbation", "placebo-binding", "wrong-binding",
+          "softmax-binding", "hinge-negclip")  # fmt: skip
+"""Runs of the smoke profile, one for each kind of loss and of control."""
+
+OTHERS = {
+    "log hinge": {"method": "attention", "weight": 1.0, "hinge": "log", "margin": 0.5},
+    "words": {"method": "gradcam", "weight": 1.0, "scope": "word", "margin": 0.5},
+    "captions, stopped gradient": {
+        "method": "perturbation", "weight": 1.0, "scope": "caption", "stop_gradient": True,
+        "margin": 0.1},
+    "masked": {"masked": 0.5},
+    "bf16": {"precision": "bf16", "method": "attention", "weight": 1.0},
+}  # fmt: skip
+"""Further settings of the loss, of a toy run."""
+
+TOLERANCE = {"rtol": 2e-3, "atol": 2e-5}
+"""For other processors; bfloat16 has a wider one. A suite's shares may move by a few answers."""
+
+
+def toy_settings(name: str) -> Experiment:
+    """Return the settings of a run of the smoke profile on the toy training set."""
+    kept = {key: value for key, value in vars(experiment(name, "smoke")).items()
+            if key not in CHANGED.split()}
+    return Experiment(**vars(FT) | kept | {"margin": kept["margin"] or 0.1, "augment": True})
+
+
+def of_training(settings: Experiment, folder: Path) -> list[float]:
+    """Train five steps; return the loss of each, and the distance that all weights moved."""
+    with one_thread(torch.device("cpu")):
+        clip, log = toy_train(settings, folder)
+    start, end = weights(toy_clip()), weights(clip)
+    moved = sum(float((end[name] - start[name]).double().square().sum()) for name in end)
+    return [line["loss"] for line in log] + [moved**0.5]
+
+
+def of_table(frame: pd.DataFrame) -> dict[str, list[float]]:
+    """Return the number of rows, and of each column mean and spread, of texts how many differ."""
+    numbers = {"rows": [len(frame)]}
+    for name, column in frame.items():
+        if pd.api.types.is_numeric_dtype(column):
+            values = column.astype(float)
+            numbers[name] = [values.mean(), values.std(ddof=0), values.isna().sum()]
+        else:
+            numbers[name] = [column.nunique()]
+    return {name: [float(value) for value in values] for name, values in numbers.items()}
+
+
+def of_suite(name: str) -> dict[str, dict[str, list[float]]]:
+    """Measure a suite of the smoke world on a model with fixed random weights."""
+    if name == "data":
+        return {table: of_table(frame) for table, frame in data_tables("smoke").items()}
+    with one_thread(torch.device("cpu")):
+        tables = {**SUITES, **BASE_SUITES}[name](Encoder(toy_clip()), "smoke")
+    return {table: of_table(frame) for table, frame in tables.items()}
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict:
+    return json.loads(STORED.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def golden_home(tmp_path_factory: pytest.TempPathFactory, smoke_world: Path):
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAE_HOME", str(home))
+        yield home
+
+
+def check_version(known: dict, version: int) -> None:
+    assert known["version"] == version, f"write new numbers: python {Path(__file__).name}"
+
+
+def runs() -> dict[str, Experiment]:
+    named = {name: toy_settings(name) for name in LOSSES}
+    return named | {name: Experiment(**vars(FT) | changes) for name, changes in OTHERS.items()}
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *OTHERS])
+def test_training_gives_the_stored_numbers(name: str, stored: dict, tmp_path: Path) -> None:
+    check_version(stored["training"], keys.TRAINING_VERSION)
+    wide = {"rtol": 2e-2, "atol": 1e-3} if name == "bf16" else TOLERANCE
+    np.testing.assert_allclose(
+        of_training(runs()[name], tmp_path), stored["training"][name], **wide,
+        err_msg=f"{name}: mend the code, or raise TRAINING_VERSION in cae_lib/keys.py")
+
+
+@pytest.mark.parametrize("suite", keys.SUITE_VERSIONS)
+def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home: Path) -> None:
+    known = stored["suites"][suite]
+    check_version(known, keys.SUITE_VERSIONS[suite])
+    found = of_suite(suite)
+    assert found.keys() == known["tables"].keys()
+    for table, columns in known["tables"].items():
+        assert found[table].keys() == columns.keys()
+        for column, numbers in columns.items():
+            np.testing.assert_allclose(
+                found[table][column], numbers, rtol=5e-3, atol=2e-3,
+                err_msg=f"{table}, {column}: mend the code, or raise the version of {suite!r} in "
+                        "cae_lib/keys.py")
+
+
+def test_the_settings_of_the_golden_runs_give_different_numbers(stored: dict) -> None:
+    ends = {name: values[-1] for name, values in stored["training"].items() if name != "version"}
+    assert {*ends} == {*LOSSES, *OTHERS}
+    assert len({round(value, 9) for value in ends.values()}) == len(ends)
+
+
+def write(home: Path) -> None:
+    """Write the numbers of the code that is here."""
+    import os
+
+    from cae_lib.world.build import build
+
+    os.environ["CAE_HOME"] = str(home)
+    build("smoke", root=home / "data" / "raw")
+    training = {name: of_training(settings, home / name) for name, settings in runs().items()}
+    suites = {name: {"version": version, "tables": of_suite(name)}
+              for name, version in keys.SUITE_VERSIONS.items()}
+    content = {"training": {"version": keys.TRAINING_VERSION} | training, "suites": suites}
+    STORED.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        write(Path(folder))

@@ -1,0 +1,55 @@
+"""Keys of runs and tables: each declared input changes them, and nothing else does."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from cae_lib import keys
+from cae_lib.config import Experiment
+from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.profiles import experiment
+
+CHANGED = {
+    "hinge": "log", "scope": "word", "activation": "gelu", "weights": "other.safetensors",
+    "method": "gradient", "attribution": (("start_layer", 1),), "roles": "permuted",
+    "tagger": "dependency", "foils": "given", "betas": (0.9, 0.99), "precision": "fp32",
+    "train_data": "pretrain", "model": "ViT-B-32", "name": "other", "profile": "photo",
+}  # fmt: skip
+
+
+def changed(value: object) -> object:
+    return not value if isinstance(value, bool) else value + 1
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
+def test_each_setting_of_a_run_changes_its_inputs(name: str) -> None:
+    known = experiment("clip-ft", "mini")
+    value = CHANGED[name] if name in CHANGED else changed(getattr(known, name))
+    before = keys.run_inputs(known, "data", "start")
+    after = keys.run_inputs(replace(known, **{name: value}), "data", "start")
+    assert {part for part in before if before[part] != after[part]} == {"settings"}
+
+
+def test_data_start_and_version_each_change_one_part(monkeypatch) -> None:
+    known = experiment("clip-ft", "mini")
+    before = keys.run_inputs(known, "data", "start")
+    assert keys.run_inputs(known, "data", "start") == before
+    assert keys.run_inputs(known, "other", "start") == before | {"training data": "other"}
+    assert keys.run_inputs(known, "data", "other") == before | {"first weights": "other"}
+    monkeypatch.setattr(keys, "TRAINING_VERSION", 7)
+    assert keys.run_inputs(known, "data", "start") == before | {"training version": "7"}
+
+
+def test_a_tables_key_covers_suite_version_model_and_data(monkeypatch) -> None:
+    known = keys.table_key("retrieval", "model", "data")
+    assert known == keys.table_key("retrieval", "model", "data") and len(known) == 12
+    changes = (("blind", "model", "data"), ("retrieval", "other", "data"),
+               ("retrieval", "model", "other"))
+    others = [keys.table_key(*change) for change in changes]
+    monkeypatch.setattr(keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {"retrieval": 2})
+    others.append(keys.table_key("retrieval", "model", "data"))
+    assert len({known, *others}) == 5
+
+
+def test_every_suite_has_a_version() -> None:
+    assert {*SUITES, *BASE_SUITES, "data"} == {*keys.SUITE_VERSIONS}
