@@ -165,12 +165,12 @@ class Profile:
     seeds: int  # of each run
     base: dict[str, Any] | None  # of the base model's own training; None where it is downloaded
     training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
-    methods: dict[str, dict[str, Any]]  # for each row of the tables, the fields of it alone
+    runs: dict[str, dict[str, Any]]  # of each run, the fields of it alone
+    labels: dict[str, str] = field(default_factory=dict)  # what tables and figures call some runs
     short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
     search: Search = Search()
-    hard_batch: int = 0  # of rows with hard negatives, where `CHOSEN` makes the rows
     photographs: bool = False  # whether its pictures are photographs, not drawn
     studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
     own_book: str | None = None  # what stands above each page of its copy of the book; None where

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment, shipped
-from cae_lib.profiles import METHODS, experiment, find_profile
+from cae_lib.methods import METHODS
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.variants import BASE, CONTROL, TUNED, Variant, find_run, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
@@ -91,8 +92,8 @@ def grid(profile_name: str, choice: Choice) -> dict[str, Job]:
         ready = tuple(name for name in found if name.startswith(("captions/", "chosen/")))
     found[TABLES] = Job(ready)
     found[f"run/{BASE}/0"] = Job(ready, Variant(BASE, {}))
-    methods = find_profile(profile_name).methods
-    variants = [(variant, seed, suites_of(methods[variant.run], choice.studies))
+    settings = find_profile(profile_name).runs
+    variants = [(variant, seed, suites_of(settings[variant.run], choice.studies))
                 for seed in range(seeds_of(profile_name, choice))
                 for variant in reversed(rows)]  # those with the longest steps first
     if choice.studies and not choice.rows:
@@ -122,7 +123,7 @@ def levels(jobs: Mapping[str, Job]) -> list[list[str]]:
 
 def rows_of(profile_name: str, choice: Choice) -> list[Variant]:
     """The rows that are trained: those chosen, else all with the studies, else `MAIN`."""
-    known = find_profile(profile_name).methods
+    known = find_profile(profile_name).runs
     main = MAIN | OF_BINDINGS if find_profile(profile_name).real else MAIN
     names = choice.rows or [name for name in known if choice.studies or name in main]
     return [Variant(*find_run(name, profile_name)) for name in names]
@@ -184,7 +185,7 @@ def trials(what: str, profile_name: str) -> list[Variant]:
         return [Variant(name, own | change) for change in changes for name in (TUNED, CONTROL)]
     if what == "lambda":
         names = [f"cae-{method}" for method in METHODS]
-        return [Variant(name, {}) for name in names if name in known.methods]
+        return [Variant(name, {}) for name in names if name in known.runs]
     return [Variant(BOUND, {"margin": margin, "weight": weight})
             for margin in search.margins for weight in search.binding_weights]
 

@@ -22,6 +22,7 @@ from matplotlib.text import Text
 
 from cae_lib import methods
 from cae_lib.errors import DataError
+from cae_lib.profiles import PROFILES
 from cae_lib.shown import Shown as Shown
 from cae_lib.shown import badge as badge
 from cae_lib.shown import csv_link as csv_link
@@ -43,20 +44,18 @@ WIDTH = 7.2
 SMALLEST = 9
 """CSS pixels, the least height of a figure's letters."""
 
-METHOD_LABELS = {name: method.label for name, method in methods.methods().items()}
-METHOD_COLORS = {method.label: method.color for method in methods.methods().values()}
+METHOD_LABELS = {name: method.label for name, method in methods.REGISTRY.items()}
+METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.values()}
 METHODS = {name: METHOD_LABELS[name] for name in methods.METHODS}
 """The paper's four attribution methods, in its order, as pages call them."""
 
 ROLES = ("object", "attribute", "relation")
 
-LABELS = {
-    "base": "CLIP", "clip-ft": "CLIP-FT", "negclip": "NegCLIP",
-    "cae-binding": "CAE on bindings", "placebo-binding": "placebo: roles permuted",
-    "wrong-binding": "placebo: any two words", "kept-binding": "placebo: meaning kept",
-    "softmax-binding": "exchanges in the softmax", "hinge-negclip": "NegCLIP's texts, hinge",
-    "negclip-binding": "NegCLIP + CAE on bindings",
+LABELS = {"base": "CLIP"} | {
+    run: text for profile in PROFILES.values() for run, text in profile.labels.items()
 }
+"""What tables and figures call some runs, as the files of `configs` say."""
+
 KINDS = {"cae": "CLIP-CAE", "placebo": "placebo", "negclip-cae": "NegCLIP-CAE",
          "negclip-placebo": "NegCLIP, placebo", "random": "random words",
          "dependency": "CLIP-CAE, second tagger"}
@@ -69,15 +68,15 @@ ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
 def label(run: str) -> str:
     """A run as the paper's tables name it; what they do not have stays as it is."""
     kind, _, method = run.rpartition("-")
-    if kind in KINDS and run not in LABELS and method in methods.methods():
-        return f"{KINDS[kind]} ({methods.methods()[method].label})"
+    if kind in KINDS and run not in LABELS and method in METHOD_LABELS:
+        return f"{KINDS[kind]} ({METHOD_LABELS[method]})"
     return LABELS.get(run, run)
 
 
 def method_of(run: str) -> str:
     """The attribution method in a run's name as text, "" where it has none."""
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
-    return methods.methods()[name].label if name in methods.methods() else ""
+    return METHOD_LABELS.get(name, "")
 
 
 def style() -> None:

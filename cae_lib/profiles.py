@@ -1,6 +1,9 @@
-"""The profiles, such as `smoke` (seconds, its numbers mean nothing), `mini` (the published book, on
-two CPU cores) and `paper` (the paper's setting, one large GPU), and the rows of each. One code path
-serves all of them; a row of a table is a line here."""
+"""Profiles and runs, as the files of `configs` describe them.
+
+A profile is one YAML file: its model, data, number of seeds, the settings that all runs share, and
+the runs, each with only what differs. `label` is what tables and figures call a run, `like` names
+runs whose settings it takes first. A new run is one entry of such a file.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +11,14 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from cae_lib.config import Experiment, Profile, Search, paths
+import yaml
+
+from cae_lib.config import Experiment, Profile, Search, paths, repository
 from cae_lib.errors import ConfigError, check_type
-from cae_lib.methods import METHODS, methods
-
-
-def _rows(hard_batch: int, **weights: float) -> dict[str, dict[str, Any]]:
-    """The rows of Tables 1 and 2 that are trained, from lambda for each attribution method, and the
-    batch size with hard negatives, which make two pictures and four texts of a row; and those of
-    methods that bring their own lambda."""
-    cae = {method: {"method": method, "weight": weight} for method, weight in weights.items()}
-    hard = {"negatives": True, "batch_size": hard_batch}
-    rows: dict[str, dict[str, Any]] = {"clip-ft": {}}
-    rows |= {f"cae-{method}": row for method, row in cae.items()}
-    rows |= {"negclip": hard}
-    rows |= {f"negclip-cae-{method}": row | hard for method, row in cae.items()}
-    return rows | {f"cae-{name}": {"method": name, "weight": method.weight}
-                   for name, method in methods().items() if method.weight is not None}
-
-
-def _placebos(**weights: float) -> dict[str, dict[str, Any]]:
-    """Rows of CAE with the roles permuted in each caption, from lambda for each method."""
-    return {f"placebo-{method}": {"method": method, "weight": weight, "roles": "permuted"}
-            for method, weight in weights.items()}
-
-
-def _controls(
-    counterfactual: float, hard_batch: int = 0, **weights: float
-) -> dict[str, dict[str, Any]]:
-    """Rows beside the paper's, from lambda for each method: placebos, and with `hard_batch` those
-    beside hard negatives; CAE on words drawn at random; counterfactual CAE with its placebo."""
-    rows = _placebos(**weights)
-    if hard_batch:
-        hard = {"negatives": True, "batch_size": hard_batch}
-        rows |= {f"negclip-{name}": row | hard for name, row in rows.items()}
-    rows["random-perturbation"] = rows["placebo-perturbation"] | {"roles": "random"}
-    ours = {"method": "counterfactual", "weight": counterfactual,
-            "attribution": (("samples", 1),)}  # one object and one other word a caption and step
-    rows["cae-counterfactual"] = ours
-    return rows | {"placebo-counterfactual": ours | {"roles": "permuted"}}
-
-
-def _bindings(hard_batch: int, margin: float, weight: float) -> dict[str, dict[str, Any]]:
-    """Rows of CAE on the attribution of bindings: with placebos, with hard negatives, and those
-    that ask whether the exchanges or the hinge do it."""
-    hinge = {"margin": margin, "weight": weight}
-    ours = hinge | {"method": "binding", "hinge": "margin", "attribution": (("samples", 1),)}
-    any_words = {"attribution": (("samples", 1), ("exchange", "any"))}
-    return {
-        "cae-binding": ours,
-        "placebo-binding": ours | {"roles": "permuted"},
-        "wrong-binding": ours | any_words,  # two words change places, whatever their roles
-        "kept-binding": hinge | {"foils": "given", "foil_hinge": True, "train_data": "kept"},
-        "softmax-binding": {"foils": "exchanged"},  # among the negatives, without a hinge
-        "hinge-negclip": hinge | {"foils": "given", "foil_hinge": True},
-        "negclip-binding": ours | {"negatives": True, "batch_size": hard_batch},
-    }
-
-
-def _retagged(**weights: float) -> dict[str, dict[str, Any]]:
-    """Rows of CAE with the roles that the second tagger finds, from lambda for each method."""
-    return {f"dependency-{method}": {"method": method, "weight": weight, "tagger": "dependency"}
-            for method, weight in weights.items()}
-
-
-EVEN = dict.fromkeys(METHODS, 1.0)
-"""Lambda of each method where none was chosen."""
 
 CHOSEN = "chosen.json"
 """File among the records of a profile with real data: what `cae tune` has chosen there."""
@@ -83,100 +26,171 @@ CHOSEN = "chosen.json"
 MARKER = "rehearsal"
 """File at the top of a home that says that everything in it is a rehearsal."""
 
-FEW = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
-REHEARSAL = {"seeds": 1, "hard_batch": 2, "short": {"steps": 1},
+REHEARSAL_TRAINING = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
+REHEARSAL_HARD_BATCH = 2
+REHEARSAL = {"seeds": 1, "short": {"steps": 1},
              "search": Search((1e-6,), (), (1.0,), (0.05,), (20.0,))}
-"""What a rehearsal changes of runs, and of their profile."""
+"""What a rehearsal changes of runs, of those with hard negatives, and of their profile."""
+
+RUN_KEYS = ("label", "like")
+"""What an entry of a run may hold beside settings of `Experiment`."""
+
+_FIXED = ("name", "profile", "seed")
+"""Fields of `Experiment` that no file sets."""
 
 
-def _scale_rows(hard_batch: int, weights: Mapping[str, float] = EVEN, margin: float = 0.05,
-                binding: float = 20.0) -> dict[str, dict[str, Any]]:
-    """The rows of a profile with real data, from what was chosen; untuned those of `mini`."""
-    return (_rows(hard_batch, **weights) | _retagged(**weights)
-            | _controls(2.0, hard_batch, **weights) | _bindings(hard_batch, margin, binding))
+def config_folder() -> Path:
+    """Return the folder of the profiles: that of the repository, or the one in an installation."""
+    home = repository()
+    return home / "configs" if home else Path(__file__).parent / "configs"
 
 
-MINI = {"attention": 0.3, "gradcam": 0.1, "perturbation": 0.3, "gradient": 0.03}
-PHOTO = {"attention": 1.0, "gradcam": 10.0, "perturbation": 1.0, "gradient": 0.3}
-SIDE_BY_SIDE = {"attention": 0.3, "gradcam": 1.0, "perturbation": 0.1, "gradient": 0.1}
+def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
+                 rehearsal: bool = False) -> Profile:
+    """Read a profile.
+
+    Args:
+        path: A file of `configs`; its name is the profile's.
+        chosen: What `cae tune` has chosen for a profile with real data: `lr`, `weights` by method,
+            and `margin` and `binding`, the weight of CAE on bindings.
+        rehearsal: Take few steps of small batches.
+
+    Raises:
+        ConfigError: For a file that is no YAML, an unknown key or a value of the wrong type; the
+            message names the file, the key and what is allowed.
+    """
+    content = _load(path)
+    entries = content.pop("runs", None)
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
+    known = {field.name: field for field in dataclasses.fields(Profile)}
+    allowed = known.keys() - {"name", "runs", "labels"}
+    _check_keys(f"{path}", content, allowed)
+    for key in ("base", "training", "short"):
+        if content.get(key) is not None:
+            content[key] = _settings(f"{path}: {key}", content[key])
+    entries = {name: _entry(f"{path}: runs: {name}", entry) for name, entry in entries.items()}
+    if chosen:
+        entries = _with_chosen(entries, chosen)
+        content["training"] |= {"lr": chosen["lr"]} if "lr" in chosen else {}
+    if rehearsal:
+        content["training"] |= REHEARSAL_TRAINING
+        hard = {"batch_size": REHEARSAL_HARD_BATCH}
+        entries = {name: entry | hard if "batch_size" in entry else entry
+                   for name, entry in entries.items()}
+    if "search" in content:
+        search = {key: tuple(value) for key, value in content["search"].items()}
+        _check_keys(f"{path}: search", search, {field.name for field in dataclasses.fields(Search)})
+        content["search"] = Search(**search)
+    content["earlier_bases"] = tuple(content.get("earlier_bases", ()))
+    runs = {name: _resolved(path, name, entries) for name in entries}
+    labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
+    fields = {"base": None} | content | {"runs": runs, "labels": labels}
+    missing = [name for name in ("seeds", "training") if name not in fields]
+    if missing:
+        raise ConfigError(f"{path}: {', '.join(missing)}: missing, but every profile needs it")
+    for name, value in fields.items():
+        if known[name].type in ("int", "bool"):
+            check_type(f"{path}: {name}", value, {"int": int, "bool": bool}[known[name].type])
+    return dataclasses.replace(Profile(name=path.stem, **fields),
+                               **REHEARSAL if rehearsal else {})
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys seeds, training and runs")
+    return content
+
+
+def _check_keys(place: str, content: Mapping[str, Any], allowed: typing.Collection[str]) -> None:
+    for key in content:
+        if key not in allowed:
+            raise ConfigError(f"{place}: unknown key {key!r}, expected one of "
+                              f"{', '.join(sorted(allowed))}")
+
+
+def _settings(place: str, content: Any) -> dict[str, Any]:
+    """Check settings of `Experiment`, with tuples in the place of YAML's lists and mappings."""
+    hints = typing.get_type_hints(Experiment)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{place}: expected a mapping from settings to values, got {content!r}")
+    _check_keys(place, content, hints.keys() - {*_FIXED})
+    values = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            value = tuple(value.items())
+        elif isinstance(value, list):
+            value = tuple(value)
+        check_type(f"{place}: {key}", value, hints[key])
+        values[key] = value
+    return values
+
+
+def _entry(place: str, entry: Any) -> dict[str, Any]:
+    """Check an entry of a run; `like` becomes a list."""
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{place}: expected a mapping such as {{method: gradcam, weight: 0.1}}")
+    allowed = typing.get_type_hints(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
+    _check_keys(place, entry, allowed)
+    result = _settings(place, {key: entry[key] for key in entry if key not in RUN_KEYS})
+    for key in RUN_KEYS:
+        if key in entry:
+            check_type(f"{place}: {key}", entry[key], str if key == "label" else str | list)
+            result[key] = entry[key]
+    if isinstance(result.get("like"), str):
+        result["like"] = [result["like"]]
+    return result
+
+
+def _resolved(path: Path, name: str, entries: Mapping[str, dict[str, Any]],
+              seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the settings of a run: those of the runs that it is `like`, then its own."""
+    settings: dict[str, Any] = {}
+    for other in entries[name].get("like", ()):
+        if other not in entries or other in (*seen, name):
+            raise ConfigError(f"{path}: runs: {name}: like: {other!r} is no other run of this file")
+        settings |= _resolved(path, other, entries, (*seen, name))
+    return settings | {key: value for key, value in entries[name].items() if key not in RUN_KEYS}
+
+
+def _with_chosen(entries: Mapping[str, dict[str, Any]],
+                 chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Put chosen weights and margins in the place of those of the file."""
+    changed, weights = {}, chosen.get("weights", {})
+    for name, entry in entries.items():
+        if entry.get("method") in weights:
+            entry = entry | {"weight": weights[entry["method"]]}
+        elif "margin" in entry:  # CAE on bindings, and what is compared with it
+            entry = entry | {"margin": chosen.get("margin", entry["margin"]),
+                             "weight": chosen.get("binding", entry["weight"])}
+        changed[name] = entry
+    return changed
+
 
 PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="smoke", seeds=3, recorded=False,
-            own_book="Smoke test: its numbers mean nothing",
-            base={"tower_steps": 2, "steps": 4, "batch_size": 16, "lr": 1e-3, "warmup": 2,
-                  "lock_image": True, "augment": False},
-            training={"weights": "checkpoints/smoke/base/model.safetensors", "steps": 3,
-                      "batch_size": 16, "warmup": 1, "lock_image": True, "augment": False},
-            methods=_rows(4, **EVEN) | _retagged(**EVEN) | _controls(1.0, 4, **EVEN)
-            | _bindings(4, 0.1, 1.0),
-            short={"steps": 2, "warmup": 1},
-            earlier_bases=(1, 2),
-        ),
-        Profile(
-            name="mini", seeds=3, studies_apart=True,
-            base={"tower_steps": 3000, "steps": 1200, "batch_size": 256, "lr": 1e-3,
-                  "warmup": 100, "precision": "bf16", "lock_image": True, "augment": False},
-            training={"weights": "mini/base.safetensors", "steps": 400, "lr": 1e-3,
-                      "precision": "auto", "lock_image": True, "augment": False},
-            methods=_rows(64, **MINI) | _controls(2.0, 64, **MINI) | _bindings(64, 0.05, 20.0),
-            short={"steps": 100, "batch_size": 64, "warmup": 10},
-            earlier_bases=(300, 600),
-        ),
-        Profile(
-            name="photo", seeds=3, photographs=True,
-            base={"model": "clip-photo", "steps": 300, "batch_size": 256, "lr": 1e-3, "warmup": 50,
-                  "precision": "bf16", "lock_trunk": True, "augment": False},
-            training={"model": "clip-photo", "weights": "photo/base.safetensors", "steps": 300,
-                      "precision": "auto", "lock_image": True, "augment": False},
-            methods=_rows(64, **PHOTO) | _retagged(**PHOTO) | _controls(2.0, **PHOTO)
-            | _bindings(64, 0.2, 20.0),
-        ),
-        Profile(
-            name="side-by-side", seeds=3, photographs=True,
-            base={"model": "clip-photo", "tower_steps": 250, "steps": 250, "batch_size": 256,
-                  "lr": 1e-3, "warmup": 50, "precision": "bf16", "lock_trunk": True,
-                  "lock_image": True, "augment": False},
-            training={"model": "clip-photo", "weights": "side-by-side/base.safetensors",
-                      "steps": 400, "lr": 1e-3, "precision": "auto", "lock_image": True,
-                      "augment": False},
-            methods=_rows(64, **SIDE_BY_SIDE) | _placebos(**SIDE_BY_SIDE)
-            | _bindings(64, 0.1, 5.0),
-        ),
-        Profile(
-            name="paper", seeds=3, base=None, hard_batch=256, studies_apart=True,
-            own_book="The paper's scale. On the pages on attribution, bindings, accuracy, and "
-                     "retrieval and text, what the text calls the small world, clip-mini or "
-                     "mini-COCO is here real pictures, ViT-B/32 and COCO. All other pages are "
-                     "those of the book.",
-            training={"model": "ViT-B-32", "weights": "openai", "steps": 2135, "batch_size": 256,
-                      "warmup": 50, "lr": 1e-6, "precision": "bf16"},
-            methods=_scale_rows(256), short={"steps": 427},
-            search=Search(rates=(5e-7, 1e-6, 5e-6, 1e-5), shares=()),
-        ),
-    )
+    path.stem: read_profile(path) for path in sorted(config_folder().glob("*.yaml"))
 }
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of that name, with what `cae tune` has chosen where its data are real;
+    """Return the profile of that name, with what `cae tune` has chosen where its data are real;
     ConfigError, which lists the known ones, if there is none."""
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
-    known = PROFILES[name]
-    if not known.real:
-        return known
-    if rehearsed():
-        known = dataclasses.replace(known, **REHEARSAL, training=known.training | FEW)
+    if not PROFILES[name].real:
+        return PROFILES[name]
     path = paths().records / name / CHOSEN
-    if not path.is_file():
-        return dataclasses.replace(known, methods=_scale_rows(known.hard_batch))
-    found = json.loads(path.read_text(encoding="utf-8"))
-    training = known.training | {"lr": found.pop("lr", known.training["lr"])}
-    methods = _scale_rows(known.hard_batch, **found)
-    return dataclasses.replace(known, training=training, methods=methods)
+    text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
+    return _real_profile(config_folder() / f"{name}.yaml", text, rehearsed())
+
+
+@lru_cache
+def _real_profile(path: Path, chosen: str, rehearsal: bool) -> Profile:
+    return read_profile(path, json.loads(chosen), rehearsal)
 
 
 def rehearsed() -> bool:
@@ -199,12 +213,12 @@ def choose(name: str, **found: Any) -> None:
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
-    """The configuration of one run: defaults, then the profile's, the row's, and `overrides`.
+    """Return the settings of one run: defaults, then the profile's, the run's, and `overrides`.
     ConfigError for an unknown name or profile, or an override of unknown name or wrong type; the
     message lists the known ones."""
-    chosen = find_profile(profile_name)
-    if name not in chosen.methods:
-        known = ", ".join(chosen.methods)
+    profile = find_profile(profile_name)
+    if name not in profile.runs:
+        known = ", ".join(profile.runs)
         raise ConfigError(f"unknown experiment {name!r}: expected one of {known}")
     hints = typing.get_type_hints(Experiment)
     for key, value in overrides.items():
@@ -212,4 +226,4 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
             known = ", ".join(k for k in hints if k not in ("name", "profile"))
             raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {known}")
         check_type(f"{name}: {key}", value, hints[key])
-    return Experiment(name, profile_name, **chosen.training | chosen.methods[name] | overrides)
+    return Experiment(name, profile_name, **profile.training | profile.runs[name] | overrides)

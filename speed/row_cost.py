@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     options = parser.parse_args()
     started, device, work = time.monotonic(), prepare(options), {}
-    for name, row in find_profile(options.profile).methods.items():
+    for name, row in find_profile(options.profile).runs.items():
         if not row.keys() & {"roles", "tagger"}:  # other words: a step is that of the plain row
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])

@@ -1,9 +1,8 @@
-"""What a stranger adds: a method is one file, a benchmark one entry, a row one line, a base model
-one `Profile`; each works in a copy of the package."""
+"""What a stranger adds: a method is a file and a line, a benchmark or a run an entry, a profile a
+file; each works in a copy of the package."""
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from cae_lib import methods
-from cae_lib.config import Profile
 from cae_lib.data.benchmarks.entry import Layout
-from cae_lib.errors import ConfigError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.profiles import experiment
 from cae_lib.runtime import PACKAGE
@@ -27,7 +23,7 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 
 
 @dataclass(frozen=True)
-class SizeAttribution(AttributionMethod, label="size", color="#123456", weight=0.5):
+class SizeAttribution(AttributionMethod):
     power: float = 1.0
 
     def score(self, captions: Captions) -> Attribution:
@@ -48,7 +44,7 @@ from cae_lib.runs import checkpoint_path
 
 assert Path(cae_lib.__file__).is_relative_to(Path.cwd())
 assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_of("cae-size") == "size"
-assert plots.METHOD_COLORS["size"] == "#123456"
+assert plots.METHOD_COLORS["size"] == "red"
 clip = load_clip()
 tokens = clip.tokenizer(["a dog"])
 found = get_method("size", power=2.0)(clip.model, tokens, torch.ones(1, 128)).scores
@@ -64,11 +60,17 @@ assert meta.step == 3 and meta.config_key == experiment("cae-size", "smoke").key
 def package(tmp_path: Path) -> Path:
     copy = tmp_path / "cae_lib"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    (tmp_path / "pyproject.toml").touch()  # which makes it a clone
     return copy
 
 
 def test_one_file_scores_trains_and_is_shown(package, home, smoke_world, tiny_clip) -> None:
     (package / "attribution" / "size.py").write_text(FILE)
+    line = '    "size": Method("SizeAttribution", "size", "red"),\n'
+    edit(package / "methods.py", "] = {\n", "] = {\n" + line)
+    runs = package.parent / "configs" / "smoke.yaml"
+    edit(runs, "runs:\n", "runs:\n  cae-size: {method: size, weight: 0.5}\n")
     link_data(home, smoke_world)
     base = home / "data" / experiment("clip-ft", "smoke").weights
     save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
@@ -86,20 +88,25 @@ import cae_lib as cae
 table = cae.evaluate(cae.load_clip(), "ours")
 assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
 '''
-PROFILE = '''
-        Profile(name="tiny", seeds=1, recorded=False, sets="smoke", base={},
-                training={"weights": None, "steps": 1, "batch_size": 4},
-                methods={"clip-ft": {}, "cae-half": {"method": "attention", "weight": 0.5}}),
-        Profile(
-            name="mini",'''
+PROFILE = """
+seeds: 1
+recorded: false
+sets: smoke
+base: {}
+training: {weights: null, steps: 1, batch_size: 4}
+runs:
+  clip-ft: {label: CLIP-FT}
+  cae-half: {label: half, method: attention, weight: 0.5}
+"""
 USE_PROFILE = '''
+from cae_lib import plots
 from cae_lib.cli import main
 from cae_lib.grid import Choice, grid
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.profiles import experiment
 from cae_lib.runs import checkpoint_path
 
-assert experiment("cae-half", "tiny").weight == 0.5
+assert experiment("cae-half", "tiny").weight == 0.5 and plots.label("cae-half") == "half"
 assert "run/cae-half/0" in grid("tiny", Choice(studies=True))
 assert main(["train", "cae-half", "--profile", "tiny"]) == 0
 assert read_meta(checkpoint_path("cae-half", "tiny")).step == 1
@@ -138,28 +145,11 @@ def test_one_entry_is_a_benchmark(package, home, smoke_world) -> None:
 
 
 def test_one_profile_is_a_base_model_and_one_line_a_row(package, home, smoke_world) -> None:
-    edit(package / "profiles.py", '\n        Profile(\n            name="mini",', PROFILE)
+    (package.parent / "configs" / "tiny.yaml").write_text(PROFILE)
     link_data(home, smoke_world)
     use(package, USE_PROFILE)
 
 
 def test_what_an_entry_lacks_is_named() -> None:
-    with pytest.raises(TypeError, match="'seeds'"):
-        Profile(name="mine", base=None, training={}, methods={})
     with pytest.raises(TypeError, match="'pictures_are'"):
         Layout("ours", {"all": 2}, file="ours.json")
-
-
-def test_a_header_that_cannot_be_read_is_named(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(methods, "FOLDER", tmp_path)
-    (tmp_path / "size.py").write_text(FILE.replace("weight=0.5", "lambda_=0.5"))
-    with pytest.raises(ConfigError, match="size.py: SizeAttribution.*lambda_.*label, color"):
-        methods.methods.__wrapped__()
-    header = re.search(r"\(AttributionMethod,.*?\)", FILE)[0]
-    (tmp_path / "size.py").write_text(FILE.replace(header, "(AttributionMethod)"))
-    with pytest.raises(ConfigError, match="size.py: SizeAttribution.*'label' and 'color'"):
-        methods.methods.__wrapped__()
-    for name in ("size", "twin"):
-        (tmp_path / f"{name}.py").write_text(FILE)
-    with pytest.raises(ConfigError, match="size.py and .*twin.py have one label"):
-        methods.methods.__wrapped__()

@@ -8,7 +8,8 @@ import torch
 
 from cae_lib.config import Experiment, paths
 from cae_lib.errors import ConfigError
-from cae_lib.profiles import METHODS, PROFILES, experiment, find_profile
+from cae_lib.methods import METHODS
+from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.training.execution import native_bf16, uses_bf16
 
 PLAIN = experiment("clip-ft", "mini")
@@ -71,7 +72,7 @@ def test_override_of_the_wrong_type(override):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="unknown setting 'learning_rate'.*batch_size.*lr"):
         experiment("clip-ft", "mini", learning_rate=1.0)
-    with pytest.raises(ConfigError, match="smoke, mini, photo, side-by-side, paper"):
+    with pytest.raises(ConfigError, match="mini, paper, photo, side-by-side, smoke"):
         find_profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")
@@ -79,12 +80,12 @@ def test_unknown_names_list_the_known_ones():
 
 def test_every_row_of_every_profile_is_a_valid_configuration():
     for chosen in PROFILES.values():
-        for name in chosen.methods:
+        for name in chosen.runs:
             assert experiment(name, chosen.name).profile == chosen.name
 
 
 def test_which_profiles_have_runs_by_the_second_tagger():
-    retagged = {name: {row for row in chosen.methods if "tagger" in chosen.methods[row]}
+    retagged = {name: {row for row in chosen.runs if "tagger" in chosen.runs[row]}
                 for name, chosen in PROFILES.items()}
     rows = {f"dependency-{method}" for method in METHODS}
     assert retagged == {"smoke": rows, "mini": set(), "photo": rows,

@@ -200,7 +200,7 @@ def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     hinge = names["hinge"].item()
     assert names["loss"].item() - hinge == pytest.approx(
         _itc(page["model"], images, names["texts"]).item(), rel=1e-5)
-    row = PROFILES["mini"].methods["hinge-negclip"]
+    row = PROFILES["mini"].runs["hinge-negclip"]
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.pixels, normalize=True)
@@ -294,7 +294,7 @@ def test_every_command_is_one(line: str) -> None:
     parsed = parse(words[start + 1 :])
     assert getattr(parsed, "profile", "paper") == "paper"
     if words[start + 1] in ("train", "export"):
-        assert parsed.name in PROFILES["paper"].methods
+        assert parsed.name in PROFILES["paper"].runs
     if words[start + 1] == "run":
         assert (SCALE.parent / f"{parsed.name}.md").is_file()
 

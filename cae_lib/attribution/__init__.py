@@ -1,4 +1,4 @@
-"""Attribution methods by name; see `cae_lib.methods` for how a file becomes one."""
+"""Attribution methods by name, see `cae_lib.methods`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from importlib import import_module
 from typing import Any
 
-from cae_lib import methods as registry
+from cae_lib import methods
 from cae_lib.attribution.base import Attribution, AttributionMethod
 from cae_lib.errors import ConfigError
 
@@ -33,11 +33,11 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
 
 
 def _class_of(name: str) -> type[AttributionMethod]:
-    known = registry.methods()
+    known = methods.REGISTRY
     if name not in known:
         raise ConfigError(f"unknown attribution method {name!r}: expected {', '.join(known)}.")
-    return getattr(import_module(f"cae_lib.attribution.{name}"), known[name].kind)
+    return getattr(import_module(f"cae_lib.attribution.{name}"), known[name].class_name)
 
 
-METHODS = {name: _class_of(name) for name in registry.METHODS}
+METHODS = {name: _class_of(name) for name in methods.METHODS}
 """The classes of the paper's four."""

@@ -13,7 +13,7 @@ from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class AttentionAttribution(AttributionMethod, label="attention", color="#0173b2", place=1):
+class AttentionAttribution(AttributionMethod):
     """Attention of the token that is read, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -128,9 +128,6 @@ class AttributionMethod:
     scores_words: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
     counts: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, **said: Any) -> None:
-        """What a class says in its header is for `cae_lib.methods.Method`."""
 
     def __post_init__(self) -> None:
         check_fields(self)

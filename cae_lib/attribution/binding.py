@@ -20,7 +20,7 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 
 @dataclass(frozen=True)
-class BindingAttribution(AttributionMethod, label="bindings", color="#de8f05"):
+class BindingAttribution(AttributionMethod):
     """What a word that binds is worth; zero where S is a sum over words. Not the paper's.
 
     Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute

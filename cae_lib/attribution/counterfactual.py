@@ -17,7 +17,7 @@ NOTHING = -1
 
 
 @dataclass(frozen=True)
-class CounterfactualAttribution(AttributionMethod, label="counterfactual", color="#ca9161"):
+class CounterfactualAttribution(AttributionMethod):
     """Drop of the similarity when a word is replaced by another word of its role; not the paper's.
 
     `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word; its role is the

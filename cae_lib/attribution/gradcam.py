@@ -13,7 +13,7 @@ from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class GradcamAttribution(AttributionMethod, label="GradCAM", color="#d55e00", place=2):
+class GradcamAttribution(AttributionMethod):
     """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies

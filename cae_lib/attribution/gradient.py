@@ -12,7 +12,7 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 
 
 @dataclass(frozen=True)
-class GradientAttribution(AttributionMethod, label="gradient", color="#cc78bc", place=4):
+class GradientAttribution(AttributionMethod):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position

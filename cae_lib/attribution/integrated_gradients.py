@@ -13,9 +13,7 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, m
 
 
 @dataclass(frozen=True)
-class IntegratedGradientsAttribution(
-    AttributionMethod, label="integrated gradients", color="#949494"
-):
+class IntegratedGradientsAttribution(AttributionMethod):
     """Share of each token in S(I, T) - S(I, T with every word masked); not the paper's.
 
     Integrated gradients (Sundararajan et al., 2017) along the straight line from x', where every

@@ -21,7 +21,7 @@ from cae_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PerturbationAttribution(AttributionMethod, label="perturbation", color="#029e73", place=3):
+class PerturbationAttribution(AttributionMethod):
     """Drop of the similarity when a word is masked.
 
     CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`, both without dropout.

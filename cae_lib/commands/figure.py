@@ -40,7 +40,7 @@ def open_weights(weights: str, model: str | None = None, activation: str | None 
     released model of `data/sources.yml`, or what `load_released` reads; with `model` also a tag of
     it, such as "openai". ConfigError or CheckpointError as there."""
     row, settings = find_run(weights, profile)
-    if row in (BASE, *find_profile(profile).methods):
+    if row in (BASE, *find_profile(profile).runs):
         return weights_of(row, profile, seed, **settings).load(pick_device())
     tag = model is not None and Path(weights).suffix not in WEIGHT_SUFFIXES
     how = Released(f"{model}:{weights}" if tag else weights, model, activation)

@@ -91,7 +91,7 @@ def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def is_run(name: str, profile_name: str) -> bool:
     """Whether a name is that of a run of a profile, or of what needs no model."""
     row, _ = find_run(name, profile_name)
-    return row in (BASE, DATA, *CONTROLS, *find_profile(profile_name).methods)
+    return row in (BASE, DATA, *CONTROLS, *find_profile(profile_name).runs)
 
 
 def names(text: str) -> list[str]:

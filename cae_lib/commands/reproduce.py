@@ -49,7 +49,7 @@ def run_here(name: str, choice: grid.Choice) -> None:
     known = find_profile(name)
     if known.studies_apart and not (known.real or choice.studies):
         done = {variant.run for variant in grid.rows_of(name, choice)}
-        rows = sorted(known.methods.keys() - done)
+        rows = sorted(known.runs.keys() - done)
         print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(grid.STUDY_PAGES)}; "
               f"rows {', '.join(rows)}; tables {', '.join(grid.OF_STUDIES)}")
     if grid.BOOK in took:

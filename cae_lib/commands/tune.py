@@ -32,8 +32,9 @@ from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.grid import BOUND, TUNING_SEED, trials
 from cae_lib.measuring import measure_data
+from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import METHODS, choose, experiment, find_profile
+from cae_lib.profiles import choose, experiment, find_profile
 from cae_lib.runs import train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.variants import CONTROL, TUNED, Variant
@@ -218,7 +219,7 @@ def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> 
     missing = "drop" if known.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)
     scores = validation_scores(encoder, pairs)
-    methods = [row.removeprefix("cae-") for row in known.methods]
+    methods = [row.removeprefix("cae-") for row in known.runs]
     gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
     place = checkpoint.relative_to(paths().root)
     print(f"{name} {settings}: score {scores['score']:.4f}, gaps {gaps} ({place})", flush=True)

@@ -277,7 +277,7 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
         few = experiment("clip-ft", "paper")
         assert (few.steps, few.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
         assert few.model == usual.model and find_profile("paper").seeds == 1
-        assert set(find_profile("paper").methods) == set(PROFILES["paper"].methods)
+        assert set(find_profile("paper").runs) == set(PROFILES["paper"].runs)
         assert isinstance(runs.weights_path(few), Path), "the archive"
         sets_here = paths().raw
         assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"

@@ -24,7 +24,8 @@ from cae_lib.grid import (
     Job,
     grid,
 )
-from cae_lib.profiles import METHODS, find_profile
+from cae_lib.methods import METHODS
+from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, run_name, study_runs
 
 

@@ -77,5 +77,5 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr("cae_lib.config.repository", lambda: None)
         monkeypatch.setitem(PROFILES, profile, dataclasses.replace(
             own, seeds=1, base=own.base | few | base, training=own.training | few,
-            methods=methods))
+            runs=methods))
     return shorten

@@ -19,7 +19,7 @@ ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "
 
 
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
-    methods = {name: PROFILES["photo"].methods[name] for name in ROWS}
+    methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
     perform._sets("photo")
     base = read_state_dict(runs.checkpoint_path("base", "photo"))

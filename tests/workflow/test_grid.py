@@ -14,7 +14,8 @@ from cae_lib.commands.options import chosen
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
 from cae_lib.grid import OF_BINDINGS, Choice, Job, grid, levels
-from cae_lib.profiles import METHODS, choose, experiment, find_profile
+from cae_lib.methods import METHODS
+from cae_lib.profiles import choose, experiment, find_profile
 from cae_lib.variants import find_run, run_name
 
 PROFILES = ("smoke", "mini", "photo", "paper")
