@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
 from cae_lib import methods
 from cae_lib.config import Profile
@@ -119,7 +118,6 @@ def use(package: Path, steps: str) -> None:
 def link_data(home: Path, smoke_world: Path) -> None:
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
-    shutil.copy(REPOSITORY / "data" / "sources.yml", home / "data")
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""The list of data sets and weight files, `data/sources.yml`, and which of them may be incomplete.
+"""The list of data sets and weight files, `sources.yml`, and which of them may be incomplete.
 
 Places are relative: those of a source to `data/raw`, those of its parts to the source's folder.
 """
@@ -25,6 +25,7 @@ from cae_lib.errors import ConfigError, DataError
 WAYS = {"url": "from the web", "drive": "from Google Drive",
         "hub": "from the Hugging Face hub", "how": "by hand"}
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
+SOURCES_FILE = Path(__file__).with_name("sources.yml")
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
@@ -127,18 +128,16 @@ class Source:
 
 
 @lru_cache(maxsize=4)
-def load_sources(path: Path | None = None) -> Mapping[str, Source]:
-    """All sources by name, from the list beside this package, else from that in the data folder.
+def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
+    """Read all sources by name, from the list that comes with the package.
 
     A DataError for a file that cannot be read or a malformed entry names the entry and the field.
     """
-    own = Path(__file__).resolve().parents[2] / "data" / "sources.yml"
-    path = path or (own if own.is_file() else paths().data / own.name)
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        wrong = f"{path}: cannot be read ({error}). Restore it from the repository"
-        raise DataError(wrong) from error
+        advice = "Install cae-lib again, or restore the file from the repository"
+        raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
     found = {}
     layouts = {name.replace("_", "-"): layout for name, layout in LAYOUTS.items()
                if not layout.sources}
