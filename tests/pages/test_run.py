@@ -129,6 +129,16 @@ def test_a_command_ends_in_one_message(text, monkeypatch, capsys, words, error, 
     assert capsys.readouterr().err.startswith(message)
 
 
+def test_without_a_name_the_pages_are_listed(text: Path, capsys):
+    text.with_name("another.md").write_text(text.read_text())
+    assert main(["run"]) == 0
+    assert capsys.readouterr().out.split() == ["another", "page"]
+    for page in text.parent.glob("*.md"):
+        page.unlink()
+    assert main(["run"]) == 2
+    assert str(text.parent) in capsys.readouterr().err
+
+
 def test_the_doctor_names_what_is_missing(text: Path, capsys):
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
