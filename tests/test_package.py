@@ -60,8 +60,8 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     patterns = settings["setuptools"]["package-data"]["cae_lib"]
     shipped = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    files = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in str(path)}
-    assert {path for path in files if path.suffix != ".py"} == shipped
+    files = {path for path in PACKAGE.rglob("*.*") if path.is_file()}
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} == shipped
     assert PACKAGE / "data" / "sources.yml" in shipped
 
 
