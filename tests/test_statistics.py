@@ -1,5 +1,7 @@
 """The crossed test against scipy, hand-worked cases, the robust sandwich, and simulation."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -180,10 +182,86 @@ def test_scores_weigh_strata_and_share_items():
 
 def test_other_keys_are_contrasted_within_runs():
     words = pd.concat([frame(np.array([[1.0, 2, 4]])).assign(role="object"),
-                       frame(np.array([[0.0, 2, 1]])).assign(role="relation").query("item != 1")])
+                       frame(np.array([[0.0, 2, 1]])).assign(role="relation")])
     found = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
     assert (found.run, found.role, found.against) == ("a", "object", "relation")
-    assert (found.estimate, found.n) == (2.0, 2)  # items that only one side has do not count
+    assert (found.estimate, found.n) == (4 / 3, 3)
+
+
+def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
+    """Answers of one run, each the number of its seed."""
+    return frame(np.repeat(np.array(seeds, dtype=float)[:, None], n, axis=1), run).assign(
+        seed=lambda rows: rows["correct"].astype(int))
+
+
+def test_seeds_are_paired_by_their_value_whatever_their_order():
+    # the difference of seed s is 10 s - s, so 9, 18, 36: paired by another order it would vary less
+    both = pd.concat([of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
+                      of_seeds("b", [1, 2, 4])])
+    for rows in (both, both[::-1], both.sample(frac=1, random_state=3)):
+        found = contrasts(rows, "b", items=["item"]).iloc[0]
+        assert (found.estimate, found.seeds) == (21.0, 3)
+        assert found.error == pytest.approx((np.var([9, 18, 36], ddof=1) / 3) ** 0.5)
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ([0, 1, 2], [7, 8, 9]), ([0, 1, 2], [1, 2, 3]), ([0, 1, 2], [0, 1]), ([0], [7]),
+])
+def test_other_seeds_are_no_pairs(first: list[int], second: list[int]):
+    both = pd.concat([of_seeds("cae-gradcam", first), of_seeds("clip-ft", second)])
+    with pytest.raises(DataError) as error:
+        contrasts(both, "clip-ft", items=["item"])
+    for part in ("cae-gradcam", "clip-ft", ", ".join(map(str, first)), ", ".join(map(str, second))):
+        assert part in str(error.value)
+    pairs = pd.concat([of_pairs(np.arange(5.0), a=np.eye(5)[:3], b=np.eye(5)[:3])])
+    pairs.loc[pairs["run"] == "b", "seed"] += 7
+    with pytest.raises(DataError, match="7, 8, 9"):
+        correlations(pairs, "b")
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 8, 9], [7]])
+def test_a_run_without_seeds_of_its_own_is_compared_with_every_seed(seeds: list[int]):
+    both = pd.concat([of_seeds("cae-gradcam", seeds), of_seeds("base", [0]), of_seeds("one", [7])])
+    found = contrasts(both, {"cae-gradcam": "base"}, items=["item"]).iloc[0]
+    assert (found.estimate, found.seeds) == (np.mean(seeds), len(seeds))
+    found = contrasts(both, {"base": "cae-gradcam"}, items=["item"]).iloc[0]
+    assert (found.estimate, found.seeds) == (-np.mean(seeds), len(seeds))
+    found = contrasts(both, {"cae-gradcam": "one"}, items=["item"]).iloc[0]  # a single seed as well
+    assert (found.estimate, found.seeds) == (np.mean(seeds) - 7, len(seeds))
+
+
+def test_missing_values_are_named_and_not_dropped():
+    both = pd.concat([frame(np.ones((3, 30))), frame(np.zeros((3, 30)), "b")], ignore_index=True)
+    lost = (both["run"] == "a") & both["item"].isin([17, 4, 25, 9])
+    one = both["correct"].mask(lost)
+    for value in (one, one.mask((both["run"] == "b") & (both["item"] == 4)),
+                  one.mask(lost & (both["seed"] > 0), both["correct"])):
+        for average in (lambda rows: contrasts(rows, "b", items=["item"]),
+                        lambda rows: levels(rows, items=["item"])):
+            with pytest.raises(DataError) as error:
+                average(both.assign(correct=value))
+            message = str(error.value)
+            assert "run a" in message and "correct" in message and re.search(r"\b4\b", message)
+            assert "9" in message and "17" in message
+    with pytest.raises(DataError, match="25"):
+        levels(both.assign(correct=both["correct"].mask(both["item"] == 25)), items=["item"])
+
+
+def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
+    values = np.array([[1.0, 2, 4, 8]])
+    other = frame(values[:, ::-1], "b")
+    other["item"] = other["picture"] = 3 - other["item"]
+    found = contrasts(pd.concat([frame(values), other]), "b", items=["item"]).iloc[0]
+    assert (found.estimate, found.error, found.n) == (0, 0, 4)
+    with pytest.raises(DataError, match="picture"):  # a name of two items
+        contrasts(pd.concat([frame(values), other.assign(picture=0)]), "b", items=["item"])
+    for name in ("item", "seed", "picture"):
+        with pytest.raises(DataError, match=name):
+            levels(frame(values).assign(**{name: [0, 1, 2, None]}), items=["item"])
+    for lacking, whole in (("a", "b"), ("b", "a")):
+        both = pd.concat([frame(values, whole), frame(values, lacking).query("item != 2")])
+        with pytest.raises(DataError, match=rf"\b2\b.*run {whole}\b"):
+            contrasts(both, "b", items=["item"])
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -191,7 +269,6 @@ def test_other_keys_are_contrasted_within_runs():
     (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
     (lambda f: f.iloc[1:], "not answered by every seed"),
     (lambda f: f[f["run"] != "b"], "no .b. among"),
-    (lambda f: f[(f["run"] == "a") | (f["seed"] > 0)], "2 seeds against 3|3 seeds against 2"),
 ])
 def test_what_does_not_fit_is_an_error(change, message):
     values = np.random.default_rng(0).random((3, 6))
