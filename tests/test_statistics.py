@@ -1,14 +1,16 @@
 """The crossed test against scipy, hand-worked cases, the robust sandwich, and simulation."""
 
+import itertools
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr, t, ttest_rel
+from scipy.stats import binomtest, spearmanr, t, ttest_rel
 
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
+    FEWEST,
     Components,
     contrasts,
     correlations,
@@ -17,6 +19,7 @@ from cae_lib.statistics import (
     holm,
     levels,
     ratios,
+    reasons,
     summary,
     verdict,
     words,
@@ -275,6 +278,71 @@ def test_what_does_not_fit_is_an_error(change, message):
     both = pd.concat([frame(values), frame(values, "b")], ignore_index=True)
     with pytest.raises(DataError, match=message):
         contrasts(change(both), "b", items=["item"])
+
+
+def differences(values: list[float], n_seeds: int = 1, pictures: list | None = None):
+    """What `contrasts` gives of these differences, one each item, the same with every seed."""
+    both = [frame(np.repeat(rows, n_seeds, axis=0), run,
+                  None if pictures is None else np.array(pictures))
+            for run, rows in (("a", np.array([values])), ("b", np.zeros((1, len(values)))))]
+    return contrasts(pd.concat(both), "b", items=["item"])
+
+
+@pytest.mark.parametrize("values", [
+    [0.0, 0.0], [1.0] * 4, [-1.0] * 4, [0.0] * 500, [1.0] * 5, [1.0] * 5 + [0.0] * 500,
+    [0.001, 0.002, 0.003, 0.004, 0.005],
+], ids=["two-alike", "four-up", "four-down", "500-alike", "five-up", "five-of-505", "five-unlike"])
+def test_a_handful_of_pictures_gives_no_verdict_and_says_so(values: list[float]):
+    """Fewer than six other than zero: the smallest p-value of the sign test is not below .05."""
+    rows, count = differences(values, n_seeds=3), sum(value != 0 for value in values)
+    assert count == 0 or binomtest(count, count).pvalue > 0.05
+    assert rows["nonzero"].tolist() == [count]
+    for claim, delta in itertools.product(("gain", "level", "kept"), (1e-9, 10)):
+        assert words(rows, delta, claim).tolist() == ["undecided"]
+    assert verdict(rows, 10) == "undecided"
+    assert holm(rows)["sure"].tolist() == [0]
+    (reason,) = reasons(rows)
+    assert re.search(rf"\b{count} of {len(values)}\b", reason) and str(FEWEST) in reason
+
+
+@pytest.mark.parametrize(("values", "delta", "said"), [
+    ([1.0] * 6, 0.1, "supported"), ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
+    ([1.0, -1.0] * 300, 0.3, "negligible"), ([0.01] * 6, 0.1, "negligible"),
+])
+def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
+    rows = differences(values)
+    assert binomtest(FEWEST, FEWEST).pvalue < 0.05
+    assert words(rows, delta).tolist() == [said] and reasons(rows).tolist() == [""]
+
+
+def test_it_is_pictures_that_count_and_any_seed_may_differ():
+    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 0] * 2)["nonzero"].item() == 5
+    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 5] * 2)["nonzero"].item() == 6
+    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])
+    assert contrasts(rows, "b", items=["item"])["nonzero"].item() == 3
+    lone = levels(frame(np.ones((2, 8)), pictures=np.full(8, 4)), items=["item"])
+    assert words(lone, 0.1).tolist() == ["undecided"] and "1 of 1" in reasons(lone).item()
+    mixed = pd.concat([lone, differences([1.0] * 6), differences([1.0])])  # one index label
+    assert [bool(reason) for reason in reasons(mixed)] == [True, False, True]
+    by_hand = pd.DataFrame({"estimate": [1.0], "low": [0.5], "high": [1.5], "p": [0.01]})
+    assert words(by_hand, 0.1).tolist() == ["supported"] and reasons(by_hand).tolist() == [""]
+
+
+def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
+    gold = np.arange(40.0)
+    one, swapped = gold[None], gold[None].copy()
+    swapped[0, [3, 4, 8, 9]] = swapped[0, [4, 3, 9, 8]]
+    table = of_pairs(gold, a=one, same=10 * one, near=swapped, far=one[:, ::-1])
+    found = correlations(table, "a", resamples=50).set_index("run")
+    assert found["nonzero"].to_dict() == {"same": 0, "near": 4, "far": 40}
+    assert words(found, 0.1).to_dict() == {
+        "same": "undecided", "near": "undecided", "far": "contradicted"}
+    assert correlations(table, resamples=50)["nonzero"].tolist() == [39] * 4  # off the commonest
+    two = correlations(table[table["pair"] < 2], resamples=50)
+    assert two["nonzero"].tolist() == [1] * 4
+    assert words(two.dropna(subset=["low"]), 0.1).eq("undecided").all()
+    both = correlations(pd.concat([table, table.assign(set="copy")]), "a", resamples=50)
+    assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
 
 def test_the_detectable_difference_with_many_items_alone_and_by_simulation():

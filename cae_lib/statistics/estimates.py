@@ -31,10 +31,10 @@ def levels(
         cluster: Column that is equal where items share a picture.
 
     The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of zero),
-    `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `seeds`. Over a single
-    picture there is an estimate and nothing else: the rest is NaN. DataError if a column is
-    missing or has missing values, an item has two pictures, or a seed or a score lacks items that
-    the others have.
+    `error`, `freedom`, `smallest` (see `detectable`), `n` items, `pictures`, `nonzero` (how many of
+    them have another value than 0 with some seed; see `FEWEST`), `seeds`. Over a single picture
+    there is an estimate, and the interval is NaN. DataError if a column is missing or has missing
+    values, an item has two pictures, or a seed or a score lacks items that the others have.
     """
     frame = frame.reset_index(drop=True)
     table = _Table(frame, value, items, cluster, weights)
@@ -197,8 +197,10 @@ class _Table:
         values, clusters = matrix[:, rows], self.clusters[rows]
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
+        nonzero = np.unique(clusters[(values != 0).any(axis=0)])
         return summary(*crossed(values, strata, weights, clusters)) | {
-            "n": len(rows), "pictures": len(np.unique(clusters)), "seeds": len(matrix)}
+            "n": len(rows), "pictures": len(np.unique(clusters)), "nonzero": len(nonzero),
+            "seeds": len(matrix)}
 
 
 def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
@@ -223,13 +225,16 @@ def correlations(
             them. They give the variance by pairs; that by seeds adds up as in `Components`.
 
     `set`, `run`, what `summary` gives, `n` pairs, `seeds`; and for each run the mean over the sets,
-    with the set named "mean" if there are several. Seeds are paired as in `contrasts`. DataError if
+    with the set named "mean" if there are several. `nonzero` counts pairs that can move the value:
+    those that the two runs rank differently with some seed, and without `against` those whose
+    score is not the commonest one. Seeds are paired as in `contrasts`. DataError if
     runs do not share pairs, a pair has two values of `gold`, sets do not have the same runs and
     seeds, the seeds of two runs are no pairs, or `against` is not there.
     """
     generator = np.random.default_rng(seed)
     draws: dict[str, dict[str, _Side]] = {}
     sizes: dict[str, int] = {}
+    ranks: dict[str, pd.DataFrame] = {}
     for name, part in frame.groupby("set", sort=False, observed=True):
         wide = part.pivot(index="pair", columns=["run", "seed"], values="score")
         if wide.isna().any().any():
@@ -240,6 +245,7 @@ def correlations(
         n = sizes[name] = len(gold)
         counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
         counts = np.concatenate([np.ones((1, n), dtype=counts.dtype), counts])
+        ranks[name] = wide.rank()
         draws[name] = {run: _Side(f"run {run}", str(run), tuple(wide[run]), np.stack([
             weighted_spearman(column, gold, counts) for column in wide[run].to_numpy().T]))
             for run in wide.columns.unique("run")}
@@ -260,8 +266,19 @@ def correlations(
         for run in (run for run in runs if run != against):
             values = _minus(own[run], own[against]) if against else own[run].values
             rows.append({"set": name, "run": run} | _resampled(values, sizes[name] - 1)
-                        | {"n": sizes[name], "seeds": len(values)})
+                        | {"n": sizes[name], "nonzero": _moving(ranks, name, run, against),
+                           "seeds": len(values)})
     return pd.DataFrame(rows)
+
+
+def _moving(ranks: Mapping[str, pd.DataFrame], name: str, run: str, against: str | None) -> int:
+    """`nonzero` of `correlations`, from ranks of pairs by run and seed; "mean" adds up the sets."""
+    if name not in ranks:
+        return sum(_moving(ranks, part, run, against) for part in ranks)
+    own = ranks[name][run].to_numpy()
+    if against is None:
+        return max(len(own) - int(np.unique(seed, return_counts=True)[1].max()) for seed in own.T)
+    return int((own != ranks[name][against].to_numpy()).any(axis=1).sum())
 
 
 def _resampled(values: np.ndarray, freedom: int) -> dict[str, object]:
