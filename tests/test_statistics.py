@@ -183,6 +183,17 @@ def test_scores_weigh_strata_and_share_items():
         levels(less, items=["subset", "item"], weights=pd.DataFrame(weights, columns=columns))
 
 
+@pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
+def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
+    # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order
+    rows = frame(np.array([[1, 1, 0, 0, 0, 0]]))
+    weights = pd.DataFrame({"score": "all", "item": range(6), "weight": [0.4] * 2 + [0.05] * 4,
+                            "stratum": [names[0]] * 2 + [names[1]] * 4})
+    for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
+        found = levels(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
+        assert found.estimate == pytest.approx(0.8)
+
+
 def test_other_keys_are_contrasted_within_runs():
     words = pd.concat([frame(np.array([[1.0, 2, 4]])).assign(role="object"),
                        frame(np.array([[0.0, 2, 1]])).assign(role="relation")])
