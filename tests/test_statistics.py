@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, spearmanr, t, ttest_rel
+from scipy.stats import binomtest, nct, spearmanr, t, ttest_rel
 
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
@@ -364,6 +364,13 @@ def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
     draws = size + 3**0.5 * np.random.default_rng(0).normal(size=(20_000, 3))
     ratio = np.abs(draws.mean(axis=1)) / draws.std(axis=1, ddof=1) * 3**0.5
     assert (ratio > t.isf(0.025, 2)).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_could_be_found_goes_by_the_freedom_that_is_expected():
+    parts = Components(0.1, 0.5, 0.4, 2, 4)  # 4 as observed, .25 / (.0625 + .05) as expected
+    freedom = 0.25 / 0.1125
+    critical = t.isf(0.025, freedom)
+    assert nct.sf(critical, freedom, detectable(parts) / 0.5**0.5) == pytest.approx(0.8)
 
 
 def test_holm_by_hand_within_groups():

@@ -125,7 +125,7 @@ class _Table:
         lost = frame[names].isna()
         if lost.any(axis=None):
             raise DataError(f"{int(lost.any(axis=1).sum())} of {len(frame)} rows have no "
-                            f"{', '.join(dict.fromkeys(lost.columns[lost.any()]))}: name them")
+                            f"{', '.join(dict.fromkeys(lost.columns[lost.any()]))}: give every row one")
         # the number of an item is its place in order of first appearance, here and in `answered`
         self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
         first = ~self.number.duplicated()
