@@ -124,8 +124,9 @@ class _Table:
         names = ["seed", cluster, *items]
         lost = frame[names].isna()
         if lost.any(axis=None):
+            absent = dict.fromkeys(lost.columns[lost.any()])
             raise DataError(f"{int(lost.any(axis=1).sum())} of {len(frame)} rows have no "
-                            f"{', '.join(dict.fromkeys(lost.columns[lost.any()]))}: give every row one")
+                            f"{', '.join(absent)}: give every row one")
         # the number of an item is its place in order of first appearance, here and in `answered`
         self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
         first = ~self.number.duplicated()
