@@ -93,7 +93,9 @@ REHEARSAL = {"seeds": 1, "hard_batch": 2, "short": {"steps": 1},
 
 def _scale_rows(hard_batch: int, weights: Mapping[str, float] = EVEN, margin: float = 0.05,
                 binding: float = 20.0) -> dict[str, dict[str, Any]]:
-    """The rows of a profile with real data, from what was chosen; untuned those of `mini`."""
+    """The rows of a profile with real data, from what was chosen; untuned those of `mini`. A method
+    without a chosen weight takes that of `EVEN`."""
+    weights = {**EVEN, **weights}
     return (_rows(hard_batch, **weights) | _retagged(**weights)
             | _controls(2.0, hard_batch, **weights) | _bindings(hard_batch, margin, binding))
 

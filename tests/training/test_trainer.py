@@ -197,6 +197,7 @@ def test_an_identity_covers_settings_weights_and_data() -> None:
     for changed in (
         {"alignment": replace(ALIGNMENT, tokens=ALIGNMENT.tokens.flip(0))},
         {"alignment": replace(ALIGNMENT, roles=roles)},
+        {"alignment": replace(ALIGNMENT, arguments=ALIGNMENT.arguments + 1)},
         {"pairs": replace(PAIRS, image_index=PAIRS.image_index.flip(0))},
         {"images": other},
     ):
@@ -208,6 +209,11 @@ def test_an_identity_covers_settings_weights_and_data() -> None:
         assert differing({}, {"pairs": false}) == set()  # they are not trained on
         hard = {"experiment": replace(FT, negatives=True)}
         assert differing(hard, hard | {"pairs": false}) == {"training data"}
+        given = {"experiment": replace(FT, foils="given")}
+        known = {"training data"} if false.negatives != PAIRS.negatives else set()
+        assert differing(given, given | {"pairs": false}) == known
+        swapped = {"experiment": replace(FT, foils="exchanged")}
+        assert differing(swapped, swapped | {"pairs": false}) == set()
 
 
 def test_photographs_are_known_by_name_and_size_and_stored_pictures_by_content(tmp_path) -> None:
