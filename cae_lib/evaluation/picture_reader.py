@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.images import read_image
 from cae_lib.errors import DataError
 
 FILES_AT_ONCE = 256
@@ -66,16 +67,7 @@ class PictureReader:
 
     def _crops(self, refs: list[ImageRef]) -> list[Picture]:
         """The pictures of one file."""
-        path = refs[0].path
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path}: cannot be decoded ({error}). Fetch this picture again."
-            ) from error
+        image = read_image(refs[0].path)
         return [self._cut(image, ref) for ref in refs]
 
     def _cut(self, image: Image.Image, ref: ImageRef) -> Picture:

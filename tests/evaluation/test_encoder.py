@@ -106,15 +106,13 @@ def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, enco
     assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
 
 
-@pytest.mark.parametrize("name, crop, message", [
-    ("absent.png", None, "no such picture"), ("broken.jpg", None, "cannot be decoded"),
-    ("cut.png", None, "cannot be decoded"),
-    ("0.png", (5.1, 5, 5.2, 50), "the crop .* cannot be used"),
+@pytest.mark.parametrize("name, crop", [
+    ("absent.png", None), ("broken.jpg", None), ("cut.png", None), ("0.png", (5.1, 5, 5.2, 50)),
 ])
-def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, name, crop, message):
+def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, name, crop):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:4000])
-    with pytest.raises(DataError, match=f"{name}: {message}"):
+    with pytest.raises(DataError, match=name):
         Encoder(tiny_clip).images([ImageRef(pictures[0]), ImageRef(tmp_path / name, crop)])
 
 
