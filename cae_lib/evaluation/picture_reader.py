@@ -37,15 +37,15 @@ class PictureReader:
 
     def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
         *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
-        self._geometry, self._name = Compose(geometry), repr(geometry)
+        self._geometry = Compose(geometry)
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
         own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.workers = workers or min(MOST_WORKERS, own or 1)
 
     def state(self, ref: ImageRef) -> str:
-        """A hash of what decides a picture's pixels: its file as it is now, and how it is cut."""
+        """A hash of a picture's file as it is now, and of the part of it that is shown."""
         status = ref.path.stat() if ref.path.is_file() else None
-        known = self._name, ref, status and (status.st_mtime_ns, status.st_size)
+        known = ref, status and (status.st_mtime_ns, status.st_size)
         return _digest(repr(known).encode())
 
     def read(self, refs: Iterable[ImageRef]) -> Iterator[Picture]:
