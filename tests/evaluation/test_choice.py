@@ -10,6 +10,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import (
     answers,
     headline_weights,
+    headlines,
     item_scores,
     keys,
     matches,
@@ -117,6 +118,24 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
     part = matches(benchmark)
     assert (headline_weights(part) * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
+
+
+def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the_median(
+        girls, choice):
+    rows = svo(choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
+               choice("qr", ["A girl sits"], group="verb"))  # .4 again, and .6
+    found = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
+    assert found.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
+    assert found.correct.tolist() == [True, True, False, True]
+
+
+def test_groups_of_two_subsets_are_averaged_apart(choice, benchmark_of):
+    items = [choice("p", "ab", group=group) for group in "xyy"]
+    parts = [benchmark_of(*items, subset=name, headline="macro") for name in ("one", "two")]
+    found = headlines(parts)
+    assert found.groupby(["subset", "group"]).stratum.first().nunique() == 4
+    assert found.groupby("stratum").weight.sum().tolist() == [1 / 2] * 4
+    assert found.weight.tolist() == [1 / 2, 1 / 4, 1 / 4] * 2
 
 
 def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):

@@ -100,6 +100,25 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, enc
     assert np.abs(first[0] - first[2]).max() > 0
 
 
+def test_a_picture_that_is_asked_for_twice_has_two_rows(tiny_clip, pictures):
+    encoder, (first, second, _) = Encoder(tiny_clip), map(ImageRef, pictures)
+    found = encoder.images([first, second, first])
+    assert found.shape == (3, tiny_clip.model.visual.output_dim)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], encoder.images([second])[0])
+    assert len(encoder.texts(["a cat", "a dog", "a cat"])) == 3
+
+
+def test_a_model_in_training_is_evaluated_without_its_dropout(tiny_clip, pictures):
+    modes, model = [], tiny_clip.model.train()
+    for part in (model.visual, model.transformer):
+        part.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    encoder = Encoder(tiny_clip)
+    encoder.images([ImageRef(pictures[0])])
+    encoder.texts(["a cat"])
+    assert len(modes) >= 2 and not any(modes) and model.training
+
+
 def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, encoded, monkeypatch):
     monkeypatch.setattr(module, "TEXTS_AT_ONCE", 2)
     Encoder(tiny_clip).texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
@@ -157,6 +176,15 @@ def test_runs_with_one_image_tower_share_vectors_and_read_what_has_changed(
     for _ in range(2):
         Encoder(tiny_clip, "paper").images(refs)  # which trains the tower
     assert sizes[3:] == [4, 4]
+
+
+def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures, encoded, home):
+    refs, (sizes, _) = [*map(ImageRef, pictures)], encoded
+    one, other = (Encoder(tiny_clip, "photo") for _ in range(2))
+    one.images(refs[:1])
+    other.images(refs[1:])
+    Encoder(tiny_clip, "photo").images(refs)
+    assert sizes == [1, 2]
 
 
 def with_other_preprocessing(**changes):
