@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from cae_lib import results, runs
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
+from cae_lib.data.images import read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.amounts import is_again
@@ -175,8 +176,7 @@ def sheet(refs: Sequence[ImageRef]) -> bytes:
     """Pictures, `COLUMNS` in a row, as one WebP file."""
     canvas = Image.new("RGB", (COLUMNS * TILE, -(-len(refs) // COLUMNS) * TILE), "white")
     for place, ref in enumerate(refs):
-        with Image.open(ref.path) as file:
-            whole = file.convert("RGB")
+        whole = read_image(ref.path)
         picture = whole if ref.crop is None else whole.crop(ref.crop)
         row, column = divmod(place, COLUMNS)
         canvas.paste(ImageOps.pad(picture, (TILE, TILE), color="white"),

@@ -72,8 +72,9 @@ def picture_features(
     decode pictures ahead. A DataError if a picture is missing or broken, or the file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
-    kind = [clip.name, clip.activation, precision, training_hash(method=None)]
-    name = content_hash([*kind, pictures_hash(images), *weights], weights.values())[:32]
+    kind = [clip.name, repr(locked), clip.activation, precision, training_hash(method=None)]
+    kind += [images.size, pictures_hash(images)]
+    name = content_hash([*kind, *weights], [*images.affine, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     if not ranks.any(not path.is_file(), device):
         try:
