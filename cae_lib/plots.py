@@ -120,6 +120,7 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'(?<= d=")[^"]+', _shortened, drawn)
+    drawn = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL))
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
     width = float(size[1]) / 72
     least = width * min(1, 0.75 * SMALLEST / min(letters, default=np.inf))  # 0.75 points a pixel

@@ -111,7 +111,7 @@ def table(frame: pd.DataFrame, caption: str | Shown = "", fold: Sequence[Hashabl
         frame = frame.rename_axis(columns=[None] * frame.columns.nlevels)
         frame = frame.rename_axis(index=None) if single else frame
     body = _escaped_frame(frame).to_html(classes="table cae-table", escape=False, na_rep="–")
-    body = re.sub(r' border="\d"', "", body, count=1)
+    body = re.sub(r'(<(?:table|th)\b[^>]*?) (?:border|halign)="\w+"', r"\1", body)
     body = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", body)  # an empty cell heads nothing
     title = f'<p class="cae-caption">{_escaped(caption)}</p>' if caption else ""
     if fold:

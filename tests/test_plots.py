@@ -94,6 +94,7 @@ def test_an_empty_cell_heads_no_column():
     frame = ROWS.pivot(index="family", columns="method", values=["low", "high"])
     for shown in (plots.table(frame), plots.table(ROWS.set_index(["family", "method"]))):
         assert not re.search(r"<th[^>]*></th>", shown.html) and "<td></td>" in shown.html
+        assert "halign" not in shown.html and "border=" not in shown.html, "outdated attributes"
 
 
 def test_json_in_a_script_ends_neither_script_nor_line():
