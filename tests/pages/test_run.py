@@ -12,7 +12,7 @@ from rules import check_pair
 from cae_lib.cli import main
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.pages.build import own_book
-from cae_lib.pages.run import run_page
+from cae_lib.pages.run import _execute, run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
 from cae_lib.profiles import experiment
 from cae_lib.runs import weights_path
@@ -99,6 +99,24 @@ def test_wrong_parameters_list_the_known_ones(text: Path, given: dict, message: 
     assert values == {"profile": "007", "rate": 1e-4, "fast": True}, "3 is the default"
     change(text, "= 1e-3", "= 1")
     assert type(page_parameters(read_page(text), "page")["rate"].default) is float
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"seeds": 1}, None), ({"profile": "photo"}, "ConfigError.*smoke, mini|smoke, mini"),
+    ({"seed": 1}, "seed.*profile, seeds, rate, fast"),
+])
+def test_a_page_refuses_what_papermill_injects_and_it_does_not_have(
+    text: Path, tmp_path: Path, given: dict, message: str | None
+):
+    change(text, "import sys\n", "import sys\n\nfrom cae_lib.pages.source import check_parameters\n"
+           "\ncheck_parameters(globals(), profiles=('smoke', 'mini'))\n")
+    output = tmp_path / "output.ipynb"
+    if message is None:
+        _execute(read_page(text), output, given, "page")
+        assert outputs(output).startswith("mini: 1 seeds")
+        return
+    with pytest.raises(CaeError, match=message):
+        _execute(read_page(text), output, given, "page")
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
