@@ -1,9 +1,5 @@
-"""Ship the folder `configs` inside the package; all else is in `pyproject.toml`."""
+"""Name the packages, the folder `configs` among them; all else is in `pyproject.toml`."""
 
 from setuptools import find_packages, setup
 
-setup(
-    packages=[*find_packages(include=["cae_lib*"]), "cae_lib.configs"],
-    package_dir={"cae_lib.configs": "configs"},
-    package_data={"cae_lib.configs": ["*.yaml"]},
-)
+setup(packages=[*find_packages(include=["cae_lib*"]), "cae_lib.configs"])

@@ -1,7 +1,7 @@
 """What the pages' figures share: names, colours, one style, intervals, alt texts. A figure is drawn
 in a cell with seaborn or matplotlib, between `style` and `show`. It becomes an inline SVG whose
-text takes the colour of the page around it, so it reads in light and in dark. With it come the
-tables and numbers of `shown`."""
+text takes the colour of the page around it, so it reads in light and in dark, and a PNG for viewers
+of notebooks. With it come the tables and numbers of `shown`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from cae_lib import methods
 from cae_lib.errors import DataError
 from cae_lib.profiles import PROFILES
 from cae_lib.shown import Shown as Shown
 from cae_lib.shown import badge as badge
+from cae_lib.shown import bold as bold
+from cae_lib.shown import code as code
 from cae_lib.shown import csv_link as csv_link
 from cae_lib.shown import glue as glue
 from cae_lib.shown import intervals as intervals
 from cae_lib.shown import number as number
 from cae_lib.shown import reaches as reaches
+from cae_lib.shown import script_json as script_json
 from cae_lib.shown import span as span
 from cae_lib.shown import table as table
 
@@ -43,6 +47,9 @@ WIDTH = 7.2
 
 SMALLEST = 9
 """CSS pixels, the least height of a figure's letters."""
+
+PNG_DPI, PNG_COLORS = 100, 128
+"""Pixels an inch and number of colours of a figure's PNG, which has to be small."""
 
 METHOD_LABELS = {name: method.label for name, method in methods.REGISTRY.items()}
 METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.values()}
@@ -63,6 +70,7 @@ KINDS = {"cae": "CLIP-CAE", "placebo": "placebo", "negclip-cae": "NegCLIP-CAE",
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
+ROLE_MARKERS = dict(zip(ROLES, "os^", strict=True))
 
 
 def label(run: str) -> str:
@@ -94,10 +102,10 @@ def style() -> None:
 
 
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
-    """Close a figure and show it as inline SVG, with a link to `data`, the rows behind it, as
-    NAME.csv. On a narrow screen it shrinks until its smallest letters are `SMALLEST` pixels high,
-    then it scrolls sideways. DataError unless the text `alt` says what it shows in 1 to `MOST_ALT`
-    characters."""
+    """Close a figure and show it as inline SVG, below a link to `data`, the rows behind it, as
+    NAME.csv; viewers of notebooks show it as a PNG. On a narrow screen it shrinks until its
+    smallest letters are `SMALLEST` pixels high, then it scrolls sideways. DataError unless the text
+    `alt` says what it shows in 1 to `MOST_ALT` characters."""
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MOST_ALT:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
@@ -105,10 +113,13 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     letters = [text.get_fontsize() for text in figure.findobj(Text)
                if text.get_visible() and text.get_text().strip()]
+    png = _png(figure)
     plt.close(figure)
     svg = stream.getvalue().partition("<svg")
     drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'(?<= d=")[^"]+', _shortened, drawn)
+    drawn = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL))
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
     width = float(size[1]) / 72
     least = width * min(1, 0.75 * SMALLEST / min(letters, default=np.inf))  # 0.75 points a pixel
@@ -121,7 +132,23 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     title = html.escape(alt, quote=True)
     drawn = drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
     link = "" if data is None else csv_link(data, name)
-    return Shown(f'<div class="cae-box">{drawn}</div>{link}', alt)
+    return Shown(f'{link}<div class="cae-box">{drawn}</div>', alt, png)
+
+
+def _shortened(path: re.Match[str]) -> str:
+    """A path of an SVG with hundredths of a point, which nobody sees, in place of millionths."""
+    text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path[0])
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _png(figure: Figure) -> bytes:
+    """A figure on white as a PNG with few colours."""
+    stream, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(stream, format="png", dpi=PNG_DPI, facecolor="white")
+    with Image.open(stream) as image:
+        few = image.convert("RGB").quantize(PNG_COLORS, dither=Image.Dither.NONE)
+    few.save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
@@ -149,7 +176,7 @@ def forest(
     Args:
         rows: Has `estimate`, `low`, `high`, as `cae_lib.statistics` returns them.
         y, hue: Columns of the lines, in the order of the rows, and of the marks beside each other
-            on one.
+            on one. Roles have their own markers, the same on each page.
         ax: Where to draw; a new figure of fitting height by default.
         scale: Factor of the numbers, 100 for points.
         palette: Colours as seaborn takes them: a name, a list, or by `hue`, some or all.
@@ -171,6 +198,7 @@ def forest(
         part = rows if mark is None else rows[rows[hue] == mark]
         place = [lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
                  for line in part[y]]
+        shape = ROLE_MARKERS.get(mark, shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(middle, place, xerr=np.abs([middle - low, high - middle]), fmt=shape, ms=5,

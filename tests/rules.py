@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 from cae_lib.config import paths
 from cae_lib.pages.source import read_page
+from cae_lib.shown import html_of
 
 MOST_CODE_CELLS, MOST_ALT, MOST_BYTES = 24, 300, 600_000
 ABSOLUTE_PATH = re.compile(
@@ -61,7 +62,7 @@ def _cell(cell: NotebookNode) -> Iterator[str]:
         if output.output_type == "error":
             yield f"ends in {output.ename}: {output.evalue}"
         data = output.get("data", {})
-        if any(kind.startswith("image/") for kind in data) and "text/html" not in data:
+        if any(kind.startswith("image/") for kind in data) and not html_of(data):
             yield from _alternative(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
         for kind, content in {"text": output.get("text", ""), **data}.items():
             if not kind.startswith("image/") or kind == "image/svg+xml":

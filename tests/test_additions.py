@@ -123,7 +123,6 @@ def use(package: Path, steps: str) -> None:
 def link_data(home: Path, smoke_world: Path) -> None:
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
-    shutil.copy(REPOSITORY / "data" / "sources.yml", home / "data")
 
 
 def edit(path: Path, old: str, new: str) -> None:

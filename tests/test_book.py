@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from browser import left_by
+from browser import Browser, fetch_axe, left_by
 from conftest import REPOSITORY
 from docutils.core import publish_doctree
 
@@ -89,11 +90,77 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the rendered book."""
+    return render(REPOSITORY / "book", tmp_path_factory.mktemp("output")).parent
+
+
+def pages_in(folder: Path) -> list[Path]:
+    """The pages that the book's authors have written."""
+    generated = ("search.html", "genindex.html", "py-modindex.html")
+    return sorted(path for path in folder.rglob("*.html")
+                  if "_static" not in path.parts and path.name not in generated)
+
+
+def test_no_paragraph_holds_a_block(rendered: Path):
+    """A browser ends a paragraph where a block begins: what follows is in no paragraph."""
+    for path in pages_in(rendered):
+        text = path.read_text(encoding="utf-8")
+        for paragraph in re.findall(r"<p(?: [^>]*)?>((?:(?!</p>).)*)", text, re.DOTALL):
+            assert not re.search(r"<(div|p|table|ul|section|figure)\b", paragraph), path.name
+
+
+def test_figures_lie_in_the_book_as_drawings_alone(rendered: Path):
+    text = (rendered / "experiments" / "accuracy.html").read_text(encoding="utf-8")
+    assert text.count('<svg role="img" class="cae-figure"') == 3
+    assert "data:image/png" not in text and "_images" not in text
+
+
 @needs_browser
-def test_a_browser_shows_every_page_whole(served: tuple[str, Path], tmp_path: Path):
+@pytest.mark.parametrize("width", [420, 1400])
+def test_axe_finds_nothing_that_not_everybody_can_use(
+    rendered: Path, tmp_path: Path, width: int
+):
+    axe = fetch_axe(tmp_path / "npm")
+    if axe is None:
+        pytest.skip("npm could not fetch axe-core: it takes npm and a network")
+    browser = Browser(tmp_path / "user")
+    found = {}
+    try:
+        for path in pages_in(rendered):
+            browser.open(path.as_uri(), width)
+            browser.evaluate(axe + "; true")
+            found[path.name] = browser.evaluate("""axe.run().then(seen => seen.violations.map(
+              problem => [problem.id, problem.nodes.map(node => node.html)]))""")
+    finally:
+        browser.close()
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+@needs_browser
+def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
+    for name in ("cae.css", "scroll.js"):
+        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
+    frame = pd.DataFrame(1, ["row"], [f"column {number}" for number in range(6)])
+    page = tmp_path / "page.html"
+    page.write_text('<!doctype html><script src="scroll.js"></script><link rel="stylesheet" '
+                    'href="cae.css"><article class="bd-article">' + plots.table(frame).html)
+    look = """(() => { const box = document.querySelector(".cae-box");
+      return [box.tabIndex, getComputedStyle(box, "::after").content !== "none"]; })()"""
+    browser = Browser(tmp_path / "user")
+    try:
+        for width, seen in ((1400, [-1, False]), (250, [0, True])):
+            browser.open(page.as_uri(), width)
+            assert browser.evaluate(look) == seen
+    finally:
+        browser.close()
+
+
+@needs_browser
+def test_a_browser_shows_every_page_whole(served: tuple[str, Path], rendered: Path):
     address, folder = served
-    page = render(REPOSITORY / "book", tmp_path / "output")
-    shutil.copytree(page.parent, folder, dirs_exist_ok=True)
+    shutil.copytree(rendered, folder, dirs_exist_ok=True)
     seen, logged = look_at(address, folder)
     assert logged == [] and Handler.missing == []
     assert "index.html" in seen and any(name.startswith("experiments/") for name in seen)

@@ -21,11 +21,11 @@ from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.images import ImageStore, Photographs
+from cae_lib.data.images import ImageStore, Photographs, read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.pair import attribute, read_picture
+from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.models import blocks, text_encoder
@@ -108,7 +108,7 @@ def test_the_measures_that_tuning_reads(world: Path) -> None:
 
 
 def test_a_picture_and_a_caption(world: Path) -> None:
-    picture = read_picture(next((world / "coco" / "val2017").glob("*.jpg")))
+    picture = read_image(next((world / "coco" / "val2017").glob("*.jpg")))
     on_both(lambda encoder: vars(attribute(encoder.clip, picture, "a cat on the bed", 0)))
 
 

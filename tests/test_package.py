@@ -51,6 +51,15 @@ def test_the_loss_needs_the_dependencies_alone() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_every_data_file_of_the_package_is_shipped() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = settings["setuptools"]["package-data"]["cae_lib"]
+    shipped = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    files = {path for path in PACKAGE.rglob("*.*") if path.is_file()}
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} == shipped
+    assert PACKAGE / "data" / "sources.yml" in shipped
+
+
 @pytest.mark.parametrize("name", ["no_such_package", "cae_lib.no_such_module"])
 def test_a_command_without_its_extra_says_so(name, monkeypatch, capsys) -> None:
     monkeypatch.setattr(cli, "action", lambda _: lambda parsed: importlib.import_module(name))

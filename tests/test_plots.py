@@ -1,7 +1,9 @@
 """What the pages share for figures and tables."""
 
 import base64
+import html
 import io
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -9,9 +11,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from myst_nb.core.variables import format_plain_text
+from PIL import Image
 
 from cae_lib import plots
 from cae_lib.errors import DataError
+from cae_lib.shown import html_of
 
 ROWS = pd.DataFrame({
     "family": ["ARO", "ARO", "CREPE", "CREPE"], "method": ["a", "b"] * 2,
@@ -42,6 +46,62 @@ def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', shown.html))
     assert used and used <= ids[0]
     assert not plt.get_fignums()
+
+
+def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
+    bundle = plots.show(drawn(), "two families", ROWS, "gains")._repr_mimebundle_()
+    assert bundle["text/plain"] == "two families" and "cae-figure" in html_of(bundle)
+    assert "text/html" not in bundle, "viewers would prefer it to the image"
+    image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert image.width == round(100 * plots.WIDTH) and image.convert("RGB").getpixel((0, 0)) == (
+        255, 255, 255), "on white, so that black letters read in a dark notebook"
+    kept = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: kept.append(bundle))
+    plots.glue("figure", plots.show(drawn(), "two families"), display=True)
+    assert "image/png" in kept[0] and "text/html" not in kept[0]
+    plots.glue("figure", plots.show(drawn(), "two families"))
+    assert set(kept[1]) == {"application/papermill.record/text/plain",
+                            "application/papermill.record/text/html"}
+
+
+def test_roles_have_the_same_marker_in_each_order():
+    rows = ROWS.assign(method=["relation", "attribute"] * 2)
+    for part in (rows, rows.iloc[::-1]):
+        axes = plots.forest(part, "family", "method")
+        found = {bar.get_label(): bar.lines[0].get_marker() for bar in axes.containers}
+        assert found == {"relation": "^", "attribute": "s"}
+        plt.close(axes.figure)
+
+
+EVIL = '<img src=x onerror="alert(1)"> & <!-- <script>'
+
+
+def test_texts_in_tables_are_escaped_and_markup_is_marked():
+    frame = pd.DataFrame({EVIL: [EVIL, plots.bold(EVIL)], "n": [1.5, None]}, [EVIL, "b"])
+    for shown in (plots.table(frame, EVIL, fold=[EVIL]), plots.table(frame.T), plots.table(
+            frame.rename_axis(EVIL)), plots.table(pd.concat({EVIL: frame}, axis=1), EVIL),
+            plots.table(pd.concat({EVIL: frame}, names=[EVIL, "b"]))):
+        assert "<img" not in shown.html and "<script" not in shown.html
+        assert "&lt;img" in shown.html and f"<b>{html.escape(EVIL, quote=False)}</b>" in shown.html
+    assert "<td>1.5</td>" in plots.table(frame).html and "<td>–</td>" in plots.table(frame).html
+    categories = pd.DataFrame({"a": pd.Categorical([EVIL])})
+    assert "<img" not in plots.table(categories).html
+    assert "<img" not in plots.badge(EVIL).html
+    assert '"><img' not in plots.csv_link(ROWS, '"><img>')
+
+
+def test_an_empty_cell_heads_no_column():
+    frame = ROWS.pivot(index="family", columns="method", values=["low", "high"])
+    for shown in (plots.table(frame), plots.table(ROWS.set_index(["family", "method"]))):
+        assert not re.search(r"<th[^>]*></th>", shown.html) and "<td></td>" in shown.html
+        assert "halign" not in shown.html and "border=" not in shown.html, "outdated attributes"
+
+
+def test_json_in_a_script_ends_neither_script_nor_line():
+    content = {"texts": ["<!-- <script>", "</script>", "a\u2028b\u2029c"], "µ": 1.5}
+    text = plots.script_json(content)
+    assert json.loads(text) == content
+    assert not set("<\u2028\u2029") & set(text)
 
 
 @pytest.mark.parametrize(("size", "least"), [(9, 0.75), (13.5, 0.5), (5, 1)])
@@ -90,7 +150,7 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
     assert plots.number(0.0123, 1, 100, sign=True) == "+1.2"
     assert plots.number(float("nan")) == "–"
     assert plots.intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0,\u00a0−1.0]"
-    assert plots.reaches(ROWS).iloc[3] == "10.0<br><small>±5.0</small>"
+    assert plots.reaches(ROWS).iloc[3] == plots.Shown("10.0<br><small>±5.0</small>", "10.0 ±5.0")
     assert plots.span(ROWS["estimate"]) == "−2.0 to +10.0"
     assert plots.span([0.401, 0.399], 0, sign=False) == "40" and plots.span([]) == "–"
 

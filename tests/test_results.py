@@ -62,6 +62,36 @@ def test_what_is_staged_goes_before_what_is_collected(home: Path):
     assert not results.file_of("answers", "mini").exists() and runs_of() == []
 
 
+def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch):
+    """Between reading and removing the rows of a run, another process measures it again, and a
+    further one."""
+    save("cae", 0), save("base", 0)
+    write = results._write
+    def slow(index: results.Index, content: object, path: Path) -> None:
+        write(index, content, path)
+        monkeypatch.setattr(results, "_write", write)
+        results.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
+        save("cae", 1)
+    monkeypatch.setattr(results, "_write", slow)
+    results.collect("mini")
+    for _ in range(2):
+        index = results.index_of("answers", "mini")
+        assert list(index) == [("base", 0), ("cae", 0), ("cae", 1)]
+        assert index["cae", 0].key == "new" and len(results.load("answers")) == 3 + 1 + 3
+        results.collect("mini")
+    assert index["cae", 0].path == results.file_of("answers", "mini")
+
+
+def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
+    save(), results.collect("mini")
+    results.discard("answers", "cae", 0, "mini")
+    staged = results.save("answers", "cae", 0, FRAME[:2], "mini", key="new", provenance={})
+    assert [path.name for path in staged.parent.iterdir()] == [staged.name]
+    for _ in range(2):
+        assert runs_of() == [("cae", 0)] and len(results.load("answers")) == 2
+        results.collect("mini")
+
+
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100", "data 0"):
         save(run.split()[0], int(run.split()[1]))

@@ -1,12 +1,16 @@
 """The crossed test against scipy, hand-worked cases, the robust sandwich, and simulation."""
 
+import itertools
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr, t, ttest_rel
+from scipy.stats import binomtest, nct, spearmanr, t, ttest_rel
 
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
+    FEWEST,
     Components,
     contrasts,
     correlations,
@@ -15,6 +19,7 @@ from cae_lib.statistics import (
     holm,
     levels,
     ratios,
+    reasons,
     summary,
     verdict,
     words,
@@ -178,12 +183,99 @@ def test_scores_weigh_strata_and_share_items():
         levels(less, items=["subset", "item"], weights=pd.DataFrame(weights, columns=columns))
 
 
+@pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
+def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
+    # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order
+    rows = frame(np.array([[1, 1, 0, 0, 0, 0]]))
+    weights = pd.DataFrame({"score": "all", "item": range(6), "weight": [0.4] * 2 + [0.05] * 4,
+                            "stratum": [names[0]] * 2 + [names[1]] * 4})
+    for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
+        found = levels(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
+        assert found.estimate == pytest.approx(0.8)
+
+
 def test_other_keys_are_contrasted_within_runs():
     words = pd.concat([frame(np.array([[1.0, 2, 4]])).assign(role="object"),
-                       frame(np.array([[0.0, 2, 1]])).assign(role="relation").query("item != 1")])
+                       frame(np.array([[0.0, 2, 1]])).assign(role="relation")])
     found = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
     assert (found.run, found.role, found.against) == ("a", "object", "relation")
-    assert (found.estimate, found.n) == (2.0, 2)  # items that only one side has do not count
+    assert (found.estimate, found.n) == (4 / 3, 3)
+
+
+def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
+    """Answers of one run, each the number of its seed."""
+    return frame(np.repeat(np.array(seeds, dtype=float)[:, None], n, axis=1), run).assign(
+        seed=lambda rows: rows["correct"].astype(int))
+
+
+def test_seeds_are_paired_by_their_value_whatever_their_order():
+    # the difference of seed s is 10 s - s, so 9, 18, 36: paired by another order it would vary less
+    both = pd.concat([of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
+                      of_seeds("b", [1, 2, 4])])
+    for rows in (both, both[::-1], both.sample(frac=1, random_state=3)):
+        found = contrasts(rows, "b", items=["item"]).iloc[0]
+        assert (found.estimate, found.seeds) == (21.0, 3)
+        assert found.error == pytest.approx((np.var([9, 18, 36], ddof=1) / 3) ** 0.5)
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ([0, 1, 2], [7, 8, 9]), ([0, 1, 2], [1, 2, 3]), ([0, 1, 2], [0, 1]), ([0], [7]),
+])
+def test_other_seeds_are_no_pairs(first: list[int], second: list[int]):
+    both = pd.concat([of_seeds("cae-gradcam", first), of_seeds("clip-ft", second)])
+    with pytest.raises(DataError) as error:
+        contrasts(both, "clip-ft", items=["item"])
+    for part in ("cae-gradcam", "clip-ft", ", ".join(map(str, first)), ", ".join(map(str, second))):
+        assert part in str(error.value)
+    pairs = pd.concat([of_pairs(np.arange(5.0), a=np.eye(5)[:3], b=np.eye(5)[:3])])
+    pairs.loc[pairs["run"] == "b", "seed"] += 7
+    with pytest.raises(DataError, match="7, 8, 9"):
+        correlations(pairs, "b")
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 8, 9], [7]])
+def test_a_run_without_seeds_of_its_own_is_compared_with_every_seed(seeds: list[int]):
+    both = pd.concat([of_seeds("cae-gradcam", seeds), of_seeds("base", [0]), of_seeds("one", [7])])
+    found = contrasts(both, {"cae-gradcam": "base"}, items=["item"]).iloc[0]
+    assert (found.estimate, found.seeds) == (np.mean(seeds), len(seeds))
+    found = contrasts(both, {"base": "cae-gradcam"}, items=["item"]).iloc[0]
+    assert (found.estimate, found.seeds) == (-np.mean(seeds), len(seeds))
+    found = contrasts(both, {"cae-gradcam": "one"}, items=["item"]).iloc[0]  # a single seed as well
+    assert (found.estimate, found.seeds) == (np.mean(seeds) - 7, len(seeds))
+
+
+def test_missing_values_are_named_and_not_dropped():
+    both = pd.concat([frame(np.ones((3, 30))), frame(np.zeros((3, 30)), "b")], ignore_index=True)
+    lost = (both["run"] == "a") & both["item"].isin([17, 4, 25, 9])
+    one = both["correct"].mask(lost)
+    for value in (one, one.mask((both["run"] == "b") & (both["item"] == 4)),
+                  one.mask(lost & (both["seed"] > 0), both["correct"])):
+        for average in (lambda rows: contrasts(rows, "b", items=["item"]),
+                        lambda rows: levels(rows, items=["item"])):
+            with pytest.raises(DataError) as error:
+                average(both.assign(correct=value))
+            message = str(error.value)
+            assert "run a" in message and "correct" in message and re.search(r"\b4\b", message)
+            assert "9" in message and "17" in message
+    with pytest.raises(DataError, match="25"):
+        levels(both.assign(correct=both["correct"].mask(both["item"] == 25)), items=["item"])
+
+
+def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
+    values = np.array([[1.0, 2, 4, 8]])
+    other = frame(values[:, ::-1], "b")
+    other["item"] = other["picture"] = 3 - other["item"]
+    found = contrasts(pd.concat([frame(values), other]), "b", items=["item"]).iloc[0]
+    assert (found.estimate, found.error, found.n) == (0, 0, 4)
+    with pytest.raises(DataError, match="picture"):  # a name of two items
+        contrasts(pd.concat([frame(values), other.assign(picture=0)]), "b", items=["item"])
+    for name in ("item", "seed", "picture"):
+        with pytest.raises(DataError, match=name):
+            levels(frame(values).assign(**{name: [0, 1, 2, None]}), items=["item"])
+    for lacking, whole in (("a", "b"), ("b", "a")):
+        both = pd.concat([frame(values, whole), frame(values, lacking).query("item != 2")])
+        with pytest.raises(DataError, match=rf"\b2\b.*run {whole}\b"):
+            contrasts(both, "b", items=["item"])
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -191,13 +283,77 @@ def test_other_keys_are_contrasted_within_runs():
     (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
     (lambda f: f.iloc[1:], "not answered by every seed"),
     (lambda f: f[f["run"] != "b"], "no .b. among"),
-    (lambda f: f[(f["run"] == "a") | (f["seed"] > 0)], "2 seeds against 3|3 seeds against 2"),
 ])
 def test_what_does_not_fit_is_an_error(change, message):
     values = np.random.default_rng(0).random((3, 6))
     both = pd.concat([frame(values), frame(values, "b")], ignore_index=True)
     with pytest.raises(DataError, match=message):
         contrasts(change(both), "b", items=["item"])
+
+
+def differences(values: list[float], n_seeds: int = 1, pictures: list | None = None):
+    """What `contrasts` gives of these differences, one each item, the same with every seed."""
+    both = [frame(np.repeat(rows, n_seeds, axis=0), run,
+                  None if pictures is None else np.array(pictures))
+            for run, rows in (("a", np.array([values])), ("b", np.zeros((1, len(values)))))]
+    return contrasts(pd.concat(both), "b", items=["item"])
+
+
+@pytest.mark.parametrize("values", [
+    [0.0, 0.0], [1.0] * 4, [-1.0] * 4, [0.0] * 500, [1.0] * 5, [1.0] * 5 + [0.0] * 500,
+    [0.001, 0.002, 0.003, 0.004, 0.005],
+], ids=["two-alike", "four-up", "four-down", "500-alike", "five-up", "five-of-505", "five-unlike"])
+def test_a_handful_of_pictures_gives_no_verdict_and_says_so(values: list[float]):
+    """Fewer than six other than zero: the smallest p-value of the sign test is not below .05."""
+    rows, count = differences(values, n_seeds=3), sum(value != 0 for value in values)
+    assert count == 0 or binomtest(count, count).pvalue > 0.05
+    assert rows["nonzero"].tolist() == [count]
+    for claim, delta in itertools.product(("gain", "level", "kept"), (1e-9, 10)):
+        assert words(rows, delta, claim).tolist() == ["undecided"]
+    assert verdict(rows, 10) == "undecided"
+    assert holm(rows)["sure"].tolist() == [0]
+    (reason,) = reasons(rows)
+    assert re.search(rf"\b{count} of {len(values)}\b", reason) and str(FEWEST) in reason
+
+
+@pytest.mark.parametrize(("values", "delta", "said"), [
+    ([1.0] * 6, 0.1, "supported"), ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
+    ([1.0, -1.0] * 300, 0.3, "negligible"), ([0.01] * 6, 0.1, "negligible"),
+])
+def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
+    rows = differences(values)
+    assert binomtest(FEWEST, FEWEST).pvalue < 0.05
+    assert words(rows, delta).tolist() == [said] and reasons(rows).tolist() == [""]
+
+
+def test_it_is_pictures_that_count_and_any_seed_may_differ():
+    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 0] * 2)["nonzero"].item() == 5
+    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 5] * 2)["nonzero"].item() == 6
+    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])
+    assert contrasts(rows, "b", items=["item"])["nonzero"].item() == 3
+    lone = levels(frame(np.ones((2, 8)), pictures=np.full(8, 4)), items=["item"])
+    assert words(lone, 0.1).tolist() == ["undecided"] and "1 of 1" in reasons(lone).item()
+    mixed = pd.concat([lone, differences([1.0] * 6), differences([1.0])])  # one index label
+    assert [bool(reason) for reason in reasons(mixed)] == [True, False, True]
+    by_hand = pd.DataFrame({"estimate": [1.0], "low": [0.5], "high": [1.5], "p": [0.01]})
+    assert words(by_hand, 0.1).tolist() == ["supported"] and reasons(by_hand).tolist() == [""]
+
+
+def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
+    gold = np.arange(40.0)
+    one, swapped = gold[None], gold[None].copy()
+    swapped[0, [3, 4, 8, 9]] = swapped[0, [4, 3, 9, 8]]
+    table = of_pairs(gold, a=one, same=10 * one, near=swapped, far=one[:, ::-1])
+    found = correlations(table, "a", resamples=50).set_index("run")
+    assert found["nonzero"].to_dict() == {"same": 0, "near": 4, "far": 40}
+    assert words(found, 0.1).to_dict() == {
+        "same": "undecided", "near": "undecided", "far": "contradicted"}
+    assert correlations(table, resamples=50)["nonzero"].tolist() == [39] * 4  # off the commonest
+    two = correlations(table[table["pair"] < 2], resamples=50)
+    assert two["nonzero"].tolist() == [1] * 4
+    assert words(two.dropna(subset=["low"]), 0.1).eq("undecided").all()
+    both = correlations(pd.concat([table, table.assign(set="copy")]), "a", resamples=50)
+    assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
 
 def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
@@ -208,6 +364,13 @@ def test_the_detectable_difference_with_many_items_alone_and_by_simulation():
     draws = size + 3**0.5 * np.random.default_rng(0).normal(size=(20_000, 3))
     ratio = np.abs(draws.mean(axis=1)) / draws.std(axis=1, ddof=1) * 3**0.5
     assert (ratio > t.isf(0.025, 2)).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_could_be_found_goes_by_the_freedom_that_is_expected():
+    parts = Components(0.1, 0.5, 0.4, 2, 4)  # 4 as observed, .25 / (.0625 + .05) as expected
+    freedom = 0.25 / 0.1125
+    critical = t.isf(0.025, freedom)
+    assert nct.sf(critical, freedom, detectable(parts) / 0.5**0.5) == pytest.approx(0.8)
 
 
 def test_holm_by_hand_within_groups():

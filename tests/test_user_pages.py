@@ -321,7 +321,7 @@ def test_the_table_names_what_is_fetched() -> None:
     assert {"openai-vit-b-32", "negclip-captions", "coco-val2014", "visual-genome", "winoground",
             "senteval"} <= set(names) and "clip-cae" not in names
     assert len(names) == len(set(names)) == len(page["table"])
-    assert page["table"].loc["<code>winoground</code>", "accept terms"] == "yes"
+    assert page["table"].loc["winoground", "accept terms"] == "yes"
     assert page["table"]["GB"].sum() == pytest.approx(sum(
         source.gb or 0 for source in page["read"]))
     assert {"tune control", "cae-binding", "negclip-cae-gradcam"} <= set(page["rows"].index)

@@ -64,7 +64,7 @@ class Toys(Pictures):
     affine = torch.tensor(1.0), torch.tensor(0.0)
 
     def __init__(self, count: int = 8, size: int = 112) -> None:
-        generator = torch.Generator().manual_seed(0)
+        self.size, generator = size, torch.Generator().manual_seed(0)
         self.pixels = torch.randn(count, 3, size, size, generator=generator)
 
     def __len__(self) -> int:

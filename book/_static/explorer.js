@@ -9,7 +9,11 @@
   const escaped = text => String(text).replace(/[&<>"]/g, sign => `&#${sign.charCodeAt()};`);
   const options = pairs => pairs.map(([value, text]) =>
     `<option value="${escaped(value)}">${escaped(text)}</option>`).join("");
-  const number = (value, digits) => value.toFixed(digits).replace("-", "−");
+  /* A number that is not zero does not read as zero: it gets a digit more, or two. */
+  function number(value, digits) {
+    const text = value.toFixed(digits);
+    return (Number(text) || !value ? text : value.toPrecision(1)).replace("-", "−");
+  }
 
   function load(name) {
     if (sets[name]) return Promise.resolve();
@@ -58,7 +62,8 @@
       [drawn + (full ? n : 1), all + total], [0, 0]);
     const all = Object.keys(index.sets).map(size).reduce((a, b) => [a[0] + b[0], a[1] + b[1]]);
     part(".note").innerHTML = `Scores × 100, each method in its own unit; grey: the paper's parser
-      gives the word no role. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
+      gives the word no role; –: the method does not score the word, as "bindings" scores none that binds
+      nothing. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
       fixed seed; of each subset those come first on which CLIP-FT and CAE on bindings disagree; seed 0
       of each model.${full ? "" : " This copy of the book has the first item of each subset: " +
       "<code>cae run explorer</code>, where the runs are trained, and then <code>cae book</code> " +

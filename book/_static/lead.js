@@ -67,7 +67,8 @@
         colors[name]}"></span><i style="left:${form.size(first[name])}"></i></td></tr>`).join("");
       part(".gain p").textContent = world.gain;
       part(".axis").innerHTML = `${[[0, FT], [first.negclip, "NegCLIP"]].map(([value, name]) =>
-        `<i style="left:${form.at(value)}"></i><small style="left:${form.at(value)}">${name} ${
+        `<i style="left:${form.at(value)}"></i><small style="left:${form.at(value)};translate:-${
+        form.at(value)}">${name} ${
         value ? points(value) : 0}</small>`).join("")}${steps.map(row =>
         `<span class="past" style="left:${form.at(row.estimate)}"></span>`).join("")}
         <span class="interval"></span><span class="dot"></span>`;

@@ -34,14 +34,15 @@ MOST_MODELS = 5
 def run(parsed: argparse.Namespace) -> None:
     """Draw a picture's heat map and its words' shares for each of some weights into one file."""
     from cae_lib.commands.figure import draw, open_weights
-    from cae_lib.evaluation.pair import attribute, read_picture
+    from cae_lib.data.images import read_image
+    from cae_lib.evaluation.pair import attribute
     from cae_lib.plots import METHOD_LABELS, label, number
     from cae_lib.runtime import whole_file
 
     weights = parsed.weights or [BASE]
     if len(weights) > MOST_MODELS or len(set(weights)) < len(weights):
         raise ConfigError(f"--weights: expected up to {MOST_MODELS} different ones")
-    picture = read_picture(parsed.image)
+    picture = read_image(parsed.image)
     found = {}
     for name in weights:
         clip = open_weights(name, parsed.model, parsed.activation, parsed.profile, parsed.seed)

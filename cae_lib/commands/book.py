@@ -10,6 +10,7 @@ from importlib import metadata
 from cae_lib import runtime
 from cae_lib.commands.options import ASSIGNMENTS, PROFILE, PROFILE_HELP, option, takes
 from cae_lib.config import paths, shipped
+from cae_lib.errors import DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.pages.build import build_book, find_browser, print_book
 from cae_lib.pages.run import run_page
@@ -18,15 +19,27 @@ from cae_lib.profiles import PROFILES
 
 
 @takes(
-    option("name", help="the page: its file in book/experiments without ending"),
+    option("name", nargs="?", help="the page: its file in book/experiments without ending; "
+           "without it, the pages are listed"),
     option("-p", **ASSIGNMENTS,
            help="set a parameter of the page (repeatable); the outcome goes to runs/"),
     option("--profile", metavar="P", help=PROFILE_HELP),
 )
 def run(parsed: argparse.Namespace) -> None:
-    """Run a page."""
+    """Run a page, or list the pages if none is named."""
+    if parsed.name is None:
+        list_pages()
+        return
     path = run_page(parsed.name, dict(parsed.assignments), parsed.profile)
     print(f"The page's notebook is {path}")
+
+
+def list_pages() -> None:
+    """Print the names of the pages; a DataError where there are none."""
+    if not page_names():
+        raise DataError(f"{experiments_folder()}: no pages are here. They come with the "
+                        "repository, not with the package: run the command in a clone")
+    print("\n".join(page_names()))
 
 
 @takes(option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)

@@ -17,11 +17,12 @@ from cae_lib.errors import CaeError, DataError
 from cae_lib.pages.source import experiments_folder
 from cae_lib.profiles import PROFILES
 from cae_lib.runtime import write_atomic
+from cae_lib.shown import html_of
 
 PLACE = r"experiments/(?P<page>[\w-]+)\.ipynb::(?P<name>[\w-]+)"
 NUMBER = re.compile(r"\{glue:text\}`" + PLACE + r"(?::(?P<format>[^`]+))?`")
 FIGURE = re.compile(r"(?<=\]\()" + PLACE + r"(?=\))")
-DRAWN = re.compile(r'(<svg\b.*?</svg>).*?download="([^"]+)\.csv"', re.DOTALL)
+DRAWN = re.compile(r'download="(?P<name>[^"]+)\.csv".*?(?P<svg><svg\b.*?</svg>)', re.DOTALL)
 SHEET = b'#set page(width: auto, height: auto, margin: 0pt)\n#image("figure.svg")'
 ENGINES = ("pdflatex", "xelatex", "lualatex", "tectonic")
 NO_ENGINE = "There is no PDF, since no LaTeX was found: install one, on Debian and Ubuntu by " \
@@ -96,8 +97,8 @@ def stored(page: str) -> dict[str, dict[str, str]]:
             data, glued = output.get("data", {}), output.get("metadata", {}).get("scrapbook")
             if glued:
                 values[glued["name"]] = "".join(data[f"{glued['mime_prefix']}text/plain"])
-            if drawn := DRAWN.search("".join(data.get("text/html", ""))):
-                figures[drawn[2]] = drawn[1]
+            if drawn := DRAWN.search(html_of(data)):
+                figures[drawn["name"]] = drawn["svg"]
     return {"values": values, "figures": figures}
 
 

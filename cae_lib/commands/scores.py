@@ -22,8 +22,10 @@ from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers, headlines, scored
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.tables import join_by_item
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
+from cae_lib.results import ANSWERS
 from cae_lib.runtime import write_atomic
 
 if TYPE_CHECKING:
@@ -60,9 +62,12 @@ def stored_items(profile_name: str) -> pd.DataFrame:
 
 def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """The headline of each subset; columns as in `COLUMNS`. What is `given` are rows of
-    `choice.answers`; `items` are those of `items_of` or `stored_items`."""
-    asked = weights(items, "subset")
-    value, chance = average(given, asked), average(items, asked, "chance")
+    `choice.answers`; `items` are those of `items_of` or `stored_items`, whose subsets without any
+    answer have no score. DataError unless all other items have one answer each."""
+    answered = given[["family", "subset"]].drop_duplicates()
+    rows = join_by_item(items.merge(answered), given[[*ANSWERS, "correct"]])
+    asked = weights(rows, "subset")
+    value, chance = average(rows, asked), average(rows, asked, "chance")
     sizes = given.groupby(["family", "subset"], sort=False, observed=True).size()
     expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
     rows = [("/".join(key), "choice", "accuracy", value["/".join(key)], chance["/".join(key)], n,

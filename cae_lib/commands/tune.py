@@ -3,7 +3,8 @@
 `--what control` looks at CLIP-FT and the positive control alone: learning rate, number of steps,
 and whether the image tower stays locked. `--what lambda` then walks the weight of each method: it
 weighs a constraint, so the smallest one is chosen that enforces it; choosing it by the score as
-well would choose 0 wherever CAE does not help. `--what candidates` chooses a loss that is to be
+well would choose 0 wherever CAE does not help. Where CLIP-FT has no gap by a method there is
+nothing to close, and no lambda of it is chosen. `--what candidates` chooses a loss that is to be
 hard to satisfy without composition of `CANDIDATES`, by the score. `--what binding` chooses margin
 and lambda of CAE on bindings, by the score, which holds the price: it is the mean of recall at 1
 and of the share of captions preferred to their negatives.
@@ -93,13 +94,18 @@ def _control(profile_name: str) -> None:
 
 
 def _weights(profile_name: str) -> None:
-    """Of each method the smallest lambda that levels attribution."""
+    """Of each method the smallest lambda that levels attribution, if CLIP-FT has a gap by it."""
     tuned = _row(TUNED, profile_name)
-    walks = _tried("lambda", profile_name)
+    walks = [walked for walked in _tried("lambda", profile_name) if walked]
     chosen = [levelling(walked, tuned) for walked in walks]
     _choose("sweep", profile_name, [tuned, *(row for walked in walks for row in walked)],
             [tuned, *chosen], [f"{row['experiment']} {row['weight']:g}" for row in chosen],
             weights={row["experiment"].removeprefix("cae-"): row["weight"] for row in chosen})
+    walked = {walked[0]["experiment"] for walked in walks}
+    for name in (variant.run for variant in trials("lambda", profile_name)):
+        if name not in walked:
+            print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[_gap_of(name)]:g}; no lambda "
+                  "is chosen")
 
 
 def _candidates(profile_name: str) -> None:
@@ -131,12 +137,15 @@ def _tried(what: str, profile_name: str, *beside: str) -> list[Any]:
 
 def trial(what: str, variant: Variant, profile_name: str) -> Any:
     """Train and score what `grid.trials` names: one setting, or a walk of lambdas, whose rows are
-    a list."""
+    a list; it is empty where CLIP-FT has no gap that a lambda could close."""
     if what != "lambda":
         asked = what == "control" and find_profile(profile_name).gold
         return _row(variant.run, profile_name, asked=asked, **variant.settings)
-    return walk(lambda weight: _row(variant.run, profile_name, weight=weight),
-                _row(TUNED, profile_name), find_profile(profile_name).search.weights)
+    tuned = _row(TUNED, profile_name)
+    if not tuned[_gap_of(variant.run)] > 0:
+        return []
+    return walk(lambda weight: _row(variant.run, profile_name, weight=weight), tuned,
+                find_profile(profile_name).search.weights)
 
 
 def _choose(table: str, profile_name: str, rows: list[dict[str, Any]],
@@ -177,8 +186,13 @@ def levelling(rows: list[dict[str, Any]], fine_tuned: Mapping[str, Any]) -> dict
 
 def is_level(row: Mapping[str, Any], fine_tuned: Mapping[str, Any]) -> bool:
     """Whether a CAE run leaves at most `LEFT_GAP` of CLIP-FT's gap by its own method."""
-    gap = f"gap_{experiment(row['experiment'], 'mini').method}"
+    gap = _gap_of(row["experiment"])
     return row[gap] <= LEFT_GAP * fine_tuned[gap]
+
+
+def _gap_of(name: str) -> str:
+    """The column with the gap by the method that a CAE run is trained with."""
+    return f"gap_{experiment(name, 'mini').method}"
 
 
 def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:

@@ -148,6 +148,11 @@ def open_clip_file(repository: str) -> Path | None:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Checksum of a file, in hexadecimal digits."""
+    """Return the checksum of a file in hexadecimal; "git" is the id of the file as a git blob."""
+    digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
+    if algorithm == "git":
+        digest.update(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

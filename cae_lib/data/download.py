@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
@@ -15,6 +19,36 @@ from cae_lib.errors import DataError
 MARGIN, TIMEOUT = 200e6, (15, 60)
 CHUNK = 1 << 14  # bytes written at a time; of a broken connection an unfinished chunk is lost
 TRIES = 4  # transfers one after another without a new byte before giving up
+NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+
+
+class UnreachableError(DataError):
+    """A host that cannot be reached: its name, and what the network answered."""
+
+    def __init__(self, address: str, error: BaseException) -> None:
+        self.host = urlsplit(address).hostname or address
+        self.reason = _reason(error)
+        super().__init__(f"{self.host} cannot be reached ({self.reason})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those that led to it, the first one last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the first error of a chain says, without the texts of libraries around it."""
+    *_, first = _causes(error)
+    return getattr(first, "strerror", None) or str(first)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Return whether an error is due to a host that does not answer at all."""
+    kinds = (ConnectionError, TimeoutError, socket.gaierror, requests.ConnectionError)
+    return any(isinstance(cause, kinds) or getattr(cause, "errno", None) in NO_ROUTE
+               for cause in _causes(error))
 
 
 def require_space(folder: Path, needed: float, what: str) -> None:
@@ -30,9 +64,10 @@ def download(url: str, path: Path) -> None:
     """Fetch a file over HTTP; one that is here in part is gone on with.
 
     Only bytes of one version are joined, by `Range` and `If-Range` (RFC 9110, sections 13.1.5 and
-    14.2); it is noted beside the file. What another try cannot mend is a DataError.
+    14.2); it is noted beside the file. What another try cannot mend is a DataError, an
+    UnreachableError if the host did not answer.
     """
-    failures = 0
+    failures, start = 0, _size(path)
     while True:
         before = _size(path)
         try:
@@ -40,11 +75,13 @@ def download(url: str, path: Path) -> None:
         except requests.RequestException as error:
             have = _size(path)
             failures = 1 if have > before else failures + 1
-            unreachable = isinstance(error, requests.ConnectionError) and not have
-            if failures == TRIES or unreachable:
+            unreachable = isinstance(error, requests.ConnectionError) and have == start
+            if failures == TRIES or (unreachable and not have):
+                if unreachable:
+                    raise UnreachableError(url, error) from error
                 kept = f"; {have:,} bytes are kept, and the next call goes on from there"
-                wrong = f"{url}: the download does not get on ({error}){kept if have else ''}"
-                raise DataError(wrong) from error
+                wrong = f"{url}: the download does not get on ({_reason(error)})"
+                raise DataError(wrong + (kept if have else "")) from error
             time.sleep(2 ** (failures - 1))
 
 
@@ -102,29 +139,43 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def from_hub(item: Item, target: Path, gated: str | None) -> None:
-    """Fetch a file of a hub repository to `target`, a whole one into it, weights to its cache."""
-    from huggingface_hub import errors, hf_hub_download, snapshot_download
+def from_hub(item: Item, target: Path, gated: str | None, revision: str) -> tuple[Path, str]:
+    """Fetch a file of a hub repository to `target`, a whole one into it, weights to its cache.
+
+    Returns:
+        Where it is, and the commit that was fetched.
+    """
+    from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
 
     name = item.hub.removeprefix("datasets/")
     kind = "dataset" if name != item.hub else "model"
     try:
-        if item.open_clip:
-            hf_hub_download(name, item.path)
-        elif not item.path:
-            snapshot_download(name, repo_type=kind, local_dir=target)
-        else:
-            folder = target.with_name(f".{target.name}.hub")
-            found = hf_hub_download(name, item.path, repo_type=kind, local_dir=folder)
-            Path(found).replace(target)
-            shutil.rmtree(folder)
+        commit = HfApi().repo_info(name, repo_type=kind, revision=revision).sha
+        if item.open_clip:  # without a revision: so open_clip asks for it, and finds it
+            return Path(hf_hub_download(name, item.path)), commit
+        if not item.path:
+            snapshot_download(name, repo_type=kind, revision=commit, local_dir=target)
+            return target, commit
+        folder = hub_folder(target)
+        found = hf_hub_download(
+            name, item.path, repo_type=kind, revision=commit, local_dir=folder)
+        Path(found).replace(target)
+        shutil.rmtree(folder)
+        return target, commit
     except (errors.GatedRepoError, errors.LocalTokenNotFoundError) as error:
         page = gated or f"https://huggingface.co/{item.hub}"
         raise DataError(
             f"{item.hub}: open to those only who accepted its terms. Accept them at {page}, then "
             "sign in with `hf auth login` (or set HF_TOKEN)") from error
-    except (errors.EntryNotFoundError, OSError) as error:
-        raise DataError(f"{item.hub}: the hub does not give it ({error})") from error
+    except Exception as error:  # the hub's library hands on those of its HTTP library, which varies
+        if isinstance(error, errors.LocalEntryNotFoundError) or _is_unreachable(error):
+            raise UnreachableError(item.address, error) from error
+        raise DataError(f"{item.hub}, {revision}: the hub does not give it ({error})") from error
+
+
+def hub_folder(target: Path) -> Path:
+    """Return the folder beside a file in which the hub's library downloads it."""
+    return target.with_name(f".{target.name}.hub")
 
 
 def from_drive(key: str, target: Path) -> None:
@@ -136,4 +187,6 @@ def from_drive(key: str, target: Path) -> None:
     try:
         gdown.download(id=key, output=str(target), resume=True)
     except Exception as error:  # gdown's own errors have no common base across its versions
+        if _is_unreachable(error):
+            raise UnreachableError("https://drive.google.com", error) from error
         raise DataError(f"Google Drive does not give the file ({error})") from error

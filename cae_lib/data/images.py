@@ -1,11 +1,11 @@
-"""Pictures of a training set, in memory or decoded when they are needed, and their random crops."""
+"""Reading image files; and the pictures of a training set, in memory or decoded when they are
+needed, with their random crops."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,8 @@ class ImageStore(Pictures):
         self.pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
         def decode(row: int) -> None:
-            with opened(self.paths[row], row, 2 * size) as image:
-                self.pixels[row] = as_tensor(central_square(image, size))
+            image = read_image(self.paths[row], row, 2 * size)
+            self.pixels[row] = as_tensor(central_square(image, size))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self))))
@@ -98,9 +98,9 @@ class Photographs(Pictures):
 
     def shown(self, row: int, seed: Tensor | None) -> Tensor:
         """A picture, or its crop by a seed: (3, S, S) uint8."""
-        with opened(self.paths[row], row, 2 * self.size) as image:
-            return as_tensor(central_square(image, self.size) if seed is None
-                             else _crop(image, seed, self.size))
+        image = read_image(self.paths[row], row, 2 * self.size)
+        return as_tensor(central_square(image, self.size) if seed is None
+                         else _crop(image, seed, self.size))
 
 
 def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:
@@ -110,8 +110,7 @@ def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photo
     pictures are missing or broken."""
     fits = len(paths) * 3 * size * size <= STORE_LIMIT
     if fits and len(paths):
-        with opened(Path(paths[0]), 0, size) as first:
-            fits = first.size == (size, size)
+        fits = read_image(paths[0], 0).size == (size, size)
     return ImageStore(paths, size) if fits else Photographs(paths, size)
 
 
@@ -120,19 +119,36 @@ def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return pixels.float().mul_(scale).add_(shift)
 
 
-@contextmanager
-def opened(path: Path, row: int, least: int) -> Iterator[Image.Image]:
-    """A picture in RGB; a JPEG may be decoded smaller, but no side below `least` pixels. A
-    `DataError` for a missing, broken or truncated file names it and its row."""
+def read_image(path: str | Path, row: int | None = None, least: int | None = None) -> Image.Image:
+    """Read an image file as RGB, with its pixels as the file stores them.
+
+    The EXIF orientation is not applied. The loaders of the public benchmarks, CLIP_benchmark and
+    open_clip read with `Image.open(path).convert("RGB")`, which ignores it, and published numbers
+    are measured on those pixels. Evaluation, training, `cae_lib.attribute`, `cae attribute` and the
+    explorer all read here, so a file has the same pixels for all of them, and the same as an image
+    that a user has opened with Pillow.
+
+    Args:
+        path: The image file.
+        row: Number of the image in its data set, which an error names.
+        least: Let a JPEG be decoded at a smaller size, with no side below so many pixels; None
+            decodes it in full.
+
+    DataError, which names the file, if it is missing, broken, truncated or no image.
+    """
+    name = path if row is None else f"{path} (row {row})"
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (least, least))
-            yield image.convert("RGB")
+            if least is not None:
+                image.draft("RGB", (least, least))
+            return image.convert("RGB")
     except FileNotFoundError as error:
-        raise DataError(f"{path} (row {row}): no such picture. Complete the data set.") from error
-    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(
-            f"{path} (row {row}): broken or truncated picture ({error}). Download it again."
+            f"{name}: no such image file. Check the path, or fetch the images of this data set."
+        ) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{name}: cannot be decoded ({error}); an image was expected. Fetch this file again."
         ) from error
 
 

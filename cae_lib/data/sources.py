@@ -1,4 +1,4 @@
-"""The list of data sets and weight files, `data/sources.yml`, and which of them may be incomplete.
+"""The list of data sets and weight files, `sources.yml`, and which of them may be incomplete.
 
 Places are relative: those of a source to `data/raw`, those of its parts to the source's folder.
 """
@@ -24,7 +24,9 @@ from cae_lib.errors import ConfigError, DataError
 
 WAYS = {"url": "from the web", "drive": "from Google Drive",
         "hub": "from the Hugging Face hub", "how": "by hand"}
-CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
+CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
+REVISION = "[0-9a-f]{40}|main"
+SOURCES_FILE = Path(__file__).with_name("sources.yml")
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
@@ -36,19 +38,26 @@ class Item:
     drive: str | None = None  # id of a file at Google Drive
     hub: str | None = None  # repository, `datasets/OWNER/NAME` or `OWNER/NAME`
     how: str | None = None  # what a person has to do, where no address is open or known
+    revision: str | None = None  # commit of the repository, or "main" where none is known
     path: str | None = None  # the file in the repository; None for the whole repository
     open_clip: tuple[str, ...] = ()  # model and tag of weights that stay in the hub's own cache
     file: str = ""  # name of an archive, where its address does not end in it
     to: str = ""  # place of a plain file; "." for a whole repository
     unpack: str = ""  # folder for the content of an archive, less the one folder that holds it all
     only: tuple[str, ...] = ()  # beginnings of the wanted paths in the archive; () for all of them
-    checksum: str | None = None  # sha256:... or md5:...; else the SHA-256 of the first download
+    checksum: str | None = None  # sha256:..., md5:... or git:..., the id of a git blob; None for
+    # the SHA-256 of the first download
 
     def __post_init__(self) -> None:
         if sum(getattr(self, way) is not None for way in WAYS) != 1:
             raise ValueError(f"an item has one of {', '.join(WAYS)}")
         if self.checksum is not None and not re.fullmatch(CHECKSUM, self.checksum):
             raise ValueError(f"checksum {self.checksum!r} is not like {CHECKSUM}")
+        if self.hub is not None and not re.fullmatch(REVISION, self.revision or ""):
+            raise ValueError(f"revision {self.revision!r} of {self.hub}: expected the commit to "
+                             f"fetch, or main where none is known ({REVISION})")
+        if self.hub is None and self.revision is not None:
+            raise ValueError("only a repository of the hub has a revision")
 
     @property
     def name(self) -> str:
@@ -62,8 +71,8 @@ class Item:
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"
         if self.hub:
-            place = f"/blob/main/{self.path}" if self.path else ""
-            return f"https://huggingface.co/{self.hub}{place}"
+            place = f"blob/{self.revision}/{self.path}" if self.path else f"tree/{self.revision}"
+            return f"https://huggingface.co/{self.hub}/{place}"
         return self.url or ""
 
 
@@ -127,18 +136,16 @@ class Source:
 
 
 @lru_cache(maxsize=4)
-def load_sources(path: Path | None = None) -> Mapping[str, Source]:
-    """All sources by name, from the list beside this package, else from that in the data folder.
+def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
+    """Read all sources by name, from the list that comes with the package.
 
     A DataError for a file that cannot be read or a malformed entry names the entry and the field.
     """
-    own = Path(__file__).resolve().parents[2] / "data" / "sources.yml"
-    path = path or (own if own.is_file() else paths().data / own.name)
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        wrong = f"{path}: cannot be read ({error}). Restore it from the repository"
-        raise DataError(wrong) from error
+        advice = "Install cae-lib again, or restore the file from the repository"
+        raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
     found = {}
     layouts = {name.replace("_", "-"): layout for name, layout in LAYOUTS.items()
                if not layout.sources}

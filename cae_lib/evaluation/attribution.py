@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,11 @@ class WordSample:
     def rows(self, rows: np.ndarray) -> WordSample:
         """Some of these captions, by their places."""
         return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def with_images_of(self, encoder: Encoder, pairs: Pairs) -> WordSample:
+        """These captions with another model's features of their images, by the images' numbers."""
+        features = encoder.images([ImageRef(pairs.image_paths[n]) for n in self.pictures])
+        return replace(self, image_features=torch.from_numpy(features).to(encoder.device))
 
     def scores(
         self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any

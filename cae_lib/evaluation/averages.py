@@ -10,6 +10,7 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation.tables import require_items, require_unique
 from cae_lib.results import ANSWERS
 
 Tree = str | list["Tree"]
@@ -129,8 +130,9 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
     `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
     larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
-    ConfigError for an unknown protocol.
+    ConfigError for an unknown protocol; DataError for an item that stands twice.
     """
+    require_unique(items)
     groups = items.groupby(["family", "subset"], sort=False)
     subsets = {f"{family}/{subset}": own for (family, subset), own in groups}
     protocols = {**PROTOCOLS, "subset": {key: key for key in subsets}}
@@ -151,8 +153,11 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
 
 def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
-    """The number of each `score` of `weights`: the mean of a column of answers, or of items."""
+    """The number of each `score` of `weights`: the mean of a column of answers, or of items.
+    DataError if `frame` lacks an item of a score, or has an item twice."""
     items = list(ANSWERS)
+    require_unique(frame)
+    require_items(weights, frame)
     rows = frame[[*items, value]].merge(weights[[*items, "score", "weight"]], on=items)
     return (rows[value] * rows["weight"]).groupby(rows["score"]).sum()
 

@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,8 @@ from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Cho
 from cae_lib.evaluation.choice import keys, scored
 from cae_lib.evaluation.datasets import benchmarks, even_rows, training_captions
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.tables import join_by_item
+from cae_lib.results import ANSWERS
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
@@ -62,19 +63,22 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
     """What every chooser gets on every benchmark of captions: `chooser`; `family`, `subset`,
     `item`, `picture` as in `choice.answers`; and `share`, the expected accuracy."""
     subsets = scored(subsets)
-    applies = np.repeat([_applies(subset) for subset in subsets], [s.n_used for s in subsets])
-    each = [(item, subset.task) for subset in subsets for item in subset.items]
-    asked = list(compress(each, applies))
+    asked = [subset for subset in subsets if _applies(subset)]
     if not asked:
         return pd.DataFrame()
-    frame = keys(subsets)[applies]
-    texts = list(dict.fromkeys(text for item, _ in asked for text in item.texts))
+    frame = keys(subsets)  # of all, so that a picture has one number whichever benchmarks apply
+    frame = frame.merge(pd.DataFrame([(subset.name, subset.subset) for subset in asked],
+                                     columns=["family", "subset"]))
+    texts = list(dict.fromkeys(text for s in asked for item in s.items for text in item.texts))
     tables = []
     for name, chooser in choosers.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        among = np.array([guesses(item, task, numbers) for item, task in asked])
-        share = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
-        tables.append(frame.assign(chooser=name, share=share))
+        rows = [(subset.name, subset.subset, row, guesses(item, subset.task, numbers))
+                for subset in asked for row, item in enumerate(subset.items)]
+        shares = pd.DataFrame(rows, columns=[*ANSWERS, "among"]).astype({"item": np.int32})
+        among = shares.pop("among").to_numpy()
+        shares["share"] = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
+        tables.append(join_by_item(frame, shares).assign(chooser=name))
     columns = ["chooser", "family", "subset", "item", "picture", "share"]
     return pd.concat(tables, ignore_index=True)[columns]
 

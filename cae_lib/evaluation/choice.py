@@ -12,6 +12,8 @@ from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Cho
 from cae_lib.data.benchmarks.svo_probes import GROUPS
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.tables import join_by_item
+from cae_lib.results import ANSWERS
 
 MATCH = "svo_probes/match"
 
@@ -27,15 +29,15 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     To the columns of `keys` come `correct` (bool); `margin` (float32), by how much the true option
     is closer than the best other one, of other tasks the smallest of the differences that have to
     be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for items
-    that have no other options or another task.
+    that have no other options or another task. DataError for two benchmarks of the same name.
     """
     subsets = scored(subsets)
     encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
-    judged = [([], [], []), *(_judged(subset, encoder) for subset in subsets)]
-    correct, margins, ranks = (np.concatenate(column) for column in zip(*judged, strict=True))
-    return keys(subsets).assign(
-        correct=correct.astype(bool), margin=margins.astype(np.float32), rank=ranks.astype(np.int16)
-    )
+    rows = [(subset.name, subset.subset, item, *judged) for subset in subsets
+            for item, judged in enumerate(zip(*_judged(subset, encoder), strict=True))]
+    columns = {"correct": bool, "margin": np.float32, "rank": np.int16}
+    judged = pd.DataFrame(rows, columns=[*ANSWERS, *columns]).astype({"item": np.int32, **columns})
+    return join_by_item(keys(subsets), judged)
 
 
 def scored(subsets: Sequence[Benchmark]) -> list[Benchmark]:
@@ -80,13 +82,15 @@ def headlines(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     subset's headline, which is the sum of weight times right or wrong; `stratum`, equal for items
     that the headline averages together, its subset or its group; and `chance` of guessing right."""
     subsets = scored(subsets)
-    each = [(subset, item) for subset in subsets for item in subset.items]
-    return keys(subsets).assign(
-        weight=np.concatenate([[], *map(headline_weights, subsets)]),
-        stratum=[subset.key if subset.headline == "micro" else f"{subset.key}: {item.group}"
-                 for subset, item in each],
-        chance=np.array([chance(*pair) for pair in each], dtype=np.float64),
-    )
+    rows = [
+        (subset.name, subset.subset, number, weight,
+         subset.key if subset.headline == "micro" else f"{subset.key}: {item.group}",
+         chance(subset, item))
+        for subset in subsets for number, (item, weight) in enumerate(
+            zip(subset.items, headline_weights(subset), strict=True))]
+    frame = pd.DataFrame(rows, columns=[*ANSWERS, "weight", "stratum", "chance"])
+    types = {"item": np.int32, "weight": np.float64, "chance": np.float64}
+    return join_by_item(keys(subsets), frame.astype(types))
 
 
 def headline_weights(subset: Benchmark) -> np.ndarray:

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,10 @@ MANY = 300
 TOKENIZED_AT_ONCE, TEXTS_AT_ONCE = 65_536, 256
 PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
 """On a CPU fewer, so that their states fit its cache."""
+
+VECTORS_VERSION = 1
+"""Raise it when code changes that turns an image file into a vector, from `read_image` to
+`Encoder.images`, and gives other vectors: those that are stored are then made anew."""
 
 KNOWN_IDS: dict[tuple, dict[str, np.ndarray]] = {}
 """Ids of texts by kind of tokenizer, see `Encoder.tokens`."""
@@ -100,8 +106,7 @@ class Encoder:
         self._reader = PictureReader(clip.preprocess, workers)
         self._of, self._shared = of and find_profile(of), None
         if of and self._of.training.get("lock_image") and hasattr(clip.model, "visual"):
-            name = f"{image_digest(clip.model)[:32]}-{clip.activation}.npz"
-            self._shared = paths().cache / "image-vectors" / name
+            self._shared = paths().cache / "image-vectors" / f"{vectors_key(clip)}.npz"
         self._contents, self._vectors = _read_shared(self._shared)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
@@ -206,12 +211,27 @@ def _known_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray
     return KNOWN_IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
 
 
-def image_digest(model: nn.Module) -> str:
-    """SHA-256 of the weights of a model's image tower."""
-    digest = hashlib.sha256()
-    for name, value in model.visual.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def vectors_key(clip: Clip) -> str:
+    """Hash everything but the image that decides an image's vector: the weights and architecture of
+    the image tower, the activation, the preprocessing (size, interpolation, resize mode, crop,
+    mean, standard deviation), and the version of the code."""
+    tower = clip.model.visual
+    modules = [(name, _settings(part)) for name, part in tower.named_modules()]
+    transforms = [_settings(transform) for transform in clip.preprocess.transforms]
+    decided_by = VECTORS_VERSION, clip.activation, transforms, modules
+    digest = hashlib.sha256(repr(decided_by).encode())
+    for name, value in tower.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _settings(part: object) -> tuple[str, dict[str, Any]]:
+    """The class of a module or transform, and its plain attributes, such as sizes and heads."""
+    plain = (bool, int, float, str, tuple, list, Enum, type(None))
+    return type(part).__qualname__, {
+        name: value for name, value in vars(part).items()
+        if isinstance(value, plain) and name != "training" and not name.startswith("_")}
 
 
 @contextmanager

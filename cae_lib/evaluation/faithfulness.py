@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from cae_lib.attribution import METHODS, measures
 from cae_lib.attribution.measures import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
-from cae_lib.evaluation.datasets import SAMPLES, even_rows
+from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.evaluation.tables import NOTHING, long_table
 from cae_lib.models.clip import load_clip
@@ -183,7 +182,7 @@ def sensitivity_table(
     sample, clip = captions_of(encoder, profile, limit), encoder.clip
     changed = load_clip(clip.name, None, OTHER[clip.activation][0], encoder.device)
     changed.model.load_state_dict(clip.model.state_dict())
-    pictures = captions_of(Encoder(changed), profile, limit).image_features
+    pictures = sample.with_images_of(Encoder(changed), retrieval_pairs(profile, "coco"))
     with evaluating(clip.model):
         defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
         words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
@@ -194,7 +193,7 @@ def sensitivity_table(
         for method, name, parameters in choices(depth, clip.activation):
             where, model = sample, clip.model
             if not parameters:
-                where, model = replace(sample, image_features=pictures), changed.model
+                where, model = pictures, changed.model
             scores = where.token_scores(model, method, **parameters)
             parts += _described(method, name, scores, words[method], sample)
         for mask in MASKS:

@@ -19,8 +19,9 @@ from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import headlines, scored
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
+from cae_lib.evaluation.tables import join_by_item
 from cae_lib.profiles import find_profile
-from cae_lib.results import Tables
+from cae_lib.results import ANSWERS, Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
@@ -63,13 +64,15 @@ def items(
     frame, parts = headlines(parts), scored(parts)
     if not parts:
         return pd.DataFrame()
-    texts = [true_captions(item) for part in parts for item in part.items]
-    owner = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
-    true = [text for own in texts for text in own]
-    counts, seen = stated_counts(true, tagger, world), _seen(true, tagger, trained_on)
-    joint = pd.concat([_joint(part) for part in parts], ignore_index=True)
-    return pd.concat([frame, counts.groupby(owner).max(), seen.groupby(owner).sum(),
-                      joint.fillna(-1).astype(np.int32)], axis=1)
+    rows = [(part.name, part.subset, row, text) for part in parts
+            for row, item in enumerate(part.items) for text in true_captions(item)]
+    true = pd.DataFrame(rows, columns=[*ANSWERS, "text"]).astype({"item": np.int32})
+    texts, owner = true["text"].tolist(), [true[name] for name in ANSWERS]
+    counts = stated_counts(texts, tagger, world).groupby(owner).max()
+    seen = _seen(texts, tagger, trained_on).groupby(owner).sum()
+    for own in (counts.reset_index(), seen.reset_index(), _joint(parts)):
+        frame = join_by_item(frame, own)
+    return frame
 
 
 def options(parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path,
@@ -127,12 +130,18 @@ def _seen(captions: Sequence[str], tagger: SceneGraphTagger,
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
 
 
-def _joint(part: Benchmark) -> pd.DataFrame:
-    """For each of a benchmark's sets, the number of that which each item belongs to."""
-    places = {name: {row: number for number, rows in enumerate(sets) for row in rows}
-              for name, sets in part.sets.items()}
-    return pd.DataFrame({f"joint_{name}": [own.get(row, -1) for row in range(part.n_used)]
-                         for name, own in places.items()}, index=range(part.n_used))
+def _joint(parts: Sequence[Benchmark]) -> pd.DataFrame:
+    """The items of benchmarks, and for each of their sets the number of the one that an item
+    belongs to, -1 for none."""
+    names = list(dict.fromkeys(f"joint_{name}" for part in parts for name in part.sets))
+    rows = []
+    for part in parts:
+        numbers = {(f"joint_{name}", row): number for name, sets in part.sets.items()
+                   for number, rows_together in enumerate(sets) for row in rows_together}
+        rows += [(part.name, part.subset, row, *(numbers.get((name, row), -1) for name in names))
+                 for row in range(part.n_used)]
+    return pd.DataFrame(rows, columns=[*ANSWERS, *names]).astype(dict.fromkeys(
+        ["item", *names], np.int32))
 
 
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:

@@ -12,12 +12,13 @@ import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cae_lib.attribution import METHODS
 from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
+from cae_lib.data.images import read_image
 from cae_lib.errors import DataError
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import encode_text
@@ -45,9 +46,10 @@ def attribute(
 ) -> PairAttribution:
     """Score a picture's patches, and a caption's words by some methods, the paper's by default, for
     their similarity in a model of `load_clip`. The map's rule begins at `start_layer`, -1 the last.
+    A file is read by `read_image`: its EXIF orientation is not applied, as in evaluation.
     ConfigError for an image tower without attention maps or that layer, or another vocabulary;
     DataError for a file that is no picture, or a caption without a word."""
-    picture = image if isinstance(image, Image.Image) else read_picture(image)
+    picture = image if isinstance(image, Image.Image) else read_image(image)
     words = split_words(caption, clip.tokenizer)
     if not words:
         raise DataError(f"the caption {caption!r} holds no word")
@@ -79,15 +81,3 @@ def word_roles(clip: Clip, caption: str) -> list[str]:
     words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
     return [ROLE_NAMES[int(found.roles[0][words == number][0])]
             for number in range(1, int(words.max()) + 1)]
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB, turned as its EXIF data say; DataError if the file is missing or cannot be
-    decoded."""
-    try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such picture; check the path") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from error

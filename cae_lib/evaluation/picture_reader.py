@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.images import read_image
 from cae_lib.errors import DataError
 
 FILES_AT_ONCE = 256
@@ -36,15 +37,15 @@ class PictureReader:
 
     def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
         *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
-        self._geometry, self._name = Compose(geometry), repr(geometry)
+        self._geometry = Compose(geometry)
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
         own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.workers = workers or min(MOST_WORKERS, own or 1)
 
     def state(self, ref: ImageRef) -> str:
-        """A hash of what decides a picture's pixels: its file as it is now, and how it is cut."""
+        """A hash of a picture's file as it is now, and of the part of it that is shown."""
         status = ref.path.stat() if ref.path.is_file() else None
-        known = self._name, ref, status and (status.st_mtime_ns, status.st_size)
+        known = ref, status and (status.st_mtime_ns, status.st_size)
         return _digest(repr(known).encode())
 
     def read(self, refs: Iterable[ImageRef]) -> Iterator[Picture]:
@@ -66,16 +67,7 @@ class PictureReader:
 
     def _crops(self, refs: list[ImageRef]) -> list[Picture]:
         """The pictures of one file."""
-        path = refs[0].path
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such picture. Fetch the pictures of this set.") from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path}: cannot be decoded ({error}). Fetch this picture again."
-            ) from error
+        image = read_image(refs[0].path)
         return [self._cut(image, ref) for ref in refs]
 
     def _cut(self, image: Image.Image, ref: ImageRef) -> Picture:

@@ -86,14 +86,15 @@ def reader(released: Released, device: str | torch.device = "cpu") -> Callable[[
         return partial(_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         meta = read_meta(source)
-        if meta is not None and released.model is None:  # one of ours
-            return partial(load_clip, meta.model, source, activation, device)
-        if released.model is None or activation is None:
-            raise ConfigError(
-                f"{source} says neither its architecture nor its activation: give both, for "
-                "example --model ViT-B-32 --activation quickgelu (OpenAI's weights and their "
-                "descendants)."
-            )
+        if meta is not None and not (released.model and activation):  # one of ours says the rest
+            return partial(load_clip, released.model or meta.model, source, activation, device)
+        missing = [f"its {what} ({how})" for what, how, given in (
+            ("architecture", "--model, a name of open_clip such as ViT-B-32", released.model),
+            ("activation", "--activation quickgelu for OpenAI's weights and their descendants, "
+             "--activation gelu for others", activation)) if given is None]
+        if missing:
+            raise ConfigError(f"{source} is a weight file that does not say {' and '.join(missing)}"
+                              f": give {'both' if len(missing) > 1 else 'it as well'}.")
         return partial(_from_file, released, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:

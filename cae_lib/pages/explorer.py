@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from cae_lib import results, runs
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
+from cae_lib.data.images import read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.amounts import is_again
@@ -27,6 +27,7 @@ from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label
 from cae_lib.runtime import write_atomic
+from cae_lib.shown import script_json
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
@@ -93,13 +94,13 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
         files = [NAME.format(f"{name}-{number}.webp") for number in range(len(sheets))]
         for file, sheet in zip(files, sheets, strict=True):
             write_atomic(folder / file, sheet)
-        text = _json({"sheets": files, "items": content})
+        text = script_json({"sheets": files, "items": content})
         write_atomic(folder / NAME.format(f"{name}.js"), f"caeExplorerSets.{name} = {text};\n")
         content, sheets = chunk([subset[:1] for subset in own])
         example[name] = {"items": content, "sheets": [
             f"data:image/webp;base64,{b64encode(sheet).decode()}" for sheet in sheets]}
-    write_atomic(folder / NAME.format("index.js"), f"caeExplorerIndex = {_json(index)};\n")
-    data = _json({"index": index, "sets": example}).replace("</", "<\\/")
+    write_atomic(folder / NAME.format("index.js"), f"caeExplorerIndex = {script_json(index)};\n")
+    data = script_json({"index": index, "sets": example})
     return Shown(f'<div id="cae-explorer"><p>{ALONE}</p></div><script type="application/json" '
                  f'id="cae-explorer-data">{data}</script>', "The explorer of items")
 
@@ -175,8 +176,7 @@ def sheet(refs: Sequence[ImageRef]) -> bytes:
     """Pictures, `COLUMNS` in a row, as one WebP file."""
     canvas = Image.new("RGB", (COLUMNS * TILE, -(-len(refs) // COLUMNS) * TILE), "white")
     for place, ref in enumerate(refs):
-        with Image.open(ref.path) as file:
-            whole = file.convert("RGB")
+        whole = read_image(ref.path)
         picture = whole if ref.crop is None else whole.crop(ref.crop)
         row, column = divmod(place, COLUMNS)
         canvas.paste(ImageOps.pad(picture, (TILE, TILE), color="white"),
@@ -184,7 +184,3 @@ def sheet(refs: Sequence[ImageRef]) -> bytes:
     stream = io.BytesIO()
     canvas.save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

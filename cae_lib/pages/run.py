@@ -26,6 +26,7 @@ from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
+from cae_lib.shown import html_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -119,7 +120,7 @@ def readme_figure(notebook: NotebookNode) -> str | None:
     """The first figure of an executed page as an SVG file of its own; None where there is none. A
     README has no colour of its own to draw in: a grey stands in that reads in light and in dark."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
-    found = (FIGURE.search(output.get("data", {}).get("text/html", "")) for output in outputs)
+    found = (FIGURE.search(html_of(output.get("data", {}))) for output in outputs)
     match = next(filter(None, found), None)
     return match[0].replace("currentColor", README_INK) + "\n" if match else None
 

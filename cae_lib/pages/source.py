@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_lib.config import shipped
 from cae_lib.errors import ConfigError, DataError
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Value = int | float | str | bool
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 BOOLEANS = {"true": True, "false": False}
+INJECTED = "# Parameters"
+"""How papermill begins the cell of the parameters that it was given."""
+
 BOOK_MODULES = ("jupyter_book", "jupyterlab", "jupytext", "papermill", "ipykernel")
 
 
@@ -78,6 +81,32 @@ def page_parameters(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
                 f"comment` with a type of {', '.join(TYPES)}, got `{line}`"
             ) from None
     return parameters
+
+
+def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
+    """Refuse, in a cell of a page, parameters that the page does not have or cannot describe.
+
+    `cae run` refuses unknown parameters itself; papermill only warns, and injects them in a cell
+    of its own, which is looked for among the cells that the kernel has run.
+
+    Args:
+        names: The page's `globals()`, where its parameters are.
+        profiles: The profiles that the page's title and text describe.
+
+    Raises:
+        ConfigError: If the profile is none of these, or papermill has injected a name that the
+            cell of parameters does not declare.
+    """
+    if names["profile"] not in profiles:
+        raise ConfigError(f"this page does not describe the profile {names['profile']!r}: expected "
+                          f"one of {', '.join(profiles)}")
+    declared = names.get("__annotations__", {})
+    injected = [ast.parse(cell) for cell in names.get("In", ()) if cell.startswith(INJECTED)]
+    unknown = {target.id for cell in injected for line in cell.body if isinstance(line, ast.Assign)
+               for target in line.targets if isinstance(target, ast.Name)} - set(declared)
+    if unknown:
+        raise ConfigError(f"this page has no parameter {', '.join(sorted(unknown))}; it has "
+                          f"{', '.join(declared)}")
 
 
 def parse_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, str],

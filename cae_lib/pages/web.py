@@ -5,6 +5,7 @@ files beside its page; and no script or icon that no page uses."""
 from __future__ import annotations
 
 import html
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -20,6 +21,7 @@ from sphinx.util import logging
 
 from cae_lib.config import paths
 from cae_lib.profiles import PROFILES
+from cae_lib.shown import FIGURE_HTML
 
 CARD = "_static/card.png"
 """The picture that a link's preview shows."""
@@ -35,6 +37,16 @@ SPELLED = {r"\dots": r"\ldots", r"\operatorname*": r"\operatorname",
 SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
 """What loads the theme's icons as drawings, all two thousand of them."""
 
+ACCESSIBLE = {
+    r'<summary aria-label="Toggle hidden content">': "<summary>",
+    r'(<button class="btn search-button-field[^>]*) aria-label="Search"': r"\1",
+    r"<summary>(?=<span class=\"toctree-toggle\")": '<summary aria-label="Pages below this one">',
+    r'<div id="pst-primary-sidebar" ': r'\g<0>role="complementary" aria-label="The book" ',
+    r'role="doc-biblioentry"': 'role="listitem"',
+}
+"""What theme and Sphinx write that screen readers cannot use, and what to write in its place: names
+that are not those that are seen, none at all, parts outside of all landmarks, an outdated role."""
+
 GLYPH = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
 """What draws one as a letter of a font, in the theme's style sheet."""
 
@@ -43,6 +55,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("builder-inited", _with_explorer)
+    app.connect("source-read", _with_figures)
     app.connect("doctree-resolved", _with_boxes)
     app.connect("html-page-context", _with_description)
     app.connect("html-page-context", _with_own_files, priority=999)
@@ -73,6 +86,19 @@ def _with_explorer(app: Any) -> None:
     if app.builder.name == "html" and folder.is_dir():
         app.config.html_static_path.append(str(folder))
         app.add_js_file("explorer-index.js")
+
+
+def _with_figures(app: Any, page: str, source: list[str]) -> None:
+    """Give a notebook's figures to the book as HTML, without the images for other viewers."""
+    if FIGURE_HTML not in source[0] or Path(app.env.doc2path(page)).suffix != ".ipynb":
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            if FIGURE_HTML in (bundle := output.get("data", {})):
+                bundle["text/html"] = bundle.pop(FIGURE_HTML)
+                bundle.pop("image/png", None)
+    source[0] = json.dumps(notebook)
 
 
 def _with_boxes(app: Any, tree: nodes.document, page: str) -> None:
@@ -169,9 +195,11 @@ def _with_few_icons(app: Any, error: Exception | None) -> None:
 
 
 def _finished(page: Path) -> str:
-    """Write a page anew without the script of the drawings, the front page named once instead of
-    after itself; returns its text."""
+    """Write a page anew without the script of the drawings, with `ACCESSIBLE`, the front page named
+    once instead of after itself; returns its text."""
     text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
+    for old, new in ACCESSIBLE.items():
+        text = re.sub(old, new, text)
     text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
     page.write_text(text, encoding="utf-8")
     return text

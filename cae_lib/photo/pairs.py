@@ -15,6 +15,7 @@ import spacy
 from PIL import Image
 from spacy.tokens import Doc, Span
 
+from cae_lib.data.images import read_image
 from cae_lib.data.layouts import Captioned
 from cae_lib.data.negatives import AMOUNTS
 from cae_lib.photo import foils
@@ -110,8 +111,8 @@ class Composite(NamedTuple):
         whole = Image.new("RGB", (SIZE, SIZE))
         corners = {(0, 0): self.pair.p, (SIZE - width, SIZE - height): self.pair.q}
         for corner, photograph in corners.items():
-            with Image.open(photograph.path) as image:
-                whole.paste(image.convert("RGB").resize(half, Image.Resampling.BICUBIC), corner)
+            image = read_image(photograph.path)
+            whole.paste(image.resize(half, Image.Resampling.BICUBIC), corner)
         whole.save(path, quality=QUALITY)
 
 

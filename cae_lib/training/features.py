@@ -73,8 +73,9 @@ def picture_features(
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     bf16 = uses_bf16(precision, device)
-    kind = [clip.name, clip.activation, bf16, TRAINING_VERSION]
-    name = content_hash([*kind, pictures_hash(images), *weights], weights.values())[:32]
+    kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
+    kind += [images.size, pictures_hash(images)]
+    name = content_hash([*kind, *weights], [*images.affine, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     if not ranks.any(not path.is_file(), device):
         try:

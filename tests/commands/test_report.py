@@ -13,12 +13,13 @@ from cae_lib.cli import main
 from cae_lib.commands import report
 from cae_lib.errors import CaeError, DataError
 from cae_lib.pages import stamp
+from cae_lib.shown import FIGURE_HTML
 
 TEXT = (REPOSITORY / "report" / "report.md").read_text(encoding="utf-8")
 BIBLIOGRAPHIES = ("book/references.bib", "report/report.bib")
 
 SVG = '<svg viewBox="0 0 72 36"><path d="M0 0h72v36z" fill="currentColor"/></svg>'
-FIGURE = SVG + '<p><a download="bars.csv" href="data:text/csv;base64,YQ==">bars.csv</a></p>'
+LINK = '<p><a download="bars.csv" href="data:text/csv;base64,YQ==">bars.csv</a></p>'
 PREFIX = "application/papermill.record/"
 GLUED = {"gain": "'−1.5 [−2.6,\xa0−0.3]'", "lead": "2.00794", "word": "mixed (2 of 4 negligible)",
          "share": "'26 % left'", "nothing": "'–'", "n": "3"}
@@ -34,7 +35,8 @@ def page(home: Path) -> Path:
     outputs = [{"data": {f"{PREFIX}text/plain": value},
                 "metadata": {"scrapbook": {"name": name, "mime_prefix": PREFIX}}}
                for name, value in GLUED.items()]
-    outputs += [{"data": {"text/html": FIGURE}, "metadata": {}}, {"name": "stdout", "text": "x"}]
+    outputs += [{"data": {FIGURE_HTML: LINK + SVG}, "metadata": {}},
+                {"name": "stdout", "text": "x"}]
     path = home / "book" / "experiments" / "page.ipynb"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"cells": [{"cell_type": "markdown"}, {"outputs": outputs}]}))

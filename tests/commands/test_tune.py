@@ -229,6 +229,47 @@ def test_of_each_method_the_smallest_lambda_that_levels_is_chosen(home: Path, ro
     assert tried["cae-attention"] == [1, 3] and tried["cae-gradcam"] == [0.1, 0.3, 1]
 
 
+@pytest.mark.parametrize("gap", [0.0, -0.02, float("nan")])
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+def test_where_clip_ft_has_no_gap_nothing_is_chosen(
+        home: Path, rows_by, capsys, profile: str, gap: float):
+    """By GradCAM it has none: nothing is trained for it, and the other methods are as ever."""
+    trained = []
+    def measured(name: str, profile: str, weight: float | None = None) -> dict:
+        trained.append((name, weight))
+        gaps = {f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0
+                for method in METHODS}
+        return {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5} | gaps | {
+            "gap_gradcam": gap}
+    rows_by(measured)
+    before = experiment("cae-gradcam", profile)
+    assert main(["tune", "--profile", profile, "--what", "lambda"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "gradcam" in line]
+    assert len(told) == 1, "it is said, once"
+    assert not any(name == "cae-gradcam" for name, _ in trained)
+    table = results.load("sweep", profile, ["tuning"])
+    assert not table["experiment"].eq("cae-gradcam").any()
+    chosen = table[table["chosen"]].set_index("experiment")["weight"]
+    assert chosen.drop("clip-ft").to_dict() == {
+        f"cae-{method}": 0.3 for method in METHODS if method != "gradcam"}
+    assert experiment("cae-gradcam", profile) == before
+    if profile == "paper":  # where data are real, later runs take what was chosen
+        assert experiment("cae-attention", profile).weight == 0.3
+        assert experiment("negclip-cae-gradcam", profile).weight == before.weight
+
+
+def test_where_clip_ft_has_no_gap_by_any_method_nothing_is_chosen(home: Path, rows_by):
+    def measured(name: str, profile: str, weight: float | None = None) -> dict:
+        assert name == "clip-ft"
+        return {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5} | {
+            f"gap_{method}": -1e-3 for method in METHODS}
+    rows_by(measured)
+    before = {method: experiment(f"cae-{method}", "paper") for method in METHODS}
+    assert main(["tune", "--profile", "paper", "--what", "lambda"]) == 0
+    assert results.load("sweep", "paper", ["tuning"])["experiment"].tolist() == ["clip-ft"]
+    assert {method: experiment(f"cae-{method}", "paper") for method in METHODS} == before
+
+
 def test_the_candidate_with_the_best_score_is_chosen(home: Path, rows_by, capsys):
     def measured(name: str, profile: str, weight: float, stop_gradient: bool,
                  **settings: object) -> dict:

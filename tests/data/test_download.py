@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.data.download import CHUNK, TRIES, download
+from cae_lib.data.download import CHUNK, TRIES, UnreachableError, download
 from cae_lib.errors import DataError
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -85,5 +85,9 @@ def test_web_page_in_place_of_the_file_too_little_disk_and_no_server(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/file.bin"
-    with pytest.raises(DataError, match="127.0.0.1.*does not get on"):
-        download(address, target.with_name("other"))
+    for kept in (b"", CONTENT[:9]):  # what an earlier call left stays
+        target.with_name("other").write_bytes(kept)
+        with pytest.raises(UnreachableError, match="127.0.0.1") as caught:
+            download(address, target.with_name("other"))
+        assert caught.value.host == "127.0.0.1" and "Max retries" not in str(caught.value)
+        assert target.with_name("other").read_bytes() == kept

@@ -1,14 +1,21 @@
 """`cae data get` as a whole: places, checksums, archives, links, and what it tells a person."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import re
+import shutil
+import socket
+import stat
 import sys
 import tarfile
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from unittest.mock import Mock
 
 import httpx
@@ -22,8 +29,21 @@ from cae_lib.data.fetch import get, instruction, unpack
 from cae_lib.data.sources import Item, Source, source
 from cae_lib.errors import DataError
 
-HUB = Item(hub="datasets/facebook/winoground", path="data/examples.jsonl", to="examples.jsonl")
-WEIGHTS = Item(hub="timm/x", path="open_clip_model.safetensors", open_clip=("ViT-B-32", "openai"))
+COMMIT, HEAD = "5" * 40, "a" * 40
+HUB = Item(hub="datasets/facebook/winoground", revision=COMMIT, path="data/examples.jsonl",
+           to="examples.jsonl")
+WEIGHTS = Item(hub="timm/x", revision="main", path="open_clip_model.safetensors",
+               open_clip=("ViT-B-32", "openai"))
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch) -> dict[str, str]:
+    """A hub that says which commit a revision is; what it answers can be changed."""
+    answers = {"main": HEAD, COMMIT: COMMIT, HEAD: HEAD}
+    def tell(api, name, repo_type, revision):
+        return types.SimpleNamespace(sha=answers[revision])
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", tell)
+    return answers
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -54,11 +74,12 @@ def test_files_come_to_their_places(toy: Source, file_server, home: Path):
         get(toy)
 
 
-@pytest.mark.parametrize("kind", ["sha256", "md5"])
+@pytest.mark.parametrize("kind", ["sha256", "md5", "git"])
 def test_checksum_of_the_list(toy: Source, file_server, kind):
     """It holds for what is downloaded, and for what somebody put among the downloads."""
     archive = file_server.files["/pictures.zip"]
-    digest = hashlib.new(kind, archive).hexdigest()
+    hashed = b"blob %d\0" % len(archive) + archive if kind == "git" else archive
+    digest = hashlib.new("sha1" if kind == "git" else kind, hashed).hexdigest()
     item = dataclasses.replace(toy.get[1], checksum=f"{kind}:{digest}")
     entry = dataclasses.replace(toy, get=(item,))
     file_server.files["/pictures.zip"] = archive[:-1] + b"x"
@@ -72,7 +93,7 @@ def test_checksum_of_the_list(toy: Source, file_server, kind):
     assert get(entry) == [] and len(file_server.asked) == 1
 
 
-def test_offline_machine_is_told_all_that_it_has_to_fetch(make_source, zipped):
+def test_offline_machine_is_told_once_what_it_has_to_fetch(make_source, zipped, capsys):
     entry = make_source(
         Item(url="http://127.0.0.1:9/set.zip", unpack="images"),
         Item(url="http://127.0.0.1:9/x.json", to="x.json"),
@@ -80,16 +101,33 @@ def test_offline_machine_is_told_all_that_it_has_to_fetch(make_source, zipped):
         Item(how="Ask."),
     )
     zip_place, json_place, form_place, _ = map(entry.place, entry.get)
-    told = (f"(?s)Fetch the file at http://127.0.0.1:9/set.zip with a browser.* put it at "
-            f"{zip_place}, and run `cae data get toy` again.\n.*put it at {json_place}")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError) as caught:
         get(entry)
+    message = str(caught.value)
+    assert message.count("cae data get toy") == message.count("127.0.0.1 cannot be reached") == 1
+    for item, place in ((entry.get[0], zip_place), (entry.get[1], json_place)):
+        assert item.url in message and str(place) in message
+    assert "Pool" not in message and "Max retries" not in message and len(message) < 1000
+    assert capsys.readouterr().out.count("fetching") == 1, "a host that is down is asked once"
     zip_place.write_bytes(zipped({"pictures/a.jpg": b"A"}))
     json_place.write_text("[]")
     assert get(entry) == [f"Sign the form. Put it at {form_place}.", "Ask."]
     form_place.write_bytes(zipped({"b.jpg": b"B"}))
     assert get(entry) == ["Ask."]
     assert tree(entry.root) == {"b.jpg": b"B", "images/a.jpg": b"A", "x.json": b"[]"}
+
+
+def test_a_file_of_another_address_has_its_own_checksum(toy: Source, file_server):
+    """What was noted is compared with what comes from the same address."""
+    get(toy)
+    (toy.root / "data/rows.json").unlink()
+    file_server.files["/2/rows.json"] = b"[]"
+    other = dataclasses.replace(toy.get[0], url=f"{file_server.url}/2/rows.json")
+    assert get(dataclasses.replace(toy, get=(other,))) == []
+    (toy.root / "data/rows.json").unlink()
+    file_server.files["/2/rows.json"] = b"{}"
+    with pytest.raises(DataError, match=hashlib.sha256(b"[]").hexdigest()):
+        get(dataclasses.replace(toy, get=(other,)))
 
 
 def test_too_little_disk_and_links_that_show_shared_pictures(toy: Source, small_disk):
@@ -170,15 +208,98 @@ def test_no_path_leads_out(pack, tmp_path: Path, name):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_in_a_tar(tmp_path: Path, kind):
+@pytest.mark.parametrize("goal", ["../../outside", "good"])
+def test_links_and_devices_in_a_tar(tmp_path: Path, kind, goal):
     path = tmp_path / "links.tar"
     with tarfile.open(path, "w") as archive:
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = kind, "../../outside"
+        archive.addfile(tarfile.TarInfo("good"))
+        link = tarfile.TarInfo("deep/link")
+        link.type, link.linkname = kind, goal
         archive.addfile(link)
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    with pytest.raises(DataError, match="(?s)links.tar.*deep/link"):
         unpack(path, tmp_path / "root", ".")
     assert tree(tmp_path / "root") == {}
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR])
+def test_links_and_devices_in_a_zip(tmp_path: Path, kind):
+    path = tmp_path / "links.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good", b"1")
+        link = zipfile.ZipInfo("deep/link")
+        link.external_attr = (kind | 0o777) << 16
+        archive.writestr(link, "../../outside")
+    with pytest.raises(DataError, match="(?s)links.zip.*deep/link"):
+        unpack(path, tmp_path / "root", ".")
+    assert tree(tmp_path / "root") == {}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_unpacks_to_far_more_than_its_size(tmp_path: Path, monkeypatch, kind):
+    """It is refused before anything is written, unless what it holds is small."""
+    path, root, content = tmp_path / f"bomb.{kind}", tmp_path / "root", bytes(1_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("first", b"1")
+            archive.writestr("zeros", content)
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            info = tarfile.TarInfo("zeros")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    unpack(path, root, "d")
+    assert (root / "d/zeros").read_bytes() == content
+    shutil.rmtree(root)
+    monkeypatch.setattr("cae_lib.data.fetch.SMALL", len(content) - 1)
+    with pytest.raises(DataError, match=f"(?s)bomb.{kind}.*zeros.*{root / 'd'}"):
+        unpack(path, root, "d")
+    assert tree(root) == {}
+
+
+def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("cae_lib.data.fetch.SMALL", 0)
+    random = Random(0)
+    rows = "\n".join(f"COCO_{random.randrange(10**12):012}.jpg,a dog is sitting near a tree,"
+                     "a tree is sitting near a dog, or a dog" for _ in range(9999))
+    with zipfile.ZipFile(tmp_path / "text.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.csv", rows)
+    assert len(rows) > 8 * (tmp_path / "text.zip").stat().st_size
+    unpack(tmp_path / "text.zip", tmp_path / "root", ".")
+    assert (tmp_path / "root/rows.csv").read_text() == rows
+
+
+@pytest.mark.parametrize("place", [
+    "toy", "toy/images", "toy/data", "toy/data/rows.json", "toy/data/rows.json.part",
+    "downloads/toy/pictures.zip.part", "toy/.pictures.zip.unpacking",
+])
+def test_a_link_is_not_written_through(toy: Source, home: Path, tmp_path: Path, place):
+    outside, link = tmp_path / "outside", home / "data" / "raw" / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    outside.mkdir()
+    goal = outside / "new" if link.suffix in (".json", ".part") else outside
+    link.symlink_to(goal)
+    with pytest.raises(DataError, match=re.escape(str(link))):
+        get(toy)
+    assert list(outside.iterdir()) == [] and link.is_symlink()
+    link.unlink()
+    assert get(toy) == [] and check(toy).state == "complete"
+
+
+def test_a_folder_in_the_goal_of_an_archive_that_is_a_link(pack, tmp_path: Path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root" / "d").mkdir(parents=True)
+    (tmp_path / "root" / "d" / "deep").symlink_to(tmp_path / "outside")
+    with pytest.raises(DataError, match="symbolic link"):
+        unpack(pack({"a": b"1", "deep/b": b"2"}), tmp_path / "root", "d")
+    assert tree(tmp_path / "outside") == {} and not (tmp_path / "root" / "d" / "a").exists()
+
+
+def test_the_folder_of_the_data_may_be_a_link(toy: Source, home: Path, tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(tmp_path / "disk")
+    assert get(toy) == [] and check(toy).state == "complete"
+    assert (tmp_path / "disk" / "toy" / "images" / "a.jpg").read_bytes() == b"A"
 
 
 def test_damaged_archives_and_no_room_for_what_is_in_one(pack, tmp_path: Path, small_disk):
@@ -200,10 +321,11 @@ def test_damaged_archives_and_no_room_for_what_is_in_one(pack, tmp_path: Path, s
     unpack(path, root, ".")
 
 
-def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
+def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch, home: Path):
     entry, answers = make_source(HUB, gated="https://terms"), []
-    def serve(name, path, repo_type, local_dir):
+    def serve(name, path, repo_type, revision, local_dir):
         assert (name, path, repo_type) == ("facebook/winoground", HUB.path, "dataset")
+        assert revision == COMMIT
         if answers:
             raise answers.pop()
         found = Path(local_dir, path)
@@ -214,28 +336,58 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
     refusal = errors.GatedRepoError("403", response=httpx.Response(403, request=Mock()))
     for error, message in (
         (refusal, "Accept them at https://terms, then"),
-        (errors.LocalEntryNotFoundError("no connection"), "Fetch the file at https://hugg.*jsonl"),
+        (errors.LocalEntryNotFoundError("no connection"), f"huggingface.co.*{COMMIT}.*jsonl"),
     ):
         answers.append(error)
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=f"(?s){message}"):
             get(entry)
     get(entry)
     assert list(tree(entry.root)) == ["examples.jsonl"]
+    assert json.loads((home / "data/raw/fetched.json").read_text())[
+        "toy/examples.jsonl"]["revision"] == COMMIT
 
 
-def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch):
-    entry, errors = make_source(Item(hub="datasets/a/b", to=".")), [ConnectionError("cut")]
-    def serve(name, repo_type, local_dir):
+def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch, hub, home: Path):
+    """The commit that `main` was is noted, and fetched again even if `main` has moved since."""
+    entry = make_source(Item(hub="datasets/a/b", revision="main", to="."))
+    errors, commits = [ConnectionError("cut")], []
+    def serve(name, repo_type, revision, local_dir):
         assert (name, repo_type, local_dir) == ("a/b", "dataset", entry.root)
+        commits.append(revision)
         (local_dir / f"{len(errors)}.json").write_text("[]")
         if errors:
             raise errors.pop()
     monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     entry.root.mkdir(parents=True)
-    with pytest.raises(DataError, match="Fetch all files at https://huggingface.co/datasets/a/b"):
+    with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
         get(entry)
     assert get(entry) == get(entry) == []
     assert check(entry).lines() == ["toy: unknown; 2 files"]
+    shutil.rmtree(entry.root)
+    hub["main"] = "b" * 40
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, revision, local_dir, **__: (
+        commits.append(revision), local_dir.mkdir()))
+    assert get(entry) == [] and commits == [HEAD, HEAD, HEAD]
+    (noted,) = json.loads((home / "data/raw/fetched.json").read_text()).values()
+    assert noted["revision"] == HEAD
+
+
+@pytest.mark.parametrize("error", [
+    ConnectionError("no network"), socket.gaierror(-2, "Name or service not known"),
+    OSError(errno.ENETUNREACH, "Network is unreachable"),
+])
+def test_a_hub_that_is_not_reached_is_asked_once(make_source, monkeypatch, error):
+    asked = []
+    def tell(api, name, **_):
+        asked.append(name)
+        raise RuntimeError("of the HTTP library, a page long") from error
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", tell)
+    entry = make_source(HUB, dataclasses.replace(HUB, path="data/images.zip", to="", unpack="i"))
+    with pytest.raises(DataError) as caught:
+        get(entry)
+    message = str(caught.value)
+    assert asked == ["facebook/winoground"] and message.count("cae data get toy") == 1
+    assert "a page long" not in message and HUB.path in message and "images.zip" in message
 
 
 def test_file_of_google_drive(make_source, monkeypatch):
@@ -250,15 +402,33 @@ def test_file_of_google_drive(make_source, monkeypatch):
     assert get(entry) == [] and tree(entry.root) == {"rows.json": b"[]"}
 
 
-def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch):
-    cache = {}
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda hub, name: cache.get(hub))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", cache.__setitem__)
-    entry = make_source(WEIGHTS)
+@pytest.mark.parametrize("right", [True, False])
+def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp_path, home, right):
+    """They are asked for as open_clip asks, without a revision; wrong ones are removed."""
+    cached = tmp_path / "models--timm--x" / "snapshots" / HEAD / WEIGHTS.path
+    def serve(name, path):
+        assert (name, path) == ("timm/x", WEIGHTS.path)
+        cached.parent.mkdir(parents=True)
+        (tmp_path / "blob").write_bytes(b"weights" if right else b"others")
+        cached.symlink_to(tmp_path / "blob")
+        return str(cached)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache",
+                        lambda hub, name: str(cached) if cached.exists() else None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
+    digest = hashlib.sha256(b"weights").hexdigest()
+    item = dataclasses.replace(WEIGHTS, checksum=f"sha256:{digest}")
+    entry = make_source(item)
     assert check(entry).lines()[1] == "  files missing: ViT-B-32 openai"
-    assert "copy ~/.cache/huggingface/hub" in instruction(entry, WEIGHTS)
-    assert get(entry) == [] and cache == {"timm/x": WEIGHTS.path}
+    assert "copy ~/.cache/huggingface/hub" in instruction(entry, item)
+    if not right:
+        with pytest.raises(DataError, match=digest):
+            get(entry)
+        assert check(entry).state == "not here" and not (tmp_path / "blob").exists()
+        return
+    assert get(entry) == get(entry) == []
     assert check(entry).state == "complete"
+    (noted,) = json.loads((home / "data/raw/fetched.json").read_text()).values()
+    assert (noted["sha256"], noted["revision"]) == (digest, HEAD)
 
 
 def test_flickr8k_as_it_is_released(home: Path, zipped):

@@ -57,7 +57,7 @@ def test_missing_files_are_counted_and_broken_ones_named(files, tmp_path, kind) 
     for content in (b"not a picture", whole[: len(whole) // 2]):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(content)
-        with pytest.raises(DataError, match=r"broken\.jpg \(row 3\): broken or truncated"):
+        with pytest.raises(DataError, match=r"broken\.jpg \(row 3\): "):
             kind([*files, broken], 16).batch(torch.tensor([0, 3]))
 
 
@@ -105,7 +105,9 @@ def test_pictures_of_the_models_size_are_kept_in_memory(tmp_path, files, monkeyp
     assert isinstance(picture_source(files, 16), Photographs)
     assert isinstance(picture_source(small, 32), Photographs)
     assert isinstance(picture_source([picture(tmp_path / "tall.png", 16, 20)], 16), Photographs)
+    twice = picture(tmp_path / "twice.jpg", 32, 32)  # a JPEG can be decoded at half its size
+    assert isinstance(picture_source([twice], 16), Photographs)
     monkeypatch.setattr(images, "STORE_LIMIT", 100)
     assert isinstance(picture_source(small, 16), Photographs)
-    with pytest.raises(DataError, match="no such picture"):
+    with pytest.raises(DataError, match=r"absent\.png"):
         picture_source([tmp_path / "absent.png"], 16)

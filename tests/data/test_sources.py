@@ -1,4 +1,4 @@
-"""`data/sources.yml`: well-formed, true to what the loaders read, and what is counted by it."""
+"""`sources.yml`: well-formed, true to what the loaders read, and what is counted by it."""
 
 import json
 import os
@@ -12,12 +12,21 @@ from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import FOLDERS, LAYOUTS, load_benchmark
-from cae_lib.data.completeness import check, expected_pictures
+from cae_lib.data.completeness import check, expected_pictures, file_digest
 from cae_lib.data.fetch import get
-from cae_lib.data.sources import Pictures, Rows, Source, allowing, expand, load_sources
+from cae_lib.data.sources import (
+    SOURCES_FILE,
+    Pictures,
+    Rows,
+    Source,
+    allowing,
+    expand,
+    load_sources,
+)
 from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE, training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.runtime import PACKAGE
 
 SOURCES = load_sources()
 each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
@@ -40,7 +49,11 @@ def test_entry_is_well_formed(entry: Source):
     assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.get
     assert set(entry.needs) <= set(SOURCES) and ".." not in entry.folder
     for item in entry.get:
-        assert item.url is None or re.match(r"https?://[\w.-]+/\S+$", item.url)
+        assert item.url is None or re.match(r"https://[\w.-]+/\S+$", item.url) or (
+            item.name == "visual7w_images.zip"), "no https is known of one alone"
+        if item.url and re.match(r"https://(raw\.githubusercontent|github)\.com", item.url):
+            assert "/releases/download/" in item.url or re.search(r"/[0-9a-f]{40}\b", item.url)
+            assert item.checksum or "/archive/" in item.url or entry.kind == "weights"
         assert item.hub is None or re.match(r"(datasets/)?[\w.-]+/[\w.-]+$", item.hub)
         assert item.drive is None or re.match(r"[\w-]{33}$", item.drive)
         assert item.to or item.unpack or item.how or item.path
@@ -98,6 +111,18 @@ def test_rows_of_benchmarks_come_from_their_layouts(name, n_files, n_rows):
     assert bool(SOURCES[name].pictures) == (name not in ("mmvp-vlm", "bivlc"))
 
 
+def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"test content\n")  # the example of the book Pro Git
+    assert file_digest(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+
+
+def test_the_list_is_read_from_the_package_wherever_the_data_are(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CAE_HOME", str(tmp_path))
+    load_sources.cache_clear()
+    assert list(load_sources()) == list(SOURCES)
+    assert SOURCES_FILE.is_relative_to(PACKAGE)
+
+
 def test_open_clip_keeps_the_weights_under_that_name():
     from open_clip.pretrained import get_pretrained_cfg
     (item,) = SOURCES["openai-vit-b-32"].get
@@ -111,6 +136,9 @@ def test_open_clip_keeps_the_weights_under_that_name():
     ("get: [{to: x}]", "an item has one of url, drive"),
     ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
     ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
+    ("get: [{hub: a/b, to: x}]", "revision None of a/b"),
+    ("get: [{hub: a/b, revision: v1, to: x}]", "revision 'v1' of a/b"),
+    ("get: [{url: 'https://a/b', revision: main}]", "only a repository of the hub"),
     ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
     ("title: [", "sources.yml: cannot be read"),
 ])

@@ -38,7 +38,8 @@ def choice():
 @pytest.fixture
 def benchmark_of():
     def make(*items, **fields):
-        return Benchmark("family", "part", tuple(items), fields.pop("n_expected", 9), **fields)
+        subset, n_expected = fields.pop("subset", "part"), fields.pop("n_expected", 9)
+        return Benchmark("family", subset, tuple(items), n_expected, **fields)
     return make
 
 

@@ -48,7 +48,7 @@ def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
 
 def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     pictures = benchmark_of(choice(["p", "q"], ["a"]))
-    image = benchmark_of(choice(["p", "q"], ["a", "b"]), task="image")
+    image = benchmark_of(choice(["p", "q"], ["a", "b"]), task="image", subset="image")
     two = choice(["r"], ["a", "b c"]), choice(["q"], ["a", "b"])
     parts = [pictures, image, Benchmark("family", "empty", (), 5), Benchmark("family", "t", two, 2)]
     found = blind_answers(parts, {"first": lambda texts: [len(text) for text in texts]})

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import (
     answers,
     headline_weights,
+    headlines,
     item_scores,
     keys,
     matches,
@@ -35,10 +37,13 @@ CHOICES = [  # pictures, texts, truth; correct, margin, rank
 def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchmark_of):
     encoder = hand_encoder(IMAGES, TEXTS)
     items = [choice(*row[:3], group=str(number % 3)) for number, row in enumerate(CHOICES)]
-    found = answers([benchmark_of(*items[:4]), benchmark_of(), benchmark_of(*items[4:])], encoder)
+    parts = [benchmark_of(*items[:4]), benchmark_of(subset="none"),
+             benchmark_of(*items[4:], subset="more")]
+    found = answers(parts, encoder)
     names = ["item", "picture", "correct", "margin", "rank"]
     assert found.columns.tolist() == ["family", "subset", "group", *names]
-    assert set(zip(found.family, found.subset, strict=True)) == {("family", "part")}
+    assert set(found.family) == {"family"}
+    assert found.subset.tolist() == ["part"] * 4 + ["more"] * 6
     assert found.group.tolist() == [item.group for item in items]
     assert found.item.tolist() == [*range(4), *range(6)]
     correct, margins, ranks = zip(*(row[3:] for row in CHOICES), strict=True)
@@ -47,6 +52,8 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
     types = [str(found[name].dtype) for name in ("item", "correct", "margin", "rank")]
     assert types == ["int32", "bool", "float32", "int16"]
     assert answers([], encoder).empty
+    with pytest.raises(DataError, match="family/part"):
+        answers([parts[0], parts[0]], encoder)
 
 
 @pytest.mark.parametrize("scores, text, image", [
@@ -61,7 +68,8 @@ def test_winoground_scores_by_hand(choice, benchmark_of, hand_encoder, scores, t
     """Cosines, rows pictures."""
     encoder = hand_encoder(dict(zip("pq", scores, strict=True)), {"s": [1, 0], "t": [0, 1]})
     item = choice("pq", "st")
-    found = answers([benchmark_of(item, task=t) for t in ("text", "image", "group")], encoder)
+    found = answers([benchmark_of(item, task=t, subset=t) for t in ("text", "image", "group")],
+                    encoder)
     assert found.correct.tolist() == [text, image, text and image]
     assert found.margin[2] == found.margin.min() and not found["rank"].any()
 
@@ -110,6 +118,24 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
     part = matches(benchmark)
     assert (headline_weights(part) * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
+
+
+def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the_median(
+        girls, choice):
+    rows = svo(choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
+               choice("qr", ["A girl sits"], group="verb"))  # .4 again, and .6
+    found = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
+    assert found.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
+    assert found.correct.tolist() == [True, True, False, True]
+
+
+def test_groups_of_two_subsets_are_averaged_apart(choice, benchmark_of):
+    items = [choice("p", "ab", group=group) for group in "xyy"]
+    parts = [benchmark_of(*items, subset=name, headline="macro") for name in ("one", "two")]
+    found = headlines(parts)
+    assert found.groupby(["subset", "group"]).stratum.first().nunique() == 4
+    assert found.groupby("stratum").weight.sum().tolist() == [1 / 2] * 4
+    assert found.weight.tolist() == [1 / 2, 1 / 4, 1 / 4] * 2
 
 
 def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):

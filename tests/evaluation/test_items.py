@@ -29,7 +29,8 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(choice, ben
     sets = {"pair": ((0, 2), (1, 3)), "last": ((3,),), "none": ()}
     macro = benchmark_of(*(choice(*row) for row in rows), headline="macro", sets=sets,
                          macro_groups=("a", "b"))
-    micro = benchmark_of(choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]))
+    micro = benchmark_of(choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]),
+                         subset="micro")
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
     found, answered = items([macro, micro], BLANK, False), answers([macro, micro], encoder)
@@ -48,7 +49,7 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(choice, ben
 
 def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
     item = Choice(PICTURES, ("a red cat on a bed", "a small striped red cat"), 0, "g", "0")
-    parts = [benchmark_of(item, task=task) for task in ("text", "image", "group")]
+    parts = [benchmark_of(item, task=task, subset=task) for task in ("text", "image", "group")]
     found = items(parts, BLANK, True)
     assert found.chance.tolist() == [0.25, 0.25, 1 / 6]
     svo = Benchmark("svo_probes", "all", (Choice(PICTURES, ("a cat",), 0, "subj", "0"),), 1)

@@ -89,6 +89,8 @@ def test_classes_of_pictures(hand_encoder, shown, cup, expected):
     assert found["rank"].tolist() == expected
     places = [(number, CLASSES[i]) for number, own in enumerate(shown.values()) for i in own]
     assert [*zip(found.picture, found.label, strict=True)] == places
+    articles = [retrieval.with_article(name) for name in ("egg", "Ice", "owl", "umbrella", "yak")]
+    assert articles == ["an egg", "an Ice", "an owl", "an umbrella", "a yak"]
     texts = {"a photo of an apple": (1.0, 0.0), "an apple": (0.0, 1.0)}
     mean = retrieval.class_vectors(hand_encoder({}, texts), ["apple"])  # of its prompts
     np.testing.assert_allclose(mean, [[2**-0.5, 2**-0.5]], rtol=1e-6)

@@ -47,6 +47,9 @@ def same(found: Clip, clip: Clip, picture: ImageRef) -> None:
 def test_our_own_file_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, picture):
     path = save_checkpoint(tmp_path / "own", clip, META)
     same(load_released(Released(str(path))), clip, picture)
+    same(load_released(Released(str(path), "clip-mini")), clip, picture)
+    with pytest.raises(CheckpointError, match="clip-mini"):
+        load_released(Released(str(path), "ViT-B-32"))
     torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
     found = load_released(Released(str(tmp_path / "plain.pt"), "clip-mini", "quickgelu"))
     assert (found.name, found.activation) == ("clip-mini", "quickgelu")
@@ -57,8 +60,12 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
     path = tmp_path / "weights.pt"
     state = dict(clip.model.state_dict())
     torch.save(state, path)
-    with pytest.raises(ConfigError, match="--model ViT-B-32 --activation quickgelu"):
-        load_released(Released(str(path), "clip-mini"))
+    asked = {(None, None): {"--model", "--activation"}, ("clip-mini", None): {"--activation"},
+             (None, "gelu"): {"--model"}}
+    for (model, activation), options in asked.items():
+        with pytest.raises(ConfigError, match="weights.pt") as caught:
+            load_released(Released(str(path), model, activation))
+        assert {*re.findall(r"--\w+", str(caught.value))} == options, "what is missing, alone"
     with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
         load_released(Released("some-model"))
     for changed in (state | {"more": torch.ones(1)}, state | {"attn_mask": torch.zeros(77, 77)},

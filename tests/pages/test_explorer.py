@@ -28,7 +28,7 @@ from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.build import find_browser
-from cae_lib.pages.explorer import RUNS, SCORED, WAYS, build, true_pairs
+from cae_lib.pages.explorer import RUNS, SCORED, WAYS, Entry, build, collect, true_pairs
 
 BOOK = REPOSITORY / "book"
 DATA = re.compile(r'id="cae-explorer-data">(.*?)</script>', re.DOTALL)
@@ -152,6 +152,41 @@ def test_the_stored_page_has_one_item_of_each_subset(monkeypatch):
     assert n == sum(len(each["subsets"]) for each in example["index"]["sets"].values())
     sheet = example["sets"]["aro"]["sheets"][0].partition(",")[2]
     assert Image.open(io.BytesIO(b64decode(sheet))).format == "WEBP"
+
+
+def test_a_caption_cannot_leave_the_data(explorer, tmp_path: Path, monkeypatch):
+    """Within a script, "<!-- <script>" hides the next "</script>", and the page ends unread."""
+    evil = ["a <!-- <script> b", "a </script><img src=x onerror=alert(1)>\u2028 b"]
+
+    def collected(*arguments: Any) -> list[Entry]:
+        entries = collect(*arguments)
+        for entry in entries:
+            entry.content["texts"] = [*evil, *entry.content["texts"][2:]]
+            entry.content["right"][0], entry.content["margin"][0] = 0, -0.0003
+        return entries
+
+    monkeypatch.setattr("cae_lib.pages.explorer.collect", collected)
+    page = build("smoke", tmp_path, 1).html
+    data = DATA.search(page)[1]
+    assert not set("<\u2028") & set(data)
+    for chunk in (*example_of(page)["sets"].values(), read(tmp_path / "explorer-aro.js")):
+        assert all(item["texts"][:2] == evil for item in chunk["items"])
+    assert "<" not in (tmp_path / "explorer-aro.js").read_text(encoding="utf-8")
+    if find_browser() is None:
+        return
+    steps = """addEventListener("load", () => setTimeout(() => {
+      const root = document.getElementById("cae-explorer");
+      const seen = {captions: root.querySelector(".captions").innerText,
+        margin: root.querySelector(".choices td.number").innerText,
+        images: document.querySelectorAll("img[onerror]").length};
+      document.body.append(Object.assign(document.createElement("pre"),
+                                         {id: "result", textContent: JSON.stringify(seen)}));
+    }, 1000))"""
+    text = document(tmp_path, page, True).replace("</body>", f"<script>{steps}</script></body>")
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    seen, complaints = left_by((tmp_path / "page.html").as_uri(), tmp_path / "user")
+    assert evil[0] in seen["captions"] and seen["images"] == 0 and complaints == []
+    assert seen["margin"] == "−0.03", "a wrong choice has no margin of zero"
 
 
 STEPS = """

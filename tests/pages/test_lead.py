@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 from cae_lib import results
 from cae_lib.evaluation.averages import weights
 from cae_lib.pages.build import find_browser
+from cae_lib.shown import html_of
 
 BOOK = REPOSITORY / "book"
 DATA = re.compile(r'id="cae-lead-data">(.*?)</script>', re.DOTALL)
@@ -57,8 +58,8 @@ LOOK = """(() => {
 def shown() -> str:
     """What the page's cell shows."""
     cells = nbformat.read(BOOK / "experiments" / "bindings.ipynb", as_version=4).cells
-    (found,) = [output.data["text/html"] for cell in cells for output in cell.get("outputs", ())
-                if "cae-lead-data" in output.get("data", {}).get("text/html", "")]
+    (found,) = [html_of(output.data) for cell in cells for output in cell.get("outputs", ())
+                if "cae-lead-data" in html_of(output.get("data", {}))]
     return found
 
 
@@ -139,6 +140,18 @@ def test_each_method_and_weight_shows_its_row(browser, address, rows, width: int
             browser.click("#cae-lead input[type=range]", share)
             check(browser.evaluate(LOOK), row, rows)
     assert browser.complaints == []
+
+
+@pytest.mark.parametrize("font", ["'DejaVu Sans'", "'DejaVu Serif'", "monospace"])
+@pytest.mark.parametrize("size", [14, 19])
+def test_other_fonts_stay_on_the_screen(browser, address, rows, font: str, size: int):
+    browser.open(address, 420)
+    browser.evaluate(f"""document.documentElement.style.font = "{size}px {font}";
+                         document.body.style.font = "{size}px {font}"; true""")
+    for method in rows["method"].unique():
+        browser.click(f'#cae-lead input[value="{method}"]')
+        seen = browser.evaluate(LOOK)
+        assert seen["chosen"] == method and seen["wide"] <= 0 and seen["beside"] == []
 
 
 def test_keys_alone_move_the_figure(browser, address, rows):

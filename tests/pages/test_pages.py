@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
-from cae_lib import results
+from cae_lib import results, shown
+from cae_lib.errors import ConfigError
 from cae_lib.pages.run import FIGURE, _publish, clean, readme_figure, run_page
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import MIME, Provenance, provenance, states
 from cae_lib.plots import show
+from cae_lib.profiles import PROFILES
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
@@ -37,7 +40,7 @@ def html_of(cell: nbformat.NotebookNode) -> list[str]:
     """What a cell shows, but for the stamp."""
     stamp = "provenance" in cell.metadata.get("tags", [])
     outputs = [] if stamp else cell.get("outputs", [])
-    return [output.get("data", {}).get("text/html", "") for output in outputs]
+    return [shown.html_of(output.get("data", {})) for output in outputs]
 
 
 @EACH_PAGE
@@ -72,6 +75,40 @@ def test_a_figure_is_drawn_in_its_cell_with_its_numbers(text: Path):
             (shown,) = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(
                 node, ast.Call) and getattr(node.func, "attr", "") == "show"]
             assert len(shown.args) > 2 or "imshow(" in cell.source, "no table behind a figure"
+
+
+@EACH_PAGE
+def test_viewers_that_trust_no_html_show_each_figure(text: Path):
+    """JupyterLab and GitHub take `text/html` before an image, and strip what is drawn in it."""
+    for cell in stored(text).cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "cae-figure" in "".join(map(str, data.values())) and not any(
+                    kind.startswith("application/papermill.record/") for kind in data):
+                assert "image/png" in data and "text/html" not in data, cell.source
+                assert b64decode(data["image/png"]).startswith(b"\x89PNG")
+
+
+@EACH_PAGE
+def test_a_page_refuses_a_profile_that_it_does_not_describe(text: Path):
+    if text.stem == "use-it":
+        return
+    given, first, *_ = [cell.source for cell in read_page(text).cells if cell.cell_type == "code"]
+    default = page_parameters(read_page(text), text.stem)["profile"].default
+    call = next(node for node in ast.walk(ast.parse(first)) if isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "check_parameters")
+    described = ast.literal_eval(call.keywords[0].value)
+    assert default in described
+    for profile in PROFILES:
+        names: dict[str, Any] = {}
+        exec(given, names)
+        names["profile"] = profile
+        checked = "from cae_lib.pages.source import check_parameters\n" + ast.unparse(call)
+        if profile in described:
+            exec(checked, names)
+        else:
+            with pytest.raises(ConfigError, match=default):
+                exec(first, names)
 
 
 def _code(text: Path) -> Iterator[ast.Module]:
@@ -165,8 +202,8 @@ def test_the_pages_of_results_have_figures_and_readme_shows_one():
     assert with_figures >= {"photographs", "attribution", "faithfulness", "accuracy", "blind",
                             "heat-maps", "retrieval-and-text", "what-decides", "cost",
                             "quickgelu", "laboratory", "verdicts"}
-    shown = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
-    assert shown == readme_figure(stored(EXPERIMENTS / "photographs.md"))
+    image = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
+    assert image == readme_figure(stored(EXPERIMENTS / "photographs.md"))
 
 
 def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
@@ -174,16 +211,16 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     shutil.copy(REPOSITORY / "_config.yml", home)
     (home / "data").mkdir()
     os.symlink(REPOSITORY / "data" / "records", home / "data" / "records")
-    def shown() -> list[str]:
+    def html() -> list[str]:
         cells = nbformat.read(run_page("faithfulness"), as_version=4).cells
         return [text for cell in cells for text in html_of(cell)]
-    before = shown()
+    before = html()
     page = home / "book" / "experiments" / "faithfulness.md"
     text = page.read_text(encoding="utf-8")
     call = "ax.axvline(100, color=plots.INK,"
     assert call in text
     page.write_text(text.replace(call, "ax.axvline(100, color='#123456',"), encoding="utf-8")
-    after = shown()
+    after = html()
     assert [FIGURE.sub("", text) for text in before] == [FIGURE.sub("", text) for text in after]
     (first, *rest), (changed, *others) = (
         [FIGURE.search(text)[0] for text in part if FIGURE.search(text)]
@@ -241,9 +278,10 @@ def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
     assert f"{MOST_CODE_CELLS + 1} code cells, at most {MOST_CODE_CELLS}" in problem
     page = good_page()
     assert [cell.metadata for cell in clean(page).cells] == [cell.metadata for cell in page.cells]
-    shown = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
+    figure = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
-    page.cells[2].outputs += [output(content=text) for text in (shown._repr_html_(), image)]
+    page.cells[2].outputs += [new_output("display_data", figure._repr_mimebundle_()),
+                              output(content=image)]
     assert check_notebook(page) == []
 
 

@@ -12,7 +12,7 @@ from rules import check_pair
 from cae_lib.cli import main
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.pages.build import own_book
-from cae_lib.pages.run import run_page
+from cae_lib.pages.run import _execute, run_page
 from cae_lib.pages.source import page_parameters, parse_parameters, read_page
 from cae_lib.profiles import experiment
 from cae_lib.runs import weights_path
@@ -101,6 +101,24 @@ def test_wrong_parameters_list_the_known_ones(text: Path, given: dict, message: 
     assert type(page_parameters(read_page(text), "page")["rate"].default) is float
 
 
+@pytest.mark.parametrize(("given", "message"), [
+    ({"seeds": 1}, None), ({"profile": "photo"}, "ConfigError.*smoke, mini|smoke, mini"),
+    ({"seed": 1}, "seed.*profile, seeds, rate, fast"),
+])
+def test_a_page_refuses_what_papermill_injects_and_it_does_not_have(
+    text: Path, tmp_path: Path, given: dict, message: str | None
+):
+    change(text, "import sys\n", "import sys\n\nfrom cae_lib.pages.source import check_parameters\n"
+           "\ncheck_parameters(globals(), profiles=('smoke', 'mini'))\n")
+    output = tmp_path / "output.ipynb"
+    if message is None:
+        _execute(read_page(text), output, given, "page")
+        assert outputs(output).startswith("mini: 1 seeds")
+        return
+    with pytest.raises(CaeError, match=message):
+        _execute(read_page(text), output, given, "page")
+
+
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("seeds: int = 3", "seeds = 3", "parameters cell, line 2: expected"),
     ("seeds: int = 3", "seeds: int = 2 + len('x')", "parameters cell, line 2: expected"),
@@ -127,6 +145,16 @@ def test_a_command_ends_in_one_message(text, monkeypatch, capsys, words, error, 
         monkeypatch.setattr("cae_lib.commands.book.run_page", Mock(side_effect=error))
     assert main(["run", *words]) == code
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_without_a_name_the_pages_are_listed(text: Path, capsys):
+    text.with_name("another.md").write_text(text.read_text())
+    assert main(["run"]) == 0
+    assert capsys.readouterr().out.split() == ["another", "page"]
+    for page in text.parent.glob("*.md"):
+        page.unlink()
+    assert main(["run"]) == 2
+    assert str(text.parent) in capsys.readouterr().err
 
 
 def test_the_doctor_names_what_is_missing(text: Path, capsys):

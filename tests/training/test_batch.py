@@ -6,17 +6,28 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import CAPTIONS, FT, Toys, toy_alignment, toy_clip, toy_pairs, toy_run
+from toys import (
+    CAPTIONS,
+    FT,
+    Toys,
+    WordTagger,
+    toy_alignment,
+    toy_clip,
+    toy_pairs,
+    toy_run,
+)
 
 from cae_lib.attribution.binding import exchanges
 from cae_lib.errors import ConfigError
 from cae_lib.training.batch import (
+    Batches,
     Stream,
     choose_negatives,
     generator,
     masked_words,
     placebo_roles,
 )
+from cae_lib.words.alignment import Alignment, align
 
 PAIRS = toy_pairs(
     negatives=[[f"not {c}", f"never {c}"] for c in CAPTIONS[:-1]] + [[]],
@@ -92,6 +103,47 @@ def test_a_caption_brings_one_false_caption_if_it_has_some(foils: str) -> None:
         for row, tokens in zip(rows, batch.negatives.tolist(), strict=True):
             seen[row].add(tuple(tokens))
     assert seen == known and any(len(texts) > 1 for texts in known)
+
+
+THREE = "a cat near a dog on a mat"
+NEAR_SWAPPED = "a dog near a cat on a mat"
+
+
+def three_objects(on_of: tuple[str, ...]) -> Alignment:
+    """`THREE` eight times, where the words that "on" is said of are known."""
+    places = tuple((THREE.index(word), THREE.index(word) + len(word)) for word in on_of)
+    spans = [replace(span, of=places if THREE[span.start : span.end] == "on" else ())
+             for span in WordTagger().tag([THREE])[0]]
+    return align([THREE] * 8, [spans] * 8, toy_clip().tokenizer)
+
+
+@pytest.mark.parametrize(("on_of", "on_swapped"), [
+    ((), "a cat near a mat on a dog"),  # the nearest object before "on" is the dog
+    (("cat", "mat"), "a mat near a dog on a cat"),
+])
+def test_swaps_of_a_batch_follow_the_arguments_and_are_drawn_by_its_step(on_of, on_swapped) -> None:
+    tokenizer, settings = toy_clip().tokenizer, replace(FT, foils="exchanged", batch_size=8)
+    batches = Batches(settings, toy_pairs([THREE] * 8), three_objects(on_of), Toys(), tokenizer)
+    known = {tuple(row) for row in tokenizer([NEAR_SWAPPED, on_swapped]).tolist()}
+    draws = []
+    for step in range(6):
+        torch.manual_seed(step)
+        before = torch.get_rng_state()
+        draws.append(batches.at(step).negatives)
+        assert {tuple(row) for row in draws[-1].tolist()} <= known and len(draws[-1]) == 8
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(step + 100)
+        assert torch.equal(batches.at(step).negatives, draws[-1])
+    assert {tuple(row) for row in torch.cat(draws).tolist()} == known
+    assert len({str(draw.tolist()) for draw in draws}) > 1
+
+
+@pytest.mark.parametrize("kind", ["permuted", "random"])
+def test_a_placebo_knows_no_arguments(kind: str) -> None:
+    given = three_objects(("cat", "mat"))
+    assert given.arguments.any()
+    assert placebo_roles(given, kind, 0).arguments is None
+    assert placebo_roles(given, "parsed", 0).arguments is given.arguments
 
 
 def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from toys import FT, Toys, same_weights, toy_clip, toy_run, toy_train, weights
 
+from cae_lib.data.images import Photographs
 from cae_lib.errors import DataError
 from cae_lib.models.clip import Clip
 from cae_lib.training import features, trainer
+from cae_lib.training.distributed import Ranks
 
 LOCKED = replace(FT, lock_image=True, augment=False)
 CAE = replace(LOCKED, method="gradcam", weight=3.0, margin=2.0)
@@ -87,6 +90,49 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
         path.write_bytes(b"no tensors")
     with pytest.raises(DataError, match="damaged file of image features.*Delete it"):
         toy_run(LOCKED)
+
+
+@pytest.mark.parametrize("change", [
+    "weights", "architecture", "model", "activation", "size", "mean", "std", "precision", "code",
+    "files"])
+def test_a_change_of_anything_that_decides_features_makes_new_ones(
+        change, home, tmp_path, monkeypatch):
+    paths, encoded = [tmp_path / f"{number}.png" for number in range(2)], []
+    for number, path in enumerate(paths):
+        Image.new("RGB", (16, 16), (90 * number, 50, 0)).save(path)
+
+    def encode(model, pixels):
+        encoded.append(len(pixels))
+        return pixels.mean((2, 3))
+
+    def made(clip, locked, images, precision="fp32"):
+        return features.picture_features(clip, locked, images, encode, precision, Ranks(), 0, False)
+    clip, images, locked = toy_clip(), Photographs(paths, 8), nn.Conv2d(3, 4, 2)
+    first = made(clip, locked, images).pixels
+    precision, (scale, shift) = "bf16" if change == "precision" else "fp32", images.affine
+    if change == "weights":
+        locked.weight.data.add_(1)
+    elif change == "architecture":
+        other = nn.Conv2d(3, 4, 2, stride=2)
+        other.load_state_dict(locked.state_dict())
+        locked = other
+    elif change in ("model", "activation"):
+        clip = replace(clip, **{"name" if change == "model" else change: "other"})
+    elif change == "size":
+        images = Photographs(paths, 4)
+    elif change == "mean":
+        images.affine = scale, shift + 1
+    elif change == "std":
+        images.affine = 2 * scale, shift
+    elif change == "code":
+        monkeypatch.setattr(features, "TRAINING_VERSION", features.TRAINING_VERSION + 1)
+    elif change == "files":
+        Image.effect_noise((16, 16), 9).save(paths[0])
+    made(clip, locked, images, precision)
+    assert encoded == [2, 2]
+    made(clip, locked, images, precision)
+    assert encoded == [2, 2], "kept"
+    assert first.shape == (2, 3)
 
 
 @pytest.mark.parametrize("augment", [True, False])

@@ -50,9 +50,9 @@ def toy_set(profile: str, name: str, model: str, tagger: str) -> TrainingSet:
     return TrainingSet(toy_pairs(captions), images, align(captions, spans, clip.tokenizer))
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory):
-    """The weights that `RUN` ends with, in a home of the tests' own with other first weights."""
+@pytest.fixture(scope="module", autouse=True)
+def toy_home(tmp_path_factory: pytest.TempPathFactory):
+    """A home of this file's own, with the toy set and a file of other first weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(runs, "training_set", toy_set)
@@ -60,7 +60,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory):
         clip = load_clip("clip-mini", seed=5)
         meta = CheckpointMeta(clip.name, clip.activation)
         save_checkpoint(paths().data / CHANGED["weights"], clip, meta)
-        yield outcome()
+        yield
+
+
+@pytest.fixture(scope="module")
+def reference(toy_home: None) -> dict[str, Tensor]:
+    """The weights that `RUN` ends with."""
+    return outcome()
 
 
 def outcome(

@@ -74,6 +74,10 @@ def test_some_rows_alone_with_settings_and_seeds():
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
     row, settings = find_run(asked[0], "mini")
     assert run_name(row, "mini", **settings) == asked[0]
+    most = find_profile("mini").seeds
+    more = grid("mini", Choice(rows=("clip-ft",), seeds=most + 2))
+    assert [label for label in more if label.startswith("run/clip-ft")] == [
+        f"run/clip-ft/{seed}" for seed in range(most)]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
             grid("mini", Choice(rows=(wrong,)))

@@ -27,6 +27,9 @@ def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put
     part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]]))[1]
     assert part.items[0].texts[1:] == ("two", "one", "a cat")
     assert part.counts == {"identical": 0, "fewer_negatives": 1}
+    cell = "{'one', 'two', 'three', 'four'}"
+    part = load(crepe("swap", 5, [*CREPE[:3], cell, *CREPE[4:]], CREPE))[1]
+    assert part.counts == {"identical": 0, "fewer_negatives": 1}
 
 
 def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):

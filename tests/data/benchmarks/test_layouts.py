@@ -183,10 +183,21 @@ def test_what_is_not_there_of_a_published_set_is_expected(put, capsys):
 def test_published_numbers_add_up():
     sizes = {name: sum(layout.published.values()) for name, layout in LAYOUTS.items()}
     assert (sizes["sugarcrepe"], sizes["valse"], sizes["whatsup"]) == (7511, 7702, 4958)
+    assert (sizes["cola"], sizes["mmvp_vlm"], sizes["bivlc"]) == (210, 3 * 135, 3 * 2933)
+    assert (sizes["aro"], sizes["order"], sizes["crepe"]) == (23_937 + 28_748, 30_010, 39_715)
     assert sum(LAYOUTS["valse"].listed.values()) == 8782 and sizes["sugarcrepe_pp"] == 2 * 4757
     corpora = LAYOUTS["vl_checklist"].sizes
     assert len(corpora) == 12 + 2 + 2 * 3 * 7 and "Object/Size/hake_size/hake_obj_large" in corpora
     assert "whatsup" not in BENCHMARKS and "winoground" in BENCHMARKS
+
+
+def test_a_caption_that_equals_the_true_one_makes_an_item_identical(put):
+    """NegBench's true caption stands at any place; two false ones may be the same."""
+    put({"coco/val2017/000000000139.jpg": None})
+    rows = [[*NEG[:2], "x", "y", "x", "z", NEG[-1]], [*NEG[:2], "x", "y", "z", "y", NEG[-1]]]
+    root = put({"negbench/images/COCO_val_mcq_llama3.1_rephrased.csv": [NEG_HEADER, *rows]})
+    [part] = load_benchmark("negbench", root, subsets=["coco"])
+    assert [item.truth for item in part.items] == [1, 1] and part.counts == {"identical": 1}
 
 
 COLUMNS = "img=picture true=caption miscounted=false"

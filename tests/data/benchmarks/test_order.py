@@ -94,6 +94,22 @@ def test_each_shuffle_moves_its_own_words_alone():
         assert shuffles(tagged, np.random.default_rng(0)) == (" ".join(words),) * 4
 
 
+def test_each_word_comes_to_every_place_of_its_own_kind_and_to_no_other():
+    """Nouns and adjectives of every Penn tag; all other words are of one kind."""
+    kinds = [("NN", "NNS", "NNP", "NNPS"), ("JJ", "JJR", "JJS"), ("DT", "VBD", "IN")]
+    tags = ("NN", "JJ", "DT", "NNS", "JJR", "VBD", "NNP", "JJS", "IN", "NNPS")
+    content, rest = ([set() for _ in tags] for _ in range(2))
+    for seed in range(100):
+        made = shuffles(TaggedWords(tags, tags), np.random.default_rng(seed))
+        for seen, text in zip((content, rest), made[:2], strict=True):
+            for place, word in zip(seen, text.split(), strict=True):
+                place.add(word)
+    nouns, adjectives, others = map(set, kinds)
+    for tag, in_content, in_rest in zip(tags, content, rest, strict=True):
+        assert in_content == (nouns if tag in nouns else adjectives if tag in adjectives else {tag})
+        assert in_rest == (others if tag in others else {tag})
+
+
 def test_spacy_tags_nouns_and_adjectives():
     [tagged] = tag_words(["A small cat sat on the red mat."])
     tags = dict(zip(tagged.words, tagged.tags, strict=True))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from samples import SVO, SVO_HEADER, WINOGROUND, lines
+from samples import COLA, SVO, SVO_HEADER, WINOGROUND, lines
 
 from cae_lib.data.benchmarks import LAYOUTS, cola, load_benchmark
 from cae_lib.errors import ConfigError, DataError
@@ -83,6 +83,16 @@ def test_svo_probes_has_the_positive_picture_first_and_groups_by_flag(put):
     assert [item.group for item in part.items] == ["mixed", "verb", "subj"]
     assert part.macro_groups == ("subj", "verb") and part.n_expected == 4
     assert part.counts == {"mixed": 1, "missing_images": 1}
+
+
+def test_colas_pictures_are_told_apart_by_caption(put):
+    """Each caption has to find its own picture, the first one the first."""
+    put({f"cola/images/{number}.jpg": None for number in (1, 2)})
+    [part] = load_benchmark("cola", put({"cola/data/COLA_multiobjects_matching_benchmark.json": [
+        COLA, [*COLA[:3], COLA[1]]]}))
+    assert (part.task, part.headline, part.counts["identical"]) == ("image", "micro", 1)
+    assert [ref.path.name for ref in part.items[0].images] == ["1.jpg", "2.jpg"]
+    assert part.items[0].texts == ("a red cup on a blue plate", "a blue cup")
 
 
 @pytest.fixture
@@ -191,7 +201,8 @@ def test_rows_of_mmvp_are_pairs(mmvp):
 
 
 @pytest.mark.parametrize("rows", [
-    (TEXT[1], TEXT[0]), ([2, "Text", "x"], [3, "Text", "y"]), (TEXT[0], [2, "State", "y"]),
+    (TEXT[1], TEXT[0]), (TEXT[0], [4, *TEXT[1][1:]]), ([2, "Text", "x"], [3, "Text", "y"]),
+    (TEXT[0], [2, "State", "y"]),
     (TEXT[0], ["two", "Text", "y"]), (TEXT[0], [2, "Text", " "]),
 ])
 def test_rows_of_mmvp_that_are_no_pair_are_named_or_counted(mmvp, rows):

@@ -39,6 +39,12 @@ def test_six_subsets_with_the_true_caption_first_and_sets_keyed_by_file_names(pu
         "controlled_images/bowl_left_of_tray.jpeg", "controlled_clevr/bowl_left_of_tray.jpeg",
         *["val2017/000000000042.jpg"] * 2, *["vg_images/7.jpg"] * 2,
     ]
+    assert not any("repeated_scenes" in parts[name].counts for name in CONTROLLED)
+    again = [scene("controlled_clevr", p) for p in ("left_of", "right_of", "left_of")]
+    put({"whatsup/controlled_clevr_dataset.json": again})
+    [part] = load_benchmark("whatsup", root, subsets=["controlled_clevr"])
+    assert (part.n_used, part.counts["repeated_scenes"]) == (3, 1)
+    assert part.sets["pair_accuracy"] == ((2, 1),)  # of a repeated scene the last one
     for part in map(parts.__getitem__, CONTROLLED):
         assert part.sets["pair_accuracy"] == ((0, 1), (2, 3), (5, 4))
         assert part.sets["set_accuracy"] == ((0, 1, 2, 3),)
