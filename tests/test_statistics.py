@@ -352,6 +352,8 @@ def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
     two = correlations(table[table["pair"] < 2], resamples=50)
     assert two["nonzero"].tolist() == [1] * 4
     assert words(two.dropna(subset=["low"]), 0.1).eq("undecided").all()
+    seeds = of_pairs(gold, a=np.stack([gold, gold]), near=np.stack([gold, swapped[0]]))
+    assert correlations(seeds, "a", resamples=50)["nonzero"].item() == 4  # with one of its seeds
     both = correlations(pd.concat([table, table.assign(set="copy")]), "a", resamples=50)
     assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
