@@ -352,6 +352,8 @@ def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
     two = correlations(table[table["pair"] < 2], resamples=50)
     assert two["nonzero"].tolist() == [1] * 4
     assert words(two.dropna(subset=["low"]), 0.1).eq("undecided").all()
+    seeds = of_pairs(gold, a=np.stack([gold, gold]), near=np.stack([gold, swapped[0]]))
+    assert correlations(seeds, "a", resamples=50)["nonzero"].item() == 4  # with one of its seeds
     both = correlations(pd.concat([table, table.assign(set="copy")]), "a", resamples=50)
     assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
@@ -468,6 +470,21 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
         correlations(table.iloc[1:])
     with pytest.raises(DataError, match="no run 'c' among a, b"):
         correlations(table, "c")
+
+
+def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
+    gold = np.arange(12.0)
+    table = of_pairs(gold, a=np.stack([gold, -gold]), b=np.stack([gold, gold]))
+    for rows in (table, table[::-1], table.sample(frac=1, random_state=0)):
+        found = correlations(rows, resamples=10).set_index("run")["estimate"]
+        assert found.to_dict() == pytest.approx({"a": 0, "b": 1})
+    with pytest.raises(DataError, match="gold"):
+        correlations(table.assign(gold=table["gold"].where(table["run"] == "a", 3.0)))
+    other = table.assign(set="other")
+    for wrong in (other.assign(seed=other["seed"] + 1), other[other["run"] == "a"],
+                  other[other["seed"] == 0]):
+        with pytest.raises(DataError, match="sets"):
+            correlations(pd.concat([table, wrong]), resamples=10)
 
 
 def test_a_correlation_varies_by_pairs_and_by_seeds():

@@ -96,8 +96,8 @@ class Encoder:
     Args:
         clip: The model with its preprocessing and tokenizer.
         of: Name of the profile whose data are encoded. Where its runs lock the image tower they
-            share the vectors of pictures, in a file for each tower; where its data are real,
-            progress is told. By default neither.
+            share the vectors of pictures, in a file that `vectors_key` names; where its data are
+            real, progress is told. By default neither.
         workers: Threads that decode pictures, see `PictureReader`.
     """
 

@@ -104,6 +104,23 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
 
 
+def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch):
+    """Of a set in order whose cosines are no line; of one in two parts, with one pair turned."""
+    frame = pd.DataFrame({
+        "set": ["STS12"] * 4 + ["STS14"] * 4, "part": [*"aaaa", *"aabb"], "pair": [*range(4)] * 2,
+        "gold": [0, 1, 2, 5, 1, 2, 3, 4], "score": [0.1, 0.2, 0.8, 0.81, 0.1, 0.2, 0.9, 0.8]})
+    save("similarity", "own", 0, frame, "smoke", key="", provenance={})
+    save("similarity", "own", 1, frame.assign(score=0.0), "smoke", key="", provenance={})
+    parts = [Mock(n_expected=n) for n in (4, 9)]
+    for part, name in zip(parts, ("STS12", "STS14"), strict=True):
+        part.name = name
+    monkeypatch.setattr("cae_lib.evaluation.datasets.similarity_pairs", lambda profile: parts)
+    found = stored_scores("own", "smoke", 0)
+    # 1 - 6 * (1 + 1) / (4 * (16 - 1)), since two ranks differ by one
+    assert found["value"].tolist() == pytest.approx([1.0, 0.8])
+    assert found["n_expected"].tolist() == [4, 9] and found["n_used"].tolist() == [4, 4]
+
+
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
     asked = []

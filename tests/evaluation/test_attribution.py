@@ -14,9 +14,15 @@ from cae_lib.attribution import METHODS, get_method
 from cae_lib.attribution.measures import random_ranks
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
-from cae_lib.evaluation.attribution import INTEGRATED, attribution_table, captions_of
+from cae_lib.evaluation.attribution import (
+    INTEGRATED,
+    attribution_table,
+    captions_of,
+    word_sample,
+)
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
+from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 
@@ -74,7 +80,22 @@ def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
         assert list(own.word) == ["a", *["unicyclist"] * 4]
         assert list(own.role) == ["other", *["object"] * 4]
     found = attribution_table(Encoder(clip), *five, ["counterfactual"])
-    assert (found.score.isna() == (found.role == "other")).all()  # only these are replaced
+    assert len(found) and found.score.notna().all(), "of words that it scores"
+    assert not (found.role == "other").any(), "which it does not replace"
+
+
+def test_pictures_of_another_model_are_those_of_the_captions(clip, five):
+    """Of every caption its own picture, by the picture's number, in the words of a new model."""
+    other = load_clip(clip.name, seed=1)
+    sample = word_sample(Encoder(clip), *five, limit=None)
+    found = sample.with_images_of(Encoder(other), five[0])
+    assert sample.pictures.tolist() == [2, 0, 0, 1], "the empty caption is left out"
+    for row, number in enumerate(sample.pictures):
+        pixels = other.preprocess(Image.open(five[0].image_paths[number]))[None]
+        with torch.no_grad():
+            expected = F.normalize(other.model.encode_image(pixels))[0]
+        torch.testing.assert_close(found.image_features[row], expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(found.tokens, sample.tokens) and found.captions is sample.captions
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +211,14 @@ def test_the_roles_of_a_choice_are_those_of_the_words(clip, sample, compared, me
         chosen = torch.isin(sample.roles[row], torch.tensor(roles))
         expected = float(scores[row][chosen].mean()) if chosen.any() else np.nan
         assert found[row] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_weights_with_the_other_activation_read_pictures_by_it(clip, world_home, compared):
+    other = load_clip(clip.name, None, faithfulness.OTHER[clip.activation][0])
+    other.model.load_state_dict(clip.model.state_dict())
+    sample = captions_of(Encoder(other), "smoke", LIMIT)
+    scores = sample.token_scores(other.model, "gradient")
+    found = values(compared, "object", method="gradient", choice="GELU in place of QuickGELU")
+    for row in range(LIMIT):
+        objects = sample.roles[row] == OBJECT
+        assert found[row] == pytest.approx(float(scores[row][objects].mean()), rel=1e-4)

@@ -69,7 +69,7 @@ VALSE = each("valse", {"actant-swap": (1, 2), "action-replacement": (2, 2), "rel
                        "plurals": (0, 4)})
 CREPE = [part("crepe/atom", macro=["4", "5"], **{"4": (1, 2), "5": (0, 6)}),
          part("crepe/negate", macro=["4", "5"], **{"4": (4, 4), "5": (1, 2)}),
-         part("crepe/swap", macro=["4"], **{"4": (1, 2)})]
+         part("crepe/swap", macro=["4"], **{"4": (0, 2)})]
 WINOGROUND = each("winoground", {"group": (40, 400), "group/untagged": (43, 172),
                                  "group/authors": (19, 171)})
 SVO = [part("svo_probes/all", g=(3, 4)),
@@ -81,8 +81,8 @@ WHATSUP = each("whatsup", {"controlled_images": (1, 8), "controlled_clevr": (2, 
 
 @pytest.mark.parametrize("protocol, parts, expected", [
     ("table", RELATIONS, {"VLC-Rel": (0.5 + 0.9) / 2}),
-    ("table", CREPE, {"CREPE": (0.25 + 0.75 + 0.5) / 3}),
-    ("authors", CREPE, {"crepe/atom": 0.25, "crepe/negate": 0.75, "crepe/swap": 0.5}),
+    ("table", CREPE, {"CREPE": (0.25 + 0.75 + 0) / 3}),
+    ("authors", CREPE, {"crepe/atom": 0.25, "crepe/negate": 0.75, "crepe/swap": 0}),
     ("authors", RELATIONS, {f"{VL}/relation": (0.5 + 0.9) / 2}),
     ("official", RELATIONS, {f"{VL}/relation": (0.25 + 0.5 + 0.75 + 0.9) / 4}),
     ("authors", ATTRIBUTES, {f"{VL}/attribute": (0.5 + (1 + 0) / 2) / 2}),

@@ -1,5 +1,6 @@
 """Vectors against one forward pass each; what is read, tokenised and encoded once."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from torchvision.transforms import Compose
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import encoder as module
-from cae_lib.evaluation.encoder import Encoder, neighbours
+from cae_lib.evaluation.encoder import Encoder, Weights, neighbours
 from cae_lib.evaluation.picture_reader import PictureReader
 from cae_lib.models.clip import load_clip
 from cae_lib.models.packed import PackedEncoder
@@ -185,6 +186,34 @@ def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures
     other.images(refs[1:])
     Encoder(tiny_clip, "photo").images(refs)
     assert sizes == [1, 2]
+
+
+@pytest.mark.parametrize("same", ["size", "time"])
+def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
+        tiny_clip, tmp_path, home, same):
+    path = tmp_path / "picture.bmp"
+    Image.new("RGB", (60, 60), "red").save(path)
+    os.utime(path, ns=(1, 1))
+    first = Encoder(tiny_clip, "photo").images([ImageRef(path)])
+    Image.new("RGB", (60, 60) if same == "size" else (60, 90), "blue").save(path)
+    os.utime(path, ns=(1, 2) if same == "size" else (1, 1))
+    second = Encoder(tiny_clip, "photo").images([ImageRef(path)])
+    np.testing.assert_array_equal(second, Encoder(tiny_clip).images([ImageRef(path)]))
+    assert np.abs(first - second).max() > 0
+
+
+def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
+    """Those of a checkpoint are its file; of a tag its file, its model and the activation."""
+    files = [tmp_path / name for name in ("one", "two")]
+    for path in files:
+        path.write_text(path.name)
+    monkeypatch.setattr(module, "tag_file", lambda model, tag: tmp_path / tag)
+    found = [Weights(*given).digest() for given in (
+        (files[0],), (files[1],), ("one", "a", "gelu"), ("two", "a", "gelu"), ("one", "b", "gelu"),
+        ("one", "a", "quickgelu"), (None, "a", "gelu"), (None, "b", "gelu"),
+        (None, "a", "quickgelu"))]
+    assert len({*found}) == len(found)
+    assert found[0] == hashlib.sha256(b"one").hexdigest() == Weights(files[0], "a", "b").digest()
 
 
 def with_other_preprocessing(**changes):

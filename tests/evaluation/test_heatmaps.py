@@ -132,11 +132,14 @@ def test_a_scene_on_its_own(found, clip, world_home, row):
             assert own.value == pytest.approx(value, abs=2e-3)
     scores = get_method("attention")(clip.model, tokens, image).scores[0]
     ends = np.cumsum([1, *(len(clip.tokenizer.encode(word)) for word in words.split())])
-    relation = float(scores[ends[3] : ends[-3]].sum())
-    share = relation / float(scores[1 : ends[-1]].sum())
-    for measure, value in (("word score", relation), ("word share", share)):
-        own = of(found, measure, method="attention", part="relation").value.iloc[row]
-        assert own == pytest.approx(value, abs=2e-4)
+    parts = {"subject": (1, 2), "relation": (3, -3), "object": (-2, -1)}  # words from and to
+    sums = {part: float(scores[ends[a] : ends[b]].sum()) for part, (a, b) in parts.items()}
+    whole = float(scores[1 : ends[-1]].sum())
+    for part, value in sums.items():
+        own = of(found, "word share", method="attention", part=part).value.iloc[row]
+        assert own == pytest.approx(value / whole, abs=2e-4)
+    own = of(found, "word score", method="attention", part="relation").value.iloc[row]
+    assert own == pytest.approx(sums["relation"], abs=2e-4)
 
 
 def test_examples_bring_what_a_figure_needs(found):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.data.benchmarks import LAYOUTS, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, LAYOUTS, Benchmark, load_benchmark
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import amounts, datasets
@@ -107,16 +107,31 @@ def test_families_are_read_alone_and_once(raw, smoke_world):
     raw.symlink_to(smoke_world.parent)
     (part,) = datasets.benchmarks("smoke", ("order",))[:1]
     assert part.name == "order" and part is datasets.benchmarks("smoke")[2]
-    names = {part.name for part in datasets.benchmarks("smoke", ("crepe", "aro"))}
-    assert names == {"aro", "crepe"}
+    names = [part.name for part in datasets.benchmarks("smoke", ("crepe", "aro"))]
+    assert [*dict.fromkeys(names)] == ["aro", "crepe"], "in the order of all benchmarks"
     with pytest.raises(ConfigError, match="no benchmark valse2, x. Known: aro, .*valse"):
         datasets.benchmarks("smoke", ("aro", "valse2", "x"))
     with pytest.raises(ConfigError, match="cola"):
         datasets.benchmarks("smoke", ("cola",))
 
 
+def test_benchmarks_beside_the_papers_are_read_where_their_folder_is(raw):
+    assert datasets.families_of("paper") == [*BENCHMARKS]
+    (raw / FOLDERS["whatsup"]).mkdir(parents=True)
+    assert [*{*datasets.families_of("paper")} - {*BENCHMARKS}] == ["whatsup"]
+
+
+def test_a_set_of_sentences_that_is_there_in_part_is_expected_whole(put):
+    put({"senteval/STS/STS13-en-test/STS.input.OnWN.txt": "a\tb\nc\td\n",
+         "senteval/STS/STS13-en-test/STS.gs.OnWN.txt": "1\n2\n"})
+    with allowing(["all"]):
+        (pairs,) = datasets.similarity_pairs("paper")
+    assert (pairs.name, len(pairs.gold), pairs.n_expected) == ("STS13", 2, 1500)
+
+
 def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put, raw, tiny_clip):
     rows = [{"image": f"val2014/{n}.jpg", "caption": [f"cat {n}", f"dog {n}"]} for n in range(4)]
+    rows[2]["caption"][1] = "!"  # which holds no word to be scored
     flickr = [{"image": "1.jpg", "caption": ["a", "b"]}]
     put({"coco/coco_karpathy_test.json": rows, "flickr30k/flickr30k_test.json": flickr})
     encoder = Encoder(tiny_clip)
@@ -134,7 +149,8 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
         used = subsets("paper")
     assert used_and_expected(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
     assert used_and_expected(used, "phrases") == {"coco": [4, 500]}
-    assert used_and_expected(used, "faithfulness") == {"coco": [4, 120]}
+    assert used_and_expected(used, "attribution") == {"coco": [3, 500]}
+    assert used_and_expected(used, "faithfulness") == {"coco": [3, 120]}
 
 
 def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(

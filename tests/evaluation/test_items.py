@@ -13,7 +13,7 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.items import captions, items, parser_table
+from cae_lib.evaluation.items import captions, items, options, parser_table
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.vocabulary import stated
 
@@ -56,6 +56,29 @@ def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
     assert items([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
     counts = found[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
+
+
+def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmark_of):
+    """A red cat, a cat on a bed; a small dog, a dog under a bed: of these training has two."""
+    two = Choice(PICTURES, ("a red cat on a bed", "a small dog under a bed"), 0, "g", "0")
+    one = Choice(PICTURES[:1], ("a small dog", "a red cat"), 1, "g", "1")
+    parts, tagger = [benchmark_of(two, task="group"), benchmark_of(one, subset="one")], \
+        default_tagger()
+    found = items(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
+    assert found[["bindings", "seen"]].values.tolist() == [[4, 2], [1, 1]]
+    unknown = items(parts, tagger, True)
+    assert unknown.bindings.tolist() == [4, 1] and not unknown.seen.any()
+
+
+def test_which_texts_and_pictures_are_true(benchmark_of):
+    parts = [benchmark_of(Choice(PICTURES, ("a",), 1, "g", "x"), subset="pictures"),
+             benchmark_of(Choice(PICTURES[:1], ("a", "b", "c"), 2, "g", "y"), subset="texts"),
+             benchmark_of(Choice(PICTURES, ("a", "b"), 0, "g", "z"), subset="both", task="group")]
+    found = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
+    assert found.to_dict() == {
+        ("pictures", "picture"): [False, True], ("pictures", "text"): [True],
+        ("texts", "picture"): [True], ("texts", "text"): [False, False, True],
+        ("both", "picture"): [True, True], ("both", "text"): [True, True]}
 
 
 def test_captions_by_hand():

@@ -194,10 +194,10 @@ def test_published_numbers_add_up():
 def test_a_caption_that_equals_the_true_one_makes_an_item_identical(put):
     """NegBench's true caption stands at any place; two false ones may be the same."""
     put({"coco/val2017/000000000139.jpg": None})
-    rows = [[*NEG[:2], "x", "y", "x", "z", NEG[-1]], [*NEG[:2], "x", "y", "z", "y", NEG[-1]]]
+    rows = [[*NEG[:2], *texts, NEG[-1]] for texts in ("xyxz", "xyzy", "xyxx")]
     root = put({"negbench/images/COCO_val_mcq_llama3.1_rephrased.csv": [NEG_HEADER, *rows]})
     [part] = load_benchmark("negbench", root, subsets=["coco"])
-    assert [item.truth for item in part.items] == [1, 1] and part.counts == {"identical": 1}
+    assert [item.truth for item in part.items] == [1] * 3 and part.counts == {"identical": 1}
 
 
 COLUMNS = "img=picture true=caption miscounted=false"

@@ -61,6 +61,15 @@ def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
     assert frame.correct[0] == (near < far)
 
 
+def test_texts_are_compared_within_their_item(tmp_path):
+    items = tuple(Choice((ImageRef(tmp_path),), texts, 0, "", str(row)) for row, texts in
+                  enumerate((("80", "85", "60"), ("10", "40", "20"))))
+    frame = answers([Benchmark("family", "subset", items, 2, task="tot")], Vectors())
+    cosines = np.cos(np.radians([[5, 20], [30, 10]]))
+    np.testing.assert_allclose(frame.margin, cosines[:, 0] - cosines[:, 1], atol=1e-6)
+    assert frame.correct.tolist() == [True, False]
+
+
 def test_blind_choosers_of_three_texts():
     item = Choice((ImageRef(None),), ("full", "anchor", "half"), 0, "", "0")
     numbers = {"full": 3.0, "anchor": 2.0, "half": 1.0}
