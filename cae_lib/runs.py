@@ -108,10 +108,25 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    if find_profile(config.profile).real:
+    if not find_profile(config.profile).real:
+        _require_built(config.profile, start)
+    else:
         tag = needs.weights_source(config.model, start)
         for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
             print(line, flush=True)
+
+
+def _require_built(profile_name: str, start: str | Path | None) -> None:
+    """DataError that names the command, for sets or first weights that have yet to be made."""
+    profile = find_profile(profile_name)
+    file = profile.root / "coco" / "train_neg_clip.tsv"
+    if not file.is_file():
+        build = "photo" if profile.photographs else "world"
+        raise DataError(f"{file}: the training data are not built yet; run "
+                        f"`cae {build} build --profile {profile.sets or profile_name}`")
+    if isinstance(start, Path) and not start.is_file():
+        raise DataError(f"{start}: the base model is not trained yet; run "
+                        f"`cae train {BASE} --profile {profile_name}`")
 
 
 def _trained(config: Experiment, start: str | Path | None, target: Path,

@@ -54,6 +54,22 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained
 
 
+@pytest.mark.parametrize(("profile", "command"), [
+    ("smoke", "cae world build --profile smoke"), ("mini", "cae world build --profile mini"),
+    ("photo", "cae photo build --profile photo"),
+])
+def test_before_its_data_are_built_a_run_names_the_command(profile, command, home) -> None:
+    with pytest.raises(DataError, match=command):
+        runs.train_run("cae-attention", profile)
+    assert not list(home.rglob("model.safetensors"))
+
+
+def test_before_its_base_is_trained_a_run_names_the_command(home, smoke_world) -> None:
+    link_world(home, smoke_world)
+    with pytest.raises(DataError, match="cae train base --profile smoke"):
+        runs.train_run("cae-attention", "smoke")
+
+
 def test_a_run_is_trained_again_once_its_data_code_or_first_weights_are_others(
         smoke_world, home, monkeypatch, capsys):
     coco = home / "data" / "raw" / "world-smoke" / "coco"
