@@ -48,11 +48,18 @@ __all__ = [*_PLACES, "results"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    if name == "results":
-        return import_module(f"{__name__}.results")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = f"{__name__}.{_PLACES.get(name, name)}"
+    try:
+        return getattr(import_module(module), name) if name in _PLACES else import_module(module)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"cae_lib.{name} needs {error.name}, which is not installed: "
+            'pip install "cae-lib[lab]"', name=error.name
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,14 @@
 """What a stranger calls: `import cae_lib as cae`, and nothing deeper."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
 import cae_lib as cae
@@ -44,3 +49,34 @@ def test_an_entry_is_looked_at_and_its_files_are_read_in_each_call(smoke_world, 
     monkeypatch.setitem(LAYOUTS, "mine", Layout("mine", {"all": None}, "mine", "{file}.json"))
     with pytest.raises(DataError, match="LAYOUTS"):
         cae.evaluate(tiny_clip, "mine")
+
+
+def test_what_is_attributed_is_a_model_with_its_preprocessing_and_a_picture(tiny_clip) -> None:
+    picture = Image.new("RGB", (32, 32))
+    for model in (tiny_clip.model, None, "clip-mini"):
+        with pytest.raises(ConfigError, match="load_clip"):
+            cae.attribute(model, picture, "a dog")
+    for other in (np.asarray(picture), None, [picture]):
+        with pytest.raises(DataError):
+            cae.attribute(tiny_clip, other, "a dog")
+    for caption in (None, ["a dog"]):
+        with pytest.raises(DataError):
+            cae.attribute(tiny_clip, picture, caption)
+    assert len(cae.attribute(tiny_clip, picture, "a dog").scores) == 2
+
+
+@pytest.mark.parametrize("items", [None, [], pd.DataFrame(), pd.DataFrame({"family": ["aro"]})])
+def test_weights_are_of_a_table_of_items(items) -> None:
+    with pytest.raises(DataError, match="stratum"):
+        cae.weights(items)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "weights", "contrasts", "attribute", "results"])
+def test_without_an_extra_the_error_names_it(name: str) -> None:
+    """What needs more than the loss says what to install; a mistake of ours is not hidden."""
+    lines = f"import sys; sys.modules['pandas'] = None; import cae_lib; cae_lib.{name}"
+    run = subprocess.run([sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True,
+                         text=True)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and last.startswith("ModuleNotFoundError")
+    assert "pandas" in last and 'pip install "cae-lib[lab]"' in last

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
 from cae_lib.cli import parse
+from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
@@ -104,15 +105,21 @@ def _itc(model: nn.Module, images: Tensor, texts: Tensor) -> Tensor:
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
+def test_the_page_s_loop_refuses_roles_of_other_captions() -> None:
+    """As when the parse is shuffled and the tokens are not."""
+    with pytest.raises(DataError):
+        _run("words.roles, words.words", "words.roles.flip(0), words.words.flip(0)", **SMALL)
+
+
 @EVERY
 def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> None:
     """The page's own lines, in float64, against the definitions."""
     pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
-    roles = page["words"].roles[:4]
+    roles, numbers = page["words"].roles[:4], page["words"].words[:4]
     model = load_clip("clip-mini", page["weights"]).model.double()
     namespace = page | {"model": model, "method": method, "weight": 3.0, "images": pixels,
                         "batch_size": 4, "epochs": 1,
-                        "words": type(page["words"])(tokens, roles, 0, 0, 0)}
+                        "words": type(page["words"])(tokens, roles, 0, 0, 0, numbers)}
     (loop,) = [cell.source for cell in _cells() if "loss.backward()" in cell.source]
     exec(loop.replace("shuffle=True", "shuffle=False").replace("lr=1e-4", "lr=0.0"), namespace)
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -120,7 +127,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
     model.zero_grad()
     images = model.encode_image(pixels)
     batch = Batch(model, tokens, tokens.argmax(-1), F.normalize(images, dim=-1))
-    words = page["words"].words[:4] * (roles > 0)  # some have two tokens
+    words = numbers * (roles > 0)  # some have two tokens
     scores = _plain_scores(method, batch, words)
     both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
     lead = scores[both & (roles == 1)].mean() - scores[both & (roles >= 2)].mean()
@@ -174,7 +181,7 @@ def test_the_block_on_several_gpus(method: str, page: dict, tmp_path: Path) -> N
     found = model.positional_embedding.grad.clone()
     model.zero_grad()
     step = names["Step"](model, names["attribution"], open_clip.ClipLoss())
-    step(page["pixels"], page["tokens"], page["roles"]).backward()
+    step(*(page[name] for name in ("pixels", "tokens", "roles", "numbers"))).backward()
     torch.testing.assert_close(found, model.positional_embedding.grad, atol=1e-6, rtol=1e-5)
 
 

@@ -16,6 +16,11 @@ __all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
     """The method of a name, its fields set by `parameters`; an object that is a method is returned.
     ConfigError for an unknown name or parameter, a bad value, or parameters of an object."""
+    if isinstance(method, type):
+        raise ConfigError(
+            f"{method.__name__} is a class: expected the name of a method, or an object of the "
+            f"class, {method.__name__}()."
+        )
     if not isinstance(method, str):
         if parameters or not callable(method) or not hasattr(method, "reads_words"):
             raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.grouping import check_shapes, words_or_own
+from cae_lib.attribution.grouping import check_tensors, check_words, words_or_own
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.models.text_tower import CLIP_VOCABULARY
@@ -141,7 +141,8 @@ class AttributionMethod:
         roles: Tensor | None = None, arguments: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption; ConfigError for an unknown model or another device,
-        DataError for arguments of other shapes, or a caption without its end.
+        DataError for arguments of other shapes or types, for words, roles and arguments that are
+        not those of the tokens (`check_words`), or a caption without its end.
 
         Args:
             model: one that `text_encoder` knows, or an encoder.
@@ -156,10 +157,11 @@ class AttributionMethod:
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
-            check_shapes(tokens, image_features, words=words, wanted=wanted, roles=roles,
-                         arguments=None if arguments is None else arguments[..., 0])
+            check_tensors(tokens, image_features, words=words, wanted=wanted, roles=roles,
+                          arguments=arguments)
             images = image_features if create_graph else image_features.detach()
             inputs = _checked(encoder, tokens=tokens, image_features=images)
+            check_words(encoder, tokens, words, roles, arguments)
             found = self.score(
                 Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments))
             _check_width(image_features, found.text_features)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
+from cae_lib.words.alignment import check_captions
 from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 
@@ -38,8 +39,9 @@ def swap_negatives(
 
     Gives for each caption up to `limit` of its `exchanges`, or with `keep` of those that keep its
     meaning (`equivalents`), in an order that depends on `seed` and the caption. A ConfigError says
-    that no English spaCy model is installed.
+    that no English spaCy model is installed, a DataError that captions are no list of texts.
     """
+    check_captions(captions)
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
     return list(parse_distinct(nlp, plain, lambda doc: _chosen(

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import pandas as pd
 
 from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.tables import require_items, require_unique
 from cae_lib.results import ANSWERS
 
@@ -130,8 +130,17 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
     `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
     larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
-    ConfigError for an unknown protocol; DataError for an item that stands twice.
+    ConfigError for an unknown protocol, DataError for what is no table of items,
+    or for an item that stands twice.
     """
+    needed = {*ANSWERS, "group", "weight", "stratum"}
+    if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:
+        columns = list(items.columns) if isinstance(items, pd.DataFrame) else None
+        raise DataError(
+            f"items are a {type(items).__name__}{f' with the columns {columns}' if columns else ''}"
+            f": expected a table of items with the columns {', '.join(sorted(needed))}, such as "
+            "cae.results.load('items', 'mini')."
+        )
     require_unique(items)
     groups = items.groupby(["family", "subset"], sort=False)
     subsets = {f"{family}/{subset}": own for (family, subset), own in groups}

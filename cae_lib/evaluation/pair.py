@@ -19,10 +19,10 @@ from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.images import read_image
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.words.alignment import token_roles
+from cae_lib.words.alignment import check_captions, token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ROLE_NAMES
 
@@ -47,8 +47,19 @@ def attribute(
     """Score a picture's patches, and a caption's words by some methods, the paper's by default, for
     their similarity in a model of `load_clip`. The map's rule begins at `start_layer`, -1 the last.
     A file is read by `read_image`: its EXIF orientation is not applied, as in evaluation.
-    ConfigError for an image tower without attention maps or that layer, or another vocabulary;
-    DataError for a file that is no picture, or a caption without a word."""
+    ConfigError for a model that is no `Clip`, an image tower without attention maps or that layer,
+    or another vocabulary; DataError for what is no picture, or a caption without a word."""
+    if not isinstance(clip, Clip):
+        raise ConfigError(
+            f"the model is a {type(clip).__name__}: expected one of `load_clip`, which holds the "
+            "preprocessing and the tokenizer too. Open your weights with load_clip(name, path)."
+        )
+    if not isinstance(image, str | Path | Image.Image):
+        raise DataError(
+            f"the picture is a {type(image).__name__}: expected a path or a PIL image. "
+            "PIL.Image.fromarray makes one of an array of uint8 (H, W, 3)."
+        )
+    check_captions([caption])
     picture = image if isinstance(image, Image.Image) else read_image(image)
     words = split_words(caption, clip.tokenizer)
     if not words:

@@ -10,7 +10,15 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from cae_lib.models.blocks import attend, attention_weights, finish_block, heads_of, run
-from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, read_at, text_tower
+from cae_lib.models.text_tower import (
+    Record,
+    TextEncoder,
+    TextOutput,
+    from_end,
+    one_hot,
+    read_at,
+    text_tower,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,9 @@ class PackedEncoder(TextEncoder):
     @property
     def table(self) -> Tensor:
         return self.embedding.weight.detach()
+
+    def outside_words(self, tokens: Tensor) -> Tensor:
+        return from_end(self.eot, tokens)
 
     def columns(self, tokens: Tensor) -> int:
         return int(self.eot(tokens).max()) + 1

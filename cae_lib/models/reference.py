@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models.recording import alone, drops, recording, still
-from cae_lib.models.text_tower import Record, TextEncoder, TextOutput, one_hot, place_of, read_at
+from cae_lib.models.text_tower import (
+    Record,
+    TextEncoder,
+    TextOutput,
+    from_end,
+    one_hot,
+    place_of,
+    pool_of,
+    read_at,
+)
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
@@ -30,6 +40,7 @@ class TextModel:
         tower: the module whose attention counts.
         position: tokens -> the position that is read `(B,)`; None for a mean over the tokens.
         attended: tokens -> which of them a mean is taken over `(B, C)` bool.
+        outside: tokens -> which of them start, end or pad a text `(B, C)` bool, as far as known.
     """
     model: nn.Module
     features: Callable[[Tensor], Tensor]
@@ -37,6 +48,7 @@ class TextModel:
     tower: nn.Module
     position: Callable[[Tensor], Tensor] | None
     attended: Callable[[Tensor], Tensor] | None = None
+    outside: Callable[[Tensor], Tensor] | None = None
 
 
 class ReferenceEncoder(TextEncoder):
@@ -59,6 +71,10 @@ class ReferenceEncoder(TextEncoder):
         dropout = any(map(drops, training))
         with still(training) if dropout else nullcontext():
             yield dropout
+
+    def outside_words(self, tokens: Tensor) -> Tensor:
+        outside = super().outside_words(tokens)
+        return outside if self.text.outside is None else outside | self.text.outside(tokens)
 
     def columns(self, tokens: Tensor) -> int:
         return tokens.shape[1]
@@ -163,7 +179,10 @@ def _open_clip(model: nn.Module) -> TextModel:
 
     text = getattr(model, "text", model)
     if hasattr(text, "token_embedding"):
-        return TextModel(model, features, text.token_embedding, text.transformer, read_at(text))
+        position = read_at(text)
+        outside = partial(from_end, position) if pool_of(text) in ("argmax", "eos") else None
+        return TextModel(model, features, text.token_embedding, text.transformer, position,
+                         outside=outside)
     pooler = type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
@@ -171,7 +190,8 @@ def _open_clip(model: nn.Module) -> TextModel:
     embedding = text.transformer.get_input_embeddings()
     position = None if pooler == "MeanPooler" else place_of("first")
     return TextModel(model, features, embedding, text.transformer, position,
-                     attended=lambda tokens: tokens != padding)
+                     attended=lambda tokens: tokens != padding,
+                     outside=_special_tokens(text.config, first=position is not None))
 
 
 def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
@@ -183,7 +203,8 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
     position = place_of(pool, eos, text.config.vocab_size)
-    return TextModel(model, features, text.embeddings.token_embedding, text, position)
+    return TextModel(model, features, text.embeddings.token_embedding, text, position,
+                     outside=partial(from_end, position) if causal else None)
 
 
 def _blip(model: nn.Module) -> TextModel:
@@ -195,4 +216,20 @@ def _blip(model: nn.Module) -> TextModel:
         return model.text_proj(output.last_hidden_state[:, 0])
 
     embedding = encoder.get_input_embeddings()
-    return TextModel(model, features, embedding, encoder, place_of("first"))
+    return TextModel(model, features, embedding, encoder, place_of("first"),
+                     outside=_special_tokens(encoder.config, first=True))
+
+
+def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
+    """From tokens to those that start, end or pad a text by the configuration of Hugging Face, and
+    the first of each row where that is what the model reads."""
+    names = (f"{name}_token_id" for name in ("bos", "eos", "sep", "pad"))
+    ids = [value for name in names if isinstance(value := getattr(config, name, None), int)]
+
+    def outside(tokens: Tensor) -> Tensor:
+        special = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        special[:, 0] |= first
+        return special
+
+    return outside
+

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.blocks import ENCODERS, alteration, encodes_by_own
+from cae_lib.words.alignment import CLIP_VOCABULARY
 
 Record = Literal["row", "maps"]
-CLIP_VOCABULARY = 49408  # tokens of CLIP's encoding, of which the last one ends a text
 PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 """What features of text are computed from, in a `CLIP` as in a `TextTransformer`."""
 
@@ -58,6 +58,16 @@ class TextEncoder(ABC):
     def steady(self) -> AbstractContextManager[bool]:
         """A context without dropout; tells whether there is any outside, as far as is known."""
         return nullcontext(False)
+
+    def outside_words(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, C)` bool that are of no word, as far as the encoder knows: equal ones that a
+        row ends in, which are padding, and where it knows them start, end and padding."""
+        as_before = tokens[:, 1:] == tokens[:, :-1]
+        at_end = as_before.flip(1).long().cumprod(dim=1).flip(1).bool()
+        outside = torch.zeros_like(tokens, dtype=torch.bool)
+        outside[:, 1:] |= at_end
+        outside[:, :-1] |= at_end
+        return outside
 
     @abstractmethod
     def columns(self, tokens: Tensor) -> int:
@@ -119,11 +129,22 @@ def _end(eos: int | None, tokens: Tensor) -> Tensor:
     ends = tokens == (tokens.max() if eos is None else eos)
     there = ends.any(dim=1)
     if not bool(there.all()):
-        raise DataError(
-            f"caption {int((~there).nonzero()[0])} of the batch has no end-of-text token: it was "
-            "cut off. Tokenize to fewer columns (context_length) instead of slicing tokens."
-        )
+        raise no_end_error(int((~there).nonzero()[0]))
     return ends.int().argmax(dim=1)
+
+
+def no_end_error(row: int) -> DataError:
+    """The error of a caption without its end."""
+    return DataError(
+        f"caption {row} of the batch has no end-of-text token: it was cut off. Tokenize to fewer "
+        "columns (context_length) instead of slicing tokens."
+    )
+
+
+def from_end(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Tokens `(B, C)` bool from the end of the text on, whose `position` it is."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return places >= position(tokens)[:, None]
 
 
 def pool_of(text: nn.Module) -> str | None:

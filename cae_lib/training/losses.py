@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution import AttributionMethod, get_method
-from cae_lib.attribution.grouping import check_roles, check_shapes, word_index
+from cae_lib.attribution.grouping import check_tensors, check_words, is_integer
 from cae_lib.config import Hinge
-from cae_lib.errors import ConfigError, check_type
+from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
 from cae_lib.models.text_tower import CLIP_VOCABULARY
+from cae_lib.words.alignment import word_index
 
 # Least attribution that hinge "log" tells from 0.
 FLOOR = 1e-6
@@ -33,7 +34,19 @@ def contrastive_loss(
         logit_scale: inverse temperature, already exponentiated.
         negatives: false captions `(K, E)`, normalised, in any order, K >= 0, that the images have
             to tell from theirs as well (NegCLIP, Yuksekgonul et al. 2023).
+
+    Raises:
+        DataError: another number of captions than of images, none, or features of other widths.
     """
+    rows = tuple(image_features.shape)
+    others = rows if negatives is None else tuple(negatives.shape)
+    if (len(rows) != 2 or not rows[0] or tuple(text_features.shape) != rows
+            or len(others) != 2 or others[1] != rows[1]):
+        raise DataError(
+            "expected features of images and of their captions (M, E), M of 1 or more, and of "
+            f"negatives (K, E); found images {rows}, captions {tuple(text_features.shape)}"
+            f"{'' if negatives is None else f', negatives {others}'}."
+        )
     texts = text_features if negatives is None else torch.cat([text_features, negatives])
     logits = logit_scale * image_features @ texts.T
     labels = torch.arange(len(logits), device=logits.device)
@@ -93,6 +106,13 @@ class CAELoss(nn.Module):
         self.method = get_method(method, **settings)
         check_type("image_gradient", image_gradient, bool)
         check_type("weight", weight, float)
+        if weight < 0:
+            raise ConfigError(f"weight is {weight}: expected 0 or more.")
+        if all_sum is not None and not callable(all_sum):
+            raise ConfigError(
+                f"all_sum is {all_sum!r}: expected a function that adds up a tensor over the "
+                "processes, such as `Ranks.sum`, or None."
+            )
         self.weight, self.all_sum, self.path = weight, all_sum, path
         self.image_gradient = image_gradient
 
@@ -111,7 +131,9 @@ class CAELoss(nn.Module):
             image_features: `(B, E)`, of any length.
             tokens: ids `(B, C)`.
             roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
-            words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
+            words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens. Pass
+                those of the rows of roles: with CLIP's vocabulary they have to be the words of the
+                tokens, so that the roles of a shuffled batch are refused.
             arguments: words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
                 them, for the method "binding"; None: the nearest object words.
         """
@@ -125,15 +147,19 @@ class CAELoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
         loops that take the hinge elsewhere; see `forward`."""
-        check_shapes(tokens, image_features, roles=roles, words=words)
+        if roles is None:
+            raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
+        check_tensors(tokens, image_features, words=words, roles=roles, arguments=arguments)
         encoder = text_encoder(self.model, self.path)
+        checks_words = type(self.method).__call__ is AttributionMethod.__call__
+        if not checks_words:  # else the method looks at them, once
+            check_words(encoder, tokens, words, roles, arguments)
         reads_words = self.method.reads_words or self.hinge.scope == "word"
         if words is None and (reads_words or encoder.vocabulary_size == CLIP_VOCABULARY):
             words = word_index(tokens, encoder.vocabulary_size)
-        check_roles(roles, words)
         objects, composition = role_groups(roles, self.hinge)
         beside = {name: value for name, value in (("roles", roles), ("arguments", arguments))
-                  if getattr(self.method, f"reads_{name}", False)}
+                  if checks_words or getattr(self.method, f"reads_{name}", False)}
         attribution = self.method(
             encoder, tokens, image_features if self.image_gradient else image_features.detach(),
             create_graph=torch.is_grad_enabled(), words=words, wanted=objects | composition,
@@ -161,7 +187,10 @@ def attribution_loss(
 
 
 def role_groups(roles: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor]:
-    """Tokens `(B, T)` that A_obj and A_comp are over, by roles `(B, T)`."""
+    """Tokens `(B, T)` that A_obj and A_comp are over, by roles `(B, T)`; a DataError for roles that
+    are no integers."""
+    if not is_integer(roles):
+        raise DataError(f"roles are of type {roles.dtype}: expected integers, such as int8.")
     objects, composition = roles == 1, roles >= 2
     if hinge.hinge != "margin" and (hinge.complete_captions or hinge.scope == "caption"):
         complete = (objects.any(1) & composition.any(1)).unsqueeze(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import CAELoss, hinge_of_sums
-from cae_lib.words.alignment import align, paper_tagger
+from cae_lib.words.alignment import align, check_captions, paper_tagger
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -31,6 +31,7 @@ class RoleTokenizer:
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
         texts = [texts] if isinstance(texts, str) else texts
+        check_captions(texts)
         aligned = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
         return torch.stack([aligned.tokens, aligned.roles.long(), aligned.words], dim=1)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -17,14 +18,15 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import whole_file
-from cae_lib.words.roles import Span
+from cae_lib.words.roles import ROLE_NAMES, Span
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
 END_OF_WORD = "</w>"
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
+CLIP_VOCABULARY = 49408  # tokens of CLIP's encoding, of which the last one ends a text
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
 WORD = SimpleTokenizer().pat
 WRAPPERS = (HFTokenizer, SigLipTokenizer)
@@ -63,6 +65,7 @@ def token_roles(
     earlier call with the same input left in `cache_dir`: the same captions, identity of the tagger,
     vocabulary, cleaning and context length. The tagger is by default the paper's scene-graph
     parser."""
+    check_captions(captions)
     tagger = tagger or paper_tagger()
     if cache_dir is None:
         return align(captions, tagger.tag(captions), tokenizer, context_length)
@@ -100,32 +103,92 @@ def align(
     open_clip clean a caption (mojibake, HTML entities, white space); spans refer to the caption as
     given. Where spans share a token, the first in the list decides. Words are CLIP's for every
     tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the word that
-    holds its first character that is no space.
+    holds its first character that is no space; of CLIP's vocabulary, to that of `word_index`.
     """
     length = _checked(tokenizer, context_length)
-    if len(captions) != len(spans):
-        raise DataError(f"{len(captions)} captions with {len(spans)} lists of spans.")
+    check_captions(captions)
+    _check_spans(spans, len(captions))
+    encoded = [_encode(caption, tokenizer, length) for caption in captions]
     tokens = torch.zeros(len(captions), length, dtype=torch.long)
-    roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
+    for ids, (_, row, _) in zip(tokens, encoded, strict=True):
+        ids[: len(row)] = torch.tensor([piece.token for piece in row])
+    words = _word_numbers(tokens, encoded, tokenizer)
+    roles = torch.zeros_like(tokens, dtype=torch.int8)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
-    n_truncated = n_unmatched = 0
-    for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
-        cleaned, row, cut = _encode(caption, tokenizer, length)
-        n_truncated += cut
-        numbers, said = _words(row, cleaned), [(0, 0, 0)] * len(row)
+    n_unmatched = 0
+    for i, (caption, marked, numbers) in enumerate(
+            zip(captions, spans, words.tolist(), strict=True)):
+        cleaned, row, _ = encoded[i]
+        said = [(0, 0, 0)] * len(row)
         for span in reversed(_carry_over(marked, caption, cleaned)):
             bearers = [_inside(row, *place) for place in span.of]
             of = [numbers[inside[0]] if inside else 0 for inside in bearers]
-            inside = _inside(row, span.start, span.end)
+            inside = [place for place in _inside(row, span.start, span.end) if numbers[place]]
             n_unmatched += not inside
             for place in inside:
                 said[place] = (span.role, *of, 0, 0)[:3]
-        tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
-        words[i, : len(row)] = torch.tensor(numbers)
         roles[i, : len(row)] = torch.tensor(said)[:, 0]
         arguments[i, : len(row)] = torch.tensor(said)[:, 1:]
-    n_spans = sum(map(len, spans))
+    n_truncated, n_spans = sum(cut for _, _, cut in encoded), sum(map(len, spans))
     return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments)
+
+
+def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
+    """Number of the word each token of CLIP's encoding belongs to `(B, T)`, from 1; 0 for none.
+    Another vocabulary than CLIP's is a ConfigError."""
+    if vocabulary_size != CLIP_VOCABULARY:
+        raise ConfigError(
+            f"the model has {vocabulary_size} tokens, CLIP's tokenizer {CLIP_VOCABULARY}: pass "
+            "words (B, T), the number of the word each token belongs to, and 0 for no word."
+        )
+    ends = _ends_word(tokens.device)
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    eot = (tokens == vocabulary_size - 1).int().argmax(dim=-1)
+    inside = (position > 0) & (position < eot[:, None])
+    closed = ends[tokens.clamp(0, vocabulary_size - 1)] & inside  # the model refuses other ids
+    before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
+    return (before + 1) * inside
+
+
+@functools.cache
+def _ends_word(device: torch.device) -> Tensor:
+    """Whether each token of CLIP's vocabulary is the last of a word `(V,)`."""
+    tokenizer = SimpleTokenizer()
+    marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
+    return torch.tensor(marks, device=device)
+
+
+def check_captions(captions: Sequence[str]) -> None:
+    """DataError unless captions are a list of texts: a single text is none."""
+    if isinstance(captions, str | bytes) or not isinstance(captions, Iterable):
+        raise DataError(
+            f"captions are {captions!r:.40}, a {type(captions).__name__}: expected a list of "
+            "texts, such as [caption] for one caption."
+        )
+    for number, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise DataError(
+                f"caption {number} is {caption!r}, a {type(caption).__name__}: expected a text."
+            )
+
+
+def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
+    """DataError unless there is a list of spans with roles 0 to 3 for each caption."""
+    if len(spans) != count:
+        raise DataError(f"{count} captions with {len(spans)} lists of spans.")
+    for number, marked in enumerate(spans):
+        listed = isinstance(marked, Sequence) and not isinstance(marked, str)
+        for span in marked if listed else [marked]:
+            if not listed or not isinstance(span, Span):
+                raise DataError(
+                    f"the spans of caption {number} hold {span!r}: expected a list of "
+                    "Span(start, end, role) for each caption, an empty one for none."
+                )
+            if span.role not in range(len(ROLE_NAMES)):
+                raise DataError(
+                    f"caption {number} has {span!r}: expected role 0 other, 1 object, 2 attribute "
+                    "or 3 relation."
+                )
 
 
 class Piece(NamedTuple):
@@ -208,6 +271,18 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
         row.append(Piece(token, end - len(text.lstrip()), start + len(text.rstrip())))
         cut = cut or (token != own and start < end)  # the wrapper put a special token here
     return cleaned, row, cut
+
+
+def _word_numbers(tokens: Tensor, encoded: list[tuple[str, list[Piece], bool]],
+                  tokenizer: Any) -> Tensor:
+    """Number of the word of each token `(n, context_length)`, 0 for none."""
+    simple = isinstance(tokenizer, SimpleTokenizer)
+    if (tokenizer.vocab_size if simple else len(_fast(tokenizer))) == CLIP_VOCABULARY:
+        return word_index(tokens, CLIP_VOCABULARY)
+    words = torch.zeros_like(tokens)
+    for numbers, (cleaned, row, _) in zip(words, encoded, strict=True):
+        numbers[: len(row)] = torch.tensor(_words(row, cleaned))
+    return words
 
 
 def _words(row: list[Piece], cleaned: str) -> list[int]:

@@ -95,6 +95,25 @@ def test_exchanges_by_hand(tokenizer, words) -> None:
     assert read(tokenizer, every[1]) == "an chair under a umbrella"  # not CLIP's: as they are
 
 
+def test_bindings_have_all_that_their_word_is_said_of(tokenizer) -> None:
+    """A relation counts with its subject and its object alone, an attribute with its bearer."""
+    def word(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text))
+
+    caption = "a red pterodactyl under a dog near a small cat"
+    place = {word: (caption.index(word), caption.index(word) + len(word))
+             for word in caption.split()}
+    said = {"red": ("pterodactyl",), "small": (None,), "under": ("pterodactyl", "dog"),
+            "near": ("dog", None)}
+    marked = [dataclasses.replace(span, of=tuple(
+        place.get(other, (0, 0)) for other in said.get(caption[span.start : span.end], ())))
+        for span in spans(caption)]
+    expected = {(ATTRIBUTE, word("red"), word("pterodactyl")),
+                (RELATION, word("under"), word("pterodactyl"), word("dog"))}
+    assert len(word("pterodactyl")) > 1
+    assert bindings(align([caption], [marked], tokenizer)) == [expected]
+
+
 @pytest.mark.parametrize(("caption", "arguments", "expected"), [
     # the parser knows that the man holds the bat, and that the ball is red
     ("a man near a ball holding a bat", {"holding": ("man", "bat"), "near": ("man", "ball")},
@@ -118,6 +137,32 @@ def test_arguments_come_before_the_nearest_objects(caption, arguments, expected,
     found = bindings(words)[0]
     assert len(found) == len(arguments)
     assert {len(each) for each in found} <= {3, 4}
+
+
+def test_articles_that_nothing_moves_next_to_stay(tokenizer) -> None:
+    """Also those that the rule of the first letter would have otherwise."""
+    caption = "an hour before a man holding a umbrella, a eel"
+    words = align([caption], [spans(caption.replace(",", " ,"))], tokenizer)
+    roles = words.roles.clone()
+    umbrella = tokenizer.encode("umbrella")[0]
+    roles[words.tokens == umbrella] = OBJECT
+    words = dataclasses.replace(words, roles=roles)
+    (found,) = made(tokenizer, words)
+    assert found[1:] == ("holding", "an hour before an umbrella holding a man , a eel")
+
+
+@pytest.mark.parametrize(("caption", "wanted", "expected"), [
+    ("a small dog on a blue cat", "small", {"a blue dog on a small cat"}),  # one of two attributes
+    ("a small dog on a blue cat", "blue", {"a blue dog on a small cat"}),
+    ("a small dog on a blue cat", "on", {"a small cat on a blue dog"}),
+    ("a small dog on a blue cat", "dog", set()),
+    ("a dog chasing under a cat", "under", {"a cat chasing under a dog"}),  # of two words as one
+    ("a dog chasing under a cat", "chasing", {"a cat chasing under a dog"}),
+])
+def test_an_exchange_is_made_for_any_of_its_wanted_words(caption, wanted, expected, tokenizer):
+    words = align([caption], [spans(caption)], tokenizer)
+    inside = words.tokens == tokenizer.encode(wanted)[0]
+    assert {text for *_, text in made(tokenizer, words, wanted=inside)} == expected
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])

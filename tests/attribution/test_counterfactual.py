@@ -116,7 +116,8 @@ def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -
 @torch.no_grad()
 def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named, attribute) -> None:
     """Of eight columns the first caption leaves some free; the last column stays as it is."""
-    first, other = [10, 11, 12, 13, 14, 15][: 6 - free], [20, 21, 22][:size]
+    first = [266, 267, 268, 269, 270, 271][: 6 - free]  # bytes that end a word
+    other = [20, 21, 22, 276][-size:]  # a word of so many bytes
     rows = [[49406, *inner, 49407] + [0] * (6 - len(inner)) for inner in (first, other)]
     tokens, words = torch.tensor(rows), torch.zeros(2, 8, dtype=torch.long)
     words[0, 1 : len(first) + 1] = torch.arange(1, len(first) + 1)
@@ -126,7 +127,7 @@ def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named,
     found = attribute(two, NAME, {"words": words, "roles": roles})
     assert found.scored[0, 2] == fits and found.scored[1, 1]
     if fits:
-        drops = drop(two, Word(0, [2], (11,), 1), tuple(other))
+        drops = drop(two, Word(0, [2], (267,), 1), tuple(other))
         assert found.scores[0, 2].item() == pytest.approx(drops, abs=1e-10)
 
 

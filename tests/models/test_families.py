@@ -170,6 +170,34 @@ def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert before.std() > 0.3 * expected.abs()
 
 
+@DROPPING
+def test_dropout_moves_no_integrated_gradient(family: str) -> None:
+    """Each point of the line is as in evaluation; the features keep their dropout."""
+    case = _with_dropout(family)
+    method = get_method("integrated_gradients", points=4)
+    expected = method(case.model, case.tokens, case.images, words=WORDS)
+    assert expected.scores.abs().max() > 1e-4
+    case.model.train()
+    found = method(case.model, case.tokens, case.images, words=WORDS)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(found.text_features, expected.text_features)
+
+
+def test_a_shorter_word_leaves_the_padding_of_its_caption() -> None:
+    """The mean of this tower is over all but the padding, 1: another token would count. The second
+    word of the first caption, of two tokens, can only become the 25 of the second."""
+    case = FAMILIES["roberta"]()
+    found = get_method("counterfactual")(
+        case.model, case.tokens, case.images, words=WORDS, roles=ROLES)
+    assert case.tokens[0].tolist() == [3, 11, 12, 13, 14, 2, 1, 1]
+    changed = torch.tensor([[3, 11, 25, 14, 2, 1, 1, 1]])
+    whole, other = (F.cosine_similarity(case.features(tokens), case.images[:1])
+                    for tokens in (case.tokens[:1], changed))
+    expected = (whole - other).detach().expand(2)
+    assert expected[0].abs() > 1e-3
+    torch.testing.assert_close(found.scores[0, 2:4], expected)
+
+
 @pytest.mark.parametrize("family", ["bidirectional, padding", "CLIP, eos"])
 def test_a_caption_without_padding_gets_none_in_the_place_of_a_word(family: str) -> None:
     """The second caption fills its columns; its first word has two tokens, of its role there is one

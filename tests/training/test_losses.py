@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cae_lib.config import HINGES, SCOPES, Hinge
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.losses import (
     AttributionLoss,
     attribution_loss,
@@ -47,6 +47,25 @@ def test_contrastive_loss_of_two_pairs(negative: bool) -> None:
     assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-6)
     none = contrastive_loss(images, texts, torch.tensor(2.0), texts[:0])
     assert none == contrastive_loss(images, texts, torch.tensor(2.0))
+
+
+@pytest.mark.parametrize(("images", "texts", "negatives"), [
+    ((3, 2), (5, 2), None), ((5, 2), (3, 2), None), ((0, 2), (0, 2), None), ((3, 2), (3, 4), None),
+    ((3, 2), (3, 2), (4, 3)), ((3, 2), (3, 2), (2,)), ((2,), (2,), None), ((0, 2), (0, 2), (2, 2)),
+], ids=str)
+def test_each_image_has_one_caption(images, texts, negatives) -> None:
+    """Further texts would be taken for negatives, and the mean over none is not a number."""
+    given = [None if shape is None else torch.ones(shape) for shape in (images, texts, negatives)]
+    with pytest.raises(DataError):
+        contrastive_loss(*given[:2], torch.tensor(2.0), given[2])
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_roles_are_integers(kind: torch.dtype) -> None:
+    """Truth values are no roles: no token would have role 2 or 3, and the loss would be 0."""
+    for call in (loss_of, lambda scores, hinge, roles: caption_sums(scores, roles, hinge)):
+        with pytest.raises(DataError):
+            call(SCORES, Hinge(), ROLES.to(kind))
 
 
 @pytest.mark.parametrize(("settings", "objects", "loss", "gradient"), [

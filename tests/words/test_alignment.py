@@ -1,12 +1,14 @@
 """Alignment with the BPE tokens of CLIP, against the tokenizer and a search by token ids."""
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 
-from cae_lib.attribution.grouping import word_index
+from cae_lib.data.negatives import swap_negatives
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.words.alignment import align, pieces, token_roles
+from cae_lib.training.openclip import RoleTokenizer
+from cae_lib.words.alignment import align, pieces, token_roles, word_index
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -125,3 +127,75 @@ def test_other_tokenizers_and_counts_are_errors(tokenizer):
         align(["a"], [[]], lambda texts: torch.zeros(len(texts), 77))
     with pytest.raises(DataError, match="2 captions with 1 lists"):
         align(["a", "b"], [[]], tokenizer)
+
+
+STRANGE = ["a dog<end_of_text> a cat", "a <start_of_text> dog", "cafe\u0301s and \u0130stanbul",
+           "\x1c a\u200bdog \ufdfa", "<|endoftext|> a dog <|startoftext|>"]
+
+
+@pytest.mark.parametrize("context_length", [None, 8])
+def test_words_are_those_of_the_tokens_whatever_a_caption_holds(tokenizer, context_length):
+    """Nothing after the first end is read: it has no word and no role."""
+    spans = [[Span(0, len(caption), OBJECT)] for caption in STRANGE]
+    alignment = align(STRANGE, spans, tokenizer, context_length)
+    assert torch.equal(alignment.words, word_index(alignment.tokens, 49408))
+    assert torch.equal(alignment.roles > 0, alignment.words > 0)
+    assert alignment.words[0, :5].tolist() == [0, 1, 2, 0, 0]
+    behind = align(STRANGE[:1], [[Span(18, 23, OBJECT, ((2, 5),))]], tokenizer)
+    assert behind.n_unmatched == 1 and not behind.roles.any() and not behind.arguments.any()
+
+
+@pytest.mark.parametrize("captions", ["a dog", b"a dog", [None], ["a dog", 3], None, [["a dog"]]])
+def test_captions_are_a_list_of_texts(captions, tokenizer):
+    tagger = CountingTagger()
+    calls = [lambda: token_roles(captions, tokenizer, tagger), lambda: swap_negatives(captions),
+             lambda: align(captions, [[]], tokenizer)]
+    if not isinstance(captions, str):  # which open_clip's data sets give its tokenizer
+        calls.append(lambda: RoleTokenizer(tokenizer, tagger)(captions))
+    for call in calls:
+        with pytest.raises(DataError):
+            call()
+    assert not tagger.calls
+
+
+@pytest.mark.parametrize("spans", [
+    [[Span(0, 3, 257)]], [[Span(0, 3, -1)]], [[Span(0, 3, 4)]], [[Span(0, 3, None)]],
+    [[(0, 3, 1)]], [Span(0, 3, 1)], [[[0, 3, 1]]], [None], ["dog"],
+], ids=str)
+def test_spans_have_a_role_and_are_listed_by_caption(spans, tokenizer):
+    with pytest.raises(DataError, match="caption 0"):
+        align(["dog"], spans, tokenizer)
+
+
+def test_numpy_s_roles_and_texts_are_taken(tokenizer):
+    spans = [[Span(np.int64(0), np.int64(3), np.int64(OBJECT))]]
+    assert align(np.array(["dog"]), spans, tokenizer).roles[0, 1] == OBJECT
+
+
+@pytest.mark.parametrize(("caption", "things", "expected"), [
+    # a relation has its subject and its object, an attribute its bearer; of several words the first
+    ("a red fire hydrant near a big dog", {"red": ["fire hydrant"], "big": ["dog"],
+                                           "near": ["fire hydrant", "dog"]},
+     {"red": [3, 0], "near": [3, 8], "big": [8, 0]}),
+    # spaces, an entity and mojibake are cleaned away: the places move
+    ("  a  red dog&#39;s toy sch\u00c3\u00b6n the big  mat ",
+     {"red": ["dog"], "big": ["mat"], "sch\u00c3\u00b6n": ["toy", "mat"]},
+     {"red": [3, 0], "sch\u00f6n": [5, 9], "big": [9, 0]}),
+    ("red &amp; dog", {"red": ["&amp;"]}, {"red": [2, 0]}),
+    ("red dog near", {"near": ["dog", ""]}, {"near": [2, 0]}),  # one that stands nowhere
+], ids=["first word", "cleaned", "entity", "nowhere"])
+def test_arguments_by_hand(caption, things, expected, tokenizer):
+    """Numbers of the words that a word is said of, counted in the cleaned caption."""
+    def place(text):
+        start = caption.index(text) if text else 0
+        return start, start + len(text)
+
+    spans = [Span(*place(word), RELATION if len(of) == 2 else ATTRIBUTE, tuple(map(place, of)))
+             for word, of in things.items()]
+    alignment = align([caption], [spans], tokenizer)
+    found = {}
+    for token, words in zip(alignment.tokens[0], alignment.arguments[0].tolist(), strict=True):
+        if any(words):
+            found.setdefault(tuple(words), []).append(int(token))
+    read = {tokenizer.decode(tokens).strip(): list(words) for words, tokens in found.items()}
+    assert read == expected

@@ -9,7 +9,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 
 from cae_lib.errors import ConfigError
-from cae_lib.words.alignment import Alignment, align, token_roles
+from cae_lib.words.alignment import Alignment, align, token_roles, word_index
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 transformers = pytest.importorskip("transformers")
@@ -131,6 +131,16 @@ def test_clips_fast_tokenizer_gives_what_open_clips_gives():
     assert torch.equal(ours.roles, reference.roles) and ours.roles.any()
     counts = [(a.n_truncated, a.n_unmatched, a.n_spans) for a in (ours, reference)]
     assert counts == [(1, 1, 11)] * 2
+
+
+def test_words_of_clips_vocabulary_are_those_of_the_tokens():
+    """Where Hugging Face's tokenizer reads other characters than the caption has."""
+    captions = ["cafe\u0301s and dogs", "\u0130stanbul", "a dog \x1c", "a<|endoftext|> dog"]
+    spans = [[Span(0, len(caption), OBJECT)] for caption in captions]
+    alignment = align(captions, spans, clips())
+    assert torch.equal(alignment.words, word_index(alignment.tokens, 49408))
+    assert alignment.words.amax(1).tolist() == [3, 3, 3, 1]
+    assert not alignment.roles[alignment.words == 0].any()
 
 
 HAND = {
