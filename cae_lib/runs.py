@@ -117,7 +117,8 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
 
 
 def _require_built(profile_name: str, start: str | Path | None) -> None:
-    """DataError that names the command, for sets or first weights that have yet to be made."""
+    """Check that the sets and the base model of a profile are there; else a DataError names the
+    command that makes them."""
     profile = find_profile(profile_name)
     file = profile.root / "coco" / "train_neg_clip.tsv"
     if not file.is_file():
