@@ -160,7 +160,7 @@ class AttributionMethod:
             check_tensors(tokens, image_features, words=words, wanted=wanted, roles=roles,
                           arguments=arguments)
             images = image_features if create_graph else image_features.detach()
-            inputs = _checked(encoder, tokens=tokens, image_features=images)
+            inputs = _checked(encoder, tokens=tokens.long(), image_features=images)
             check_words(encoder, tokens, words, roles, arguments)
             found = self.score(
                 Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments))

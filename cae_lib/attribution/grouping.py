@@ -1,4 +1,4 @@
-"""Whether tokens, words, roles and arguments belong together, and which tokens form a word."""
+"""Checks that tokens, words, roles and arguments belong together."""
 
 from __future__ import annotations
 
@@ -12,55 +12,51 @@ from cae_lib.models.text_encoder import TextEncoder
 from cae_lib.models.text_tower import CLIP_VOCABULARY, no_end_error
 from cae_lib.words.alignment import word_index
 
-ADVICE = "Tokens, roles and words have to be rows of one `token_roles`, in the same order."
-
 
 def words_or_own(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
     """The words `(B, T)` given, else those of CLIP's encoding; see `word_index`."""
     return word_index(tokens, encoder.vocabulary_size) if words is None else words
 
 
-def check_tensors(tokens: Any, image_features: Any, **beside: Any) -> None:
-    """Check the type, shape and device of what describes a batch of captions.
+def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
+    """Check the type, shape and device of the tensors that describe a batch of captions.
 
     Args:
         tokens: ids `(B, C)`, int64 or int32, B of 1 or more.
         image_features: `(B, E)`, of floating point.
-        beside: what stands beside each token, None where it is not given: "words" and "roles"
-            `(B, C)`, integers; "wanted" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers.
+        optional: further tensors, None where they are not given: "words" and "roles" `(B, C)`,
+            integers; "wanted" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers.
 
     Raises:
-        DataError: a value that is no tensor, or has another shape or type.
-        ConfigError: tensors on several devices.
+        DataError: a value is no tensor, or has another shape or type.
+        ConfigError: the tensors are on several devices.
     """
-    beside = {name: value for name, value in beside.items() if value is not None}
-    given = {"tokens": tokens, "image features": image_features} | beside
-    for name, value in given.items():
+    optional = {name: value for name, value in optional.items() if value is not None}
+    tensors = {"tokens": tokens, "image features": image_features} | optional
+    for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise DataError(f"{name} are a {type(value).__name__}: expected a tensor.")
-    shapes = {name: tuple(value.shape) for name, value in beside.items()}
-    rows = tuple(tokens.shape)
+            raise DataError(f"{name}: found a {type(value).__name__}, expected a tensor.")
+    size = tuple(tokens.shape)
+    shapes = {name: tuple(value.shape) for name, value in optional.items()}
     fit = tokens.ndim == 2 and len(tokens) > 0 and all(
-        shape == ((*rows, 2) if name == "arguments" else rows) for name, shape in shapes.items())
+        shape == ((*size, 2) if name == "arguments" else size) for name, shape in shapes.items())
     if not fit or image_features.ndim != 2 or len(image_features) != len(tokens):
         raise DataError(
-            "expected tokens (B, C), image features (B, E), and what stands beside each token "
-            "(B, C), arguments (B, C, 2), of the same B captions; found tokens "
-            f"{rows}, image features {tuple(image_features.shape)}"
-            f"{''.join(f', {n} {s}' for n, s in shapes.items())}."
+            "expected tokens (B, C), image features (B, E), arguments (B, C, 2) and all other "
+            f"tensors (B, C), of the same B captions; found tokens {size}, image features "
+            f"{tuple(image_features.shape)}{''.join(f', {n} {s}' for n, s in shapes.items())}."
         )
-    for name, value in given.items():
-        expected = _expected_type(name, value)
-        if expected is not None:
+    for name, value in tensors.items():
+        if (expected := _expected_type(name, value)) is not None:
             raise DataError(f"{name} are of type {value.dtype}: expected {expected}.")
-        if name in beside and value.device != tokens.device:
+        if name in optional and value.device != tokens.device:
             raise ConfigError(
                 f"{name} are on {value.device}, tokens on {tokens.device}: move one of them."
             )
 
 
 def _expected_type(name: str, value: Tensor) -> str | None:
-    """The type that a value should have; None for one that has it."""
+    """Return the type that a tensor should have, None if it has it."""
     if name == "image features":
         return None if value.is_floating_point() else "floating point"
     if name == "tokens":
@@ -71,7 +67,7 @@ def _expected_type(name: str, value: Tensor) -> str | None:
 
 
 def is_integer(value: Tensor) -> bool:
-    """Whether a tensor holds integers; truth values are none."""
+    """Return whether a tensor holds integers; bool does not count as integer."""
     return not (value.dtype == torch.bool or value.is_floating_point() or value.is_complex())
 
 
@@ -79,80 +75,82 @@ def check_words(
     encoder: TextEncoder, tokens: Tensor, words: Tensor | None = None, roles: Tensor | None = None,
     arguments: Tensor | None = None,
 ) -> None:
-    """Check that tokens `(B, C)` are the model's, and that words, roles and arguments are theirs.
+    """Check that words, roles and arguments belong to these tokens `(B, C)`, and tokens to a model.
 
-    With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). Those of
-    another vocabulary are not known: there, words and roles may not be on tokens that the encoder
-    knows to be of no word (`TextEncoder.outside_words`), nor two roles on one word. All is looked
-    at once, so that a GPU is waited for once.
+    With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). With
+    another vocabulary the words of the tokens are not known. Then words and roles must not lie on
+    tokens that the encoder knows to belong to no word (`TextEncoder.outside_words`), and the tokens
+    of a word must not have two roles. On a GPU this waits for the device once.
 
     Raises:
-        DataError: names the caption and the token, for what does not belong to these tokens.
+        DataError: names the caption and the token of the first error.
     """
-    size, clips = encoder.vocabulary_size, encoder.vocabulary_size == CLIP_VOCABULARY
-    unknown = (tokens < 0) | (tokens >= size)
-    if words is None and roles is None and arguments is None:
-        _raise_if_any({"token": unknown}, tokens, size=size)
-        return
-    own = word_index(tokens, size) if clips else None
-    no_word = own == 0 if clips else encoder.outside_words(tokens)
-    wrong = {"token": unknown}
-    if roles is not None:
-        beyond = no_word if words is None else no_word | (words == 0)
-        wrong["role"] = (roles < 0) | (roles > 3) | (roles > 0) & beyond
-    if words is not None:
-        wrong["word"] = words != own if clips else (words < 0) | (words > 0) & no_word
-    if words is not None and roles is not None and not clips:
-        wrong["roles"] = _has_other_role(words, roles)
-    if arguments is not None:
-        numbers = own if words is None else words
-        most = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
-        beyond = no_word if numbers is None else numbers == 0
-        bad = (arguments < 0) | (arguments > most) | (arguments > 0) & beyond[..., None]
-        wrong["arguments"] = bad.any(dim=-1)
-    _raise_if_any(wrong, tokens, words, roles, arguments, own, size)
+    size = encoder.vocabulary_size
+    errors = {"token": (tokens < 0) | (tokens >= size)}
+    token_words = None
+    if words is not None or roles is not None or arguments is not None:
+        if size == CLIP_VOCABULARY:
+            token_words = word_index(tokens, size)
+            no_word = token_words == 0
+        else:
+            no_word = encoder.outside_words(tokens)
+        numbers = token_words if words is None else words
+        if numbers is not None:
+            no_word = no_word | (numbers == 0)
+        if roles is not None:
+            errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & no_word
+        if words is not None and token_words is not None:
+            errors["word"] = words != token_words
+        elif words is not None:
+            errors["word"] = (words < 0) | (words > 0) & no_word
+            if roles is not None:
+                errors["roles"] = _has_second_role(words, roles)
+        if arguments is not None:
+            most = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
+            bad = (arguments < 0) | (arguments > most) | (arguments > 0) & no_word[..., None]
+            errors["arguments"] = bad.any(dim=-1)
+    if bool(torch.stack([*errors.values()]).any()):
+        _raise_first(errors, size, tokens, token_words, words, roles, arguments)
 
 
-def _has_other_role(words: Tensor, roles: Tensor) -> Tensor:
-    """Tokens `(B, C)` with another role than the one before, of the same word."""
-    same = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] > 0)
+def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
+    """Return which tokens `(B, C)` have another role than the token before, of the same word."""
+    same_word = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] > 0)
     both = (roles[:, 1:] > 0) & (roles[:, :-1] > 0)
-    other = torch.zeros_like(words, dtype=torch.bool)
-    other[:, 1:] = same & both & (roles[:, 1:] != roles[:, :-1])
-    return other
+    second = torch.zeros_like(words, dtype=torch.bool)
+    second[:, 1:] = same_word & both & (roles[:, 1:] != roles[:, :-1])
+    return second
 
 
-def _raise_if_any(
-    wrong: dict[str, Tensor], tokens: Tensor, words: Tensor | None = None,
-    roles: Tensor | None = None, arguments: Tensor | None = None, own: Tensor | None = None,
-    size: int = 0,
+def _raise_first(
+    errors: dict[str, Tensor], size: int, tokens: Tensor, token_words: Tensor | None,
+    words: Tensor | None, roles: Tensor | None, arguments: Tensor | None,
 ) -> None:
-    """DataError for the first kind of error with a token `(B, C)` that has it."""
-    if not bool(torch.stack([*wrong.values()]).any()):
-        return
-    kind = next(kind for kind, places in wrong.items() if bool(places.any()))
-    row, place = wrong[kind].nonzero()[0].tolist()
-    where = f"caption {row} of the batch has"
+    """Raise the DataError of the first kind of `errors (B, C)` that a token has."""
+    kind = next(kind for kind, places in errors.items() if bool(places.any()))
+    row, place = errors[kind].nonzero()[0].tolist()
+    caption = f"caption {row} of the batch has"
     if kind == "token":
         raise DataError(
-            f"{where} the id {int(tokens[row, place])} at token {place}: the model has the ids 0 "
+            f"{caption} the id {int(tokens[row, place])} at token {place}: the model has the ids 0 "
             f"to {size - 1}. Tokenize with the tokenizer of this model."
         )
-    if own is not None and not bool((tokens[row] == size - 1).any()):
+    if token_words is not None and not bool((tokens[row] == size - 1).any()):
         raise no_end_error(row)
-    word = None if words is None else int(words[row, place])
-    word = int(own[row, place]) if word is None and own is not None else word
-    beside = "" if word is None else f" and word {word}"
-    if kind in ("role", "roles"):
-        expected = ("expected roles 0 to 3, and a word wherever a role is" if kind == "role" else
-                    "expected one role for all tokens of a word that have one")
-        raise DataError(f"{where} role {int(roles[row, place])}{beside} at token {place}: "
-                        f"{expected}. {ADVICE}")
+    numbers = token_words if words is None else words
+    word = "" if numbers is None else f" and word {int(numbers[row, place])}"
     if kind == "word":
-        expected = ("no word, for it starts, ends or pads a text" if own is None else
-                    f"word {int(own[row, place])}, by the tokens")
-        raise DataError(f"{where} word {word} at token {place}: expected {expected}. {ADVICE}")
+        expected = ("no word there, for the token starts, ends or pads a text"
+                    if token_words is None else f"word {int(token_words[row, place])}")
+        found = f"word {int(words[row, place])}"
+    elif kind == "arguments":
+        expected = "numbers of words of this caption, and 0 for none and where no word is"
+        found = f"arguments {arguments[row, place].tolist()}{word}"
+    else:
+        expected = ("roles 0 to 3, and a word wherever a role is" if kind == "role" else
+                    "one role for all tokens of a word that have a role")
+        found = f"role {int(roles[row, place])}{word}"
     raise DataError(
-        f"{where} arguments {arguments[row, place].tolist()}{beside} at token {place}: expected "
-        f"numbers of words of this caption, and 0 for none and where no word is. {ADVICE}"
+        f"{caption} {found} at token {place}: expected {expected}. Tokens, roles, words and "
+        "arguments have to be rows of one `token_roles`, in the same order."
     )

@@ -40,7 +40,7 @@ class TextModel:
         tower: the module whose attention counts.
         position: tokens -> the position that is read `(B,)`; None for a mean over the tokens.
         attended: tokens -> which of them a mean is taken over `(B, C)` bool.
-        outside: tokens -> which of them start, end or pad a text `(B, C)` bool, as far as known.
+        outside: tokens -> which of them belong to no word `(B, C)` bool; None if that is not known.
     """
     model: nn.Module
     features: Callable[[Tensor], Tensor]
@@ -221,8 +221,8 @@ def _blip(model: nn.Module) -> TextModel:
 
 
 def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
-    """From tokens to those that start, end or pad a text by the configuration of Hugging Face, and
-    the first of each row where that is what the model reads."""
+    """Return a function that tells which tokens `(B, C)` start, end or pad a text, by Hugging
+    Face's configuration, and with `first` the first token of each row."""
     names = (f"{name}_token_id" for name in ("bos", "eos", "sep", "pad"))
     ids = [value for name in names if isinstance(value := getattr(config, name, None), int)]
 

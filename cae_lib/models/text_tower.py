@@ -60,8 +60,8 @@ class TextEncoder(ABC):
         return nullcontext(False)
 
     def outside_words(self, tokens: Tensor) -> Tensor:
-        """Tokens `(B, C)` bool that are of no word, as far as the encoder knows: equal ones that a
-        row ends in, which are padding, and where it knows them start, end and padding."""
+        """Return which tokens `(B, C)` belong to no word, as far as the encoder knows: equal tokens
+        at the end of a row, which are padding, and start and end where it knows them."""
         as_before = tokens[:, 1:] == tokens[:, :-1]
         at_end = as_before.flip(1).long().cumprod(dim=1).flip(1).bool()
         outside = torch.zeros_like(tokens, dtype=torch.bool)
@@ -134,7 +134,7 @@ def _end(eos: int | None, tokens: Tensor) -> Tensor:
 
 
 def no_end_error(row: int) -> DataError:
-    """The error of a caption without its end."""
+    """Return the error of a caption without its end."""
     return DataError(
         f"caption {row} of the batch has no end-of-text token: it was cut off. Tokenize to fewer "
         "columns (context_length) instead of slicing tokens."
@@ -142,7 +142,7 @@ def no_end_error(row: int) -> DataError:
 
 
 def from_end(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-    """Tokens `(B, C)` bool from the end of the text on, whose `position` it is."""
+    """Return which tokens `(B, C)` are at the end of the text or after it, by its `position`."""
     places = torch.arange(tokens.shape[1], device=tokens.device)
     return places >= position(tokens)[:, None]
 

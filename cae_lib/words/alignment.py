@@ -103,23 +103,25 @@ def align(
     open_clip clean a caption (mojibake, HTML entities, white space); spans refer to the caption as
     given. Where spans share a token, the first in the list decides. Words are CLIP's for every
     tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the word that
-    holds its first character that is no space; of CLIP's vocabulary, to that of `word_index`.
+    holds its first character that is no space; with CLIP's vocabulary `word_index` decides.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
     _check_spans(spans, len(captions))
-    encoded = [_encode(caption, tokenizer, length) for caption in captions]
     tokens = torch.zeros(len(captions), length, dtype=torch.long)
-    for ids, (_, row, _) in zip(tokens, encoded, strict=True):
-        ids[: len(row)] = torch.tensor([piece.token for piece in row])
-    words = _word_numbers(tokens, encoded, tokenizer)
-    roles = torch.zeros_like(tokens, dtype=torch.int8)
+    roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
-    n_unmatched = 0
-    for i, (caption, marked, numbers) in enumerate(
-            zip(captions, spans, words.tolist(), strict=True)):
-        cleaned, row, _ = encoded[i]
-        said = [(0, 0, 0)] * len(row)
+    has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY
+    n_truncated = n_unmatched = 0
+    for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
+        cleaned, row, cut = _encode(caption, tokenizer, length)
+        n_truncated += cut
+        tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
+        if has_clip_vocabulary:
+            words[i] = word_index(tokens[i : i + 1], CLIP_VOCABULARY)[0]
+        else:
+            words[i, : len(row)] = torch.tensor(_words(row, cleaned))
+        numbers, said = words[i].tolist(), [(0, 0, 0)] * len(row)
         for span in reversed(_carry_over(marked, caption, cleaned)):
             bearers = [_inside(row, *place) for place in span.of]
             of = [numbers[inside[0]] if inside else 0 for inside in bearers]
@@ -129,7 +131,7 @@ def align(
                 said[place] = (span.role, *of, 0, 0)[:3]
         roles[i, : len(row)] = torch.tensor(said)[:, 0]
         arguments[i, : len(row)] = torch.tensor(said)[:, 1:]
-    n_truncated, n_spans = sum(cut for _, _, cut in encoded), sum(map(len, spans))
+    n_spans = sum(map(len, spans))
     return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments)
 
 
@@ -145,7 +147,7 @@ def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
     position = torch.arange(tokens.shape[1], device=tokens.device)
     eot = (tokens == vocabulary_size - 1).int().argmax(dim=-1)
     inside = (position > 0) & (position < eot[:, None])
-    closed = ends[tokens.clamp(0, vocabulary_size - 1)] & inside  # the model refuses other ids
+    closed = ends[tokens.clamp(0, vocabulary_size - 1)] & inside  # `check_words` refuses other ids
     before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
     return (before + 1) * inside
 
@@ -159,7 +161,7 @@ def _ends_word(device: torch.device) -> Tensor:
 
 
 def check_captions(captions: Sequence[str]) -> None:
-    """DataError unless captions are a list of texts: a single text is none."""
+    """Check that captions are a list of texts, not a single text; a DataError otherwise."""
     if isinstance(captions, str | bytes) or not isinstance(captions, Iterable):
         raise DataError(
             f"captions are {captions!r:.40}, a {type(captions).__name__}: expected a list of "
@@ -173,7 +175,7 @@ def check_captions(captions: Sequence[str]) -> None:
 
 
 def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
-    """DataError unless there is a list of spans with roles 0 to 3 for each caption."""
+    """Check that each caption has a list of spans, with roles 0 to 3; a DataError otherwise."""
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
     for number, marked in enumerate(spans):
@@ -273,16 +275,9 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     return cleaned, row, cut
 
 
-def _word_numbers(tokens: Tensor, encoded: list[tuple[str, list[Piece], bool]],
-                  tokenizer: Any) -> Tensor:
-    """Number of the word of each token `(n, context_length)`, 0 for none."""
+def _vocabulary_size(tokenizer: Any) -> int:
     simple = isinstance(tokenizer, SimpleTokenizer)
-    if (tokenizer.vocab_size if simple else len(_fast(tokenizer))) == CLIP_VOCABULARY:
-        return word_index(tokens, CLIP_VOCABULARY)
-    words = torch.zeros_like(tokens)
-    for numbers, (cleaned, row, _) in zip(words, encoded, strict=True):
-        numbers[: len(row)] = torch.tensor(_words(row, cleaned))
-    return words
+    return tokenizer.vocab_size if simple else len(_fast(tokenizer))
 
 
 def _words(row: list[Piece], cleaned: str) -> list[int]:

@@ -10,7 +10,7 @@ from oracles import Batch
 from torch import Tensor, nn
 from toys import CAPTIONS, WordTagger, toy_clip
 
-from cae_lib.attribution import get_method
+from cae_lib.attribution import Attribution, get_method
 from cae_lib.attribution.gradient import GradientAttribution
 from cae_lib.errors import CaeError, ConfigError, DataError
 from cae_lib.models import text_encoder
@@ -45,19 +45,18 @@ def images() -> Tensor:
 
 
 class OfOnesOwn:
-    """A method that is no class of the library."""
+    """A method that is no class of the library, and looks at nothing."""
 
     reads_words = True
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return get_method("perturbation")(*arguments, **options)
+    def __call__(self, model, tokens, image_features, **options: Any) -> Attribution:
+        assert "roles" not in options
+        output = text_encoder(model).encode(tokens)
+        return Attribution(options["words"][:, : output.readout.shape[1]].float(), output.features)
 
 
-class Again(GradientAttribution):
+class Again(OfOnesOwn, GradientAttribution):
     """A method of the library that somebody calls otherwise."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return get_method("perturbation")(*arguments, **options)
 
 
 @PATH
@@ -79,11 +78,26 @@ def test_a_shuffled_batch_is_refused(method, path, model, words, images) -> None
             scorer(encoder, tokens, images, **given)
 
 
+@EVERY
+def test_words_of_equally_many_tokens_are_told_apart(method, model, images) -> None:
+    """Where each role of another caption would fall on a word."""
+    captions = ["red pterodactyls", "pterodactyls red"]
+    found = align(captions, WordTagger().tag(captions), toy_clip().tokenizer)
+    assert found.words[:, 1:7].tolist() == [[1, 2, 2, 2, 2, 2], [1, 1, 1, 1, 1, 2]]
+    task, pair = CAELoss(model, method), images[:2]
+    task(pair, found.tokens, found.roles, found.words)
+    with pytest.raises(DataError, match="caption 0 "):
+        task(pair, found.tokens, found.roles.flip(0), found.words.flip(0))
+    for words in (found.words.flip(0), 2 * found.words, found.words.clamp(max=1)):
+        with pytest.raises(DataError, match="caption 0 "):
+            get_method(method)(model, found.tokens, pair, words=words, roles=found.roles)
+
+
 @pytest.mark.parametrize("method", [OfOnesOwn(), Again()], ids=["own", "subclass"])
 def test_methods_of_ones_own_get_what_was_looked_at(method, model, words, images) -> None:
-    found = CAELoss(model, method)(images, words.tokens, words.roles, words.words)
-    expected = CAELoss(model, "perturbation")(images, words.tokens, words.roles)
-    assert found.objects == expected.objects
+    task = CAELoss(model, method, complete_captions=False)
+    found = task(images, words.tokens, words.roles, words.words)
+    assert found.objects == words.words[words.roles == 1].float().mean()
     with pytest.raises(DataError, match="caption [1-7] "):
         CAELoss(model, method)(images, words.tokens, words.roles[SHUFFLED], words.words[SHUFFLED])
 
@@ -151,6 +165,14 @@ def test_another_vocabulary_takes_no_words_beyond_the_text(family: str, path) ->
     task(*both, apart, WORDS)
 
 
+@pytest.mark.parametrize("path", ["packed", "reference"])
+@pytest.mark.parametrize("family", ["CLIP", "custom text"])
+def test_from_the_end_on_there_is_no_word(family: str, path) -> None:
+    tokens = torch.tensor([[38, 11, 12, 39, 0], [38, 11, 12, 13, 39]])
+    outside = text_encoder(FAMILIES[family]().model, path).outside_words(tokens)
+    assert outside.int().tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
+
+
 def test_start_and_end_by_the_configuration() -> None:
     case = FAMILIES["roberta"]()  # starts with 0, ends in 2, pads with 1
     tokens = torch.tensor([[0, 11, 12, 2, 1], [0, 11, 12, 13, 2]])
@@ -207,6 +229,16 @@ def test_what_is_no_input_is_refused(name, made, method, model, words, images) -
     if given["roles"] is not None or method in READS_ROLES:
         with pytest.raises(CaeError):
             get_method(method)(model, tokens, features, **given)
+
+
+@EVERY
+def test_integers_of_other_widths_are_taken(method, model, words, images) -> None:
+    losses = []
+    for kind in (torch.int64, torch.int32):
+        torch.manual_seed(0)
+        given = (value.to(kind) for value in (words.tokens, words.roles, words.words))
+        losses.append(CAELoss(model, method, margin=1.0)(images, *given).loss)
+    assert losses[0] == losses[1]
 
 
 @EVERY
