@@ -24,7 +24,8 @@ CHOSEN = "chosen.json"
 """File among the records of a profile with real data: what `cae tune` has chosen there."""
 
 MARKER = "rehearsal"
-"""File at the top of a home that says that everything in it is a rehearsal."""
+"""File at the top of a home that says that everything in it is a rehearsal. It may name the model
+that takes the place of the profile's."""
 
 REHEARSAL_TRAINING = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
 REHEARSAL_HARD_BATCH = 2
@@ -46,14 +47,15 @@ def config_folder() -> Path:
 
 
 def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
-                 rehearsal: bool = False) -> Profile:
+                 rehearsal: Mapping[str, Any] | None = None) -> Profile:
     """Read a profile.
 
     Args:
         path: A file of `configs`; its name is the profile's.
         chosen: What `cae tune` has chosen for a profile with real data: `lr`, `weights` by method,
             and `margin` and `binding`, the weight of CAE on bindings.
-        rehearsal: Take few steps of small batches.
+        rehearsal: Settings of all runs of a rehearsal, with which those with hard negatives get a
+            small batch; see `rehearsal_settings`.
 
     Raises:
         ConfigError: For a file that is no YAML, an unknown key or a value of the wrong type; the
@@ -74,7 +76,7 @@ def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
         entries = _with_chosen(entries, chosen)
         content["training"] |= {"lr": chosen["lr"]} if "lr" in chosen else {}
     if rehearsal:
-        content["training"] |= REHEARSAL_TRAINING
+        content["training"] |= rehearsal
         hard = {"batch_size": REHEARSAL_HARD_BATCH}
         entries = {name: entry | hard if "batch_size" in entry else entry
                    for name, entry in entries.items()}
@@ -185,17 +187,26 @@ def find_profile(name: str) -> Profile:
         return PROFILES[name]
     path = paths().records / name / CHOSEN
     text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
-    return _real_profile(config_folder() / f"{name}.yaml", text, rehearsed())
+    return _real_profile(config_folder() / f"{name}.yaml", text, rehearsal_settings())
 
 
 @lru_cache
-def _real_profile(path: Path, chosen: str, rehearsal: bool) -> Profile:
-    return read_profile(path, json.loads(chosen), rehearsal)
+def _real_profile(path: Path, chosen: str, rehearsal: tuple[tuple[str, Any], ...]) -> Profile:
+    return read_profile(path, json.loads(chosen), dict(rehearsal))
 
 
 def rehearsed() -> bool:
     """Whether this home is one of `cae rehearse`, whose runs have few steps of few pairs."""
     return (paths().root / MARKER).is_file()
+
+
+def rehearsal_settings() -> tuple[tuple[str, Any], ...]:
+    """Return the settings that every run of a rehearsal has, none outside of one: few steps of few
+    pairs, and the model that its `MARKER` names, if it names one."""
+    if not rehearsed():
+        return ()
+    model = (paths().root / MARKER).read_text(encoding="utf-8").strip()
+    return tuple((REHEARSAL_TRAINING | ({"model": model} if model else {})).items())
 
 
 def choose(name: str, **found: Any) -> None:
