@@ -9,8 +9,10 @@ import torch
 from oracles import Batch
 from torch import Tensor
 
+from cae_lib.attribution import get_method
+from cae_lib.attribution.base import Captions
 from cae_lib.attribution.grouping import word_index
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
 from cae_lib.models.packed import pack_rows
 
@@ -65,17 +67,27 @@ def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_cli
         assert (first - second).abs().max() > 1e-4
 
 
+@torch.no_grad()
+def _scores(batch: Batch, words: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Scores with other words than those of the tokens, which a call refuses."""
+    captions = Captions(text_encoder(batch.model), batch.tokens, batch.image_features, False, words,
+                        wanted, None)
+    return get_method("perturbation").score(captions).scores
+
+
 def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     groups = torch.zeros(4, 77, dtype=torch.long)
     groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1
     inside = groups.masked_fill(torch.arange(77) > batch.eot[:, None], 0)
     mean = batch.model.token_embedding.weight.detach().mean(0)
-    scores = attribute(batch, "perturbation", {"words": groups}).scores
+    with pytest.raises(DataError, match="caption 0 "):
+        attribute(batch, "perturbation", {"words": groups})
+    scores = _scores(batch, groups)
     torch.testing.assert_close(scores, batch.ablation(inside, mean), atol=1e-10, rtol=0)
     assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
     wanted = groups.new_zeros(4, 77, dtype=torch.bool)
     wanted[2, 5] = True  # one token of three
-    found = attribute(batch, "perturbation", {"words": groups, "wanted": wanted}).scores
+    found = _scores(batch, groups, wanted)
     torch.testing.assert_close(found[2], scores[2], atol=1e-10, rtol=0)
     assert found[2, 4:7].all() and not found[[0, 1, 3]].any()
     empty = dataclasses.replace(batch.first(2), tokens=tiny_clip.tokenizer(["", ""]))
