@@ -175,6 +175,15 @@ def test_false_captions_may_be_missing_in_a_batch(tmp_path, method):
     assert all(math.isfinite(line["loss"]) for line in log)
 
 
+def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
+    pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
+    experiment = replace(FT, foils="given", foil_hinge=True, margin=2.0, weight=1.0, steps=4,
+                         batch_size=2)
+    _, log = toy_train(experiment, tmp_path, pairs=pairs)
+    assert sorted(line["attribution"] > 0 for line in log) == [False] * 3 + [True]
+    assert all(line["attribution"] >= 0 and math.isfinite(line["loss"]) for line in log)
+
+
 def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -> None:
     inputs = run_inputs(FT, "data", "start")
     with pytest.raises(KeyboardInterrupt):
