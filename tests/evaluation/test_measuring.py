@@ -19,7 +19,7 @@ class Suite:
 
     def __call__(self, encoder, profile):
         self.times += 1
-        return {self.name: pd.DataFrame({"value": [self.times]})}
+        return {self.name: pd.DataFrame({"value": [self.times], "word": ["dog"]})}
 
 
 @pytest.mark.parametrize("change", ["weights", "data", "code", "run", "seed", "fresh elsewhere"])
@@ -46,6 +46,14 @@ def test_a_table_is_measured_again_once_what_decides_it_changes(home, change):
     assert stored[stored.seed == seed]["value"].tolist() == [2]
     measure(**options | {"fresh": False})
     assert suite.times == 2
+
+
+@pytest.mark.parametrize("profile, kept", [("photo", False), ("smoke", True)])
+def test_words_of_people_s_captions_are_not_stored(home, profile, kept):
+    suite = Suite()
+    measuring.measure_suites("own", profile, 0, {suite.name: suite}, "w", {suite.name: "d"},
+                             lambda: None)
+    assert ("word" in results.load(suite.name, profile, ["own"])) == kept
 
 
 def test_a_control_is_measured_by_weights_of_its_own_name(home, monkeypatch):

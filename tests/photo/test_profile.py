@@ -47,11 +47,13 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     answers = results.load("benchmarks", "photo", ["base", *ROWS], 1)
     assert {"aro", "sugarcrepe", "half_truths"} <= set(answers.family)
     assert answers.groupby("run").size().nunique() == 1
-    for path in paths().records.rglob("*.parquet"):  # no word of a caption is stored
+    stored = [*(paths().cache / "staged" / "photo").rglob("*.parquet")]
+    assert {"attribution", "benchmarks", "texts"} <= {path.parts[-3] for path in stored}
+    for path in stored:  # no word of a caption is stored
         frame = pd.read_parquet(path).select_dtypes(exclude="number")
         texts = {str(text) for column in frame for text in frame[column].unique()}
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
-    first = {path: path.stat().st_mtime_ns for path in paths().records.rglob("*.parquet")}
+    first = {path: path.stat().st_mtime_ns for path in stored}
     for label, job in jobs.items():
         perform.perform("photo", choice, label, job)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
