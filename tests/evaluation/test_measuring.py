@@ -5,39 +5,36 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from cae_lib import measuring, results
+from cae_lib import keys, measuring, results
 from cae_lib.errors import ConfigError
 
 
 class Suite:
     """Measures a table of one number, and counts how often."""
 
-    name, times, hash = "retrieval", 0, "code"
-
-    def code(self, profile):
-        return {"code": self.hash, "modules": (), "families": ()}
+    name, times = "retrieval", 0
 
     def __call__(self, encoder, profile):
         self.times += 1
         return {self.name: pd.DataFrame({"value": [self.times], "word": ["dog"]})}
 
 
-@pytest.mark.parametrize("change", ["weights", "data", "code", "run", "seed", "fresh elsewhere"])
-def test_a_table_is_measured_again_once_what_decides_it_changes(home, change):
+@pytest.mark.parametrize("change", ["model", "data", "version", "run", "seed", "fresh elsewhere"])
+def test_a_table_is_measured_again_once_what_decides_it_changes(home, change, monkeypatch):
     suite = Suite()
 
-    def measure(run="own", seed=0, digest="w", data="d", fresh=False):
-        measuring.measure_suites(run, "smoke", seed, {suite.name: suite}, digest,
+    def measure(run="own", seed=0, model="w", data="d", fresh=False):
+        measuring.measure_suites(run, "smoke", seed, {suite.name: suite}, model,
                                  {suite.name: data}, lambda: None, fresh)
     for fresh in (False, False, True):
         measure(fresh=fresh)
     assert suite.times == 1, "nothing has changed, and this clone has measured it itself"
-    if change == "code":
-        suite.hash = "other"
+    if change == "version":
+        monkeypatch.setattr(keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {suite.name: 99})
     if change == "fresh elsewhere":
         for marker in (home / "data" / "cache").rglob("*.key"):
             marker.unlink()
-    options = {"weights": {"digest": "x"}, "data": {"data": "x"}, "run": {"run": "other"},
+    options = {"model": {"model": "x"}, "data": {"data": "x"}, "run": {"run": "other"},
                "seed": {"seed": 1}, "fresh elsewhere": {"fresh": True}}.get(change, {})
     measure(**options)
     assert suite.times == 2
