@@ -17,7 +17,7 @@ from cae_lib.config import Experiment, paths, shipped
 from cae_lib.data import needs
 from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import training_set
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.fingerprint import training_hash
@@ -108,10 +108,23 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    if find_profile(config.profile).real:
-        tag = needs.weights_source(config.model, start)
-        for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
-            print(line, flush=True)
+    if not find_profile(config.profile).real:
+        _require_built(config.profile, start)
+        return
+    tag = needs.weights_source(config.model, start)
+    for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
+        print(line, flush=True)
+
+
+def _require_built(profile_name: str, start: str | Path | None) -> None:
+    """CheckpointError or DataError, which names the command to run, where a profile without real
+    data has no base model yet, although runs `start` from it, or no sets."""
+    base = checkpoint_path(BASE, profile_name)
+    if start == base and not base.is_file():
+        raise CheckpointError(f"{base}: the base model is not trained yet; run `cae train base "
+                              f"--profile {profile_name}`, which builds the sets as well")
+    if not (find_profile(profile_name).root / "coco").is_dir():
+        needs.data_digests(profile_name, ())
 
 
 def _trained(config: Experiment, start: str | Path | None, target: Path,

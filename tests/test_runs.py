@@ -13,6 +13,7 @@ import torch
 
 from cae_lib import measuring, results, runs
 from cae_lib.attribution import get_method
+from cae_lib.cli import main
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.encoder import Encoder
@@ -27,6 +28,17 @@ from cae_lib.variants import ablations, base_variants, earlier_base, find_run, r
 def save_random(path: Path, seed: int) -> Path:
     clip = load_clip("clip-mini", seed=seed)
     return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
+
+
+def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsys):
+    def said(profile: str) -> str:
+        assert main(["train", "clip-ft", "--profile", profile]) == 2
+        return capsys.readouterr().err
+    assert "`cae train base --profile smoke`" in said("smoke"), "which has no shipped base"
+    save_random(checkpoint_path("base", "smoke"), seed=3)
+    assert "`cae world build --profile smoke`" in said("smoke")
+    assert "`cae world build --profile mini`" in said("mini")
+    assert "`cae photo build --profile photo`" in said("photo")
 
 
 def link_world(home: Path, smoke_world: Path) -> None:
