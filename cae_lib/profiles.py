@@ -83,7 +83,8 @@ CHOSEN = "chosen.json"
 """File among the records of a profile with real data: what `cae tune` has chosen there."""
 
 MARKER = "rehearsal"
-"""File at the top of a home that says that everything in it is a rehearsal."""
+"""File at the top of a home that says that everything in it is a rehearsal. It may name the model
+that takes the place of the profile's."""
 
 FEW = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
 REHEARSAL = {"seeds": 1, "hard_batch": 2, "short": {"steps": 1},
@@ -182,7 +183,8 @@ def find_profile(name: str) -> Profile:
     if not known.real:
         return known
     if rehearsed():
-        known = dataclasses.replace(known, **REHEARSAL, training=known.training | FEW)
+        training = known.training | rehearsal_settings()
+        known = dataclasses.replace(known, **REHEARSAL, training=training)
     path = paths().records / name / CHOSEN
     if not path.is_file():
         return dataclasses.replace(known, methods=_scale_rows(known.hard_batch))
@@ -195,6 +197,13 @@ def find_profile(name: str) -> Profile:
 def rehearsed() -> bool:
     """Whether this home is one of `cae rehearse`, whose runs have few steps of few pairs."""
     return (paths().root / MARKER).is_file()
+
+
+def rehearsal_settings() -> dict[str, Any]:
+    """Settings that every run of a rehearsal has: few steps of few pairs, and the model that its
+    `MARKER` names, if it names one."""
+    model = (paths().root / MARKER).read_text(encoding="utf-8").strip()
+    return FEW | ({"model": model} if model else {})
 
 
 def choose(name: str, **found: Any) -> None:

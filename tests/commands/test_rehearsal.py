@@ -287,6 +287,18 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
         rehearse.lay_out(home, real)  # again, over links
 
 
+def test_a_rehearsal_may_train_a_small_model_in_place_of_the_papers(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(rehearse, "SETS", TINY)
+    with at_home(tmp_path):
+        rehearse.lay_out(tmp_path, model="clip-mini")
+        config = experiment("clip-ft", "paper")
+        assert (config.model, config.steps) == ("clip-mini", 2)
+        clip = runs.open_run("base", "paper")
+        assert (clip.name, clip.activation) == ("clip-mini", "quickgelu"), "as OpenAI's file"
+        rehearse.lay_out(tmp_path)
+        assert experiment("clip-ft", "paper").model == PROFILES["paper"].training["model"]
+
+
 def test_settings_on_the_command_line(home):
     for text, value in {"steps=2": 2, "weights=none": None, "betas=(0.9, 0.99)": (0.9, 0.99),
                         "negatives=true": True, "lr=5e-7": 5e-7, "scope = caption": "caption",
