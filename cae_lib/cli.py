@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from cae_lib.config import paths
-from cae_lib.errors import CaeError
+from cae_lib.errors import CaeError, Terminated
 
 GROUPS = {
     "data": "real data sets and weights: what, where, missing",
@@ -49,10 +53,13 @@ stand, and what it is for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 on bad input, 130 when interrupted."""
+    """Run one command and return its exit code: 0, 2 on bad input, 130 when interrupted, 143 when
+    ended by SIGTERM."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        parsed = parse(sys.argv[1:] if arguments is None else arguments)
+        parsed = parse(words)
         with ExitStack() as stack:
+            stack.enter_context(sigterm_raises())
             stack.callback(_collect, parsed.action)
             return parsed.action(parsed) or 0
     except CaeError as error:
@@ -67,11 +74,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
                    "or make it yours to read and write, or set CAE_HOME to a folder of your own")
-    except KeyboardInterrupt:
-        print("\ncae: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        print(f"\ncae: interrupted; the same command goes on: cae {shlex.join(words)}",
+              file=sys.stderr)
+        return 143 if isinstance(interrupt, Terminated) else 130
     print(f"cae: {message}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Raise Terminated on SIGTERM, so that it ends a command as Ctrl-C does; once, since it often
+    comes twice. Nothing is done outside of the main thread, which alone gets signals."""
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _collect(action: Callable) -> None:

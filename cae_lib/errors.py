@@ -29,6 +29,11 @@ class CheckpointError(CaeError):
     """A checkpoint that is missing, damaged or does not fit the model."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, as a scheduler or `timeout` asks; what heeds Ctrl-C
+    heeds this too."""
+
+
 def check_fields(settings: Any) -> None:
     """`check_type` of all fields of a dataclass."""
     hints = typing.get_type_hints(type(settings))

@@ -111,14 +111,14 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
     if not find_profile(config.profile).real:
-        require_built(config.profile, start)
+        _require_built(config.profile, start)
         return
     tag = needs.weights_source(config.model, start)
     for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
         print(line, flush=True)
 
 
-def require_built(profile_name: str, start: str | Path | None) -> None:
+def _require_built(profile_name: str, start: str | Path | None) -> None:
     """CheckpointError or DataError, which names the command to run, where a profile without real
     data has no base model yet, although runs `start` from it, or no sets."""
     base = checkpoint_path(BASE, profile_name)

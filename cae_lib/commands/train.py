@@ -6,7 +6,6 @@ import argparse
 
 from cae_lib.commands import options
 from cae_lib.commands.options import allowed, option, run_of, takes
-from cae_lib.profiles import find_profile
 from cae_lib.variants import BASE
 
 SPEED = "speed and memory, which change numbers by rounding at most"
@@ -42,8 +41,5 @@ def run(parsed: argparse.Namespace) -> None:
 def tune(parsed: argparse.Namespace) -> None:
     """Choose settings on the validation split."""
     from cae_lib.commands.tune import run
-    from cae_lib.runs import checkpoint_path, require_built
 
-    if not find_profile(parsed.profile).real:
-        require_built(parsed.profile, checkpoint_path(BASE, parsed.profile))
     run(parsed.what, parsed.profile)

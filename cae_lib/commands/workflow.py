@@ -10,12 +10,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,7 +26,7 @@ from cae_lib.commands.options import GRID, PROFILE, allowed, chosen, grid_words,
 from cae_lib.commands.plan import hours
 from cae_lib.commands.stamps import folder, key_of, stamp_path, state_of
 from cae_lib.config import repository
-from cae_lib.errors import CaeError, ConfigError
+from cae_lib.errors import CaeError, ConfigError, Terminated
 from cae_lib.grid import Choice, Job, grid
 from cae_lib.runtime import format_seconds, write_atomic
 
@@ -152,11 +153,27 @@ def _snakemake(profile_name: str, words: list[str], environment: Mapping[str, st
     watcher.start()
     try:
         code = process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # it got the signal, too: its jobs save their state
+    except KeyboardInterrupt as interrupt:  # Ctrl-C reached Snakemake and its jobs, too
+        if isinstance(interrupt, Terminated):
+            _interrupt(process)
+        process.wait()  # its jobs save their state
         raise
     watcher.join()
     return code
+
+
+def _interrupt(process: subprocess.Popen) -> None:
+    """Do to Snakemake what Ctrl-C does: it starts no further job. It waits for those on this
+    machine, so they get SIGTERM."""
+    import psutil  # which Snakemake needs
+
+    with suppress(psutil.NoSuchProcess):
+        jobs = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        for job in jobs:
+            with suppress(psutil.NoSuchProcess):
+                if job.name() == "cae":
+                    job.terminate()
 
 
 def _watch(profile_name: str, jobs: Mapping[str, Job], process: subprocess.Popen) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Photographs, Pictures
-from cae_lib.errors import CaeError
+from cae_lib.errors import CaeError, Terminated
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
@@ -91,7 +91,8 @@ def train(
             if stop or (step + 1) % save_every == 0:
                 run.save(out / STATE, step + 1)
             if stop:
-                raise KeyboardInterrupt(f"stopped after step {step + 1}; run again to go on")
+                kind = Terminated if signal.SIGTERM in asked else KeyboardInterrupt
+                raise kind(f"stopped after step {step + 1}; run again to go on")
         return _finish(run, out)
 
 
@@ -199,11 +200,13 @@ def _reports(
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list that takes in the first Ctrl-C or SIGTERM; a second one acts. Main thread only."""
+    """A list that takes in Ctrl-C and SIGTERM; a second Ctrl-C acts. SIGTERM may come twice, to a
+    process and to its group (`timeout` sends both), so a second one adds nothing. Main thread only.
+    """
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 

@@ -1,17 +1,23 @@
-"""What `cae reproduce` runs, with the studies and without; nothing is run."""
+"""What `cae reproduce` runs, with the studies and without; and what SIGTERM does to it."""
 
 import itertools
 import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import torch
 
 from cae_lib import results
 from cae_lib.cli import main
-from cae_lib.commands import perform, reproduce
+from cae_lib.commands import jobs, perform, reproduce
 from cae_lib.commands.jobs import Outcome
 from cae_lib.errors import DataError
 from cae_lib.grid import (
@@ -25,7 +31,11 @@ from cae_lib.grid import (
     grid,
 )
 from cae_lib.methods import METHODS
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
+from cae_lib.runs import checkpoint_path
+from cae_lib.training.state import read_log
 from cae_lib.variants import base_variants, run_name, study_runs
 
 
@@ -85,10 +95,10 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
     monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
     monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
     choice = Choice(studies)
-    jobs = grid("mini", choice)
+    known = grid("mini", choice)
 
     def measure(label: str) -> None:
-        perform.perform("mini", choice, f"run/{label}", jobs[f"run/{label}"])
+        perform.perform("mini", choice, f"run/{label}", known[f"run/{label}"])
 
     measure("base/0")
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
@@ -175,3 +185,81 @@ def test_captions_are_parsed_once_for_each_file_and_tagger(home, monkeypatch):
     for _ in range(2):
         with pytest.raises(DataError):
             times()
+
+
+
+TWO_TRAININGS = """\
+import sys
+
+from cae_lib import grid
+from cae_lib.cli import main
+from cae_lib.variants import Variant
+
+STEPS = (1, 800)  # a state is written after each 200
+RUNS = {steps: Variant("clip-ft", {"steps": steps, "batch_size": 4}) for steps in STEPS}
+JOBS = {f"run/{run.name('smoke')}/0": grid.Job((), run, 0, ("retrieval",))
+        for run in RUNS.values()}
+
+if __name__ == "__main__":
+    grid.grid = lambda *_: JOBS
+    sys.exit(main())
+"""
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that a process has started for its jobs."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [int(row[0]) for row in rows if int(row[1]) == pid and "spawn_main" in row[2]]
+
+
+def test_sigterm_ends_the_workers_and_the_same_command_goes_on(home, smoke_world):
+    """The signal goes to the process alone, not to its workers."""
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    save_checkpoint(checkpoint_path("base", "smoke"), load_clip("clip-mini", seed=3), meta)
+    script = home / "two_trainings.py"
+    script.write_text(TWO_TRAININGS, encoding="utf-8")
+    words = ["reproduce", "--profile", "smoke"]
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, script, *words], text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
+
+    def made(pattern: str) -> list[Path]:
+        return list(home.glob(f"data/{pattern}"))
+
+    first = start()
+    while not made("checkpoints/smoke/variants/*/state.pt") or not made(
+            "cache/staged/smoke/retrieval/clip-ft+*steps=1*/0.parquet"):
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.1)
+    workers = workers_of(first.pid)
+    first.send_signal(signal.SIGTERM)
+    text, _ = first.communicate(timeout=600)
+    assert first.returncode == 143, text
+    assert "Traceback" not in text and "resource_tracker" not in text
+    assert shlex.join(["cae", *words]) in text.splitlines()[-1], "what to call again"
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    (state,) = made("checkpoints/smoke/variants/*/state.pt")
+    step = torch.load(state, weights_only=True)["step"]
+    again = start()
+    text, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, text
+    assert text.count("Training clip-ft") == 1 and f"from step {step}" in text
+    for log in made("checkpoints/smoke/variants/*/log.jsonl"):
+        steps = [line["step"] for line in read_log(log)]
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) in (1, 800)
+
+
+def test_a_worker_that_was_interrupted_takes_no_further_job(monkeypatch):
+    """The executor hands out jobs ahead."""
+    monkeypatch.setattr(jobs._Worker, "interrupted", False)
+    further = Mock()
+    for action in (Mock(side_effect=KeyboardInterrupt), further):
+        with pytest.raises(KeyboardInterrupt):
+            jobs._work(action, ())
+    assert not further.called

@@ -9,7 +9,7 @@ import torch
 from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
-from cae_lib.errors import CheckpointError, ConfigError, DataError
+from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
@@ -82,15 +82,22 @@ def test_what_the_model_draws_depends_on_seed_and_step_alone():
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
 
 
-def test_a_second_signal_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
+def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
     with pytest.raises(KeyboardInterrupt) as stopped:
-        toy_train(FT, tmp_path / "a", **send(signal.SIGTERM, at=2, times=2))
+        toy_train(FT, tmp_path / "a", **send(signal.SIGINT, at=2, times=2))
     assert stopped.value.args == () and not (tmp_path / "a" / "state.pt").exists()
     try:
         toy_train(FT, tmp_path / "b", **send(signal.SIGTERM, at=5))
     except KeyboardInterrupt:
         pytest.fail("a complete run was stopped")
     assert read_meta(tmp_path / "b" / "model.safetensors").step == 5
+
+
+def test_sigterm_that_comes_twice_still_saves_the_state(tmp_path):
+    """`timeout` sends it to a process and to its group."""
+    with pytest.raises(Terminated):
+        toy_train(FT, tmp_path, **send(signal.SIGTERM, at=2, times=2))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
 
 @pytest.mark.parametrize(("start", "bound"), [(9.0, math.log(100)), (-9.0, 0.0)])

@@ -42,6 +42,11 @@ def test_a_killed_job_goes_on_and_a_killed_controller_loses_nothing(grid: Grid):
 
 def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
         grid: Grid, monkeypatch: pytest.MonkeyPatch):
+    def going_on(start: int) -> bool:
+        """Whether the training goes on from a state in the start of that number."""
+        *before, now = grid.told().split("Training clip-ft")
+        return len(before) == start and "from step" in now
+
     monkeypatch.setenv("CAE_SNAKEMAKE", "--retries 1")
     process = grid.start()
     wait(grid.states)
@@ -49,9 +54,17 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
     text, _ = process.communicate(timeout=800)
     assert process.returncode == 130, text
     (state,) = grid.states()  # the job saved it before it ended
+    process = grid.start()
+    wait(lambda: going_on(2))
+    os.kill(process.pid, signal.SIGTERM)  # to the command alone
+    text, _ = process.communicate(timeout=800)
+    assert process.returncode == 143, text
+    with pytest.raises(StopIteration):
+        grid.job()
+    assert grid.states() == [state]
     place = grid.home / "data/checkpoints/smoke"
     process = grid.start()
-    wait(lambda: "from step" in grid.told())
+    wait(lambda: going_on(3))
     os.kill(grid.job(), signal.SIGSTOP)  # so that its next state meets the full disk
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     kept = place.rename(grid.home / "kept")
@@ -72,7 +85,7 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
     place.rmdir()
     kept.rename(place)
     code, text = grid.run()
-    assert code == 0 and grid.told().count("Training clip-ft") == 4, text
+    assert code == 0 and grid.told().count("Training clip-ft") == 5, text
     assert "from step" in grid.told().rpartition("Training clip-ft")[2]
     grid.finished()
 
