@@ -121,7 +121,7 @@ def test_bases_of_fewer_steps_and_further_suites_are_measured_for_the_studies(mo
 
 
 def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home, monkeypatch):
-    experiments, library = book_home / "book" / "experiments", book_home / "library"
+    experiments = book_home / "book" / "experiments"
     ran, count = [], itertools.count()
     (experiments / "status.md").write_text((experiments / "page.md").read_text())
 
@@ -156,11 +156,6 @@ def test_a_page_is_run_again_when_something_that_it_shows_has_changed(book_home,
     assert runs() == ["page", "status"] and runs() == []
     (experiments / "status.ipynb").unlink()
     assert runs() == ["status"]
-    library.mkdir()
-    monkeypatch.setattr(perform, "PACKAGE", library)
-    for code in ("a = 1", "a = 2"):
-        (library / "code.py").write_text(code)
-        assert runs() == ["page", "status"] and runs() == []
     for seeds in (3, 1):  # of another profile, and with other parameters
         assert runs("smoke", seeds) == ["page", "status"] and runs("smoke", seeds) == []
 
