@@ -91,8 +91,6 @@ def test_viewers_that_trust_no_html_show_each_figure(text: Path):
 
 @EACH_PAGE
 def test_a_page_refuses_a_profile_that_it_does_not_describe(text: Path):
-    if text.stem == "use-it":
-        return
     given, first, *_ = [cell.source for cell in read_page(text).cells if cell.cell_type == "code"]
     default = page_parameters(read_page(text), text.stem)["profile"].default
     call = next(node for node in ast.walk(ast.parse(first)) if isinstance(node, ast.Call)
