@@ -17,7 +17,7 @@ from cae_lib.config import Experiment, paths, shipped
 from cae_lib.data import needs
 from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import training_set
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.fingerprint import training_hash
@@ -108,26 +108,10 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
             f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
             f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
         )
-    if not find_profile(config.profile).real:
-        _require_built(config.profile, start)
-    else:
+    if find_profile(config.profile).real:
         tag = needs.weights_source(config.model, start)
         for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
             print(line, flush=True)
-
-
-def _require_built(profile_name: str, start: str | Path | None) -> None:
-    """Check that the sets and the base model of a profile are there; else a DataError names the
-    command that makes them."""
-    profile = find_profile(profile_name)
-    file = profile.root / "coco" / "train_neg_clip.tsv"
-    if not file.is_file():
-        build = "photo" if profile.photographs else "world"
-        raise DataError(f"{file}: the training data are not built yet; run "
-                        f"`cae {build} build --profile {profile.sets or profile_name}`")
-    if isinstance(start, Path) and not start.is_file():
-        raise DataError(f"{start}: the base model is not trained yet; run "
-                        f"`cae train {BASE} --profile {profile_name}`")
 
 
 def _trained(config: Experiment, start: str | Path | None, target: Path,
@@ -137,6 +121,10 @@ def _trained(config: Experiment, start: str | Path | None, target: Path,
 
     known = read_meta(target) if target.is_file() else None
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
+    made_here = (config.weights or "").startswith("checkpoints/")
+    if made_here and isinstance(start, Path) and not start.is_file():
+        raise CheckpointError(f"{start}: the base model is not trained yet; run "
+                              f"`cae train {BASE} --profile {config.profile}`")
     clip = load_clip(config.model, start, config.activation, pick_device())
     parts = (data.pairs, data.alignment, data.images)
     identity = run_identity(config, clip.weights_id, *parts)

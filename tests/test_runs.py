@@ -66,7 +66,7 @@ def test_before_its_data_are_built_a_run_names_the_command(profile, command, hom
 
 def test_before_its_base_is_trained_a_run_names_the_command(home, smoke_world) -> None:
     link_world(home, smoke_world)
-    with pytest.raises(DataError, match="cae train base --profile smoke"):
+    with pytest.raises(CheckpointError, match="cae train base --profile smoke"):
         runs.train_run("cae-attention", "smoke")
 
 

@@ -13,7 +13,7 @@ from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImageStore, Photographs, picture_source
 from cae_lib.data.sources import may_be_incomplete
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
@@ -106,9 +106,14 @@ def training_pairs(profile_name: str) -> Pairs:
     """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
     DataError if the file or pictures are missing, or rows of the real file, unless `allowing` lets
     it be incomplete."""
-    root = find_profile(profile_name).root
+    profile = find_profile(profile_name)
+    root = profile.root
     path = root / "coco" / "train_neg_clip.tsv"
-    if not find_profile(profile_name).real:
+    if not profile.real:
+        if not path.is_file():
+            command = "photo" if profile.photographs else "world"
+            raise DataError(f"{path}: the training data are not built yet; run "
+                            f"`cae {command} build --profile {profile.sets or profile_name}`")
         return load_negclip_tsv(path, root)
     incomplete = may_be_incomplete(TRAINING_SOURCE)
     return load_negclip_tsv(path, root, "drop" if incomplete else "raise", TRAINING_ROWS)
