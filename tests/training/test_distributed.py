@@ -103,6 +103,13 @@ def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
+def test_a_sum_over_processes_leaves_what_is_summed_as_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(1))
+    values = torch.arange(3.0)
+    assert Ranks(0, 2).sum(values).tolist() == [1, 2, 3]
+    assert values.tolist() == [0, 1, 2]
+
+
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size is 4, but 3 processes"):
         toy_run(PLAIN, ranks=Ranks(0, 3))

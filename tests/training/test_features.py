@@ -85,7 +85,8 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
     for changes in ({"images": other}, {"clip": clip}):
         toy_run(LOCKED, **changes)
     toy_run(replace(LOCKED, precision="bf16"))
-    assert encoded == [8] * 4 and len(features_files(home)) == 4
+    toy_run(LOCKED, clip=replace(toy_clip(), activation="gelu"))
+    assert encoded == [8] * 5 and len(features_files(home)) == 5
     for path in features_files(home):
         path.write_bytes(b"no tensors")
     with pytest.raises(DataError, match="damaged file of image features.*Delete it"):

@@ -13,6 +13,7 @@ from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
+from cae_lib.training.state import content_hash
 from cae_lib.training.trainer import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
@@ -80,6 +81,22 @@ def test_what_the_model_draws_depends_on_seed_and_step_alone():
     batch = toy_run(FT).batches.at(0)
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
+
+
+def test_every_parameter_takes_the_rate_of_its_step():
+    """Adam's first step moves a parameter by the rate, whatever its gradient is, and decay on top
+    of that by less than a thousandth of it."""
+    run = toy_run(replace(FT, weight_decay=1e-4, eps=1e-12, lr=1e-3, warmup=4))
+    before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
+    rate = run.step(0, run.batches.at(0))["lr"]
+    assert rate == pytest.approx(1e-3 / 4)
+    for name, value in run.model.named_parameters():
+        moved = (value - before[name]).abs().max().item()
+        if name != "logit_scale":  # which a step may clamp
+            assert moved == pytest.approx(rate, rel=0.02) or moved == 0, name
+    vectors = {name for name, value in run.model.named_parameters() if value.ndim < 2}
+    assert any((value != before[name]).any() for name, value in run.model.named_parameters()
+               if name in vectors - {"logit_scale"})
 
 
 def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
@@ -189,6 +206,19 @@ def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
     _, log = toy_train(experiment, tmp_path, pairs=pairs)
     assert sorted(line["attribution"] > 0 for line in log) == [False] * 3 + [True]
     assert all(line["attribution"] >= 0 and math.isfinite(line["loss"]) for line in log)
+
+
+def test_a_content_hash_tells_types_shapes_and_order() -> None:
+    content = torch.arange(6, dtype=torch.int32)
+    contents = [
+        ([], [content]), ([], [content.view(2, 3)]), ([], [content.view(3, 2)]),
+        ([], [content.view(torch.float32)]), ([], [content[:3], content[3:]]),
+        ([], [content.flip(0)]), ([0], [content]), ([[0]], [content]), (["0"], [content]),
+    ]
+    hashes = [content_hash(*content) for content in contents]
+    assert len(set(hashes)) == len(contents)
+    assert hashes == [content_hash(*content) for content in contents]
+    assert content_hash([], [torch.ones(2, 3).T]) == content_hash([], [torch.ones(3, 2)])
 
 
 def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -> None:
