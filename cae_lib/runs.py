@@ -121,8 +121,8 @@ def _require_data(config: Experiment, start: str | Path | None, target: Path) ->
 def _require_built(profile_name: str, start: str | Path | None) -> None:
     """CheckpointError or DataError, which names the command to run, where a profile without real
     data has no base model yet, although runs `start` from it, or no sets."""
-    base = checkpoint_path(BASE, profile_name)
-    if start == base and not base.is_file():
+    base = weights_path(experiment(TUNED, profile_name))
+    if isinstance(base, Path) and start == base and not base.is_file():
         raise CheckpointError(f"{base}: the base model is not trained yet; run `cae train base "
                               f"--profile {profile_name}`, which builds the sets as well")
     if not (find_profile(profile_name).root / "coco").is_dir():

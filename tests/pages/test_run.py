@@ -134,7 +134,7 @@ def test_a_malformed_parameters_cell_is_an_error(text: Path, old: str, new: str,
 
 @pytest.mark.parametrize(("words", "error", "code", "message"), [
     (["nowhere"], None, 2, "cae: no page 'nowhere'; the pages are: page\n"),
-    (["page", "--profile", "huge"], None, 2, "cae: unknown profile 'huge': expected one of smoke"),
+    (["page", "--profile", "huge"], None, 2, "cae: unknown profile 'huge': expected one of mini"),
     (["page"], KeyboardInterrupt(), 130, "\ncae: interrupted; the same command "),
     (["page"], Terminated(), 143, "\ncae: interrupted; the same command "),
     (["page"], PermissionError(13, "no", "/folder"), 2, "cae: cannot use /folder (no): "),
