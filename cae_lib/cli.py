@@ -42,8 +42,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reproduce": ("reproduce.run", "data, training, pages and book"),
     "rehearse": ("rehearse.run",
                  "the paper's scale from data to pages, with numbers that mean nothing"),
-    "plan": ("plan.run", "what the paper's scale takes, what is done and what is missing"),
-    "job": ("workflow.run_job", "one job of a reproduction, by the name that the plan counts"),
     "book": ("book.book", "render the book from the stored pages"),
     "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
     "doctor": ("book.doctor", "what is installed, which device, which data"),
@@ -53,15 +51,24 @@ stand, and what it is for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 on bad input, 130 when interrupted, 143 when
-    ended by SIGTERM."""
+    """Run one command and return its exit code, see `guarded`."""
     words = sys.argv[1:] if arguments is None else arguments
-    try:
+
+    def act() -> int | None:
         parsed = parse(words)
         with ExitStack() as stack:
-            stack.enter_context(sigterm_raises())
-            stack.callback(_collect, parsed.action)
-            return parsed.action(parsed) or 0
+            stack.callback(_collect)
+            return parsed.action(parsed)
+
+    return guarded(act, f"cae {shlex.join(words)}")
+
+
+def guarded(action: Callable[[], int | None], command: str) -> int:
+    """Do something, and tell the errors that a user can mend in a line; returns the exit code: 0,
+    2 on bad input, 130 when interrupted, 143 when ended by SIGTERM. `command` goes on then."""
+    try:
+        with sigterm_raises():
+            return action() or 0
     except CaeError as error:
         message = str(error)
     except ModuleNotFoundError as error:
@@ -75,8 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
                    "or make it yours to read and write, or set CAE_HOME to a folder of your own")
     except KeyboardInterrupt as interrupt:
-        print(f"\ncae: interrupted; the same command goes on: cae {shlex.join(words)}",
-              file=sys.stderr)
+        print(f"\ncae: interrupted; the same command goes on: {command}", file=sys.stderr)
         return 143 if isinstance(interrupt, Terminated) else 130
     print(f"cae: {message}", file=sys.stderr)
     return 2
@@ -100,9 +106,9 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _collect(action: Callable) -> None:
-    """Put what was measured into the tables, but for a job of a grid, which others run beside."""
-    for place in (paths().cache / "staged").glob("*/") if action.__name__ != "run_job" else ():
+def _collect() -> None:
+    """Put what was measured into the tables."""
+    for place in (paths().cache / "staged").glob("*/"):
         importlib.import_module("cae_lib.results").collect(place.name)
 
 

@@ -1,5 +1,5 @@
 """Options of the command line: how a function takes them, those that several commands share, and
-what they ask of a grid, of a run and of incomplete sets. Without PyTorch: help comes at once."""
+what they ask of a run and of incomplete sets. Without PyTorch: help comes at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError
-from cae_lib.grid import Choice
 from cae_lib.profiles import find_profile
 from cae_lib.variants import BASE, CONTROLS, find_run, setting
 
@@ -62,24 +61,15 @@ ALLOW_MISSING = option(
     "--allow-missing", default="", metavar="SETS", help="real sets that may be incomplete, with "
     "commas between them, or 'all': what is there is used, and n used stands beside n expected",
 )
-ON = option("--on", choices=("pool", "local", "slurm"), help="what goes through the jobs: a few "
-            "processes of this machine (pool), or Snakemake on it (local) or on a cluster (slurm); "
-            "by default pool, and local for runs on real data")
-GRID = (
+ON = option("--on", choices=("local", "slurm"), default="local",
+            help="where the jobs run: on this machine (default) or on a Slurm cluster")
+REPRODUCED = (
     option("--all", action="store_true", help="also the rows, measurements and pages beside the "
            "paper"),
     option("--rows", default="", metavar="NAMES", help="some rows alone, with commas between them"),
     option("--seeds", type=int, metavar="N", help="so many seeds of each row at most"),
-    option("--released", default="", metavar="NAMES", help="released models and their page alone, "
-           "in place of rows"),
     ALLOW_MISSING,
 )
-
-
-def chosen(parsed: argparse.Namespace) -> Choice:
-    """What a command line asks of the grid."""
-    studies = parsed.all or not find_profile(parsed.profile).studies_apart
-    return Choice(studies, tuple(names(parsed.rows)), parsed.seeds, tuple(names(parsed.released)))
 
 
 def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -108,14 +98,6 @@ def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
             f"whole: `cae world build --profile {parsed.profile}`"
         )
     return allowing(chosen)
-
-
-def grid_words(choice: Choice) -> list[str]:
-    """A choice as options of the command line."""
-    words = ["--all"] if choice.studies else []
-    words += ["--rows", ",".join(choice.rows)] if choice.rows else []
-    words += ["--released", ",".join(choice.released)] if choice.released else []
-    return words + (["--seeds", str(choice.seeds)] if choice.seeds is not None else [])
 
 
 def set_words(overrides: Mapping[str, Any]) -> str:

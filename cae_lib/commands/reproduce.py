@@ -1,56 +1,213 @@
-"""`cae reproduce`: data, base, runs, measurements, pages, book. The jobs are those of
-`cae_lib.grid`; on a laptop a few processes that stay go through them, elsewhere Snakemake does
-(`cae_lib.commands.workflow`)."""
+"""`cae reproduce`: calls Snakemake on `workflow/Snakefile`, and says how far it is."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
-from functools import partial
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.jobs import run_jobs
-from cae_lib.commands.options import GRID, ON, PROFILE, allowed, chosen, takes
-from cae_lib.commands.plan import require
-from cae_lib.commands.workflow import run_workflow
+from cae_lib.commands.options import ON, PROFILE, REPRODUCED, allowed, takes
+from cae_lib.config import paths, repository
+from cae_lib.errors import CaeError, Terminated
+from cae_lib.keys import digest
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import format_seconds
 
+OPTIONS = "CAE_SNAKEMAKE"
+"""Environment variable with further options of Snakemake."""
 
-@takes(PROFILE, *GRID, ON)
+ONE_CORE: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+                      "glibc.malloc.trim_threshold=4294967296",
+}
+"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
+sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
+keep them: a tenth of a perturbation step's time."""
+
+JOB_BYTES = 5_300_000_000
+"""What a job on a CPU may take of the memory (mini: 5.2 GB)."""
+
+
+@takes(PROFILE, *REPRODUCED, ON)
 def run(parsed: argparse.Namespace) -> None:
-    """Run all jobs, each one only as far as it is not done yet; safe to interrupt and repeat."""
-    name, choice = parsed.profile, chosen(parsed)
-    engine = parsed.on or ("local" if find_profile(name).real else "pool")
+    """Do all that is not done yet; safe to interrupt and repeat."""
+    home = repository()
+    if home is None or shutil.which("snakemake", path=search_path()) is None:
+        raise CaeError("this needs a clone of the repository and Snakemake: "
+                       'pip install -e ".[book]"')
+    config = {"profile": parsed.profile, "all": parsed.all, "rows": parsed.rows,
+              "seeds": parsed.seeds, "allow_missing": parsed.allow_missing}
+    choice = grid.choice(parsed.profile, config)
+    runs = [runs_folder(parsed.profile) / name / "done.json"
+            for name in grid.runs(parsed.profile, choice)]
     with allowed(parsed):
-        require(name)
-        if engine == "pool":
-            run_here(name, choice)
-        else:
-            run_workflow(name, choice, engine, parsed.allow_missing)
+        find_missing(parsed.profile)
+    words = command(home, config, parsed.on)
+    lock = runs_folder(parsed.profile) / "controller.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            code = run_snakemake(words, lock.with_name("snakemake.log"), runs)
+    except Timeout as error:
+        raise CaeError(f"another call is at work on the profile {parsed.profile} ({lock}); wait "
+                       "for it") from error
+    if code:
+        left = [path for path in runs if not path.is_file()]
+        first = f", the first is {left[0].parent}" if left else ""
+        raise CaeError(
+            f"{len(left)} of {len(runs)} runs are not done{first}. Each job has its log.txt in "
+            f"{lock.parent}, Snakemake's own is snakemake.log. The same command goes on."
+        )
+    tell_the_rest(parsed.profile, choice)
 
 
-def run_here(name: str, choice: grid.Choice) -> None:
-    """Go through the grid in a few processes that stay, and tell what took how long."""
-    from cae_lib.commands.perform import perform
+def runs_folder(profile_name: str) -> Path:
+    """Return the folder where Snakemake works on a profile."""
+    return paths().runs / profile_name
 
-    jobs, took, steps = grid.grid(name, choice), {}, []
-    start = before = time.monotonic()
-    for step in grid.levels(jobs):
-        took |= run_jobs({label: partial(perform, name, choice, label, jobs[label])
-                          for label in step})
-        stages = ", ".join(sorted({label.partition("/")[0] for label in step}))
-        now = time.monotonic()
-        steps.append(f"  {len(step)} of {stages}: {format_seconds(now - before)}")
-        before = now
-    print(f"All steps took {format_seconds(before - start)}:", *steps, "The slowest:", sep="\n")
-    for label, outcome in sorted(took.items(), key=lambda item: -item[1].seconds)[:5]:
-        print(f"  {label}: {format_seconds(outcome.seconds)}")
-    known = find_profile(name)
-    if known.studies_apart and not (known.real or choice.studies):
-        done = {variant.run for variant in grid.rows_of(name, choice)}
-        rows = sorted(known.runs.keys() - done)
+
+def search_path() -> str:
+    """Return where programs are looked for: beside this interpreter first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def find_missing(profile_name: str) -> None:
+    """Raise DataError, before any job begins, if real data are missing and may not be."""
+    if find_profile(profile_name).real:
+        from cae_lib.data import needs
+        from cae_lib.runs import wanted
+
+        for line in needs.require(needs.stock(wanted(profile_name))):
+            print(line, flush=True)
+
+
+def data_key(profile_name: str, choice: grid.Choice) -> str:
+    """Return a digest of what the datasets are made from, and of how their captions are parsed; of
+    real ones of what is here and what is missing."""
+    captions = grid.captions_of(profile_name, choice)
+    if find_profile(profile_name).real:
+        from cae_lib.data.needs import sources_digest, stock
+        from cae_lib.runs import wanted
+
+        names = wanted(profile_name)
+        return digest(captions, sources_digest(stock(names), names))
+    if find_profile(profile_name).photographs:
+        return digest(captions)
+    from cae_lib.world.config import world_config
+
+    return digest(captions, world_config(profile_name).key())
+
+
+def find_gpus() -> list[str]:
+    """Return the GPUs that this process may use, by number or name."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return [str(number) for number, _ in enumerate(listed.splitlines())]
+
+
+def count_cores() -> int:
+    """Return the number of jobs side by side on a CPU: one a core, as far as the memory goes."""
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // JOB_BYTES))
+
+
+def command(home: Path, config: Mapping[str, Any], engine: str) -> list[str]:
+    """Return the words that call Snakemake. Its own lock stays behind when it is killed, so a file
+    lock, which does not, takes the lock's place."""
+    place = home / "workflow"
+    profile = "slurm" if engine == "slurm" else "default"
+    words: list[Any] = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
+                        place / "profiles" / profile, "--nolock"]
+    if engine == "local":
+        found = find_gpus()
+        words += ["--resources", f"gpu={len(found)}"] if found else ["--cores", count_cores()]
+    given = [f"{key}={value}" for key, value in config.items() if value not in (None, "", False)]
+    return [*map(str, [*words, "--config", *given]), *shlex.split(os.environ.get(OPTIONS, ""))]
+
+
+def run_snakemake(words: list[str], log: Path, runs: Iterable[Path]) -> int:
+    """Run Snakemake, whose own words go to a log, and say how far it is; returns its exit code."""
+    environment = os.environ | {"PATH": search_path()}
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file)
+    watcher = threading.Thread(target=watch, args=(process, list(runs)), daemon=True)
+    watcher.start()
+    try:
+        code = process.wait()
+    except KeyboardInterrupt as interrupt:  # Ctrl-C reached Snakemake and its jobs, too
+        if isinstance(interrupt, Terminated):
+            terminate(process)
+        process.wait()  # its jobs save their state
+        raise
+    watcher.join()
+    return code
+
+
+def terminate(process: subprocess.Popen) -> None:
+    """Do to Snakemake what Ctrl-C does: it starts no further job. It waits for those on this
+    machine, so they get SIGTERM."""
+    import psutil  # which Snakemake needs
+
+    with suppress(psutil.NoSuchProcess):
+        jobs = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        for job in jobs:
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith("workflow/job.py") for word in job.cmdline()[1:2]):
+                    job.terminate()
+
+
+def watch(process: subprocess.Popen, runs: list[Path]) -> None:
+    """Say how many runs are done whenever it changes, and how long the others may take, if each
+    takes as long as those that were done meanwhile."""
+    told, first, start = -1, None, time.monotonic()
+    while True:
+        ended = process.poll() is not None
+        done = sum(path.is_file() for path in runs)
+        if done != told:
+            line = f"{done} of {len(runs)} runs done"
+            if first is not None and first < done < len(runs):
+                each = (time.monotonic() - start) / (done - first)
+                line += f", about {format_seconds(each * (len(runs) - done))} left"
+            elif done == len(runs) and not ended:
+                line += "; pages and book follow"
+            print(line, flush=True)
+            if first is None or done < first:
+                first, start = done, time.monotonic()
+            told = done
+        if ended:
+            return
+        time.sleep(1)
+
+
+def tell_the_rest(profile_name: str, choice: grid.Choice) -> None:
+    """Say what belongs to the studies and was left as it was; and where the book is."""
+    known = find_profile(profile_name)
+    if choice.rows:
+        return
+    if not (choice.studies or known.real):
+        rows = sorted(known.runs.keys() - {row.run for row in grid.rows_of(profile_name, choice)})
         print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(grid.STUDY_PAGES)}; "
               f"rows {', '.join(rows)}; tables {', '.join(grid.OF_STUDIES)}")
-    if grid.BOOK in took:
-        print(f"The book is {took[grid.BOOK].value}", flush=True)
+    print((runs_folder(profile_name) / "book" / "log.txt").read_text().splitlines()[-1])

@@ -1,0 +1,141 @@
+"""One job of the Snakefile: `python workflow/job.py CONFIG RULE NAME OUTPUT`, where CONFIG is the
+configuration of Snakemake as JSON and OUTPUT the file that says that the job was done."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cae_lib import grid
+from cae_lib.cli import guarded
+from cae_lib.commands.options import names
+from cae_lib.commands.reproduce import find_gpus
+from cae_lib.data.sources import allowing
+from cae_lib.grid import Choice
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runtime import circumstances, write_atomic
+from cae_lib.variants import BASE, TUNED, base_variants
+
+
+def data(profile: str, choice: Choice, _: str) -> None:
+    """Build the datasets, or see that they are here; parse the training captions once, before
+    several processes need them."""
+    from cae_lib.commands.base import build_sets
+    from cae_lib.data import needs
+    from cae_lib.data.training_set import training_set
+    from cae_lib.runs import wanted
+
+    if find_profile(profile).real:
+        for line in needs.require(needs.stock(wanted(profile))):
+            print(line, flush=True)
+    else:
+        build_sets(profile)
+    for name, tagger in grid.captions_of(profile, choice):
+        training_set(profile, name, experiment(TUNED, profile).model, tagger)
+
+
+def base(profile: str, choice: Choice, _: str) -> None:
+    """Train the base model where none is shipped, and for the studies those of fewer steps."""
+    from cae_lib.commands.base import train_base
+    from cae_lib.runs import checkpoint_path
+
+    if find_profile(profile).real:
+        return
+    if not checkpoint_path(BASE, profile).is_file():
+        train_base(profile)
+    for steps in find_profile(profile).earlier_bases if choice.studies else ():
+        train_base(profile, steps=steps)
+
+
+def run(profile: str, choice: Choice, name: str) -> None:
+    """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
+    from cae_lib.measuring import measure_data, measure_run
+    from cae_lib.runs import train_run
+
+    (row, settings, _), seed, suites = grid.runs(profile, choice)[name]
+    without = () if choice.studies else grid.OF_STUDIES
+    if row == grid.DATA_RUN:
+        measure_data(profile, True)
+        return
+    if row != BASE:
+        train_run(row, profile, seed, **settings)
+    measure_run(row, profile, seed, True, suites, without, **settings)
+    if choice.studies and row in (BASE, TUNED) and not settings:
+        measure_run(f"{row}-gelu", profile, seed, True)
+    if choice.studies and row == BASE:
+        for variant in base_variants(profile):
+            if variant.run == BASE:
+                measure_run(BASE, profile, 0, True, grid.STUDY_SUITES, **variant.settings)
+
+
+def page(profile: str, choice: Choice, name: str) -> None:
+    """Execute a page: one of the book, or of the copy of the book that the profile has."""
+    from cae_lib.pages.run import run_page
+    from cae_lib.pages.source import experiments_folder, page_parameters, read_page
+
+    if find_profile(profile).own_book is None or name == grid.RELEASED_PAGE:
+        run_page(name)
+        return
+    known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
+    seeds = {"seeds": str(grid.seeds_of(profile, choice))} if "seeds" in known else {}
+    run_page(name, seeds, profile)
+
+
+def book(profile: str, choice: Choice, _: str) -> None:
+    """Render the book from the executed pages."""
+    from cae_lib.pages.build import build_book
+
+    print(f"The book is {build_book(profile)}")
+
+
+RULES: Mapping[str, Callable[[str, Choice, str], None]] = {
+    "data": data, "base": base, "run": run, "page": page, "book": book
+}
+
+
+@contextmanager
+def own_gpu() -> Iterator[None]:
+    """Take a GPU of this machine that no other job of this user has, by a lock that ends with the
+    process, before PyTorch looks for one. With one GPU or none, or where a scheduler has given one,
+    nothing is done."""
+    found = find_gpus()
+    if len(found) < 2:
+        yield
+        return
+    places = Path(os.environ.get("TMPDIR", "/tmp"))
+    with ExitStack() as stack:
+        while True:
+            for gpu in found:
+                try:
+                    lock = places / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
+                    stack.enter_context(FileLock(lock, timeout=0))
+                except Timeout:
+                    continue
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                yield
+                return
+            time.sleep(5)
+
+
+def main(words: list[str]) -> None:
+    """Do a job, and write how long it took and on what machine."""
+    text, rule, name, output = words
+    config = json.loads(text)
+    profile = config.get("profile", "mini")
+    start = time.monotonic()
+    with allowing(names(config.get("allow_missing", ""))), own_gpu():
+        RULES[rule](profile, grid.choice(profile, config), name)
+    told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
+    write_atomic(Path(output).absolute(), json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))
