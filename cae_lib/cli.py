@@ -40,8 +40,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tune": ("train.tune", "choose lr and lambda on the validation split"),
     "run": ("book.run", "execute one page of the book"),
     "reproduce": ("reproduce.run", "data, training, pages and book"),
-    "rehearse": ("rehearse.run",
-                 "the paper's scale from data to pages, with numbers that mean nothing"),
     "book": ("book.book", "render the book from the stored pages"),
     "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
     "doctor": ("book.doctor", "what is installed, which device, which data"),

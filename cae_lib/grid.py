@@ -114,7 +114,10 @@ def rows_of(profile_name: str, chosen: Choice) -> list[Variant]:
     known = find_profile(profile_name).runs
     main = MAIN | OF_BINDINGS if find_profile(profile_name).real else MAIN
     names = chosen.rows or [name for name in known if chosen.studies or name in main]
-    return [Variant(*find_run(name, profile_name)) for name in names]
+    found = [Variant(*find_run(name, profile_name)) for name in names]
+    for row in found:
+        experiment(row.run, profile_name, **row.settings)  # which says what is wrong with a name
+    return found
 
 
 def seeds_of(profile_name: str, chosen: Choice) -> int:

@@ -8,10 +8,9 @@ runs whose settings it takes first. A new run is one entry of such a file.
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import typing
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,6 @@ import yaml
 
 from cae_lib.config import Experiment, Profile, Search, paths, repository
 from cae_lib.errors import ConfigError, check_type
-
-CHOSEN = "chosen.json"
-"""File among the records of a profile with real data: what `cae tune` has chosen there."""
-
-MARKER = "rehearsal"
-"""File at the top of a home that says that everything in it is a rehearsal. It may name the model
-that takes the place of the profile's."""
-
-REHEARSAL_TRAINING = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}
-REHEARSAL_HARD_BATCH = 2
-REHEARSAL = {"seeds": 1, "short": {"steps": 1},
-             "search": Search((1e-6,), (), (1.0,), (0.05,), (20.0,))}
-"""What a rehearsal changes of runs, of those with hard negatives, and of their profile."""
 
 RUN_KEYS = ("label", "like")
 """What an entry of a run may hold beside settings of `Experiment`."""
@@ -46,16 +32,12 @@ def config_folder() -> Path:
     return home / "configs" if home else Path(__file__).parent / "configs"
 
 
-def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
-                 rehearsal: Mapping[str, Any] | None = None) -> Profile:
+def read_profile(path: Path) -> Profile:
     """Read a profile.
 
     Args:
-        path: A file of `configs`; its name is the profile's.
-        chosen: What `cae tune` has chosen for a profile with real data: `lr`, `weights` by method,
-            and `margin` and `binding`, the weight of CAE on bindings.
-        rehearsal: Settings of all runs of a rehearsal, with which those with hard negatives get a
-            small batch; see `rehearsal_settings`.
+        path: A file of `configs`; its name is the profile's. With `like: OTHER` it takes all of
+            another file of the folder and says only what differs, a key of a mapping at a time.
 
     Raises:
         ConfigError: For a file that is no YAML, an unknown key or a value of the wrong type; the
@@ -66,20 +48,11 @@ def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
     if not isinstance(entries, dict):
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
     known = {field.name: field for field in dataclasses.fields(Profile)}
-    allowed = known.keys() - {"name", "runs", "labels"}
-    _check_keys(f"{path}", content, allowed)
+    _check_keys(f"{path}", content, known.keys() - {"name", "runs", "labels"})
     for key in ("base", "training", "short"):
         if content.get(key) is not None:
             content[key] = _settings(f"{path}: {key}", content[key])
     entries = {name: _entry(f"{path}: runs: {name}", entry) for name, entry in entries.items()}
-    if chosen:
-        entries = _with_chosen(entries, chosen)
-        content["training"] |= {"lr": chosen["lr"]} if "lr" in chosen else {}
-    if rehearsal:
-        content["training"] |= rehearsal
-        hard = {"batch_size": REHEARSAL_HARD_BATCH}
-        entries = {name: entry | hard if "batch_size" in entry else entry
-                   for name, entry in entries.items()}
     if "search" in content:
         search = {key: tuple(value) for key, value in content["search"].items()}
         _check_keys(f"{path}: search", search, {field.name for field in dataclasses.fields(Search)})
@@ -94,18 +67,33 @@ def read_profile(path: Path, chosen: Mapping[str, Any] | None = None,
     for name, value in fields.items():
         if known[name].type in ("int", "bool"):
             check_type(f"{path}: {name}", value, {"int": int, "bool": bool}[known[name].type])
-    return dataclasses.replace(Profile(name=path.stem, **fields),
-                               **REHEARSAL if rehearsal else {})
+    return Profile(name=path.stem, **fields)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a file, over the one that it is `like`; `like` then names the first of them."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys seeds, training and runs")
-    return content
+    if "like" not in content:
+        return content
+    other = path.with_name(f"{content['like']}.yaml")
+    if other.stem in (path.stem, *below) or not other.is_file():
+        raise ConfigError(f"{path}: like: {content['like']!r} is no other file of {path.parent}")
+    found = _load(other, (*below, path.stem))
+    first = found.get("like", other.stem)
+    return _merged(found, content) | {"like": first}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the values of another over it, a key of inner mappings at a time."""
+    both = {key: _merged(below[key], value)
+            for key, value in above.items()
+            if isinstance(value, dict) and isinstance(below.get(key), dict)}
+    return {**below, **above, **both}
 
 
 def _check_keys(place: str, content: Mapping[str, Any], allowed: typing.Collection[str]) -> None:
@@ -159,68 +147,23 @@ def _resolved(path: Path, name: str, entries: Mapping[str, dict[str, Any]],
     return settings | {key: value for key, value in entries[name].items() if key not in RUN_KEYS}
 
 
-def _with_chosen(entries: Mapping[str, dict[str, Any]],
-                 chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Put chosen weights and margins in the place of those of the file."""
-    changed, weights = {}, chosen.get("weights", {})
-    for name, entry in entries.items():
-        if entry.get("method") in weights:
-            entry = entry | {"weight": weights[entry["method"]]}
-        elif "margin" in entry:  # CAE on bindings, and what is compared with it
-            entry = entry | {"margin": chosen.get("margin", entry["margin"]),
-                             "weight": chosen.get("binding", entry["weight"])}
-        changed[name] = entry
-    return changed
-
-
 PROFILES: dict[str, Profile] = {
     path.stem: read_profile(path) for path in sorted(config_folder().glob("*.yaml"))
 }
 
 
 def find_profile(name: str) -> Profile:
-    """Return the profile of that name, with what `cae tune` has chosen where its data are real;
-    ConfigError, which lists the known ones, if there is none."""
+    """Return the profile of that name; ConfigError, which lists the known ones, if there is
+    none."""
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
-    if not PROFILES[name].real:
-        return PROFILES[name]
-    path = paths().records / name / CHOSEN
-    text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
-    return _real_profile(config_folder() / f"{name}.yaml", text, rehearsal_settings())
+    return PROFILES[name]
 
 
-@lru_cache
-def _real_profile(path: Path, chosen: str, rehearsal: tuple[tuple[str, Any], ...]) -> Profile:
-    return read_profile(path, json.loads(chosen), dict(rehearsal))
-
-
-def rehearsed() -> bool:
-    """Whether this home is one of `cae rehearse`, whose runs have few steps of few pairs."""
-    return (paths().root / MARKER).is_file()
-
-
-def rehearsal_settings() -> tuple[tuple[str, Any], ...]:
-    """Return the settings that every run of a rehearsal has, none outside of one: few steps of few
-    pairs, and the model that its `MARKER` names, if it names one."""
-    if not rehearsed():
-        return ()
-    model = (paths().root / MARKER).read_text(encoding="utf-8").strip()
-    return tuple((REHEARSAL_TRAINING | ({"model": model} if model else {})).items())
-
-
-def choose(name: str, **found: Any) -> None:
-    """Write to `CHOSEN` of a profile with real data: `lr`, `weights` by method, `margin` and
-    `binding`, the lambda of CAE on bindings; what is not given stays."""
-    from filelock import FileLock  # of the extra `lab`
-
-    path = paths().records / name / CHOSEN
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{CHOSEN}.lock")):  # several choices end side by side
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        new = path.with_name(f".{CHOSEN}")
-        new.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        new.replace(path)
+def enter_home(name: str) -> None:
+    """Let this process and those that it starts work in the folder of a profile that lies apart."""
+    if find_profile(name).drawn and paths().root.name != name:
+        os.environ["CAE_HOME"] = str(paths().build / name)
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:

@@ -16,26 +16,25 @@ from filelock import FileLock, Timeout
 
 from cae_lib import grid
 from cae_lib.cli import guarded
-from cae_lib.commands.options import names
-from cae_lib.commands.reproduce import find_gpus
-from cae_lib.data.sources import allowing
+from cae_lib.commands.reproduce import find_gpus, incomplete, require_data
 from cae_lib.grid import Choice
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import circumstances, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
-def data(profile: str, choice: Choice, _: str) -> None:
+def data(profile: str, choice: Choice, real: str) -> None:
     """Build the datasets, or see that they are here; parse the training captions once, before
-    several processes need them."""
-    from cae_lib.commands.base import build_sets
-    from cae_lib.data import needs
-    from cae_lib.data.training_set import training_set
-    from cae_lib.runs import wanted
+    several processes need them. In a rehearsal the files of a folder `real` replace drawn ones."""
+    from rehearsal import lay_out
 
-    if find_profile(profile).real:
-        for line in needs.require(needs.stock(wanted(profile))):
-            print(line, flush=True)
+    from cae_lib.commands.base import build_sets
+    from cae_lib.data.training_set import training_set
+
+    if find_profile(profile).drawn:
+        lay_out(profile, None if real == "drawn" else Path(real))
+    elif find_profile(profile).real:
+        require_data(profile)
     else:
         build_sets(profile)
     for name, tagger in grid.captions_of(profile, choice):
@@ -131,7 +130,7 @@ def main(words: list[str]) -> None:
     config = json.loads(text)
     profile = config.get("profile", "mini")
     start = time.monotonic()
-    with allowing(names(config.get("allow_missing", ""))), own_gpu():
+    with incomplete(config), own_gpu():
         RULES[rule](profile, grid.choice(profile, config), name)
     told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
     write_atomic(Path(output).absolute(), json.dumps(told, indent=1) + "\n")

@@ -14,7 +14,6 @@ from cae_lib.commands import options
 from cae_lib.commands.options import REAL, allowed, is_run, names, option, takes
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.grid import Choice
 from cae_lib.variants import run_name
 
 FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
@@ -87,7 +86,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 @takes(option("--only", default="", metavar="NAMES", help="models with commas between them"),
        option("--fetch", action="store_true", help="first get the weights that are free, and "
-              "SugarCrepe, SugarCrepe++ and their pictures"), options.ON)
+              "SugarCrepe, SugarCrepe++ and their pictures"))
 def run_released(parsed: argparse.Namespace) -> None:
     """Measure those released models whose weights are here, on the data that are here, and say how
     to get the rest. `--fetch` gets what is free first."""
@@ -102,12 +101,7 @@ def run_released(parsed: argparse.Namespace) -> None:
     absent = [name for name in chosen if check(released.owner(name)).state == "not here"]
     here = [name for name in chosen if name not in absent]
     with allowed(parsed):
-        if parsed.on in (None, "pool"):
-            absent += released.measure_here(here)
-        elif here:
-            from cae_lib.commands.workflow import run_workflow
-
-            run_workflow(REAL, Choice(released=tuple(here)), parsed.on, parsed.allow_missing)
+        absent += released.measure_here(here)
         measuring.measure_data(REAL)
     print("\n".join(scores.amounts(REAL)))
     if absent := [name for name in chosen if name in absent]:

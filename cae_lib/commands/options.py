@@ -7,6 +7,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cae_lib.data.sources import allowing
@@ -50,7 +51,7 @@ def assignment(text: str) -> tuple[str, str]:
 ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
                "type": assignment}
 PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), side-by-side (two "\
-    "photographs in a picture), paper (one GPU)"
+    "photographs in a picture), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
 SEED = option("--seed", type=int, default=0, help="seed of the run (default 0)")
@@ -68,6 +69,8 @@ REPRODUCED = (
            "paper"),
     option("--rows", default="", metavar="NAMES", help="some rows alone, with commas between them"),
     option("--seeds", type=int, metavar="N", help="so many seeds of each row at most"),
+    option("--real", type=Path, metavar="DIR", help="for a rehearsal: real files, laid out as "
+           "data/raw, that take the place of drawn ones"),
     ALLOW_MISSING,
 )
 
@@ -91,11 +94,16 @@ def names(text: str) -> list[str]:
 
 def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
     """The sets that the command line lets be incomplete, while its command runs."""
-    chosen = names(parsed.allow_missing)
-    if chosen and not find_profile(parsed.profile).real:
+    return allow(parsed.profile, parsed.allow_missing)
+
+
+def allow(profile_name: str, sets: str) -> AbstractContextManager[None]:
+    """Let some sets be incomplete, with commas between them; ConfigError where they are built."""
+    chosen = names(sets)
+    if chosen and not find_profile(profile_name).real:
         raise ConfigError(
-            f"--allow-missing is for real data; those of the profile {parsed.profile} are built "
-            f"whole: `cae world build --profile {parsed.profile}`"
+            f"--allow-missing is for real data; those of the profile {profile_name} are built "
+            f"whole: `cae world build --profile {profile_name}`"
         )
     return allowing(chosen)
 

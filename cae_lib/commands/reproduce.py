@@ -11,20 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.options import ON, PROFILE, REPRODUCED, allowed, takes
-from cae_lib.config import paths, repository
+from cae_lib.commands.options import ON, PROFILE, REPRODUCED, allow, takes
+from cae_lib.config import paths, repository, shipped
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.keys import digest
-from cae_lib.profiles import find_profile
-from cae_lib.runtime import format_seconds
+from cae_lib.profiles import enter_home, find_profile
+from cae_lib.runtime import file_hash, format_seconds
 
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake."""
@@ -51,18 +51,20 @@ def run(parsed: argparse.Namespace) -> None:
         raise CaeError("this needs a clone of the repository and Snakemake: "
                        'pip install -e ".[book]"')
     config = {"profile": parsed.profile, "all": parsed.all, "rows": parsed.rows,
-              "seeds": parsed.seeds, "allow_missing": parsed.allow_missing}
+              "seeds": parsed.seeds, "allow_missing": parsed.allow_missing,
+              "real": parsed.real and parsed.real.resolve()}
     choice = grid.choice(parsed.profile, config)
+    enter_home(parsed.profile)
     runs = [runs_folder(parsed.profile) / name / "done.json"
             for name in grid.runs(parsed.profile, choice)]
-    with allowed(parsed):
-        find_missing(parsed.profile)
+    with incomplete(config):
+        require_data(parsed.profile)
     words = command(home, config, parsed.on)
     lock = runs_folder(parsed.profile) / "controller.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            code = run_snakemake(words, lock.with_name("snakemake.log"), runs)
+            code = run_snakemake(words, lock.with_name("snakemake.log"), runs, bool(choice.rows))
     except Timeout as error:
         raise CaeError(f"another call is at work on the profile {parsed.profile} ({lock}); wait "
                        "for it") from error
@@ -86,9 +88,17 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def find_missing(profile_name: str) -> None:
-    """Raise DataError, before any job begins, if real data are missing and may not be."""
-    if find_profile(profile_name).real:
+def incomplete(config: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Let datasets be incomplete: those that a configuration names, or all of a profile that says
+    so. ConfigError for an unknown one, or where datasets are built whole."""
+    profile = config.get("profile", "mini")
+    everything = "all" if find_profile(profile).incomplete else ""
+    return allow(profile, str(config.get("allow_missing") or everything))
+
+
+def require_data(profile_name: str) -> None:
+    """Say what may be missing of real data; DataError, which says how to get it, for the rest."""
+    if find_profile(profile_name).real and not find_profile(profile_name).drawn:
         from cae_lib.data import needs
         from cae_lib.runs import wanted
 
@@ -99,18 +109,27 @@ def find_missing(profile_name: str) -> None:
 def data_key(profile_name: str, choice: grid.Choice) -> str:
     """Return a digest of what the datasets are made from, and of how their captions are parsed; of
     real ones of what is here and what is missing."""
-    captions = grid.captions_of(profile_name, choice)
-    if find_profile(profile_name).real:
+    captions, profile = grid.captions_of(profile_name, choice), find_profile(profile_name)
+    if profile.drawn or profile.photographs:
+        return digest(captions)
+    if profile.real:
         from cae_lib.data.needs import sources_digest, stock
         from cae_lib.runs import wanted
 
         names = wanted(profile_name)
         return digest(captions, sources_digest(stock(names), names))
-    if find_profile(profile_name).photographs:
-        return digest(captions)
     from cae_lib.world.config import world_config
 
     return digest(captions, world_config(profile_name).key())
+
+
+def base_key(profile_name: str, choice: grid.Choice) -> str:
+    """Return a digest of the weights that runs start from, or of what they are trained with."""
+    profile = find_profile(profile_name)
+    weights = shipped(f"data/{profile.training.get('weights')}")
+    known = file_hash(weights) if weights.is_file() and profile.recorded else ""
+    earlier = profile.earlier_bases if choice.studies else ()
+    return digest(profile.base, profile.training.get("weights"), known, earlier)
 
 
 def find_gpus() -> list[str]:
@@ -146,12 +165,14 @@ def command(home: Path, config: Mapping[str, Any], engine: str) -> list[str]:
     return [*map(str, [*words, "--config", *given]), *shlex.split(os.environ.get(OPTIONS, ""))]
 
 
-def run_snakemake(words: list[str], log: Path, runs: Iterable[Path]) -> int:
-    """Run Snakemake, whose own words go to a log, and say how far it is; returns its exit code."""
-    environment = os.environ | {"PATH": search_path()}
+def run_snakemake(words: list[str], log: Path, runs: Sequence[Path], alone: bool) -> int:
+    """Run Snakemake, whose own words go to a log, and say how far it is; returns its exit code.
+    `alone`: no pages follow the runs."""
+    environment = os.environ | {"PATH": search_path(), "PYTHONPATH": str(repository())}
     with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file)
-    watcher = threading.Thread(target=watch, args=(process, list(runs)), daemon=True)
+        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file,
+                                   cwd=log.parent)
+    watcher = threading.Thread(target=watch, args=(process.poll, runs, alone), daemon=True)
     watcher.start()
     try:
         code = process.wait()
@@ -178,19 +199,20 @@ def terminate(process: subprocess.Popen) -> None:
                     job.terminate()
 
 
-def watch(process: subprocess.Popen, runs: list[Path]) -> None:
-    """Say how many runs are done whenever it changes, and how long the others may take, if each
-    takes as long as those that were done meanwhile."""
+def watch(code: Callable[[], int | None], runs: Sequence[Path], alone: bool = False,
+          wait: Callable[[float], None] = time.sleep) -> None:
+    """Say how many runs are done whenever it changes, and how long the others may take if each
+    takes as long as those that were done meanwhile; until there is an exit `code`."""
     told, first, start = -1, None, time.monotonic()
     while True:
-        ended = process.poll() is not None
+        ended = code() is not None
         done = sum(path.is_file() for path in runs)
         if done != told:
             line = f"{done} of {len(runs)} runs done"
             if first is not None and first < done < len(runs):
                 each = (time.monotonic() - start) / (done - first)
                 line += f", about {format_seconds(each * (len(runs) - done))} left"
-            elif done == len(runs) and not ended:
+            elif done == len(runs) and not (ended or alone):
                 line += "; pages and book follow"
             print(line, flush=True)
             if first is None or done < first:
@@ -198,7 +220,7 @@ def watch(process: subprocess.Popen, runs: list[Path]) -> None:
             told = done
         if ended:
             return
-        time.sleep(1)
+        wait(1)
 
 
 def tell_the_rest(profile_name: str, choice: grid.Choice) -> None:

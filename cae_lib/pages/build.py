@@ -13,11 +13,10 @@ import yaml
 
 from cae_lib.config import paths, shipped
 from cae_lib.errors import CaeError
-from cae_lib.profiles import find_profile, rehearsed
+from cae_lib.profiles import find_profile
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTS = re.compile(r"^(?:https://|ssh://git@|git@)(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?$")
-REHEARSED = "Rehearsal: its numbers mean nothing"
 
 BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
@@ -30,8 +29,7 @@ def build_book(profile_name: str, builder: str = "html") -> Path:
     print("Rendering the book", flush=True)
     if above is None:
         return render(shipped("book"), paths().build / "book", builder)
-    return render(own_book(profile_name), paths().build / f"{profile_name}-html", builder,
-                  REHEARSED if rehearsed() else above)
+    return render(own_book(profile_name), paths().build / f"{profile_name}-html", builder, above)
 
 
 def print_book(profile_name: str) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_lib.config import shipped
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.profiles import find_profile
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -91,13 +92,14 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
 
     Args:
         names: The page's `globals()`, where its parameters are.
-        profiles: The profiles that the page's title and text describe.
+        profiles: The profiles that the page's title and text describe, and with them those that
+            are `like` one of them.
 
     Raises:
         ConfigError: If the profile is none of these, or papermill has injected a name that the
             cell of parameters does not declare.
     """
-    if names["profile"] not in profiles:
+    if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(f"this page does not describe the profile {names['profile']!r}: expected "
                           f"one of {', '.join(profiles)}")
     declared = names.get("__annotations__", {})

@@ -20,7 +20,7 @@ class Grid:
 
     def __init__(self, home: Path, row: str = ROW, engine: str = "local") -> None:
         self.home, self.row, self.engine = home, row, engine
-        self.log = home / "runs/grid/smoke/logs/run" / row / "0.log"
+        self.log = home / "runs/smoke" / row / "0" / "log.txt"
 
     def start(self) -> subprocess.Popen:
         words = [sys.executable, "-m", "cae_lib.cli", "reproduce", "--profile", "smoke", "--rows",
@@ -42,20 +42,19 @@ class Grid:
 
     def job(self) -> int:
         """The process that trains, in this home and no other."""
-        found = subprocess.run(["pgrep", "-f", f"cae job run/{re.escape(self.row)}/0"],
+        found = subprocess.run(["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0"],
                                capture_output=True, text=True).stdout.split()
         places = {int(pid): Path("/proc") / pid for pid in found}
         home = f"CAE_HOME={self.home}\0".encode()
         return next(pid for pid, place in places.items()
-                    if (place / "comm").read_text() == "cae\n"
+                    if (place / "comm").read_text().startswith("python")
                     and home in (place / "environ").read_bytes())
 
     def finished(self) -> None:
         """The training is complete, and each of its steps was taken once or again after a state."""
         (log,) = (self.home / "data/checkpoints/smoke/variants").glob("*/log.jsonl")
         assert [line["step"] for line in read_log(log)] == list(range(1, STEPS + 1))
-        assert not self.states() and (self.home / "runs/grid/smoke/stamps/run" / self.row /
-                                      "0.done").is_file()
+        assert not self.states() and self.log.with_name("done.json").is_file()
 
 
 def _heed_interrupts() -> None:

@@ -1,150 +1,236 @@
-"""The grid as data: what is in it, in which order, and that Snakemake's is the same."""
+"""What a reproduction consists of, and what of it Snakemake does again."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import job
 import pytest
 from conftest import REPOSITORY
 
-from cae_lib.cli import main, parse
-from cae_lib.commands import plan, stamps, workflow
-from cae_lib.commands.options import chosen
+from cae_lib import grid
+from cae_lib.cli import main
+from cae_lib.commands import reproduce
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.grid import OF_BINDINGS, Choice, Job, grid, levels
+from cae_lib.grid import OF_BINDINGS, OF_STUDIES, STUDY_PAGES, STUDY_SUITES, Choice
 from cae_lib.methods import METHODS
-from cae_lib.profiles import choose, experiment, find_profile
-from cae_lib.variants import find_run, run_name
+from cae_lib.pages.source import page_names
+from cae_lib.profiles import find_profile
+from cae_lib.variants import base_variants, find_run, run_name, study_runs
 
-PROFILES = ("smoke", "mini", "photo", "paper")
 ROWS = ["clip-ft", "negclip", "cae-binding", "placebo-binding", *OF_BINDINGS,
         *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS)]
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_job_comes_after_those_that_it_needs(name: str):
-    jobs = grid(name, Choice(studies=True))
-    before: set[str] = set()
-    for label, job in jobs.items():
-        assert set(job.needs) <= before, label
-        before.add(label)
-    steps = levels(jobs)
-    assert sorted(label for step in steps for label in step) == sorted(jobs)
-    place = {label: number for number, step in enumerate(steps) for label in step}
-    assert all(place[other] < place[label] for label in jobs for other in jobs[label].needs)
-
-
-def test_the_paper_has_all_rows_three_times_after_its_settings_were_chosen():
-    jobs = grid("paper", Choice())
-    runs = {label for label in jobs if label.startswith("run/")}
-    assert runs == {"run/base/0"} | {f"run/{row}/{seed}" for row in ROWS for seed in range(3)}
-    assert {f"chosen/{what}" for what in ("control", "lambda", "binding")} <= set(
-        jobs["run/clip-ft/0"].needs)
-    assert "chosen/control" in jobs["tune/lambda/cae-gradcam"].needs
-    rates = {job.experiment("paper").lr for label, job in jobs.items()
-             if label.startswith("tune/control/")}
-    assert rates == set(find_profile("paper").search.rates) and len(rates) > 2
-    more = grid("paper", Choice(studies=True))
-    assert "run/dependency-attention/2" in more and "run/random-perturbation/0" in more
-
-
-def test_what_was_chosen_is_what_later_runs_take(home):
-    before = {name: experiment(name, "paper") for name in ROWS}
-    choose("paper", lr=5e-6)
-    choose("paper", weights=dict.fromkeys(METHODS, 0.25), margin=0.2, binding=2.5)
-    after = {name: experiment(name, "paper") for name in ROWS}
-    assert {config.lr for config in after.values()} == {5e-6} != {before["clip-ft"].lr}
-    assert after["negclip-cae-gradcam"].weight == 0.25
-    assert (after["placebo-binding"].margin, after["placebo-binding"].weight) == (0.2, 2.5)
-    labels = [list(grid("paper", Choice())), None]
-    choose("paper", lr=1e-5)
-    assert labels[0] == list(grid("paper", Choice())), "names of jobs stay while a grid runs"
+def test_the_paper_has_all_rows_three_times():
+    found = grid.runs("paper", Choice())
+    assert found.keys() == {"data/0", "base/0"} | {
+        f"{row}/{seed}" for row in ROWS for seed in range(3)}
+    more = grid.runs("paper", Choice(studies=True))
+    assert "dependency-attention/2" in more and "random-perturbation/0" in more
 
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    jobs = grid("mini", Choice(rows=asked, seeds=2))
-    assert [label for label in jobs if label.startswith("run/")] == [
-        "run/base/0", "run/cae-attention/0", f"run/{asked[0]}/0", "run/cae-attention/1",
-        f"run/{asked[0]}/1"]
-    assert not any(label.startswith(("page/", "book/")) for label in jobs)
-    config = jobs[f"run/{asked[0]}/1"].experiment("mini")
+    chosen = grid.choice("mini", {"rows": ",".join(asked), "seeds": 2})
+    found = grid.runs("mini", chosen)
+    assert list(found) == ["data/0", "base/0", f"{asked[0]}/0", "cae-attention/0",
+                           f"{asked[0]}/1", "cae-attention/1"]
+    assert grid.pages_of("mini", chosen) == []
+    config = found[f"{asked[0]}/1"].experiment("mini")
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
     row, settings = find_run(asked[0], "mini")
     assert run_name(row, "mini", **settings) == asked[0]
     most = find_profile("mini").seeds
-    more = grid("mini", Choice(rows=("clip-ft",), seeds=most + 2))
-    assert [label for label in more if label.startswith("run/clip-ft")] == [
-        f"run/clip-ft/{seed}" for seed in range(most)]
+    more = grid.runs("mini", Choice(rows=("clip-ft",), seeds=most + 2))
+    assert [name for name in more if name.startswith("clip-ft")] == [
+        f"clip-ft/{seed}" for seed in range(most)]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
-            grid("mini", Choice(rows=(wrong,)))
+            grid.runs("mini", Choice(rows=(wrong,)))
 
 
-@pytest.mark.parametrize("words", [
-    ("--profile", "mini"), ("--profile", "paper", "--seeds", "1", "--allow-missing", "all"),
-    ("--profile", "smoke", "--rows", "clip-ft,cae-binding"),
-    ("--profile", "paper", "--released", "released-clip,released-negclip")])
-def test_snakemake_has_the_same_jobs(words: tuple[str, ...], tmp_path: Path):
-    pytest.importorskip("snakemake", reason="the extra `cluster` is not installed")
-    parsed = parse(["plan", *words])
-    jobs = grid(parsed.profile, chosen(parsed))
-    command = workflow.command(parsed.profile, chosen(parsed), "local", parsed.allow_missing)
-    listed = subprocess.run([*command, "--directory", tmp_path, "--dry-run"], text=True,
-                            capture_output=True, env=workflow.environment("local"), check=True)
-    assert set(re.findall(r"output: stamps/(\S+)\.done", listed.stdout)) == set(jobs)
-    needs = re.findall(r"input: (.*)\n +output: stamps/(\S+)\.done", listed.stdout)
-    found = {name: set(re.findall(r"stamps/(\S+)\.done", text)) for text, name in needs}
-    assert found == {label: set(job.needs) for label, job in jobs.items() if job.needs}
+def test_the_studies_are_added_on_request(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
+    plain, whole = (grid.choice("mini", {"all": studies}) for studies in (False, True))
+    rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation", "wrong-binding",
+            "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding",
+            *(f"negclip-placebo-{method}" for method in METHODS))
+    more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
+    assert more == {f"{row}/{seed}" for row in rows for seed in range(3)} | {
+        f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")}
+    assert {*grid.pages_of("mini", whole)} - {*grid.pages_of("mini", plain)} == {*STUDY_PAGES}
+    assert grid.captions_of("mini", plain) == [("coco", "scene-graph")]
+    assert grid.captions_of("mini", whole) == [
+        ("coco", "dependency"), ("coco", "scene-graph"), ("kept", "scene-graph")]
+    for name in ("photo", "smoke"):  # whose studies are not apart
+        assert grid.choice(name, {}) == grid.choice(name, {"all": True})
 
 
-def test_costs_follow_from_what_a_step_costs(monkeypatch):
+def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all_but_one(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    costs = {"clip-ft": 1.0, "gradcam": 1.2, "images": 0.8, "binding": 1.1}
-    found = {name: plan.cost(experiment(name, "paper"), costs)
-             for name in ("clip-ft", "cae-gradcam", "negclip", "negclip-cae-gradcam")}
-    assert found == pytest.approx({"clip-ft": 1, "cae-gradcam": 1.2, "negclip": 2.4,
-                                   "negclip-cae-gradcam": 2.8})
-    jobs = {"run/cae-gradcam/0": Job((), find_variant("cae-gradcam"))}
-    table = plan.hours("paper", jobs)
-    measured = plan.step_costs()["gradcam"] / plan.step_costs()["clip-ft"]
-    assert table["hours"].tolist() == pytest.approx([plan.HOURS * measured + plan.MEASURING])
+    found = {name: {*grid.pages_of(name, Choice(studies=True))}
+             for name in ("photo", "side-by-side", "mini", "smoke", "paper", "rehearsal")}
+    assert found["photo"] == {"photographs", "word-roles", "status"}
+    assert found["side-by-side"] == {"side-by-side", "status"}
+    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "side-by-side"}
+    assert found["smoke"] == {*page_names()} - {"released-models"} and "status" in found["mini"]
+    assert found["rehearsal"] == found["paper"]
 
 
-def find_variant(name: str):
-    return grid("paper", Choice(rows=(name,)))[f"run/{name}/0"].variant
+@pytest.mark.parametrize("studies", [False, True])
+def test_what_is_measured_of_a_run(monkeypatch, studies):
+    found, without = [], () if studies else OF_STUDIES
+
+    def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
+        found.append((run_name(name, profile, **settings), tuple(only), left_out))
+
+    monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
+    monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
+    choice = Choice(studies)
+    job.run("mini", choice, "base/0")
+    bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
+    assert len(bases) > 1
+    whole = [("base", (), without), ("base-gelu", (), ())]
+    whole += [(name, STUDY_SUITES, ()) for name in bases]
+    assert found == (whole if studies else whole[:1])
+    job.run("mini", choice, "clip-ft/1")
+    plain = ("clip-ft", (), without)
+    assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
+    shown = {"cae-attention": (), "cae-binding": (), "negclip": grid.HARD_SUITES,
+             "placebo-attention": grid.CONTROL_SUITES, "negclip-cae-attention": grid.HARD_SUITES}
+    if not studies:
+        shown |= {name: tuple(suite for suite in suites if suite != "attribution")
+                  for name, suites in shown.items() if "attention" in name}
+    for name, suites in shown.items():
+        job.run("mini", choice, f"{name}/1")
+        assert found[-1] == (name, suites, without)
 
 
-def test_the_plan_says_what_is_missing_and_counts_what_is_done(home, capsys):
-    assert main(["plan", "--profile", "paper"]) == 1
-    told = capsys.readouterr().out
-    assert "cae data get" in told and "negclip-captions: not here" in told and ", 0 done" in told
-    job = grid("paper", Choice())["run/clip-ft/0"]
-    place = workflow.stamp_path("paper", "run/clip-ft/0")
-    place.parent.mkdir(parents=True)
-    place.write_text(workflow.key_of("paper", job))
-    assert workflow.state_of("paper", "run/clip-ft/0", job) == "done"
-    main(["plan", "--profile", "paper"])
-    assert ", 1 done" in capsys.readouterr().out
-    choose("paper", lr=5e-6)
-    job = grid("paper", Choice())["run/clip-ft/0"]
-    assert workflow.state_of("paper", "run/clip-ft/0", job) == "stale"
+def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
+    given = []
+    monkeypatch.setattr("cae_lib.pages.run.run_page", lambda *words: given.append(words))
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    job.page("mini", Choice(seeds=1), "accuracy")
+    job.page("rehearsal", Choice(), "accuracy")
+    job.page("smoke", Choice(seeds=2), "accuracy")
+    job.page("smoke", Choice(), "use-it")
+    assert given == [("accuracy",), ("accuracy", {"seeds": "1"}, "rehearsal"),
+                     ("accuracy", {"seeds": "2"}, "smoke"), ("use-it", {}, "smoke")]
 
 
-def test_other_data_make_stamps_stale(home):
-    for name, place in {"smoke": "world-smoke/manifest.json",
-                        "paper": "sugar-crepe/data/add_att.json"}.items():
-        job = grid(name, Choice())["run/clip-ft/0"]
-        keys = {workflow.key_of(name, job)}
-        path = paths().raw / place
-        path.parent.mkdir(parents=True)
-        for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
-            path.write_text(content)
-            stamps._real_data.cache_clear()  # another process would read anew
-            keys.add(workflow.key_of(name, job))
-        assert len(keys) == 3 and workflow.key_of(name, job) in keys
+STUB = """
+import pathlib, sys, time
+pathlib.Path(sys.argv[-1]).write_text(str(time.time()))
+"""
+
+
+class Copy:
+    """A copy of the repository whose jobs do nothing but say that they were done."""
+
+    rows = "clip-ft,cae-gradcam"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        for name in ("cae_lib", "configs", "workflow", "book/experiments"):
+            shutil.copytree(REPOSITORY / name, folder / name,
+                            ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
+        shutil.copy(REPOSITORY / "pyproject.toml", folder)
+        (folder / "workflow" / "job.py").write_text(STUB)
+
+    def call(self, *words: str, **config: object) -> str:
+        given = [f"{key}={value}" for key, value in ({"profile": "smoke"} | config).items()]
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "CAE_HOME": str(self.home)}
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *words, "--cores", "2", "--config", *given],
+            cwd=self.folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def left(self, **config: object) -> set[str]:
+        """What a dry run would do."""
+        listed = self.call("--dry-run", **config)
+        return {*re.findall(r"^ +output: (\S+)/done\.json$", listed, re.MULTILINE)}
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    pytest.importorskip("snakemake", reason="the extra `book` is not installed")
+    return Copy(tmp_path)
+
+
+def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
+    rows = {"rows": copy.rows, "seeds": 1}
+    runs = {"data/0", "base/0", "clip-ft/0", "cae-gradcam/0"}
+    assert copy.left(**rows) == runs | {"data", "base"}
+    copy.call(**rows)
+    assert copy.left(**rows) == set()
+    copy.edit("cae_lib/training/trainer.py", "execution", "how_to_execute")
+    copy.edit("cae_lib/training/losses.py", "def ", "def moved_")
+    assert copy.left(**rows) == set(), "a name in the source changes no result"
+    copy.edit("configs/smoke.yaml", "cae-gradcam: {method: gradcam, weight: 1.0}",
+              "cae-gradcam: {method: gradcam, weight: 2.0}")
+    assert copy.left(**rows) == {"cae-gradcam/0"}, "a setting"
+    copy.edit("cae_lib/keys.py", "TRAINING_VERSION = 1", "TRAINING_VERSION = 2")
+    assert copy.left(**rows) == {"clip-ft/0", "cae-gradcam/0"}, "the version of training"
+    copy.call(**rows)
+    copy.edit("cae_lib/keys.py", '"retrieval": 1', '"retrieval": 2')
+    assert copy.left(**rows) == runs, "the version of a suite that is measured of all"
+    copy.call(**rows)
+    copy.edit("configs/smoke.yaml", "  tower_steps: 2\n", "  tower_steps: 3\n")
+    assert copy.left(**rows) == {"base", *runs}, "the first weights"
+    copy.call(**rows)
+    copy.edit("cae_lib/world/config.py", "train=48", "train=49")
+    assert copy.left(**rows) == {"data", "base", *runs}, "the data"
+    copy.call(**rows)
+    assert copy.left(**rows) == set()
+    assert copy.left(**rows | {"seeds": 2}) == {"clip-ft/1", "cae-gradcam/1"}
+
+
+def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
+    assert {"book", "pages/status", "clip-ft/2"} <= copy.left()
+    copy.call()
+    assert copy.left() == set()
+    text = copy.folder / "book" / "experiments" / "cost.md"
+    before = text.read_text()
+    text.write_text(before + "More.\n")
+    assert copy.left() == {"pages/cost", "pages/status", "book"}, "its text"
+    text.write_text(before)
+    assert copy.left() == set()
+    (copy.home / "runs/smoke/cae-gradcam/0/done.json").unlink()
+    found = copy.left()
+    assert {"cae-gradcam/0", "pages/cost", "pages/status", "book"} <= found
+    assert not found & {"clip-ft/0", "cae-gradcam/1", "data", "base"}
+    assert copy.left(seeds=2) >= {"pages/cost"}, "another number of seeds"
+
+
+def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
+        tmp_path, monkeypatch, capsys):
+    runs = [tmp_path / f"{number}.json" for number in range(4)]
+    runs[0].touch()
+    clock = [100.0]
+
+    def wait(_: float) -> None:
+        clock[0] += 60
+        next(path for path in runs if not path.is_file()).touch()
+
+    monkeypatch.setattr(reproduce, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    reproduce.watch(lambda: 0 if all(path.is_file() for path in runs) else None, runs, wait=wait)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1 of 4") and "left" not in told[0]
+    assert told[1].startswith("2 of 4") and "2 min 00 s" in told[1]
+    assert told[2].startswith("3 of 4") and "1 min 00 s" in told[2]
 
 
 def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
@@ -154,16 +240,37 @@ def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
     assert not (home / "runs").exists() and not list(home.rglob("*.safetensors"))
 
 
+def test_other_real_data_have_another_key(home):
+    found = {reproduce.data_key("paper", Choice())}
+    path = paths().raw / "sugar-crepe/data/add_att.json"
+    path.parent.mkdir(parents=True)
+    for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
+        path.write_text(content)
+        found.add(reproduce.data_key("paper", Choice()))
+    assert len(found) == 3 and reproduce.data_key("paper", Choice()) in found
+
+
+def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
+    asked = []
+    monkeypatch.setitem(job.RULES, "run", lambda *words: asked.append(words))
+    config = {"profile": "smoke", "rows": "clip-ft", "seeds": 1}
+    job.main([json.dumps(config), "run", "clip-ft/0", "done.json"])
+    assert asked == [("smoke", Choice(True, ("clip-ft",), 1), "clip-ft/0")]
+    told = json.loads(Path("done.json").read_text())
+    assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
+
+
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    code = ("import os, sys\nfrom cae_lib.commands.workflow import own_gpu\n"
+    code = ("import os, sys\nfrom job import own_gpu\n"
             "with own_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
             " sys.stdin.readline()\n")
-    started = [subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, text=True,
+    place = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'workflow'}"}
+    started = [subprocess.Popen([sys.executable, "-c", code], env=place, text=True,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
     assert {process.stdout.readline().strip() for process in started} == {"4", "7"}
-    third = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, text=True,
+    third = subprocess.Popen([sys.executable, "-c", code], env=place, text=True,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     started[0].kill()  # a lock ends with its process
     assert third.stdout.readline().strip() in {"4", "7"}
@@ -171,5 +278,5 @@ def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
         process.kill()
         process.wait()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with workflow.own_gpu():
-        assert workflow.gpus() == ["3"]
+    with job.own_gpu():
+        assert reproduce.find_gpus() == ["3"]

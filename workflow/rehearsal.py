@@ -1,0 +1,63 @@
+"""The datasets and weights of a rehearsal: a few drawn scenes in the official layouts, and random
+weights in OpenAI's own file format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cae_lib.config import paths
+from cae_lib.errors import DataError
+from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import write_archive
+from cae_lib.profiles import experiment
+from cae_lib.variants import TUNED
+from cae_lib.world.build import MANIFEST, build_world
+from cae_lib.world.config import Sizes, WorldConfig
+
+SETS = WorldConfig(sizes=Sizes(
+    train=24, val=8, test=4, flickr_test=4, captions=2, aro_relation=6, aro_attribution=6,
+    winoground=3, sugarcrepe=3, vl_checklist=2, valse=3, svo_probes=2, half_truths=3, crepe=6,
+    similarity=8))
+"""So little of each dataset that a ViT-B/32 measures all of it on a CPU in seconds."""
+
+SEED = 7
+"""Of the random weights."""
+
+
+def lay_out(profile: str, real: Path | None = None) -> None:
+    """Write datasets and weights into `data/raw`, unless they are there.
+
+    Args:
+        profile: The profile whose model gets random weights.
+        real: A folder laid out as `data/raw`; links to its files take the place of drawn ones.
+
+    Raises:
+        DataError: If `real` is no folder.
+    """
+    if real and not real.is_dir():
+        raise DataError(f"real={real}: no such folder; expected one laid out as data/raw")
+    raw = paths().raw
+    if not raw.is_dir():
+        made = build_world(SETS, paths().root / "sets")
+        for manifest in made.rglob(MANIFEST):  # which would say that this is a small world
+            manifest.unlink()
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(raw)
+    model = experiment(TUNED, profile).model
+    archive = raw / "weights" / "openai" / f"{model}.pt"
+    if not archive.is_file():
+        write_archive(load_clip(model, activation="quickgelu", seed=SEED).model, archive)
+    if real:
+        link(real.resolve(), raw)
+
+
+def link(source: Path, target: Path) -> None:
+    """Put links to the files of a folder in the place of those of the same names in another."""
+    for path in sorted(source.iterdir()):
+        place = target / path.name
+        if path.is_dir() and place.is_dir() and not place.is_symlink():
+            link(path, place)
+            continue
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        place.symlink_to(path, target_is_directory=path.is_dir())
