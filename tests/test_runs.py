@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import save_random
 
 from cae_lib import keys, measuring, results, runs
 from cae_lib.attribution import get_method
@@ -15,16 +16,11 @@ from cae_lib.cli import main
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.runs import checkpoint_path
 from cae_lib.variants import ablations, base_variants, earlier_base, find_run, run_name, study_runs
-
-
-def save_random(path: Path, seed: int) -> Path:
-    clip = load_clip("clip-mini", seed=seed)
-    return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
 
 
 def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsys):
