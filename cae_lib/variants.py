@@ -90,8 +90,8 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
     if row in (BASE, DATA):
         return Variant(row, named)
     configured = experiment(row, profile_name)
-    settings = vars(experiment(row, profile_name, **named | settings))
-    return Variant(row, {key: value for key, value in settings.items()
+    wanted = vars(experiment(row, profile_name, **named | settings))
+    return Variant(row, {key: value for key, value in wanted.items()
                          if value != getattr(configured, key)})
 
 

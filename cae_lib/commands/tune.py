@@ -27,7 +27,8 @@ from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.validation import LEFT_GAP, smallest_closing, validation_row, walk
+from cae_lib.evaluation.selection import LEFT_GAP, smallest_closing, walk
+from cae_lib.evaluation.validation import validation_row
 from cae_lib.grid import BOUND, TUNING_SEED, trials
 from cae_lib.measuring import measure_data
 from cae_lib.models.clip import load_clip

@@ -21,7 +21,8 @@ from cae_lib.config import Search
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.validation import smallest_closing, validation_scores, walk
+from cae_lib.evaluation.selection import smallest_closing, walk
+from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.statistics import ANSWERS
