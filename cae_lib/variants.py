@@ -91,8 +91,9 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
         return Variant(row, named)
     configured = experiment(row, profile_name)
     wanted = vars(experiment(row, profile_name, **named | settings))
-    return Variant(row, {key: value for key, value in wanted.items()
-                         if value != getattr(configured, key)})
+    changed = {key: value for key, value in wanted.items() if value != getattr(configured, key)}
+    short = find_profile(profile_name).short
+    return Variant(row, changed | (short if short.items() <= wanted.items() else {}))
 
 
 def setting(key: str, text: str) -> Any:

@@ -86,7 +86,7 @@ def test_an_experiment_is_computed_once_and_leaves_published_tables_alone(
     ({"weight": 3}, "cae-gradcam+weight=3", {"weight": 3.0}),
     ({"margin": "0.1"}, "cae-gradcam+margin=0.1", {"margin": 0.1}),
     ({"negatives": True}, "cae-gradcam+negatives=True", {"negatives": True}),
-    ({"steps": 2}, "cae-gradcam+steps=2", {"steps": 2}),
+    ({"steps": 4}, "cae-gradcam+steps=4", {"steps": 4}),
     ({"seed": 7}, "cae-gradcam", {"seed": 7}),
     ({"hours": 2.5}, "cae-gradcam", {}),
     ({"profile": "mini"}, "cae-gradcam", {"profile": "mini", "weight": 0.1}),
@@ -103,7 +103,7 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
     assert seeds == [given.get("seed", 0)]
     assert load.call_args_list[0].kwargs == {"compute": True, "hours": given.get("hours", 1.0)}
     assert all(getattr(names["config"], key) == value for key, value in settings.items())
-    assert names["reference"] == {"negatives": "negclip", "steps": "clip-ft+steps=2"}.get(
+    assert names["reference"] == {"negatives": "negclip", "steps": "clip-ft+steps=4"}.get(
         next(iter(parameters)), "clip-ft")
 
 
