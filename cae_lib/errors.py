@@ -29,6 +29,10 @@ class CheckpointError(CaeError):
     """A checkpoint that is missing, damaged or does not fit the model."""
 
 
+class TooLongError(CaeError):
+    """A training that would take longer here than it may."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM, as a scheduler or `timeout` asks; what heeds Ctrl-C
     heeds this too."""

@@ -9,18 +9,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cae_lib import results
+from cae_lib import store
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES, Suite, measure
+from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure
 from cae_lib.keys import digest, table_key
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.profiles import find_profile
-from cae_lib.results import Tables
-from cae_lib.runs import open_run, weights_of
-from cae_lib.variants import BASE, CONTROLS, run_name
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runs import (
+    checkpoint_path,
+    open_run,
+    require_data,
+    train_run,
+    training_inputs,
+    weights_of,
+)
+from cae_lib.store import Tables
+from cae_lib.variants import BASE, CONTROLS, Variant, run_name
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
 OF_CONTENT = ("zero_shot", "heatmaps")
@@ -61,6 +68,43 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
                    data, encoder, fresh, overrides)
 
 
+def compute_table(table: str, variant: Variant, profile_name: str, seed: int,
+                  hours: float | None = None) -> None:
+    """Train a run, unless it is trained, and measure one table of it, unless that is stored with
+    its key among the tables that are stored apart.
+
+    Args:
+        table: One of `SUITES`, or of "data" any table that belongs to the data.
+        variant: The run, or "base" or "data".
+        profile_name, seed: As for `train_run`.
+        hours: TooLongError if the training would take longer here; None for no limit.
+
+    Raises:
+        DataError, CheckpointError: If data or the weights that the run starts from are missing;
+            the message names the command that gets them.
+    """
+    run, settings, _ = variant
+    name = variant.name(profile_name)
+    if run == store.DATA:
+        measure_data(profile_name, own=True)
+        return
+    if run == BASE:
+        model = model_digest(weights_of(BASE, profile_name, **settings))
+    else:
+        config = experiment(run, profile_name, seed=seed, **settings)
+        require_data(config, checkpoint_path(run, profile_name, seed, **settings))
+        model = digest(training_inputs(config))
+
+    def encoder() -> Encoder:
+        if run != BASE:
+            train_run(run, profile_name, seed, hours=hours, **settings)
+        print(f"Measuring {table} of {name}, seed {seed}", flush=True)
+        return Encoder(open_run(run, profile_name, seed, **settings), profile_name)
+
+    measure_suites(name, profile_name, seed, {table: ALL_SUITES[table]}, model,
+                   data_digests(profile_name, [table]), encoder, settings=settings, own=True)
+
+
 def model_digest(weights: Weights) -> str:
     """Digest of the inputs of a trained run, see `run_inputs`; of other weights that of the file.
     CheckpointError if they are missing."""
@@ -72,17 +116,17 @@ def model_digest(weights: Weights) -> str:
 def measure_suites(
     run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], model: str,
     data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, own: bool = False,
 ) -> None:
     """Measure what is missing of some suites under the name `run`. `model` is the digest of the
     run's inputs or of downloaded weights, `data` that of the data of each suite; real data that may
-    be absent are left out with a message."""
+    be absent are left out with a message. `own` stores the tables apart from the profile's."""
     for name, suite in suites.items():
         try:
             measure(
                 name, run, seed, profile_name, table_key(name, model, data[name]),
                 lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
-                fresh=fresh, model=model[:12], data=data[name][:12],
+                fresh=fresh, own=own, model=model[:12], data=data[name][:12],
                 settings=dict(settings or {}),
             )
         except DataError as error:
@@ -98,8 +142,9 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
-def measure_data(profile_name: str, fresh: bool = False) -> None:
-    """Measure the tables that belong to the data and to no model; DataError if data are missing."""
+def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> None:
+    """Measure the tables that belong to the data and to no model; DataError if data are missing.
+    `own` stores them apart from the profile's."""
     from cae_lib.evaluation.items import data_tables
 
     suites = ("benchmarks", *needs.SUITES)
@@ -107,5 +152,5 @@ def measure_data(profile_name: str, fresh: bool = False) -> None:
     if find_profile(profile_name).real:
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    measure(results.DATA, results.DATA, 0, profile_name, table_key(results.DATA, "", data),
-            lambda: data_tables(profile_name), fresh=fresh, data=data[:12])
+    measure(store.DATA, store.DATA, 0, profile_name, table_key(store.DATA, "", data),
+            lambda: data_tables(profile_name), fresh=fresh, own=own, data=data[:12])

@@ -18,6 +18,7 @@ import yaml
 
 from cae_lib.config import Experiment, Profile, Search, paths, repository
 from cae_lib.errors import ConfigError, check_type
+from cae_lib.methods import REGISTRY
 
 RUN_KEYS = ("label", "like")
 """What an entry of a run may hold beside settings of `Experiment`."""
@@ -180,4 +181,9 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
             known = ", ".join(k for k in hints if k not in ("name", "profile"))
             raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {known}")
         check_type(f"{name}: {key}", value, hints[key])
+    if overrides.get("seed", 0) < 0 or overrides.get("steps", 0) < 0:
+        raise ConfigError(f"{name}: seed and steps have to be 0 or more")
+    if overrides.get("method") not in (None, *REGISTRY):
+        raise ConfigError(f"{name}: unknown method {overrides['method']!r}: expected one of "
+                          f"{', '.join(REGISTRY)}")
     return Experiment(name, profile_name, **profile.training | profile.runs[name] | overrides)

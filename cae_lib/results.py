@@ -1,249 +1,95 @@
-"""The store of results: each measurement gives tidy tables, and a profile keeps one Parquet file a
-table, which pandas reads as well. What is measured is staged first, a file a run and seed, so that
-many processes can measure at once; readers see it there, and `collect` puts it into the table. With
-every run and seed lie a key, which changes with anything that the numbers depend on, and their
-provenance (see `cae_lib.runtime.stamp`)."""
+"""Results of runs as tables: what is stored, and on request what is trained and measured first.
+
+The files are those of `cae_lib.store`.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from filelock import FileLock
 
-from cae_lib.config import paths
+from cae_lib import store
 from cae_lib.errors import DataError
-from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
-from cae_lib.profiles import find_profile
-from cae_lib.runtime import whole_file, write_atomic
-
-ANSWERS = ("family", "subset", "item")
-"""Columns that name an item of a benchmark."""
-
-DATA = "data"
-"""The run of tables that belong to the data and to no model."""
-
-WITHOUT_SEEDS = ("base", DATA, "tuning")
-"""How the names of runs begin that are not trained, and have one seed."""
-
-META = b"cae"
-GONE = ".gone"
-"""Ending of a staged file that says that a run and seed has no such table any more."""
-
-Tables = Mapping[str, pd.DataFrame]
-"""What a measurement returns: tables by name, without the columns run and seed."""
-
-
-class Rows(NamedTuple):
-    """Where the rows of a run and seed lie, and what made them."""
-
-    path: Path
-    group: int  # number of the row group in the file
-    columns: list[str]
-    key: str
-    provenance: dict[str, Any]
-
-
-Index = dict[tuple[str, int], Rows]
-"""The rows of a table by run and seed."""
-
-
-def file_of(table: str, profile_name: str) -> Path:
-    """The file of a table, with all its runs and seeds."""
-    return find_profile(profile_name).records / f"{table}.parquet"
-
-
-def save(
-    table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
-    *, key: str, provenance: Mapping[str, Any],
-) -> Path:
-    """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
-    depend on; `provenance`: see `cae_lib.runtime.stamp`. DataError if the frame has no rows or a
-    column that cannot be stored; errors of `whole_file`."""
-    path = _staged(profile_name) / table / run / f"{seed}.parquet"
-    if frame.empty:
-        raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
-    frame = frame.assign(run=run, seed=np.int8(seed))
-    frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
-    rows = Rows(path, 0, list(frame), key, dict(provenance))
-    _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
-    path.with_suffix(GONE).unlink(missing_ok=True)
-    return path
-
-
-def discard(table: str, run: str, seed: int, profile_name: str) -> None:
-    """Remove the rows of one run and seed."""
-    path = _staged(profile_name) / table / run / f"{seed}{GONE}"
-    write_atomic(path, "")
-    path.with_suffix(".parquet").unlink(missing_ok=True)
-
-
-def collect(profile_name: str) -> None:
-    """Put what is staged into the tables of a profile. One process does so at a time, others may
-    measure meanwhile: what they stage stays for the next time."""
-    for place in sorted(_staged(profile_name).glob("*/")):
-        lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            staged = {path: path.stat().st_mtime_ns for path in place.glob("*/*")
-                      if not path.name.startswith(".")}
-            if staged:
-                index = index_of(place.name, profile_name)
-                content = read([*index.values()])
-                _write(index, content, file_of(place.name, profile_name))
-            for path, changed in staged.items():
-                if path.is_file() and path.stat().st_mtime_ns == changed:
-                    path.unlink()
-
-
-def _staged(profile_name: str) -> Path:
-    return paths().cache / "staged" / profile_name
-
-
-def _write(index: Index, content: pa.Table | None, path: Path) -> None:
-    """Write the rows of runs and seeds one after another, each as a row group, with the encodings
-    that take half of the usual room and lose nothing; remove the file if there are none."""
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
-    made = [[run, seed, rows.columns, rows.key, rows.provenance]
-            for (run, seed), rows in index.items()]
-    content = content.replace_schema_metadata({META: json.dumps(made)}).unify_dictionaries()
-    encodings = {}
-    for field in content.schema:
-        if pa.types.is_floating(field.type):
-            encodings[field.name] = "BYTE_STREAM_SPLIT"
-        elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
-            encodings[field.name] = "DELTA_BINARY_PACKED"
-    others = [name for name in content.column_names if name not in encodings]
-    whose = content.select(["run", "seed"]).to_pandas()
-    starts = np.flatnonzero((whose != whose.shift()).any(axis=1))
-    with whole_file(path) as temporary, pq.ParquetWriter(
-            temporary, content.schema, compression="zstd", compression_level=19,
-            use_dictionary=others, column_encoding=encodings) as writer:
-        for start, end in zip(starts, [*starts[1:], len(whose)], strict=True):
-            writer.write_table(content.slice(start, end - start))
-
-
-def read(chosen: list[Rows]) -> pa.Table | None:
-    """The rows of some runs and seeds, one after another, with the columns that any of them has."""
-    parts, path = [], None
-    try:
-        files = {path: pq.ParquetFile(path) for path in {rows.path for rows in chosen}}
-        for rows in chosen:
-            path = rows.path
-            parts.append(files[path].read_row_group(rows.group).select(rows.columns))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _broken(path, error) from error
-    return pa.concat_tables(parts, promote_options="permissive") if parts else None
-
-
-def index_of(table: str, profile_name: str) -> Index:
-    """The rows of a table by run and seed, sorted; what is staged goes before what is collected."""
-    path = file_of(table, profile_name)
-    index = entries(path) if path.is_file() else {}
-    for staged in (_staged(profile_name) / table).glob("*/[0-9]*"):
-        if staged.suffix == GONE:
-            index.pop((staged.parent.name, int(staged.stem)), None)
-        else:
-            index |= entries(staged)
-    return dict(sorted(index.items()))
-
-
-def entries(path: Path) -> Index:
-    """The rows of a file by run and seed; none where the file is none of ours."""
-    try:
-        content = (pq.read_schema(path).metadata or {}).get(META)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _broken(path, error) from error
-    return {(run, seed): Rows(path, group, *rest)
-            for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))}
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read ({error}): restore it from version control, or delete "
-                     "it and measure its runs again")
+from cae_lib.store import ANSWERS as ANSWERS
+from cae_lib.store import DATA as DATA
+from cae_lib.store import Index as Index
+from cae_lib.store import Rows as Rows
+from cae_lib.store import Tables as Tables
+from cae_lib.store import collect as collect
+from cae_lib.store import complete as complete
+from cae_lib.store import discard as discard
+from cae_lib.store import entries as entries
+from cae_lib.store import file_of as file_of
+from cae_lib.store import index_of as index_of
+from cae_lib.store import made as made
+from cae_lib.store import missing as missing
+from cae_lib.store import read as read
+from cae_lib.store import save as save
+from cae_lib.store import tables as tables
+from cae_lib.variants import Variant, find_variant
 
 
 def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
-         seeds: int | None = None) -> pd.DataFrame:
+         seeds: int | Collection[int] | None = None, *, compute: bool = False,
+         hours: float | None = 1.0, **settings: Any) -> pd.DataFrame:
     """Read a table of several runs as one frame.
 
+    By default it only reads. With `compute`, a run and seed that is not stored is trained and
+    measured here; what comes out is stored in `data/cache/own`, apart from the profile's tables,
+    and found there the next time, until its settings, data or versions change.
+
     Args:
-        table, profile_name: Such as "benchmarks", and whose results.
-        runs: Runs in the order wanted, see `cae_lib.runs`; None reads all that are stored.
-        seeds: Number of seeds of each trained run; None reads all that are stored.
+        table: Name of a table, such as "benchmarks".
+        profile_name: Whose results.
+        runs: Runs in the order wanted, see `cae_lib.runs`; "cae-gradcam+weight=0.3" is a run with
+            another setting. None reads all that are stored among the profile's tables.
+        seeds: How many seeds of each trained run, or which; None reads all that are stored.
+        compute: Train and measure what is not stored.
+        hours: TooLongError if a training would take longer, estimated from its first steps here;
+            None for no limit.
+        **settings: Settings of all these runs that differ from the profile's, such as `weight=0.3`.
 
-    DataError, which says what measures it, if a run has no such table, or not of so many seeds.
+    Raises:
+        DataError: If something is not stored, and is not to be computed or its data are missing;
+            the message names the command that measures or gets it.
+        ConfigError: For an unknown run or setting, or a value of the wrong type.
     """
-    index, chosen = index_of(table, profile_name), []
-    stored: dict[str, list[Rows]] = {}
-    for (run, _), rows in index.items():
-        stored.setdefault(run, []).append(rows)
-    for run in stored if runs is None else runs:
-        if run not in stored:
-            raise DataError(_advice(table, run, profile_name))
-        few = runs is not None and len(stored[run]) < (seeds or 0)
-        if few and not run.startswith(WITHOUT_SEEDS):
-            raise DataError(f"{len(stored[run])} of {seeds} seeds. "
-                            f"{_advice(table, run, profile_name)}")
-        chosen += stored[run][:seeds]
-    if not chosen:
-        raise DataError(_advice(table, "base", profile_name))
-    return read(chosen).to_pandas()
+    if runs is None:
+        return store.load(table, profile_name, None, seeds)
+    index = store.index_of(table, profile_name)
+    stored = {run for run, _ in index}
+
+    def name_of(run: str) -> str:
+        plain = not settings and (run in stored or not compute)
+        return run if plain else find_variant(run, profile_name, **settings).name(profile_name)
+
+    named = {name_of(run): run for run in runs}
+    if not compute:
+        return store.load(table, profile_name, named, seeds)
+    chosen = []
+    for name, run in named.items():
+        rows, absent = store.select(index, name, seeds)
+        for seed in absent:
+            variant = find_variant(run, profile_name, **settings)
+            rows[seed] = _computed(table, variant, profile_name, seed, hours)
+        chosen += [rows[seed] for seed in sorted(rows)]
+    return store.read(chosen).to_pandas()
 
 
-def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
-    """Those of some runs for which a profile holds no such table."""
-    stored = {run for run, _ in index_of(table, profile_name)}
-    return [run for run in runs if run not in stored]
+def _computed(table: str, variant: Variant, profile_name: str, seed: int,
+              hours: float | None) -> Rows:
+    """Return the rows of a run and seed that is not among the profile's tables."""
+    from cae_lib.evaluation.suites import ALL_SUITES
+    from cae_lib.measuring import compute_table
 
-
-def _advice(table: str, run: str, profile_name: str) -> str:
-    where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
-    if find_profile(profile_name).base is not None:
-        return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
-    train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
-    return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
-
-
-def complete(profile_name: str, suite: str, families: Iterable[str] | None = None) -> bool:
-    """Whether a measurement used all that there should be, of some families or of all: without it
-    there is no verdict."""
-    subsets = load("subsets", profile_name, [DATA])
-    subsets = subsets[subsets["suite"] == suite]
-    if families is not None:
-        subsets = subsets[subsets["family"].isin(list(families))]
-    return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
-
-
-def tables(profile_name: str) -> dict[str, Index]:
-    """All tables of a profile."""
-    names = {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
-    names |= {path.name for path in _staged(profile_name).glob("*/")}
-    return {name: index_of(name, profile_name) for name in sorted(names)}
-
-
-def made(profile_name: str) -> pd.DataFrame:
-    """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
-    `device`, `wall_seconds`, and whether it is `current`: whether the versions of training and of
-    its suite are the present ones (None of tables that a command of its own has made)."""
-    columns = ("suite", "device", "wall_seconds")
-    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns),
-             _is_current(rows.provenance))
-            for table, index in tables(profile_name).items()
-            for (run, seed), rows in index.items()]
-    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
-
-
-def _is_current(provenance: Mapping[str, Any]) -> bool | None:
-    if "version" not in provenance:
-        return None
-    known = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
-    return (provenance["version"], provenance["training"]) == known
+    run = variant.name(profile_name)
+    if variant.run != DATA and table not in ALL_SUITES:
+        raise store.not_stored(table, run, profile_name)
+    compute_table(table, variant, profile_name, seed, hours)
+    rows = store.index_of(table, profile_name, own=True).get((run, seed))
+    if rows is None:
+        raise DataError(f"{run}, seed {seed}: {table} has no rows with the data of the profile "
+                        f"{profile_name}")
+    return rows

@@ -73,20 +73,20 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 
 
 def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution | None = None,
-              **overrides: Any) -> Path:
+              hours: float | None = None, **overrides: Any) -> Path:
     """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
-    an unknown run, profile or setting; DataError if training data are missing, all or in part."""
+    an unknown run, profile or setting; DataError if training data are missing, all or in part;
+    TooLongError, after its first steps, if it would take more `hours` here."""
     config = experiment(name, profile_name, seed=seed, **overrides)
-    start = weights_path(config)
     target = checkpoint_path(name, profile_name, seed, **overrides)
-    _require_data(config, start, target)
+    require_data(config, target)
     inputs = training_inputs(config)
     if is_trained(target, inputs):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
     with lock:  # taken once for all processes of torchrun
-        return _train_if_stale(config, start, target, inputs, execution)
+        return _train_if_stale(config, target, inputs, execution, hours)
 
 
 def training_inputs(config: Experiment) -> dict[str, str]:
@@ -102,8 +102,10 @@ def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
     return meta is not None and meta.extra.get("identity") == inputs
 
 
-def _require_data(config: Experiment, start: str | Path | None, target: Path) -> None:
-    """Say what may be missing; DataError for what may not, or what `target` was made without."""
+def require_data(config: Experiment, target: Path) -> None:
+    """Say what may be missing for a training; DataError for what may not, or what its checkpoint
+    `target` was made without."""
+    start = weights_path(config)
     used, expected = read_meta(target).extra.get("rows", (0, 0)) if target.is_file() else (0, 0)
     if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
         raise DataError(
@@ -129,8 +131,8 @@ def _require_built(profile_name: str, start: str | Path | None) -> None:
         needs.data_digests(profile_name, ())
 
 
-def _train_if_stale(config: Experiment, start: str | Path | None, target: Path,
-                    inputs: Mapping[str, str], execution: Execution | None) -> Path:
+def _train_if_stale(config: Experiment, target: Path, inputs: Mapping[str, str],
+                    execution: Execution | None, hours: float | None) -> Path:
     from cae_lib.training.state import changes
     from cae_lib.training.trainer import STATE, train
 
@@ -140,14 +142,14 @@ def _train_if_stale(config: Experiment, start: str | Path | None, target: Path,
         why = changes((read_meta(target) or CheckpointMeta("", "")).extra.get("identity"), inputs)
         print(f"{target} is out of date: {why}", flush=True)
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
-    clip = load_clip(config.model, start, config.activation, pick_device())
+    clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     _drop_other_state(target.with_name(STATE), inputs)
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
           f"{config.batch_size}{rows if find_profile(config.profile).real else ''}", flush=True)
     with one_thread(pick_device()):
         return train(config, clip, data.pairs, data.alignment, data.images, target.parent,
-                     execution=execution, inputs=inputs)
+                     execution=execution, inputs=inputs, hours=hours)
 
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:

@@ -15,6 +15,9 @@ from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
+DATA = "data"
+"""The run of tables that belong to the data and to no model."""
+
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
 """Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
 name: what the evaluations of NegCLIP, CAE and MACCO do."""
@@ -78,6 +81,19 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
         key, _, text = part.partition("=")
         found |= find_profile(profile_name).short if part == "short" else {key: setting(key, text)}
     return row, found
+
+
+def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
+    """Return a run, by its name in tables, with other `settings`; those that it has already are no
+    part of its name. ConfigError for an unknown run or setting, or a value of the wrong type."""
+    row, named = find_run(run, profile_name)
+    if row in (BASE, DATA):
+        return Variant(row, named)
+    configured = experiment(row, profile_name)
+    wanted = vars(experiment(row, profile_name, **named | settings))
+    changed = {key: value for key, value in wanted.items() if value != getattr(configured, key)}
+    short = find_profile(profile_name).short
+    return Variant(row, changed | (short if short.items() <= wanted.items() else {}))
 
 
 def setting(key: str, text: str) -> Any:

@@ -86,6 +86,14 @@ def tiny_clip():
     return load_clip("clip-mini", seed=0)
 
 
+def save_random(path: Path, seed: int) -> Path:
+    """Write the weights of a random clip-mini."""
+    from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+    from cae_lib.models.clip import load_clip
+    clip = load_clip("clip-mini", seed=seed)
+    return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
+
+
 @pytest.fixture(scope="session")
 def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""

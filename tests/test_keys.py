@@ -6,7 +6,7 @@ import pytest
 
 from cae_lib import keys
 from cae_lib.config import Experiment
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import ALL_SUITES
 from cae_lib.profiles import experiment
 
 CHANGED = {
@@ -52,4 +52,4 @@ def test_a_tables_key_covers_suite_version_model_and_data(monkeypatch) -> None:
 
 
 def test_every_suite_has_a_version() -> None:
-    assert {*SUITES, *BASE_SUITES, "data"} == {*keys.SUITE_VERSIONS}
+    assert {*ALL_SUITES, "data"} == {*keys.SUITE_VERSIONS}

@@ -16,7 +16,6 @@ from torch import Tensor
 from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import METHODS, get_method
-from cae_lib.commands.tune import validation_gaps, validation_scores
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
@@ -28,6 +27,7 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.validation import validation_gaps, validation_scores
 from cae_lib.models import blocks, text_encoder
 from cae_lib.models.clip import Clip
 from cae_lib.training.execution import Execution

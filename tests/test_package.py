@@ -110,8 +110,9 @@ def imported(path: Path) -> set[str]:
 
 LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
           {"words", "models", "attribution"},
-          {"data", "results", "statistics", "claims", "shown", "plots", "world"},
-          {"training", "evaluation", "photo"}, {"runs", "measuring"}, {"pages", "commands"},
+          {"data", "store", "statistics", "claims", "shown", "plots", "world"},
+          {"training", "evaluation", "photo"}, {"runs", "measuring"}, {"results"},
+          {"pages", "commands"},
           {"cli", "__init__"})
 """The top level of the package, the lowest parts first."""
 

@@ -1,271 +1,144 @@
-"""The store: what is written, when it is measured again, and what goes wrong."""
+"""Results that are loaded or computed: what is stored is read, all else is trained and measured
+once, and stored apart from the published tables."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-import torch
-from conftest import REPOSITORY
+from conftest import save_random
 
-from cae_lib import results
-from cae_lib.errors import DataError, WriteError
-from cae_lib.evaluation import suites
-from cae_lib.runtime import stamp, write_atomic
+from cae_lib import keys, measuring, results, store
+from cae_lib.errors import CheckpointError, ConfigError, DataError, TooLongError
+from cae_lib.evaluation.suites import Suite
+from cae_lib.runs import checkpoint_path
 
-FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
-
-
-def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str = "mini") -> Path:
-    return results.save(table, run, seed, FRAME, profile, key="abc", provenance={"seed": seed})
+FRAME = pd.DataFrame({"item": [0, 1], "correct": [True, False]})
 
 
-def runs_of(table: str = "answers", profile: str = "mini") -> list[tuple[str, int]]:
-    return list(results.index_of(table, profile))
+def publish(run: str, seed: int, table: str = "retrieval", profile: str = "smoke") -> None:
+    store.save(table, run, seed, FRAME, profile, key="published", provenance={})
+    store.collect(profile)
 
 
-def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
-    staged = save(seed=2)
-    expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
-    for path in (staged, home / "data" / "records" / "mini" / "answers.parquet"):
-        pd.testing.assert_frame_equal(results.load("answers"), expected)
-        pd.testing.assert_frame_equal(pd.read_parquet(path, partitioning=None), expected)
-        rows = results.index_of("answers", "mini")["cae", 2]
-        assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
-        assert results.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
-        results.collect("mini")
-    assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
+@pytest.fixture
+def smoke_home(home: Path, smoke_world: Path) -> Path:
+    """A home with the smoke world and a base with random weights, where nothing is measured."""
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    save_random(checkpoint_path("base", "smoke"), seed=3)
+    return home
 
 
-def test_what_is_staged_goes_before_what_is_collected(home: Path):
-    for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
-        save(run, seed)
-    results.collect("mini")
-    results.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
-    results.discard("answers", "cae", 1, "mini")
-    for _ in range(2):
-        assert runs_of() == [("base", 0), ("cae", 0)] and len(results.load("answers")) == 4
-        results.collect("mini")
-    filters = [("run", "in", ["cae"])]
-    assert len(pd.read_parquet(results.file_of("answers", "mini"), filters=filters)) == 1
-    for run in ("base", "cae"):
-        results.discard("answers", run, 0, "mini")
-    results.collect("mini")
-    assert not results.file_of("answers", "mini").exists() and runs_of() == []
+@pytest.fixture
+def measured(smoke_home: Path, monkeypatch) -> Iterator[Mock]:
+    """A suite's measurement that takes no time, and knows how often it was called; the training
+    takes one step."""
+    measure = Mock(side_effect=lambda encoder, profile: {"retrieval": FRAME})
+    monkeypatch.setattr(Suite, "__call__", lambda self, *given: measure(*given))
+    return measure
 
 
-def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch):
-    """Between reading and removing the rows of a run, another process measures it again, and a
-    further one."""
-    save("cae", 0), save("base", 0)
-    write = results._write
-    def slow(index: results.Index, content: object, path: Path) -> None:
-        write(index, content, path)
-        monkeypatch.setattr(results, "_write", write)
-        results.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
-        save("cae", 1)
-    monkeypatch.setattr(results, "_write", slow)
-    results.collect("mini")
-    for _ in range(2):
-        index = results.index_of("answers", "mini")
-        assert list(index) == [("base", 0), ("cae", 0), ("cae", 1)]
-        assert index["cae", 0].key == "new" and len(results.load("answers")) == 3 + 1 + 3
-        results.collect("mini")
-    assert index["cae", 0].path == results.file_of("answers", "mini")
+def compute(run: str = "cae-gradcam", seeds: object = (7,), **options: object) -> pd.DataFrame:
+    given = {"compute": True, "steps": 1, "batch_size": 4} | options
+    return results.load("retrieval", "smoke", [run], seeds, **given)
 
 
-def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
-    save(), results.collect("mini")
-    results.discard("answers", "cae", 0, "mini")
-    staged = results.save("answers", "cae", 0, FRAME[:2], "mini", key="new", provenance={})
-    assert [path.name for path in staged.parent.iterdir()] == [staged.name]
-    for _ in range(2):
-        assert runs_of() == [("cae", 0)] and len(results.load("answers")) == 2
-        results.collect("mini")
+def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, capsys):
+    frame = compute(weight=0.25)
+    assert "Training cae-gradcam, seed 7: 1 steps of 4" in capsys.readouterr().out
+    name = "cae-gradcam+batch_size=4+steps=1+weight=0.25"
+    assert set(frame["run"]) == {name} and set(frame["seed"]) == {7} and measured.call_count == 1
+    pd.testing.assert_frame_equal(compute(weight=0.25), frame)
+    pd.testing.assert_frame_equal(compute(name), frame)
+    assert measured.call_count == 1 and "Training" not in capsys.readouterr().out
+    checkpoint_path("cae-gradcam", "smoke", 7, steps=1, batch_size=4, weight=0.25).unlink()
+    pd.testing.assert_frame_equal(compute(weight=0.25), frame)
+    assert measured.call_count == 1, "the weights are not asked for"
 
 
-def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
-    for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100", "data 0"):
-        save(run.split()[0], int(run.split()[1]))
-    wider = FRAME.astype({"item": np.int64})
-    results.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
-    def found(*arguments: object) -> list[str]:
-        frame = results.load("answers", "mini", *arguments)
-        return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
-    assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
-    assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
-    with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
-        found(["cae", "cae+short"], 2)
-    assert results.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
+@pytest.mark.parametrize("other", [
+    {"weight": 0.5}, {"margin": 0.1}, {"method": "attention"}, {"seeds": [8]},
+    {"run": "clip-ft"}, {"negatives": True}, {"steps": 2}])
+def test_each_setting_is_a_run_of_its_own(measured, other):
+    before, after = compute(), compute(**other)
+    assert measured.call_count == 2
+    assert not set(zip(before["run"], before["seed"], strict=True)) & set(
+        zip(after["run"], after["seed"], strict=True))
 
 
-@pytest.mark.parametrize(("run", "command"), [
-    ("base", "Run `cae evaluate base --profile paper`"),
-    ("data", "Run `cae evaluate data --profile paper`"),
-    ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
-])
-def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
-    with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
-        results.load("answers", "mini", [run])
-    with pytest.raises(DataError, match=command):
-        results.load("answers", "paper", [run])
+def test_published_tables_are_read_and_never_changed(measured):
+    """Neither the settings that a run has already nor `compute` make another one of it."""
+    publish("cae-gradcam", 0)
+    path = results.file_of("retrieval", "smoke")
+    before = path.read_bytes()
+    configured = {"steps": 3, "batch_size": 16, "weight": 1.0}
+    assert set(compute(seeds=1, **configured)["run"]) == {"cae-gradcam"}
+    assert not measured.called
+    frame = compute(seeds=[0, 1], **configured)
+    assert frame["seed"].unique().tolist() == [0, 1] and measured.call_count == 1
+    assert compute(seeds=2, **configured)["seed"].unique().tolist() == [0, 1]
+    store.collect("smoke")
+    assert path.read_bytes() == before
+    assert results.load("retrieval", "smoke")["seed"].unique().tolist() == [0]
+    assert list(results.made("smoke")["key"]) == ["published"]
+    with pytest.raises(DataError, match=r"seeds \[1\] are missing.*cae reproduce"):
+        results.load("retrieval", "smoke", ["cae-gradcam"], [0, 1])
+
+
+def test_nothing_is_computed_unless_it_is_asked_for(measured, monkeypatch):
+    train = Mock(side_effect=RuntimeError("trained"))
+    monkeypatch.setattr(measuring, "train_run", train)
+    for options in ({}, {"weight": 0.5}):
+        with pytest.raises(DataError, match="cae-gradcam.*cae reproduce --profile smoke"):
+            results.load("retrieval", "smoke", ["cae-gradcam"], 1, **options)
     with pytest.raises(DataError, match="nothing is stored"):
-        results.load("answers")
+        results.load("retrieval", "smoke", compute=True)
+    with pytest.raises(RuntimeError, match="trained"):
+        compute()
 
 
-def test_what_is_incomplete_is_told(home: Path):
-    rows = [("benchmarks", "aro", "relation", 5, 5), ("benchmarks", "aro", "attribution", 4, 5),
-            ("benchmarks", "crepe", "atom", 6, 6)]
-    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
-    results.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
-    assert results.complete("mini", "benchmarks", ["crepe"])
-    assert not results.complete("mini", "benchmarks")
-    assert not results.complete("mini", "benchmarks", ["aro"])
-    assert not results.complete("mini", "retrieval"), "nothing is not all"
+def test_what_is_stored_is_computed_anew_once_its_key_is_another(measured, monkeypatch, home):
+    compute()
+    raised = keys.SUITE_VERSIONS | {"retrieval": 2}
+    monkeypatch.setattr(keys, "SUITE_VERSIONS", raised)
+    compute(), compute()
+    assert measured.call_count == 2
+    save_random(checkpoint_path("base", "smoke"), seed=4)
+    compute(), compute()
+    assert measured.call_count == 3
 
 
-def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
-    for seed in (0, 1):
-        results.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",
-                     provenance={})
-    save("base")
-    results.collect("mini")
-    assert list(results.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
-    results.discard("answers", "base", 0, "mini")
-    save(seed=0)
-    assert list(results.load("answers")["word"].notna()) == [False] * 3 + [True] * 3
-    save(seed=1)
-    assert list(results.load("answers")) == ["run", "seed", "item", "correct"]
+def test_the_base_model_and_the_tables_of_the_data_are_computed_as_well(measured):
+    frame = results.load("retrieval", "smoke", ["base"], 3, compute=True)
+    assert set(frame["run"]) == {"base"} and set(frame["seed"]) == {0}
+    items = results.load("items", "smoke", [results.DATA], compute=True)
+    assert {"aro", "crepe"} <= set(items["family"])
+    assert store.tables("smoke") == {} and measured.call_count == 1
 
 
-def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
-            "from cae_lib import results\n"
-            "frame = pd.DataFrame({'item': range(1000)})\n"
-            "results.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
-            "results.collect('mini')")
-    root = str(Path(results.__file__).parent.parent)
-    running = [subprocess.Popen([sys.executable, "-c", code, root, str(seed)],
-                                env=os.environ | {"CAE_HOME": str(home)}) for seed in range(4)]
-    assert [process.wait() for process in running] == [0] * 4
-    assert results.load("a").groupby("seed").size().tolist() == [1000] * 4
+def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch):
+    monkeypatch.setattr(measuring, "train_run", Mock(side_effect=RuntimeError("trained")))
+    for options, message in (({"run": "cae-gradcm"}, "unknown experiment"),
+                             ({"wieght": 1.0}, "unknown setting 'wieght'"),
+                             ({"weight": "much"}, "weight is 'much'")):
+        with pytest.raises(ConfigError, match=message):
+            compute(**options)
+    with pytest.raises(DataError, match="nothing is stored"):
+        results.load("blind spots", "smoke", ["clip-ft"], 1, compute=True)
 
 
-def test_smoke_tables_stay_out_of_the_committed_folder_and_faults_are_told(home: Path):
-    assert home / "data" / "cache" in save(profile="smoke").parents
-    with pytest.raises(DataError, match="no row to store"):
-        results.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
-    save(), results.collect("mini")
-    results.file_of("answers", "mini").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match=r"mini/answers.parquet cannot be read.*restore it"):
-        results.load("answers")
+def test_missing_weights_and_data_are_said_with_the_command(home: Path):
+    with pytest.raises(CheckpointError, match="`cae train base --profile smoke`"):
+        compute()
+    with pytest.raises(DataError, match="`cae world build --profile mini`"):
+        results.load("retrieval", "mini", ["cae-gradcam"], [7], compute=True)
 
 
-def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
-    path = home / "data" / "a.txt"
-    write_atomic(path, "old")
-    write_atomic(path, b"bytes\r\n")
-    assert path.read_bytes() == b"bytes\r\n" and path.stat().st_mode & 0o777 == 0o644
-    for fault in (OSError(28, "No space left"), PermissionError(13, "Permission denied")):
-        monkeypatch.setattr("os.replace", Mock(side_effect=fault))
-        with pytest.raises(WriteError, match=f"{fault.strerror}.*folder writable.*CAE_HOME"):
-            write_atomic(path, "new")
-    assert path.read_bytes() == b"bytes\r\n" and len(list(path.parent.iterdir())) == 1
-    with pytest.raises(WriteError, match="cannot write .*set CAE_HOME"):
-        write_atomic(path / "below a file", "new")
-
-
-def counter(*tables: str) -> Mock:
-    """A measurement of some tables that knows how often it ran."""
-    return Mock(return_value={name: FRAME for name in tables} | {"empty": FRAME[:0]})
-
-
-def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
-    """How often it was computed so far."""
-    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
-    return compute.call_count
-
-
-def test_a_suite_is_measured_once_per_key(home: Path):
-    compute = counter("a", "b")
-    assert measure(compute) == measure(compute) == 1
-    known = results.index_of("a", "mini")["cae", 1].provenance
-    assert (known["suite"], known["tables"], known["model"]) == ("s", ["a", "b"], "w")
-    assert runs_of("empty") == []
-    assert measure(compute, "other") == 2
-    results.discard("a", "cae", 1, "mini")
-    assert measure(compute, "other") == 3, "one of its tables is gone"
-    results.save("b", "cae", 1, FRAME, "mini", key="key", provenance=known)
-    assert measure(compute, "other") == 4, "one of its tables is older"
-    assert measure(counter("a"), "third") == 1
-    assert runs_of("b") == [], "no longer a table of the suite"
-
-
-def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
-    monkeypatch.setattr(suites, "stamp", lambda profile, seed, **entries: entries)
-    compute, other = counter("a"), counter("b")
-    others = (2, "mini"), (1, "paper")
-    for place in others:
-        suites.measure("s", "cae", *place, "key", counter("a"))
-    assert measure(compute) == measure(other, suite="t") == 1
-    assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
-    for profile in ("mini", "paper"):
-        results.collect(profile)
-    shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
-    assert measure(compute) == 1
-    assert measure(compute, fresh=True) == 2
-    for place in others:
-        suites.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
-        assert again.called, "of another seed or profile"
-
-
-def test_a_suite_that_gives_no_rows_is_measured_once_per_key(home: Path):
-    compute = counter()
-    assert measure(compute) == measure(compute, fresh=True) == 1
-    assert measure(compute, "other") == 2 and measure(compute, "key") == 3
-    measure(counter("a"))
-    compute = counter("a")
-    assert measure(compute, "third") == 1
-    results.discard("a", "cae", 1, "mini")
-    assert measure(compute, "third") == 2, "it gave rows, and they are gone"
-
-
-def test_a_failed_measurement_stores_nothing(home: Path):
-    with pytest.raises(ZeroDivisionError):
-        suites.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)
-    assert measure(counter("a"), fresh=True) == 1
-
-
-def test_a_stamp_is_plain_and_holds_no_path(home: Path):
-    found = stamp("mini", 3, dtype="bfloat16", note="x")
-    assert not any(str(place) in json.dumps(found) for place in (Path.home(), home))
-    assert (found["seed"], found["dtype"], found["note"]) == (3, "bfloat16", "x")
-    assert found["data"] is None and found["versions"]["torch"] == torch.__version__
-    manifest = home / "data" / "raw" / "world-mini" / "manifest.json"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
-    assert stamp("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
-
-
-def test_the_readme_beside_the_records_names_every_column() -> None:
-    """Of all stored tables of all profiles."""
-    folder = REPOSITORY / "data" / "records"
-    rows = [line.split("|") for line in (folder / "README.md").read_text().splitlines()
-            if line.startswith("| `")]
-    told = {table: {*re.findall(r"`([\w-]+)`", cells[3])}
-            for cells in rows for table in re.findall(r"`(\w+)`", cells[1])}
-    told["captions"] |= told["items"]
-    files = list(folder.glob("*/*.parquet"))
-    for file in files:
-        columns = {re.sub("^(gap|joint)_.*", r"\1", name) for name in pq.read_schema(file).names}
-        known = {re.sub("^(gap|joint)_.*", r"\1", name) for name in told[file.stem]}
-        assert columns - {"run", "seed"} <= known, file
-    assert files
+def test_a_run_that_takes_too_long_is_refused_and_may_be_allowed(measured):
+    """However fast the machine: the limit is a nanosecond."""
+    with pytest.raises(TooLongError, match="hours="):
+        compute(steps=4, hours=1e-12)
+    assert not measured.called
+    assert len(compute(steps=4, hours=None)) == len(FRAME)

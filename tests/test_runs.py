@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import save_random
 
 from cae_lib import keys, measuring, results, runs
 from cae_lib.attribution import get_method
@@ -15,16 +16,19 @@ from cae_lib.cli import main
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.runs import checkpoint_path
-from cae_lib.variants import ablations, base_variants, earlier_base, find_run, run_name, study_runs
-
-
-def save_random(path: Path, seed: int) -> Path:
-    clip = load_clip("clip-mini", seed=seed)
-    return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
+from cae_lib.variants import (
+    ablations,
+    base_variants,
+    earlier_base,
+    find_run,
+    find_variant,
+    run_name,
+    study_runs,
+)
 
 
 def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsys):
@@ -180,6 +184,19 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
     row, found = find_run(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
+
+
+@pytest.mark.parametrize(("name", "settings", "found"), [
+    ("cae-gradcam", {"weight": 0.3}, "cae-gradcam+weight=0.3"),
+    ("cae-gradcam+weight=0.3", {"weight": 0.1}, "cae-gradcam"),
+    ("cae-gradcam+weight=0.3", {"steps": 50}, "cae-gradcam+steps=50+weight=0.3"),
+    ("cae-gradcam", find_profile("mini").short, "cae-gradcam+short"),
+    ("cae-gradcam+short+second_order=False", {"weight": 0.1},
+     "cae-gradcam+short+second_order=False"),
+    ("base", {}, "base"), ("base+steps=600", {}, "base+steps=600"),
+])
+def test_a_setting_that_a_run_has_already_is_no_part_of_its_name(name, settings, found):
+    assert find_variant(name, "mini", **settings).name("mini") == found
 
 
 @pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].short])

@@ -22,27 +22,20 @@ import pandas as pd
 from cae_lib import results
 from cae_lib.commands.jobs import run_jobs
 from cae_lib.config import paths
-from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import TRAINING_SOURCE, default_tagger, training_set
-from cae_lib.evaluation.attribution import attribution_table
+from cae_lib.data.training_set import training_set
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.datasets import benchmarks
-from cae_lib.evaluation.encoder import Encoder, ImageRef
-from cae_lib.evaluation.retrieval import retrieval_ranks
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.selection import LEFT_GAP, smallest_closing, walk
+from cae_lib.evaluation.validation import validation_row
 from cae_lib.grid import BOUND, TUNING_SEED, trials
 from cae_lib.measuring import measure_data
-from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import choose, experiment, find_profile
 from cae_lib.runs import train_run
 from cae_lib.runtime import pick_device, stamp
 from cae_lib.variants import CONTROL, TUNED, Variant
-from cae_lib.words.alignment import token_roles
-
-LEFT_GAP = 0.1
-"""Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
 
 CURVE = ("mean", "ARO-R", "ARO-A")
 """What the calibration stores of the benchmarks."""
@@ -97,7 +90,9 @@ def _weights(profile_name: str) -> None:
     """Of each method the smallest lambda that levels attribution, if CLIP-FT has a gap by it."""
     tuned = _row(TUNED, profile_name)
     walks = [walked for walked in _tried("lambda", profile_name) if walked]
-    chosen = [levelling(walked, tuned) for walked in walks]
+    gaps = [_gap_of(walked[0]["experiment"]) for walked in walks]
+    chosen = [smallest_closing(walked, tuned[gap], gap)
+              for walked, gap in zip(walks, gaps, strict=True)]
     _choose("sweep", profile_name, [tuned, *(row for walked in walks for row in walked)],
             [tuned, *chosen], [f"{row['experiment']} {row['weight']:g}" for row in chosen],
             weights={row["experiment"].removeprefix("cae-"): row["weight"] for row in chosen})
@@ -142,9 +137,10 @@ def trial(what: str, variant: Variant, profile_name: str) -> Any:
         asked = what == "control" and find_profile(profile_name).gold
         return _row(variant.run, profile_name, asked=asked, **variant.settings)
     tuned = _row(TUNED, profile_name)
-    if not tuned[_gap_of(variant.run)] > 0:
+    gap = _gap_of(variant.run)
+    if not tuned[gap] > 0:
         return []
-    return walk(lambda weight: _row(variant.run, profile_name, weight=weight), tuned,
+    return walk(lambda weight: _row(variant.run, profile_name, weight=weight), tuned[gap], gap,
                 find_profile(profile_name).search.weights)
 
 
@@ -164,84 +160,18 @@ def _choose(table: str, profile_name: str, rows: list[dict[str, Any]],
         choose(profile_name, **kept)
 
 
-def walk(measure: Callable[[float], dict[str, Any]], fine_tuned: Mapping[str, Any],
-         weights: Sequence[float]) -> list[dict[str, Any]]:
-    """Measure lambdas of growing `weights` from 1 down while they level the gap, else up until one
-    does. So the neighbours of the smallest lambda that is enough are measured, and no others; this
-    takes for granted that a larger lambda leaves a smaller gap."""
-    first = weights.index(1.0)
-    rows = [measure(weights[first])]
-    down = is_level(rows[0], fine_tuned)
-    for weight in weights[:first][::-1] if down else weights[first + 1 :]:
-        rows.append(measure(weight))
-        if is_level(rows[-1], fine_tuned) != down:
-            break
-    return sorted(rows, key=lambda row: row["weight"])
-
-
-def levelling(rows: list[dict[str, Any]], fine_tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Of rows by growing lambda, the first that leaves a level gap; if none does, the last."""
-    return next((row for row in rows if is_level(row, fine_tuned)), rows[-1])
-
-
-def is_level(row: Mapping[str, Any], fine_tuned: Mapping[str, Any]) -> bool:
-    """Whether a CAE run leaves at most `LEFT_GAP` of CLIP-FT's gap by its own method."""
-    gap = _gap_of(row["experiment"])
-    return row[gap] <= LEFT_GAP * fine_tuned[gap]
-
-
-def _gap_of(name: str) -> str:
-    """The column with the gap by the method that a CAE run is trained with."""
-    return f"gap_{experiment(name, 'mini').method}"
-
-
-def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
-    """A_obj - A_comp on validation captions, by attribution method."""
-    cache = paths().cache / "roles"
-    alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
-    table = attribution_table(encoder, pairs, alignment, methods)
-    table["kind"] = table["role"].replace({"attribute": "composition", "relation": "composition"})
-    means = table.groupby(["method", "kind"])["score"].mean().unstack()
-    return (means["object"] - means["composition"]).to_dict()
-
-
-def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
-    """Recall at 1 (both ways) and the share of captions that are preferred to each of their own
-    hard negatives, of a NegCLIP file, and their mean."""
-    ranks = retrieval_ranks(encoder, pairs, "validation")
-    pictures = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
-    right = encoder.texts(pairs.captions)
-    negatives = pairs.negatives or []
-    owners = [row for row, wrong in enumerate(negatives) for _ in wrong]
-    wrong = encoder.texts([text for texts in negatives for text in texts])
-    ahead = (pictures * right).sum(1)[owners] > (pictures[owners] * wrong).sum(1)
-    r1 = (ranks["rank"] == 1).groupby(ranks["direction"]).mean().mean()
-    return {
-        "recall_at_1": float(r1), "against_negatives": float(ahead.mean()),
-        "n_captions": pairs.n_used, "n_negatives": len(owners),
-        "score": float((r1 + ahead.mean()) / 2),
-    }
-
-
 def _row(name: str, profile_name: str, asked: bool = False, **settings: Any) -> dict[str, Any]:
     """Train one setting and score it, in a small world with benchmarks if they are `asked`; the run
     is kept, so an interrupted sweep goes on."""
-    known, config = find_profile(profile_name), experiment(name, profile_name, **settings)
+    config = experiment(name, profile_name, **settings)
     checkpoint = train_run(name, profile_name, TUNING_SEED, **settings)
     encoder = Encoder(load_clip(config.model, checkpoint, device=pick_device()), profile_name)
-    root = find_profile(profile_name).root
-    missing = "drop" if known.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
-    pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, missing)
-    scores = validation_scores(encoder, pairs)
-    methods = [row.removeprefix("cae-") for row in known.runs]
-    gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
+    row = validation_row(encoder, profile_name)
     place = checkpoint.relative_to(paths().root)
-    print(f"{name} {settings}: score {scores['score']:.4f}, gaps {gaps} ({place})", flush=True)
+    print(f"{name} {settings}: score {row['score']:.4f} ({place})", flush=True)
     return {"experiment": name, "lr": config.lr, "steps": config.steps,
             "lock_image": config.lock_image, "weight": config.weight if config.method else None,
-            "margin": config.margin, **scores,
-            **{f"gap_{method}": gap for method, gap in gaps.items()},
-            **(_asked(encoder, profile_name) if asked else {})}
+            "margin": config.margin, **row, **(_asked(encoder, profile_name) if asked else {})}
 
 
 def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
@@ -251,6 +181,11 @@ def _asked(encoder: Encoder, profile_name: str) -> dict[str, float]:
     asked = pd.concat([weights(items, "family"), weights(items, "table")])
     asked = asked[asked["score"].isin(CURVE)]
     return average(answers(benchmarks(profile_name), encoder), asked).to_dict()
+
+
+def _gap_of(name: str) -> str:
+    """The column with the gap by the method that a CAE run is trained with."""
+    return f"gap_{experiment(name, 'mini').method}"
 
 
 CHOOSERS: Mapping[str, Callable[[str], None]] = {

@@ -32,11 +32,14 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     OWN_PICTURES: (),
     "heatmaps": (),
 }
+VALIDATION = "validation"  # a suite on the validation captions of the training data
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
     """Names of the sets that a suite reads; families beside the tables count if they are here."""
     extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
+    if suite == VALIDATION:
+        return TRAINING
     if suite == "labels":
         return FAMILIES["cola"] if "cola" in extra else ()
     if suite not in ("benchmarks", "blind"):

@@ -11,7 +11,7 @@ import pandas as pd
 from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.tables import require_items, require_unique
-from cae_lib.results import ANSWERS
+from cae_lib.store import ANSWERS
 
 Tree = str | list["Tree"]
 """A subset as family/subset, a pattern for several, or the unweighted mean of trees."""

@@ -17,7 +17,7 @@ from cae_lib.evaluation.choice import keys, scored
 from cae_lib.evaluation.datasets import benchmarks, even_rows, training_captions
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.tables import join_by_item
-from cae_lib.results import ANSWERS
+from cae_lib.store import ANSWERS
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""

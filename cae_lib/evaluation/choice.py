@@ -13,7 +13,7 @@ from cae_lib.data.benchmarks.svo_probes import GROUPS
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.tables import join_by_item
-from cae_lib.results import ANSWERS
+from cae_lib.store import ANSWERS
 
 MATCH = "svo_probes/match"
 

@@ -21,7 +21,7 @@ from cae_lib.evaluation.choice import headlines, scored
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
 from cae_lib.evaluation.tables import join_by_item
 from cae_lib.profiles import find_profile
-from cae_lib.results import ANSWERS, Tables
+from cae_lib.store import ANSWERS, Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cae_lib import results
+from cae_lib import store
 from cae_lib.config import paths
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
-from cae_lib.results import Tables
 from cae_lib.runtime import stamp, write_atomic
+from cae_lib.store import Tables
 
 if TYPE_CHECKING:
     from cae_lib.evaluation.encoder import Encoder
@@ -54,9 +54,15 @@ BASE_SUITES = {"sensitivity": Suite("sensitivity", f"{__package__}.faithfulness"
 """What is measured on the base model alone, beside `SUITES`."""
 
 
+VALIDATION = Suite("validation", f"{__package__}.validation", "validation_table")
+"""What settings are chosen by: measured of the runs of the tuning seed, and on request."""
+
+ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, VALIDATION.name: VALIDATION}
+
+
 def measure(
     suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
-    *, fresh: bool = False, **settings: Any,
+    *, fresh: bool = False, own: bool = False, **settings: Any,
 ) -> None:
     """Compute and stage the tables of one measurement, unless all are stored with this key.
 
@@ -66,16 +72,18 @@ def measure(
         key: Digest of all that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Measures; a table without rows is not stored.
         fresh: Compute even what is stored, unless this clone has computed it itself.
+        own: Look for the tables, and store them, apart from the profile's.
         **settings: Entries of the provenance.
     """
-    marker = paths().cache / profile_name / "done" / f"{suite}-{run}-{seed}.key"
+    done = "own" if own else "done"
+    marker = paths().cache / profile_name / done / f"{suite}-{run}-{seed}.key"
     known = marker.read_text(encoding="utf-8") if marker.is_file() else ""
-    stored = {table: index[run, seed] for table, index in results.tables(profile_name).items()
+    stored = {table: index[run, seed] for table, index in store.tables(profile_name, own).items()
               if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    own = known == (key if stored else f"{key} nothing")
-    if current and (own or stored and not fresh):
+    computed_here = known == (key if stored else f"{key} nothing")
+    if current and (computed_here or stored and not fresh):
         return
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}
@@ -84,7 +92,8 @@ def measure(
                "tables": sorted(measured), "wall_seconds": seconds, **settings}
     provenance = stamp(profile_name, seed, **entries)
     for name, frame in measured.items():
-        results.save(name, run, seed, frame, profile_name, key=key, provenance=provenance)
+        store.save(name, run, seed, frame, profile_name, key=key, provenance=provenance,
+                   own=own)
     for name in stored.keys() - measured.keys():
-        results.discard(name, run, seed, profile_name)
+        store.discard(name, run, seed, profile_name, own)
     write_atomic(marker, key if measured else f"{key} nothing")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.errors import DataError
-from cae_lib.results import ANSWERS
+from cae_lib.store import ANSWERS
 
 NOTHING = np.float32("nan")
 

@@ -35,7 +35,8 @@ class Provenance(NamedTuple):
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
         lines = {
             "tables": found["tables"][:12], "code": committed[found["dirty"]],
-            "profile": found["profile"], "seeds": found.get("seeds"), "run on": found["when"],
+            "profile": found["profile"], "seeds": found.get("seeds"),
+            "again by": found.get("command"), "run on": found["when"],
             "took": f"{found['wall_seconds']} s", "device": found["device"],
             "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
             "data (manifest)": found["data"],
@@ -51,7 +52,8 @@ class Provenance(NamedTuple):
 
 
 def provenance(profile: str, **extra: Any) -> Provenance:
-    """Stamp a page of this profile with the state that it ran in; `extra` may tell `seeds`."""
+    """Stamp a page of this profile with the state that it ran in; `extra` may tell `seeds`, and
+    the `command` that runs the page again."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     state = {"tables": tables_hash(profile), "dirty": changed(), "when": when}
     return Provenance(state | circumstances(profile) | extra)

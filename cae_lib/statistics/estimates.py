@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.errors import DataError
-from cae_lib.results import ANSWERS, WITHOUT_SEEDS
 from cae_lib.statistics.crossed import Components, crossed, squares, summary
+from cae_lib.store import ANSWERS, WITHOUT_SEEDS
 
 
 def levels(

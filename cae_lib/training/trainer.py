@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import Photographs, Pictures
-from cae_lib.errors import CaeError, Terminated
+from cae_lib.errors import CaeError, Terminated, TooLongError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.runtime import Progress
+from cae_lib.runtime import Progress, format_seconds
 from cae_lib.training.batch import Batch, Batches, Stream, generator, placebo_roles
 from cae_lib.training.distributed import Ranks, joined
 from cae_lib.training.execution import SIGNALS, Execution, feed
@@ -36,6 +36,7 @@ from cae_lib.words.alignment import Alignment
 STATE, LOG = "state.pt", "log.jsonl"
 # Values of the log that the progress line shows, and what it calls them.
 SHOWN = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
+TIMED_STEPS = 2  # from which the time of a training is estimated; the first one warms up
 MAX_LOGIT_SCALE = math.log(100)
 Hook = Callable[[int, nn.Module], None]
 
@@ -48,7 +49,7 @@ def train(
     experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment, images: Pictures,
     out_dir: str | Path, *, log: bool = True, every: int | None = None,
     on_step: Hook | None = None, save_every: int = 200, execution: Execution | None = None,
-    inputs: Mapping[str, str] | None = None,
+    inputs: Mapping[str, str] | None = None, hours: float | None = None,
 ) -> Path:
     """Train `clip.model` in place, going on where `out_dir` left off.
 
@@ -58,10 +59,12 @@ def train(
     `torchrun` share each batch and take the steps of one process, up to rounding; only the first
     writes, shows progress (`log`) and calls `on_step`: with the steps taken and the model in
     evaluation mode, after each `every` steps and the last. `inputs` names what the run depends on,
-    see `cae_lib.keys.run_inputs`: a state of other inputs is refused.
+    see `cae_lib.keys.run_inputs`: a state of other inputs is refused. `hours` limits the time that
+    the steps may take, as estimated from the first ones.
 
     Raises what `Run` does; CheckpointError if `out_dir` holds another run's state; and, once the
-    state is saved, NotFiniteError, which names the rows, and KeyboardInterrupt (Ctrl-C, SIGTERM).
+    state is saved, NotFiniteError, which names the rows, TooLongError, which says about how long
+    the training would take, and KeyboardInterrupt (Ctrl-C, SIGTERM).
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +80,7 @@ def train(
         asked = stack.enter_context(_signals())
         batches = stack.enter_context(run.feed(start, end))
         run.train_mode()
+        durations: list[float] = []
         for step in range(start, end):
             started = time.perf_counter()
             batch = next(batches)
@@ -88,12 +92,32 @@ def train(
             seconds = time.perf_counter() - started
             report(values | {"samples_per_second": len(batch.rows) / seconds})
             stop = ranks.any(bool(asked), run.device) and step + 1 < end
-            if stop or (step + 1) % save_every == 0:
+            durations.append(seconds)
+            late = None
+            if len(durations) == TIMED_STEPS:
+                late = _too_long(experiment, min(durations), end - step - 1, hours)
+            if stop or late or (step + 1) % save_every == 0:
                 run.save(out / STATE, step + 1)
+            if late:
+                raise late
             if stop:
                 kind = Terminated if signal.SIGTERM in asked else KeyboardInterrupt
                 raise kind(f"stopped after step {step + 1}; run again to go on")
         return _finish(run, out)
+
+
+def _too_long(experiment: Experiment, step_seconds: float, steps: int,
+              hours: float | None) -> TooLongError | None:
+    """Return the error of a training whose remaining `steps` would take more than `hours`."""
+    seconds = step_seconds * steps
+    if hours is None or seconds <= 3600 * hours:
+        return None
+    return TooLongError(
+        f"{experiment.name}, seed {experiment.seed}: {steps:,} more steps would take about "
+        f"{format_seconds(seconds)} here ({step_seconds:.1f} s a step), and {hours:g} h are "
+        f"allowed. Allow it with hours={math.ceil(seconds / 3600)}: the training goes on from the "
+        "steps that it has taken."
+    )
 
 
 class Run:

@@ -214,7 +214,7 @@ def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsy
 @pytest.mark.parametrize("number", [28, 30])
 def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch, number):
     fault = OSError(number, os.strerror(number), "/disk")
-    place = "os.replace" if number == 28 else "cae_lib.results.FileLock"
+    place = "os.replace" if number == 28 else "cae_lib.store.FileLock"
     monkeypatch.setattr(place, Mock(side_effect=fault))
     assert main(["evaluate", cut, "--allow-missing", "all", "--only", "benchmarks"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]

@@ -21,6 +21,8 @@ from cae_lib.config import Search
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.selection import smallest_closing, walk
+from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.statistics import ANSWERS
@@ -100,12 +102,10 @@ def test_the_error_of_a_job_reaches_the_caller(workers: int):
     (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0])])
 def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
-    tuned = {"gap_attention": 1.0}
-    rows = tune.walk(lambda weight: {
-        "experiment": "cae-attention", "weight": weight,
-        "gap_attention": 0.1 if weight >= enough else 0.11}, tuned, Search().weights)
+    rows = walk(lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
+                1.0, "gap", Search().weights)
     assert [found["weight"] for found in rows] == tried
-    assert tune.levelling(rows, tuned)["weight"] == min(enough, 100.0)
+    assert smallest_closing(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
 @pytest.mark.parametrize(("table", "profile", "settings"), [
@@ -139,7 +139,7 @@ def test_validation_scores_by_hand():
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
     pairs = Pairs([Path("a"), Path("b")], ["a", "b"], torch.tensor([0, 1]), "hand", 2, 2,
                   negatives=[["b", "a"], ["c"]])
-    scores = tune.validation_scores(Fake(), pairs)
+    scores = validation_scores(Fake(), pairs)
     assert (scores["recall_at_1"], scores["n_negatives"]) == (1.0, 3)
     assert scores["against_negatives"] == pytest.approx(2 / 3)
     assert scores["score"] == pytest.approx(5 / 6)

@@ -21,7 +21,7 @@ from cae_lib import keys
 from cae_lib.config import Experiment
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import ALL_SUITES
 from cae_lib.profiles import experiment
 from cae_lib.runtime import one_thread
 
@@ -83,7 +83,7 @@ def of_suite(name: str) -> dict[str, dict[str, list[float]]]:
     if name == "data":
         return {table: of_table(frame) for table, frame in data_tables("smoke").items()}
     with one_thread(torch.device("cpu")):
-        tables = {**SUITES, **BASE_SUITES}[name](Encoder(toy_clip()), "smoke")
+        tables = ALL_SUITES[name](Encoder(toy_clip()), "smoke")
     return {table: of_table(frame) for table, frame in tables.items()}
 
 

@@ -199,7 +199,7 @@ def test_the_pages_of_results_have_figures_and_readme_shows_one():
                     if any("cae-figure" in "".join(html_of(cell)) for cell in stored(text).cells)}
     assert with_figures >= {"photographs", "attribution", "faithfulness", "accuracy", "blind",
                             "heat-maps", "retrieval-and-text", "what-decides", "cost",
-                            "quickgelu", "laboratory", "verdicts"}
+                            "quickgelu", "laboratory", "verdicts", "experiment", "sweep"}
     image = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
     assert image == readme_figure(stored(EXPERIMENTS / "photographs.md"))
 

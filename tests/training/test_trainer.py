@@ -3,16 +3,19 @@
 import math
 import signal
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
-from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated
+from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated, TooLongError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
+from cae_lib.training import trainer
 from cae_lib.training.state import content_hash
 from cae_lib.training.trainer import NotFiniteError
 
@@ -37,6 +40,20 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment
     resumed, log = toy_train(experiment, parts)
     assert same_weights(resumed, expected) and log == whole
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
+
+
+def test_a_training_that_would_take_too_long_stops_and_goes_on_once_it_may(tmp_path, monkeypatch):
+    """By a clock that gives each step half an hour: 5 steps, of which 3 remain after two."""
+    ticks = count(step=1800)  # read at the start and at the end of a step
+    slow = SimpleNamespace(perf_counter=lambda: next(ticks))
+    expected, whole = toy_train(FT, tmp_path / "whole")
+    monkeypatch.setattr(trainer, "time", slow)
+    with pytest.raises(TooLongError, match=r"3 more steps .* 1 h 30 min .* hours=2"):
+        toy_train(FT, tmp_path / "long", hours=1.0)
+    assert [line["step"] for line in lines(tmp_path / "long")] == [1, 2]
+    found, log = toy_train(FT, tmp_path / "long", hours=2.0)
+    assert same_weights(found, expected) and log == whole, "no step is taken twice"
+    toy_train(FT, tmp_path / "any", hours=None)
 
 
 def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):

@@ -1,0 +1,270 @@
+"""The files of results: each measurement gives tidy tables, and a profile keeps one Parquet file a
+table, which pandas reads as well. What is measured is staged first, a file a run and seed, so that
+many processes can measure at once; readers see it there, and `collect` puts it into the table. With
+every run and seed lie a key, which changes with anything that the numbers depend on, and their
+provenance (see `cae_lib.runtime.stamp`).
+
+What `cae_lib.results.load` computes on request is stored apart (`own`), a file a run and seed:
+nothing collects it, and only who asks for it sees it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from cae_lib.config import paths
+from cae_lib.errors import DataError
+from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
+from cae_lib.profiles import find_profile
+from cae_lib.runtime import whole_file, write_atomic
+from cae_lib.variants import DATA as DATA
+
+ANSWERS = ("family", "subset", "item")
+"""Columns that name an item of a benchmark."""
+
+WITHOUT_SEEDS = ("base", DATA, "tuning")
+"""How the names of runs begin that are not trained, and have one seed."""
+
+META = b"cae"
+GONE = ".gone"
+"""Ending of a staged file that says that a run and seed has no such table any more."""
+
+Tables = Mapping[str, pd.DataFrame]
+"""What a measurement returns: tables by name, without the columns run and seed."""
+
+
+class Rows(NamedTuple):
+    """Where the rows of a run and seed lie, and what made them."""
+
+    path: Path
+    group: int  # number of the row group in the file
+    columns: list[str]
+    key: str
+    provenance: dict[str, Any]
+
+
+Index = dict[tuple[str, int], Rows]
+"""The rows of a table by run and seed."""
+
+
+def file_of(table: str, profile_name: str) -> Path:
+    """The file of a table, with all its runs and seeds."""
+    return find_profile(profile_name).records / f"{table}.parquet"
+
+
+def save(
+    table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
+    *, key: str, provenance: Mapping[str, Any], own: bool = False,
+) -> Path:
+    """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
+    depend on; `provenance`: see `cae_lib.runtime.stamp`; `own` stores them apart from the profile's
+    tables. DataError if the frame has no rows or a column that cannot be stored; errors of
+    `whole_file`."""
+    path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
+    if frame.empty:
+        raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
+    frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
+    frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
+    rows = Rows(path, 0, list(frame), key, dict(provenance))
+    _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
+    path.with_suffix(GONE).unlink(missing_ok=True)
+    return path
+
+
+def discard(table: str, run: str, seed: int, profile_name: str, own: bool = False) -> None:
+    """Remove the rows of one run and seed."""
+    path = _folder(profile_name, own) / table / run / f"{seed}{GONE}"
+    write_atomic(path, "")
+    path.with_suffix(".parquet").unlink(missing_ok=True)
+
+
+def collect(profile_name: str) -> None:
+    """Put what is staged into the tables of a profile. One process does so at a time, others may
+    measure meanwhile: what they stage stays for the next time."""
+    for place in sorted(_folder(profile_name).glob("*/")):
+        lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            staged = {path: path.stat().st_mtime_ns for path in place.glob("*/*")
+                      if not path.name.startswith(".")}
+            if staged:
+                index = index_of(place.name, profile_name)
+                content = read([*index.values()])
+                _write(index, content, file_of(place.name, profile_name))
+            for path, changed in staged.items():
+                if path.is_file() and path.stat().st_mtime_ns == changed:
+                    path.unlink()
+
+
+def _folder(profile_name: str, own: bool = False) -> Path:
+    return paths().cache / ("own" if own else "staged") / profile_name
+
+
+def _write(index: Index, content: pa.Table | None, path: Path) -> None:
+    """Write the rows of runs and seeds one after another, each as a row group, with the encodings
+    that take half of the usual room and lose nothing; remove the file if there are none."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    made = [[run, seed, rows.columns, rows.key, rows.provenance]
+            for (run, seed), rows in index.items()]
+    content = content.replace_schema_metadata({META: json.dumps(made)}).unify_dictionaries()
+    encodings = {}
+    for field in content.schema:
+        if pa.types.is_floating(field.type):
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+    others = [name for name in content.column_names if name not in encodings]
+    whose = content.select(["run", "seed"]).to_pandas()
+    starts = np.flatnonzero((whose != whose.shift()).any(axis=1))
+    with whole_file(path) as temporary, pq.ParquetWriter(
+            temporary, content.schema, compression="zstd", compression_level=19,
+            use_dictionary=others, column_encoding=encodings) as writer:
+        for start, end in zip(starts, [*starts[1:], len(whose)], strict=True):
+            writer.write_table(content.slice(start, end - start))
+
+
+def read(chosen: list[Rows]) -> pa.Table | None:
+    """The rows of some runs and seeds, one after another, with the columns that any of them has."""
+    parts, path = [], None
+    try:
+        files = {path: pq.ParquetFile(path) for path in {rows.path for rows in chosen}}
+        for rows in chosen:
+            path = rows.path
+            parts.append(files[path].read_row_group(rows.group).select(rows.columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _broken(path, error) from error
+    return pa.concat_tables(parts, promote_options="permissive") if parts else None
+
+
+def index_of(table: str, profile_name: str, own: bool = False) -> Index:
+    """The rows of a table by run and seed, sorted; what is staged goes before what is collected.
+    With `own` those that are stored apart, and no others."""
+    path = file_of(table, profile_name)
+    index = entries(path) if path.is_file() and not own else {}
+    for staged in (_folder(profile_name, own) / table).glob("*/[0-9]*"):
+        if staged.suffix == GONE:
+            index.pop((staged.parent.name, int(staged.stem)), None)
+        else:
+            index |= entries(staged)
+    return dict(sorted(index.items()))
+
+
+def entries(path: Path) -> Index:
+    """The rows of a file by run and seed; none where the file is none of ours."""
+    try:
+        content = (pq.read_schema(path).metadata or {}).get(META)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _broken(path, error) from error
+    return {(run, seed): Rows(path, group, *rest)
+            for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))}
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read ({error}): restore it from version control, or delete "
+                     "it and measure its runs again")
+
+
+def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
+         seeds: int | Collection[int] | None = None) -> pd.DataFrame:
+    """Read a table of several runs as one frame; see `cae_lib.results.load`."""
+    index, chosen = index_of(table, profile_name), []
+    for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
+        rows, absent = select(index, run, seeds)
+        if absent and runs is not None:
+            raise not_stored(table, run, profile_name, rows, seeds)
+        chosen += rows.values()
+    if not chosen:
+        raise not_stored(table, "base", profile_name)
+    return read(chosen).to_pandas()
+
+
+def select(index: Index, run: str,
+           seeds: int | Collection[int] | None) -> tuple[dict[int, Rows], list[int]]:
+    """Return the rows of a run by seed, and which of the seeds asked for are missing.
+
+    Args:
+        index: What is stored.
+        run: Name of the run. The base model and others that are not trained have one seed, whatever
+            is asked for.
+        seeds: How many seeds, or which; None takes all that are stored, or the first.
+    """
+    stored = {seed: rows for (name, seed), rows in index.items() if name == run}
+    if seeds is None or run.startswith(WITHOUT_SEEDS):
+        return stored, [] if stored else [0]
+    if isinstance(seeds, int):
+        new = [seed for seed in range(seeds + len(stored)) if seed not in stored]
+        return dict([*stored.items()][:seeds]), new[: max(0, seeds - len(stored))]
+    rows = {seed: stored[seed] for seed in seeds if seed in stored}
+    return rows, [seed for seed in seeds if seed not in stored]
+
+
+def not_stored(table: str, run: str, profile_name: str, rows: Collection[int] = (),
+               seeds: int | Collection[int] | None = None) -> DataError:
+    """Return the error that says which command measures a run; `rows` are the seeds that are
+    there."""
+    few = "" if seeds is None or not rows else (
+        f"{len(rows)} of {seeds} seeds. " if isinstance(seeds, int) else
+        f"seeds {[seed for seed in seeds if seed not in rows]} are missing. ")
+    return DataError(f"{few}{_advice(table, run, profile_name)}")
+
+
+def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
+    """Those of some runs for which a profile holds no such table."""
+    stored = {run for run, _ in index_of(table, profile_name)}
+    return [run for run in runs if run not in stored]
+
+
+def _advice(table: str, run: str, profile_name: str) -> str:
+    where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
+    if find_profile(profile_name).base is not None:
+        return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
+    train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
+    return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
+
+
+def complete(profile_name: str, suite: str, families: Iterable[str] | None = None) -> bool:
+    """Whether a measurement used all that there should be, of some families or of all: without it
+    there is no verdict."""
+    subsets = load("subsets", profile_name, [DATA])
+    subsets = subsets[subsets["suite"] == suite]
+    if families is not None:
+        subsets = subsets[subsets["family"].isin(list(families))]
+    return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
+
+
+def tables(profile_name: str, own: bool = False) -> dict[str, Index]:
+    """All tables of a profile, or with `own` all that are stored apart."""
+    names = {path.name for path in _folder(profile_name, own).glob("*/")}
+    if not own:
+        names |= {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
+    return {name: index_of(name, profile_name, own) for name in sorted(names)}
+
+
+def made(profile_name: str) -> pd.DataFrame:
+    """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
+    `device`, `wall_seconds`, and whether it is `current`: whether the versions of training and of
+    its suite are the present ones (None of tables that a command of its own has made)."""
+    columns = ("suite", "device", "wall_seconds")
+    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns),
+             _is_current(rows.provenance))
+            for table, index in tables(profile_name).items()
+            for (run, seed), rows in index.items()]
+    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
+
+
+def _is_current(provenance: Mapping[str, Any]) -> bool | None:
+    if "version" not in provenance:
+        return None
+    known = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
+    return (provenance["version"], provenance["training"]) == known

@@ -1,0 +1,271 @@
+"""The store: what is written, when it is measured again, and what goes wrong."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from cae_lib import store
+from cae_lib.errors import DataError, WriteError
+from cae_lib.evaluation import suites
+from cae_lib.runtime import stamp, write_atomic
+
+FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
+
+
+def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str = "mini") -> Path:
+    return store.save(table, run, seed, FRAME, profile, key="abc", provenance={"seed": seed})
+
+
+def runs_of(table: str = "answers", profile: str = "mini") -> list[tuple[str, int]]:
+    return list(store.index_of(table, profile))
+
+
+def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
+    staged = save(seed=2)
+    expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
+    for path in (staged, home / "data" / "records" / "mini" / "answers.parquet"):
+        pd.testing.assert_frame_equal(store.load("answers"), expected)
+        pd.testing.assert_frame_equal(pd.read_parquet(path, partitioning=None), expected)
+        rows = store.index_of("answers", "mini")["cae", 2]
+        assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
+        assert store.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
+        store.collect("mini")
+    assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_staged_goes_before_what_is_collected(home: Path):
+    for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
+        save(run, seed)
+    store.collect("mini")
+    store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
+    store.discard("answers", "cae", 1, "mini")
+    for _ in range(2):
+        assert runs_of() == [("base", 0), ("cae", 0)] and len(store.load("answers")) == 4
+        store.collect("mini")
+    filters = [("run", "in", ["cae"])]
+    assert len(pd.read_parquet(store.file_of("answers", "mini"), filters=filters)) == 1
+    for run in ("base", "cae"):
+        store.discard("answers", run, 0, "mini")
+    store.collect("mini")
+    assert not store.file_of("answers", "mini").exists() and runs_of() == []
+
+
+def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch):
+    """Between reading and removing the rows of a run, another process measures it again, and a
+    further one."""
+    save("cae", 0), save("base", 0)
+    write = store._write
+    def slow(index: store.Index, content: object, path: Path) -> None:
+        write(index, content, path)
+        monkeypatch.setattr(store, "_write", write)
+        store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
+        save("cae", 1)
+    monkeypatch.setattr(store, "_write", slow)
+    store.collect("mini")
+    for _ in range(2):
+        index = store.index_of("answers", "mini")
+        assert list(index) == [("base", 0), ("cae", 0), ("cae", 1)]
+        assert index["cae", 0].key == "new" and len(store.load("answers")) == 3 + 1 + 3
+        store.collect("mini")
+    assert index["cae", 0].path == store.file_of("answers", "mini")
+
+
+def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
+    save(), store.collect("mini")
+    store.discard("answers", "cae", 0, "mini")
+    staged = store.save("answers", "cae", 0, FRAME[:2], "mini", key="new", provenance={})
+    assert [path.name for path in staged.parent.iterdir()] == [staged.name]
+    for _ in range(2):
+        assert runs_of() == [("cae", 0)] and len(store.load("answers")) == 2
+        store.collect("mini")
+
+
+def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
+    for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100", "data 0"):
+        save(run.split()[0], int(run.split()[1]))
+    wider = FRAME.astype({"item": np.int64})
+    store.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
+    def found(*arguments: object) -> list[str]:
+        frame = store.load("answers", "mini", *arguments)
+        return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
+    assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
+    assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
+    with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
+        found(["cae", "cae+short"], 2)
+    assert store.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
+
+
+@pytest.mark.parametrize(("run", "command"), [
+    ("base", "Run `cae evaluate base --profile paper`"),
+    ("data", "Run `cae evaluate data --profile paper`"),
+    ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
+])
+def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
+    with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
+        store.load("answers", "mini", [run])
+    with pytest.raises(DataError, match=command):
+        store.load("answers", "paper", [run])
+    with pytest.raises(DataError, match="nothing is stored"):
+        store.load("answers")
+
+
+def test_what_is_incomplete_is_told(home: Path):
+    rows = [("benchmarks", "aro", "relation", 5, 5), ("benchmarks", "aro", "attribution", 4, 5),
+            ("benchmarks", "crepe", "atom", 6, 6)]
+    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
+    store.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
+    assert store.complete("mini", "benchmarks", ["crepe"])
+    assert not store.complete("mini", "benchmarks")
+    assert not store.complete("mini", "benchmarks", ["aro"])
+    assert not store.complete("mini", "retrieval"), "nothing is not all"
+
+
+def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
+    for seed in (0, 1):
+        store.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",
+                     provenance={})
+    save("base")
+    store.collect("mini")
+    assert list(store.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
+    store.discard("answers", "base", 0, "mini")
+    save(seed=0)
+    assert list(store.load("answers")["word"].notna()) == [False] * 3 + [True] * 3
+    save(seed=1)
+    assert list(store.load("answers")) == ["run", "seed", "item", "correct"]
+
+
+def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
+            "from cae_lib import store\n"
+            "frame = pd.DataFrame({'item': range(1000)})\n"
+            "store.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
+            "store.collect('mini')")
+    root = str(Path(store.__file__).parent.parent)
+    running = [subprocess.Popen([sys.executable, "-c", code, root, str(seed)],
+                                env=os.environ | {"CAE_HOME": str(home)}) for seed in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert store.load("a").groupby("seed").size().tolist() == [1000] * 4
+
+
+def test_smoke_tables_stay_out_of_the_committed_folder_and_faults_are_told(home: Path):
+    assert home / "data" / "cache" in save(profile="smoke").parents
+    with pytest.raises(DataError, match="no row to store"):
+        store.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
+    save(), store.collect("mini")
+    store.file_of("answers", "mini").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"mini/answers.parquet cannot be read.*restore it"):
+        store.load("answers")
+
+
+def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
+    path = home / "data" / "a.txt"
+    write_atomic(path, "old")
+    write_atomic(path, b"bytes\r\n")
+    assert path.read_bytes() == b"bytes\r\n" and path.stat().st_mode & 0o777 == 0o644
+    for fault in (OSError(28, "No space left"), PermissionError(13, "Permission denied")):
+        monkeypatch.setattr("os.replace", Mock(side_effect=fault))
+        with pytest.raises(WriteError, match=f"{fault.strerror}.*folder writable.*CAE_HOME"):
+            write_atomic(path, "new")
+    assert path.read_bytes() == b"bytes\r\n" and len(list(path.parent.iterdir())) == 1
+    with pytest.raises(WriteError, match="cannot write .*set CAE_HOME"):
+        write_atomic(path / "below a file", "new")
+
+
+def counter(*tables: str) -> Mock:
+    """A measurement of some tables that knows how often it ran."""
+    return Mock(return_value={name: FRAME for name in tables} | {"empty": FRAME[:0]})
+
+
+def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
+    """How often it was computed so far."""
+    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
+    return compute.call_count
+
+
+def test_a_suite_is_measured_once_per_key(home: Path):
+    compute = counter("a", "b")
+    assert measure(compute) == measure(compute) == 1
+    known = store.index_of("a", "mini")["cae", 1].provenance
+    assert (known["suite"], known["tables"], known["model"]) == ("s", ["a", "b"], "w")
+    assert runs_of("empty") == []
+    assert measure(compute, "other") == 2
+    store.discard("a", "cae", 1, "mini")
+    assert measure(compute, "other") == 3, "one of its tables is gone"
+    store.save("b", "cae", 1, FRAME, "mini", key="key", provenance=known)
+    assert measure(compute, "other") == 4, "one of its tables is older"
+    assert measure(counter("a"), "third") == 1
+    assert runs_of("b") == [], "no longer a table of the suite"
+
+
+def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
+    monkeypatch.setattr(suites, "stamp", lambda profile, seed, **entries: entries)
+    compute, other = counter("a"), counter("b")
+    others = (2, "mini"), (1, "paper")
+    for place in others:
+        suites.measure("s", "cae", *place, "key", counter("a"))
+    assert measure(compute) == measure(other, suite="t") == 1
+    assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
+    for profile in ("mini", "paper"):
+        store.collect(profile)
+    shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
+    assert measure(compute) == 1
+    assert measure(compute, fresh=True) == 2
+    for place in others:
+        suites.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
+        assert again.called, "of another seed or profile"
+
+
+def test_a_suite_that_gives_no_rows_is_measured_once_per_key(home: Path):
+    compute = counter()
+    assert measure(compute) == measure(compute, fresh=True) == 1
+    assert measure(compute, "other") == 2 and measure(compute, "key") == 3
+    measure(counter("a"))
+    compute = counter("a")
+    assert measure(compute, "third") == 1
+    store.discard("a", "cae", 1, "mini")
+    assert measure(compute, "third") == 2, "it gave rows, and they are gone"
+
+
+def test_a_failed_measurement_stores_nothing(home: Path):
+    with pytest.raises(ZeroDivisionError):
+        suites.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)
+    assert measure(counter("a"), fresh=True) == 1
+
+
+def test_a_stamp_is_plain_and_holds_no_path(home: Path):
+    found = stamp("mini", 3, dtype="bfloat16", note="x")
+    assert not any(str(place) in json.dumps(found) for place in (Path.home(), home))
+    assert (found["seed"], found["dtype"], found["note"]) == (3, "bfloat16", "x")
+    assert found["data"] is None and found["versions"]["torch"] == torch.__version__
+    manifest = home / "data" / "raw" / "world-mini" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    assert stamp("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
+
+
+def test_the_readme_beside_the_records_names_every_column() -> None:
+    """Of all stored tables of all profiles."""
+    folder = REPOSITORY / "data" / "records"
+    rows = [line.split("|") for line in (folder / "README.md").read_text().splitlines()
+            if line.startswith("| `")]
+    told = {table: {*re.findall(r"`([\w-]+)`", cells[3])}
+            for cells in rows for table in re.findall(r"`(\w+)`", cells[1])}
+    told["captions"] |= told["items"]
+    files = list(folder.glob("*/*.parquet"))
+    for file in files:
+        columns = {re.sub("^(gap|joint)_.*", r"\1", name) for name in pq.read_schema(file).names}
+        known = {re.sub("^(gap|joint)_.*", r"\1", name) for name in told[file.stem]}
+        assert columns - {"run", "seed"} <= known, file
+    assert files
