@@ -1,5 +1,6 @@
 # Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
-# PROFILE = smoke | mini | photo | side-by-side | paper (see README.md); PYTHON = the interpreter to make .venv with.
+# PROFILE = smoke | mini | photo | side-by-side | paper | rehearsal (see README.md);
+# PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
 SEED ?= 0
@@ -7,21 +8,20 @@ CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# ON = pool (a few processes here), local or slurm (Snakemake, which the paper's scale always takes);
-# MORE = further options of the command, such as MORE="--rows clip-ft,cae-attention --seeds 1".
-ON ?=
-WITH = $(if $(ON),--on $(ON)) $(MORE)
-ENGINE = $(if $(filter paper local slurm,$(PROFILE) $(ON)),cluster,environment)
+# ON = local (here) or slurm; MORE = further options of `cae reproduce`, such as
+# MORE="--rows clip-ft,cae-attention --seeds 1".
+ON ?= local
+WITH = --on $(ON) $(MORE)
+ENGINE = $(if $(filter paper slurm,$(PROFILE) $(ON)),cluster,environment)
 
-.PHONY: help reproduce reproduce-all photo rehearse plan cluster released row book pdf report test lab clean environment
+.PHONY: help reproduce reproduce-all photo rehearse cluster released row book pdf report test lab clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
 	@echo "make reproduce-all   also what is beside the paper         [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs, alone and side by side; get them first by $(CAE) data get flickr8k"
 	@echo "make released    fetch and measure the authors' and others' released models; no training"
-	@echo "make plan        what PROFILE=paper takes, what of it is done, what is missing"
-	@echo "make rehearse    PROFILE=paper from data to pages in minutes, numbers mean nothing   [REAL=DIR ON=slurm]"
+	@echo "make rehearse    PROFILE=paper from data to pages in minutes, numbers mean nothing   [ON=slurm]"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
@@ -34,7 +34,8 @@ environment:
 	@sh scripts/environment.sh
 
 cluster: environment
-	@test -x .venv/bin/snakemake || .venv/bin/python -m pip install -q -e ".[cluster]"
+	@.venv/bin/python -c "import snakemake_executor_plugin_slurm" 2>/dev/null || \
+	  .venv/bin/python -m pip install -q -e ".[cluster]"
 
 reproduce: $(ENGINE)
 	@$(CAE) reproduce --profile $(PROFILE) $(WITH)
@@ -42,11 +43,8 @@ reproduce: $(ENGINE)
 reproduce-all: $(ENGINE)
 	@$(CAE) reproduce --all --profile $(PROFILE) $(WITH)
 
-plan: cluster
-	@$(CAE) plan $(MORE)
-
-rehearse: cluster
-	@$(CAE) rehearse $(if $(REAL),--real $(REAL)) $(WITH)
+rehearse: $(ENGINE)
+	@$(CAE) reproduce --profile rehearsal $(WITH)
 
 photo: environment
 	@$(CAE) reproduce --profile photo

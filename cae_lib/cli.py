@@ -37,7 +37,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "attribute": ("attribute.run",
                   "heat map of a picture and scores of its caption's words, as a figure"),
     "explore": ("explore.run", "items with pictures, choices and words, as a page of its own"),
-    "tune": ("train.tune", "choose lr and lambda on the validation split"),
     "run": ("book.run", "execute one page of the book"),
     "reproduce": ("reproduce.run", "data, training, pages and book"),
     "book": ("book.book", "render the book from the stored pages"),

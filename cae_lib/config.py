@@ -147,8 +147,8 @@ class Experiment(Hinge):
 
 @dataclass(frozen=True)
 class Search:
-    """Settings that `cae tune` tries: learning rates, lambdas (walked from 1), and of CAE on
-    bindings margins and lambdas."""
+    """Settings that are tried on validation captions: learning rates, lambdas (walked from 1), and
+    of CAE on bindings margins and lambdas."""
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     shares: tuple[float, ...] = (0.25, 0.5, 2)  # of the steps, that are measured beside them

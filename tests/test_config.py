@@ -72,7 +72,7 @@ def test_override_of_the_wrong_type(override):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="unknown setting 'learning_rate'.*batch_size.*lr"):
         experiment("clip-ft", "mini", learning_rate=1.0)
-    with pytest.raises(ConfigError, match="mini, paper, photo, side-by-side, smoke"):
+    with pytest.raises(ConfigError, match="mini, paper, photo, rehearsal-mini, rehearsal, .*smoke"):
         find_profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")
@@ -89,7 +89,8 @@ def test_which_profiles_have_runs_by_the_second_tagger():
                 for name, chosen in PROFILES.items()}
     rows = {f"dependency-{method}" for method in METHODS}
     assert retagged == {"smoke": rows, "mini": set(), "photo": rows,
-                        "side-by-side": set(), "paper": rows}
+                        "side-by-side": set(), "paper": rows,
+                        "rehearsal": rows, "rehearsal-mini": rows}
     for row in rows:
         plain = experiment(row.replace("dependency", "cae"), "photo")
         assert different(plain, experiment(row, "photo")) == {"name", "tagger"}

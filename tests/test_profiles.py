@@ -6,7 +6,7 @@ import pytest
 
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.profiles import PROFILES, config_folder, read_profile
+from cae_lib.profiles import PROFILES, read_profile
 
 HEAD = "seeds: 2\ntraining: {steps: 5, betas: [0.8, 0.9]}\n"
 
@@ -62,16 +62,29 @@ def test_an_error_names_the_file_the_key_and_what_is_allowed(text, named, tmp_pa
     assert all(word in str(caught.value) for word in [str(path), *named])
 
 
-def test_what_was_chosen_reaches_the_runs_that_are_like_others() -> None:
-    path = config_folder() / "paper.yaml"
-    chosen = {"lr": 5e-6, "weights": {"gradcam": 0.25}, "margin": 0.2, "binding": 2.5}
-    found, before = read_profile(path, chosen), read_profile(path)
-    assert found.training["lr"] == 5e-6 != before.training["lr"]
-    for run in ("cae-gradcam", "placebo-gradcam", "negclip-cae-gradcam", "dependency-gradcam"):
-        assert found.runs[run]["weight"] == 0.25
-    assert found.runs["cae-gradient"] == before.runs["cae-gradient"]
-    for run in ("cae-binding", "placebo-binding", "hinge-negclip", "kept-binding"):
-        assert (found.runs[run]["margin"], found.runs[run]["weight"]) == (0.2, 2.5)
+def test_a_profile_like_another_says_only_what_differs(tmp_path) -> None:
+    (tmp_path / "first.yaml").write_text("""
+seeds: 3
+training: {steps: 9, lr: 0.1}
+runs:
+  one: {label: One, method: gradcam, weight: 0.5}
+  two: {like: one, weight: 0.7}
+""")
+    (tmp_path / "second.yaml").write_text("like: first\nseeds: 1\ntraining: {steps: 2}\n"
+                                          "runs: {one: {margin: 0.3}}")
+    (tmp_path / "third.yaml").write_text("like: second\ntraining: {lr: 0.2}\nruns: {}")
+    first, second, third = (read_profile(tmp_path / f"{name}.yaml")
+                            for name in ("first", "second", "third"))
+    assert (first.like, second.like, third.like) == ("", "first", "first")
+    assert (first.seeds, second.seeds, third.seeds) == (3, 1, 1)
+    assert second.training == {"steps": 2, "lr": 0.1} and third.training == {"steps": 2, "lr": 0.2}
+    assert second.runs["one"] == {"method": "gradcam", "weight": 0.5, "margin": 0.3}
+    assert third.runs["two"] == {"method": "gradcam", "weight": 0.7, "margin": 0.3}
+    assert third.labels == {"one": "One"}
+    for wrong in ("third", "nowhere"):
+        (tmp_path / "first.yaml").write_text(f"like: {wrong}\nruns: {{}}")
+        with pytest.raises(ConfigError, match=f"first.yaml: like: '{wrong}'"):
+            read_profile(tmp_path / "third.yaml")
 
 
 def test_a_run_has_one_label_in_all_profiles() -> None:

@@ -1,4 +1,4 @@
-"""`cae train` and `cae tune`."""
+"""`cae train`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,3 @@ def run(parsed: argparse.Namespace) -> None:
         with allowed(parsed):
             path = train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")
-
-
-@takes(options.PROFILE, option(
-    "--what", default="control", choices=("control", "lambda", "candidates", "binding"),
-    help="learning rate, steps and what is locked, by CLIP-FT and the positive control "
-    "(default); lambda of each method; or the settings of CAE on counterfactuals or on bindings"))
-def tune(parsed: argparse.Namespace) -> None:
-    """Choose settings on the validation split."""
-    from cae_lib.commands.tune import run
-
-    run(parsed.what, parsed.profile)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import rehearsal
 import torch
 from conftest import REPOSITORY
 from safetensors.torch import save_file
@@ -19,11 +20,11 @@ from toys import TINY, forget
 
 from cae_lib import results, runs
 from cae_lib.cli import main
-from cae_lib.commands import rehearse
 from cae_lib.commands.options import assignment
 from cae_lib.config import paths
 from cae_lib.data.needs import data_digests
 from cae_lib.data.sources import allowing
+from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import weights
 from cae_lib.evaluation.encoder import Weights
@@ -31,7 +32,7 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
-from cae_lib.profiles import PROFILES, experiment, find_profile
+from cae_lib.profiles import PROFILES, enter_home, experiment
 from cae_lib.statistics import levels
 from cae_lib.variants import run_name, setting
 from cae_lib.world.build import build_world
@@ -269,34 +270,43 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
     (real / "sugar-crepe" / "data").mkdir(parents=True)
     (real / "sugar-crepe" / "data" / "swap_att.json").write_text("{}")
     (real / "coco" / "more").mkdir(parents=True)
-    monkeypatch.setattr(rehearse, "SETS", TINY)
-    home = tmp_path / "home"
-    with at_home(home):
-        usual = experiment("clip-ft", "paper")
-        rehearse.lay_out(home, real)
-        few = experiment("clip-ft", "paper")
-        assert (few.steps, few.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
-        assert few.model == usual.model and find_profile("paper").seeds == 1
-        assert set(find_profile("paper").runs) == set(PROFILES["paper"].runs)
-        assert isinstance(runs.weights_path(few), Path), "the archive"
+    monkeypatch.setattr(rehearsal, "SETS", TINY)
+    with at_home(tmp_path / "home"):
+        enter_home("rehearsal")
+        enter_home("rehearsal")  # again, from within
+        assert paths().root == (tmp_path / "home" / "build" / "rehearsal").resolve()
+        rehearsal.lay_out("rehearsal", real)
+        config = experiment("clip-ft", "rehearsal")
+        assert isinstance(runs.weights_path(config), Path), "the archive"
         sets_here = paths().raw
         assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"
         assert (sets_here / "sugar-crepe/data/swap_obj.json").read_text() != "{}"
         assert (sets_here / "coco/more").resolve() == real / "coco/more"
         assert not list(sets_here.rglob("manifest.json"))
-        rehearse.lay_out(home, real)  # again, over links
+        rehearsal.lay_out("rehearsal", real)  # again, over links
+        with pytest.raises(DataError):
+            rehearsal.lay_out("rehearsal", tmp_path / "gone")
+
+
+def test_a_rehearsal_trains_the_papers_runs_for_two_steps():
+    paper, few, small = (PROFILES[name] for name in ("paper", "rehearsal", "rehearsal-mini"))
+    assert few.like == small.like == "paper" and few.drawn and small.drawn and not paper.drawn
+    assert {*few.runs} == {*small.runs} == {*paper.runs} and few.seeds == 1 != paper.seeds
+    config, usual = experiment("clip-ft", "rehearsal"), experiment("clip-ft", "paper")
+    assert (config.steps, config.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
+    assert (config.model, config.weights) == (usual.model, usual.weights)
+    assert experiment("negclip-cae-gradcam", "rehearsal").batch_size == 2
+    assert experiment("cae-gradcam", "rehearsal").method == "gradcam"
+    assert experiment("clip-ft", "rehearsal-mini").model == "clip-mini"
+    assert experiment("clip-ft", "rehearsal-mini").steps == 2
 
 
 def test_a_rehearsal_may_train_a_small_model_in_place_of_the_papers(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(rehearse, "SETS", TINY)
+    monkeypatch.setattr(rehearsal, "SETS", TINY)
     with at_home(tmp_path):
-        rehearse.lay_out(tmp_path, model="clip-mini")
-        config = experiment("clip-ft", "paper")
-        assert (config.model, config.steps) == ("clip-mini", 2)
-        clip = runs.open_run("base", "paper")
+        rehearsal.lay_out("rehearsal-mini")
+        clip = runs.open_run("base", "rehearsal-mini")
         assert (clip.name, clip.activation) == ("clip-mini", "quickgelu"), "as OpenAI's file"
-        rehearse.lay_out(tmp_path)
-        assert experiment("clip-ft", "paper").model == PROFILES["paper"].training["model"]
 
 
 def test_settings_on_the_command_line(home):

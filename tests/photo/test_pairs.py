@@ -4,19 +4,19 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import job
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cae_lib import results, runs
-from cae_lib.commands import perform
+from cae_lib import grid, results, runs
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
 from cae_lib.data.layouts import Captioned
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
-from cae_lib.grid import Choice, grid
+from cae_lib.grid import Choice
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import pairs, pool, side_by_side
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
@@ -138,7 +138,9 @@ def split(text):
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("side-by-side", {"clip-ft": {}}, tower_steps=2, precision="fp32")
-    perform._sets("side-by-side")
+    choice = Choice(studies=True)
+    job.data("side-by-side", choice, "")
+    job.base("side-by-side", choice, "")
     start = load_clip("clip-photo", runs.checkpoint_path("base", "side-by-side")).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
@@ -149,10 +151,8 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
     told = results.load("base_training", "side-by-side", ["base"]).set_index("measure")["value"]
     assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
-    choice = Choice(studies=True)
-    for label, job in grid("side-by-side", choice).items():
-        if label.startswith("run/"):
-            perform.perform("side-by-side", choice, label, job)
+    for name in grid.runs("side-by-side", choice):
+        job.run("side-by-side", choice, name)
     answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 

@@ -2,16 +2,15 @@
 
 import itertools
 
+import job
 import pandas as pd
 import torch
 
-from cae_lib import measuring, results, runs
-from cae_lib.commands import perform
+from cae_lib import grid, results, runs
 from cae_lib.config import paths
-from cae_lib.grid import Choice, grid, pages_of
+from cae_lib.grid import Choice
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
-from cae_lib.pages.source import page_names
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.profiles import PROFILES
 
@@ -21,18 +20,18 @@ ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
-    perform._sets("photo")
+    choice = Choice(studies=True)
+    job.data("photo", choice, "")
+    job.base("photo", choice, "")
     base = read_state_dict(runs.checkpoint_path("base", "photo"))
     clip = load_clip("clip-photo")
     fill_trunk(clip.model)
     trunk = {name: value for name, value in clip.model.state_dict().items() if "trunk" in name}
     assert all(torch.equal(base[name], value.to(base[name].dtype)) for name, value in trunk.items())
-    choice = Choice(studies=True)
-    jobs = {label: job for label, job in grid("photo", choice).items() if label[:4] == "run/"}
-    assert set(jobs) == {"run/base/0", *(f"run/{name}/0" for name in ROWS)}
-    for label, job in jobs.items():
-        perform.perform("photo", choice, label, job)
-    measuring.measure_data("photo", True)
+    names = grid.runs("photo", choice)
+    assert set(names) == {"data/0", "base/0", *(f"{name}/0" for name in ROWS)}
+    for name in names:
+        job.run("photo", choice, name)
     texts = {}
     for name in ROWS:
         state = read_state_dict(runs.checkpoint_path(name, "photo"))
@@ -54,16 +53,6 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
         texts = {str(text) for column in frame for text in frame[column].unique()}
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
     first = {path: path.stat().st_mtime_ns for path in stored}
-    for label, job in jobs.items():
-        perform.perform("photo", choice, label, job)
+    for name in names:
+        job.run("photo", choice, name)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"
-
-
-def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all_but_one(monkeypatch):
-    monkeypatch.delenv("CAE_HOME", raising=False)
-    found = {name: set(pages_of(name, True))
-             for name in ("photo", "side-by-side", "mini", "smoke")}
-    assert found["photo"] == {"photographs", "word-roles", "status"}
-    assert found["side-by-side"] == {"side-by-side", "status"}
-    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "side-by-side"}
-    assert found["smoke"] == {*page_names()} - {"released-models"} and "status" in found["mini"]

@@ -260,6 +260,17 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
 
 
+def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
+    parsed, built = [], []
+    monkeypatch.setattr("cae_lib.commands.base.build_sets", built.append)
+    monkeypatch.setattr("cae_lib.data.training_set.training_set",
+                        lambda *asked: parsed.append(asked))
+    job.data("mini", grid.choice("mini", {"all": True}), "")
+    assert built == ["mini"] and parsed == [
+        ("mini", "coco", "clip-mini", "dependency"), ("mini", "coco", "clip-mini", "scene-graph"),
+        ("mini", "kept", "clip-mini", "scene-graph")]
+
+
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")

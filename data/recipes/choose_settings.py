@@ -1,0 +1,166 @@
+"""Choose settings of a profile by scores on its validation captions, before any benchmark is asked.
+
+    python data/recipes/choose_settings.py control --profile mini
+
+- `control` looks at CLIP-FT and the positive control alone: learning rate, number of steps, and
+  whether the image tower stays locked. The best sum of their scores is chosen.
+- `lambda` walks the weight of each method. It weighs a constraint, so the smallest one is chosen
+  that enforces it; choosing it by the score as well would choose 0 wherever CAE does not help.
+  Where CLIP-FT has no gap by a method there is nothing to close, and nothing is chosen.
+- `candidates` chooses, by the score, a loss that is to be hard to satisfy without composition.
+- `binding` chooses margin and lambda of CAE on bindings by the score, which holds the price: it is
+  the mean of recall at 1 and of the share of captions preferred to their negatives.
+
+It prints what is chosen, which a person writes into `configs/PROFILE.yaml`, and stores what was
+tried as the table `calibration`, `sweep`, `candidates` or `binding`. The page *Sweep* does the same
+for one setting of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cae_lib import results, store
+from cae_lib.cli import guarded
+from cae_lib.evaluation.averages import average, weights
+from cae_lib.evaluation.selection import LEFT_GAP, TUNING_SEED, smallest_closing, walk
+from cae_lib.keys import digest
+from cae_lib.methods import METHODS
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runtime import stamp
+from cae_lib.variants import CONTROL, TUNED
+
+CURVE = ("mean", "ARO-R", "ARO-A")
+"""Scores on benchmarks that stand in the table of `control`, and choose nothing."""
+
+BOUND, COUNTERFACTUAL = "cae-binding", "cae-counterfactual"
+"""The runs that get the settings chosen by `binding` and by `candidates`."""
+
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    **{f"counterfactual, stop-gradient, {weight:g}": {"weight": weight, "stop_gradient": True}
+       for weight in (0.5, 1.0, 2.0, 4.0)},
+    "counterfactual, 2": {"weight": 2.0, "stop_gradient": False},
+    "counterfactual, log": {"weight": 0.1, "stop_gradient": True, "hinge": "log"},
+    "counterfactual, margin": {"weight": 2.0, "stop_gradient": False, "hinge": "margin",
+                               "margin": 0.1},
+    "perturbation, stop-gradient": {"method": "perturbation", "weight": 2.0, "attribution": (),
+                                    "stop_gradient": True},
+    "perturbation, masked captions": {"method": "perturbation", "weight": 2.0, "attribution": (),
+                                      "stop_gradient": False, "masked": 0.3},
+    "expected gradients": {"method": "integrated_gradients", "weight": 2.0, "stop_gradient": False,
+                           "attribution": (("expected", True),)},
+}
+"""Settings of `COUNTERFACTUAL` by what tells them apart."""
+
+Row = dict[str, Any]
+
+
+def score(name: str, profile: str, **settings: Any) -> Row:
+    """Train a run with these settings, unless that is done, and score it."""
+    config = experiment(name, profile, **settings)
+    found = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
+    row = found.drop(columns=["run", "seed"]).iloc[0].to_dict()
+    print(f"{name} {settings}: score {row['score']:.4f}", flush=True)
+    return {"experiment": name, "lr": config.lr, "steps": config.steps,
+            "lock_image": config.lock_image, "weight": config.weight if config.method else None,
+            "margin": config.margin, **row}
+
+
+def control(profile: str) -> None:
+    """The number of steps is what the profile's time allows; more and fewer are measured beside
+    it, as is the unlocked image tower."""
+    kept, search = experiment(TUNED, profile), find_profile(profile).search
+    own = {"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image}
+    changes: list[Row] = [{"lr": lr} for lr in search.rates]
+    changes += [{"steps": max(1, int(kept.steps * share))} for share in search.shares]
+    changes += [{"lock_image": False}] * kept.lock_image
+    asked = benchmark_scores if find_profile(profile).gold else lambda *_, **__: {}
+    rows = [score(name, profile, **own | change) | asked(name, profile, **own | change)
+            for change in changes for name in (TUNED, CONTROL)]
+    pairs = [pair for pair in zip(rows[::2], rows[1::2], strict=True)
+             if pair[0]["steps"] == kept.steps]
+    best = max(pairs, key=lambda pair: pair[0]["score"] + pair[1]["score"])
+    told = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
+    keep("calibration", profile, rows, best, [told])
+
+
+def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
+    """Return the scores of `CURVE`."""
+    items = results.load("items", profile, [results.DATA], compute=True)
+    answers = results.load("benchmarks", profile, [name], [TUNING_SEED], compute=True, **settings)
+    asked = pd.concat([weights(items, "family"), weights(items, "table")])
+    return average(answers, asked[asked["score"].isin(CURVE)]).to_dict()
+
+
+def lambdas(profile: str) -> None:
+    """Measures only the neighbours of the smallest weight that closes the gap."""
+    known, tuned = find_profile(profile), score(TUNED, profile)
+    rows, chosen = [], []
+    for method in METHODS:
+        name, gap = f"cae-{method}", f"gap_{method}"
+        if name not in known.runs:
+            continue
+        if not tuned[gap] > 0:
+            print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[gap]:g}")
+            continue
+        walked = walk(lambda weight, name=name: score(name, profile, weight=weight), tuned[gap],
+                      gap, known.search.weights)
+        rows += walked
+        chosen.append(smallest_closing(walked, tuned[gap], gap))
+    keep("sweep", profile, [tuned, *rows], [tuned, *chosen],
+         [f"{row['experiment']} {row['weight']:g}" for row in chosen])
+
+
+def candidates(profile: str) -> None:
+    """Scores each of `CANDIDATES`."""
+    rows = [score(COUNTERFACTUAL, profile, **settings) | {"candidate": name}
+            for name, settings in CANDIDATES.items()]
+    best = max(rows, key=lambda row: row["score"])
+    keep("candidates", profile, rows, [best], [f"{COUNTERFACTUAL} as {best['candidate']}"])
+
+
+def binding(profile: str) -> None:
+    """CLIP-FT and NegCLIP stand beside the settings of `BOUND`, and are not chosen."""
+    search = find_profile(profile).search
+    rows = [score(BOUND, profile, margin=margin, weight=weight)
+            for margin in search.margins for weight in search.binding_weights]
+    best = max(rows, key=lambda row: row["score"])
+    keep("binding", profile, [*rows, *(score(name, profile) for name in (TUNED, CONTROL))], [best],
+         [f"{BOUND} margin {best['margin']:g}, weight {best['weight']:g}"])
+
+
+def keep(table: str, profile: str, rows: Sequence[Row], chosen: Sequence[Row],
+         told: Iterable[str]) -> None:
+    """Store what was tried, and say what is chosen."""
+    frame = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
+    if "weight" in frame:
+        frame = frame.astype({"weight": "float64"})
+    store.save(table, "tuning", TUNING_SEED, frame, profile, key=digest(frame.to_csv()),
+               provenance=stamp(profile, TUNING_SEED, left_gap=LEFT_GAP))
+    store.collect(profile)
+    for text in told:
+        print(f"Chosen: {text}")
+
+
+CHOICES: Mapping[str, Callable[[str], None]] = {
+    "control": control, "lambda": lambdas, "candidates": candidates, "binding": binding,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Choose, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=CHOICES)
+    parser.add_argument("--profile", default="mini")
+    parsed = parser.parse_args(words)
+    return guarded(lambda: CHOICES[parsed.what](parsed.profile), "the same command")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
