@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-PREREQUISITES = ("DataError", "ConfigError", "CheckpointError")
+PREREQUISITES = ("DataError", "ConfigError", "CheckpointError", "TooLongError")
 """Errors of the library whose message says what is wrong and what to do."""
 
 README_PAGE, README_INK = "photographs", "#768390"
