@@ -90,7 +90,9 @@ class Browser:
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
              mobile=False)
         self("Page.navigate", url=address)
-        while self.evaluate(f"document.readyState !== 'complete' || location.href !== {address!r}"):
+        arrived = ("document.readyState === 'complete' && "
+                   f"location.href.split('#')[0] === {address!r}")  # a page may add a fragment
+        while not self.evaluate(arrived):
             pass
 
     def show_on(self, media: str) -> None:

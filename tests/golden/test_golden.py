@@ -15,7 +15,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from toys import FT, toy_clip, toy_train, weights
+from toys import FT, forget, toy_clip, toy_train, weights
 
 from cae_lib import keys
 from cae_lib.config import Experiment
@@ -99,7 +99,9 @@ def golden_home(tmp_path_factory: pytest.TempPathFactory, smoke_world: Path):
     (home / "data" / "raw").symlink_to(smoke_world.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
+        forget()
         yield home
+        forget()
 
 
 def check_version(known: dict, version: int) -> None:
