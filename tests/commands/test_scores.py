@@ -185,8 +185,8 @@ def modules(code: str, *words: str) -> list[str]:
 
 
 def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
-    commands = ["data.get_sources", "train.run", "evaluate.run", "reproduce.run", "plan.run",
-                "workflow.run_job", "attribute.run", "export.run", "compare.run", "book.run"]
+    commands = ["data.get_sources", "train.run", "evaluate.run", "reproduce.run",
+                "attribute.run", "export.run", "compare.run", "book.run"]
     assert "torch" not in modules(f"from cae_lib.cli import action\n[*map(action, {commands})]")
     found = modules("from cae_lib.cli import main\nmain(sys.argv[1:])", "evaluate", cut,
                     "--allow-missing", "all", "--only", "sugarcrepe")
