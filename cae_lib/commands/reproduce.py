@@ -55,32 +55,42 @@ def run(parsed: argparse.Namespace) -> None:
               "real": parsed.real and parsed.real.resolve()}
     choice = grid.choice(parsed.profile, config)
     enter_home(parsed.profile)
-    runs = [runs_folder(parsed.profile) / name / "done.json"
-            for name in grid.runs(parsed.profile, choice)]
+    folder = runs_folder(parsed.profile)
+    runs = [folder / name / "done.json" for name in grid.runs(parsed.profile, choice)]
+    pages = [folder / "pages" / name / "done.json"
+             for name in grid.pages_of(parsed.profile, choice)]
     with incomplete(config):
         require_data(parsed.profile)
     words = command(home, config, parsed.on)
-    lock = runs_folder(parsed.profile) / "controller.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder / "controller.lock"
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            code = run_snakemake(words, lock.with_name("snakemake.log"), runs, bool(choice.rows))
+            code = run_snakemake(words, folder / "snakemake.log", runs, not pages)
     except Timeout as error:
         raise CaeError(f"another call is at work on the profile {parsed.profile} ({lock}); wait "
                        "for it") from error
     if code:
-        left = [path for path in runs if not path.is_file()]
-        first = f", the first is {left[0].parent}" if left else ""
-        raise CaeError(
-            f"{len(left)} of {len(runs)} runs are not done{first}. Each job has its log.txt in "
-            f"{lock.parent}, Snakemake's own is snakemake.log. The same command goes on."
-        )
+        jobs = [folder / "data" / "done.json", folder / "base" / "done.json", *runs, *pages,
+                *[folder / "book" / "done.json"] * bool(pages)]
+        left = [path.parent for path in jobs if not path.is_file()]
+        raise CaeError(f"{len(left)} of {len(jobs)} jobs are not done{last_words(left)}\nThe log "
+                       f"of Snakemake is {folder / 'snakemake.log'}. The same command goes on.")
     tell_the_rest(parsed.profile, choice)
 
 
 def runs_folder(profile_name: str) -> Path:
     """Return the folder where Snakemake works on a profile."""
     return paths().runs / profile_name
+
+
+def last_words(jobs: Sequence[Path]) -> str:
+    """Return which of some jobs that are not done is the first, and how its log ends."""
+    begun = [job / "log.txt" for job in jobs if (job / "log.txt").is_file()]
+    if not begun:
+        return "."
+    lines = begun[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f", first of them {begun[0].parent}; its log.txt ends:\n" + "\n".join(lines[-5:])
 
 
 def search_path() -> str:
