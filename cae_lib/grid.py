@@ -46,6 +46,10 @@ DATA_RUN = "data"
 """The run that stands for the tables of the datasets, which need no model."""
 
 
+NOT_OF_RUNS = {DATA_RUN, "validation"}
+"""Suites of `SUITE_VERSIONS` that are not measured of runs."""
+
+
 class Choice(NamedTuple):
     """What of a profile is reproduced.
 
@@ -79,8 +83,9 @@ class Run(NamedTuple):
         its suites and their versions."""
         config = self.experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
+        suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
         versions = {suite: version for suite, version in SUITE_VERSIONS.items()
-                    if not self.suites or suite in self.suites}
+                    if suite in (suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS)}
         return digest(trained, versions, studies)
 
 

@@ -1,5 +1,5 @@
-"""One job of the Snakefile: `python workflow/job.py CONFIG RULE NAME OUTPUT`, where CONFIG is the
-configuration of Snakemake as JSON and OUTPUT the file that says that the job was done."""
+"""One job of the Snakefile: `python workflow/job.py CONFIG RULE NAME ...`, where CONFIG is the
+configuration of Snakemake as JSON. For each name a file done.json says that it was done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data(profile: str, choice: Choice, real: str) -> None:
     from cae_lib.data.training_set import training_set
 
     if find_profile(profile).drawn:
-        lay_out(profile, None if real == "drawn" else Path(real))
+        lay_out(profile, Path(real) if real else None)
     elif find_profile(profile).real:
         require_data(profile)
     else:
@@ -125,15 +125,18 @@ def own_gpu() -> Iterator[None]:
 
 
 def main(words: list[str]) -> None:
-    """Do a job, and write how long it took and on what machine."""
-    text, rule, name, output = words
+    """Do a job, name by name, and write how long each took and on what machine."""
+    text, rule, *names = words
     config = json.loads(text)
     profile = config.get("profile", "mini")
-    start = time.monotonic()
+    choice = grid.choice(profile, config)
     with incomplete(config), own_gpu():
-        RULES[rule](profile, grid.choice(profile, config), name)
-    told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
-    write_atomic(Path(output).absolute(), json.dumps(told, indent=1) + "\n")
+        for name in names:
+            start = time.monotonic()
+            RULES[rule](profile, choice, config.get("real", "") if rule == "data" else name)
+            told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
+            folder = Path("pages" if rule == "page" else "", name).absolute()
+            write_atomic(folder / "done.json", json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -51,12 +52,27 @@ class Provenance(NamedTuple):
         }
 
 
-def provenance(profile: str, **extra: Any) -> Provenance:
-    """Stamp a page of this profile with the state that it ran in; `extra` may tell `seeds`, and
-    the `command` that runs the page again."""
+def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
+    """Stamp a page with the state that it ran in, and with the command that runs it again.
+
+    Args:
+        page: The name of the page.
+        names: Its `globals()`: the parameters that its cell declares, among them `profile`.
+        **extra: Further entries, such as `seeds` where the page has no such parameter.
+    """
+    profile = names["profile"]
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    state = {"tables": tables_hash(profile), "dirty": changed(), "when": when}
-    return Provenance(state | circumstances(profile) | extra)
+    state = {"tables": tables_hash(profile), "dirty": changed(), "when": when,
+             "command": command(page, names)}
+    seeds = {"seeds": names["seeds"]} if "seeds" in names else {}
+    return Provenance(state | circumstances(profile) | seeds | extra)
+
+
+def command(page: str, names: Mapping[str, Any]) -> str:
+    """Return the call of papermill that runs a page with the parameters that it has here."""
+    given = [(name, names[name]) for name in names.get("__annotations__", {})]
+    words = [word for name, value in given if value != "" for word in ("-p", name, str(value))]
+    return shlex.join(["papermill", f"book/experiments/{page}.ipynb", "out.ipynb", *words])
 
 
 def tables_hash(profile: str) -> str:

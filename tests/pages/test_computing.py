@@ -17,6 +17,7 @@ from cae_lib.errors import ConfigError, TooLongError
 from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import METHODS
 from cae_lib.pages.source import page_parameters, read_page
+from cae_lib.pages.stamp import command
 from cae_lib.runs import checkpoint_path
 
 EXPERIMENT, SWEEP = (REPOSITORY / "book" / "experiments" / f"{name}.md"
@@ -72,7 +73,8 @@ def test_an_experiment_is_computed_once_and_leaves_published_tables_alone(
     assert names["reference"] == "clip-ft+steps=1", "of as many steps"
     assert "weight 0.5" in names["finding"] and "(seed 1)" in names["finding"]
     assert names["resolved"].loc["weight"].tolist() == ["0.5", "this page"]
-    assert "-p weight 0.5" in names["command"] and "-p seed 1" in names["command"]
+    again = command("experiment", names)
+    assert "-p weight 0.5" in again and "-p seed 1" in again and "-p profile smoke" in again
     assert store.tables("smoke") == {}
     monkeypatch.setattr(Suite, "__call__", Mock(side_effect=RuntimeError("measured again")))
     again = run_page(EXPERIMENT, profile="smoke", weight=0.5, steps=1, seed=1)

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 from base64 import b64decode
 from collections.abc import Iterator
@@ -87,6 +88,21 @@ def test_viewers_that_trust_no_html_show_each_figure(text: Path):
                     kind.startswith("application/papermill.record/") for kind in data):
                 assert "image/png" in data and "text/html" not in data, cell.source
                 assert b64decode(data["image/png"]).startswith(b"\x89PNG")
+
+
+@EACH_PAGE
+def test_a_page_ends_with_the_command_that_runs_it_again(text: Path):
+    """As stored: with the parameters that it has by default."""
+    notebook = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+    bundles = [output.data for output in notebook.cells[-1].outputs]
+    (told,) = [bundle[MIME]["command"] for bundle in bundles if MIME in bundle]
+    called, page, out, *words = shlex.split(told)
+    assert (called, REPOSITORY / page) == ("papermill", text.with_suffix(".ipynb"))
+    assert out == "out.ipynb" and words[::3] == ["-p"] * len(words[::3])
+    given = dict(zip(words[1::3], words[2::3], strict=True))
+    declared = page_parameters(read_page(text), text.stem)
+    assert given == {name: str(known.default) for name, known in declared.items()
+                     if known.default != ""}
 
 
 @EACH_PAGE
@@ -307,7 +323,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         cell.execution_count = count
     nbformat.write(notebook, path)
     assert state() == "has no stamp" and check_pair(text, path) == []
-    bundle = provenance("mini", seeds=3)._repr_mimebundle_()
+    bundle = provenance("page", {"profile": "mini", "seeds": 3})._repr_mimebundle_()
     assert "run on" in bundle["text/html"] and bundle[MIME]["seeds"] == 3
     for dirty in (True, False):
         told = Provenance(bundle[MIME] | {"dirty": dirty})._repr_mimebundle_()["text/html"]
@@ -323,7 +339,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     assert state() == "stale", "of another seed"
     results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
     for profile in ("photo", "mini"):  # each is held against its own profile's tables
-        bundle = provenance(profile, seeds=3)._repr_mimebundle_()
+        bundle = provenance("page", {"profile": profile, "seeds": 3})._repr_mimebundle_()
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
         nbformat.write(notebook, path)
         assert state() == "current"
