@@ -64,7 +64,8 @@ def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     state = {"tables": tables_hash(profile), "dirty": changed(), "when": when,
              "command": command(page, names)}
-    seeds = {"seeds": names["seeds"]} if "seeds" in names else {}
+    declared = names.get("__annotations__", {})
+    seeds = {"seeds": names["seeds"]} if "seeds" in declared else {}
     return Provenance(state | circumstances(profile) | seeds | extra)
 
 

@@ -30,6 +30,7 @@ from cae_lib.profiles import PROFILES
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
 SHOWING = ("plots.table", "plots.show", "plots.badge", "plots.forest")
+PARAMETERS = {"__annotations__": {"profile": str, "seeds": int}, "seeds": 3}
 EACH_PAGE = pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
 
 
@@ -323,7 +324,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         cell.execution_count = count
     nbformat.write(notebook, path)
     assert state() == "has no stamp" and check_pair(text, path) == []
-    bundle = provenance("page", {"profile": "mini", "seeds": 3})._repr_mimebundle_()
+    bundle = provenance("page", PARAMETERS | {"profile": "mini"})._repr_mimebundle_()
     assert "run on" in bundle["text/html"] and bundle[MIME]["seeds"] == 3
     for dirty in (True, False):
         told = Provenance(bundle[MIME] | {"dirty": dirty})._repr_mimebundle_()["text/html"]
@@ -339,7 +340,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     assert state() == "stale", "of another seed"
     results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
     for profile in ("photo", "mini"):  # each is held against its own profile's tables
-        bundle = provenance("page", {"profile": profile, "seeds": 3})._repr_mimebundle_()
+        bundle = provenance("page", PARAMETERS | {"profile": profile})._repr_mimebundle_()
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]
         nbformat.write(notebook, path)
         assert state() == "current"
