@@ -10,10 +10,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import open_clip
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -28,7 +29,7 @@ from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
-from cae_lib.profiles import PROFILES
+from cae_lib.profiles import PROFILES, experiment
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -74,7 +75,7 @@ def test_the_page_runs_from_start_to_end(page: dict) -> None:
     assert len(page["history"]) == 4 and (page["found"]["object"] != "").all()
     assert all(torch.tensor(list(line.values())).isfinite().all() for line in page["history"])
     assert min(line["n_objects"] for line in page["history"]) > 0
-    assert isinstance(page["provenance"](page["profile"]), Provenance)
+    assert isinstance(page["provenance"]("use-it", page), Provenance)
 
 
 def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
@@ -324,17 +325,36 @@ def test_one_call_of_make_trains_and_measures_a_row() -> None:
         assert (parsed.name, parsed.seed, parsed.profile) == ("cae-attention", 0, "paper")
 
 
-def test_the_table_names_what_is_fetched() -> None:
-    """Pictures that sets share are among them; what no table reads is left out."""
-    page: dict = {}
+@pytest.fixture(scope="module")
+def scale() -> dict[str, Any]:
+    """The namespace of the page about the paper's scale."""
+    names: dict[str, Any] = {}
     for cell in read_page(SCALE).cells:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
-            exec(compile(cell.source, SCALE.name, "exec"), page)
-    names = [source.name for source in page["read"]]
+            exec(compile(cell.source, SCALE.name, "exec"), names)
+    return names
+
+
+def test_the_table_names_what_is_fetched(scale: dict) -> None:
+    """Pictures that sets share are among them; what no table reads is left out."""
+    names = [source.name for source in scale["read"]]
     assert {"openai-vit-b-32", "negclip-captions", "coco-val2014", "visual-genome", "winoground",
             "senteval"} <= set(names) and "clip-cae" not in names
-    assert len(names) == len(set(names)) == len(page["table"])
-    assert page["table"].loc["winoground", "accept terms"] == "yes"
-    assert page["table"]["GB"].sum() == pytest.approx(sum(
-        source.gb or 0 for source in page["read"]))
-    assert {"tune control", "cae-binding", "negclip-cae-gradcam"} <= set(page["rows"].index)
+    assert len(names) == len(set(names)) == len(scale["table"])
+    assert scale["table"].loc["winoground", "accept terms"] == "yes"
+    assert scale["table"]["GB"].sum() == pytest.approx(sum(
+        source.gb or 0 for source in scale["read"]))
+
+
+def test_hours_follow_from_what_a_step_costs(scale: dict) -> None:
+    """With hard negatives a row has two pictures and four texts, and CAE two captions."""
+    hours, measuring = scale["HOURS"], scale["MEASURING"]
+    found = scale["rows"].groupby("row")["hours"].sum()
+    assert found["CLIP-FT"] == pytest.approx(3 * (hours + measuring))
+    assert found["CLIP"] == pytest.approx(measuring)
+    costs = pd.DataFrame({"seconds": {"clip-ft": 1.0, "gradcam": 1.2, "images": 0.8}})
+    ours = {name: FunctionType(scale["cost"].__code__, scale | {"costs": costs})(
+        experiment(name, "paper"), "seconds")
+        for name in ("clip-ft", "cae-gradcam", "negclip", "negclip-cae-gradcam")}
+    assert ours == pytest.approx({"clip-ft": 1, "cae-gradcam": 1.2, "negclip": 2.4,
+                                  "negclip-cae-gradcam": 2.8})
