@@ -99,3 +99,13 @@ def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
     from cae_lib.world.build import build
     return build("smoke", root=tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture
+def smoke_home(home: Path, smoke_world: Path) -> Path:
+    """A home with the smoke world and a base with random weights, where nothing is measured."""
+    from cae_lib.runs import checkpoint_path
+    (home / "data").mkdir()
+    (home / "data" / "raw").symlink_to(smoke_world.parent)
+    save_random(checkpoint_path("base", "smoke"), seed=3)
+    return home

@@ -23,15 +23,6 @@ def publish(run: str, seed: int, table: str = "retrieval", profile: str = "smoke
 
 
 @pytest.fixture
-def smoke_home(home: Path, smoke_world: Path) -> Path:
-    """A home with the smoke world and a base with random weights, where nothing is measured."""
-    (home / "data").mkdir()
-    (home / "data" / "raw").symlink_to(smoke_world.parent)
-    save_random(checkpoint_path("base", "smoke"), seed=3)
-    return home
-
-
-@pytest.fixture
 def measured(smoke_home: Path, monkeypatch) -> Iterator[Mock]:
     """A suite's measurement that takes no time, and knows how often it was called; the training
     takes one step."""

@@ -95,6 +95,16 @@ def book(profile: str, choice: Choice, _: str) -> None:
     print(f"The book is {build_book(profile)}")
 
 
+ONE_CORE: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+                      "glibc.malloc.trim_threshold=4294967296",
+}
+"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
+sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
+keep them: a tenth of a perturbation step's time."""
+
 RULES: Mapping[str, Callable[[str, Choice, str], None]] = {
     "data": data, "base": base, "run": run, "page": page, "book": book
 }
@@ -139,5 +149,13 @@ def main(words: list[str]) -> None:
             write_atomic(folder / "done.json", json.dumps(told, indent=1) + "\n")
 
 
+def on_one_core() -> bool:
+    """Whether this process has a core of its own and no more: on a machine without GPU where no
+    scheduler has given it cores, since as many jobs run side by side as there are cores."""
+    return not find_gpus() and "SLURM_JOB_ID" not in os.environ
+
+
 if __name__ == "__main__":
+    if on_one_core() and not ONE_CORE.items() <= os.environ.items():  # read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_CORE)
     sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))

@@ -29,16 +29,6 @@ from cae_lib.runtime import file_hash, format_seconds
 OPTIONS = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake."""
 
-ONE_CORE: Mapping[str, str] = {
-    "OMP_NUM_THREADS": "1",
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
-                      "glibc.malloc.trim_threshold=4294967296",
-}
-"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
-sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
-keep them: a tenth of a perturbation step's time."""
-
 JOB_BYTES = 5_300_000_000
 """What a job on a CPU may take of the memory (mini: 5.2 GB)."""
 
@@ -242,4 +232,6 @@ def tell_the_rest(profile_name: str, choice: grid.Choice) -> None:
         rows = sorted(known.runs.keys() - {row.run for row in grid.rows_of(profile_name, choice)})
         print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(grid.STUDY_PAGES)}; "
               f"rows {', '.join(rows)}; tables {', '.join(grid.OF_STUDIES)}")
-    print((runs_folder(profile_name) / "book" / "log.txt").read_text().splitlines()[-1])
+    log = runs_folder(profile_name) / "book" / "log.txt"
+    if log.is_file():
+        print(log.read_text(encoding="utf-8").splitlines()[-1])

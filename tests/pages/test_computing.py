@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, save_random
+from conftest import REPOSITORY
 
 from cae_lib import measuring, results, store
 from cae_lib.config import Search
@@ -18,7 +18,6 @@ from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import METHODS
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import command
-from cae_lib.runs import checkpoint_path
 
 EXPERIMENT, SWEEP = (REPOSITORY / "book" / "experiments" / f"{name}.md"
                      for name in ("experiment", "sweep"))
@@ -35,15 +34,6 @@ def run_page(page: Path, until: str = "", **parameters: Any) -> dict[str, Any]:
                 exec(compile(cell.source, f"{page.stem}, cell {place}", "exec"), names)
             names |= parameters if "parameters" in tags else {}
     return names
-
-
-@pytest.fixture
-def smoke_home(home: Path, smoke_world: Path) -> Path:
-    """A home with the smoke world and a base with random weights, where nothing is measured."""
-    (home / "data").mkdir()
-    (home / "data" / "raw").symlink_to(smoke_world.parent)
-    save_random(checkpoint_path("base", "smoke"), seed=3)
-    return home
 
 
 @pytest.fixture

@@ -206,6 +206,13 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     assert found >= {"clip-ft/1", "cae-gradcam/1"} and not found & {"data", "base", "base/0"}
 
 
+def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
+    rows = {"profile": "rehearsal", "rows": "clip-ft"}
+    copy.call(**rows)
+    assert copy.left(**rows) == set()
+    assert copy.left(**rows, real="somewhere") == {"data", "base", "data/0", "base/0", "clip-ft/0"}
+
+
 def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     assert {"book", "pages/status", "clip-ft/2"} <= copy.left()
     copy.call()
@@ -279,6 +286,16 @@ def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     assert built == ["mini"] and parsed == [
         ("mini", "coco", "clip-mini", "dependency"), ("mini", "coco", "clip-mini", "scene-graph"),
         ("mini", "kept", "clip-mini", "scene-graph")]
+
+
+@pytest.mark.parametrize(("gpus", "scheduler", "alone"), [
+    ("", None, True), ("0", None, False), ("", "7", False)])
+def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, scheduler, alone):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if scheduler:
+        monkeypatch.setenv("SLURM_JOB_ID", scheduler)
+    assert job.on_one_core() is alone
 
 
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
