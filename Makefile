@@ -1,5 +1,5 @@
 # Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
-# PROFILE = smoke | mini | photo | side-by-side | paper | rehearsal (see README.md);
+# PROFILE = smoke | mini | photo | paired | paper | rehearsal (see README.md);
 # PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
@@ -48,7 +48,7 @@ rehearse: $(ENGINE)
 
 photo: environment
 	@$(CAE) reproduce --profile photo
-	@$(CAE) reproduce --profile side-by-side
+	@$(CAE) reproduce --profile paired
 
 released: $(ENGINE)
 	@$(CAE) released --fetch $(WITH)

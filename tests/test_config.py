@@ -89,7 +89,7 @@ def test_which_profiles_have_runs_by_the_second_tagger():
                 for name, chosen in PROFILES.items()}
     rows = {f"dependency-{method}" for method in METHODS}
     assert retagged == {"smoke": rows, "mini": set(), "photo": rows,
-                        "side-by-side": set(), "paper": rows,
+                        "paired": set(), "paper": rows,
                         "rehearsal": rows, "rehearsal-mini": rows}
     for row in rows:
         plain = experiment(row.replace("dependency", "cae"), "photo")

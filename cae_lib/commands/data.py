@@ -67,7 +67,7 @@ def show_world(parsed: argparse.Namespace) -> None:
 
 
 @takes(option("--profile", default="photo", metavar="P",
-              help="photo (default), or side-by-side, two photographs in a picture"))
+              help="photo (default), or paired, two photographs in a picture"))
 def build_photo(parsed: argparse.Namespace) -> None:
     """Write the sets of photographs."""
     from cae_lib.commands.base import build_sets

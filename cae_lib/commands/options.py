@@ -50,7 +50,7 @@ def assignment(text: str) -> tuple[str, str]:
 
 ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
                "type": assignment}
-PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), side-by-side (two "\
+PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), paired (two "\
     "photographs in a picture), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")

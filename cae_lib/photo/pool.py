@@ -1,4 +1,4 @@
-"""The image tower of the base of `side-by-side`, taught what is where before any caption is seen.
+"""The image tower of the base of `paired`, taught what is where before any caption is seen.
 
 Its network is locked. The pool over its grid learns, from heads that are thrown away afterwards,
 which words the captions of the photograph at each place have. What a picture shows is so in its
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment
 from cae_lib.data.rows import read_json
 from cae_lib.models.clip import Clip
-from cae_lib.photo.side_by_side import HELD_OUT, SEEN
+from cae_lib.photo.paired import HELD_OUT, SEEN
 from cae_lib.photo.trunk import grids
 from cae_lib.runtime import Progress, whole_file
 from cae_lib.world.tower import Optimizers

@@ -14,14 +14,14 @@ from cae_lib.data.negatives import similar_rows
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import flickr8k
 from cae_lib.photo.choices import Choices
-from cae_lib.photo.side_by_side import SideBySide
+from cae_lib.photo.paired import Paired
 from cae_lib.photo.trunk import fill_trunk, trunk_features
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
 from cae_lib.world.build import MANIFEST, replacing, stored_key, write_sets
 
 MODEL = "clip-photo"
-SETS: Mapping[str, type[Choices | SideBySide]] = {"photo": Choices, "side-by-side": SideBySide}
+SETS: Mapping[str, type[Choices | Paired]] = {"photo": Choices, "paired": Paired}
 """What makes the sets of each profile of photographs."""
 
 

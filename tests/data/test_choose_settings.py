@@ -40,8 +40,8 @@ def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tr
 
 @pytest.mark.parametrize(("table", "profile", "settings"), [
     ("calibration", "mini", ("lr", "steps", "lock_image")),
-    *(("sweep", profile, ("lr", "weight")) for profile in ("mini", "photo", "side-by-side")),
-    *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "side-by-side")),
+    *(("sweep", profile, ("lr", "weight")) for profile in ("mini", "photo", "paired")),
+    *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "paired")),
 ])
 def test_what_is_configured_was_chosen(monkeypatch, table: str, profile: str, settings: tuple):
     """The configured settings are those of the recorded calibration, sweep, bindings."""

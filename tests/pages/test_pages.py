@@ -51,7 +51,7 @@ def test_a_stored_page_keeps_all_rules(text: Path):
     parameters = page_parameters(read_page(text), text.stem)
     assert parameters["profile"].type == "str"
     others = {"photographs": "photo", "word-roles": "photo", "released-models": "paper",
-                  "side-by-side": "side-by-side"}
+                  "paired": "paired"}
     assert parameters["profile"].default == others.get(text.stem, "mini")
     assert all("#" in parameter.line for parameter in parameters.values()), "explain each parameter"
 
@@ -208,7 +208,7 @@ def test_an_alt_text_takes_its_numbers_from_the_cell(text: Path):
 def test_counts_of_stored_tables_are_whole_numbers():
     table = "".join("".join(html_of(cell)) for cell in stored(EXPERIMENTS / "status.md").cells)
     counts = re.findall(r"<th>([\w-]+)</th>" + r"\s*<td>(\d+)</td>" * 3, table)
-    assert {name for name, *_ in counts} == {"mini", "photo", "side-by-side"}
+    assert {name for name, *_ in counts} == {"mini", "photo", "paired"}
 
 
 def test_the_pages_of_results_have_figures_and_readme_shows_one():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.photo import pairs, side_by_side
+from cae_lib.photo import pairs, paired
 from cae_lib.profiles import PROFILES
 
 THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
@@ -61,8 +61,8 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     colors, nouns = ("white", "black", "red", "green"), ("dog", "man", "car")
     said = [[f"A {colors[n // 3 % (4 if n < 36 else 2)]} {nouns[n % 3]} is here ."] * 5
             for n in range(48)]
-    monkeypatch.setattr(side_by_side, "PICTURES", {"pretrain": 24, "train": 12, "valid": 12})
-    monkeypatch.setattr(side_by_side, "TEST", 4)
+    monkeypatch.setattr(paired, "PICTURES", {"pretrain": 24, "train": 12, "valid": 12})
+    monkeypatch.setattr(paired, "TEST", 4)
     monkeypatch.setattr(pairs.foils.Vocabulary, "may_be_said_too", lambda *_: False)
     return lay_out(home, said, {"train": 24, "dev": 36, "test": 48})
 

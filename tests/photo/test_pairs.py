@@ -18,7 +18,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.grid import Choice
 from cae_lib.models.clip import load_clip
-from cae_lib.photo import pairs, pool, side_by_side
+from cae_lib.photo import pairs, pool, paired
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.photo.writer import build
@@ -54,7 +54,7 @@ def test_a_photograph_stands_in_its_half(upright, axis, name, tmp_path):
     ("above", "a brown dog above an orange ball"), ("below", "an orange ball below a brown dog"),
 ])
 def test_captions_by_hand(relation, expected):
-    assert side_by_side.caption(relation, DOG.text, BALL.text) == expected
+    assert paired.caption(relation, DOG.text, BALL.text) == expected
 
 
 @pytest.mark.parametrize(("first", "said", "second", "expected"), [
@@ -89,7 +89,7 @@ def test_phrases_of_captions():
 
 
 def test_sets_are_balanced_official_and_apart(few):
-    root = build("side-by-side")
+    root = build("paired")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
     benchmarks = load_benchmark("aro", root)
     assert {each.subset: each.n_used for each in benchmarks} == counts["aro"]
@@ -124,24 +124,24 @@ def test_sets_are_balanced_official_and_apart(few):
     assert not joined & {frozenset(split(text)[::2]) for text in test.captions}
     assert all(train.hard_images)
     before = (root / "manifest.json").stat().st_mtime_ns
-    assert build("side-by-side") == root
+    assert build("paired") == root
     assert (root / "manifest.json").stat().st_mtime_ns == before
 
 
 def split(text):
     """First phrase, relation with its spaces, second phrase of a caption."""
-    words = next(f" {w} " for w in side_by_side.RELATIONS.values() if f" {w} " in text)
+    words = next(f" {w} " for w in paired.RELATIONS.values() if f" {w} " in text)
     first, _, second = text.partition(words)
     return first, words, second
 
 
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
-    short("side-by-side", {"clip-ft": {}}, tower_steps=2, precision="fp32")
+    short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
     choice = Choice(studies=True)
-    job.data("side-by-side", choice, "")
-    job.base("side-by-side", choice, "")
-    start = load_clip("clip-photo", runs.checkpoint_path("base", "side-by-side")).model
+    job.data("paired", choice, "")
+    job.base("paired", choice, "")
+    start = load_clip("clip-photo", runs.checkpoint_path("base", "paired")).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
     for name, value in untrained.visual.trunk.state_dict().items():
@@ -149,15 +149,15 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     drawn = untrained.visual.head.pool.pos_embed * pool.POSITIONS
     moved = (start.visual.head.pool.pos_embed - drawn).abs().max()
     assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
-    told = results.load("base_training", "side-by-side", ["base"]).set_index("measure")["value"]
+    told = results.load("base_training", "paired", ["base"]).set_index("measure")["value"]
     assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
-    for name in grid.runs("side-by-side", choice):
-        job.run("side-by-side", choice, name)
-    answers = results.load("benchmarks", "side-by-side", ["base", "clip-ft"], 1)
+    for name in grid.runs("paired", choice):
+        job.run("paired", choice, name)
+    answers = results.load("benchmarks", "paired", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 
 
-@pytest.mark.parametrize("profile", ["photo", "side-by-side"])
+@pytest.mark.parametrize("profile", ["photo", "paired"])
 def test_a_file_that_is_not_there_is_said(profile, flickr):
     (flickr / "Flickr8k_text" / "Flickr_8k.devImages.txt").unlink()
     with pytest.raises(DataError, match="devImages.txt: no such file. Get the official files"):

@@ -76,10 +76,10 @@ def test_the_studies_are_added_on_request(monkeypatch):
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all_but_one(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
     found = {name: {*grid.pages_of(name, Choice(studies=True))}
-             for name in ("photo", "side-by-side", "mini", "smoke", "paper", "rehearsal")}
+             for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")}
     assert found["photo"] == {"photographs", "word-roles", "status"}
-    assert found["side-by-side"] == {"side-by-side", "status"}
-    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "side-by-side"}
+    assert found["paired"] == {"paired", "status"}
+    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
     assert found["smoke"] == {*page_names()} - {"released-models"} and "status" in found["mini"]
     assert found["rehearsal"] == found["paper"]
 

@@ -1,4 +1,4 @@
-"""The sets of the profile `side-by-side`: pictures of two photographs of Flickr8k, left and right
+"""The sets of the profile `paired`: pictures of two photographs of Flickr8k, left and right
 or above and below, and captions of what is where.
 
 Every test item has a mirror: its true caption is the false one of another item, of which its false
@@ -39,7 +39,7 @@ def caption(relation: str, first: str, second: str) -> str:
     return f"{first} {RELATIONS[relation]} {second}"
 
 
-class SideBySide:
+class Paired:
     """The sets of three splits of photographs, whose files are in the folder `pictures`."""
 
     VERSION = 1  # raise when code that decides pictures or captions changes: all is built anew
