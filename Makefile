@@ -70,6 +70,7 @@ report: environment
 	@$(CAE) report $(MORE)
 
 test: environment
+	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 

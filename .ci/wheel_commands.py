@@ -34,8 +34,11 @@ def draw_items(root: Path) -> dict[str, dict[str, str]]:
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), color).save(picture)
         others = [other for other in COLORS if other != color]
-        items[str(number)] = {"filename": picture.name, "caption": f"a {color} wall",
-                              "negative_caption": f"a {random.choice(others)} wall"}
+        items[str(number)] = {
+            "filename": picture.name,
+            "caption": f"a {color} wall",
+            "negative_caption": f"a {random.choice(others)} wall",
+        }
     rows = root / "sugar-crepe" / "data" / "add_att.json"
     rows.parent.mkdir(parents=True)
     rows.write_text(json.dumps(items))
@@ -66,8 +69,20 @@ def main() -> None:
     items, clip = draw_items(root), cae.load_clip("clip-mini")
     expected = accuracy(clip, items, root / "coco" / "val2017")
     torch.save(clip.model.state_dict(), "random.pt")
-    printed = run("evaluate", "random.pt", "--model", "clip-mini", "--activation", clip.activation,
-                  "--only", "sugarcrepe", "--allow-missing", "sugarcrepe", "-o", "scores")
+    printed = run(
+        "evaluate",
+        "random.pt",
+        "--model",
+        "clip-mini",
+        "--activation",
+        clip.activation,
+        "--only",
+        "sugarcrepe",
+        "--allow-missing",
+        "sugarcrepe",
+        "-o",
+        "scores",
+    )
     assert "sugarcrepe/add_att" in printed, printed
     with Path("scores", "random.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)

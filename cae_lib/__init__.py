@@ -35,13 +35,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Attribution": "attribution", "CAELoss": "training.losses", "CaeClipLoss": "training.openclip",
-    "CaeModel": "training.openclip", "Hinge": "config", "METHODS": "methods",
-    "RoleTokenizer": "training.openclip", "Span": "words.roles", "align": "words.alignment",
-    "attribute": "evaluation.pair", "contrasts": "statistics",
-    "contrastive_loss": "training.losses", "evaluate": "commands.scores",
-    "get_method": "attribution", "joined": "training.distributed", "load_clip": "models.clip",
-    "swap_negatives": "data.negatives", "token_roles": "words.alignment",
+    "Attribution": "attribution",
+    "CAELoss": "training.losses",
+    "CaeClipLoss": "training.openclip",
+    "CaeModel": "training.openclip",
+    "Hinge": "config",
+    "METHODS": "methods",
+    "RoleTokenizer": "training.openclip",
+    "Span": "words.roles",
+    "align": "words.alignment",
+    "attribute": "evaluation.pair",
+    "contrasts": "statistics",
+    "contrastive_loss": "training.losses",
+    "evaluate": "commands.scores",
+    "get_method": "attribution",
+    "joined": "training.distributed",
+    "load_clip": "models.clip",
+    "swap_negatives": "data.negatives",
+    "token_roles": "words.alignment",
     "weights": "evaluation.averages",
 }
 __all__ = [*_PLACES, "results"]
@@ -58,7 +69,8 @@ def __getattr__(name: str) -> Any:
             raise
         raise ModuleNotFoundError(
             f"cae_lib.{name} needs {error.name}, which is not installed: "
-            'pip install "cae-lib[lab]"', name=error.name
+            'pip install "cae-lib[lab]"',
+            name=error.name,
         ) from error
 
 

@@ -34,8 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("compare.run", "how the stored tables differ from those of a commit or archive"),
     "pack": ("compare.pack", "write all stored tables of a profile as one file for others"),
     "export": ("export.run", "write a trained run as open_clip weights with a model card"),
-    "attribute": ("attribute.run",
-                  "heat map of a picture and scores of its caption's words, as a figure"),
+    "attribute": (
+        "attribute.run",
+        "heat map of a picture and scores of its caption's words, as a figure",
+    ),
     "explore": ("explore.run", "items with pictures, choices and words, as a page of its own"),
     "run": ("book.run", "execute one page of the book"),
     "reproduce": ("reproduce.run", "data, training, pages and book"),
@@ -71,13 +73,16 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
     except ModuleNotFoundError as error:
         if str(error.name).startswith("cae_lib"):
             raise
-        message = (f"this command needs {error.name}, which is not installed: "
-                   'pip install "cae-lib[lab]"')
+        message = (
+            f'this command needs {error.name}, which is not installed: pip install "cae-lib[lab]"'
+        )
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
-        message = (f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
-                   "or make it yours to read and write, or set CAE_HOME to a folder of your own")
+        message = (
+            f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
+            "or make it yours to read and write, or set CAE_HOME to a folder of your own"
+        )
     except KeyboardInterrupt as interrupt:
         print(f"\ncae: interrupted; the same command goes on: {command}", file=sys.stderr)
         return 143 if isinstance(interrupt, Terminated) else 130
@@ -89,6 +94,7 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
 def sigterm_raises() -> Iterator[None]:
     """Raise Terminated on SIGTERM, so that it ends a command as Ctrl-C does; once, since it often
     comes twice. Nothing is done outside of the main thread, which alone gets signals."""
+
     def terminate(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
@@ -133,8 +139,9 @@ def action(place: str) -> Callable[[argparse.Namespace], int | None]:
     return getattr(importlib.import_module(f"cae_lib.commands.{module}"), function)
 
 
-def add_options(parser: argparse.ArgumentParser,
-                function: Callable[[argparse.Namespace], int | None]) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int | None]
+) -> None:
     """Let a parser take what `cae_lib.commands.options.takes` says of the function."""
     parser.set_defaults(action=function)
     groups = {"": parser}

@@ -26,9 +26,15 @@ class Paths:
 
     def __getattr__(self, name: str) -> Path:
         places = {
-            "book": "book", "data": "data", "raw": "data/raw", "cache": "data/cache",
-            "checkpoints": "data/checkpoints", "records": "data/records", "mini": "data/mini",
-            "runs": "runs", "build": "build",
+            "book": "book",
+            "data": "data",
+            "raw": "data/raw",
+            "cache": "data/cache",
+            "checkpoints": "data/checkpoints",
+            "records": "data/records",
+            "mini": "data/mini",
+            "runs": "runs",
+            "build": "build",
         }
         if name not in places:
             raise AttributeError(name)

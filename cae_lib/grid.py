@@ -21,12 +21,22 @@ HARD_SUITES = (*CONTROL_SUITES, "phrases")
 """What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
 
 STUDY_SUITES = CONTROL_SUITES[:2]
-MAIN = {TUNED, CONTROL, "cae-binding", "placebo-binding",
-        *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS)}
+MAIN = {
+    TUNED,
+    CONTROL,
+    "cae-binding",
+    "placebo-binding",
+    *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS),
+}
 """The paper's rows, a placebo of each method, and bindings with one; all else is of the studies."""
 
-OF_BINDINGS = {"wrong-binding", "kept-binding", "softmax-binding", "hinge-negclip",
-               "negclip-binding"}
+OF_BINDINGS = {
+    "wrong-binding",
+    "kept-binding",
+    "softmax-binding",
+    "hinge-negclip",
+    "negclip-binding",
+}
 """Rows of the page on bindings that are no study where data are real."""
 
 STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
@@ -84,8 +94,11 @@ class Run(NamedTuple):
         config = self.experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
         suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
-        versions = {suite: version for suite, version in SUITE_VERSIONS.items()
-                    if suite in (suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS)}
+        versions = {
+            suite: version
+            for suite, version in SUITE_VERSIONS.items()
+            if suite in (suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS)
+        }
         return digest(trained, versions, studies)
 
 
@@ -95,8 +108,11 @@ def choice(profile_name: str, config: Mapping[str, Any]) -> Choice:
     studies = bool(config.get("all")) or not find_profile(profile_name).studies_apart
     rows = str(config.get("rows") or "")
     seeds = config.get("seeds")
-    return Choice(studies, tuple(name.strip() for name in rows.split(",") if name.strip()),
-                  None if seeds is None else int(seeds))
+    return Choice(
+        studies,
+        tuple(name.strip() for name in rows.split(",") if name.strip()),
+        None if seeds is None else int(seeds),
+    )
 
 
 def runs(profile_name: str, chosen: Choice) -> dict[str, Run]:
@@ -106,9 +122,11 @@ def runs(profile_name: str, chosen: Choice) -> dict[str, Run]:
     """
     found = {f"{DATA_RUN}/0": Run(Variant(DATA_RUN, {})), f"{BASE}/0": Run(Variant(BASE, {}))}
     settings = find_profile(profile_name).runs
-    rows = [Run(variant, seed, suites_of(settings[variant.run], chosen.studies))
-            for seed in range(seeds_of(profile_name, chosen))
-            for variant in rows_of(profile_name, chosen)]
+    rows = [
+        Run(variant, seed, suites_of(settings[variant.run], chosen.studies))
+        for seed in range(seeds_of(profile_name, chosen))
+        for variant in rows_of(profile_name, chosen)
+    ]
     if chosen.studies and not chosen.rows:
         rows += [Run(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)]
     return found | {f"{run.variant.name(profile_name)}/{run.seed}": run for run in rows}

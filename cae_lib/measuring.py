@@ -34,8 +34,15 @@ OF_CONTENT = ("zero_shot", "heatmaps")
 """Suites that ask what is in a picture, which nobody said of photographs with captions."""
 
 
-def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False,
-                only: Iterable[str] = (), without: Collection[str] = (), **overrides: Any) -> None:
+def measure_run(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    fresh: bool = False,
+    only: Iterable[str] = (),
+    without: Collection[str] = (),
+    **overrides: Any,
+) -> None:
     """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
 
     The run may be one of `CONTROLS` or "base"; `only` names suites, by default all but `without`,
@@ -64,12 +71,22 @@ def measure_run(name: str, profile_name: str, seed: int = 0, fresh: bool = False
         return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
 
     chosen = {suite: known[suite] for suite in only}
-    measure_suites(run_name(name, profile_name, **overrides), profile_name, seed, chosen, model,
-                   data, encoder, fresh, overrides)
+    measure_suites(
+        run_name(name, profile_name, **overrides),
+        profile_name,
+        seed,
+        chosen,
+        model,
+        data,
+        encoder,
+        fresh,
+        overrides,
+    )
 
 
-def compute_table(table: str, variant: Variant, profile_name: str, seed: int,
-                  hours: float | None = None) -> None:
+def compute_table(
+    table: str, variant: Variant, profile_name: str, seed: int, hours: float | None = None
+) -> None:
     """Train a run, unless it is trained, and measure one table of it, unless that is stored with
     its key among the tables that are stored apart.
 
@@ -101,8 +118,17 @@ def compute_table(table: str, variant: Variant, profile_name: str, seed: int,
         print(f"Measuring {table} of {name}, seed {seed}", flush=True)
         return Encoder(open_run(run, profile_name, seed, **settings), profile_name)
 
-    measure_suites(name, profile_name, seed, {table: ALL_SUITES[table]}, model,
-                   data_digests(profile_name, [table]), encoder, settings=settings, own=True)
+    measure_suites(
+        name,
+        profile_name,
+        seed,
+        {table: ALL_SUITES[table]},
+        model,
+        data_digests(profile_name, [table]),
+        encoder,
+        settings=settings,
+        own=True,
+    )
 
 
 def model_digest(weights: Weights) -> str:
@@ -114,9 +140,16 @@ def model_digest(weights: Weights) -> str:
 
 
 def measure_suites(
-    run: str, profile_name: str, seed: int, suites: Mapping[str, Suite], model: str,
-    data: Mapping[str, str], encoder: Callable[[], Encoder], fresh: bool = False,
-    settings: Mapping[str, Any] | None = None, own: bool = False,
+    run: str,
+    profile_name: str,
+    seed: int,
+    suites: Mapping[str, Suite],
+    model: str,
+    data: Mapping[str, str],
+    encoder: Callable[[], Encoder],
+    fresh: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    own: bool = False,
 ) -> None:
     """Measure what is missing of some suites under the name `run`. `model` is the digest of the
     run's inputs or of downloaded weights, `data` that of the data of each suite; real data that may
@@ -124,9 +157,16 @@ def measure_suites(
     for name, suite in suites.items():
         try:
             measure(
-                name, run, seed, profile_name, table_key(name, model, data[name]),
+                name,
+                run,
+                seed,
+                profile_name,
+                table_key(name, model, data[name]),
                 lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
-                fresh=fresh, own=own, model=model[:12], data=data[name][:12],
+                fresh=fresh,
+                own=own,
+                model=model[:12],
+                data=data[name][:12],
                 settings=dict(settings or {}),
             )
         except DataError as error:
@@ -152,5 +192,14 @@ def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> N
     if find_profile(profile_name).real:
         digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    measure(store.DATA, store.DATA, 0, profile_name, table_key(store.DATA, "", data),
-            lambda: data_tables(profile_name), fresh=fresh, own=own, data=data[:12])
+    measure(
+        store.DATA,
+        store.DATA,
+        0,
+        profile_name,
+        table_key(store.DATA, "", data),
+        lambda: data_tables(profile_name),
+        fresh=fresh,
+        own=own,
+        data=data[:12],
+    )

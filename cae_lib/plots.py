@@ -63,9 +63,14 @@ LABELS = {"base": "CLIP"} | {
 }
 """What tables and figures call some runs, as the files of `configs` say."""
 
-KINDS = {"cae": "CLIP-CAE", "placebo": "placebo", "negclip-cae": "NegCLIP-CAE",
-         "negclip-placebo": "NegCLIP, placebo", "random": "random words",
-         "dependency": "CLIP-CAE, second tagger"}
+KINDS = {
+    "cae": "CLIP-CAE",
+    "placebo": "placebo",
+    "negclip-cae": "NegCLIP-CAE",
+    "negclip-placebo": "NegCLIP, placebo",
+    "random": "random words",
+    "dependency": "CLIP-CAE, second tagger",
+}
 """What stands before the method in the names of runs."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
@@ -89,16 +94,37 @@ def method_of(run: str) -> str:
 
 def style() -> None:
     """Set the book's look: no background, thin grid, letters of at least 9 points."""
-    sns.set_theme("notebook", "whitegrid", rc={
-        "figure.figsize": (WIDTH, 3.2), "figure.facecolor": "none", "axes.facecolor": "none",
-        "savefig.facecolor": "none", "figure.constrained_layout.use": True,
-        "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "axes.edgecolor": INK, "axes.linewidth": 0.8, "axes.spines.top": False,
-        "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.6,
-        "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9.5,
-        "ytick.labelsize": 9.5, "legend.fontsize": 9.5, "legend.title_fontsize": 9.5,
-        "legend.frameon": False, "svg.hashsalt": "cae", "svg.fonttype": "path",
-    })  # the salt makes a figure the same file each time it is drawn
+    sns.set_theme(
+        "notebook",
+        "whitegrid",
+        rc={
+            "figure.figsize": (WIDTH, 3.2),
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "figure.constrained_layout.use": True,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.edgecolor": INK,
+            "axes.linewidth": 0.8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": FAINT,
+            "grid.linewidth": 0.6,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5,
+            "legend.fontsize": 9.5,
+            "legend.title_fontsize": 9.5,
+            "legend.frameon": False,
+            "svg.hashsalt": "cae",
+            "svg.fonttype": "path",
+        },
+    )  # the salt makes a figure the same file each time it is drawn
 
 
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
@@ -111,8 +137,11 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    letters = [text.get_fontsize() for text in figure.findobj(Text)
-               if text.get_visible() and text.get_text().strip()]
+    letters = [
+        text.get_fontsize()
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip()
+    ]
     png = _png(figure)
     plt.close(figure)
     svg = stream.getvalue().partition("<svg")
@@ -167,8 +196,13 @@ def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
 
 
 def forest(
-    rows: pd.DataFrame, y: str, hue: str | None = None, *, ax: Axes | None = None,
-    scale: float = 100.0, palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
+    rows: pd.DataFrame,
+    y: str,
+    hue: str | None = None,
+    *,
+    ax: Axes | None = None,
+    scale: float = 100.0,
+    palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
     zero: bool = True,
 ) -> Axes:
     """Estimates with their intervals, one line for each value of `y`, dodged by `hue`.
@@ -187,22 +221,37 @@ def forest(
     if ax is None:
         height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
-    beside = {line: [mark for mark in marks
-                     if mark is None or mark in set(rows.loc[rows[y].to_numpy() == line, hue])]
-              for line in lines}
+    beside = {
+        line: [
+            mark
+            for mark in marks
+            if mark is None or mark in set(rows.loc[rows[y].to_numpy() == line, hue])
+        ]
+        for line in lines
+    }
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     given = dict(palette) if isinstance(palette, Mapping) else {}
     named = "colorblind" if isinstance(palette, Mapping) else palette
     colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True)) | given
     for mark, shape in zip(marks, "os^Dv<>PX*" * len(marks), strict=False):
         part = rows if mark is None else rows[rows[hue] == mark]
-        place = [lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
-                 for line in part[y]]
+        place = [
+            lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
+            for line in part[y]
+        ]
         shape = ROLE_MARKERS.get(mark, shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
-        ax.errorbar(middle, place, xerr=np.abs([middle - low, high - middle]), fmt=shape, ms=5,
-                    color=colors[mark], lw=1.4, label=mark)
+        ax.errorbar(
+            middle,
+            place,
+            xerr=np.abs([middle - low, high - middle]),
+            fmt=shape,
+            ms=5,
+            color=colors[mark],
+            lw=1.4,
+            label=mark,
+        )
     if zero:
         ax.axvline(0, color=INK, lw=0.8)
     ax.set_yticks(range(len(lines)), lines)

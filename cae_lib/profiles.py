@@ -91,17 +91,20 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping with the values of another over it, a key of inner mappings at a time."""
-    both = {key: _merged(below[key], value)
-            for key, value in above.items()
-            if isinstance(value, dict) and isinstance(below.get(key), dict)}
+    both = {
+        key: _merged(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
     return {**below, **above, **both}
 
 
 def _check_keys(place: str, content: Mapping[str, Any], allowed: typing.Collection[str]) -> None:
     for key in content:
         if key not in allowed:
-            raise ConfigError(f"{place}: unknown key {key!r}, expected one of "
-                              f"{', '.join(sorted(allowed))}")
+            raise ConfigError(
+                f"{place}: unknown key {key!r}, expected one of {', '.join(sorted(allowed))}"
+            )
 
 
 def _settings(place: str, content: Any) -> dict[str, Any]:
@@ -137,8 +140,9 @@ def _entry(place: str, entry: Any) -> dict[str, Any]:
     return result
 
 
-def _resolved(path: Path, name: str, entries: Mapping[str, dict[str, Any]],
-              seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _resolved(
+    path: Path, name: str, entries: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return the settings of a run: those of the runs that it is `like`, then its own."""
     settings: dict[str, Any] = {}
     for other in entries[name].get("like", ()):
@@ -184,6 +188,7 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
     if overrides.get("seed", 0) < 0 or overrides.get("steps", 0) < 0:
         raise ConfigError(f"{name}: seed and steps have to be 0 or more")
     if overrides.get("method") not in (None, *REGISTRY):
-        raise ConfigError(f"{name}: unknown method {overrides['method']!r}: expected one of "
-                          f"{', '.join(REGISTRY)}")
+        raise ConfigError(
+            f"{name}: unknown method {overrides['method']!r}: expected one of {', '.join(REGISTRY)}"
+        )
     return Experiment(name, profile_name, **profile.training | profile.runs[name] | overrides)

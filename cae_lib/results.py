@@ -31,9 +31,16 @@ from cae_lib.store import tables as tables
 from cae_lib.variants import Variant, find_variant
 
 
-def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
-         seeds: int | Collection[int] | None = None, *, compute: bool = False,
-         hours: float | None = 1.0, **settings: Any) -> pd.DataFrame:
+def load(
+    table: str,
+    profile_name: str = "mini",
+    runs: Iterable[str] | None = None,
+    seeds: int | Collection[int] | None = None,
+    *,
+    compute: bool = False,
+    hours: float | None = 1.0,
+    **settings: Any,
+) -> pd.DataFrame:
     """Read a table of several runs as one frame.
 
     By default it only reads. With `compute`, a run and seed that is not stored is trained and
@@ -78,8 +85,9 @@ def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = No
     return store.read(chosen).to_pandas()
 
 
-def _computed(table: str, variant: Variant, profile_name: str, seed: int,
-              hours: float | None) -> Rows:
+def _computed(
+    table: str, variant: Variant, profile_name: str, seed: int, hours: float | None
+) -> Rows:
     """Return the rows of a run and seed that is not among the profile's tables."""
     from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table
@@ -90,6 +98,7 @@ def _computed(table: str, variant: Variant, profile_name: str, seed: int,
     compute_table(table, variant, profile_name, seed, hours)
     rows = store.index_of(table, profile_name, own=True).get((run, seed))
     if rows is None:
-        raise DataError(f"{run}, seed {seed}: {table} has no rows with the data of the profile "
-                        f"{profile_name}")
+        raise DataError(
+            f"{run}, seed {seed}: {table} has no rows with the data of the profile {profile_name}"
+        )
     return rows

@@ -41,8 +41,9 @@ def weights_path(config: Experiment) -> str | Path | None:
     OpenAI's own archive stands in where it lies in `data/raw/weights/openai`."""
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
-        return unpacked(archive, config.model, paths().cache / "openai" /
-                        f"{config.model}.safetensors")
+        return unpacked(
+            archive, config.model, paths().cache / "openai" / f"{config.model}.safetensors"
+        )
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
     made_here = config.weights.startswith("checkpoints/")
@@ -72,8 +73,14 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
     return Weights(weights_path(start), start.model, start.activation)
 
 
-def train_run(name: str, profile_name: str, seed: int = 0, execution: Execution | None = None,
-              hours: float | None = None, **overrides: Any) -> Path:
+def train_run(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    execution: Execution | None = None,
+    hours: float | None = None,
+    **overrides: Any,
+) -> Path:
     """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
     an unknown run, profile or setting; DataError if training data are missing, all or in part;
     TooLongError, after its first steps, if it would take more `hours` here."""
@@ -125,14 +132,21 @@ def _require_built(profile_name: str, start: str | Path | None) -> None:
     data has no base model yet, although runs `start` from it, or no sets."""
     base = weights_path(experiment(TUNED, profile_name))
     if isinstance(base, Path) and start == base and not base.is_file():
-        raise CheckpointError(f"{base}: the base model is not trained yet; run `cae train base "
-                              f"--profile {profile_name}`, which builds the sets as well")
+        raise CheckpointError(
+            f"{base}: the base model is not trained yet; run `cae train base "
+            f"--profile {profile_name}`, which builds the sets as well"
+        )
     if not (find_profile(profile_name).root / "coco").is_dir():
         needs.data_digests(profile_name, ())
 
 
-def _train_if_stale(config: Experiment, target: Path, inputs: Mapping[str, str],
-                    execution: Execution | None, hours: float | None) -> Path:
+def _train_if_stale(
+    config: Experiment,
+    target: Path,
+    inputs: Mapping[str, str],
+    execution: Execution | None,
+    hours: float | None,
+) -> Path:
     from cae_lib.training.state import changes
     from cae_lib.training.trainer import STATE, train
 
@@ -145,11 +159,23 @@ def _train_if_stale(config: Experiment, target: Path, inputs: Mapping[str, str],
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     _drop_other_state(target.with_name(STATE), inputs)
     rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
-    print(f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
-          f"{config.batch_size}{rows if find_profile(config.profile).real else ''}", flush=True)
+    print(
+        f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
+        f"{config.batch_size}{rows if find_profile(config.profile).real else ''}",
+        flush=True,
+    )
     with one_thread(pick_device()):
-        return train(config, clip, data.pairs, data.alignment, data.images, target.parent,
-                     execution=execution, inputs=inputs, hours=hours)
+        return train(
+            config,
+            clip,
+            data.pairs,
+            data.alignment,
+            data.images,
+            target.parent,
+            execution=execution,
+            inputs=inputs,
+            hours=hours,
+        )
 
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
@@ -181,7 +207,10 @@ def wanted(profile_name: str) -> list[str]:
     if not find_profile(profile_name).real:
         return []
     config = experiment(TUNED, profile_name)
-    names = [*needs.weights_source(config.model, weights_path(config)), *needs.TRAINING,
-             *(name for suite in SUITES for name in needs.sources_of(suite))]
+    names = [
+        *needs.weights_source(config.model, weights_path(config)),
+        *needs.TRAINING,
+        *(name for suite in SUITES for name in needs.sources_of(suite)),
+    ]
     sources = load_sources()
     return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))

@@ -120,13 +120,19 @@ def format_seconds(seconds: float) -> str:
 class Progress(tqdm):
     """A bar of `total` units of work on standard error: rewritten in place on a terminal, else new
     lines, at most one in 10 s; nothing at all if `disable`."""
+
     monitor_interval = 0  # no thread of its own beside processes that fork
 
     def __init__(self, total: int, label: str, disable: bool = False) -> None:
         in_place = PROGRESS_LINES not in os.environ and sys.stderr.isatty()
         super().__init__(
-            total=total, desc=label, file=None if in_place else _Lines(), dynamic_ncols=in_place,
-            mininterval=0.1 if in_place else 10.0, smoothing=0, disable=disable,
+            total=total,
+            desc=label,
+            file=None if in_place else _Lines(),
+            dynamic_ncols=in_place,
+            mininterval=0.1 if in_place else 10.0,
+            smoothing=0,
+            disable=disable,
         )
 
     def update(self, n: int = 1, **values: float) -> None:
@@ -166,8 +172,13 @@ def circumstances(profile: str) -> dict[str, Any]:
     """Versions, device, profile, manifest of its sets, seconds since the start."""
     places = (paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile))
     data = next((file_hash(path)[:12] for path in places if path.is_file()), None)
-    return {"versions": versions(), "device": device_name(), "profile": profile, "data": data,
-            "wall_seconds": round(time.monotonic() - _STARTED, 1)}
+    return {
+        "versions": versions(),
+        "device": device_name(),
+        "profile": profile,
+        "data": data,
+        "wall_seconds": round(time.monotonic() - _STARTED, 1),
+    }
 
 
 def versions() -> dict[str, str]:

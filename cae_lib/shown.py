@@ -74,8 +74,10 @@ def csv_link(data: pd.DataFrame, name: str) -> str:
     rows = data.to_csv(index=False, float_format="%.6g")
     content = base64.b64encode(rows.encode()).decode("ascii")
     name = html.escape(name)
-    return (f'<p class="cae-data"><a download="{name}.csv" '
-            f'href="data:text/csv;base64,{content}">{name}.csv</a></p>')
+    return (
+        f'<p class="cae-data"><a download="{name}.csv" '
+        f'href="data:text/csv;base64,{content}">{name}.csv</a></p>'
+    )
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
@@ -93,12 +95,20 @@ def glue(name: str, value: object, display: bool = False) -> None:
     if isinstance(value, Shown) and display:
         bundle = value._repr_mimebundle_()
     prefix = "" if display else "application/papermill.record/"
-    show_raw({prefix + kind: content for kind, content in bundle.items()}, raw=True,
-             metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
+    show_raw(
+        {prefix + kind: content for kind, content in bundle.items()},
+        raw=True,
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+    )
 
 
-def table(frame: pd.DataFrame, caption: str | Shown = "", fold: Sequence[Hashable] = (),
-          data: pd.DataFrame | None = None, name: str = "table") -> Shown:
+def table(
+    frame: pd.DataFrame,
+    caption: str | Shown = "",
+    fold: Sequence[Hashable] = (),
+    data: pd.DataFrame | None = None,
+    name: str = "table",
+) -> Shown:
     """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first.
     The columns `fold`, of two header rows those under a name above, are shown on a narrow screen
     only where the reader asks for all columns; DataError if there is no such column. Below is a
@@ -135,12 +145,16 @@ def _escaped(value: Any) -> Any:
 
 def _escaped_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy of a frame whose texts, in cells, index and header, are escaped."""
-    columns = [column if pd.api.types.is_numeric_dtype(column) else
-               pd.Series([_escaped(value) for value in column], frame.index, dtype=object)
-               for _, column in frame.items()]
+    columns = [
+        column
+        if pd.api.types.is_numeric_dtype(column)
+        else pd.Series([_escaped(value) for value in column], frame.index, dtype=object)
+        for _, column in frame.items()
+    ]
     cells = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=frame.index)
     return cells.set_axis(_escaped_index(frame.index)).set_axis(
-        _escaped_index(frame.columns), axis=1)
+        _escaped_index(frame.columns), axis=1
+    )
 
 
 def _escaped_index(index: pd.Index) -> pd.Index:
@@ -174,8 +188,9 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
 def badge(word: str) -> Shown:
     """A verdict, as `cae_lib.statistics.verdict` gives it, in the colour of its word."""
     kind = word.partition(" (")[0].replace(" ", "-")
-    return Shown(f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(word)}</span>',
-                 word)
+    return Shown(
+        f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(word)}</span>', word
+    )
 
 
 def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
@@ -188,27 +203,42 @@ def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False
     return text.replace("-", "−")
 
 
-def intervals(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0,
-              sign: bool = False) -> pd.Series:
+def intervals(
+    rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
+) -> pd.Series:
     """`estimate [low, high]` of each row as text; a line may break before the bracket."""
-    columns = ([number(v, digits, scale, sign) for v in rows[name]]
-               for name in ("estimate", "low", "high"))
-    return pd.Series([f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index,
-                     dtype=object)
+    columns = (
+        [number(v, digits, scale, sign) for v in rows[name]] for name in ("estimate", "low", "high")
+    )
+    return pd.Series(
+        [f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index, dtype=object
+    )
 
 
 def reaches(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
     """`estimate ±half` of each row for a table, half the width of its interval in small print."""
     halves = rows["estimate"] - rows["low"]
-    texts = [(number(estimate, digits, scale), number(half, digits, scale))
-             for estimate, half in zip(rows["estimate"], halves, strict=True)]
-    return pd.Series([Shown(f"{estimate}<br><small>±{half}</small>", f"{estimate} ±{half}")
-                      for estimate, half in texts], rows.index, dtype=object)
+    texts = [
+        (number(estimate, digits, scale), number(half, digits, scale))
+        for estimate, half in zip(rows["estimate"], halves, strict=True)
+    ]
+    return pd.Series(
+        [
+            Shown(f"{estimate}<br><small>±{half}</small>", f"{estimate} ±{half}")
+            for estimate, half in texts
+        ],
+        rows.index,
+        dtype=object,
+    )
 
 
-def span(values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0,
-         sign: bool = True) -> str:
+def span(
+    values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0, sign: bool = True
+) -> str:
     """`smallest to largest` as text, one number where both read alike; "–" without values."""
-    ends = [number(end, digits, scale, sign) for end in (min(values), max(values))] \
-        if len(values) else ["–"]
+    ends = (
+        [number(end, digits, scale, sign) for end in (min(values), max(values))]
+        if len(values)
+        else ["–"]
+    )
     return " to ".join(dict.fromkeys(ends))

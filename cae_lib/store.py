@@ -62,8 +62,15 @@ def file_of(table: str, profile_name: str) -> Path:
 
 
 def save(
-    table: str, run: str, seed: int, frame: pd.DataFrame, profile_name: str,
-    *, key: str, provenance: Mapping[str, Any], own: bool = False,
+    table: str,
+    run: str,
+    seed: int,
+    frame: pd.DataFrame,
+    profile_name: str,
+    *,
+    key: str,
+    provenance: Mapping[str, Any],
+    own: bool = False,
 ) -> Path:
     """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
     depend on; `provenance`: see `cae_lib.runtime.stamp`; `own` stores them apart from the profile's
@@ -94,8 +101,11 @@ def collect(profile_name: str) -> None:
         lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            staged = {path: path.stat().st_mtime_ns for path in place.glob("*/*")
-                      if not path.name.startswith(".")}
+            staged = {
+                path: path.stat().st_mtime_ns
+                for path in place.glob("*/*")
+                if not path.name.startswith(".")
+            }
             if staged:
                 index = index_of(place.name, profile_name)
                 content = read([*index.values()])
@@ -115,8 +125,9 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
     if content is None:
         path.unlink(missing_ok=True)
         return
-    made = [[run, seed, rows.columns, rows.key, rows.provenance]
-            for (run, seed), rows in index.items()]
+    made = [
+        [run, seed, rows.columns, rows.key, rows.provenance] for (run, seed), rows in index.items()
+    ]
     content = content.replace_schema_metadata({META: json.dumps(made)}).unify_dictionaries()
     encodings = {}
     for field in content.schema:
@@ -127,9 +138,17 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
     others = [name for name in content.column_names if name not in encodings]
     whose = content.select(["run", "seed"]).to_pandas()
     starts = np.flatnonzero((whose != whose.shift()).any(axis=1))
-    with whole_file(path) as temporary, pq.ParquetWriter(
-            temporary, content.schema, compression="zstd", compression_level=19,
-            use_dictionary=others, column_encoding=encodings) as writer:
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            content.schema,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=others,
+            column_encoding=encodings,
+        ) as writer,
+    ):
         for start, end in zip(starts, [*starts[1:], len(whose)], strict=True):
             writer.write_table(content.slice(start, end - start))
 
@@ -166,17 +185,25 @@ def entries(path: Path) -> Index:
         content = (pq.read_schema(path).metadata or {}).get(META)
     except (OSError, pa.ArrowInvalid) as error:
         raise _broken(path, error) from error
-    return {(run, seed): Rows(path, group, *rest)
-            for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))}
+    return {
+        (run, seed): Rows(path, group, *rest)
+        for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))
+    }
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read ({error}): restore it from version control, or delete "
-                     "it and measure its runs again")
+    return DataError(
+        f"{path} cannot be read ({error}): restore it from version control, or delete "
+        "it and measure its runs again"
+    )
 
 
-def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = None,
-         seeds: int | Collection[int] | None = None) -> pd.DataFrame:
+def load(
+    table: str,
+    profile_name: str = "mini",
+    runs: Iterable[str] | None = None,
+    seeds: int | Collection[int] | None = None,
+) -> pd.DataFrame:
     """Read a table of several runs as one frame; see `cae_lib.results.load`."""
     index, chosen = index_of(table, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
@@ -189,8 +216,9 @@ def load(table: str, profile_name: str = "mini", runs: Iterable[str] | None = No
     return read(chosen).to_pandas()
 
 
-def select(index: Index, run: str,
-           seeds: int | Collection[int] | None) -> tuple[dict[int, Rows], list[int]]:
+def select(
+    index: Index, run: str, seeds: int | Collection[int] | None
+) -> tuple[dict[int, Rows], list[int]]:
     """Return the rows of a run by seed, and which of the seeds asked for are missing.
 
     Args:
@@ -209,13 +237,24 @@ def select(index: Index, run: str,
     return rows, [seed for seed in seeds if seed not in stored]
 
 
-def not_stored(table: str, run: str, profile_name: str, rows: Collection[int] = (),
-               seeds: int | Collection[int] | None = None) -> DataError:
+def not_stored(
+    table: str,
+    run: str,
+    profile_name: str,
+    rows: Collection[int] = (),
+    seeds: int | Collection[int] | None = None,
+) -> DataError:
     """Return the error that says which command measures a run; `rows` are the seeds that are
     there."""
-    few = "" if seeds is None or not rows else (
-        f"{len(rows)} of {seeds} seeds. " if isinstance(seeds, int) else
-        f"seeds {[seed for seed in seeds if seed not in rows]} are missing. ")
+    few = (
+        ""
+        if seeds is None or not rows
+        else (
+            f"{len(rows)} of {seeds} seeds. "
+            if isinstance(seeds, int)
+            else f"seeds {[seed for seed in seeds if seed not in rows]} are missing. "
+        )
+    )
     return DataError(f"{few}{_advice(table, run, profile_name)}")
 
 
@@ -256,10 +295,18 @@ def made(profile_name: str) -> pd.DataFrame:
     `device`, `wall_seconds`, and whether it is `current`: whether the versions of training and of
     its suite are the present ones (None of tables that a command of its own has made)."""
     columns = ("suite", "device", "wall_seconds")
-    rows = [(table, run, seed, rows.key, *map(rows.provenance.get, columns),
-             _is_current(rows.provenance))
-            for table, index in tables(profile_name).items()
-            for (run, seed), rows in index.items()]
+    rows = [
+        (
+            table,
+            run,
+            seed,
+            rows.key,
+            *map(rows.provenance.get, columns),
+            _is_current(rows.provenance),
+        )
+        for table, index in tables(profile_name).items()
+        for (run, seed), rows in index.items()
+    ]
     return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
 
 

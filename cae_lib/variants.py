@@ -34,6 +34,7 @@ LEADS = (0.1, 0.3, 3.0, 10.0)
 WORDS = {"none": None, "true": True, "false": False}
 PLAIN = re.compile(r"[\w.-]{1,24}")
 
+
 class Variant(NamedTuple):
     """A run of a profile (or its base model) with other settings, and the seeds that it takes."""
 
@@ -71,8 +72,11 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     """Row and overrides of a run of the studies by its name, or of a row with settings behind it,
     such as `clip-ft+lr=5e-07+steps=100`; any other name is a row itself."""
-    for variant in (*ablations(profile_name), *base_variants(profile_name),
-                    *lead_variants(profile_name)):
+    for variant in (
+        *ablations(profile_name),
+        *base_variants(profile_name),
+        *lead_variants(profile_name),
+    ):
         if variant.name(profile_name) == name:
             return variant.run, variant.settings
     row, *parts = name.split("+")
@@ -126,10 +130,18 @@ def ablations(profile_name: str) -> list[Variant]:
     varied: dict[str, list[dict[str, Any]]] = {
         TUNED: [{}, opened],
         ABLATED: [
-            {}, {"weight": weight / 10}, {"weight": weight * 10}, {"margin": 0.05},
-            {"scope": "caption"}, {"scope": "word"}, {"stop_gradient": True},
-            {"attribution": (("start_layer", -1),)}, {"attribution": (("second_order", False),)},
-            {"tagger": "dependency"}, opened, opened | {"image_gradient": False},
+            {},
+            {"weight": weight / 10},
+            {"weight": weight * 10},
+            {"margin": 0.05},
+            {"scope": "caption"},
+            {"scope": "word"},
+            {"stop_gradient": True},
+            {"attribution": (("start_layer", -1),)},
+            {"attribution": (("second_order", False),)},
+            {"tagger": "dependency"},
+            opened,
+            opened | {"image_gradient": False},
         ],
     }
     found = []
@@ -153,15 +165,24 @@ def lead_variants(profile_name: str) -> list[Variant]:
     of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
     methods = METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
-    return [Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
-            for name, row in rows.items() for share in LEADS]
+    return [
+        Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
+        for name, row in rows.items()
+        for share in LEADS
+    ]
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
     """Every run of the studies with its seed, none twice; base models are not among them."""
-    variants = (*base_variants(profile_name), *ablations(profile_name),
-                *lead_variants(profile_name))
-    found = {(variant.name(profile_name), seed): (variant, seed) for variant in variants
-             for seed in range(min(variant.seeds, find_profile(profile_name).seeds))
-             if variant.run != BASE}
+    variants = (
+        *base_variants(profile_name),
+        *ablations(profile_name),
+        *lead_variants(profile_name),
+    )
+    found = {
+        (variant.name(profile_name), seed): (variant, seed)
+        for variant in variants
+        for seed in range(min(variant.seeds, find_profile(profile_name).seeds))
+        if variant.run != BASE
+    }
     return list(found.values())

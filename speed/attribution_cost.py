@@ -164,9 +164,9 @@ def main() -> None:
         few={name: options.few_rounds for name in scorer.candidates if "captum" in name},
         clock=CLOCKS[options.clock],
     )
-    frame = pd.concat([
-        seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal)
-    ])
+    frame = pd.concat(
+        [seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal)]
+    )
     print(median_table(frame, "perturbation"), flush=True)
     store_captions(TABLE, options, device, path, MODEL, options.batch, frame, started)
 

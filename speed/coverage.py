@@ -61,10 +61,17 @@ class Crossed:
         if answers:
             truth = TRUTH
             mean = truth + seeds + np.clip(values, -0.8, 0.8)
-            share = np.array([(self.values[:, self.strata == group] != 0).mean()
-                              for group in range(len(self.weights))])[self.strata]
-            sign = np.where(generator.random(mean.shape) < 0.5 + mean / 2 / np.maximum(
-                share, np.abs(mean)), 1, -1)
+            share = np.array(
+                [
+                    (self.values[:, self.strata == group] != 0).mean()
+                    for group in range(len(self.weights))
+                ]
+            )[self.strata]
+            sign = np.where(
+                generator.random(mean.shape) < 0.5 + mean / 2 / np.maximum(share, np.abs(mean)),
+                1,
+                -1,
+            )
             values = sign * (generator.random(mean.shape) < np.maximum(share, np.abs(mean)))
         else:
             values = seeds + values + generator.normal(0, self.rest**0.5, (n_seeds, n))
@@ -74,8 +81,9 @@ class Crossed:
         return bool(found["low"] <= truth <= found["high"])
 
 
-def measured(values: np.ndarray, strata: np.ndarray, weight: np.ndarray,
-             pictures: np.ndarray) -> Crossed:
+def measured(
+    values: np.ndarray, strata: np.ndarray, weight: np.ndarray, pictures: np.ndarray
+) -> Crossed:
     """Differences with the shares of their variance, by moments."""
     _, clusters = np.unique(pictures, return_inverse=True)
     _, parts = crossed(values, strata, weight, clusters)
@@ -91,8 +99,9 @@ def measured(values: np.ndarray, strata: np.ndarray, weight: np.ndarray,
     return Crossed(values, strata, weight, clusters, seed, picture, item, rest)
 
 
-def differences(frame: pd.DataFrame, value: str, items: list[str],
-                numbers: pd.DataFrame | None = None) -> Crossed:
+def differences(
+    frame: pd.DataFrame, value: str, items: list[str], numbers: pd.DataFrame | None = None
+) -> Crossed:
     """A design of `contrasts`: CAE by GradCAM minus CLIP-FT, the seeds' share from all rows."""
     wide = frame.pivot(index=[*items, "picture"], columns=["run", "seed"], values=value)
     wide = wide.astype(float).reset_index()
@@ -102,8 +111,13 @@ def differences(frame: pd.DataFrame, value: str, items: list[str],
     strata = pd.factorize(rows["stratum"])[0]
     weight = rows.groupby("stratum", sort=False)["weight"].sum().to_numpy()
     wide = wide.iloc[rows["row"]]
-    found = {run: measured((wide[run] - wide[TUNED]).to_numpy().T, strata, weight,
-                           wide["picture"].to_numpy()) for run in CAE if run in wide}
+    found = {
+        run: measured(
+            (wide[run] - wide[TUNED]).to_numpy().T, strata, weight, wide["picture"].to_numpy()
+        )
+        for run in CAE
+        if run in wide
+    }
     apart = float(np.mean([design.by_seed for design in found.values()]))
     return replace(found["cae-gradcam"], by_seed=apart)
 
@@ -124,13 +138,15 @@ def leads(profile: str) -> tuple[int, Held]:
     for part in parts[1:]:
         values, vectors = np.linalg.eigh(part)
         roots.append(vectors * np.maximum(values, 0) ** 0.5)
-    table = pd.DataFrame({"run": "a", "seed": np.tile(range(n_seeds), n), "caption": np.repeat(
-        range(n), n_seeds)}).assign(picture=lambda rows: rows["caption"])
+    table = pd.DataFrame(
+        {"run": "a", "seed": np.tile(range(n_seeds), n), "caption": np.repeat(range(n), n_seeds)}
+    ).assign(picture=lambda rows: rows["caption"])
 
     def held(generator: np.random.Generator) -> bool:
-        item, seed, rest = (np.einsum("ij,j...->i...", root, generator.normal(size=(2, *size)))
-                            for root, size in zip(roots, ((n, 1), (1, n_seeds), (n, n_seeds)),
-                                                  strict=True))
+        item, seed, rest = (
+            np.einsum("ij,j...->i...", root, generator.normal(size=(2, *size)))
+            for root, size in zip(roots, ((n, 1), (1, n_seeds), (n, n_seeds)), strict=True)
+        )
         before, after = parts[0][:, None] + (item + seed + rest).reshape(2, -1)
         rows = table.assign(before=before, after=after)
         rows["left"] = ratios(rows, "after", "before")
@@ -158,17 +174,25 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
     values, vectors = np.linalg.eigh(matrix)
     root = vectors * np.maximum(values, 1e-9) ** 0.5
     truth = float(np.diff(6 / np.pi * np.arcsin(by_run.mean(axis=1) / 2))[0])
-    blank = pd.concat([pd.DataFrame({"set": number, "run": run, "seed": seed, "pair": range(n)})
-                       for number in range(len(sets)) for run in "ab" for seed in range(n_seeds)])
+    blank = pd.concat(
+        [
+            pd.DataFrame({"set": number, "run": run, "seed": seed, "pair": range(n)})
+            for number in range(len(sets))
+            for run in "ab"
+            for seed in range(n_seeds)
+        ]
+    )
 
     def held(generator: np.random.Generator) -> bool:
         shift = np.concatenate([np.zeros(n_seeds), generator.normal(0, spread, n_seeds)])
         drawn = np.stack([root @ generator.normal(size=(len(root), n)) for _ in sets])
         scores = drawn[:, 1:] + shift[:, None] * drawn[:, :1]
-        rows = blank.assign(gold=np.repeat(drawn[:, :1], 2 * n_seeds, axis=1).ravel(),
-                            score=scores.ravel())
-        found = correlations(rows, "a", resamples=resamples,
-                             seed=int(generator.integers(2**31))).iloc[-1]
+        rows = blank.assign(
+            gold=np.repeat(drawn[:, :1], 2 * n_seeds, axis=1).ravel(), score=scores.ravel()
+        )
+        found = correlations(
+            rows, "a", resamples=resamples, seed=int(generator.integers(2**31))
+        ).iloc[-1]
         return bool(found["low"] <= truth <= found["high"])
 
     return len(sets) * n, held
@@ -211,9 +235,17 @@ def coverage(profiles: list[str], tables: int, resamples: int, seed: int) -> pd.
             generator = np.random.default_rng(seed)
             n = tables // 5 if "Spearman" in quantity else tables  # each a bootstrap
             share = float(np.mean([held(generator) for _ in range(n)]))
-            rows.append({"world": name, "quantity": quantity, "n_seeds": n_seeds, "items": items,
-                         "tables": n, "coverage": share,
-                         "error": (share * (1 - share) / n) ** 0.5})
+            rows.append(
+                {
+                    "world": name,
+                    "quantity": quantity,
+                    "n_seeds": n_seeds,
+                    "items": items,
+                    "tables": n,
+                    "coverage": share,
+                    "error": (share * (1 - share) / n) ** 0.5,
+                }
+            )
             print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
     return pd.DataFrame(rows)
 
@@ -234,8 +266,9 @@ def main() -> None:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
         made = stamp("mini", options.seed, wall_seconds=spent, settings=settings)
-        results.save("coverage", results.DATA, options.seed, frame, "mini", key=key,
-                     provenance=made)
+        results.save(
+            "coverage", results.DATA, options.seed, frame, "mini", key=key, provenance=made
+        )
         results.collect("mini")
 
 

@@ -140,8 +140,10 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.concat(
         part.assign(items=name)
         for name, result in found.items()
-        for part in (seconds(result["rounds"]),
-                     facts("counts", {"": {count: result[count] for count in counts}}))
+        for part in (
+            seconds(result["rounds"]),
+            facts("counts", {"": {count: result[count] for count in counts}}),
+        )
     )
 
 

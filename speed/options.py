@@ -58,7 +58,8 @@ def seconds(rounds: Iterable[Mapping[str, float]]) -> pd.DataFrame:
     """What `interleaved` returns as rows: measure "seconds", candidate, round, value."""
     return pd.DataFrame(
         {"measure": "seconds", "candidate": name, "round": number, "value": value}
-        for number, found in enumerate(rounds) for name, value in found.items()
+        for number, found in enumerate(rounds)
+        for name, value in found.items()
     )
 
 
@@ -66,7 +67,8 @@ def tokens(lengths: Iterable[Iterable[int]]) -> pd.DataFrame:
     """Lengths of captions as rows: measure "tokens", round, value."""
     return pd.DataFrame(
         {"measure": "tokens", "round": number, "value": value}
-        for number, batch in enumerate(lengths) for value in batch
+        for number, batch in enumerate(lengths)
+        for value in batch
     )
 
 
@@ -74,7 +76,8 @@ def facts(measure: str, values: Mapping[str, Mapping[str, float]]) -> pd.DataFra
     """Values by candidate and name as rows: measure, candidate, name, value."""
     return pd.DataFrame(
         {"measure": measure, "candidate": candidate, "name": name, "value": value}
-        for candidate, found in values.items() for name, value in found.items()
+        for candidate, found in values.items()
+        for name, value in found.items()
     )
 
 
@@ -151,7 +154,8 @@ def store(
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     spent = round(time.monotonic() - started, 1)
     provenance = stamp(profile, options.seed, wall_seconds=spent, data=data, settings=settings)
-    results.save(table, subject["model"], options.seed, frame, profile, key=key,
-                 provenance=provenance)
+    results.save(
+        table, subject["model"], options.seed, frame, profile, key=key, provenance=provenance
+    )
     results.collect(profile)
     print(f"stored {results.file_of(table, profile)}", flush=True)

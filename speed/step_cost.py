@@ -103,8 +103,13 @@ def profile_rows(profiles: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     The measures are "bytes" and "profiled seconds" of the step, "phase seconds", and for each of
     the slowest operators "operator seconds" and "operator calls".
     """
-    found = {"bytes": {}, "profiled seconds": {}, "phase seconds": {}, "operator seconds": {},
-             "operator calls": {}}
+    found = {
+        "bytes": {},
+        "profiled seconds": {},
+        "phase seconds": {},
+        "operator seconds": {},
+        "operator calls": {},
+    }
     for candidate, part in profiles.items():
         found["bytes"][candidate] = {"step": part["bytes"]}
         found["profiled seconds"][candidate] = {"step": part["seconds"]}
@@ -152,10 +157,16 @@ def main() -> None:
         clock=CLOCKS[options.clock],
     )
     fixed = {"": {"weights and optimiser": memory_in_use(trainer.model, trainer.optimizer)}}
-    frame = pd.concat([
-        seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal),
-        profile_rows(profiles), facts("flops", flops), facts("bytes", fixed),
-    ])
+    frame = pd.concat(
+        [
+            seconds(rounds),
+            tokens(batch.lengths for batch in data),
+            facts("difference", equal),
+            profile_rows(profiles),
+            facts("flops", flops),
+            facts("bytes", fixed),
+        ]
+    )
     print(median_table(frame, "clip-ft"), flush=True)
     if options.profile:
         slowest = frame[frame["measure"].isin(["phase seconds", "operator seconds"])]

@@ -44,18 +44,13 @@ class Trainer:
         self.data = data
         with torch.no_grad():
             self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
-        self.cae = {
-            name: CAELoss(self.model, name, margin=MARGIN)
-            for name in METHODS
-        }
+        self.cae = {name: CAELoss(self.model, name, margin=MARGIN) for name in METHODS}
         self.cae |= {
             name: CAELoss(self.model, name, margin=MARGIN, **settings)
             for name, settings in OURS.items()
         }
         self.cae |= {
-            f"reference-{name}": CAELoss(
-                self.model, name, margin=MARGIN, path="reference"
-            )
+            f"reference-{name}": CAELoss(self.model, name, margin=MARGIN, path="reference")
             for name in METHODS
         }
         self.candidates: dict[str, Callable[[Batch], Tensor]] = {
@@ -112,9 +107,7 @@ class Trainer:
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
         return self._contrastive(images, self.fixed)
 
-    def plain_loss(
-        self, name: str, images: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def plain_loss(self, name: str, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Text features, scores and attribution loss of the straightforward implementation."""
         if name == "gradcam":
             features, scores = straightforward.gradcam(
@@ -122,9 +115,7 @@ class Trainer:
             )
         else:
             words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
-            features, scores = straightforward.perturbation(
-                self.model, images, batch.tokens, words
-            )
+            features, scores = straightforward.perturbation(self.model, images, batch.tokens, words)
         return features, scores, attribution_loss(scores, batch.roles, Hinge(margin=MARGIN)).loss
 
     def _images(self, batch: Batch) -> Tensor:

@@ -56,9 +56,7 @@ def interleaved(
     return found
 
 
-def timed(
-    work: Work, number: int, device: torch.device, clock: Clock = time.perf_counter
-) -> float:
+def timed(work: Work, number: int, device: torch.device, clock: Clock = time.perf_counter) -> float:
     """Seconds that one piece of work takes, up to the end of what it started on a GPU."""
     gc.collect()
     _wait(device)

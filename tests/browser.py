@@ -10,8 +10,10 @@ from typing import Any
 
 from cae_lib.pages.build import find_browser
 
-FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-         "--disable-background-networking --disable-component-update").split()
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+).split()
 AXE = "axe-core@4.14.1"
 COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
 
@@ -19,8 +21,15 @@ COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
 def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
     """What the scripts of a document leave as JSON in its element "result", and what the browser
     complained of meanwhile. `user` is a folder for the browser."""
-    command = [find_browser() or "chromium", *FLAGS, "--enable-logging=stderr", "--dump-dom",
-               f"--user-data-dir={user}", "--virtual-time-budget=120000", address]
+    command = [
+        find_browser() or "chromium",
+        *FLAGS,
+        "--enable-logging=stderr",
+        "--dump-dom",
+        f"--user-data-dir={user}",
+        "--virtual-time-budget=120000",
+        address,
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=240)
     match = re.search(r'<pre id="result">(.+?)</pre>', run.stdout, re.DOTALL)
     assert match, f"the browser saw nothing:\n{run.stdout[-500:]}\n{run.stderr[-2000:]}"
@@ -30,8 +39,16 @@ def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
 def fetch_axe(folder: Path) -> str | None:
     """The script of axe-core, which looks for what not everybody can use; None without npm or
     network."""
-    command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit",
-               "--no-fund", AXE]
+    command = [
+        "npm",
+        "install",
+        "--prefix",
+        str(folder),
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        AXE,
+    ]
     try:
         fetched = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
@@ -45,10 +62,19 @@ class Browser:
 
     def __init__(self, folder: Path) -> None:
         (asked, self.ask), (self.answer, said) = os.pipe(), os.pipe()
-        command = ["bash", "-c", f'exec "$@" 3<&{asked} 4>&{said}', "bash", find_browser(), *FLAGS,
-                   "--remote-debugging-pipe", f"--user-data-dir={folder}"]
-        self.process = subprocess.Popen(command, pass_fds=(asked, said), stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        command = [
+            "bash",
+            "-c",
+            f'exec "$@" 3<&{asked} 4>&{said}',
+            "bash",
+            find_browser(),
+            *FLAGS,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={folder}",
+        ]
+        self.process = subprocess.Popen(
+            command, pass_fds=(asked, said), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(asked)
         os.close(said)
         self.count, self.rest, self.session, self.complaints = 0, b"", None, []
@@ -76,8 +102,11 @@ class Browser:
             self.rest += part
         line, _, self.rest = self.rest.partition(b"\0")
         told = json.loads(line)
-        if told.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded",
-                                  "Runtime.consoleAPICalled"):
+        if told.get("method") in (
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+            "Runtime.consoleAPICalled",
+        ):
             self.complaints.append(told["params"])
         return told
 
@@ -87,25 +116,46 @@ class Browser:
         return answer["result"].get("value")
 
     def open(self, address: str, width: int) -> None:
-        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-             mobile=False)
+        self(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self("Page.navigate", url=address)
-        arrived = ("document.readyState === 'complete' && "
-                   f"location.href.split('#')[0] === {address!r}")  # a page may add a fragment
+        arrived = (
+            "document.readyState === 'complete' && "
+            f"location.href.split('#')[0] === {address!r}"
+        )  # a page may add a fragment
         while not self.evaluate(arrived):
             pass
 
     def show_on(self, media: str) -> None:
         """On "screen" or "print", to a reader who wants no motion, so there is no waiting."""
-        self("Emulation.setEmulatedMedia", media=media,
-             features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+        self(
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-reduced-motion", "value": "reduce"}],
+        )
 
     def press(self, key: str) -> None:
-        codes = {"Tab": 9, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39,
-                 "ArrowDown": 40}
+        codes = {
+            "Tab": 9,
+            "End": 35,
+            "Home": 36,
+            "ArrowLeft": 37,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }
         for kind in ("rawKeyDown", "keyUp"):
-            self("Input.dispatchKeyEvent", type=kind, key=key, code=key,
-                 windowsVirtualKeyCode=codes[key])
+            self(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=codes[key],
+            )
 
     def click(self, what: str, share: float = 0.5) -> None:
         """Press the mouse on an element, at a share of its width."""

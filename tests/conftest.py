@@ -83,6 +83,7 @@ def text(book_home: Path) -> Path:
 def tiny_clip():
     """A clip-mini with random weights."""
     from cae_lib.models.clip import load_clip
+
     return load_clip("clip-mini", seed=0)
 
 
@@ -90,6 +91,7 @@ def save_random(path: Path, seed: int) -> Path:
     """Write the weights of a random clip-mini."""
     from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
     from cae_lib.models.clip import load_clip
+
     clip = load_clip("clip-mini", seed=seed)
     return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
 
@@ -98,6 +100,7 @@ def save_random(path: Path, seed: int) -> Path:
 def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
     from cae_lib.world.build import build
+
     return build("smoke", root=tmp_path_factory.mktemp("raw"))
 
 
@@ -105,6 +108,7 @@ def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke_home(home: Path, smoke_world: Path) -> Path:
     """A home with the smoke world and a base with random weights, where nothing is measured."""
     from cae_lib.runs import checkpoint_path
+
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(smoke_world.parent)
     save_random(checkpoint_path("base", "smoke"), seed=3)

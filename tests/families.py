@@ -114,8 +114,14 @@ class Case:
         """The attention of each layer written out; its maps lie on the path to the features."""
         maps: list[Tensor] = []
         bias = None
-        def attend(module: nn.Module, x: Tensor | None = None, *_: Any,
-                   hidden_states: Tensor | None = None, **options: Any) -> Any:
+
+        def attend(
+            module: nn.Module,
+            x: Tensor | None = None,
+            *_: Any,
+            hidden_states: Tensor | None = None,
+            **options: Any,
+        ) -> Any:
             nonlocal bias
             q, k, v, out, scale = _projected(module, hidden_states if x is None else x)
             scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * scale
@@ -128,6 +134,7 @@ class Case:
             if kind == "Attention":
                 return mixed
             return (mixed, bias, maps[-1]) if kind == "MT5Attention" else (mixed, maps[-1])
+
         for module in self.attentions:
             module.forward = functools.partial(attend, module)
         yield maps
@@ -188,8 +195,15 @@ def _open_clip(model: nn.Module, read: str, causal: bool = True, **options: Any)
     inner = getattr(model, "base_model", model)  # of peft
     text = getattr(inner, "text", inner)
     attentions = [block.attn for block in text.transformer.resblocks]
-    return Case(model, functools.partial(inner.encode_text, normalize=False),
-                text.token_embedding, attentions, read, causal, **options)
+    return Case(
+        model,
+        functools.partial(inner.encode_text, normalize=False),
+        text.token_embedding,
+        attentions,
+        read,
+        causal,
+        **options,
+    )
 
 
 def _siglip_of_open_clip() -> Case:
@@ -221,12 +235,25 @@ def _with_hugging_face(kind: str, pooler: str, read: str, pad: int, **config: An
     tower = model.text.transformer
     names = ("SelfAttention", "self_attn", "self")
     attentions = [m for n, m in tower.named_modules() if n.rpartition(".")[2] in names]
-    return Case(model, model.encode_text, tower.get_input_embeddings(), attentions, read,
-                padding=pad, tokens=captions(3, 2, pad))
+    return Case(
+        model,
+        model.encode_text,
+        tower.get_input_embeddings(),
+        attentions,
+        read,
+        padding=pad,
+        tokens=captions(3, 2, pad),
+    )
 
 
-def _hugging_face(kind: str, read: str, target: list[str] | None = None, attention: str = "sdpa",
-                  tokens: Tensor | None = None, **text: Any) -> Case:
+def _hugging_face(
+    kind: str,
+    read: str,
+    target: list[str] | None = None,
+    attention: str = "sdpa",
+    tokens: Tensor | None = None,
+    **text: Any,
+) -> Case:
     transformers = pytest.importorskip("transformers")
     vision = HF_VISION | ({"num_patches": 4} if kind == "Siglip2" else {})
     config = getattr(transformers, f"{kind}Config")
@@ -236,25 +263,36 @@ def _hugging_face(kind: str, read: str, target: list[str] | None = None, attenti
     if target:
         peft = pytest.importorskip("peft")
         outer = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=target))
+
     def features(tokens: Tensor) -> Tensor:
         found = model.get_text_features(input_ids=tokens)
         return getattr(found, "pooler_output", found)  # transformers 4 returns the tensor itself
+
     text_model = model.text_model
-    return Case(outer, features, text_model.embeddings.token_embedding,
-                [layer.self_attn for layer in text_model.encoder.layers], read, kind == "CLIP",
-                tokens=captions(pad=39) if tokens is None else tokens,
-                tolerance=1e-10 if attention == "sdpa" else 1e-5)  # eager: softmax in float32
+    return Case(
+        outer,
+        features,
+        text_model.embeddings.token_embedding,
+        [layer.self_attn for layer in text_model.encoder.layers],
+        read,
+        kind == "CLIP",
+        tokens=captions(pad=39) if tokens is None else tokens,
+        tolerance=1e-10 if attention == "sdpa" else 1e-5,
+    )  # eager: softmax in float32
 
 
 def _blip() -> Case:
     transformers = pytest.importorskip("transformers")
     text = HF_TEXT | {"pad_token_id": 0, "encoder_hidden_size": 16, "projection_dim": 12}
-    config = transformers.BlipConfig(text_config=text, vision_config=HF_VISION,
-                                     image_text_hidden_size=12, projection_dim=12)
+    config = transformers.BlipConfig(
+        text_config=text, vision_config=HF_VISION, image_text_hidden_size=12, projection_dim=12
+    )
     model = transformers.BlipForImageTextRetrieval(config)
+
     def features(tokens: Tensor) -> Tensor:
         states = model.text_encoder(input_ids=tokens, attention_mask=(tokens != 0).long())
         return model.text_proj(states.last_hidden_state[:, 0])
+
     attentions = [layer.attention.self for layer in model.text_encoder.encoder.layer]
     embedding = model.text_encoder.embeddings.word_embeddings
     return Case(model, features, embedding, attentions, "first", padding=0)
@@ -271,23 +309,31 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "custom blocks": lambda: _open_clip(custom(**dict.fromkeys(SCALED, True)), "end"),
     "bidirectional": lambda: _open_clip(custom(no_causal_mask=True), "end", causal=False),
     "bidirectional, first": lambda: _open_clip(
-        custom(no_causal_mask=True, pool_type="first"), "first", causal=False),
+        custom(no_causal_mask=True, pool_type="first"), "first", causal=False
+    ),
     "bidirectional, padding": lambda: _open_clip(
-        _pad_masked(custom(no_causal_mask=True, **EOS)), "end", causal=False, padding=0,
-        tokens=captions(end=5)),
+        _pad_masked(custom(no_causal_mask=True, **EOS)),
+        "end",
+        causal=False,
+        padding=0,
+        tokens=captions(end=5),
+    ),
     "SigLIP of open_clip": _siglip_of_open_clip,
     "CoCa": _coca,
     "roberta": lambda: _with_hugging_face("roberta", "mean_pooler", "mean", 1, **HF_TEXT),
     "bert": lambda: _with_hugging_face("bert", "cls_pooler", "first", 0, **HF_TEXT),
     "bert, last": lambda: _with_hugging_face(
-        "bert", "cls_last_hidden_state_pooler", "first", 0, **HF_TEXT),
+        "bert", "cls_last_hidden_state_pooler", "first", 0, **HF_TEXT
+    ),
     "mt5": lambda: _with_hugging_face("mt5", "mean_pooler", "mean", 0, **T5),
     "m2m_100": lambda: _with_hugging_face("m2m_100", "cls_pooler", "first", 1, **M2M),
     "Hugging Face CLIP": lambda: _hugging_face(
-        "CLIP", "end", eos_token_id=5, tokens=captions(end=5, pad=5)),
+        "CLIP", "end", eos_token_id=5, tokens=captions(end=5, pad=5)
+    ),
     "Hugging Face CLIP, eos 2": lambda: _hugging_face("CLIP", "end", eos_token_id=2),
     "Hugging Face CLIP, eager": lambda: _hugging_face(
-        "CLIP", "end", attention="eager", eos_token_id=2),
+        "CLIP", "end", attention="eager", eos_token_id=2
+    ),
     "Hugging Face SigLIP": lambda: _hugging_face("Siglip", "last", projection_size=12),
     "Hugging Face SigLIP 2": lambda: _hugging_face("Siglip2", "last", projection_size=12),
     "BLIP": _blip,
@@ -295,5 +341,6 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "LoRA, MLP": lambda: _lora(r"transformer.*c_(fc|proj)"),
     "LoRA, embedding": lambda: _lora(["token_embedding"]),
     "LoRA, Hugging Face": lambda: _hugging_face(
-        "CLIP", "end", target=["q_proj", "v_proj"], eos_token_id=2),
+        "CLIP", "end", target=["q_proj", "v_proj"], eos_token_id=2
+    ),
 }

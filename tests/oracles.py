@@ -54,8 +54,9 @@ class Batch:
             self.model.encode_text(self.tokens)
         return torch.stack([self.row(m) for m in maps])
 
-    def relevance(self, start_layer: int = 0, temperature: bool = True,
-                  create_graph: bool = False) -> Tensor:
+    def relevance(
+        self, start_layer: int = 0, temperature: bool = True, create_graph: bool = False
+    ) -> Tensor:
         """EOT's row `(B, 77)` of R, from every row of every layer (Chefer et al., 2021)."""
         with explicit_attention(self.text) as maps:
             features = self.model.encode_text(self.tokens)
@@ -82,8 +83,10 @@ class Batch:
 
     def gradient_times_embedding(self) -> Tensor:
         """dS/dx . x `(B, 77)` by captum, from the token ids on."""
+
         def explained(tokens: Tensor) -> Tensor:
             return self.similarity(self.model.encode_text(tokens))
+
         layer = LayerGradientXActivation(explained, self.text.token_embedding)
         return layer.attribute(self.tokens).sum(-1).detach()
 
@@ -92,13 +95,16 @@ class Batch:
         with torch.no_grad():
             embeddings = self.text.token_embedding(self.tokens)
             attribution = FeatureAblation(self.score).attribute(
-                embeddings, baselines=baseline.expand_as(embeddings),
-                feature_mask=groups.unsqueeze(-1).expand_as(embeddings))
+                embeddings,
+                baselines=baseline.expand_as(embeddings),
+                feature_mask=groups.unsqueeze(-1).expand_as(embeddings),
+            )
         return attribution[..., 0] * (groups > 0)
 
 
-def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4,
-                    row: int | None = None) -> None:
+def assert_gradient(
+    score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4, row: int | None = None
+) -> None:
     """Check the derivative of a score by the weight (of a row) that moves it most, by finite
     differences."""
     (gradient,) = torch.autograd.grad(score(), weight)
@@ -119,6 +125,7 @@ def assert_gradient(score: Callable[[], Tensor], weight: Tensor, step: float = 1
 def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Swap open_clip's attention for a softmax whose maps are on the path to the output."""
     maps: list[Tensor] = []
+
     def attend(module: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
         size = (*x.shape[:2], module.num_heads, -1)
         weight, bias = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
@@ -127,6 +134,7 @@ def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
         maps.append((scores if mask is None else scores + mask.to(x)).softmax(-1))
         mixed = torch.einsum("bhqk,bkhd->bqhd", maps[-1], v)
         return module.out_proj(mixed.reshape(x.shape))
+
     blocks = tower.transformer.resblocks
     for block in blocks:
         block.attention = lambda q_x, k_x, v_x, attn_mask, b=block: attend(b.attn, q_x, attn_mask)

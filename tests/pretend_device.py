@@ -48,14 +48,21 @@ class PretendTensor(Tensor):
     def __new__(cls, inner: Tensor) -> PretendTensor:
         with torch.inference_mode(False):  # else a view of a parameter could not be made
             made = Tensor._make_wrapper_subclass(
-                cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype,
-                layout=inner.layout, device="meta")
+                cls,
+                inner.shape,
+                inner.stride(),
+                inner.storage_offset(),
+                dtype=inner.dtype,
+                layout=inner.layout,
+                device="meta",
+            )
         made.inner = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
     @property
@@ -77,16 +84,18 @@ class PretendTensor(Tensor):
 
 
 class _Operations(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
 
 class _Numbers(TorchFunctionMode):
     """Tensors made of Python's numbers, which reach no dispatcher."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.new_tensor and isinstance(args[0], PretendTensor):
             kwargs = {"dtype": args[0].dtype, "device": DEVICE} | kwargs
@@ -122,8 +131,10 @@ def _refuse_cpu(func: Any, leaves: list[Any]) -> None:
     for leaf in leaves:
         if isinstance(leaf, Tensor) and not isinstance(leaf, PretendTensor):
             if leaf.ndim or torch.Tag.pointwise not in func.tags:
-                raise RuntimeError("Expected all tensors to be on the same device, but found at "
-                                   f"least two devices, {DEVICE} and cpu, in {func}")
+                raise RuntimeError(
+                    "Expected all tensors to be on the same device, but found at "
+                    f"least two devices, {DEVICE} and cpu, in {func}"
+                )
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:

@@ -30,8 +30,9 @@ def check_pair(text: Path, notebook: Path) -> list[str]:
     if not notebook.is_file():
         return [f"{notebook.name} is missing: `cae run {text.stem}` makes it"]
     stored = nbformat.read(notebook, as_version=4)
-    cells = [[(cell.cell_type, cell.source) for cell in page.cells]
-             for page in (read_page(text), stored)]
+    cells = [
+        [(cell.cell_type, cell.source) for cell in page.cells] for page in (read_page(text), stored)
+    ]
     other = f"the cells of {notebook.name} are not those of {text.name}: `cae run {text.stem}`"
     return [other] * (cells[0] != cells[1]) + check_notebook(stored)
 
@@ -42,15 +43,17 @@ def check_notebook(notebook: NotebookNode) -> list[str]:
     counted = sum("provenance" not in cell.metadata.get("tags", []) for cell in code)
     counts, size = [cell.execution_count for cell in code], len(json.dumps(notebook))
     problems = {
-        f"execution counts are {counts}, expected 1 to {len(code)}: run the whole page":
-            counts != list(range(1, len(code) + 1)),
-        f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance":
-            counted > MOST_CODE_CELLS,
+        f"execution counts are {counts}, expected 1 to {len(code)}: run the whole page": counts
+        != list(range(1, len(code) + 1)),
+        f"{counted} code cells, at most {MOST_CODE_CELLS} besides the provenance": counted
+        > MOST_CODE_CELLS,
         f"{size} bytes, at most {MOST_BYTES} are allowed: smaller figures": size >= MOST_BYTES,
     }
     return [text for text, is_so in problems.items() if is_so] + [
         f"cell {number} ({cell.source.strip().partition(chr(10))[0][:50]!r}): {problem}"
-        for number, cell in enumerate(notebook.cells) for problem in _cell(cell)]
+        for number, cell in enumerate(notebook.cells)
+        for problem in _cell(cell)
+    ]
 
 
 def _cell(cell: NotebookNode) -> Iterator[str]:
@@ -70,8 +73,9 @@ def _cell(cell: NotebookNode) -> Iterator[str]:
                 text, root = EMBEDDED.sub("", text), str(paths().root)
                 yield from _images(text)
                 own = [root] if len(root) > 3 and root in text else []
-                yield from (f"the absolute path {path}" for path in
-                            ABSOLUTE_PATH.findall(text) or own)
+                yield from (
+                    f"the absolute path {path}" for path in ABSOLUTE_PATH.findall(text) or own
+                )
 
 
 def _images(text: str) -> Iterator[str]:

@@ -4,21 +4,41 @@ import json
 from typing import Any
 
 ARO = {
-    "image_id": "1", "image_path": "1.jpg", "bbox_x": 3, "bbox_y": 1, "bbox_w": 4, "bbox_h": 2,
-    "relation_name": "on", "true_caption": "the cat is on the mat",
+    "image_id": "1",
+    "image_path": "1.jpg",
+    "bbox_x": 3,
+    "bbox_y": 1,
+    "bbox_w": 4,
+    "bbox_h": 2,
+    "relation_name": "on",
+    "true_caption": "the cat is on the mat",
     "false_caption": "the mat is on the cat",
 }
 ATTRIBUTES = ARO | {"attributes": ["red", "big"]}
 SUGAR = {"filename": "1.jpg", "caption": "A cat on a\nmat.", "negative_caption": "A mat on a cat."}
 VALSE = {
-    "dataset": "SWiG", "image_file": "run_1.jpg", "caption": "A man chases a dog.",
-    "foil": "A dog chases a man.", "classes": 1, "classes_foil": ["2"],
+    "dataset": "SWiG",
+    "image_file": "run_1.jpg",
+    "caption": "A man chases a dog.",
+    "foil": "A dog chases a man.",
+    "classes": 1,
+    "classes_foil": ["2"],
     "mturk": {"foil": 0, "caption": 3, "other": 0},
 }
-TRIPLE = {"id": 0, "filename": "1.jpg", "caption": "a cat on a mat",
-          "caption2": "on a mat is a cat", "negative_caption": "a mat on a cat"}
-HALF = {"image": {"path": "1.jpg"}, "triplet_type": "entity", "anchor": "a cat",
-        "half_truth": "a cat and a dog", "full_truth": "a cat and a mat"}
+TRIPLE = {
+    "id": 0,
+    "filename": "1.jpg",
+    "caption": "a cat on a mat",
+    "caption2": "on a mat is a cat",
+    "negative_caption": "a mat on a cat",
+}
+HALF = {
+    "image": {"path": "1.jpg"},
+    "triplet_type": "entity",
+    "anchor": "a cat",
+    "half_truth": "a cat and a dog",
+    "full_truth": "a cat and a mat",
+}
 CHECKLIST = ["VG_100K/1.jpg", {"POS": ["brown knob"], "NEG": ["teal knob"]}]
 SVO_HEADER = (
     "sentence,pos_triplet,neg_triplet,pos_url,neg_url,pos_image_id,neg_image_id,subj_neg,verb_neg,"
@@ -29,14 +49,25 @@ CREPE_HEADER = ["image_id", "caption", "n", "hard_negs", "x", "y", "width", "hei
 NEGATIVES = [f"a cat, on mat's {n}" for n in range(5)]
 CREPE = [7, "a cat on a mat", 4, str(NEGATIVES), "3.0", "1.0", 4, 2]
 SYST_HEADER = [
-    "image_id", "caption", "x", "y", "width", "height",
-    "valid_hard_negs_atom", "valid_hard_negs_comp", "valid_hard_negs_combined",
+    "image_id",
+    "caption",
+    "x",
+    "y",
+    "width",
+    "height",
+    "valid_hard_negs_atom",
+    "valid_hard_negs_comp",
+    "valid_hard_negs_combined",
 ]
 SYST = ["7.0", "a cup", "1.0", "2", "4.0", "3.0", "['a dog', 'a cat']", "['a', 'b', 'c']", "['d']"]
 WINOGROUND = {
-    "id": 0, "caption_0": "an old person kisses a young person",
-    "caption_1": "a young person kisses an old person", "image_0": "ex_0_img_0",
-    "image_1": "ex_0_img_1", "tag": "Adjective-Age", "collapsed_tag": "Relation",
+    "id": 0,
+    "caption_0": "an old person kisses a young person",
+    "caption_1": "a young person kisses an old person",
+    "image_0": "ex_0_img_0",
+    "image_1": "ex_0_img_1",
+    "tag": "Adjective-Age",
+    "collapsed_tag": "Relation",
 }
 COLA_URL = "https://cs-people.bu.edu/array/data/vg_gqa_images/{}.jpg"
 COLA = [COLA_URL.format(1), "a red cup on a blue plate", COLA_URL.format(2), "a blue cup"]

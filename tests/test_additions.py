@@ -16,7 +16,7 @@ from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.profiles import experiment
 from cae_lib.runtime import PACKAGE
 
-FILE = '''
+FILE = """
 from dataclasses import dataclass
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
@@ -29,8 +29,8 @@ class SizeAttribution(AttributionMethod):
     def score(self, captions: Captions) -> Attribution:
         output = captions.encoder.encode(captions.tokens)
         return Attribution(output.embeddings.norm(dim=-1) ** self.power, output.features)
-'''
-USE = '''
+"""
+USE = """
 import torch
 from pathlib import Path
 
@@ -53,7 +53,7 @@ torch.testing.assert_close(found, squares[:, : found.shape[1]].detach(), rtol=1e
 assert main(["train", "cae-size", "--profile", "smoke"]) == 0
 meta = read_meta(checkpoint_path("cae-size", "smoke"))
 assert meta.step == 3 and meta.config_key == experiment("cae-size", "smoke").key()
-'''
+"""
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ BENCHMARK = '''
                    columns="file=picture right=caption wrong=false"),
 }
 """All benchmarks'''
-USE_BENCHMARK = '''
+USE_BENCHMARK = """
 import cae_lib as cae
 
 table = cae.evaluate(cae.load_clip(), "ours")
 assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
-'''
+"""
 PROFILE = """
 seeds: 1
 recorded: false
@@ -98,7 +98,7 @@ runs:
   clip-ft: {label: CLIP-FT}
   cae-half: {label: half, method: attention, weight: 0.5}
 """
-USE_PROFILE = '''
+USE_PROFILE = """
 from cae_lib import plots
 from cae_lib.cli import main
 from cae_lib.grid import Choice, runs
@@ -110,13 +110,18 @@ assert experiment("cae-half", "tiny").weight == 0.5 and plots.label("cae-half") 
 assert "cae-half/0" in runs("tiny", Choice(studies=True))
 assert main(["train", "cae-half", "--profile", "tiny"]) == 0
 assert read_meta(checkpoint_path("cae-half", "tiny")).step == 1
-'''
+"""
 
 
 def use(package: Path, steps: str) -> None:
     """Run some lines with the copy of the package."""
-    done = subprocess.run([sys.executable, "-c", steps], cwd=package.parent, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(package.parent)})
+    done = subprocess.run(
+        [sys.executable, "-c", steps],
+        cwd=package.parent,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(package.parent)},
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -29,8 +29,9 @@ def test_scores_of_a_model_are_those_of_its_stored_answers(smoke_world, home, ti
         cae.evaluate(tiny_clip, "sugarcrape", profile="smoke")
 
 
-def test_an_entry_is_looked_at_and_its_files_are_read_in_each_call(smoke_world, home, tiny_clip,
-                                                                   monkeypatch):
+def test_an_entry_is_looked_at_and_its_files_are_read_in_each_call(
+    smoke_world, home, tiny_clip, monkeypatch
+):
     folder = home / "data" / "raw" / "mine"
     (folder / "images").mkdir(parents=True)
     (folder.parent / Path(smoke_world).name).symlink_to(smoke_world)
@@ -75,8 +76,9 @@ def test_weights_are_of_a_table_of_items(items) -> None:
 def test_without_an_extra_the_error_names_it(name: str) -> None:
     """What needs more than the loss says what to install; a mistake of ours is not hidden."""
     lines = f"import sys; sys.modules['pandas'] = None; import cae_lib; cae_lib.{name}"
-    run = subprocess.run([sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True,
-                         text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True
+    )
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and last.startswith("ModuleNotFoundError")
     assert "pandas" in last and 'pip install "cae-lib[lab]"' in last

@@ -75,7 +75,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def look_at(address: str, folder: Path) -> tuple[dict[str, list[dict]], list[str]]:
     """Open all pages of a served book in a headless Chromium: what it saw, and what it logged."""
     pages = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.html")
+        str(path.relative_to(folder))
+        for path in folder.rglob("*.html")
         if "_static" not in path.parts and path.name not in ("search.html", "genindex.html")
     )
     harness = HARNESS.read_text(encoding="utf-8").replace("PAGES", json.dumps(pages))
@@ -97,8 +98,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pages_in(folder: Path) -> list[Path]:
     """The pages that the book's authors have written."""
     generated = ("search.html", "genindex.html", "py-modindex.html")
-    return sorted(path for path in folder.rglob("*.html")
-                  if "_static" not in path.parts and path.name not in generated)
+    return sorted(
+        path
+        for path in folder.rglob("*.html")
+        if "_static" not in path.parts and path.name not in generated
+    )
 
 
 def test_no_paragraph_holds_a_block(rendered: Path):
@@ -117,9 +121,7 @@ def test_figures_lie_in_the_book_as_drawings_alone(rendered: Path):
 
 @needs_browser
 @pytest.mark.parametrize("width", [420, 1400])
-def test_axe_finds_nothing_that_not_everybody_can_use(
-    rendered: Path, tmp_path: Path, width: int
-):
+def test_axe_finds_nothing_that_not_everybody_can_use(rendered: Path, tmp_path: Path, width: int):
     axe = fetch_axe(tmp_path / "npm")
     if axe is None:
         pytest.skip("npm could not fetch axe-core: it takes npm and a network")
@@ -142,8 +144,10 @@ def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
         shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
     frame = pd.DataFrame(1, ["row"], [f"column {number}" for number in range(6)])
     page = tmp_path / "page.html"
-    page.write_text('<!doctype html><script src="scroll.js"></script><link rel="stylesheet" '
-                    'href="cae.css"><article class="bd-article">' + plots.table(frame).html)
+    page.write_text(
+        '<!doctype html><script src="scroll.js"></script><link rel="stylesheet" '
+        'href="cae.css"><article class="bd-article">' + plots.table(frame).html
+    )
     look = """(() => { const box = document.querySelector(".cae-box");
       return [box.tabIndex, getComputedStyle(box, "::after").content !== "none"]; })()"""
     browser = Browser(tmp_path / "user")
@@ -189,7 +193,8 @@ def test_a_telephone_shows_the_columns_that_matter_and_the_others_on_demand(
     (folder / "table.html").write_text(
         '<!doctype html><meta name="viewport" content="width=device-width">'
         '<link rel="stylesheet" href="_static/cae.css">'
-        f'<article class="bd-article">{plots.table(frame, fold=["p"]).html}</article>')
+        f'<article class="bd-article">{plots.table(frame, fold=["p"]).html}</article>'
+    )
     seen, logged = look_at(address, folder)
     wide, narrow = seen["table.html"]
     assert logged == []
@@ -231,11 +236,14 @@ def test_a_public_clone_links_to_itself(toy_book: Path):
     assert "interpretable composition attribution enhancement" in first, "the bibliography"
 
 
-@pytest.mark.parametrize(("setting", "remote", "buttons"), [
-    ("", None, set()),
-    ("", "https://gitlab.com/a/b", {"binderhub_url"}),
-    ("https://github.com/a/b/", "https://gitlab.com/a/b", {"binderhub_url", "colab_url"}),
-])
+@pytest.mark.parametrize(
+    ("setting", "remote", "buttons"),
+    [
+        ("", None, set()),
+        ("", "https://gitlab.com/a/b", {"binderhub_url"}),
+        ("https://github.com/a/b/", "https://gitlab.com/a/b", {"binderhub_url", "colab_url"}),
+    ],
+)
 def test_one_address_links_repository_binder_and_colab(
     setting: str, remote: str | None, buttons: set[str], tmp_path: Path, monkeypatch
 ):
@@ -249,11 +257,19 @@ def test_one_address_links_repository_binder_and_colab(
     assert found["html"]["use_repository_button"] is bool(buttons)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("**Question.** Is it so?\n\n**Answer.** It is. Li et al. say so.", "It is. Li et al. say so."),
-    (".. note:: Not this.\n\nFirst, with *one*\nname.\n\nSecond.", "First, with one name."),
-    (f"It is. A {'word ' * 50}.", "It is."), ("word " * 50, "word " * 39 + "…"), ("", ""),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "**Question.** Is it so?\n\n**Answer.** It is. Li et al. say so.",
+            "It is. Li et al. say so.",
+        ),
+        (".. note:: Not this.\n\nFirst, with *one*\nname.\n\nSecond.", "First, with one name."),
+        (f"It is. A {'word ' * 50}.", "It is."),
+        ("word " * 50, "word " * 39 + "…"),
+        ("", ""),
+    ],
+)
 def test_a_page_is_described_by_its_answer_or_its_first_words(text: str, expected: str):
     page = publish_doctree(f"Title\n=====\n\n{text}", settings_overrides={"doctitle_xform": False})
     assert description(page) == expected and len(expected) <= MOST_DESCRIPTION
@@ -270,11 +286,15 @@ def test_what_is_wrong_with_a_book_is_shown(toy_book: Path):
         build_book("mini")
 
 
-@pytest.mark.parametrize(("remote", "found"), [
-    ("https://github.com/a/b.git", ("github.com", "a/b")), ("/srv/git/b.git", None),
-    ("git@gitlab.com:a/b.git", ("gitlab.com", "a/b")),
-    ("https://user:secret@github.com/a/b", None),
-])
+@pytest.mark.parametrize(
+    ("remote", "found"),
+    [
+        ("https://github.com/a/b.git", ("github.com", "a/b")),
+        ("/srv/git/b.git", None),
+        ("git@gitlab.com:a/b.git", ("gitlab.com", "a/b")),
+        ("https://user:secret@github.com/a/b", None),
+    ],
+)
 def test_only_public_addresses_become_links(remote: str, found: tuple[str, str] | None):
     match = HOSTS.match(remote)
     assert (match.groups() if match else None) == found
@@ -284,15 +304,26 @@ def test_only_public_addresses_become_links(remote: str, found: tuple[str, str] 
 def ask(book_home: Path) -> Iterator[Ask]:
     """A server set up as `make lab` sets it up, on a copy of a page."""
     runtime, log = book_home / "runtime", book_home / "server.log"
-    private = {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_DATA_DIR": str(book_home / "share"),
-               "JUPYTER_CONFIG_DIR": str(book_home / "config")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-               "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0",
-               f"--ServerApp.root_dir={book_home}",
-               f"--LabApp.app_settings_dir={REPOSITORY / 'scripts' / 'lab'}"]
+    private = {
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTER_DATA_DIR": str(book_home / "share"),
+        "JUPYTER_CONFIG_DIR": str(book_home / "config"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.port=0",
+        f"--ServerApp.root_dir={book_home}",
+        f"--LabApp.app_settings_dir={REPOSITORY / 'scripts' / 'lab'}",
+    ]
     with log.open("w") as stream:
-        process = subprocess.Popen(command, env=os.environ | private, stdout=stream, stderr=stream,
-                                   cwd=book_home)
+        process = subprocess.Popen(
+            command, env=os.environ | private, stdout=stream, stderr=stream, cwd=book_home
+        )
     try:
         for _ in range(1200):
             try:
@@ -331,7 +362,9 @@ def test_a_saved_notebook_changes_its_text_where_it_was_changed_alone(ask: Ask, 
     stored = json.loads(text.with_suffix(".ipynb").read_text(encoding="utf-8"))
     assert "seen" in json.dumps(stored["cells"][-1]["outputs"])
     assert sorted(path.name for path in text.parent.iterdir() if path.is_file()) == [
-        "jupytext.toml", "page.ipynb", "page.md"
+        "jupytext.toml",
+        "page.ipynb",
+        "page.md",
     ]
     # The text wins over an older notebook: what an editor changed is what opens next.
     text.write_text(text.read_text(encoding="utf-8").replace("2 + 2", "3 + 3"), encoding="utf-8")

@@ -29,6 +29,7 @@ def test_a_field_that_is_added_later_changes_no_key():
     @dataclass(frozen=True)
     class Later(Experiment):
         added: int = 0
+
     assert Later(**vars(PLAIN)).key() == PLAIN.key() != Later(**vars(PLAIN), added=1).key()
 
 
@@ -40,11 +41,19 @@ def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name,
         assert 4 * hard.batch_size == texts * plain.batch_size
 
 
-@pytest.mark.parametrize(("text", "native"), [
-    ("flags\t\t: fpu avx512f avx512_bf16 sse\n", True), ("flags : avx512f amx_bf16 amx_tile", True),
-    ("Features\t: fp asimd bf16", True), ("flags : avx512f avx512bw", False),
-    ("flags : avx2", False), ("bugs : bf16", False),
-    ("flags : sse\nbugs : bf16\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("text", "native"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("flags : avx512f amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags : avx512f avx512bw", False),
+        ("flags : avx2", False),
+        ("bugs : bf16", False),
+        ("flags : sse\nbugs : bf16\n", False),
+        ("", False),
+    ],
+)
 def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: str, native: bool):
     cpuinfo = tmp_path / "cpuinfo"
     assert not native_bf16(cpuinfo), "not Linux"
@@ -60,9 +69,17 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
         uses_bf16("fp16", cpu)
 
 
-@pytest.mark.parametrize("override", [{"lr": "1e-4"}, {"steps": 1.5}, {"steps": True},
-                                      {"betas": (0.9,)}, {"stop_gradient": 1},
-                                      {"margin": float("nan")}])
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"lr": "1e-4"},
+        {"steps": 1.5},
+        {"steps": True},
+        {"betas": (0.9,)},
+        {"stop_gradient": 1},
+        {"margin": float("nan")},
+    ],
+)
 def test_override_of_the_wrong_type(override):
     with pytest.raises(ConfigError, match=f"clip-ft: {next(iter(override))} is .*expected"):
         experiment("clip-ft", "mini", **override)
@@ -85,12 +102,20 @@ def test_every_row_of_every_profile_is_a_valid_configuration():
 
 
 def test_which_profiles_have_runs_by_the_second_tagger():
-    retagged = {name: {row for row in chosen.runs if "tagger" in chosen.runs[row]}
-                for name, chosen in PROFILES.items()}
+    retagged = {
+        name: {row for row in chosen.runs if "tagger" in chosen.runs[row]}
+        for name, chosen in PROFILES.items()
+    }
     rows = {f"dependency-{method}" for method in METHODS}
-    assert retagged == {"smoke": rows, "mini": set(), "photo": rows,
-                        "paired": set(), "paper": rows,
-                        "rehearsal": rows, "rehearsal-mini": rows}
+    assert retagged == {
+        "smoke": rows,
+        "mini": set(),
+        "photo": rows,
+        "paired": set(),
+        "paper": rows,
+        "rehearsal": rows,
+        "rehearsal-mini": rows,
+    }
     for row in rows:
         plain = experiment(row.replace("dependency", "cae"), "photo")
         assert different(plain, experiment(row, "photo")) == {"name", "tagger"}

@@ -43,8 +43,11 @@ def test_data_start_and_version_each_change_one_part(monkeypatch) -> None:
 def test_a_tables_key_covers_suite_version_model_and_data(monkeypatch) -> None:
     known = keys.table_key("retrieval", "model", "data")
     assert known == keys.table_key("retrieval", "model", "data") and len(known) == 12
-    changes = (("blind", "model", "data"), ("retrieval", "other", "data"),
-               ("retrieval", "model", "other"))
+    changes = (
+        ("blind", "model", "data"),
+        ("retrieval", "other", "data"),
+        ("retrieval", "model", "other"),
+    )
     others = [keys.table_key(*change) for change in changes]
     monkeypatch.setattr(keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {"retrieval": 2})
     others.append(keys.table_key("retrieval", "model", "data"))

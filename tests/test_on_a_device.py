@@ -35,8 +35,14 @@ from cae_lib.training.trainer import Run
 from cae_lib.words.alignment import token_roles
 from cae_lib.world.build import build_world
 
-STEPS = [(None, "batch"), ("attention", "batch"), ("gradcam", "caption"), ("perturbation", "word"),
-         ("gradient", "word"), ("counterfactual", "batch")]
+STEPS = [
+    (None, "batch"),
+    ("attention", "batch"),
+    ("gradcam", "caption"),
+    ("perturbation", "word"),
+    ("gradient", "word"),
+    ("counterfactual", "batch"),
+]
 VALUES = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
 Measure = Callable[[Encoder], Any]
 
@@ -119,6 +125,7 @@ def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) 
     """A gradient through the scores is a second derivative for the gradient methods."""
     parameters = {"renormalise": True} if method not in METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
+
     def measure(encoder: Encoder) -> dict[str, Any]:
         model = encoder.clip.model.double()
         device = model.logit_scale.device
@@ -132,6 +139,7 @@ def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) 
             gradients = {name: p.grad for name, p in model.named_parameters()}
             found |= {name: g.cpu().numpy() for name, g in gradients.items() if g is not None}
         return found
+
     on_both(measure)
 
 
@@ -141,16 +149,30 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     """The second step's loss is that of the weights after the first."""
     pairs = load_negclip_tsv(world / "coco" / "train_neg_clip.tsv", world)
     experiment = Experiment(
-        "run", "smoke", steps=2, batch_size=4, warmup=1, lr=1e-3, margin=1.0, method=method,
-        scope=scope, negatives=negatives, hinge="log" if negatives else "difference",
-        masked=0.5 * negatives, lock_image=negatives, augment=not negatives)
+        "run",
+        "smoke",
+        steps=2,
+        batch_size=4,
+        warmup=1,
+        lr=1e-3,
+        margin=1.0,
+        method=method,
+        scope=scope,
+        negatives=negatives,
+        hinge="log" if negatives else "difference",
+        masked=0.5 * negatives,
+        lock_image=negatives,
+        augment=not negatives,
+    )
     source = Photographs if negatives else ImageStore
+
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())
         images = source(pairs.image_paths, encoder.clip.image_size)
         run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
         with run.feed(0, 2) as batches:
             return [run.step(step, batch) for step, batch in enumerate(batches)]
+
     on_both(measure)
 
 
@@ -170,20 +192,23 @@ def device() -> Iterator[torch.device]:
         yield device
 
 
-@pytest.mark.parametrize("mixed", [
-    lambda x: x + VALUES,
-    lambda x: VALUES @ x,
-    lambda x: torch.cat([x, VALUES]),
-    lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
-    lambda x: torch.where(x > 1, x, VALUES),
-    lambda x: x.index_select(0, torch.tensor([1])),
-    lambda x: x.gather(1, torch.zeros(2, 1, dtype=torch.long)),
-    lambda x: F.embedding(torch.tensor([1]), x),
-    lambda x: VALUES[x.long()],
-    lambda x: x.clone().index_put_((torch.tensor([0]),), VALUES[:1]),
-    lambda x: x.clone().normal_(generator=torch.Generator()),
-    lambda x: torch.randint(3, (2,), generator=torch.Generator(), device=x.device),
-])
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x + VALUES,
+        lambda x: VALUES @ x,
+        lambda x: torch.cat([x, VALUES]),
+        lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
+        lambda x: torch.where(x > 1, x, VALUES),
+        lambda x: x.index_select(0, torch.tensor([1])),
+        lambda x: x.gather(1, torch.zeros(2, 1, dtype=torch.long)),
+        lambda x: F.embedding(torch.tensor([1]), x),
+        lambda x: VALUES[x.long()],
+        lambda x: x.clone().index_put_((torch.tensor([0]),), VALUES[:1]),
+        lambda x: x.clone().normal_(generator=torch.Generator()),
+        lambda x: torch.randint(3, (2,), generator=torch.Generator(), device=x.device),
+    ],
+)
 def test_what_a_gpu_refuses(device: torch.device, mixed: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(RuntimeError, match=r"Expected|indices should be"):
         mixed(VALUES.to(device))
@@ -199,11 +224,15 @@ def test_numpy_takes_no_tensor_of_the_device(device: torch.device) -> None:
 def test_what_a_gpu_takes(device: torch.device) -> None:
     x = VALUES.to(device)
     for found, expected in (
-        (x * torch.tensor(2.0), 2 * VALUES), (x[torch.tensor([1])], VALUES[1:]),
-        (x[VALUES > 1], VALUES[VALUES > 1]), (x.nonzero(), VALUES.nonzero()), (x.to("cpu"), VALUES),
+        (x * torch.tensor(2.0), 2 * VALUES),
+        (x[torch.tensor([1])], VALUES[1:]),
+        (x[VALUES > 1], VALUES[VALUES > 1]),
+        (x.nonzero(), VALUES.nonzero()),
+        (x.to("cpu"), VALUES),
         (torch.arange(3, device=x.device), torch.arange(3)),
         (torch.tensor([3, 1], device=device), torch.tensor([3, 1])),
-        (x.new_tensor([1]), torch.tensor([1.0])), (torch.zeros(2, 2).copy_(x), VALUES),
+        (x.new_tensor([1]), torch.tensor([1.0])),
+        (torch.zeros(2, 2).copy_(x), VALUES),
         (torch.zeros(2, 2).to(device).copy_(VALUES), VALUES),
     ):
         assert torch.equal(found.cpu(), expected)

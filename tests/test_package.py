@@ -44,8 +44,11 @@ def test_the_loss_needs_the_dependencies_alone() -> None:
     """The README's lines run where `cae_lib` can import nothing but its own dependencies."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = {_plain(requirement) for requirement in project["dependencies"]}
-    modules = [module for module, distributions in metadata.packages_distributions().items()
-               if core & {_plain(name) for name in distributions}]
+    modules = [
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if core & {_plain(name) for name in distributions}
+    ]
     command = [sys.executable, "-c", GUARDED, str(REPOSITORY / ".ci" / "wheel_step.py"), *modules]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -108,12 +111,16 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = ({"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
-          {"words", "models", "attribution"},
-          {"data", "store", "statistics", "claims", "shown", "plots", "world"},
-          {"training", "evaluation", "photo"}, {"runs", "measuring"}, {"results"},
-          {"pages", "commands"},
-          {"cli", "__init__"})
+LAYERS = (
+    {"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
+    {"words", "models", "attribution"},
+    {"data", "store", "statistics", "claims", "shown", "plots", "world"},
+    {"training", "evaluation", "photo"},
+    {"runs", "measuring"},
+    {"results"},
+    {"pages", "commands"},
+    {"cli", "__init__"},
+)
 """The top level of the package, the lowest parts first."""
 
 
@@ -133,7 +140,9 @@ def test_the_scripts_that_measure_speed_can_be_imported() -> None:
 
 
 def test_the_public_names_are_imported_when_asked_for() -> None:
-    steps = ("import sys, cae_lib as cae; assert not {'torch', 'pandas'} & sys.modules.keys();"
-             "gone = [n for n in cae.__all__ if not hasattr(cae, n)]; assert not gone, gone;"
-             "assert {*cae.__all__} <= {*dir(cae)} and not hasattr(cae, 'other')")
+    steps = (
+        "import sys, cae_lib as cae; assert not {'torch', 'pandas'} & sys.modules.keys();"
+        "gone = [n for n in cae.__all__ if not hasattr(cae, n)]; assert not gone, gone;"
+        "assert {*cae.__all__} <= {*dir(cae)} and not hasattr(cae, 'other')"
+    )
     subprocess.run([sys.executable, "-c", steps], check=True)

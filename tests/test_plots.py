@@ -17,11 +17,15 @@ from cae_lib import plots
 from cae_lib.errors import DataError
 from cae_lib.shown import html_of
 
-ROWS = pd.DataFrame({
-    "family": ["ARO", "ARO", "CREPE", "CREPE"], "method": ["a", "b"] * 2,
-    "estimate": [0.01, -0.02, 0.0, 0.1], "low": [-0.01, -0.03, -0.0004, 0.05],
-    "high": [0.03, -0.01, 0.0004, 0.15],
-})
+ROWS = pd.DataFrame(
+    {
+        "family": ["ARO", "ARO", "CREPE", "CREPE"],
+        "method": ["a", "b"] * 2,
+        "estimate": [0.01, -0.02, 0.0, 0.1],
+        "low": [-0.01, -0.03, -0.0004, 0.05],
+        "high": [0.03, -0.01, 0.0004, 0.15],
+    }
+)
 
 
 def drawn() -> plt.Figure:
@@ -54,14 +58,19 @@ def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
     assert "text/html" not in bundle, "viewers would prefer it to the image"
     image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     assert image.width == round(100 * plots.WIDTH) and image.convert("RGB").getpixel((0, 0)) == (
-        255, 255, 255), "on white, so that black letters read in a dark notebook"
+        255,
+        255,
+        255,
+    ), "on white, so that black letters read in a dark notebook"
     kept = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, **_: kept.append(bundle))
     plots.glue("figure", plots.show(drawn(), "two families"), display=True)
     assert "image/png" in kept[0] and "text/html" not in kept[0]
     plots.glue("figure", plots.show(drawn(), "two families"))
-    assert set(kept[1]) == {"application/papermill.record/text/plain",
-                            "application/papermill.record/text/html"}
+    assert set(kept[1]) == {
+        "application/papermill.record/text/plain",
+        "application/papermill.record/text/html",
+    }
 
 
 def test_roles_have_the_same_marker_in_each_order():
@@ -78,9 +87,13 @@ EVIL = '<img src=x onerror="alert(1)"> & <!-- <script>'
 
 def test_texts_in_tables_are_escaped_and_markup_is_marked():
     frame = pd.DataFrame({EVIL: [EVIL, plots.bold(EVIL)], "n": [1.5, None]}, [EVIL, "b"])
-    for shown in (plots.table(frame, EVIL, fold=[EVIL]), plots.table(frame.T), plots.table(
-            frame.rename_axis(EVIL)), plots.table(pd.concat({EVIL: frame}, axis=1), EVIL),
-            plots.table(pd.concat({EVIL: frame}, names=[EVIL, "b"]))):
+    for shown in (
+        plots.table(frame, EVIL, fold=[EVIL]),
+        plots.table(frame.T),
+        plots.table(frame.rename_axis(EVIL)),
+        plots.table(pd.concat({EVIL: frame}, axis=1), EVIL),
+        plots.table(pd.concat({EVIL: frame}, names=[EVIL, "b"])),
+    ):
         assert "<img" not in shown.html and "<script" not in shown.html
         assert "&lt;img" in shown.html and f"<b>{html.escape(EVIL, quote=False)}</b>" in shown.html
     assert "<td>1.5</td>" in plots.table(frame).html and "<td>–</td>" in plots.table(frame).html
@@ -121,23 +134,35 @@ def test_an_alt_text_is_there_and_short(alt: str):
         plots.show(drawn(), alt)
 
 
-@pytest.mark.parametrize(("palette", "expected"), [
-    (["#112233", "#445566", "#778899"], ["#112233", "#445566"]), (None, ["C0", "C1"]),
-    ("Set2", ["#66c2a5", "#fc8d62"]), ({"b": "#112233"}, ["#0173b2", "#112233"]),
-])
+@pytest.mark.parametrize(
+    ("palette", "expected"),
+    [
+        (["#112233", "#445566", "#778899"], ["#112233", "#445566"]),
+        (None, ["C0", "C1"]),
+        ("Set2", ["#66c2a5", "#fc8d62"]),
+        ({"b": "#112233"}, ["#0173b2", "#112233"]),
+    ],
+)
 def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(palette, expected):
     axes = plots.forest(ROWS, "family", "method", palette=palette)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ARO", "CREPE"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
     assert [bar.lines[0].get_ydata().tolist() for bar in axes.containers] == [
-        pytest.approx([-0.3, 0.7]), pytest.approx([0.3, 1.3])]
+        pytest.approx([-0.3, 0.7]),
+        pytest.approx([0.3, 1.3]),
+    ]
     named = ROWS.iloc[:3].set_index("family", drop=False)  # the second line has one mark
     alone = plots.forest(named, "family", "method")
     assert [bar.lines[0].get_ydata().tolist() for bar in alone.containers] == [
-        pytest.approx([-0.3, 1.0]), pytest.approx([0.3])]
+        pytest.approx([-0.3, 1.0]),
+        pytest.approx([0.3]),
+    ]
     plt.close(alone.figure)
-    ends = [segment[:, 0].tolist() for bar in axes.containers
-            for segment in bar.lines[2][0].get_segments()]
+    ends = [
+        segment[:, 0].tolist()
+        for bar in axes.containers
+        for segment in bar.lines[2][0].get_segments()
+    ]
     assert ends == [pytest.approx(pair) for pair in ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
     found = [to_hex(bar.lines[0].get_color()) for bar in axes.containers]
     assert found == [to_hex(color) for color in expected]
@@ -158,7 +183,11 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
 def test_rows_are_picked_in_the_order_of_the_choices():
     found = plots.pick(ROWS, method=["b", "a"], family=["CREPE", "ARO"])
     assert list(zip(found["method"], found["family"], strict=True)) == [
-        ("b", "CREPE"), ("b", "ARO"), ("a", "CREPE"), ("a", "ARO")]
+        ("b", "CREPE"),
+        ("b", "ARO"),
+        ("a", "CREPE"),
+        ("a", "ARO"),
+    ]
     with pytest.warns(UserWarning, match="no family .'VALSE'.: there are .'ARO', 'CREPE'"):
         assert plots.pick(ROWS, family=["VALSE", "CREPE"])["method"].tolist() == ["a", "b"]
     with pytest.warns(UserWarning), pytest.raises(DataError, match="nothing is left of method"):
@@ -192,21 +221,27 @@ def test_a_table_folds_its_columns_on_a_phone():
     frame = ROWS.drop(columns="estimate").set_index(["family", "method"])
     assert "cae-fold" not in plots.table(frame).html and "cae-all" not in plots.table(frame).html
     shown = plots.table(frame, "a caption", fold=["low"])
-    assert re.search(r'</p><label class="cae-all"><input type="checkbox"> all columns</label>'
-                     '<div class="cae-box"><table', shown.html)
+    assert re.search(
+        r'</p><label class="cae-all"><input type="checkbox"> all columns</label>'
+        '<div class="cae-box"><table',
+        shown.html,
+    )
     assert cells(shown)[2:4] == [["ARO", "a", "[-0.0100]", "0.0300"], ["b", "[-0.0300]", "-0.0100"]]
     assert cells(shown)[0] == ["", "", "[low]", "high"]
     wide = ROWS.set_index("family").pivot(columns="method", values=["low", "high"])
     assert cells(plots.table(wide, fold=["high"]))[:2] == [
-        ["", "low", "[high]"], ["", "a", "b", "[a]", "[b]"]]
+        ["", "low", "[high]"],
+        ["", "a", "b", "[a]", "[b]"],
+    ]
     with pytest.raises(DataError, match="no columns .'lower'. to fold; there are .'low', 'high'"):
         plots.table(frame, fold=["lower"])
 
 
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
     kept = []
-    monkeypatch.setattr("IPython.display.display",
-                        lambda bundle, **more: kept.append((bundle, more)))
+    monkeypatch.setattr(
+        "IPython.display.display", lambda bundle, **more: kept.append((bundle, more))
+    )
     plots.glue("gain", ROWS["estimate"].iloc[0])
     plots.glue("word", "−1.2")
     plots.glue("badge", plots.badge("mixed"), display=True)

@@ -70,11 +70,13 @@ runs:
   one: {label: One, method: gradcam, weight: 0.5}
   two: {like: one, weight: 0.7}
 """)
-    (tmp_path / "second.yaml").write_text("like: first\nseeds: 1\ntraining: {steps: 2}\n"
-                                          "runs: {one: {margin: 0.3}}")
+    (tmp_path / "second.yaml").write_text(
+        "like: first\nseeds: 1\ntraining: {steps: 2}\nruns: {one: {margin: 0.3}}"
+    )
     (tmp_path / "third.yaml").write_text("like: second\ntraining: {lr: 0.2}\nruns: {}")
-    first, second, third = (read_profile(tmp_path / f"{name}.yaml")
-                            for name in ("first", "second", "third"))
+    first, second, third = (
+        read_profile(tmp_path / f"{name}.yaml") for name in ("first", "second", "third")
+    )
     assert (first.like, second.like, third.like) == ("", "first", "first")
     assert (first.seeds, second.seeds, third.seeds) == (3, 1, 1)
     assert second.training == {"steps": 2, "lr": 0.1} and third.training == {"steps": 2, "lr": 0.2}

@@ -49,14 +49,24 @@ def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, ca
     assert measured.call_count == 1, "the weights are not asked for"
 
 
-@pytest.mark.parametrize("other", [
-    {"weight": 0.5}, {"margin": 0.1}, {"method": "attention"}, {"seeds": [8]},
-    {"run": "clip-ft"}, {"negatives": True}, {"steps": 2}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weight": 0.5},
+        {"margin": 0.1},
+        {"method": "attention"},
+        {"seeds": [8]},
+        {"run": "clip-ft"},
+        {"negatives": True},
+        {"steps": 2},
+    ],
+)
 def test_each_setting_is_a_run_of_its_own(measured, other):
     before, after = compute(), compute(**other)
     assert measured.call_count == 2
     assert not set(zip(before["run"], before["seed"], strict=True)) & set(
-        zip(after["run"], after["seed"], strict=True))
+        zip(after["run"], after["seed"], strict=True)
+    )
 
 
 def test_published_tables_are_read_and_never_changed(measured):
@@ -111,9 +121,11 @@ def test_the_base_model_and_the_tables_of_the_data_are_computed_as_well(measured
 
 def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch):
     monkeypatch.setattr(measuring, "train_run", Mock(side_effect=RuntimeError("trained")))
-    for options, message in (({"run": "cae-gradcm"}, "unknown experiment"),
-                             ({"wieght": 1.0}, "unknown setting 'wieght'"),
-                             ({"weight": "much"}, "weight is 'much'")):
+    for options, message in (
+        ({"run": "cae-gradcm"}, "unknown experiment"),
+        ({"wieght": 1.0}, "unknown setting 'wieght'"),
+        ({"weight": "much"}, "weight is 'much'"),
+    ):
         with pytest.raises(ConfigError, match=message):
             compute(**options)
     with pytest.raises(DataError, match="nothing is stored"):

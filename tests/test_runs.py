@@ -35,6 +35,7 @@ def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsy
     def said(profile: str) -> str:
         assert main(["train", "clip-ft", "--profile", profile]) == 2
         return capsys.readouterr().err
+
     assert "`cae train base --profile smoke`" in said("smoke"), "which has no shipped base"
     save_random(checkpoint_path("base", "smoke"), seed=3)
     assert "`cae world build --profile smoke`" in said("smoke")
@@ -67,8 +68,7 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained
 
 
-def test_a_run_is_trained_again_once_an_input_is_another(
-        smoke_world, home, monkeypatch, capsys):
+def test_a_run_is_trained_again_once_an_input_is_another(smoke_world, home, monkeypatch, capsys):
     world = home / "data" / "raw" / "world-smoke"
     world.mkdir(parents=True)
     (world / "coco").symlink_to(smoke_world / "coco")
@@ -95,8 +95,7 @@ def test_a_run_is_trained_again_once_an_input_is_another(
     training_set.cache_clear()
 
 
-def test_what_another_training_left_unfinished_stops_no_run(
-        smoke_world, home, monkeypatch, capsys):
+def test_what_another_training_left_unfinished_stops_no_run(smoke_world, home, monkeypatch, capsys):
     link_world(home, smoke_world)
     training_set.cache_clear()
     settings = {"weights": None, "steps": 1, "batch_size": 4}
@@ -115,8 +114,15 @@ def test_what_another_training_left_unfinished_stops_no_run(
 
 def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     answers = results.load("benchmarks", "smoke", ["cae-attention"])
-    assert {"aro", "winoground", "sugarcrepe", "vl_checklist", "valse", "svo_probes",
-            "crepe"} <= set(answers["family"])
+    assert {
+        "aro",
+        "winoground",
+        "sugarcrepe",
+        "vl_checklist",
+        "valse",
+        "svo_probes",
+        "crepe",
+    } <= set(answers["family"])
     keys = ["family", "subset", "item"]
     items = results.load("items", "smoke", [results.DATA])
     pd.testing.assert_frame_equal(answers[keys], items[keys])
@@ -161,40 +167,53 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
         results.load("benchmarks", "smoke", [name])
 
 
-@pytest.mark.parametrize(("overrides", "name"), [
-    ({"steps": 100, "batch_size": 64, "warmup": 10}, "cae-gradcam+short"),
-    ({"steps": 100, "scope": "word"}, "cae-gradcam+scope=word+steps=100"),
-    ({"weights": "mini/base-600.safetensors"}, "cae-gradcam+base=600"),
-    ({"weights": None, "lr": 0.1 + 0.2}, "cae-gradcam+lr=0.30000000000000004+weights=None"),
-    ({"weights": "other/base.safetensors"}, "cae-gradcam+weights=54e85253"),
-    ({"betas": (0.9, 0.99)}, "cae-gradcam+betas=f2308ec6"),
-    ({"attribution": (("start_layer", -1),)}, "cae-gradcam+start_layer=-1"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"steps": 100, "batch_size": 64, "warmup": 10}, "cae-gradcam+short"),
+        ({"steps": 100, "scope": "word"}, "cae-gradcam+scope=word+steps=100"),
+        ({"weights": "mini/base-600.safetensors"}, "cae-gradcam+base=600"),
+        ({"weights": None, "lr": 0.1 + 0.2}, "cae-gradcam+lr=0.30000000000000004+weights=None"),
+        ({"weights": "other/base.safetensors"}, "cae-gradcam+weights=54e85253"),
+        ({"betas": (0.9, 0.99)}, "cae-gradcam+betas=f2308ec6"),
+        ({"attribution": (("start_layer", -1),)}, "cae-gradcam+start_layer=-1"),
+    ],
+)
 def test_names(overrides: dict, name: str):
     assert run_name("cae-gradcam", "mini", **overrides) == name
     assert run_name("cae-gradcam", "mini", **dict(reversed(overrides.items()))) == name
 
 
-@pytest.mark.parametrize(("name", "chosen", "settings"), [
-    ("cae-gradcam+short+scope=word", "paper", {"steps": 427, "scope": "word"}),
-    ("base+steps=600", "mini", {"weights": "mini/base-600.safetensors"}),
-    ("clip-ft", "mini", {}),
-])
+@pytest.mark.parametrize(
+    ("name", "chosen", "settings"),
+    [
+        ("cae-gradcam+short+scope=word", "paper", {"steps": 427, "scope": "word"}),
+        ("base+steps=600", "mini", {"weights": "mini/base-600.safetensors"}),
+        ("clip-ft", "mini", {}),
+    ],
+)
 def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings: dict):
     row, found = find_run(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
 
 
-@pytest.mark.parametrize(("name", "settings", "found"), [
-    ("cae-gradcam", {"weight": 0.3}, "cae-gradcam+weight=0.3"),
-    ("cae-gradcam+weight=0.3", {"weight": 0.1}, "cae-gradcam"),
-    ("cae-gradcam+weight=0.3", {"steps": 50}, "cae-gradcam+steps=50+weight=0.3"),
-    ("cae-gradcam", find_profile("mini").short, "cae-gradcam+short"),
-    ("cae-gradcam+short+second_order=False", {"weight": 0.1},
-     "cae-gradcam+short+second_order=False"),
-    ("base", {}, "base"), ("base+steps=600", {}, "base+steps=600"),
-])
+@pytest.mark.parametrize(
+    ("name", "settings", "found"),
+    [
+        ("cae-gradcam", {"weight": 0.3}, "cae-gradcam+weight=0.3"),
+        ("cae-gradcam+weight=0.3", {"weight": 0.1}, "cae-gradcam"),
+        ("cae-gradcam+weight=0.3", {"steps": 50}, "cae-gradcam+steps=50+weight=0.3"),
+        ("cae-gradcam", find_profile("mini").short, "cae-gradcam+short"),
+        (
+            "cae-gradcam+short+second_order=False",
+            {"weight": 0.1},
+            "cae-gradcam+short+second_order=False",
+        ),
+        ("base", {}, "base"),
+        ("base+steps=600", {}, "base+steps=600"),
+    ],
+)
 def test_a_setting_that_a_run_has_already_is_no_part_of_its_name(name, settings, found):
     assert find_variant(name, "mini", **settings).name("mini") == found
 
@@ -216,8 +235,9 @@ def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: 
     assert all("/" not in label and " " not in label for label in variants)
 
 
-@pytest.mark.parametrize(("name", "opened"), [
-    ("smoke", ["clip-ft", "cae-gradcam", "cae-gradcam"]), ("paper", [])])
+@pytest.mark.parametrize(
+    ("name", "opened"), [("smoke", ["clip-ft", "cae-gradcam", "cae-gradcam"]), ("paper", [])]
+)
 def test_a_locked_image_tower_is_opened_once_for_each_run(name: str, opened: list[str]):
     """And for CAE once more, with the image feature as a constant."""
     found = [v.run for v in ablations(name) if v.settings.get("lock_image") is False]
@@ -238,8 +258,10 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
 
 
 def test_earlier_bases_lie_beside_the_base(home: Path):
-    for name, place in {"mini": "mini/base-1.safetensors",
-                        "smoke": "checkpoints/smoke/base-1/model.safetensors"}.items():
+    for name, place in {
+        "mini": "mini/base-1.safetensors",
+        "smoke": "checkpoints/smoke/base-1/model.safetensors",
+    }.items():
         start = earlier_base(name, 1)
         assert checkpoint_path("base", name, weights=start) == home / "data" / place
 
@@ -252,10 +274,12 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         visual = load_clip("clip-mini", seed=seed).model.visual
         projections.append(float(visual.proj.detach().sum()))
     seen = []
+
     def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
         seen.append(encoder.clip.activation)
         total = float(encoder.clip.model.visual.proj.detach().sum())
         return {"retrieval": pd.DataFrame({"sum": [total]})}
+
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", lambda _, *args: measure(*args))
     monkeypatch.setattr(measuring, "CONTROL_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]

@@ -32,18 +32,26 @@ WEIGHTS = np.array([0.2, 0.5, 0.3])
 def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None):
     """Groups `(S, n)` with the labels of their items; by default each item has its own picture."""
     sizes = [group.shape[1] for group in groups]
-    return (np.concatenate(groups, axis=1).astype(float), np.repeat(np.arange(len(groups)), sizes),
-            np.asarray(weights, dtype=float),
-            np.arange(sum(sizes)) if clusters is None else np.concatenate(clusters))
+    return (
+        np.concatenate(groups, axis=1).astype(float),
+        np.repeat(np.arange(len(groups)), sizes),
+        np.asarray(weights, dtype=float),
+        np.arange(sum(sizes)) if clusters is None else np.concatenate(clusters),
+    )
 
 
 def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None) -> pd.DataFrame:
     """Answers `(S, n)` as a table, its rows in no order."""
     seeds, n = values.shape
-    rows = pd.DataFrame({
-        "run": run, "seed": np.repeat(np.arange(seeds), n), "item": np.tile(np.arange(n), seeds),
-        "picture": np.tile(np.arange(n) if pictures is None else pictures, seeds),
-        "correct": values.ravel()})
+    rows = pd.DataFrame(
+        {
+            "run": run,
+            "seed": np.repeat(np.arange(seeds), n),
+            "item": np.tile(np.arange(n), seeds),
+            "picture": np.tile(np.arange(n) if pictures is None else pictures, seeds),
+            "correct": values.ravel(),
+        }
+    )
     return rows.sample(frac=1, random_state=0)
 
 
@@ -168,8 +176,9 @@ def test_scores_weigh_strata_and_share_items():
                 weights.append(("only x", name, item, name, 1 / len(own)))
         number += len(own)
     columns = ["score", "subset", "item", "stratum", "weight"]
-    found = levels(pd.concat(rows), items=["subset", "item"],
-                   weights=pd.DataFrame(weights, columns=columns)).set_index("score")
+    found = levels(
+        pd.concat(rows), items=["subset", "item"], weights=pd.DataFrame(weights, columns=columns)
+    ).set_index("score")
     by_seed, parts = crossed(*cells(groups, WEIGHTS, pictures))
     assert found.loc["all", "estimate"] == pytest.approx(by_seed.mean())
     assert found.loc["all", "error"] == pytest.approx(parts.variance() ** 0.5)
@@ -187,16 +196,26 @@ def test_scores_weigh_strata_and_share_items():
 def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
     # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order
     rows = frame(np.array([[1, 1, 0, 0, 0, 0]]))
-    weights = pd.DataFrame({"score": "all", "item": range(6), "weight": [0.4] * 2 + [0.05] * 4,
-                            "stratum": [names[0]] * 2 + [names[1]] * 4})
+    weights = pd.DataFrame(
+        {
+            "score": "all",
+            "item": range(6),
+            "weight": [0.4] * 2 + [0.05] * 4,
+            "stratum": [names[0]] * 2 + [names[1]] * 4,
+        }
+    )
     for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
         found = levels(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
         assert found.estimate == pytest.approx(0.8)
 
 
 def test_other_keys_are_contrasted_within_runs():
-    words = pd.concat([frame(np.array([[1.0, 2, 4]])).assign(role="object"),
-                       frame(np.array([[0.0, 2, 1]])).assign(role="relation")])
+    words = pd.concat(
+        [
+            frame(np.array([[1.0, 2, 4]])).assign(role="object"),
+            frame(np.array([[0.0, 2, 1]])).assign(role="relation"),
+        ]
+    )
     found = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
     assert (found.run, found.role, found.against) == ("a", "object", "relation")
     assert (found.estimate, found.n) == (4 / 3, 3)
@@ -205,22 +224,33 @@ def test_other_keys_are_contrasted_within_runs():
 def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
     """Answers of one run, each the number of its seed."""
     return frame(np.repeat(np.array(seeds, dtype=float)[:, None], n, axis=1), run).assign(
-        seed=lambda rows: rows["correct"].astype(int))
+        seed=lambda rows: rows["correct"].astype(int)
+    )
 
 
 def test_seeds_are_paired_by_their_value_whatever_their_order():
     # the difference of seed s is 10 s - s, so 9, 18, 36: paired by another order it would vary less
-    both = pd.concat([of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
-                      of_seeds("b", [1, 2, 4])])
+    both = pd.concat(
+        [
+            of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
+            of_seeds("b", [1, 2, 4]),
+        ]
+    )
     for rows in (both, both[::-1], both.sample(frac=1, random_state=3)):
         found = contrasts(rows, "b", items=["item"]).iloc[0]
         assert (found.estimate, found.seeds) == (21.0, 3)
         assert found.error == pytest.approx((np.var([9, 18, 36], ddof=1) / 3) ** 0.5)
 
 
-@pytest.mark.parametrize(("first", "second"), [
-    ([0, 1, 2], [7, 8, 9]), ([0, 1, 2], [1, 2, 3]), ([0, 1, 2], [0, 1]), ([0], [7]),
-])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([0, 1, 2], [7, 8, 9]),
+        ([0, 1, 2], [1, 2, 3]),
+        ([0, 1, 2], [0, 1]),
+        ([0], [7]),
+    ],
+)
 def test_other_seeds_are_no_pairs(first: list[int], second: list[int]):
     both = pd.concat([of_seeds("cae-gradcam", first), of_seeds("clip-ft", second)])
     with pytest.raises(DataError) as error:
@@ -248,10 +278,15 @@ def test_missing_values_are_named_and_not_dropped():
     both = pd.concat([frame(np.ones((3, 30))), frame(np.zeros((3, 30)), "b")], ignore_index=True)
     lost = (both["run"] == "a") & both["item"].isin([17, 4, 25, 9])
     one = both["correct"].mask(lost)
-    for value in (one, one.mask((both["run"] == "b") & (both["item"] == 4)),
-                  one.mask(lost & (both["seed"] > 0), both["correct"])):
-        for average in (lambda rows: contrasts(rows, "b", items=["item"]),
-                        lambda rows: levels(rows, items=["item"])):
+    for value in (
+        one,
+        one.mask((both["run"] == "b") & (both["item"] == 4)),
+        one.mask(lost & (both["seed"] > 0), both["correct"]),
+    ):
+        for average in (
+            lambda rows: contrasts(rows, "b", items=["item"]),
+            lambda rows: levels(rows, items=["item"]),
+        ):
             with pytest.raises(DataError) as error:
                 average(both.assign(correct=value))
             message = str(error.value)
@@ -278,12 +313,15 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
             contrasts(both, "b", items=["item"])
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda f: f.drop(columns="picture"), "no column picture"),
-    (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
-    (lambda f: f.iloc[1:], "not answered by every seed"),
-    (lambda f: f[f["run"] != "b"], "no .b. among"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="picture"), "no column picture"),
+        (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
+        (lambda f: f.iloc[1:], "not answered by every seed"),
+        (lambda f: f[f["run"] != "b"], "no .b. among"),
+    ],
+)
 def test_what_does_not_fit_is_an_error(change, message):
     values = np.random.default_rng(0).random((3, 6))
     both = pd.concat([frame(values), frame(values, "b")], ignore_index=True)
@@ -293,16 +331,28 @@ def test_what_does_not_fit_is_an_error(change, message):
 
 def differences(values: list[float], n_seeds: int = 1, pictures: list | None = None):
     """What `contrasts` gives of these differences, one each item, the same with every seed."""
-    both = [frame(np.repeat(rows, n_seeds, axis=0), run,
-                  None if pictures is None else np.array(pictures))
-            for run, rows in (("a", np.array([values])), ("b", np.zeros((1, len(values)))))]
+    both = [
+        frame(
+            np.repeat(rows, n_seeds, axis=0), run, None if pictures is None else np.array(pictures)
+        )
+        for run, rows in (("a", np.array([values])), ("b", np.zeros((1, len(values)))))
+    ]
     return contrasts(pd.concat(both), "b", items=["item"])
 
 
-@pytest.mark.parametrize("values", [
-    [0.0, 0.0], [1.0] * 4, [-1.0] * 4, [0.0] * 500, [1.0] * 5, [1.0] * 5 + [0.0] * 500,
-    [0.001, 0.002, 0.003, 0.004, 0.005],
-], ids=["two-alike", "four-up", "four-down", "500-alike", "five-up", "five-of-505", "five-unlike"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0, 0.0],
+        [1.0] * 4,
+        [-1.0] * 4,
+        [0.0] * 500,
+        [1.0] * 5,
+        [1.0] * 5 + [0.0] * 500,
+        [0.001, 0.002, 0.003, 0.004, 0.005],
+    ],
+    ids=["two-alike", "four-up", "four-down", "500-alike", "five-up", "five-of-505", "five-unlike"],
+)
 def test_a_handful_of_pictures_gives_no_verdict_and_says_so(values: list[float]):
     """Fewer than six other than zero: the smallest p-value of the sign test is not below .05."""
     rows, count = differences(values, n_seeds=3), sum(value != 0 for value in values)
@@ -316,10 +366,15 @@ def test_a_handful_of_pictures_gives_no_verdict_and_says_so(values: list[float])
     assert re.search(rf"\b{count} of {len(values)}\b", reason) and str(FEWEST) in reason
 
 
-@pytest.mark.parametrize(("values", "delta", "said"), [
-    ([1.0] * 6, 0.1, "supported"), ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
-    ([1.0, -1.0] * 300, 0.3, "negligible"), ([0.01] * 6, 0.1, "negligible"),
-])
+@pytest.mark.parametrize(
+    ("values", "delta", "said"),
+    [
+        ([1.0] * 6, 0.1, "supported"),
+        ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
+        ([1.0, -1.0] * 300, 0.3, "negligible"),
+        ([0.01] * 6, 0.1, "negligible"),
+    ],
+)
 def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
     rows = differences(values)
     assert binomtest(FEWEST, FEWEST).pvalue < 0.05
@@ -347,7 +402,10 @@ def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
     found = correlations(table, "a", resamples=50).set_index("run")
     assert found["nonzero"].to_dict() == {"same": 0, "near": 4, "far": 40}
     assert words(found, 0.1).to_dict() == {
-        "same": "undecided", "near": "undecided", "far": "contradicted"}
+        "same": "undecided",
+        "near": "undecided",
+        "far": "contradicted",
+    }
     assert correlations(table, resamples=50)["nonzero"].tolist() == [39] * 4  # off the commonest
     two = correlations(table[table["pair"] < 2], resamples=50)
     assert two["nonzero"].tolist() == [1] * 4
@@ -376,8 +434,13 @@ def test_what_could_be_found_goes_by_the_freedom_that_is_expected():
 
 
 def test_holm_by_hand_within_groups():
-    tests = pd.DataFrame({"estimate": [1, -1, 1, 1, -1], "p": [0.01, 0.03, 0.02, 0.04, 0.6],
-                          "claim": ["x", "x", "x", "y", "y"]})
+    tests = pd.DataFrame(
+        {
+            "estimate": [1, -1, 1, 1, -1],
+            "p": [0.01, 0.03, 0.02, 0.04, 0.6],
+            "claim": ["x", "x", "x", "y", "y"],
+        }
+    )
     found = holm(tests, by=["claim"])
     assert found["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.08, 0.6])
     assert found["sure"].tolist() == [1, -1, 1, 0, 0]
@@ -386,31 +449,42 @@ def test_holm_by_hand_within_groups():
     assert found["sure"].tolist() == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("low", "high", "gain", "level", "kept"), [
-    (1, 9, "supported", "undecided", "supported"),
-    (1, 2, "supported", "undecided", "supported"),  # reaches delta, 2
-    (1, 1.9, "negligible", "supported", "supported"),  # above 0, and too small
-    (0, 3, "undecided", "undecided", "supported"),
-    (2, 4, "supported", "contradicted", "supported"),
-    (-1.9, 1.9, "negligible", "supported", "supported"),
-    (-2, 1.9, "undecided", "undecided", "undecided"),
-    (-2, -1, "contradicted", "undecided", "undecided"),
-    (-1.9, -1, "negligible", "supported", "supported"),
-    (-9, -2, "contradicted", "contradicted", "contradicted"),
-    (-3, 3, "undecided", "undecided", "undecided"),
-    (np.nan, np.nan, "undecided", "undecided", "undecided"),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "gain", "level", "kept"),
+    [
+        (1, 9, "supported", "undecided", "supported"),
+        (1, 2, "supported", "undecided", "supported"),  # reaches delta, 2
+        (1, 1.9, "negligible", "supported", "supported"),  # above 0, and too small
+        (0, 3, "undecided", "undecided", "supported"),
+        (2, 4, "supported", "contradicted", "supported"),
+        (-1.9, 1.9, "negligible", "supported", "supported"),
+        (-2, 1.9, "undecided", "undecided", "undecided"),
+        (-2, -1, "contradicted", "undecided", "undecided"),
+        (-1.9, -1, "negligible", "supported", "supported"),
+        (-9, -2, "contradicted", "contradicted", "contradicted"),
+        (-3, 3, "undecided", "undecided", "undecided"),
+        (np.nan, np.nan, "undecided", "undecided", "undecided"),
+    ],
+)
 def test_words_at_the_corners_of_an_interval(low, high, gain, level, kept):
     p = np.nan if np.isnan(low) else 0.04 if low * high > 0 else 0.5
-    row = pd.DataFrame({"run": ["a"], "estimate": [(low + high) / 2], "low": low, "high": high,
-                        "p": p})
+    row = pd.DataFrame(
+        {"run": ["a"], "estimate": [(low + high) / 2], "low": low, "high": high, "p": p}
+    )
     for claim, expected in (("gain", gain), ("level", level), ("kept", kept)):
         assert words(row, 2, claim).tolist() == [verdict(row, 2, claim)] == [expected]
 
 
 def test_gains_ask_for_holm_over_the_methods_and_equality_does_not():
-    rows = pd.DataFrame({"run": list("abcd"), "estimate": [3, 3, 3, -3], "low": [1, 1, 1, -5],
-                         "high": [5, 5, 5, -1], "p": [0.01, 0.03, 0.012, 0.02]})
+    rows = pd.DataFrame(
+        {
+            "run": list("abcd"),
+            "estimate": [3, 3, 3, -3],
+            "low": [1, 1, 1, -5],
+            "high": [5, 5, 5, -1],
+            "p": [0.01, 0.03, 0.012, 0.02],
+        }
+    )
     # times 4, 3, 2, 1 from the smallest: .04, .036 raised to .04, .04, .04
     assert words(rows, 2).tolist() == ["supported"] * 3 + ["contradicted"]
     rows["p"] = [0.01, 0.03, 0.02, 0.02]  # .04, .06, .06, .06
@@ -423,18 +497,29 @@ def test_gains_ask_for_holm_over_the_methods_and_equality_does_not():
 INTERVALS = {"s": (1, 9), "n": (-1, 1), "u": (-9, 9), "c": (-9, -1)}
 
 
-@pytest.mark.parametrize(("said", "expected"), [
-    ("s s s s", "supported"), ("s s s u", "supported (3 of 4)"), ("n n n c", "negligible (3 of 4)"),
-    ("n n s u", "mixed (2 of 4 negligible)"), ("c c c c", "contradicted"), ("s", "supported"),
-    ("s n s n", "mixed (2 of 4 negligible, 2 of 4 supported)"),
-    ("s u", "mixed (1 of 2 supported, 1 of 2 undecided)"),
-    ("ss sn nn nn", "negligible (3 of 4)"), ("sc ss ss ss", "supported (3 of 4)"),
-    ("nu su uu ss", "undecided (3 of 4)"), ("cu cs cn cc", "contradicted"),
-])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("s s s s", "supported"),
+        ("s s s u", "supported (3 of 4)"),
+        ("n n n c", "negligible (3 of 4)"),
+        ("n n s u", "mixed (2 of 4 negligible)"),
+        ("c c c c", "contradicted"),
+        ("s", "supported"),
+        ("s n s n", "mixed (2 of 4 negligible, 2 of 4 supported)"),
+        ("s u", "mixed (1 of 2 supported, 1 of 2 undecided)"),
+        ("ss sn nn nn", "negligible (3 of 4)"),
+        ("sc ss ss ss", "supported (3 of 4)"),
+        ("nu su uu ss", "undecided (3 of 4)"),
+        ("cu cs cn cc", "contradicted"),
+    ],
+)
 def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weakest_part(
-        said: str, expected: str):
-    rows = [(method, *INTERVALS[part]) for method, parts in enumerate(said.split())
-            for part in parts]
+    said: str, expected: str
+):
+    rows = [
+        (method, *INTERVALS[part]) for method, parts in enumerate(said.split()) for part in parts
+    ]
     tests = pd.DataFrame(rows, columns=["method", "low", "high"])
     tests["estimate"], tests["p"] = tests[["low", "high"]].mean(axis=1), 0.001
     tests.loc[tests["low"] * tests["high"] < 0, "p"] = 0.9
@@ -445,9 +530,20 @@ def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weak
 
 def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
     """A table of scores `(seeds, n)` by run, on one set."""
-    return pd.concat(pd.DataFrame({"run": run, "seed": seed, "set": "sts", "pair": range(len(gold)),
-                                   "gold": gold, "score": row})
-                     for run, rows in scores.items() for seed, row in enumerate(rows))
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "run": run,
+                "seed": seed,
+                "set": "sts",
+                "pair": range(len(gold)),
+                "gold": gold,
+                "score": row,
+            }
+        )
+        for run, rows in scores.items()
+        for seed, row in enumerate(rows)
+    )
 
 
 def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
@@ -481,8 +577,11 @@ def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
     with pytest.raises(DataError, match="gold"):
         correlations(table.assign(gold=table["gold"].where(table["run"] == "a", 3.0)))
     other = table.assign(set="other")
-    for wrong in (other.assign(seed=other["seed"] + 1), other[other["run"] == "a"],
-                  other[other["seed"] == 0]):
+    for wrong in (
+        other.assign(seed=other["seed"] + 1),
+        other[other["run"] == "a"],
+        other[other["seed"] == 0],
+    ):
         with pytest.raises(DataError, match="sets"):
             correlations(pd.concat([table, wrong]), resamples=10)
 
@@ -499,12 +598,17 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     draws = draws[:, ~np.isnan(draws[0])]
     kept = (draws.shape[1] - 1) / 49  # where nothing varied, the mean stands in
     whole = np.array([spearmanr(row, gold).statistic for row in scores])
-    parts = Components(whole.var(ddof=1), draws.mean(axis=0).var(ddof=1) * kept,
-                       (draws[0] - draws[1]).var(ddof=1) / 2 * kept, 2, 4)
+    parts = Components(
+        whole.var(ddof=1),
+        draws.mean(axis=0).var(ddof=1) * kept,
+        (draws[0] - draws[1]).var(ddof=1) / 2 * kept,
+        2,
+        4,
+    )
     found = correlations(table, resamples=50).iloc[0]
-    assert found["error"]**2 == pytest.approx(parts.variance())
+    assert found["error"] ** 2 == pytest.approx(parts.variance())
     one = correlations(table[table["seed"] == 0], resamples=50).iloc[0]
-    assert one["error"]**2 == pytest.approx(draws[0].var(ddof=1) * kept)
+    assert one["error"] ** 2 == pytest.approx(draws[0].var(ddof=1) * kept)
     assert (one["freedom"], one["n"], one["seeds"]) == (pytest.approx(4), 5, 1)
     assert one["high"] - one["estimate"] == pytest.approx(t.isf(0.025, 4) * one["error"])
     gain = correlations(of_pairs(gold, a=scores, same=scores), "same", resamples=50).iloc[0]
@@ -515,8 +619,16 @@ def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     generator = np.random.default_rng(0)
     bottom = generator.normal(2, 1, (2000, 60))
     top = 0.5 * bottom + generator.normal(0, 1, bottom.shape)
-    table = pd.DataFrame({"run": "a", "seed": 0, "item": range(60), "picture": range(60),
-                          "top": top[0], "bottom": bottom[0]})
+    table = pd.DataFrame(
+        {
+            "run": "a",
+            "seed": 0,
+            "item": range(60),
+            "picture": range(60),
+            "top": top[0],
+            "bottom": bottom[0],
+        }
+    )
     table["ratio"] = ratios(table, "top", "bottom")
     found = levels(table, "ratio", ["item"]).iloc[0]
     assert found["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())

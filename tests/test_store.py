@@ -67,11 +67,13 @@ def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch
     further one."""
     save("cae", 0), save("base", 0)
     write = store._write
+
     def slow(index: store.Index, content: object, path: Path) -> None:
         write(index, content, path)
         monkeypatch.setattr(store, "_write", write)
         store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
         save("cae", 1)
+
     monkeypatch.setattr(store, "_write", slow)
     store.collect("mini")
     for _ in range(2):
@@ -97,9 +99,11 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
         save(run.split()[0], int(run.split()[1]))
     wider = FRAME.astype({"item": np.int64})
     store.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
+
     def found(*arguments: object) -> list[str]:
         frame = store.load("answers", "mini", *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
+
     assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
     assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
     with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
@@ -107,11 +111,14 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     assert store.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
 
 
-@pytest.mark.parametrize(("run", "command"), [
-    ("base", "Run `cae evaluate base --profile paper`"),
-    ("data", "Run `cae evaluate data --profile paper`"),
-    ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
-])
+@pytest.mark.parametrize(
+    ("run", "command"),
+    [
+        ("base", "Run `cae evaluate base --profile paper`"),
+        ("data", "Run `cae evaluate data --profile paper`"),
+        ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
+    ],
+)
 def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
     with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
         store.load("answers", "mini", [run])
@@ -122,8 +129,11 @@ def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command:
 
 
 def test_what_is_incomplete_is_told(home: Path):
-    rows = [("benchmarks", "aro", "relation", 5, 5), ("benchmarks", "aro", "attribution", 4, 5),
-            ("benchmarks", "crepe", "atom", 6, 6)]
+    rows = [
+        ("benchmarks", "aro", "relation", 5, 5),
+        ("benchmarks", "aro", "attribution", 4, 5),
+        ("benchmarks", "crepe", "atom", 6, 6),
+    ]
     frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
     store.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
     assert store.complete("mini", "benchmarks", ["crepe"])
@@ -134,8 +144,9 @@ def test_what_is_incomplete_is_told(home: Path):
 
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
     for seed in (0, 1):
-        store.save("answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old",
-                     provenance={})
+        store.save(
+            "answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old", provenance={}
+        )
     save("base")
     store.collect("mini")
     assert list(store.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
@@ -147,14 +158,20 @@ def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it
 
 
 def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
-            "from cae_lib import store\n"
-            "frame = pd.DataFrame({'item': range(1000)})\n"
-            "store.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
-            "store.collect('mini')")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
+        "from cae_lib import store\n"
+        "frame = pd.DataFrame({'item': range(1000)})\n"
+        "store.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
+        "store.collect('mini')"
+    )
     root = str(Path(store.__file__).parent.parent)
-    running = [subprocess.Popen([sys.executable, "-c", code, root, str(seed)],
-                                env=os.environ | {"CAE_HOME": str(home)}) for seed in range(4)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, root, str(seed)], env=os.environ | {"CAE_HOME": str(home)}
+        )
+        for seed in range(4)
+    ]
     assert [process.wait() for process in running] == [0] * 4
     assert store.load("a").groupby("seed").size().tolist() == [1000] * 4
 
@@ -258,10 +275,16 @@ def test_a_stamp_is_plain_and_holds_no_path(home: Path):
 def test_the_readme_beside_the_records_names_every_column() -> None:
     """Of all stored tables of all profiles."""
     folder = REPOSITORY / "data" / "records"
-    rows = [line.split("|") for line in (folder / "README.md").read_text().splitlines()
-            if line.startswith("| `")]
-    told = {table: {*re.findall(r"`([\w-]+)`", cells[3])}
-            for cells in rows for table in re.findall(r"`(\w+)`", cells[1])}
+    rows = [
+        line.split("|")
+        for line in (folder / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    told = {
+        table: {*re.findall(r"`([\w-]+)`", cells[3])}
+        for cells in rows
+        for table in re.findall(r"`(\w+)`", cells[1])
+    }
     told["captions"] |= told["items"]
     files = list(folder.glob("*/*.parquet"))
     for file in files:

@@ -119,9 +119,15 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
     pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
     roles, numbers = page["words"].roles[:4], page["words"].words[:4]
     model = load_clip("clip-mini", page["weights"]).model.double()
-    namespace = page | {"model": model, "method": method, "weight": 3.0, "images": pixels,
-                        "batch_size": 4, "epochs": 1,
-                        "words": type(page["words"])(tokens, roles, 0, 0, 0, numbers)}
+    namespace = page | {
+        "model": model,
+        "method": method,
+        "weight": 3.0,
+        "images": pixels,
+        "batch_size": 4,
+        "epochs": 1,
+        "words": type(page["words"])(tokens, roles, 0, 0, 0, numbers),
+    }
     (loop,) = [cell.source for cell in _cells() if "loss.backward()" in cell.source]
     exec(loop.replace("shuffle=True", "shuffle=False").replace("lr=1e-4", "lr=0.0"), namespace)
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -150,8 +156,11 @@ def test_another_model_needs_another_name_only(tmp_path: Path, capsys) -> None:
     config["vision_cfg"]["width"] = 64
     (tmp_path / "shallow-ViT-B-32.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(tmp_path)
-    page = _run(ours, 'name, weights = "shallow-ViT-B-32", None',
-                **SMALL | {"pictures": 4, "epochs": 1, "method": "gradient"})
+    page = _run(
+        ours,
+        'name, weights = "shallow-ViT-B-32", None',
+        **SMALL | {"pictures": 4, "epochs": 1, "method": "gradient"},
+    )
     assert page["images"].shape == (4, 3, 224, 224) and len(page["history"]) == 1
     assert "features agree to 1e-5: True" in capsys.readouterr().out
 
@@ -204,11 +213,13 @@ def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     names = _fenced("def lag(", **page | {"tokens": page["words"].tokens, "image_features": images})
     expected = [texts[0] for texts in names["false"] if texts]
     assert len(expected) == len(names["false_tokens"]) > 0 and names["hinge"] > 0
-    assert all(names["false"][row][0] == text
-               for row, text in zip(names["owners"], expected, strict=True))
+    assert all(
+        names["false"][row][0] == text for row, text in zip(names["owners"], expected, strict=True)
+    )
     hinge = names["hinge"].item()
     assert names["loss"].item() - hinge == pytest.approx(
-        _itc(page["model"], images, names["texts"]).item(), rel=1e-5)
+        _itc(page["model"], images, names["texts"]).item(), rel=1e-5
+    )
     row = PROFILES["mini"].runs["hinge-negclip"]
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
@@ -222,15 +233,26 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2,
-             "num_hidden_layers": 1, "projection_dim": 8}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "projection_dim": 8,
+    }
     text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     vision = {**small, "image_size": 112, "patch_size": 16}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     clip = transformers.CLIPModel(config)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
-    options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": [],
-               "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    options = {
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "report_to": [],
+        "use_cpu": True,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
     given = page | {"clip": clip, "options": options, "method": "gradient"}
     names = _fenced("class ClipWithCae", **given)
     after = clip.state_dict()
@@ -248,8 +270,9 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
 
 def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     """The block's objects, given what `open_clip_train/main.py` holds at that place."""
-    arguments = SimpleNamespace(local_loss=False, gather_with_grad=False, rank=0, world_size=1,
-                                accum_freq=2)
+    arguments = SimpleNamespace(
+        local_loss=False, gather_with_grad=False, rank=0, world_size=1, accum_freq=2
+    )
     names = _fenced("CaeClipLoss(", **page | {"args": arguments, "method": "gradient"})
     packed = names["role_tokenizer"](CAPTIONS)
     losses = names["loss"](**names["model"].train()(page["pixels"][:2], packed), output_dict=True)
@@ -271,11 +294,15 @@ def test_the_lines_for_webdataset(page: dict, tmp_path: Path, monkeypatch) -> No
         for row, (photo, caption) in enumerate(zip(page["photos"], page["captions"], strict=True)):
             tar.write({"__key__": f"{row:03d}", "png": photo, "txt": caption})
     taken: list[Tensor] = []
-    monkeypatch.setattr(page["model"], "encode_image",
-                        lambda pixels, normalize: taken.append(pixels) or pixels)
+    monkeypatch.setattr(
+        page["model"], "encode_image", lambda pixels, normalize: taken.append(pixels) or pixels
+    )
     given: list[tuple[Tensor, ...]] = []
-    _fenced("get_wds_dataset(", **page | {
-        "shards": str(file), "n_pairs": 8, "attribution": lambda _, *texts: given.append(texts)})
+    _fenced(
+        "get_wds_dataset(",
+        **page
+        | {"shards": str(file), "n_pairs": 8, "attribution": lambda _, *texts: given.append(texts)},
+    )
     assert [len(pixels) for pixels in taken] == [4, 4, 4, 4]  # two epochs of two batches
     words, order = page["words"], []
     for pixels, texts in zip(taken, given, strict=True):
@@ -301,8 +328,13 @@ def test_every_command_is_one(line: str, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)
     if words[0].endswith("snakemake"):
         called = [sys.executable, "-m", "snakemake", *words[1:], "rows=clip-ft", "seeds=1"]
-        subprocess.run(called, cwd=REPOSITORY, check=True, capture_output=True,
-                       env=os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)})
+        subprocess.run(
+            called,
+            cwd=REPOSITORY,
+            check=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)},
+        )
         return
     start = words.index("cae_lib.cli") if words[0] == "torchrun" else 0
     parsed = parse(words[start + 1 :])
@@ -338,12 +370,19 @@ def scale() -> dict[str, Any]:
 def test_the_table_names_what_is_fetched(scale: dict) -> None:
     """Pictures that sets share are among them; what no table reads is left out."""
     names = [source.name for source in scale["read"]]
-    assert {"openai-vit-b-32", "negclip-captions", "coco-val2014", "visual-genome", "winoground",
-            "senteval"} <= set(names) and "clip-cae" not in names
+    assert {
+        "openai-vit-b-32",
+        "negclip-captions",
+        "coco-val2014",
+        "visual-genome",
+        "winoground",
+        "senteval",
+    } <= set(names) and "clip-cae" not in names
     assert len(names) == len(set(names)) == len(scale["table"])
     assert scale["table"].loc["winoground", "accept terms"] == "yes"
-    assert scale["table"]["GB"].sum() == pytest.approx(sum(
-        source.gb or 0 for source in scale["read"]))
+    assert scale["table"]["GB"].sum() == pytest.approx(
+        sum(source.gb or 0 for source in scale["read"])
+    )
 
 
 def test_hours_follow_from_what_a_step_costs(scale: dict) -> None:
@@ -353,8 +392,12 @@ def test_hours_follow_from_what_a_step_costs(scale: dict) -> None:
     assert found["CLIP-FT"] == pytest.approx(3 * (hours + measuring))
     assert found["CLIP"] == pytest.approx(measuring)
     costs = pd.DataFrame({"seconds": {"clip-ft": 1.0, "gradcam": 1.2, "images": 0.8}})
-    ours = {name: FunctionType(scale["cost"].__code__, scale | {"costs": costs})(
-        experiment(name, "paper"), "seconds")
-        for name in ("clip-ft", "cae-gradcam", "negclip", "negclip-cae-gradcam")}
-    assert ours == pytest.approx({"clip-ft": 1, "cae-gradcam": 1.2, "negclip": 2.4,
-                                  "negclip-cae-gradcam": 2.8})
+    ours = {
+        name: FunctionType(scale["cost"].__code__, scale | {"costs": costs})(
+            experiment(name, "paper"), "seconds"
+        )
+        for name in ("clip-ft", "cae-gradcam", "negclip", "negclip-cae-gradcam")
+    }
+    assert ours == pytest.approx(
+        {"clip-ft": 1, "cae-gradcam": 1.2, "negclip": 2.4, "negclip-cae-gradcam": 2.8}
+    )

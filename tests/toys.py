@@ -25,8 +25,13 @@ from cae_lib.world.config import Sizes, WorldConfig
 
 HERE = Path(__file__).parent
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only
-    "a red cat sits on a mat", "a blue cat sits on a mat", "a big dog under a striped mat",
-    "two pterodactyls near a car", "a cat", "the old grey dog chases two small cats", "red",
+    "a red cat sits on a mat",
+    "a blue cat sits on a mat",
+    "a big dog under a striped mat",
+    "two pterodactyls near a car",
+    "a cat",
+    "the old grey dog chases two small cats",
+    "red",
     "a dog near a wet car",
 ]
 ROLES = dict.fromkeys(("cat", "cats", "dog", "mat", "car", "pterodactyls"), OBJECT)
@@ -34,16 +39,36 @@ ROLES |= dict.fromkeys(("red", "blue", "big", "striped", "old", "grey", "small",
 ROLES |= dict.fromkeys(("sits", "on", "under", "chases", "near"), RELATION)
 
 FT = Experiment("ft", "smoke", steps=5, batch_size=4, warmup=2, lr=1e-3)
-TINY = WorldConfig(sizes=Sizes(
-    train=6, val=2, test=1, flickr_test=2, captions=2, aro_relation=3, aro_attribution=3,
-    winoground=2, sugarcrepe=2, vl_checklist=1, valse=2, svo_probes=1, half_truths=3,
-    crepe=4, similarity=6))
+TINY = WorldConfig(
+    sizes=Sizes(
+        train=6,
+        val=2,
+        test=1,
+        flickr_test=2,
+        captions=2,
+        aro_relation=3,
+        aro_attribution=3,
+        winoground=2,
+        sugarcrepe=2,
+        vl_checklist=1,
+        valse=2,
+        svo_probes=1,
+        half_truths=3,
+        crepe=4,
+        similarity=6,
+    )
+)
 
 
 def forget() -> None:
     """Drop what was read of another home."""
-    for cached in (datasets.family, datasets.retrieval_pairs, datasets.similarity_pairs,
-                   datasets.class_sets, training_set):
+    for cached in (
+        datasets.family,
+        datasets.retrieval_pairs,
+        datasets.similarity_pairs,
+        datasets.class_sets,
+        training_set,
+    ):
         cached.cache_clear()
 
 
@@ -54,8 +79,10 @@ class WordTagger:
 
     def tag(self, captions: list[str]) -> list[list[Span]]:
         found = [re.finditer(r"\w+", caption) for caption in captions]
-        return [[Span(m.start(), m.end(), ROLES[m.group()]) for m in words if m.group() in ROLES]
-                for words in found]
+        return [
+            [Span(m.start(), m.end(), ROLES[m.group()]) for m in words if m.group() in ROLES]
+            for words in found
+        ]
 
 
 class Toys(Pictures):
@@ -70,8 +97,9 @@ class Toys(Pictures):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def crops(self, index: Tensor, generator: torch.Generator | None = None,
-              part: Tensor | None = None) -> Tensor:
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+    ) -> Tensor:
         pixels = self.pixels[index]
         if generator is not None:
             pixels = pixels + torch.randn(len(index), 3, 1, 1, generator=generator)
@@ -84,7 +112,10 @@ def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> Pairs:
         "negatives": [[f"no {c}", f"not {c}"] if row % 3 else [] for row, c in enumerate(captions)],
         "hard_images": [[(row + 1) % 8, (row + 5) % 8] for row in range(8)],
         "image_paths": [Path(f"{row}.png") for row in range(8)],
-        "image_index": torch.arange(8), "name": "toy", "n_used": 8, "n_expected": 8,
+        "image_index": torch.arange(8),
+        "name": "toy",
+        "n_used": 8,
+        "n_expected": 8,
     }
     return Pairs(captions=captions, **fields | changes)
 
@@ -106,14 +137,24 @@ def _parts(clip: Clip | None = None, pairs: Pairs | None = None, images: Any = N
     return clip, pairs or toy_pairs(), toy_alignment(clip), images or Toys()
 
 
-def toy_run(experiment: Experiment, clip: Clip | None = None, pairs: Pairs | None = None,
-            images: Any = None, **options: Any) -> Run:
+def toy_run(
+    experiment: Experiment,
+    clip: Clip | None = None,
+    pairs: Pairs | None = None,
+    images: Any = None,
+    **options: Any,
+) -> Run:
     return Run(experiment, *_parts(clip, pairs, images), **options)
 
 
-def toy_train(experiment: Experiment, out: Path, clip: Clip | None = None,
-              pairs: Pairs | None = None, images: Any = None,
-              **options: Any) -> tuple[Clip, list[dict[str, float]]]:
+def toy_train(
+    experiment: Experiment,
+    out: Path,
+    clip: Clip | None = None,
+    pairs: Pairs | None = None,
+    images: Any = None,
+    **options: Any,
+) -> tuple[Clip, list[dict[str, float]]]:
     """The trained model, and the lines of the log without the speed."""
     parts = _parts(clip, pairs, images)
     train(experiment, *parts, out, **{"log": False, **options})
@@ -122,16 +163,20 @@ def toy_train(experiment: Experiment, out: Path, clip: Clip | None = None,
 
 def send(number: int, at: int, times: int = 1) -> dict[str, Any]:
     """Options of `train` by which the main process gets a signal after step `at`."""
+
     def hook(step: int, model: Any) -> None:
         for _ in range(times if step == at else 0):
             os.kill(os.getpid(), number)
+
     return {"every": 1, "on_step": hook}
 
 
 def lines(out: Path) -> list[dict[str, float]]:
     """The lines of a run's log without the speed."""
-    return [{key: value for key, value in line.items() if key != "samples_per_second"}
-            for line in read_log(out / "log.jsonl")]
+    return [
+        {key: value for key, value in line.items() if key != "samples_per_second"}
+        for line in read_log(out / "log.jsonl")
+    ]
 
 
 def weights(clip: Clip) -> dict[str, Tensor]:
@@ -147,13 +192,24 @@ def two_processes(script: str, folder: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
-             "OMP_NUM_THREADS": "1", "CAE_HOME": str(folder),
-             "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))}
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+        "CAE_HOME": str(folder),
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE))),
+    }
     command = [sys.executable, script, str(folder)]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                             env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank})
-            for rank in ("0", "1")]
+    both = [
+        subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
     try:
         errors = [process.communicate(timeout=240)[1] for process in both]
     finally:

@@ -99,14 +99,18 @@ ONE_CORE: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
-                      "glibc.malloc.trim_threshold=4294967296",
+    "glibc.malloc.trim_threshold=4294967296",
 }
 """Environment of a job on one core of a CPU. Small models gain little from a second thread, and
 sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
 keep them: a tenth of a perturbation step's time."""
 
 RULES: Mapping[str, Callable[[str, Choice, str], None]] = {
-    "data": data, "base": base, "run": run, "page": page, "book": book
+    "data": data,
+    "base": base,
+    "run": run,
+    "page": page,
+    "book": book,
 }
 
 

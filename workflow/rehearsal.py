@@ -14,10 +14,25 @@ from cae_lib.variants import TUNED
 from cae_lib.world.build import MANIFEST, build_world
 from cae_lib.world.config import Sizes, WorldConfig
 
-SETS = WorldConfig(sizes=Sizes(
-    train=24, val=8, test=4, flickr_test=4, captions=2, aro_relation=6, aro_attribution=6,
-    winoground=3, sugarcrepe=3, vl_checklist=2, valse=3, svo_probes=2, half_truths=3, crepe=6,
-    similarity=8))
+SETS = WorldConfig(
+    sizes=Sizes(
+        train=24,
+        val=8,
+        test=4,
+        flickr_test=4,
+        captions=2,
+        aro_relation=6,
+        aro_attribution=6,
+        winoground=3,
+        sugarcrepe=3,
+        vl_checklist=2,
+        valse=3,
+        svo_probes=2,
+        half_truths=3,
+        crepe=6,
+        similarity=8,
+    )
+)
 """So little of each dataset that a ViT-B/32 measures all of it on a CPU in seconds."""
 
 SEED = 7

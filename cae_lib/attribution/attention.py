@@ -22,6 +22,7 @@ class AttentionAttribution(AttributionMethod):
         layers: indices of those averaged, negative ones from the top; None for all.
         renormalise: divide by the sum over the caption's words, without start and end token (ours).
     """
+
     differentiates: ClassVar[bool] = False
     layers: tuple[int, ...] | None = None
     renormalise: bool = False

@@ -29,6 +29,7 @@ class Attribution:
         text_features: `(B, E)`, not normalised, from the same pass.
         scored: `(B, T)` bool, the tokens that have a score; None if all that were wanted have.
     """
+
     scores: Tensor
     text_features: Tensor
     scored: Tensor | None = None
@@ -42,6 +43,7 @@ class Attribution:
 @dataclass(frozen=True)
 class Captions:
     """The arguments of `AttributionMethod`, with the model's encoder."""
+
     encoder: TextEncoder
     tokens: Tensor
     image_features: Tensor
@@ -73,6 +75,7 @@ class Captions:
     def score_variants(self, variants: Tensor, caption: Tensor, inside: Tensor) -> Attribution:
         """Scores of the tokens `inside (V, C)`: how far S of each variant `(V, C)` of the captions
         `caption (V,)` lies below that of the caption, the mean over the variants of a token."""
+
         def encode() -> Tensor:
             return self._encode_with(variants, caption)
 
@@ -94,7 +97,10 @@ class Captions:
         return self.encoder.encode_many(both)[order.argsort()]
 
     def drops(
-        self, encode: Callable[[], Tensor], caption: Tensor, inside: Tensor,
+        self,
+        encode: Callable[[], Tensor],
+        caption: Tensor,
+        inside: Tensor,
         temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """`S - S of a variant` on the tokens that it changes, `inside (V, T)`, summed to `(B, T)`,
@@ -124,6 +130,7 @@ class AttributionMethod:
         differentiates: whether `score` takes derivatives of S, and so needs a graph at all times.
         counts: parameters that are 1 or more, or None for no limit.
     """
+
     reads_words: ClassVar[bool] = False
     scores_words: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
@@ -136,9 +143,16 @@ class AttributionMethod:
                 raise ConfigError(f"{name} is {value}: expected 1 or more, or None for all.")
 
     def __call__(
-        self, model: nn.Module | TextEncoder, tokens: Tensor, image_features: Tensor, *,
-        create_graph: bool = False, words: Tensor | None = None, wanted: Tensor | None = None,
-        roles: Tensor | None = None, arguments: Tensor | None = None,
+        self,
+        model: nn.Module | TextEncoder,
+        tokens: Tensor,
+        image_features: Tensor,
+        *,
+        create_graph: bool = False,
+        words: Tensor | None = None,
+        wanted: Tensor | None = None,
+        roles: Tensor | None = None,
+        arguments: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption; ConfigError for an unknown model or another device,
         DataError for arguments of other shapes or types, for words, roles and arguments that are
@@ -157,13 +171,15 @@ class AttributionMethod:
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
-            check_tensors(tokens, image_features, words=words, wanted=wanted, roles=roles,
-                          arguments=arguments)
+            check_tensors(
+                tokens, image_features, words=words, wanted=wanted, roles=roles, arguments=arguments
+            )
             images = image_features if create_graph else image_features.detach()
             inputs = _checked(encoder, tokens=tokens.long(), image_features=images)
             check_words(encoder, tokens, words, roles, arguments)
             found = self.score(
-                Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments))
+                Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments)
+            )
             _check_width(image_features, found.text_features)
         if create_graph:
             return found
@@ -183,7 +199,10 @@ def words_apart(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def matched_similarity(
-    model: nn.Module, image_features: Tensor, text_features: Tensor, temperature: bool = False,
+    model: nn.Module,
+    image_features: Tensor,
+    text_features: Tensor,
+    temperature: bool = False,
     train_temperature: bool = False,
 ) -> Tensor:
     """S(I, T) of matched pairs `(B,)`, of features `(B, E)` of any length; float32 or wider. With
@@ -229,8 +248,10 @@ def gradients() -> Iterator[None]:
 
 def _check_width(image_features: Tensor, text_features: Tensor) -> None:
     if image_features.shape != text_features.shape:
-        raise DataError(f"image features {tuple(image_features.shape)} do not fit text features "
-                        f"{tuple(text_features.shape)}: expected those of one model.")
+        raise DataError(
+            f"image features {tuple(image_features.shape)} do not fit text features "
+            f"{tuple(text_features.shape)}: expected those of one model."
+        )
 
 
 def _checked(encoder: TextEncoder, **inputs: Tensor) -> list[Tensor]:

@@ -32,6 +32,7 @@ class BindingAttribution(AttributionMethod):
         samples: at most so many exchanges of a caption, at random; None: all.
         exchange: "bound"; or "any", a placebo: each time two words at random change places.
     """
+
     reads_words: ClassVar[bool] = True
     reads_roles: ClassVar[bool] = True
     reads_arguments: ClassVar[bool] = True
@@ -46,13 +47,21 @@ class BindingAttribution(AttributionMethod):
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
         caption, inside, variants = exchanges(
-            tokens, captions.words(tokens.shape[1]), captions.roles, captions.arguments,
-            self.samples, self.exchange, captions.wanted, captions.encoder.vocabulary_size)
+            tokens,
+            captions.words(tokens.shape[1]),
+            captions.roles,
+            captions.arguments,
+            self.samples,
+            self.exchange,
+            captions.wanted,
+            captions.encoder.vocabulary_size,
+        )
         return captions.score_variants(variants, caption, inside)
 
 
 class Unit(NamedTuple):
     """Adjacent tokens `start` to `end` (exclusive) of one role, and the words that they are of."""
+
     start: int
     end: int
     role: int
@@ -61,9 +70,15 @@ class Unit(NamedTuple):
 
 
 def exchanges(
-    tokens: Tensor, words: Tensor, roles: Tensor, arguments: Tensor | None = None,
-    samples: int | None = None, kind: str = "bound", wanted: Tensor | None = None,
-    vocabulary: int | None = CLIP_VOCABULARY, generator: torch.Generator | None = None,
+    tokens: Tensor,
+    words: Tensor,
+    roles: Tensor,
+    arguments: Tensor | None = None,
+    samples: int | None = None,
+    kind: str = "bound",
+    wanted: Tensor | None = None,
+    vocabulary: int | None = CLIP_VOCABULARY,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every exchange of two parts of a caption that should make false what a word says of them.
 
@@ -88,9 +103,12 @@ def exchanges(
     rows.append([None] * len(tokens) if arguments is None else arguments.tolist())
     caption, binding, orders = [], [], []
     for row, (numbers, of_tokens, ids, said_of) in enumerate(zip(*rows, strict=True)):
-        bound = [(binders, pair) for binders, pair in _bound(_units(numbers, of_tokens), said_of)
-                 if _differ(ids, *pair) and (wanted is None or any(
-                     bool(wanted[row, u.start : u.end].any()) for u in binders))]
+        bound = [
+            (binders, pair)
+            for binders, pair in _bound(_units(numbers, of_tokens), said_of)
+            if _differ(ids, *pair)
+            and (wanted is None or any(bool(wanted[row, u.start : u.end].any()) for u in binders))
+        ]
         if samples is not None and len(bound) > samples:
             order = torch.rand(len(bound), generator=generator).argsort()
             bound = [bound[i] for i in order[:samples].tolist()]

@@ -30,6 +30,7 @@ class CounterfactualAttribution(AttributionMethod):
     Attributes:
         samples: at most so many of a caption's objects, and of its others, at random; None: all.
     """
+
     reads_words: ClassVar[bool] = True
     reads_roles: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True

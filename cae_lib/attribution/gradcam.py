@@ -27,6 +27,7 @@ class GradcamAttribution(AttributionMethod):
         train_temperature: let the loss move it, though a smaller scale levels any two scores; a
             ConfigError without `temperature`.
     """
+
     start_layer: int = 0
     second_order: bool = True
     temperature: bool = True

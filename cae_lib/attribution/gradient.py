@@ -22,6 +22,7 @@ class GradientAttribution(AttributionMethod):
         reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
         temperature: let S include tau^-1, as a constant.
     """
+
     reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
     temperature: bool = False
 

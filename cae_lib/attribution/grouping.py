@@ -38,8 +38,13 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
             raise DataError(f"{name}: found a {type(value).__name__}, expected a tensor.")
     size = tuple(tokens.shape)
     shapes = {name: tuple(value.shape) for name, value in optional.items()}
-    fit = tokens.ndim == 2 and len(tokens) > 0 and all(
-        shape == ((*size, 2) if name == "arguments" else size) for name, shape in shapes.items())
+    fit = (
+        tokens.ndim == 2
+        and len(tokens) > 0
+        and all(
+            shape == ((*size, 2) if name == "arguments" else size) for name, shape in shapes.items()
+        )
+    )
     if not fit or image_features.ndim != 2 or len(image_features) != len(tokens):
         raise DataError(
             "expected tokens (B, C), image features (B, E), arguments (B, C, 2) and all other "
@@ -72,7 +77,10 @@ def is_integer(value: Tensor) -> bool:
 
 
 def check_words(
-    encoder: TextEncoder, tokens: Tensor, words: Tensor | None = None, roles: Tensor | None = None,
+    encoder: TextEncoder,
+    tokens: Tensor,
+    words: Tensor | None = None,
+    roles: Tensor | None = None,
     arguments: Tensor | None = None,
 ) -> None:
     """Check that words, roles and arguments belong to these tokens `(B, C)`, and tokens to a model.
@@ -123,8 +131,13 @@ def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
 
 
 def _raise_first(
-    errors: dict[str, Tensor], size: int, tokens: Tensor, token_words: Tensor | None,
-    words: Tensor | None, roles: Tensor | None, arguments: Tensor | None,
+    errors: dict[str, Tensor],
+    size: int,
+    tokens: Tensor,
+    token_words: Tensor | None,
+    words: Tensor | None,
+    roles: Tensor | None,
+    arguments: Tensor | None,
 ) -> None:
     """Raise the DataError of the first kind of `errors (B, C)` that a token has."""
     kind = next(kind for kind, places in errors.items() if bool(places.any()))
@@ -140,15 +153,21 @@ def _raise_first(
     numbers = token_words if words is None else words
     word = "" if numbers is None else f" and word {int(numbers[row, place])}"
     if kind == "word":
-        expected = ("no word there, for the token starts, ends or pads a text"
-                    if token_words is None else f"word {int(token_words[row, place])}")
+        expected = (
+            "no word there, for the token starts, ends or pads a text"
+            if token_words is None
+            else f"word {int(token_words[row, place])}"
+        )
         found = f"word {int(words[row, place])}"
     elif kind == "arguments":
         expected = "numbers of words of this caption, and 0 for none and where no word is"
         found = f"arguments {arguments[row, place].tolist()}{word}"
     else:
-        expected = ("roles 0 to 3, and a word wherever a role is" if kind == "role" else
-                    "one role for all tokens of a word that have a role")
+        expected = (
+            "roles 0 to 3, and a word wherever a role is"
+            if kind == "role"
+            else "one role for all tokens of a word that have a role"
+        )
         found = f"role {int(roles[row, place])}{word}"
     raise DataError(
         f"{caption} {found} at token {place}: expected {expected}. Tokens, roles, words and "

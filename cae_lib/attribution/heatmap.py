@@ -20,12 +20,15 @@ LAST_LAYER = -1
 
 class ImageRelevances(NamedTuple):
     """Maps `(B, rows, columns)` of each start layer, and normalised image features `(B, E)`."""
+
     maps: list[Tensor]
     image_features: Tensor
 
 
 def image_relevances(
-    model: nn.Module, images: Tensor, text_features: Tensor,
+    model: nn.Module,
+    images: Tensor,
+    text_features: Tensor,
     start_layers: Sequence[int] = (LAST_LAYER,),
 ) -> ImageRelevances:
     """Relevance of each patch for the similarity of matched pairs, by Chefer et al. (2021).

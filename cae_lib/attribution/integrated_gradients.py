@@ -26,6 +26,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
         expected: always take for each caption one random t, and in x' for each token of a word that
             of a random word of the batch: expected gradients (Erion et al., 2021), without bias.
     """
+
     reads_words: ClassVar[bool] = True
     counts: ClassVar[tuple[str, ...]] = ("points", "training_points")
     points: int = 32

@@ -26,6 +26,7 @@ MaskedSimilarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Curves:
     """S `(C, W + 1)` with the k words of the highest scores masked (deletion), and with all but
     those masked (insertion); NaN beyond a caption's words."""
+
     deletion: np.ndarray
     insertion: np.ndarray
 
@@ -42,15 +43,17 @@ def random_ranks(n_words: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
     return ranks(np.where(np.arange(width) < n_words[:, None], draws, np.nan))
 
 
-def removal_curves(orders: np.ndarray, n_words: np.ndarray,
-                   similarity: MaskedSimilarity) -> np.ndarray:
+def removal_curves(
+    orders: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
+) -> np.ndarray:
     """S `(O, C, W + 1)` with the first k words of each order masked; NaN for k > n_words `(C,)`.
     Orders are places `(O, C, W)` of the words; each distinct masked caption is asked for once."""
     return _curves(_first_words(orders), n_words, similarity)
 
 
-def paired_curves(places: np.ndarray, n_words: np.ndarray,
-                  similarity: MaskedSimilarity) -> list[Curves]:
+def paired_curves(
+    places: np.ndarray, n_words: np.ndarray, similarity: MaskedSimilarity
+) -> list[Curves]:
     """Deletion and insertion by each of O orders `(O, C, W)` of falling scores."""
     removed = _first_words(places)
     others = ~removed & (places < n_words[:, None])[:, :, None]
@@ -91,16 +94,23 @@ def area(curves: np.ndarray, n_words: np.ndarray) -> np.ndarray:
 
 def on_grid(curves: np.ndarray, n_words: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Curves `(C, W + 1)` at fractions `grid (G,)` of the words, between points linearly."""
-    return np.stack([
-        np.interp(grid, np.arange(n + 1) / n, curve[: n + 1])
-        for curve, n in zip(curves, n_words, strict=True)
-    ])
+    return np.stack(
+        [
+            np.interp(grid, np.arange(n + 1) / n, curve[: n + 1])
+            for curve, n in zip(curves, n_words, strict=True)
+        ]
+    )
 
 
 @torch.no_grad()
 def masked_similarity(
-    model: nn.Module, tokens: Tensor, image_features: Tensor, words: Tensor, captions: np.ndarray,
-    masked: np.ndarray, mask: str = "mean",
+    model: nn.Module,
+    tokens: Tensor,
+    image_features: Tensor,
+    words: Tensor,
+    captions: np.ndarray,
+    masked: np.ndarray,
+    mask: str = "mean",
 ) -> np.ndarray:
     """S `(V,)` float64 of captions with some words masked, without the temperature.
 

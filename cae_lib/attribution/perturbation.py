@@ -36,6 +36,7 @@ class PerturbationAttribution(AttributionMethod):
         clamp: set negative drops to 0.
         temperature: let S include tau^-1, as a constant.
     """
+
     reads_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
     replacement: Literal["mean", "zero", "token", "random"] = "mean"

@@ -16,20 +16,36 @@ MOST_MODELS = 5
 @takes(
     option("image", type=Path, help="the picture"),
     option("caption", help="its caption, in quotes"),
-    option("--weights", action="append", metavar="W",
-           help="a run such as base or clip-ft, a weight file, or a tag of open_clip; repeat "
-           "it to compare models on one colour scale (default: base)"),
+    option(
+        "--weights",
+        action="append",
+        metavar="W",
+        help="a run such as base or clip-ft, a weight file, or a tag of open_clip; repeat "
+        "it to compare models on one colour scale (default: base)",
+    ),
     option("--model", metavar="M", help="open_clip model of a file or tag"),
-    option("--activation", choices=("quickgelu", "gelu"),
-           help="of a file that does not state it"),
-    option("--start-layer", type=int, default=-1, metavar="L",
-           help="first layer of the map's rule: -1 the last, 0 all"),
-    option("--methods", default=",".join(METHODS), metavar="NAMES",
-           help="attribution methods with commas between them (default: the paper's four)"),
+    option("--activation", choices=("quickgelu", "gelu"), help="of a file that does not state it"),
+    option(
+        "--start-layer",
+        type=int,
+        default=-1,
+        metavar="L",
+        help="first layer of the map's rule: -1 the last, 0 all",
+    ),
+    option(
+        "--methods",
+        default=",".join(METHODS),
+        metavar="NAMES",
+        help="attribution methods with commas between them (default: the paper's four)",
+    ),
     option("--seed", type=int, default=0, help="seed of the runs (default 0)"),
     option("-o", "--output", type=Path, default=Path("attribution.png"), metavar="FILE"),
-    option("--profile", default="photo", metavar="P",
-           help="whose runs: photo (default), or mini, whose pictures are drawn, ..."),
+    option(
+        "--profile",
+        default="photo",
+        metavar="P",
+        help="whose runs: photo (default), or mini, whose pictures are drawn, ...",
+    ),
 )
 def run(parsed: argparse.Namespace) -> None:
     """Draw a picture's heat map and its words' shares for each of some weights into one file."""
@@ -49,12 +65,14 @@ def run(parsed: argparse.Namespace) -> None:
         title = clip.name if name == BASE else label(name)
         title = Path(name).stem if title == name else title
         title = name if title in found else title
-        found[title] = attribute(clip, picture, parsed.caption, parsed.start_layer,
-                                 names(parsed.methods))
+        found[title] = attribute(
+            clip, picture, parsed.caption, parsed.start_layer, names(parsed.methods)
+        )
     if len({pair.picture.shape for pair in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
-    layer = {-1: "last layer", 0: "all layers"}.get(parsed.start_layer,
-                                                    f"layers from {parsed.start_layer}")
+    layer = {-1: "last layer", 0: "all layers"}.get(
+        parsed.start_layer, f"layers from {parsed.start_layer}"
+    )
     figure = draw(found, parsed.caption, layer)
     with whole_file(parsed.output) as path:
         figure.savefig(path, format="png", dpi=200)

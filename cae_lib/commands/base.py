@@ -84,8 +84,9 @@ def train_base(profile_name: str, **settings: Any) -> Path:
     build_sets(profile_name, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
     folder = paths().checkpoints / profile_name / name
-    clip = load_clip(config.model, activation=config.activation, device=pick_device(),
-                     seed=config.seed)
+    clip = load_clip(
+        config.model, activation=config.activation, device=pick_device(), seed=config.seed
+    )
     if config.lock_trunk:
         fill_trunk(clip.model)
 
@@ -97,13 +98,23 @@ def train_base(profile_name: str, **settings: Any) -> Path:
         if config.tower_steps:
             _pretrain_tower(profile_name, config, clip, folder)
         data = training_set(profile_name, config.train_data, config.model)
-        train(config, clip, data.pairs, data.alignment, data.images, folder,
-              every=None if steps else max(1, config.steps // CURVE_POINTS), on_step=snapshot,
-              inputs=run_inputs(config, training_digest(profile_name, config.train_data),
-                                clip.weights_id))
+        train(
+            config,
+            clip,
+            data.pairs,
+            data.alignment,
+            data.images,
+            folder,
+            every=None if steps else max(1, config.steps // CURVE_POINTS),
+            on_step=snapshot,
+            inputs=run_inputs(
+                config, training_digest(profile_name, config.train_data), clip.weights_id
+            ),
+        )
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
-    meta = CheckpointMeta(clip.name, clip.activation, config.steps, config.key(),
-                          {"seed": config.seed})
+    meta = CheckpointMeta(
+        clip.name, clip.activation, config.steps, config.key(), {"seed": config.seed}
+    )
     save_checkpoint(target, clip, meta, torch.float16, used_tokens(profile_name, clip))
     if not steps:
         _describe(profile_name, config, target, folder)
@@ -141,7 +152,8 @@ def _texts(profile_name: str) -> Iterator[str]:
     and a small world's own words, of which texts are made while something is measured."""
     root = find_profile(profile_name).root
     for pairs in (
-        training_set(profile_name, "pretrain").pairs, training_pairs(profile_name),
+        training_set(profile_name, "pretrain").pairs,
+        training_pairs(profile_name),
         load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
         *datasets.retrieval_sets(profile_name).values(),
     ):
@@ -153,8 +165,9 @@ def _texts(profile_name: str) -> Iterator[str]:
     for sentences in datasets.similarity_pairs(profile_name):
         yield from (*sentences.first, *sentences.second)
     for pictures in datasets.class_sets(profile_name).values():
-        yield from (prompt.format(with_article(name)) for name in pictures.classes
-                    for prompt in PROMPTS)
+        yield from (
+            prompt.format(with_article(name)) for name in pictures.classes for prompt in PROMPTS
+        )
     if find_profile(profile_name).gold:
         for relation in RELATIONS.values():
             yield from relation.wordings
@@ -175,8 +188,9 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     size = sum(parameter.numel() for parameter in clip.model.parameters())
     digest = file_digest(target)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
-    provenance = stamp(profile_name, config.seed, weights=digest[:12], parameters=size,
-                       settings=asdict(config))
+    provenance = stamp(
+        profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
+    )
     told = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
     table = training_table(config.steps, curve, told | summary(clip, profile_name))
     results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
@@ -184,13 +198,16 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))
 
 
-def training_table(steps: int, curve: list[dict[str, float]],
-                   final: Mapping[str, Any]) -> pd.DataFrame:
+def training_table(
+    steps: int, curve: list[dict[str, float]], final: Mapping[str, Any]
+) -> pd.DataFrame:
     """The curve and the final numbers as rows: step, measure, value; of final ones low, high, n.
     The final numbers are those of the weights as they are stored, in float16: `stored` is true."""
     points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
-    rows = [{"measure": name} | (value if isinstance(value, Mapping) else {"estimate": value})
-            for name, value in final.items()]
+    rows = [
+        {"measure": name} | (value if isinstance(value, Mapping) else {"estimate": value})
+        for name, value in final.items()
+    ]
     ends = pd.DataFrame(rows).rename(columns={"estimate": "value", "n_items": "n"})
     table = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
     return table.astype({"step": "int32"})

@@ -19,10 +19,17 @@ from cae_lib.profiles import PROFILES
 
 
 @takes(
-    option("name", nargs="?", help="the page: its file in book/experiments without ending; "
-           "without it, the pages are listed"),
-    option("-p", **ASSIGNMENTS,
-           help="set a parameter of the page (repeatable); the outcome goes to runs/"),
+    option(
+        "name",
+        nargs="?",
+        help="the page: its file in book/experiments without ending; "
+        "without it, the pages are listed",
+    ),
+    option(
+        "-p",
+        **ASSIGNMENTS,
+        help="set a parameter of the page (repeatable); the outcome goes to runs/",
+    ),
     option("--profile", metavar="P", help=PROFILE_HELP),
 )
 def run(parsed: argparse.Namespace) -> None:
@@ -37,8 +44,10 @@ def run(parsed: argparse.Namespace) -> None:
 def list_pages() -> None:
     """Print the names of the pages; a DataError where there are none."""
     if not page_names():
-        raise DataError(f"{experiments_folder()}: no pages are here. They come with the "
-                        "repository, not with the package: run the command in a clone")
+        raise DataError(
+            f"{experiments_folder()}: no pages are here. They come with the "
+            "repository, not with the package: run the command in a clone"
+        )
     print("\n".join(page_names()))
 
 
@@ -70,12 +79,15 @@ def report() -> dict[str, list[str]]:
             f"cae-lib {_version('cae-lib')}",
             *(f"{package} {version}" for package, version in runtime.versions().items()),
         ],
-        "Machine": [f"device {runtime.pick_device()}: {runtime.device_name()}",
-                    f"{os.cpu_count()} processors, {free:.0f} GB free on disk"],
-        "Code": [f"cae_lib {states[runtime.changed()]}",
-                 f"version of training {TRAINING_VERSION}"],
-        "Book": [extra if missing else "all packages of the extra 'book' are installed",
-                 f"browser for the tests: {find_browser() or 'none found'}"],
+        "Machine": [
+            f"device {runtime.pick_device()}: {runtime.device_name()}",
+            f"{os.cpu_count()} processors, {free:.0f} GB free on disk",
+        ],
+        "Code": [f"cae_lib {states[runtime.changed()]}", f"version of training {TRAINING_VERSION}"],
+        "Book": [
+            extra if missing else "all packages of the extra 'book' are installed",
+            f"browser for the tests: {find_browser() or 'none found'}",
+        ],
         "Data": [
             *(_sets(name) for name, profile in PROFILES.items() if not profile.real),
             f"base model: {bases or 'missing (`cae train base` makes it)'}",
@@ -93,8 +105,11 @@ def _version(package: str) -> str:
 
 def _sets(name: str) -> str:
     """Whether the sets of a profile are built, and how to build them."""
-    kind, place, what = ("photo", name, "photographs") if PROFILES[name].photographs else (
-        "world", f"world-{name}", "small world")
+    kind, place, what = (
+        ("photo", name, "photographs")
+        if PROFILES[name].photographs
+        else ("world", f"world-{name}", "small world")
+    )
     here = (paths().raw / place / "manifest.json").is_file()
     state = "built" if here else f"not built (`cae {kind} build --profile {name}`)"
     return f"{what}, {name}: {state}"

@@ -55,14 +55,26 @@ def manifest() -> dict[str, Any]:
         commit = _git("-C", str(runtime.PACKAGE), "rev-parse", "HEAD").decode().strip()
     except ConfigError:
         commit = None
-    return {"commit": commit, "uncommitted changes": runtime.changed(),
-            "version of training": TRAINING_VERSION,
-            **{f"version of {suite}": version for suite, version in SUITE_VERSIONS.items()},
-            "device": runtime.device_name(), **runtime.versions()}
+    return {
+        "commit": commit,
+        "uncommitted changes": runtime.changed(),
+        "version of training": TRAINING_VERSION,
+        **{f"version of {suite}": version for suite, version in SUITE_VERSIONS.items()},
+        "device": runtime.device_name(),
+        **runtime.versions(),
+    }
 
 
-@takes(option("other", nargs="?", default="HEAD", metavar="COMMIT|FILE", help="a commit, by "
-              "default the last one, or a file of `cae pack`"), PROFILE)
+@takes(
+    option(
+        "other",
+        nargs="?",
+        default="HEAD",
+        metavar="COMMIT|FILE",
+        help="a commit, by default the last one, or a file of `cae pack`",
+    ),
+    PROFILE,
+)
 def run(parsed: argparse.Namespace) -> None:
     """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
     was different when an archive was made, and a line for each table of a run that differs."""
@@ -73,8 +85,9 @@ def run(parsed: argparse.Namespace) -> None:
         archive = Path(other)
         if not archive.is_file():
             if not find_profile(parsed.profile).recorded:
-                raise ConfigError(f"tables of the profile {parsed.profile} mean nothing, and are "
-                                  "in no commit")
+                raise ConfigError(
+                    f"tables of the profile {parsed.profile} mean nothing, and are in no commit"
+                )
             archive = Path(scratch, "commit.tar")
             archive.write_bytes(_git("archive", other, place.as_posix()))
         unpack(archive, Path(scratch), place.parts[0])  # without the one folder that holds it all
@@ -89,8 +102,9 @@ def compare(before: Path, folder: Path, other: str) -> None:
     lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old.keys() ^ new)]
     rows = 0
     for name in sorted(old.keys() & new):
-        compared, text = difference(*(results.read(one).to_pandas()
-                                      for one in (old[name], new[name])))
+        compared, text = difference(
+            *(results.read(one).to_pandas() for one in (old[name], new[name]))
+        )
         rows += compared
         lines += [f"{name}: {text}"] if text else []
     if (before / MANIFEST).is_file():

@@ -66,8 +66,14 @@ def show_world(parsed: argparse.Namespace) -> None:
     print(f"The contact sheet is {parsed.output}")
 
 
-@takes(option("--profile", default="photo", metavar="P",
-              help="photo (default), or paired, two photographs in a picture"))
+@takes(
+    option(
+        "--profile",
+        default="photo",
+        metavar="P",
+        help="photo (default), or paired, two photographs in a picture",
+    )
+)
 def build_photo(parsed: argparse.Namespace) -> None:
     """Write the sets of photographs."""
     from cae_lib.commands.base import build_sets
@@ -86,7 +92,10 @@ def _description(entry: Source) -> list[str]:
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
     cached = entry.get and all(item.open_clip for item in entry.get)
     place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
-    lines = [f"{entry.name}: {entry.title}", f"  {size}, {entry.licence}",
-             f"  goes to {place}; {', '.join(ways) or 'put it there'}"]
+    lines = [
+        f"{entry.name}: {entry.title}",
+        f"  {size}, {entry.licence}",
+        f"  goes to {place}; {', '.join(ways) or 'put it there'}",
+    ]
     lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
     return lines + [f"  shows pictures of {', '.join(entry.needs)}"] * bool(entry.needs)

@@ -21,26 +21,50 @@ FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
 
 
 @takes(
-    option("name", help="'base', an experiment such as clip-ft or cae-attention, one of these "
-           "read with GELU (base-gelu, clip-ft-gelu), 'data' (what needs no model: items, "
-           "captions, blind), a released model such as released-negclip, a tag "
-           "MODEL:TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER in its format, "
-           "hf:OWNER/NAME or a folder of transformers, or a weight file"),
+    option(
+        "name",
+        help="'base', an experiment such as clip-ft or cae-attention, one of these "
+        "read with GELU (base-gelu, clip-ft-gelu), 'data' (what needs no model: items, "
+        "captions, blind), a released model such as released-negclip, a tag "
+        "MODEL:TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER in its format, "
+        "hf:OWNER/NAME or a folder of transformers, or a weight file",
+    ),
     options.SEED,
-    option("--profile", metavar="P", help="by default mini, and paper for other models: "
-           f"{options.PROFILE_HELP}"),
+    option(
+        "--profile",
+        metavar="P",
+        help=f"by default mini, and paper for other models: {options.PROFILE_HELP}",
+    ),
     options.SET,
     options.ALLOW_MISSING,
-    option("--only", default="", metavar="KINDS", help="kinds of measurement, with commas "
-           "between them, such as benchmarks,retrieval; or benchmarks, such as winoground, "
-           "which are then printed and not stored"),
+    option(
+        "--only",
+        default="",
+        metavar="KINDS",
+        help="kinds of measurement, with commas "
+        "between them, such as benchmarks,retrieval; or benchmarks, such as winoground, "
+        "which are then printed and not stored",
+    ),
     option("--model", metavar="M", help="open_clip's architecture of a weight file"),
-    option("--activation", choices=("quickgelu", "gelu"), help="of a weight file; of others "
-           "their own by default"),
-    option("--processor", metavar="P", help="folder or hub repository of the tokenizer and the "
-           "preprocessing of a model of transformers; by default its own, or OpenAI's"),
-    option("-o", "--output", type=Path, metavar="DIR", help="write the scores there, as "
-           "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub"),
+    option(
+        "--activation",
+        choices=("quickgelu", "gelu"),
+        help="of a weight file; of others their own by default",
+    ),
+    option(
+        "--processor",
+        metavar="P",
+        help="folder or hub repository of the tokenizer and the "
+        "preprocessing of a model of transformers; by default its own, or OpenAI's",
+    ),
+    option(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write the scores there, as "
+        "CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub",
+    ),
 )
 def run(parsed: argparse.Namespace) -> None:
     """Measure a run, a model of others, or what belongs to the data alone, and print its scores.
@@ -84,9 +108,14 @@ def run(parsed: argparse.Namespace) -> None:
             print(f"Written: {path}")
 
 
-@takes(option("--only", default="", metavar="NAMES", help="models with commas between them"),
-       option("--fetch", action="store_true", help="first get the weights that are free, and "
-              "SugarCrepe, SugarCrepe++ and their pictures"))
+@takes(
+    option("--only", default="", metavar="NAMES", help="models with commas between them"),
+    option(
+        "--fetch",
+        action="store_true",
+        help="first get the weights that are free, and SugarCrepe, SugarCrepe++ and their pictures",
+    ),
+)
 def run_released(parsed: argparse.Namespace) -> None:
     """Measure those released models whose weights are here, on the data that are here, and say how
     to get the rest. `--fetch` gets what is free first."""

@@ -26,10 +26,18 @@ body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding:
 """
 
 
-@takes(option("--profile", default="photo", metavar="P", help="photo (default), paired, ..."),
-       option("-n", "--per-subset", type=int, default=40, metavar="N",
-              help="items of each subset at most (default 40)"),
-       option("-o", "--output", type=Path, metavar="DIR", help="where it goes, by default build/"))
+@takes(
+    option("--profile", default="photo", metavar="P", help="photo (default), paired, ..."),
+    option(
+        "-n",
+        "--per-subset",
+        type=int,
+        default=40,
+        metavar="N",
+        help="items of each subset at most (default 40)",
+    ),
+    option("-o", "--output", type=Path, metavar="DIR", help="where it goes, by default build/"),
+)
 def run(parsed: argparse.Namespace) -> None:
     """Write the explorer of a profile from its stored tables, trained runs and own pictures."""
     from cae_lib.pages.explorer import build

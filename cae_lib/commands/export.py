@@ -22,8 +22,12 @@ HUB_NAME = "OWNER/NAME"
     *SETTINGS,
     option("--format", default="safetensors", choices=("safetensors", "pt")),
     option("-o", "--output", type=Path, required=True, metavar="DIR"),
-    option("--push", metavar="OWNER/NAME", help="upload them to this repository of the Hugging "
-           "Face hub too; it is made, a private one, if it is not there"),
+    option(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload them to this repository of the Hugging "
+        "Face hub too; it is made, a private one, if it is not there",
+    ),
     option("--public", action="store_true", help="make the repository a public one"),
     option("--dry-run", action="store_true", help="tell what would be uploaded, and ask no server"),
 )
@@ -50,8 +54,17 @@ def run(parsed: argparse.Namespace) -> None:
     clip = load_clip(meta.model, path)
     row = run_name(name, profile, **overrides)
     figures = figures_of(row, profile, seed, file_digest(path), options)
-    card = run_card(row, clip, meta, config, FILES[parsed.format], parsed.push or HUB_NAME, figures,
-                    profile, seed)
+    card = run_card(
+        row,
+        clip,
+        meta,
+        config,
+        FILES[parsed.format],
+        parsed.push or HUB_NAME,
+        figures,
+        profile,
+        seed,
+    )
     written = export_clip(clip, parsed.output, meta, card, parsed.format)
     print(f"The weights are {written}; README.md beside them says how to load them")
     if parsed.push:
@@ -73,8 +86,10 @@ def check_push(parsed: argparse.Namespace) -> None:
     if parsed.format != "safetensors":
         raise ConfigError("open_clip reads safetensors from the hub: leave out --format")
     if not (parsed.dry_run or get_token()):
-        raise ConfigError("not signed in to the Hugging Face hub: call `hf auth login`, or set "
-                          "HF_TOKEN to a token that may write")
+        raise ConfigError(
+            "not signed in to the Hugging Face hub: call `hf auth login`, or set "
+            "HF_TOKEN to a token that may write"
+        )
 
 
 def push(weights: Path, name: str, public: bool, dry_run: bool) -> None:
@@ -90,9 +105,12 @@ def push(weights: Path, name: str, public: bool, dry_run: bool) -> None:
     api = HfApi()
     try:
         url = api.create_repo(name, private=not public, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=weights.parent,
-                          allow_patterns=[file.name for file in files])
+        api.upload_folder(
+            repo_id=name, folder_path=weights.parent, allow_patterns=[file.name for file in files]
+        )
     except (OSError, errors.HTTPError, RuntimeError) as error:
-        raise WriteError(f"{name}: the hub does not take it ({error}). The files are in "
-                         f"{weights.parent}; the same command tries again") from error
+        raise WriteError(
+            f"{name}: the hub does not take it ({error}). The files are in "
+            f"{weights.parent}; the same command tries again"
+        ) from error
     print(f"Uploaded to {url}")

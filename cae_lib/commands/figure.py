@@ -34,8 +34,13 @@ WORD_HEIGHT, PANEL = 0.19, 2.4
 """Inches."""
 
 
-def open_weights(weights: str, model: str | None = None, activation: str | None = None,
-                 profile: str = "mini", seed: int = 0) -> Clip:
+def open_weights(
+    weights: str,
+    model: str | None = None,
+    activation: str | None = None,
+    profile: str = "mini",
+    seed: int = 0,
+) -> Clip:
     """The model that a word on the command line means: a run of the profile with this seed, a
     released model of `data/sources.yml`, or what `load_released` reads; with `model` also a tag of
     it, such as "openai". ConfigError or CheckpointError as there."""
@@ -46,8 +51,9 @@ def open_weights(weights: str, model: str | None = None, activation: str | None 
     how = Released(f"{model}:{weights}" if tag else weights, model, activation)
     clip = load_released(models().get(weights, how), pick_device())
     if not hasattr(clip.model, "visual"):
-        raise ConfigError(f"{weights}: there is no heat map of a model of transformers; "
-                          "`cae evaluate` takes it")
+        raise ConfigError(
+            f"{weights}: there is no heat map of a model of transformers; `cae evaluate` takes it"
+        )
     return clip
 
 
@@ -73,8 +79,15 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
         _shares(table, pair, longest, pair is first)
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
     ticks = [0, norm.vmax / 4, norm.vmax]
-    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, shrink=0.6, location="bottom",
-                          aspect=40, pad=0.02, ticks=ticks)
+    bar = figure.colorbar(
+        ScalarMappable(norm, "inferno"),
+        ax=axes,
+        shrink=0.6,
+        location="bottom",
+        aspect=40,
+        pad=0.02,
+        ticks=ticks,
+    )
     bar.ax.set_xticklabels([number(tick, 2) for tick in ticks])
     bar.set_label(f"share of the picture's relevance in a patch ({layer})", fontsize=9)
     return figure
@@ -86,17 +99,32 @@ def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
     axis.imshow(pair.picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]
     relevance = upsampled(small, height, width)[0].numpy()
-    axis.imshow(relevance, cmap="inferno", norm=norm, interpolation="nearest",
-                alpha=0.25 + 0.5 * np.clip(norm(relevance), 0, 1))
+    axis.imshow(
+        relevance,
+        cmap="inferno",
+        norm=norm,
+        interpolation="nearest",
+        alpha=0.25 + 0.5 * np.clip(norm(relevance), 0, 1),
+    )
     axis.set_axis_off()
 
 
 def _shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
     """Shares of the words by method, the words in the colours of their roles."""
     texts = pair.shares.map(lambda value: number(value, 2))
-    sns.heatmap(pair.shares.rename(columns=METHOD_LABELS), annot=texts, fmt="", cmap="Greys",
-                vmin=0, vmax=1.3 * longest, cbar=False, annot_kws={"fontsize": 8}, ax=axis,
-                xticklabels=True, yticklabels=with_words)
+    sns.heatmap(
+        pair.shares.rename(columns=METHOD_LABELS),
+        annot=texts,
+        fmt="",
+        cmap="Greys",
+        vmin=0,
+        vmax=1.3 * longest,
+        cbar=False,
+        annot_kws={"fontsize": 8},
+        ax=axis,
+        xticklabels=True,
+        yticklabels=with_words,
+    )
     axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=35, ha="right", fontsize=9)
     axis.tick_params(length=0)
     for word, role in zip(axis.get_yticklabels(), pair.roles, strict=False):

@@ -34,9 +34,11 @@ def option(*names: str, group: str = "", **settings: Any) -> Option:
 
 def takes(*options: Option) -> Callable[[Command], Command]:
     """Let the function of a command take options; see `cae_lib.cli.COMMANDS`."""
+
     def with_options(function: Command) -> Command:
         function.options = options
         return function
+
     return with_options
 
 
@@ -48,29 +50,52 @@ def assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-ASSIGNMENTS = {"dest": "assignments", "action": "append", "default": [], "metavar": "KEY=VALUE",
-               "type": assignment}
-PROFILE_HELP = "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), paired (two "\
+ASSIGNMENTS = {
+    "dest": "assignments",
+    "action": "append",
+    "default": [],
+    "metavar": "KEY=VALUE",
+    "type": assignment,
+}
+PROFILE_HELP = (
+    "smoke (numbers mean nothing), mini (drawn), photo (Flickr8k), paired (two "
     "photographs in a picture), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
+)
 PROFILE = option("--profile", default="mini", metavar="P", help=PROFILE_HELP)
 RUN = option("name", help="'base', or an experiment such as clip-ft, cae-attention")
 SEED = option("--seed", type=int, default=0, help="seed of the run (default 0)")
-SET = option("--set", **ASSIGNMENTS, help="another setting than the profile's, such as lr=5e-7 "
-             "(repeatable): the run is a variant, with files and tables of its own")
+SET = option(
+    "--set",
+    **ASSIGNMENTS,
+    help="another setting than the profile's, such as lr=5e-7 "
+    "(repeatable): the run is a variant, with files and tables of its own",
+)
 SETTINGS = (SEED, PROFILE, SET)
 ALLOW_MISSING = option(
-    "--allow-missing", default="", metavar="SETS", help="real sets that may be incomplete, with "
+    "--allow-missing",
+    default="",
+    metavar="SETS",
+    help="real sets that may be incomplete, with "
     "commas between them, or 'all': what is there is used, and n used stands beside n expected",
 )
-ON = option("--on", choices=("local", "slurm"), default="local",
-            help="where the jobs run: on this machine (default) or on a Slurm cluster")
+ON = option(
+    "--on",
+    choices=("local", "slurm"),
+    default="local",
+    help="where the jobs run: on this machine (default) or on a Slurm cluster",
+)
 REPRODUCED = (
-    option("--all", action="store_true", help="also the rows, measurements and pages beside the "
-           "paper"),
+    option(
+        "--all", action="store_true", help="also the rows, measurements and pages beside the paper"
+    ),
     option("--rows", default="", metavar="NAMES", help="some rows alone, with commas between them"),
     option("--seeds", type=int, metavar="N", help="so many seeds of each row at most"),
-    option("--real", type=Path, metavar="DIR", help="for a rehearsal: real files, laid out as "
-           "data/raw, that take the place of drawn ones"),
+    option(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="for a rehearsal: real files, laid out as data/raw, that take the place of drawn ones",
+    ),
     ALLOW_MISSING,
 )
 

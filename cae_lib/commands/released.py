@@ -33,9 +33,16 @@ SHOWN = ("benchmarks", "retrieval", "similarity", "attribution")
 def models() -> dict[str, Released]:
     """The models of others in `data/sources.yml` by name in tables, with the place of weights."""
     return {
-        f"{PREFIX}{name}": Released(**{**how, "source": how["source"] if ":" in how["source"]
-                          else str(entry.root / how["source"])})
-        for entry in load_sources().values() for name, how in entry.models.items()
+        f"{PREFIX}{name}": Released(
+            **{
+                **how,
+                "source": how["source"]
+                if ":" in how["source"]
+                else str(entry.root / how["source"]),
+            }
+        )
+        for entry in load_sources().values()
+        for name, how in entry.models.items()
     }
 
 
@@ -55,8 +62,9 @@ def chosen(only: Sequence[str]) -> list[str]:
 
 def owner(name: str) -> Source:
     """The entry of `data/sources.yml` that a released model belongs to."""
-    return next(entry for entry in load_sources().values()
-                if name.removeprefix(PREFIX) in entry.models)
+    return next(
+        entry for entry in load_sources().values() if name.removeprefix(PREFIX) in entry.models
+    )
 
 
 def fetch(names: Iterable[str]) -> None:
@@ -100,8 +108,11 @@ def _opened(how: Released, read: Callable[[], Clip]) -> Clip:
     """A model of others by its `reader`; says how it is read, and how far it is from the weights
     that most models start from, if they are here. A file that equals them is a CheckpointError."""
     clip = read()
-    print(f"{Path(how.source).name}: {clip.name}, activation {clip.activation}, "
-          f"{len(clip.model.state_dict())} tensors, none missing or left over", flush=True)
+    print(
+        f"{Path(how.source).name}: {clip.name}, activation {clip.activation}, "
+        f"{len(clip.model.state_dict())} tensors, none missing or left over",
+        flush=True,
+    )
     if how.model != START[0]:
         return clip
     if check(source(*weights_source(*START))).state != "complete":
@@ -114,8 +125,9 @@ def _opened(how: Released, read: Callable[[], Clip]) -> Clip:
     return clip
 
 
-def measure(opened: Callable[[], Clip], how: Released, run: str, profile_name: str,
-            only: Iterable[str] = ()) -> None:
+def measure(
+    opened: Callable[[], Clip], how: Released, run: str, profile_name: str, only: Iterable[str] = ()
+) -> None:
     """Measure what is missing of the tables of a model of others, `opened` once the data are known
     to be there, under the name `run`, on a profile's data; `only` names suites, by default all.
     What needs the characters of each token is left out where the tokenizer does not tell them.
@@ -137,8 +149,17 @@ def measure(opened: Callable[[], Clip], how: Released, run: str, profile_name: s
         left = [suite for suite in suites if suite in OF_CAPTIONS and suite != "phrases"]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
-    model = digest(clip.weights_id, clip.activation, how.alpha, how.share, how.processor,
-                   READING_VERSION)
+    model = digest(
+        clip.weights_id, clip.activation, how.alpha, how.share, how.processor, READING_VERSION
+    )
     encoder = cache(lambda: Encoder(clip, profile_name))
-    measure_suites(run, profile_name, 0, suites, model, data, encoder,
-                   settings={"source": Path(how.source).name})
+    measure_suites(
+        run,
+        profile_name,
+        0,
+        suites,
+        model,
+        data,
+        encoder,
+        settings={"source": Path(how.source).name},
+    )

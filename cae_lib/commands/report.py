@@ -25,12 +25,19 @@ FIGURE = re.compile(r"(?<=\]\()" + PLACE + r"(?=\))")
 DRAWN = re.compile(r'download="(?P<name>[^"]+)\.csv".*?(?P<svg><svg\b.*?</svg>)', re.DOTALL)
 SHEET = b'#set page(width: auto, height: auto, margin: 0pt)\n#image("figure.svg")'
 ENGINES = ("pdflatex", "xelatex", "lualatex", "tectonic")
-NO_ENGINE = "There is no PDF, since no LaTeX was found: install one, on Debian and Ubuntu by " \
+NO_ENGINE = (
+    "There is no PDF, since no LaTeX was found: install one, on Debian and Ubuntu by "
     "`apt-get install texlive-latex-recommended lmodern`, and call this again"
+)
 
 
-@takes(option("--stale", action="store_true", help="make a draft from pages that are not current, "
-              "too; it says so below its title"))
+@takes(
+    option(
+        "--stale",
+        action="store_true",
+        help="make a draft from pages that are not current, too; it says so below its title",
+    )
+)
 def run(parsed: argparse.Namespace) -> None:
     """Write the report into build/report."""
     if missing := [name for name in ("pypandoc", "typst") if util.find_spec(name) is None]:
@@ -39,9 +46,11 @@ def run(parsed: argparse.Namespace) -> None:
     text = source.read_text(encoding="utf-8")
     resolved, figures = resolve(text)
     named = {match["page"] for match in (*NUMBER.finditer(text), *FIGURE.finditer(text))}
-    options = [f"--metadata=date:{told_state(sorted(named), parsed.stale)}",
-               f"--bibliography={shipped('book/references.bib')}",
-               f"--bibliography={source.with_name('report.bib')}"]
+    options = [
+        f"--metadata=date:{told_state(sorted(named), parsed.stale)}",
+        f"--bibliography={shipped('book/references.bib')}",
+        f"--bibliography={source.with_name('report.bib')}",
+    ]
     for name, svg in figures.items():
         write_atomic(folder / f"{name}.pdf", as_pdf(svg))
     convert(resolved, folder / "report.tex", *options)
@@ -62,8 +71,10 @@ def resolve(text: str) -> tuple[str, dict[str, str]]:
         page, name = match["page"], match["name"]
         pages[page] = pages.get(page) or stored(page)
         if name not in pages[page][kind]:
-            raise DataError(f"the report names {name} of the page {page}, which is none of its "
-                            f"{kind}: {', '.join(pages[page][kind]) or 'it has none'}")
+            raise DataError(
+                f"the report names {name} of the page {page}, which is none of its "
+                f"{kind}: {', '.join(pages[page][kind]) or 'it has none'}"
+            )
         return pages[page][kind][name]
 
     def number(match: re.Match[str]) -> str:
@@ -112,8 +123,10 @@ def told_state(pages: list[str], stale: bool) -> str:
     wrong = found["state"].where(sound, "means nothing")[lambda state: state != "current"]
     named = ", ".join(f"{page} ({state})" for page, state in wrong.items())
     if named and not stale:
-        raise CaeError(f"pages of the report are not current: {named}. `cae run NAME` makes one "
-                       "again, `cae report --stale` a draft that says so")
+        raise CaeError(
+            f"pages of the report are not current: {named}. `cae run NAME` makes one "
+            "again, `cae report --stale` a draft that says so"
+        )
     day = found["when"].max()[:10]
     return f"Draft from pages that are not current: {named}" if named else f"From pages of {day}"
 
@@ -131,8 +144,13 @@ def convert(text: str, target: Path, *options: str) -> None:
     import pypandoc
 
     try:
-        pypandoc.convert_text(text, target.suffix[1:], "markdown", outputfile=str(target),
-                              extra_args=["--standalone", "--citeproc", *options],
-                              cworkdir=str(target.parent))
+        pypandoc.convert_text(
+            text,
+            target.suffix[1:],
+            "markdown",
+            outputfile=str(target),
+            extra_args=["--standalone", "--citeproc", *options],
+            cworkdir=str(target.parent),
+        )
     except RuntimeError as error:
         raise CaeError(f"{target.name} could not be made: {error}") from error

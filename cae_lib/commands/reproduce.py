@@ -38,17 +38,24 @@ def run(parsed: argparse.Namespace) -> None:
     """Do all that is not done yet; safe to interrupt and repeat."""
     home = repository()
     if home is None or shutil.which("snakemake", path=search_path()) is None:
-        raise CaeError("this needs a clone of the repository and Snakemake: "
-                       'pip install -e ".[book]"')
-    config = {"profile": parsed.profile, "all": parsed.all, "rows": parsed.rows,
-              "seeds": parsed.seeds, "allow_missing": parsed.allow_missing,
-              "real": parsed.real and parsed.real.resolve()}
+        raise CaeError(
+            'this needs a clone of the repository and Snakemake: pip install -e ".[book]"'
+        )
+    config = {
+        "profile": parsed.profile,
+        "all": parsed.all,
+        "rows": parsed.rows,
+        "seeds": parsed.seeds,
+        "allow_missing": parsed.allow_missing,
+        "real": parsed.real and parsed.real.resolve(),
+    }
     choice = grid.choice(parsed.profile, config)
     enter_home(parsed.profile)
     folder = runs_folder(parsed.profile)
     runs = [folder / name / "done.json" for name in grid.runs(parsed.profile, choice)]
-    pages = [folder / "pages" / name / "done.json"
-             for name in grid.pages_of(parsed.profile, choice)]
+    pages = [
+        folder / "pages" / name / "done.json" for name in grid.pages_of(parsed.profile, choice)
+    ]
     with incomplete(config):
         require_data(parsed.profile)
     words = command(home, config, parsed.on)
@@ -58,14 +65,22 @@ def run(parsed: argparse.Namespace) -> None:
         with FileLock(lock, timeout=0):
             code = run_snakemake(words, folder / "snakemake.log", runs, not pages)
     except Timeout as error:
-        raise CaeError(f"another call is at work on the profile {parsed.profile} ({lock}); wait "
-                       "for it") from error
+        raise CaeError(
+            f"another call is at work on the profile {parsed.profile} ({lock}); wait for it"
+        ) from error
     if code:
-        jobs = [folder / "data" / "done.json", folder / "base" / "done.json", *runs, *pages,
-                *[folder / "book" / "done.json"] * bool(pages)]
+        jobs = [
+            folder / "data" / "done.json",
+            folder / "base" / "done.json",
+            *runs,
+            *pages,
+            *[folder / "book" / "done.json"] * bool(pages),
+        ]
         left = [path.parent for path in jobs if not path.is_file()]
-        raise CaeError(f"{len(left)} of {len(jobs)} jobs are not done{last_words(left)}\nThe log "
-                       f"of Snakemake is {folder / 'snakemake.log'}. The same command goes on.")
+        raise CaeError(
+            f"{len(left)} of {len(jobs)} jobs are not done{last_words(left)}\nThe log "
+            f"of Snakemake is {folder / 'snakemake.log'}. The same command goes on."
+        )
     tell_the_rest(parsed.profile, choice)
 
 
@@ -156,8 +171,14 @@ def command(home: Path, config: Mapping[str, Any], engine: str) -> list[str]:
     lock, which does not, takes the lock's place."""
     place = home / "workflow"
     profile = "slurm" if engine == "slurm" else "default"
-    words: list[Any] = ["snakemake", "--snakefile", place / "Snakefile", "--workflow-profile",
-                        place / "profiles" / profile, "--nolock"]
+    words: list[Any] = [
+        "snakemake",
+        "--snakefile",
+        place / "Snakefile",
+        "--workflow-profile",
+        place / "profiles" / profile,
+        "--nolock",
+    ]
     if engine == "local":
         found = find_gpus()
         words += ["--resources", f"gpu={len(found)}"] if found else ["--cores", count_cores()]
@@ -170,8 +191,7 @@ def run_snakemake(words: list[str], log: Path, runs: Sequence[Path], alone: bool
     `alone`: no pages follow the runs."""
     environment = os.environ | {"PATH": search_path(), "PYTHONPATH": str(repository())}
     with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file,
-                                   cwd=log.parent)
+        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file, cwd=log.parent)
     watcher = threading.Thread(target=watch, args=(process.poll, runs, alone), daemon=True)
     watcher.start()
     try:
@@ -199,8 +219,12 @@ def terminate(process: subprocess.Popen) -> None:
                     job.terminate()
 
 
-def watch(code: Callable[[], int | None], runs: Sequence[Path], alone: bool = False,
-          wait: Callable[[float], None] = time.sleep) -> None:
+def watch(
+    code: Callable[[], int | None],
+    runs: Sequence[Path],
+    alone: bool = False,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
     """Say how many runs are done whenever it changes, and how long the others may take if each
     takes as long as those that were done meanwhile; until there is an exit `code`."""
     told, first, start = -1, None, time.monotonic()
@@ -230,8 +254,10 @@ def tell_the_rest(profile_name: str, choice: grid.Choice) -> None:
         return
     if not (choice.studies or known.real):
         rows = sorted(known.runs.keys() - {row.run for row in grid.rows_of(profile_name, choice)})
-        print(f"Left as they were, for `cae reproduce --all`: pages {', '.join(grid.STUDY_PAGES)}; "
-              f"rows {', '.join(rows)}; tables {', '.join(grid.OF_STUDIES)}")
+        print(
+            f"Left as they were, for `cae reproduce --all`: pages {', '.join(grid.STUDY_PAGES)}; "
+            f"rows {', '.join(rows)}; tables {', '.join(grid.OF_STUDIES)}"
+        )
     log = runs_folder(profile_name) / "book" / "log.txt"
     if log.is_file():
         print(log.read_text(encoding="utf-8").splitlines()[-1])

@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
-TASKS = {"choice": "image_caption_selection", "retrieval": "zeroshot_retrieval",
-         "similarity": "text_similarity"}
+TASKS = {
+    "choice": "image_caption_selection",
+    "retrieval": "zeroshot_retrieval",
+    "similarity": "text_similarity",
+}
 HUB_TASK = "zero-shot-image-classification"
 """The hub's name of what a CLIP is for; it has none for choices between captions."""
 
 METRICS = {"accuracy": "acc"} | {
-    f"{way}, R@{k}": f"{name}_retrieval_recall@{k}" for k in (1, 5, 10)
+    f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
+    for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
 }
 """CLIP_benchmark's names, which call retrieval by what is found."""
@@ -54,8 +58,9 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 def stored_items(profile_name: str) -> pd.DataFrame:
     """The items of a profile from its tables, where the sets need not be here."""
-    items, subsets = (results.load(table, profile_name, [results.DATA])
-                      for table in ("items", "subsets"))
+    items, subsets = (
+        results.load(table, profile_name, [results.DATA]) for table in ("items", "subsets")
+    )
     amounts = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
     return items.merge(amounts, on=["family", "subset"])
 
@@ -70,8 +75,18 @@ def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     value, chance = average(rows, asked), average(rows, asked, "chance")
     sizes = given.groupby(["family", "subset"], sort=False, observed=True).size()
     expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
-    rows = [("/".join(key), "choice", "accuracy", value["/".join(key)], chance["/".join(key)], n,
-             int(expected[key])) for key, n in sizes.items()]
+    rows = [
+        (
+            "/".join(key),
+            "choice",
+            "accuracy",
+            value["/".join(key)],
+            chance["/".join(key)],
+            n,
+            int(expected[key]),
+        )
+        for key, n in sizes.items()
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -90,9 +105,11 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
     for name in LAYOUTS.keys() & {*families}:
         check_entry(name, LAYOUTS[name])
         if not find_profile(profile).real and name not in datasets.families_of(profile):
-            raise ConfigError(f"{name} is no set of the profile {profile}: give --profile {REAL}, "
-                              "or in place of a run a weight file, data/mini/base.safetensors for "
-                              "example, with which sets below data/raw are read")
+            raise ConfigError(
+                f"{name} is no set of the profile {profile}: give --profile {REAL}, "
+                "or in place of a run a weight file, data/mini/base.safetensors for "
+                "example, with which sets below data/raw are read"
+            )
     datasets.family.cache_clear()
     asked = datasets.benchmarks(profile, families)
     encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
@@ -110,8 +127,9 @@ def named(sets: pd.Series, profile_name: str) -> pd.Series:
     return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
 
 
-def stored_scores(title: str, profile_name: str, seed: int,
-                  suites: Iterable[str] = ()) -> pd.DataFrame:
+def stored_scores(
+    title: str, profile_name: str, seed: int, suites: Iterable[str] = ()
+) -> pd.DataFrame:
     """What the stored tables of a run say, of all suites or some: accuracy of each subset, recall,
     correlation; columns as in `COLUMNS`."""
     wanted, tables = list(suites), []
@@ -128,17 +146,45 @@ def stored_scores(title: str, profile_name: str, seed: int,
         tables.append(choice_scores(rows_of("benchmarks"), items))
     if stored("retrieval"):
         pairs = datasets.retrieval_sets(profile_name)
-        tables.append(pd.DataFrame([
-            (name, "retrieval", f"{way}, R@{k}", float((own["rank"] <= k).mean()), float("nan"),
-             pairs[name].n_used, pairs[name].n_expected)
-            for (name, way), own in rows_of("retrieval").groupby(["set", "direction"], sort=False)
-            for k in (1, 5, 10)], columns=COLUMNS))
+        tables.append(
+            pd.DataFrame(
+                [
+                    (
+                        name,
+                        "retrieval",
+                        f"{way}, R@{k}",
+                        float((own["rank"] <= k).mean()),
+                        float("nan"),
+                        pairs[name].n_used,
+                        pairs[name].n_expected,
+                    )
+                    for (name, way), own in rows_of("retrieval").groupby(
+                        ["set", "direction"], sort=False
+                    )
+                    for k in (1, 5, 10)
+                ],
+                columns=COLUMNS,
+            )
+        )
     if stored("similarity"):
         expected = {part.name: part.n_expected for part in datasets.similarity_pairs(profile_name)}
-        tables.append(pd.DataFrame([
-            (name, "similarity", "Spearman", float(own["gold"].corr(own["score"], "spearman")),
-             float("nan"), len(own), expected[name])
-            for name, own in rows_of("similarity").groupby("set", sort=False)], columns=COLUMNS))
+        tables.append(
+            pd.DataFrame(
+                [
+                    (
+                        name,
+                        "similarity",
+                        "Spearman",
+                        float(own["gold"].corr(own["score"], "spearman")),
+                        float("nan"),
+                        len(own),
+                        expected[name],
+                    )
+                    for name, own in rows_of("similarity").groupby("set", sort=False)
+                ],
+                columns=COLUMNS,
+            )
+        )
     empty = pd.DataFrame(columns=COLUMNS)
     return pd.concat([table for table in tables if len(table)] or [empty], ignore_index=True)
 
@@ -165,12 +211,20 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     WriteError if they cannot be written."""
     import yaml
 
-    rows = pd.DataFrame({
-        "dataset": table["dataset"], "model": title, "pretrained": tag, "language": "en",
-        "task": table["task"].map(TASKS), "model_fullname": title,
-        "metric": table["metric"].map(METRICS).fillna(table["metric"]), "value": table["value"],
-        "n_used": table["n_used"], "n_expected": table["n_expected"],
-    })
+    rows = pd.DataFrame(
+        {
+            "dataset": table["dataset"],
+            "model": title,
+            "pretrained": tag,
+            "language": "en",
+            "task": table["task"].map(TASKS),
+            "model_fullname": title,
+            "metric": table["metric"].map(METRICS).fillna(table["metric"]),
+            "value": table["value"],
+            "n_used": table["n_used"],
+            "n_expected": table["n_expected"],
+        }
+    )
     own = list(rows.columns.difference(["metric", "value"], sort=False))
     wide = rows.pivot_table(index=own, columns="metric", values="value", sort=False).reset_index()
     files = {folder / f"{title}.csv": wide.to_csv(index=False)}
@@ -193,17 +247,31 @@ def eval_results(table: pd.DataFrame) -> list[EvalResult]:
             items = (item for name in FAMILIES[family] for item in source(name).get)
             hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
             kind = hub[0].removeprefix("datasets/") if hub else family
-            found.append(EvalResult(HUB_TASK, kind, row.dataset, "accuracy",
-                                    round(100 * row.value, 2), dataset_config=subset))
+            found.append(
+                EvalResult(
+                    HUB_TASK,
+                    kind,
+                    row.dataset,
+                    "accuracy",
+                    round(100 * row.value, 2),
+                    dataset_config=subset,
+                )
+            )
     return found
 
 
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Those `eval_results` that are of data sets of the hub, as the entries of a file in a model's
     `.eval_results`; the other benchmarks have no name there."""
-    return [{"dataset": {"id": result.dataset_type, "task_id": result.dataset_config},
-             "value": result.metric_value, "notes": "cosine, a tie is wrong"}
-            for result in eval_results(table) if "/" in result.dataset_type]
+    return [
+        {
+            "dataset": {"id": result.dataset_type, "task_id": result.dataset_config},
+            "value": result.metric_value,
+            "notes": "cosine, a tie is wrong",
+        }
+        for result in eval_results(table)
+        if "/" in result.dataset_type
+    ]
 
 
 def amounts(profile_name: str) -> list[str]:
@@ -213,12 +281,17 @@ def amounts(profile_name: str) -> list[str]:
 
     table = results.load("subsets", profile_name)
     sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
-    lines = [f"{suite}, {family}: {used:,} used of {expected:,} expected"
-             for (suite, family), used, expected in sums.itertuples()]
+    lines = [
+        f"{suite}, {family}: {used:,} used of {expected:,} expected"
+        for (suite, family), used, expected in sums.itertuples()
+    ]
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         counts = json.loads(row.counts)
-        why = ", ".join(f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT
-                        if counts.get(kind))
-        lines.append(f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
-                     f"of {row.n_expected:,} expected{f' ({why})' if why else ''}")
+        why = ", ".join(
+            f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT if counts.get(kind)
+        )
+        lines.append(
+            f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
+            f"of {row.n_expected:,} expected{f' ({why})' if why else ''}"
+        )
     return lines

@@ -11,13 +11,22 @@ from cae_lib.variants import BASE
 SPEED = "speed and memory, which change numbers by rounding at most"
 
 
-@takes(options.RUN, *options.SETTINGS, options.ALLOW_MISSING,
-       option("--checkpointing", group=SPEED, action="store_true", help="less memory, more time"),
-       option("--channels-last", group=SPEED, action="store_true", help="picture layout for GPUs"),
-       option("--compile", group=SPEED, nargs="?", const="inductor", metavar="BACKEND",
-              help="compile the image tower"),
-       option("--workers", group=SPEED, type=int, metavar="N",
-              help="processes that decode pictures"))
+@takes(
+    options.RUN,
+    *options.SETTINGS,
+    options.ALLOW_MISSING,
+    option("--checkpointing", group=SPEED, action="store_true", help="less memory, more time"),
+    option("--channels-last", group=SPEED, action="store_true", help="picture layout for GPUs"),
+    option(
+        "--compile",
+        group=SPEED,
+        nargs="?",
+        const="inductor",
+        metavar="BACKEND",
+        help="compile the image tower",
+    ),
+    option("--workers", group=SPEED, type=int, metavar="N", help="processes that decode pictures"),
+)
 def run(parsed: argparse.Namespace) -> None:
     """Train a run, or the base model."""
     from cae_lib.commands.base import train_base

@@ -42,8 +42,13 @@ class Pairs:
     hard_images: list[list[int]] | None = None
 
 
-def load_karpathy(file: str | Path, root: Root, split: str, missing: Missing = "raise",
-                  expected: int | None = None) -> Pairs:
+def load_karpathy(
+    file: str | Path,
+    root: Root,
+    split: str,
+    missing: Missing = "raise",
+    expected: int | None = None,
+) -> Pairs:
     """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
 
     Args:
@@ -71,8 +76,9 @@ def load_karpathy(file: str | Path, root: Root, split: str, missing: Missing = "
     return _pairs(found, root, f"{path.stem}-{split}", missing, path, expected)[0]
 
 
-def load_caption_list(file: str | Path, root: Root, missing: Missing = "raise",
-                      expected: int | None = None) -> Pairs:
+def load_caption_list(
+    file: str | Path, root: Root, missing: Missing = "raise", expected: int | None = None
+) -> Pairs:
     """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries: `caption` is one
     string or a list of them, `image` is relative to `root`; else as `load_karpathy`."""
     path = Path(file)
@@ -200,24 +206,35 @@ def _folder(root: Root, pictures: Sequence[Path]) -> Path:
     if isinstance(root, str | Path):
         return Path(root)
     first = root[0].parent if pictures and pictures[0].parts[0] == root[0].name else root[0]
-    return next((folder for folder in root if any((folder / name).is_file() for name in pictures)),
-                first)
+    return next(
+        (folder for folder in root if any((folder / name).is_file() for name in pictures)), first
+    )
 
 
-def _pairs(found: Sequence[tuple[Path, str]], root: Root, name: str, missing: Missing, source: Path,
-           expected: int | None = None) -> tuple[Pairs, list[int]]:
+def _pairs(
+    found: Sequence[tuple[Path, str]],
+    root: Root,
+    name: str,
+    missing: Missing,
+    source: Path,
+    expected: int | None = None,
+) -> tuple[Pairs, list[int]]:
     """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept; what
     cannot be used is settled as `missing` says."""
     folder = _folder(root, [picture for picture, _ in found])
     places = [folder / picture for picture, _ in found]
-    wrong = {} if missing == "ignore" else {
-        place: trouble(place, inside=missing == "drop") for place in dict.fromkeys(places)}
+    wrong = (
+        {}
+        if missing == "ignore"
+        else {place: trouble(place, inside=missing == "drop") for place in dict.fromkeys(places)}
+    )
     keep = [row for row, place in enumerate(places) if not wrong.get(place)]
     left = [(f"row {row}", wrong[place]) for row, place in enumerate(places) if wrong.get(place)]
     expected = len(found) if expected is None else expected
     settle(name, source, len(keep), len(found), expected, left, allowed=missing == "drop")
     numbers: dict[Path, int] = {}
-    index = torch.tensor([numbers.setdefault(places[row], len(numbers)) for row in keep],
-                         dtype=torch.long)
+    index = torch.tensor(
+        [numbers.setdefault(places[row], len(numbers)) for row in keep], dtype=torch.long
+    )
     captions = [found[row][1] for row in keep]
     return Pairs(list(numbers), captions, index, name, len(keep), expected), keep

@@ -106,7 +106,7 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
         if entry.n is not None and path.is_file():
             try:
                 here = read_rows(path, "lines" if entry.lines else "")
-                rows.found += len(list(here)[entry.skip:])
+                rows.found += len(list(here)[entry.skip :])
             except DataError as error:
                 faults.append(str(error))
 

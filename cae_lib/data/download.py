@@ -47,8 +47,10 @@ def _reason(error: BaseException) -> str:
 def _is_unreachable(error: BaseException) -> bool:
     """Return whether an error is due to a host that does not answer at all."""
     kinds = (ConnectionError, TimeoutError, socket.gaierror, requests.ConnectionError)
-    return any(isinstance(cause, kinds) or getattr(cause, "errno", None) in NO_ROUTE
-               for cause in _causes(error))
+    return any(
+        isinstance(cause, kinds) or getattr(cause, "errno", None) in NO_ROUTE
+        for cause in _causes(error)
+    )
 
 
 def require_space(folder: Path, needed: float, what: str) -> None:
@@ -57,7 +59,8 @@ def require_space(folder: Path, needed: float, what: str) -> None:
     if needed > 0 and free < needed + MARGIN:
         raise DataError(
             f"{what}: needs {(needed + MARGIN) / 1e9:.2f} GB on the disk of {folder}, "
-            f"{free / 1e9:.2f} GB are free. Free some space, or set CAE_HOME to a larger disk")
+            f"{free / 1e9:.2f} GB are free. Free some space, or set CAE_HOME to a larger disk"
+        )
 
 
 def download(url: str, path: Path) -> None:
@@ -157,8 +160,7 @@ def from_hub(item: Item, target: Path, gated: str | None, revision: str) -> tupl
             snapshot_download(name, repo_type=kind, revision=commit, local_dir=target)
             return target, commit
         folder = hub_folder(target)
-        found = hf_hub_download(
-            name, item.path, repo_type=kind, revision=commit, local_dir=folder)
+        found = hf_hub_download(name, item.path, repo_type=kind, revision=commit, local_dir=folder)
         Path(found).replace(target)
         shutil.rmtree(folder)
         return target, commit
@@ -166,7 +168,8 @@ def from_hub(item: Item, target: Path, gated: str | None, revision: str) -> tupl
         page = gated or f"https://huggingface.co/{item.hub}"
         raise DataError(
             f"{item.hub}: open to those only who accepted its terms. Accept them at {page}, then "
-            "sign in with `hf auth login` (or set HF_TOKEN)") from error
+            "sign in with `hf auth login` (or set HF_TOKEN)"
+        ) from error
     except Exception as error:  # the hub's library hands on those of its HTTP library, which varies
         if isinstance(error, errors.LocalEntryNotFoundError) or _is_unreachable(error):
             raise UnreachableError(item.address, error) from error

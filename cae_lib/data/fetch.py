@@ -95,22 +95,25 @@ def _get_items(source: Source) -> list[str]:
     return todo
 
 
-def _offline_message(source: Source, items: Sequence[Item],
-                     unreachable: Mapping[str, UnreachableError]) -> str:
+def _offline_message(
+    source: Source, items: Sequence[Item], unreachable: Mapping[str, UnreachableError]
+) -> str:
     """Say which hosts do not answer, what to do, and where the files come from and go to."""
     reasons = ", ".join(dict.fromkeys(error.reason for error in unreachable.values()))
     lines = [
         f"{source.title}: {', '.join(unreachable)} cannot be reached: this machine has no network, "
         f"or the host is down. Run `cae data get {source.name}` again when it answers; or fetch "
         "these files with a browser or on another machine, put them where the arrow points, and "
-        f"run it again ({reasons})"]
-    lines += [instruction(source, item) if item.open_clip
-              else f"{item.address} -> {source.place(item)}" for item in items]
+        f"run it again ({reasons})"
+    ]
+    lines += [
+        instruction(source, item) if item.open_clip else f"{item.address} -> {source.place(item)}"
+        for item in items
+    ]
     return "\n  ".join(lines)
 
 
-def _get_item(source: Source, item: Item,
-              unreachable: Mapping[str, UnreachableError]) -> list[str]:
+def _get_item(source: Source, item: Item, unreachable: Mapping[str, UnreachableError]) -> list[str]:
     """Fetch and place one item; returns what is left to a person."""
     key, place = f"{source.name}/{item.name}", source.place(item)
     goal = source.root / item.unpack if item.unpack else place
@@ -146,8 +149,9 @@ def _get_item(source: Source, item: Item,
     return []
 
 
-def _fetch(source: Source, item: Item, place: Path, known: str | None,
-           revision: str | None) -> tuple[str | None, str | None]:
+def _fetch(
+    source: Source, item: Item, place: Path, known: str | None, revision: str | None
+) -> tuple[str | None, str | None]:
     """Fetch a file beside its place, and put it there if it is the right one.
 
     Returns:
@@ -181,8 +185,9 @@ def _part_of(place: Path) -> Path:
     return place.with_name(f"{place.name}.part")
 
 
-def _fetch_to_cache(item: Item, gated: str | None, known: str | None,
-                    revision: str) -> tuple[str, str]:
+def _fetch_to_cache(
+    item: Item, gated: str | None, known: str | None, revision: str
+) -> tuple[str, str]:
     """Fetch weights of open_clip into the hub's cache; those with a wrong checksum are removed."""
     path, commit = from_hub(item, Path(), gated, revision)
     try:
@@ -201,7 +206,8 @@ def _check_destination(path: Path, base: Path) -> None:
     if path.is_symlink() or not path.resolve().is_relative_to(base.resolve()):
         raise DataError(
             f"{path}: a symbolic link leads to {path.resolve()}, and files are written to {base} "
-            "only, through no link. Remove the link, or complete by hand what it leads to")
+            "only, through no link. Remove the link, or complete by hand what it leads to"
+        )
 
 
 def _verified(path: Path, known: str | None) -> str:
@@ -235,8 +241,10 @@ def instruction(source: Source, item: Item) -> str:
     if item.how:
         return f"{item.how} Put it at {source.place(item)}." if item.unpack else item.how
     what = "all files" if item.hub and not item.path else "the file"
-    return (f"Fetch {what} at {item.address} with a browser or on another machine, put it at "
-            f"{source.place(item)}, and run `cae data get {source.name}` again.")
+    return (
+        f"Fetch {what} at {item.address} with a browser or on another machine, put it at "
+        f"{source.place(item)}, and run `cae data get {source.name}` again."
+    )
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
@@ -256,14 +264,20 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         _extract(archive, partial, root / to)
         tops = [path for path in partial.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         base = tops[0] if len(tops) == 1 and tops[0].is_dir() else partial
-        files = {path.relative_to(base).as_posix(): path for path in sorted(base.rglob("*"))
-                 if path.is_file()}
+        files = {
+            path.relative_to(base).as_posix(): path
+            for path in sorted(base.rglob("*"))
+            if path.is_file()
+        }
         wanted = {name: path for name, path in files.items() if name.startswith(tuple(only) or "")}
         if not wanted:
             names = ", ".join([*files][:3]) or "nothing"
             raise DataError(f"{archive}: none of the expected files is in it; it has {names}")
-        targets = {root / to / name: path for name, path in wanted.items()
-                   if not name.startswith("__MACOSX") and "/." not in f"/{name}"}
+        targets = {
+            root / to / name: path
+            for name, path in wanted.items()
+            if not name.startswith("__MACOSX") and "/." not in f"/{name}"
+        }
         for place in [*targets, *{target.parent for target in targets}]:
             _check_destination(place, root)
         for target, path in targets.items():
@@ -291,21 +305,26 @@ def _extract(archive: Path, folder: Path, goal: Path) -> None:
         opened.extractall(folder, shown, **({} if zipped else {"filter": "data"}))
 
 
-def _checked_members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile,
-                     goal: Path) -> list[Any]:
+def _checked_members(
+    archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, goal: Path
+) -> list[Any]:
     """Return all members of an archive; a DataError for a link or device, or for too much."""
     by_hand = f"If the archive is right all the same, unpack it by hand to {goal}"
     most, total, members = max(MAX_RATIO * archive.stat().st_size, SMALL), 0, []
     for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
         name = getattr(member, "filename", None) or member.name
         if not _is_plain(member):
-            raise DataError(f"{archive}: cannot be unpacked: {name!r} in it is a link or a device, "
-                            f"expected files and folders alone. {by_hand}")
+            raise DataError(
+                f"{archive}: cannot be unpacked: {name!r} in it is a link or a device, "
+                f"expected files and folders alone. {by_hand}"
+            )
         total += _size(member)
         if total > most:
-            raise DataError(f"{archive}: cannot be unpacked: up to {name!r} it holds "
-                            f"{total / 1e9:,.2f} GB, more than {MAX_RATIO} times its own size. "
-                            f"{by_hand}")
+            raise DataError(
+                f"{archive}: cannot be unpacked: up to {name!r} it holds "
+                f"{total / 1e9:,.2f} GB, more than {MAX_RATIO} times its own size. "
+                f"{by_hand}"
+            )
         members.append(member)
     return members
 

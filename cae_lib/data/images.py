@@ -40,8 +40,10 @@ class Pictures:
                 f"{self.paths[lost[0]]} (row {lost[0]}): no such picture, and {len(lost) - 1} more "
                 f"of {len(self.paths)} are missing. Complete the data set."
             )
-        means, spreads = (torch.tensor(values).view(3, 1, 1)
-                          for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+        means, spreads = (
+            torch.tensor(values).view(3, 1, 1)
+            for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+        )
         self.affine = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
@@ -99,8 +101,9 @@ class Photographs(Pictures):
     def shown(self, row: int, seed: Tensor | None) -> Tensor:
         """A picture, or its crop by a seed: (3, S, S) uint8."""
         image = read_image(self.paths[row], row, 2 * self.size)
-        return as_tensor(central_square(image, self.size) if seed is None
-                         else _crop(image, seed, self.size))
+        return as_tensor(
+            central_square(image, self.size) if seed is None else _crop(image, seed, self.size)
+        )
 
 
 def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:

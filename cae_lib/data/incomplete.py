@@ -18,8 +18,17 @@ LeftOut = Sequence[tuple[str, str]]
 """Rows that cannot be used, as errors name them, each with the reason."""
 
 
-def settle(name: str, source: Path, used: int, rows: int, expected: int, left_out: LeftOut, *,
-           allowed: bool, pictures: str = "Complete the pictures") -> None:
+def settle(
+    name: str,
+    source: Path,
+    used: int,
+    rows: int,
+    expected: int,
+    left_out: LeftOut,
+    *,
+    allowed: bool,
+    pictures: str = "Complete the pictures",
+) -> None:
     """Refuse a set that is not complete, unless it is `allowed`: then print what it lacks.
 
     Args:
@@ -53,8 +62,10 @@ def _tell_left_out(name: str, source: Path, used: int, expected: int, left_out: 
     told = sorted(left_out, key=lambda each: each[1].endswith("is missing"))
     first = "".join(f"\n  {row}: {why}" for row, why in told[: SHOWN if used else 1])
     if left_out:
-        tell(f"Left out: {len(left_out):,} rows of {name}, {source}; {used:,} used of {expected:,} "
-             f"expected{first}")
+        tell(
+            f"Left out: {len(left_out):,} rows of {name}, {source}; {used:,} used of {expected:,} "
+            f"expected{first}"
+        )
 
 
 @cache

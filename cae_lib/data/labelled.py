@@ -31,9 +31,16 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
     stands for a space. DataError if there is no picture, or the list is malformed or names a file
     that is missing."""
     folder = Path(folder)
-    found = _listed(folder) if (folder / LIST).is_file() else [
-        (picture, place.name) for place in sorted(folder.glob("*/"))
-        for picture in sorted(place.iterdir()) if picture.suffix.lower() in SUFFIXES]
+    found = (
+        _listed(folder)
+        if (folder / LIST).is_file()
+        else [
+            (picture, place.name)
+            for place in sorted(folder.glob("*/"))
+            for picture in sorted(place.iterdir())
+            if picture.suffix.lower() in SUFFIXES
+        ]
+    )
     if not found:
         raise DataError(
             f"{folder}: no labelled picture. Expected {LIST} with the columns "

@@ -83,7 +83,9 @@ def _values(item: Item) -> dict[str, Any]:
     """What columns may show of an item, by name; `id` is a file's name or the number it is."""
     stems = [PurePosixPath(name).stem for name in item.pictures]
     named = {
-        "false": item.false, "caption caption_1": item.captions, "x y width height": item.box,
+        "false": item.false,
+        "caption caption_1": item.captions,
+        "x y width height": item.box,
         "picture picture_1": item.pictures,
         "id id_1": [int(stem) if stem.isdecimal() else stem for stem in stems],
     }
@@ -104,8 +106,7 @@ def _row(layout: Layout, values: Mapping[str, Any]) -> Any:
 
 
 def _nested(cells: Mapping[str, Any]) -> Any:
-    """Cells by their paths as objects and lists: `{"0": 1, "1.a.0": 2}` becomes `[1, {"a": [2]}]`.
-    """
+    """Nest cells by their paths: `{"0": 1, "1.a.0": 2}` becomes `[1, {"a": [2]}]`."""
     if "" in cells:
         return cells[""]
     inner: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -167,8 +168,10 @@ def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
     ids = itertools.count()
     for split, picture in ((split, picture) for split, some in splits.items() for picture in some):
         place = {"imgid": len(images)}
-        sentences = [{"raw": text, "tokens": text.split(), **place, "sentid": next(ids)}
-                     for text in picture.captions]
+        sentences = [
+            {"raw": text, "tokens": text.split(), **place, "sentid": next(ids)}
+            for text in picture.captions
+        ]
         image = {"filename": picture.name, **place, "split": split}
         image |= {"sentids": [each["sentid"] for each in sentences], "sentences": sentences}
         if dataset == "coco":
@@ -202,12 +205,16 @@ def similarity(
 
     rows = [(a, b, "" if gold is None else f"{gold:.3f}", *more) for a, b, gold, *more in pairs]
     if name == STSB:
-        cells = [("main-captions", source, part, f"{number:04d}", gold, a, b, *more)
-                 for number, (a, b, gold, *more) in enumerate(rows)]
+        cells = [
+            ("main-captions", source, part, f"{number:04d}", gold, a, b, *more)
+            for number, (a, b, gold, *more) in enumerate(rows)
+        ]
         return {FILES[STSB][part]: tabs(cells)}
     if name == SICKR:
         cells = [(str(i), *row, "NEUTRAL") for i, row in enumerate(rows, start=1)]
         return {FILES[SICKR][part]: tabs([SICK_HEADER, *cells])}
     folder = f"STS/{name}-en-test/STS"
-    return {f"{folder}.input.{part}.txt": tabs(row[:2] for row in rows),
-            f"{folder}.gs.{part}.txt": tabs(row[2:3] for row in rows)}
+    return {
+        f"{folder}.input.{part}.txt": tabs(row[:2] for row in rows),
+        f"{folder}.gs.{part}.txt": tabs(row[2:3] for row in rows),
+    }

@@ -68,17 +68,23 @@ def check_entry(name: str, layout: Layout) -> None:
 def _problems(layout: Layout) -> Iterator[str]:
     files, texts = map(_values, (layout.file, layout.texts))
     if not all(isinstance(place, str) for place in files):
-        yield (f"file is {layout.file!r}: expected one place, in which {{file}} stands for a "
-               "subset, or places by patterns of subsets")
+        yield (
+            f"file is {layout.file!r}: expected one place, in which {{file}} stands for a "
+            "subset, or places by patterns of subsets"
+        )
     elif len({*files}) == 1 < len(layout.sizes) and "{" not in files[0] and not layout.only:
-        yield (f"its {len(layout.sizes)} subsets are all read from {files[0]}: write {{file}} "
-               "where their names stand")
+        yield (
+            f"its {len(layout.sizes)} subsets are all read from {files[0]}: write {{file}} "
+            "where their names stand"
+        )
     ours = [column.rstrip("?").rpartition("=")[2] for column in layout.columns.split()]
     named = dict.fromkeys([layout.image, *(name for text in texts for name in text.split())])
     if absent := [name for name in named if name not in ours]:
-        yield (f"no column is called {', '.join(absent)}, by which its items are read: expected "
-               f"FIELD={absent[0]}, where FIELD is the name in your file, among columns = "
-               f"{layout.columns!r}")
+        yield (
+            f"no column is called {', '.join(absent)}, by which its items are read: expected "
+            f"FIELD={absent[0]}, where FIELD is the name in your file, among columns = "
+            f"{layout.columns!r}"
+        )
 
 
 def _values(given: str | Mapping[str, str]) -> list[str]:
@@ -93,8 +99,11 @@ def stock(names: Iterable[str]) -> dict[str, Report]:
 def require(reports: Mapping[str, Report]) -> list[str]:
     """Lines on incomplete sets that may be so; of others a DataError names what is missing."""
     wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
-    refused = [report for report in wrong
-               if report.source.kind == "weights" or not may_be_incomplete(report.source.name)]
+    refused = [
+        report
+        for report in wrong
+        if report.source.kind == "weights" or not may_be_incomplete(report.source.name)
+    ]
     if not refused:
         return [line for report in wrong for line in report.lines()]
     lines = ["data are missing.", *(line for report in refused for line in report.lines())]
@@ -104,8 +113,10 @@ def require(reports: Mapping[str, Report]) -> list[str]:
     lines.append(f"Fetch them: cae data get {' '.join(dict.fromkeys(wanted))}")
     optional = [report.source.name for report in refused if report.source.kind != "weights"]
     if optional:
-        lines.append("Or go on with what is there, and have n used printed beside n expected: "
-                     f"--allow-missing {','.join(optional)}")
+        lines.append(
+            "Or go on with what is there, and have n used printed beside n expected: "
+            f"--allow-missing {','.join(optional)}"
+        )
     raise DataError("\n".join(lines))
 
 
@@ -144,8 +155,9 @@ def _manifest_digest(profile_name: str, part: str = "") -> str:
     path = find_profile(profile_name).root / part / "manifest.json"
     if not path.is_file():
         kind = "photo" if find_profile(profile_name).photographs else "world"
-        raise DataError(f"{path}: the data are not built here; run "
-                        f"`cae {kind} build --profile {profile_name}`")
+        raise DataError(
+            f"{path}: the data are not built here; run `cae {kind} build --profile {profile_name}`"
+        )
     return file_digest(path)
 
 

@@ -44,8 +44,15 @@ def swap_negatives(
     check_captions(captions)
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
-    return list(parse_distinct(nlp, plain, lambda doc: _chosen(
-        doc, equivalents(doc) if keep else (text for _, text in exchanges(doc)), seed, limit)))
+    return list(
+        parse_distinct(
+            nlp,
+            plain,
+            lambda doc: _chosen(
+                doc, equivalents(doc) if keep else (text for _, text in exchanges(doc)), seed, limit
+            ),
+        )
+    )
 
 
 def _chosen(doc: Doc, found: Iterable[str], seed: int, limit: int) -> list[str]:
@@ -105,18 +112,26 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
-        told_apart = any(child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS
-                         for child in (*first.children, *second.children))
+        told_apart = any(
+            child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS
+            for child in (*first.children, *second.children)
+        )
         if agree and (told_apart or not _are_mutual(first, second)):
             yield "noun", _with_compounds(first), _with_compounds(second)
-    chunks = [chunk for chunk in doc.noun_chunks if _is_movable(chunk.root)
-              and not any(token.tag_ == "PRP$" for token in chunk)]  # "its" follows its owner
+    chunks = [
+        chunk
+        for chunk in doc.noun_chunks
+        if _is_movable(chunk.root) and not any(token.tag_ == "PRP$" for token in chunk)
+    ]  # "its" follows its owner
     for first, second in combinations(chunks, 2):
         same_number = _is_plural(first.root) == _is_plural(second.root)
         if same_number and not _are_mutual(first.root, second.root):
             yield "phrase", first, second
-    adjectives = [token for token in doc if token.pos_ == "ADJ" and token.lower_ not in AMOUNTS
-                  and token.dep_ in ("amod", "acomp")]
+    adjectives = [
+        token
+        for token in doc
+        if token.pos_ == "ADJ" and token.lower_ not in AMOUNTS and token.dep_ in ("amod", "acomp")
+    ]
     for first, second in combinations(adjectives, 2):
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
@@ -127,13 +142,23 @@ def equivalents(doc: Doc) -> Iterator[str]:
     bear nothing but an article, and of two adjectives of one noun."""
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
-        nouns = joined and _is_movable(first) and _is_movable(second) and all(
-            child.dep_ in BARE for child in (*first.children, *second.children))
-        adjectives = first.pos_ == second.pos_ == "ADJ" and first.dep_ == "amod" and (
-            joined or second.dep_ == "amod" and second.head == first.head)
+        nouns = (
+            joined
+            and _is_movable(first)
+            and _is_movable(second)
+            and all(child.dep_ in BARE for child in (*first.children, *second.children))
+        )
+        adjectives = (
+            first.pos_ == second.pos_ == "ADJ"
+            and first.dep_ == "amod"
+            and (joined or second.dep_ == "amod" and second.head == first.head)
+        )
         if (nouns or adjectives) and first.lower_ != second.lower_:
-            parts = map(_with_compounds, (first, second)) if nouns else (
-                doc[token.i : token.i + 1] for token in (first, second))
+            parts = (
+                map(_with_compounds, (first, second))
+                if nouns
+                else (doc[token.i : token.i + 1] for token in (first, second))
+            )
             yield _exchanged(doc, *parts)
 
 

@@ -30,13 +30,21 @@ YEARS: Mapping[str, tuple[str, ...]] = {
 STSB, SICKR = "STS-B", "SICK-R"
 SIMILARITY_SETS: tuple[str, ...] = (*YEARS, STSB, SICKR)
 OFFICIAL = {
-    "STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS16": 1186,
-    STSB: 1379, SICKR: 4927,
+    "STS12": 3108,
+    "STS13": 1500,
+    "STS14": 3750,
+    "STS15": 3000,
+    "STS16": 1186,
+    STSB: 1379,
+    SICKR: 4927,
 }
 FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
-    SICKR: {"train": "SICK/SICK_train.txt", "dev": "SICK/SICK_trial.txt",
-            "test": "SICK/SICK_test_annotated.txt"},
+    SICKR: {
+        "train": "SICK/SICK_train.txt",
+        "dev": "SICK/SICK_trial.txt",
+        "test": "SICK/SICK_test_annotated.txt",
+    },
 }
 COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sentence and score
 
@@ -69,11 +77,17 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
-    files = {"test": Path(root, FILES[name]["test"])} if name in FILES else {
-        part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in YEARS[name]}
+    files = (
+        {"test": Path(root, FILES[name]["test"])}
+        if name in FILES
+        else {part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in YEARS[name]}
+    )
     counts: Counter[str] = Counter()
-    parts = {part: _scored(path, name, counts) for part, path in files.items()
-             if official or name in FILES or path.is_file()}
+    parts = {
+        part: _scored(path, name, counts)
+        for part, path in files.items()
+        if official or name in FILES or path.is_file()
+    }
     found = [row for part in parts.values() for row in part]
     n_expected = OFFICIAL[name] if official else max(1, len(found))
     settle(name, Path(root, name), len(found), len(found), n_expected, (), allowed=False)
@@ -115,7 +129,8 @@ def _scored(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str,
             counts["unscored"] += 1
             continue
         if len(cells) <= max(first, second, score) or not all(
-                cells[column].strip() for column in (first, second)):
+            cells[column].strip() for column in (first, second)
+        ):
             raise DataError(
                 f"{path}, line {number}: {len(cells)} columns, two sentences and a score were "
                 f"expected, with tabs between, in columns {first + 1}, {second + 1} and "
@@ -124,8 +139,9 @@ def _scored(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str,
         if number == 1 and name == SICKR and not _is_number(cells[score]):
             continue
         if not _is_number(cells[score]):
-            raise DataError(f"{source}, line {number}: the score is {cells[score]!r}, a number was "
-                            "expected.")
+            raise DataError(
+                f"{source}, line {number}: the score is {cells[score]!r}, a number was expected."
+            )
         found.append((cells[first], cells[second], float(cells[score])))
     return found
 

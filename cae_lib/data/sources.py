@@ -22,8 +22,12 @@ from cae_lib.data.benchmarks import LAYOUTS
 from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.errors import ConfigError, DataError
 
-WAYS = {"url": "from the web", "drive": "from Google Drive",
-        "hub": "from the Hugging Face hub", "how": "by hand"}
+WAYS = {
+    "url": "from the web",
+    "drive": "from Google Drive",
+    "hub": "from the Hugging Face hub",
+    "how": "by hand",
+}
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
 REVISION = "[0-9a-f]{40}|main"
 SOURCES_FILE = Path(__file__).with_name("sources.yml")
@@ -54,8 +58,10 @@ class Item:
         if self.checksum is not None and not re.fullmatch(CHECKSUM, self.checksum):
             raise ValueError(f"checksum {self.checksum!r} is not like {CHECKSUM}")
         if self.hub is not None and not re.fullmatch(REVISION, self.revision or ""):
-            raise ValueError(f"revision {self.revision!r} of {self.hub}: expected the commit to "
-                             f"fetch, or main where none is known ({REVISION})")
+            raise ValueError(
+                f"revision {self.revision!r} of {self.hub}: expected the commit to "
+                f"fetch, or main where none is known ({REVISION})"
+            )
         if self.hub is None and self.revision is not None:
             raise ValueError("only a repository of the hub has a revision")
 
@@ -147,8 +153,9 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
         advice = "Install cae-lib again, or restore the file from the repository"
         raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
     found = {}
-    layouts = {name.replace("_", "-"): layout for name, layout in LAYOUTS.items()
-               if not layout.sources}
+    layouts = {
+        name.replace("_", "-"): layout for name, layout in LAYOUTS.items() if not layout.sources
+    }
     for name, entry in entries:
         try:
             parts = _of_layout(layouts.pop(name)) if name in layouts else {}
@@ -159,8 +166,9 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
     for name, layout in layouts.items():  # which nothing else is known of
-        found[name] = Source(name, name, "benchmark", "", "unknown", "", layout.folder, (),
-                             **_of_layout(layout))
+        found[name] = Source(
+            name, name, "benchmark", "", "unknown", "", layout.folder, (), **_of_layout(layout)
+        )
     return found
 
 

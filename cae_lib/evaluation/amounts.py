@@ -23,8 +23,15 @@ from cae_lib.evaluation.choice import chance, scored
 from cae_lib.profiles import find_profile
 
 ROW: Mapping[str, Any] = {
-    "suite": "", "family": "", "subset": "", "n_used": 0, "n_expected": 0, "headline": "",
-    "rule": "", "chance": np.nan, "counts": {},
+    "suite": "",
+    "family": "",
+    "subset": "",
+    "n_used": 0,
+    "n_expected": 0,
+    "headline": "",
+    "rule": "",
+    "chance": np.nan,
+    "counts": {},
 }
 """The columns of `subsets`, with what stands where there is nothing to say."""
 
@@ -40,8 +47,9 @@ def subsets(profile: str) -> pd.DataFrame:
 def own_items(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table `subsets` without further scores over the items of others, so that the
     sums of n are those of items."""
-    again = [row.suite == "benchmarks" and is_again(row.family, row.subset)
-             for row in table.itertuples()]
+    again = [
+        row.suite == "benchmarks" and is_again(row.family, row.subset) for row in table.itertuples()
+    ]
     return table[~np.array(again, dtype=bool)]
 
 
@@ -55,10 +63,17 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
     known = find_profile(profile)
     for subset in _benchmarks(profile):
         chances = [chance(subset, item) for item in subset.items]
-        yield dict(suite="benchmarks", family=subset.name, subset=subset.subset,
-                   n_used=subset.n_used, n_expected=subset.n_expected, headline=subset.headline,
-                   rule=subset.rule, chance=np.mean(chances) if chances else np.nan,
-                   counts=subset.counts)
+        yield dict(
+            suite="benchmarks",
+            family=subset.name,
+            subset=subset.subset,
+            n_used=subset.n_used,
+            n_expected=subset.n_expected,
+            headline=subset.headline,
+            rule=subset.rule,
+            chance=np.mean(chances) if chances else np.nan,
+            counts=subset.counts,
+        )
     real, retrieval = known.real, datasets.retrieval_sets(profile)
     labelled: Mapping[str, LabelledImages] = {}
     with datasets.optional("zero_shot", real):
@@ -70,12 +85,23 @@ def _rows(profile: str) -> Iterator[dict[str, Any]]:
         "zero_shot": {name: (len(data.paths), data) for name, data in labelled.items()},
         "labels": {data.source: (len(data.images), data) for data in labels},
     }
-    published = {"retrieval": {name: one.n_captions for name, one in RETRIEVAL_SETS.items()},
-                 "similarity": OFFICIAL_PAIRS} if real else {}
+    published = (
+        {
+            "retrieval": {name: one.n_captions for name, one in RETRIEVAL_SETS.items()},
+            "similarity": OFFICIAL_PAIRS,
+        }
+        if real
+        else {}
+    )
     for suite, found in here.items():
         for name, (n_used, data) in found.items():
-            yield dict(suite=suite, family=name, n_used=n_used, n_expected=data.n_expected,
-                       counts=getattr(data, "counts", {}))
+            yield dict(
+                suite=suite,
+                family=name,
+                n_used=n_used,
+                n_expected=data.n_expected,
+                counts=getattr(data, "counts", {}),
+            )
         for name, n_expected in published.get(suite, {}).items():
             if name not in found:
                 yield dict(suite=suite, family=name, n_expected=n_expected)
@@ -88,13 +114,21 @@ def _benchmarks(profile: str) -> list[Benchmark]:
     """All subsets, and SVO-Probes' pairs; DataError if one asks another one's items for something
     else, and its layout does not say so: a sum of n would count them twice."""
     subsets = datasets.benchmarks(profile)
-    own = [(subset, {(item.id, item.images): {*item.texts} for item in subset.items})
-           for subset in subsets if subset.items and not is_again(subset.name, subset.subset)]
+    own = [
+        (subset, {(item.id, item.images): {*item.texts} for item in subset.items})
+        for subset in subsets
+        if subset.items and not is_again(subset.name, subset.subset)
+    ]
     for (first, texts), (second, others) in itertools.permutations(own, 2):
-        if first.name == second.name and first.task != second.task and all(
-                key in others and texts[key] <= others[key] for key in texts):
-            raise DataError(f"{first.key} scores the items of {second.key} again: name one of "
-                            "them in `again` of its layout")
+        if (
+            first.name == second.name
+            and first.task != second.task
+            and all(key in others and texts[key] <= others[key] for key in texts)
+        ):
+            raise DataError(
+                f"{first.key} scores the items of {second.key} again: name one of "
+                "them in `again` of its layout"
+            )
     return [each for subset in subsets for each in scored([subset]) or [subset]]
 
 

@@ -55,8 +55,13 @@ def binding_suite(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def attribution_table(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, methods: Iterable[str] = METHODS,
-    limit: int | None = SAMPLES["attribution"], batch_size: int = 100, **parameters: Any,
+    encoder: Encoder,
+    pairs: Pairs,
+    alignment: Alignment,
+    methods: Iterable[str] = METHODS,
+    limit: int | None = SAMPLES["attribution"],
+    batch_size: int = 100,
+    **parameters: Any,
 ) -> pd.DataFrame:
     """Score the words of matched captions by attribution methods, which take `parameters`.
 
@@ -79,8 +84,9 @@ def attribution_table(
     with evaluating(model):
         for method in methods:
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
-            tables.append(pd.DataFrame(
-                {"method": method, **tokens, "score": scores[place, position]}))
+            tables.append(
+                pd.DataFrame({"method": method, **tokens, "score": scores[place, position]})
+            )
     return pd.concat(tables, ignore_index=True).dropna(subset=["score"], ignore_index=True)
 
 
@@ -134,8 +140,9 @@ class WordSample:
         self, model: nn.Module, captions: np.ndarray, masked: np.ndarray, mask: str = "mean"
     ) -> np.ndarray:
         """S `(V,)` of captions with some words masked; see `masked_similarity`."""
-        return masked_similarity(model, self.tokens, self.image_features, self.words, captions,
-                                 masked, mask)
+        return masked_similarity(
+            model, self.tokens, self.image_features, self.words, captions, masked, mask
+        )
 
     def integrated_gradients(
         self, model: nn.Module, points: int = 8, most_points: int = 256
@@ -163,8 +170,10 @@ class WordSample:
     def word_texts(self, place: int, tokenizer: Any) -> list[str]:
         """The words of a caption as text."""
         words, tokens = self.words[place], self.tokens[place]
-        return [tokenizer.decode(tokens[words == number].tolist()).strip()
-                for number in range(1, int(self.n_words[place]) + 1)]
+        return [
+            tokenizer.decode(tokens[words == number].tolist()).strip()
+            for number in range(1, int(self.n_words[place]) + 1)
+        ]
 
 
 def word_sample(
@@ -178,8 +187,15 @@ def word_sample(
     length = encoding.columns(alignment.tokens[rows])
     pictures = np.asarray(pairs.image_index)[rows]
     features = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
-    tensors = (*(tensor[rows, :length] for tensor in
-                 (alignment.tokens, words, alignment.roles, alignment.arguments)),
-               torch.from_numpy(features))
-    return WordSample(rows.astype(np.int32), pictures.astype(np.int32),
-                      *(tensor.to(encoder.device) for tensor in tensors))
+    tensors = (
+        *(
+            tensor[rows, :length]
+            for tensor in (alignment.tokens, words, alignment.roles, alignment.arguments)
+        ),
+        torch.from_numpy(features),
+    )
+    return WordSample(
+        rows.astype(np.int32),
+        pictures.astype(np.int32),
+        *(tensor.to(encoder.device) for tensor in tensors),
+    )

@@ -56,25 +56,39 @@ NESTED: Mapping[str, Tree] = {
 _OVER_ITEMS, _OF_TWO = "mean over items", "mean of actions and spatial relations"
 TABLE: Mapping[str, Rule] = {
     "ARO-R": Rule("aro/relation", "ARO, relation", "mean over relations, symmetric ones left out"),
-    "ARO-A": Rule("aro/attribution", "ARO, attribution",
-                  f"mean over pairs of attributes with at least {MIN_PAIR} items"),
+    "ARO-A": Rule(
+        "aro/attribution",
+        "ARO, attribution",
+        f"mean over pairs of attributes with at least {MIN_PAIR} items",
+    ),
     "Winoground": Rule("winoground/group", "Winoground, group score", _OVER_ITEMS),
     "SC-Rel": Rule(NESTED["sugarcrepe/relation"], "SugarCrepe, relation", _OVER_ITEMS),
-    "SC-Att": Rule(NESTED["sugarcrepe/attribute"], "SugarCrepe, attribute",
-                   "mean of add, replace, swap"),
+    "SC-Att": Rule(
+        NESTED["sugarcrepe/attribute"], "SugarCrepe, attribute", "mean of add, replace, swap"
+    ),
     "VLC-Rel": Rule(NESTED["vl_checklist/relation"], "VL-CheckList, relation", _OF_TWO),
-    "VLC-Att": Rule(NESTED["vl_checklist/attribute"], "VL-CheckList, attribute",
-                    "mean over kinds of the mean over sources"),
+    "VLC-Att": Rule(
+        NESTED["vl_checklist/attribute"],
+        "VL-CheckList, attribute",
+        "mean over kinds of the mean over sources",
+    ),
     "VALSE-Rel": Rule(NESTED["valse/relation"], "VALSE, relation", _OF_TWO),
     "SVO": Rule("svo_probes/all", "SVO-Probes", _OVER_ITEMS),
-    "CREPE": Rule(["crepe/atom", "crepe/negate", "crepe/swap"], "CREPE, productivity R@1",
-                  "mean of atom, negate, swap, each the mean over complexities"),
+    "CREPE": Rule(
+        ["crepe/atom", "crepe/negate", "crepe/swap"],
+        "CREPE, productivity R@1",
+        "mean of atom, negate, swap, each the mean over complexities",
+    ),
     "Order": Rule("order/coco", "ARO, COCO-Order", _OVER_ITEMS),
 }
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "ARO": ("ARO-R", "ARO-A"), "Winoground": ("Winoground",), "SugarCrepe": ("SC-Rel", "SC-Att"),
-    "VL-CheckList": ("VLC-Rel", "VLC-Att"), "VALSE": ("VALSE-Rel",), "SVO-Probes": ("SVO",),
+    "ARO": ("ARO-R", "ARO-A"),
+    "Winoground": ("Winoground",),
+    "SugarCrepe": ("SC-Rel", "SC-Att"),
+    "VL-CheckList": ("VLC-Rel", "VLC-Att"),
+    "VALSE": ("VALSE-Rel",),
+    "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
 """The columns of each family; "Order" stands beside them."""
@@ -83,8 +97,15 @@ _BY_FAMILY: Mapping[str, Tree] = {
     name: [TABLE[column].tree for column in columns] for name, columns in FAMILIES.items()
 }
 _ALIKE = (
-    "order/coco", "order/flickr30k", "winoground/text", "winoground/image", "winoground/group",
-    "crepe/atom", "crepe/swap", "crepe/negate", "cola/multi",
+    "order/coco",
+    "order/flickr30k",
+    "winoground/text",
+    "winoground/image",
+    "winoground/group",
+    "crepe/atom",
+    "crepe/swap",
+    "crepe/negate",
+    "cola/multi",
 )
 _BOTH: Mapping[str, Rule | Tree] = {
     "aro/attribution": Rule("aro/attribution", without="none", min_items=MIN_PAIR),
@@ -108,8 +129,13 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
     "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
         "aro/relation": Rule("aro/relation", without="authors"),
         **_BOTH,
-        **{name: name for name in (f"winoground/{task}/authors"  # the 171 clean items
-                                   for task in ("text", "image", "group"))},
+        **{
+            name: name
+            for name in (
+                f"winoground/{task}/authors"  # the 171 clean items
+                for task in ("text", "image", "group")
+            )
+        },
         **NESTED,
         "svo_probes": "svo_probes/all",
         "whatsup/controlled": "whatsup/controlled_*",

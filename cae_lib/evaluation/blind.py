@@ -67,14 +67,20 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
     if not asked:
         return pd.DataFrame()
     frame = keys(subsets)  # of all, so that a picture has one number whichever benchmarks apply
-    frame = frame.merge(pd.DataFrame([(subset.name, subset.subset) for subset in asked],
-                                     columns=["family", "subset"]))
+    frame = frame.merge(
+        pd.DataFrame(
+            [(subset.name, subset.subset) for subset in asked], columns=["family", "subset"]
+        )
+    )
     texts = list(dict.fromkeys(text for s in asked for item in s.items for text in item.texts))
     tables = []
     for name, chooser in choosers.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        rows = [(subset.name, subset.subset, row, guesses(item, subset.task, numbers))
-                for subset in asked for row, item in enumerate(subset.items)]
+        rows = [
+            (subset.name, subset.subset, row, guesses(item, subset.task, numbers))
+            for subset in asked
+            for row, item in enumerate(subset.items)
+        ]
         shares = pd.DataFrame(rows, columns=[*ANSWERS, "among"]).astype({"item": np.int32})
         among = shares.pop("among").to_numpy()
         shares["share"] = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)

@@ -33,8 +33,11 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """
     subsets = scored(subsets)
     encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
-    rows = [(subset.name, subset.subset, item, *judged) for subset in subsets
-            for item, judged in enumerate(zip(*_judged(subset, encoder), strict=True))]
+    rows = [
+        (subset.name, subset.subset, item, *judged)
+        for subset in subsets
+        for item, judged in enumerate(zip(*_judged(subset, encoder), strict=True))
+    ]
     columns = {"correct": bool, "margin": np.float32, "rank": np.int16}
     judged = pd.DataFrame(rows, columns=[*ANSWERS, *columns]).astype({"item": np.int32, **columns})
     return join_by_item(keys(subsets), judged)
@@ -42,8 +45,11 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
 
 def scored(subsets: Sequence[Benchmark]) -> list[Benchmark]:
     """Those benchmarks that have items, and after SVO-Probes its pairs, see `matches`."""
-    both = [each for subset in subsets
-            for each in ((subset, matches(subset)) if subset.name == "svo_probes" else (subset,))]
+    both = [
+        each
+        for subset in subsets
+        for each in ((subset, matches(subset)) if subset.name == "svo_probes" else (subset,))
+    ]
     return [subset for subset in both if subset.items]
 
 
@@ -60,7 +66,11 @@ def matches(benchmark: Benchmark) -> Benchmark:
                 pairs.setdefault(key, Choice((image,), item.texts, 0, group, item.id))
     missing = 2 * (benchmark.n_expected - benchmark.n_used)
     return Benchmark(
-        benchmark.name, "match", tuple(pairs.values()), len(pairs) + missing, headline="macro",
+        benchmark.name,
+        "match",
+        tuple(pairs.values()),
+        len(pairs) + missing,
+        headline="macro",
         rule="match against no match, mean of both accuracies",
     )
 
@@ -70,8 +80,11 @@ def keys(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     benchmark's items), picture. Items have the same `picture`, here a number, if they show the same
     file, whatever is cut out of it; an item with two pictures counts with the first, which is the
     right one where one is asked for."""
-    rows = [(subset.name, subset.subset, item.group, row, os.path.normpath(item.images[0].path))
-            for subset in subsets for row, item in enumerate(subset.items)]
+    rows = [
+        (subset.name, subset.subset, item.group, row, os.path.normpath(item.images[0].path))
+        for subset in subsets
+        for row, item in enumerate(subset.items)
+    ]
     frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
     frame["picture"] = pd.factorize(frame["picture"])[0]
     return frame.astype({"item": np.int32, "picture": np.int32})
@@ -83,11 +96,19 @@ def headlines(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     that the headline averages together, its subset or its group; and `chance` of guessing right."""
     subsets = scored(subsets)
     rows = [
-        (subset.name, subset.subset, number, weight,
-         subset.key if subset.headline == "micro" else f"{subset.key}: {item.group}",
-         chance(subset, item))
-        for subset in subsets for number, (item, weight) in enumerate(
-            zip(subset.items, headline_weights(subset), strict=True))]
+        (
+            subset.name,
+            subset.subset,
+            number,
+            weight,
+            subset.key if subset.headline == "micro" else f"{subset.key}: {item.group}",
+            chance(subset, item),
+        )
+        for subset in subsets
+        for number, (item, weight) in enumerate(
+            zip(subset.items, headline_weights(subset), strict=True)
+        )
+    ]
     frame = pd.DataFrame(rows, columns=[*ANSWERS, "weight", "stratum", "chance"])
     types = {"item": np.int32, "weight": np.float64, "chance": np.float64}
     return join_by_item(keys(subsets), frame.astype(types))
@@ -143,8 +164,9 @@ def _judged(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray
     truths = [item.truth for item in subset.items]
     margins = np.array([margin(subset.task, *each) for each in zip(scores, truths, strict=True)])
     if subset.task == "choice":
-        ranks = np.array([(own >= own.flat[truth]).sum()
-                          for own, truth in zip(scores, truths, strict=True)])
+        ranks = np.array(
+            [(own >= own.flat[truth]).sum() for own, truth in zip(scores, truths, strict=True)]
+        )
     return margins > 0, margins, ranks
 
 
@@ -152,8 +174,10 @@ def match_margins(items: Sequence[Choice], cosines: np.ndarray) -> np.ndarray:
     """Distance `(n,)` to the threshold, positive where the answer is right. A model of similarities
     has no yes or no of its own, so the threshold is the median of all distinct pairs: a matching
     pair has to lie above it, another one at or below it."""
-    distinct = {(_sentence(item), item.images[0]): float(cosine)
-                for item, cosine in zip(items, cosines, strict=True)}
+    distinct = {
+        (_sentence(item), item.images[0]): float(cosine)
+        for item, cosine in zip(items, cosines, strict=True)
+    }
     above = cosines - np.median(list(distinct.values()))
     return np.where([item.group == "positive" for item in items], above, -above)
 

@@ -27,7 +27,10 @@ from cae_lib.profiles import find_profile
 from cae_lib.world.files import GRAPHS, read_gold
 
 SAMPLES: Mapping[str, int] = {
-    "attribution": 500, "phrases": 500, "faithfulness": 120, "heatmaps": 300,
+    "attribution": 500,
+    "phrases": 500,
+    "faithfulness": 120,
+    "heatmaps": 300,
 }
 """How many of COCO's test captions, or pictures, a measurement takes; see `even_rows`."""
 
@@ -80,8 +83,9 @@ def families_of(profile: str) -> list[str]:
     known = find_profile(profile)
     if not known.real:
         return [name for name in FOLDERS if name in _counts(known.root)]
-    return [name for name in FOLDERS
-            if name not in FURTHER or (known.root / FOLDERS[name]).is_dir()]
+    return [
+        name for name in FOLDERS if name not in FURTHER or (known.root / FOLDERS[name]).is_dir()
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -147,8 +151,11 @@ def label_sets(profile: str) -> list[LabelledPictures]:
     picture."""
     root = find_profile(profile).root / FOLDERS["cola"]
     allowed = all(map(may_be_incomplete, FAMILIES["cola"]))
-    return [load_single(root, name, allow_missing=allowed) for name in SOURCES
-            if (root / "data" / SINGLE.format(name)).is_file()]
+    return [
+        load_single(root, name, allow_missing=allowed)
+        for name in SOURCES
+        if (root / "data" / SINGLE.format(name)).is_file()
+    ]
 
 
 @lru_cache(maxsize=2)

@@ -123,8 +123,9 @@ class Encoder:
         cannot be decoded, or has an empty crop."""
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         states = {ref: self._reader.state(ref) if self._shared else "" for ref in new}
-        contents = {ref: self._contents[state] for ref, state in states.items()
-                    if state in self._contents}
+        contents = {
+            ref: self._contents[state] for ref, state in states.items() if state in self._contents
+        }
         size = PICTURES_AT_ONCE_ON_CPU if self.device.type == "cpu" else PICTURES_AT_ONCE
         with evaluating(self.clip.model), self._progress(len(new), "pictures") as progress:
             unseen = self._unseen([ref for ref in new if ref not in contents], contents)
@@ -189,8 +190,13 @@ class Encoder:
         contents, vectors = _read_shared(path)
         contents, vectors = contents | self._contents, vectors | self._vectors
         with whole_file(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, states=[*contents], shown=[*contents.values()],
-                     contents=[*vectors], vectors=np.stack([*vectors.values()]))
+            np.savez(
+                stream,
+                states=[*contents],
+                shown=[*contents.values()],
+                contents=[*vectors],
+                vectors=np.stack([*vectors.values()]),
+            )
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -198,8 +204,10 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:
-        return (dict(zip(stored["states"].tolist(), stored["shown"].tolist(), strict=True)),
-                dict(zip(stored["contents"].tolist(), stored["vectors"], strict=True)))
+        return (
+            dict(zip(stored["states"].tolist(), stored["shown"].tolist(), strict=True)),
+            dict(zip(stored["contents"].tolist(), stored["vectors"], strict=True)),
+        )
 
 
 def _known_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray] | None:
@@ -230,8 +238,10 @@ def _settings(part: object) -> tuple[str, dict[str, Any]]:
     """The class of a module or transform, and its plain attributes, such as sizes and heads."""
     plain = (bool, int, float, str, tuple, list, Enum, type(None))
     return type(part).__qualname__, {
-        name: value for name, value in vars(part).items()
-        if isinstance(value, plain) and name != "training" and not name.startswith("_")}
+        name: value
+        for name, value in vars(part).items()
+        if isinstance(value, plain) and name != "training" and not name.startswith("_")
+    }
 
 
 @contextmanager

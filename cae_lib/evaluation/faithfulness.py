@@ -30,19 +30,31 @@ GRID = np.linspace(0, 1, 11)
 RANDOMISED_CAPTIONS = 50
 LONGEST_EXAMPLE = 12
 MASKS = ("zero", "token")
-OTHER = {"gelu": ("quickgelu", "QuickGELU in place of GELU"),
-         "quickgelu": ("gelu", "GELU in place of QuickGELU")}
+OTHER = {
+    "gelu": ("quickgelu", "QuickGELU in place of GELU"),
+    "quickgelu": ("gelu", "GELU in place of QuickGELU"),
+}
 """For each activation the other one, and what it is to run weights with that."""
 
 GROUPS = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
 ROW: Mapping[str, Any] = {
-    "measure": "", "method": "", "against": "", "caption": np.int32(-1), "place": NOTHING,
-    "word": "", "role": "", "value": NOTHING,
+    "measure": "",
+    "method": "",
+    "against": "",
+    "caption": np.int32(-1),
+    "place": NOTHING,
+    "word": "",
+    "role": "",
+    "value": NOTHING,
 }
 """The columns of `faithfulness_table`, with what stands where a measure does not use them."""
 
 CHOICE_ROW: Mapping[str, Any] = {
-    "measure": "", "method": "", "choice": "", "against": "", "caption": np.int32(-1),
+    "measure": "",
+    "method": "",
+    "choice": "",
+    "against": "",
+    "caption": np.int32(-1),
     "value": NOTHING,
 }
 """Likewise of `sensitivity_table`."""
@@ -72,17 +84,27 @@ def faithfulness_table(
         scores[INTEGRATED], error, points = sample.integrated_gradients(model)
         curves = score_curves(model, sample, scores)
         where = dict(method=INTEGRATED, caption=sample.captions)
-        return long_table(ROW, [
-            *_areas(curves, sample),
-            *_mean_curves(curves, sample),
-            *(dict(measure="agreement", method=first, against=second, caption=sample.captions,
-                   value=rank_correlation(scores[first], scores[second]))
-              for first, second in itertools.combinations(scores, 2)),
-            *_randomisation(encoder, sample.rows(even_rows(len(error), RANDOMISED_CAPTIONS))),
-            *_example(encoder, sample, scores),
-            dict(measure="integration error", value=error, **where),
-            dict(measure="integration points", value=points, **where),
-        ])
+        return long_table(
+            ROW,
+            [
+                *_areas(curves, sample),
+                *_mean_curves(curves, sample),
+                *(
+                    dict(
+                        measure="agreement",
+                        method=first,
+                        against=second,
+                        caption=sample.captions,
+                        value=rank_correlation(scores[first], scores[second]),
+                    )
+                    for first, second in itertools.combinations(scores, 2)
+                ),
+                *_randomisation(encoder, sample.rows(even_rows(len(error), RANDOMISED_CAPTIONS))),
+                *_example(encoder, sample, scores),
+                dict(measure="integration error", value=error, **where),
+                dict(measure="integration points", value=points, **where),
+            ],
+        )
 
 
 def score_curves(
@@ -96,8 +118,11 @@ def score_curves(
     places = np.stack([measures.ranks(values) for values in scores.values()])
     pairs = measures.paired_curves(places, n_words, similarity)
     pairs.append(measures.Curves(random, measures.turned(random, n_words)))
-    return {(method, against): curve for method, both in zip((*scores, RANDOM), pairs, strict=True)
-            for against, curve in vars(both).items()}
+    return {
+        (method, against): curve
+        for method, both in zip((*scores, RANDOM), pairs, strict=True)
+        for against, curve in vars(both).items()
+    }
 
 
 def _areas(curves: Mapping[tuple[str, str], np.ndarray], sample: WordSample) -> Rows:

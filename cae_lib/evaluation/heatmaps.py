@@ -31,8 +31,14 @@ START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 
 BATCH = 100
 ROW: Mapping[str, Any] = {
-    "measure": "", "scene": np.int32(-1), "relation": "", "method": "", "part": "",
-    "row": np.int16(-1), "column": np.int16(-1), "value": NOTHING,
+    "measure": "",
+    "scene": np.int32(-1),
+    "relation": "",
+    "method": "",
+    "part": "",
+    "row": np.int16(-1),
+    "column": np.int16(-1),
+    "value": NOTHING,
 }
 """The columns of `heatmap_table`, with what stands where a measure does not use them."""
 
@@ -66,12 +72,18 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
     maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
     by_scene = [*_regions(maps, coverage), *_words(encoder, tokens, features, relations)]
-    return long_table(ROW, [
-        dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3))),
-        *(part | dict(scene=rows, relation=relations) for part in by_scene),
-        *(part | dict(scene=number, relation=example.relation)
-          for number, example in enumerate(EXAMPLES) for part in _example(encoder, example)),
-    ])
+    return long_table(
+        ROW,
+        [
+            dict(measure="area", part=list(REGIONS), value=coverage.mean(axis=(0, 2, 3))),
+            *(part | dict(scene=rows, relation=relations) for part in by_scene),
+            *(
+                part | dict(scene=number, relation=example.relation)
+                for number, example in enumerate(EXAMPLES)
+                for part in _example(encoder, example)
+            ),
+        ],
+    )
 
 
 def _maps(
@@ -107,8 +119,11 @@ def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[s
         scores = _scored(encoder, tokens, features, method)
         word, share = torch.arange(scores.shape[1]), positive_shares(scores).cpu()
         relation = (word >= 3) & (word < 3 + lengths)
-        for part, own in (("subject", word == 1), ("relation", relation),
-                          ("object", word == 4 + lengths)):
+        for part, own in (
+            ("subject", word == 1),
+            ("relation", relation),
+            ("object", word == 4 + lengths),
+        ):
             yield dict(measure="word share", method=method, part=part, value=(share * own).sum(1))
         score = (scores.cpu() * relation).sum(1)
         yield dict(measure="word score", method=method, part="relation", value=score)
@@ -131,10 +146,20 @@ def _example(encoder: Encoder, example: Example) -> Rows:
     yield dict(measure="example cosine", value=[float((features * texts).sum())])
     for method, own in maps.items():
         row, column = np.indices(own.shape[1:])
-        yield dict(measure="example map", method=method, row=row.ravel(), column=column.ravel(),
-                   value=own.flatten().cpu())
+        yield dict(
+            measure="example map",
+            method=method,
+            row=row.ravel(),
+            column=column.ravel(),
+            value=own.flatten().cpu(),
+        )
     words = split_words(example.caption, encoder.clip.tokenizer)
     for method in METHODS:
         share = positive_shares(_scored(encoder, tokens, features, method))[0].cpu()
-        yield dict(measure="example word", method=method, part=words, row=np.arange(len(words)),
-                   value=share)
+        yield dict(
+            measure="example word",
+            method=method,
+            part=words,
+            row=np.arange(len(words)),
+            value=share,
+        )

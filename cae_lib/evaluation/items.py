@@ -40,8 +40,11 @@ def data_tables(profile: str) -> Tables:
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
     training = training_captions(profile)
     texts = None if training is None else training.captions
-    tables = {"subsets": subsets(profile), "items": items(parts, tagger, world, texts),
-              "texts": options(parts, retrieval, find_profile(profile).root, world)}
+    tables = {
+        "subsets": subsets(profile),
+        "items": items(parts, tagger, world, texts),
+        "texts": options(parts, retrieval, find_profile(profile).root, world),
+    }
     if texts is not None:
         tables["blind"] = blind_answers(parts, text_choosers(texts))
     if "coco" in retrieval:
@@ -50,7 +53,9 @@ def data_tables(profile: str) -> Tables:
 
 
 def items(
-    parts: Sequence[Benchmark], tagger: SceneGraphTagger, world: bool,
+    parts: Sequence[Benchmark],
+    tagger: SceneGraphTagger,
+    world: bool,
     trained_on: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The table of items; `tagger` and `world`: `stated_counts`.
@@ -64,8 +69,12 @@ def items(
     frame, parts = headlines(parts), scored(parts)
     if not parts:
         return pd.DataFrame()
-    rows = [(part.name, part.subset, row, text) for part in parts
-            for row, item in enumerate(part.items) for text in true_captions(item)]
+    rows = [
+        (part.name, part.subset, row, text)
+        for part in parts
+        for row, item in enumerate(part.items)
+        for text in true_captions(item)
+    ]
     true = pd.DataFrame(rows, columns=[*ANSWERS, "text"]).astype({"item": np.int32})
     texts, owner = true["text"].tolist(), [true[name] for name in ANSWERS]
     counts = stated_counts(texts, tagger, world).groupby(owner).max()
@@ -75,15 +84,24 @@ def items(
     return frame
 
 
-def options(parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path,
-            world: bool) -> pd.DataFrame:
+def options(
+    parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path, world: bool
+) -> pd.DataFrame:
     """The table of texts and pictures: a row for each that an item offers, with `family`, `subset`,
     `item` (its number), `id` (its key in the annotation file), `kind` ("text" or "picture"),
     `place` among those of its kind, `true`, and `content`: the text, or the place of the picture
     below `root`. Of a retrieval set, a `family`, items are its captions. Without `world` captions
     are people's, and there are pictures alone."""
-    def rows(family: str, subset: str, number: int, name: str, kind: str,
-             content: Iterable[object], truth: int | None) -> Iterator[tuple[object, ...]]:
+
+    def rows(
+        family: str,
+        subset: str,
+        number: int,
+        name: str,
+        kind: str,
+        content: Iterable[object],
+        truth: int | None,
+    ) -> Iterator[tuple[object, ...]]:
         for place, each in enumerate(content):
             true = truth is None or place == truth
             yield family, subset, number, name, kind, place, true, str(each)
@@ -97,11 +115,14 @@ def options(parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Pa
             found += rows(*own, "picture", pictures, item.truth if len(item.texts) == 1 else None)
             found += rows(*own, "text", item.texts if world else (), item.truth if alone else None)
     for name, pairs in retrieval.items():
-        for number, (text, picture) in enumerate(zip(pairs.captions, pairs.image_index,
-                                                     strict=True)):
+        for number, (text, picture) in enumerate(
+            zip(pairs.captions, pairs.image_index, strict=True)
+        ):
             own = (name, "", number, str(number))
-            found += [*rows(*own, "picture", [_place(pairs.image_paths[picture], root)], None),
-                      *rows(*own, "text", [text] if world else [], None)]
+            found += [
+                *rows(*own, "picture", [_place(pairs.image_paths[picture], root)], None),
+                *rows(*own, "text", [text] if world else [], None),
+            ]
     columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
     return pd.DataFrame(found, columns=columns).astype({"item": "int32", "place": "int8"})
 
@@ -118,8 +139,9 @@ def true_captions(item: Choice) -> tuple[str, ...]:
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
 
 
-def _seen(captions: Sequence[str], tagger: SceneGraphTagger,
-          trained_on: Sequence[str] | None) -> pd.DataFrame:
+def _seen(
+    captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
+) -> pd.DataFrame:
     """`bindings` of captions and how many of them are `seen`; both 0 where nothing is known."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
@@ -136,12 +158,19 @@ def _joint(parts: Sequence[Benchmark]) -> pd.DataFrame:
     names = list(dict.fromkeys(f"joint_{name}" for part in parts for name in part.sets))
     rows = []
     for part in parts:
-        numbers = {(f"joint_{name}", row): number for name, sets in part.sets.items()
-                   for number, rows_together in enumerate(sets) for row in rows_together}
-        rows += [(part.name, part.subset, row, *(numbers.get((name, row), -1) for name in names))
-                 for row in range(part.n_used)]
-    return pd.DataFrame(rows, columns=[*ANSWERS, *names]).astype(dict.fromkeys(
-        ["item", *names], np.int32))
+        numbers = {
+            (f"joint_{name}", row): number
+            for name, sets in part.sets.items()
+            for number, rows_together in enumerate(sets)
+            for row in rows_together
+        }
+        rows += [
+            (part.name, part.subset, row, *(numbers.get((name, row), -1) for name in names))
+            for row in range(part.n_used)
+        ]
+    return pd.DataFrame(rows, columns=[*ANSWERS, *names]).astype(
+        dict.fromkeys(["item", *names], np.int32)
+    )
 
 
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:

@@ -41,7 +41,10 @@ class PairAttribution:
 
 
 def attribute(
-    clip: Clip, image: str | Path | Image.Image, caption: str, start_layer: int = LAST_LAYER,
+    clip: Clip,
+    image: str | Path | Image.Image,
+    caption: str,
+    start_layer: int = LAST_LAYER,
     methods: Sequence[str] = METHODS,
 ) -> PairAttribution:
     """Score a picture's patches, and a caption's words by some methods, the paper's by default, for
@@ -74,11 +77,17 @@ def attribute(
     settings = open_clip.get_model_preprocess_cfg(clip.model)
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     seen = (pixels[0].cpu() * std + mean).clamp(0, 1)
-    of_words = [pd.DataFrame({name: change(part)[0].cpu().numpy() for name, part in scores.items()},
-                             index=words) for change in (torch.Tensor.detach, positive_shares)]
+    of_words = [
+        pd.DataFrame(
+            {name: change(part)[0].cpu().numpy() for name, part in scores.items()}, index=words
+        )
+        for change in (torch.Tensor.detach, positive_shares)
+    ]
     return PairAttribution(
-        seen.permute(1, 2, 0).numpy(), shares(found.maps[0])[0].cpu().numpy(),
-        word_roles(clip, caption), *of_words,
+        seen.permute(1, 2, 0).numpy(),
+        shares(found.maps[0])[0].cpu().numpy(),
+        word_roles(clip, caption),
+        *of_words,
         cosine=float((found.image_features * F.normalize(texts, dim=-1)).sum()),
     )
 
@@ -90,5 +99,7 @@ def word_roles(clip: Clip, caption: str) -> list[str]:
     """The role of each word of a caption, by the tagger that finds more of them."""
     found = token_roles([caption], clip.tokenizer, _tagger())
     words = word_index(found.tokens, clip.tokenizer.vocab_size)[0]
-    return [ROLE_NAMES[int(found.roles[0][words == number][0])]
-            for number in range(1, int(words.max()) + 1)]
+    return [
+        ROLE_NAMES[int(found.roles[0][words == number][0])]
+        for number in range(1, int(words.max()) + 1)
+    ]

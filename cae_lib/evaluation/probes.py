@@ -39,8 +39,11 @@ ROUNDS = 300  # of the solver, at most
 def curve_point(clip: Clip, profile: str) -> dict[str, float]:
     """Zero-shot accuracy by kind of choice, attention by role, and recall at 1."""
     choices, words, recall = _measured(Encoder(clip), profile)
-    point = {kind: asked.groupby("subset")["correct"].mean().mean()
-             for kind, asked in choices.items() if len(asked)}
+    point = {
+        kind: asked.groupby("subset")["correct"].mean().mean()
+        for kind, asked in choices.items()
+        if len(asked)
+    }
     point |= {f"attention_{kind}": words[words["role"] == kind]["score"].mean() for kind in KINDS}
     return {name: float(value) for name, value in point.items()} | recall
 
@@ -59,7 +62,8 @@ def summary(clip: Clip, profile: str) -> dict[str, Any]:
         if len(asked):  # a profile need not have every kind
             sizes = asked.groupby("subset")["subset"].transform("size")
             weights = asked[[*ANSWERS]].assign(
-                score=kind, stratum=asked["subset"], weight=1 / sizes / asked["subset"].nunique())
+                score=kind, stratum=asked["subset"], weight=1 / sizes / asked["subset"].nunique()
+            )
             final[kind] = _interval(asked, "correct", ANSWERS, weights)
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         final[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
@@ -82,11 +86,13 @@ def _measured(
     return choices, words, {"retrieval_i2t_r1": i2t, "retrieval_t2i_r1": t2i}
 
 
-def _interval(frame: pd.DataFrame, value: str, items: Sequence[str],
-              weights: pd.DataFrame | None = None) -> dict[str, float]:
+def _interval(
+    frame: pd.DataFrame, value: str, items: Sequence[str], weights: pd.DataFrame | None = None
+) -> dict[str, float]:
     row = levels(frame.assign(run="base", seed=0), value, items, weights=weights).iloc[0]
     return {name: float(row[name]) for name in ("estimate", "low", "high")} | {
-        "n_items": int(row["n"])}
+        "n_items": int(row["n"])
+    }
 
 
 def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
@@ -101,12 +107,18 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     if not find_profile(profile).gold:
         return pd.DataFrame()
     root = find_profile(profile).root
-    gold = {entry["file_name"]: entry for name in (TRAIN_GRAPHS, GRAPHS)
-            for entry in read_gold(root / name, "images")}
+    gold = {
+        entry["file_name"]: entry
+        for name in (TRAIN_GRAPHS, GRAPHS)
+        for entry in read_gold(root / name, "images")
+    }
     (seen, facts), (asked, truth) = (
         _embedded(encoder, sorted(paths), gold)
-        for paths in (set(training_pairs(profile).image_paths),
-                      set(retrieval_pairs(profile, "coco").image_paths)))
+        for paths in (
+            set(training_pairs(profile).image_paths),
+            set(retrieval_pairs(profile, "coco").image_paths),
+        )
+    )
     tables = []
     for target in ("relation", "subject", "color of the subject"):
         probe = LogisticRegression(max_iter=ROUNDS).fit(seen, facts[target])
@@ -119,11 +131,18 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
             answer, commonest = _better(scores, pair), _better(often[None], pair)
         else:
             answer, commonest = scores.idxmax(axis=1), facts[target].mode()[0]
-        tables.append(pd.DataFrame({
-            "target": target, "picture": np.arange(len(truth), dtype=np.int32),
-            "truth": truth[target], "answer": answer, "correct": answer == truth[target],
-            "commonest": commonest,
-        }))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "target": target,
+                    "picture": np.arange(len(truth), dtype=np.int32),
+                    "truth": truth[target],
+                    "answer": answer,
+                    "correct": answer == truth[target],
+                    "commonest": commonest,
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -144,5 +163,7 @@ def _embedded(
             first, second = second, first
         rows.append((entry["relation"], first["noun"], second["noun"], first["color"]))
     columns = ["relation", "subject", "object", "color of the subject"]
-    return (encoder.images([ImageRef(path) for path in pictures]),
-            pd.DataFrame(rows, columns=columns))
+    return (
+        encoder.images([ImageRef(path) for path in pictures]),
+        pd.DataFrame(rows, columns=columns),
+    )

@@ -24,21 +24,25 @@ PROMPTS = ("a photo of {}", "{}")
 
 def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """`retrieval_ranks` on all sets of a profile."""
-    return joined(retrieval_ranks(encoder, pairs, name)
-                  for name, pairs in retrieval_sets(profile).items())
+    return joined(
+        retrieval_ranks(encoder, pairs, name) for name, pairs in retrieval_sets(profile).items()
+    )
 
 
 def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """`class_ranks` on all sets of a profile, with the name of the `set`."""
-    ranked = joined(class_ranks(encoder, pictures).assign(set=name)
-                    for name, pictures in class_sets(profile).items())
+    ranked = joined(
+        class_ranks(encoder, pictures).assign(set=name)
+        for name, pictures in class_sets(profile).items()
+    )
     return ranked[["set", "picture", "label", "rank"]]
 
 
 def label_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """`label_precisions` on all sets of a profile."""
-    return joined(label_precisions(pictures, encoder)
-                  for pictures in label_sets(profile) if pictures.images)
+    return joined(
+        label_precisions(pictures, encoder) for pictures in label_sets(profile) if pictures.images
+    )
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
@@ -72,18 +76,25 @@ def ranks(
             f"{len(bare)} of {len(rows)} pictures have no caption (the first is row {bare[0]}): "
             "text retrieval is not defined for them. Leave them out."
         )
-    both = (_ranks(images, texts, rows, image_index, chunk),
-            _ranks(texts, images, image_index, rows, chunk))
-    return pd.DataFrame({
-        "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
-        "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
-        "picture": np.concatenate([rows, image_index]).astype(np.int32),
-        "rank": np.concatenate(both).astype(np.int32),
-    })
+    both = (
+        _ranks(images, texts, rows, image_index, chunk),
+        _ranks(texts, images, image_index, rows, chunk),
+    )
+    return pd.DataFrame(
+        {
+            "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
+            "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
+            "picture": np.concatenate([rows, image_index]).astype(np.int32),
+            "rank": np.concatenate(both).astype(np.int32),
+        }
+    )
 
 
 def _ranks(
-    queries: np.ndarray, gallery: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray,
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
     chunk: int,
 ) -> np.ndarray:
     """1 and the number of wrong candidates at least as close as the best right one, by query."""
@@ -141,7 +152,8 @@ def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFra
     scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
     precision = [
         average_precision_score(pictures.present[hard, label], scores[hard, label])
-        if pictures.present[hard, label].any() else np.nan
+        if pictures.present[hard, label].any()
+        else np.nan
         for label, hard in enumerate(pictures.hard.T)
     ]
     return pd.DataFrame(

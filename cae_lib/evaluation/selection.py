@@ -31,8 +31,9 @@ def smallest_closing(rows: Sequence[Row], reference_gap: float, gap: str) -> Row
     return next((row for row in rows if is_closed(row[gap], reference_gap)), rows[-1])
 
 
-def walk(measure: Callable[[float], Row], reference_gap: float, gap: str,
-         weights: Sequence[float]) -> list[Row]:
+def walk(
+    measure: Callable[[float], Row], reference_gap: float, gap: str, weights: Sequence[float]
+) -> list[Row]:
     """Measure lambdas of growing `weights` from 1 down while they close the gap, else up until one
     does. So the neighbours of the smallest lambda that is enough are measured, and no others; this
     takes for granted that a larger lambda leaves a smaller gap."""

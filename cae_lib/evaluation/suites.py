@@ -49,8 +49,9 @@ SUITES: Mapping[str, Suite] = {
 }
 """What is measured on every set of weights."""
 
-BASE_SUITES = {"sensitivity": Suite("sensitivity", f"{__package__}.faithfulness",
-                                    "sensitivity_table")}
+BASE_SUITES = {
+    "sensitivity": Suite("sensitivity", f"{__package__}.faithfulness", "sensitivity_table")
+}
 """What is measured on the base model alone, beside `SUITES`."""
 
 
@@ -61,8 +62,16 @@ ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, VALIDATION.name: VAL
 
 
 def measure(
-    suite: str, run: str, seed: int, profile_name: str, key: str, compute: Callable[[], Tables],
-    *, fresh: bool = False, own: bool = False, **settings: Any,
+    suite: str,
+    run: str,
+    seed: int,
+    profile_name: str,
+    key: str,
+    compute: Callable[[], Tables],
+    *,
+    fresh: bool = False,
+    own: bool = False,
+    **settings: Any,
 ) -> None:
     """Compute and stage the tables of one measurement, unless all are stored with this key.
 
@@ -78,8 +87,11 @@ def measure(
     done = "own" if own else "done"
     marker = paths().cache / profile_name / done / f"{suite}-{run}-{seed}.key"
     known = marker.read_text(encoding="utf-8") if marker.is_file() else ""
-    stored = {table: index[run, seed] for table, index in store.tables(profile_name, own).items()
-              if (run, seed) in index and index[run, seed].provenance.get("suite") == suite}
+    stored = {
+        table: index[run, seed]
+        for table, index in store.tables(profile_name, own).items()
+        if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
+    }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
     computed_here = known == (key if stored else f"{key} nothing")
@@ -88,12 +100,17 @@ def measure(
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}
     seconds = round(time.monotonic() - start, 1)
-    entries = {"suite": suite, "version": SUITE_VERSIONS.get(suite), "training": TRAINING_VERSION,
-               "tables": sorted(measured), "wall_seconds": seconds, **settings}
+    entries = {
+        "suite": suite,
+        "version": SUITE_VERSIONS.get(suite),
+        "training": TRAINING_VERSION,
+        "tables": sorted(measured),
+        "wall_seconds": seconds,
+        **settings,
+    }
     provenance = stamp(profile_name, seed, **entries)
     for name, frame in measured.items():
-        store.save(name, run, seed, frame, profile_name, key=key, provenance=provenance,
-                   own=own)
+        store.save(name, run, seed, frame, profile_name, key=key, provenance=provenance, own=own)
     for name in stored.keys() - measured.keys():
         store.discard(name, run, seed, profile_name, own)
     write_atomic(marker, key if measured else f"{key} nothing")

@@ -29,13 +29,15 @@ def similarities(pairs: SentencePairs, encoder: Encoder) -> pd.DataFrame:
     its pairs together, not the mean over its parts, which are its files."""
     encoder.texts([*pairs.first, *pairs.second])
     cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)
-    return pd.DataFrame({
-        "set": pairs.name,
-        "part": np.repeat(list(pairs.sizes), list(pairs.sizes.values())),
-        "pair": np.arange(len(cosine), dtype=np.int32),
-        "gold": pairs.gold.astype(np.float32),
-        "score": cosine.astype(np.float32),
-    })
+    return pd.DataFrame(
+        {
+            "set": pairs.name,
+            "part": np.repeat(list(pairs.sizes), list(pairs.sizes.values())),
+            "pair": np.arange(len(cosine), dtype=np.int32),
+            "gold": pairs.gold.astype(np.float32),
+            "score": cosine.astype(np.float32),
+        }
+    )
 
 
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
@@ -47,9 +49,12 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     texts = [pairs.captions[row] for row in rows]
     where = {"caption": rows, "picture": np.asarray(pairs.image_index)[rows].astype(np.int32)}
     phrases = phrases_of(tuple(texts), profile)
-    return joined(pd.DataFrame(
-        where | {"kind": kind} | cosines(encoder, texts, [own[kind] for own in phrases])
-    ) for kind in KINDS)
+    return joined(
+        pd.DataFrame(
+            where | {"kind": kind} | cosines(encoder, texts, [own[kind] for own in phrases])
+        )
+        for kind in KINDS
+    )
 
 
 @lru_cache(maxsize=2)

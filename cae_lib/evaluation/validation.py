@@ -61,7 +61,9 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
     ahead = (pictures * right).sum(1)[owners] > (pictures[owners] * wrong).sum(1)
     r1 = (ranks["rank"] == 1).groupby(ranks["direction"]).mean().mean()
     return {
-        "recall_at_1": float(r1), "against_negatives": float(ahead.mean()),
-        "n_captions": pairs.n_used, "n_negatives": len(owners),
+        "recall_at_1": float(r1),
+        "against_negatives": float(ahead.mean()),
+        "n_captions": pairs.n_used,
+        "n_negatives": len(owners),
         "score": float((r1 + ahead.mean()) / 2),
     }

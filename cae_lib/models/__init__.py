@@ -6,5 +6,16 @@ from cae_lib.models.image_tower import ImageOutput, encode_image
 from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.models.text_tower import TextEncoder, TextOutput
 
-__all__ = ["CheckpointMeta", "Clip", "ImageOutput", "TextEncoder", "TextOutput", "encode_image",
-           "encode_text", "load_clip", "read_meta", "save_checkpoint", "text_encoder"]
+__all__ = [
+    "CheckpointMeta",
+    "Clip",
+    "ImageOutput",
+    "TextEncoder",
+    "TextOutput",
+    "encode_image",
+    "encode_text",
+    "load_clip",
+    "read_meta",
+    "save_checkpoint",
+    "text_encoder",
+]

@@ -21,15 +21,41 @@ from torch.utils.checkpoint import checkpoint
 
 METHODS = ("forward", "attention", "_embeds", "_pool", "_global_pool")
 # Types whose methods are known; a subclass, a wrapper or a parametrised layer has another type.
-PLAIN = {kind: [getattr(kind, name, None) for name in METHODS] for kind in (
-    own.Attention, own.LayerNorm, own.LayerNormFp32, own.LayerScale, own.PatchDropout, QuickGELU,
-    ResidualAttentionBlock, own.TextTransformer, own.Transformer, own.VisionTransformer, nn.Conv2d,
-    nn.Dropout, nn.Embedding, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList,
-    nn.MultiheadAttention, nn.Sequential, NonDynamicallyQuantizableLinear)}
+PLAIN = {
+    kind: [getattr(kind, name, None) for name in METHODS]
+    for kind in (
+        own.Attention,
+        own.LayerNorm,
+        own.LayerNormFp32,
+        own.LayerScale,
+        own.PatchDropout,
+        QuickGELU,
+        ResidualAttentionBlock,
+        own.TextTransformer,
+        own.Transformer,
+        own.VisionTransformer,
+        nn.Conv2d,
+        nn.Dropout,
+        nn.Embedding,
+        nn.GELU,
+        nn.Identity,
+        nn.LayerNorm,
+        nn.Linear,
+        nn.ModuleList,
+        nn.MultiheadAttention,
+        nn.Sequential,
+        NonDynamicallyQuantizableLinear,
+    )
+}
 # Models that are open_clip's own, and their methods that encode; after 3.3 one calls another.
-ENCODERS = {kind: {name: getattr(kind, name, None) for side in ("text", "image")
-                   for name in (f"encode_{side}", f"_encode_{side}")}
-            for kind in (CLIP, CustomTextCLIP)}
+ENCODERS = {
+    kind: {
+        name: getattr(kind, name, None)
+        for side in ("text", "image")
+        for name in (f"encode_{side}", f"_encode_{side}")
+    }
+    for kind in (CLIP, CustomTextCLIP)
+}
 PARAMETERS = {nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 QUICK = 1.702  # the factor of QuickGELU, `x * sigmoid(1.702 * x)`
@@ -56,7 +82,8 @@ def encodes_by_own(model: nn.Module, side: str) -> bool:
     kind = type(model)
     return kind in ENCODERS and all(
         getattr(kind, name, None) is own and name not in vars(model)
-        for name, own in ENCODERS[kind].items() if name.endswith(side)
+        for name, own in ENCODERS[kind].items()
+        if name.endswith(side)
     )
 
 
@@ -91,8 +118,12 @@ def _is_usual(module: nn.Module) -> bool:
     return norms == {nn.Identity} and factors and module.scale == scale
 
 
-def heads_of(block: ResidualAttentionBlock, normed: Tensor, parts: str,
-             spread: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, ...]:
+def heads_of(
+    block: ResidualAttentionBlock,
+    normed: Tensor,
+    parts: str,
+    spread: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     """The parts "qkv", "q" or "kv" `(B, H, T, D/H)` of states; `spread` lays packed ones out."""
     attn = block.attn
     width = attn.out_proj.in_features
@@ -105,8 +136,9 @@ def heads_of(block: ResidualAttentionBlock, normed: Tensor, parts: str,
     return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None,
-                      scale: float | None = None) -> Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, allowed: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """Softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast; `allowed` is bool,
     or is added to the scores; `scale` None stands for `d ** -0.5`."""
     with torch.autocast(q.device.type, enabled=False):
@@ -120,8 +152,9 @@ def attention_weights(q: Tensor, k: Tensor, allowed: Tensor | None = None,
         return scores.softmax(dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *,
-           explicit: bool) -> tuple[Tensor, Tensor | None]:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, explicit: bool
+) -> tuple[Tensor, Tensor | None]:
     """Mixed values `(B, Q, D)` and their map; None of the kernel, whose `allowed` is causal."""
     weights = attention_weights(q, k, allowed) if explicit else None
     if explicit:

@@ -35,6 +35,7 @@ class CheckpointMeta:
         config_key: content hash of the experiment, empty if there is none.
         extra: anything else that JSON can hold.
     """
+
     model: str
     activation: str
     step: int = 0
@@ -42,8 +43,13 @@ class CheckpointMeta:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(path: str | Path, weights: Any, meta: CheckpointMeta,
-                    dtype: torch.dtype | None = None, tokens: Tensor | None = None) -> Path:
+def save_checkpoint(
+    path: str | Path,
+    weights: Any,
+    meta: CheckpointMeta,
+    dtype: torch.dtype | None = None,
+    tokens: Tensor | None = None,
+) -> Path:
     """Write weights and meta data; returns the path, whose suffix becomes `.safetensors`.
 
     A crash leaves the old file or the new one. WriteError when it cannot be written.

@@ -41,6 +41,7 @@ class Clip:
         image_size: height and width of the input in pixels.
         weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>".
     """
+
     model: nn.Module
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
@@ -50,9 +51,15 @@ class Clip:
     weights_id: str
 
 
-def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
-              activation: str | None = None, device: str | torch.device = "cpu", seed: int = 0, *,
-              allow_activation_mismatch: bool = False) -> Clip:
+def load_clip(
+    name: str = "clip-mini",
+    weights: str | Path | None = None,
+    activation: str | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    *,
+    allow_activation_mismatch: bool = False,
+) -> Clip:
     """Build a CLIP model and fill it with weights.
 
     ConfigError for an unknown model or activation; CheckpointError for weights that are missing,
@@ -83,12 +90,24 @@ def load_clip(name: str = "clip-mini", weights: str | Path | None = None,
         return filled(name, read_state_dict(path), path, chosen, device)
     tag = str(weights) if weights else None
     model, preprocess = _build(name, chosen, tag, seed)
-    return Clip(model.eval().to(device), preprocess, open_clip.get_tokenizer(name), name, chosen,
-                side(model.visual.image_size), tag or f"random-{seed}")
+    return Clip(
+        model.eval().to(device),
+        preprocess,
+        open_clip.get_tokenizer(name),
+        name,
+        chosen,
+        side(model.visual.image_size),
+        tag or f"random-{seed}",
+    )
 
 
-def filled(name: str, state: dict[str, Tensor], path: Path, activation: str,
-           device: str | torch.device = "cpu") -> Clip:
+def filled(
+    name: str,
+    state: dict[str, Tensor],
+    path: Path,
+    activation: str,
+    device: str | torch.device = "cpu",
+) -> Clip:
     """A model with the weights of a file, each of which has its place, else a CheckpointError.
     Texts are as long as the file has positions for."""
     positions = len(state.get("positional_embedding", ()))
@@ -96,8 +115,10 @@ def filled(name: str, state: dict[str, Tensor], path: Path, activation: str,
     context = positions if positions not in (0, whole) else None
     model, preprocess = _build(name, activation, None, 0, context)
     own = model.state_dict()
-    state = {key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
-             for key, value in state.items()}  # a number is stored as () or (1,)
+    state = {
+        key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
+        for key, value in state.items()
+    }  # a number is stored as () or (1,)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -105,8 +126,15 @@ def filled(name: str, state: dict[str, Tensor], path: Path, activation: str,
         wrong = f"{path} does not fit {name}: {first[:300]} Check the architecture."
         raise CheckpointError(wrong) from error
     tokenizer = open_clip.get_tokenizer(name, context_length=context)
-    return Clip(model.eval().to(device), preprocess, tokenizer, name, activation,
-                side(model.visual.image_size), file_digest(path))
+    return Clip(
+        model.eval().to(device),
+        preprocess,
+        tokenizer,
+        name,
+        activation,
+        side(model.visual.image_size),
+        file_digest(path),
+    )
 
 
 def side(size: int | tuple[int, int]) -> int:
@@ -140,8 +168,9 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
     )
 
 
-def _trained_activation(name: str, config: dict[str, Any], weights: str | Path | None,
-                        path: Path | None) -> str | None:
+def _trained_activation(
+    name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
+) -> str | None:
     """What the weights were trained with; None when a plain state dict does not tell."""
     if path is None:
         quick = config.get("quick_gelu", False)
@@ -157,8 +186,9 @@ def _trained_activation(name: str, config: dict[str, Any], weights: str | Path |
     return meta.activation
 
 
-def _build(name: str, activation: str, tag: str | None, seed: int,
-           context: int | None = None) -> tuple[nn.Module, Any]:
+def _build(
+    name: str, activation: str, tag: str | None, seed: int, context: int | None = None
+) -> tuple[nn.Module, Any]:
     """Model and preprocessing; the caller's random generator is left as it was."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
@@ -169,8 +199,13 @@ def _build(name: str, activation: str, tag: str | None, seed: int,
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=tag, force_quick_gelu=quick, quick_gelu=quick,
-                pretrained_text=False, force_context_length=context)
+                name,
+                pretrained=tag,
+                force_quick_gelu=quick,
+                quick_gelu=quick,
+                pretrained_text=False,
+                force_context_length=context,
+            )
             if name == "clip-mini":  # learns where things are only if positions differ at first
                 nn.init.normal_(model.visual.positional_embedding, std=0.5)
     except (OSError, RuntimeError) as error:
@@ -183,8 +218,9 @@ def _build(name: str, activation: str, tag: str | None, seed: int,
     return model, preprocess
 
 
-def export_clip(clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str,
-                form: str = "safetensors") -> Path:
+def export_clip(
+    clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str, form: str = "safetensors"
+) -> Path:
     """Write a model as open_clip and the Hugging Face hub read it; returns the path of its weights.
 
     `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of

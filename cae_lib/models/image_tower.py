@@ -24,6 +24,7 @@ class ImageOutput:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
         attention: if asked for, a map of each layer `(B, H, T, T)`, of the last one `(B, H, 1, T)`.
     """
+
     features: Tensor
     attention: list[Tensor]
 
@@ -58,8 +59,12 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
 
 def _reads_class_token(tower: nn.Module) -> bool:
-    return (isinstance(tower, VisionTransformer) and not tower.output_tokens
-            and tower.attn_pool is None and tower.pool_type == "tok")
+    return (
+        isinstance(tower, VisionTransformer)
+        and not tower.output_tokens
+        and tower.attn_pool is None
+        and tower.pool_type == "tok"
+    )
 
 
 def _pools_by_attention(tower: nn.Module) -> bool:
@@ -82,8 +87,9 @@ def _embed(tower: VisionTransformer, images: Tensor) -> Tensor:
     return tower.ln_pre(tower.patch_dropout(x))
 
 
-def _block(block: ResidualAttentionBlock, x: Tensor, last: bool,
-           attention: bool) -> tuple[Tensor, Tensor | None]:
+def _block(
+    block: ResidualAttentionBlock, x: Tensor, last: bool, attention: bool
+) -> tuple[Tensor, Tensor | None]:
     """One block: states `(B, T, D)`, in the last block `(B, 1, D)`, and its map if asked for."""
     normed = block.ln_1(x)
     if last:

@@ -33,6 +33,7 @@ class Packing:
         eot: position of the end-of-text token of each row `(R,)`.
         length: T.
     """
+
     active: Tensor
     source: Tensor
     ends: Tensor
@@ -95,6 +96,7 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
 class PackedEncoder(TextEncoder):
     """The packed implementation, for a model of which `why_not_packed` gives None; T is the length
     of the batch's longest caption."""
+
     path = "packed"
 
     def __init__(self, model: nn.Module) -> None:
@@ -113,8 +115,14 @@ class PackedEncoder(TextEncoder):
     def columns(self, tokens: Tensor) -> int:
         return int(self.eot(tokens).max()) + 1
 
-    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
-               attention: Record | None = None, second_order: bool = False) -> TextOutput:
+    def encode(
+        self,
+        tokens: Tensor,
+        *,
+        embeddings: Tensor | None = None,
+        attention: Record | None = None,
+        second_order: bool = False,
+    ) -> TextOutput:
         """See `TextEncoder`. Rows of maps after a caption's EOT repeat that of EOT."""
         packing = pack_rows(self.eot(tokens))
         if embeddings is None:
@@ -123,8 +131,9 @@ class PackedEncoder(TextEncoder):
         readout = one_hot(packing.eot, packing.length, embeddings)
         return TextOutput(features, maps, embeddings, readout)
 
-    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
-                        stand_in: Tensor) -> Tensor:
+    def encode_variants(
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+    ) -> Tensor:
         """See `TextEncoder`; a variant shares the states before its first masked token."""
         own = torch.arange(len(tokens), device=tokens.device)
         parents = torch.cat([own, caption])
@@ -151,8 +160,13 @@ class PackedEncoder(TextEncoder):
         packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
 
-    def _run(self, embeddings: Tensor, packing: Packing, attention: Record | None = None,
-             second_order: bool = False) -> tuple[Tensor, list[Tensor]]:
+    def _run(
+        self,
+        embeddings: Tensor,
+        packing: Packing,
+        attention: Record | None = None,
+        second_order: bool = False,
+    ) -> tuple[Tensor, list[Tensor]]:
         """Features `(R, E)` of packed token embeddings `(N, D)`, and the maps asked for."""
         text, transformer = self.text, self.text.transformer
         dtype = transformer.get_cast_dtype()
@@ -180,8 +194,14 @@ def _fused_is_faster(device: torch.device) -> bool:
     return device.type != "cpu" or not torch.is_grad_enabled()
 
 
-def _block(block: ResidualAttentionBlock, x: Tensor, packing: Packing, mask: Tensor,
-           explicit: bool, row: bool) -> tuple[Tensor, Tensor | None]:
+def _block(
+    block: ResidualAttentionBlock,
+    x: Tensor,
+    packing: Packing,
+    mask: Tensor,
+    explicit: bool,
+    row: bool,
+) -> tuple[Tensor, Tensor | None]:
     """One block at every position: states `(N, D)` and its map, or the EOT's row of it."""
     q, k, v = heads_of(block, block.ln_1(x), "qkv", packing.spread)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)
@@ -195,8 +215,9 @@ def _block(block: ResidualAttentionBlock, x: Tensor, packing: Packing, mask: Ten
     return finish_block(block, x, packing.pack(mixed)), weights
 
 
-def _last_block(block: ResidualAttentionBlock, x: Tensor,
-                packing: Packing) -> tuple[Tensor, Tensor]:
+def _last_block(
+    block: ResidualAttentionBlock, x: Tensor, packing: Packing
+) -> tuple[Tensor, Tensor]:
     """The last block at EOT only: states `(R, D)` and the EOT's row `(R, H, 1, T)`."""
     normed = block.ln_1(x)
     (q,) = heads_of(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")

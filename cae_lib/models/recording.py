@@ -60,9 +60,13 @@ def still(modules: list[nn.Module]) -> Iterator[None]:
 def drops(module: nn.Module) -> bool:
     """Whether a module, by its numbers or its configuration's, drops anything in training."""
     numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
-    return isinstance(module, _DropoutNd) and module.p > 0 or any(
-        "drop" in name and isinstance(value, int | float) and value > 0
-        for name, value in numbers.items()
+    return (
+        isinstance(module, _DropoutNd)
+        and module.p > 0
+        or any(
+            "drop" in name and isinstance(value, int | float) and value > 0
+            for name, value in numbers.items()
+        )
     )
 
 
@@ -74,9 +78,18 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _attend(maps: list[Tensor], thread: int, query: Tensor, key: Tensor, value: Tensor,
-            attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
-            scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+def _attend(
+    maps: list[Tensor],
+    thread: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """torch's attention, in one thread by an explicit softmax that adds its map to `maps`."""
     if threading.get_ident() != thread:
         options = {"scale": scale, "enable_gqa": enable_gqa}
@@ -91,8 +104,9 @@ def _attend(maps: list[Tensor], thread: int, query: Tensor, key: Tensor, value: 
     return dropped.to(value.dtype) @ value
 
 
-def _keep_returned(returned: list[Tensor], thread: int, module: nn.Module, arguments: Any,
-                   output: Any) -> None:
+def _keep_returned(
+    returned: list[Tensor], thread: int, module: nn.Module, arguments: Any, output: Any
+) -> None:
     """As a hook: keep maps which a module returns beside its states."""
     beside = output[1:] if isinstance(output, tuple) and threading.get_ident() == thread else ()
     for each in beside:

@@ -42,6 +42,7 @@ class TextModel:
         attended: tokens -> which of them a mean is taken over `(B, C)` bool.
         outside: tokens -> which of them belong to no word `(B, C)` bool; None if that is not known.
     """
+
     model: nn.Module
     features: Callable[[Tensor], Tensor]
     embedding: nn.Module
@@ -53,6 +54,7 @@ class TextModel:
 
 class ReferenceEncoder(TextEncoder):
     """The reference implementation; T is what the tower computes, mostly C."""
+
     path = "reference"
 
     def __init__(self, text: TextModel) -> None:
@@ -79,8 +81,14 @@ class ReferenceEncoder(TextEncoder):
     def columns(self, tokens: Tensor) -> int:
         return tokens.shape[1]
 
-    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
-               attention: Record | None = None, second_order: bool = False) -> TextOutput:
+    def encode(
+        self,
+        tokens: Tensor,
+        *,
+        embeddings: Tensor | None = None,
+        attention: Record | None = None,
+        second_order: bool = False,
+    ) -> TextOutput:
         if embeddings is None:
             embeddings = self.embed(tokens)
         explicit = attention is not None or second_order
@@ -103,8 +111,9 @@ class ReferenceEncoder(TextEncoder):
                 maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
         return TextOutput(features, maps, embeddings, readout)
 
-    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
-                        stand_in: Tensor) -> Tensor:
+    def encode_variants(
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+    ) -> Tensor:
         embeddings = self.embed(tokens)
         other = self.embed(stand_in)[caption] if stand_in.ndim == 2 else stand_in.to(embeddings)
         changed = torch.where(masked.unsqueeze(-1), other, embeddings[caption])
@@ -181,17 +190,24 @@ def _open_clip(model: nn.Module) -> TextModel:
     if hasattr(text, "token_embedding"):
         position = read_at(text)
         outside = partial(from_end, position) if pool_of(text) in ("argmax", "eos") else None
-        return TextModel(model, features, text.token_embedding, text.transformer, position,
-                         outside=outside)
+        return TextModel(
+            model, features, text.token_embedding, text.transformer, position, outside=outside
+        )
     pooler = type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
     embedding = text.transformer.get_input_embeddings()
     position = None if pooler == "MeanPooler" else place_of("first")
-    return TextModel(model, features, embedding, text.transformer, position,
-                     attended=lambda tokens: tokens != padding,
-                     outside=_special_tokens(text.config, first=position is not None))
+    return TextModel(
+        model,
+        features,
+        embedding,
+        text.transformer,
+        position,
+        attended=lambda tokens: tokens != padding,
+        outside=_special_tokens(text.config, first=position is not None),
+    )
 
 
 def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
@@ -203,8 +219,14 @@ def _hugging_face(model: nn.Module, causal: bool) -> TextModel:
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
     position = place_of(pool, eos, text.config.vocab_size)
-    return TextModel(model, features, text.embeddings.token_embedding, text, position,
-                     outside=partial(from_end, position) if causal else None)
+    return TextModel(
+        model,
+        features,
+        text.embeddings.token_embedding,
+        text,
+        position,
+        outside=partial(from_end, position) if causal else None,
+    )
 
 
 def _blip(model: nn.Module) -> TextModel:
@@ -216,8 +238,14 @@ def _blip(model: nn.Module) -> TextModel:
         return model.text_proj(output.last_hidden_state[:, 0])
 
     embedding = encoder.get_input_embeddings()
-    return TextModel(model, features, embedding, encoder, place_of("first"),
-                     outside=_special_tokens(encoder.config, first=True))
+    return TextModel(
+        model,
+        features,
+        embedding,
+        encoder,
+        place_of("first"),
+        outside=_special_tokens(encoder.config, first=True),
+    )
 
 
 def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
@@ -232,4 +260,3 @@ def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
         return special
 
     return outside
-

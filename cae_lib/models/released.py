@@ -27,8 +27,10 @@ OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
 """The weights that most released models start from."""
 
-FILES = {"tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
-         "preprocessing": ("preprocessor_config.json", "processor_config.json")}
+FILES = {
+    "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
+    "preprocessing": ("preprocessor_config.json", "processor_config.json"),
+}
 """Files of transformers, one of which a folder has that says how texts or pictures are read."""
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
@@ -88,27 +90,41 @@ def reader(released: Released, device: str | torch.device = "cpu") -> Callable[[
         meta = read_meta(source)
         if meta is not None and not (released.model and activation):  # one of ours says the rest
             return partial(load_clip, released.model or meta.model, source, activation, device)
-        missing = [f"its {what} ({how})" for what, how, given in (
-            ("architecture", "--model, a name of open_clip such as ViT-B-32", released.model),
-            ("activation", "--activation quickgelu for OpenAI's weights and their descendants, "
-             "--activation gelu for others", activation)) if given is None]
+        missing = [
+            f"its {what} ({how})"
+            for what, how, given in (
+                ("architecture", "--model, a name of open_clip such as ViT-B-32", released.model),
+                (
+                    "activation",
+                    "--activation quickgelu for OpenAI's weights and their descendants, "
+                    "--activation gelu for others",
+                    activation,
+                ),
+            )
+            if given is None
+        ]
         if missing:
-            raise ConfigError(f"{source} is a weight file that does not say {' and '.join(missing)}"
-                              f": give {'both' if len(missing) > 1 else 'it as well'}.")
+            raise ConfigError(
+                f"{source} is a weight file that does not say {' and '.join(missing)}"
+                f": give {'both' if len(missing) > 1 else 'it as well'}."
+            )
         return partial(_from_file, released, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:
         raise ConfigError(f"no model {source!r}: expected {FORMS}.")
-    return partial(load_clip, name, tag, activation, device,
-                   allow_activation_mismatch=activation is not None)  # asked for, so meant
+    return partial(
+        load_clip, name, tag, activation, device, allow_activation_mismatch=activation is not None
+    )  # asked for, so meant
 
 
 def _from_file(released: Released, path: Path, device: str | torch.device) -> Clip:
     state = read_state_dict(path, released.alpha)
     if released.share != 1:
         start = load_clip(*START).model.state_dict()
-        state = {name: value.float().lerp(_cut(start[name].float(), value), 1 - released.share)
-                 for name, value in state.items()}
+        state = {
+            name: value.float().lerp(_cut(start[name].float(), value), 1 - released.share)
+            for name, value in state.items()
+        }
     return filled(released.model, state, path, released.activation, device)
 
 
@@ -123,7 +139,8 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
         stated = open_clip.get_model_config(source).get("quick_gelu")
         wanted = bool(stated) if activation is None else activation == "quickgelu"
         model, _, preprocess = open_clip.create_model_and_transforms(
-            source, device=device, force_quick_gelu=wanted, quick_gelu=wanted)
+            source, device=device, force_quick_gelu=wanted, quick_gelu=wanted
+        )
         tokenizer = open_clip.get_tokenizer(source)
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
@@ -136,8 +153,15 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
     if stated is not wanted:
         print(f"{source}: its configuration has quick_gelu: {stated}; read with {chosen}")
     name = source.partition(":")[2].rstrip("/").rpartition("/")[2]
-    return Clip(model.eval(), preprocess, tokenizer, name, chosen, side(model.visual.image_size),
-                state_digest(model))
+    return Clip(
+        model.eval(),
+        preprocess,
+        tokenizer,
+        name,
+        chosen,
+        side(model.visual.image_size),
+        state_digest(model),
+    )
 
 
 def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int = 0) -> None:
@@ -167,7 +191,8 @@ def _hugging_face(source: str, how: Released, device: str | torch.device) -> Cli
             for tower in (config.vision_config, config.text_config):
                 tower.hidden_act = {"quickgelu": "quick_gelu"}.get(activation, activation)
         model, report = AutoModel.from_pretrained(
-            source, config=config, attn_implementation="eager", output_loading_info=True)
+            source, config=config, attn_implementation="eager", output_loading_info=True
+        )
         tokenizer, preprocess = _processors(source, how.processor, config)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise CheckpointError(
@@ -180,8 +205,15 @@ def _hugging_face(source: str, how: Released, device: str | torch.device) -> Cli
             f"{source} does not fit its configuration: {len(wrong)} tensors are missing or left "
             f"over, such as {wrong[0]}. Download it again."
         )
-    return Clip(model.eval().to(device), preprocess, tokenizer, Path(source).name, activation,
-                config.vision_config.image_size, state_digest(model))
+    return Clip(
+        model.eval().to(device),
+        preprocess,
+        tokenizer,
+        Path(source).name,
+        activation,
+        config.vision_config.image_size,
+        state_digest(model),
+    )
 
 
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
@@ -191,8 +223,11 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
 
     place, text, size = other or source, config.text_config, config.vision_config.image_size
     openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY and not other
-    lacks = [kind for kind, names in FILES.items()
-             if openai and not any(has_file(source, name) for name in names)]
+    lacks = [
+        kind
+        for kind, names in FILES.items()
+        if openai and not any(has_file(source, name) for name in names)
+    ]
     tokens = SimpleTokenizer if "tokenizer" in lacks else partial(HFTokenizer, place)
     tokenizer = tokens(context_length=text.max_position_embeddings)
     _check_vocabulary(tokenizer, text.vocab_size, place)
@@ -201,11 +236,17 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
         processor = AutoImageProcessor.from_pretrained(place, use_fast=False)
         mode = RESAMPLING.get(int(processor.resample))
         if mode is None:
-            raise CheckpointError(f"the preprocessing resamples by {processor.resample!r}: "
-                                  "expected bilinear or bicubic")
+            raise CheckpointError(
+                f"the preprocessing resamples by {processor.resample!r}: "
+                "expected bilinear or bicubic"
+            )
         crops = getattr(processor, "do_center_crop", False)
-        settings = {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std),
-                    "interpolation": mode, "resize_mode": "shortest" if crops else "squash"}
+        settings = {
+            "mean": tuple(processor.image_mean),
+            "std": tuple(processor.image_std),
+            "interpolation": mode,
+            "resize_mode": "shortest" if crops else "squash",
+        }
     if lacks:
         print(f"{source} has no {' and no '.join(lacks)}: OpenAI's is taken", flush=True)
     return tokenizer, image_transform_v2(PreprocessCfg(size=size, **settings), is_train=False)

@@ -33,6 +33,7 @@ class TextOutput:
         embeddings: token embeddings `(B, S, D)`, before the position is added; S <= T.
         readout: weight of each position's last state in the features `(B, T)`, one-hot or a mean.
     """
+
     features: Tensor
     attention: list[Tensor]
     embeddings: Tensor
@@ -41,6 +42,7 @@ class TextOutput:
 
 class TextEncoder(ABC):
     """The text side of a `model`; its `embedding` turns tokens into states."""
+
     path: ClassVar[Literal["packed", "reference"]]
     model: nn.Module
     embedding: nn.Module
@@ -78,8 +80,14 @@ class TextEncoder(ABC):
         return self.embedding(tokens[:, : self.columns(tokens)])
 
     @abstractmethod
-    def encode(self, tokens: Tensor, *, embeddings: Tensor | None = None,
-               attention: Record | None = None, second_order: bool = False) -> TextOutput:
+    def encode(
+        self,
+        tokens: Tensor,
+        *,
+        embeddings: Tensor | None = None,
+        attention: Record | None = None,
+        second_order: bool = False,
+    ) -> TextOutput:
         """Encode captions `(B, C)`.
 
         Args:
@@ -91,8 +99,9 @@ class TextEncoder(ABC):
         """
 
     @abstractmethod
-    def encode_variants(self, tokens: Tensor, caption: Tensor, masked: Tensor,
-                        stand_in: Tensor) -> Tensor:
+    def encode_variants(
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+    ) -> Tensor:
         """Features `(B + V, E)` of captions `(B, C)`, then of V variants with some tokens masked.
 
         Args:
@@ -112,8 +121,9 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
 
-def place_of(pool: str | None, eos: int | None = None,
-             vocabulary: int | None = None) -> Callable[[Tensor], Tensor]:
+def place_of(
+    pool: str | None, eos: int | None = None, vocabulary: int | None = None
+) -> Callable[[Tensor], Tensor]:
     """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length. Pool
     "eos" reads the token `eos`, "argmax" the highest; a DataError for a caption without."""
     if pool in ("first", "last"):

@@ -35,12 +35,19 @@ COMPILED = "_orig_mod."
 HEAD = "head."
 """Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
 
-TYPES = {"HalfStorage": torch.float16, "FloatStorage": torch.float32, "LongStorage": torch.int64,
-         "DoubleStorage": torch.float64, "IntStorage": torch.int32, "BoolStorage": torch.bool}
+TYPES = {
+    "HalfStorage": torch.float16,
+    "FloatStorage": torch.float32,
+    "LongStorage": torch.int64,
+    "DoubleStorage": torch.float64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
 """What the numbers of an archive are."""
 
 BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
-    ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")}
+    ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")
+}
 """What builds tensors and dictionaries of them, and does nothing else."""
 
 
@@ -100,8 +107,10 @@ class _ArchiveReader(_Unpickler):
 
 
 SAFE_PICKLE = types.SimpleNamespace(
-    Unpickler=_Unpickler, __name__="pickle",
-    load=lambda file, **options: _Unpickler(file, **options).load())
+    Unpickler=_Unpickler,
+    __name__="pickle",
+    load=lambda file, **options: _Unpickler(file, **options).load(),
+)
 
 
 def _read(path: Path) -> Any:
@@ -132,9 +141,11 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         return None
-    state = {name.replace(COMPILED, "").removeprefix("module."): value
-             for name, value in content.items()
-             if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)}
+    state = {
+        name.replace(COMPILED, "").removeprefix("module."): value
+        for name, value in content.items()
+        if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)
+    }
     while names := [name for name in state if not name.startswith(HEAD)]:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:
@@ -144,8 +155,11 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
 
 
 def _is_causal_mask(name: str, value: Tensor) -> bool:
-    return name.endswith("attn_mask") and value.ndim == 2 and torch.equal(
-        value.float(), torch.full(value.shape, -torch.inf).triu(1))
+    return (
+        name.endswith("attn_mask")
+        and value.ndim == 2
+        and torch.equal(value.float(), torch.full(value.shape, -torch.inf).triu(1))
+    )
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
@@ -176,6 +190,7 @@ def unpacked(path: Path, model: str, target: Path) -> Path:
 
 def write_archive(model: nn.Module, path: Path) -> None:
     """Write a model as OpenAI's files are: TorchScript, float16, with their `SIZES`."""
+
     class Holder(nn.Module):
         def forward(self, values: Tensor) -> Tensor:
             return values

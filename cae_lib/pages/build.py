@@ -40,9 +40,17 @@ def print_book(profile_name: str) -> Path:
     page = build_book(profile_name, "singlehtml")
     target = paths().build / "cae-reproduction.pdf"
     with tempfile.TemporaryDirectory() as user:
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
-                   "--virtual-time-budget=60000", f"--user-data-dir={user}",
-                   f"--print-to-pdf={target}", page.as_uri()]
+        command = [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+            "--virtual-time-budget=60000",
+            f"--user-data-dir={user}",
+            f"--print-to-pdf={target}",
+            page.as_uri(),
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0 or not target.is_file():
         raise CaeError(f"{browser} did not print the book: {result.stderr.strip()[-500:]}")
@@ -67,10 +75,26 @@ def render(source: Path, output: Path, builder: str = "html", above: str = "") -
     output.mkdir(parents=True, exist_ok=True)
     adapted, log = output / "_config.yml", output / "build.log"
     adapted.write_text(_adapted(config, above), encoding="utf-8")
-    command = [sys.executable, "-c", BUILD, "build", source, "--config", adapted, "--path-output",
-               output, "-W", "-n", "--keep-going", "--all", "--builder", builder]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        BUILD,
+        "build",
+        source,
+        "--config",
+        adapted,
+        "--path-output",
+        output,
+        "-W",
+        "-n",
+        "--keep-going",
+        "--all",
+        "--builder",
+        builder,
+    ]
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
     log.write_text(result.stdout, encoding="utf-8")
     page = output / "_build" / builder / "index.html"
     if result.returncode != 0 or not page.is_file():

@@ -31,8 +31,14 @@ from cae_lib.shown import script_json
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
-RUNS = ("base", "clip-ft", *(f"cae-{name}" for name in METHODS), "cae-binding",
-        "placebo-binding", "negclip")
+RUNS = (
+    "base",
+    "clip-ft",
+    *(f"cae-{name}" for name in METHODS),
+    "cae-binding",
+    "placebo-binding",
+    "negclip",
+)
 RIVALS = ("clip-ft", "cae-binding")
 """Items on which these disagree come first in their subset."""
 
@@ -40,16 +46,27 @@ SCORED = ("base", "clip-ft", "cae-perturbation", "cae-binding")
 """Runs whose scores of words are shown."""
 
 WAYS = METHODS | {"binding": "bindings"}
-SETS = {"aro": "ARO", "order": "Order", "winoground": "Winoground", "sugarcrepe": "SugarCrepe",
-        "vl_checklist": "VL-CheckList", "valse": "VALSE", "svo_probes": "SVO-Probes",
-        "crepe": "CREPE", "sugarcrepe_pp": "SugarCrepe++", "half_truths": "Half-Truths"}
+SETS = {
+    "aro": "ARO",
+    "order": "Order",
+    "winoground": "Winoground",
+    "sugarcrepe": "SugarCrepe",
+    "vl_checklist": "VL-CheckList",
+    "valse": "VALSE",
+    "svo_probes": "SVO-Probes",
+    "crepe": "CREPE",
+    "sugarcrepe_pp": "SugarCrepe++",
+    "half_truths": "Half-Truths",
+}
 NAME = "explorer-{}"
 PER_SUBSET, SEED = 40, 0
 TILE, COLUMNS, QUALITY = 112, 8, 60
 """Pixels of a picture, pictures in a row of a sheet, and how well WebP keeps them."""
 
-ALONE = ("This page is to be read in a browser, with JavaScript, in the book that "
-         "<code>cae book</code> renders.")
+ALONE = (
+    "This page is to be read in a browser, with JavaScript, in the book that "
+    "<code>cae book</code> renders."
+)
 
 
 class Entry(NamedTuple):
@@ -72,24 +89,36 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
     with the first item of each subset in it, which is what it shows where there are no such files.
     DataError if data or tables are missing, CheckpointError if a run is not trained."""
-    parts = [part for part in scored(datasets.benchmarks(profile))
-             if not is_again(part.name, part.subset)]
+    parts = [
+        part
+        for part in scored(datasets.benchmarks(profile))
+        if not is_again(part.name, part.subset)
+    ]
     entries = collect(profile, parts, per_subset)
     families = {part.name: [] for part in parts}
     for part in parts:
         families[part.name].append([part.subset, min(per_subset, part.n_used), part.n_used])
     index = {
-        "columns": COLUMNS, "runs": {run: label(run) for run in RUNS}, "scored": SCORED,
-        "ways": WAYS, "roles": [[name, ROLE_COLORS.get(name, "gray")] for name in ROLE_NAMES],
-        "sets": {name: {"label": SETS.get(name, name), "subsets": subsets}
-                 for name, subsets in families.items()},
+        "columns": COLUMNS,
+        "runs": {run: label(run) for run in RUNS},
+        "scored": SCORED,
+        "ways": WAYS,
+        "roles": [[name, ROLE_COLORS.get(name, "gray")] for name in ROLE_NAMES],
+        "sets": {
+            name: {"label": SETS.get(name, name), "subsets": subsets}
+            for name, subsets in families.items()
+        },
     }
     index["build"] = hashlib.sha256(repr((index, entries)).encode()).hexdigest()[:12]
     example = {}
     for name, subsets in families.items():
-        own = [sorted((entry for entry in entries
-                       if (entry.family, entry.subset) == (name, subset)), key=lambda of: of.agree)
-               for subset, _, _ in subsets]
+        own = [
+            sorted(
+                (entry for entry in entries if (entry.family, entry.subset) == (name, subset)),
+                key=lambda of: of.agree,
+            )
+            for subset, _, _ in subsets
+        ]
         content, sheets = chunk(own)
         files = [NAME.format(f"{name}-{number}.webp") for number in range(len(sheets))]
         for file, sheet in zip(files, sheets, strict=True):
@@ -97,34 +126,66 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
         text = script_json({"sheets": files, "items": content})
         write_atomic(folder / NAME.format(f"{name}.js"), f"caeExplorerSets.{name} = {text};\n")
         content, sheets = chunk([subset[:1] for subset in own])
-        example[name] = {"items": content, "sheets": [
-            f"data:image/webp;base64,{b64encode(sheet).decode()}" for sheet in sheets]}
+        example[name] = {
+            "items": content,
+            "sheets": [f"data:image/webp;base64,{b64encode(sheet).decode()}" for sheet in sheets],
+        }
     write_atomic(folder / NAME.format("index.js"), f"caeExplorerIndex = {script_json(index)};\n")
     data = script_json({"index": index, "sets": example})
-    return Shown(f'<div id="cae-explorer"><p>{ALONE}</p></div><script type="application/json" '
-                 f'id="cae-explorer-data">{data}</script>', "The explorer of items")
+    return Shown(
+        f'<div id="cae-explorer"><p>{ALONE}</p></div><script type="application/json" '
+        f'id="cae-explorer-data">{data}</script>',
+        "The explorer of items",
+    )
 
 
 def collect(profile: str, parts: Sequence[Benchmark], per_subset: int) -> list[Entry]:
     """At most so many items of each benchmark by a fixed seed, with what is stored of seed 0."""
-    drawn = [(part, int(row)) for part in parts for row in np.sort(
-        np.random.default_rng(SEED).permutation(part.n_used)[:per_subset])]
+    drawn = [
+        (part, int(row))
+        for part in parts
+        for row in np.sort(np.random.default_rng(SEED).permutation(part.n_used)[:per_subset])
+    ]
     table = results.load("benchmarks", profile, RUNS, 1).pivot(
-        index=["family", "subset", "item"], columns="run", values=["correct", "margin", "rank"])
+        index=["family", "subset", "item"], columns="run", values=["correct", "margin", "rank"]
+    )
     table = table.loc[[(part.name, part.subset, row) for part, row in drawn]]
-    right, margins, ranks = (table[name][list(RUNS)].to_numpy(float).round(4).tolist()
-                             for name in ("correct", "margin", "rank"))
+    right, margins, ranks = (
+        table[name][list(RUNS)].to_numpy(float).round(4).tolist()
+        for name in ("correct", "margin", "rank")
+    )
     items = [part.items[row] for part, row in drawn]
     pairs = [true_pairs(item) for item in items]
-    words = iter(word_scores(profile, [(item.texts[text], item.images[picture]) for item, own in
-                                       zip(items, pairs, strict=True) for text, picture in own]))
-    return [Entry(part.name, part.subset, {
-        "item": row, "group": item.group, "texts": item.texts,
-        "true": [0, 1] if part.task == "itt" else [text for text, _ in own],
-        "right": list(map(int, right[n])), "margin": margins[n], "rank": list(map(int, ranks[n])),
-        "words": [{"text": text, "picture": picture, **next(words)} for text, picture in own],
-    }, item.images) for n, ((part, row), item, own) in enumerate(
-        zip(drawn, items, pairs, strict=True))]
+    words = iter(
+        word_scores(
+            profile,
+            [
+                (item.texts[text], item.images[picture])
+                for item, own in zip(items, pairs, strict=True)
+                for text, picture in own
+            ],
+        )
+    )
+    return [
+        Entry(
+            part.name,
+            part.subset,
+            {
+                "item": row,
+                "group": item.group,
+                "texts": item.texts,
+                "true": [0, 1] if part.task == "itt" else [text for text, _ in own],
+                "right": list(map(int, right[n])),
+                "margin": margins[n],
+                "rank": list(map(int, ranks[n])),
+                "words": [
+                    {"text": text, "picture": picture, **next(words)} for text, picture in own
+                ],
+            },
+            item.images,
+        )
+        for n, ((part, row), item, own) in enumerate(zip(drawn, items, pairs, strict=True))
+    ]
 
 
 def true_pairs(item: Choice) -> list[tuple[int, int]]:
@@ -145,19 +206,29 @@ def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dic
         model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
         known = token_roles(texts, tokenizer, default_tagger(), paths().cache / "roles")
         length, rows = text_encoder(model).columns(known.tokens), np.arange(len(texts))
-        tokens = (part[:, :length].to(encoder.device)
-                  for part in (known.tokens, known.words, known.roles, known.arguments))
+        tokens = (
+            part[:, :length].to(encoder.device)
+            for part in (known.tokens, known.words, known.roles, known.arguments)
+        )
         images = torch.from_numpy(encoder.images(refs)).to(encoder.device)
         sample = WordSample(rows, rows, *tokens, images)
         with evaluating(model):
             scores.append([sample.scores(model, way) for way in WAYS])
     found = np.moveaxis(1000 * np.array(scores), 2, 0)  # captions, runs, ways, words
-    return [{
-        "words": sample.word_texts(n, tokenizer),
-        "roles": [ROLE_NAMES.index(role) for role in sample.word_roles(n)],
-        "scores": [[[None if np.isnan(value) else round(value) for value in way[:count]]
-                    for way in run] for run in found[n]],
-    } for n, count in enumerate(sample.n_words)]
+    return [
+        {
+            "words": sample.word_texts(n, tokenizer),
+            "roles": [ROLE_NAMES.index(role) for role in sample.word_roles(n)],
+            "scores": [
+                [
+                    [None if np.isnan(value) else round(value) for value in way[:count]]
+                    for way in run
+                ]
+                for run in found[n]
+            ],
+        }
+        for n, count in enumerate(sample.n_words)
+    ]
 
 
 def chunk(subsets: Sequence[Sequence[Entry]]) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -167,8 +238,14 @@ def chunk(subsets: Sequence[Sequence[Entry]]) -> tuple[list[dict[str, Any]], lis
     for number, entries in enumerate(subsets):
         refs = list(dict.fromkeys(ref for entry in entries for ref in entry.pictures))
         sheets.append(sheet(refs))
-        items += [{"subset": number, "pictures": [refs.index(ref) for ref in entry.pictures],
-                   **entry.content} for entry in entries]
+        items += [
+            {
+                "subset": number,
+                "pictures": [refs.index(ref) for ref in entry.pictures],
+                **entry.content,
+            }
+            for entry in entries
+        ]
     return items, sheets
 
 
@@ -179,8 +256,9 @@ def sheet(refs: Sequence[ImageRef]) -> bytes:
         whole = read_image(ref.path)
         picture = whole if ref.crop is None else whole.crop(ref.crop)
         row, column = divmod(place, COLUMNS)
-        canvas.paste(ImageOps.pad(picture, (TILE, TILE), color="white"),
-                     (column * TILE, row * TILE))
+        canvas.paste(
+            ImageOps.pad(picture, (TILE, TILE), color="white"), (column * TILE, row * TILE)
+        )
     stream = io.BytesIO()
     canvas.save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()

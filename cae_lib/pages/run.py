@@ -42,8 +42,9 @@ FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)
 KEPT_METADATA = ("tags", "mystnb")
 
 
-def run_page(name: str, given: Mapping[str, str] | None = None,
-             profile_name: str | None = None) -> Path:
+def run_page(
+    name: str, given: Mapping[str, str] | None = None, profile_name: str | None = None
+) -> Path:
     """Run one page with these parameters, as texts; returns the stored notebook. ConfigError if
     there is no such page, profile or parameter, or a value is of the wrong type; CaeError if a cell
     failed."""
@@ -70,8 +71,9 @@ def run_page(name: str, given: Mapping[str, str] | None = None,
     return published
 
 
-def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, source.Value],
-             name: str) -> NotebookNode:
+def _execute(
+    notebook: NotebookNode, output: Path, parameters: Mapping[str, source.Value], name: str
+) -> NotebookNode:
     """Run a page in a kernel of this very interpreter; `output` holds how far it came."""
     from papermill import PapermillExecutionError, execute_notebook
 
@@ -79,17 +81,30 @@ def _execute(notebook: NotebookNode, output: Path, parameters: Mapping[str, sour
     logging.getLogger("papermill").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="cae-run-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the kernel's transport, not the page
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                "--log-level=50"]  # its own notes on the transport are not about the page
+        argv = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--log-level=50",
+        ]  # its own notes on the transport are not about the page
         kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
         write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
-        environment = {"JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
-                       "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        environment = {
+            "JUPYTER_PATH": folder,
+            "IPYTHONDIR": f"{folder}/ipython",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        }
         try:
             with patch.dict(os.environ, environment):
                 return execute_notebook(
-                    notebook, output, parameters=dict(parameters), kernel_name="python3",
-                    progress_bar=False, cwd=experiments_folder(),  # as in JupyterLab
+                    notebook,
+                    output,
+                    parameters=dict(parameters),
+                    kernel_name="python3",
+                    progress_bar=False,
+                    cwd=experiments_folder(),  # as in JupyterLab
                 )
         except PapermillExecutionError as error:
             message = f"page {name}: {ANSI.sub('', error.evalue)}"

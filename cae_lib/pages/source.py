@@ -100,19 +100,29 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
             cell of parameters does not declare.
     """
     if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
-        raise ConfigError(f"this page does not describe the profile {names['profile']!r}: expected "
-                          f"one of {', '.join(profiles)}")
+        raise ConfigError(
+            f"this page does not describe the profile {names['profile']!r}: expected "
+            f"one of {', '.join(profiles)}"
+        )
     declared = names.get("__annotations__", {})
     injected = [ast.parse(cell) for cell in names.get("In", ()) if cell.startswith(INJECTED)]
-    unknown = {target.id for cell in injected for line in cell.body if isinstance(line, ast.Assign)
-               for target in line.targets if isinstance(target, ast.Name)} - set(declared)
+    unknown = {
+        target.id
+        for cell in injected
+        for line in cell.body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    } - set(declared)
     if unknown:
-        raise ConfigError(f"this page has no parameter {', '.join(sorted(unknown))}; it has "
-                          f"{', '.join(declared)}")
+        raise ConfigError(
+            f"this page has no parameter {', '.join(sorted(unknown))}; it has {', '.join(declared)}"
+        )
 
 
-def parse_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, str],
-                     name: str) -> dict[str, Value]:
+def parse_parameters(
+    parameters: Mapping[str, Parameter], given: Mapping[str, str], name: str
+) -> dict[str, Value]:
     """Values of a command line that differ from a page's defaults; ConfigError lists the known."""
     known = "".join(f"\n  {parameter.line}" for parameter in parameters.values())
     values: dict[str, Value] = {}

@@ -35,19 +35,26 @@ class Provenance(NamedTuple):
         found = self.content
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
         lines = {
-            "tables": found["tables"][:12], "code": committed[found["dirty"]],
-            "profile": found["profile"], "seeds": found.get("seeds"),
-            "again by": found.get("command"), "run on": found["when"],
-            "took": f"{found['wall_seconds']} s", "device": found["device"],
+            "tables": found["tables"][:12],
+            "code": committed[found["dirty"]],
+            "profile": found["profile"],
+            "seeds": found.get("seeds"),
+            "again by": found.get("command"),
+            "run on": found["when"],
+            "took": f"{found['wall_seconds']} s",
+            "device": found["device"],
             "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
             "data (manifest)": found["data"],
         }
-        items = "".join(f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
-                        for name, value in lines.items() if value is not None)
+        items = "".join(
+            f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
+            for name, value in lines.items()
+            if value is not None
+        )
         return {
             MIME: found,
             "text/html": "<details><summary>Where these numbers come from</summary><ul>"
-                         f"{items}</ul></details>",
+            f"{items}</ul></details>",
             "text/plain": json.dumps(found, sort_keys=True),
         }
 
@@ -62,8 +69,12 @@ def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
     """
     profile = names["profile"]
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    state = {"tables": tables_hash(profile), "dirty": changed(), "when": when,
-             "command": command(page, names)}
+    state = {
+        "tables": tables_hash(profile),
+        "dirty": changed(),
+        "when": when,
+        "command": command(page, names),
+    }
     declared = names.get("__annotations__", {})
     seeds = {"seeds": names["seeds"]} if "seeds" in declared else {}
     return Provenance(state | circumstances(profile) | seeds | extra)
@@ -90,8 +101,12 @@ def states(profile: str) -> pd.DataFrame:
     present = cache(tables_hash)
     found = {name: _state(folder / f"{name}.ipynb", own, present) for name in page_names()}
     told = ("profile", "when", "wall_seconds", "device")
-    return pd.DataFrame([{"page": name, "state": state, **{key: stamp.get(key) for key in told}}
-                         for name, (state, stamp) in found.items()])
+    return pd.DataFrame(
+        [
+            {"page": name, "state": state, **{key: stamp.get(key) for key in told}}
+            for name, (state, stamp) in found.items()
+        ]
+    )
 
 
 def _state(path: Path, own: bool, present: Callable[[str], str]) -> tuple[str, dict[str, Any]]:

@@ -30,8 +30,11 @@ PARTS = ("explorer", "lead")
 """What a page can have that takes files of its own, in an element `cae-NAME`."""
 
 MOST_DESCRIPTION = 200
-SPELLED = {r"\dots": r"\ldots", r"\operatorname*": r"\operatorname",
-           r"\setminus": r"\smallsetminus"}
+SPELLED = {
+    r"\dots": r"\ldots",
+    r"\operatorname*": r"\operatorname",
+    r"\setminus": r"\smallsetminus",
+}
 """TeX that docutils does not know, or writes with a letter that fonts lack, as what it knows."""
 
 SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
@@ -111,36 +114,50 @@ def _with_boxes(app: Any, tree: nodes.document, page: str) -> None:
 def description(page: nodes.document) -> str:
     """A page in at most `MOST_DESCRIPTION` characters: of its answer, or else its first paragraph,
     the sentences that fit. "" if it has no text."""
-    texts = ["".join(text for text in paragraph.findall(nodes.Text)
-                     if not isinstance(text.parent, nodes.raw | nodes.footnote_reference))
-             for paragraph in page.findall(nodes.paragraph)
-             if isinstance(paragraph.parent, nodes.section | nodes.definition)]
+    texts = [
+        "".join(
+            text
+            for text in paragraph.findall(nodes.Text)
+            if not isinstance(text.parent, nodes.raw | nodes.footnote_reference)
+        )
+        for paragraph in page.findall(nodes.paragraph)
+        if isinstance(paragraph.parent, nodes.section | nodes.definition)
+    ]
     texts = [" ".join(text.split()) for text in texts]
     answers = [text for text in texts if text.startswith("Answer.")]
     text = next(filter(None, answers + texts), "")
     sentences = re.split(r"(?<=[.?!]) (?=[A-Z])", re.sub(r"^(Question|Answer)\. ", "", text))
     fitting = [" ".join(sentences[:count]) for count in range(len(sentences), 0, -1)]
-    return next((text for text in fitting if len(text) <= MOST_DESCRIPTION),
-                textwrap.shorten(sentences[0], MOST_DESCRIPTION, placeholder=" …"))
+    return next(
+        (text for text in fitting if len(text) <= MOST_DESCRIPTION),
+        textwrap.shorten(sentences[0], MOST_DESCRIPTION, placeholder=" …"),
+    )
 
 
-def _with_description(app: Any, page: str, template: str, context: dict[str, Any],
-                      tree: nodes.document | None) -> None:
+def _with_description(
+    app: Any, page: str, template: str, context: dict[str, Any], tree: nodes.document | None
+) -> None:
     """Give a page its description and a preview."""
     site, first = app.config.html_title, page == app.config.root_doc
     title = Markup(context.get("title", site)).striptags()
     told = description(tree) if tree is not None else ""
     told = told or " · ".join(dict.fromkeys([title, site]))
     properties = {
-        "og:title": title, "og:description": told, "og:site_name": site,
-        "og:type": "website" if first else "article", "og:url": context.get("pageurl"),
-        "og:image": _address(app, context), "og:image:width": 1200, "og:image:height": 630,
+        "og:title": title,
+        "og:description": told,
+        "og:site_name": site,
+        "og:type": "website" if first else "article",
+        "og:url": context.get("pageurl"),
+        "og:image": _address(app, context),
+        "og:image:width": 1200,
+        "og:image:height": 630,
     }
     tags = [("name", "description", told), ("name", "twitter:card", "summary_large_image")]
     tags += [("property", name, str(value)) for name, value in properties.items() if value]
     context["metatags"] = context.get("metatags", "") + "".join(
         f'\n    <meta {kind}="{name}" content="{html.escape(value)}" />'
-        for kind, name, value in tags)
+        for kind, name, value in tags
+    )
 
 
 def _address(app: Any, context: dict[str, Any]) -> str:
@@ -163,8 +180,10 @@ def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any],
 
     def wanted(file: Any) -> bool:
         name = Path(str(getattr(file, "filename", file))).name
-        return not name.startswith(tuple(absent)) and \
-            "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
+        return (
+            not name.startswith(tuple(absent))
+            and "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
+        )
 
     for files in ("script_files", "css_files"):
         context[files] = list(filter(wanted, context[files]))

@@ -29,8 +29,14 @@ from cae_lib.photo.foils import Said, shuffled
 from cae_lib.words.scene_graph import Graph
 from cae_lib.world.corpora import f_score
 
-LINKS = ("flickr8k", "pretrain/images", "coco/images", "coco/val2017", "half-truths/images",
-         "aro/images")
+LINKS = (
+    "flickr8k",
+    "pretrain/images",
+    "coco/images",
+    "coco/val2017",
+    "half-truths/images",
+    "aro/images",
+)
 ATOMS = 5  # false captions of an item of CREPE
 LENGTHS = range(4, 13)  # words that bear a role in a caption of CREPE
 Foil = tuple[Captioned, str, str]  # a picture, a true caption of it, and a false one
@@ -47,29 +53,46 @@ class Choices:
     def manifest(self, key: str, counts: dict[str, Any]) -> str:
         """What the folder's manifest says."""
         sizes = {split: len(pictures) for split, pictures in self.splits.items()}
-        return json.dumps({"key": key, "version": self.VERSION, "counts": counts,
-                           "pictures": sizes}, indent=1, sort_keys=True)
+        return json.dumps(
+            {"key": key, "version": self.VERSION, "counts": counts, "pictures": sizes},
+            indent=1,
+            sort_keys=True,
+        )
 
     def exports(self) -> Iterator[Export]:
         """The captions; ARO, SugarCrepe's subsets, SugarCrepe++, CREPE and Half-Truths, an item a
         picture; STS-B."""
         train, test = self.splits["train"], self.splits["test"]
         n = round(BASE * len(train))
-        pretrain = layouts.coco(({"id": p.number, "file_name": p.name},
-                                 [{"caption": text} for text in p.captions]) for p in train[:n])
-        yield Export("pretrain", {name: Link(self.pictures) for name in LINKS},
-                     texts={"pretrain/annotations/captions_pretrain.json": pretrain})
-        yield Export("coco", texts={
-            "coco/train_neg_clip.tsv": _negclip(train[n:]),
-            "coco/valid_neg_clip.tsv": _negclip(self.splits["dev"]),
-            "coco/coco_karpathy_test.json": layouts.caption_list(
-                [replace(p, path=f"images/{p.path}") for p in test]),
-        })
+        pretrain = layouts.coco(
+            ({"id": p.number, "file_name": p.name}, [{"caption": text} for text in p.captions])
+            for p in train[:n]
+        )
+        yield Export(
+            "pretrain",
+            {name: Link(self.pictures) for name in LINKS},
+            texts={"pretrain/annotations/captions_pretrain.json": pretrain},
+        )
+        yield Export(
+            "coco",
+            texts={
+                "coco/train_neg_clip.tsv": _negclip(train[n:]),
+                "coco/valid_neg_clip.tsv": _negclip(self.splits["dev"]),
+                "coco/coco_karpathy_test.json": layouts.caption_list(
+                    [replace(p, path=f"images/{p.path}") for p in test]
+                ),
+            },
+        )
         yield Export("order", counts={"coco": sum(len(p.captions) for p in test)})
         self._read(train, test)
         chosen = self._sugarcrepe()
-        single = Export("sugarcrepe", items={subset: [Item([p.path], [text], [foil])
-                        for p, text, foil in items] for subset, items in chosen.items()})
+        single = Export(
+            "sugarcrepe",
+            items={
+                subset: [Item([p.path], [text], [foil]) for p, text, foil in items]
+                for subset, items in chosen.items()
+            },
+        )
         triple = self._sugarcrepe_pp(chosen)
         for export in (self._aro(), single, triple, self._crepe(), self._half_truths()):
             yield export.lay_out()
@@ -104,13 +127,17 @@ class Choices:
         """NegCLIP's exchanges as they come, one of each kind and caption: nouns as relations, with
         "swap" for the relation, adjectives as attributes."""
         export = Export("aro", items={"relation": [], "attribution": []})
-        kinds = (("obj", "relation", {"relation_name": "swap"}),
-                 ("att", "attribution", {"attributes": ["swap"] * 2}))
+        kinds = (
+            ("obj", "relation", {"relation_name": "swap"}),
+            ("att", "attribution", {"attributes": ["swap"] * 2}),
+        )
         for picture, said, swaps in self.asked:
             for end, subset, more in kinds:
                 for foil in shuffled(swaps[end], self.rng)[:1]:
-                    export.ask(subset, Item([picture.path], [said.text], [foil],
-                                            self._whole(picture), more))
+                    export.ask(
+                        subset,
+                        Item([picture.path], [said.text], [foil], self._whole(picture), more),
+                    )
         return export
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
@@ -118,8 +145,10 @@ class Choices:
         made: dict[str, list[Foil]] = {subset: [] for subset in LAYOUTS["sugarcrepe"].sizes}
         for picture, said, swaps in self.asked:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
-            texts |= {f"replace_{end}": self.vocabulary.replacements(said, self.rng, role)
-                      for end, role in foils.ROLES.items()}
+            texts |= {
+                f"replace_{end}": self.vocabulary.replacements(said, self.rng, role)
+                for end, role in foils.ROLES.items()
+            }
             added = self.vocabulary.additions(said, self.rng)
             texts |= {f"add_{end}": some for end, some in added.items()}
             for subset, some in texts.items():
@@ -127,8 +156,10 @@ class Choices:
                 if subset.startswith("swap") and not likely:
                     likely = some[:1]
                 made[subset] += [(picture, said.text, foil) for foil in likely]
-        return {subset: self._balanced(self._one_each(items), self._likelihood(subset))
-                for subset, items in made.items()}
+        return {
+            subset: self._balanced(self._one_each(items), self._likelihood(subset))
+            for subset, items in made.items()
+        }
 
     def _likelihood(self, subset: str) -> Callable[[str], float]:
         """Log likelihood of a text, per word where the foil is always the longer text."""
@@ -168,8 +199,10 @@ class Choices:
             false = foils.chosen(said.text, made, self.language, self.rng, ATOMS)
             if false:
                 more = {"n": len(roles), "n_connected_components": 1}
-                more |= {f"n_{name}s": roles.count(role) for role, name in
-                         enumerate(("object", "attribute", "relation"), start=1)}
+                more |= {
+                    f"n_{name}s": roles.count(role)
+                    for role, name in enumerate(("object", "attribute", "relation"), start=1)
+                }
                 box, name = self._whole(picture), f"{picture.number}.jpg"
                 items.append((picture, Item([name], [said.text], false, box, more)))
         for picture, item in self._one_each(items):
@@ -182,9 +215,12 @@ class Choices:
         graphs = default_tagger().graphs([said.text for _, said, _ in self.asked])
         for (picture, said, _), graph in zip(self.asked, graphs, strict=True):
             for kind, anchor, full in clauses(graph):
-                added = f"{full[len(anchor):]} "
-                words = [replace(word, start=at, end=at + len(word.text)) for word in said.words
-                         if (at := len(anchor) + 1 + added.find(f" {word.text} ")) > len(anchor)]
+                added = f"{full[len(anchor) :]} "
+                words = [
+                    replace(word, start=at, end=at + len(word.text))
+                    for word in said.words
+                    if (at := len(anchor) + 1 + added.find(f" {word.text} ")) > len(anchor)
+                ]
                 clause = replace(said, text=full, words=words)
                 made = self.vocabulary.replacements(clause, self.rng)
                 half = foils.chosen(full, made, self.language, self.rng)
@@ -203,8 +239,10 @@ class Choices:
         rng = np.random.default_rng(self.VERSION)
         others = {picture.path: (picture, said.others) for picture, said, _ in self.asked}
         pictures = [picture for picture, _ in others.values()]
-        facts = [[frozenset((word.role, word.text) for word in words) for words in captions]
-                 for _, captions in others.values()]
+        facts = [
+            [frozenset((word.role, word.text) for word in words) for words in captions]
+            for _, captions in others.values()
+        ]
         whole = [frozenset().union(*each) for each in facts]
         rows = []
         for here, picture in enumerate(pictures):
@@ -213,8 +251,12 @@ class Choices:
             far = (here + int(rng.integers(1, len(pictures)))) % len(pictures)
             for there in (here, int(np.argmax(likeness)), far):
                 first, second, *rest = rng.permutation(CAPTIONS)
-                pairs = ((facts[here][m], facts[there][n]) for m in rest for n in rest
-                         if (here, m) != (there, n))
+                pairs = (
+                    (facts[here][m], facts[there][n])
+                    for m in rest
+                    for n in rest
+                    if (here, m) != (there, n)
+                )
                 gold = 5 * np.mean([f_score(a, b) for a, b in pairs if a or b])
                 rows.append((picture.captions[first], pictures[there].captions[second], gold))
         return scored_pairs(rows)
@@ -231,7 +273,12 @@ def clauses(graph: Graph) -> list[tuple[str, str, str]]:
     """Kind, anchor and full truth of each relation, and of each pair of things, of a caption."""
     spans = [entity["span"].lower() for entity in graph["entities"]]
     pairs = [("entity", a, f"{a} and {b}") for a, b in zip(spans, spans[1:], strict=False)]
-    triples = [("relation", spans[r["subject"]],
-                f"{spans[r['subject']]} {r['relation'].lower()} {spans[r['object']]}")
-               for r in graph["relations"]]
+    triples = [
+        (
+            "relation",
+            spans[r["subject"]],
+            f"{spans[r['subject']]} {r['relation'].lower()} {spans[r['object']]}",
+        )
+        for r in graph["relations"]
+    ]
     return triples + pairs

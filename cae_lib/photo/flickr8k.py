@@ -33,10 +33,15 @@ def load(root: str | Path) -> dict[str, list[Captioned]]:
         names = _lines(path)
         for name in names:
             if len(captions.get(name, ())) != CAPTIONS:
-                raise DataError(f"{path}: {name} has {len(captions.get(name, ()))} captions in "
-                                f"Flickr8k.token.txt, {CAPTIONS} expected. {ADVICE}")
-        pictures[split] = [Captioned(int(name.partition("_")[0]), name, captions[name])
-                           for name in names if (root / PICTURES / name).is_file()]
+                raise DataError(
+                    f"{path}: {name} has {len(captions.get(name, ()))} captions in "
+                    f"Flickr8k.token.txt, {CAPTIONS} expected. {ADVICE}"
+                )
+        pictures[split] = [
+            Captioned(int(name.partition("_")[0]), name, captions[name])
+            for name in names
+            if (root / PICTURES / name).is_file()
+        ]
         if not pictures[split]:
             raise DataError(f"{root / PICTURES}: no picture of the split {split!r}. {ADVICE}")
     return pictures
@@ -55,8 +60,10 @@ def _captions(path: Path) -> dict[str, list[str]]:
         place, _, caption = line.partition("\t")
         name, mark, number = place.rpartition("#")
         if not (mark and number.isdecimal() and caption.strip()):
-            raise DataError(f"{path}, line {row}: {line[:60]!r}; expected name.jpg#0, a tab and a "
-                            f"caption. {ADVICE}")
+            raise DataError(
+                f"{path}, line {row}: {line[:60]!r}; expected name.jpg#0, a tab and a "
+                f"caption. {ADVICE}"
+            )
         captions.setdefault(name, []).append(plain(caption))
     return captions
 
@@ -86,5 +93,8 @@ def scored_pairs(rows: Iterable[Sequence[Any]]) -> Export:
     """STS-B's test file of two captions and a score each."""
     rows = list(rows)
     texts = layouts.similarity(STSB, "test", rows, "Flickr8k")
-    return Export("similarity", texts={f"{FOLDER}/{path}": text for path, text in texts.items()},
-                  counts={f"{STSB}/test": len(rows)})
+    return Export(
+        "similarity",
+        texts={f"{FOLDER}/{path}": text for path, text in texts.items()},
+        counts={f"{STSB}/test": len(rows)},
+    )

@@ -46,8 +46,10 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
     forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
     return [
-        [Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
-         for s in own]
+        [
+            Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
+            for s in own
+        ]
         for text, own, form in zip(captions, spans, forms, strict=True)
     ]
 
@@ -76,11 +78,17 @@ class Vocabulary:
         for captions in said.values():
             for first, second in permutations(captions, 2):
                 self._single.update(second)
-                self._both.update((role, a, b) for role, a in first for other, b in second
-                                  if role == other and a != b)
+                self._both.update(
+                    (role, a, b)
+                    for role, a in first
+                    for other, b in second
+                    if role == other and a != b
+                )
         self._pairs = sum(len(c) * (len(c) - 1) for c in said.values())
-        self._shares = {form: (list(counts), np.array(list(counts.values())) / counts.total())
-                        for form, counts in forms.items()}
+        self._shares = {
+            form: (list(counts), np.array(list(counts.values())) / counts.total())
+            for form, counts in forms.items()
+        }
 
     def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
         """Different words of the role and form, drawn by how frequent they are."""
@@ -101,25 +109,38 @@ class Vocabulary:
         picture's captions is put in."""
         there = {word.text for words in said.others for word in words}
         stems = set(map(_stem, there.union(*map(str.split, there))))
-        return shuffled([
-            replaced(said.text, word, text)
-            for word in said.words if role in (None, word.role)
-            for text in self.draw(word, rng, DRAWS)
-            if _stem(text) not in stems and not self.may_be_said_too(word, text)
-        ], rng)
+        return shuffled(
+            [
+                replaced(said.text, word, text)
+                for word in said.words
+                if role in (None, word.role)
+                for text in self.draw(word, rng, DRAWS)
+                if _stem(text) not in stems and not self.may_be_said_too(word, text)
+            ],
+            rng,
+        )
 
     def additions(self, said: Said, rng: np.random.Generator) -> dict[str, list[str]]:
         """A caption with something added, in random order: "att", an attribute of a thing that
         bears another one in the picture's captions; "obj", a thing none of them names."""
         there = [word for words in said.others for word in words]
         stems = {_stem(part) for word in there for part in word.text.split()}
-        described = {(a, thing.text) for words in said.others for a in words for thing in words
-                     if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start}
+        described = {
+            (a, thing.text)
+            for words in said.others
+            for a in words
+            for thing in words
+            if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start
+        }
         things = [word for word in there if word.role == OBJECT]
 
         def different(word: Word, against: Sequence[Word]) -> list[str]:
-            return [text for text in self.draw(word, rng, DRAWS) if _stem(text) not in stems
-                    and not any(self.may_be_said_too(other, text) for other in against)]
+            return [
+                text
+                for text in self.draw(word, rng, DRAWS)
+                if _stem(text) not in stems
+                and not any(self.may_be_said_too(other, text) for other in against)
+            ]
 
         attributes = [
             replaced(said.text, word, f"{text} {word.text}")
@@ -131,8 +152,10 @@ class Vocabulary:
         ]
         stop = "." if said.text.endswith(".") else ""
         single = next((word for word in things if word.form == "NN"), None)
-        objects = [f"{said.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
-                   for text in (different(single, things) if single else ())]
+        objects = [
+            f"{said.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
+            for text in (different(single, things) if single else ())
+        ]
         return {"att": shuffled(attributes, rng), "obj": shuffled(objects, rng)}
 
 
@@ -168,7 +191,10 @@ def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
 
 
 def chosen(
-    truth: str, foils: Iterable[str], language: Callable[[str], float], rng: np.random.Generator,
+    truth: str,
+    foils: Iterable[str],
+    language: Callable[[str], float],
+    rng: np.random.Generator,
     n: int = 1,
 ) -> list[str]:
     """`n` foils, tried in order, beside which language ranks the truth at a place drawn by chance;

@@ -25,8 +25,12 @@ from cae_lib.world.corpora import f_score
 
 PICTURES = {"pretrain": 8000, "train": 4000, "valid": 500}
 TEST = 200  # pairs of photographs for relations, and quadruples for adjectives
-RELATIONS = {"left": "to the left of", "right": "to the right of", "above": "above",
-             "below": "below"}
+RELATIONS = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+}
 TURNED = ("right", "below")  # of which the second photograph is named first
 HELD_OUT, SEEN = "pretrain/held_out.json", "pretrain/words.json"
 """What the photographs of pictures show, by the words of their captions: the base's, and others."""
@@ -45,8 +49,9 @@ class Paired:
     VERSION = 1  # raise when code that decides pictures or captions changes: all is built anew
 
     def __init__(self, splits: Mapping[str, Sequence[Captioned]], pictures: Path) -> None:
-        train, valid, test = (photographs(splits[name], pictures)
-                              for name in ("train", "dev", "test"))
+        train, valid, test = (
+            photographs(splits[name], pictures) for name in ("train", "dev", "test")
+        )
         n = round(BASE * len(train))
         self.photographs = {"pretrain": train[:n], "train": train[n:], "valid": valid}
         self.nouns = Nouns(train)
@@ -63,8 +68,10 @@ class Paired:
         captions, too, and of how many."""
         phrases = frozenset().union(*self.asked)
         repeated = {"phrases": [len(phrases & self.seen), len(phrases)]}
-        return json.dumps({"key": key, "version": self.VERSION, "counts": counts,
-                           "seen_in_training": repeated}, indent=1)
+        return json.dumps(
+            {"key": key, "version": self.VERSION, "counts": counts, "seen_in_training": repeated},
+            indent=1,
+        )
 
     def exports(self) -> Iterator[Export]:
         """The base's captions, those for fine-tuning and validation, test items and captions."""
@@ -93,21 +100,33 @@ class Paired:
         for composite in self._drawn("pretrain"):
             pictures.setdefault(composite.name, composite)
         coco = layouts.coco(
-            ({"id": n, "file_name": name},
-             [{"caption": " and ".join(one.texts)} for one in (shown.pair, shown.pair.turned)])
-            for n, (name, shown) in enumerate(pictures.items()))
+            (
+                {"id": n, "file_name": name},
+                [{"caption": " and ".join(one.texts)} for one in (shown.pair, shown.pair.turned)],
+            )
+            for n, (name, shown) in enumerate(pictures.items())
+        )
         texts = {"pretrain/annotations/captions_pretrain.json": coco, SEEN: self._words(pictures)}
         link = Link(Path("../pictures"))
         links = {"pretrain/images": link, "coco/images": link, "aro/images": link}
-        return Export("pretrain", links | _placed(pictures), texts=texts,
-                      counts={"pictures": len(pictures)})
+        return Export(
+            "pretrain", links | _placed(pictures), texts=texts, counts={"pictures": len(pictures)}
+        )
 
     def _words(self, pictures: Mapping[str, Composite]) -> str:
         """The `vocabulary`, and what the base's image tower learns to see of it in pictures."""
-        rows = [{"file_name": name, "upright": upright, "nouns": [pair.a.noun, pair.b.noun],
-                 "words": [[n for n, word in enumerate(self.vocabulary) if word in p.said]
-                           for p in (pair.p, pair.q)]}
-                for name, (pair, upright) in pictures.items()]
+        rows = [
+            {
+                "file_name": name,
+                "upright": upright,
+                "nouns": [pair.a.noun, pair.b.noun],
+                "words": [
+                    [n for n, word in enumerate(self.vocabulary) if word in p.said]
+                    for p in (pair.p, pair.q)
+                ],
+            }
+            for name, (pair, upright) in pictures.items()
+        ]
         return json.dumps({"words": self.vocabulary, "pictures": rows}) + "\n"
 
     def _negclip(self, split: str) -> Export:
@@ -119,9 +138,15 @@ class Paired:
             pictures[composite.name] = composite
             texts = composite.pair.texts
             false = [both for both in (texts[::-1], composite.pair.exchanged()) if both]
-            rows += [(caption(relation, *texts), f"pictures/{composite.name}",
-                      [caption(relation, *both) for both in false], [])
-                     for relation in composite.relations]
+            rows += [
+                (
+                    caption(relation, *texts),
+                    f"pictures/{composite.name}",
+                    [caption(relation, *both) for both in false],
+                    [],
+                )
+                for relation in composite.relations
+            ]
         files = {f"coco/{split}_neg_clip.tsv": layouts.negclip(rows)}
         if split == "valid":
             files[HELD_OUT] = self._words(pictures)
@@ -142,8 +167,10 @@ class Paired:
         captions: dict[str, dict[str, None]] = {}
         for item in (item for items in export.items.values() for item in items):
             captions.setdefault(item.pictures[0], {})[item.captions[0]] = None
-        listed = [Captioned(n, f"images/{name}", list(texts))
-                  for n, (name, texts) in enumerate(captions.items())]
+        listed = [
+            Captioned(n, f"images/{name}", list(texts))
+            for n, (name, texts) in enumerate(captions.items())
+        ]
         export.lay_out().texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
         yield export
         yield Export("order", counts={"coco": sum(map(len, captions.values()))})
@@ -156,8 +183,12 @@ class Paired:
         for number, pair in enumerate(self.pairs):
             relation, reverse = Composite(pair, bool(number % 2)).relations
             (a, b), (c, d) = pair.texts, self.pairs[(number + 1) % len(self.pairs)].texts
-            for texts, how in (((a, b), reverse), ((b, a), relation), ((a, d), relation),
-                               ((c, d), relation)):
+            for texts, how in (
+                ((a, b), reverse),
+                ((b, a), relation),
+                ((a, d), relation),
+                ((c, d), relation),
+            ):
                 gold = 5 * f_score(frozenset((a, b, (a, b))), frozenset((*texts, texts)))
                 rows.append((caption(relation, a, b), caption(how, *texts), gold))
         return scored_pairs(rows)

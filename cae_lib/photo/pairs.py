@@ -27,8 +27,15 @@ NOUNS, THINGS = 40, 16  # the commonest nouns that captions start with, and of `
 NO_THINGS = ("bunch", "leap", "race")  # what the parser makes of "a dog leaps"
 LENGTH = (2, 4)  # words of a noun phrase
 SCALES = (  # adjectives of one scale in different groups cannot both be true of one thing
-    (("black",), ("white",), ("grey", "gray"), ("brown", "tan", "yellow", "golden", "orange"),
-     ("red", "pink"), ("blue", "purple"), ("green",)),
+    (
+        ("black",),
+        ("white",),
+        ("grey", "gray"),
+        ("brown", "tan", "yellow", "golden", "orange"),
+        ("red", "pink"),
+        ("blue", "purple"),
+        ("green",),
+    ),
     (("young", "little", "small"), ("old", "older", "elderly")),
     (("small", "little"), ("large", "big")),
 )
@@ -118,8 +125,9 @@ class Composite(NamedTuple):
 
 def contradict(a: str, b: str) -> bool:
     """Whether two adjectives cannot both be true of one thing."""
-    places = [[n for n, group in enumerate(scale) if word in group]
-              for scale in SCALES for word in (a, b)]
+    places = [
+        [n for n, group in enumerate(scale) if word in group] for scale in SCALES for word in (a, b)
+    ]
     return any(x and y and x != y for x, y in zip(places[::2], places[1::2], strict=True))
 
 
@@ -130,10 +138,12 @@ def photographs(pictures: Sequence[Captioned], folder: Path) -> list[Photograph]
     made = []
     for picture in pictures:
         firsts, coloured, said = zip(*(next(parsed) for _ in picture.captions), strict=True)
-        phrases = [tuple(dict.fromkeys(p for some in lists for p in some))
-                   for lists in (firsts, coloured)]
-        made.append(Photograph(picture.number, folder / picture.path, *phrases,
-                               frozenset().union(*said)))
+        phrases = [
+            tuple(dict.fromkeys(p for some in lists for p in some)) for lists in (firsts, coloured)
+        ]
+        made.append(
+            Photograph(picture.number, folder / picture.path, *phrases, frozenset().union(*said))
+        )
     return made
 
 
@@ -141,9 +151,14 @@ def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
     """Of one caption the phrase that it starts with, if it is one, its `coloured` ones, and all
     its words."""
     phrases = list(map(_phrase, doc.noun_chunks))
-    coloured = [p for p in phrases if p and p.adjective and p.text in
-                (f"a {p.adjective} {p.noun}", f"an {p.adjective} {p.noun}")
-                and p.text == p.with_adjective(p.adjective)]  # "a orange ball" is not
+    coloured = [
+        p
+        for p in phrases
+        if p
+        and p.adjective
+        and p.text in (f"a {p.adjective} {p.noun}", f"an {p.adjective} {p.noun}")
+        and p.text == p.with_adjective(p.adjective)
+    ]  # "a orange ball" is not
     return [p for p in phrases[:1] if p], coloured, {token.lemma_.lower() for token in doc}
 
 
@@ -173,16 +188,21 @@ class Nouns:
         """Whether one phrase is of its photograph alone, and so the other one."""
         a, p, b, q = pair
         word = foils.Word(0, 0, a.noun, OBJECT, "")
-        return not (a.noun == b.noun or a.noun in q.said or b.noun in p.said
-                    or self._vocabulary.may_be_said_too(word, b.noun))
+        return not (
+            a.noun == b.noun
+            or a.noun in q.said
+            or b.noun in p.said
+            or self._vocabulary.may_be_said_too(word, b.noun)
+        )
 
     def draw(
         self, photographs: Sequence[Photograph], n: int, rng: np.random.Generator
     ) -> list[Pair]:
         """`n` pairs of phrases that are `apart`, or fewer if chance gives no more; each phrase is
         drawn by one over the root of how often its noun comes."""
-        phrases = [(phrase, p) for p in photographs for phrase in p.firsts
-                   if phrase.noun in self.counts]
+        phrases = [
+            (phrase, p) for p in photographs for phrase in p.firsts if phrase.noun in self.counts
+        ]
         shares = np.array([self.counts[phrase.noun] ** -0.5 for phrase, _ in phrases])
         pairs: dict[tuple[int, int], Pair] = {}
         for first, second in rng.choice(len(phrases), (20 * n, 2), p=shares / shares.sum()):
@@ -212,6 +232,10 @@ def quadruples(
                 continue
             drawn = zip(*(foils.shuffled(some, rng) for some in four), strict=False)
             made = ((Pair(*p, *q), Pair(*r, *s)) for p, q, r, s in drawn)
-            fitting += [pairs for pairs in made if all(pair.exchanged() for pair in pairs)
-                        and len({x.number for pair in pairs for x in (pair.p, pair.q)}) == 4]
+            fitting += [
+                pairs
+                for pairs in made
+                if all(pair.exchanged() for pair in pairs)
+                and len({x.number for pair in pairs for x in (pair.p, pair.q)}) == 4
+            ]
     return foils.shuffled(fitting, rng)[:n]

@@ -51,8 +51,11 @@ def read_pictures(clip: Clip, root: Path, name: str, precision: str = "fp32") ->
         for side, numbers in enumerate(row["words"]):
             words[number, side, numbers] = 1
     return Pictures(
-        torch.cat(made), torch.tensor([[2, 3] if row["upright"] else [0, 1] for row in rows]),
-        words, torch.tensor([list(map(vocabulary.index, row["nouns"])) for row in rows]))
+        torch.cat(made),
+        torch.tensor([[2, 3] if row["upright"] else [0, 1] for row in rows]),
+        words,
+        torch.tensor([list(map(vocabulary.index, row["nouns"])) for row in rows]),
+    )
 
 
 def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> dict[str, float]:
@@ -61,8 +64,9 @@ def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> di
     of which it has seen no photograph, see `told`."""
     pool = clip.model.visual.head.pool
     if not state.is_file():
-        seen, others = (read_pictures(clip, root, name, config.precision)
-                        for name in (SEEN, HELD_OUT))
+        seen, others = (
+            read_pictures(clip, root, name, config.precision) for name in (SEEN, HELD_OUT)
+        )
         heads = learn(pool, seen, config.tower_steps, config.seed)
         with whole_file(state) as temporary:
             torch.save([pool.state_dict(), told(pool, heads, others)], temporary)
@@ -84,15 +88,25 @@ def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Li
             rows = torch.randint(len(seen.grids), (BATCH,))
             kept = F.dropout(torch.ones(len(rows), pool.in_features, 1, 1, device=device), DROPPED)
             logits = _logits(pool, heads, seen, rows, kept)
-            loss = F.binary_cross_entropy_with_logits(logits, seen.words[rows].to(device),
-                                                      reduction="none").sum(-1).mean()
+            loss = (
+                F.binary_cross_entropy_with_logits(
+                    logits, seen.words[rows].to(device), reduction="none"
+                )
+                .sum(-1)
+                .mean()
+            )
             optimizers.step(loss)
             progress.update(loss=loss.item())
     return heads
 
 
-def _logits(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures, rows: Tensor,
-            kept: Tensor | float = 1.0) -> Tensor:
+def _logits(
+    pool: AttentionPool2d,
+    heads: nn.Linear,
+    seen: Pictures,
+    rows: Tensor,
+    kept: Tensor | float = 1.0,
+) -> Tensor:
     """Logits `(B, 2, W)` of words at the two places of each picture, of grids times `kept`."""
     grids = seen.grids[rows].to(pool.pos_embed.device).float() * kept
     unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5

@@ -38,8 +38,10 @@ def build(profile: str) -> Path:
         return target
     with replacing(target) as folder:
         sets = kind(splits, source / flickr8k.PICTURES)
-        counts = {export.name: export.counts
-                  for export in write_sets(folder, sets.exports(), f"sets of {profile}")}
+        counts = {
+            export.name: export.counts
+            for export in write_sets(folder, sets.exports(), f"sets of {profile}")
+        }
         name_similar(folder)
         manifest = sets.manifest(key, counts) + "\n"
         (folder / MANIFEST).write_text(manifest, encoding="utf-8", newline="")

@@ -5,5 +5,19 @@ from cae_lib.statistics.crossed import Components, crossed, detectable, summary
 from cae_lib.statistics.estimates import ANSWERS, contrasts, correlations, levels, ratios
 from cae_lib.statistics.verdicts import FEWEST, holm, reasons, verdict, words
 
-__all__ = ["ANSWERS", "FEWEST", "Components", "contrasts", "correlations", "crossed", "detectable",
-           "holm", "levels", "ratios", "reasons", "summary", "verdict", "words"]
+__all__ = [
+    "ANSWERS",
+    "FEWEST",
+    "Components",
+    "contrasts",
+    "correlations",
+    "crossed",
+    "detectable",
+    "holm",
+    "levels",
+    "ratios",
+    "reasons",
+    "summary",
+    "verdict",
+    "words",
+]

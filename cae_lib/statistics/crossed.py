@@ -49,8 +49,9 @@ class Components:
         return total**2 / spread if spread else self.item_freedom
 
 
-def crossed(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
-            clusters: np.ndarray) -> tuple[np.ndarray, Components]:
+def crossed(
+    values: np.ndarray, strata: np.ndarray, weights: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, Components]:
     """The weighted mean of each seed `(S,)`, and the components of its variance.
 
     Items that share a picture count as one: their residuals are summed before they are squared,
@@ -67,8 +68,9 @@ def crossed(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
     n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
     flat, shape = strata * n_clusters + clusters, (n_groups, n_clusters)
     sizes = np.bincount(flat, minlength=n_groups * n_clusters).reshape(shape)
-    sums = np.stack([np.bincount(flat, row, n_groups * n_clusters).reshape(shape)
-                     for row in values])
+    sums = np.stack(
+        [np.bincount(flat, row, n_groups * n_clusters).reshape(shape) for row in values]
+    )
     totals = sizes.sum(axis=1)
     means = sums.sum(axis=2) / totals
     by_seed = means @ weights
@@ -110,5 +112,12 @@ def summary(by_seed: np.ndarray, components: Components) -> dict[str, object]:
     freedom = components.freedom()
     reach = t.isf((1 - LEVEL) / 2, freedom) * error
     p = float(2 * t.sf(abs(estimate) / error, freedom)) if error else float(not estimate)
-    return {"estimate": estimate, "low": estimate - reach, "high": estimate + reach, "p": p,
-            "error": error, "freedom": freedom, "smallest": detectable(components)}
+    return {
+        "estimate": estimate,
+        "low": estimate - reach,
+        "high": estimate + reach,
+        "p": p,
+        "error": error,
+        "freedom": freedom,
+        "smallest": detectable(components),
+    }

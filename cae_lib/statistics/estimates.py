@@ -15,8 +15,12 @@ from cae_lib.store import ANSWERS, WITHOUT_SEEDS
 
 
 def levels(
-    frame: pd.DataFrame, value: str = "correct", items: Sequence[str] = ANSWERS,
-    by: Sequence[str] = ("run",), weights: pd.DataFrame | None = None, cluster: str = "picture",
+    frame: pd.DataFrame,
+    value: str = "correct",
+    items: Sequence[str] = ANSWERS,
+    by: Sequence[str] = ("run",),
+    weights: pd.DataFrame | None = None,
+    cluster: str = "picture",
 ) -> pd.DataFrame:
     """The mean of a value with its 95 % interval, for each group of `by`.
 
@@ -46,9 +50,14 @@ def levels(
 
 
 def contrasts(
-    frame: pd.DataFrame, against: str | Mapping[str, str], value: str = "correct",
-    items: Sequence[str] = ANSWERS, by: Sequence[str] = (), key: str = "run",
-    weights: pd.DataFrame | None = None, cluster: str = "picture",
+    frame: pd.DataFrame,
+    against: str | Mapping[str, str],
+    value: str = "correct",
+    items: Sequence[str] = ANSWERS,
+    by: Sequence[str] = (),
+    key: str = "run",
+    weights: pd.DataFrame | None = None,
+    cluster: str = "picture",
 ) -> pd.DataFrame:
     """Paired differences: each value of `key` minus another one, on the same seeds and items.
 
@@ -69,16 +78,19 @@ def contrasts(
     rows = []
     groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
     for names, group in groups:
-        sides = {side: table.side(rows_of, _named((*by, key), (*names, side)), str(side))
-                 for (side,), rows_of in group.groupby([key], sort=False, observed=True)}
+        sides = {
+            side: table.side(rows_of, _named((*by, key), (*names, side)), str(side))
+            for (side,), rows_of in group.groupby([key], sort=False, observed=True)
+        }
         pairs = against if isinstance(against, Mapping) else dict.fromkeys(sides, against)
         for side, other in pairs.items():
             if side == other:
                 continue
             if side not in sides or other not in sides:
                 absent = other if side in sides else side
-                raise DataError(f"{_named(by, names)} {key}: no {absent!r} among "
-                                f"{', '.join(map(str, sides))}")
+                raise DataError(
+                    f"{_named(by, names)} {key}: no {absent!r} among {', '.join(map(str, sides))}"
+                )
             sides_of = dict(zip(by, names, strict=True)) | {key: side, "against": other}
             table.check_items(sides[side], sides[other])
             rows += [sides_of | row for row in table.tests(_minus(sides[side], sides[other]))]
@@ -98,12 +110,16 @@ def _minus(first: _Side, second: _Side) -> np.ndarray:
     """The difference on the same seeds; see `contrasts` for what has a single seed."""
     counts = [len(side.seeds) for side in (first, second)]
     stands_for_all = max(counts) > 1 or any(
-        side.run.startswith(WITHOUT_SEEDS) for side in (first, second))
+        side.run.startswith(WITHOUT_SEEDS) for side in (first, second)
+    )
     if first.seeds != second.seeds and not (min(counts) == 1 and stands_for_all):
-        told = " against ".join(f"{side.label} with seeds {', '.join(map(str, side.seeds))}"
-                                for side in (first, second))
-        raise DataError(f"{told}: differences are taken on the same seeds; measure those that one "
-                        "side lacks, or leave them out")
+        told = " against ".join(
+            f"{side.label} with seeds {', '.join(map(str, side.seeds))}" for side in (first, second)
+        )
+        raise DataError(
+            f"{told}: differences are taken on the same seeds; measure those that one "
+            "side lacks, or leave them out"
+        )
     return first.values - second.values
 
 
@@ -114,19 +130,30 @@ def _named(columns: Iterable[str], values: Iterable[object]) -> str:
 class _Table:
     """Numbers the items of a frame, and tests matrices of seeds by items."""
 
-    def __init__(self, frame: pd.DataFrame, value: str, items: Sequence[str], cluster: str,
-                 weights: pd.DataFrame | None) -> None:
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        value: str,
+        items: Sequence[str],
+        cluster: str,
+        weights: pd.DataFrame | None,
+    ) -> None:
         absent = {"seed", value, cluster, *items} - set(frame.columns)
         if absent or frame.empty:
-            raise DataError(f"no column {', '.join(sorted(absent))} among {list(frame.columns)}"
-                            if absent else "there are no rows to average")
+            raise DataError(
+                f"no column {', '.join(sorted(absent))} among {list(frame.columns)}"
+                if absent
+                else "there are no rows to average"
+            )
         self.value, self.items = value, list(items)
         names = ["seed", cluster, *items]
         lost = frame[names].isna()
         if lost.any(axis=None):
             absent = dict.fromkeys(lost.columns[lost.any()])
-            raise DataError(f"{int(lost.any(axis=1).sum())} of {len(frame)} rows have no "
-                            f"{', '.join(absent)}: give every row one")
+            raise DataError(
+                f"{int(lost.any(axis=1).sum())} of {len(frame)} rows have no "
+                f"{', '.join(absent)}: give every row one"
+            )
         # the number of an item is its place in order of first appearance, here and in `answered`
         self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
         first = ~self.number.duplicated()
@@ -135,19 +162,26 @@ class _Table:
         self.clusters = pictures[first]
         two = np.unique(self.number[self.clusters[self.number] != pictures])
         if len(two):
-            raise DataError(f"{self.told(two)} with more than one {cluster}: name more columns in "
-                            "`items`, so that each row of a name is of the same item")
+            raise DataError(
+                f"{self.told(two)} with more than one {cluster}: name more columns in "
+                "`items`, so that each row of a name is of the same item"
+            )
         self.scores = None if weights is None else self._scores(weights)
 
     def _scores(self, weights: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
         numbered = weights.merge(self.answered, on=self.items, how="left", validate="many_to_one")
         if numbered["number"].isna().any():
             lost = numbered[numbered["number"].isna()].iloc[0]
-            raise DataError(f"{lost['score']}: no answer to item {[lost[n] for n in self.items]}; "
-                            "measure the run again, or leave the score out")
+            raise DataError(
+                f"{lost['score']}: no answer to item {[lost[n] for n in self.items]}; "
+                "measure the run again, or leave the score out"
+            )
         return {
-            name: (own["number"].to_numpy(int), pd.factorize(own["stratum"])[0],
-                   own.groupby("stratum", sort=False)["weight"].sum().to_numpy())
+            name: (
+                own["number"].to_numpy(int),
+                pd.factorize(own["stratum"])[0],
+                own.groupby("stratum", sort=False)["weight"].sum().to_numpy(),
+            )
             for name, own in numbered.groupby("score", sort=False)
         }
 
@@ -164,27 +198,33 @@ class _Table:
         number = self.number.loc[group.index].to_numpy()
         lost = np.unique(number[group[self.value].isna()])
         if len(lost):
-            raise DataError(f"{told}: no value of {self.value} at {self.told(lost)}; measure the "
-                            "run again, or leave these items out on both sides")
+            raise DataError(
+                f"{told}: no value of {self.value} at {self.told(lost)}; measure the "
+                "run again, or leave these items out on both sides"
+            )
         if np.bincount(row * len(self.answered) + number).max() > 1:
             raise DataError(f"{told}: an item occurs twice; name more columns in `by` or `items`")
         matrix = np.full((len(seeds), len(self.answered)), np.nan)
         matrix[row, number] = group[self.value].to_numpy(np.float64)
         partial = np.isnan(matrix).any(axis=0) & ~np.isnan(matrix).all(axis=0)
         if partial.any():
-            raise DataError(f"{told}: not answered by every seed: "
-                            f"{self.told(np.flatnonzero(partial))}")
+            raise DataError(
+                f"{told}: not answered by every seed: {self.told(np.flatnonzero(partial))}"
+            )
         return _Side(told, run, tuple(seeds.tolist()), matrix)
 
     def check_items(self, first: _Side, second: _Side) -> None:
         """Refuse items that one side lacks. Of scores, `_test` looks at the items of each."""
         there = [~np.isnan(side.values[0]) for side in (first, second)]
         if self.scores is None and (there[0] != there[1]).any():
-            lost = [f"{self.told(np.flatnonzero(own & ~other))} of {side.label} alone"
-                    for side, own, other in ((first, *there), (second, *there[::-1]))
-                    if (own & ~other).any()]
-            raise DataError(f"{'; '.join(lost)}: leave out the items that one side lacks, or "
-                            "measure them")
+            lost = [
+                f"{self.told(np.flatnonzero(own & ~other))} of {side.label} alone"
+                for side, own, other in ((first, *there), (second, *there[::-1]))
+                if (own & ~other).any()
+            ]
+            raise DataError(
+                f"{'; '.join(lost)}: leave out the items that one side lacks, or measure them"
+            )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
         """One row for each score."""
@@ -193,15 +233,19 @@ class _Table:
             return [self._test(matrix, there, np.zeros(len(there), int), np.ones(1))]
         return [{"score": name} | self._test(matrix, *score) for name, score in self.scores.items()]
 
-    def _test(self, matrix: np.ndarray, rows: np.ndarray, strata: np.ndarray,
-              weights: np.ndarray) -> dict[str, object]:
+    def _test(
+        self, matrix: np.ndarray, rows: np.ndarray, strata: np.ndarray, weights: np.ndarray
+    ) -> dict[str, object]:
         values, clusters = matrix[:, rows], self.clusters[rows]
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
         nonzero = np.unique(clusters[(values != 0).any(axis=0)])
         return summary(*crossed(values, strata, weights, clusters)) | {
-            "n": len(rows), "pictures": len(np.unique(clusters)), "nonzero": len(nonzero),
-            "seeds": len(matrix)}
+            "n": len(rows),
+            "pictures": len(np.unique(clusters)),
+            "nonzero": len(nonzero),
+            "seeds": len(matrix),
+        }
 
 
 def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
@@ -247,18 +291,29 @@ def correlations(
         counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
         counts = np.concatenate([np.ones((1, n), dtype=counts.dtype), counts])
         ranks[name] = wide.rank()
-        draws[name] = {run: _Side(f"run {run}", str(run), tuple(wide[run]), np.stack([
-            weighted_spearman(column, gold, counts) for column in wide[run].to_numpy().T]))
-            for run in wide.columns.unique("run")}
+        draws[name] = {
+            run: _Side(
+                f"run {run}",
+                str(run),
+                tuple(wide[run]),
+                np.stack(
+                    [weighted_spearman(column, gold, counts) for column in wide[run].to_numpy().T]
+                ),
+            )
+            for run in wide.columns.unique("run")
+        }
     runs = list(next(iter(draws.values())))
     seeds = [{run: side.seeds for run, side in own.items()} for own in draws.values()]
     if any(own != seeds[0] for own in seeds):
-        raise DataError("the sets do not have the same runs and seeds: measure those that are not "
-                        "there, or leave them out")
+        raise DataError(
+            "the sets do not have the same runs and seeds: measure those that are not "
+            "there, or leave them out"
+        )
     if len(draws) > 1:
-        draws["mean"] = {run: side._replace(values=np.mean(
-            [own[run].values for own in draws.values()], axis=0))
-            for run, side in next(iter(draws.values())).items()}
+        draws["mean"] = {
+            run: side._replace(values=np.mean([own[run].values for own in draws.values()], axis=0))
+            for run, side in next(iter(draws.values())).items()
+        }
         sizes["mean"] = sum(sizes.values())
     if against is not None and against not in runs:
         raise DataError(f"no run {against!r} among {', '.join(runs)}")
@@ -266,9 +321,15 @@ def correlations(
     for name, own in draws.items():
         for run in (run for run in runs if run != against):
             values = _minus(own[run], own[against]) if against else own[run].values
-            rows.append({"set": name, "run": run} | _resampled(values, sizes[name] - 1)
-                        | {"n": sizes[name], "nonzero": _moving(ranks, name, run, against),
-                           "seeds": len(values)})
+            rows.append(
+                {"set": name, "run": run}
+                | _resampled(values, sizes[name] - 1)
+                | {
+                    "n": sizes[name],
+                    "nonzero": _moving(ranks, name, run, against),
+                    "seeds": len(values),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -298,7 +359,8 @@ def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray)
     a, b = (rank - (counts * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (counts * a * b).sum(axis=1) / np.sqrt(
-            (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
+            (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1)
+        )
 
 
 def _ranks(column: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -57,8 +57,10 @@ def reasons(tests: pd.DataFrame) -> pd.Series:
     if few.any():
         counted, total = ("pictures", "pictures") if "pictures" in tests else ("pairs", "n")
         numbers = tests.loc[few, ["nonzero", total]].itertuples(index=False)
-        told[few] = [f"{nonzero} of {n} {counted} have a value other than 0; a verdict needs "
-                     f"{FEWEST}" for nonzero, n in numbers]
+        told[few] = [
+            f"{nonzero} of {n} {counted} have a value other than 0; a verdict needs {FEWEST}"
+            for nonzero, n in numbers
+        ]
     return told
 
 
@@ -77,8 +79,11 @@ def words(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Series:
     low, high, sure = tests["low"], tests["high"], holm(tests)["sure"]
     inside = (low > -delta) & (high < delta)
     known = {
-        "gain": {"negligible": inside, "supported": (sure > 0) & (low > 0) & (high >= delta),
-                 "contradicted": (sure < 0) & (high < 0) & (low <= -delta)},
+        "gain": {
+            "negligible": inside,
+            "supported": (sure > 0) & (low > 0) & (high >= delta),
+            "contradicted": (sure < 0) & (high < 0) & (low <= -delta),
+        },
         "level": {"supported": inside, "contradicted": (low >= delta) | (high <= -delta)},
         "kept": {"supported": low > -delta, "contradicted": high <= -delta},
     }
@@ -88,8 +93,13 @@ def words(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Series:
     return pd.Series(np.select(list(cases.values()), list(cases), "undecided"), tests.index)
 
 
-def verdict(tests: pd.DataFrame | None, delta: float, claim: str = "gain", by: str = "run",
-            decidable: bool = True) -> str:
+def verdict(
+    tests: pd.DataFrame | None,
+    delta: float,
+    claim: str = "gain",
+    by: str = "run",
+    decidable: bool = True,
+) -> str:
     """What the methods, the values of `by`, say together: the word of `ENOUGH` of them, with their
     number unless all say it; else "mixed (2 of 4 negligible)", with the commonest words. For
     `tests`, `delta` and `claim` see `words`; no tests are `UNTESTED`. `decidable` is whether the

@@ -26,6 +26,7 @@ ROLE_KINDS = ("parsed", "permuted", "random")
 @dataclass(frozen=True)
 class Batch:
     """One step's input; M is B, or 2B with hard negatives, or a process's share of that."""
+
     rows: Tensor  # (B,) row numbers of the data set, of all processes
     pixels: Tensor  # (M, 3, S, S), 0 to 255 with `affine`, else normalised; or features (M, E)
     tokens: Tensor  # (M, T) their captions
@@ -41,8 +42,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, its pictures normalised; `rows` stays where it is."""
-        moved = {name: value.to(device, non_blocking=True)
-                 for name, value in self._tensors().items() if name != "rows"}
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._tensors().items()
+            if name != "rows"
+        }
         if self.affine is not None:
             moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
         return replace(self, **moved, affine=None)
@@ -65,8 +69,13 @@ class Batches:
     """
 
     def __init__(
-        self, experiment: Experiment, pairs: Pairs, alignment: Alignment, images: Pictures,
-        tokenizer: Callable[[list[str]], Tensor], ranks: Ranks | None = None,
+        self,
+        experiment: Experiment,
+        pairs: Pairs,
+        alignment: Alignment,
+        images: Pictures,
+        tokenizer: Callable[[list[str]], Tensor],
+        ranks: Ranks | None = None,
     ) -> None:
         self.experiment, self.pairs, self.alignment = experiment, pairs, alignment
         self.images, self.tokenizer, self.ranks = images, tokenizer, ranks or Ranks()
@@ -113,23 +122,34 @@ class Batches:
         if settings.negatives:
             both, texts, n_similar = choose_negatives(self.pairs, rows, source)
         elif settings.foils == "given":
-            texts = _false_captions(self.pairs, rows, torch.rand(
-                len(rows), generator=source, dtype=torch.float64))
+            texts = _false_captions(
+                self.pairs, rows, torch.rand(len(rows), generator=source, dtype=torch.float64)
+            )
         shares = _shares(len(both), settings.batch_size, self.ranks.size)
         own = shares[self.ranks.rank]
         crops = self._random(Stream.CROP, step) if settings.augment else None
         pixels = self.images.crops(self.pairs.image_index[both], crops, own)
         mine = self.alignment.take(both[own])
         masked = self._masked(mine, len(both), own, step) if settings.masked else None
-        batch = Batch(rows, pixels, mine.tokens, mine.roles, mine.words, mine.arguments, masked,
-                      n_similar=n_similar, affine=self.images.affine)
+        batch = Batch(
+            rows,
+            pixels,
+            mine.tokens,
+            mine.roles,
+            mine.words,
+            mine.arguments,
+            masked,
+            n_similar=n_similar,
+            affine=self.images.affine,
+        )
         if not (settings.negatives or settings.foils):
             return batch
         caption, tokens = self._false(rows, texts, source)
         places = [(share[:, None] == caption).nonzero() for share in shares]
         owners, chosen = places[self.ranks.rank].unbind(1)
-        return replace(batch, negatives=tokens[chosen], owners=owners,
-                       n_negatives=tuple(map(len, places)))
+        return replace(
+            batch, negatives=tokens[chosen], owners=owners, n_negatives=tuple(map(len, places))
+        )
 
     def _false(
         self, rows: Tensor, texts: list[str | None] | None, source: torch.Generator
@@ -142,8 +162,14 @@ class Batches:
             return caption, self.tokenizer(false) if false else self.alignment.tokens[:0]
         given = self.alignment.take(rows)
         caption, _, tokens = exchanges(
-            given.tokens, given.words, given.roles, given.arguments, samples=1,
-            vocabulary=getattr(self.tokenizer, "vocab_size", None), generator=source)
+            given.tokens,
+            given.words,
+            given.roles,
+            given.arguments,
+            samples=1,
+            vocabulary=getattr(self.tokenizer, "vocab_size", None),
+            generator=source,
+        )
         return caption, tokens
 
     def _masked(self, mine: Alignment, count: int, own: Tensor, step: int) -> Tensor:
@@ -157,6 +183,7 @@ class Batches:
 
 class Stream(IntEnum):
     """Independent streams of random numbers of one run."""
+
     ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 class Ranks:
     """The processes of a run: this one's number and how many there are. With one process nothing is
     communicated and all values pass through unchanged."""
+
     rank: int = 0
     size: int = 1
 

@@ -57,6 +57,7 @@ class Execution:
         workers: processes that prepare batches ahead; 0 prepares each in the main process, None
             takes several where photographs are decoded, else 0.
     """
+
     checkpointing: bool = False
     channels_last: bool = False
     compile: str | None = None
@@ -104,8 +105,13 @@ def feed(
         yield map(prepare, steps)
         return
     loader = DataLoader(
-        _Prepared(prepare), sampler=steps, batch_size=None, num_workers=workers,
-        prefetch_factor=AHEAD, pin_memory=pin, worker_init_fn=_start_worker,
+        _Prepared(prepare),
+        sampler=steps,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
     resource_tracker.ensure_running()  # when it starts, it lets signals through

@@ -28,6 +28,7 @@ PICTURES = 256
 
 class Features(ImageStore):
     """Features `(N, E)` of pictures, or of a trunk `(N, C, h, w)`, given out in their place."""
+
     affine = None
 
     def __init__(self, values: Tensor) -> None:
@@ -62,8 +63,14 @@ def locked_part(
 
 
 def picture_features(
-    clip: Clip, locked: nn.Module, images: Pictures, encoder: ImageEncoder, precision: str,
-    ranks: Ranks, workers: int, log: bool,
+    clip: Clip,
+    locked: nn.Module,
+    images: Pictures,
+    encoder: ImageEncoder,
+    precision: str,
+    ranks: Ranks,
+    workers: int,
+    log: bool,
 ) -> Features:
     """Features that `locked` makes of all pictures as evaluation crops them, by `encoder`.
 
@@ -89,8 +96,9 @@ def picture_features(
     locked.eval()
     with (
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
-        feed(partial(_pictures, images, own), range(len(own)), workers,
-             pin=device.type == "cuda") as batches,
+        feed(
+            partial(_pictures, images, own), range(len(own)), workers, pin=device.type == "cuda"
+        ) as batches,
         Progress(len(shares[0]), "image features") if log else nullcontext() as progress,
     ):
         for pixels in batches:

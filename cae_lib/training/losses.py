@@ -24,7 +24,9 @@ FLOOR = 1e-6
 
 
 def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
     negatives: Tensor | None = None,
 ) -> Tensor:
     """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
@@ -40,8 +42,13 @@ def contrastive_loss(
     """
     rows = tuple(image_features.shape)
     others = rows if negatives is None else tuple(negatives.shape)
-    if (len(rows) != 2 or not rows[0] or tuple(text_features.shape) != rows
-            or len(others) != 2 or others[1] != rows[1]):
+    if (
+        len(rows) != 2
+        or not rows[0]
+        or tuple(text_features.shape) != rows
+        or len(others) != 2
+        or others[1] != rows[1]
+    ):
         raise DataError(
             "expected features of images and of their captions (M, E), M of 1 or more, and of "
             f"negatives (K, E); found images {rows}, captions {tuple(text_features.shape)}"
@@ -63,6 +70,7 @@ class AttributionLoss:
     count the tokens (scope "word": words) behind them. From `CAELoss`, `loss` is
     weight * L_attr, and `text_features (B, E)`, normalised, are those of the contrastive loss.
     """
+
     loss: Tensor
     objects: Tensor
     composition: Tensor
@@ -93,9 +101,14 @@ class CAELoss(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module | TextEncoder, method: str | AttributionMethod = "attention",
-        weight: float = 1.0, *, image_gradient: bool = True,
-        all_sum: Callable[[Tensor], Tensor] | None = None, path: EncoderPath = "auto",
+        self,
+        model: nn.Module | TextEncoder,
+        method: str | AttributionMethod = "attention",
+        weight: float = 1.0,
+        *,
+        image_gradient: bool = True,
+        all_sum: Callable[[Tensor], Tensor] | None = None,
+        path: EncoderPath = "auto",
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -122,7 +135,11 @@ class CAELoss(nn.Module):
         return self._model[0]
 
     def forward(
-        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
+        self,
+        image_features: Tensor,
+        tokens: Tensor,
+        roles: Tensor,
+        words: Tensor | None = None,
         arguments: Tensor | None = None,
     ) -> AttributionLoss:
         """Score the captions against their images; a DataError for arguments that do not fit.
@@ -142,7 +159,11 @@ class CAELoss(nn.Module):
         return replace(output, loss=self.weight * output.loss, text_features=text_features)
 
     def rows(
-        self, image_features: Tensor, tokens: Tensor, roles: Tensor, words: Tensor | None = None,
+        self,
+        image_features: Tensor,
+        tokens: Tensor,
+        roles: Tensor,
+        words: Tensor | None = None,
         arguments: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
@@ -158,11 +179,18 @@ class CAELoss(nn.Module):
         if words is None and (reads_words or encoder.vocabulary_size == CLIP_VOCABULARY):
             words = word_index(tokens, encoder.vocabulary_size)
         objects, composition = role_groups(roles, self.hinge)
-        beside = {name: value for name, value in (("roles", roles), ("arguments", arguments))
-                  if checks_words or getattr(self.method, f"reads_{name}", False)}
+        beside = {
+            name: value
+            for name, value in (("roles", roles), ("arguments", arguments))
+            if checks_words or getattr(self.method, f"reads_{name}", False)
+        }
         attribution = self.method(
-            encoder, tokens, image_features if self.image_gradient else image_features.detach(),
-            create_graph=torch.is_grad_enabled(), words=words, wanted=objects | composition,
+            encoder,
+            tokens,
+            image_features if self.image_gradient else image_features.detach(),
+            create_graph=torch.is_grad_enabled(),
+            words=words,
+            wanted=objects | composition,
             **beside,
         )
         roles = roles[:, : attribution.length]
@@ -173,8 +201,10 @@ class CAELoss(nn.Module):
         return F.normalize(attribution.text_features, dim=-1), sums
 
     def extra_repr(self) -> str:
-        return (f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}, "
-                f"image_gradient={self.image_gradient}")
+        return (
+            f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}, "
+            f"image_gradient={self.image_gradient}"
+        )
 
 
 def attribution_loss(
@@ -238,10 +268,14 @@ def hinge_of_sums(
     counts = groups[2:4].detach()
     means = groups[:2] / counts.where(counts > 0, 1)
     hinges, valid = _hinges(groups, means, hinge)
-    totals = torch.cat([
-        torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
-        means.detach().sum(1), (counts > 0).sum(1), counts.sum(1),
-    ])
+    totals = torch.cat(
+        [
+            torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
+            means.detach().sum(1),
+            (counts > 0).sum(1),
+            counts.sum(1),
+        ]
+    )
     if all_sum and hinge.scope == "caption":
         totals = all_sum(totals)
     loss, rest = totals[0], totals[1:].detach()

@@ -48,9 +48,18 @@ class Objective(nn.Module):
         self.experiment = experiment
         self.bf16 = uses_bf16(experiment.precision, next(model.parameters()).device)
         hinge = {field.name: getattr(experiment, field.name) for field in fields(Hinge)}
-        self.task = None if experiment.method is None else CAELoss(
-            model, experiment.method, experiment.weight, image_gradient=experiment.image_gradient,
-            all_sum=ranks.sum if ranks.size > 1 else None, **hinge, **parameters,
+        self.task = (
+            None
+            if experiment.method is None
+            else CAELoss(
+                model,
+                experiment.method,
+                experiment.weight,
+                image_gradient=experiment.image_gradient,
+                all_sum=ranks.sum if ranks.size > 1 else None,
+                **hinge,
+                **parameters,
+            )
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -118,15 +127,20 @@ def _check_foils(experiment: Experiment) -> None:
     if foils not in (None, *FOILS):
         raise ConfigError(f"unknown foils {foils!r}: expected one of {', '.join(FOILS)}, or none.")
     if hinge and (foils is None or experiment.method) or foils and experiment.negatives:
-        raise ConfigError("foils stand beside no negatives of NegCLIP, and foil_hinge needs foils "
-                          "and no method, whose weight and margin it takes.")
+        raise ConfigError(
+            "foils stand beside no negatives of NegCLIP, and foil_hinge needs foils "
+            "and no method, whose weight and margin it takes."
+        )
     if hinge and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")
 
 
 def adamw(
-    model: nn.Module, lr: float, weight_decay: float = 0.2,
-    betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-6,
+    model: nn.Module,
+    lr: float,
+    weight_decay: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters: matrices with decay, all else without.
 

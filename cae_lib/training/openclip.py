@@ -70,8 +70,12 @@ class CaeModel(nn.Module):
         images = self.model.encode_image(image, normalize=True)
         rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
         texts, sums = rows(images, *text.unbind(1))
-        return {"image_features": images, "text_features": texts,
-                "logit_scale": self.model.logit_scale.exp(), "attribution_sums": sums}
+        return {
+            "image_features": images,
+            "text_features": texts,
+            "logit_scale": self.model.logit_scale.exp(),
+            "attribution_sums": sums,
+        }
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """The model's own features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
@@ -107,8 +111,12 @@ class CaeClipLoss(ClipLoss):
         self.attribution, self.accum_freq = attribution, accum_freq
 
     def forward(
-        self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
-        attribution_sums: Tensor | None = None, output_dict: bool = False,
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        attribution_sums: Tensor | None = None,
+        output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
         """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`. A
         DataError if there are no sums, for the texts carried no roles."""

@@ -18,7 +18,10 @@ from cae_lib.runtime import whole_file, write_atomic
 
 
 def save_state(
-    path: Path, identity: dict[str, str], step: int, model: nn.Module,
+    path: Path,
+    identity: dict[str, str],
+    step: int,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the state after `step` optimiser steps so that `path` is always a complete file."""

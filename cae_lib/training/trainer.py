@@ -46,10 +46,20 @@ class NotFiniteError(CaeError):
 
 
 def train(
-    experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment, images: Pictures,
-    out_dir: str | Path, *, log: bool = True, every: int | None = None,
-    on_step: Hook | None = None, save_every: int = 200, execution: Execution | None = None,
-    inputs: Mapping[str, str] | None = None, hours: float | None = None,
+    experiment: Experiment,
+    clip: Clip,
+    pairs: Pairs,
+    alignment: Alignment,
+    images: Pictures,
+    out_dir: str | Path,
+    *,
+    log: bool = True,
+    every: int | None = None,
+    on_step: Hook | None = None,
+    save_every: int = 200,
+    execution: Execution | None = None,
+    inputs: Mapping[str, str] | None = None,
+    hours: float | None = None,
 ) -> Path:
     """Train `clip.model` in place, going on where `out_dir` left off.
 
@@ -106,8 +116,9 @@ def train(
         return _finish(run, out)
 
 
-def _too_long(experiment: Experiment, step_seconds: float, steps: int,
-              hours: float | None) -> TooLongError | None:
+def _too_long(
+    experiment: Experiment, step_seconds: float, steps: int, hours: float | None
+) -> TooLongError | None:
     """Return the error of a training whose remaining `steps` would take more than `hours`."""
     seconds = step_seconds * steps
     if hours is None or seconds <= 3600 * hours:
@@ -126,9 +137,16 @@ class Run:
     pictures is computed once (`picture_features`)."""
 
     def __init__(
-        self, experiment: Experiment, clip: Clip, pairs: Pairs, alignment: Alignment,
-        images: Pictures, ranks: Ranks | None = None, execution: Execution | None = None,
-        log: bool = False, inputs: Mapping[str, str] | None = None,
+        self,
+        experiment: Experiment,
+        clip: Clip,
+        pairs: Pairs,
+        alignment: Alignment,
+        images: Pictures,
+        ranks: Ranks | None = None,
+        execution: Execution | None = None,
+        log: bool = False,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.experiment, self.clip, self.model = experiment, clip, clip.model
         self.ranks, execution = ranks or Ranks(), execution or Execution()
@@ -140,8 +158,16 @@ class Run:
         if self.locked is not None:
             self.locked.requires_grad_(False)
             if not experiment.augment:
-                images = picture_features(clip, self.locked, images, first, experiment.precision,
-                                          self.ranks, self.workers, log)
+                images = picture_features(
+                    clip,
+                    self.locked,
+                    images,
+                    first,
+                    experiment.precision,
+                    self.ranks,
+                    self.workers,
+                    log,
+                )
                 encoder, self.workers = rest, 0
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
         self.batches = Batches(experiment, pairs, alignment, images, clip.tokenizer, self.ranks)
@@ -207,6 +233,7 @@ def _reports(
         open_log(out / LOG, start) as lines,
         Progress(end - start, label) if log else nullcontext() as progress,
     ):
+
         def report(values: dict[str, Any]) -> None:
             lines.write(json.dumps(values) + "\n")
             if progress:
@@ -247,8 +274,11 @@ def _finish(run: Run, out: Path) -> Path:
     checkpoint = out / "model.safetensors"
     if run.ranks.is_main:
         pairs, settings, clip = run.batches.pairs, run.experiment, run.clip
-        extra = {"experiment": settings.name, "started_from": clip.weights_id,
-                 "identity": run.identity}
+        extra = {
+            "experiment": settings.name,
+            "started_from": clip.weights_id,
+            "identity": run.identity,
+        }
         if pairs.n_used != pairs.n_expected:
             extra["rows"] = [pairs.n_used, pairs.n_expected]
         meta = CheckpointMeta(clip.name, clip.activation, settings.steps, settings.key(), extra)

@@ -43,6 +43,7 @@ class Alignment:
     context_length, 2)`, are the words that a token's word is said of, as far as the tagger knows
     them: of a relation its subject and object, of an attribute what bears it, and 0.
     """
+
     tokens: Tensor
     roles: Tensor
     n_truncated: int
@@ -58,8 +59,11 @@ class Alignment:
 
 
 def token_roles(
-    captions: Sequence[str], tokenizer: Any, tagger: Tagger | None = None,
-    cache_dir: str | Path | None = None, context_length: int | None = None,
+    captions: Sequence[str],
+    tokenizer: Any,
+    tagger: Tagger | None = None,
+    cache_dir: str | Path | None = None,
+    context_length: int | None = None,
 ) -> Alignment:
     """Find the roles of words in a corpus and align them with tokens, see `align`; or load what an
     earlier call with the same input left in `cache_dir`: the same captions, identity of the tagger,
@@ -93,7 +97,9 @@ def paper_tagger() -> Tagger:
 
 
 def align(
-    captions: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: Any,
+    captions: Sequence[str],
+    spans: Sequence[Sequence[Span]],
+    tokenizer: Any,
     context_length: int | None = None,
 ) -> Alignment:
     """Give each token of each caption its word and the role of the span it lies in.
@@ -195,6 +201,7 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
 
 class Piece(NamedTuple):
     """One token and the characters of the cleaned caption that it covers; none if special."""
+
     token: int
     start: int
     end: int
@@ -249,8 +256,10 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
     own = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
     length = own if context_length is None else context_length
     if length is None or not 3 <= length <= MAX_CONTEXT:
-        raise ConfigError(f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass "
-                          "context_length, the number of tokens that the model takes.")
+        raise ConfigError(
+            f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass "
+            "context_length, the number of tokens that the model takes."
+        )
     return length
 
 
@@ -307,5 +316,6 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
         new = [places[i] for i in range(start, end) if i in places]
         return (new[0], new[-1] + 1) if new else (0, 0)
 
-    return [Span(*moved(s.start, s.end), s.role, tuple(moved(*place) for place in s.of))
-            for s in spans]
+    return [
+        Span(*moved(s.start, s.end), s.role, tuple(moved(*place) for place in s.of)) for s in spans
+    ]

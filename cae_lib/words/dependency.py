@@ -86,16 +86,23 @@ def _relation_words(token: Token) -> Iterator[Token]:
 
 
 def _has_second_noun(verb: Token) -> bool:
-    return any(child.dep_ in ("dobj", "dative") and child.pos_ in NAMING
-               or _is_preposition(child) or _preposition_of(child) for child in verb.children)
+    return any(
+        child.dep_ in ("dobj", "dative")
+        and child.pos_ in NAMING
+        or _is_preposition(child)
+        or _preposition_of(child)
+        for child in verb.children
+    )
 
 
 def _is_preposition(token: Token) -> bool:
     """A preposition with an object of its own: `prep`, `agent`, or conjoined with one."""
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False
-    return any(child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NAMING
-               for child in token.children)
+    return any(
+        child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NAMING
+        for child in token.children
+    )
 
 
 def _preposition_of(token: Token) -> bool:
@@ -108,7 +115,8 @@ def _preposition_of(token: Token) -> bool:
 def _is_place(preposition: Token) -> bool:
     """Whether the preposition goes on as in "on top of" or "to the left of"."""
     return any(
-        child.dep_ == "pobj" and child.lower_ in PLACE_NOUNS
+        child.dep_ == "pobj"
+        and child.lower_ in PLACE_NOUNS
         and any(c.dep_ == "prep" and c.lower_ == "of" for c in child.children)
         for child in preposition.children
     )

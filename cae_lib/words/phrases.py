@@ -29,7 +29,8 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
         attributes = [
             f"{modifier['span'].lower()} {head}"
             for head, entity in zip(heads, entities, strict=True)
-            for modifier in entity["modifiers"] if modifier["dep"] in ("amod", "nummod")
+            for modifier in entity["modifiers"]
+            if modifier["dep"] in ("amod", "nummod")
         ]
         relations = [
             f"{heads[edge['subject']]} {edge['relation'].lower()} {heads[edge['object']]}"
@@ -85,9 +86,11 @@ def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
         texts: dict[int, tuple[int, ...]] = {}
         for token, word in zip(ids, words, strict=True):
             texts[word] = (*texts.get(word, ()), token)
-        said = [(role, texts[word], *(texts[of] for of in said_of if of))
-                for word, role, said_of in zip(words, roles, arguments, strict=True)
-                if role > OBJECT]
+        said = [
+            (role, texts[word], *(texts[of] for of in said_of if of))
+            for word, role, said_of in zip(words, roles, arguments, strict=True)
+            if role > OBJECT
+        ]
         found.append({each for each in said if len(each) == each[0] + 1})
     return found
 

@@ -13,6 +13,7 @@ class Span:
     """Characters `start` to `end` (exclusive) of a caption, with their role. `of` are the places of
     the objects that they are said of, if they are known: of a relation its subject and its object,
     of an attribute what bears it; the place (0, 0) stands nowhere."""
+
     start: int
     end: int
     role: int

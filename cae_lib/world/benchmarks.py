@@ -19,12 +19,15 @@ from cae_lib.world.scenes import Rng, Scene, again, fair, scenes, spread, text_g
 from cae_lib.world.vocabulary import ACTIONS, RELATIONS, admits
 
 LEFT_OUT: Mapping[str, dict[str, str]] = {
-    "aro": {"relation: touching": "on ARO's list of symmetric relations",
-            "relation: holding": "nothing that is held can hold"},
+    "aro": {
+        "relation: touching": "on ARO's list of symmetric relations",
+        "relation: holding": "nothing that is held can hold",
+    },
     "valse": {
         "coreference-hard, coreference-standard": "captions have no pronouns",
-        "counting-adversarial, counting-hard, counting-small-quant, plurals":
-            "no scene has two things of one noun",
+        "counting-adversarial, counting-hard, counting-small-quant, plurals": (
+            "no scene has two things of one noun"
+        ),
     },
     "vl_checklist": {
         "Attribute/*/action": "no adjective of the small world is an action",
@@ -36,8 +39,11 @@ LEFT_OUT: Mapping[str, dict[str, str]] = {
 }
 # Winoground's tags, the fields of its two things that the second scene exchanges (all, if none is
 # named), and in how many of twenty items.
-EXCHANGES = (("Object", "Noun", (), 9), ("Relation", "Adjective-Color", ("color",), 9),
-             ("Both", "Noun, Adjective-Color", ("noun",), 2))
+EXCHANGES = (
+    ("Object", "Noun", (), 9),
+    ("Relation", "Adjective-Color", ("color",), 9),
+    ("Both", "Noun, Adjective-Color", ("noun",), 2),
+)
 SUGARCREPE = tuple(kind for kind in edits.FOILS if kind not in ("like_rel", "deny_obj"))
 SUGARCREPE_STYLE = grammar.CaptionStyle(0.6, 1.0, 1.0, extra=0.5, position=0.2, prefix=0.1)
 VL_KINDS = {"color": "color", "material": "pattern", "size": "size"}
@@ -52,8 +58,12 @@ VALSE: Mapping[str, tuple[str, Sequence[str]]] = {
 
 
 def _foiled(
-    config: WorldConfig, split: str, shown: Sequence[Scene], kind: str,
-    caption: Callable[[int, Rng], Statement] | None = None, tries: int = 1,
+    config: WorldConfig,
+    split: str,
+    shown: Sequence[Scene],
+    kind: str,
+    caption: Callable[[int, Rng], Statement] | None = None,
+    tries: int = 1,
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
     """Number, scene, caption (by default of the main pair) and foil, where a try finds a foil."""
     for index, scene in enumerate(shown):
@@ -78,8 +88,10 @@ def _winoground(config: WorldConfig, export: Export) -> None:
         if not first.content.swappable():
             continue
         second = again(first, first.content.exchanged(*fields))
-        words = ([(thing.color,) if fields else () for thing in scene.content.things]
-                 for scene in (first, second))
+        words = (
+            [(thing.color,) if fields else () for thing in scene.content.things]
+            for scene in (first, second)
+        )
         true, other = map(stated, (first.content, second.content), words)
         unclear = true.may_be_true(second) or other.may_be_true(first)
         if not unclear and true.text != other.text:
@@ -202,9 +214,11 @@ def _half_truths(config: WorldConfig, export: Export) -> None:
         full = stated(scene.content, words)
         if kind != "relation":
             full = replace(full.with_piece(1, "and"), relation=None)
-        made = {"object": edits.nouns_replaced(full, 1, scene),
-                "attribute": edits.attributes_changed(full, scene),
-                "relation": edits.relations_replaced(full, scene)}[kind]
+        made = {
+            "object": edits.nouns_replaced(full, 1, scene),
+            "attribute": edits.attributes_changed(full, scene),
+            "relation": edits.relations_replaced(full, scene),
+        }[kind]
         half = pick(rng, edits.certainly_false(made, scene, full.text))
         if half is not None:
             name = f"{index + 1}.jpg"
@@ -244,7 +258,13 @@ def _valse(config: WorldConfig, export: Export) -> None:
 
 
 BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {
-    "winoground": _winoground, "svo_probes": _svo_probes, "vl_checklist": _vl_checklist,
-    "sugarcrepe": _sugarcrepe, "aro": aro, "crepe": crepe, "valse": _valse,
-    "sugarcrepe_pp": partial(_sugarcrepe, second=True), "half_truths": _half_truths,
+    "winoground": _winoground,
+    "svo_probes": _svo_probes,
+    "vl_checklist": _vl_checklist,
+    "sugarcrepe": _sugarcrepe,
+    "aro": aro,
+    "crepe": crepe,
+    "valse": _valse,
+    "sugarcrepe_pp": partial(_sugarcrepe, second=True),
+    "half_truths": _half_truths,
 }

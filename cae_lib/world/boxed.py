@@ -125,5 +125,7 @@ def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[st
         "swap": [foil.text for foil in edits.certainly_false(swaps, scene, true.text, 10)],
         "negate": edits.negations(true),
     }
-    return {kind: [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
-            for kind, texts in false.items()}
+    return {
+        kind: [texts[k] for k in sorted(rng.permutation(len(texts))[:N_NEGATIVES])]
+        for kind, texts in false.items()
+    }

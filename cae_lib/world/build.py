@@ -137,13 +137,20 @@ def write_sets(folder: Path, exports: Iterable[Export], label: str) -> Iterator[
 def _write(folder: Path, config: WorldConfig, part: str, label: str) -> None:
     """Write a part into an empty folder, the manifest last, whose presence says it is complete."""
     content: dict[str, Any] = {
-        "key": config.key(part), "version": VERSION, "config": config.content(part),
-        "counts": {}, "left_out": {}, "sha256": {}, "pictures": 0}
+        "key": config.key(part),
+        "version": VERSION,
+        "config": config.content(part),
+        "counts": {},
+        "left_out": {},
+        "sha256": {},
+        "pictures": 0,
+    }
     for export in write_sets(folder, exports(config, part), label):
         content["pictures"] += len(export.pictures)
         content["counts"][export.name] = export.counts
         content["left_out"] |= {export.name: export.left_out} if export.left_out else {}
-        content["sha256"] |= {path: hashlib.sha256(text.encode()).hexdigest()
-                              for path, text in export.texts.items()}
+        content["sha256"] |= {
+            path: hashlib.sha256(text.encode()).hexdigest() for path, text in export.texts.items()
+        }
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="")

@@ -87,9 +87,23 @@ class WorldConfig:
 
 
 _SMOKE = Sizes(
-    pretrain=64, pretrain_captions=2, train=48, val=16, test=24, flickr_test=16, aro_relation=12,
-    aro_attribution=12, winoground=20, sugarcrepe=8, vl_checklist=8, valse=8, svo_probes=4,
-    crepe=18, half_truths=12, similarity=24)
+    pretrain=64,
+    pretrain_captions=2,
+    train=48,
+    val=16,
+    test=24,
+    flickr_test=16,
+    aro_relation=12,
+    aro_attribution=12,
+    winoground=20,
+    sugarcrepe=8,
+    vl_checklist=8,
+    valse=8,
+    svo_probes=4,
+    crepe=18,
+    half_truths=12,
+    similarity=24,
+)
 WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": WorldConfig()}
 
 
@@ -98,5 +112,6 @@ def world_config(profile: str) -> WorldConfig:
     name = find_profile(profile).sets or profile
     if name not in WORLDS:
         raise ConfigError(
-            f"profile {profile!r} has no small world: expected one of {', '.join(WORLDS)}")
+            f"profile {profile!r} has no small world: expected one of {', '.join(WORLDS)}"
+        )
     return WORLDS[name]

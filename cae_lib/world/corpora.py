@@ -164,7 +164,11 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
 
 
 def _describe(
-    config: WorldConfig, split: str, style: CaptionStyle, n_captions: int, paths: dict[int, str],
+    config: WorldConfig,
+    split: str,
+    style: CaptionStyle,
+    n_captions: int,
+    paths: dict[int, str],
     drawing: str = "plain",
 ) -> Corpus:
     """The scenes of a split with captions, one for each number and path of `paths`."""

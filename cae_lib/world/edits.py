@@ -101,8 +101,11 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
     if statement.relation is None:
         return []
     copula = "is " if statement.pieces[1].startswith("is ") else ""
-    candidates = (replace(statement.with_piece(1, copula + name), relation=name)
-                  for name in RELATIONS if name != statement.relation)
+    candidates = (
+        replace(statement.with_piece(1, copula + name), relation=name)
+        for name in RELATIONS
+        if name != statement.relation
+    )
     false = certainly_false(filter(plausible, candidates), scene, statement.text)
     action = RELATIONS[statement.relation].action
     like = [other for other in false if RELATIONS[other.relation].action == action]
@@ -138,13 +141,15 @@ FOILS: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
     "add_obj": _object_added,
     "replace_att": lambda true, scene, rng: attributes_changed(true, scene),
     "replace_obj": lambda true, scene, rng: nouns_replaced(
-        true, int(rng.integers(len(true.mentions))), scene),
+        true, int(rng.integers(len(true.mentions))), scene
+    ),
     "replace_rel": lambda true, scene, rng: relations_replaced(true, scene),
     "swap_att": lambda true, scene, rng: attribute_exchanges(true),
     "swap_obj": lambda true, scene, rng: [exchanged(true, 0, 1)],
     "like_rel": lambda true, scene, rng: relations_replaced(true, scene, alike=True),
     "deny_obj": lambda true, scene, rng: [
-        true.changed(0, article=None if true.mentions[0].article else "no")],
+        true.changed(0, article=None if true.mentions[0].article else "no")
+    ],
 }
 
 

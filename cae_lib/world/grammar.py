@@ -94,11 +94,18 @@ def _supported(a: Placement, b: Placement) -> bool:
 
 
 _READINGS: Mapping[str, Callable[[Placement, Placement], bool]] = {
-    "left of": lambda a, b: b.x - a.x > CLEAR, "right of": lambda a, b: a.x - b.x > CLEAR,
-    "above": lambda a, b: b.y - a.y > CLEAR, "below": lambda a, b: a.y - b.y > CLEAR,
-    "on": _supported, "under": lambda a, b: _supported(b, a), "riding": _supported,
-    "in front of": lambda a, b: True, "behind": lambda a, b: True,
-    "holding": _in_contact, "touching": _in_contact, "chasing": lambda a, b: a.motion != 0,
+    "left of": lambda a, b: b.x - a.x > CLEAR,
+    "right of": lambda a, b: a.x - b.x > CLEAR,
+    "above": lambda a, b: b.y - a.y > CLEAR,
+    "below": lambda a, b: a.y - b.y > CLEAR,
+    "on": _supported,
+    "under": lambda a, b: _supported(b, a),
+    "riding": _supported,
+    "in front of": lambda a, b: True,
+    "behind": lambda a, b: True,
+    "holding": _in_contact,
+    "touching": _in_contact,
+    "chasing": lambda a, b: a.motion != 0,
 }
 
 
@@ -144,8 +151,12 @@ class CaptionStyle:
 
 def position_phrase(place: Placement) -> str:
     """Where a thing stands in the picture, when it stands clearly on one side, else ""."""
-    sides = {"on the left": 0.5 - place.x, "on the right": place.x - 0.5,
-             "at the top": 0.5 - place.y, "at the bottom": place.y - 0.5}
+    sides = {
+        "on the left": 0.5 - place.x,
+        "on the right": place.x - 0.5,
+        "at the top": 0.5 - place.y,
+        "at the bottom": place.y - 0.5,
+    }
     words = max(sides, key=sides.__getitem__)
     return words if sides[words] > 0.2 else ""
 

@@ -80,14 +80,20 @@ def _touching(s: float, o: float, side: int) -> Pair:
 
 
 _FIXED: dict[str, Callable[[float, float], Pair]] = {
-    "left of": lambda s, o: _row(s, o, -1, 0.06), "right of": lambda s, o: _row(s, o, 1, 0.06),
-    "above": lambda s, o: _column(s, o, -1, 0.06), "below": lambda s, o: _column(s, o, 1, 0.06),
+    "left of": lambda s, o: _row(s, o, -1, 0.06),
+    "right of": lambda s, o: _row(s, o, 1, 0.06),
+    "above": lambda s, o: _column(s, o, -1, 0.06),
+    "below": lambda s, o: _column(s, o, 1, 0.06),
     "on": lambda s, o: _column(0.85 * s, 1.15 * o, -1, -0.09, (0, 1)),
     "under": lambda s, o: _column(0.8 * s, 1.2 * o, 1, -0.1, (1, 0)),
 }
 _SIDED: dict[str, Callable[[float, float, int], Pair]] = {  # to the left (-1) or right (1)
-    "in front of": _front, "behind": lambda s, o, side: _front(o, s, side)[::-1],
-    "riding": _riding, "holding": _holding, "chasing": _chasing, "touching": _touching,
+    "in front of": _front,
+    "behind": lambda s, o, side: _front(o, s, side)[::-1],
+    "riding": _riding,
+    "holding": _holding,
+    "chasing": _chasing,
+    "touching": _touching,
 }
 
 

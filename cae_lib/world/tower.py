@@ -37,12 +37,20 @@ ABSENT, FIRST, SECOND, FURTHER = range(4)
 PLACE_WEIGHTS = (0.1, 1.0, 1.0, 1.0)  # most nouns are absent
 IGNORED = -100  # what `cross_entropy` leaves out
 EMBEDDING_HEADS = {  # shapes of their logits
-    "reading": (len(READINGS),), "nouns": (2, len(NOUNS)), "colors": (2, len(COLORS)),
+    "reading": (len(READINGS),),
+    "nouns": (2, len(NOUNS)),
+    "colors": (2, len(COLORS)),
     "places": (len(NOUNS), len(PLACE_WEIGHTS)),
     **{name: (len(NOUNS), len(values)) for name, values in VALUES.items()},
 }
-PATCH_HEADS = {"noun": (len(NOUNS),), "color": (len(COLORS),), "place": (len(PLACE_WEIGHTS),),
-               "reading": (len(READINGS),), "partner": (len(NOUNS),), "side": (4,)}
+PATCH_HEADS = {
+    "noun": (len(NOUNS),),
+    "color": (len(COLORS),),
+    "place": (len(PLACE_WEIGHTS),),
+    "reading": (len(READINGS),),
+    "partner": (len(NOUNS),),
+    "side": (4,),
+}
 
 Gold = dict[str, Tensor]
 """Class numbers by head, with a batch in front of their own dimensions; `IGNORED` for none."""
@@ -52,16 +60,25 @@ class Optimizers:
     """The optimizers of modules that learn before captions are seen: AdamW, and Muon for
     `matrices`. Rates rise over `warmup` of all `steps`, and fall to 0 over the second half."""
 
-    def __init__(self, modules: Sequence[nn.Module], steps: int, warmup: int, lr: float = LR,
-                 matrices: Sequence[nn.Parameter] = ()) -> None:
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        steps: int,
+        warmup: int,
+        lr: float = LR,
+        matrices: Sequence[nn.Parameter] = (),
+    ) -> None:
         self.trained = [p for module in modules for p in module.parameters()]
         others = [p for p in self.trained if not any(p is matrix for matrix in matrices)]
         self.each = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=DECAY)]
         if matrices:
             self.each.insert(0, torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=DECAY))
-        self.schedules = [torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup, 2 * (1 - step / steps))
-        ) for optimizer in self.each]
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: min(1.0, (step + 1) / warmup, 2 * (1 - step / steps))
+            )
+            for optimizer in self.each
+        ]
 
     def step(self, loss: Tensor) -> None:
         """Take one step down a loss."""
@@ -112,19 +129,24 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
 
 def _heads(width: int, shapes: dict[str, tuple[int, ...]]) -> nn.ModuleDict:
     """Heads that make logits `(..., *shape)`, the classes last, from vectors `(..., width)`."""
-    return nn.ModuleDict({
-        name: nn.Sequential(nn.Linear(width, int(np.prod(shape))), nn.Unflatten(-1, shape))
-        for name, shape in shapes.items()})
+    return nn.ModuleDict(
+        {
+            name: nn.Sequential(nn.Linear(width, int(np.prod(shape))), nn.Unflatten(-1, shape))
+            for name, shape in shapes.items()
+        }
+    )
 
 
 def _loss(heads: nn.ModuleDict, vectors: Tensor, gold: Gold) -> Tensor:
     """The sum of the heads' cross-entropies."""
     return sum(
         F.cross_entropy(
-            head(vectors).flatten(0, -2), gold[name].flatten().to(vectors.device),
+            head(vectors).flatten(0, -2),
+            gold[name].flatten().to(vectors.device),
             ignore_index=IGNORED,
             weight=vectors.new_tensor(PLACE_WEIGHTS) if name == "places" else None,
-        ) for name, head in heads.items()
+        )
+        for name, head in heads.items()
     )
 
 
@@ -158,10 +180,12 @@ def scene_gold(scene: Scene) -> dict[str, np.ndarray]:
     and of each noun its place in the relation, and colour, size and pattern if it is there."""
     reading, order = ordered(scene)
     things = [scene.content.things[i] for i in order]
-    gold = {"reading": np.array(READINGS.index(reading)),
-            "nouns": np.array([NOUNS.index(thing.noun) for thing in things[:2]]),
-            "colors": np.array([VALUES["color"].index(thing.color) for thing in things[:2]]),
-            "places": np.full(len(NOUNS), ABSENT)}
+    gold = {
+        "reading": np.array(READINGS.index(reading)),
+        "nouns": np.array([NOUNS.index(thing.noun) for thing in things[:2]]),
+        "colors": np.array([VALUES["color"].index(thing.color) for thing in things[:2]]),
+        "places": np.full(len(NOUNS), ABSENT),
+    }
     gold |= {name: np.full(len(NOUNS), IGNORED) for name in VALUES}
     for number, thing in enumerate(things):
         noun = NOUNS.index(thing.noun)
@@ -183,13 +207,18 @@ def patch_gold(scene: Scene, side: int = 7) -> dict[str, np.ndarray]:
     for number, (thing, at) in sorted(enumerate(things), key=lambda item: -item[1][1].depth):
         inside = (abs(x - at.x) < at.scale / 2) & (abs(y - at.y) < at.scale / 2)
         values = dict.fromkeys(PATCH_HEADS, IGNORED) | {
-            "noun": NOUNS.index(thing.noun), "color": VALUES["color"].index(thing.color),
-            "place": min(FIRST + number, FURTHER)}
+            "noun": NOUNS.index(thing.noun),
+            "color": VALUES["color"].index(thing.color),
+            "place": min(FIRST + number, FURTHER),
+        }
         if number < 2:
             other, there = things[1 - number]
             right, down = there.x - at.x, there.y - at.y
-            values |= {"reading": READINGS.index(reading), "partner": NOUNS.index(other.noun),
-                       "side": int(right > 0) if abs(right) > abs(down) else 2 + int(down > 0)}
+            values |= {
+                "reading": READINGS.index(reading),
+                "partner": NOUNS.index(other.noun),
+                "side": int(right > 0) if abs(right) > abs(down) else 2 + int(down > 0),
+            }
         for name, value in values.items():
             gold[name][inside] = value
     return {name: grid.ravel() for name, grid in gold.items()}

@@ -21,9 +21,14 @@ GLYPHS: dict[str, str] = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True))
 NOUNS: tuple[str, ...] = tuple(GLYPHS)
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 40, 40), "orange": (244, 140, 30), "yellow": (246, 211, 45),
-    "green": (52, 160, 70), "blue": (45, 105, 220), "purple": (140, 70, 190),
-    "pink": (245, 145, 190), "brown": (135, 85, 45),
+    "red": (214, 40, 40),
+    "orange": (244, 140, 30),
+    "yellow": (246, 211, 45),
+    "green": (52, 160, 70),
+    "blue": (45, 105, 220),
+    "purple": (140, 70, 190),
+    "pink": (245, 145, 190),
+    "brown": (135, 85, 45),
 }
 SIZES: tuple[str, ...] = ("small", "large")
 PATTERNS: tuple[str, ...] = ("striped", "spotted", "checkered")
@@ -60,8 +65,10 @@ RELATIONS: dict[str, RelationKind] = {
 }
 ACTIONS: tuple[str, ...] = tuple(name for name, kind in RELATIONS.items() if kind.action)
 _ARGUMENTS = {  # what may be subject and object of an action
-    "riding": (ANIMATE, ANIMATE | VEHICLES), "chasing": (ANIMATE, ANIMATE | VEHICLES),
-    "holding": (ANIMATE, THINGS - {"house", "tree", "bed"}), "touching": (ANIMATE, GLYPHS),
+    "riding": (ANIMATE, ANIMATE | VEHICLES),
+    "chasing": (ANIMATE, ANIMATE | VEHICLES),
+    "holding": (ANIMATE, THINGS - {"house", "tree", "bed"}),
+    "touching": (ANIMATE, GLYPHS),
 }
 VAGUE_RELATIONS: tuple[str, ...] = ("with", "next to", "near", "beside")
 _PLACE = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")

@@ -42,18 +42,37 @@ BOUND, COUNTERFACTUAL = "cae-binding", "cae-counterfactual"
 """The runs that get the settings chosen by `binding` and by `candidates`."""
 
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    **{f"counterfactual, stop-gradient, {weight:g}": {"weight": weight, "stop_gradient": True}
-       for weight in (0.5, 1.0, 2.0, 4.0)},
+    **{
+        f"counterfactual, stop-gradient, {weight:g}": {"weight": weight, "stop_gradient": True}
+        for weight in (0.5, 1.0, 2.0, 4.0)
+    },
     "counterfactual, 2": {"weight": 2.0, "stop_gradient": False},
     "counterfactual, log": {"weight": 0.1, "stop_gradient": True, "hinge": "log"},
-    "counterfactual, margin": {"weight": 2.0, "stop_gradient": False, "hinge": "margin",
-                               "margin": 0.1},
-    "perturbation, stop-gradient": {"method": "perturbation", "weight": 2.0, "attribution": (),
-                                    "stop_gradient": True},
-    "perturbation, masked captions": {"method": "perturbation", "weight": 2.0, "attribution": (),
-                                      "stop_gradient": False, "masked": 0.3},
-    "expected gradients": {"method": "integrated_gradients", "weight": 2.0, "stop_gradient": False,
-                           "attribution": (("expected", True),)},
+    "counterfactual, margin": {
+        "weight": 2.0,
+        "stop_gradient": False,
+        "hinge": "margin",
+        "margin": 0.1,
+    },
+    "perturbation, stop-gradient": {
+        "method": "perturbation",
+        "weight": 2.0,
+        "attribution": (),
+        "stop_gradient": True,
+    },
+    "perturbation, masked captions": {
+        "method": "perturbation",
+        "weight": 2.0,
+        "attribution": (),
+        "stop_gradient": False,
+        "masked": 0.3,
+    },
+    "expected gradients": {
+        "method": "integrated_gradients",
+        "weight": 2.0,
+        "stop_gradient": False,
+        "attribution": (("expected", True),),
+    },
 }
 """Settings of `COUNTERFACTUAL` by what tells them apart."""
 
@@ -66,9 +85,15 @@ def score(name: str, profile: str, **settings: Any) -> Row:
     found = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
     row = found.drop(columns=["run", "seed"]).iloc[0].to_dict()
     print(f"{name} {settings}: score {row['score']:.4f}", flush=True)
-    return {"experiment": name, "lr": config.lr, "steps": config.steps,
-            "lock_image": config.lock_image, "weight": config.weight if config.method else None,
-            "margin": config.margin, **row}
+    return {
+        "experiment": name,
+        "lr": config.lr,
+        "steps": config.steps,
+        "lock_image": config.lock_image,
+        "weight": config.weight if config.method else None,
+        "margin": config.margin,
+        **row,
+    }
 
 
 def control(profile: str) -> None:
@@ -80,10 +105,14 @@ def control(profile: str) -> None:
     changes += [{"steps": max(1, int(kept.steps * share))} for share in search.shares]
     changes += [{"lock_image": False}] * kept.lock_image
     asked = benchmark_scores if find_profile(profile).gold else lambda *_, **__: {}
-    rows = [score(name, profile, **own | change) | asked(name, profile, **own | change)
-            for change in changes for name in (TUNED, CONTROL)]
-    pairs = [pair for pair in zip(rows[::2], rows[1::2], strict=True)
-             if pair[0]["steps"] == kept.steps]
+    rows = [
+        score(name, profile, **own | change) | asked(name, profile, **own | change)
+        for change in changes
+        for name in (TUNED, CONTROL)
+    ]
+    pairs = [
+        pair for pair in zip(rows[::2], rows[1::2], strict=True) if pair[0]["steps"] == kept.steps
+    ]
     best = max(pairs, key=lambda pair: pair[0]["score"] + pair[1]["score"])
     told = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
     keep("calibration", profile, rows, best, [told])
@@ -108,18 +137,29 @@ def lambdas(profile: str) -> None:
         if not tuned[gap] > 0:
             print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[gap]:g}")
             continue
-        walked = walk(lambda weight, name=name: score(name, profile, weight=weight), tuned[gap],
-                      gap, known.search.weights)
+        walked = walk(
+            lambda weight, name=name: score(name, profile, weight=weight),
+            tuned[gap],
+            gap,
+            known.search.weights,
+        )
         rows += walked
         chosen.append(smallest_closing(walked, tuned[gap], gap))
-    keep("sweep", profile, [tuned, *rows], [tuned, *chosen],
-         [f"{row['experiment']} {row['weight']:g}" for row in chosen])
+    keep(
+        "sweep",
+        profile,
+        [tuned, *rows],
+        [tuned, *chosen],
+        [f"{row['experiment']} {row['weight']:g}" for row in chosen],
+    )
 
 
 def candidates(profile: str) -> None:
     """Scores each of `CANDIDATES`."""
-    rows = [score(COUNTERFACTUAL, profile, **settings) | {"candidate": name}
-            for name, settings in CANDIDATES.items()]
+    rows = [
+        score(COUNTERFACTUAL, profile, **settings) | {"candidate": name}
+        for name, settings in CANDIDATES.items()
+    ]
     best = max(rows, key=lambda row: row["score"])
     keep("candidates", profile, rows, [best], [f"{COUNTERFACTUAL} as {best['candidate']}"])
 
@@ -127,35 +167,55 @@ def candidates(profile: str) -> None:
 def binding(profile: str) -> None:
     """CLIP-FT and NegCLIP stand beside the settings of `BOUND`, and are not chosen."""
     search = find_profile(profile).search
-    rows = [score(BOUND, profile, margin=margin, weight=weight)
-            for margin in search.margins for weight in search.binding_weights]
+    rows = [
+        score(BOUND, profile, margin=margin, weight=weight)
+        for margin in search.margins
+        for weight in search.binding_weights
+    ]
     best = max(rows, key=lambda row: row["score"])
-    keep("binding", profile, [*rows, *(score(name, profile) for name in (TUNED, CONTROL))], [best],
-         [f"{BOUND} margin {best['margin']:g}, weight {best['weight']:g}"])
+    keep(
+        "binding",
+        profile,
+        [*rows, *(score(name, profile) for name in (TUNED, CONTROL))],
+        [best],
+        [f"{BOUND} margin {best['margin']:g}, weight {best['weight']:g}"],
+    )
 
 
-def keep(table: str, profile: str, rows: Sequence[Row], chosen: Sequence[Row],
-         told: Iterable[str]) -> None:
+def keep(
+    table: str, profile: str, rows: Sequence[Row], chosen: Sequence[Row], told: Iterable[str]
+) -> None:
     """Store what was tried, and say what is chosen."""
     frame = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
     if "weight" in frame:
         frame = frame.astype({"weight": "float64"})
-    store.save(table, "tuning", TUNING_SEED, frame, profile, key=digest(frame.to_csv()),
-               provenance=stamp(profile, TUNING_SEED, left_gap=LEFT_GAP))
+    store.save(
+        table,
+        "tuning",
+        TUNING_SEED,
+        frame,
+        profile,
+        key=digest(frame.to_csv()),
+        provenance=stamp(profile, TUNING_SEED, left_gap=LEFT_GAP),
+    )
     store.collect(profile)
     for text in told:
         print(f"Chosen: {text}")
 
 
 CHOICES: Mapping[str, Callable[[str], None]] = {
-    "control": control, "lambda": lambdas, "candidates": candidates, "binding": binding,
+    "control": control,
+    "lambda": lambdas,
+    "candidates": candidates,
+    "binding": binding,
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Choose, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=CHOICES)
     parser.add_argument("--profile", default="mini")
     parsed = parser.parse_args(words)

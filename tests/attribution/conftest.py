@@ -10,7 +10,8 @@ from cae_lib.attribution import Attribution, get_method
 from cae_lib.models import Clip
 
 CAPTIONS = (
-    "a dog", "the cat is touching the elephant",
+    "a dog",
+    "the cat is touching the elephant",
     "an umbrella-shaped pterodactyl, striped and blue, holds two giraffes'  balloons",
     "a small red cup on the left of a tree " * 9,
 )
@@ -25,8 +26,11 @@ def batch(tiny_clip: Clip) -> Batch:
 @pytest.fixture
 def attribute() -> Callable[..., Attribution]:
     """Score a batch by a method's name and parameters; `call` goes to the call."""
-    def scored(batch: Batch, name: str, call: dict[str, Any] | None = None,
-               **parameters: Any) -> Attribution:
+
+    def scored(
+        batch: Batch, name: str, call: dict[str, Any] | None = None, **parameters: Any
+    ) -> Attribution:
         method = get_method(name, **parameters)
         return method(batch.model, batch.tokens, batch.image_features, **(call or {}))
+
     return scored

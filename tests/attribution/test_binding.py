@@ -20,7 +20,8 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 NAME = "binding"
 ROLES = {
     OBJECT: "pterodactyl dog cat umbrella chair fire-hydrant man ball bat",
-    ATTRIBUTE: "red small blue striped", RELATION: "chasing under on near holding",
+    ATTRIBUTE: "red small blue striped",
+    RELATION: "chasing under on near holding",
 }
 ROLE = {word: role for role, words in ROLES.items() for word in words.split()}
 # Captions with each word that binds and the caption with the two that it binds exchanged.
@@ -29,18 +30,29 @@ CASES = {
     "an umbrella under a chair": {"under": ["a chair under an umbrella"]},
     "a small red dog on a blue striped chair": {
         "on": ["a small red chair on a blue striped dog"],
-        "small": ["a blue red dog on a small striped chair",
-                  "a striped red dog on a blue small chair"],
-        "red": ["a small blue dog on a red striped chair",
-                "a small striped dog on a blue red chair"],
-        "blue": ["a blue red dog on a small striped chair",
-                 "a small blue dog on a red striped chair"],
-        "striped": ["a striped red dog on a blue small chair",
-                    "a small striped dog on a blue red chair"],
+        "small": [
+            "a blue red dog on a small striped chair",
+            "a striped red dog on a blue small chair",
+        ],
+        "red": [
+            "a small blue dog on a red striped chair",
+            "a small striped dog on a blue red chair",
+        ],
+        "blue": [
+            "a blue red dog on a small striped chair",
+            "a small blue dog on a red striped chair",
+        ],
+        "striped": [
+            "a striped red dog on a blue small chair",
+            "a small striped dog on a blue red chair",
+        ],
     },
     "a fire-hydrant near a dog": {"near": ["a dog near a fire-hydrant"]},
-    "a red dog and a red cat": {}, "a dog near a dog": {}, "chasing a small red dog": {},
-    "a man on": {}, "a dog": {},
+    "a red dog and a red cat": {},
+    "a dog near a dog": {},
+    "chasing a small red dog": {},
+    "a man on": {},
+    "a dog": {},
 }
 
 
@@ -80,13 +92,23 @@ def read(tokenizer, tokens: Tensor) -> str:
 def made(tokenizer, words: Alignment, **options) -> list[tuple[int, str, str]]:
     """Row, words that bind and text of each exchange."""
     parts = exchanges(words.tokens, words.words, words.roles, words.arguments, **options)
-    return [(int(row), tokenizer.decode(words.tokens[row, inside].tolist()).strip(),
-             read(tokenizer, variant)) for row, inside, variant in zip(*parts, strict=True)]
+    return [
+        (
+            int(row),
+            tokenizer.decode(words.tokens[row, inside].tolist()).strip(),
+            read(tokenizer, variant),
+        )
+        for row, inside, variant in zip(*parts, strict=True)
+    ]
 
 
 def test_exchanges_by_hand(tokenizer, words) -> None:
-    expected = {(row, text) for row, binds in enumerate(CASES.values())
-                for texts in binds.values() for text in texts}
+    expected = {
+        (row, text)
+        for row, binds in enumerate(CASES.values())
+        for texts in binds.values()
+        for text in texts
+    }
     found = made(tokenizer, words)
     assert {(row, text) for row, _, text in found} == expected and len(found) == len(expected)
     for row, binders, text in found:
@@ -97,39 +119,74 @@ def test_exchanges_by_hand(tokenizer, words) -> None:
 
 def test_bindings_have_all_that_their_word_is_said_of(tokenizer) -> None:
     """A relation counts with its subject and its object alone, an attribute with its bearer."""
+
     def word(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text))
 
     caption = "a red pterodactyl under a dog near a small cat"
-    place = {word: (caption.index(word), caption.index(word) + len(word))
-             for word in caption.split()}
-    said = {"red": ("pterodactyl",), "small": (None,), "under": ("pterodactyl", "dog"),
-            "near": ("dog", None)}
-    marked = [dataclasses.replace(span, of=tuple(
-        place.get(other, (0, 0)) for other in said.get(caption[span.start : span.end], ())))
-        for span in spans(caption)]
-    expected = {(ATTRIBUTE, word("red"), word("pterodactyl")),
-                (RELATION, word("under"), word("pterodactyl"), word("dog"))}
+    place = {
+        word: (caption.index(word), caption.index(word) + len(word)) for word in caption.split()
+    }
+    said = {
+        "red": ("pterodactyl",),
+        "small": (None,),
+        "under": ("pterodactyl", "dog"),
+        "near": ("dog", None),
+    }
+    marked = [
+        dataclasses.replace(
+            span,
+            of=tuple(
+                place.get(other, (0, 0)) for other in said.get(caption[span.start : span.end], ())
+            ),
+        )
+        for span in spans(caption)
+    ]
+    expected = {
+        (ATTRIBUTE, word("red"), word("pterodactyl")),
+        (RELATION, word("under"), word("pterodactyl"), word("dog")),
+    }
     assert len(word("pterodactyl")) > 1
     assert bindings(align([caption], [marked], tokenizer)) == [expected]
 
 
-@pytest.mark.parametrize(("caption", "arguments", "expected"), [
-    # the parser knows that the man holds the bat, and that the ball is red
-    ("a man near a ball holding a bat", {"holding": ("man", "bat"), "near": ("man", "ball")},
-     {"a bat near a ball holding a man", "a ball near a man holding a bat"}),
-    ("a man near a ball holding a bat", {},
-     {"a man near a bat holding a ball", "a ball near a man holding a bat"}),
-    ("a red ball near a small blue bat", {"red": ("ball",), "small": ("ball",), "blue": ("bat",)},
-     {"a red bat near a small blue ball", "a blue ball near a small red bat",
-      "a red ball near a blue small bat"}),
-    ("a ball that man holding", {"holding": ("man", "ball")}, {"a man that ball holding"}),
-])
+@pytest.mark.parametrize(
+    ("caption", "arguments", "expected"),
+    [
+        # the parser knows that the man holds the bat, and that the ball is red
+        (
+            "a man near a ball holding a bat",
+            {"holding": ("man", "bat"), "near": ("man", "ball")},
+            {"a bat near a ball holding a man", "a ball near a man holding a bat"},
+        ),
+        (
+            "a man near a ball holding a bat",
+            {},
+            {"a man near a bat holding a ball", "a ball near a man holding a bat"},
+        ),
+        (
+            "a red ball near a small blue bat",
+            {"red": ("ball",), "small": ("ball",), "blue": ("bat",)},
+            {
+                "a red bat near a small blue ball",
+                "a blue ball near a small red bat",
+                "a red ball near a blue small bat",
+            },
+        ),
+        ("a ball that man holding", {"holding": ("man", "ball")}, {"a man that ball holding"}),
+    ],
+)
 def test_arguments_come_before_the_nearest_objects(caption, arguments, expected, tokenizer) -> None:
-    place = {word: (caption.index(f" {word}") + 1, caption.index(f" {word}") + 1 + len(word))
-             for word in caption.split()[1:]}
-    marked = [dataclasses.replace(span, of=tuple(map(place.get, arguments.get(
-        caption[span.start : span.end], ())))) for span in spans(caption)]
+    place = {
+        word: (caption.index(f" {word}") + 1, caption.index(f" {word}") + 1 + len(word))
+        for word in caption.split()[1:]
+    }
+    marked = [
+        dataclasses.replace(
+            span, of=tuple(map(place.get, arguments.get(caption[span.start : span.end], ())))
+        )
+        for span in spans(caption)
+    ]
     words = align([caption], [marked], tokenizer)
     assert {text for *_, text in made(tokenizer, words)} == expected
     permuted = placebo_roles(words, "permuted", 0)
@@ -151,14 +208,25 @@ def test_articles_that_nothing_moves_next_to_stay(tokenizer) -> None:
     assert found[1:] == ("holding", "an hour before an umbrella holding a man , a eel")
 
 
-@pytest.mark.parametrize(("caption", "wanted", "expected"), [
-    ("a small dog on a blue cat", "small", {"a blue dog on a small cat"}),  # one of two attributes
-    ("a small dog on a blue cat", "blue", {"a blue dog on a small cat"}),
-    ("a small dog on a blue cat", "on", {"a small cat on a blue dog"}),
-    ("a small dog on a blue cat", "dog", set()),
-    ("a dog chasing under a cat", "under", {"a cat chasing under a dog"}),  # of two words as one
-    ("a dog chasing under a cat", "chasing", {"a cat chasing under a dog"}),
-])
+@pytest.mark.parametrize(
+    ("caption", "wanted", "expected"),
+    [
+        (
+            "a small dog on a blue cat",
+            "small",
+            {"a blue dog on a small cat"},
+        ),  # one of two attributes
+        ("a small dog on a blue cat", "blue", {"a blue dog on a small cat"}),
+        ("a small dog on a blue cat", "on", {"a small cat on a blue dog"}),
+        ("a small dog on a blue cat", "dog", set()),
+        (
+            "a dog chasing under a cat",
+            "under",
+            {"a cat chasing under a dog"},
+        ),  # of two words as one
+        ("a dog chasing under a cat", "chasing", {"a cat chasing under a dog"}),
+    ],
+)
 def test_an_exchange_is_made_for_any_of_its_wanted_words(caption, wanted, expected, tokenizer):
     words = align([caption], [spans(caption)], tokenizer)
     inside = words.tokens == tokenizer.encode(wanted)[0]
@@ -167,8 +235,9 @@ def test_an_exchange_is_made_for_any_of_its_wanted_words(caption, wanted, expect
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
 @torch.no_grad()
-def test_scores_are_those_of_the_texts_by_hand(path, named, call, words, tokenizer,
-                                               attribute) -> None:
+def test_scores_are_those_of_the_texts_by_hand(
+    path, named, call, words, tokenizer, attribute
+) -> None:
     batch = dataclasses.replace(named, model=text_encoder(named.model, path))
     found = attribute(batch, NAME, call)
     whole = named.similarity(named.model.encode_text(named.tokens))
@@ -176,12 +245,17 @@ def test_scores_are_those_of_the_texts_by_hand(path, named, call, words, tokeniz
         for number, word in enumerate(caption.replace("-", " - ").split(), start=1):
             tokens = found.scores[row, (words.words[row] == number)[: found.length]]
             texts = binds.get(word, [])
-            drops = [whole[row] - torch.cosine_similarity(
-                named.image_features[row], named.model.encode_text(tokenizer([text]))[0], dim=0)
-                for text in texts]
+            drops = [
+                whole[row]
+                - torch.cosine_similarity(
+                    named.image_features[row], named.model.encode_text(tokenizer([text]))[0], dim=0
+                )
+                for text in texts
+            ]
             expected = torch.stack(drops).mean() if drops else torch.zeros(())
-            torch.testing.assert_close(tokens, expected.double().expand_as(tokens), atol=1e-10,
-                                       rtol=0)
+            torch.testing.assert_close(
+                tokens, expected.double().expand_as(tokens), atol=1e-10, rtol=0
+            )
             scored = found.scored[row, (words.words[row] == number)[: found.length]]
             assert bool(scored.all()) == bool(texts) == bool(scored.any())
     assert found.scored.any()
@@ -209,8 +283,10 @@ def test_samples_and_wanted_words(named, call, attribute, words) -> None:
     torch.manual_seed(0)
     for _ in range(60):
         scored = attribute(named, NAME, call, samples=1).scored
-        per_caption = [len(set(row[mask].tolist())) for row, mask in
-                       zip(words.words[:, : scored.shape[1]], scored, strict=True)]
+        per_caption = [
+            len(set(row[mask].tolist()))
+            for row, mask in zip(words.words[:, : scored.shape[1]], scored, strict=True)
+        ]
         assert max(per_caption) <= 2  # the two attributes of one exchange
         seen[:, : scored.shape[1]] |= scored
     assert torch.equal(seen[:, : every.length], every.scored)
@@ -226,8 +302,7 @@ def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> Non
         found = made(tokenizer, words, kind="any", generator=generator, vocabulary=None)
         assert [each[:2] for each in found] == [each[:2] for each in bound]
         for row, _, text in found:
-            old, new = ([*CASES][row].replace("-", " - ").split(),
-                        text.replace("-", " - ").split())
+            old, new = ([*CASES][row].replace("-", " - ").split(), text.replace("-", " - ").split())
             assert sorted(old) == sorted(new)
             assert sum(a != b for a, b in zip(old, new, strict=True)) == 2
         texts |= {text for row, _, text in found if row == 1}
@@ -238,20 +313,23 @@ def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> Non
 
 def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
     weight = named.model.transformer.resblocks[1].mlp.c_fc.weight
+
     def score() -> Tensor:
         scores = attribute(named, NAME, call | {"create_graph": True}).scores
         return (scores * torch.linspace(-1, 1, scores.shape[1])).sum()
+
     assert_gradient(score, weight)
 
 
 def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
-    loss = CAELoss(
-        named.model, NAME, 3.0, margin=0.5, hinge="margin")
+    loss = CAELoss(named.model, NAME, 3.0, margin=0.5, hinge="margin")
     output = loss(named.image_features, named.tokens, call["roles"], call["words"])
     found = attribute(named, NAME, call)
     roles = call["roles"][:, : found.length]
-    kinds = [(0.5 - found.scores[found.scored & (roles == role)]).clamp(min=0).mean()
-             for role in (ATTRIBUTE, RELATION)]
+    kinds = [
+        (0.5 - found.scores[found.scored & (roles == role)]).clamp(min=0).mean()
+        for role in (ATTRIBUTE, RELATION)
+    ]
     torch.testing.assert_close(output.loss, 3 * (kinds[0] + kinds[1]) / 2)
     with pytest.raises(ConfigError, match="binding needs roles"):
         attribute(named, NAME)

@@ -16,12 +16,17 @@ from cae_lib.training.losses import CAELoss
 
 NAME = "counterfactual"
 CAPTIONS = (
-    "a red pterodactyl chasing a dog", "the blue umbrella under two giraffes", "a dog",
+    "a red pterodactyl chasing a dog",
+    "the blue umbrella under two giraffes",
+    "a dog",
     "a red dog and a small dog on the left of a tree",
     "skateboarder " * 40,  # is cut off, so that only words of as many tokens or fewer fit
 )
-ROLES = {1: "pterodactyl dog umbrella giraffes tree skateboarder", 2: "red blue two small",
-         3: "chasing under on"}
+ROLES = {
+    1: "pterodactyl dog umbrella giraffes tree skateboarder",
+    2: "red blue two small",
+    3: "chasing under on",
+}
 ROLE = {word: role for role, words in ROLES.items() for word in words.split()}
 
 
@@ -61,8 +66,13 @@ def others(words: list[Word], word: Word) -> Counter[tuple[int, ...]]:
     """What may stand in for a word, with how often it occurs."""
     held = {other.tokens for other in words if other.row == word.row}
     longest = len(word.tokens) if word.row == 4 else 77
-    return Counter(other.tokens for other in words if other.role == word.role != 0
-                   and other.tokens not in held and len(other.tokens) <= longest)
+    return Counter(
+        other.tokens
+        for other in words
+        if other.role == word.role != 0
+        and other.tokens not in held
+        and len(other.tokens) <= longest
+    )
 
 
 def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
@@ -110,9 +120,15 @@ def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -
     torch.testing.assert_close(share, expected, atol=0.1, rtol=0)
 
 
-@pytest.mark.parametrize(("free", "size", "fits"), [
-    (0, 1, True), (0, 2, False), (2, 2, True), (2, 3, False),
-])
+@pytest.mark.parametrize(
+    ("free", "size", "fits"),
+    [
+        (0, 1, True),
+        (0, 2, False),
+        (2, 2, True),
+        (2, 3, False),
+    ],
+)
 @torch.no_grad()
 def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named, attribute) -> None:
     """Of eight columns the first caption leaves some free; the last column stays as it is."""
@@ -156,8 +172,9 @@ def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribut
     groups = roles == 1, roles > 1
     assert not found.scored[groups[0]].all()
     means = [found.scores[found.scored & group].mean() for group in groups]
-    torch.testing.assert_close(torch.stack([output.objects, output.composition]),
-                               torch.stack(means))
+    torch.testing.assert_close(
+        torch.stack([output.objects, output.composition]), torch.stack(means)
+    )
     assert output.n_objects == (found.scored & groups[0]).sum()
 
 

@@ -19,9 +19,18 @@ from cae_lib.training.losses import CAELoss
 from cae_lib.training.openclip import CaeModel, RoleTokenizer
 from cae_lib.words.alignment import Alignment, align, word_index
 
-EVERY = pytest.mark.parametrize("method", [
-    "attention", "gradcam", "perturbation", "gradient", "integrated_gradients", "counterfactual",
-    "binding"])
+EVERY = pytest.mark.parametrize(
+    "method",
+    [
+        "attention",
+        "gradcam",
+        "perturbation",
+        "gradient",
+        "integrated_gradients",
+        "counterfactual",
+        "binding",
+    ],
+)
 PATH = pytest.mark.parametrize("path", ["packed", "reference", "auto"])
 READS_ROLES = ("counterfactual", "binding")
 SHUFFLED = [1, 2, 3, 4, 5, 6, 7, 0]
@@ -66,13 +75,20 @@ def test_a_shuffled_batch_is_refused(method, path, model, words, images) -> None
     task = CAELoss(model, method, path=path)
     tokens, roles, numbers = words.tokens, words.roles, words.words
     task(images, tokens, roles, numbers)
-    for given in ((roles[SHUFFLED], numbers[SHUFFLED]), (roles, numbers[SHUFFLED]),
-                  (roles[SHUFFLED], numbers), (roles[SHUFFLED],)):
+    for given in (
+        (roles[SHUFFLED], numbers[SHUFFLED]),
+        (roles, numbers[SHUFFLED]),
+        (roles[SHUFFLED], numbers),
+        (roles[SHUFFLED],),
+    ):
         with pytest.raises(DataError, match="caption [1-7] "):  # the first two have words alike
             task(images, tokens, *given)
     encoder, scorer = text_encoder(model, path), get_method(method)
-    for given in ({"roles": roles[SHUFFLED], "words": numbers[SHUFFLED]},
-                  {"roles": roles, "words": numbers[SHUFFLED]}, {"roles": roles[SHUFFLED]}):
+    for given in (
+        {"roles": roles[SHUFFLED], "words": numbers[SHUFFLED]},
+        {"roles": roles, "words": numbers[SHUFFLED]},
+        {"roles": roles[SHUFFLED]},
+    ):
         scorer(encoder, tokens, images, roles=roles, words=numbers)
         with pytest.raises(DataError, match="caption [1-7] "):
             scorer(encoder, tokens, images, **given)
@@ -127,8 +143,13 @@ def test_texts_of_open_clips_loop(model, words) -> None:
 
 def test_hugging_faces_clip(words, images) -> None:
     transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2,
-             "num_hidden_layers": 1, "projection_dim": 8}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "projection_dim": 8,
+    }
     text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     config = transformers.CLIPConfig(text_config=text, vision_config=small, projection_dim=8)
     task = CAELoss(transformers.CLIPModel(config), "gradient")
@@ -219,8 +240,13 @@ WRONG: dict[str, tuple[str, Callable[[Tensor], Any]]] = {
 def test_what_is_no_input_is_refused(name, made, method, model, words, images) -> None:
     arguments = torch.zeros(8, 77, 2, dtype=torch.int16)
     arguments[:, 1, 0] = 1
-    given = {"images": images, "tokens": words.tokens, "roles": words.roles, "words": words.words,
-             "arguments": arguments}
+    given = {
+        "images": images,
+        "tokens": words.tokens,
+        "roles": words.roles,
+        "words": words.words,
+        "arguments": arguments,
+    }
     CAELoss(model, method)(*given.values())
     given[name] = made(given[name])
     with pytest.raises(DataError):

@@ -59,8 +59,9 @@ def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None
         tokens[0, 1:3] = torch.stack(words)
         exact += captums(short.first(1), table(tokens).detach(), 100)[0, :4] / 4
     n = 1500  # copies of the caption, each with a point and a baseline of its own
-    many = dataclasses.replace(short, tokens=short.tokens[:1].expand(n, -1),
-                               image_features=short.image_features[[0] * n])
+    many = dataclasses.replace(
+        short, tokens=short.tokens[:1].expand(n, -1), image_features=short.image_features[[0] * n]
+    )
     torch.manual_seed(0)
     draws = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores.detach()
     error = draws.std(0) / n**0.5
@@ -77,8 +78,10 @@ def test_gradient_is_that_of_finite_differences(parameters, short, attribute, mo
     model = short.model
     mean = model.token_embedding.weight.detach().mean(0)
     monkeypatch.setattr(integrated_gradients, "mask_vector", lambda encoder: mean)
+
     def score() -> Tensor:
         torch.manual_seed(1)
         return attribute(short.first(2), NAME, GRAPH, **parameters).scores[:, 2].sum()
+
     assert_gradient(score, model.transformer.resblocks[1].mlp.c_fc.weight)
     assert_gradient(score, model.token_embedding.weight, row=49407)

@@ -40,10 +40,12 @@ def test_places_by_falling_score_and_curves_of_a_bag_of_words() -> None:
 def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
     rng = np.random.default_rng(0)
     table = {}
+
     def any_model(captions: np.ndarray, masked: np.ndarray) -> np.ndarray:
         asked = [(c, *row) for c, row in zip(captions, masked.tolist(), strict=True)]
         assert len(asked) == len(set(asked))  # each masked caption is asked for once
         return np.array([table.setdefault(key, rng.normal()) for key in asked])
+
     n_words = np.array([5, 1, 3])
     scores = np.where(np.arange(5) < n_words[:, None], rng.normal(size=(3, 5)), NAN)
     (found,) = paired_curves(ranks(scores)[None], n_words, any_model)
@@ -84,8 +86,9 @@ def test_rank_correlation_is_spearmans() -> None:
     first[:, 0], first[:, 1], second[:, 0], second[:, 1] = 0, 1, 2, 3  # none is constant
     for row, n in enumerate(lengths):
         first[row, n:] = second[row, n:] = NAN
-    expected = [spearmanr(a[:n], b[:n]).statistic
-                for a, b, n in zip(first, second, lengths, strict=True)]
+    expected = [
+        spearmanr(a[:n], b[:n]).statistic for a, b, n in zip(first, second, lengths, strict=True)
+    ]
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(measures.rank_correlation(first, second), expected, atol=1e-12)
     first = np.array([[1, 2, NAN], [1, 1, 1], [1, 2, 3]])  # two words, no order, an order
@@ -98,10 +101,14 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("most", "names"), [
-    (1, ["blocks 4-1"]), (3, ["blocks 4-3", "blocks 4-1"]),
-    (4, ["block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1"])
-])
+@pytest.mark.parametrize(
+    ("most", "names"),
+    [
+        (1, ["blocks 4-1"]),
+        (3, ["blocks 4-3", "blocks 4-1"]),
+        (4, ["block 4", "blocks 4-3", "blocks 4-2", "blocks 4-1"]),
+    ],
+)
 def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monkeypatch) -> None:
     monkeypatch.setattr(measures, "MOST_STAGES", most)
     model, fresh = tiny_clip.model, load_clip("clip-mini", seed=1).model

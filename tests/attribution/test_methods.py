@@ -11,22 +11,27 @@ EVERY = pytest.mark.parametrize("name", ["attention", "gradcam", "perturbation",
 GRAPH = {"create_graph": True}
 
 
-@pytest.mark.parametrize(("name", "parameters", "message"), [
-    ("rollout", {}, "attention, gradcam, perturbation, gradient"),
-    ("gradcam", {"depth": 2}, "no parameter depth.*start_layer, second_order"),
-    ("gradient", {"reduction": "l3"}, "l3"), ("perturbation", {"replacement": "blank"}, "blank"),
-    ("perturbation", {"unit": "phrase"}, "phrase"),
-    ("integrated_gradients", {"points": 0}, "points is 0: expected 1 or more"),
-    ("counterfactual", {"samples": 0}, "samples is 0: expected 1 or more"),
-    ("attention", {"layers": -1}, "layers is -1"), ("attention", {"layers": (0.5,)}, "layers"),
-    ("integrated_gradients", {"training_points": 2.5}, "training_points is 2.5"),
-    ("gradcam", {"second_order": "no"}, "second_order is 'no'"),
-    ("gradcam", {"temperature": False, "train_temperature": True}, "needs temperature"),
-    ("gradient", {"temperature": 1}, "temperature is 1"),
-    ("perturbation", {"clamp": 0}, "clamp is 0"),
-    ("gradcam", {"start_layer": 4}, "start_layer=4 does not fit a tower of 4 layers"),
-    *(("attention", {"layers": layers}, "tower of 4 layers") for layers in ((4,), (-5,), ())),
-])
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("rollout", {}, "attention, gradcam, perturbation, gradient"),
+        ("gradcam", {"depth": 2}, "no parameter depth.*start_layer, second_order"),
+        ("gradient", {"reduction": "l3"}, "l3"),
+        ("perturbation", {"replacement": "blank"}, "blank"),
+        ("perturbation", {"unit": "phrase"}, "phrase"),
+        ("integrated_gradients", {"points": 0}, "points is 0: expected 1 or more"),
+        ("counterfactual", {"samples": 0}, "samples is 0: expected 1 or more"),
+        ("attention", {"layers": -1}, "layers is -1"),
+        ("attention", {"layers": (0.5,)}, "layers"),
+        ("integrated_gradients", {"training_points": 2.5}, "training_points is 2.5"),
+        ("gradcam", {"second_order": "no"}, "second_order is 'no'"),
+        ("gradcam", {"temperature": False, "train_temperature": True}, "needs temperature"),
+        ("gradient", {"temperature": 1}, "temperature is 1"),
+        ("perturbation", {"clamp": 0}, "clamp is 0"),
+        ("gradcam", {"start_layer": 4}, "start_layer=4 does not fit a tower of 4 layers"),
+        *(("attention", {"layers": layers}, "tower of 4 layers") for layers in ((4,), (-5,), ())),
+    ],
+)
 def test_bad_settings_are_refused(name, parameters, message, batch, attribute) -> None:
     with pytest.raises(ConfigError, match=message):
         attribute(batch, name, **parameters)

@@ -15,9 +15,13 @@ from cae_lib.attribution.grouping import word_index
 IMAGE_TOWER = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 CAPTIONS = ("a red giraffe chases pterodactyls", "two dogs")
 
-TOWERS = {"ViT-B-32": {}, "ViT-B-32-quickgelu": {}, "ViT-L-14": {},
-          "ViT-B-32 as CustomTextCLIP": {"force_custom_text": True},
-          "ViT-B-32-quickgelu of full depth": {"layers": 12}}
+TOWERS = {
+    "ViT-B-32": {},
+    "ViT-B-32-quickgelu": {},
+    "ViT-L-14": {},
+    "ViT-B-32 as CustomTextCLIP": {"force_custom_text": True},
+    "ViT-B-32-quickgelu of full depth": {"layers": 12},
+}
 
 
 def attention(batch: Batch, *layers: int) -> Tensor:
@@ -52,8 +56,11 @@ ORACLES = [
     ("gradient", {"reduction": "abs_grad_x"}, lambda b: b.gradient_times_embedding().abs()),
     ("perturbation", {}, ablation),
     ("perturbation", {"clamp": True}, lambda b: ablation(b).clamp(min=0)),
-    ("perturbation", {"temperature": True},
-     lambda b: ablation(b) * b.model.logit_scale.exp().item()),
+    (
+        "perturbation",
+        {"temperature": True},
+        lambda b: ablation(b) * b.model.logit_scale.exp().item(),
+    ),
     ("perturbation", {"replacement": "zero"}, lambda b: ablation(b, -1)),
     ("perturbation", {"replacement": "token"}, lambda b: ablation(b, 265)),  # "*"
     ("perturbation", {"replacement": "zero", "unit": "token"}, lambda b: ablation(b, -1, "token")),
@@ -85,8 +92,9 @@ def test_scores_at_the_sizes_of_the_paper(tower: str, attribute) -> None:
     name, options = tower.split(" ")[0], {"layers": 3} | TOWERS[tower]
     text = open_clip.get_model_config(name)["text_cfg"] | {"layers": options.pop("layers")}
     torch.manual_seed(0)
-    model = open_clip.create_model(name, vision_cfg=IMAGE_TOWER, text_cfg=text,
-                                   pretrained_text=False, **options)
+    model = open_clip.create_model(
+        name, vision_cfg=IMAGE_TOWER, text_cfg=text, pretrained_text=False, **options
+    )
     batch = make_batch(model, CAPTIONS).first(1 if text["layers"] == 12 else 2)
     rows = [row for row in ORACLES if not row[1] or row[1].get("reduction") in ("l1", "grad_x")]
     compare(batch, attribute, rows)

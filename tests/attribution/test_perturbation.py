@@ -61,8 +61,10 @@ def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_
 def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_clip) -> None:
     """With the same caption and the same words to draw from, one of them said once more."""
     caption = "dog cat cup tree car"
-    found = [random_drops(batch, tiny_clip.tokenizer([f"{caption} " * 3, word]), attribute)
-             for word in caption.split()]
+    found = [
+        random_drops(batch, tiny_clip.tokenizer([f"{caption} " * 3, word]), attribute)
+        for word in caption.split()
+    ]
     for first, second in itertools.combinations(found, 2):
         assert (first - second).abs().max() > 1e-4
 
@@ -70,8 +72,9 @@ def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_cli
 @torch.no_grad()
 def _scores(batch: Batch, words: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Scores with other words than those of the tokens, which a call refuses."""
-    captions = Captions(text_encoder(batch.model), batch.tokens, batch.image_features, False, words,
-                        wanted, None)
+    captions = Captions(
+        text_encoder(batch.model), batch.tokens, batch.image_features, False, words, wanted, None
+    )
     return get_method("perturbation").score(captions).scores
 
 

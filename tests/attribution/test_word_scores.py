@@ -51,11 +51,18 @@ def test_means_and_sums_of_a_words_tokens_and_their_shares() -> None:
     assert shares.tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]  # negative ones are left out
 
 
-@pytest.mark.parametrize(("method", "parameters"), [
-    ("attention", {}), ("gradcam", {"start_layer": -1}), ("gradient", {}), ("perturbation", {}),
-    ("perturbation", {"unit": "token"}), ("attention", {"renormalise": True}),
-    ("integrated_gradients", {"points": 2}),
-])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("attention", {}),
+        ("gradcam", {"start_layer": -1}),
+        ("gradient", {}),
+        ("perturbation", {}),
+        ("perturbation", {"unit": "token"}),
+        ("attention", {"renormalise": True}),
+        ("integrated_gradients", {"points": 2}),
+    ],
+)
 def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, Any]) -> None:
     """The sum over a word's tokens; by perturbation of whole words, what each of them has."""
     tokens = tiny_clip.tokenizer(["a pterodactyl holds a cup", "a dog"])

@@ -66,8 +66,11 @@ def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
 def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path) -> None:
     plain = str(tmp_path / "plain.pt")  # says nothing of its weights
     torch.save(tiny_clip.model.state_dict(), plain)
-    for clip in (open_weights("base", profile="smoke"), open_weights(str(base)),
-                 open_weights(plain, "clip-mini", "quickgelu")):
+    for clip in (
+        open_weights("base", profile="smoke"),
+        open_weights(str(base)),
+        open_weights(plain, "clip-mini", "quickgelu"),
+    ):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
     for error, message, arguments in (
         (ConfigError, "plain.pt.*--model.*--activation", (plain,)),
@@ -82,7 +85,14 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
 
 def test_words_have_their_roles(tiny_clip: Clip) -> None:
     assert word_roles(tiny_clip, "A red cat is chasing the dog") == [
-        "other", "attribute", "object", "other", "relation", "other", "object"]
+        "other",
+        "attribute",
+        "object",
+        "other",
+        "relation",
+        "other",
+        "object",
+    ]
 
 
 def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
@@ -97,8 +107,16 @@ def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
 def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     figure = tmp_path / "deep" / "out.png"
     twin = Path(shutil.copytree(base.parent, tmp_path / "twin"), base.name)  # of the same name
-    weights = ["--weights", "base", "--weights", str(base), "--weights", str(twin),
-               "--profile", "smoke"]
+    weights = [
+        "--weights",
+        "base",
+        "--weights",
+        str(base),
+        "--weights",
+        str(twin),
+        "--profile",
+        "smoke",
+    ]
     command = ["attribute", str(picture), CAPTION, *weights, "-o", str(figure)]
     assert main(command) == 0
     printed = capsys.readouterr().out

@@ -56,15 +56,17 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
     assert (meta.step, meta.config_key) == (1, base_config("smoke", steps=1).key())
     assert main(command) == 0 and path.stat().st_mtime_ns == written
     assert main([*command[:-1], "steps=2"]) == 0
-    first, second, random = (load_clip("clip-mini", weights).model for weights in (
-        path, earlier_path("smoke", 2), None))
+    first, second, random = (
+        load_clip("clip-mini", weights).model for weights in (path, earlier_path("smoke", 2), None)
+    )
     assert torch.equal(first.visual.proj, second.visual.proj), "the image tower is locked"
     assert not torch.equal(first.visual.proj, random.visual.proj.half().float()), "but was taught"
     assert not torch.equal(first.text_projection, second.text_projection)
 
 
 def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
-        at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
+) -> None:
     repository = tmp_path_factory.mktemp("repository")
     shipped, place = repository / "data/mini/base.safetensors", "mini/base.safetensors"
     made_here = repository / "data/checkpoints/smoke/base/model.safetensors"
@@ -74,16 +76,19 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
     monkeypatch.setattr("cae_lib.config.repository", lambda: repository)
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke), "its products stay there"
     known = PROFILES["smoke"]
-    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(
-        known, training=known.training | {"weights": place}))
+    monkeypatch.setitem(
+        PROFILES, "smoke", dataclasses.replace(known, training=known.training | {"weights": place})
+    )
     assert checkpoint_path("base", "smoke") == shipped
     assert main(["train", "base", "--profile", "smoke"]) == 0
     assert shipped.read_bytes() == b"of the repository"
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
 
 
-@pytest.mark.parametrize("settings", [[f"steps={base_config('mini').steps}"], ["steps=0"],
-                                      ["steps=two"], ["steps=9", "lr=1.0"]])
+@pytest.mark.parametrize(
+    "settings",
+    [[f"steps={base_config('mini').steps}"], ["steps=0"], ["steps=two"], ["steps=9", "lr=1.0"]],
+)
 def test_other_settings_of_the_base_are_refused(home: Path, settings: list[str], capsys) -> None:
     assert main(["train", "base", *(word for text in settings for word in ("--set", text))]) == 2
     most = base_config("mini").steps - 1

@@ -14,10 +14,17 @@ from cae_lib.cli import main
 from cae_lib.keys import SUITE_VERSIONS
 
 
-def answer(correct: list[bool], margin: list[float], run: str = "base", items: int = 0,
-           **more: list[float]) -> None:
-    frame = pd.DataFrame({"item": np.arange(len(correct)) + items, "correct": correct,
-                          "margin": np.array(margin, dtype=np.float32)} | more)
+def answer(
+    correct: list[bool], margin: list[float], run: str = "base", items: int = 0, **more: list[float]
+) -> None:
+    frame = pd.DataFrame(
+        {
+            "item": np.arange(len(correct)) + items,
+            "correct": correct,
+            "margin": np.array(margin, dtype=np.float32),
+        }
+        | more
+    )
     results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
 
 
@@ -63,8 +70,10 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     commit(home)
     assert main(["compare", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
-    for rows, items, said in ((1, 0, "base: 2 rows then, 1 now"),
-                              (2, 5, "other items: item differs in 2 rows")):
+    for rows, items, said in (
+        (1, 0, "base: 2 rows then, 1 now"),
+        (2, 5, "other items: item differs in 2 rows"),
+    ):
         answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
         main(["compare"])
         assert said in capsys.readouterr().out
@@ -78,7 +87,9 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
     assert main(["pack", "-o", file]) == 0
     with tarfile.open(file) as archive:
         assert {member.name for member in archive} == {
-            "data/records/mini/manifest.json", "data/records/mini/benchmarks.parquet"}
+            "data/records/mini/manifest.json",
+            "data/records/mini/benchmarks.parquet",
+        }
         made = json.load(archive.extractfile("data/records/mini/manifest.json"))
     assert made["version of retrieval"] == SUITE_VERSIONS["retrieval"]
     assert made["numpy"] == np.__version__
@@ -89,7 +100,8 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
     assert main(["compare", file]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (margin)",
-        f"1 differ; 2 tables of runs, 4 rows compared with {file}"]
+        f"1 differ; 2 tables of runs, 4 rows compared with {file}",
+    ]
     assert main(["compare", file, "--profile", "photo"]) == 2
     raised = SUITE_VERSIONS | {"retrieval": SUITE_VERSIONS["retrieval"] + 1}
     monkeypatch.setattr("cae_lib.commands.compare.SUITE_VERSIONS", raised)

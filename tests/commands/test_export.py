@@ -44,15 +44,24 @@ def store(run: str, correct: int, weights: str, expected: int = 10) -> None:
     marks, number = np.arange(10) < correct, np.arange(10)
     keys = {"family": "svo_probes", "subset": "all", "group": "verb", "item": number}
     found = {"weights": weights, "code": "ab" * 20, "data": "d" * 12}
-    tables = {"benchmarks": pd.DataFrame(keys | {"picture": number, "correct": marks}),
-              "retrieval": pd.DataFrame({"set": "coco", "direction": "text to image",
-                                         "query": number, "rank": 2 - marks})}
+    tables = {
+        "benchmarks": pd.DataFrame(keys | {"picture": number, "correct": marks}),
+        "retrieval": pd.DataFrame(
+            {"set": "coco", "direction": "text to image", "query": number, "rank": 2 - marks}
+        ),
+    }
     for name, frame in tables.items():
         results.save(name, run, 1, frame, "smoke", key="", provenance=found)
-    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "chance": 0.5,
-                                 "stratum": "all"})
-    subsets = pd.DataFrame({"suite": "benchmarks", "family": "svo_probes", "subset": "all",
-                            "n_used": 10, "n_expected": [expected]})
+    items = pd.DataFrame(keys | {"picture": number, "weight": 0.1, "chance": 0.5, "stratum": "all"})
+    subsets = pd.DataFrame(
+        {
+            "suite": "benchmarks",
+            "family": "svo_probes",
+            "subset": "all",
+            "n_used": 10,
+            "n_expected": [expected],
+        }
+    )
     for name, frame in {"items": items, "subsets": subsets}.items():
         results.save(name, results.DATA, 0, frame, "smoke", key="", provenance={})
 
@@ -68,12 +77,23 @@ def test_the_card_states_the_tables_figures(trained: Path, tmp_path: Path) -> No
     store("clip-ft", 6, "x" * 12)
     card = exported(tmp_path / "out")
     assert card.startswith("---\n")
-    for part in ("| smoke-SVO-Probes | 10 | 70.0 [", "] | 60.0 [", "license: mit", "**quickgelu**",
-                 "library_name: open_clip", "attribution by attention", "lr 0.0003", "local-dir:.",
-                 "| smoke-coco | text to image | 70.0 | 60.0 |", "a tie counts as wrong"):
+    for part in (
+        "| smoke-SVO-Probes | 10 | 70.0 [",
+        "] | 60.0 [",
+        "license: mit",
+        "**quickgelu**",
+        "library_name: open_clip",
+        "attribution by attention",
+        "lr 0.0003",
+        "local-dir:.",
+        "| smoke-coco | text to image | 70.0 | 60.0 |",
+        "a tie counts as wrong",
+    ):
         assert part in card
-    states = [load_clip("clip-mini", file, "quickgelu").model.state_dict()
-              for file in (trained, tmp_path / "out" / "open_clip_model.safetensors")]
+    states = [
+        load_clip("clip-mini", file, "quickgelu").model.state_dict()
+        for file in (trained, tmp_path / "out" / "open_clip_model.safetensors")
+    ]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
@@ -93,14 +113,18 @@ def test_what_is_not_trained_so_is_refused(trained, tiny_clip, tmp_path, capsys)
     save(tiny_clip, "f" * 12, **OVERRIDES)
     assert main(command) == 2
     message = capsys.readouterr().err
-    for part in ("another configuration", "`cae train cae-attention --profile smoke --seed 1 --set",
-                 " --set lr=0.0001 --set 'betas=(0.9, 0.95)'`"):
+    for part in (
+        "another configuration",
+        "`cae train cae-attention --profile smoke --seed 1 --set",
+        " --set lr=0.0001 --set 'betas=(0.9, 0.95)'`",
+    ):
         assert part in message
     assert main([*command, "--set", "speed=2"]) == 2 and not (tmp_path / "o").exists()
 
 
 def test_a_variant_is_exported_with_its_own_weights_and_records(
-        trained: Path, tiny_clip: Clip, tmp_path: Path) -> None:
+    trained: Path, tiny_clip: Clip, tmp_path: Path
+) -> None:
     with torch.no_grad():
         tiny_clip.model.logit_scale.fill_(1.5)  # other weights than those of the plain run
     path = save(tiny_clip, **OVERRIDES)
@@ -115,16 +139,20 @@ def test_a_variant_is_exported_with_its_own_weights_and_records(
     assert f"| {label} | clip-ft | averaging |" in card
 
 
-@pytest.mark.parametrize(("real", "expected", "found"), [
-    (True, 10, [("svo_probes", "all", 70.0)]), (True, 11, None), (False, 10, None)])
+@pytest.mark.parametrize(
+    ("real", "expected", "found"),
+    [(True, 10, [("svo_probes", "all", 70.0)]), (True, 11, None), (False, 10, None)],
+)
 def test_results_of_complete_real_sets_alone_are_metadata_of_the_card(
-        trained: Path, tmp_path: Path, monkeypatch, real, expected, found) -> None:
+    trained: Path, tmp_path: Path, monkeypatch, real, expected, found
+) -> None:
     monkeypatch.setattr(scores, "find_profile", lambda name: Mock(real=real))
     store(RUN, 7, file_digest(trained)[:12], expected)
     data = ModelCard(exported(tmp_path / "out")).data
     assert data.library_name == "open_clip" and "quickgelu" in data.tags
-    known = data.eval_results and [(each.dataset_type, each.dataset_config, each.metric_value)
-                                   for each in data.eval_results]
+    known = data.eval_results and [
+        (each.dataset_type, each.dataset_config, each.metric_value) for each in data.eval_results
+    ]
     assert known == found
     store(RUN, 7, "y" * 12, expected)
     assert ModelCard(exported(tmp_path / "out")).data.eval_results is None  # of other weights
@@ -175,12 +203,19 @@ def test_a_hub_that_does_not_take_it_is_told(api: Mock, tmp_path, capsys) -> Non
     assert "no route" in capsys.readouterr().err and (tmp_path / "o" / "README.md").is_file()
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (PUSH, "hf auth login"), (["--push", "clip", "--dry-run"], "OWNER/NAME"),
-    (["--push", "a/b/c", "--dry-run"], "a/b/c"), (["--dry-run"], "--push"),
-    ([*PUSH, "--format", "pt"], "safetensors")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (PUSH, "hf auth login"),
+        (["--push", "clip", "--dry-run"], "OWNER/NAME"),
+        (["--push", "a/b/c", "--dry-run"], "a/b/c"),
+        (["--dry-run"], "--push"),
+        ([*PUSH, "--format", "pt"], "safetensors"),
+    ],
+)
 def test_what_cannot_be_uploaded_is_told_before_anything_is_written(
-        trained, tmp_path, capsys, monkeypatch, options, said) -> None:
+    trained, tmp_path, capsys, monkeypatch, options, said
+) -> None:
     monkeypatch.setattr(export, "get_token", lambda: None)
     assert main([*COMMAND, str(tmp_path / "o"), *options]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "o").exists()

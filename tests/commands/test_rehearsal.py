@@ -106,10 +106,13 @@ def said(start: dict[str, torch.Tensor]) -> dict[str, str]:
 
 def test_every_measurement_tells_how_much_it_used(said):
     assert "aro: incomplete; 2 of 2 files, 6 of 52,685 rows" in said["evaluate base"]
-    for line in ("benchmarks, aro: 6 used of 52,685 expected\n", "Left out: crepe_systematicity. ",
-                 "benchmarks, sugarcrepe: 14 used of 7,511 expected\n",
-                 "similarity, STS-B: 6 used of 1,379 expected\n", "incomplete: benchmarks, "
-                 "vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n"):
+    for line in (
+        "benchmarks, aro: 6 used of 52,685 expected\n",
+        "Left out: crepe_systematicity. ",
+        "benchmarks, sugarcrepe: 14 used of 7,511 expected\n",
+        "similarity, STS-B: 6 used of 1,379 expected\n",
+        "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n",
+    ):
         assert line in said["evaluate data"]
     items = results.load("items", "paper", [results.DATA])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
@@ -155,6 +158,7 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
         forget()
         with allowing(["all"]):
             return data_digests("paper", ["retrieval", "similarity", "attribution"])
+
     before = digests()
     (picture, *_) = (paths().raw / "flickr30k" / "flickr30k-images").iterdir()
     lost = picture.rename(picture.with_suffix(".gone"))
@@ -166,22 +170,42 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
     assert digests() == before
 
 
-@pytest.mark.parametrize(("words", "parts"), [
-    ("train clip-ft --profile paper",
-     ("negclip-captions: not here; 0 of 2 files, 0 of 114,307 rows",
-      "openai-vit-b-32: not here; 0 of 1 files", "--allow-missing negclip-captions\n",
-      "cae data get coco-train2014 coco-val2014 negclip-captions openai")),
-    ("evaluate base --profile paper",
-     ("aro: not here; 0 of 2 files, 0 of 52,685 rows", "winoground: not", "visual-ge",
-      "openai-vit-b-32: not here", "senteval: not here")),
-    ("evaluate base --profile smoke --allow-missing aro", ("is for real data",)),
-    ("evaluate base --profile paper --only weather",
-     ("--only weather: expected kinds of measurement (benchmarks, ",)),
-    ("evaluate no-model", ("no model 'no-model': expected MODEL:TAG of open_clip",)),
-    ("evaluate gone.pt --model ViT-B-32 --activation gelu", ("no checkpoint at gone.pt",)),
-    ("released --only no-model", ("no released model 'released-no-model'. Known: released-clip",)),
-    ("evaluate base --profile paper --allow-missing cold", ("no data set or weights 'cold'",)),
-])
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "train clip-ft --profile paper",
+            (
+                "negclip-captions: not here; 0 of 2 files, 0 of 114,307 rows",
+                "openai-vit-b-32: not here; 0 of 1 files",
+                "--allow-missing negclip-captions\n",
+                "cae data get coco-train2014 coco-val2014 negclip-captions openai",
+            ),
+        ),
+        (
+            "evaluate base --profile paper",
+            (
+                "aro: not here; 0 of 2 files, 0 of 52,685 rows",
+                "winoground: not",
+                "visual-ge",
+                "openai-vit-b-32: not here",
+                "senteval: not here",
+            ),
+        ),
+        ("evaluate base --profile smoke --allow-missing aro", ("is for real data",)),
+        (
+            "evaluate base --profile paper --only weather",
+            ("--only weather: expected kinds of measurement (benchmarks, ",),
+        ),
+        ("evaluate no-model", ("no model 'no-model': expected MODEL:TAG of open_clip",)),
+        ("evaluate gone.pt --model ViT-B-32 --activation gelu", ("no checkpoint at gone.pt",)),
+        (
+            "released --only no-model",
+            ("no released model 'released-no-model'. Known: released-clip",),
+        ),
+        ("evaluate base --profile paper --allow-missing cold", ("no data set or weights 'cold'",)),
+    ],
+)
 def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
     with at_home(tmp_path):
         code, text = command(*words.split())
@@ -207,8 +231,9 @@ def test_released_models_are_measured_if_they_are_here_and_are_others(released):
     assert "of 302 tensors differ from ViT-B-32:openai, by" in released
     assert "Not here: released-ce-clip, released-dac-llm." in released
     assert "cae data get ce-clip-weights dac-weights" in released
-    answers = results.load("benchmarks", "paper", ["base", "released-clip",
-                                                   "released-clip-cae-attention"])
+    answers = results.load(
+        "benchmarks", "paper", ["base", "released-clip", "released-clip-cae-attention"]
+    )
     wide = answers.pivot_table("margin", ["family", "subset", "item"], "run", observed=True)
     assert (wide["base"] - wide["released-clip"]).abs().max() < 1e-5, "the tag is the base"
     assert (wide["base"] - wide["released-clip-cae-attention"]).abs().max() > 0.01
@@ -230,6 +255,7 @@ def test_the_page_of_released_models_judges_complete_benchmarks(released, monkey
     def all_used(table, *arguments, **options):
         frame = load(table, *arguments, **options)
         return frame.assign(n_expected=frame["n_used"]) if table == "subsets" else frame
+
     monkeypatch.setattr(results, "load", all_used)
     gains = released_page()["found"]["C3"]
     assert gains["run"].tolist() == ["released-clip-cae-attention"]
@@ -245,15 +271,27 @@ def test_the_page_of_released_models_shows_what_was_measured(released):
     assert names["there"] == ["released-clip", "released-clip-cae-attention"]
     assert list(names["lead"].index) == names["there"]
     assert len(names["c2"]) and not names["found"], (
-        "attribution needs no complete benchmark, and C3 does")
+        "attribution needs no complete benchmark, and C3 does"
+    )
 
 
 def test_one_benchmark_of_any_model_is_printed_and_written(released, tmp_path):
     path = paths().raw / "weights" / "clip-cae" / "CLIP-CAE-AB.pt"
     before = sorted(paths().records.rglob("*.parquet"))
     code, text = command(
-        "evaluate", str(path), "--model", "ViT-B-32", "--activation", "quickgelu", "--only",
-        "winoground,sugarcrepe", "--allow-missing", "all", "-o", str(tmp_path))
+        "evaluate",
+        str(path),
+        "--model",
+        "ViT-B-32",
+        "--activation",
+        "quickgelu",
+        "--only",
+        "winoground,sugarcrepe",
+        "--allow-missing",
+        "all",
+        "-o",
+        str(tmp_path),
+    )
     assert code == 0 and sorted(paths().records.rglob("*.parquet")) == before
     table = pd.read_csv(tmp_path / "CLIP-CAE-AB.csv").set_index("dataset")
     assert {name.partition("/")[0] for name in table.index} == {"winoground", "sugarcrepe"}
@@ -310,9 +348,16 @@ def test_a_rehearsal_may_train_a_small_model_in_place_of_the_papers(tmp_path: Pa
 
 
 def test_settings_on_the_command_line(home):
-    for text, value in {"steps=2": 2, "weights=none": None, "betas=(0.9, 0.99)": (0.9, 0.99),
-                        "negatives=true": True, "lr=5e-7": 5e-7, "scope = caption": "caption",
-                        "weights=x=y": "x=y", "margin=1": 1.0}.items():
+    for text, value in {
+        "steps=2": 2,
+        "weights=none": None,
+        "betas=(0.9, 0.99)": (0.9, 0.99),
+        "negatives=true": True,
+        "lr=5e-7": 5e-7,
+        "scope = caption": "caption",
+        "weights=x=y": "x=y",
+        "margin=1": 1.0,
+    }.items():
         found = setting(*assignment(text))
         assert found == value and type(found) is type(value)
     assert runs.weights_of("base", "paper", weights=None).source is None

@@ -21,22 +21,36 @@ BIBLIOGRAPHIES = ("book/references.bib", "report/report.bib")
 SVG = '<svg viewBox="0 0 72 36"><path d="M0 0h72v36z" fill="currentColor"/></svg>'
 LINK = '<p><a download="bars.csv" href="data:text/csv;base64,YQ==">bars.csv</a></p>'
 PREFIX = "application/papermill.record/"
-GLUED = {"gain": "'−1.5 [−2.6,\xa0−0.3]'", "lead": "2.00794", "word": "mixed (2 of 4 negligible)",
-         "share": "'26 % left'", "nothing": "'–'", "n": "3"}
+GLUED = {
+    "gain": "'−1.5 [−2.6,\xa0−0.3]'",
+    "lead": "2.00794",
+    "word": "mixed (2 of 4 negligible)",
+    "share": "'26 % left'",
+    "nothing": "'–'",
+    "n": "3",
+}
 
 NOT_TYPED = re.compile(  # what may hold digits in a sentence on results, beside glued numbers
     r"\{glue:text\}`[^`]*`|\]\([^)]*\)|\{#[^}]*\}|\$\$.*?\$\$|\$[^$]*\$|`[^`\n]+`|@\w+|L\{[\d.]+\}"
-    r"|\\\w+\{[^}]*\}|\bC\d[ab]?\b|ViT-B/32|Flickr8k|R@1|\b95.{1,2}%", re.DOTALL)
+    r"|\\\w+\{[^}]*\}|\bC\d[ab]?\b|ViT-B/32|Flickr8k|R@1|\b95.{1,2}%",
+    re.DOTALL,
+)
 
 
 @pytest.fixture
 def page(home: Path) -> Path:
     """A project with one stored page, `page`, and the start of a report."""
-    outputs = [{"data": {f"{PREFIX}text/plain": value},
-                "metadata": {"scrapbook": {"name": name, "mime_prefix": PREFIX}}}
-               for name, value in GLUED.items()]
-    outputs += [{"data": {FIGURE_HTML: LINK + SVG}, "metadata": {}},
-                {"name": "stdout", "text": "x"}]
+    outputs = [
+        {
+            "data": {f"{PREFIX}text/plain": value},
+            "metadata": {"scrapbook": {"name": name, "mime_prefix": PREFIX}},
+        }
+        for name, value in GLUED.items()
+    ]
+    outputs += [
+        {"data": {FIGURE_HTML: LINK + SVG}, "metadata": {}},
+        {"name": "stdout", "text": "x"},
+    ]
     path = home / "book" / "experiments" / "page.ipynb"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"cells": [{"cell_type": "markdown"}, {"outputs": outputs}]}))
@@ -44,7 +58,8 @@ def page(home: Path) -> Path:
     (home / "report" / "report.bib").write_text("")
     (home / "report" / "report.md").write_text(
         "---\ntitle: T\n---\n\nIt is {glue:text}`experiments/page.ipynb::gain` [@li2024cae].\n\n"
-        "![Bars.](experiments/page.ipynb::bars){width=50%}\n")
+        "![Bars.](experiments/page.ipynb::bars){width=50%}\n"
+    )
     return path
 
 
@@ -75,14 +90,20 @@ def test_sentences_on_results_have_no_number_typed_by_hand() -> None:
     sections = re.split(r"^(?=# )", body, flags=re.MULTILINE)
     results = [part for part in sections if ".typed}" not in part.partition("\n")[0]]
     assert {"# Results", "# Attribution of bindings", "# What cannot be said"} <= {
-        part.partition("\n")[0].partition(" {")[0] for part in results}
+        part.partition("\n")[0].partition(" {")[0] for part in results
+    }
     for part in (abstract, *results):
         assert re.findall(r".*\d.*", NOT_TYPED.sub("", part)) == []
 
 
 def test_what_the_report_cites_and_points_to_is_there() -> None:
-    known = {key for place in BIBLIOGRAPHIES for key in re.findall(
-        r"^@\w+\{(\w+),", (REPOSITORY / place).read_text(encoding="utf-8"), re.MULTILINE)}
+    known = {
+        key
+        for place in BIBLIOGRAPHIES
+        for key in re.findall(
+            r"^@\w+\{(\w+),", (REPOSITORY / place).read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
     cited = set(re.findall(r"(?<![\w`])@([a-z]+\d{4}\w+)", TEXT))
     assert "li2024cae" in cited <= known
     labels = re.findall(r"\{#([\w:]+)|\\label\{([\w:]+)\}", TEXT)
@@ -93,27 +114,36 @@ def test_numbers_read_in_markdown_as_on_the_page(page: Path) -> None:
     text = f"{glue('gain')} and {glue('lead:.1f')}, {glue('word')}, {glue('share:s')}, {glue('n')}"
     resolved, figures = report.resolve(f"{text} ![A](experiments/page.ipynb::bars)")
     minus = r"\textminus{}"
-    assert resolved == (f"{minus}1.5 [{minus}2.6,\xa0{minus}0.3] and 2.0, mixed (2 of 4 negligible)"
-                        r", 26 \% left, 3 ![A](bars.pdf)")
+    assert resolved == (
+        f"{minus}1.5 [{minus}2.6,\xa0{minus}0.3] and 2.0, mixed (2 of 4 negligible)"
+        r", 26 \% left, 3 ![A](bars.pdf)"
+    )
     assert figures == {"bars": SVG}
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    (glue("other"), r"other of the page page, .* values: gain, lead, word"),
-    (glue("gain").replace("/page.", "/gone."), r"the page gone, .* cae run gone"),
-    ("![A](experiments/page.ipynb::gain)", r"gain of the page page, .* figures: bars"),
-    (glue("gain:.1f"), r"gain of the page page is .*\.1f"),
-    (glue("word:.1f"), r"word of the page page is .*\.1f"),
-    (glue("nothing"), r"nothing of the page page .* not measured"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (glue("other"), r"other of the page page, .* values: gain, lead, word"),
+        (glue("gain").replace("/page.", "/gone."), r"the page gone, .* cae run gone"),
+        ("![A](experiments/page.ipynb::gain)", r"gain of the page page, .* figures: bars"),
+        (glue("gain:.1f"), r"gain of the page page is .*\.1f"),
+        (glue("word:.1f"), r"word of the page page is .*\.1f"),
+        (glue("nothing"), r"nothing of the page page .* not measured"),
+    ],
+)
 def test_what_a_page_does_not_have_is_an_error_that_names_it(page, text, said) -> None:
     with pytest.raises(DataError, match=said):
         report.resolve(text)
 
 
 def test_pages_that_are_not_current_or_mean_nothing_are_not_taken_silently(monkeypatch) -> None:
-    rows = [("a", "current", "mini", "2026-11-27 01:00 UTC"), ("d", "stale", "mini", None),
-            ("b", "current", "photo", "2026-11-28 01:00 UTC"), ("c", "current", "smoke", "2026")]
+    rows = [
+        ("a", "current", "mini", "2026-11-27 01:00 UTC"),
+        ("d", "stale", "mini", None),
+        ("b", "current", "photo", "2026-11-28 01:00 UTC"),
+        ("c", "current", "smoke", "2026"),
+    ]
     frame = pd.DataFrame(rows, columns=["page", "state", "profile", "when"])
     monkeypatch.setattr(stamp, "states", lambda profile: frame)
     assert report.told_state(["a", "b"], False) == "From pages of 2026-11-28"
@@ -121,7 +151,8 @@ def test_pages_that_are_not_current_or_mean_nothing_are_not_taken_silently(monke
         with pytest.raises(CaeError, match=re.escape(f"not current: {said}. ")):
             report.told_state(names, False)
         assert report.told_state(names, True).startswith("Draft") and said in report.told_state(
-            names, True)
+            names, True
+        )
 
 
 def test_the_command_writes_latex_and_says_what_a_pdf_takes(page, home, monkeypatch, capsys):

@@ -49,13 +49,21 @@ def anew() -> None:
 def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
     """Of three items of group a and one of group b, of five expected; from the sets, and from
     stored tables where the sets are not here."""
-    items = [Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
-             for row, group in enumerate("aaab")]
+    items = [
+        Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
+        for row, group in enumerate("aaab")
+    ]
     known = items_of([Benchmark("winoground", "text", tuple(items), 5, headline)])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
     save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
-    sizes = pd.DataFrame({"suite": ["benchmarks", "attribution"], "family": "winoground",
-                          "subset": "text", "n_expected": [5, 7]})
+    sizes = pd.DataFrame(
+        {
+            "suite": ["benchmarks", "attribution"],
+            "family": "winoground",
+            "subset": "text",
+            "n_expected": [5, 7],
+        }
+    )
     save("subsets", "data", 0, sizes, "smoke", key="", provenance={})
     for found in (known, stored_items("smoke")):
         (row,) = choice_scores(given.sample(frac=1, random_state=0), found).itertuples()
@@ -63,13 +71,16 @@ def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
         assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
 
 
-TABLE = pd.DataFrame([
-    ("winoground/text", "choice", "accuracy", 0.3075, 0.25, 400, 400),
-    ("winoground/group", "choice", "accuracy", 0.08, 1 / 6, 399, 400),
-    ("aro/relation", "choice", "accuracy", 0.6, 0.5, 10, 10),
-    ("coco", "retrieval", "text to image, R@5", 0.56, float("nan"), 25_010, 25_010),
-    ("coco", "retrieval", "image to text, R@5", 0.75, float("nan"), 25_010, 25_010),
-], columns=COLUMNS)
+TABLE = pd.DataFrame(
+    [
+        ("winoground/text", "choice", "accuracy", 0.3075, 0.25, 400, 400),
+        ("winoground/group", "choice", "accuracy", 0.08, 1 / 6, 399, 400),
+        ("aro/relation", "choice", "accuracy", 0.6, 0.5, 10, 10),
+        ("coco", "retrieval", "text to image, R@5", 0.56, float("nan"), 25_010, 25_010),
+        ("coco", "retrieval", "image to text, R@5", 0.75, float("nan"), 25_010, 25_010),
+    ],
+    columns=COLUMNS,
+)
 
 
 def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
@@ -88,8 +99,9 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
 
 
 def test_a_card_names_the_data_set_of_the_hub_or_else_ours(tmp_path):
-    found = {(each.dataset_type, each.dataset_config): each.metric_value
-             for each in eval_results(TABLE)}
+    found = {
+        (each.dataset_type, each.dataset_config): each.metric_value for each in eval_results(TABLE)
+    }
     assert found == {("facebook/winoground", "text"): 30.75, ("aro", "relation"): 60.0}
     drawn = TABLE.assign(dataset="mini-" + TABLE["dataset"])  # of pictures of our own
     assert eval_results(drawn) == []
@@ -106,9 +118,15 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
 
 def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch):
     """Of a set in order whose cosines are no line; of one in two parts, with one pair turned."""
-    frame = pd.DataFrame({
-        "set": ["STS12"] * 4 + ["STS14"] * 4, "part": [*"aaaa", *"aabb"], "pair": [*range(4)] * 2,
-        "gold": [0, 1, 2, 5, 1, 2, 3, 4], "score": [0.1, 0.2, 0.8, 0.81, 0.1, 0.2, 0.9, 0.8]})
+    frame = pd.DataFrame(
+        {
+            "set": ["STS12"] * 4 + ["STS14"] * 4,
+            "part": [*"aaaa", *"aabb"],
+            "pair": [*range(4)] * 2,
+            "gold": [0, 1, 2, 5, 1, 2, 3, 4],
+            "score": [0.1, 0.2, 0.8, 0.81, 0.1, 0.2, 0.9, 0.8],
+        }
+    )
     save("similarity", "own", 0, frame, "smoke", key="", provenance={})
     save("similarity", "own", 1, frame.assign(score=0.0), "smoke", key="", provenance={})
     parts = [Mock(n_expected=n) for n in (4, 9)]
@@ -154,8 +172,10 @@ def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
 @pytest.fixture
 def cut(home) -> str:
     """A model of ours, and a file of SugarCrepe of which the second of two pictures broke off."""
-    rows = {str(n): {"filename": f"{n}.jpg", "caption": "a cat", "negative_caption": "a dog"}
-            for n in range(2)}
+    rows = {
+        str(n): {"filename": f"{n}.jpg", "caption": "a cat", "negative_caption": "a dog"}
+        for n in range(2)
+    }
     pictures = [paths().raw / f"coco/val2017/{n}.jpg" for n in range(2)]
     file = paths().raw / "sugar-crepe/data/swap_obj.json"
     for path in (file, pictures[0]):
@@ -185,11 +205,26 @@ def modules(code: str, *words: str) -> list[str]:
 
 
 def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
-    commands = ["data.get_sources", "train.run", "evaluate.run", "reproduce.run",
-                "attribute.run", "export.run", "compare.run", "book.run"]
+    commands = [
+        "data.get_sources",
+        "train.run",
+        "evaluate.run",
+        "reproduce.run",
+        "attribute.run",
+        "export.run",
+        "compare.run",
+        "book.run",
+    ]
     assert "torch" not in modules(f"from cae_lib.cli import action\n[*map(action, {commands})]")
-    found = modules("from cae_lib.cli import main\nmain(sys.argv[1:])", "evaluate", cut,
-                    "--allow-missing", "all", "--only", "sugarcrepe")
+    found = modules(
+        "from cae_lib.cli import main\nmain(sys.argv[1:])",
+        "evaluate",
+        cut,
+        "--allow-missing",
+        "all",
+        "--only",
+        "sugarcrepe",
+    )
     own = [name for name in found if name.startswith("cae_lib")]
     assert "cae_lib.data.benchmarks.read" in own and len(own) <= 60, sorted(own)
 
@@ -197,11 +232,17 @@ def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
     """As READ-CLIP's folder: the weights and config.json of a CLIPModel, and nothing else."""
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
-             "num_hidden_layers": 1}
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+    }
     config = transformers.CLIPConfig(
-        text_config=sizes | {"vocab_size": 49_408}, projection_dim=8,
-        vision_config=sizes | {"image_size": 32, "patch_size": 16})
+        text_config=sizes | {"vocab_size": 49_408},
+        projection_dim=8,
+        vision_config=sizes | {"image_size": 32, "patch_size": 16},
+    )
     transformers.CLIPModel(config).save_pretrained(home / "read-clip")
     words = ["evaluate", str(home / "read-clip"), "--allow-missing", "all", "--only", "sugarcrepe"]
     assert main(words) == 0
@@ -223,20 +264,38 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
 
 def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
     counts = ['{"missing_images": 1234, "same_words": 2, "malformed": 0}', '{"identical": 3}']
-    save("subsets", "data", 0, pd.DataFrame({
-        "suite": "benchmarks", "family": "aro", "subset": ["relation", "attribution"],
-        "n_used": [1, 2], "n_expected": 3000, "counts": counts}), "smoke", key="", provenance={})
+    save(
+        "subsets",
+        "data",
+        0,
+        pd.DataFrame(
+            {
+                "suite": "benchmarks",
+                "family": "aro",
+                "subset": ["relation", "attribution"],
+                "n_used": [1, 2],
+                "n_expected": 3000,
+                "counts": counts,
+            }
+        ),
+        "smoke",
+        key="",
+        provenance={},
+    )
     assert amounts("smoke") == [
         "benchmarks, aro: 3 used of 6,000 expected",
         "  incomplete: benchmarks, aro/relation, 1 used of 3,000 expected (1,234 missing images)",
-        "  incomplete: benchmarks, aro/attribution, 2 used of 3,000 expected"]
+        "  incomplete: benchmarks, aro/attribution, 2 used of 3,000 expected",
+    ]
 
 
 def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):
     meta = CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "base", load_clip("clip-mini"), meta)
-    for more, said in (([], "base is a run of the profile paper: rename the file"),
-                       (["--only", "sensitivity"], "rename the file")):
+    for more, said in (
+        ([], "base is a run of the profile paper: rename the file"),
+        (["--only", "sensitivity"], "rename the file"),
+    ):
         assert main(["evaluate", str(path), "--allow-missing", "all", *more]) == 2
         assert said in capsys.readouterr().err
     path = path.rename(home / "own.safetensors")
@@ -250,6 +309,7 @@ def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys,
     def get_sources(parsed):
         asked.extend(parsed.names)
         raise DataError("no network")
+
     monkeypatch.setattr("cae_lib.commands.data.get_sources", get_sources)
     assert main(["released", "--only", "dac-llm"]) == 0 and not asked
     assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0

@@ -21,6 +21,7 @@ from cae_lib.data.sources import Item, Pictures, Rows, Source
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
     """Write files by path: pictures, rows as separated values, texts as they are, else JSON."""
+
     def write(files: Mapping[str, Any]) -> Path:
         for name, content in files.items():
             path = tmp_path / name
@@ -35,6 +36,7 @@ def put(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
             text = content if isinstance(content, str) else json.dumps(content)
             path.write_text(text, encoding="utf-8", newline="")
         return tmp_path
+
     return write
 
 
@@ -71,8 +73,12 @@ class Handler(BaseHTTPRequestHandler):
             content = content[start:]
         body = content if status in (200, 206) else b""
         self.send_response(status)
-        headers = {"Content-Length": str(len(body)), "Content-Type": server.kind,
-                   "ETag": server.etag, "Content-Range": span}
+        headers = {
+            "Content-Length": str(len(body)),
+            "Content-Type": server.kind,
+            "ETag": server.etag,
+            "Content-Range": span,
+        }
         for name, value in headers.items():
             if value is not None:
                 self.send_header(name, value)
@@ -96,21 +102,25 @@ def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the disk have so many free bytes beside the 200 MB that stay free."""
+
     def shrink(free: int) -> None:
         usage = SimpleNamespace(free=free + 200_000_000)
         monkeypatch.setattr("cae_lib.data.download.shutil.disk_usage", lambda folder: usage)
+
     return shrink
 
 
 @pytest.fixture
 def zipped() -> Callable[[dict[str, bytes]], bytes]:
     """Make a zip archive of `{name: content}`."""
+
     def make(files: dict[str, bytes]) -> bytes:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, content in files.items():
                 archive.writestr(name, content)
         return buffer.getvalue()
+
     return make
 
 

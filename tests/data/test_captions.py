@@ -20,8 +20,10 @@ ROWS = [
 @pytest.fixture
 def written(put):
     """Write a file and give its path; None makes a picture."""
+
     def write(name, content=None, header=HEADER) -> Path:
         return put({name: [header, *content] if name.endswith(".tsv") else content}) / name
+
     return write
 
 
@@ -55,13 +57,16 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(written
     assert "b.jpg is missing" in told and "b.jpg cannot be decoded (" in told
 
 
-@pytest.mark.parametrize(("column", "cell", "message"), [
-    (3, "['a mat on", r"t\.tsv, row 1: field 'neg_caption' is .*Python list of texts"),
-    (4, "['x']", "row 1: field 'neg_image' .*list of whole numbers"),
-    (4, "[3]", r"row 1: neg_image is \[3\]; expected row numbers .* 0 to 2"),
-    (1, "  ", "row 1: field 'title'"),
-    (slice(3, 5), [], "row 1: has 3 fields"),
-])
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        (3, "['a mat on", r"t\.tsv, row 1: field 'neg_caption' is .*Python list of texts"),
+        (4, "['x']", "row 1: field 'neg_image' .*list of whole numbers"),
+        (4, "[3]", r"row 1: neg_image is \[3\]; expected row numbers .* 0 to 2"),
+        (1, "  ", "row 1: field 'title'"),
+        (slice(3, 5), [], "row 1: has 3 fields"),
+    ],
+)
 def test_a_damaged_row_is_named(written, tmp_path, column, cell, message):
     rows = [list(row) for row in ROWS]
     rows[1][column] = cell
@@ -72,11 +77,20 @@ def test_a_damaged_row_is_named(written, tmp_path, column, cell, message):
 
 
 def test_karpathy_restval_is_part_of_train_and_of_nothing_else(written, tmp_path):
-    told = [("val2014", "restval", ["one"]), ("train2014", "train", ["two", "deux"]),
-            (None, "test", ["three\n"])]
-    images = [{"filename": f"{n}.jpg", "filepath": folder, "split": split,
-               "sentences": [{"raw": text} for text in texts]}
-              for n, (folder, split, texts) in enumerate(told, start=1)]
+    told = [
+        ("val2014", "restval", ["one"]),
+        ("train2014", "train", ["two", "deux"]),
+        (None, "test", ["three\n"]),
+    ]
+    images = [
+        {
+            "filename": f"{n}.jpg",
+            "filepath": folder,
+            "split": split,
+            "sentences": [{"raw": text} for text in texts],
+        }
+        for n, (folder, split, texts) in enumerate(told, start=1)
+    ]
     del images[2]["filepath"]
     file = written("dataset_coco.json", {"images": images, "dataset": "coco"})
     train = load_karpathy(file, tmp_path, "train", missing="ignore")
@@ -121,8 +135,15 @@ def test_both_files_of_coco_hold_the_same_25010_captions(written, tmp_path):
     """In full size, without pictures; ten pictures have six captions."""
     texts = {f"{i}.jpg": [f"{k} of {i} \n" for k in range(5 + (i % 500 == 3))] for i in range(5000)}
     entries = [{"image": f"val2014/{name}", "caption": own} for name, own in texts.items()]
-    images = [{"filename": name, "filepath": "val2014", "split": "test",
-               "sentences": [{"raw": text} for text in own]} for name, own in texts.items()]
+    images = [
+        {
+            "filename": name,
+            "filepath": "val2014",
+            "split": "test",
+            "sentences": [{"raw": text} for text in own],
+        }
+        for name, own in texts.items()
+    ]
     images.insert(7, images[0] | {"filename": "x.jpg", "split": "restval"})
     official = partial(load_retrieval_set, "coco", tmp_path, missing="ignore", official=True)
     written("coco/dataset_coco.json", {"images": images})

@@ -22,27 +22,41 @@ from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
 
 _spec = importlib.util.spec_from_file_location(
-    "choose_settings", REPOSITORY / "data" / "recipes" / "choose_settings.py")
+    "choose_settings", REPOSITORY / "data" / "recipes" / "choose_settings.py"
+)
 choosing = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(choosing)
 
 
-@pytest.mark.parametrize(("enough", "tried"), [
-    (1.0, [0.3, 1.0]), (0.1, [0.03, 0.1, 0.3, 1.0]), (10.0, [1.0, 3.0, 10.0]),
-    (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0])])
+@pytest.mark.parametrize(
+    ("enough", "tried"),
+    [
+        (1.0, [0.3, 1.0]),
+        (0.1, [0.03, 0.1, 0.3, 1.0]),
+        (10.0, [1.0, 3.0, 10.0]),
+        (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0]),
+    ],
+)
 def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
-    rows = walk(lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
-                1.0, "gap", Search().weights)
+    rows = walk(
+        lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
+        1.0,
+        "gap",
+        Search().weights,
+    )
     assert [found["weight"] for found in rows] == tried
     assert smallest_closing(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
-@pytest.mark.parametrize(("table", "profile", "settings"), [
-    ("calibration", "mini", ("lr", "steps", "lock_image")),
-    *(("sweep", profile, ("lr", "weight")) for profile in ("mini", "photo", "paired")),
-    *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "paired")),
-])
+@pytest.mark.parametrize(
+    ("table", "profile", "settings"),
+    [
+        ("calibration", "mini", ("lr", "steps", "lock_image")),
+        *(("sweep", profile, ("lr", "weight")) for profile in ("mini", "photo", "paired")),
+        *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "paired")),
+    ],
+)
 def test_what_is_configured_was_chosen(monkeypatch, table: str, profile: str, settings: tuple):
     """The configured settings are those of the recorded calibration, sweep, bindings."""
     monkeypatch.delenv("CAE_HOME", raising=False)
@@ -61,14 +75,25 @@ def test_every_candidate_can_be_trained(settings, tiny_clip):
 
 def test_validation_scores_by_hand():
     """Two captions, three negatives: one of them is as close as the caption, which is wrong."""
+
     class Fake:
         vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
+
         def images(self, refs):
             return self.texts([ref.path.name for ref in refs])
+
         def texts(self, texts):
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
-    pairs = Pairs([Path("a"), Path("b")], ["a", "b"], torch.tensor([0, 1]), "hand", 2, 2,
-                  negatives=[["b", "a"], ["c"]])
+
+    pairs = Pairs(
+        [Path("a"), Path("b")],
+        ["a", "b"],
+        torch.tensor([0, 1]),
+        "hand",
+        2,
+        2,
+        negatives=[["b", "a"], ["c"]],
+    )
     scores = validation_scores(Fake(), pairs)
     assert (scores["recall_at_1"], scores["n_negatives"]) == (1.0, 3)
     assert scores["against_negatives"] == pytest.approx(2 / 3)
@@ -78,23 +103,31 @@ def test_validation_scores_by_hand():
 @pytest.fixture
 def choose(home: Path, monkeypatch):
     """Choose with a function in the place of training and scoring; returns the stored table."""
+
     def chosen(what: str, table: str, measured, profile: str = "smoke") -> pd.DataFrame:
         monkeypatch.setattr(choosing, "score", measured)
         assert choosing.main([what, "--profile", profile]) == 0
         return results.load(table, profile, ["tuning"])
+
     return chosen
 
 
-@pytest.mark.parametrize(("profile", "opened", "chosen"), [
-    ("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (1e-6, False))])
+@pytest.mark.parametrize(
+    ("profile", "opened", "chosen"),
+    [("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (1e-6, False))],
+)
 def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
-        choose, profile: str, opened: float, chosen: tuple, capsys, monkeypatch):
+    choose, profile: str, opened: float, chosen: tuple, capsys, monkeypatch
+):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better. A small world is asked its benchmarks, which choose nothing."""
     kept, rates = experiment("clip-ft", profile), find_profile(profile).search.rates
     asked = []
-    monkeypatch.setattr(choosing, "benchmark_scores",
-                        lambda *given, **settings: asked.append(given) or {"mean": 0.5})
+    monkeypatch.setattr(
+        choosing,
+        "benchmark_scores",
+        lambda *given, **settings: asked.append(given) or {"mean": 0.5},
+    )
 
     def measured(name: str, profile: str, lr: float, steps: int, lock_image: bool) -> dict:
         values = (0.9, 0.7, 0.4) if name == "clip-ft" else (0.4, 0.7, 0.9)
@@ -142,10 +175,14 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
 
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         trained.append(name)
-        gaps = {f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0
-                for method in METHODS}
-        return {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5} | gaps | {
-            "gap_gradcam": gap}
+        gaps = {
+            f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0 for method in METHODS
+        }
+        return (
+            {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5}
+            | gaps
+            | {"gap_gradcam": gap}
+        )
 
     table = choose("lambda", "sweep", measured)
     told = [line for line in capsys.readouterr().out.splitlines() if "gradcam" in line]
@@ -153,21 +190,24 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
     assert "cae-gradcam" not in trained and not table["experiment"].eq("cae-gradcam").any()
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
     assert chosen.drop("clip-ft").to_dict() == {
-        f"cae-{method}": 0.3 for method in METHODS if method != "gradcam"}
+        f"cae-{method}": 0.3 for method in METHODS if method != "gradcam"
+    }
 
 
 def test_where_clip_ft_has_no_gap_by_any_method_nothing_is_chosen(choose):
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         assert name == "clip-ft"
         return {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5} | {
-            f"gap_{method}": -1e-3 for method in METHODS}
+            f"gap_{method}": -1e-3 for method in METHODS
+        }
 
     assert choose("lambda", "sweep", measured)["experiment"].tolist() == ["clip-ft"]
 
 
 def test_the_candidate_with_the_best_score_is_chosen(choose, capsys):
-    def measured(name: str, profile: str, weight: float, stop_gradient: bool,
-                 **settings: object) -> dict:
+    def measured(
+        name: str, profile: str, weight: float, stop_gradient: bool, **settings: object
+    ) -> dict:
         return {"experiment": name, "weight": weight, "score": weight + stop_gradient}
 
     found = choose("candidates", "candidates", measured).set_index("candidate")
@@ -192,17 +232,29 @@ def test_the_bindings_with_the_best_score_are_chosen_and_no_row_beside_them(choo
 def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):
     asked = []
 
-    def load(table: str, profile: str, runs: list[str], seeds: list[int] | None = None,
-             **settings: Any) -> pd.DataFrame:
+    def load(
+        table: str, profile: str, runs: list[str], seeds: list[int] | None = None, **settings: Any
+    ) -> pd.DataFrame:
         asked.append((table, profile, runs, seeds, settings))
         return pd.DataFrame([{"run": runs[0], "seed": 0, "score": 0.25, "gap_gradcam": 0.5}])
 
     monkeypatch.setattr(results, "load", load)
     row = choosing.score("cae-gradcam", "smoke", weight=0.5)
-    assert asked == [("validation", "smoke", ["cae-gradcam"], [choosing.TUNING_SEED],
-                      {"compute": True, "weight": 0.5})]
+    assert asked == [
+        (
+            "validation",
+            "smoke",
+            ["cae-gradcam"],
+            [choosing.TUNING_SEED],
+            {"compute": True, "weight": 0.5},
+        )
+    ]
     assert (row["experiment"], row["weight"], row["score"], row["gap_gradcam"]) == (
-        "cae-gradcam", 0.5, 0.25, 0.5)
+        "cae-gradcam",
+        0.5,
+        0.25,
+        0.5,
+    )
     assert choosing.TUNING_SEED not in range(find_profile("mini").seeds)
 
 
@@ -212,7 +264,8 @@ def test_benchmarks_are_averaged_as_on_the_pages(home: Path, smoke_world: Path, 
     (home / "data" / "raw").symlink_to(smoke_world.parent)
     items = data_tables("smoke")["items"]
     right = items[["family", "subset", "item"]].assign(correct=items["family"] == "aro")
-    monkeypatch.setattr(results, "load", lambda table, *_, **__: {
-        "items": items, "benchmarks": right}[table])
+    monkeypatch.setattr(
+        results, "load", lambda table, *_, **__: {"items": items, "benchmarks": right}[table]
+    )
     found = choosing.benchmark_scores("clip-ft", "smoke")
     assert found == pytest.approx({"mean": 1 / 7, "ARO-R": 1, "ARO-A": 1})

@@ -49,10 +49,15 @@ def test_an_interrupted_call_goes_on_in_the_next_one_of_the_same_version(
     assert target.read_bytes() == CONTENT[::-1], "versions are never joined"
 
 
-@pytest.mark.parametrize(("etag", "ranges", "asked"), [
-    (None, True, None), ('W/"weak"', True, None), ('"one"', False, "bytes=98304-"),
-    ('"one"', "wrong", "bytes=98304-"),
-])
+@pytest.mark.parametrize(
+    ("etag", "ranges", "asked"),
+    [
+        (None, True, None),
+        ('W/"weak"', True, None),
+        ('"one"', False, "bytes=98304-"),
+        ('"one"', "wrong", "bytes=98304-"),
+    ],
+)
 def test_one_that_cannot_resume_sends_all_anew(file_server, address, target, etag, ranges, asked):
     file_server.etag, file_server.ranges, file_server.cuts = etag, ranges, [100_000]
     download(address, target)

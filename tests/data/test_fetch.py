@@ -30,25 +30,38 @@ from cae_lib.data.sources import Item, Source, source
 from cae_lib.errors import DataError
 
 COMMIT, HEAD = "5" * 40, "a" * 40
-HUB = Item(hub="datasets/facebook/winoground", revision=COMMIT, path="data/examples.jsonl",
-           to="examples.jsonl")
-WEIGHTS = Item(hub="timm/x", revision="main", path="open_clip_model.safetensors",
-               open_clip=("ViT-B-32", "openai"))
+HUB = Item(
+    hub="datasets/facebook/winoground",
+    revision=COMMIT,
+    path="data/examples.jsonl",
+    to="examples.jsonl",
+)
+WEIGHTS = Item(
+    hub="timm/x",
+    revision="main",
+    path="open_clip_model.safetensors",
+    open_clip=("ViT-B-32", "openai"),
+)
 
 
 @pytest.fixture(autouse=True)
 def hub(monkeypatch) -> dict[str, str]:
     """A hub that says which commit a revision is; what it answers can be changed."""
     answers = {"main": HEAD, COMMIT: COMMIT, HEAD: HEAD}
+
     def tell(api, name, repo_type, revision):
         return types.SimpleNamespace(sha=answers[revision])
+
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", tell)
     return answers
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_files_come_to_their_places(toy: Source, file_server, home: Path):
@@ -166,6 +179,7 @@ def test_commands(toy: Source, monkeypatch, capsys):
 @pytest.fixture(params=["zip", "tar", "tar.gz"])
 def pack(request, tmp_path: Path, zipped) -> Callable[[dict[str, bytes]], Path]:
     """Write an archive of the given `{name: content}`."""
+
     def write(files: dict[str, bytes]) -> Path:
         path = tmp_path / f"archive.{request.param}"
         path.write_bytes(zipped(files))
@@ -176,15 +190,19 @@ def pack(request, tmp_path: Path, zipped) -> Callable[[dict[str, bytes]], Path]:
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
         return path
+
     return write
 
 
-@pytest.mark.parametrize(("only", "places"), [
-    ((), {"a": "d/a", "deep/er/b": "d/deep/er/b"}),
-    ((), {"a/x": "d/a/x", "b/x": "d/b/x"}),
-    (("data/",), {"repo-1/data/x/z": "d/data/x/z", "repo-1/code": "", "repo-1/y/data/z": ""}),
-    ((), {"top/x": "d/x", "__MACOSX/top/._x": "", "top/._x": "", "top/.git/y": ""}),
-])
+@pytest.mark.parametrize(
+    ("only", "places"),
+    [
+        ((), {"a": "d/a", "deep/er/b": "d/deep/er/b"}),
+        ((), {"a/x": "d/a/x", "b/x": "d/b/x"}),
+        (("data/",), {"repo-1/data/x/z": "d/data/x/z", "repo-1/code": "", "repo-1/y/data/z": ""}),
+        ((), {"top/x": "d/x", "__MACOSX/top/._x": "", "top/._x": "", "top/.git/y": ""}),
+    ],
+)
 def test_what_is_unpacked_where(pack, tmp_path: Path, only, places):
     """The only folder at the top is left out, and so are hidden files; older ones are replaced."""
     old = {"d/x": b"old", "other": b"old"}
@@ -259,8 +277,11 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size(tmp_path: Path, monke
 def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("cae_lib.data.fetch.SMALL", 0)
     random = Random(0)
-    rows = "\n".join(f"COCO_{random.randrange(10**12):012}.jpg,a dog is sitting near a tree,"
-                     "a tree is sitting near a dog, or a dog" for _ in range(9999))
+    rows = "\n".join(
+        f"COCO_{random.randrange(10**12):012}.jpg,a dog is sitting near a tree,"
+        "a tree is sitting near a dog, or a dog"
+        for _ in range(9999)
+    )
     with zipfile.ZipFile(tmp_path / "text.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rows.csv", rows)
     assert len(rows) > 8 * (tmp_path / "text.zip").stat().st_size
@@ -268,10 +289,18 @@ def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
     assert (tmp_path / "root/rows.csv").read_text() == rows
 
 
-@pytest.mark.parametrize("place", [
-    "toy", "toy/images", "toy/data", "toy/data/rows.json", "toy/data/rows.json.part",
-    "downloads/toy/pictures.zip.part", "toy/.pictures.zip.unpacking",
-])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "toy",
+        "toy/images",
+        "toy/data",
+        "toy/data/rows.json",
+        "toy/data/rows.json.part",
+        "downloads/toy/pictures.zip.part",
+        "toy/.pictures.zip.unpacking",
+    ],
+)
 def test_a_link_is_not_written_through(toy: Source, home: Path, tmp_path: Path, place):
     outside, link = tmp_path / "outside", home / "data" / "raw" / place
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -323,6 +352,7 @@ def test_damaged_archives_and_no_room_for_what_is_in_one(pack, tmp_path: Path, s
 
 def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch, home: Path):
     entry, answers = make_source(HUB, gated="https://terms"), []
+
     def serve(name, path, repo_type, revision, local_dir):
         assert (name, path, repo_type) == ("facebook/winoground", HUB.path, "dataset")
         assert revision == COMMIT
@@ -332,6 +362,7 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch, home: Path
         found.parent.mkdir(parents=True)
         found.write_text("{}")
         return str(found)
+
     monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     refusal = errors.GatedRepoError("403", response=httpx.Response(403, request=Mock()))
     for error, message in (
@@ -343,20 +374,24 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch, home: Path
             get(entry)
     get(entry)
     assert list(tree(entry.root)) == ["examples.jsonl"]
-    assert json.loads((home / "data/raw/fetched.json").read_text())[
-        "toy/examples.jsonl"]["revision"] == COMMIT
+    assert (
+        json.loads((home / "data/raw/fetched.json").read_text())["toy/examples.jsonl"]["revision"]
+        == COMMIT
+    )
 
 
 def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch, hub, home: Path):
     """The commit that `main` was is noted, and fetched again even if `main` has moved since."""
     entry = make_source(Item(hub="datasets/a/b", revision="main", to="."))
     errors, commits = [ConnectionError("cut")], []
+
     def serve(name, repo_type, revision, local_dir):
         assert (name, repo_type, local_dir) == ("a/b", "dataset", entry.root)
         commits.append(revision)
         (local_dir / f"{len(errors)}.json").write_text("[]")
         if errors:
             raise errors.pop()
+
     monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     entry.root.mkdir(parents=True)
     with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
@@ -365,22 +400,30 @@ def test_whole_repository_that_was_interrupted_goes_on(make_source, monkeypatch,
     assert check(entry).lines() == ["toy: unknown; 2 files"]
     shutil.rmtree(entry.root)
     hub["main"] = "b" * 40
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, revision, local_dir, **__: (
-        commits.append(revision), local_dir.mkdir()))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda *_, revision, local_dir, **__: (commits.append(revision), local_dir.mkdir()),
+    )
     assert get(entry) == [] and commits == [HEAD, HEAD, HEAD]
     (noted,) = json.loads((home / "data/raw/fetched.json").read_text()).values()
     assert noted["revision"] == HEAD
 
 
-@pytest.mark.parametrize("error", [
-    ConnectionError("no network"), socket.gaierror(-2, "Name or service not known"),
-    OSError(errno.ENETUNREACH, "Network is unreachable"),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no network"),
+        socket.gaierror(-2, "Name or service not known"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+    ],
+)
 def test_a_hub_that_is_not_reached_is_asked_once(make_source, monkeypatch, error):
     asked = []
+
     def tell(api, name, **_):
         asked.append(name)
         raise RuntimeError("of the HTTP library, a page long") from error
+
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", tell)
     entry = make_source(HUB, dataclasses.replace(HUB, path="data/images.zip", to="", unpack="i"))
     with pytest.raises(DataError) as caught:
@@ -394,6 +437,7 @@ def test_file_of_google_drive(make_source, monkeypatch):
     def serve(id, output, resume):
         assert (id, resume) == ("X", True)
         Path(output).write_bytes(b"[]")
+
     entry = make_source(Item(drive="X", to="rows.json"))
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match=r"cae-lib\[data\].*drive.google.com/file/d/X/view"):
@@ -406,14 +450,18 @@ def test_file_of_google_drive(make_source, monkeypatch):
 def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp_path, home, right):
     """They are asked for as open_clip asks, without a revision; wrong ones are removed."""
     cached = tmp_path / "models--timm--x" / "snapshots" / HEAD / WEIGHTS.path
+
     def serve(name, path):
         assert (name, path) == ("timm/x", WEIGHTS.path)
         cached.parent.mkdir(parents=True)
         (tmp_path / "blob").write_bytes(b"weights" if right else b"others")
         cached.symlink_to(tmp_path / "blob")
         return str(cached)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache",
-                        lambda hub, name: str(cached) if cached.exists() else None)
+
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        lambda hub, name: str(cached) if cached.exists() else None,
+    )
     monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     digest = hashlib.sha256(b"weights").hexdigest()
     item = dataclasses.replace(WEIGHTS, checksum=f"sha256:{digest}")

@@ -14,9 +14,12 @@ from cae_lib.errors import DataError
 
 CAPTIONS = {
     "A man in a red shirt rides a black horse.": {
-        "A shirt in a red man rides a black horse.", "A horse in a red shirt rides a black man.",
-        "A man in a red horse rides a black shirt.", "A red shirt in a man rides a black horse.",
-        "A black horse in a red shirt rides a man.", "A man in a black horse rides a red shirt.",
+        "A shirt in a red man rides a black horse.",
+        "A horse in a red shirt rides a black man.",
+        "A man in a red horse rides a black shirt.",
+        "A red shirt in a man rides a black horse.",
+        "A black horse in a red shirt rides a man.",
+        "A man in a black horse rides a red shirt.",
         "A man in a black shirt rides a red horse.",
     },
     # articles follow the sound, the capital stays at the start, spaces are single
@@ -28,7 +31,9 @@ CAPTIONS = {
     "a dog sees cats": set(),
     "two cats see dogs": {"dogs see two cats"},
     "a bigger dog chases a red cat": {
-        "a bigger cat chases a red dog", "a red cat chases a bigger dog"},
+        "a bigger cat chases a red dog",
+        "a red cat chases a bigger dog",
+    },
     "a red dog is happy": set(),
     # "its" stays with its owner
     "a dog chases its ball": {"a ball chases its dog"},
@@ -69,16 +74,21 @@ def test_exchanges_that_keep_the_meaning_by_hand() -> None:
         "A man and a woman sit on a bench.": {"A woman and a man sit on a bench."},
         "a small red car and a big dog": {"a red small car and a big dog"},
         "a black and white dog": {"a white and black dog"},
-        "a man with a hat and a woman": set(), "a tall man and a woman": set(),
-        "a man and two women": set(), "a red car near a blue car": set(), "a dog": set(),
+        "a man with a hat and a woman": set(),
+        "a tall man and a woman": set(),
+        "a man and two women": set(),
+        "a red car near a blue car": set(),
+        "a dog": set(),
     }
     assert [*map(set, swap_negatives(list(kept), keep=True))] == [*kept.values()]
 
 
 def test_the_choice_is_seeded_and_limited() -> None:
     caption = "A man in a red shirt rides a black horse."
-    pairs = [f"a black {first} and a white {second}" for first, second in
-             itertools.permutations(("cat", "dog", "cow", "cup"), 2)]
+    pairs = [
+        f"a black {first} and a white {second}"
+        for first, second in itertools.permutations(("cat", "dog", "cow", "cup"), 2)
+    ]
     few = swap_negatives([caption, "a dog", caption, *pairs], seed=1, limit=2)
     assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
     assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]

@@ -51,8 +51,9 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
 
 def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, tiny_clip):
     for kind in (ImageStore, Photographs):
-        first, second = (kind([path], 112).crops(torch.tensor([0]), torch.manual_seed(0))
-                         for path in files)
+        first, second = (
+            kind([path], 112).crops(torch.tensor([0]), torch.manual_seed(0)) for path in files
+        )
         assert torch.equal(first, second)
     crop = (300, 10, 440, 90)  # outside of the turned image
     first, second = (Encoder(tiny_clip).pixels([ImageRef(path, crop)]) for path in files)
@@ -67,7 +68,8 @@ def test_retrieval_ties_an_image_with_its_turned_copy(files, tiny_clip):
 
 
 def test_the_command_the_explorer_and_paired_photographs_see_the_stored_pixels(
-        files, tiny_clip, tmp_path, monkeypatch, capsys):
+    files, tiny_clip, tmp_path, monkeypatch, capsys
+):
     turned, plain = files
     meta = CheckpointMeta("clip-mini", "quickgelu")
     weights, asked = save_checkpoint(tmp_path / "own", tiny_clip, meta), []
@@ -75,6 +77,7 @@ def test_the_command_the_explorer_and_paired_photographs_see_the_stored_pixels(
     def keep(clip, image, *arguments):
         asked.append(np.array(image))
         return attribute(clip, image, *arguments)
+
     monkeypatch.setattr("cae_lib.evaluation.pair.attribute", keep)
     command = ["attribute", str(turned), "a cat", "--weights", str(weights)]
     assert main([*command, "-o", str(tmp_path / "figure.png")]) == 0

@@ -11,6 +11,7 @@ def write(tmp_path):
     def put(content: str):
         (tmp_path / "a.x").write_text(content, encoding="utf-8", newline="")
         return tmp_path / "a.x"
+
     return put
 
 
@@ -49,13 +50,16 @@ def test_csv_that_is_cut_short_or_lacks_a_column(write):
             list(rows.read_csv(write(content), ("b",)))
 
 
-@pytest.mark.parametrize(("read", "right", "found", "wrong"), [
-    (rows.text, " customers\n", " customers\n", ("", "  \n", 3, None)),
-    (rows.number, "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
-    (rows.texts, ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
-    (rows.literal, " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
-    (rows.literal, "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
-])
+@pytest.mark.parametrize(
+    ("read", "right", "found", "wrong"),
+    [
+        (rows.text, " customers\n", " customers\n", ("", "  \n", 3, None)),
+        (rows.number, "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
+        (rows.texts, ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
+        (rows.literal, " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
+        (rows.literal, "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
+    ],
+)
 def test_fields_are_what_they_have_to_be(read, right, found, wrong):
     assert read({"x": right}, "x") == found
     for value in wrong:

@@ -30,9 +30,11 @@ def test_a_file_is_looked_into_as_it_is_now(whole, tmp_path):
 
 def test_a_set_is_settled_once(tmp_path, capsys):
     left = [("row 3", "its picture 3.jpg is missing"), ("row 4", "has no field 'x'")]
-    for left_out, message in ((left, "set.json, row 3: its picture .*2 of 9 rows.*Complete"),
-                              (left[1:], "row 4: has no field 'x'.*1 of 9 rows.*Fetch the file"),
-                              ([], "set.json: 9 items, 8 expected")):
+    for left_out, message in (
+        (left, "set.json, row 3: its picture .*2 of 9 rows.*Complete"),
+        (left[1:], "row 4: has no field 'x'.*1 of 9 rows.*Fetch the file"),
+        ([], "set.json: 9 items, 8 expected"),
+    ):
         with pytest.raises(DataError, match=f"{message}.*--allow-missing"):
             settle("set", tmp_path / "set.json", 7, 9, 8, left_out, allowed=False)
     settle("set", tmp_path / "set.json", 9, 9, 9, [], allowed=False)

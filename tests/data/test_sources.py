@@ -49,8 +49,11 @@ def test_entry_is_well_formed(entry: Source):
     assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.get
     assert set(entry.needs) <= set(SOURCES) and ".." not in entry.folder
     for item in entry.get:
-        assert item.url is None or re.match(r"https://[\w.-]+/\S+$", item.url) or (
-            item.name == "visual7w_images.zip"), "no https is known of one alone"
+        assert (
+            item.url is None
+            or re.match(r"https://[\w.-]+/\S+$", item.url)
+            or (item.name == "visual7w_images.zip")
+        ), "no https is known of one alone"
         if item.url and re.match(r"https://(raw\.githubusercontent|github)\.com", item.url):
             assert "/releases/download/" in item.url or re.search(r"/[0-9a-f]{40}\b", item.url)
             assert item.checksum or "/archive/" in item.url or entry.kind == "weights"
@@ -95,17 +98,31 @@ def test_counts_and_files_are_the_loaders():
         assert counts(key) == {file: {"coco": 5000, "flickr30k": 1000}[name]}
     pairs = {
         f"STS/{year}-en-test/STS.{kind}.{part}.txt"
-        for year, parts in similarity.YEARS.items() for part in parts for kind in ("input", "gs")
+        for year, parts in similarity.YEARS.items()
+        for part in parts
+        for kind in ("input", "gs")
     }
     tests = {files["test"] for files in similarity.FILES.values()}
     assert file_names("senteval") == pairs | tests
 
 
-@pytest.mark.parametrize(("name", "n_files", "n_rows"), [
-    ("aro", 2, 52_685), ("winoground", 1, 400), ("sugarcrepe", 7, 7511), ("valse", 11, 8782),
-    ("vl-checklist", 56, 123_234), ("svo-probes", 1, 0), ("whatsup", 6, 4958), ("cola", 4, 210),
-    ("sugarcrepe-pp", 5, 4757), ("negbench", 2, 10_945), ("mmvp-vlm", 2, 540), ("bivlc", 2, 0),
-])
+@pytest.mark.parametrize(
+    ("name", "n_files", "n_rows"),
+    [
+        ("aro", 2, 52_685),
+        ("winoground", 1, 400),
+        ("sugarcrepe", 7, 7511),
+        ("valse", 11, 8782),
+        ("vl-checklist", 56, 123_234),
+        ("svo-probes", 1, 0),
+        ("whatsup", 6, 4958),
+        ("cola", 4, 210),
+        ("sugarcrepe-pp", 5, 4757),
+        ("negbench", 2, 10_945),
+        ("mmvp-vlm", 2, 540),
+        ("bivlc", 2, 0),
+    ],
+)
 def test_rows_of_benchmarks_come_from_their_layouts(name, n_files, n_rows):
     assert (len(file_names(name)), sum(counts(name).values())) == (n_files, n_rows)
     assert bool(SOURCES[name].pictures) == (name not in ("mmvp-vlm", "bivlc"))
@@ -125,23 +142,27 @@ def test_the_list_is_read_from_the_package_wherever_the_data_are(tmp_path: Path,
 
 def test_open_clip_keeps_the_weights_under_that_name():
     from open_clip.pretrained import get_pretrained_cfg
+
     (item,) = SOURCES["openai-vit-b-32"].get
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
     assert needs.weights_source("ViT-B-32", "openai") == ("openai-vit-b-32",)
     assert needs.weights_source("ViT-B-32", None) == ()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ("colour: red", "one: .*unexpected keyword argument 'colour'"),
-    ("get: [{to: x}]", "an item has one of url, drive"),
-    ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
-    ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
-    ("get: [{hub: a/b, to: x}]", "revision None of a/b"),
-    ("get: [{hub: a/b, revision: v1, to: x}]", "revision 'v1' of a/b"),
-    ("get: [{url: 'https://a/b', revision: main}]", "only a repository of the hub"),
-    ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
-    ("title: [", "sources.yml: cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("colour: red", "one: .*unexpected keyword argument 'colour'"),
+        ("get: [{to: x}]", "an item has one of url, drive"),
+        ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
+        ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
+        ("get: [{hub: a/b, to: x}]", "revision None of a/b"),
+        ("get: [{hub: a/b, revision: v1, to: x}]", "revision 'v1' of a/b"),
+        ("get: [{url: 'https://a/b', revision: main}]", "only a repository of the hub"),
+        ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
+        ("title: [", "sources.yml: cannot be read"),
+    ],
+)
 def test_malformed_entries(tmp_path: Path, change: str, message: str):
     fields = dict.fromkeys(("title", "home", "licence", "terms", "folder"), "x")
     key, value = change.split(": ", 1)
@@ -199,9 +220,14 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
 def test_other_layouts_of_rows(make_source):
     entry = make_source(
         rows=(
-            Rows("a.csv", 2), Rows("b.tsv", 1), Rows("c.jsonl", 2), Rows("d.txt", 2),
-            Rows("e.csv", 3, lines=True, skip=1), Rows("f.json", 2),
-            Rows("pictures/*.jpg", 3), Rows("maybe.txt"),
+            Rows("a.csv", 2),
+            Rows("b.tsv", 1),
+            Rows("c.jsonl", 2),
+            Rows("d.txt", 2),
+            Rows("e.csv", 3, lines=True, skip=1),
+            Rows("f.json", 2),
+            Rows("pictures/*.jpg", 3),
+            Rows("maybe.txt"),
         ),
         pictures=(
             Pictures("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
@@ -212,9 +238,13 @@ def test_other_layouts_of_rows(make_source):
         ),
     )
     texts = {
-        "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n', "b.tsv": "a\tb\n1\t2\n",
-        "c.jsonl": '{"a": 1}\n\n{"a": 2}', "d.txt": "1\n\n22\n", "e.csv": 'h\n"1\n2\n3\n',
-        "f.json": '{"a": 1, "b": 2}', "g.json": '[[12, "x"]]',
+        "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n',
+        "b.tsv": "a\tb\n1\t2\n",
+        "c.jsonl": '{"a": 1}\n\n{"a": 2}',
+        "d.txt": "1\n\n22\n",
+        "e.csv": 'h\n"1\n2\n3\n',
+        "f.json": '{"a": 1, "b": 2}',
+        "g.json": '[[12, "x"]]',
         "h.json": '[["data/u/v.jpg", {"a": "http://w/z.jpg"}]]',
     }
     here = ("q/8.png", "p/7.jpg", "p/0012.jpg", "p/v.jpg", "p/22.gif", "pictures/1.jpg")

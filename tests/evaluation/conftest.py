@@ -32,6 +32,7 @@ def choice():
     def make(images, texts, truth=0, group="g", name="0"):
         refs = tuple(ImageRef(Path(image)) for image in images)
         return Choice(refs, tuple(texts), truth, group, name)
+
     return make
 
 
@@ -40,6 +41,7 @@ def benchmark_of():
     def make(*items, **fields):
         subset, n_expected = fields.pop("subset", "part"), fields.pop("n_expected", 9)
         return Benchmark("family", subset, tuple(items), n_expected, **fields)
+
     return make
 
 

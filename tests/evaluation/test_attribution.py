@@ -41,8 +41,10 @@ def five(tmp_path, clip):
         noise = np.random.default_rng(number).integers(0, 256, (112, 112, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
     words = [re.finditer(r"\w+", text) for text in CAPTIONS]
-    spans = [[Span(*word.span(), ROLE_OF[word[0]]) for word in found if word[0] in ROLE_OF]
-             for found in words]
+    spans = [
+        [Span(*word.span(), ROLE_OF[word[0]]) for word in found if word[0] in ROLE_OF]
+        for found in words
+    ]
     pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
     return pairs, align(CAPTIONS, spans, clip.tokenizer)
 
@@ -51,8 +53,9 @@ def five(tmp_path, clip):
 def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
     """A loop over single pairs that reads pictures and roles by itself."""
     encoder, model = Encoder(clip), clip.model.train()
-    found = attribution_table(encoder, *five, methods=["gradient"], limit=limit, batch_size=2,
-                              reduction="grad_x")
+    found = attribution_table(
+        encoder, *five, methods=["gradient"], limit=limit, batch_size=2, reduction="grad_x"
+    )
     assert model.training and set(found.method) == {"gradient"}
     model.eval()
     scorer, expected = get_method("gradient", reduction="grad_x"), []
@@ -146,10 +149,12 @@ def test_attention_does_not_see_the_projection(table):
 
 
 def test_curves_start_and_end_where_they_must_and_mask_one_word_after_the_other(
-        clip, sample, table):
+    clip, sample, table
+):
     ends = [values(table, "whole").mean(), values(table, "empty").mean()]
-    for method, against in itertools.product((*METHODS, INTEGRATED, RANDOM),
-                                             ("deletion", "insertion")):
+    for method, against in itertools.product(
+        (*METHODS, INTEGRATED, RANDOM), ("deletion", "insertion")
+    ):
         curve = values(table, "curve", method=method, against=against)
         expected = ends if against == "deletion" else ends[::-1]
         assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
@@ -166,8 +171,12 @@ def test_curves_start_and_end_where_they_must_and_mask_one_word_after_the_other(
 def test_the_random_curve_is_the_mean_of_two_orders():
     """Of a bag of five words and one of four: S is the sum of the weights that are left."""
     weights, n_words = np.array([[1.0, 2, 4, 8, 16], [1, 2, 4, 8, 0]]), np.array([5, 4])
-    bag = SimpleNamespace(n_words=n_words, masked=lambda model, captions, masked, mask: np.where(
-        masked, 0, weights[captions]).sum(axis=1))
+    bag = SimpleNamespace(
+        n_words=n_words,
+        masked=lambda model, captions, masked, mask: np.where(masked, 0, weights[captions]).sum(
+            axis=1
+        ),
+    )
     curves = faithfulness.score_curves(None, bag, {"own": weights})
     orders = [random_ranks(n_words, 5, seed) for seed in (0, 1)]
     assert (orders[0] != orders[1]).any(axis=1).all()

@@ -35,16 +35,33 @@ def test_families_and_their_mean_by_hand():
     parts = [
         part("aro/relation", macro=["on", "eating"], on=(1, 2), eating=(3, 4), near=(0, 9)),
         part("aro/attribution", macro=["a_b"], a_b=(20, 25)),
-        part("winoground/group", x=(1, 2), y=(0, 2)), part("winoground/text", x=(2, 2)),
+        part("winoground/group", x=(1, 2), y=(0, 2)),
+        part("winoground/text", x=(2, 2)),
         *each("sugarcrepe", {"replace_rel": (3, 4), "add_att": (9, 10), "swap_att": (3, 10)}),
         part("crepe/atom", macro=["4", "5"], **{"4": (1, 2), "5": (0, 6)}),
-        part("svo_probes/all", subj=(1, 2), mixed=(2, 2)), part("order/coco", coco=(1, 5)),
+        part("svo_probes/all", subj=(1, 2), mixed=(2, 2)),
+        part("order/coco", coco=(1, 5)),
     ]
     table, family = numbers("table", *parts), numbers("family", *parts)
-    assert table == pytest.approx({"ARO-R": 0.625, "ARO-A": 0.8, "Winoground": 0.25, "SVO": 0.75,
-                                   "SC-Rel": 0.75, "SC-Att": 0.6, "CREPE": 0.25, "Order": 0.2})
-    means = {"ARO": 0.7125, "Winoground": 0.25, "SugarCrepe": 0.675, "SVO-Probes": 0.75,
-             "CREPE": 0.25}
+    assert table == pytest.approx(
+        {
+            "ARO-R": 0.625,
+            "ARO-A": 0.8,
+            "Winoground": 0.25,
+            "SVO": 0.75,
+            "SC-Rel": 0.75,
+            "SC-Att": 0.6,
+            "CREPE": 0.25,
+            "Order": 0.2,
+        }
+    )
+    means = {
+        "ARO": 0.7125,
+        "Winoground": 0.25,
+        "SugarCrepe": 0.675,
+        "SVO-Probes": 0.75,
+        "CREPE": 0.25,
+    }
     assert family == pytest.approx(means | {"mean": np.mean(list(means.values()))})
 
 
@@ -54,57 +71,89 @@ def each(family, right):
 
 
 VL = "vl_checklist"
-RELATIONS = each(f"{VL}/Relation", {"hake_action": (1, 4), "swig_action": (2, 4),
-                                    "vg/action": (3, 4), "vg/spatial": (9, 10)})
+RELATIONS = each(
+    f"{VL}/Relation",
+    {"hake_action": (1, 4), "swig_action": (2, 4), "vg/action": (3, 4), "vg/spatial": (9, 10)},
+)
 # Absent members give their weight to siblings.
 ATTRIBUTES = each(f"{VL}/Attribute", {"vg/color": (1, 2), "vg/size": (2, 2), "vaw/size": (0, 2)})
-OBJECTS = each(f"{VL}/Object/Size", {"vg_size/vg_obj_large": (1, 1),
-                                     "hake_size/hake_obj_large": (0, 1),
-                                     "vg_size/vg_obj_small": (1, 1)})
+OBJECTS = each(
+    f"{VL}/Object/Size",
+    {
+        "vg_size/vg_obj_large": (1, 1),
+        "hake_size/hake_obj_large": (0, 1),
+        "vg_size/vg_obj_small": (1, 1),
+    },
+)
 ARO = [part("aro/relation", macro=["on"], on=(1, 3), pulling=(3, 3), near=(0, 9), eating=(2, 7))]
 PAIRS = [part("aro/attribution", a_b=(20, 25), c_d=(24, 24), e_f=(13, 26))]  # c_d has too few
-SUGAR = each("sugarcrepe", {"add_att": (6, 10), "replace_att": (2, 4), "swap_att": (0, 2),
-                            "replace_rel": (3, 3)})
-VALSE = each("valse", {"actant-swap": (1, 2), "action-replacement": (2, 2), "relations": (1, 4),
-                       "plurals": (0, 4)})
-CREPE = [part("crepe/atom", macro=["4", "5"], **{"4": (1, 2), "5": (0, 6)}),
-         part("crepe/negate", macro=["4", "5"], **{"4": (4, 4), "5": (1, 2)}),
-         part("crepe/swap", macro=["4"], **{"4": (0, 2)})]
-WINOGROUND = each("winoground", {"group": (40, 400), "group/untagged": (43, 172),
-                                 "group/authors": (19, 171)})
-SVO = [part("svo_probes/all", g=(3, 4)),
-       part("svo_probes/match", macro=["p", "n"], p=(1, 2), n=(3, 4))]
-WHATSUP = each("whatsup", {"controlled_images": (1, 8), "controlled_clevr": (2, 8),
-                           "coco_qa_one_obj": (3, 8), "coco_qa_two_obj": (4, 8),
-                           "vg_qa_one_obj": (5, 8), "vg_qa_two_obj": (8, 8)})
+SUGAR = each(
+    "sugarcrepe",
+    {"add_att": (6, 10), "replace_att": (2, 4), "swap_att": (0, 2), "replace_rel": (3, 3)},
+)
+VALSE = each(
+    "valse",
+    {"actant-swap": (1, 2), "action-replacement": (2, 2), "relations": (1, 4), "plurals": (0, 4)},
+)
+CREPE = [
+    part("crepe/atom", macro=["4", "5"], **{"4": (1, 2), "5": (0, 6)}),
+    part("crepe/negate", macro=["4", "5"], **{"4": (4, 4), "5": (1, 2)}),
+    part("crepe/swap", macro=["4"], **{"4": (0, 2)}),
+]
+WINOGROUND = each(
+    "winoground", {"group": (40, 400), "group/untagged": (43, 172), "group/authors": (19, 171)}
+)
+SVO = [
+    part("svo_probes/all", g=(3, 4)),
+    part("svo_probes/match", macro=["p", "n"], p=(1, 2), n=(3, 4)),
+]
+WHATSUP = each(
+    "whatsup",
+    {
+        "controlled_images": (1, 8),
+        "controlled_clevr": (2, 8),
+        "coco_qa_one_obj": (3, 8),
+        "coco_qa_two_obj": (4, 8),
+        "vg_qa_one_obj": (5, 8),
+        "vg_qa_two_obj": (8, 8),
+    },
+)
 
 
-@pytest.mark.parametrize("protocol, parts, expected", [
-    ("table", RELATIONS, {"VLC-Rel": (0.5 + 0.9) / 2}),
-    ("table", CREPE, {"CREPE": (0.25 + 0.75 + 0) / 3}),
-    ("authors", CREPE, {"crepe/atom": 0.25, "crepe/negate": 0.75, "crepe/swap": 0}),
-    ("authors", RELATIONS, {f"{VL}/relation": (0.5 + 0.9) / 2}),
-    ("official", RELATIONS, {f"{VL}/relation": (0.25 + 0.5 + 0.75 + 0.9) / 4}),
-    ("authors", ATTRIBUTES, {f"{VL}/attribute": (0.5 + (1 + 0) / 2) / 2}),
-    ("authors", OBJECTS, {f"{VL}/object": 0.75}),
-    ("official", ARO, {"aro/relation": (1 / 3 + 1 + 2 / 7) / 3}),
-    ("authors", ARO, {"aro/relation": (1 / 3 + 2 / 7) / 2}),  # and pulling is left out
-    ("official", PAIRS, {"aro/attribution": (0.8 + 0.5) / 2}),
-    ("official", SUGAR, {"sugarcrepe": 11 / 19}),
-    ("authors", SUGAR,
-     {"sugarcrepe/attribute": (0.6 + 0.5 + 0) / 3, "sugarcrepe/relation": 1}),
-    ("official", VALSE, {"valse": (0.5 + 1 + 0.25 + 0) / 4}),
-    ("authors", VALSE, {"valse/action": 0.75, "valse/relation": 0.5, "valse/spatial": 0.25}),
-    ("official", WINOGROUND, {"winoground/group": 0.1}),
-    ("authors", WINOGROUND, {"winoground/group": 0.1, "winoground/group/authors": 1 / 9}),
-    ("official", SVO, {"svo_probes": 0.625}),
-    ("authors", SVO, {"svo_probes": 0.75}),
-    ("official", WHATSUP, {"whatsup": 23 / 48}),
-    ("authors", WHATSUP,
-     {"whatsup/controlled": 3 / 16, "whatsup/coco": 7 / 16, "whatsup/vg": (5 + 4) / 16}),
-    ("official", [part("aro/attribution", a_b=(20, 24)), part("valse/plurals", g=(1, 2))],
-     {"valse": 0.5}),
-])
+@pytest.mark.parametrize(
+    "protocol, parts, expected",
+    [
+        ("table", RELATIONS, {"VLC-Rel": (0.5 + 0.9) / 2}),
+        ("table", CREPE, {"CREPE": (0.25 + 0.75 + 0) / 3}),
+        ("authors", CREPE, {"crepe/atom": 0.25, "crepe/negate": 0.75, "crepe/swap": 0}),
+        ("authors", RELATIONS, {f"{VL}/relation": (0.5 + 0.9) / 2}),
+        ("official", RELATIONS, {f"{VL}/relation": (0.25 + 0.5 + 0.75 + 0.9) / 4}),
+        ("authors", ATTRIBUTES, {f"{VL}/attribute": (0.5 + (1 + 0) / 2) / 2}),
+        ("authors", OBJECTS, {f"{VL}/object": 0.75}),
+        ("official", ARO, {"aro/relation": (1 / 3 + 1 + 2 / 7) / 3}),
+        ("authors", ARO, {"aro/relation": (1 / 3 + 2 / 7) / 2}),  # and pulling is left out
+        ("official", PAIRS, {"aro/attribution": (0.8 + 0.5) / 2}),
+        ("official", SUGAR, {"sugarcrepe": 11 / 19}),
+        ("authors", SUGAR, {"sugarcrepe/attribute": (0.6 + 0.5 + 0) / 3, "sugarcrepe/relation": 1}),
+        ("official", VALSE, {"valse": (0.5 + 1 + 0.25 + 0) / 4}),
+        ("authors", VALSE, {"valse/action": 0.75, "valse/relation": 0.5, "valse/spatial": 0.25}),
+        ("official", WINOGROUND, {"winoground/group": 0.1}),
+        ("authors", WINOGROUND, {"winoground/group": 0.1, "winoground/group/authors": 1 / 9}),
+        ("official", SVO, {"svo_probes": 0.625}),
+        ("authors", SVO, {"svo_probes": 0.75}),
+        ("official", WHATSUP, {"whatsup": 23 / 48}),
+        (
+            "authors",
+            WHATSUP,
+            {"whatsup/controlled": 3 / 16, "whatsup/coco": 7 / 16, "whatsup/vg": (5 + 4) / 16},
+        ),
+        (
+            "official",
+            [part("aro/attribution", a_b=(20, 24)), part("valse/plurals", g=(1, 2))],
+            {"valse": 0.5},
+        ),
+    ],
+)
 def test_numbers_by_hand(protocol, parts, expected):
     assert numbers(protocol, *parts) == pytest.approx(expected)
 

@@ -16,12 +16,19 @@ MODEL = CaptionModel(["a b", "a c"])
 NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 
 
-@pytest.mark.parametrize("texts, truth, task, among", [
-    ("ab", 0, "choice", 1), ("ba", 0, "choice", 0), ("aab", 0, "choice", 2),
-    ("bacd", 2, "choice", 3),  # of three that tie
-    ("ab", 0, "text", 0),  # one caption for two pictures is never right twice
-    ("ba", 0, "group", 0), ("ac", 0, "text", 4), ("ac", 0, "group", 6),
-])
+@pytest.mark.parametrize(
+    "texts, truth, task, among",
+    [
+        ("ab", 0, "choice", 1),
+        ("ba", 0, "choice", 0),
+        ("aab", 0, "choice", 2),
+        ("bacd", 2, "choice", 3),  # of three that tie
+        ("ab", 0, "text", 0),  # one caption for two pictures is never right twice
+        ("ba", 0, "group", 0),
+        ("ac", 0, "text", 4),
+        ("ac", 0, "group", 6),
+    ],
+)
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     pictures = ["p"] if task == "choice" else ["p", "q"]
     assert guesses(choice(pictures, texts, truth), task, NUMBERS) == among
@@ -37,8 +44,11 @@ def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
     longer = choice(["p"], ["a dog on a mat on a mat", "mat"])
     for part, training, expected in (
         (benchmark, ["a"], {"shorter": [1, 1 / 2, 0], "longer": [0, 1 / 2, 1 / 3]}),
-        (benchmark_of(item, longer), ["a dog on a mat", "the dog on a mat"],
-         {"likelihood": [1, 0], "likelihood_per_word": [1, 1]}),
+        (
+            benchmark_of(item, longer),
+            ["a dog on a mat", "the dog on a mat"],
+            {"likelihood": [1, 0], "likelihood_per_word": [1, 1]},
+        ),
     ):
         found = blind_answers([part], blind.text_choosers(training))
         assert [*found] == ["chooser", "family", "subset", "item", "picture", "share"]
@@ -57,9 +67,12 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
 
 
 def test_the_average_picture_stands_for_every_picture(
-        choice, benchmark_of, hand_encoder, monkeypatch):
-    encoder = hand_encoder({"a": [1, 0], "b": [0, 1], "c": [1, 0]},
-                           {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]})
+    choice, benchmark_of, hand_encoder, monkeypatch
+):
+    encoder = hand_encoder(
+        {"a": [1, 0], "b": [0, 1], "c": [1, 0]},
+        {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]},
+    )
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
     monkeypatch.setattr(blind, "training_captions", lambda profile: pairs)

@@ -37,8 +37,11 @@ CHOICES = [  # pictures, texts, truth; correct, margin, rank
 def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchmark_of):
     encoder = hand_encoder(IMAGES, TEXTS)
     items = [choice(*row[:3], group=str(number % 3)) for number, row in enumerate(CHOICES)]
-    parts = [benchmark_of(*items[:4]), benchmark_of(subset="none"),
-             benchmark_of(*items[4:], subset="more")]
+    parts = [
+        benchmark_of(*items[:4]),
+        benchmark_of(subset="none"),
+        benchmark_of(*items[4:], subset="more"),
+    ]
     found = answers(parts, encoder)
     names = ["item", "picture", "correct", "margin", "rank"]
     assert found.columns.tolist() == ["family", "subset", "group", *names]
@@ -56,20 +59,24 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
         answers([parts[0], parts[0]], encoder)
 
 
-@pytest.mark.parametrize("scores, text, image", [
-    ([[0.9, 0.1], [0.2, 0.8]], True, True),
-    ([[0.9, 0.1], [0.95, 0.96]], True, False),  # text 0 prefers picture 1
-    ([[0.5, 0.6], [0.1, 0.9]], False, True),  # picture 0 prefers text 1
-    ([[0.5, 0.5], [0.1, 0.9]], False, True),  # a tie is wrong
-    ([[0.5, 0.1], [0.5, 0.9]], True, False),
-    ([[0.1, 0.9], [0.8, 0.2]], False, False),
-])
+@pytest.mark.parametrize(
+    "scores, text, image",
+    [
+        ([[0.9, 0.1], [0.2, 0.8]], True, True),
+        ([[0.9, 0.1], [0.95, 0.96]], True, False),  # text 0 prefers picture 1
+        ([[0.5, 0.6], [0.1, 0.9]], False, True),  # picture 0 prefers text 1
+        ([[0.5, 0.5], [0.1, 0.9]], False, True),  # a tie is wrong
+        ([[0.5, 0.1], [0.5, 0.9]], True, False),
+        ([[0.1, 0.9], [0.8, 0.2]], False, False),
+    ],
+)
 def test_winoground_scores_by_hand(choice, benchmark_of, hand_encoder, scores, text, image):
     """Cosines, rows pictures."""
     encoder = hand_encoder(dict(zip("pq", scores, strict=True)), {"s": [1, 0], "t": [0, 1]})
     item = choice("pq", "st")
-    found = answers([benchmark_of(item, task=t, subset=t) for t in ("text", "image", "group")],
-                    encoder)
+    found = answers(
+        [benchmark_of(item, task=t, subset=t) for t in ("text", "image", "group")], encoder
+    )
     assert found.correct.tolist() == [text, image, text and image]
     assert found.margin[2] == found.margin.min() and not found["rank"].any()
 
@@ -78,11 +85,14 @@ def test_items_of_several_shapes_keep_their_places_and_equal_the_plain_loop(choi
     rng = np.random.default_rng(0)
     images = {str(i): rng.normal(size=16) for i in range(5)}
     texts = {f"t{i}": rng.normal(size=16) for i in range(7)}
-    items = [choice([str((i + k) % 5) for k in range(1 + i % 2)], [f"t{i % 7}", f"t{(i + 3) % 7}"])
-             for i in range(40)]
+    items = [
+        choice([str((i + k) % 5) for k in range(1 + i % 2)], [f"t{i % 7}", f"t{(i + 3) % 7}"])
+        for i in range(40)
+    ]
     for item, score in zip(items, item_scores(items, hand_encoder(images, texts)), strict=True):
-        expected = [[images[ref.path.name] @ texts[text] for text in item.texts]
-                    for ref in item.images]
+        expected = [
+            [images[ref.path.name] @ texts[text] for text in item.texts] for ref in item.images
+        ]
         np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -121,9 +131,12 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
 
 
 def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the_median(
-        girls, choice):
-    rows = svo(choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
-               choice("qr", ["A girl sits"], group="verb"))  # .4 again, and .6
+    girls, choice
+):
+    rows = svo(
+        choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
+        choice("qr", ["A girl sits"], group="verb"),
+    )  # .4 again, and .6
     found = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
     assert found.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
     assert found.correct.tolist() == [True, True, False, True]

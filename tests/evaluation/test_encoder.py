@@ -22,10 +22,23 @@ from cae_lib.evaluation.picture_reader import PictureReader
 from cae_lib.models.clip import load_clip
 from cae_lib.models.packed import PackedEncoder
 
-TEXTS = ["a cat", "a very small red cat is sitting on the large green mat near a door", "a dog on",
-         "two red dogs", "a bat"]
-ODD_TEXTS = ["a cat", "", "Hello!!! & <b>caf\u00e9</b>\n two  spaces \U0001f408", "!", "a cat",
-             "ends with the mark <end_of_text> and goes on", "very " * 100, "A  Cat <x>"]
+TEXTS = [
+    "a cat",
+    "a very small red cat is sitting on the large green mat near a door",
+    "a dog on",
+    "two red dogs",
+    "a bat",
+]
+ODD_TEXTS = [
+    "a cat",
+    "",
+    "Hello!!! & <b>caf\u00e9</b>\n two  spaces \U0001f408",
+    "!",
+    "a cat",
+    "ends with the mark <end_of_text> and goes on",
+    "very " * 100,
+    "A  Cat <x>",
+]
 
 
 @pytest.fixture
@@ -41,12 +54,16 @@ def pictures(tmp_path):
 @pytest.fixture
 def noted(monkeypatch):
     """Let a function of an owner be noted with its arguments before it is called."""
+
     def note(owner, name, keep):
         call = getattr(owner, name)
+
         def noting(*arguments, **options):
             keep(*arguments)
             return call(*arguments, **options)
+
         monkeypatch.setattr(owner, name, noting)
+
     return note
 
 
@@ -131,9 +148,15 @@ def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, enco
     assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
 
 
-@pytest.mark.parametrize("name, crop", [
-    ("absent.png", None), ("broken.jpg", None), ("cut.png", None), ("0.png", (5.1, 5, 5.2, 50)),
-])
+@pytest.mark.parametrize(
+    "name, crop",
+    [
+        ("absent.png", None),
+        ("broken.jpg", None),
+        ("cut.png", None),
+        ("0.png", (5.1, 5, 5.2, 50)),
+    ],
+)
 def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, name, crop):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:4000])
@@ -152,13 +175,18 @@ def test_the_models_input_is_bit_for_bit_that_of_the_preprocessing(tiny_clip, pi
     refs = [ImageRef(pictures[1]), ImageRef(pictures[0]), ImageRef(pictures[0], (3, 4, 40, 50))]
     refs.append(refs[0])
     opened = [Image.open(ref.path) for ref in refs]
-    expected = torch.stack([tiny_clip.preprocess(image.crop(ref.crop) if ref.crop else image)
-                            for image, ref in zip(opened, refs, strict=True)])
+    expected = torch.stack(
+        [
+            tiny_clip.preprocess(image.crop(ref.crop) if ref.crop else image)
+            for image, ref in zip(opened, refs, strict=True)
+        ]
+    )
     assert torch.equal(Encoder(tiny_clip).pixels(refs), expected)
 
 
 def test_runs_with_one_image_tower_share_vectors_and_read_what_has_changed(
-        tiny_clip, pictures, encoded, noted, home):
+    tiny_clip, pictures, encoded, noted, home
+):
     (sizes, _), opened = encoded, []
     noted(Image, "open", lambda path: opened.append(path.name))
     refs = [*map(ImageRef, pictures), ImageRef(pictures[0], (0, 0, 20, 20))]
@@ -190,7 +218,8 @@ def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures
 
 @pytest.mark.parametrize("same", ["size", "time"])
 def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
-        tiny_clip, tmp_path, home, same):
+    tiny_clip, tmp_path, home, same
+):
     path = tmp_path / "picture.bmp"
     Image.new("RGB", (60, 60), "red").save(path)
     os.utime(path, ns=(1, 1))
@@ -208,19 +237,31 @@ def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
     for path in files:
         path.write_text(path.name)
     monkeypatch.setattr(module, "tag_file", lambda model, tag: tmp_path / tag)
-    found = [Weights(*given).digest() for given in (
-        (files[0],), (files[1],), ("one", "a", "gelu"), ("two", "a", "gelu"), ("one", "b", "gelu"),
-        ("one", "a", "quickgelu"), (None, "a", "gelu"), (None, "b", "gelu"),
-        (None, "a", "quickgelu"))]
+    found = [
+        Weights(*given).digest()
+        for given in (
+            (files[0],),
+            (files[1],),
+            ("one", "a", "gelu"),
+            ("two", "a", "gelu"),
+            ("one", "b", "gelu"),
+            ("one", "a", "quickgelu"),
+            (None, "a", "gelu"),
+            (None, "b", "gelu"),
+            (None, "a", "quickgelu"),
+        )
+    ]
     assert len({*found}) == len(found)
     assert found[0] == hashlib.sha256(b"one").hexdigest() == Weights(files[0], "a", "b").digest()
 
 
 def with_other_preprocessing(**changes):
     """A change of a model's preprocessing to another one of open_clip."""
+
     def change(clip, monkeypatch):
         cfg = PreprocessCfg(size=clip.image_size, **changes)
         monkeypatch.setattr(clip, "preprocess", image_transform_v2(cfg, is_train=False))
+
     return change
 
 
@@ -256,17 +297,36 @@ def with_newer_code(clip, monkeypatch):
     monkeypatch.setattr(module, "VECTORS_VERSION", module.VECTORS_VERSION + 1)
 
 
-@pytest.mark.parametrize("before, after", [
-    (None, with_other_weights), (None, with_fewer_heads), (None, with_other_activation),
-    (None, with_other_preprocessing(mean=(0.5, 0.5, 0.5))),
-    (None, with_other_preprocessing(std=(0.5, 0.5, 0.5))),
-    (None, with_other_preprocessing(interpolation="bilinear")),
-    (None, with_other_preprocessing(resize_mode="squash")),
-    (None, with_another_crop), (with_another_crop, with_another_fill), (None, with_newer_code),
-], ids=["weights", "architecture", "activation", "mean", "std", "interpolation", "resize mode",
-        "crop", "fill", "code"])
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (None, with_other_weights),
+        (None, with_fewer_heads),
+        (None, with_other_activation),
+        (None, with_other_preprocessing(mean=(0.5, 0.5, 0.5))),
+        (None, with_other_preprocessing(std=(0.5, 0.5, 0.5))),
+        (None, with_other_preprocessing(interpolation="bilinear")),
+        (None, with_other_preprocessing(resize_mode="squash")),
+        (None, with_another_crop),
+        (with_another_crop, with_another_fill),
+        (None, with_newer_code),
+    ],
+    ids=[
+        "weights",
+        "architecture",
+        "activation",
+        "mean",
+        "std",
+        "interpolation",
+        "resize mode",
+        "crop",
+        "fill",
+        "code",
+    ],
+)
 def test_a_change_of_anything_that_decides_vectors_makes_new_ones(
-        tiny_clip, pictures, encoded, home, monkeypatch, before, after):
+    tiny_clip, pictures, encoded, home, monkeypatch, before, after
+):
     if before:
         before(tiny_clip, monkeypatch)
     refs, (sizes, _) = [ImageRef(path) for path in pictures], encoded
@@ -301,19 +361,26 @@ def test_vectors_of_another_process_are_found(tiny_clip, pictures, encoded, home
         "from cae_lib.evaluation.encoder import Encoder\n"
         "from cae_lib.data.benchmarks.base import ImageRef\n"
         "refs = [ImageRef(Path(path)) for path in sys.argv[1:]]\n"
-        "Encoder(load_clip('clip-mini', seed=0), 'photo').images(refs)\n")
+        "Encoder(load_clip('clip-mini', seed=0), 'photo').images(refs)\n"
+    )
     subprocess.run([sys.executable, "-c", script, *map(str, pictures)], check=True)
     Encoder(tiny_clip, "photo").images([ImageRef(path) for path in pictures])
     assert encoded[0] == []
 
 
-@pytest.mark.parametrize("options, n", [
-    ({}, 0), ({"context_length": 16}, 1), ({"clean": "whitespace"}, 1),
-    ({"additional_special_tokens": ["<x>"]}, 1),
-    ({"context_length": 8, "reduction_mask": "random"}, 2),  # not remembered
-])
+@pytest.mark.parametrize(
+    "options, n",
+    [
+        ({}, 0),
+        ({"context_length": 16}, 1),
+        ({"clean": "whitespace"}, 1),
+        ({"additional_special_tokens": ["<x>"]}, 1),
+        ({"context_length": 8, "reduction_mask": "random"}, 2),  # not remembered
+    ],
+)
 def test_ids_are_those_of_the_tokenizer_which_reads_a_text_once_for_all_of_a_kind(
-        tiny_clip, noted, options, n):
+    tiny_clip, noted, options, n
+):
     module.KNOWN_IDS.clear()
     Encoder(tiny_clip).tokens(ODD_TEXTS)
     tiny_clip.tokenizer, asked = SimpleTokenizer(**options), []

@@ -35,10 +35,13 @@ LIMIT = 10
 PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
 
 
-@pytest.mark.parametrize("first, second, rows", [
-    (Placement(0.125, 0.125, 0.25), Placement(0.625, 0.125, 0.25), 1),  # a gap of one patch
-    (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column
-])
+@pytest.mark.parametrize(
+    "first, second, rows",
+    [
+        (Placement(0.125, 0.125, 0.25), Placement(0.625, 0.125, 0.25), 1),  # a gap of one patch
+        (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column
+    ],
+)
 def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
     found = region_shares((first, second), (4, 4))
     # On the rows of both boxes a column is the subject's, the relation's, the object's, the rest.
@@ -152,7 +155,8 @@ def test_examples_bring_what_a_figure_needs(found):
     for method in METHODS:
         first = of(found, "example word", method=method, scene=0)
         assert list(zip(first.row, first.part, strict=True)) == list(
-            enumerate(EXAMPLES[0].caption.split()))
+            enumerate(EXAMPLES[0].caption.split())
+        )
 
 
 def test_without_a_small_world_there_is_nothing(clip, home):

@@ -23,6 +23,7 @@ HTML = "<!DOCTYPE html><title>404 Not Found</title>"
 @pytest.fixture
 def put(raw):
     """Write pictures (None, or a text in place of one) and JSON by their places."""
+
     def write(files):
         for name, content in files.items():
             path = raw / name
@@ -32,20 +33,29 @@ def put(raw):
                 Image.new("RGB", (40, 40), tuple(colour)).save(path)
             else:
                 path.write_text(content if isinstance(content, str) else json.dumps(content))
+
     return write
 
 
 def sugarcrepe(*names):
-    rows = [{"filename": name, "caption": "a cat on a mat", "negative_caption": "a mat on a cat"}
-            for name in names]
+    rows = [
+        {"filename": name, "caption": "a cat on a mat", "negative_caption": "a mat on a cat"}
+        for name in names
+    ]
     return {str(number): row for number, row in enumerate(rows)}
 
 
 @pytest.fixture
 def sugar(put):
     """One file of seven, whose three pictures are one, a web page and an empty file."""
-    put({"sugar-crepe/data/swap_obj.json": sugarcrepe("1.jpg", "4.jpg", "2.jpg", "3.jpg"),
-         "coco/val2017/1.jpg": None, "coco/val2017/2.jpg": HTML, "coco/val2017/3.jpg": ""})
+    put(
+        {
+            "sugar-crepe/data/swap_obj.json": sugarcrepe("1.jpg", "4.jpg", "2.jpg", "3.jpg"),
+            "coco/val2017/1.jpg": None,
+            "coco/val2017/2.jpg": HTML,
+            "coco/val2017/3.jpg": "",
+        }
+    )
 
 
 def used_and_expected(frame, suite):
@@ -53,8 +63,9 @@ def used_and_expected(frame, suite):
     return frame.groupby("family")[["n_used", "n_expected"]].sum().T.to_dict("list")
 
 
-def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(sugar, tiny_clip,
-                                                                           capsys):
+def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(
+    sugar, tiny_clip, capsys
+):
     with allowing(["all"]):
         parts = {part.subset: part for part in datasets.benchmarks("paper", ("sugarcrepe",))}
         assert sum(part.n_expected for part in parts.values()) == 7511
@@ -82,8 +93,12 @@ def test_without_leave_a_broken_picture_is_named_before_anything_is_encoded(put,
 
 
 def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, capsys):
-    put({"sugar-crepe/data/add_att.json": sugarcrepe("1.jpg"),
-         "sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
+    put(
+        {
+            "sugar-crepe/data/add_att.json": sugarcrepe("1.jpg"),
+            "sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt',
+        }
+    )
     with pytest.raises(DataError, match=r"swap_att\.json.* line 1, column 2"):
         load_benchmark("sugarcrepe", raw, subsets=["add_att", "swap_att"])
     with allowing(["sugarcrepe"]):
@@ -93,8 +108,12 @@ def test_a_file_that_is_cut_short_costs_its_own_subset_alone(sugar, put, raw, ca
 
 
 def test_of_rows_none_of_which_can_be_used_one_is_named(put, capsys):
-    put({"sugar-crepe/data/swap_obj.json": {str(row): {"filename": "1.jpg"} for row in range(3)},
-         "coco/val2017/1.jpg": None})
+    put(
+        {
+            "sugar-crepe/data/swap_obj.json": {str(row): {"filename": "1.jpg"} for row in range(3)},
+            "coco/val2017/1.jpg": None,
+        }
+    )
     with allowing(["sugarcrepe"]):
         assert not any(part.n_used for part in datasets.benchmarks("paper", ("sugarcrepe",)))
     told = capsys.readouterr().out
@@ -122,8 +141,12 @@ def test_benchmarks_beside_the_papers_are_read_where_their_folder_is(raw):
 
 
 def test_a_set_of_sentences_that_is_there_in_part_is_expected_whole(put):
-    put({"senteval/STS/STS13-en-test/STS.input.OnWN.txt": "a\tb\nc\td\n",
-         "senteval/STS/STS13-en-test/STS.gs.OnWN.txt": "1\n2\n"})
+    put(
+        {
+            "senteval/STS/STS13-en-test/STS.input.OnWN.txt": "a\tb\nc\td\n",
+            "senteval/STS/STS13-en-test/STS.gs.OnWN.txt": "1\n2\n",
+        }
+    )
     with allowing(["all"]):
         (pairs,) = datasets.similarity_pairs("paper")
     assert (pairs.name, len(pairs.gold), pairs.n_expected) == ("STS13", 2, 1500)
@@ -140,8 +163,10 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
         assert SUITES["retrieval"](encoder, "paper")["retrieval"].empty
         with pytest.raises(DataError, match="coco: captions are there"):
             SUITES["phrases"](encoder, "paper")
-        assert used_and_expected(subsets("paper"), "retrieval") == {"coco": [0, 25_010],
-                                                          "flickr30k": [0, 5000]}
+        assert used_and_expected(subsets("paper"), "retrieval") == {
+            "coco": [0, 25_010],
+            "flickr30k": [0, 5000],
+        }
         put({"coco/val2014/0.jpg": None, "coco/val2014/1.jpg": HTML, "coco/val2014/2.jpg": None})
         found = SUITES["retrieval"](encoder, "paper")["retrieval"]
         assert set(found["set"]) == {"coco"} and found["rank"].notna().all()
@@ -154,12 +179,16 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
 
 
 def test_a_subset_that_asks_the_items_of_another_one_again_has_to_be_named(
-        choice, world_home, monkeypatch):
-    items, more = ([choice("pq", texts, name=str(row)) for row in range(3)]
-                   for texts in ("ab", "abc"))
+    choice, world_home, monkeypatch
+):
+    items, more = (
+        [choice("pq", texts, name=str(row)) for row in range(3)] for texts in ("ab", "abc")
+    )
     for again in (items[:2], more):
-        parts = [Benchmark("new", "one", tuple(items), 3),
-                 Benchmark("new", "other", tuple(again), 3, task="text")]
+        parts = [
+            Benchmark("new", "one", tuple(items), 3),
+            Benchmark("new", "other", tuple(again), 3, task="text"),
+        ]
         monkeypatch.setattr(datasets, "benchmarks", lambda profile, parts=parts: parts)
         with pytest.raises(DataError, match="new/.* scores the items of new/.* again"):
             subsets("smoke")
@@ -186,18 +215,29 @@ def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
 
 
 def test_training_captions_without_pictures_leave_the_average_picture_out(put, tiny_clip, capsys):
-    put({"coco/train_neg_clip.tsv":
-         "\ttitle\tfilepath\tneg_caption\tneg_image\n0\ta cat\tcoco/1.jpg\t[]\t[0]\n"})
+    put(
+        {
+            "coco/train_neg_clip.tsv": "\ttitle\tfilepath\tneg_caption\tneg_image\n"
+            "0\ta cat\tcoco/1.jpg\t[]\t[0]\n"
+        }
+    )
     with allowing(["all"]):
         assert SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
     assert "Left out: blind. Training captions are there" in capsys.readouterr().out
 
 
 def test_a_set_of_labels_needs_but_a_picture(put, tiny_clip):
-    content = [["red cup", "blue dog"], [["/x/1.jpg", {}, [1, 0], [1, 1]],
-                                         ["/x/2.jpg", {}, [0, 1], [1, 1]]]]
-    put({"cola/images/1.jpg": None, "cola/data/COLA_singleobjects_benchmark_GQA.json": content,
-         "cola/data/COLA_singleobjects_benchmark_CLEVR.json": [content[0], content[1][1:]]})
+    content = [
+        ["red cup", "blue dog"],
+        [["/x/1.jpg", {}, [1, 0], [1, 1]], ["/x/2.jpg", {}, [0, 1], [1, 1]]],
+    ]
+    put(
+        {
+            "cola/images/1.jpg": None,
+            "cola/data/COLA_singleobjects_benchmark_GQA.json": content,
+            "cola/data/COLA_singleobjects_benchmark_CLEVR.json": [content[0], content[1][1:]],
+        }
+    )
     encoder = Encoder(tiny_clip)
     with pytest.raises(DataError, match="its picture"):
         SUITES["labels"](encoder, "paper")

@@ -18,19 +18,28 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.vocabulary import stated
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
-BLANK = SimpleNamespace(graphs=lambda texts: [{"entities": [], "relations": []} for _ in texts],
-                        tag=lambda texts: [[] for _ in texts])
+BLANK = SimpleNamespace(
+    graphs=lambda texts: [{"entities": [], "relations": []} for _ in texts],
+    tag=lambda texts: [[] for _ in texts],
+)
 
 
-def test_items_have_the_order_of_answers_and_weights_of_the_headline(choice, benchmark_of,
-                                                                     hand_encoder):
-    rows = [("x", ["one two", "far"], 0, "b"), ("x", ["one two", "far"], 1, "a"),
-            ("y", ["one two", "a b c", "far"], 1, "b"), ("x", ["far", "one two"], 1, "c")]
+def test_items_have_the_order_of_answers_and_weights_of_the_headline(
+    choice, benchmark_of, hand_encoder
+):
+    rows = [
+        ("x", ["one two", "far"], 0, "b"),
+        ("x", ["one two", "far"], 1, "a"),
+        ("y", ["one two", "a b c", "far"], 1, "b"),
+        ("x", ["far", "one two"], 1, "c"),
+    ]
     sets = {"pair": ((0, 2), (1, 3)), "last": ((3,),), "none": ()}
-    macro = benchmark_of(*(choice(*row) for row in rows), headline="macro", sets=sets,
-                         macro_groups=("a", "b"))
-    micro = benchmark_of(choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]),
-                         subset="micro")
+    macro = benchmark_of(
+        *(choice(*row) for row in rows), headline="macro", sets=sets, macro_groups=("a", "b")
+    )
+    micro = benchmark_of(
+        choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
+    )
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
     found, answered = items([macro, micro], BLANK, False), answers([macro, micro], encoder)
@@ -62,8 +71,10 @@ def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmar
     """A red cat, a cat on a bed; a small dog, a dog under a bed: of these training has two."""
     two = Choice(PICTURES, ("a red cat on a bed", "a small dog under a bed"), 0, "g", "0")
     one = Choice(PICTURES[:1], ("a small dog", "a red cat"), 1, "g", "1")
-    parts, tagger = [benchmark_of(two, task="group"), benchmark_of(one, subset="one")], \
-        default_tagger()
+    parts, tagger = (
+        [benchmark_of(two, task="group"), benchmark_of(one, subset="one")],
+        default_tagger(),
+    )
     found = items(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
     assert found[["bindings", "seen"]].values.tolist() == [[4, 2], [1, 1]]
     unknown = items(parts, tagger, True)
@@ -71,14 +82,20 @@ def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmar
 
 
 def test_which_texts_and_pictures_are_true(benchmark_of):
-    parts = [benchmark_of(Choice(PICTURES, ("a",), 1, "g", "x"), subset="pictures"),
-             benchmark_of(Choice(PICTURES[:1], ("a", "b", "c"), 2, "g", "y"), subset="texts"),
-             benchmark_of(Choice(PICTURES, ("a", "b"), 0, "g", "z"), subset="both", task="group")]
+    parts = [
+        benchmark_of(Choice(PICTURES, ("a",), 1, "g", "x"), subset="pictures"),
+        benchmark_of(Choice(PICTURES[:1], ("a", "b", "c"), 2, "g", "y"), subset="texts"),
+        benchmark_of(Choice(PICTURES, ("a", "b"), 0, "g", "z"), subset="both", task="group"),
+    ]
     found = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
     assert found.to_dict() == {
-        ("pictures", "picture"): [False, True], ("pictures", "text"): [True],
-        ("texts", "picture"): [True], ("texts", "text"): [False, False, True],
-        ("both", "picture"): [True, True], ("both", "text"): [True, True]}
+        ("pictures", "picture"): [False, True],
+        ("pictures", "text"): [True],
+        ("texts", "picture"): [True],
+        ("texts", "text"): [False, False, True],
+        ("both", "picture"): [True, True],
+        ("both", "text"): [True, True],
+    }
 
 
 def test_captions_by_hand():
@@ -86,31 +103,48 @@ def test_captions_by_hand():
     pairs = Pairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
     found = captions("coco", pairs, default_tagger(), world=True)
     names = ["objects", "attributes", "relations"]
-    assert [*found] == ["set", "caption", "picture", *names, "words",
-                        *(f"world_{name}" for name in names)]
+    assert [*found] == [
+        "set",
+        "caption",
+        "picture",
+        *names,
+        "words",
+        *(f"world_{name}" for name in names),
+    ]
     counts = [[1, 1, 0], [2, 3, 1], [1, 1, 0]]
     assert found.drop(columns="set").values.tolist() == [
         [row, picture, *own, words, *own]
-        for row, (picture, own, words) in enumerate(zip([1, 0, 1], counts, [3, 9, 3], strict=True))]
+        for row, (picture, own, words) in enumerate(zip([1, 0, 1], counts, [3, 9, 3], strict=True))
+    ]
     assert stated("a red ball on the left") == (1, 1, 0)
     assert stated("a cat underneath a cup with a hat at the top") == (3, 0, 2)
 
 
 def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
-    true = {"it is near bed": [[6, 10, OBJECT], [11, 14, OBJECT]],
-            "a red cat on top of it": [[2, 5, ATTRIBUTE], [6, 9, OBJECT], [10, 19, RELATION]]}
-    found = [[Span(6, 10, RELATION), Span(11, 14, OBJECT)],
-             [Span(2, 5, ATTRIBUTE), Span(6, 9, OBJECT)]]
+    true = {
+        "it is near bed": [[6, 10, OBJECT], [11, 14, OBJECT]],
+        "a red cat on top of it": [[2, 5, ATTRIBUTE], [6, 9, OBJECT], [10, 19, RELATION]],
+    }
+    found = [
+        [Span(6, 10, RELATION), Span(11, 14, OBJECT)],
+        [Span(2, 5, ATTRIBUTE), Span(6, 9, OBJECT)],
+    ]
     captions = [{"id": i, "caption": text} for i, text in enumerate(true)]
-    graphs = [{"id": i, "spans": spans, "relations": [[0, "near", 1]] * (i == 0)}
-              for i, spans in enumerate(true.values())]
+    graphs = [
+        {"id": i, "spans": spans, "relations": [[0, "near", 1]] * (i == 0)}
+        for i, spans in enumerate(true.values())
+    ]
     for name, content in ((module.CAPTIONS, captions), (module.GRAPHS, graphs)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
     monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: found))
     assert [tuple(row) for row in parser_table("smoke").itertuples(index=False)] == [
-        ("", "attribute", "attribute", 1), ("", "object", "object", 1), ("", "other", "other", 2),
-        ("", "other", "relation", 3), ("near", "object", "object", 1),
-        ("near", "other", "other", 2), ("near", "relation", "object", 1),
+        ("", "attribute", "attribute", 1),
+        ("", "object", "object", 1),
+        ("", "other", "other", 2),
+        ("", "other", "relation", 3),
+        ("near", "object", "object", 1),
+        ("near", "other", "other", 2),
+        ("near", "relation", "object", 1),
     ]

@@ -24,8 +24,10 @@ def test_a_table_is_measured_again_once_what_decides_it_changes(home, change, mo
     suite = Suite()
 
     def measure(run="own", seed=0, model="w", data="d", fresh=False):
-        measuring.measure_suites(run, "smoke", seed, {suite.name: suite}, model,
-                                 {suite.name: data}, lambda: None, fresh)
+        measuring.measure_suites(
+            run, "smoke", seed, {suite.name: suite}, model, {suite.name: data}, lambda: None, fresh
+        )
+
     for fresh in (False, False, True):
         measure(fresh=fresh)
     assert suite.times == 1, "nothing has changed, and this clone has measured it itself"
@@ -34,8 +36,13 @@ def test_a_table_is_measured_again_once_what_decides_it_changes(home, change, mo
     if change == "fresh elsewhere":
         for marker in (home / "data" / "cache").rglob("*.key"):
             marker.unlink()
-    options = {"model": {"model": "x"}, "data": {"data": "x"}, "run": {"run": "other"},
-               "seed": {"seed": 1}, "fresh elsewhere": {"fresh": True}}.get(change, {})
+    options = {
+        "model": {"model": "x"},
+        "data": {"data": "x"},
+        "run": {"run": "other"},
+        "seed": {"seed": 1},
+        "fresh elsewhere": {"fresh": True},
+    }.get(change, {})
     measure(**options)
     assert suite.times == 2
     run, seed = options.get("run", "own"), options.get("seed", 0)
@@ -48,8 +55,9 @@ def test_a_table_is_measured_again_once_what_decides_it_changes(home, change, mo
 @pytest.mark.parametrize("profile, kept", [("photo", False), ("smoke", True)])
 def test_words_of_people_s_captions_are_not_stored(home, profile, kept):
     suite = Suite()
-    measuring.measure_suites("own", profile, 0, {suite.name: suite}, "w", {suite.name: "d"},
-                             lambda: None)
+    measuring.measure_suites(
+        "own", profile, 0, {suite.name: suite}, "w", {suite.name: "d"}, lambda: None
+    )
     assert ("word" in results.load(suite.name, profile, ["own"])) == kept
 
 
@@ -58,8 +66,11 @@ def test_a_control_is_measured_by_weights_of_its_own_name(home, monkeypatch):
     weights = SimpleNamespace(model="m", source="s", digest=lambda: "0" * 64)
     monkeypatch.setattr(measuring, "weights_of", lambda *_, **__: weights)
     monkeypatch.setattr(measuring, "data_digests", lambda *_: {})
-    monkeypatch.setattr(measuring, "measure_suites",
-                        lambda run, p, s, suites, digest, *_: asked.update({run: (digest, suites)}))
+    monkeypatch.setattr(
+        measuring,
+        "measure_suites",
+        lambda run, p, s, suites, digest, *_: asked.update({run: (digest, suites)}),
+    )
     for run in ("clip-ft", "clip-ft-gelu"):
         measuring.measure_run(run, "smoke")
     (digest, suites), (of_control, some) = asked["clip-ft"], asked["clip-ft-gelu"]

@@ -29,8 +29,11 @@ class Seen:
                 pair = image["things"][:2]
                 subject, obj = pair[::-1] if image["relation"] in TURNED else pair
                 self.gold[image["file_name"]] = {
-                    "relation": image["relation"], "subject": subject["noun"],
-                    "color of the subject": subject["color"], "object": obj["noun"]}
+                    "relation": image["relation"],
+                    "subject": subject["noun"],
+                    "color of the subject": subject["color"],
+                    "object": obj["noun"],
+                }
 
     def images(self, refs):
         self.asked.append([self.gold[ref.path.name] for ref in refs])
@@ -75,10 +78,17 @@ def test_vectors_that_hold_nothing_give_the_commonest_answer(world_home):
 
 def test_of_two_nouns_that_training_lacks_the_truth_is_not_preferred(world_home, monkeypatch):
     columns = ["relation", "subject", "object", "color of the subject"]
-    seen = pd.DataFrame([("on", "cat", "dog", "red"), ("under", "cow", "cat", "blue"),
-                         ("above", "dog", "cow", "gray")], columns=columns)
-    asked = pd.DataFrame([("on", "key", "hat", "red"), ("on", "hat", "key", "red")],
-                         columns=columns)
+    seen = pd.DataFrame(
+        [
+            ("on", "cat", "dog", "red"),
+            ("under", "cow", "cat", "blue"),
+            ("above", "dog", "cow", "gray"),
+        ],
+        columns=columns,
+    )
+    asked = pd.DataFrame(
+        [("on", "key", "hat", "red"), ("on", "hat", "key", "red")], columns=columns
+    )
     parts = iter([(np.eye(3), seen), (np.eye(3)[:2], asked)])
     monkeypatch.setattr(probes, "_embedded", lambda *_: next(parts))
     table = probe_table(None, "smoke").query("target == 'subject'")

@@ -28,8 +28,9 @@ def by_direction(frame):
 def by_sorting(similarity, index):
     """Ranks one query at a time, from sorted lists, for similarities without ties."""
     text = [1 + index[np.argsort(-row)].tolist().index(i) for i, row in enumerate(similarity)]
-    image = [1 + np.argsort(-row).tolist().index(i)
-             for i, row in zip(index, similarity.T, strict=True)]
+    image = [
+        1 + np.argsort(-row).tolist().index(i) for i, row in zip(index, similarity.T, strict=True)
+    ]
     return [text, image]
 
 
@@ -63,8 +64,12 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
     pairs = Pairs([Path("a"), Path("b")], ["s", "t", "s"], torch.tensor([0, 1, 1]), "toy", 3, 3)
     found = retrieval.retrieval_ranks(encoder, pairs, "coco")
     assert found.to_dict("list") == {
-        "set": ["coco"] * 5, "direction": [DIRECTIONS[0]] * 2 + [DIRECTIONS[1]] * 3,
-        "query": [0, 1, 0, 1, 2], "picture": [0, 1, 0, 1, 1], "rank": [2, 1, 1, 1, 2]}
+        "set": ["coco"] * 5,
+        "direction": [DIRECTIONS[0]] * 2 + [DIRECTIONS[1]] * 3,
+        "query": [0, 1, 0, 1, 2],
+        "picture": [0, 1, 0, 1, 1],
+        "rank": [2, 1, 1, 1, 2],
+    }
     # a tie goes against the query, but not among right captions: number 2 ties with 0 and 1
     tied = ranks(np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]]), np.eye(3), np.array([0, 0, 1]))
     assert by_direction(tied) == [[2, 1], [1, 1, 2]]
@@ -75,12 +80,15 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
 NEAR_APPLE = (0.8, 0.6)  # cosines .8, .6, -.8
 
 
-@pytest.mark.parametrize("shown, cup, expected", [
-    ({"a": (0,), "b": (1,), "c": (2,)}, (-1, 0), [1, 2, 3]),  # one class a picture: top k
-    ({"a": (0, 1), "b": (2, 1)}, (-1, 0), [1, 1, 2, 2]),  # those of one picture do not compete
-    ({"a": (0, 2)}, (-1, 0), [1, 2]),
-    ({"a": (1,)}, (0, 1), [3]),  # a tie with the cup is wrong
-])
+@pytest.mark.parametrize(
+    "shown, cup, expected",
+    [
+        ({"a": (0,), "b": (1,), "c": (2,)}, (-1, 0), [1, 2, 3]),  # one class a picture: top k
+        ({"a": (0, 1), "b": (2, 1)}, (-1, 0), [1, 1, 2, 2]),  # those of one picture do not compete
+        ({"a": (0, 2)}, (-1, 0), [1, 2]),
+        ({"a": (1,)}, (0, 1), [3]),  # a tie with the cup is wrong
+    ],
+)
 def test_classes_of_pictures(hand_encoder, shown, cup, expected):
     vectors = {"an apple": (1, 0), "a bed": (0, 1), "a cup": cup}
     texts = {prompt.format(name): vectors[name] for name in vectors for prompt in PROMPTS}
@@ -98,8 +106,9 @@ def test_classes_of_pictures(hand_encoder, shown, cup, expected):
 
 def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(hand_encoder):
     images = tuple(ImageRef(Path(name)) for name in "abc")
-    encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]},
-                           {"x": [1.0, 0.0], "y": [0.0, 1.0]})
+    encoder = hand_encoder(
+        {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]}, {"x": [1.0, 0.0], "y": [0.0, 1.0]}
+    )
     present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
     some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
     for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
@@ -115,18 +124,33 @@ def test_sentences(hand_encoder):
     pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
     found = similarities(pairs, encoder)
     assert found.drop(columns="score").to_dict("list") == {
-        "set": ["SICK-R"] * 3, "part": ["one", "two", "two"], "pair": [0, 1, 2], "gold": [3, 1, 5]}
+        "set": ["SICK-R"] * 3,
+        "part": ["one", "two", "two"],
+        "pair": [0, 1, 2],
+        "gold": [3, 1, 5],
+    }
     np.testing.assert_allclose(found.score, [0.6, 0.0, 1.0], atol=1e-7)
 
 
 def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
-    nan, phrases = np.nan, (
-        {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
-        {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
-        {"object": ("dog",), "attribute": (), "relation": ()},
+    nan, phrases = (
+        np.nan,
+        (
+            {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
+            {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
+            {"object": ("dog",), "attribute": (), "relation": ()},
+        ),
     )
-    vectors = {"one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8),
-               "red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1)}
+    vectors = {
+        "one": (1, 0),
+        "two": (0, 1),
+        "three": (0.6, 0.8),
+        "cat": (1, 0),
+        "dog": (0.6, 0.8),
+        "red cat": (0.8, 0.6),
+        "big cat": (0, 1),
+        "dog on bed": (0, -1),
+    }
     encoder = hand_encoder({}, vectors)
     for kind, *columns in (
         ("object", [1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),

@@ -43,8 +43,16 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
     for protocol in PROTOCOLS:
         np.testing.assert_allclose(weights(items, protocol).groupby("score").weight.sum(), 1)
     assert (used.n_used == used.n_expected).all() and (used.n_used > 0).all()
-    assert set(used.suite) == {"benchmarks", "retrieval", "similarity", "zero_shot", "attribution",
-                               "phrases", "faithfulness", "heatmaps"}
+    assert set(used.suite) == {
+        "benchmarks",
+        "retrieval",
+        "similarity",
+        "zero_shot",
+        "attribution",
+        "phrases",
+        "faithfulness",
+        "heatmaps",
+    }
     part = used[used.suite == "benchmarks"].set_index(["family", "subset"]).sort_index()
     np.testing.assert_allclose(part.chance, groups.chance.mean())
     np.testing.assert_array_equal(part.n_used, groups.size())
@@ -85,8 +93,10 @@ def test_sets_of_the_world(world_home, encoder):
     classes = measured("zero_shot", encoder)
     assert classes.columns.tolist() == ["set", "picture", "label", "rank"]
     assert classes.groupby("set").picture.nunique().to_dict() == {"coco": 24, "flickr30k": 16}
-    gold = {image["file_name"]: {thing["noun"] for thing in image["things"]}
-            for image in json.loads((world_home / GRAPHS).read_text("utf-8"))["images"]}
+    gold = {
+        image["file_name"]: {thing["noun"] for thing in image["things"]}
+        for image in json.loads((world_home / GRAPHS).read_text("utf-8"))["images"]
+    }
     paths = datasets.class_sets("smoke")["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):
         assert set(own.label) == gold[paths[number].name] and len(own) >= 2
@@ -136,7 +146,8 @@ def test_the_paper_profile_takes_any_labelled_set(raw):
     assert (found.classes, found.labels, found.n_expected) == (["red car"], [(0,)], 1)
     for content, message in (
         ("image,label\nx.png,red_car\n", "labels.csv, line 2: picture 'x.png'"),
-        ("file,class\n", "labels.csv.*image, label"), ("image,label\n", "no labelled picture"),
+        ("file,class\n", "labels.csv.*image, label"),
+        ("image,label\n", "no labelled picture"),
     ):
         (folder / "labels.csv").write_text(content)
         with pytest.raises(DataError, match=message):

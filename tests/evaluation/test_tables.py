@@ -13,8 +13,11 @@ from cae_lib.results import ANSWERS
 
 def items(**sizes):
     """Items of subsets of one family, each with the mean over items as its number."""
-    rows = [("f", subset, "g", row, 1 / n, f"f/{subset}", 0.5, n)
-            for subset, n in sizes.items() for row in range(n)]
+    rows = [
+        ("f", subset, "g", row, 1 / n, f"f/{subset}", 0.5, n)
+        for subset, n in sizes.items()
+        for row in range(n)
+    ]
     columns = [*ANSWERS[:2], "group", "item", "weight", "stratum", "chance", "n_expected"]
     return pd.DataFrame(rows, columns=columns).astype({"item": np.int32})
 
@@ -32,8 +35,9 @@ def test_answers_in_any_order_take_the_order_of_the_items():
         pd.testing.assert_frame_equal(found.drop(columns="correct"), asked)
         assert found.correct.tolist() == given.correct.tolist()
         assert average(shuffled, weights(asked, "subset")).tolist() == pytest.approx([1 / 2, 2 / 3])
-        assert choice_scores(shuffled, asked).set_index("dataset").value.to_dict() == \
-            pytest.approx({"f/one": 1 / 2, "f/two": 2 / 3})
+        assert choice_scores(shuffled, asked).set_index("dataset").value.to_dict() == pytest.approx(
+            {"f/one": 1 / 2, "f/two": 2 / 3}
+        )
     assert join_by_item(asked[:0], given[:0]).empty
 
 
@@ -43,7 +47,9 @@ WRONG = {
     "an answer is given twice": lambda asked, given: (asked, pd.concat([given, given[3:4]])),
     "an item is asked twice": lambda asked, given: (pd.concat([asked, asked[3:4]]), given),
     "another item is answered": lambda asked, given: (
-        asked, given.assign(item=given["item"].replace(2, 7))),
+        asked,
+        given.assign(item=given["item"].replace(2, 7)),
+    ),
 }
 
 

@@ -52,8 +52,11 @@ TOLERANCE = {"rtol": 2e-3, "atol": 2e-5}
 
 def toy_settings(name: str) -> Experiment:
     """Return the settings of a run of the smoke profile on the toy training set."""
-    kept = {key: value for key, value in vars(experiment(name, "smoke")).items()
-            if key not in CHANGED.split()}
+    kept = {
+        key: value
+        for key, value in vars(experiment(name, "smoke")).items()
+        if key not in CHANGED.split()
+    }
     return Experiment(**vars(FT) | kept | {"margin": kept["margin"] or 0.1, "augment": True})
 
 
@@ -118,8 +121,11 @@ def test_training_gives_the_stored_numbers(name: str, stored: dict, tmp_path: Pa
     check_version(stored["training"], keys.TRAINING_VERSION)
     wide = {"rtol": 2e-2, "atol": 1e-3} if name == "bf16" else TOLERANCE
     np.testing.assert_allclose(
-        of_training(runs()[name], tmp_path), stored["training"][name], **wide,
-        err_msg=f"{name}: mend the code, or raise TRAINING_VERSION in cae_lib/keys.py")
+        of_training(runs()[name], tmp_path),
+        stored["training"][name],
+        **wide,
+        err_msg=f"{name}: mend the code, or raise TRAINING_VERSION in cae_lib/keys.py",
+    )
 
 
 @pytest.mark.parametrize("suite", keys.SUITE_VERSIONS)
@@ -132,9 +138,13 @@ def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home:
         assert found[table].keys() == columns.keys()
         for column, numbers in columns.items():
             np.testing.assert_allclose(
-                found[table][column], numbers, rtol=5e-3, atol=2e-3,
+                found[table][column],
+                numbers,
+                rtol=5e-3,
+                atol=2e-3,
                 err_msg=f"{table}, {column}: mend the code, or raise the version of {suite!r} in "
-                        "cae_lib/keys.py")
+                "cae_lib/keys.py",
+            )
 
 
 def test_the_settings_of_the_golden_runs_give_different_numbers(stored: dict) -> None:
@@ -152,8 +162,10 @@ def write(home: Path) -> None:
     os.environ["CAE_HOME"] = str(home)
     build("smoke", root=home / "data" / "raw")
     training = {name: of_training(settings, home / name) for name, settings in runs().items()}
-    suites = {name: {"version": version, "tables": of_suite(name)}
-              for name, version in keys.SUITE_VERSIONS.items()}
+    suites = {
+        name: {"version": version, "tables": of_suite(name)}
+        for name, version in keys.SUITE_VERSIONS.items()
+    }
     content = {"training": {"version": keys.TRAINING_VERSION} | training, "suites": suites}
     STORED.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

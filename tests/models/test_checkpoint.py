@@ -80,12 +80,15 @@ def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> 
     assert torch.equal(*logits) and logits[0].isfinite().all()
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    ({"rows": None}, "of ids, rows, vocabulary of token_embedding.weight it holds some only"),
-    ({"vocabulary": torch.tensor(30)}, r"rows of .* \(13, 16\) for ids \(13,\) below 30"),
-    ({"ids": torch.arange(12)}, r"\(13, 16\) for ids \(12,\) below 40"),
-    ({"ids": torch.arange(13) - 1}, r"for ids \(13,\)"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"rows": None}, "of ids, rows, vocabulary of token_embedding.weight it holds some only"),
+        ({"vocabulary": torch.tensor(30)}, r"rows of .* \(13, 16\) for ids \(13,\) below 30"),
+        ({"ids": torch.arange(12)}, r"\(13, 16\) for ids \(12,\) below 40"),
+        ({"ids": torch.arange(13) - 1}, r"for ids \(13,\)"),
+    ],
+)
 def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "part", clip(), META, tokens=captions())
     content = load_file(path) | {f"token_embedding.weight.{n}": v for n, v in damage.items()}

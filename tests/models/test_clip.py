@@ -27,8 +27,12 @@ def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
     """Unit vectors of a fixed picture and of captions, by open_clip's own forward pass."""
     picture = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return torch.cat([model.eval().encode_image(picture, normalize=True),
-                          model.encode_text(tokens, normalize=True)])
+        return torch.cat(
+            [
+                model.eval().encode_image(picture, normalize=True),
+                model.encode_text(tokens, normalize=True),
+            ]
+        )
 
 
 def test_clip_mini(tiny_clip: Clip) -> None:
@@ -115,12 +119,16 @@ def test_architectures(tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.Monk
     assert load_clip("clip-mini-gelu", path).activation == "quickgelu"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"name": "clip-mimi"}, "Did you mean clip-mini"), ({"activation": "relu"}, "quickgelu"),
-    ({"weights": "nowhere.safetensors"}, "no checkpoint at nowhere"),
-    ({"weights": "laion"}, "neither a file nor a tag"),
-    ({"name": "ViT-B-32", "weights": "opena"}, "openai"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "clip-mimi"}, "Did you mean clip-mini"),
+        ({"activation": "relu"}, "quickgelu"),
+        ({"weights": "nowhere.safetensors"}, "no checkpoint at nowhere"),
+        ({"weights": "laion"}, "neither a file nor a tag"),
+        ({"name": "ViT-B-32", "weights": "opena"}, "openai"),
+    ],
+)
 def test_errors_say_what_to_do(arguments: dict[str, str], message: str) -> None:
     with pytest.raises((ConfigError, CheckpointError), match=message):
         load_clip(**arguments)

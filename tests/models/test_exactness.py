@@ -142,16 +142,27 @@ def test_altered_blocks_are_called(model: nn.Module, side: str, alteration: str)
     assert acts != (alteration == "LoRA left out")
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"qk_norm": True}, {"scale_heads": True}, {"scaled_cosine": True}, {"inner_norm": True},
-    {"attn_drop": 0.5}, {"proj_drop": 0.5}, {"qkv_bias": False}, {"scale": 0.5},
-], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"qk_norm": True},
+        {"scale_heads": True},
+        {"scaled_cosine": True},
+        {"inner_norm": True},
+        {"attn_drop": 0.5},
+        {"proj_drop": 0.5},
+        {"qkv_bias": False},
+        {"scale": 0.5},
+    ],
+    ids=str,
+)
 def test_own_attention_is_written_out_if_it_is_plain(model: nn.Module, settings: dict) -> None:
     for tower in (model, with_own_attention(model).visual):
         options = {"norm_layer": LayerNorm} | settings
         scale = options.pop("scale", None)
         tower.transformer.resblocks[0].attn = Attention(16, 2, **options).double()
-        tower.transformer.resblocks[0].attn.scale = scale or 8 ** -0.5
+        tower.transformer.resblocks[0].attn.scale = scale or 8**-0.5
     assert text_encoder(model).path == ("reference" if settings else "packed")
     if "scaled_cosine" not in settings:  # with which 3.3 cannot be run
         for side in ("text", "image"):
@@ -176,10 +187,15 @@ def test_backward_hooks_are_called(model: nn.Module, side: str, part: str, kind:
 
 
 @both_sides
-def test_hooks_of_all_modules_methods_of_types_and_other_encoding(model: nn.Module, side: str,
-                                                                  monkeypatch: MonkeyPatch) -> None:
-    for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook",
-                 "full_backward_pre_hook"):
+def test_hooks_of_all_modules_methods_of_types_and_other_encoding(
+    model: nn.Module, side: str, monkeypatch: MonkeyPatch
+) -> None:
+    for kind in (
+        "forward_hook",
+        "forward_pre_hook",
+        "full_backward_hook",
+        "full_backward_pre_hook",
+    ):
         register = getattr(nn.modules.module, f"register_module_{kind}")
         with register(lambda m, *a: _more(*a) if isinstance(m, nn.GELU) else None):
             _assert_reference(model, side)

@@ -128,7 +128,8 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
 
 
 DROPPING = pytest.mark.parametrize(
-    "family", ["roberta", "m2m_100", "Hugging Face CLIP", "LoRA, MLP"])
+    "family", ["roberta", "m2m_100", "Hugging Face CLIP", "LoRA, MLP"]
+)
 
 
 def _with_dropout(family: str) -> Case:
@@ -152,6 +153,7 @@ def test_dropout_moves_no_lead(family: str, monkeypatch: pytest.MonkeyPatch) -> 
         found = [task(case.images, case.tokens, ROLES, WORDS) for _ in range(n)]
         lead = torch.stack([output.objects - output.composition for output in found])
         return lead, [output.text_features for output in found]
+
     (expected,), _ = leads(1)
     case.model.train()
     torch.manual_seed(0)
@@ -188,11 +190,14 @@ def test_a_shorter_word_leaves_the_padding_of_its_caption() -> None:
     word of the first caption, of two tokens, can only become the 25 of the second."""
     case = FAMILIES["roberta"]()
     found = get_method("counterfactual")(
-        case.model, case.tokens, case.images, words=WORDS, roles=ROLES)
+        case.model, case.tokens, case.images, words=WORDS, roles=ROLES
+    )
     assert case.tokens[0].tolist() == [3, 11, 12, 13, 14, 2, 1, 1]
     changed = torch.tensor([[3, 11, 25, 14, 2, 1, 1, 1]])
-    whole, other = (F.cosine_similarity(case.features(tokens), case.images[:1])
-                    for tokens in (case.tokens[:1], changed))
+    whole, other = (
+        F.cosine_similarity(case.features(tokens), case.images[:1])
+        for tokens in (case.tokens[:1], changed)
+    )
     expected = (whole - other).detach().expand(2)
     assert expected[0].abs() > 1e-3
     torch.testing.assert_close(found.scores[0, 2:4], expected)
@@ -209,8 +214,10 @@ def test_a_caption_without_padding_gets_none_in_the_place_of_a_word(family: str)
     assert found.scored[0, 4]
     changed = case.tokens[:1].clone()
     changed[0, 4:7] = torch.tensor([21, 22, 5])
-    whole, other = (F.cosine_similarity(case.features(tokens), case.images[:1])
-                    for tokens in (case.tokens[:1], changed))
+    whole, other = (
+        F.cosine_similarity(case.features(tokens), case.images[:1])
+        for tokens in (case.tokens[:1], changed)
+    )
     torch.testing.assert_close(found.scores[0, 4], (whole - other)[0].detach())
 
 
@@ -218,7 +225,8 @@ def test_stars_stand_in_vocabularies_of_clip_only() -> None:
     case = FAMILIES["CLIP"]()
     with pytest.raises(ConfigError, match="40 tokens"):
         get_method("perturbation", replacement="token")(
-            case.model, case.tokens, case.images, words=WORDS)
+            case.model, case.tokens, case.images, words=WORDS
+        )
     with pytest.raises(ConfigError, match="40 tokens"):
         mask_vector(text_encoder(case.model), "token")
 

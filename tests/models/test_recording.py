@@ -65,11 +65,17 @@ def _checkpointed(case: Case, reentrant: bool = False) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"is_causal": True}, {"scale": 0.3}, {"enable_gqa": True},
-    {"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()},
-    {"attn_mask": torch.randn(2, 1, 5, 5).double()},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"enable_gqa": True},
+        {"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()},
+        {"attn_mask": torch.randn(2, 1, 5, 5).double()},
+    ],
+)
 def test_explicit_attention_is_that_of_torch(options: dict[str, Any]) -> None:
     q, k, v = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64, requires_grad=True)
     if "enable_gqa" in options:
@@ -87,9 +93,12 @@ def test_explicit_attention_is_that_of_torch(options: dict[str, Any]) -> None:
 def _state(tower: nn.Module) -> list[tuple[Any, ...]]:
     """Hooks, switches and the kind of attention of each module of a tower."""
     return [
-        (len(m._forward_hooks), vars(m).get("grad_checkpointing"),
-         vars(m).get("gradient_checkpointing"),
-         getattr(getattr(m, "config", None), "_attn_implementation", None))
+        (
+            len(m._forward_hooks),
+            vars(m).get("grad_checkpointing"),
+            vars(m).get("gradient_checkpointing"),
+            getattr(getattr(m, "config", None), "_attn_implementation", None),
+        )
         for m in tower.modules()
     ]
 
@@ -113,10 +122,12 @@ def test_another_thread_meanwhile_runs_the_model_as_it_is(case: Case) -> None:
     alone = encoder.encode(case.tokens, embeddings=GIVEN, attention="maps")
     assert (alone.features - own).abs().max() > 1e-3
     other, me = [], threading.get_ident()
+
     def meanwhile(*_: Any) -> None:
         if threading.get_ident() == me:
             with ThreadPoolExecutor() as pool:
                 other.append(pool.submit(case.features, case.tokens).result())
+
     case.attentions[0].register_forward_hook(meanwhile)
     both = encoder.encode(case.tokens, embeddings=GIVEN, attention="maps")
     torch.testing.assert_close([*other, both.features], [own, alone.features])
@@ -127,11 +138,13 @@ def test_two_threads_that_record(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
     tower, inside = encoder.text.tower, threading.Event()
     before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
+
     def record() -> list[Tensor]:
         with recording(tower) as maps:
             inside.set()
             case.features(case.tokens)
         return maps
+
     with ThreadPoolExecutor() as pool, recording(tower) as maps:
         others = pool.submit(record)
         assert not inside.wait(0.2)  # the other thread has to wait for this one

@@ -60,16 +60,22 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
     path = tmp_path / "weights.pt"
     state = dict(clip.model.state_dict())
     torch.save(state, path)
-    asked = {(None, None): {"--model", "--activation"}, ("clip-mini", None): {"--activation"},
-             (None, "gelu"): {"--model"}}
+    asked = {
+        (None, None): {"--model", "--activation"},
+        ("clip-mini", None): {"--activation"},
+        (None, "gelu"): {"--model"},
+    }
     for (model, activation), options in asked.items():
         with pytest.raises(ConfigError, match="weights.pt") as caught:
             load_released(Released(str(path), model, activation))
         assert {*re.findall(r"--\w+", str(caught.value))} == options, "what is missing, alone"
     with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
         load_released(Released("some-model"))
-    for changed in (state | {"more": torch.ones(1)}, state | {"attn_mask": torch.zeros(77, 77)},
-                    {k: v for k, v in state.items() if k != "visual.proj"}):
+    for changed in (
+        state | {"more": torch.ones(1)},
+        state | {"attn_mask": torch.zeros(77, 77)},
+        {k: v for k, v in state.items() if k != "visual.proj"},
+    ):
         torch.save(changed, path)
         with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
             load_released(Released(str(path), "clip-mini", "quickgelu"))
@@ -115,7 +121,8 @@ def test_a_file_with_adapters_is_a_model(clip, tmp_path, picture):
 
 
 def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
-        clip, tmp_path, picture, monkeypatch):
+    clip, tmp_path, picture, monkeypatch
+):
     state = dict(clip.model.state_dict())
     state["positional_embedding"] = state["positional_embedding"][:12]
     torch.save(state, tmp_path / "short.pt")
@@ -153,20 +160,33 @@ def save_hugging_face(kind: str, folder: Path) -> nn.Module:
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
-             "num_hidden_layers": 2}
-    text = sizes | {"vocab_size": len(names), "max_position_embeddings": 16, "eos_token_id": 2,
-                    "pad_token_id": 0, "bos_token_id": 1, "projection_size": 16}
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>"
+    ).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+    }
+    text = sizes | {
+        "vocab_size": len(names),
+        "max_position_embeddings": 16,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "projection_size": 16,
+    }
     vision = sizes | {"image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     if kind == "clip":
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
         made = transformers.CLIPModel(config)
         processor = transformers.CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
     else:
         config = transformers.SiglipConfig(text_config=text, vision_config=vision)
         made = transformers.SiglipModel(config)
@@ -183,13 +203,18 @@ def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind)
     found = load_released(Released(str(tmp_path / "hub")))
     assert found.activation == ("quickgelu" if kind == "clip" else "gelu")
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "hub")(
-        CAPTIONS, padding="max_length", max_length=16, return_tensors="pt").input_ids
+        CAPTIONS, padding="max_length", max_length=16, return_tensors="pt"
+    ).input_ids
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hub")
     pixels = processor(Image.open(picture.path).convert("RGB"), return_tensors="pt").pixel_values
     with torch.no_grad():
-        texts, images = (getattr(out, "pooler_output", out) for out in (
-            model.get_text_features(input_ids=tokens),
-            model.get_image_features(pixel_values=pixels)))
+        texts, images = (
+            getattr(out, "pooler_output", out)
+            for out in (
+                model.get_text_features(input_ids=tokens),
+                model.get_image_features(pixel_values=pixels),
+            )
+        )
     encoder = Encoder(found)
     np.testing.assert_allclose(encoder.texts(CAPTIONS), F.normalize(texts, dim=-1), atol=1e-5)
     cosine = (encoder.images([picture]) * F.normalize(images, dim=-1).numpy()).sum()
@@ -197,18 +222,27 @@ def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind)
     other = load_released(Released(f"hf:{tmp_path / 'hub'}", activation="gelu"))
     assert other.activation == "gelu"
     assert (np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max() > 0) == (
-        kind == "clip")
+        kind == "clip"
+    )
 
 
 def save_without_files(folder: Path) -> nn.Module:
     """A tiny CLIP of transformers with OpenAI's vocabulary, of which its files say nothing."""
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
-             "num_hidden_layers": 1}
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+    }
     torch.manual_seed(0)
-    model = transformers.CLIPModel(transformers.CLIPConfig(
-        text_config=sizes | {"vocab_size": 49_408},
-        vision_config=sizes | {"image_size": 32, "patch_size": 16}, projection_dim=8))
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config=sizes | {"vocab_size": 49_408},
+            vision_config=sizes | {"image_size": 32, "patch_size": 16},
+            projection_dim=8,
+        )
+    )
     model.save_pretrained(folder)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     return model.eval()
@@ -223,8 +257,13 @@ def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path
     opened = Image.open(picture.path).convert("RGB")
     pixels = open_clip.image_transform(32, is_train=False)(opened).unsqueeze(0)
     with torch.no_grad():
-        text, image = (getattr(out, "pooler_output", out) for out in (
-            model.get_text_features(input_ids=ids), model.get_image_features(pixel_values=pixels)))
+        text, image = (
+            getattr(out, "pooler_output", out)
+            for out in (
+                model.get_text_features(input_ids=ids),
+                model.get_image_features(pixel_values=pixels),
+            )
+        )
     encoder = Encoder(found)
     np.testing.assert_allclose(encoder.texts(["A red  dog"]), F.normalize(text, dim=-1), atol=1e-6)
     np.testing.assert_allclose(encoder.images([picture]), F.normalize(image, dim=-1), atol=1e-6)

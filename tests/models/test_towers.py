@@ -104,8 +104,9 @@ def test_a_beginning_in_common_is_computed_once() -> None:
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("size", [112, 115])  # a rest beside the patches is left out
-def test_image_features_and_gradients_are_open_clips(tiny_clip: Clip, attention: bool,
-                                                     checkpointing: bool, size: int) -> None:
+def test_image_features_and_gradients_are_open_clips(
+    tiny_clip: Clip, attention: bool, checkpointing: bool, size: int
+) -> None:
     model = tiny_clip.model.double()
     model.set_grad_checkpointing(checkpointing)
     images = torch.randn(3, 3, size, 112, dtype=torch.float64)

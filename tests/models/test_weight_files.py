@@ -31,7 +31,8 @@ class Harmful:
 
 
 FORMS = {
-    "plain": STATE, "state_dict": {"epoch": 3, "state_dict": STATE},
+    "plain": STATE,
+    "state_dict": {"epoch": 3, "state_dict": STATE},
     "with OpenAI's sizes": STATE | {name: torch.tensor(size) for name, size in SIZES.items()},
     "module": {"state_dict": {f"module.{k}": v for k, v in STATE.items()}, "loss": np.float64(2.5)},
     "model": {"model": STATE, "step": np.int64(7)},
@@ -50,7 +51,8 @@ FORMS = {
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(
         torch.equal(value, expected[name]) and value.dtype == expected[name].dtype
-        for name, value in found.items())
+        for name, value in found.items()
+    )
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -134,13 +136,23 @@ def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_cli
 
 def test_adapters_are_merged_by_their_own_scale() -> None:
     draw = torch.Generator().manual_seed(0)
+
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw)
+
     x, picture = random(5, 6), random(2, 3, 8, 8)
-    state = {"mlp.weight": random(4, 6), "mlp.lora_A": random(2, 6), "mlp.lora_B": random(4, 2),
-             "attn.in_proj_weight": random(9, 6), "attn.in_proj_weight_lora_A": random(3, 6),
-             "attn.in_proj_weight_lora_B": random(9, 3), "conv.weight": random(4, 3, 2, 2),
-             "conv.lora_A": random(4, 6), "conv.lora_B": random(8, 4), "bias": random(4)}
+    state = {
+        "mlp.weight": random(4, 6),
+        "mlp.lora_A": random(2, 6),
+        "mlp.lora_B": random(4, 2),
+        "attn.in_proj_weight": random(9, 6),
+        "attn.in_proj_weight_lora_A": random(3, 6),
+        "attn.in_proj_weight_lora_B": random(9, 3),
+        "conv.weight": random(4, 3, 2, 2),
+        "conv.lora_A": random(4, 6),
+        "conv.lora_B": random(8, 4),
+        "bias": random(4),
+    }
     merged = merge_lora(state)
     assert merged.keys() == {"mlp.weight", "attn.in_proj_weight", "conv.weight", "bias"}
     low = x @ state["mlp.lora_A"].T @ state["mlp.lora_B"].T / 2  # rank 2
@@ -149,9 +161,10 @@ def test_adapters_are_merged_by_their_own_scale() -> None:
     low = x @ state[f"{name}_lora_A"].T @ state[f"{name}_lora_B"].T / 3
     torch.testing.assert_close(x @ merged[name].T, x @ state[name].T + low)
     change = (state["conv.lora_B"] @ state["conv.lora_A"]).view(4, 3, 2, 2) / 2  # 4 is 2 x rank 2
-    torch.testing.assert_close(F.conv2d(picture, merged["conv.weight"]),
-                               F.conv2d(picture, state["conv.weight"])
-                               + F.conv2d(picture, change))
+    torch.testing.assert_close(
+        F.conv2d(picture, merged["conv.weight"]),
+        F.conv2d(picture, state["conv.weight"]) + F.conv2d(picture, change),
+    )
     twice = merge_lora(state, alpha=2.0)["mlp.weight"] - state["mlp.weight"]
     torch.testing.assert_close(twice, 2 * (merged["mlp.weight"] - state["mlp.weight"]))
     for lost in ("mlp.lora_B", "mlp.lora_A", "mlp.weight"):

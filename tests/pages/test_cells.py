@@ -28,8 +28,10 @@ def code_of(text: Path) -> list[nbformat.NotebookNode]:
 
 def draws(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell ends a figure."""
-    return any(isinstance(node, ast.Call) and ast.unparse(node.func) == "plots.show"
-               for node in ast.walk(ast.parse(cell.source)))
+    return any(
+        isinstance(node, ast.Call) and ast.unparse(node.func) == "plots.show"
+        for node in ast.walk(ast.parse(cell.source))
+    )
 
 
 @EACH_PAGE
@@ -82,8 +84,10 @@ def test_each_figure_is_drawn_by_its_cell_alone(text: Path, home: Path):
 
 
 def test_a_cell_that_needs_a_figures_cell_is_found():
-    cells = [nbformat.v4.new_code_cell(source) for source in (
-        "plots = type('P', (), {'show': print})", "a = 1\nplots.show(a)", "a + 1")]
+    cells = [
+        nbformat.v4.new_code_cell(source)
+        for source in ("plots = type('P', (), {'show': print})", "a = 1\nplots.show(a)", "a + 1")
+    ]
     assert run(cells[:2], {}) == ["cell 2: a = 1"]
     with pytest.raises(NameError):
         run(cells, {})

@@ -19,8 +19,9 @@ from cae_lib.methods import METHODS
 from cae_lib.pages.source import page_parameters, read_page
 from cae_lib.pages.stamp import command
 
-EXPERIMENT, SWEEP = (REPOSITORY / "book" / "experiments" / f"{name}.md"
-                     for name in ("experiment", "sweep"))
+EXPERIMENT, SWEEP = (
+    REPOSITORY / "book" / "experiments" / f"{name}.md" for name in ("experiment", "sweep")
+)
 
 
 def run_page(page: Path, until: str = "", **parameters: Any) -> dict[str, Any]:
@@ -40,22 +41,30 @@ def run_page(page: Path, until: str = "", **parameters: Any) -> dict[str, Any]:
 def scores(monkeypatch) -> Mock:
     """A measurement on validation captions that takes no time: a run leaves a gap of the share
     0.05 / weight, and its score is its weight."""
+
     def measure(suite: Suite, encoder: Any, profile: str) -> dict[str, pd.DataFrame]:
         weight = encoder.clip
         row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": weight or 0.4}
         gaps = {f"gap_{method}": 0.05 / weight if weight else 1.0 for method in METHODS}
         return {"validation": pd.DataFrame([row | gaps])}
+
     counted = Mock(side_effect=measure)
     monkeypatch.setattr(Suite, "__call__", lambda *given: counted(*given))
     monkeypatch.setattr(measuring, "train_run", Mock(return_value=None))
-    monkeypatch.setattr(measuring, "open_run", lambda run, profile, seed, **settings: (
-        settings.get("weight", 1.0) if run != "clip-ft" else None))
+    monkeypatch.setattr(
+        measuring,
+        "open_run",
+        lambda run, profile, seed, **settings: (
+            settings.get("weight", 1.0) if run != "clip-ft" else None
+        ),
+    )
     monkeypatch.setattr(measuring, "Encoder", lambda model, profile: Mock(clip=model))
     return counted
 
 
 def test_an_experiment_is_computed_once_and_leaves_published_tables_alone(
-        smoke_home, monkeypatch, capsys):
+    smoke_home, monkeypatch, capsys
+):
     """All of the page with a weight of its own: its numbers are those of the run that it names."""
     names = run_page(EXPERIMENT, profile="smoke", weight=0.5, steps=1, seed=1)
     name = names["name"]
@@ -71,19 +80,22 @@ def test_an_experiment_is_computed_once_and_leaves_published_tables_alone(
     assert again["finding"] == names["finding"]
 
 
-@pytest.mark.parametrize(("parameters", "run", "settings"), [
-    ({"run": "cae-attention"}, "cae-attention", {"method": "attention"}),
-    ({"method": "attention"}, "cae-gradcam+method=attention", {"method": "attention"}),
-    ({"weight": 0.3}, "cae-gradcam+weight=0.3", {"weight": 0.3}),
-    ({"weight": 3}, "cae-gradcam+weight=3", {"weight": 3.0}),
-    ({"margin": "0.1"}, "cae-gradcam+margin=0.1", {"margin": 0.1}),
-    ({"negatives": True}, "cae-gradcam+negatives=True", {"negatives": True}),
-    ({"steps": 4}, "cae-gradcam+steps=4", {"steps": 4}),
-    ({"seed": 7}, "cae-gradcam", {"seed": 7}),
-    ({"hours": 2.5}, "cae-gradcam", {}),
-    ({"profile": "mini"}, "cae-gradcam", {"profile": "mini", "weight": 0.1}),
-    ({"weight": "1.0"}, "cae-gradcam", {"weight": 1.0}),
-])
+@pytest.mark.parametrize(
+    ("parameters", "run", "settings"),
+    [
+        ({"run": "cae-attention"}, "cae-attention", {"method": "attention"}),
+        ({"method": "attention"}, "cae-gradcam+method=attention", {"method": "attention"}),
+        ({"weight": 0.3}, "cae-gradcam+weight=0.3", {"weight": 0.3}),
+        ({"weight": 3}, "cae-gradcam+weight=3", {"weight": 3.0}),
+        ({"margin": "0.1"}, "cae-gradcam+margin=0.1", {"margin": 0.1}),
+        ({"negatives": True}, "cae-gradcam+negatives=True", {"negatives": True}),
+        ({"steps": 4}, "cae-gradcam+steps=4", {"steps": 4}),
+        ({"seed": 7}, "cae-gradcam", {"seed": 7}),
+        ({"hours": 2.5}, "cae-gradcam", {}),
+        ({"profile": "mini"}, "cae-gradcam", {"profile": "mini", "weight": 0.1}),
+        ({"weight": "1.0"}, "cae-gradcam", {"weight": 1.0}),
+    ],
+)
 def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters, run, settings):
     """What is loaded is the run with these settings, of this profile and seed."""
     load = Mock(return_value=pd.DataFrame({"correct": [True]}))
@@ -96,30 +108,40 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
     assert load.call_args_list[0].kwargs == {"compute": True, "hours": given.get("hours", 1.0)}
     assert all(getattr(names["config"], key) == value for key, value in settings.items())
     assert names["reference"] == {"negatives": "negclip", "steps": "clip-ft+steps=4"}.get(
-        next(iter(parameters)), "clip-ft")
+        next(iter(parameters)), "clip-ft"
+    )
 
 
 def test_each_parameter_has_a_test():
     tested = {"run", "method", "weight", "margin", "negatives", "steps", "seed", "hours", "profile"}
     assert {*page_parameters(read_page(EXPERIMENT), "experiment")} == tested
     assert {*page_parameters(read_page(SWEEP), "sweep")} == {
-        "profile", "run", "setting", "values", "hours"}
+        "profile",
+        "run",
+        "setting",
+        "values",
+        "hours",
+    }
 
 
-@pytest.mark.parametrize(("page", "parameters", "message"), [
-    (EXPERIMENT, {"profile": "photo"}, "does not describe the profile 'photo'"),
-    (EXPERIMENT, {"run": "cae-gradcm"}, "unknown experiment 'cae-gradcm'"),
-    (EXPERIMENT, {"method": "gradcm"}, "unknown method 'gradcm'"),
-    (EXPERIMENT, {"weight": "much"}, "weight is 'much'"),
-    (EXPERIMENT, {"negatives": "some"}, "negatives is 'some'"),
-    (EXPERIMENT, {"steps": 1.5}, "steps is 1.5"),
-    (EXPERIMENT, {"seed": -1}, "seed and steps have to be 0 or more"),
-    (SWEEP, {"run": "clip-ft"}, "has no attribution loss"),
-    (SWEEP, {"setting": "lr"}, "expected weight or margin"),
-    (SWEEP, {"values": "0.1 much"}, "expected numbers"),
-])
-def test_an_unknown_value_is_refused_before_anything_is_loaded(home, monkeypatch, page, parameters,
-                                                               message):
+@pytest.mark.parametrize(
+    ("page", "parameters", "message"),
+    [
+        (EXPERIMENT, {"profile": "photo"}, "does not describe the profile 'photo'"),
+        (EXPERIMENT, {"run": "cae-gradcm"}, "unknown experiment 'cae-gradcm'"),
+        (EXPERIMENT, {"method": "gradcm"}, "unknown method 'gradcm'"),
+        (EXPERIMENT, {"weight": "much"}, "weight is 'much'"),
+        (EXPERIMENT, {"negatives": "some"}, "negatives is 'some'"),
+        (EXPERIMENT, {"steps": 1.5}, "steps is 1.5"),
+        (EXPERIMENT, {"seed": -1}, "seed and steps have to be 0 or more"),
+        (SWEEP, {"run": "clip-ft"}, "has no attribution loss"),
+        (SWEEP, {"setting": "lr"}, "expected weight or margin"),
+        (SWEEP, {"values": "0.1 much"}, "expected numbers"),
+    ],
+)
+def test_an_unknown_value_is_refused_before_anything_is_loaded(
+    home, monkeypatch, page, parameters, message
+):
     monkeypatch.setattr(results, "load", Mock(side_effect=RuntimeError("loaded")))
     with pytest.raises(ConfigError, match=message):
         run_page(page, **{"profile": "smoke"} | parameters)
@@ -134,11 +156,14 @@ def test_a_page_trains_nothing_by_default(page, monkeypatch):
     assert names["profile"] == "mini" and names["finding"]
 
 
-@pytest.mark.parametrize(("run", "setting", "found"), [
-    ("cae-gradcam", "weight", ([0.03, 0.1, 0.3, 1.0], 0.1)),
-    ("cae-binding", "margin", ([0.05, 0.1, 0.2], 0.05)),
-    ("cae-binding", "weight", ([2.5, 5.0, 10.0, 20.0], 20.0)),
-])
+@pytest.mark.parametrize(
+    ("run", "setting", "found"),
+    [
+        ("cae-gradcam", "weight", ([0.03, 0.1, 0.3, 1.0], 0.1)),
+        ("cae-binding", "margin", ([0.05, 0.1, 0.2], 0.05)),
+        ("cae-binding", "weight", ([2.5, 5.0, 10.0, 20.0], 20.0)),
+    ],
+)
 def test_a_stored_sweep_chooses_what_is_configured(monkeypatch, run, setting, found):
     monkeypatch.delenv("CAE_HOME", raising=False)
     names = run_page(SWEEP, run=run, setting=setting)
@@ -146,15 +171,19 @@ def test_a_stored_sweep_chooses_what_is_configured(monkeypatch, run, setting, fo
     assert names["best"][setting] == getattr(names["config"], setting)
 
 
-@pytest.mark.parametrize(("parameters", "values", "best"), [
-    ({}, [0.3, 1.0, 3.0], 1.0),  # the configured one and its neighbours
-    ({"values": "0.4 0.6 0.8"}, [0.4, 0.6, 0.8], 0.6),
-    ({"values": "0.2,0.1"}, [0.1, 0.2], 0.2),  # none closes the gap: the largest
-    ({"values": 0.7}, [0.7], 0.7),
-    ({"run": "cae-binding", "values": "0.9 0.2"}, [0.2, 0.9], 0.9),
-])
+@pytest.mark.parametrize(
+    ("parameters", "values", "best"),
+    [
+        ({}, [0.3, 1.0, 3.0], 1.0),  # the configured one and its neighbours
+        ({"values": "0.4 0.6 0.8"}, [0.4, 0.6, 0.8], 0.6),
+        ({"values": "0.2,0.1"}, [0.1, 0.2], 0.2),  # none closes the gap: the largest
+        ({"values": 0.7}, [0.7], 0.7),
+        ({"run": "cae-binding", "values": "0.9 0.2"}, [0.2, 0.9], 0.9),
+    ],
+)
 def test_a_sweep_computes_its_values_once_and_applies_the_rule(
-        smoke_home, scores, parameters, values, best):
+    smoke_home, scores, parameters, values, best
+):
     """By scores that leave half of the gap at λ 0.1, and a tenth at 0.5."""
     names = run_page(SWEEP, profile="smoke", **parameters)
     assert names["tried"]["weight"].tolist() == values and names["best"]["weight"] == best
@@ -168,15 +197,30 @@ def test_a_sweep_computes_its_values_once_and_applies_the_rule(
 def test_a_sweep_over_margins_trains_margins(smoke_home, scores):
     names = run_page(SWEEP, profile="smoke", setting="margin")
     assert names["tried"]["margin"].tolist() == [*Search().margins][:2]
-    runs = {call.kwargs["margin"] for call in measuring.train_run.call_args_list
-            if call.args[0] == "cae-gradcam"}
+    runs = {
+        call.kwargs["margin"]
+        for call in measuring.train_run.call_args_list
+        if call.args[0] == "cae-gradcam"
+    }
     assert runs == {*names["tried"]["margin"]}
 
 
 def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, monkeypatch):
-    monkeypatch.setattr(results, "load", lambda *_, **settings: pd.DataFrame([{
-        "recall_at_1": 0.5, "against_negatives": 0.5, "score": 0.5, "seed": 100,
-        **{f"gap_{method}": -0.01 for method in METHODS}}]))
+    monkeypatch.setattr(
+        results,
+        "load",
+        lambda *_, **settings: pd.DataFrame(
+            [
+                {
+                    "recall_at_1": 0.5,
+                    "against_negatives": 0.5,
+                    "score": 0.5,
+                    "seed": 100,
+                    **{f"gap_{method}": -0.01 for method in METHODS},
+                }
+            ]
+        ),
+    )
     names = run_page(SWEEP, profile="smoke", values="0.1 1")
     assert names["best"] is None and "nothing to close" in names["finding"]
 

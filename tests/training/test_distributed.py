@@ -20,17 +20,24 @@ PLAIN = replace(FT, steps=3)
 CAE = replace(PLAIN, method="attention", weight=3.0, margin=2.0)
 HARD = replace(CAE, method="gradcam", negatives=True, masked=0.7)
 CASES = {
-    "clip-ft": PLAIN, "clip-ft-masked": replace(PLAIN, masked=0.7),
-    "negclip": replace(PLAIN, negatives=True), "negclip-cae-masked": HARD,
+    "clip-ft": PLAIN,
+    "clip-ft-masked": replace(PLAIN, masked=0.7),
+    "negclip": replace(PLAIN, negatives=True),
+    "negclip-cae-masked": HARD,
     "locked": replace(HARD, lock_image=True, augment=False),
-    "random-roles": replace(CAE, roles="random"), "all-captions": replace(
-        CAE, method="gradient", scope="word", complete_captions=False),
+    "random-roles": replace(CAE, roles="random"),
+    "all-captions": replace(CAE, method="gradient", scope="word", complete_captions=False),
     **{name: replace(CAE, method=name) for name in ("gradcam", "perturbation", "gradient")},
-    **{f"{name}-constant-image": replace(CAE, method=name, image_gradient=False)
-       for name in ("gradcam", "perturbation", "gradient")},
-    **{f"{hinge}-{scope}": replace(CAE, hinge=hinge, scope=scope)
-       for hinge in ("difference", "log", "margin") for scope in ("batch", "caption", "word")
-       if (hinge, scope) != ("margin", "caption")},
+    **{
+        f"{name}-constant-image": replace(CAE, method=name, image_gradient=False)
+        for name in ("gradcam", "perturbation", "gradient")
+    },
+    **{
+        f"{hinge}-{scope}": replace(CAE, hinge=hinge, scope=scope)
+        for hinge in ("difference", "log", "margin")
+        for scope in ("batch", "caption", "word")
+        if (hinge, scope) != ("margin", "caption")
+    },
 }
 
 

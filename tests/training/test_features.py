@@ -18,10 +18,20 @@ from cae_lib.training.distributed import Ranks
 
 LOCKED = replace(FT, lock_image=True, augment=False)
 CAE = replace(LOCKED, method="gradcam", weight=3.0, margin=2.0)
-VIT = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16,
-       "patch_dropout": 0.5}
-TIMM = {"timm_model_name": "test_efficientnet", "image_size": 32, "timm_proj": "linear",
-        "timm_drop": 0.5}
+VIT = {
+    "image_size": 16,
+    "patch_size": 8,
+    "width": 32,
+    "layers": 1,
+    "head_width": 16,
+    "patch_dropout": 0.5,
+}
+TIMM = {
+    "timm_model_name": "test_efficientnet",
+    "image_size": 32,
+    "timm_proj": "linear",
+    "timm_drop": 0.5,
+}
 
 
 def clip_with(vision: dict) -> Clip:
@@ -36,16 +46,25 @@ def features_files(home: Path) -> list[Path]:
     return sorted((home / "data" / "cache" / "features").glob("*"))
 
 
-@pytest.mark.parametrize("experiment", [
-    LOCKED, CAE, replace(LOCKED, negatives=True), replace(CAE, precision="bf16"),
-    replace(LOCKED, lock_image=False, lock_trunk=True),
-], ids=["clip-ft", "cae", "negclip", "cae-bf16", "trunk"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        LOCKED,
+        CAE,
+        replace(LOCKED, negatives=True),
+        replace(CAE, precision="bf16"),
+        replace(LOCKED, lock_image=False, lock_trunk=True),
+    ],
+    ids=["clip-ft", "cae", "negclip", "cae-bf16", "trunk"],
+)
 def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path, monkeypatch):
     """Rounding depends on the size of a batch, so the sizes are the same here."""
+
     def trained(name: str) -> tuple[Clip, list]:
         clip = clip_with(TIMM | {"timm_drop": 0}) if experiment.lock_trunk else toy_clip()
         images = Toys(size=clip.image_size)
         return toy_train(experiment, tmp_path / name, clip, images=images)
+
     monkeypatch.setattr(features, "PICTURES", 8 if experiment.negatives else 4)
     found, log = trained("features")
     assert len(features_files(home)) == 1
@@ -60,10 +79,12 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:
     encoded: list[int] = []
     encode = trainer.encode_image
+
     def counted(model: nn.Module, pixels: Tensor):
         encoded.append(len(pixels))
         assert not model.visual.training
         return encode(model, pixels)
+
     monkeypatch.setattr(trainer, "encode_image", counted)
     clip = toy_clip()
     clip.model.train()
@@ -93,11 +114,24 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
         toy_run(LOCKED)
 
 
-@pytest.mark.parametrize("change", [
-    "weights", "architecture", "model", "activation", "size", "mean", "std", "precision", "code",
-    "files"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "weights",
+        "architecture",
+        "model",
+        "activation",
+        "size",
+        "mean",
+        "std",
+        "precision",
+        "code",
+        "files",
+    ],
+)
 def test_a_change_of_anything_that_decides_features_makes_new_ones(
-        change, home, tmp_path, monkeypatch):
+    change, home, tmp_path, monkeypatch
+):
     paths, encoded = [tmp_path / f"{number}.png" for number in range(2)], []
     for number, path in enumerate(paths):
         Image.new("RGB", (16, 16), (90 * number, 50, 0)).save(path)
@@ -108,6 +142,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
 
     def made(clip, locked, images, precision="fp32"):
         return features.picture_features(clip, locked, images, encode, precision, Ranks(), 0, False)
+
     clip, images, locked = toy_clip(), Photographs(paths, 8), nn.Conv2d(3, 4, 2)
     first = made(clip, locked, images).pixels
     precision, (scale, shift) = "bf16" if change == "precision" else "fp32", images.affine
@@ -137,18 +172,28 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
 
 
 @pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize(("vision", "lock"), [
-    (VIT, "lock_image"), (TIMM, "lock_image"), (TIMM, "lock_trunk"), (VIT, None),
-], ids=["vit", "timm", "trunk", "open"])
+@pytest.mark.parametrize(
+    ("vision", "lock"),
+    [
+        (VIT, "lock_image"),
+        (TIMM, "lock_image"),
+        (TIMM, "lock_trunk"),
+        (VIT, None),
+    ],
+    ids=["vit", "timm", "trunk", "open"],
+)
 def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augment, home, tmp_path):
     """Statistics stay, nothing is dropped and nothing decays; the head of a trunk is trained."""
     clip, modes = clip_with(vision), []
     start = {name: value.clone() for name, value in weights(clip).items()}
     locked = {"lock_image": "visual.", "lock_trunk": "visual.trunk.", None: "nothing"}[lock]
+
     def look(step: int, model: nn.Module) -> None:
         model.train()  # a hook that leaves it so
+
     def note(module: nn.Module, arguments: object) -> None:
         modes.append({f"{name}." for name, part in clip.model.named_modules() if part.training})
+
     clip.model.text.transformer.register_forward_pre_hook(note)
     experiment = replace(FT, augment=augment, **{lock: True} if lock else {})
     toy_train(experiment, tmp_path, clip, images=Toys(size=clip.image_size), every=1, on_step=look)

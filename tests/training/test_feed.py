@@ -118,6 +118,7 @@ def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
 def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number, threads) -> None:
     def hit() -> None:
         os.kill(os.getpid(), number)
+
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with ThreadPoolExecutor(1) as pool:
@@ -126,11 +127,15 @@ def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-@pytest.mark.parametrize(("work", "main", "code"), [
-    ("Hit()", 'multiprocessing.set_start_method("spawn")', 0),  # no fork that would be spared
-    ("slow", "end = 'raise KeyError'", 1),
-    ("slow", "end = 'os.kill(os.getpid(), signal.SIGKILL)'", -signal.SIGKILL),
-], ids=["spawn", "error", "killed"])
+@pytest.mark.parametrize(
+    ("work", "main", "code"),
+    [
+        ("Hit()", 'multiprocessing.set_start_method("spawn")', 0),  # no fork that would be spared
+        ("slow", "end = 'raise KeyError'", 1),
+        ("slow", "end = 'os.kill(os.getpid(), signal.SIGKILL)'", -signal.SIGKILL),
+    ],
+    ids=["spawn", "error", "killed"],
+)
 def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, code) -> None:
     """It comes back once all workers are gone, too: they hold the pipe open."""
     script = tmp_path / "script.py"

@@ -22,11 +22,15 @@ from cae_lib.training.losses import (
 ROLES = torch.tensor([[0, 1, 1, 2], [3, 1, 0, 0]], dtype=torch.int8)
 SCORES = torch.tensor([[0.5, 0.4, 0.2, 0.1], [0.3, 0.6, 0.9, 0.9]], dtype=torch.double)
 WORDS = torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
-EVERY = pytest.mark.parametrize("hinge", [
-    Hinge(hinge=kind, margin=2.0, scope=scope, stop_gradient=stop, complete_captions=complete)
-    for kind, scope, stop, complete in itertools.product(HINGES, SCOPES, *[(False, True)] * 2)
-    if kind != "margin" or (scope != "caption" and not stop)
-], ids=str)
+EVERY = pytest.mark.parametrize(
+    "hinge",
+    [
+        Hinge(hinge=kind, margin=2.0, scope=scope, stop_gradient=stop, complete_captions=complete)
+        for kind, scope, stop, complete in itertools.product(HINGES, SCOPES, *[(False, True)] * 2)
+        if kind != "margin" or (scope != "caption" and not stop)
+    ],
+    ids=str,
+)
 
 
 def loss_of(scores: Tensor, hinge: Hinge, roles: Tensor = ROLES) -> AttributionLoss:
@@ -49,10 +53,20 @@ def test_contrastive_loss_of_two_pairs(negative: bool) -> None:
     assert none == contrastive_loss(images, texts, torch.tensor(2.0))
 
 
-@pytest.mark.parametrize(("images", "texts", "negatives"), [
-    ((3, 2), (5, 2), None), ((5, 2), (3, 2), None), ((0, 2), (0, 2), None), ((3, 2), (3, 4), None),
-    ((3, 2), (3, 2), (4, 3)), ((3, 2), (3, 2), (2,)), ((2,), (2,), None), ((0, 2), (0, 2), (2, 2)),
-], ids=str)
+@pytest.mark.parametrize(
+    ("images", "texts", "negatives"),
+    [
+        ((3, 2), (5, 2), None),
+        ((5, 2), (3, 2), None),
+        ((0, 2), (0, 2), None),
+        ((3, 2), (3, 4), None),
+        ((3, 2), (3, 2), (4, 3)),
+        ((3, 2), (3, 2), (2,)),
+        ((2,), (2,), None),
+        ((0, 2), (0, 2), (2, 2)),
+    ],
+    ids=str,
+)
 def test_each_image_has_one_caption(images, texts, negatives) -> None:
     """Further texts would be taken for negatives, and the mean over none is not a number."""
     given = [None if shape is None else torch.ones(shape) for shape in (images, texts, negatives)]
@@ -68,27 +82,56 @@ def test_roles_are_integers(kind: torch.dtype) -> None:
             call(SCORES, Hinge(), ROLES.to(kind))
 
 
-@pytest.mark.parametrize(("settings", "objects", "loss", "gradient"), [
-    ({}, 0.4, 0.2, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
-    ({"margin": 0.05}, 0.4, 0.25, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
-    ({"margin": -0.3}, 0.4, 0, [[0] * 4] * 2),
-    ({"stop_gradient": True}, 0.4, 0.2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
-    ({"scope": "caption"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
-    ({"scope": "caption", "margin": -0.25}, 0.45, 0.025, [[0] * 4, [-1 / 2, 1 / 2, 0, 0]]),
-    ({"scope": "word"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
-    ({"hinge": "log"}, 0.4, math.log(2),
-     [[0, 1 / 1.2, 1 / 1.2, -1 / 0.4], [-1 / 0.4, 1 / 1.2, 0, 0]]),
-    ({"hinge": "log", "stop_gradient": True}, 0.4, math.log(2), [[0, 0, 0, -2.5], [-2.5, 0, 0, 0]]),
-    ({"hinge": "log", "margin": 0.1, "scope": "caption"}, 0.45, math.log(6) / 2 + 0.1,
-     [[0, 1 / 1.2, 1 / 1.2, -1 / 0.2], [-1 / 0.6, 1 / 1.2, 0, 0]]),
-    ({"hinge": "log", "scope": "word"}, 0.45, math.log(2.25),
-     [[0, 1 / 1.8, 1 / 1.8, -1 / 0.4], [-1 / 0.4, 1 / 0.9, 0, 0]]),
-    ({"hinge": "margin", "margin": 0.5}, 0.4, (0.4 + 0.2) / 2,
-     [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
-    ({"hinge": "margin", "margin": 0.25}, 0.4, 0.15 / 2, [[0, 0, 0, -1 / 2], [0] * 4]),
-    ({"hinge": "margin", "margin": 0.5, "scope": "word"}, 0.45, 0.3,
-     [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
-], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "objects", "loss", "gradient"),
+    [
+        ({}, 0.4, 0.2, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+        ({"margin": 0.05}, 0.4, 0.25, [[0, 1 / 3, 1 / 3, -1 / 2], [-1 / 2, 1 / 3, 0, 0]]),
+        ({"margin": -0.3}, 0.4, 0, [[0] * 4] * 2),
+        ({"stop_gradient": True}, 0.4, 0.2, [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]]),
+        ({"scope": "caption"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+        ({"scope": "caption", "margin": -0.25}, 0.45, 0.025, [[0] * 4, [-1 / 2, 1 / 2, 0, 0]]),
+        ({"scope": "word"}, 0.45, 0.25, [[0, 1 / 4, 1 / 4, -1 / 2], [-1 / 2, 1 / 2, 0, 0]]),
+        (
+            {"hinge": "log"},
+            0.4,
+            math.log(2),
+            [[0, 1 / 1.2, 1 / 1.2, -1 / 0.4], [-1 / 0.4, 1 / 1.2, 0, 0]],
+        ),
+        (
+            {"hinge": "log", "stop_gradient": True},
+            0.4,
+            math.log(2),
+            [[0, 0, 0, -2.5], [-2.5, 0, 0, 0]],
+        ),
+        (
+            {"hinge": "log", "margin": 0.1, "scope": "caption"},
+            0.45,
+            math.log(6) / 2 + 0.1,
+            [[0, 1 / 1.2, 1 / 1.2, -1 / 0.2], [-1 / 0.6, 1 / 1.2, 0, 0]],
+        ),
+        (
+            {"hinge": "log", "scope": "word"},
+            0.45,
+            math.log(2.25),
+            [[0, 1 / 1.8, 1 / 1.8, -1 / 0.4], [-1 / 0.4, 1 / 0.9, 0, 0]],
+        ),
+        (
+            {"hinge": "margin", "margin": 0.5},
+            0.4,
+            (0.4 + 0.2) / 2,
+            [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]],
+        ),
+        ({"hinge": "margin", "margin": 0.25}, 0.4, 0.15 / 2, [[0, 0, 0, -1 / 2], [0] * 4]),
+        (
+            {"hinge": "margin", "margin": 0.5, "scope": "word"},
+            0.45,
+            0.3,
+            [[0, 0, 0, -1 / 2], [-1 / 2, 0, 0, 0]],
+        ),
+    ],
+    ids=str,
+)
 def test_loss_and_gradient(settings: dict, objects: float, loss: float, gradient: list) -> None:
     scores, hinge = SCORES.clone().requires_grad_(), Hinge(**settings)
     found = loss_of(scores, hinge)
@@ -144,15 +187,19 @@ def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
         )
     whole = attribution_loss(scores, roles, hinge, words)
     assert whole.loss > 0
-    parts = [caption_sums(scores[part], roles[part], hinge, words[part])
-             for part in (slice(2), slice(2, 6))]
+    parts = [
+        caption_sums(scores[part], roles[part], hinge, words[part])
+        for part in (slice(2), slice(2, 6))
+    ]
     found = hinge_of_sums(torch.cat(parts), hinge)
     torch.testing.assert_close(vars(found), vars(whole))
 
 
 @EVERY
-@pytest.mark.parametrize("roles", [ROLES.tolist(), [[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]],
-                                   [[2, 3, 0, 0], [0, 2, 0, 0]]])
+@pytest.mark.parametrize(
+    "roles",
+    [ROLES.tolist(), [[0] * 4] * 2, [[1, 1, 0, 0], [0, 1, 0, 0]], [[2, 3, 0, 0], [0, 2, 0, 0]]],
+)
 def test_an_empty_group_gives_zero_and_scores_without_a_role_reach_nothing(hinge, roles) -> None:
     """A score may be nan at a start token or at padding; hinge "margin" needs no object words."""
     roles = torch.tensor(roles)
@@ -175,16 +222,21 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
     assert (more.loss == whole.loss) == left_out
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"scope": "token"}, "unknown scope 'token': expected one of batch, caption, word"),
-    ({"hinge": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
-    ({"hinge": "margin"}, "margin above 0"), ({"hinge": "margin", "margin": -0.1}, "above 0"),
-    ({"hinge": "margin", "margin": 0.1, "scope": "caption"}, "scope 'batch' or 'word'"),
-    ({"hinge": "margin", "margin": 0.1, "stop_gradient": True}, "no stop_gradient"),
-    ({"margin": math.nan}, "margin is nan"), ({"stop_gradient": "false"}, "stop_gradient is 'fal"),
-    ({"complete_captions": 1}, "complete_captions is 1"),
-    ({"scope": "word"}, "scope 'word' needs words"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scope": "token"}, "unknown scope 'token': expected one of batch, caption, word"),
+        ({"hinge": "ratio"}, "unknown hinge 'ratio': expected one of difference, log, margin"),
+        ({"hinge": "margin"}, "margin above 0"),
+        ({"hinge": "margin", "margin": -0.1}, "above 0"),
+        ({"hinge": "margin", "margin": 0.1, "scope": "caption"}, "scope 'batch' or 'word'"),
+        ({"hinge": "margin", "margin": 0.1, "stop_gradient": True}, "no stop_gradient"),
+        ({"margin": math.nan}, "margin is nan"),
+        ({"stop_gradient": "false"}, "stop_gradient is 'fal"),
+        ({"complete_captions": 1}, "complete_captions is 1"),
+        ({"scope": "word"}, "scope 'word' needs words"),
+    ],
+)
 def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attribution_loss(SCORES, ROLES, Hinge(**settings))

@@ -30,8 +30,9 @@ ACTIVE = 2.0
 """A margin with which the hinge is active."""
 
 
-def step(task: CAELoss, batch: tuple[Tensor, ...],
-         **autocast: Any) -> tuple[AttributionLoss, dict[str, Tensor]]:
+def step(
+    task: CAELoss, batch: tuple[Tensor, ...], **autocast: Any
+) -> tuple[AttributionLoss, dict[str, Tensor]]:
     """The output, and the gradients of all parameters of the text tower."""
     task.model.zero_grad()
     with torch.autocast("cpu", enabled=bool(autocast), **autocast):
@@ -42,10 +43,19 @@ def step(task: CAELoss, batch: tuple[Tensor, ...],
 
 
 @EVERY
-@pytest.mark.parametrize("settings", [
-    {}, {"scope": "caption"}, {"scope": "word"}, {"complete_captions": False}, {"hinge": "log"},
-    {"hinge": "margin", "scope": "word"}, {"stop_gradient": True},
-], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"scope": "caption"},
+        {"scope": "word"},
+        {"complete_captions": False},
+        {"hinge": "log"},
+        {"hinge": "margin", "scope": "word"},
+        {"stop_gradient": True},
+    ],
+    ids=str,
+)
 def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch) -> None:
     images, tokens, roles = batch
     settings = settings | {"margin": 0.7}
@@ -67,8 +77,10 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
 def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, model, batch) -> None:
     """By finite differences; without it the same loss, and the contrastive loss still reaches."""
     images, *rest = batch
-    task, constant = (CAELoss(model, method, margin=2.0, path=path, **options)
-                      for options in ({}, {"image_gradient": False}))
+    task, constant = (
+        CAELoss(model, method, margin=2.0, path=path, **options)
+        for options in ({}, {"image_gradient": False})
+    )
     given = images.clone().requires_grad_()
     output = constant(given, *rest)
     output.loss.backward(retain_graph=True)
@@ -91,8 +103,9 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
 @EVERY
 def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     """Also without a graph, where nothing can be differentiated."""
-    tasks = [CAELoss(model, method, margin=ACTIVE, path=path)
-             for path in ("packed", "reference", "auto")]
+    tasks = [
+        CAELoss(model, method, margin=ACTIVE, path=path) for path in ("packed", "reference", "auto")
+    ]
     tasks[2].eval()
     (output, expected), *others = (step(task, batch) for task in tasks)
     assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
@@ -154,34 +167,55 @@ def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
         assert part in repr(task)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"weight": float("nan")}, "weight is nan"), ({"weight": True}, "weight is True"),
-    ({"image_gradient": 0}, "image_gradient is 0"), ({"hinge": "margin"}, "margin above 0"),
-    ({"method": "saliency"}, "attention, gradcam"), ({"path": "fast"}, "auto, packed, reference"),
-    ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
-    ({"model": nn.Linear(2, 2)}, "Linear"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"weight": True}, "weight is True"),
+        ({"image_gradient": 0}, "image_gradient is 0"),
+        ({"hinge": "margin"}, "margin above 0"),
+        ({"method": "saliency"}, "attention, gradcam"),
+        ({"path": "fast"}, "auto, packed, reference"),
+        ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
+        ({"model": nn.Linear(2, 2)}, "Linear"),
+    ],
+    ids=str,
+)
 def test_bad_settings_are_refused_at_once(options: dict, message: str, model) -> None:
     with pytest.raises(ConfigError, match=message):
         CAELoss(**{"model": model} | options)
 
 
 @EVERY
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"roles": lambda b: b["roles"][:, :20]}, r"roles \(4, 20\)"),
-    ({"images": lambda b: b["images"][:2]}, r"image features \(2, 128\)"),
-    ({"words": lambda b: b["words"][:1]}, r"words \(1, 77\)"),
-    ({"images": lambda b: b["images"][:, None]}, r"image features \(4, 1, 128\)"),
-    ({"images": lambda b: b["images"][:, :1]}, r"\(\d+, 1\) do not fit .*\(\d+, 128\)"),
-    ({name: lambda b, name=name: b[name][:0] for name in ("images", "tokens", "roles", "words")},
-     r"tokens \(0, 77\)"),
-    ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
-    ({"words": lambda b: -b["words"]}, "caption 0 .* word -1 at token 1"),
-    ({"roles": lambda b: b["roles"] * 2}, "caption 0 .* role 4 "),
-    ({"roles": lambda b: b["roles"].roll(1, 0), "words": lambda b: None}, "caption 1 .* word 0"),
-    ({name: lambda b, name=name: b[name][:, :4] for name in ("tokens", "roles", "words")},
-     "caption 0 .*no end-of-text"),
-], ids=map(str, range(11)))
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"roles": lambda b: b["roles"][:, :20]}, r"roles \(4, 20\)"),
+        ({"images": lambda b: b["images"][:2]}, r"image features \(2, 128\)"),
+        ({"words": lambda b: b["words"][:1]}, r"words \(1, 77\)"),
+        ({"images": lambda b: b["images"][:, None]}, r"image features \(4, 1, 128\)"),
+        ({"images": lambda b: b["images"][:, :1]}, r"\(\d+, 1\) do not fit .*\(\d+, 128\)"),
+        (
+            {
+                name: lambda b, name=name: b[name][:0]
+                for name in ("images", "tokens", "roles", "words")
+            },
+            r"tokens \(0, 77\)",
+        ),
+        ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
+        ({"words": lambda b: -b["words"]}, "caption 0 .* word -1 at token 1"),
+        ({"roles": lambda b: b["roles"] * 2}, "caption 0 .* role 4 "),
+        (
+            {"roles": lambda b: b["roles"].roll(1, 0), "words": lambda b: None},
+            "caption 1 .* word 0",
+        ),
+        (
+            {name: lambda b, name=name: b[name][:, :4] for name in ("tokens", "roles", "words")},
+            "caption 0 .*no end-of-text",
+        ),
+    ],
+    ids=map(str, range(11)),
+)
 def test_what_does_not_fit_together_is_refused(method, changed, message, model, batch) -> None:
     given = dict(zip(("images", "tokens", "roles"), batch, strict=True))
     given["words"] = word_index(given["tokens"], 49408)
@@ -207,10 +241,14 @@ def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatc
 
 
 @EVERY
-@pytest.mark.parametrize(("dtype", "share", "angle", "checkpointing"), [
-    (torch.bfloat16, 0.02, 0.996, False), (torch.bfloat16, 0.02, 0.996, True),
-    (torch.float16, 0.005, 0.999, False),
-])
+@pytest.mark.parametrize(
+    ("dtype", "share", "angle", "checkpointing"),
+    [
+        (torch.bfloat16, 0.02, 0.996, False),
+        (torch.bfloat16, 0.02, 0.996, True),
+        (torch.float16, 0.005, 0.999, False),
+    ],
+)
 def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> None:
     """Scores and loss in float32 within a share of the exact ones, gradients within 5 degrees.
 
@@ -228,8 +266,9 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
         assert getattr(output, part).dtype == torch.float32
         difference = (getattr(output, part) - getattr(exact, part)).abs()
         assert difference < scale + (0.01 if part == "loss" else 0), part
-    found, wanted = (torch.cat([g[name].flatten() for name in expected])
-                     for g in (gradients, expected))
+    found, wanted = (
+        torch.cat([g[name].flatten() for name in expected]) for g in (gradients, expected)
+    )
     assert found.isfinite().all() and F.cosine_similarity(found, wanted, dim=0) > angle
 
 

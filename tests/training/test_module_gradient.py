@@ -13,8 +13,10 @@ from cae_lib.training.losses import CAELoss
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
 TABLE = "token_embedding.weight"
 PARAMETERS = [
-    "transformer.resblocks.0.attn.in_proj_weight", "transformer.resblocks.1.mlp.c_fc.weight",
-    "transformer.resblocks.2.ln_1.weight", "positional_embedding",
+    "transformer.resblocks.0.attn.in_proj_weight",
+    "transformer.resblocks.1.mlp.c_fc.weight",
+    "transformer.resblocks.2.ln_1.weight",
+    "positional_embedding",
 ]
 ACTIVE = 2.0
 """A margin with which the hinge is active."""
@@ -53,18 +55,26 @@ def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
     monkeypatch.setattr(perturbation, "mask_vector", lambda tower, mask: mean)
 
 
-@pytest.mark.parametrize(("method", "settings"), [
-    *((method, {"scope": scope, "hinge": hinge})
-      for method in METHODS for hinge in HINGES for scope in SCOPES
-      if (hinge, scope) != ("margin", "caption")),
-    ("attention", {"renormalise": True, "layers": (1, -1)}),
-    ("gradcam", {"start_layer": -1, "temperature": False}),
-    ("perturbation", {"replacement": "zero"}),
-    ("perturbation", {"replacement": "token", "temperature": True}),
-    ("perturbation", {"replacement": "random", "unit": "token"}),
-    ("gradient", {"reduction": "grad_x", "temperature": True}),
-    ("gradcam", {"train_temperature": True}),
-], ids=str)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *(
+            (method, {"scope": scope, "hinge": hinge})
+            for method in METHODS
+            for hinge in HINGES
+            for scope in SCOPES
+            if (hinge, scope) != ("margin", "caption")
+        ),
+        ("attention", {"renormalise": True, "layers": (1, -1)}),
+        ("gradcam", {"start_layer": -1, "temperature": False}),
+        ("perturbation", {"replacement": "zero"}),
+        ("perturbation", {"replacement": "token", "temperature": True}),
+        ("perturbation", {"replacement": "random", "unit": "token"}),
+        ("gradient", {"reduction": "grad_x", "temperature": True}),
+        ("gradcam", {"train_temperature": True}),
+    ],
+    ids=str,
+)
 def test_all_parameters_at_once(method, settings, model, batch, held) -> None:
     log = settings.get("hinge") == "log"
     margin, step = (40.0, 1e-8) if log else (ACTIVE, 1e-6)  # steep where A is small
@@ -72,8 +82,11 @@ def test_all_parameters_at_once(method, settings, model, batch, held) -> None:
     if log and task(*batch).objects < 0:  # no gradient from below the floor
         batch = (-batch[0], *batch[1:])
     task(*batch).loss.backward()
-    text = [name for name, parameter in model.named_parameters()
-            if parameter.grad is not None and parameter.grad.norm() > 0]
+    text = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.norm() > 0
+    ]
     assert {name.split(".")[0] for name in text} >= {"transformer", "positional_embedding"}
     assert not any(name.startswith("visual") for name in text)
     assert ("logit_scale" in text) == ("train_temperature" in settings)
@@ -87,8 +100,11 @@ def test_objects_held_fixed(method: str, model, batch, held) -> None:
     task = CAELoss(model, method, margin=ACTIVE, stop_gradient=True)
     output = task(*batch)
     output.loss.backward()
-    assert_derivative(lambda: output.objects - task(*batch).composition + ACTIVE, model,
-                      random_directions(model, PARAMETERS))
+    assert_derivative(
+        lambda: output.objects - task(*batch).composition + ACTIVE,
+        model,
+        random_directions(model, PARAMETERS),
+    )
 
 
 def test_the_mean_embedding_is_a_constant(model, batch) -> None:

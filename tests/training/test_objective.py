@@ -32,10 +32,15 @@ def plain() -> dict[str, Tensor]:
     return loss_and_gradients(Execution())
 
 
-@pytest.mark.parametrize("execution", [
-    Execution(checkpointing=True), Execution(channels_last=True),
-    Execution(checkpointing=True, channels_last=True, compile="aot_eager"),
-], ids=["checkpointing", "channels-last", "all"])
+@pytest.mark.parametrize(
+    "execution",
+    [
+        Execution(checkpointing=True),
+        Execution(channels_last=True),
+        Execution(checkpointing=True, channels_last=True, compile="aot_eager"),
+    ],
+    ids=["checkpointing", "channels-last", "all"],
+)
 def test_loss_and_gradients_are_those_of_the_plain_run(execution, plain) -> None:
     found = loss_and_gradients(execution)
     for name, value in plain.items():
@@ -48,18 +53,28 @@ def test_options_are_put_to_use(monkeypatch) -> None:
     assert model.visual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
     calls = []
+
     def compiler(function, backend):
         calls.append(backend)
         return lambda model, pixels: 2 * function(model, pixels)
+
     monkeypatch.setattr(torch, "compile", compiler)
     encoder = Execution(compile="inductor").prepare(model, lambda model, pixels: pixels)
     assert calls == ["inductor"] and encoder(None, torch.ones(1)).item() == 2
 
 
-@pytest.mark.parametrize(("workers", "decoding", "ranks", "expected"), [
-    (None, False, 1, 0), (None, True, 1, MAX_WORKERS), (None, True, 8, 8), (None, True, 100, 1),
-    (3, False, 2, 3), (0, True, 1, 0), (None, True, None, MAX_WORKERS),
-])
+@pytest.mark.parametrize(
+    ("workers", "decoding", "ranks", "expected"),
+    [
+        (None, False, 1, 0),
+        (None, True, 1, MAX_WORKERS),
+        (None, True, 8, 8),
+        (None, True, 100, 1),
+        (3, False, 2, 3),
+        (0, True, 1, 0),
+        (None, True, None, MAX_WORKERS),
+    ],
+)
 def test_workers_share_the_cores_if_they_have_work(monkeypatch, workers, decoding, ranks, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
@@ -103,8 +118,10 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     assert found["contrastive"] == pytest.approx(expected, abs=1e-4)
     assert found["lr"] == pytest.approx(FT.lr / 2)
     if masked:
-        whole, none = (toy_run(settings).objective(replace(batch, masked=mask))["contrastive"]
-                       for mask in (None, torch.zeros_like(batch.masked)))
+        whole, none = (
+            toy_run(settings).objective(replace(batch, masked=mask))["contrastive"]
+            for mask in (None, torch.zeros_like(batch.masked))
+        )
         assert none == whole
     if negatives:
         assert (found["n_negatives"], found["n_similar"]) == (len(false), batch.n_similar)
@@ -126,8 +143,9 @@ def test_false_captions_are_negatives_or_lag_behind(foils: str, hinge: bool) -> 
     run = toy_run(settings)
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.pixels, normalize=True)
-    texts, false = (model.encode_text(tokens, normalize=True)
-                    for tokens in (batch.tokens, batch.negatives))
+    texts, false = (
+        model.encode_text(tokens, normalize=True) for tokens in (batch.tokens, batch.negatives)
+    )
     assert 0 < len(false) < 8
     expected = contrastive_of(model, images, texts, texts if hinge else torch.cat([texts, false]))
     found = run.step(0, batch)
@@ -141,8 +159,11 @@ def test_false_captions_are_negatives_or_lag_behind(foils: str, hinge: bool) -> 
 
 def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> None:
     given: list[tuple[Tensor, ...]] = []
-    monkeypatch.setattr(objective, "contrastive_loss",
-                        lambda *parts: given.append(parts) or contrastive_loss(*parts))
+    monkeypatch.setattr(
+        objective,
+        "contrastive_loss",
+        lambda *parts: given.append(parts) or contrastive_loss(*parts),
+    )
     for changes in ({}, {"masked": 1.0}, {"method": "attention"}):
         run = toy_run(replace(FT, precision="bf16", negatives=True, **changes))
         batch = run.batches.at(0)

@@ -106,17 +106,31 @@ def in_their_loop(
 
 def loader(batches: list[tuple[Tensor, Tensor]]) -> SimpleNamespace:
     """What the loop needs of open_clip's `DataInfo`."""
+
     class Loader(list):
         num_batches, num_samples = len(batches), 8
+
     return SimpleNamespace(dataloader=Loader(batches), set_epoch=lambda epoch: None)
 
 
 def args(**options: Any) -> SimpleNamespace:
     defaults = {
-        "device": "cpu", "precision": "fp32", "distill": False, "accum_freq": 1, "rank": 0,
-        "skip_scheduler": True, "grad_clip_norm": None, "horovod": False, "world_size": 1,
-        "log_every_n_steps": 1, "batch_size": 8, "wandb": False, "distributed": False,
-        "val_frequency": 1, "epochs": 1, "save_logs": False,
+        "device": "cpu",
+        "precision": "fp32",
+        "distill": False,
+        "accum_freq": 1,
+        "rank": 0,
+        "skip_scheduler": True,
+        "grad_clip_norm": None,
+        "horovod": False,
+        "world_size": 1,
+        "log_every_n_steps": 1,
+        "batch_size": 8,
+        "wandb": False,
+        "distributed": False,
+        "val_frequency": 1,
+        "epochs": 1,
+        "save_logs": False,
     }
     return SimpleNamespace(**defaults | options)
 
@@ -197,8 +211,14 @@ def run_all(rank: int, folder: Path) -> None:
     for number, (choice, (local_loss, gather_with_grad), accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
         loss = CaeClipLoss(
-            model.attribution, accum_freq=accum_freq, local_loss=local_loss, cache_labels=True,
-            gather_with_grad=gather_with_grad, rank=rank, world_size=2)
+            model.attribution,
+            accum_freq=accum_freq,
+            local_loss=local_loss,
+            cache_labels=True,
+            gather_with_grad=gather_with_grad,
+            rank=rank,
+            world_size=2,
+        )
         rows = slice(4 * rank, 4 * rank + 4)
         both = DistributedDataParallel(model)
         found = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
@@ -223,7 +243,8 @@ def test_a_checkpoint_of_several_processes_is_open_clips(halves: Path) -> None:
 
 
 FORMS = {
-    "copied": copy.deepcopy, "pickled": lambda model: pickle.loads(pickle.dumps(model)),
+    "copied": copy.deepcopy,
+    "pickled": lambda model: pickle.loads(pickle.dumps(model)),
     "copied twice": lambda model: copy.deepcopy(copy.deepcopy(model)),
     "averaged": lambda model: pickle.loads(pickle.dumps(AveragedModel(model).module)),
     "compiled": lambda model: torch.compile(model, backend="aot_eager"),
@@ -268,8 +289,12 @@ def test_mixed_precision(settings: dict) -> None:
         model = cae_model(chosen, plain_model(torch.float32))
         loss = CaeClipLoss(model.attribution)
         found = in_their_loop(model, loss, precision="amp", scaler=scaler)
-        steps.append([torch.cat([p.flatten().double() for p in after.values()])
-                      for after in (found, by_hand(chosen))])
+        steps.append(
+            [
+                torch.cat([p.flatten().double() for p in after.values()])
+                for after in (found, by_hand(chosen))
+            ]
+        )
     ours, theirs = (with_it - without for with_it, without in zip(*steps, strict=True))
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
 

@@ -18,24 +18,53 @@ from cae_lib.words.alignment import align
 from cae_lib.words.roles import RELATION
 
 RUN: dict[str, Any] = {
-    "model": "clip-mini", "weights": None, "method": "gradcam", "weight": 10.0,
+    "model": "clip-mini",
+    "weights": None,
+    "method": "gradcam",
+    "weight": 10.0,
     "margin": 2.0,  # the hinge is active
-    "lock_image": False, "augment": True,
-    "negatives": False, "precision": "fp32", "steps": 2, "batch_size": 4, "warmup": 1, "lr": 1e-3,
+    "lock_image": False,
+    "augment": True,
+    "negatives": False,
+    "precision": "fp32",
+    "steps": 2,
+    "batch_size": 4,
+    "warmup": 1,
+    "lr": 1e-3,
 }
 LABELS = {"name", "profile"}
 ELSEWHERE = {"lock_trunk", "tower_steps"}  # of a tower of timm: test_locked; of the base: test_base
 FOILED: dict[str, Any] = {"method": None, "foils": "given", "margin": 0.5}
 CHANGED: dict[str, Any] = {
-    "model": "ViT-S-32", "activation": "gelu", "weights": "other.safetensors",
-    "train_data": "pretrain", "augment": False, "method": "attention",
-    "attribution": (("start_layer", -1),), "weight": 20.0, "hinge": "log", "margin": -2.0,
-    "scope": "caption", "stop_gradient": True, "complete_captions": False, "roles": "permuted",
+    "model": "ViT-S-32",
+    "activation": "gelu",
+    "weights": "other.safetensors",
+    "train_data": "pretrain",
+    "augment": False,
+    "method": "attention",
+    "attribution": (("start_layer", -1),),
+    "weight": 20.0,
+    "hinge": "log",
+    "margin": -2.0,
+    "scope": "caption",
+    "stop_gradient": True,
+    "complete_captions": False,
+    "roles": "permuted",
     "image_gradient": False,
-    "tagger": "dependency", "negatives": True, "masked": 0.5, "foils": "exchanged",
-    "lock_image": True, "steps": 3,
-    "batch_size": 5, "warmup": 2, "lr": 2e-3, "weight_decay": 0.0, "betas": (0.8, 0.98),
-    "eps": 1e-3, "precision": "bf16", "seed": 1,
+    "tagger": "dependency",
+    "negatives": True,
+    "masked": 0.5,
+    "foils": "exchanged",
+    "lock_image": True,
+    "steps": 3,
+    "batch_size": 5,
+    "warmup": 2,
+    "lr": 2e-3,
+    "weight_decay": 0.0,
+    "betas": (0.8, 0.98),
+    "eps": 1e-3,
+    "precision": "bf16",
+    "seed": 1,
 }
 
 
@@ -87,22 +116,40 @@ def test_a_setting_decides_where_a_run_ends(reference, field: str) -> None:
 
 def test_other_kinds_and_labels(reference) -> None:
     assert same(outcome("cae-attention", "mini"), reference)
-    ends = [reference] + [outcome(**changes) for changes in (
-        {"hinge": "log"}, {"hinge": "margin"}, {"roles": "permuted"}, {"roles": "random"},
-        {"scope": "caption"}, {"scope": "word"}, {"masked": 0.5}, {"masked": 1.0},
-    )]
+    ends = [reference] + [
+        outcome(**changes)
+        for changes in (
+            {"hinge": "log"},
+            {"hinge": "margin"},
+            {"roles": "permuted"},
+            {"roles": "random"},
+            {"scope": "caption"},
+            {"scope": "word"},
+            {"masked": 0.5},
+            {"masked": 1.0},
+        )
+    ]
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
 def test_kinds_of_false_captions() -> None:
-    ends = [outcome(**FOILED | changes) for changes in (
-        {}, {"foils": None}, {"foils": "exchanged"}, {"foil_hinge": True},
-        {"foil_hinge": True, "foils": "exchanged"}, {"foil_hinge": True, "margin": 1e-3},
-        {"foil_hinge": True, "weight": 5.0}, {"foils": "exchanged", "roles": "permuted"},
-    )]
+    ends = [
+        outcome(**FOILED | changes)
+        for changes in (
+            {},
+            {"foils": None},
+            {"foils": "exchanged"},
+            {"foil_hinge": True},
+            {"foil_hinge": True, "foils": "exchanged"},
+            {"foil_hinge": True, "margin": 1e-3},
+            {"foil_hinge": True, "weight": 5.0},
+            {"foils": "exchanged", "roles": "permuted"},
+        )
+    ]
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
 def test_no_setting_is_forgotten_here() -> None:
     assert {field.name for field in dataclasses.fields(Experiment)} == (
-        LABELS | ELSEWHERE | CHANGED.keys() | {"foil_hinge"})
+        LABELS | ELSEWHERE | CHANGED.keys() | {"foil_hinge"}
+    )

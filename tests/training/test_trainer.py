@@ -23,9 +23,16 @@ CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
 
 
-@pytest.mark.parametrize("experiment", [
-    FT, CAE, replace(CAE, precision="bf16"), replace(HARD, masked=0.5),
-], ids=["ft", "cae", "cae-bf16", "negclip-cae-masked"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        FT,
+        CAE,
+        replace(CAE, precision="bf16"),
+        replace(HARD, masked=0.5),
+    ],
+    ids=["ft", "cae", "cae-bf16", "negclip-cae-masked"],
+)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment):
     expected, whole = toy_train(experiment, tmp_path / "whole")
     number = signal.SIGINT if experiment is FT else signal.SIGTERM
@@ -65,7 +72,9 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
     stored = read_state_dict(checkpoint)
     assert all(torch.equal(stored[name], value) for name, value in clip.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "log.jsonl", "model.json", "model.safetensors",
+        "log.jsonl",
+        "model.json",
+        "model.safetensors",
     ]
     assert not clip.model.training
 
@@ -80,9 +89,11 @@ def dropping_clip():
 def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     """The model is in training mode again after it: patches are dropped in every step."""
     seen, ends = [], []
+
     def look(step, model):
         seen.append((step, model.training, len(lines(tmp_path / "2"))))
         torch.rand(5)
+
     before = torch.get_rng_state()
     for every in (2, None):
         out = tmp_path / str(every)
@@ -95,6 +106,7 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
 def test_what_the_model_draws_depends_on_seed_and_step_alone():
     def loss(seed: int, step: int) -> float:
         return toy_run(replace(FT, seed=seed), dropping_clip()).step(step, batch)["loss"]
+
     batch = toy_run(FT).batches.at(0)
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
@@ -112,8 +124,11 @@ def test_every_parameter_takes_the_rate_of_its_step():
         if name != "logit_scale":  # which a step may clamp
             assert moved == pytest.approx(rate, rel=0.02) or moved == 0, name
     vectors = {name for name, value in run.model.named_parameters() if value.ndim < 2}
-    assert any((value != before[name]).any() for name, value in run.model.named_parameters()
-               if name in vectors - {"logit_scale"})
+    assert any(
+        (value != before[name]).any()
+        for name, value in run.model.named_parameters()
+        if name in vectors - {"logit_scale"}
+    )
 
 
 def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
@@ -175,26 +190,56 @@ def test_the_state_of_another_run_is_refused(tmp_path):
         toy_train(HARD, tmp_path)
 
 
-@pytest.mark.parametrize(("changes", "pairs", "error", "message"), [
-    ({}, {"image_paths": []}, DataError, "0 picture paths with 8 pictures"),
-    ({"negatives": True}, {"negatives": None, "hard_images": None}, DataError,
-     "toy has no hard negatives: .* neg_caption and neg_image"),
-    ({"negatives": True}, {"negatives": [[]] * 8}, DataError, "not all of them empty"),
-    ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no false captions"),
-    ({"batch_size": 0}, {}, ConfigError, "8 rows; choose 1 to 8"),
-    ({"batch_size": 9}, {}, ConfigError, "8 rows; choose 1 to 8"),
-    ({"masked": 1.5}, {}, ConfigError, "masked is 1.5; expected a share from 0 to 1"),
-    ({"roles": "shuffled"}, {}, ConfigError, "unknown roles 'shuffled': .*permuted, random"),
-    ({"masked": 0.5, "method": "perturbation", "attribution": (("replacement", "zero"),)}, {},
-     ConfigError, "leave out one of the two"),
-    ({"foils": "all"}, {}, ConfigError, "unknown foils 'all': expected one of given, exchanged"),
-    ({"foil_hinge": True}, {}, ConfigError, "foil_hinge needs foils"),
-    ({"foils": "given", "foil_hinge": True}, {}, ConfigError, "margin 0.0: expected one above 0"),
-    ({"foils": "given", "negatives": True}, {}, ConfigError, "no negatives of NegCLIP"),
-    ({"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"}, {}, ConfigError,
-     "no method"),
-    ({"lock_trunk": True}, {}, ConfigError, "lock_trunk needs an image tower of timm.*lock_image"),
-])
+@pytest.mark.parametrize(
+    ("changes", "pairs", "error", "message"),
+    [
+        ({}, {"image_paths": []}, DataError, "0 picture paths with 8 pictures"),
+        (
+            {"negatives": True},
+            {"negatives": None, "hard_images": None},
+            DataError,
+            "toy has no hard negatives: .* neg_caption and neg_image",
+        ),
+        ({"negatives": True}, {"negatives": [[]] * 8}, DataError, "not all of them empty"),
+        ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no false captions"),
+        ({"batch_size": 0}, {}, ConfigError, "8 rows; choose 1 to 8"),
+        ({"batch_size": 9}, {}, ConfigError, "8 rows; choose 1 to 8"),
+        ({"masked": 1.5}, {}, ConfigError, "masked is 1.5; expected a share from 0 to 1"),
+        ({"roles": "shuffled"}, {}, ConfigError, "unknown roles 'shuffled': .*permuted, random"),
+        (
+            {"masked": 0.5, "method": "perturbation", "attribution": (("replacement", "zero"),)},
+            {},
+            ConfigError,
+            "leave out one of the two",
+        ),
+        (
+            {"foils": "all"},
+            {},
+            ConfigError,
+            "unknown foils 'all': expected one of given, exchanged",
+        ),
+        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge needs foils"),
+        (
+            {"foils": "given", "foil_hinge": True},
+            {},
+            ConfigError,
+            "margin 0.0: expected one above 0",
+        ),
+        ({"foils": "given", "negatives": True}, {}, ConfigError, "no negatives of NegCLIP"),
+        (
+            {"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"},
+            {},
+            ConfigError,
+            "no method",
+        ),
+        (
+            {"lock_trunk": True},
+            {},
+            ConfigError,
+            "lock_trunk needs an image tower of timm.*lock_image",
+        ),
+    ],
+)
 def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
     with pytest.raises(error, match=message):
         toy_run(replace(FT, **changes), pairs=toy_pairs(**pairs))
@@ -218,8 +263,9 @@ def test_false_captions_may_be_missing_in_a_batch(tmp_path, method):
 
 def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
     pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
-    experiment = replace(FT, foils="given", foil_hinge=True, margin=2.0, weight=1.0, steps=4,
-                         batch_size=2)
+    experiment = replace(
+        FT, foils="given", foil_hinge=True, margin=2.0, weight=1.0, steps=4, batch_size=2
+    )
     _, log = toy_train(experiment, tmp_path, pairs=pairs)
     assert sorted(line["attribution"] > 0 for line in log) == [False] * 3 + [True]
     assert all(line["attribution"] >= 0 and math.isfinite(line["loss"]) for line in log)
@@ -228,9 +274,15 @@ def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
 def test_a_content_hash_tells_types_shapes_and_order() -> None:
     content = torch.arange(6, dtype=torch.int32)
     contents = [
-        ([], [content]), ([], [content.view(2, 3)]), ([], [content.view(3, 2)]),
-        ([], [content.view(torch.float32)]), ([], [content[:3], content[3:]]),
-        ([], [content.flip(0)]), ([0], [content]), ([[0]], [content]), (["0"], [content]),
+        ([], [content]),
+        ([], [content.view(2, 3)]),
+        ([], [content.view(3, 2)]),
+        ([], [content.view(torch.float32)]),
+        ([], [content[:3], content[3:]]),
+        ([], [content.flip(0)]),
+        ([0], [content]),
+        ([[0]], [content]),
+        (["0"], [content]),
     ]
     hashes = [content_hash(*content) for content in contents]
     assert len(set(hashes)) == len(contents)

@@ -27,8 +27,16 @@ from cae_lib.training.execution import Execution
 
 NAME = "cae-attention"
 STEPS = 10
-RUN = replace(FT, steps=STEPS, negatives=True, masked=0.5, method="attention", weight=1.0,
-              margin=0.5, precision="bf16")
+RUN = replace(
+    FT,
+    steps=STEPS,
+    negatives=True,
+    masked=0.5,
+    method="attention",
+    weight=1.0,
+    margin=0.5,
+    precision="bf16",
+)
 
 
 def run(folder: Path, out: str) -> bytes:
@@ -36,8 +44,9 @@ def run(folder: Path, out: str) -> bytes:
     paths = [folder / f"{row}.png" for row in range(8)]
     images, pairs = Photographs(paths, 112), toy_pairs(image_paths=paths)
     with one_thread(torch.device("cpu")):
-        toy_train(RUN, folder / out, None, pairs, images, save_every=2,
-                  execution=Execution(workers=1))
+        toy_train(
+            RUN, folder / out, None, pairs, images, save_every=2, execution=Execution(workers=1)
+        )
     return (folder / out / "model.safetensors").read_bytes()
 
 
@@ -78,10 +87,24 @@ def homes(tmp_path: Path, smoke_world: Path, monkeypatch) -> list[Path]:
 
 
 def test_two_processes_train_a_row_of_the_table(homes) -> None:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "-m", "cae_lib.cli", "train", NAME, "--profile", "smoke"]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "cae_lib.cli",
+        "train",
+        NAME,
+        "--profile",
+        "smoke",
+    ]
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=600,
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=600,
         env=os.environ | {"CAE_HOME": str(homes[1]), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -94,8 +117,16 @@ def test_two_processes_train_a_row_of_the_table(homes) -> None:
 
 
 def test_vit_b_32_of_full_size_takes_two_steps_of_negclip_with_cae(homes) -> None:
-    path = train_run(NAME, "smoke", model="ViT-B-32", weights=None, steps=2, batch_size=4,
-                     negatives=True, precision="bf16")
+    path = train_run(
+        NAME,
+        "smoke",
+        model="ViT-B-32",
+        weights=None,
+        steps=2,
+        batch_size=4,
+        negatives=True,
+        precision="bf16",
+    )
     assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, Photographs)
     meta = read_meta(path)
     assert (meta.model, meta.step, meta.activation) == ("ViT-B-32", 2, "quickgelu")

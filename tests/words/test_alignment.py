@@ -12,9 +12,12 @@ from cae_lib.words.alignment import align, pieces, token_roles, word_index
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.scene_graph import SceneGraphTagger
 
-ODD = ["  A  café,\n the dog&#39;s “red” t-shirt ",
-       "sch\u00c3\u00b6n &amp;amp; grün \U0001f600 \U0001f600\U0001f600 12 dogs",
-       "\u0130stanbul's cats' 3.5", ""]
+ODD = [
+    "  A  café,\n the dog&#39;s “red” t-shirt ",
+    "sch\u00c3\u00b6n &amp;amp; grün \U0001f600 \U0001f600\U0001f600 12 dogs",
+    "\u0130stanbul's cats' 3.5",
+    "",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +39,24 @@ def test_tokens_are_the_tokenizers_and_words_those_of_the_end_marks(tokenizer, c
     assert covered == {i for i, c in enumerate(cleaned) if c != " "}
 
 
-@pytest.mark.parametrize(("caption", "spans", "expected"), [
-    ("a skateboarding okapi in front of it", [(2, 15, 2), (16, 21, 1), (22, 33, 3)],
-     "a0 skateboarding2 ok1 api1 in3 front3 of3 it0"),
-    # spans follow the caption through the tokenizer's cleaning: spaces, HTML entities, mojibake
-    (ODD[0], [(5, 9, 1), (16, 19, 1), (27, 30, 2), (34, 39, 1)],
-     'a0 cafÃ©1 ,0 the0 dog1 \'s0 "0 red2 "0 t0 -0 shirt1'),
-    (ODD[1], [(0, 6, 2)], "sch2 Ã¶2 n2 &0 gr0 Ã¼0 n0 ðŁĺĢ0 ðŁĺĢðŁĺĢ0 10 20 dogs0"),
-    ("a dog mat", [(2, 5, 3), (0, 9, 1)], "a1 dog3 mat1"),  # where two meet the first decides
-])
+@pytest.mark.parametrize(
+    ("caption", "spans", "expected"),
+    [
+        (
+            "a skateboarding okapi in front of it",
+            [(2, 15, 2), (16, 21, 1), (22, 33, 3)],
+            "a0 skateboarding2 ok1 api1 in3 front3 of3 it0",
+        ),
+        # spans follow the caption through the tokenizer's cleaning: spaces, HTML entities, mojibake
+        (
+            ODD[0],
+            [(5, 9, 1), (16, 19, 1), (27, 30, 2), (34, 39, 1)],
+            'a0 cafÃ©1 ,0 the0 dog1 \'s0 "0 red2 "0 t0 -0 shirt1',
+        ),
+        (ODD[1], [(0, 6, 2)], "sch2 Ã¶2 n2 &0 gr0 Ã¼0 n0 ðŁĺĢ0 ðŁĺĢðŁĺĢ0 10 20 dogs0"),
+        ("a dog mat", [(2, 5, 3), (0, 9, 1)], "a1 dog3 mat1"),  # where two meet the first decides
+    ],
+)
 def test_roles_by_hand(caption, spans, expected, tokenizer):
     alignment = align([caption], [[Span(*span) for span in spans]], tokenizer)
     inside = alignment.words[0] > 0
@@ -71,14 +83,19 @@ def test_same_roles_as_the_first_match_of_token_ids(tokenizer):
         "A man next to a man with a hot dog on a plate on a table.",
         "Two brown dogs and a skateboarder sitting next to a big red fire hydrant.",
         "An orange sits on an orange plate in front of the orange cat.",
-        "a well-dressed woman's t-shirt on the t shirt", "A carpet under a car",
+        "a well-dressed woman's t-shirt on the t shirt",
+        "A carpet under a car",
     ]
     tagger = SceneGraphTagger()
     roles = token_roles(captions, tokenizer, tagger).roles
     for caption, graph, row in zip(captions, tagger.graphs(captions), roles, strict=True):
         words = [(entity["head"], OBJECT) for entity in graph["entities"]]
-        words += [(modifier["span"], ATTRIBUTE) for entity in graph["entities"]
-                  for modifier in entity["modifiers"] if modifier["dep"] != "det"]
+        words += [
+            (modifier["span"], ATTRIBUTE)
+            for entity in graph["entities"]
+            for modifier in entity["modifiers"]
+            if modifier["dep"] != "det"
+        ]
         words += [(relation["relation"], RELATION) for relation in graph["relations"]]
         ids, expected = tokenizer(caption)[0].tolist(), [0] * 77
         for word, role in words:
@@ -129,8 +146,13 @@ def test_other_tokenizers_and_counts_are_errors(tokenizer):
         align(["a", "b"], [[]], tokenizer)
 
 
-STRANGE = ["a dog<end_of_text> a cat", "a <start_of_text> dog", "cafe\u0301s and \u0130stanbul",
-           "\x1c a\u200bdog \ufdfa", "<|endoftext|> a dog <|startoftext|>"]
+STRANGE = [
+    "a dog<end_of_text> a cat",
+    "a <start_of_text> dog",
+    "cafe\u0301s and \u0130stanbul",
+    "\x1c a\u200bdog \ufdfa",
+    "<|endoftext|> a dog <|startoftext|>",
+]
 
 
 @pytest.mark.parametrize("context_length", [None, 8])
@@ -148,8 +170,11 @@ def test_words_are_those_of_the_tokens_whatever_a_caption_holds(tokenizer, conte
 @pytest.mark.parametrize("captions", ["a dog", b"a dog", [None], ["a dog", 3], None, [["a dog"]]])
 def test_captions_are_a_list_of_texts(captions, tokenizer):
     tagger = CountingTagger()
-    calls = [lambda: token_roles(captions, tokenizer, tagger), lambda: swap_negatives(captions),
-             lambda: align(captions, [[]], tokenizer)]
+    calls = [
+        lambda: token_roles(captions, tokenizer, tagger),
+        lambda: swap_negatives(captions),
+        lambda: align(captions, [[]], tokenizer),
+    ]
     if not isinstance(captions, str):  # which open_clip's data sets give its tokenizer
         calls.append(lambda: RoleTokenizer(tokenizer, tagger)(captions))
     for call in calls:
@@ -158,10 +183,21 @@ def test_captions_are_a_list_of_texts(captions, tokenizer):
     assert not tagger.calls
 
 
-@pytest.mark.parametrize("spans", [
-    [[Span(0, 3, 257)]], [[Span(0, 3, -1)]], [[Span(0, 3, 4)]], [[Span(0, 3, None)]],
-    [[(0, 3, 1)]], [Span(0, 3, 1)], [[[0, 3, 1]]], [None], ["dog"],
-], ids=str)
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [[Span(0, 3, 257)]],
+        [[Span(0, 3, -1)]],
+        [[Span(0, 3, 4)]],
+        [[Span(0, 3, None)]],
+        [[(0, 3, 1)]],
+        [Span(0, 3, 1)],
+        [[[0, 3, 1]]],
+        [None],
+        ["dog"],
+    ],
+    ids=str,
+)
 def test_spans_have_a_role_and_are_listed_by_caption(spans, tokenizer):
     with pytest.raises(DataError, match="caption 0"):
         align(["dog"], spans, tokenizer)
@@ -172,26 +208,37 @@ def test_numpy_s_roles_and_texts_are_taken(tokenizer):
     assert align(np.array(["dog"]), spans, tokenizer).roles[0, 1] == OBJECT
 
 
-@pytest.mark.parametrize(("caption", "things", "expected"), [
-    # a relation has its subject and its object, an attribute its bearer; of several words the first
-    ("a red fire hydrant near a big dog", {"red": ["fire hydrant"], "big": ["dog"],
-                                           "near": ["fire hydrant", "dog"]},
-     {"red": [3, 0], "near": [3, 8], "big": [8, 0]}),
-    # spaces, an entity and mojibake are cleaned away: the places move
-    ("  a  red dog&#39;s toy sch\u00c3\u00b6n the big  mat ",
-     {"red": ["dog"], "big": ["mat"], "sch\u00c3\u00b6n": ["toy", "mat"]},
-     {"red": [3, 0], "sch\u00f6n": [5, 9], "big": [9, 0]}),
-    ("red &amp; dog", {"red": ["&amp;"]}, {"red": [2, 0]}),
-    ("red dog near", {"near": ["dog", ""]}, {"near": [2, 0]}),  # one that stands nowhere
-], ids=["first word", "cleaned", "entity", "nowhere"])
+@pytest.mark.parametrize(
+    ("caption", "things", "expected"),
+    [
+        # a relation has its subject and object, an attribute its bearer; of several words the first
+        (
+            "a red fire hydrant near a big dog",
+            {"red": ["fire hydrant"], "big": ["dog"], "near": ["fire hydrant", "dog"]},
+            {"red": [3, 0], "near": [3, 8], "big": [8, 0]},
+        ),
+        # spaces, an entity and mojibake are cleaned away: the places move
+        (
+            "  a  red dog&#39;s toy sch\u00c3\u00b6n the big  mat ",
+            {"red": ["dog"], "big": ["mat"], "sch\u00c3\u00b6n": ["toy", "mat"]},
+            {"red": [3, 0], "sch\u00f6n": [5, 9], "big": [9, 0]},
+        ),
+        ("red &amp; dog", {"red": ["&amp;"]}, {"red": [2, 0]}),
+        ("red dog near", {"near": ["dog", ""]}, {"near": [2, 0]}),  # one that stands nowhere
+    ],
+    ids=["first word", "cleaned", "entity", "nowhere"],
+)
 def test_arguments_by_hand(caption, things, expected, tokenizer):
     """Numbers of the words that a word is said of, counted in the cleaned caption."""
+
     def place(text):
         start = caption.index(text) if text else 0
         return start, start + len(text)
 
-    spans = [Span(*place(word), RELATION if len(of) == 2 else ATTRIBUTE, tuple(map(place, of)))
-             for word, of in things.items()]
+    spans = [
+        Span(*place(word), RELATION if len(of) == 2 else ATTRIBUTE, tuple(map(place, of)))
+        for word, of in things.items()
+    ]
     alignment = align([caption], [spans], tokenizer)
     found = {}
     for token, words in zip(alignment.tokens[0], alignment.arguments[0].tolist(), strict=True):

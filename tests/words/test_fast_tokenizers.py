@@ -69,9 +69,16 @@ def word_piece(**options):
     """BERT's kind: `[CLS]` and `[SEP]` around the tokens, which do not know capitals."""
     tokens = "<pad> </s> [CLS] [SEP] [UNK] a dog red skate ##board t tred".split()
     model = tokenizers.models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]")
-    return wrap(model, tokenizers.pre_tokenizers.BertPreTokenizer(), template="[CLS] $A [SEP]",
-                normalizer=tokenizers.normalizers.BertNormalizer(), cls_token="[CLS]",
-                sep_token="[SEP]", unk_token="[UNK]", **options)
+    return wrap(
+        model,
+        tokenizers.pre_tokenizers.BertPreTokenizer(),
+        template="[CLS] $A [SEP]",
+        normalizer=tokenizers.normalizers.BertNormalizer(),
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        **options,
+    )
 
 
 def wrapped(fast, folder, **options) -> HFTokenizer:
@@ -100,8 +107,10 @@ def shown(alignment: Alignment, fast) -> str:
     """token:role:word of each position of the first caption; padding is shown once."""
     names = fast.convert_ids_to_tokens(alignment.tokens[0].tolist())
     roles, words = alignment.roles[0].tolist(), alignment.words[0].tolist()
-    found = [f"{name.removesuffix('</w>')}:{role}:{word}"
-             for name, role, word in zip(names, roles, words, strict=True)]
+    found = [
+        f"{name.removesuffix('</w>')}:{role}:{word}"
+        for name, role, word in zip(names, roles, words, strict=True)
+    ]
     while len(found) > 1 and found[-1] == found[-2]:
         found.pop()
     return " ".join(found)
@@ -114,12 +123,18 @@ def ids(fast, captions: list[str], length: int) -> torch.Tensor:
 
 def test_clips_fast_tokenizer_gives_what_open_clips_gives():
     simple, clip = open_clip.SimpleTokenizer(), clips()
-    captions = ["a skateboarding okapi in front of it", "the cat's café, 12 dogs!! 😀 😀😀", "",
-                "Zoë's cats' t-shirt 3.5", "x " * 90]
+    captions = [
+        "a skateboarding okapi in front of it",
+        "the cat's café, 12 dogs!! 😀 😀😀",
+        "",
+        "Zoë's cats' t-shirt 3.5",
+        "x " * 90,
+    ]
     spans = [
         marks(captions[0], ("skateboarding", ATTRIBUTE), ("okapi", OBJECT), ("in front", RELATION)),
         marks(captions[1], ("cat", OBJECT), ("café", OBJECT), ("12", ATTRIBUTE), ("😀", OBJECT)),
-        [], marks(captions[3], ("Zoë", OBJECT), ("shirt", OBJECT)),
+        [],
+        marks(captions[3], ("Zoë", OBJECT), ("shirt", OBJECT)),
         [Span(0, 1, OBJECT), Span(170, 171, OBJECT)],
     ]
     ours, reference = align(captions, spans, clip), align(captions, spans, simple)
@@ -145,34 +160,62 @@ def test_words_of_clips_vocabulary_are_those_of_the_tokens():
 
 HAND = {
     "text that the tokenizer does not clean": (
-        clips, "the dog&#39;s “red” cafe\u0301, Dog 😀", 77,
-        [("dog", OBJECT), ("red", ATTRIBUTE), ("cafe\u0301", OBJECT), ("Dog", RELATION),
-         ("😀", ATTRIBUTE)],
+        clips,
+        "the dog&#39;s “red” cafe\u0301, Dog 😀",
+        77,
+        [
+            ("dog", OBJECT),
+            ("red", ATTRIBUTE),
+            ("cafe\u0301", OBJECT),
+            ("Dog", RELATION),
+            ("😀", ATTRIBUTE),
+        ],
         "<|startoftext|>:0:0 the:0:1 dog:1:2 &:0:3 #:0:3 3:0:4 9:0:5 ;:0:6 s:0:7 âĢ:0:8 ľ:0:8 "
-        "red:2:9 âĢ:0:10 Ŀ:0:10 cafÃ©:1:11 ,:0:12 dog:3:13 ðŁĺĢ:2:14 <|endoftext|>:0:0", (0, 0)),
+        "red:2:9 âĢ:0:10 Ŀ:0:10 cafÃ©:1:11 ,:0:12 dog:3:13 ðŁĺĢ:2:14 <|endoftext|>:0:0",
+        (0, 0),
+    ),
     "a word cut by the context": (
-        clips, "a dog and an okapi on it", 7,
+        clips,
+        "a dog and an okapi on it",
+        7,
         [("dog", OBJECT), ("okapi", OBJECT), ("on", RELATION)],
-        "<|startoftext|>:0:0 a:0:1 dog:1:2 and:0:3 an:0:4 ok:1:5 <|endoftext|>:0:0", (1, 1)),
+        "<|startoftext|>:0:0 a:0:1 dog:1:2 and:0:3 an:0:4 ok:1:5 <|endoftext|>:0:0",
+        (1, 1),
+    ),
     "tokens that hold the space before their word": (
-        metaspace, "a dog's  in front of 中 on", 20,
+        metaspace,
+        "a dog's  in front of 中 on",
+        20,
         [("dog", OBJECT), ("in front of ", RELATION), ("中", OBJECT)],
         "▁a:0:1 ▁dog:1:2 ':0:3 s:0:3 ▁:0:0 ▁in:3:4 ▁fr:3:5 ont:3:5 ▁of:3:6 ▁:0:0 <unk>:1:7 "
-        "▁:0:0 on:0:8 </s>:0:0 <pad>:0:0", (0, 0)),
+        "▁:0:0 on:0:8 </s>:0:0 <pad>:0:0",
+        (0, 0),
+    ),
     "tokens that hold the space after their word": (
-        trailing, "a dog", 4, [(" dog", OBJECT)], "a :0:1 dog:1:2 </s>:0:0 <pad>:0:0", (0, 0)),
+        trailing,
+        "a dog",
+        4,
+        [(" dog", OBJECT)],
+        "a :0:1 dog:1:2 </s>:0:0 <pad>:0:0",
+        (0, 0),
+    ),
     "bytes of a character belong to its word": (
-        byte_level, "dog  dog é😀 dog", 16,
+        byte_level,
+        "dog  dog é😀 dog",
+        16,
         [("dog  ", ATTRIBUTE), ("é", OBJECT), ("😀 dog", RELATION)],
         "dog:2:1 Ġ:0:0 Ġdog:0:2 Ġ:0:0 Ã:1:3 ©:1:3 ð:3:4 Ł:3:4 ĺ:3:4 Ģ:3:4 Ġdog:3:5 </s>:0:0 "
-        "<pad>:0:0", (0, 0)),
+        "<pad>:0:0",
+        (0, 0),
+    ),
 }
 same = HAND["bytes of a character belong to its word"][1:]
 HAND["bytes whose offsets hold their spaces"] = (lambda: byte_level(False), *same)
 
 
-@pytest.mark.parametrize(("build", "caption", "length", "things", "expected", "counts"),
-                         HAND.values(), ids=HAND)
+@pytest.mark.parametrize(
+    ("build", "caption", "length", "things", "expected", "counts"), HAND.values(), ids=HAND
+)
 def test_tokens_roles_and_words_by_hand(build, caption, length, things, expected, counts):
     fast = build()
     alignment = align([caption, ""], [marks(caption, *things), []], fast, length)

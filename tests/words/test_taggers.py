@@ -14,51 +14,70 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from cae_lib.words.scene_graph import SceneGraphTagger
 
 CAPTIONS = [
-    "A woman is playing the piano in the room.", "a man next to a man in front of a wooden house",
+    "A woman is playing the piano in the room.",
+    "a man next to a man in front of a wooden house",
     "Two brown dogs and a cat sitting next to a big old fire hydrant.",
-    "The ball is held by a boy.", "A woman is playing with the old piano.", "It looks at  a bird\n",
+    "The ball is held by a boy.",
+    "A woman is playing with the old piano.",
+    "It looks at  a bird\n",
 ]
 
 
 @pytest.fixture(scope="module")
 def taggers() -> dict[str, SceneGraphTagger | DependencyTagger]:
-    return {"paper": SceneGraphTagger(), "determiners": SceneGraphTagger(determiners=True),
-            "dependency": DependencyTagger()}
+    return {
+        "paper": SceneGraphTagger(),
+        "determiners": SceneGraphTagger(determiners=True),
+        "dependency": DependencyTagger(),
+    }
 
 
-@pytest.mark.parametrize(("tagger", "caption", "objects", "attributes", "relations"), [
-    ("paper", CAPTIONS[2], "dogs, cat, fire hydrant", "Two, brown, big, old", "next to"),
-    ("paper", "a dog on the mat", "dog, mat", "", "on"),
-    ("determiners", "a dog on the mat", "dog, mat", "a", "on"),
-    ("dependency", "The horse is brown and white.", "horse", "brown, white", ""),
-    ("dependency", "The cat is on the mat.", "cat, mat", "", "on"),
-    ("dependency", "A cat sitting on top of a table.", "cat, table", "", "sitting on top of"),
-    ("dependency", "a red cat to the left of a dog", "cat, dog", "red", "to, left of"),
-    ("dependency", "The ball is held by a boy.", "ball, boy", "", "held by"),
-    ("dependency", "A bed covered with blankets.", "bed, blankets", "", "covered with"),
-    ("dependency", "A man is riding a horse and holding a cup.", "man, horse, cup", "",
-     "riding, holding"),
-    ("dependency", "A lamp next to two big beds.", "lamp, beds", "two, big", "next to"),
-    ("dependency", "A baseball player is running.", "baseball player", "", ""),
-])
+@pytest.mark.parametrize(
+    ("tagger", "caption", "objects", "attributes", "relations"),
+    [
+        ("paper", CAPTIONS[2], "dogs, cat, fire hydrant", "Two, brown, big, old", "next to"),
+        ("paper", "a dog on the mat", "dog, mat", "", "on"),
+        ("determiners", "a dog on the mat", "dog, mat", "a", "on"),
+        ("dependency", "The horse is brown and white.", "horse", "brown, white", ""),
+        ("dependency", "The cat is on the mat.", "cat, mat", "", "on"),
+        ("dependency", "A cat sitting on top of a table.", "cat, table", "", "sitting on top of"),
+        ("dependency", "a red cat to the left of a dog", "cat, dog", "red", "to, left of"),
+        ("dependency", "The ball is held by a boy.", "ball, boy", "", "held by"),
+        ("dependency", "A bed covered with blankets.", "bed, blankets", "", "covered with"),
+        (
+            "dependency",
+            "A man is riding a horse and holding a cup.",
+            "man, horse, cup",
+            "",
+            "riding, holding",
+        ),
+        ("dependency", "A lamp next to two big beds.", "lamp, beds", "two, big", "next to"),
+        ("dependency", "A baseball player is running.", "baseball player", "", ""),
+    ],
+)
 def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers) -> None:
     (spans,) = taggers[tagger].tag([caption])
-    found = [", ".join(caption[s.start : s.end] for s in spans if s.role == role)
-             for role in (OBJECT, ATTRIBUTE, RELATION)]
+    found = [
+        ", ".join(caption[s.start : s.end] for s in spans if s.role == role)
+        for role in (OBJECT, ATTRIBUTE, RELATION)
+    ]
     assert found == [objects, attributes, relations]
 
 
-@pytest.mark.parametrize(("tagger", "caption", "role", "expected"), [
-    # of a word said twice the parser's is the first, since it gives no places
-    ("paper", CAPTIONS[1], OBJECT, [(2, 5), (41, 46)]),
-    ("dependency", "a man and a man", OBJECT, [(2, 5), (12, 15)]),
-    ("paper", "A hot dog on a plate on a table.", RELATION, [(10, 12)]),
-    # a word inside a longer one is not its place
-    ("paper", "an art party with a car", OBJECT, [(3, 12), (20, 23)]),
-    ("paper", "a carpet under a car", OBJECT, [(2, 8), (17, 20)]),
-    # the parser says "coffee glass table"
-    ("paper", "A glass coffee table sits in a room.", OBJECT, [(0, 0), (31, 35)]),
-])
+@pytest.mark.parametrize(
+    ("tagger", "caption", "role", "expected"),
+    [
+        # of a word said twice the parser's is the first, since it gives no places
+        ("paper", CAPTIONS[1], OBJECT, [(2, 5), (41, 46)]),
+        ("dependency", "a man and a man", OBJECT, [(2, 5), (12, 15)]),
+        ("paper", "A hot dog on a plate on a table.", RELATION, [(10, 12)]),
+        # a word inside a longer one is not its place
+        ("paper", "an art party with a car", OBJECT, [(3, 12), (20, 23)]),
+        ("paper", "a carpet under a car", OBJECT, [(2, 8), (17, 20)]),
+        # the parser says "coffee glass table"
+        ("paper", "A glass coffee table sits in a room.", OBJECT, [(0, 0), (31, 35)]),
+    ],
+)
 def test_places_by_hand(tagger, caption, role, expected, taggers) -> None:
     (spans,) = taggers[tagger].tag([caption])
     assert [(s.start, s.end) for s in spans if s.role == role] == expected
@@ -68,8 +87,15 @@ def test_the_parser_says_what_words_are_said_of(taggers) -> None:
     caption = "a red dog chasing a small cat under a tree"
     (spans,) = taggers["paper"].tag([caption])
     said = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.of] for s in spans}
-    assert said == {"dog": [], "cat": [], "tree": [], "red": ["dog"], "small": ["cat"],
-                    "chasing": ["dog", "cat"], "under": ["dog", "tree"]}
+    assert said == {
+        "dog": [],
+        "cat": [],
+        "tree": [],
+        "red": ["dog"],
+        "small": ["cat"],
+        "chasing": ["dog", "cat"],
+        "under": ["dog", "tree"],
+    }
 
 
 def test_graphs_are_the_plain_parsers_each_made_once_and_in_order(taggers, monkeypatch) -> None:
@@ -98,16 +124,28 @@ def test_an_unknown_model_is_a_config_error(kind) -> None:
         kind("no_such_model")
 
 
-@pytest.mark.parametrize(("text", "roles", "facts", "expected"), [
-    ("a large red cat is to the left of a blue dog",
-     {"large": 2, "red": 2, "cat": 1, "left": 3, "blue": 2, "dog": 1},
-     {"attributes": [[0, "large"], [0, "red"], [1, "blue"]], "relations": [[0, "left of", 1]]},
-     (("cat", "dog"), ("large cat", "red cat", "blue dog"), ("cat to the left of dog",))),
-    ("a cat with a dog", {"cat": 1, "with": 3, "dog": 1}, {}, (("cat", "dog"), (), ())),
-    ("a dog chasing a cat", {"dog": 1, "chasing": 3, "cat": 1},
-     {"objects": [1, 0], "relations": [[1, "chasing", 0]]},
-     (("dog", "cat"), (), ("dog chasing cat",))),
-], ids=["rich", "vague", "other order"])
+@pytest.mark.parametrize(
+    ("text", "roles", "facts", "expected"),
+    [
+        (
+            "a large red cat is to the left of a blue dog",
+            {"large": 2, "red": 2, "cat": 1, "left": 3, "blue": 2, "dog": 1},
+            {
+                "attributes": [[0, "large"], [0, "red"], [1, "blue"]],
+                "relations": [[0, "left of", 1]],
+            },
+            (("cat", "dog"), ("large cat", "red cat", "blue dog"), ("cat to the left of dog",)),
+        ),
+        ("a cat with a dog", {"cat": 1, "with": 3, "dog": 1}, {}, (("cat", "dog"), (), ())),
+        (
+            "a dog chasing a cat",
+            {"dog": 1, "chasing": 3, "cat": 1},
+            {"objects": [1, 0], "relations": [[1, "chasing", 0]]},
+            (("dog", "cat"), (), ("dog chasing cat",)),
+        ),
+    ],
+    ids=["rich", "vague", "other order"],
+)
 def test_gold_phrases_by_hand(text, roles, facts, expected) -> None:
     spans = [[text.index(word), text.index(word) + len(word), role] for word, role in roles.items()]
     entry = {"spans": spans, "objects": [0, 1], "attributes": [], "relations": [], **facts}
@@ -116,8 +154,10 @@ def test_gold_phrases_by_hand(text, roles, facts, expected) -> None:
 
 def test_parsed_phrases_by_hand() -> None:
     heads = {"cat": [("det", "a"), ("amod", "Red")], "dogs": [("nummod", "two")]}
-    entities = [{"head": head, "modifiers": [{"dep": dep, "span": span} for dep, span in modifiers]}
-                for head, modifiers in heads.items()]
+    entities = [
+        {"head": head, "modifiers": [{"dep": dep, "span": span} for dep, span in modifiers]}
+        for head, modifiers in heads.items()
+    ]
     edges = [{"subject": 0, "relation": "chasing", "object": 1}]
     (found,) = parsed_phrases([{"entities": entities, "relations": edges}])
     assert tuple(found) == ("object", "attribute", "relation")

@@ -25,9 +25,7 @@ def slurm_script() -> Path:
 
 
 @pytest.fixture(scope="session")
-def slurm(
-    slurm_script: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def slurm(slurm_script: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a running one-node Slurm that Slurm's commands, and Snakemake, find."""
     folder = tmp_path_factory.mktemp("slurm")
     try:

@@ -23,11 +23,29 @@ class Grid:
         self.log = home / "runs/smoke" / row / "0" / "log.txt"
 
     def start(self) -> subprocess.Popen:
-        words = [sys.executable, "-m", "cae_lib.cli", "reproduce", "--profile", "smoke", "--rows",
-                 self.row, "--seeds", "1", "--on", self.engine]
-        return subprocess.Popen(words, env=os.environ | {"CAE_HOME": str(self.home)}, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                start_new_session=True, preexec_fn=_heed_interrupts)
+        words = [
+            sys.executable,
+            "-m",
+            "cae_lib.cli",
+            "reproduce",
+            "--profile",
+            "smoke",
+            "--rows",
+            self.row,
+            "--seeds",
+            "1",
+            "--on",
+            self.engine,
+        ]
+        return subprocess.Popen(
+            words,
+            env=os.environ | {"CAE_HOME": str(self.home)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_heed_interrupts,
+        )
 
     def run(self) -> tuple[int, str]:
         process = self.start()
@@ -42,13 +60,19 @@ class Grid:
 
     def job(self) -> int:
         """The process that trains, in this home and no other."""
-        found = subprocess.run(["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0"],
-                               capture_output=True, text=True).stdout.split()
+        found = subprocess.run(
+            ["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0"],
+            capture_output=True,
+            text=True,
+        ).stdout.split()
         places = {int(pid): Path("/proc") / pid for pid in found}
         home = f"CAE_HOME={self.home}\0".encode()
-        return next(pid for pid, place in places.items()
-                    if (place / "comm").read_text().startswith("python")
-                    and home in (place / "environ").read_bytes())
+        return next(
+            pid
+            for pid, place in places.items()
+            if (place / "comm").read_text().startswith("python")
+            and home in (place / "environ").read_bytes()
+        )
 
     def finished(self) -> None:
         """The training is complete, and each of its steps was taken once or again after a state."""

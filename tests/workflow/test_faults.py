@@ -14,8 +14,10 @@ from grids import Grid, wait
 
 pytest.importorskip("snakemake", reason="the extra `cluster` is not installed")
 
-FEW = ("--default-resources mem_mb=3000 runtime=20 cpus_per_task=1 --latency-wait 5 "
-       "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5")
+FEW = (
+    "--default-resources mem_mb=3000 runtime=20 cpus_per_task=1 --latency-wait 5 "
+    "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5"
+)
 
 
 def test_a_killed_job_goes_on_and_a_killed_controller_loses_nothing(grid: Grid):
@@ -41,7 +43,8 @@ def test_a_killed_job_goes_on_and_a_killed_controller_loses_nothing(grid: Grid):
 
 
 def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
-        grid: Grid, monkeypatch: pytest.MonkeyPatch):
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+):
     def going_on(start: int) -> bool:
         """Whether the training goes on from a state in the start of that number."""
         *before, now = grid.told().split("Training clip-ft")
@@ -69,8 +72,11 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     kept = place.rename(grid.home / "kept")
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + 2**20}", "none", place],
-                             capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size + 2**20}", "none", place],
+        capture_output=True,
+        text=True,
+    )
     try:
         shutil.copytree(kept, place, dirs_exist_ok=True)
         os.kill(grid.job(), signal.SIGKILL)
@@ -92,7 +98,8 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
 
 
 def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
-        grid: Grid, slurm: Path, monkeypatch: pytest.MonkeyPatch):
+    grid: Grid, slurm: Path, monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is missing")
     monkeypatch.setenv("CAE_SNAKEMAKE", FEW)
     grid.engine = "slurm"
@@ -102,8 +109,10 @@ def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
         os.kill(grid.job(), signal.SIGKILL)
         wait(lambda: "from step" in grid.told())
         for state in ("down", "resume"):
-            subprocess.run(["scontrol", "update", "nodename=one-node", f"state={state}",
-                            "reason=test"], check=True)
+            subprocess.run(
+                ["scontrol", "update", "nodename=one-node", f"state={state}", "reason=test"],
+                check=True,
+            )
         text, _ = process.communicate(timeout=800)
     finally:
         process.kill()

@@ -24,14 +24,21 @@ from cae_lib.pages.source import page_names
 from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, find_run, run_name, study_runs
 
-ROWS = ["clip-ft", "negclip", "cae-binding", "placebo-binding", *OF_BINDINGS,
-        *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS)]
+ROWS = [
+    "clip-ft",
+    "negclip",
+    "cae-binding",
+    "placebo-binding",
+    *OF_BINDINGS,
+    *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS),
+]
 
 
 def test_the_paper_has_all_rows_three_times():
     found = grid.runs("paper", Choice())
     assert found.keys() == {"data/0", "base/0"} | {
-        f"{row}/{seed}" for row in ROWS for seed in range(3)}
+        f"{row}/{seed}" for row in ROWS for seed in range(3)
+    }
     more = grid.runs("paper", Choice(studies=True))
     assert "dependency-attention/2" in more and "random-perturbation/0" in more
 
@@ -40,8 +47,14 @@ def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
     chosen = grid.choice("mini", {"rows": ",".join(asked), "seeds": 2})
     found = grid.runs("mini", chosen)
-    assert list(found) == ["data/0", "base/0", f"{asked[0]}/0", "cae-attention/0",
-                           f"{asked[0]}/1", "cae-attention/1"]
+    assert list(found) == [
+        "data/0",
+        "base/0",
+        f"{asked[0]}/0",
+        "cae-attention/0",
+        f"{asked[0]}/1",
+        "cae-attention/1",
+    ]
     assert grid.pages_of("mini", chosen) == []
     config = found[f"{asked[0]}/1"].experiment("mini")
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
@@ -50,7 +63,8 @@ def test_some_rows_alone_with_settings_and_seeds():
     most = find_profile("mini").seeds
     more = grid.runs("mini", Choice(rows=("clip-ft",), seeds=most + 2))
     assert [name for name in more if name.startswith("clip-ft")] == [
-        f"clip-ft/{seed}" for seed in range(most)]
+        f"clip-ft/{seed}" for seed in range(most)
+    ]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
             grid.runs("mini", Choice(rows=(wrong,)))
@@ -59,24 +73,38 @@ def test_some_rows_alone_with_settings_and_seeds():
 def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
     plain, whole = (grid.choice("mini", {"all": studies}) for studies in (False, True))
-    rows = ("cae-counterfactual", "placebo-counterfactual", "random-perturbation", "wrong-binding",
-            "kept-binding", "softmax-binding", "hinge-negclip", "negclip-binding",
-            *(f"negclip-placebo-{method}" for method in METHODS))
+    rows = (
+        "cae-counterfactual",
+        "placebo-counterfactual",
+        "random-perturbation",
+        "wrong-binding",
+        "kept-binding",
+        "softmax-binding",
+        "hinge-negclip",
+        "negclip-binding",
+        *(f"negclip-placebo-{method}" for method in METHODS),
+    )
     more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
     assert more == {f"{row}/{seed}" for row in rows for seed in range(3)} | {
-        f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")}
+        f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")
+    }
     assert {*grid.pages_of("mini", whole)} - {*grid.pages_of("mini", plain)} == {*STUDY_PAGES}
     assert grid.captions_of("mini", plain) == [("coco", "scene-graph")]
     assert grid.captions_of("mini", whole) == [
-        ("coco", "dependency"), ("coco", "scene-graph"), ("kept", "scene-graph")]
+        ("coco", "dependency"),
+        ("coco", "scene-graph"),
+        ("kept", "scene-graph"),
+    ]
     for name in ("photo", "smoke"):  # whose studies are not apart
         assert grid.choice(name, {}) == grid.choice(name, {"all": True})
 
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all_but_one(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    found = {name: {*grid.pages_of(name, Choice(studies=True))}
-             for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")}
+    found = {
+        name: {*grid.pages_of(name, Choice(studies=True))}
+        for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")
+    }
     assert found["photo"] == {"photographs", "word-roles", "status"}
     assert found["paired"] == {"paired", "status"}
     assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
@@ -103,11 +131,19 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
     job.run("mini", choice, "clip-ft/1")
     plain = ("clip-ft", (), without)
     assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
-    shown = {"cae-attention": (), "cae-binding": (), "negclip": grid.HARD_SUITES,
-             "placebo-attention": grid.CONTROL_SUITES, "negclip-cae-attention": grid.HARD_SUITES}
+    shown = {
+        "cae-attention": (),
+        "cae-binding": (),
+        "negclip": grid.HARD_SUITES,
+        "placebo-attention": grid.CONTROL_SUITES,
+        "negclip-cae-attention": grid.HARD_SUITES,
+    }
     if not studies:
-        shown |= {name: tuple(suite for suite in suites if suite != "attribution")
-                  for name, suites in shown.items() if "attention" in name}
+        shown |= {
+            name: tuple(suite for suite in suites if suite != "attribution")
+            for name, suites in shown.items()
+            if "attention" in name
+        }
     for name, suites in shown.items():
         job.run("mini", choice, f"{name}/1")
         assert found[-1] == (name, suites, without)
@@ -121,8 +157,12 @@ def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
     job.page("rehearsal", Choice(), "accuracy")
     job.page("smoke", Choice(seeds=2), "accuracy")
     job.page("smoke", Choice(), "use-it")
-    assert given == [("accuracy",), ("accuracy", {"seeds": "1"}, "rehearsal"),
-                     ("accuracy", {"seeds": "2"}, "smoke"), ("use-it", {}, "smoke")]
+    assert given == [
+        ("accuracy",),
+        ("accuracy", {"seeds": "1"}, "rehearsal"),
+        ("accuracy", {"seeds": "2"}, "smoke"),
+        ("use-it", {}, "smoke"),
+    ]
 
 
 STUB = """
@@ -142,8 +182,11 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
         for name in ("cae_lib", "configs", "workflow", "book/experiments"):
-            shutil.copytree(REPOSITORY / name, folder / name,
-                            ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
+            shutil.copytree(
+                REPOSITORY / name,
+                folder / name,
+                ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"),
+            )
         shutil.copy(REPOSITORY / "pyproject.toml", folder)
         (folder / "workflow" / "job.py").write_text(STUB)
 
@@ -152,7 +195,11 @@ class Copy:
         environment = os.environ | {"PYTHONPATH": str(self.folder), "CAE_HOME": str(self.home)}
         done = subprocess.run(
             [sys.executable, "-m", "snakemake", *words, "--cores", "2", "--config", *given],
-            cwd=self.folder, env=environment, capture_output=True, text=True)
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -183,8 +230,11 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     copy.edit("cae_lib/training/trainer.py", "execution", "how_to_execute")
     copy.edit("cae_lib/training/losses.py", "def ", "def moved_")
     assert copy.left(**rows) == set(), "a name in the source changes no result"
-    copy.edit("configs/smoke.yaml", "cae-gradcam: {method: gradcam, weight: 1.0}",
-              "cae-gradcam: {method: gradcam, weight: 2.0}")
+    copy.edit(
+        "configs/smoke.yaml",
+        "cae-gradcam: {method: gradcam, weight: 1.0}",
+        "cae-gradcam: {method: gradcam, weight: 2.0}",
+    )
     assert copy.left(**rows) == {"cae-gradcam/0"}, "a setting"
     copy.edit("cae_lib/keys.py", "TRAINING_VERSION = 1", "TRAINING_VERSION = 2")
     assert copy.left(**rows) == {"clip-ft/0", "cae-gradcam/0"}, "the version of training"
@@ -231,7 +281,8 @@ def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
 
 
 def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
-        tmp_path, monkeypatch, capsys):
+    tmp_path, monkeypatch, capsys
+):
     runs = [tmp_path / f"{number}.json" for number in range(4)]
     runs[0].touch()
     clock = [100.0]
@@ -280,16 +331,20 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     parsed, built = [], []
     monkeypatch.setattr("cae_lib.commands.base.build_sets", built.append)
-    monkeypatch.setattr("cae_lib.data.training_set.training_set",
-                        lambda *asked: parsed.append(asked))
+    monkeypatch.setattr(
+        "cae_lib.data.training_set.training_set", lambda *asked: parsed.append(asked)
+    )
     job.data("mini", grid.choice("mini", {"all": True}), "")
     assert built == ["mini"] and parsed == [
-        ("mini", "coco", "clip-mini", "dependency"), ("mini", "coco", "clip-mini", "scene-graph"),
-        ("mini", "kept", "clip-mini", "scene-graph")]
+        ("mini", "coco", "clip-mini", "dependency"),
+        ("mini", "coco", "clip-mini", "scene-graph"),
+        ("mini", "kept", "clip-mini", "scene-graph"),
+    ]
 
 
-@pytest.mark.parametrize(("gpus", "scheduler", "alone"), [
-    ("", None, True), ("0", None, False), ("", "7", False)])
+@pytest.mark.parametrize(
+    ("gpus", "scheduler", "alone"), [("", None, True), ("0", None, False), ("", "7", False)]
+)
 def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, scheduler, alone):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -301,15 +356,30 @@ def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, s
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    code = ("import os, sys\nfrom job import own_gpu\n"
-            "with own_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
-            " sys.stdin.readline()\n")
+    code = (
+        "import os, sys\nfrom job import own_gpu\n"
+        "with own_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+        " sys.stdin.readline()\n"
+    )
     place = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'workflow'}"}
-    started = [subprocess.Popen([sys.executable, "-c", code], env=place, text=True,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=place,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
     assert {process.stdout.readline().strip() for process in started} == {"4", "7"}
-    third = subprocess.Popen([sys.executable, "-c", code], env=place, text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    third = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=place,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     started[0].kill()  # a lock ends with its process
     assert third.stdout.readline().strip() in {"4", "7"}
     for process in (*started, third):

@@ -26,5 +26,8 @@ def exports(config):
 @pytest.fixture(scope="session")
 def shown(exports) -> dict[str, list[Scene]]:
     """The scenes of each picture file."""
-    return {path: picture.scenes for export in exports.values()
-            for path, picture in export.pictures.items()}
+    return {
+        path: picture.scenes
+        for export in exports.values()
+        for path, picture in export.pictures.items()
+    }

@@ -26,8 +26,9 @@ SIDES = "left", "right", "top", "bottom"
 
 def patch(gold: dict[str, np.ndarray], place: Placement) -> dict[str, int]:
     """The gold of the patch under a thing's middle."""
-    return {name: int(found[7 * int(7 * place.y) + int(7 * place.x)])
-            for name, found in gold.items()}
+    return {
+        name: int(found[7 * int(7 * place.y) + int(7 * place.x)]) for name, found in gold.items()
+    }
 
 
 def test_the_gold_of_a_scene_by_hand():
@@ -37,9 +38,11 @@ def test_the_gold_of_a_scene_by_hand():
     assert [VALUES["color"][color] for color in gold["colors"]] == ["blue", "red"]
     places = {NOUNS[i]: int(place) for i, place in enumerate(gold["places"]) if place}
     assert places == {"dog": 1, "cat": 2, "hat": 3}
-    for name, values in {"color": {"dog": "blue", "cat": "red", "hat": "pink"},
-                         "size": {"dog": "small", "cat": None, "hat": None},
-                         "pattern": {"dog": "striped", "cat": None, "hat": None}}.items():
+    for name, values in {
+        "color": {"dog": "blue", "cat": "red", "hat": "pink"},
+        "size": {"dog": "small", "cat": None, "hat": None},
+        "pattern": {"dog": "striped", "cat": None, "hat": None},
+    }.items():
         asked = {NOUNS[i]: VALUES[name][v] for i, v in enumerate(gold[name]) if v != IGNORED}
         assert asked == values
 
@@ -81,8 +84,10 @@ def test_a_relation_and_its_inverse_are_read_alike_and_others_apart(relation):
 
 def test_a_nearer_thing_covers_a_farther_one():
     far, near = Placement(0.5, 0.4, 0.7, depth=1), Placement(0.5, 0.64, 0.3)
-    for content, places in ((Content((DOG, CAT), "behind"), (far, near)),
-                            (Content((CAT, DOG), "in front of"), (near, far))):
+    for content, places in (
+        (Content((DOG, CAT), "behind"), (far, near)),
+        (Content((CAT, DOG), "in front of"), (near, far)),
+    ):
         gold = patch_gold(Scene(content, places, "plain", 0))
         rows = "".join("." if noun == IGNORED else NOUNS[noun][0] for noun in gold["noun"])
         assert rows == ".ddddd. .ddddd. .ddddd. .dcccd. .dcccd. ..ccc.. .......".replace(" ", "")
@@ -96,7 +101,8 @@ def test_the_patch_under_each_thing_that_nothing_covers_is_its_own(sampled):
     for scene in sampled[:300]:
         gold, reading = patch_gold(scene), READINGS[scene_gold(scene)["reading"]]
         for number, (thing, place) in enumerate(
-                zip(scene.content.things, scene.placements, strict=True)):
+            zip(scene.content.things, scene.placements, strict=True)
+        ):
             others = [p for p in scene.placements if p is not place and p.depth <= place.depth]
             if any(p.overlap(place) for p in others):
                 continue
@@ -113,8 +119,11 @@ def test_the_patch_under_each_thing_that_nothing_covers_is_its_own(sampled):
 def test_an_absent_noun_weighs_a_tenth_by_hand():
     """Losses log 4 of one that is absent, log 8/5 of one that is first."""
     vectors = torch.tensor([[0, 0, 0, 0], [0, np.log(5), 0, 0]])
-    loss = tower._loss(torch.nn.ModuleDict({"places": torch.nn.Identity()}), vectors,
-                       {"places": torch.tensor([0, 1])})
+    loss = tower._loss(
+        torch.nn.ModuleDict({"places": torch.nn.Identity()}),
+        vectors,
+        {"places": torch.tensor([0, 1])},
+    )
     assert loss.item() == pytest.approx((0.1 * np.log(4) + np.log(8 / 5)) / 1.1)
 
 
@@ -122,15 +131,18 @@ def test_an_absent_noun_weighs_a_tenth_by_hand():
 def drawn(monkeypatch):
     """Batches of four, drawn in this process on one thread; gives the scenes that were drawn."""
     found = []
+
     def sample(config, split, index):
         found.append(sample_scene(config, split, index))
         return found[-1]
+
     monkeypatch.setattr(tower, "BATCH", 4)
     monkeypatch.setattr(tower, "SAVE_EVERY", 2)
     monkeypatch.setattr(tower, "WARMUP", 1)
     monkeypatch.setattr(tower, "sample_scene", sample)
-    monkeypatch.setattr(tower, "DataLoader",
-                        lambda batches, **_: (batches[i] for i in range(len(batches))))
+    monkeypatch.setattr(
+        tower, "DataLoader", lambda batches, **_: (batches[i] for i in range(len(batches)))
+    )
     with one_thread(torch.device("cpu")):
         yield found
 
@@ -140,6 +152,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, mon
         clip = load_clip("clip-mini", seed=1)
         pretrain_tower(clip, SceneConfig(), 5, tmp_path / name)
         return clip
+
     whole = taught("whole")
     assert len(drawn) == len({scene.seed for scene in drawn}) == 5 * 4, "none comes twice"
 
@@ -148,6 +161,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, mon
             super().update(n, **values)
             if self.n == 4:
                 raise KeyboardInterrupt
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tower, "Progress", Stopped)
         taught("parts")
@@ -159,7 +173,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(drawn, tmp_path, mon
 
 
 def test_training_learns_four_scenes_and_changes_the_image_tower_alone(
-        drawn, tmp_path, monkeypatch):
+    drawn, tmp_path, monkeypatch
+):
     losses, configs = [], set()
 
     def sample(config, split, index):
@@ -170,16 +185,21 @@ def test_training_learns_four_scenes_and_changes_the_image_tower_alone(
         def update(self, n=1, **values):
             losses.append(values["loss"])
             super().update(n, **values)
+
     monkeypatch.setattr(tower, "Progress", Recorded)
     monkeypatch.setattr(tower, "sample_scene", sample)
     clip, fresh = load_clip("clip-mini", seed=1), load_clip("clip-mini", seed=1)
     pretrain_tower(clip, SceneConfig(), 30, tmp_path / "state.pt")
     assert losses[-1] < losses[0] / 10
-    assert configs == {SceneConfig(zipf=0.0, natural_order=0.5, relation_concentration=50.0,
-                                   typical_color=0.0)}, "nothing is guessed from a noun"
+    assert configs == {
+        SceneConfig(zipf=0.0, natural_order=0.5, relation_concentration=50.0, typical_color=0.0)
+    }, "nothing is guessed from a noun"
     before = fresh.model.state_dict()
-    changed = {name for name, value in clip.model.state_dict().items()
-               if not torch.equal(value, before[name])}
+    changed = {
+        name
+        for name, value in clip.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert changed == {name for name in before if name.startswith("visual.")}
     assert not clip.model.training and not clip.model.visual.output_tokens
 
@@ -190,7 +210,11 @@ def test_it_learns_from_scenes_of_no_set(drawn, exports, config, tmp_path, monke
     monkeypatch.setattr(tower, "BATCH", 64)
     pretrain_tower(load_clip("clip-mini"), config.scenes, 1, tmp_path / "state.pt")
     sets = [*exports.values(), *build.exports(config, "pretrain")]
-    shown = {scene.seed for each in sets for picture in each.pictures.values()
-             for scene in picture.scenes}
+    shown = {
+        scene.seed
+        for each in sets
+        for picture in each.pictures.values()
+        for scene in picture.scenes
+    }
     again = {seed - 1 for seed in shown}  # of scenes with other contents
     assert len(drawn) == 64 and not {scene.seed for scene in drawn} & (shown | again)

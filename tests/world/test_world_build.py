@@ -27,8 +27,11 @@ def tiny(tmp_path_factory):
 
 
 def contents(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def manifest(root: Path) -> dict[str, Any]:
@@ -55,11 +58,14 @@ def test_a_complete_folder_is_left_alone(smoke_world, monkeypatch):
     assert not (smoke_world / "pretrain").exists()  # which is built on request only
 
 
-@pytest.mark.parametrize(("change", "built"), [
-    ({"sizes": replace(TINY.sizes, similarity=7)}, {"senteval"}),
-    ({"sizes": replace(TINY.sizes, flickr_test=3)}, {"", "senteval"}),
-    ({"scenes": SceneConfig(seed=1)}, {"", "senteval", "pretrain"}),
-])
+@pytest.mark.parametrize(
+    ("change", "built"),
+    [
+        ({"sizes": replace(TINY.sizes, similarity=7)}, {"senteval"}),
+        ({"sizes": replace(TINY.sizes, flickr_test=3)}, {"", "senteval"}),
+        ({"scenes": SceneConfig(seed=1)}, {"", "senteval", "pretrain"}),
+    ],
+)
 def test_another_configuration_replaces_what_it_changes(change, built, tmp_path):
     other = replace(TINY, **change)
     target = build_world(TINY, tmp_path / "world-tiny", pretrain=True)
@@ -109,14 +115,17 @@ def test_where_worlds_lie(home, monkeypatch):
         build("paper")
 
 
-@pytest.mark.parametrize(("change", "parts"), [
-    ({}, set()),
-    ({"coco": replace(COCO, relation=0.1)}, {"world"}),
-    ({"web": replace(WEB, relation=0.1)}, {"pretrain"}),
-    ({"sizes": Sizes(pretrain=7)}, {"pretrain"}),
-    ({"sizes": Sizes(similarity=7)}, {"similarity"}),
-    ({"scenes": SceneConfig(seed=3)}, set(PARTS)),
-])
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({}, set()),
+        ({"coco": replace(COCO, relation=0.1)}, {"world"}),
+        ({"web": replace(WEB, relation=0.1)}, {"pretrain"}),
+        ({"sizes": Sizes(pretrain=7)}, {"pretrain"}),
+        ({"sizes": Sizes(similarity=7)}, {"similarity"}),
+        ({"scenes": SceneConfig(seed=3)}, set(PARTS)),
+    ],
+)
 def test_keys_cover_what_decides_the_files(change, parts, monkeypatch):
     base = WORLDS["mini"]
     assert base.key() == "0eb0a36c84c9"  # which stands in the records of every measurement

@@ -14,8 +14,12 @@ from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS, admits
 
 FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
 ALSO = {
-    "on": {"above"}, "riding": {"above", "on"}, "above": {"on"}, "under": {"below"},
-    "below": {"under"}, "touching": {"holding"},
+    "on": {"above"},
+    "riding": {"above", "on"},
+    "above": {"on"},
+    "under": {"below"},
+    "below": {"under"},
+    "touching": {"holding"},
 }
 
 
@@ -28,9 +32,11 @@ def loaded(smoke_world):
 @pytest.fixture(scope="session")
 def scene_of(smoke_world, shown):
     """Gives the scene that an item's picture, cut to its box, shows."""
+
     def find(image):
         scenes = shown[image.path.resolve().relative_to(smoke_world.resolve()).as_posix()]
         return scenes[int(len(scenes) > 1 and max(image.crop[:2]) > 0)]
+
     return find
 
 
@@ -75,11 +81,16 @@ def seen(a, name, b):
     right, down, reach = a.x - b.x, a.y - b.y, 0.5 * a.scale + 0.5 * b.scale
     gap = max(abs(right), abs(down)) - reach
     return {
-        "left of": right < -0.02, "right of": right > 0.02,
-        "above": down < -0.02, "below": down > 0.02,
-        "on": down < -0.02 and abs(right) < reach, "under": down > 0.02 and abs(right) < reach,
-        "riding": down < -0.02 and abs(right) < reach, "chasing": a.motion != 0,
-        "holding": gap < 0.03, "touching": gap < 0.03,
+        "left of": right < -0.02,
+        "right of": right > 0.02,
+        "above": down < -0.02,
+        "below": down > 0.02,
+        "on": down < -0.02 and abs(right) < reach,
+        "under": down > 0.02 and abs(right) < reach,
+        "riding": down < -0.02 and abs(right) < reach,
+        "chasing": a.motion != 0,
+        "holding": gap < 0.03,
+        "touching": gap < 0.03,
     }.get(name, True)
 
 
@@ -176,10 +187,17 @@ def test_svo_negatives_make_the_sentence_false(loaded, scene_of, exports):
         assert (subject, relation, obj) == tuple(item.group == p for p in ("subj", "verb", "obj"))
 
 
-@pytest.mark.parametrize(("subset", "expected"), [
-    ("add_att", (0, 0, 1)), ("replace_att", (0, 0, 1)), ("swap_att", (0, 0, 0)),
-    ("swap_obj", (1, 0, 0)), ("replace_rel", (0, 1, 0)), ("add_obj", None),
-])
+@pytest.mark.parametrize(
+    ("subset", "expected"),
+    [
+        ("add_att", (0, 0, 1)),
+        ("replace_att", (0, 0, 1)),
+        ("swap_att", (0, 0, 0)),
+        ("swap_obj", (1, 0, 0)),
+        ("replace_rel", (0, 1, 0)),
+        ("add_obj", None),
+    ],
+)
 def test_foils_differ_by_what_their_file_says(subset, expected, loaded):
     for item in loaded[f"sugarcrepe/{subset}"].items:
         (true, relation), (false, foil_relation) = (facts(text) for text in item.texts)
@@ -203,8 +221,10 @@ def test_the_box_tells_which_scene_is_meant(name, loaded, scene_of):
 
 def test_coco_folds_agree_with_each_other(smoke_world, config):
     coco, sizes = smoke_world / "coco", config.sizes
-    splits = [captions.load_karpathy(coco / "dataset_coco.json", coco, split)
-              for split in ("train", "val", "test")]
+    splits = [
+        captions.load_karpathy(coco / "dataset_coco.json", coco, split)
+        for split in ("train", "val", "test")
+    ]
     train = splits[0]
     assert train.n_used == train.n_expected == sizes.train * sizes.captions
     places = Counter(path.parent.name for path in train.image_paths)
@@ -240,8 +260,10 @@ def test_negclip_rows_have_false_swaps_and_similar_pictures(smoke_world, shown):
 
 def test_gold_graphs_stand_beside_the_captions(smoke_world, shown):
     folder = smoke_world / "coco/annotations"
-    official, gold = (json.loads((folder / f"{name}_val2014.json").read_text("utf-8"))
-                      for name in ("captions", "scene_graphs"))
+    official, gold = (
+        json.loads((folder / f"{name}_val2014.json").read_text("utf-8"))
+        for name in ("captions", "scene_graphs")
+    )
     nouns = {}
     for image, graph in zip(official["images"], gold["images"], strict=True):
         [scene] = shown[f"coco/val2014/{image['file_name']}"]
@@ -259,8 +281,10 @@ def test_gold_graphs_stand_beside_the_captions(smoke_world, shown):
 
 
 def test_the_sets_share_no_scene_with_training_and_flickr_has_a_style_of_its_own(exports):
-    scenes = {name: [scene for picture in export.pictures.values() for scene in picture.scenes]
-              for name, export in exports.items()}
+    scenes = {
+        name: [scene for picture in export.pictures.values() for scene in picture.scenes]
+        for name, export in exports.items()
+    }
     for name, found in scenes.items():
         assert {scene.style for scene in found} <= {"poster" if name == "flickr30k" else "plain"}
     coco = {scene.seed for scene in scenes.pop("coco")}
@@ -276,8 +300,9 @@ def test_valse_names_what_caption_and_foil_differ_in(exports):
 
 def test_crepe_has_every_complexity(loaded, config, exports):
     for item in exports["crepe"].items["atom"]:
-        assert item.more["n"] == sum(item.more[f"n_{kind}s"] for kind in (
-            "object", "attribute", "relation"))
+        assert item.more["n"] == sum(
+            item.more[f"n_{kind}s"] for kind in ("object", "attribute", "relation")
+        )
     sizes = Counter(item.group for item in loaded["crepe/atom"].items)
     assert sizes == {str(n): config.sizes.crepe // 9 for n in range(4, 13)}
     for item in (*loaded["crepe/atom"].items, *loaded["crepe/swap"].items):

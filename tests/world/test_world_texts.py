@@ -47,8 +47,12 @@ def test_a_full_caption_word_by_word():
         between = ["left"] if link == "to the left of" else ["left", "of"]
         assert caption.relation == "left of"
         assert words == [
-            ("small", ATTRIBUTE), ("red", ATTRIBUTE), ("cat", OBJECT),
-            *((word, RELATION) for word in between), ("blue", ATTRIBUTE), ("owl", OBJECT),
+            ("small", ATTRIBUTE),
+            ("red", ATTRIBUTE),
+            ("cat", OBJECT),
+            *((word, RELATION) for word in between),
+            ("blue", ATTRIBUTE),
+            ("owl", OBJECT),
         ]
         seen.add(link)
     assert seen == {"left of", "to the left of"}
@@ -90,15 +94,25 @@ def test_captions_say_only_what_holds_as_often_as_their_style_says(sampled, styl
 
 def test_paraphrases_by_hand():
     """Beside them: nouns, openings and adjectives stay as they were."""
+
     def paraphrases(statement):
         return {grammar.paraphrase(statement, np.random.default_rng(s)).text for s in range(40)}
+
     ends = Mention("cat", ("red",)), Mention("owl")
     for relation, pieces, expected in [
-        ("left of", ("there is", "is left of", ""), {
-            "there is an owl is right of a red cat",
-            "there is an owl is to the right of a red cat"}),
-        ("below", ("", "beneath", "at the top"), {
-            "an owl above a red cat at the top", "an owl over a red cat at the top"}),
+        (
+            "left of",
+            ("there is", "is left of", ""),
+            {
+                "there is an owl is right of a red cat",
+                "there is an owl is to the right of a red cat",
+            },
+        ),
+        (
+            "below",
+            ("", "beneath", "at the top"),
+            {"an owl above a red cat at the top", "an owl over a red cat at the top"},
+        ),
         ("in front of", ("", "in front of", ""), {"an owl behind a red cat"}),
         ("on", ("", "on", ""), {"a red cat on top of an owl"}),
         ("under", ("", "is underneath", ""), {"a red cat is under an owl"}),
@@ -153,9 +167,15 @@ def test_what_makes_a_statement_false():
 
 # What a viewer may read into `cat RELATION dog` beside the relation itself, worked out by hand.
 READ_INTO = {
-    "left of": set(), "right of": set(), "above": {"on", "riding"}, "below": {"under"},
-    "on": {"above", "riding", "holding", "touching"}, "under": {"below", "holding", "touching"},
-    "riding": {"above", "on", "holding", "touching"}, "touching": {"holding"}, "chasing": set(),
+    "left of": set(),
+    "right of": set(),
+    "above": {"on", "riding"},
+    "below": {"under"},
+    "on": {"above", "riding", "holding", "touching"},
+    "under": {"below", "holding", "touching"},
+    "riding": {"above", "on", "holding", "touching"},
+    "touching": {"holding"},
+    "chasing": set(),
 }
 
 
@@ -251,8 +271,10 @@ def test_scores_spread(config):
 
 def test_the_other_caption_of_a_pair_is_of_a_scene_changed_in_one_way():
     for seed in range(40):
+
         def changed(kind: int) -> Content:
             return corpora._changed(SCENE, kind, np.random.default_rng(seed)).content  # noqa: B023
+
         assert changed(0) == SCENE.content and changed(1) == SCENE.content.exchanged()
         colors = [a.color == b.color for a, b in zip(changed(2).things, THINGS, strict=False)]
         assert sum(colors) == 1 and changed(3).relation != "chasing"
@@ -260,13 +282,18 @@ def test_the_other_caption_of_a_pair_is_of_a_scene_changed_in_one_way():
 
 def test_phrases_about_place_and_size_by_hand():
     """At most 0.14, 0.24 and 0.26 from the middle; of a side of 0.31, 0.44 and 0.46."""
-    for where, x, size, scale in (("center", 0.64, "small", 0.31), ("mid", 0.26, "medium", 0.44),
-                                  ("margin", 0.76, "large", 0.46)):
+    for where, x, size, scale in (
+        ("center", 0.64, "small", 0.31),
+        ("mid", 0.26, "medium", 0.44),
+        ("margin", 0.76, "large", 0.46),
+    ):
         shown = Scene(SCENE.content, (Placement(x, 0.6, scale),) * 2, "plain", 0)
         found = {corpus for corpus, *_ in _vg_phrases(shown, np.random.default_rng(0))}
         for role in ("subj", "obj"):
-            assert {f"Object/Location/vg_location/vg_{role}_{where}",
-                    f"Object/Size/vg_size/vg_{role}_{size}"} <= found
+            assert {
+                f"Object/Location/vg_location/vg_{role}_{where}",
+                f"Object/Size/vg_size/vg_{role}_{size}",
+            } <= found
 
 
 def test_pairs_of_scenes_and_of_adjectives():

@@ -23,22 +23,41 @@ from cae_lib.variants import BASE, TUNED
 
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
 OWN_LICENCE = {"license": "mit"}
-INHERITED = {"license": "other", "license_name": "that-of-the-starting-weights",
-             "license_link": "README.md#licence-and-citation"}
+INHERITED = {
+    "license": "other",
+    "license_name": "that-of-the-starting-weights",
+    "license_link": "README.md#licence-and-citation",
+}
 
 
-def base_card(config: Experiment, table: pd.DataFrame, parameters: int, digest: str,
-              tower_batch: int) -> str:
+def base_card(
+    config: Experiment, table: pd.DataFrame, parameters: int, digest: str, tower_batch: int
+) -> str:
     """The card of a base model; `table` is that of `base.training_table`, `digest` of the weights,
     `tower_batch` the number of pictures that its image tower learned from at a time."""
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     return _rendered(
-        "base.md", config=config, parameters=parameters, digest=digest, tower_batch=tower_batch,
-        numbers=markdown(final.round(3)), earlier_bases=find_profile(config.profile).earlier_bases)
+        "base.md",
+        config=config,
+        parameters=parameters,
+        digest=digest,
+        tower_batch=tower_batch,
+        numbers=markdown(final.round(3)),
+        earlier_bases=find_profile(config.profile).earlier_bases,
+    )
 
 
-def run_card(run: str, clip: Clip, meta: CheckpointMeta, config: Experiment | None, file: str,
-             hub: str, figures: dict[str, Any], profile_name: str, seed: int) -> str:
+def run_card(
+    run: str,
+    clip: Clip,
+    meta: CheckpointMeta,
+    config: Experiment | None,
+    file: str,
+    hub: str,
+    figures: dict[str, Any],
+    profile_name: str,
+    seed: int,
+) -> str:
     """The card of a run by its name in tables, or of a base without `config`, whose weights are the
     `file` beside it; `hub` is the name of its repository, `figures` those of `figures_of`."""
     row, *settings = run.split("+")
@@ -47,18 +66,33 @@ def run_card(run: str, clip: Clip, meta: CheckpointMeta, config: Experiment | No
     inherited = known.real or known.photographs
     results_of_hub = figures.pop("eval_results", None)
     data = ModelCardData(
-        **INHERITED if inherited else OWN_LICENCE, library_name="open_clip",
-        pipeline_tag=HUB_TASK, language="en", tags=["clip", "compositionality", clip.activation],
-        **({"model_name": title, "eval_results": results_of_hub} if results_of_hub else {}))
+        **INHERITED if inherited else OWN_LICENCE,
+        library_name="open_clip",
+        pipeline_tag=HUB_TASK,
+        language="en",
+        tags=["clip", "compositionality", clip.activation],
+        **({"model_name": title, "eval_results": results_of_hub} if results_of_hub else {}),
+    )
     return _rendered(
-        "run.md", data=data, title=title, clip=clip, meta=meta, config=config, file=file, hub=hub,
-        own=open_clip_name(clip.name, clip.activation), profile=profile_name, paper=PAPER,
-        settings=_settings(config), inherited=inherited,
-        photographs=known.photographs, **figures)
+        "run.md",
+        data=data,
+        title=title,
+        clip=clip,
+        meta=meta,
+        config=config,
+        file=file,
+        hub=hub,
+        own=open_clip_name(clip.name, clip.activation),
+        profile=profile_name,
+        paper=PAPER,
+        settings=_settings(config),
+        inherited=inherited,
+        photographs=known.photographs,
+        **figures,
+    )
 
 
-def figures_of(run: str, profile_name: str, seed: int, digest: str,
-               options: str) -> dict[str, Any]:
+def figures_of(run: str, profile_name: str, seed: int, digest: str, options: str) -> dict[str, Any]:
     """Benchmarks and retrieval of a run, if of the weights `digest`, beside CLIP-FT and base, and
     what of it is a result for the card's metadata, as values of the template; else why there are
     none. `options` is what `cae evaluate` takes to measure the run."""
@@ -74,9 +108,12 @@ def figures_of(run: str, profile_name: str, seed: int, digest: str,
     answers = _load("benchmarks", seeds, profile_name)
     own = choice_scores(answers[answers["run"] == run], stored_items(profile_name))
     own["dataset"] = named(own["dataset"], profile_name)
-    return {"accuracy": markdown(_accuracy(answers, list(seeds), profile_name)),
-            "recall": _recall(_load("retrieval", seeds, profile_name), profile_name),
-            "provenance": provenance, "eval_results": eval_results(own)}
+    return {
+        "accuracy": markdown(_accuracy(answers, list(seeds), profile_name)),
+        "recall": _recall(_load("retrieval", seeds, profile_name), profile_name),
+        "provenance": provenance,
+        "eval_results": eval_results(own),
+    }
 
 
 def _accuracy(answers: pd.DataFrame, runs: list[str], profile_name: str) -> pd.DataFrame:
@@ -112,8 +149,15 @@ def _load(table: str, seeds: dict[str, int], profile_name: str) -> pd.DataFrame:
 
 def _settings(config: Experiment | None) -> str:
     always = ("steps", "batch_size", "lr", "warmup", "seed")
-    return ", ".join(f"{name} {value}" for name, value in vars(config).items() if name in always
-                     or value != getattr(Experiment, name, None)) if config else ""
+    return (
+        ", ".join(
+            f"{name} {value}"
+            for name, value in vars(config).items()
+            if name in always or value != getattr(Experiment, name, None)
+        )
+        if config
+        else ""
+    )
 
 
 def _rendered(name: str, **values: Any) -> str:

@@ -11,8 +11,16 @@ from cae_lib.data.benchmarks.table import LAYOUTS
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError
 
-__all__ = ["BENCHMARKS", "FOLDERS", "FURTHER", "LAYOUTS", "Benchmark", "Choice", "ImageRef",
-           "load_benchmark"]
+__all__ = [
+    "BENCHMARKS",
+    "FOLDERS",
+    "FURTHER",
+    "LAYOUTS",
+    "Benchmark",
+    "Choice",
+    "ImageRef",
+    "load_benchmark",
+]
 
 FOLDERS: Mapping[str, str] = {name: layout.folder for name, layout in LAYOUTS.items()}
 """Folder of each family below that of all data sets."""
@@ -25,8 +33,13 @@ FURTHER: tuple[str, ...] = tuple(name for name in LAYOUTS if name not in BENCHMA
 
 
 def load_benchmark(
-    name: str, root: str | Path, *, subsets: Sequence[str] | None = None, official: bool = False,
-    allow_missing: bool = False, **more: Any,
+    name: str,
+    root: str | Path,
+    *,
+    subsets: Sequence[str] | None = None,
+    official: bool = False,
+    allow_missing: bool = False,
+    **more: Any,
 ) -> list[Benchmark]:
     """Read one family, of `BENCHMARKS` or `FURTHER`, into a benchmark for each of its subsets.
 
@@ -55,5 +68,13 @@ def load_benchmark(
     expected = layout.published if official else {}
     if not official and manifest.is_file():
         expected = read_json(manifest, dict).get("counts", {}).get(name, {})
-    return load(name, layout, Path(root) / layout.folder, expected, subsets=subsets,
-                official=official, allow_missing=allow_missing, **more)
+    return load(
+        name,
+        layout,
+        Path(root) / layout.folder,
+        expected,
+        subsets=subsets,
+        official=official,
+        allow_missing=allow_missing,
+        **more,
+    )

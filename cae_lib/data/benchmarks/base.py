@@ -11,10 +11,16 @@ Headline = Literal["micro", "macro"]
 Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
 
 CHANCE_OF_TASKS: Mapping[str, float] = {
-    "text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "itt": 1 / 3, "tot": 1 / 3, "ordered": 1 / 6,
+    "text": 1 / 4,
+    "image": 1 / 4,
+    "group": 1 / 6,
+    "itt": 1 / 3,
+    "tot": 1 / 3,
+    "ordered": 1 / 6,
 }
 ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
-    "itt": ((0, 2), (1, 2)), "ordered": ((0, 1), (1, 2)),
+    "itt": ((0, 2), (1, 2)),
+    "ordered": ((0, 1), (1, 2)),
 }
 """Tasks of one picture and three texts: pairs of texts of which the first has to be closer."""
 

@@ -39,12 +39,18 @@ def read(collector: Collector) -> Mapping[str, Any]:
             crop = rows.box(row, "x", "y", "width", "height")
             image = collector.picture(f"{rows.number(row, 'image_id'):.0f}", crop)
             texts = (rows.text(row, "caption"), *negatives)
-            return Choice((image,), texts, truth=0, group=complexity or collector.subset,
-                          id=f"{complexity}/{key}".lstrip("/"))
+            return Choice(
+                (image,),
+                texts,
+                truth=0,
+                group=complexity or collector.subset,
+                id=f"{complexity}/{key}".lstrip("/"),
+            )
 
         found = rows.read_rows(path, columns=(*COLUMNS, column))
-        collector.add_rows(((key, f"{where} of {path.name}", row) for key, where, row in found),
-                           choice)
+        collector.add_rows(
+            ((key, f"{where} of {path.name}", row) for key, where, row in found), choice
+        )
     fewer = sum(len(item.texts) <= N_NEGATIVES for item in collector.items)
     if productive and fewer:
         collector.counts["fewer_negatives"] = fewer

@@ -123,8 +123,7 @@ class Layout:
         return next((word for word in subset.split("/") if word in TASKS), self.task)
 
     def pattern(self, subset: str) -> str:
-        """Place of the annotation file of a subset, with "*" for what the writer takes from items.
-        """
+        """Return the annotation file of a subset, with "*" for what the writer takes from items."""
         names = defaultdict(lambda: "*", file=file_of(subset))
         return self.chosen("file", subset).format_map(names)
 

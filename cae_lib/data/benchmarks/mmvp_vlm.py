@@ -35,6 +35,11 @@ def read(collector: Collector) -> Mapping[str, Any]:
         return Choice(images, texts, truth=0, group=kind, id=f"{first:g}")
 
     pairs = zip(found[::2], found[1::2], strict=True)
-    collector.add_rows((("", f"pair ending at line {line}", (first, second))
-                        for (_, first), (line, second) in pairs), pair)
+    collector.add_rows(
+        (
+            ("", f"pair ending at line {line}", (first, second))
+            for (_, first), (line, second) in pairs
+        ),
+        pair,
+    )
     return {}

@@ -44,7 +44,8 @@ def _tagger() -> Language:
 
 
 def read(
-    collector: Collector, seed: int = 1,
+    collector: Collector,
+    seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
 ) -> Mapping[str, Any]:
     """Take the Karpathy test captions and make four shuffles of each.

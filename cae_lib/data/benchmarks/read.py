@@ -27,9 +27,17 @@ EMPTY = 3
 """Bytes of a file that lists nothing."""
 
 
-def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
-         subsets: Sequence[str] | None, official: bool, allow_missing: bool,
-         **more: Any) -> list[Benchmark]:
+def load(
+    name: str,
+    layout: Layout,
+    root: Path,
+    expected: Mapping[str, int],
+    *,
+    subsets: Sequence[str] | None,
+    official: bool,
+    allow_missing: bool,
+    **more: Any,
+) -> list[Benchmark]:
     """Read a benchmark from its folder, with so many items `expected` of subsets; see
     `load_benchmark`. A module that the layout names as `loader` has a function `read(collector,
     **more)`, which adds rows to a `Collector` and returns further fields of the `Benchmark`."""
@@ -37,23 +45,39 @@ def load(name: str, layout: Layout, root: Path, expected: Mapping[str, int], *,
     if subsets is None:
         usual = [subset for subset in files if not layout.chosen("only", subset)]
         wanted = {*expected, *(usual if official else ())}
-        subsets = [subset for subset, paths in files.items()
-                   if subset in wanted and not allow_missing
-                   or subset in {*usual, *wanted} and _lists_something(paths[0])]
+        subsets = [
+            subset
+            for subset, paths in files.items()
+            if subset in wanted
+            and not allow_missing
+            or subset in {*usual, *wanted}
+            and _lists_something(paths[0])
+        ]
     elif not {*subsets} <= files.keys():
         unknown = [subset for subset in subsets if subset not in files]
         raise ConfigError(f"{name} has no subset {unknown}. Known: {', '.join(files)}.")
     else:
         expected = {subset: n for subset, n in expected.items() if subset in subsets}
-    absent = (f"{name}: no annotation file is there, such as {next(iter(files.values()))[0]}. Put "
-              "the data set there in its official layout.")
+    absent = (
+        f"{name}: no annotation file is there, such as {next(iter(files.values()))[0]}. Put "
+        "the data set there in its official layout."
+    )
     if not subsets and not (official and allow_missing):
         raise DataError(absent)
     read = importlib.import_module(f"{__package__}.{layout.loader}").read if layout.loader else None
     found, tables = [], {}
     for subset in subsets:
-        collector = Collector(name, subset, layout, root, files[subset], expected.get(subset),
-                              allow_missing, official, tables)
+        collector = Collector(
+            name,
+            subset,
+            layout,
+            root,
+            files[subset],
+            expected.get(subset),
+            allow_missing,
+            official,
+            tables,
+        )
         try:
             found.append(collector.benchmark(read, more))
         except DataError as error:
@@ -69,15 +93,18 @@ def _lists_something(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > EMPTY
 
 
-def _absent(name: str, root: Path, expected: Mapping[str, int],
-            found: Sequence[Benchmark]) -> list[Benchmark]:
-    """A benchmark without items for each subset that is expected and was not read, which is told.
-    """
-    lacking = {subset: n for subset, n in expected.items()
-               if subset not in {part.subset for part in found}}
+def _absent(
+    name: str, root: Path, expected: Mapping[str, int], found: Sequence[Benchmark]
+) -> list[Benchmark]:
+    """Return an empty benchmark for each expected subset that was not read, and log it."""
+    lacking = {
+        subset: n for subset, n in expected.items() if subset not in {part.subset for part in found}
+    }
     if found and lacking:
-        tell(f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read in "
-             f"{root}; {sum(lacking.values())} items are expected")
+        tell(
+            f"Left out: {name}, {', '.join(lacking)}. No annotation file that can be read in "
+            f"{root}; {sum(lacking.values())} items are expected"
+        )
     rule = "nothing of it is there"
     return [Benchmark(name, subset, (), n, rule=rule) for subset, n in lacking.items()]
 
@@ -113,8 +140,9 @@ class Collector:
         """The annotation file, or the folder of several."""
         return self.paths[0] if len(self.paths) == 1 else self.paths[0].parent
 
-    def benchmark(self, read: Callable[..., Mapping[str, Any]] | None,
-                  more: Mapping[str, Any]) -> Benchmark:
+    def benchmark(
+        self, read: Callable[..., Mapping[str, Any]] | None, more: Mapping[str, Any]
+    ) -> Benchmark:
         """Read all rows, settle what is missing, and make the benchmark."""
         self.layout = own = self.layout.of(self.subset)
         if read is None:
@@ -124,26 +152,41 @@ class Collector:
         if own.open and not self.n_rows and self.n_expected is None:
             raise DataError(f"{self.source}: the file lists no rows. Leave it out of subsets.")
         n_expected = self.n_rows if self.n_expected is None else self.n_expected
-        settle(self.name, self.source, len(self.items), self.n_rows, n_expected, self.left_out,
-               allowed=self.allow_missing, pictures=f"Its pictures are {own.pictures_are}: put "
-               "them there")
+        settle(
+            self.name,
+            self.source,
+            len(self.items),
+            self.n_rows,
+            n_expected,
+            self.left_out,
+            allowed=self.allow_missing,
+            pictures=f"Its pictures are {own.pictures_are}: put them there",
+        )
         fields |= own.summary(self) if own.summary else {}
-        return Benchmark(self.name, self.subset, tuple(self.items), n_expected,
-                         counts=dict(self.counts), **fields)
+        return Benchmark(
+            self.name,
+            self.subset,
+            tuple(self.items),
+            n_expected,
+            counts=dict(self.counts),
+            **fields,
+        )
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, name for errors, and content of all rows."""
         if self.paths[0].suffix != ".parquet":
             return chain.from_iterable(
-                rows.read_rows(path, self.layout.form, self.layout.needed) for path in self.paths)
+                rows.read_rows(path, self.layout.form, self.layout.needed) for path in self.paths
+            )
         for path in self.paths:
             if path not in self.tables:
                 self.tables[path] = rows.read_table(path, self.root / "images")
         found = chain.from_iterable(map(self.tables.__getitem__, self.paths))
         return ((str(number), f"row {number}", row) for number, row in enumerate(found))
 
-    def add_rows(self, entries: Iterable[tuple[str, str, Any]],
-                 read: Callable[[str, Any], Choice | None]) -> None:
+    def add_rows(
+        self, entries: Iterable[tuple[str, str, Any]], read: Callable[[str, Any], Choice | None]
+    ) -> None:
         """Add `read(key, row)` for each entry; None stands for no question. Where a file breaks
         off, the rows before are used, if rows may be missing and their number is known."""
         try:
@@ -186,8 +229,9 @@ class Collector:
     def picture(self, value: str, crop: tuple[float, ...] | None = None) -> ImageRef:
         """The first of the layout's places of a picture that has it, or else the first."""
         value = value.strip().removesuffix(".0")  # some ids went through floats
-        places = [Path(os.path.normpath(self.root / place(each, value)))
-                  for each in self.layout.pictures]
+        places = [
+            Path(os.path.normpath(self.root / place(each, value))) for each in self.layout.pictures
+        ]
         return ImageRef(next(filter(Path.is_file, places), places[0]), crop)
 
     def choice(self, key: str, row: Any) -> Choice | None:
@@ -210,20 +254,24 @@ class Collector:
             return None
         sides = [name[side] for side in ("x", "y", "width", "height") if side in name]
         crop = rows.box(row, *sides) if sides else None
-        images = tuple(self.picture(rows.text(row, column), crop)
-                       for column in own.columns_of_pictures())
+        images = tuple(
+            self.picture(rows.text(row, column), crop) for column in own.columns_of_pictures()
+        )
         texts = tuple(rows.text(row, name[text]) for text in own.texts.split())
         truth = int(own.texts.startswith("false"))
         if "truth" in name:
             truth = rows.number(row, name["truth"])
             if truth not in range(len(texts)):
-                raise RowError(f"field '{name['truth']}' is {truth:g}, 0 to {len(texts) - 1} was "
-                               "expected")
-        return Choice(images, texts, int(truth), self._group(row),
-                      f"{number:g}" if own.id else key)
+                raise RowError(
+                    f"field '{name['truth']}' is {truth:g}, 0 to {len(texts) - 1} was expected"
+                )
+        return Choice(images, texts, int(truth), self._group(row), f"{number:g}" if own.id else key)
 
     def _group(self, row: Any) -> str:
         if callable(self.layout.group):
             return self.layout.group(row)
-        return re.sub(r"\{(.*?)\}", lambda found: file_of(self.subset) if found[1] == "file"
-                      else rows.text(row, found[1]), self.layout.group)
+        return re.sub(
+            r"\{(.*?)\}",
+            lambda found: file_of(self.subset) if found[1] == "file" else rows.text(row, found[1]),
+            self.layout.group,
+        )

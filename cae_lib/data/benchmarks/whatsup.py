@@ -17,8 +17,14 @@ PAIRS = {
 }
 # Words of a caption that tell its preposition, looked for in this order.
 PHRASES = {
-    "left of": "left", "right of": "right", "front of": "front", "behind": "behind",
-    "above": "above", "below": "below", "top": "top", "bottom": "bottom",
+    "left of": "left",
+    "right of": "right",
+    "front of": "front",
+    "behind": "behind",
+    "above": "above",
+    "below": "below",
+    "top": "top",
+    "bottom": "bottom",
 }
 
 

@@ -11,8 +11,10 @@ SEEN, UNSEEN = (SYST_FILE.format(split, "laion") for split in ("seen", "unseen")
 
 def test_crepes_true_caption_is_first_and_negatives_may_be_a_set_and_hold_it(put):
     put({"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
+
     def load(files):
         return load_benchmark("crepe", put(files))
+
     [part] = load(crepe() | crepe("atom", 12, [8, *CREPE[1:]], CREPE))
     first, second, _ = part.items
     assert first.texts == ("a cat on a mat", *NEGATIVES)
@@ -36,9 +38,11 @@ def test_systematicity_has_a_benchmark_for_each_corpus_split_and_kind(put):
     """Rows without valid negatives ask nothing."""
     rows, empty = [SYST_HEADER, SYST], [*SYST[:6], "[]", *SYST[7:]]
     root = put({"crepe/VG_100K_2/7.jpg": None, SEEN: [*rows, empty], UNSEEN: rows})
+
     def load(**options):
         found = load_benchmark("crepe_systematicity", root, **options)
         return {part.subset: part for part in found}
+
     parts = load()
     names = [f"laion/{split}/{kind}" for split in ("seen", "unseen") for kind in ("atom", "comp")]
     assert list(parts) == names

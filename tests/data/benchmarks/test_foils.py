@@ -10,17 +10,26 @@ from cae_lib.errors import ConfigError, DataError
 
 INVALID = VALSE | {"mturk": {"caption": 1}, "foil": VALSE["caption"]}
 PLACE = "Object/Location/swig_location/swig_place/swig_place_mid"
-PICTURES = {"hake": "hico_20160224_det/images/test2015/1.jpg", "swig": "run_1.jpg",
-            "vg": "VG_100K/1.jpg"}
+PICTURES = {
+    "hake": "hico_20160224_det/images/test2015/1.jpg",
+    "swig": "run_1.jpg",
+    "vg": "VG_100K/1.jpg",
+}
 THREE = {"POS": ["ON", "a man", "men"], "NEG": [" customers", "dog", "dogs"]}
 
 
 @pytest.fixture
 def load_aro(put):
     def write(relations, attributes):
-        root = put({"aro/images/1.jpg": None, "aro/visual_genome_relation.json": relations,
-                    "aro/visual_genome_attribution.json": attributes})
+        root = put(
+            {
+                "aro/images/1.jpg": None,
+                "aro/visual_genome_relation.json": relations,
+                "aro/visual_genome_attribution.json": attributes,
+            }
+        )
         return load_benchmark("aro", root)
+
     return write
 
 
@@ -59,11 +68,22 @@ def test_keys_of_sugarcrepe_need_not_be_consecutive(put):
 
 
 def test_sugarcrepe_pp_is_read_by_picture_and_by_text(put):
-    root = put({"coco/val2017/1.jpg": None, "sugarcrepe-pp/data/swap_obj.json": [
-        TRIPLE, TRIPLE | {"negative_caption": TRIPLE["caption2"]}]})
+    root = put(
+        {
+            "coco/val2017/1.jpg": None,
+            "sugarcrepe-pp/data/swap_obj.json": [
+                TRIPLE,
+                TRIPLE | {"negative_caption": TRIPLE["caption2"]},
+            ],
+        }
+    )
     itt, tot = load_benchmark("sugarcrepe_pp", root)
     assert (itt.subset, itt.task, tot.subset, tot.task) == (
-        "itt/swap_obj", "itt", "tot/swap_obj", "tot")
+        "itt/swap_obj",
+        "itt",
+        "tot/swap_obj",
+        "tot",
+    )
     assert itt.items == tot.items and itt.counts == {"identical": 0, "unwinnable": 1}
 
 
@@ -73,8 +93,14 @@ def test_only_valid_items_of_valse_count_and_pictures_lie_where_they_may(put, na
     shared = VALSE | {"mturk": {"caption": 2}, "image_file": "b.jpg", "classes": ["x"]}
     rows = {"actions_test_0": VALSE, "actions_test_1": shared, "actions_test_2": INVALID}
     own = LAYOUTS["valse"].of(name).pictures[0].format("run_1.jpg")
-    root = put({f"valse/{own}": None, "coco/train2014/b.jpg": None,
-                f"valse/data/{name}.json": rows, "valse/data/notes.json": {"unrelated": 1}})
+    root = put(
+        {
+            f"valse/{own}": None,
+            "coco/train2014/b.jpg": None,
+            f"valse/data/{name}.json": rows,
+            "valse/data/notes.json": {"unrelated": 1},
+        }
+    )
     [part] = load_benchmark("valse", root)
     assert (part.key, part.n_used, part.n_expected) == (f"valse/{name}", 2, 2)
     assert part.counts == {"not_valid": 1, "identical": 0}
@@ -84,10 +110,11 @@ def test_only_valid_items_of_valse_count_and_pictures_lie_where_they_may(put, na
 
 def test_corpora_of_vl_checklist_that_are_here_and_those_that_are_refused(put):
     same = ["VG_100K/1.jpg", {"POS": ["brown knob"], "NEG": ["brown knob"]}]
-    files = {"Attribute/vg/color": [CHECKLIST, same], "Attribute/vaw/color": [CHECKLIST],
-             PLACE: []}
-    root = put({"vl-checklist/vg/VG_100K/1.jpg": None}
-               | {f"vl-checklist/data/{name}.json": rows for name, rows in files.items()})
+    files = {"Attribute/vg/color": [CHECKLIST, same], "Attribute/vaw/color": [CHECKLIST], PLACE: []}
+    root = put(
+        {"vl-checklist/vg/VG_100K/1.jpg": None}
+        | {f"vl-checklist/data/{name}.json": rows for name, rows in files.items()}
+    )
     vaw, vg = load_benchmark("vl_checklist", root)
     assert (vaw.subset, vg.subset) == ("Attribute/vaw/color", "Attribute/vg/color")
     assert (vg.n_used, vg.counts) == (2, {"identical": 1})
@@ -105,9 +132,11 @@ def test_official_corpora_of_vl_checklist_all_find_their_pictures(put, monkeypat
     for name, n in sizes.items():
         source = next(s for s in PICTURES if s in name.replace("vaw", "vg"))
         put({f"vl-checklist/data/{name}.json": [[PICTURES[source], THREE]] * n})
+
     def load(**options):
         found = load_benchmark("vl_checklist", root, official=True, **options)
         return {part.subset: part.n_used for part in found}
+
     assert load() == sizes
     lost = root / "vl-checklist/data/Relation/hake_action.json"
     lost.unlink()

@@ -11,73 +11,174 @@ from cae_lib.data.needs import check_entry
 from cae_lib.errors import ConfigError, DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}
-NEG = ["/somebody/coco/images\\val2017\\000000000139.jpg", "1", "A cat, but no dog.", "A dog.",
-       "No cat.", "A dog, but no cat.", "hybrid"]
-NEG_HEADER = ["image_path", "correct_answer", *(f"caption_{n}" for n in range(4)),
-              "correct_answer_template"]
+NEG = [
+    "/somebody/coco/images\\val2017\\000000000139.jpg",
+    "1",
+    "A cat, but no dog.",
+    "A dog.",
+    "No cat.",
+    "A dog, but no cat.",
+    "hybrid",
+]
+NEG_HEADER = [
+    "image_path",
+    "correct_answer",
+    *(f"caption_{n}" for n in range(4)),
+    "correct_answer_template",
+]
 # Subset, annotation file, a right row, its texts, truth and group, malformed rows, and a picture
 # that is looked for.
 LAYOUTS_BY_HAND = [
-    ("aro/relation", "aro/visual_genome_relation.json", s.ARO,
-     (("the mat is on the cat", "the cat is on the mat"), 1, "on"),
-     [s.ARO | change for change in ({"true_caption": None}, {"bbox_w": "wide"}, {"bbox_h": 0})]
-     + [["a", "b"], "text"], "aro/images/1.jpg"),
-    ("aro/attribution", "aro/visual_genome_attribution.json", s.ATTRIBUTES,
-     (("the mat is on the cat", "the cat is on the mat"), 1, "red_big"),
-     [s.ARO | {"attributes": ["red"]}], "aro/images/1.jpg"),
-    ("order/coco", "coco/coco_karpathy_test.json", s.ORDER, None,
-     [s.ORDER | {"caption": "one"}, {}], "coco/val2014/1.jpg"),
-    ("sugarcrepe/swap_obj", "sugar-crepe/data/swap_obj.json", s.SUGAR,
-     (("A cat on a\nmat.", "A mat on a cat."), 0, "swap_obj"),
-     [s.SUGAR | {"caption": " "}], "coco/val2017/1.jpg"),
-    ("sugarcrepe_pp/itt/swap_obj", "sugarcrepe-pp/data/swap_obj.json", s.TRIPLE,
-     (("a cat on a mat", "on a mat is a cat", "a mat on a cat"), 0, "swap_obj"),
-     [s.TRIPLE | {"caption2": None}], "coco/val2017/1.jpg"),
-    ("half_truths/coco_qwen/ordered", "half-truths/data/coco_qwen.json", s.HALF,
-     (("a cat and a mat", "a cat", "a cat and a dog"), 0, "entity"),
-     [s.HALF | {"image": {"path": None}}, s.HALF | {"anchor": " "}], "half-truths/images/1.jpg"),
-    ("vl_checklist/Attribute/vg/size", "vl-checklist/data/Attribute/vg/size.json", s.CHECKLIST,
-     (("teal knob", "brown knob"), 1, "Attribute/vg/size"),
-     [["a.jpg"], ["a.jpg", {"POS": [], "NEG": ["x"]}], {"POS": ["x"]}],
-     "vl-checklist/vg/VG_100K/1.jpg"),
-    ("valse/actant-swap", "valse/data/actant-swap.json", s.VALSE,
-     (("A dog chases a man.", "A man chases a dog."), 1, "actant-swap"),
-     [s.VALSE | {"mturk": None}, s.VALSE | {"foil": 5}, "text"],
-     "valse/data/actions/images_512/run_1.jpg"),
-    ("svo_probes/all", "svo-probes/svo_probes.csv", s.SVO, (("A girl sits.",), 0, "subj"),
-     [[*s.SVO[:7], "yes", False, False]], "svo-probes/images/2.jpg"),
-    ("crepe/atom", s.CREPE_FILE.format("atom", 4), s.CREPE,
-     (("a cat on a mat", *s.NEGATIVES), 0, "4"),
-     [[*s.CREPE[:3], cell, *s.CREPE[4:]]
-      for cell in ("[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]")],
-     "crepe/VG_100K/7.jpg"),
-    ("crepe_systematicity/laion/seen/atom", s.SYST_FILE.format("seen", "laion"), s.SYST,
-     (("a cup", "a dog", "a cat"), 0, "laion/seen/atom"),
-     [[*s.SYST[:6], "os.remove('x')", *s.SYST[7:]]], "crepe/VG_100K/7.jpg"),
-    ("winoground/text", "winoground/examples.jsonl", s.WINOGROUND,
-     ((s.WINOGROUND["caption_0"], s.WINOGROUND["caption_1"]), 0, "Relation"),
-     [s.WINOGROUND | {"caption_1": 3}], "winoground/images/ex_0_img_1.png"),
-    ("cola/multi", "cola/data/COLA_multiobjects_matching_benchmark.json", s.COLA,
-     ((s.COLA[1], s.COLA[3]), 0, "multi"), [s.COLA[:3], [*s.COLA, "x"]], "cola/images/2.jpg"),
-    ("negbench/coco", "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv", NEG,
-     (tuple(NEG[2:6]), 1, "hybrid"),
-     [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
-     + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]], "coco/val2017/000000000139.jpg"),
-    ("whatsup/controlled_clevr", "whatsup/controlled_clevr_dataset.json", CLEVR,
-     (("a",) * 4, 0, "left"),
-     [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
-     "whatsup/controlled_clevr/mug_left_of_box.jpeg"),
-    ("whatsup/vg_qa_two_obj", "whatsup/vg_qa_two_obj.json", s.QUESTION,
-     (tuple(s.QUESTION[1:]), 0, "front"),
-     [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]], "whatsup/vg_images/7.jpg"),
+    (
+        "aro/relation",
+        "aro/visual_genome_relation.json",
+        s.ARO,
+        (("the mat is on the cat", "the cat is on the mat"), 1, "on"),
+        [s.ARO | change for change in ({"true_caption": None}, {"bbox_w": "wide"}, {"bbox_h": 0})]
+        + [["a", "b"], "text"],
+        "aro/images/1.jpg",
+    ),
+    (
+        "aro/attribution",
+        "aro/visual_genome_attribution.json",
+        s.ATTRIBUTES,
+        (("the mat is on the cat", "the cat is on the mat"), 1, "red_big"),
+        [s.ARO | {"attributes": ["red"]}],
+        "aro/images/1.jpg",
+    ),
+    (
+        "order/coco",
+        "coco/coco_karpathy_test.json",
+        s.ORDER,
+        None,
+        [s.ORDER | {"caption": "one"}, {}],
+        "coco/val2014/1.jpg",
+    ),
+    (
+        "sugarcrepe/swap_obj",
+        "sugar-crepe/data/swap_obj.json",
+        s.SUGAR,
+        (("A cat on a\nmat.", "A mat on a cat."), 0, "swap_obj"),
+        [s.SUGAR | {"caption": " "}],
+        "coco/val2017/1.jpg",
+    ),
+    (
+        "sugarcrepe_pp/itt/swap_obj",
+        "sugarcrepe-pp/data/swap_obj.json",
+        s.TRIPLE,
+        (("a cat on a mat", "on a mat is a cat", "a mat on a cat"), 0, "swap_obj"),
+        [s.TRIPLE | {"caption2": None}],
+        "coco/val2017/1.jpg",
+    ),
+    (
+        "half_truths/coco_qwen/ordered",
+        "half-truths/data/coco_qwen.json",
+        s.HALF,
+        (("a cat and a mat", "a cat", "a cat and a dog"), 0, "entity"),
+        [s.HALF | {"image": {"path": None}}, s.HALF | {"anchor": " "}],
+        "half-truths/images/1.jpg",
+    ),
+    (
+        "vl_checklist/Attribute/vg/size",
+        "vl-checklist/data/Attribute/vg/size.json",
+        s.CHECKLIST,
+        (("teal knob", "brown knob"), 1, "Attribute/vg/size"),
+        [["a.jpg"], ["a.jpg", {"POS": [], "NEG": ["x"]}], {"POS": ["x"]}],
+        "vl-checklist/vg/VG_100K/1.jpg",
+    ),
+    (
+        "valse/actant-swap",
+        "valse/data/actant-swap.json",
+        s.VALSE,
+        (("A dog chases a man.", "A man chases a dog."), 1, "actant-swap"),
+        [s.VALSE | {"mturk": None}, s.VALSE | {"foil": 5}, "text"],
+        "valse/data/actions/images_512/run_1.jpg",
+    ),
+    (
+        "svo_probes/all",
+        "svo-probes/svo_probes.csv",
+        s.SVO,
+        (("A girl sits.",), 0, "subj"),
+        [[*s.SVO[:7], "yes", False, False]],
+        "svo-probes/images/2.jpg",
+    ),
+    (
+        "crepe/atom",
+        s.CREPE_FILE.format("atom", 4),
+        s.CREPE,
+        (("a cat on a mat", *s.NEGATIVES), 0, "4"),
+        [
+            [*s.CREPE[:3], cell, *s.CREPE[4:]]
+            for cell in ("[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]")
+        ],
+        "crepe/VG_100K/7.jpg",
+    ),
+    (
+        "crepe_systematicity/laion/seen/atom",
+        s.SYST_FILE.format("seen", "laion"),
+        s.SYST,
+        (("a cup", "a dog", "a cat"), 0, "laion/seen/atom"),
+        [[*s.SYST[:6], "os.remove('x')", *s.SYST[7:]]],
+        "crepe/VG_100K/7.jpg",
+    ),
+    (
+        "winoground/text",
+        "winoground/examples.jsonl",
+        s.WINOGROUND,
+        ((s.WINOGROUND["caption_0"], s.WINOGROUND["caption_1"]), 0, "Relation"),
+        [s.WINOGROUND | {"caption_1": 3}],
+        "winoground/images/ex_0_img_1.png",
+    ),
+    (
+        "cola/multi",
+        "cola/data/COLA_multiobjects_matching_benchmark.json",
+        s.COLA,
+        ((s.COLA[1], s.COLA[3]), 0, "multi"),
+        [s.COLA[:3], [*s.COLA, "x"]],
+        "cola/images/2.jpg",
+    ),
+    (
+        "negbench/coco",
+        "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv",
+        NEG,
+        (tuple(NEG[2:6]), 1, "hybrid"),
+        [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
+        + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]],
+        "coco/val2017/000000000139.jpg",
+    ),
+    (
+        "whatsup/controlled_clevr",
+        "whatsup/controlled_clevr_dataset.json",
+        CLEVR,
+        (("a",) * 4, 0, "left"),
+        [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
+        "whatsup/controlled_clevr/mug_left_of_box.jpeg",
+    ),
+    (
+        "whatsup/vg_qa_two_obj",
+        "whatsup/vg_qa_two_obj.json",
+        s.QUESTION,
+        (tuple(s.QUESTION[1:]), 0, "front"),
+        [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]],
+        "whatsup/vg_images/7.jpg",
+    ),
 ]
-HEADERS = dict(svo_probes=s.SVO_HEADER, crepe=s.CREPE_HEADER, crepe_systematicity=s.SYST_HEADER,
-               negbench=NEG_HEADER)
+HEADERS = dict(
+    svo_probes=s.SVO_HEADER,
+    crepe=s.CREPE_HEADER,
+    crepe_systematicity=s.SYST_HEADER,
+    negbench=NEG_HEADER,
+)
 NAMED = r"(row 1|row key 1|row 2|line [23])\b.*: .*(expected|no field)"
-PICTURES = {path: (20, 10) for path in (
-    "svo-probes/images/1.jpg", "winoground/images/ex_0_img_0.png", "cola/images/1.jpg",
-    *(layout[-1] for layout in LAYOUTS_BY_HAND),
-)}
+PICTURES = {
+    path: (20, 10)
+    for path in (
+        "svo-probes/images/1.jpg",
+        "winoground/images/ex_0_img_0.png",
+        "cola/images/1.jpg",
+        *(layout[-1] for layout in LAYOUTS_BY_HAND),
+    )
+}
 
 
 @pytest.fixture(params=LAYOUTS_BY_HAND, ids=[layout[0] for layout in LAYOUTS_BY_HAND])
@@ -85,6 +186,7 @@ def family(request, put):
     """Writer of the rows of one subset, a reader of it, and the rest of its entry."""
     key, file, right, choice, wrong, picture = request.param
     name, subset = key.split("/", 1)
+
     def write(*rows):
         form = LAYOUTS[name].form
         if form == "csv":
@@ -94,9 +196,12 @@ def family(request, put):
         elif form == "keyed":
             rows = {f"key {number}": row for number, row in enumerate(rows)}
         return put({file: rows})
+
     root = put(PICTURES)
+
     def read(**options):
         return load_benchmark(name, root, subsets=[subset], **options)[0]
+
     return write, read, right, choice, wrong, root / picture, root / file
 
 
@@ -203,14 +308,20 @@ def test_a_caption_that_equals_the_true_one_makes_an_item_identical(put):
 COLUMNS = "img=picture true=caption miscounted=false"
 
 
-@pytest.mark.parametrize(("wrong", "told"), [
-    ({"columns": COLUMNS.replace("=false", "=flase")}, "called false.*FIELD=false.*miscounted=fla"),
-    ({"columns": "picture=img caption false"}, "no column is called picture,"),
-    ({"columns": ""}, "no column is called picture, caption, false"),
-    ({"texts": {"two": "caption false", "*": "caption wrong"}}, "no column is called wrong,"),
-    ({"file": ["two.json"]}, r"file is \['two.json'\]"),
-    ({"file": "two.json"}, "2 subsets are all read from two.json"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"columns": COLUMNS.replace("=false", "=flase")},
+            "called false.*FIELD=false.*miscounted=fla",
+        ),
+        ({"columns": "picture=img caption false"}, "no column is called picture,"),
+        ({"columns": ""}, "no column is called picture, caption, false"),
+        ({"texts": {"two": "caption false", "*": "caption wrong"}}, "no column is called wrong,"),
+        ({"file": ["two.json"]}, r"file is \['two.json'\]"),
+        ({"file": "two.json"}, "2 subsets are all read from two.json"),
+    ],
+)
 def test_what_is_wrong_with_an_entry_is_named(wrong, told):
     right = {"file": "{file}.json", "columns": COLUMNS}
     check_entry("mine", Layout("mine", {"two": 3, "three": None}, "mine", **right))

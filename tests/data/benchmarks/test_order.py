@@ -23,9 +23,11 @@ def spaces(captions):
 def load(put):
     put({"coco/val2014/1.jpg": None, COCO: [ORDER], "flickr30k/flickr30k-images/5.jpg": None})
     put({FLICKR: [{"image": "5.jpg", "caption": ["a b c d"]}]})
+
     def read(*rows, tagger=spaces, **options):
         root = put({COCO: rows} if rows else {})
         return load_benchmark("order", root, tagger=tagger, **options)
+
     return read
 
 
@@ -41,8 +43,10 @@ def test_true_caption_first_then_four_shuffles_of_its_words(load):
 
 def test_same_seed_same_shuffles_and_missing_pictures_do_not_change_the_others(load, put):
     first = {"image": "val2014/absent.jpg", "caption": ["one two three four five six seven"]}
+
     def texts(**options):
         return [item.texts for item in load(first, ORDER, allow_missing=True, **options)[0].items]
+
     partial = texts()
     assert len(partial) == 2 and partial == texts(seed=1) != texts(seed=2)
     put({"coco/val2014/absent.jpg": None})
@@ -60,8 +64,12 @@ def test_shuffles_that_equal_the_caption_and_changes_by_joining_alone_are_counte
     row = ORDER | {"caption": ["the dog's bowl", "a big red bowl"]}
     absent = row | {"image": "val2014/absent.jpg"}  # whose captions are not counted
     for given in ([row], [absent, row]):
-        coco = load(*given, tagger=lambda captions: (words * 2)[: len(captions)],
-                    subsets=["coco"], allow_missing=True)[0]
+        coco = load(
+            *given,
+            tagger=lambda captions: (words * 2)[: len(captions)],
+            subsets=["coco"],
+            allow_missing=True,
+        )[0]
         assert coco.counts["respaced"] == 1
 
 

@@ -47,11 +47,19 @@ class Vectors:
         return np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("task", "degrees", "near", "far"), [
-    ("itt", (10, 20, 30), 20, 30), ("itt", (10, 40, 30), 40, 30), ("itt", (40, 10, 30), 40, 30),
-    ("ordered", (10, 20, 30), 10, 20), ("ordered", (20, 10, 30), 20, 10),
-    ("ordered", (10, 30, 20), 30, 20), ("tot", (80, 85, 60), 5, 20), ("tot", (80, 60, 65), 20, 5),
-])
+@pytest.mark.parametrize(
+    ("task", "degrees", "near", "far"),
+    [
+        ("itt", (10, 20, 30), 20, 30),
+        ("itt", (10, 40, 30), 40, 30),
+        ("itt", (40, 10, 30), 40, 30),
+        ("ordered", (10, 20, 30), 10, 20),
+        ("ordered", (20, 10, 30), 20, 10),
+        ("ordered", (10, 30, 20), 30, 20),
+        ("tot", (80, 85, 60), 5, 20),
+        ("tot", (80, 60, 65), 20, 5),
+    ],
+)
 def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
     """The picture lies at 0 degrees; the difference of two angles' cosines decides."""
     item = Choice((ImageRef(tmp_path),), tuple(map(str, degrees)), 0, "", "0")
@@ -62,8 +70,10 @@ def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
 
 
 def test_texts_are_compared_within_their_item(tmp_path):
-    items = tuple(Choice((ImageRef(tmp_path),), texts, 0, "", str(row)) for row, texts in
-                  enumerate((("80", "85", "60"), ("10", "40", "20"))))
+    items = tuple(
+        Choice((ImageRef(tmp_path),), texts, 0, "", str(row))
+        for row, texts in enumerate((("80", "85", "60"), ("10", "40", "20")))
+    )
     frame = answers([Benchmark("family", "subset", items, 2, task="tot")], Vectors())
     cosines = np.cos(np.radians([[5, 20], [30, 10]]))
     np.testing.assert_allclose(frame.margin, cosines[:, 0] - cosines[:, 1], atol=1e-6)

@@ -22,9 +22,11 @@ def entry(number, **changes):
 @pytest.fixture
 def load(put):
     put({f"winoground/images/ex_{n}_img_{i}.png": None for n in (0, 1) for i in (0, 1)})
+
     def read(*entries, **options):
         files = lines("winoground/examples.jsonl", *entries) if entries else {}
         return load_benchmark("winoground", put(files), **options)
+
     return read
 
 
@@ -54,13 +56,15 @@ def test_an_id_of_winoground_stands_once(load, capsys):
 
 
 def test_the_untagged_items_of_winoground_are_scores_of_their_own(load):
-    untagged, authors = (LAYOUTS["winoground"].of(f"text/{part}").only
-                         for part in ("untagged", "authors"))
+    untagged, authors = (
+        LAYOUTS["winoground"].of(f"text/{part}").only for part in ("untagged", "authors")
+    )
     assert len(untagged) == 172 and untagged - authors == {313} and untagged < {*range(400)}
     # Tagged by Diwan et al.: 3 "Ambiguously Correct", 72 "Non Minimal", 399 "Non Minimal".
     assert not {3, 72, 399} & untagged
-    parts = load(entry(0), entry(3), entry(313), subsets=[*LAYOUTS["winoground"].sizes],
-                 allow_missing=True)
+    parts = load(
+        entry(0), entry(3), entry(313), subsets=[*LAYOUTS["winoground"].sizes], allow_missing=True
+    )
     assert [part.subset for part in parts][2:5] == ["group", "text/untagged", "image/untagged"]
     expected = {part.subset: part.n_expected for part in parts}
     assert (expected["text"], expected["text/untagged"], expected["text/authors"]) == (3, 2, 1)
@@ -88,8 +92,10 @@ def test_svo_probes_has_the_positive_picture_first_and_groups_by_flag(put):
 def test_colas_pictures_are_told_apart_by_caption(put):
     """Each caption has to find its own picture, the first one the first."""
     put({f"cola/images/{number}.jpg": None for number in (1, 2)})
-    [part] = load_benchmark("cola", put({"cola/data/COLA_multiobjects_matching_benchmark.json": [
-        COLA, [*COLA[:3], COLA[1]]]}))
+    [part] = load_benchmark(
+        "cola",
+        put({"cola/data/COLA_multiobjects_matching_benchmark.json": [COLA, [*COLA[:3], COLA[1]]]}),
+    )
     assert (part.task, part.headline, part.counts["identical"]) == ("image", "micro", 1)
     assert [ref.path.name for ref in part.items[0].images] == ["1.jpg", "2.jpg"]
     assert part.items[0].texts == ("a red cup on a blue plate", "a blue cup")
@@ -98,8 +104,10 @@ def test_colas_pictures_are_told_apart_by_caption(put):
 @pytest.fixture
 def root(put):
     pictures = dict.fromkeys(f"cola/images/{number}.jpg" for number in (1, 2, 3))
-    rows = [["/projectnb/somewhere/1.jpg", {"cup": ["red"]}, [1, 0, 0], [1, 1, 0]],
-            ["/projectnb/somewhere/2.jpg", {}, [0, 1, 0], [1, 1, 1]]]
+    rows = [
+        ["/projectnb/somewhere/1.jpg", {"cup": ["red"]}, [1, 0, 0], [1, 1, 0]],
+        ["/projectnb/somewhere/2.jpg", {}, [0, 1, 0], [1, 1, 1]],
+    ]
     paco = {"labels": LABELS, "data": [["3.jpg", [0, 0, 1], [0, 0, 1]]]}
     return put(pictures | {GQA: [LABELS, rows], PACO: paco}) / "cola"
 
@@ -138,16 +146,25 @@ def test_what_is_missing_or_malformed_of_colas_single_objects(root, put):
 def bivlc(put):
     """Two files of the hub, with pictures as bytes; the first one repeats a picture."""
     folder = put({f"made/{n}.png": (n, n) for n in (8, 9)}) / "made"
+
     def image(n):
         return {"bytes": (folder / f"{n}.png").read_bytes(), "path": None}
+
     def write(*shards):
         for number, rows in enumerate(shards):
             path = folder.parent / f"bivlc/data/test-0000{number}-of-00002-aa.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_parquet(path)
         return folder.parent
-    row = {"image": image(8), "caption": "a cat", "negative_caption": "a dog",
-           "negative_image": image(9), "type": "replace", "subtype": "obj"}
+
+    row = {
+        "image": image(8),
+        "caption": "a cat",
+        "negative_caption": "a dog",
+        "negative_image": image(9),
+        "type": "replace",
+        "subtype": "obj",
+    }
     return write, row
 
 
@@ -161,7 +178,9 @@ def test_bivlc_unpacks_both_pictures_of_all_files(bivlc):
     first = text.items[0]
     assert first.texts == ("a cat", "a dog")
     assert [ref.path.read_bytes() for ref in first.images] == [
-        row["image"]["bytes"], row["negative_image"]["bytes"]]
+        row["image"]["bytes"],
+        row["negative_image"]["bytes"],
+    ]
     assert len(list((root / "bivlc/images").iterdir())) == 2
 
 
@@ -178,12 +197,19 @@ def test_what_is_wrong_with_bivlc_is_named(bivlc):
 
 @pytest.fixture
 def mmvp(put):
-    put({f"mmvp-vlm/MLLM_VLM Images/{kind}/{n}.jpg": None
-         for kind, n in (("Text", 1), ("Text", 2), ("State", 31), ("State", 32))})
+    put(
+        {
+            f"mmvp-vlm/MLLM_VLM Images/{kind}/{n}.jpg": None
+            for kind, n in (("Text", 1), ("Text", 2), ("State", 31), ("State", 32))
+        }
+    )
+
     def read(*rows, **options):
         header = ["Question ID", "Type", "Statement"]
-        return load_benchmark("mmvp_vlm", put({"mmvp-vlm/Questions.csv": [header, *rows]}),
-                              **options)
+        return load_benchmark(
+            "mmvp_vlm", put({"mmvp-vlm/Questions.csv": [header, *rows]}), **options
+        )
+
     return read
 
 
@@ -196,15 +222,23 @@ def test_rows_of_mmvp_are_pairs(mmvp):
     assert [item.id for item in image.items] == ["1", "31"] and image.items == group.items
     assert image.items[0].texts == ("a photo of the word stop", "a photo of the word go, in red")
     assert [ref.path.parent.name + ref.path.name for ref in image.items[1].images] == [
-        "State31.jpg", "State32.jpg"]
+        "State31.jpg",
+        "State32.jpg",
+    ]
     assert (image.headline, [item.group for item in image.items]) == ("macro", ["Text", "State"])
 
 
-@pytest.mark.parametrize("rows", [
-    (TEXT[1], TEXT[0]), (TEXT[0], [4, *TEXT[1][1:]]), ([2, "Text", "x"], [3, "Text", "y"]),
-    (TEXT[0], [2, "State", "y"]),
-    (TEXT[0], ["two", "Text", "y"]), (TEXT[0], [2, "Text", " "]),
-])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (TEXT[1], TEXT[0]),
+        (TEXT[0], [4, *TEXT[1][1:]]),
+        ([2, "Text", "x"], [3, "Text", "y"]),
+        (TEXT[0], [2, "State", "y"]),
+        (TEXT[0], ["two", "Text", "y"]),
+        (TEXT[0], [2, "Text", " "]),
+    ],
+)
 def test_rows_of_mmvp_that_are_no_pair_are_named_or_counted(mmvp, rows):
     with pytest.raises(DataError, match=r"Questions\.csv, pair ending at line 3: .* expected"):
         mmvp(*rows)

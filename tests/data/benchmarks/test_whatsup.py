@@ -36,8 +36,10 @@ def test_six_subsets_with_the_true_caption_first_and_sets_keyed_by_file_names(pu
     # Paths carry the official folder, and ids are padded in COCO only.
     paths = [part.items[-1].images[0].path for part in parts.values()]
     assert [f"{path.parent.name}/{path.name}" for path in paths] == [
-        "controlled_images/bowl_left_of_tray.jpeg", "controlled_clevr/bowl_left_of_tray.jpeg",
-        *["val2017/000000000042.jpg"] * 2, *["vg_images/7.jpg"] * 2,
+        "controlled_images/bowl_left_of_tray.jpeg",
+        "controlled_clevr/bowl_left_of_tray.jpeg",
+        *["val2017/000000000042.jpg"] * 2,
+        *["vg_images/7.jpg"] * 2,
     ]
     assert not any("repeated_scenes" in parts[name].counts for name in CONTROLLED)
     again = [scene("controlled_clevr", p) for p in ("left_of", "right_of", "left_of")]
