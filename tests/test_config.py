@@ -89,7 +89,7 @@ def test_override_of_the_wrong_type(override):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="unknown setting 'learning_rate'.*batch_size.*lr"):
         experiment("clip-ft", "mini", learning_rate=1.0)
-    with pytest.raises(ConfigError, match="mini, paper, photo, rehearsal-mini, rehearsal, .*smoke"):
+    with pytest.raises(ConfigError, match="mini, .*paper.*smoke"):
         find_profile("tiny")
     with pytest.raises(ConfigError, match="clip-ft, cae-attention"):
         experiment("clip", "mini")
