@@ -3,6 +3,8 @@
 # PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini
+# LOCKED=1 installs the versions that made the published numbers (constraints.txt).
+export LOCKED
 SEED ?= 0
 CAE = .venv/bin/cae
 # Jupyter refuses to serve the root user unless told so; LABFLAGS takes further options.
@@ -14,7 +16,7 @@ ON ?= local
 WITH = --on $(ON) $(MORE)
 ENGINE = $(if $(filter paper slurm,$(PROFILE) $(ON)),cluster,environment)
 
-.PHONY: help reproduce reproduce-all photo rehearse cluster released row book pdf report test lab clean environment
+.PHONY: help reproduce reproduce-all photo rehearse cluster released row book pdf report test lab dist clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
@@ -28,6 +30,7 @@ help:
 	@echo "make report      the reproduction as a paper: LaTeX, and a PDF where LaTeX is installed"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
+	@echo "make dist        source distribution and wheel, in build/dist"
 	@echo "make clean       remove what the other targets made, except .venv"
 
 environment:
@@ -78,6 +81,10 @@ lab: environment
 	.venv/bin/jupyter lab $(ROOTFLAG) --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/book/experiments \
 	  --LabApp.app_settings_dir=scripts/lab $(LABFLAGS)
+
+dist: environment
+	.venv/bin/python -m pip install -q build
+	.venv/bin/python -m build --outdir build/dist
 
 clean:
 	rm -rf build runs data/raw data/cache data/checkpoints .pytest_cache .ruff_cache

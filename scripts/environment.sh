@@ -3,6 +3,7 @@
 #
 # Does nothing when the environment already fits pyproject.toml; a call after an interrupted one
 # goes on. PYTHON=/path/to/python chooses the interpreter, else the first suitable one on PATH.
+# LOCKED=1 installs the versions of constraints.txt, which made the published numbers.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,7 @@ stamp=$venv/.cae-installed
 
 wanted() { # what the stamp of an up-to-date environment holds
     pwd
-    cat pyproject.toml
+    cat pyproject.toml ${LOCKED:+constraints.txt}
 }
 
 suitable() { # is "$1" a Python 3.11 or newer that can make a virtual environment?
@@ -58,7 +59,8 @@ if [ ! -t 1 ]; then # without a terminal pip shows no bar: say now and then that
     trap 'kill $heartbeat 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
 fi
-if ! $venv/bin/python -m pip install --disable-pip-version-check --no-compile -e ".[dev]"; then
+if ! $venv/bin/python -m pip install --disable-pip-version-check --no-compile \
+    ${LOCKED:+-c constraints.txt} -e ".[dev]"; then
     echo "The installation did not end well (see above). The same command goes on from here." >&2
     exit 1
 fi
