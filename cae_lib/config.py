@@ -173,6 +173,7 @@ class Profile:
     training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
     runs: dict[str, dict[str, Any]]  # of each run, the fields of it alone
     labels: dict[str, str] = field(default_factory=dict)  # what tables and figures call some runs
+    studies: frozenset[str] = frozenset()  # runs of the studies beside the paper
     short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`

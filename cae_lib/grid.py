@@ -1,7 +1,6 @@
 """What a reproduction of a profile consists of: its runs, what is measured of each, and its pages.
 
-Nothing here loads a model or reads a dataset. `workflow/Snakefile` puts the work in order and does
-it.
+Nothing here loads a model or reads a dataset. `workflow/Snakefile` orders the work and does it.
 """
 
 from __future__ import annotations
@@ -12,60 +11,43 @@ from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment, shipped
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
-from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.variants import BASE, CONTROL, TUNED, Variant, find_run, study_runs
+from cae_lib.runtime import file_hash
+from cae_lib.variants import BASE, Variant, find_run, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
-HARD_SUITES = (*CONTROL_SUITES, "phrases")
+HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
 """What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
 
 STUDY_SUITES = CONTROL_SUITES[:2]
-MAIN = {
-    TUNED,
-    CONTROL,
-    "cae-binding",
-    "placebo-binding",
-    *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS),
-}
-"""The paper's rows, a placebo of each method, and bindings with one; all else is of the studies."""
-
-OF_BINDINGS = {
-    "wrong-binding",
-    "kept-binding",
-    "softmax-binding",
-    "hinge-negclip",
-    "negclip-binding",
-}
-"""Rows of the page on bindings that are no study where data are real."""
+"""What is measured of the runs that `study_runs` varies."""
 
 STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
-OF_STUDIES = ("faithfulness", "sensitivity", "blind")
+STUDY_PAGE_SUITES = ("faithfulness", "sensitivity", "blind")
 """Suites that only these pages show."""
 
-SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
+PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
 """Pages that show a profile with real data."""
 
-RELEASED_PAGE = "released-models"
-LAST_PAGE = "status"
-"""It lists the other pages as they are stored."""
+STATUS_PAGE = "status"
+"""It lists the other pages as they are stored, so it runs last."""
 
 DATA_RUN = "data"
 """The run that stands for the tables of the datasets, which need no model."""
 
-
 NOT_OF_RUNS = {DATA_RUN, "validation"}
-"""Suites of `SUITE_VERSIONS` that are not measured of runs."""
+"""Suites of `SUITE_VERSIONS` that a reproduction does not measure of its runs."""
 
 
-class Choice(NamedTuple):
-    """What of a profile is reproduced.
+class Selection(NamedTuple):
+    """Which part of a profile is reproduced.
 
     Attributes:
-        studies: Whether the studies beside the paper are.
-        rows: Some rows alone, without the pages; none for all of them.
+        studies: Whether the studies beside the paper are included.
+        rows: Names of the rows to which the reproduction is limited, without the pages; empty for
+            all of them.
         seeds: The largest number of seeds of a row; None for the profile's.
     """
 
@@ -75,7 +57,7 @@ class Choice(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A row with its settings and seed, and the suites that are measured of it (none for all)."""
+    """A row with its settings and seed, and the suites that are measured of it (empty for all)."""
 
     variant: Variant
     seed: int = 0
@@ -89,98 +71,134 @@ class Run(NamedTuple):
         return experiment(run, profile_name, seed=self.seed, **settings)
 
     def key(self, profile_name: str, studies: bool) -> str:
-        """Return a digest of what decides it beside the data and the first weights: its settings,
-        its suites and their versions."""
-        config = self.experiment(profile_name)
+        """Return a digest of all that decides its results except its seed, the data and the
+        weights that it starts from: its settings, its suites and their versions."""
+        config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
         suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
-        versions = {
-            suite: version
-            for suite, version in SUITE_VERSIONS.items()
-            if suite in (suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS)
-        }
-        return digest(trained, versions, studies)
+        suites = suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS
+        return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
 
 
-def choice(profile_name: str, config: Mapping[str, Any]) -> Choice:
-    """Read what is to be reproduced from the keys `all`, `rows` (names with commas between them)
-    and `seeds` of a configuration of Snakemake."""
+def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
+    """Read a selection from the keys `all`, `rows` (names with commas between them) and `seeds` of
+    a Snakemake configuration."""
     studies = bool(config.get("all")) or not find_profile(profile_name).studies_apart
-    rows = str(config.get("rows") or "")
+    rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
     seeds = config.get("seeds")
-    return Choice(
-        studies,
-        tuple(name.strip() for name in rows.split(",") if name.strip()),
-        None if seeds is None else int(seeds),
-    )
+    return Selection(studies, tuple(filter(None, rows)), None if seeds is None else int(seeds))
 
 
-def runs(profile_name: str, chosen: Choice) -> dict[str, Run]:
+def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     """Return every run of a reproduction by ROW/SEED, with the data and the base model before them.
 
-    ConfigError for an unknown profile or row.
+    Raises:
+        ConfigError: For an unknown profile or row.
     """
-    found = {f"{DATA_RUN}/0": Run(Variant(DATA_RUN, {})), f"{BASE}/0": Run(Variant(BASE, {}))}
+    everything = [Run(Variant(DATA_RUN, {})), Run(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
-    rows = [
-        Run(variant, seed, suites_of(settings[variant.run], chosen.studies))
-        for seed in range(seeds_of(profile_name, chosen))
-        for variant in rows_of(profile_name, chosen)
+    for seed in range(seeds_of(profile_name, selection)):
+        for variant in rows_of(profile_name, selection):
+            suites = suites_of(settings[variant.run], selection.studies)
+            everything.append(Run(variant, seed, suites))
+    if selection.studies and not selection.rows:
+        everything += [
+            Run(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)
+        ]
+    return {f"{run.variant.name(profile_name)}/{run.seed}": run for run in everything}
+
+
+def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]:
+    """Return the jobs that do the runs: the name of each and its runs by ROW/SEED.
+
+    A training on real data takes hours, so each run is a job. Elsewhere it takes about a minute, a
+    third of it for imports and for reading the datasets, so a job does all seeds of a row.
+    """
+    grouped: dict[str, list[str]] = {}
+    for name in runs(profile_name, selection):
+        job = name if find_profile(profile_name).real else name.rpartition("/")[0]
+        grouped.setdefault(job, []).append(name)
+    return list(grouped.items())
+
+
+def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
+    """Return the rows to train: those selected, else all that belong to the paper or, with the
+    studies, all."""
+    profile = find_profile(profile_name)
+    names = selection.rows or [
+        name for name in profile.runs if selection.studies or name not in profile.studies
     ]
-    if chosen.studies and not chosen.rows:
-        rows += [Run(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)]
-    return found | {f"{run.variant.name(profile_name)}/{run.seed}": run for run in rows}
+    rows = [Variant(*find_run(name, profile_name)) for name in names]
+    for row in rows:
+        experiment(row.run, profile_name, **row.settings)  # raises for an unknown name or setting
+    return rows
 
 
-def rows_of(profile_name: str, chosen: Choice) -> list[Variant]:
-    """Return the rows that are trained: those chosen, else all with the studies, else `MAIN`."""
-    known = find_profile(profile_name).runs
-    main = MAIN | OF_BINDINGS if find_profile(profile_name).real else MAIN
-    names = chosen.rows or [name for name in known if chosen.studies or name in main]
-    found = [Variant(*find_run(name, profile_name)) for name in names]
-    for row in found:
-        experiment(row.run, profile_name, **row.settings)  # which says what is wrong with a name
-    return found
-
-
-def seeds_of(profile_name: str, chosen: Choice) -> int:
+def seeds_of(profile_name: str, selection: Selection) -> int:
     """Return the number of seeds of a row."""
-    known = find_profile(profile_name).seeds
-    return known if chosen.seeds is None else min(known, chosen.seeds)
+    profile_seeds = find_profile(profile_name).seeds
+    return profile_seeds if selection.seeds is None else min(profile_seeds, selection.seeds)
 
 
-def suites_of(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
-    """Return what is measured of a row of a profile; empty for everything. Only `studies` show
-    attribution in placebos and in NegCLIP with CAE."""
-    if row.keys() & {"roles", "tagger", "foils"}:
+def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
+    """Return what is measured of a row with these settings; empty for everything. Attribution in
+    placebos and in NegCLIP with CAE is shown by the studies alone."""
+    if settings.keys() & {"roles", "tagger", "foils"}:
         suites = CONTROL_SUITES
-    elif row.get("negatives"):
-        suites = HARD_SUITES
+    elif settings.get("negatives"):
+        suites = HARD_NEGATIVE_SUITES
     else:
         return ()
-    shown = studies or not row.get("method")
-    return tuple(suite for suite in suites if shown or suite != "attribution")
+    with_attribution = studies or not settings.get("method")
+    return tuple(suite for suite in suites if with_attribution or suite != "attribution")
 
 
-def captions_of(profile_name: str, chosen: Choice) -> list[tuple[str, str]]:
-    """Return the training data of the runs, each with what finds the roles of words in it."""
-    configs = [run.experiment(profile_name) for run in runs(profile_name, chosen).values()]
+def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
+    """Return the training sets of the runs, each with the tagger that parses its captions."""
+    configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted({(config.train_data, config.tagger) for config in configs if config})
 
 
-def pages_of(profile_name: str, chosen: Choice) -> list[str]:
-    """Return the pages that show a profile, none where some rows alone are chosen; of smoke all but
-    that of released models."""
-    if chosen.rows:
+def pages_of(profile_name: str, selection: Selection) -> list[str]:
+    """Return the pages that show a profile, none where the reproduction is limited to some rows. A
+    profile whose numbers mean nothing runs all pages."""
+    profile = find_profile(profile_name)
+    if selection.rows:
         return []
-    if find_profile(profile_name).real:
-        return list(SCALE_PAGES)
-    found = []
+    if profile.real:
+        return list(PAPER_SCALE_PAGES)
+    pages = []
     for path in sorted(shipped("book/experiments").glob("*.md")):
-        shown = re.search(r'^profile: str = "([\w-]+)"', path.read_text(encoding="utf-8"), re.M)
-        own = shown and shown[1] == profile_name
-        if own and (chosen.studies or path.stem not in STUDY_PAGES) or LAST_PAGE == path.stem:
-            found.append(path.stem)
-        elif not find_profile(profile_name).recorded and path.stem != RELEASED_PAGE:
-            found.append(path.stem)
-    return found
+        text = path.read_text(encoding="utf-8")
+        default = re.search(r'^profile: str = "([\w-]+)"', text, re.MULTILINE)
+        shows_profile = default is not None and default[1] == profile_name
+        is_selected = selection.studies or path.stem not in STUDY_PAGES
+        if not profile.recorded or shows_profile and is_selected or path.stem == STATUS_PAGE:
+            pages.append(path.stem)
+    return pages
+
+
+def data_key(profile_name: str, selection: Selection) -> str:
+    """Return a digest of what the datasets are made from and of how their captions are parsed; for
+    real datasets of which files are present."""
+    captions, profile = captions_of(profile_name, selection), find_profile(profile_name)
+    if profile.drawn or profile.photographs:
+        return digest(captions)
+    if profile.real:
+        from cae_lib.data.needs import sources_digest, stock
+        from cae_lib.runs import wanted
+
+        names = wanted(profile_name)
+        return digest(captions, sources_digest(stock(names), names))
+    from cae_lib.world.config import world_config
+
+    return digest(captions, world_config(profile_name).key())
+
+
+def base_key(profile_name: str, selection: Selection) -> str:
+    """Return a digest of the weights that runs start from, or of the settings of their training."""
+    profile = find_profile(profile_name)
+    weights = shipped(f"data/{profile.training.get('weights')}")
+    weights_hash = file_hash(weights) if weights.is_file() and profile.recorded else ""
+    earlier = profile.earlier_bases if selection.studies else ()
+    return digest(profile.base, profile.training.get("weights"), weights_hash, earlier)

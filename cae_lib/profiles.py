@@ -2,7 +2,8 @@
 
 A profile is one YAML file: its model, data, number of seeds, the settings that all runs share, and
 the runs, each with only what differs. `label` is what tables and figures call a run, `like` names
-runs whose settings it takes first. A new run is one entry of such a file.
+runs whose settings it takes first, and `study: true` marks a run of the studies beside the paper. A
+new run is one entry of such a file.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from cae_lib.config import Experiment, Profile, Search, paths, repository
 from cae_lib.errors import ConfigError, check_type
 from cae_lib.methods import REGISTRY
 
-RUN_KEYS = ("label", "like")
-"""What an entry of a run may hold beside settings of `Experiment`."""
+RUN_KEYS: Mapping[str, Any] = {"label": str, "like": str | list, "study": bool}
+"""What an entry of a run may hold beside settings of `Experiment`, with the type of each."""
 
 _FIXED = ("name", "profile", "seed")
 """Fields of `Experiment` that no file sets."""
@@ -49,7 +50,7 @@ def read_profile(path: Path) -> Profile:
     if not isinstance(entries, dict):
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
     known = {field.name: field for field in dataclasses.fields(Profile)}
-    _check_keys(f"{path}", content, known.keys() - {"name", "runs", "labels"})
+    _check_keys(f"{path}", content, known.keys() - {"name", "runs", "labels", "studies"})
     for key in ("base", "training", "short"):
         if content.get(key) is not None:
             content[key] = _settings(f"{path}: {key}", content[key])
@@ -61,7 +62,8 @@ def read_profile(path: Path) -> Profile:
     content["earlier_bases"] = tuple(content.get("earlier_bases", ()))
     runs = {name: _resolved(path, name, entries) for name in entries}
     labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
-    fields = {"base": None} | content | {"runs": runs, "labels": labels}
+    studies = frozenset(name for name, entry in entries.items() if entry.get("study"))
+    fields = {"base": None} | content | {"runs": runs, "labels": labels, "studies": studies}
     missing = [name for name in ("seeds", "training") if name not in fields]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)}: missing, but every profile needs it")
@@ -131,9 +133,9 @@ def _entry(place: str, entry: Any) -> dict[str, Any]:
     allowed = typing.get_type_hints(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
     _check_keys(place, entry, allowed)
     result = _settings(place, {key: entry[key] for key in entry if key not in RUN_KEYS})
-    for key in RUN_KEYS:
+    for key, kind in RUN_KEYS.items():
         if key in entry:
-            check_type(f"{place}: {key}", entry[key], str if key == "label" else str | list)
+            check_type(f"{place}: {key}", entry[key], kind)
             result[key] = entry[key]
     if isinstance(result.get("like"), str):
         result["like"] = [result["like"]]

@@ -101,13 +101,13 @@ runs:
 USE_PROFILE = """
 from cae_lib import plots
 from cae_lib.cli import main
-from cae_lib.grid import Choice, runs
+from cae_lib.grid import Selection, runs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.profiles import experiment
 from cae_lib.runs import checkpoint_path
 
 assert experiment("cae-half", "tiny").weight == 0.5 and plots.label("cae-half") == "half"
-assert "cae-half/0" in runs("tiny", Choice(studies=True))
+assert "cae-half/0" in runs("tiny", Selection(studies=True))
 assert main(["train", "cae-half", "--profile", "tiny"]) == 0
 assert read_meta(checkpoint_path("cae-half", "tiny")).step == 1
 """

@@ -1,31 +1,31 @@
-"""One job of the Snakefile: `python workflow/job.py CONFIG RULE NAME ...`, where CONFIG is the
-configuration of Snakemake as JSON. For each name a file done.json says that it was done."""
+"""Do one job of the Snakefile: `python workflow/job.py CONFIG RULE OUTPUT ...`.
+
+CONFIG is the Snakemake configuration as JSON. Each OUTPUT is the file NAME/done.json of a run, page
+or other product; it is written when that is done.
+"""
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from cae_lib import grid
 from cae_lib.cli import guarded
-from cae_lib.commands.reproduce import find_gpus, incomplete, require_data
-from cae_lib.grid import Choice
+from cae_lib.commands.reproduce import allow_incomplete, require_data
+from cae_lib.gpus import exclusive_gpu, find_gpus
+from cae_lib.grid import Selection
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import circumstances, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
-def data(profile: str, choice: Choice, real: str) -> None:
-    """Build the datasets, or see that they are here; parse the training captions once, before
-    several processes need them. In a rehearsal the files of a folder `real` replace drawn ones."""
+def make_data(profile: str, selection: Selection, real: str | None = None) -> None:
+    """Build the datasets or check that they are present, and parse the training captions once
+    before several processes need them. In a rehearsal the files of a folder `real` replace drawn
+    ones."""
     from rehearsal import lay_out
 
     from cae_lib.commands.base import build_sets
@@ -37,11 +37,11 @@ def data(profile: str, choice: Choice, real: str) -> None:
         require_data(profile)
     else:
         build_sets(profile)
-    for name, tagger in grid.captions_of(profile, choice):
+    for name, tagger in grid.captions_of(profile, selection):
         training_set(profile, name, experiment(TUNED, profile).model, tagger)
 
 
-def base(profile: str, choice: Choice, _: str) -> None:
+def make_base(profile: str, selection: Selection) -> None:
     """Train the base model where none is shipped, and for the studies those of fewer steps."""
     from cae_lib.commands.base import train_base
     from cae_lib.runs import checkpoint_path
@@ -50,52 +50,76 @@ def base(profile: str, choice: Choice, _: str) -> None:
         return
     if not checkpoint_path(BASE, profile).is_file():
         train_base(profile)
-    for steps in find_profile(profile).earlier_bases if choice.studies else ():
+    for steps in find_profile(profile).earlier_bases if selection.studies else ():
         train_base(profile, steps=steps)
 
 
-def run(profile: str, choice: Choice, name: str) -> None:
+def train_and_measure(profile: str, selection: Selection, name: str) -> None:
     """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
     from cae_lib.measuring import measure_data, measure_run
     from cae_lib.runs import train_run
 
-    (row, settings, _), seed, suites = grid.runs(profile, choice)[name]
-    without = () if choice.studies else grid.OF_STUDIES
+    (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
+    without = () if selection.studies else grid.STUDY_PAGE_SUITES
     if row == grid.DATA_RUN:
         measure_data(profile, True)
         return
     if row != BASE:
         train_run(row, profile, seed, **settings)
     measure_run(row, profile, seed, True, suites, without, **settings)
-    if choice.studies and row in (BASE, TUNED) and not settings:
+    if selection.studies and row in (BASE, TUNED) and not settings:
         measure_run(f"{row}-gelu", profile, seed, True)
-    if choice.studies and row == BASE:
+    if selection.studies and row == BASE:
         for variant in base_variants(profile):
             if variant.run == BASE:
                 measure_run(BASE, profile, 0, True, grid.STUDY_SUITES, **variant.settings)
 
 
-def page(profile: str, choice: Choice, name: str) -> None:
+def execute_page(profile: str, selection: Selection, name: str) -> None:
     """Execute a page: one of the book, or of the copy of the book that the profile has."""
     from cae_lib.pages.run import run_page
     from cae_lib.pages.source import experiments_folder, page_parameters, read_page
 
-    if find_profile(profile).own_book is None or name == grid.RELEASED_PAGE:
+    if find_profile(profile).own_book is None:
         run_page(name)
         return
     known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
-    seeds = {"seeds": str(grid.seeds_of(profile, choice))} if "seeds" in known else {}
+    seeds = {"seeds": str(grid.seeds_of(profile, selection))} if "seeds" in known else {}
     run_page(name, seeds, profile)
 
 
-def book(profile: str, choice: Choice, _: str) -> None:
+def render_book(profile: str) -> None:
     """Render the book from the executed pages."""
     from cae_lib.pages.build import build_book
 
     print(f"The book is {build_book(profile)}")
 
 
-ONE_CORE: Mapping[str, str] = {
+def main(arguments: list[str]) -> None:
+    """Do a job, output by output, and write how long each took and on what machine."""
+    text, rule, *outputs = arguments
+    config = json.loads(text)
+    profile = config.get("profile", "mini")
+    selection = grid.select(profile, config)
+    with allow_incomplete(config), exclusive_gpu():
+        for output in map(Path, outputs):
+            start = time.monotonic()
+            name = str(output.parent)
+            if rule == "data":
+                make_data(profile, selection, config.get("real"))
+            elif rule == "base":
+                make_base(profile, selection)
+            elif rule == "run":
+                train_and_measure(profile, selection, name)
+            elif rule == "page":
+                execute_page(profile, selection, output.parent.name)
+            else:
+                render_book(profile)
+            record = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
+            write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
+
+
+ONE_CORE = {
     "OMP_NUM_THREADS": "1",
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
@@ -105,61 +129,13 @@ ONE_CORE: Mapping[str, str] = {
 sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
 keep them: a tenth of a perturbation step's time."""
 
-RULES: Mapping[str, Callable[[str, Choice, str], None]] = {
-    "data": data,
-    "base": base,
-    "run": run,
-    "page": page,
-    "book": book,
-}
 
-
-@contextmanager
-def own_gpu() -> Iterator[None]:
-    """Take a GPU of this machine that no other job of this user has, by a lock that ends with the
-    process, before PyTorch looks for one. With one GPU or none, or where a scheduler has given one,
-    nothing is done."""
-    found = find_gpus()
-    if len(found) < 2:
-        yield
-        return
-    places = Path(os.environ.get("TMPDIR", "/tmp"))
-    with ExitStack() as stack:
-        while True:
-            for gpu in found:
-                try:
-                    lock = places / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
-                    stack.enter_context(FileLock(lock, timeout=0))
-                except Timeout:
-                    continue
-                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-                yield
-                return
-            time.sleep(5)
-
-
-def main(words: list[str]) -> None:
-    """Do a job, name by name, and write how long each took and on what machine."""
-    text, rule, *names = words
-    config = json.loads(text)
-    profile = config.get("profile", "mini")
-    choice = grid.choice(profile, config)
-    with incomplete(config), own_gpu():
-        for name in names:
-            start = time.monotonic()
-            RULES[rule](profile, choice, config.get("real", "") if rule == "data" else name)
-            told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
-            folder = Path("pages" if rule == "page" else "", name).absolute()
-            write_atomic(folder / "done.json", json.dumps(told, indent=1) + "\n")
-
-
-def on_one_core() -> bool:
-    """Whether this process has a core of its own and no more: on a machine without GPU where no
-    scheduler has given it cores, since as many jobs run side by side as there are cores."""
+def has_one_core() -> bool:
+    """Whether this job shares a machine without GPU with as many others as it has cores."""
     return not find_gpus() and "SLURM_JOB_ID" not in os.environ
 
 
 if __name__ == "__main__":
-    if on_one_core() and not ONE_CORE.items() <= os.environ.items():  # read when a process starts
+    if has_one_core() and not ONE_CORE.items() <= os.environ.items():  # read when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_CORE)
     sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))

@@ -16,7 +16,7 @@ from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_ret
 from cae_lib.data.layouts import Captioned
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
-from cae_lib.grid import Choice
+from cae_lib.grid import Selection
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import paired, pairs, pool
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
@@ -172,9 +172,9 @@ def split(text):
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
-    choice = Choice(studies=True)
-    job.data("paired", choice, "")
-    job.base("paired", choice, "")
+    selection = Selection(studies=True)
+    job.make_data("paired", selection)
+    job.make_base("paired", selection)
     start = load_clip("clip-photo", runs.checkpoint_path("base", "paired")).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
@@ -185,8 +185,8 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
     told = results.load("base_training", "paired", ["base"]).set_index("measure")["value"]
     assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
-    for name in grid.runs("paired", choice):
-        job.run("paired", choice, name)
+    for name in grid.runs("paired", selection):
+        job.train_and_measure("paired", selection, name)
     answers = results.load("benchmarks", "paired", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 

@@ -8,7 +8,7 @@ import torch
 
 from cae_lib import grid, results, runs
 from cae_lib.config import paths
-from cae_lib.grid import Choice
+from cae_lib.grid import Selection
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.photo.trunk import fill_trunk
@@ -20,18 +20,18 @@ ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
-    choice = Choice(studies=True)
-    job.data("photo", choice, "")
-    job.base("photo", choice, "")
+    selection = Selection(studies=True)
+    job.make_data("photo", selection)
+    job.make_base("photo", selection)
     base = read_state_dict(runs.checkpoint_path("base", "photo"))
     clip = load_clip("clip-photo")
     fill_trunk(clip.model)
     trunk = {name: value for name, value in clip.model.state_dict().items() if "trunk" in name}
     assert all(torch.equal(base[name], value.to(base[name].dtype)) for name, value in trunk.items())
-    names = grid.runs("photo", choice)
+    names = grid.runs("photo", selection)
     assert set(names) == {"data/0", "base/0", *(f"{name}/0" for name in ROWS)}
     for name in names:
-        job.run("photo", choice, name)
+        job.train_and_measure("photo", selection, name)
     texts = {}
     for name in ROWS:
         state = read_state_dict(runs.checkpoint_path(name, "photo"))
@@ -54,5 +54,5 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
     first = {path: path.stat().st_mtime_ns for path in stored}
     for name in names:
-        job.run("photo", choice, name)
+        job.train_and_measure("photo", selection, name)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"

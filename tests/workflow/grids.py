@@ -20,7 +20,7 @@ class Grid:
 
     def __init__(self, home: Path, row: str = ROW, engine: str = "local") -> None:
         self.home, self.row, self.engine = home, row, engine
-        self.log = home / "runs/smoke" / row / "0" / "log.txt"
+        self.log = home / "runs/smoke" / row / "log.txt"
 
     def start(self) -> subprocess.Popen:
         words = [
@@ -61,7 +61,7 @@ class Grid:
     def job(self) -> int:
         """The process that trains, in this home and no other."""
         found = subprocess.run(
-            ["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0"],
+            ["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0/done.json"],
             capture_output=True,
             text=True,
         ).stdout.split()
@@ -78,7 +78,7 @@ class Grid:
         """The training is complete, and each of its steps was taken once or again after a state."""
         (log,) = (self.home / "data/checkpoints/smoke/variants").glob("*/log.jsonl")
         assert [line["step"] for line in read_log(log)] == list(range(1, STEPS + 1))
-        assert not self.states() and self.log.with_name("done.json").is_file()
+        assert not self.states() and (self.log.parent / "0" / "done.json").is_file()
 
 
 def _heed_interrupts() -> None:

@@ -18,7 +18,8 @@ from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.grid import OF_BINDINGS, OF_STUDIES, STUDY_PAGES, STUDY_SUITES, Choice
+from cae_lib.gpus import exclusive_gpu, find_gpus
+from cae_lib.grid import STUDY_PAGE_SUITES, STUDY_PAGES, STUDY_SUITES, Selection
 from cae_lib.methods import METHODS
 from cae_lib.pages.source import page_names
 from cae_lib.profiles import find_profile
@@ -29,23 +30,27 @@ ROWS = [
     "negclip",
     "cae-binding",
     "placebo-binding",
-    *OF_BINDINGS,
+    "wrong-binding",
+    "kept-binding",
+    "softmax-binding",
+    "hinge-negclip",
+    "negclip-binding",
     *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS),
 ]
 
 
 def test_the_paper_has_all_rows_three_times():
-    found = grid.runs("paper", Choice())
+    found = grid.runs("paper", Selection())
     assert found.keys() == {"data/0", "base/0"} | {
         f"{row}/{seed}" for row in ROWS for seed in range(3)
     }
-    more = grid.runs("paper", Choice(studies=True))
+    more = grid.runs("paper", Selection(studies=True))
     assert "dependency-attention/2" in more and "random-perturbation/0" in more
 
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    chosen = grid.choice("mini", {"rows": ",".join(asked), "seeds": 2})
+    chosen = grid.select("mini", {"rows": ",".join(asked), "seeds": 2})
     found = grid.runs("mini", chosen)
     assert list(found) == [
         "data/0",
@@ -61,18 +66,18 @@ def test_some_rows_alone_with_settings_and_seeds():
     row, settings = find_run(asked[0], "mini")
     assert run_name(row, "mini", **settings) == asked[0]
     most = find_profile("mini").seeds
-    more = grid.runs("mini", Choice(rows=("clip-ft",), seeds=most + 2))
+    more = grid.runs("mini", Selection(rows=("clip-ft",), seeds=most + 2))
     assert [name for name in more if name.startswith("clip-ft")] == [
         f"clip-ft/{seed}" for seed in range(most)
     ]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
-            grid.runs("mini", Choice(rows=(wrong,)))
+            grid.runs("mini", Selection(rows=(wrong,)))
 
 
 def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
-    plain, whole = (grid.choice("mini", {"all": studies}) for studies in (False, True))
+    plain, whole = (grid.select("mini", {"all": studies}) for studies in (False, True))
     rows = (
         "cae-counterfactual",
         "placebo-counterfactual",
@@ -96,47 +101,47 @@ def test_the_studies_are_added_on_request(monkeypatch):
         ("kept", "scene-graph"),
     ]
     for name in ("photo", "smoke"):  # whose studies are not apart
-        assert grid.choice(name, {}) == grid.choice(name, {"all": True})
+        assert grid.select(name, {}) == grid.select(name, {"all": True})
 
 
-def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all_but_one(monkeypatch):
+def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
     found = {
-        name: {*grid.pages_of(name, Choice(studies=True))}
+        name: {*grid.pages_of(name, Selection(studies=True))}
         for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")
     }
     assert found["photo"] == {"photographs", "word-roles", "status"}
     assert found["paired"] == {"paired", "status"}
     assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
-    assert found["smoke"] == {*page_names()} - {"released-models"} and "status" in found["mini"]
+    assert found["smoke"] == {*page_names()} and "status" in found["mini"]
     assert found["rehearsal"] == found["paper"]
 
 
 @pytest.mark.parametrize("studies", [False, True])
 def test_what_is_measured_of_a_run(monkeypatch, studies):
-    found, without = [], () if studies else OF_STUDIES
+    found, without = [], () if studies else STUDY_PAGE_SUITES
 
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
 
     monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
     monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
-    choice = Choice(studies)
-    job.run("mini", choice, "base/0")
+    choice = Selection(studies)
+    job.train_and_measure("mini", choice, "base/0")
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
     whole = [("base", (), without), ("base-gelu", (), ())]
     whole += [(name, STUDY_SUITES, ()) for name in bases]
     assert found == (whole if studies else whole[:1])
-    job.run("mini", choice, "clip-ft/1")
+    job.train_and_measure("mini", choice, "clip-ft/1")
     plain = ("clip-ft", (), without)
     assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
     shown = {
         "cae-attention": (),
         "cae-binding": (),
-        "negclip": grid.HARD_SUITES,
+        "negclip": grid.HARD_NEGATIVE_SUITES,
         "placebo-attention": grid.CONTROL_SUITES,
-        "negclip-cae-attention": grid.HARD_SUITES,
+        "negclip-cae-attention": grid.HARD_NEGATIVE_SUITES,
     }
     if not studies:
         shown |= {
@@ -145,7 +150,7 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
             if "attention" in name
         }
     for name, suites in shown.items():
-        job.run("mini", choice, f"{name}/1")
+        job.train_and_measure("mini", choice, f"{name}/1")
         assert found[-1] == (name, suites, without)
 
 
@@ -153,10 +158,10 @@ def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
     given = []
     monkeypatch.setattr("cae_lib.pages.run.run_page", lambda *words: given.append(words))
     monkeypatch.delenv("CAE_HOME", raising=False)
-    job.page("mini", Choice(seeds=1), "accuracy")
-    job.page("rehearsal", Choice(), "accuracy")
-    job.page("smoke", Choice(seeds=2), "accuracy")
-    job.page("smoke", Choice(), "use-it")
+    job.execute_page("mini", Selection(seeds=1), "accuracy")
+    job.execute_page("rehearsal", Selection(), "accuracy")
+    job.execute_page("smoke", Selection(seeds=2), "accuracy")
+    job.execute_page("smoke", Selection(), "use-it")
     assert given == [
         ("accuracy",),
         ("accuracy", {"seeds": "1"}, "rehearsal"),
@@ -167,10 +172,8 @@ def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
 
 STUB = """
 import pathlib, sys, time
-rule, *names = sys.argv[2:]
-for name in names:
-    place = pathlib.Path("pages" if rule == "page" else "", name, "done.json")
-    place.write_text(str(time.time()))
+for output in sys.argv[3:]:
+    pathlib.Path(output).write_text(str(time.time()))
 """
 
 
@@ -252,8 +255,10 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     assert copy.left(**rows) == {"data", "base", *runs}, "the data"
     copy.call(**rows)
     assert copy.left(**rows) == set()
-    found = copy.left(**rows | {"seeds": 2})
-    assert found >= {"clip-ft/1", "cae-gradcam/1"} and not found & {"data", "base", "base/0"}
+    more = {"clip-ft/1", "cae-gradcam/1"}
+    assert more <= copy.left(**rows | {"seeds": 2}) <= more | {"clip-ft/0", "cae-gradcam/0"}
+    copy.call(**rows | {"seeds": 2})
+    assert copy.left(**rows) == set(), "fewer seeds"
 
 
 def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
@@ -287,12 +292,12 @@ def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
     runs[0].touch()
     clock = [100.0]
 
-    def wait(_: float) -> None:
+    def sleep(_: float) -> None:
         clock[0] += 60
         next(path for path in runs if not path.is_file()).touch()
 
     monkeypatch.setattr(reproduce, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    reproduce.watch(lambda: 0 if all(path.is_file() for path in runs) else None, runs, wait=wait)
+    reproduce.report(lambda: 0 if all(path.is_file() for path in runs) else None, runs, sleep=sleep)
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("1 of 4") and "left" not in told[0]
     assert told[1].startswith("2 of 4") and "2 min 00 s" in told[1]
@@ -307,22 +312,23 @@ def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
 
 
 def test_other_real_data_have_another_key(home):
-    found = {reproduce.data_key("paper", Choice())}
+    found = {grid.data_key("paper", Selection())}
     path = paths().raw / "sugar-crepe/data/add_att.json"
     path.parent.mkdir(parents=True)
     for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
         path.write_text(content)
-        found.add(reproduce.data_key("paper", Choice()))
-    assert len(found) == 3 and reproduce.data_key("paper", Choice()) in found
+        found.add(grid.data_key("paper", Selection()))
+    assert len(found) == 3 and grid.data_key("paper", Selection()) in found
 
 
 def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     asked = []
-    monkeypatch.setitem(job.RULES, "run", lambda *words: asked.append(words))
+    monkeypatch.setattr(job, "train_and_measure", lambda *words: asked.append(words))
     config = {"profile": "smoke", "rows": "clip-ft", "seeds": 1}
     monkeypatch.chdir(home)
-    job.main([json.dumps(config), "run", "clip-ft/0", "clip-ft/1"])
-    assert asked == [("smoke", Choice(True, ("clip-ft",), 1), f"clip-ft/{seed}") for seed in (0, 1)]
+    job.main([json.dumps(config), "run", "clip-ft/0/done.json", "clip-ft/1/done.json"])
+    selection = Selection(True, ("clip-ft",), 1)
+    assert asked == [("smoke", selection, f"clip-ft/{seed}") for seed in (0, 1)]
     told = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
     assert (home / "clip-ft" / "0" / "done.json").is_file()
     assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
@@ -334,7 +340,7 @@ def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     monkeypatch.setattr(
         "cae_lib.data.training_set.training_set", lambda *asked: parsed.append(asked)
     )
-    job.data("mini", grid.choice("mini", {"all": True}), "")
+    job.make_data("mini", grid.select("mini", {"all": True}))
     assert built == ["mini"] and parsed == [
         ("mini", "coco", "clip-mini", "dependency"),
         ("mini", "coco", "clip-mini", "scene-graph"),
@@ -350,15 +356,15 @@ def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, s
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     if scheduler:
         monkeypatch.setenv("SLURM_JOB_ID", scheduler)
-    assert job.on_one_core() is alone
+    assert job.has_one_core() is alone
 
 
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     code = (
-        "import os, sys\nfrom job import own_gpu\n"
-        "with own_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+        "import os, sys\nfrom cae_lib.gpus import exclusive_gpu\n"
+        "with exclusive_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
         " sys.stdin.readline()\n"
     )
     place = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'workflow'}"}
@@ -386,5 +392,5 @@ def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
         process.kill()
         process.wait()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with job.own_gpu():
-        assert reproduce.find_gpus() == ["3"]
+    with exclusive_gpu():
+        assert find_gpus() == ["3"]
