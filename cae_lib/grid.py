@@ -48,7 +48,6 @@ OF_STUDIES = ("faithfulness", "sensitivity", "blind")
 SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
 """Pages that show a profile with real data."""
 
-RELEASED_PAGE = "released-models"
 LAST_PAGE = "status"
 """It lists the other pages as they are stored."""
 
@@ -126,6 +125,7 @@ def runs(profile_name: str, chosen: Choice) -> dict[str, Run]:
         Run(variant, seed, suites_of(settings[variant.run], chosen.studies))
         for seed in range(seeds_of(profile_name, chosen))
         for variant in rows_of(profile_name, chosen)
+        if not seed or settings[variant.run].get("steps") != 0  # which no seed changes
     ]
     if chosen.studies and not chosen.rows:
         rows += [Run(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)]
@@ -133,10 +133,11 @@ def runs(profile_name: str, chosen: Choice) -> dict[str, Run]:
 
 
 def rows_of(profile_name: str, chosen: Choice) -> list[Variant]:
-    """Return the rows that are trained: those chosen, else all with the studies, else `MAIN`."""
+    """Return the rows chosen, else all that are trained with the studies, else `MAIN`."""
     known = find_profile(profile_name).runs
     main = MAIN | OF_BINDINGS if find_profile(profile_name).real else MAIN
-    names = chosen.rows or [name for name in known if chosen.studies or name in main]
+    trained = [name for name in known if known[name].get("steps") != 0]
+    names = chosen.rows or [name for name in trained if chosen.studies or name in main]
     found = [Variant(*find_run(name, profile_name)) for name in names]
     for row in found:
         experiment(row.run, profile_name, **row.settings)  # which says what is wrong with a name
@@ -165,12 +166,12 @@ def suites_of(row: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 def captions_of(profile_name: str, chosen: Choice) -> list[tuple[str, str]]:
     """Return the training data of the runs, each with what finds the roles of words in it."""
     configs = [run.experiment(profile_name) for run in runs(profile_name, chosen).values()]
-    return sorted({(config.train_data, config.tagger) for config in configs if config})
+    trained = [config for config in configs if config and config.steps]
+    return sorted({(config.train_data, config.tagger) for config in trained})
 
 
 def pages_of(profile_name: str, chosen: Choice) -> list[str]:
-    """Return the pages that show a profile, none where some rows alone are chosen; of smoke all but
-    that of released models."""
+    """Return the pages that show a profile, none where some rows alone are chosen."""
     if chosen.rows:
         return []
     if find_profile(profile_name).real:
@@ -181,6 +182,6 @@ def pages_of(profile_name: str, chosen: Choice) -> list[str]:
         own = shown and shown[1] == profile_name
         if own and (chosen.studies or path.stem not in STUDY_PAGES) or LAST_PAGE == path.stem:
             found.append(path.stem)
-        elif not find_profile(profile_name).recorded and path.stem != RELEASED_PAGE:
+        elif not find_profile(profile_name).recorded:
             found.append(path.stem)
     return found

@@ -57,14 +57,14 @@ def base(profile: str, choice: Choice, _: str) -> None:
 def run(profile: str, choice: Choice, name: str) -> None:
     """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
     from cae_lib.measuring import measure_data, measure_run
-    from cae_lib.runs import train_run
+    from cae_lib.runs import has_training, train_run
 
     (row, settings, _), seed, suites = grid.runs(profile, choice)[name]
     without = () if choice.studies else grid.OF_STUDIES
     if row == grid.DATA_RUN:
         measure_data(profile, True)
         return
-    if row != BASE:
+    if has_training(row, profile, **settings):
         train_run(row, profile, seed, **settings)
     measure_run(row, profile, seed, True, suites, without, **settings)
     if choice.studies and row in (BASE, TUNED) and not settings:
@@ -80,7 +80,7 @@ def page(profile: str, choice: Choice, name: str) -> None:
     from cae_lib.pages.run import run_page
     from cae_lib.pages.source import experiments_folder, page_parameters, read_page
 
-    if find_profile(profile).own_book is None or name == grid.RELEASED_PAGE:
+    if find_profile(profile).own_book is None:
         run_page(name)
         return
     known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.options import ON, PROFILE, REPRODUCED, allow, takes
+from cae_lib.commands.options import ON, PROFILE, REPRODUCED, add_arguments, allow
 from cae_lib.config import paths, repository, shipped
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.keys import digest
@@ -33,7 +33,7 @@ JOB_BYTES = 5_300_000_000
 """What a job on a CPU may take of the memory (mini: 5.2 GB)."""
 
 
-@takes(PROFILE, *REPRODUCED, ON)
+@add_arguments(PROFILE, *REPRODUCED, ON)
 def run(parsed: argparse.Namespace) -> None:
     """Do all that is not done yet; safe to interrupt and repeat."""
     home = repository()
@@ -117,7 +117,7 @@ def require_data(profile_name: str) -> None:
         from cae_lib.data import needs
         from cae_lib.runs import wanted
 
-        for line in needs.require(needs.stock(wanted(profile_name))):
+        for line in needs.raise_if_missing(needs.check_sources(wanted(profile_name))):
             print(line, flush=True)
 
 
@@ -128,11 +128,11 @@ def data_key(profile_name: str, choice: grid.Choice) -> str:
     if profile.drawn or profile.photographs:
         return digest(captions)
     if profile.real:
-        from cae_lib.data.needs import sources_digest, stock
+        from cae_lib.data.needs import check_sources, sources_digest
         from cae_lib.runs import wanted
 
         names = wanted(profile_name)
-        return digest(captions, sources_digest(stock(names), names))
+        return digest(captions, sources_digest(check_sources(names), names))
     from cae_lib.world.config import world_config
 
     return digest(captions, world_config(profile_name).key())

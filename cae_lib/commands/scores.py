@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -28,18 +28,12 @@ from cae_lib.profiles import find_profile
 from cae_lib.results import ANSWERS
 from cae_lib.runtime import write_atomic
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
-
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {
     "choice": "image_caption_selection",
     "retrieval": "zeroshot_retrieval",
     "similarity": "text_similarity",
 }
-HUB_TASK = "zero-shot-image-classification"
-"""The hub's name of what a CLIP is for; it has none for choices between captions."""
-
 METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
     for k in (1, 5, 10)
@@ -54,15 +48,6 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
-
-
-def stored_items(profile_name: str) -> pd.DataFrame:
-    """The items of a profile from its tables, where the sets need not be here."""
-    items, subsets = (
-        results.load(table, profile_name, [results.DATA]) for table in ("items", "subsets")
-    )
-    amounts = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
-    return items.merge(amounts, on=["family", "subset"])
 
 
 def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -116,12 +101,12 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
     return choice_scores(answers(asked, encoder), items_of(asked))
 
 
-def measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
+def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
     """Whether a table of a run is stored, of any suite or of some."""
     return not all(results.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
-def named(sets: pd.Series, profile_name: str) -> pd.Series:
+def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
     """Names of sets for the world outside: those that are built here have the layouts of real ones,
     not their pictures, and the profile stands before their name."""
     return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
@@ -189,7 +174,7 @@ def stored_scores(
     return pd.concat([table for table in tables if len(table)] or [empty], ignore_index=True)
 
 
-def tell(table: pd.DataFrame) -> None:
+def print_scores(table: pd.DataFrame) -> None:
     """Print scores in percent; a star marks those of incomplete data."""
     if table.empty:
         return
@@ -235,43 +220,26 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     return list(files)
 
 
-def eval_results(table: pd.DataFrame) -> list[EvalResult]:
-    """Scores of complete real benchmarks in percent, as the metadata of a model card have them: by
-    the data set of the hub where there is one, else by our name of the family."""
-    from huggingface_hub import EvalResult
-
-    found = []
+def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return scores of complete real benchmarks in percent, as the entries of a file in a model's
+    `.eval_results` on the hub; a benchmark that is no dataset of the hub has no name there."""
+    entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        if family in FAMILIES and row.n_used == row.n_expected:
-            items = (item for name in FAMILIES[family] for item in source(name).get)
-            hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
-            kind = hub[0].removeprefix("datasets/") if hub else family
-            found.append(
-                EvalResult(
-                    HUB_TASK,
-                    kind,
-                    row.dataset,
-                    "accuracy",
-                    round(100 * row.value, 2),
-                    dataset_config=subset,
-                )
+        if family not in FAMILIES or row.n_used != row.n_expected:
+            continue
+        items = (item for name in FAMILIES[family] for item in source(name).get)
+        datasets_of_hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
+        if datasets_of_hub:
+            name = datasets_of_hub[0].removeprefix("datasets/")
+            entries.append(
+                {
+                    "dataset": {"id": name, "task_id": subset},
+                    "value": round(100 * row.value, 2),
+                    "notes": "cosine, a tie is wrong",
+                }
             )
-    return found
-
-
-def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Those `eval_results` that are of data sets of the hub, as the entries of a file in a model's
-    `.eval_results`; the other benchmarks have no name there."""
-    return [
-        {
-            "dataset": {"id": result.dataset_type, "task_id": result.dataset_config},
-            "value": result.metric_value,
-            "notes": "cosine, a tie is wrong",
-        }
-        for result in eval_results(table)
-        if "/" in result.dataset_type
-    ]
+    return entries
 
 
 def amounts(profile_name: str) -> list[str]:

@@ -32,7 +32,7 @@ from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.models.released import Released
+from cae_lib.models.external import ExternalModel
 from cae_lib.results import save
 from cae_lib.statistics import ANSWERS
 
@@ -146,7 +146,7 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
     monkeypatch.setattr(released, "data_digests", lambda *_: {})
     monkeypatch.setattr(released, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"alpha": 2.0}, {"share": 0.5}, {"processor": "p"}]
-    for how in (Released("x", **change) for change in changes):
+    for how in (ExternalModel("x", **change) for change in changes):
         released.measure(lambda: tiny_clip, how, "own", "smoke", ["phrases", "faithfulness"])
     assert len({digest for _, digest in asked}) == len(changes)
     assert all(list(suites) == ["phrases"] for suites, _ in asked)
