@@ -17,8 +17,8 @@ import pandas as pd
 from cae_lib import results, runtime
 from cae_lib.commands.options import PROFILE, add_arguments, option
 from cae_lib.config import paths
-from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
+from cae_lib.data.unpack import unpack
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
