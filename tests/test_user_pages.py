@@ -346,7 +346,7 @@ def test_open_clip_publishes_and_loads_a_run(tmp_path: Path, monkeypatch) -> Non
     tokens, pixels = clip.tokenizer(["a red dog"]), torch.rand(1, 3, 112, 112)
     folder = f"local-dir:{tmp_path / 'OWNER' / 'NAME'}"
     loaded, _, preprocess = open_clip.create_model_and_transforms(folder)
-    direct = open_clip.create_model("clip-mini", str(file), force_quick_gelu=False)
+    direct = open_clip.create_model("clip-mini", str(file), quick_gelu=False)
     for model in (loaded.eval(), direct.eval()):
         for feed, features in (("encode_text", tokens), ("encode_image", pixels)):
             ours = getattr(clip.model, feed)(features)
