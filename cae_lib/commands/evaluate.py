@@ -1,5 +1,7 @@
-"""`cae evaluate`: measure a run, or any other model, and print its scores. What measures is
-imported only where it is asked for, so one benchmark alone takes seconds."""
+"""`cae evaluate`: measure a run, or any other model, and print its scores.
+
+What measures is imported only where it is asked for, so one benchmark alone takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,10 @@ if TYPE_CHECKING:
     ),
 )
 def run(parsed: argparse.Namespace) -> None:
-    """Measure a run, any other model, or what belongs to the data alone, and print its scores. Some
-    benchmarks alone, `--only winoground`, are printed and not stored."""
+    """Measure a run, any other model, or what belongs to the data alone, and print its scores.
+
+    Some benchmarks alone, `--only winoground`, are printed and not stored.
+    """
     from cae_lib.commands import scores
 
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
@@ -134,8 +138,11 @@ def _resolve_model(
 
 
 def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return the suites and the families of benchmarks among some names; ConfigError for both
-    together, or a name that is neither."""
+    """Return the suites and the families of benchmarks among some names.
+
+    Raises:
+        ConfigError: For both together, or a name that is neither.
+    """
     only = list(only)
     families = tuple(name for name in only if name in FOLDERS)
     if len(families) == len(only):

@@ -1,5 +1,7 @@
 """Options of the command line that several commands share, and how a function declares its own.
-Nothing here imports PyTorch, so that help comes at once."""
+
+Nothing here imports PyTorch, so that help comes at once.
+"""
 
 from __future__ import annotations
 

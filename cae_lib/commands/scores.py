@@ -43,7 +43,7 @@ METRICS = {"accuracy": "acc"} | {
 
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """The items of benchmarks as `choice_scores` takes them."""
+    """Return the items of benchmarks as `choice_scores` takes them."""
     items = headlines(benchmarks)
     amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
     subset = zip(items["family"], items["subset"], strict=True)
@@ -51,9 +51,15 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """The headline of each subset; columns as in `COLUMNS`. What is `given` are rows of
-    `choice.answers`; `items` are those of `items_of` or `stored_items`, whose subsets without any
-    answer have no score. DataError unless all other items have one answer each."""
+    """Compute the headline of each subset; columns as in `COLUMNS`.
+
+    Args:
+        given: Rows of `choice.answers`.
+        items: Those of `items_of`; their subsets without any answer have no score.
+
+    Raises:
+        DataError: Unless all other items have one answer each.
+    """
     answered = given[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), given[[*ANSWERS, "correct"]])
     asked = weights(rows, "subset")
@@ -76,17 +82,24 @@ def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
-    """The headlines of some families of benchmarks, of all without a name, of answers that are not
-    stored; columns as in `COLUMNS`. By default of the sets below `data/raw` of this folder, or of
-    the environment variable `CAE_HOME`; their files are read anew in each call.
+    """Evaluate a model on some families of benchmarks, or on all; nothing is stored.
+
+    The datasets are those below `data/raw` of this folder, or of the environment variable
+    `CAE_HOME`; their files are read anew in each call.
 
     Args:
-        model: One of `load_clip`, or a function that opens it once the sets are known to be here.
+        model: One of `load_clip`, or a function that loads it once the data are known to be here.
         families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.LAYOUTS`.
-        profile: "paper" for real sets, "mini" for those of the small world, ...
+        profile: "paper" for real datasets, "mini" for the synthetic scenes, ...
 
-    ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
-    missing or malformed, or an entry of `LAYOUTS` is."""
+    Returns:
+        The headline of each subset; columns as in `COLUMNS`.
+
+    Raises:
+        ConfigError: For an unknown family or profile.
+        DataError: If datasets are missing or malformed, or an entry of `LAYOUTS` is; the message
+            says how to get them.
+    """
     for name in LAYOUTS.keys() & {*families}:
         check_entry(name, LAYOUTS[name])
         if not find_profile(profile).real and name not in datasets.families_of(profile):
@@ -102,25 +115,38 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
 
 def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
-    """Whether a table of a run is stored, of any suite or of some."""
+    """Return whether a table of a run is stored, of any suite or of some."""
     return not all(results.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
 def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
-    """Names of sets for the world outside: those that are built here have the layouts of real ones,
-    not their pictures, and the profile stands before their name."""
+    """Return the names of datasets that others know.
+
+    Datasets that are built here have the layouts of real ones, not their images, so the profile
+    stands before their name.
+    """
     return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
 
 
 def stored_scores(
     title: str, profile_name: str, seed: int, suites: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """What the stored tables of a run say, of all suites or some: accuracy of each subset, recall,
-    correlation; columns as in `COLUMNS`."""
-    wanted, tables = list(suites), []
+    """Compute scores from the stored tables of a run: accuracies, recalls, correlations.
+
+    Args:
+        title: The run's name in tables.
+        profile_name: Its profile.
+        seed: Its seed.
+        suites: Whose tables are used; all by default.
+
+    Returns:
+        One row a score; columns as in `COLUMNS`.
+    """
+    selected, tables = list(suites), []
 
     def stored(suite: str) -> bool:
-        return (suite in wanted or not wanted) and not results.missing(suite, [title], profile_name)
+        is_selected = suite in selected or not selected
+        return is_selected and not results.missing(suite, [title], profile_name)
 
     def rows_of(suite: str) -> pd.DataFrame:
         frame = results.load(suite, profile_name, [title])
@@ -138,12 +164,12 @@ def stored_scores(
                         name,
                         "retrieval",
                         f"{way}, R@{k}",
-                        float((own["rank"] <= k).mean()),
+                        float((ranks["rank"] <= k).mean()),
                         float("nan"),
                         pairs[name].n_used,
                         pairs[name].n_expected,
                     )
-                    for (name, way), own in rows_of("retrieval").groupby(
+                    for (name, way), ranks in rows_of("retrieval").groupby(
                         ["set", "direction"], sort=False
                     )
                     for k in (1, 5, 10)
@@ -160,12 +186,12 @@ def stored_scores(
                         name,
                         "similarity",
                         "Spearman",
-                        float(own["gold"].corr(own["score"], "spearman")),
+                        float(pairs["gold"].corr(pairs["score"], "spearman")),
                         float("nan"),
-                        len(own),
+                        len(pairs),
                         expected[name],
                     )
-                    for name, own in rows_of("similarity").groupby("set", sort=False)
+                    for name, pairs in rows_of("similarity").groupby("set", sort=False)
                 ],
                 columns=COLUMNS,
             )
@@ -191,9 +217,22 @@ def print_scores(table: pd.DataFrame) -> None:
 
 
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
-    """Write scores as CLIP_benchmark's CSV, with open_clip's tag if the weights have one, and as
-    the hub's evaluation results, the latter of complete sets of the hub alone; returns the files.
-    WriteError if they cannot be written."""
+    """Write scores as CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub.
+
+    The latter are those of complete datasets of the hub alone.
+
+    Args:
+        table: Columns as in `COLUMNS`.
+        title: Name of the model.
+        folder: Folder of the files.
+        tag: open_clip's tag of the weights, if they have one.
+
+    Returns:
+        The files.
+
+    Raises:
+        WriteError: If they cannot be written.
+    """
     import yaml
 
     rows = pd.DataFrame(
@@ -210,8 +249,8 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
             "n_expected": table["n_expected"],
         }
     )
-    own = list(rows.columns.difference(["metric", "value"], sort=False))
-    wide = rows.pivot_table(index=own, columns="metric", values="value", sort=False).reset_index()
+    names = list(rows.columns.difference(["metric", "value"], sort=False))
+    wide = rows.pivot_table(index=names, columns="metric", values="value", sort=False).reset_index()
     files = {folder / f"{title}.csv": wide.to_csv(index=False)}
     if entries := hub_entries(table):
         files[folder / f"{title}.yaml"] = yaml.safe_dump(entries, sort_keys=False)
@@ -221,8 +260,10 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
 
 
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return scores of complete real benchmarks in percent, as the entries of a file in a model's
-    `.eval_results` on the hub; a benchmark that is no dataset of the hub has no name there."""
+    """Return scores in percent as the entries of a file in a model's `.eval_results` on the hub.
+
+    Only complete real benchmarks that are datasets of the hub have a name there.
+    """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
@@ -243,8 +284,12 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def amounts(profile_name: str) -> list[str]:
-    """How much of its data each measurement uses: a line for each family or set of a suite, then
-    one for each part that is not complete, with why rows of it were left out."""
+    """Say how much of its data each suite uses.
+
+    Returns:
+        A line for each family or dataset of a suite, then one for each subset that is not complete,
+        with why rows of it were left out.
+    """
     from cae_lib.evaluation.amounts import own_items
 
     table = results.load("subsets", profile_name)

@@ -72,8 +72,7 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
 
 
 def check_entry(name: str, layout: Layout) -> None:
-    """DataError that names the entry, what is wrong with it, and what was expected. What a `loader`
-    reads is its own matter."""
+    """Raise a DataError if a layout makes no sense; a `loader` checks what it reads itself."""
     for problem in () if layout.loader else _problems(layout):
         raise DataError(f"LAYOUTS[{name!r}] in cae_lib/data/benchmarks/table.py: {problem}")
 
@@ -167,8 +166,11 @@ def data_digests(
 
 
 def training_digest(profile_name: str, train_data: str) -> str:
-    """Return the digest of a profile's training data, of which "pretrain" is built apart; DataError
-    if they are not here."""
+    """Return the digest of a profile's training data, of which "pretrain" is built apart.
+
+    Raises:
+        DataError: If they are not here.
+    """
     if find_profile(profile_name).real:
         return sources_digest(check_sources(TRAINING), TRAINING)
     apart = train_data == "pretrain" and find_profile(profile_name).gold

@@ -1,5 +1,7 @@
-"""Unpack archives of others without trusting them: no path and no link leads out of the goal, and
-nothing unpacks to far more than its own size."""
+"""Unpack archives without trusting them.
+
+No path and no link leads out of the goal, and nothing unpacks to far more than its own size.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def _is_hidden(path: Path) -> bool:
 
 def _extract(archive: Path, folder: Path, goal: Path) -> None:
     """Unpack all of an archive with the standard library, which lets nothing out of the folder.
-    `goal` is where the files go in the end."""
+
+    `goal` is where the files go in the end.
+    """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder, _checked_members(archive, opened, goal))

@@ -1,5 +1,7 @@
-"""Models that were not trained here: tags and folders of open_clip, weight files, and CLIP or
-SigLIP of Hugging Face."""
+"""Models that were not trained here.
+
+These are tags and folders of open_clip, weight files, and CLIP or SigLIP of Hugging Face.
+"""
 
 from __future__ import annotations
 
@@ -76,8 +78,10 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
 
 
 def model_loader(external: ExternalModel, device: str | torch.device = "cpu") -> Callable[[], Clip]:
-    """Return a function that loads a model, for `load_external`, and prints how it is read; an
-    unknown form and a missing file are errors at once."""
+    """Return a function that loads a model and prints how it is read.
+
+    An unknown form and a missing file are errors at once; see `load_external`.
+    """
     load = _loader(external, device)
 
     def load_and_tell() -> Clip:
@@ -190,8 +194,10 @@ def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int =
 def _load_from_transformers(
     source: str, external: ExternalModel, device: str | torch.device
 ) -> Clip:
-    """Load a CLIP or SigLIP of transformers with its own modules; attention as matrices, so that it
-    can be read and differentiated."""
+    """Load a CLIP or SigLIP of transformers with its own modules.
+
+    Attention is computed as matrices, so that it can be read and differentiated.
+    """
     from transformers import AutoConfig, AutoModel
 
     try:
