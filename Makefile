@@ -16,13 +16,12 @@ ON ?= local
 WITH = --on $(ON) $(MORE)
 ENGINE = $(if $(filter paper slurm,$(PROFILE) $(ON)),cluster,environment)
 
-.PHONY: help reproduce reproduce-all photo rehearse cluster released row book pdf report test lab dist clean environment
+.PHONY: help reproduce reproduce-all photo rehearse cluster row book pdf report test lab dist clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
 	@echo "make reproduce-all   also what is beside the paper         [PROFILE=$(PROFILE)]"
 	@echo "make photo       the same on photographs, alone and side by side; get them first by $(CAE) data get flickr8k"
-	@echo "make released    fetch and measure the authors' and others' released models; no training"
 	@echo "make rehearse    PROFILE=paper from data to pages in minutes, numbers mean nothing   [ON=slurm]"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
@@ -52,10 +51,6 @@ rehearse: $(ENGINE)
 photo: environment
 	@$(CAE) reproduce --profile photo
 	@$(CAE) reproduce --profile paired
-
-released: $(ENGINE)
-	@$(CAE) released --fetch $(WITH)
-	@$(CAE) run released-models
 
 row: environment
 	@test -n "$(NAME)" || { echo "make row needs NAME=clip-ft, cae-attention, ..." >&2; exit 2; }

@@ -30,10 +30,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "photo build": ("data.build_photo", "write captions and choices in official layouts"),
     "train": ("train.run", "train the base model or one experiment"),
     "evaluate": ("evaluate.run", "measure a run or any CLIP-like model, and print its scores"),
-    "released": ("evaluate.run_released", "measure the released models whose weights are here"),
     "compare": ("compare.run", "how the stored tables differ from those of a commit or archive"),
     "pack": ("compare.pack", "write all stored tables of a profile as one file for others"),
-    "export": ("export.run", "write a trained run as open_clip weights with a model card"),
     "attribute": (
         "attribute.run",
         "heat map of a picture and scores of its caption's words, as a figure",
@@ -142,7 +140,7 @@ def action(place: str) -> Callable[[argparse.Namespace], int | None]:
 def add_options(
     parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int | None]
 ) -> None:
-    """Let a parser take what `cae_lib.commands.options.takes` says of the function."""
+    """Let a parser take what `cae_lib.commands.options.add_arguments` says of the function."""
     parser.set_defaults(action=function)
     groups = {"": parser}
     for names, settings, group in getattr(function, "options", ()):

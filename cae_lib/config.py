@@ -112,7 +112,11 @@ class Experiment(Hinge):
     profile: str  # one of `PROFILES`
     model: str = "clip-mini"  # or a model of open_clip
     activation: str = "quickgelu"  # or "gelu"
-    weights: str | None = None  # the start: a file in the data folder, a tag; None: random weights
+    weights: str | None = (
+        None  # the start: a file or folder in the data folder, a tag of open_clip,
+    )
+    # hf-hub:OWNER/NAME or hf:OWNER/NAME; None: random weights
+    weights_share: float = 1.0  # of a weight file in the mean of its weights and OpenAI's
     train_data: str = "coco"  # name of the training set
     augment: bool = True  # crop pictures at random; False takes the crop of evaluation
     method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
@@ -131,7 +135,7 @@ class Experiment(Hinge):
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
     lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
     tower_steps: int = 0  # of the image tower alone, before, on what its pictures hold
-    steps: int = 300  # of the optimiser
+    steps: int = 300  # of the optimiser; 0 measures the weights that it starts from
     batch_size: int = 128  # pairs a step
     warmup: int = 30  # steps of linear warm-up
     lr: float = 3e-4  # this and the next three: of AdamW

@@ -99,6 +99,8 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     settings = find_profile(profile_name).runs
     for seed in range(seeds_of(profile_name, selection)):
         for variant in rows_of(profile_name, selection):
+            if seed and settings[variant.run].get("steps") == 0:
+                continue  # released weights, which no seed changes
             suites = suites_of(settings[variant.run], selection.studies)
             everything.append(Run(variant, seed, suites))
     if selection.studies and not selection.rows:
@@ -122,11 +124,13 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
 
 
 def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
-    """Return the rows to train: those selected, else all that belong to the paper or, with the
-    studies, all."""
+    """Return the rows: those selected, else all that are trained and belong to the paper or, with
+    the studies, all that are trained."""
     profile = find_profile(profile_name)
     names = selection.rows or [
-        name for name in profile.runs if selection.studies or name not in profile.studies
+        name
+        for name, settings in profile.runs.items()
+        if settings.get("steps") != 0 and (selection.studies or name not in profile.studies)
     ]
     rows = [Variant(*find_run(name, profile_name)) for name in names]
     for row in rows:
@@ -156,7 +160,9 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
     """Return the training sets of the runs, each with the tagger that parses its captions."""
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
-    return sorted({(config.train_data, config.tagger) for config in configs if config})
+    return sorted(
+        {(config.train_data, config.tagger) for config in configs if config and config.steps}
+    )
 
 
 def pages_of(profile_name: str, selection: Selection) -> list[str]:
@@ -185,11 +191,11 @@ def data_key(profile_name: str, selection: Selection) -> str:
     if profile.drawn or profile.photographs:
         return digest(captions)
     if profile.real:
-        from cae_lib.data.needs import sources_digest, stock
+        from cae_lib.data.needs import check_sources, sources_digest
         from cae_lib.runs import wanted
 
         names = wanted(profile_name)
-        return digest(captions, sources_digest(stock(names), names))
+        return digest(captions, sources_digest(check_sources(names), names))
     from cae_lib.world.config import world_config
 
     return digest(captions, world_config(profile_name).key())

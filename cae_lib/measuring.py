@@ -13,21 +13,27 @@ from cae_lib import store
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure
-from cae_lib.keys import digest, table_key
+from cae_lib.keys import READING_VERSION, digest, table_key
 from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import (
     checkpoint_path,
+    external_model,
+    has_training,
     open_run,
     require_data,
     train_run,
     training_inputs,
     weights_of,
 )
+from cae_lib.runtime import pick_device
 from cae_lib.store import Tables
 from cae_lib.variants import BASE, CONTROLS, Variant, run_name
+from cae_lib.words.alignment import align
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
 OF_CONTENT = ("zero_shot", "heatmaps")
@@ -59,8 +65,14 @@ def measure_run(
         raise ConfigError(
             f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(known)}"
         )
+    label = run_name(name, profile_name, **overrides)
+    chosen = {suite: known[suite] for suite in only}
+    if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
+        external = external_model(experiment(name, profile_name, **overrides))
+        measure_external(external, label, profile_name, chosen, fresh)
+        return
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
-    data = data_digests(profile_name, only, needs.weights_source(weights.model, weights.source))
+    data = data_digests(profile_name, only, needs.source_of_weights(weights.model, weights.source))
     model = model_digest(weights)
     if name in CONTROLS:
         model = digest(model, "gelu")
@@ -70,9 +82,8 @@ def measure_run(
         """The model, loaded only when something has to be computed."""
         return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
 
-    chosen = {suite: known[suite] for suite in only}
     measure_suites(
-        run_name(name, profile_name, **overrides),
+        label,
         profile_name,
         seed,
         chosen,
@@ -81,6 +92,56 @@ def measure_run(
         encoder,
         fresh,
         overrides,
+    )
+
+
+def measure_external(
+    external: ExternalModel,
+    run: str,
+    profile_name: str,
+    suites: Mapping[str, Suite],
+    fresh: bool = False,
+    own: bool = False,
+) -> None:
+    """Measure what is missing of the tables of a model that was not trained here.
+
+    The model is loaded once the data are known to be here. What needs the characters of each token
+    is left out where the tokenizer does not tell them.
+
+    Args:
+        external: The model.
+        run: Its name in tables.
+        profile_name: Whose data it is measured on.
+        suites: What is measured.
+        fresh, own: As for `measure_suites`.
+
+    Raises:
+        ConfigError, CheckpointError: As for `load_external`.
+        DataError: If data are missing; the message says which and how to get them.
+    """
+    load = model_loader(external, pick_device())
+    data = data_digests(profile_name, suites)
+    if "benchmarks" in suites:
+        datasets.benchmarks(profile_name)  # tells what is left out
+    clip = load()
+    try:
+        align([], [], clip.tokenizer)
+    except ConfigError as error:
+        left = [suite for suite in suites if suite in needs.OF_CAPTIONS and suite != "phrases"]
+        suites = {suite: suites[suite] for suite in suites if suite not in left}
+        print(f"Left out: {', '.join(left)}. {error}", flush=True)
+    model = digest(
+        clip.weights_id,
+        clip.activation,
+        LORA_ALPHA,
+        external.share,
+        external.processor,
+        READING_VERSION,
+    )
+    encoder = cache(lambda: Encoder(clip, profile_name))
+    settings = {"source": Path(external.source).name}
+    measure_suites(
+        run, profile_name, 0, suites, model, data, encoder, fresh, settings=settings, own=own
     )
 
 
@@ -104,6 +165,10 @@ def compute_table(
     name = variant.name(profile_name)
     if run == store.DATA:
         measure_data(profile_name, own=True)
+        return
+    if run != BASE and not has_training(run, profile_name, **settings):
+        external = external_model(experiment(run, profile_name, **settings))
+        measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, own=True)
         return
     if run == BASE:
         model = model_digest(weights_of(BASE, profile_name, **settings))
@@ -190,7 +255,7 @@ def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> N
     suites = ("benchmarks", *needs.SUITES)
     digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
     if find_profile(profile_name).real:
-        digests.append(("", sources_digest(needs.stock(needs.TRAINING), needs.TRAINING)))
+        digests.append(("", sources_digest(needs.check_sources(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     measure(
         store.DATA,

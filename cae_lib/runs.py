@@ -24,6 +24,7 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta
 from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
@@ -44,6 +45,8 @@ def weights_path(config: Experiment) -> str | Path | None:
         return unpacked(
             archive, config.model, paths().cache / "openai" / f"{config.model}.safetensors"
         )
+    if config.weights is not None and config.weights.startswith("raw/"):
+        return paths().data / config.weights
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
     made_here = config.weights.startswith("checkpoints/")
@@ -73,6 +76,31 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
     return Weights(weights_path(start), start.model, start.activation)
 
 
+def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
+    """Return whether a run has steps; one without is measured with the weights it starts from."""
+    return name != BASE and experiment(name, profile_name, **overrides).steps > 0
+
+
+def external_model(config: Experiment) -> ExternalModel:
+    """Return how the weights of a run without training are read.
+
+    Raises:
+        ConfigError: If it has no weights.
+        DataError: If they are not here; the message says how to get them.
+    """
+    weights = weights_path(config)
+    if weights is None:
+        raise ConfigError(f"{config.name}: a run with steps 0 needs weights")
+    if not (isinstance(weights, Path) and weights.exists()):
+        names = needs.source_of_weights(config.model, weights)
+        needs.raise_if_missing(needs.check_sources(names))
+    if isinstance(weights, Path):
+        share = config.weights_share
+        return ExternalModel(str(weights), config.model, config.activation, share)
+    source = weights if ":" in weights else f"{config.model}:{weights}"
+    return ExternalModel(source, activation=config.activation)
+
+
 def train_run(
     name: str,
     profile_name: str,
@@ -85,6 +113,8 @@ def train_run(
     an unknown run, profile or setting; DataError if training data are missing, all or in part;
     TooLongError, after its first steps, if it would take more `hours` here."""
     config = experiment(name, profile_name, seed=seed, **overrides)
+    if not config.steps:
+        raise ConfigError(f"{name} has no steps to train; `cae evaluate {name}` measures it")
     target = checkpoint_path(name, profile_name, seed, **overrides)
     require_data(config, target)
     inputs = training_inputs(config)
@@ -122,8 +152,8 @@ def require_data(config: Experiment, target: Path) -> None:
     if not find_profile(config.profile).real:
         _require_built(config.profile, start)
         return
-    tag = needs.weights_source(config.model, start)
-    for line in needs.require(needs.stock((*needs.TRAINING, *tag))):
+    tag = needs.source_of_weights(config.model, start)
+    for line in needs.raise_if_missing(needs.check_sources((*needs.TRAINING, *tag))):
         print(line, flush=True)
 
 
@@ -193,8 +223,12 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
     """The model of a run, "base" or one of `CONTROLS`; CheckpointError if it is not trained."""
+    if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
+        config = experiment(name, profile_name, seed=seed, **overrides)
+        return load_external(external_model(config), pick_device())
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
-    needs.require(needs.stock(needs.weights_source(weights.model, weights.source)))
+    names = needs.source_of_weights(weights.model, weights.source)
+    needs.raise_if_missing(needs.check_sources(names))
     if name not in CONTROLS:
         return weights.load(pick_device())
     model = experiment(TUNED, profile_name).model
@@ -208,7 +242,7 @@ def wanted(profile_name: str) -> list[str]:
         return []
     config = experiment(TUNED, profile_name)
     names = [
-        *needs.weights_source(config.model, weights_path(config)),
+        *needs.source_of_weights(config.model, weights_path(config)),
         *needs.TRAINING,
         *(name for suite in SUITES for name in needs.sources_of(suite)),
     ]

@@ -40,7 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     started, device, work = time.monotonic(), prepare(options), {}
     for name, row in find_profile(options.profile).runs.items():
-        if not row.keys() & {"roles", "tagger"}:  # other words: a step is that of the plain row
+        # With other words a step is that of the plain row; without steps there is nothing to time.
+        if not row.keys() & {"roles", "tagger"} and row.get("steps") != 0:
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])
     frame = seconds(rounds[WARM_UP:])

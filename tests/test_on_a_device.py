@@ -20,7 +20,7 @@ from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import LabelledPictures
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.images import ImageStore, Photographs, read_image
+from cae_lib.data.images import ImagesOnDisk, ImageStore, read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.encoder import Encoder
@@ -164,7 +164,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         lock_image=negatives,
         augment=not negatives,
     )
-    source = Photographs if negatives else ImageStore
+    source = ImagesOnDisk if negatives else ImageStore
 
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())

@@ -1,6 +1,7 @@
 """What users copy: `use-it` runs and trains as a plain loop would; the commands of `paper-scale`
 exist, and fetch what the tables need; README's lines give the book's numbers."""
 
+import importlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import open_clip
 import pandas as pd
@@ -21,11 +23,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import REPOSITORY
 from oracles import Batch, explicit_attention
+from PIL import Image
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
 from cae_lib.cli import parse
 from cae_lib.errors import DataError
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import Provenance
@@ -323,6 +327,35 @@ def test_the_examples_of_the_api_run_one_after_another() -> None:
     assert documented == {*names["cae"].__all__}
 
 
+def test_open_clip_publishes_and_loads_a_run(tmp_path: Path, monkeypatch) -> None:
+    """The page's recipe, with a folder in the place of the hub."""
+
+    def save(model: nn.Module, tokenizer: Any, settings: dict, name: str) -> None:
+        push.save_for_hf(model, Mock(), settings, tmp_path / name, safe_serialization=True)
+
+    push = importlib.import_module("open_clip.push_to_hf_hub")
+    monkeypatch.setattr(push, "push_to_hf_hub", save)
+    monkeypatch.chdir(tmp_path)
+    clip = load_clip("clip-mini", activation="gelu", seed=3)
+    file = tmp_path / "data/checkpoints/mini/clip-ft/0/model.safetensors"
+    save_checkpoint(file, clip, CheckpointMeta("clip-mini", "gelu"))
+    (recipe,) = (
+        text for text in FENCED.findall(PAGE.read_text("utf-8")) if "push_to_hf_hub" in text
+    )
+    exec(recipe, {})
+    tokens, pixels = clip.tokenizer(["a red dog"]), torch.rand(1, 3, 112, 112)
+    folder = f"local-dir:{tmp_path / 'OWNER' / 'NAME'}"
+    loaded, _, preprocess = open_clip.create_model_and_transforms(folder)
+    direct = open_clip.create_model("clip-mini", str(file), quick_gelu=False)
+    for model in (loaded.eval(), direct.eval()):
+        for feed, features in (("encode_text", tokens), ("encode_image", pixels)):
+            ours = getattr(clip.model, feed)(features)
+            torch.testing.assert_close(getattr(model, feed)(features), ours, atol=1e-6, rtol=0)
+    assert torch.equal(open_clip.get_tokenizer(folder)(["a red dog"]), tokens)
+    image = Image.effect_noise((140, 120), 80).convert("RGB")
+    assert torch.equal(preprocess(image), clip.preprocess(image))
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)
@@ -339,7 +372,7 @@ def test_every_command_is_one(line: str, tmp_path: Path) -> None:
     start = words.index("cae_lib.cli") if words[0] == "torchrun" else 0
     parsed = parse(words[start + 1 :])
     assert getattr(parsed, "profile", "paper") == "paper"
-    if words[start + 1] in ("train", "export"):
+    if words[start + 1] == "train":
         assert parsed.name in PROFILES["paper"].runs
     if words[start + 1] == "run":
         assert (SCALE.parent / f"{parsed.name}.md").is_file()

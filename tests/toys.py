@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import Pictures
+from cae_lib.data.images import TrainingImages
 from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import datasets
 from cae_lib.models.clip import Clip, load_clip
@@ -85,7 +85,7 @@ class WordTagger:
         ]
 
 
-class Toys(Pictures):
+class Toys(TrainingImages):
     """Random pictures in memory; a crop is stood in for by noise from the generator."""
 
     affine = torch.tensor(1.0), torch.tensor(0.0)
@@ -98,12 +98,12 @@ class Toys(Pictures):
         return len(self.pixels)
 
     def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
         pixels = self.pixels[index]
         if generator is not None:
             pixels = pixels + torch.randn(len(index), 3, 1, 1, generator=generator)
-        return pixels if part is None else pixels[part]
+        return pixels if subset is None else pixels[subset]
 
 
 def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> Pairs:

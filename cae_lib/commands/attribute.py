@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cae_lib.commands.options import names, option, takes
+from cae_lib.commands.options import add_arguments, option, split_names
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.methods import METHODS
 from cae_lib.variants import BASE
@@ -13,7 +13,7 @@ from cae_lib.variants import BASE
 MOST_MODELS = 5
 
 
-@takes(
+@add_arguments(
     option("image", type=Path, help="the picture"),
     option("caption", help="its caption, in quotes"),
     option(
@@ -66,7 +66,7 @@ def run(parsed: argparse.Namespace) -> None:
         title = Path(name).stem if title == name else title
         title = name if title in found else title
         found[title] = attribute(
-            clip, picture, parsed.caption, parsed.start_layer, names(parsed.methods)
+            clip, picture, parsed.caption, parsed.start_layer, split_names(parsed.methods)
         )
     if len({pair.picture.shape for pair in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cae_lib import results
-from cae_lib.commands.cards import base_card
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.needs import training_digest
@@ -211,3 +211,33 @@ def training_table(
     ends = pd.DataFrame(rows).rename(columns={"estimate": "value", "n_items": "n"})
     table = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
     return table.astype({"step": "int32"})
+
+
+def base_card(
+    config: Experiment, table: pd.DataFrame, parameters: int, digest: str, tower_batch: int
+) -> str:
+    """Return the card of a base model, from the template `base_card.md`.
+
+    Args:
+        config: Its settings.
+        table: That of `training_table`.
+        parameters: Number of parameters.
+        digest: Of its weights.
+        tower_batch: Number of images that its image tower learned from at a time.
+    """
+    final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
+    cells = final.round(3).astype(object).where(final.notna(), "").values.tolist()
+    rows = [list(final.columns), ["---"] * len(final.columns), *cells]
+    template = jinja2.Template(
+        Path(__file__).with_name("base_card.md").read_text(encoding="utf-8"),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return template.render(
+        config=config,
+        parameters=parameters,
+        digest=digest,
+        tower_batch=tower_batch,
+        numbers="\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
+        earlier_bases=find_profile(config.profile).earlier_bases,
+    )

@@ -8,7 +8,7 @@ import shutil
 from importlib import metadata
 
 from cae_lib import runtime
-from cae_lib.commands.options import ASSIGNMENTS, PROFILE, PROFILE_HELP, option, takes
+from cae_lib.commands.options import ASSIGNMENTS, PROFILE, PROFILE_HELP, add_arguments, option
 from cae_lib.config import paths, shipped
 from cae_lib.errors import DataError
 from cae_lib.keys import TRAINING_VERSION
@@ -18,7 +18,7 @@ from cae_lib.pages.source import experiments_folder, missing_modules, page_names
 from cae_lib.profiles import PROFILES
 
 
-@takes(
+@add_arguments(
     option(
         "name",
         nargs="?",
@@ -51,7 +51,9 @@ def list_pages() -> None:
     print("\n".join(page_names()))
 
 
-@takes(option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE)
+@add_arguments(
+    option("--pdf", action="store_true", help="one PDF file, printed by Chromium"), PROFILE
+)
 def book(parsed: argparse.Namespace) -> None:
     """Render the book, as pages or as one PDF."""
     made = print_book(parsed.profile) if parsed.pdf else build_book(parsed.profile)

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results, runtime
-from cae_lib.commands.options import PROFILE, option, takes
+from cae_lib.commands.options import PROFILE, add_arguments, option
 from cae_lib.config import paths
-from cae_lib.data.fetch import unpack
 from cae_lib.data.rows import read_json
+from cae_lib.data.unpack import unpack
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
@@ -29,7 +29,7 @@ ANSWERS = ("correct", "rank")
 MANIFEST = "manifest.json"
 
 
-@takes(option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)
+@add_arguments(option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)
 def pack(parsed: argparse.Namespace) -> None:
     """Write all tables of a profile, and what made them, as one archive; DataError if there are
     none, errors of `whole_file`."""
@@ -65,7 +65,7 @@ def manifest() -> dict[str, Any]:
     }
 
 
-@takes(
+@add_arguments(
     option(
         "other",
         nargs="?",

@@ -1,31 +1,33 @@
-"""`cae evaluate` and `cae released`: measuring a run, or models of others, and printing scores.
-What measures is imported as far as it is asked for: one benchmark alone is there in seconds."""
+"""`cae evaluate`: measure a run, or any other model, and print its scores.
+
+What measures is imported only where it is asked for, so one benchmark alone takes seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cae_lib.commands import options
-from cae_lib.commands.options import REAL, allowed, is_run, names, option, takes
+from cae_lib.commands.options import REAL, add_arguments, allowed, is_run, option, split_names
 from cae_lib.data.benchmarks import FOLDERS
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.variants import run_name
 
-FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
-"""Sets that `cae released --fetch` gets: anybody may, by plain addresses, in a gigabyte."""
+if TYPE_CHECKING:
+    from cae_lib.models.clip import Clip
 
 
-@takes(
+@add_arguments(
     option(
         "name",
         help="'base', an experiment such as clip-ft or cae-attention, one of these "
         "read with GELU (base-gelu, clip-ft-gelu), 'data' (what needs no model: items, "
-        "captions, blind), a released model such as released-negclip, a tag "
+        "captions, blind), a released model of configs/paper.yaml such as released-negclip, a tag "
         "MODEL:TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER in its format, "
         "hf:OWNER/NAME or a folder of transformers, or a weight file",
     ),
@@ -67,9 +69,11 @@ FREE_SETS = ("coco-val2017", "sugarcrepe", "sugarcrepe-pp")
     ),
 )
 def run(parsed: argparse.Namespace) -> None:
-    """Measure a run, a model of others, or what belongs to the data alone, and print its scores.
-    Some benchmarks alone, `--only winoground`, are printed and not stored."""
-    from cae_lib.commands import released, scores
+    """Measure a run, any other model, or what belongs to the data alone, and print its scores.
+
+    Some benchmarks alone, `--only winoground`, are printed and not stored.
+    """
+    from cae_lib.commands import scores
 
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
     if parsed.name == options.DATA:
@@ -79,68 +83,66 @@ def run(parsed: argparse.Namespace) -> None:
             measuring.measure_data(parsed.profile)
         print("\n".join(scores.amounts(parsed.profile)))
         return
-    suites, families = split(names(parsed.only))
+    suites, families = split(split_names(parsed.only))
+    seed = parsed.seed if is_run(parsed.name, parsed.profile) else 0
     with allowed(parsed):
-        if is_run(parsed.name, parsed.profile):
-            from cae_lib import measuring, runs
-
-            row, settings = options.run_of(parsed)
-            title, seed = run_name(row, parsed.profile, **settings), parsed.seed
-            opened = partial(runs.open_run, row, parsed.profile, seed, **settings)
-            measure = partial(measuring.measure_run, row, parsed.profile, seed, **settings)
-        else:
-            how = released.named(parsed.name, parsed.model, parsed.activation)
-            how = replace(how, processor=parsed.processor)
-            title = parsed.name if parsed.name in released.models() else plain(parsed.name)
-            seed, opened = 0, released.opener(how)
-            measure = partial(released.measure, opened, how, title, parsed.profile)
+        title, load, measure = _resolve_model(parsed, suites)
         if families:
-            table = scores.evaluate(opened, *families, profile=parsed.profile)
+            table = scores.evaluate(load, *families, profile=parsed.profile)
         else:
-            measure(only=suites)
+            measure()
             table = scores.stored_scores(title, parsed.profile, seed, suites)
-    if table.empty and (families or not scores.measured(title, parsed.profile, suites)):
+    if table.empty and (families or not scores.is_measured(title, parsed.profile, suites)):
         raise DataError("nothing could be measured, see above: no set is here that was asked for")
-    table["dataset"] = scores.named(table["dataset"], parsed.profile)
-    scores.tell(table)
+    table["dataset"] = scores.public_names(table["dataset"], parsed.profile)
+    scores.print_scores(table)
     if parsed.output:
         for path in scores.write(table, title, parsed.output, parsed.name.partition(":")[2]):
             print(f"Written: {path}")
 
 
-@takes(
-    option("--only", default="", metavar="NAMES", help="models with commas between them"),
-    option(
-        "--fetch",
-        action="store_true",
-        help="first get the weights that are free, and SugarCrepe, SugarCrepe++ and their pictures",
-    ),
-)
-def run_released(parsed: argparse.Namespace) -> None:
-    """Measure those released models whose weights are here, on the data that are here, and say how
-    to get the rest. `--fetch` gets what is free first."""
-    from cae_lib import measuring
-    from cae_lib.commands import released, scores
-    from cae_lib.data.completeness import check
+def _resolve_model(
+    parsed: argparse.Namespace, suites: list[str]
+) -> tuple[str, Callable[[], Clip], Callable[[], None]]:
+    """Return the title of a model in tables, what loads it, and what measures some suites of it."""
+    profile = parsed.profile
+    if is_run(parsed.name, profile):
+        from cae_lib import measuring, runs
 
-    chosen = released.chosen(names(parsed.only))
-    parsed.allow_missing, parsed.profile = "all", REAL
-    if parsed.fetch:
-        released.fetch([*(released.owner(name).name for name in chosen), *FREE_SETS])
-    absent = [name for name in chosen if check(released.owner(name)).state == "not here"]
-    here = [name for name in chosen if name not in absent]
-    with allowed(parsed):
-        absent += released.measure_here(here)
-        measuring.measure_data(REAL)
-    print("\n".join(scores.amounts(REAL)))
-    if absent := [name for name in chosen if name in absent]:
-        wanted = dict.fromkeys(released.owner(name).name for name in absent)
-        print(f"Not here: {', '.join(absent)}. Fetch them: cae data get {' '.join(wanted)}")
+        row, settings = options.run_of(parsed)
+        title = run_name(row, profile, **settings)
+        load = partial(runs.open_run, row, profile, parsed.seed, **settings)
+        measure = partial(measuring.measure_run, row, profile, parsed.seed, only=suites, **settings)
+        return title, load, measure
+    from cae_lib.models.external import ExternalModel, model_loader
+    from cae_lib.runtime import pick_device
+
+    external = ExternalModel(
+        parsed.name, parsed.model, parsed.activation, processor=parsed.processor
+    )
+    title = slugify(parsed.name)
+    load = model_loader(external, pick_device())
+
+    def measure_external() -> None:
+        from cae_lib import measuring
+        from cae_lib.evaluation.suites import SUITES
+
+        if is_run(title, profile):
+            raise ConfigError(f"{title} is a run of the profile {profile}: rename the file")
+        if any(suite not in SUITES for suite in suites):
+            raise ConfigError(f"--only {','.join(suites)}: that is measured of the base alone")
+        asked = {suite: SUITES[suite] for suite in suites or SUITES}
+        measuring.measure_external(external, title, profile, asked)
+
+    return title, load, measure_external
 
 
 def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The suites and the families of benchmarks among some names; ConfigError for both together, or
-    a name that is neither."""
+    """Return the suites and the families of benchmarks among some names.
+
+    Raises:
+        ConfigError: For both together, or a name that is neither.
+    """
     only = list(only)
     families = tuple(name for name in only if name in FOLDERS)
     if len(families) == len(only):
@@ -155,7 +157,7 @@ def split(only: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     return only, ()
 
 
-def plain(name: str) -> str:
-    """The name of a model in tables and file names."""
+def slugify(name: str) -> str:
+    """Return the name of a model in tables and file names."""
     stem = Path(name).stem if Path(name).exists() else name
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.")

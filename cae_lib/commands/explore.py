@@ -7,7 +7,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from cae_lib.commands.options import option, takes
+from cae_lib.commands.options import add_arguments, option
 from cae_lib.config import paths, shipped
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
@@ -26,7 +26,7 @@ body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding:
 """
 
 
-@takes(
+@add_arguments(
     option("--profile", default="photo", metavar="P", help="photo (default), paired, ..."),
     option(
         "-n",

@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cae_lib.attribution.heatmap import upsampled
-from cae_lib.commands.released import models
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
-from cae_lib.models.released import Released, load_released
+from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, number
-from cae_lib.profiles import find_profile
-from cae_lib.runs import weights_of
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runs import external_model, has_training, weights_of
 from cae_lib.runtime import pick_device
 from cae_lib.variants import BASE, find_run
 
@@ -41,15 +40,18 @@ def open_weights(
     profile: str = "mini",
     seed: int = 0,
 ) -> Clip:
-    """The model that a word on the command line means: a run of the profile with this seed, a
-    released model of `data/sources.yml`, or what `load_released` reads; with `model` also a tag of
-    it, such as "openai". ConfigError or CheckpointError as there."""
+    """Load the model that a word on the command line means: a run of the profile with this seed, or
+    what `load_external` reads; with `model` also a tag of it, such as "openai". ConfigError or
+    CheckpointError as there."""
     row, settings = find_run(weights, profile)
-    if row in (BASE, *find_profile(profile).runs):
-        return weights_of(row, profile, seed, **settings).load(pick_device())
-    tag = model is not None and Path(weights).suffix not in WEIGHT_SUFFIXES
-    how = Released(f"{model}:{weights}" if tag else weights, model, activation)
-    clip = load_released(models().get(weights, how), pick_device())
+    if row == BASE or row in find_profile(profile).runs:
+        if row == BASE or has_training(row, profile, **settings):
+            return weights_of(row, profile, seed, **settings).load(pick_device())
+        external = external_model(experiment(row, profile, **settings))
+    else:
+        tag = model is not None and Path(weights).suffix not in WEIGHT_SUFFIXES
+        external = ExternalModel(f"{model}:{weights}" if tag else weights, model, activation)
+    clip = load_external(external, pick_device())
     if not hasattr(clip.model, "visual"):
         raise ConfigError(
             f"{weights}: there is no heat map of a model of transformers; `cae evaluate` takes it"

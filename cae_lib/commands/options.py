@@ -1,11 +1,12 @@
-"""Options of the command line: how a function takes them, those that several commands share, and
-what they ask of a run and of incomplete sets. Without PyTorch: help comes at once."""
+"""Options of the command line that several commands share, and how a function declares its own.
+
+Nothing here imports PyTorch, so that help comes at once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,12 +29,12 @@ Option = tuple[tuple[str, ...], dict[str, Any], str]
 
 
 def option(*names: str, group: str = "", **settings: Any) -> Option:
-    """An argument of a command."""
+    """Return an argument of a command."""
     return names, settings, group
 
 
-def takes(*options: Option) -> Callable[[Command], Command]:
-    """Let the function of a command take options; see `cae_lib.cli.COMMANDS`."""
+def add_arguments(*options: Option) -> Callable[[Command], Command]:
+    """Declare the arguments of a command's function; see `cae_lib.cli.COMMANDS`."""
 
     def with_options(function: Command) -> Command:
         function.options = options
@@ -43,7 +44,7 @@ def takes(*options: Option) -> Callable[[Command], Command]:
 
 
 def assignment(text: str) -> tuple[str, str]:
-    """Key and value of a text ``KEY=VALUE``."""
+    """Split a text ``KEY=VALUE`` into key and value."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, not {text!r}")
@@ -101,38 +102,33 @@ REPRODUCED = (
 
 
 def run_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """The row and the settings that a command line names; `--set` adds to a variant's own."""
+    """Return the row and the settings that a command line names; `--set` adds to a variant's."""
     row, settings = find_run(parsed.name, parsed.profile)
     return row, settings | {key: setting(key, text) for key, text in parsed.assignments}
 
 
 def is_run(name: str, profile_name: str) -> bool:
-    """Whether a name is that of a run of a profile, or of what needs no model."""
+    """Return whether a name is that of a run of a profile, or of what needs no model."""
     row, _ = find_run(name, profile_name)
     return row in (BASE, DATA, *CONTROLS, *find_profile(profile_name).runs)
 
 
-def names(text: str) -> list[str]:
-    """Names with commas between them."""
+def split_names(text: str) -> list[str]:
+    """Split names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def allowed(parsed: argparse.Namespace) -> AbstractContextManager[None]:
-    """The sets that the command line lets be incomplete, while its command runs."""
+    """Let sources be incomplete that the command line allows, while its command runs."""
     return allow(parsed.profile, parsed.allow_missing)
 
 
-def allow(profile_name: str, sets: str) -> AbstractContextManager[None]:
-    """Let some sets be incomplete, with commas between them; ConfigError where they are built."""
-    chosen = names(sets)
-    if chosen and not find_profile(profile_name).real:
+def allow(profile_name: str, sources: str) -> AbstractContextManager[None]:
+    """Let sources be incomplete, with commas between them; ConfigError where they are built."""
+    allowed_sources = split_names(sources)
+    if allowed_sources and not find_profile(profile_name).real:
         raise ConfigError(
             f"--allow-missing is for real data; those of the profile {profile_name} are built "
             f"whole: `cae world build --profile {profile_name}`"
         )
-    return allowing(chosen)
-
-
-def set_words(overrides: Mapping[str, Any]) -> str:
-    """The settings of a run as options, each with a blank before it."""
-    return "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())
+    return allowing(allowed_sources)

@@ -11,7 +11,7 @@ import shutil
 from importlib import util
 from pathlib import Path
 
-from cae_lib.commands.options import option, takes
+from cae_lib.commands.options import add_arguments, option
 from cae_lib.config import paths, shipped
 from cae_lib.errors import CaeError, DataError
 from cae_lib.pages.source import experiments_folder
@@ -31,7 +31,7 @@ NO_ENGINE = (
 )
 
 
-@takes(
+@add_arguments(
     option(
         "--stale",
         action="store_true",

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.options import ON, PROFILE, REPRODUCED, allow, takes
+from cae_lib.commands.options import ON, PROFILE, REPRODUCED, add_arguments, allow
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.gpus import find_gpus
@@ -33,7 +33,7 @@ BYTES_PER_JOB = 5_300_000_000
 """Memory that a job on a CPU may take (mini: 5.2 GB)."""
 
 
-@takes(PROFILE, *REPRODUCED, ON)
+@add_arguments(PROFILE, *REPRODUCED, ON)
 def run(parsed: argparse.Namespace) -> None:
     """Do all that is not done yet; safe to interrupt and repeat."""
     home, profile = repository(), parsed.profile
@@ -119,7 +119,7 @@ def require_data(profile_name: str) -> None:
         from cae_lib.data import needs
         from cae_lib.runs import wanted
 
-        for line in needs.require(needs.stock(wanted(profile_name))):
+        for line in needs.raise_if_missing(needs.check_sources(wanted(profile_name))):
             print(line, flush=True)
 
 

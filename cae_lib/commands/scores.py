@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -28,18 +28,12 @@ from cae_lib.profiles import find_profile
 from cae_lib.results import ANSWERS
 from cae_lib.runtime import write_atomic
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
-
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {
     "choice": "image_caption_selection",
     "retrieval": "zeroshot_retrieval",
     "similarity": "text_similarity",
 }
-HUB_TASK = "zero-shot-image-classification"
-"""The hub's name of what a CLIP is for; it has none for choices between captions."""
-
 METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
     for k in (1, 5, 10)
@@ -49,26 +43,23 @@ METRICS = {"accuracy": "acc"} | {
 
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """The items of benchmarks as `choice_scores` takes them."""
+    """Return the items of benchmarks as `choice_scores` takes them."""
     items = headlines(benchmarks)
     amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def stored_items(profile_name: str) -> pd.DataFrame:
-    """The items of a profile from its tables, where the sets need not be here."""
-    items, subsets = (
-        results.load(table, profile_name, [results.DATA]) for table in ("items", "subsets")
-    )
-    amounts = subsets.loc[subsets["suite"] == "benchmarks", ["family", "subset", "n_expected"]]
-    return items.merge(amounts, on=["family", "subset"])
-
-
 def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """The headline of each subset; columns as in `COLUMNS`. What is `given` are rows of
-    `choice.answers`; `items` are those of `items_of` or `stored_items`, whose subsets without any
-    answer have no score. DataError unless all other items have one answer each."""
+    """Compute the headline of each subset; columns as in `COLUMNS`.
+
+    Args:
+        given: Rows of `choice.answers`.
+        items: Those of `items_of`; their subsets without any answer have no score.
+
+    Raises:
+        DataError: Unless all other items have one answer each.
+    """
     answered = given[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), given[[*ANSWERS, "correct"]])
     asked = weights(rows, "subset")
@@ -91,17 +82,24 @@ def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
-    """The headlines of some families of benchmarks, of all without a name, of answers that are not
-    stored; columns as in `COLUMNS`. By default of the sets below `data/raw` of this folder, or of
-    the environment variable `CAE_HOME`; their files are read anew in each call.
+    """Evaluate a model on some families of benchmarks, or on all; nothing is stored.
+
+    The datasets are those below `data/raw` of this folder, or of the environment variable
+    `CAE_HOME`; their files are read anew in each call.
 
     Args:
-        model: One of `load_clip`, or a function that opens it once the sets are known to be here.
+        model: One of `load_clip`, or a function that loads it once the data are known to be here.
         families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.LAYOUTS`.
-        profile: "paper" for real sets, "mini" for those of the small world, ...
+        profile: "paper" for real datasets, "mini" for the synthetic scenes, ...
 
-    ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
-    missing or malformed, or an entry of `LAYOUTS` is."""
+    Returns:
+        The headline of each subset; columns as in `COLUMNS`.
+
+    Raises:
+        ConfigError: For an unknown family or profile.
+        DataError: If datasets are missing or malformed, or an entry of `LAYOUTS` is; the message
+            says how to get them.
+    """
     for name in LAYOUTS.keys() & {*families}:
         check_entry(name, LAYOUTS[name])
         if not find_profile(profile).real and name not in datasets.families_of(profile):
@@ -116,26 +114,39 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
     return choice_scores(answers(asked, encoder), items_of(asked))
 
 
-def measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
-    """Whether a table of a run is stored, of any suite or of some."""
+def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
+    """Return whether a table of a run is stored, of any suite or of some."""
     return not all(results.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
-def named(sets: pd.Series, profile_name: str) -> pd.Series:
-    """Names of sets for the world outside: those that are built here have the layouts of real ones,
-    not their pictures, and the profile stands before their name."""
+def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
+    """Return the names of datasets that others know.
+
+    Datasets that are built here have the layouts of real ones, not their images, so the profile
+    stands before their name.
+    """
     return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
 
 
 def stored_scores(
     title: str, profile_name: str, seed: int, suites: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """What the stored tables of a run say, of all suites or some: accuracy of each subset, recall,
-    correlation; columns as in `COLUMNS`."""
-    wanted, tables = list(suites), []
+    """Compute scores from the stored tables of a run: accuracies, recalls, correlations.
+
+    Args:
+        title: The run's name in tables.
+        profile_name: Its profile.
+        seed: Its seed.
+        suites: Whose tables are used; all by default.
+
+    Returns:
+        One row a score; columns as in `COLUMNS`.
+    """
+    selected, tables = list(suites), []
 
     def stored(suite: str) -> bool:
-        return (suite in wanted or not wanted) and not results.missing(suite, [title], profile_name)
+        is_selected = suite in selected or not selected
+        return is_selected and not results.missing(suite, [title], profile_name)
 
     def rows_of(suite: str) -> pd.DataFrame:
         frame = results.load(suite, profile_name, [title])
@@ -153,12 +164,12 @@ def stored_scores(
                         name,
                         "retrieval",
                         f"{way}, R@{k}",
-                        float((own["rank"] <= k).mean()),
+                        float((ranks["rank"] <= k).mean()),
                         float("nan"),
                         pairs[name].n_used,
                         pairs[name].n_expected,
                     )
-                    for (name, way), own in rows_of("retrieval").groupby(
+                    for (name, way), ranks in rows_of("retrieval").groupby(
                         ["set", "direction"], sort=False
                     )
                     for k in (1, 5, 10)
@@ -175,12 +186,12 @@ def stored_scores(
                         name,
                         "similarity",
                         "Spearman",
-                        float(own["gold"].corr(own["score"], "spearman")),
+                        float(pairs["gold"].corr(pairs["score"], "spearman")),
                         float("nan"),
-                        len(own),
+                        len(pairs),
                         expected[name],
                     )
-                    for name, own in rows_of("similarity").groupby("set", sort=False)
+                    for name, pairs in rows_of("similarity").groupby("set", sort=False)
                 ],
                 columns=COLUMNS,
             )
@@ -189,7 +200,7 @@ def stored_scores(
     return pd.concat([table for table in tables if len(table)] or [empty], ignore_index=True)
 
 
-def tell(table: pd.DataFrame) -> None:
+def print_scores(table: pd.DataFrame) -> None:
     """Print scores in percent; a star marks those of incomplete data."""
     if table.empty:
         return
@@ -206,9 +217,22 @@ def tell(table: pd.DataFrame) -> None:
 
 
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
-    """Write scores as CLIP_benchmark's CSV, with open_clip's tag if the weights have one, and as
-    the hub's evaluation results, the latter of complete sets of the hub alone; returns the files.
-    WriteError if they cannot be written."""
+    """Write scores as CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub.
+
+    The latter are those of complete datasets of the hub alone.
+
+    Args:
+        table: Columns as in `COLUMNS`.
+        title: Name of the model.
+        folder: Folder of the files.
+        tag: open_clip's tag of the weights, if they have one.
+
+    Returns:
+        The files.
+
+    Raises:
+        WriteError: If they cannot be written.
+    """
     import yaml
 
     rows = pd.DataFrame(
@@ -225,8 +249,8 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
             "n_expected": table["n_expected"],
         }
     )
-    own = list(rows.columns.difference(["metric", "value"], sort=False))
-    wide = rows.pivot_table(index=own, columns="metric", values="value", sort=False).reset_index()
+    names = list(rows.columns.difference(["metric", "value"], sort=False))
+    wide = rows.pivot_table(index=names, columns="metric", values="value", sort=False).reset_index()
     files = {folder / f"{title}.csv": wide.to_csv(index=False)}
     if entries := hub_entries(table):
         files[folder / f"{title}.yaml"] = yaml.safe_dump(entries, sort_keys=False)
@@ -235,48 +259,37 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     return list(files)
 
 
-def eval_results(table: pd.DataFrame) -> list[EvalResult]:
-    """Scores of complete real benchmarks in percent, as the metadata of a model card have them: by
-    the data set of the hub where there is one, else by our name of the family."""
-    from huggingface_hub import EvalResult
+def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return scores in percent as the entries of a file in a model's `.eval_results` on the hub.
 
-    found = []
+    Only complete real benchmarks that are datasets of the hub have a name there.
+    """
+    entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        if family in FAMILIES and row.n_used == row.n_expected:
-            items = (item for name in FAMILIES[family] for item in source(name).get)
-            hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
-            kind = hub[0].removeprefix("datasets/") if hub else family
-            found.append(
-                EvalResult(
-                    HUB_TASK,
-                    kind,
-                    row.dataset,
-                    "accuracy",
-                    round(100 * row.value, 2),
-                    dataset_config=subset,
-                )
+        if family not in FAMILIES or row.n_used != row.n_expected:
+            continue
+        items = (item for name in FAMILIES[family] for item in source(name).get)
+        datasets_of_hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
+        if datasets_of_hub:
+            name = datasets_of_hub[0].removeprefix("datasets/")
+            entries.append(
+                {
+                    "dataset": {"id": name, "task_id": subset},
+                    "value": round(100 * row.value, 2),
+                    "notes": "cosine, a tie is wrong",
+                }
             )
-    return found
-
-
-def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Those `eval_results` that are of data sets of the hub, as the entries of a file in a model's
-    `.eval_results`; the other benchmarks have no name there."""
-    return [
-        {
-            "dataset": {"id": result.dataset_type, "task_id": result.dataset_config},
-            "value": result.metric_value,
-            "notes": "cosine, a tie is wrong",
-        }
-        for result in eval_results(table)
-        if "/" in result.dataset_type
-    ]
+    return entries
 
 
 def amounts(profile_name: str) -> list[str]:
-    """How much of its data each measurement uses: a line for each family or set of a suite, then
-    one for each part that is not complete, with why rows of it were left out."""
+    """Say how much of its data each suite uses.
+
+    Returns:
+        A line for each family or dataset of a suite, then one for each subset that is not complete,
+        with why rows of it were left out.
+    """
     from cae_lib.evaluation.amounts import own_items
 
     table = results.load("subsets", profile_name)

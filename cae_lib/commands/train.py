@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from cae_lib.commands import options
-from cae_lib.commands.options import allowed, option, run_of, takes
+from cae_lib.commands.options import add_arguments, allowed, option, run_of
 from cae_lib.variants import BASE
 
 SPEED = "speed and memory, which change numbers by rounding at most"
 
 
-@takes(
+@add_arguments(
     options.RUN,
     *options.SETTINGS,
     options.ALLOW_MISSING,

@@ -16,21 +16,29 @@ from cae_lib.data.rows import in_row
 from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
-"""What to do about captions without a picture file: an error, leave them out and count them (also
-those whose picture cannot be decoded), or do not look for pictures."""
+"""What to do about captions without an image file: raise an error, leave them out and count them
+(also those whose image cannot be decoded), or do not look for images."""
 
 Root = str | Path | Sequence[Path]
-"""Folder that the pictures of a file are relative to; of several the first that has any of them."""
+"""Folder that the images of a file are relative to; of several the first that has any of them."""
 
 NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Image-caption pairs; one row is one caption together with its picture. `image_index` (n,)
-    gives the row's place in `image_paths`, where each picture stands once. `n_expected` counts the
-    rows of the file, `n_used` those kept. Only NegCLIP's files fill `negatives` (false captions of
-    each row) and `hard_images` (rows with a similar picture)."""
+    """Image-caption pairs; one row is one caption together with its image.
+
+    Attributes:
+        image_paths: Each image once.
+        captions: One a row.
+        image_index: (n,), the position of each row's image in `image_paths`.
+        name: Of the dataset.
+        n_used: Number of rows that were kept.
+        n_expected: Number of rows of the file.
+        negatives: Hard negative captions of each row, in NegCLIP's files alone.
+        hard_images: Rows with a similar image, in NegCLIP's files alone.
+    """
 
     image_paths: list[Path]
     captions: list[str]
@@ -53,53 +61,63 @@ def load_karpathy(
 
     Args:
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
-        root: what `filepath/filename`, or `filename` alone, is relative to, see `Root`.
-        split: "train" (takes in COCO's "restval"), "val" or "test".
-        missing: see `Missing`.
-        expected: number of captions; by default those that are there.
+        root: What `filepath/filename`, or `filename` alone, is relative to, see `Root`.
+        split: "train" (includes COCO's "restval"), "val" or "test".
+        missing: See `Missing`.
+        expected: Number of captions; by default those that are there.
 
-    DataError for another layout, no picture of the split, or captions or pictures that are missing
-    and may not be.
+    Raises:
+        DataError: For another layout, no image of the split, or captions or images that are missing
+            and may not be.
     """
     path = Path(file)
-    wanted = {"train", "restval"} if split == "train" else {split}
-    found, known = [], set()
+    splits = {"train", "restval"} if split == "train" else {split}
+    pairs, splits_of_file = [], set()
     for i, image in enumerate(_listed(path, rows.read_json(path, dict), "images")):
         with in_row(path, f"image {i}"):
-            known.add(rows.text(image, "split"))
-            if image["split"] in wanted:
-                picture = Path(image.get("filepath", ""), rows.text(image, "filename"))
+            splits_of_file.add(rows.text(image, "split"))
+            if image["split"] in splits:
+                name = Path(image.get("filepath", ""), rows.text(image, "filename"))
                 sentences = rows.value(image, "sentences")
-                found += [(picture, rows.text(sentence, "raw")) for sentence in sentences]
-    if not found:
-        raise DataError(f"{path}: no picture of split {split!r}; the file has {sorted(known)}.")
-    return _pairs(found, root, f"{path.stem}-{split}", missing, path, expected)[0]
+                pairs += [(name, rows.text(sentence, "raw")) for sentence in sentences]
+    if not pairs:
+        raise DataError(
+            f"{path}: no picture of split {split!r}; the file has {sorted(splits_of_file)}."
+        )
+    return _pairs(pairs, root, f"{path.stem}-{split}", missing, path, expected)[0]
 
 
 def load_caption_list(
     file: str | Path, root: Root, missing: Missing = "raise", expected: int | None = None
 ) -> Pairs:
-    """Read a `coco_karpathy_test.json`-like list of `{image, caption}` entries: `caption` is one
-    string or a list of them, `image` is relative to `root`; else as `load_karpathy`."""
+    """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
+
+    `caption` is one string or a list of them, `image` is relative to `root`; arguments and errors
+    are those of `load_karpathy`.
+    """
     path = Path(file)
-    found = []
+    pairs = []
     for i, entry in enumerate(rows.read_json(path, list)):
         with in_row(path, f"entry {i}"):
             caption = rows.value(entry, "caption")
-            own = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
-            found += [(Path(rows.text(entry, "image")), caption) for caption in own]
-    return _pairs(found, root, path.stem, missing, path, expected)[0]
+            captions = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
+            pairs += [(Path(rows.text(entry, "image")), text) for text in captions]
+    return _pairs(pairs, root, path.stem, missing, path, expected)[0]
 
 
 def load_coco_captions(
     file: str | Path, image_dir: str | Path, missing: Missing = "raise"
 ) -> Pairs:
-    """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations; pictures
-    without one are no pairs. DataError if an annotation names an unknown picture, or pictures are
-    missing and may not be."""
+    """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
+
+    Images without an annotation are no pairs.
+
+    Raises:
+        DataError: If an annotation names an unknown image, or images are missing and may not be.
+    """
     path = Path(file)
     content = rows.read_json(path, dict)
-    names, found = {}, []
+    names, pairs = {}, []
     for i, image in enumerate(_listed(path, content, "images")):
         with in_row(path, f"image {i}"):
             names[rows.value(image, "id")] = rows.text(image, "file_name")
@@ -108,8 +126,8 @@ def load_coco_captions(
             number = rows.value(annotation, "image_id")
             if number not in names:
                 raise rows.RowError(f"image_id {number} is not in `images`")
-            found.append((Path(names[number]), rows.text(annotation, "caption")))
-    return _pairs(found, image_dir, path.stem, missing, path)[0]
+            pairs.append((Path(names[number]), rows.text(annotation, "caption")))
+    return _pairs(pairs, image_dir, path.stem, missing, path)[0]
 
 
 def load_negclip_tsv(
@@ -118,21 +136,22 @@ def load_negclip_tsv(
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
     Args:
-        tsv: tab separated file with the columns title, filepath, neg_caption and neg_image; quoted
+        tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image; quoted
             captions may hold tabs and newlines.
-        root: folder that the `filepath` column is relative to.
-        missing: see `Missing`.
-        expected: number of rows; by default those that are there.
+        root: Folder that the `filepath` column is relative to.
+        missing: See `Missing`.
+        expected: Number of rows; by default those that are there.
 
-    DataError if a column is missing, a cell is not the Python list it has to be, a row number of
-    `neg_image` is not in the file, or pictures or rows are missing and may not be.
+    Raises:
+        DataError: If a column is missing, a cell is not the Python list that it has to be, a row
+            number of `neg_image` is not in the file, or images or rows are missing and may not be.
     """
     path = Path(tsv)
-    found, negatives, hard = [], [], []
+    captioned, negatives, hard = [], [], []
     entries = list(rows.read_csv(path, NEGCLIP_COLUMNS, "\t"))
     for i, (_, row) in enumerate(entries):
         with in_row(path, f"row {i}"):
-            found.append((Path(rows.text(row, "filepath")), rows.text(row, "title")))
+            captioned.append((Path(rows.text(row, "filepath")), rows.text(row, "title")))
             negatives.append(rows.literal(row, "neg_caption"))
             hard.append(rows.literal(row, "neg_image", int))
             if any(not 0 <= number < len(entries) for number in hard[-1]):
@@ -140,19 +159,23 @@ def load_negclip_tsv(
                     f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to "
                     f"{len(entries) - 1}"
                 )
-    pairs, keep = _pairs(found, root, path.stem, missing, path, expected)
-    place = {old: new for new, old in enumerate(keep)}
+    pairs, keep = _pairs(captioned, root, path.stem, missing, path, expected)
+    new_row = {old: new for new, old in enumerate(keep)}
     return replace(
         pairs,
         negatives=[negatives[i] for i in keep],
-        hard_images=[[place[j] for j in hard[i] if j in place] for i in keep],
+        hard_images=[[new_row[j] for j in hard[i] if j in new_row] for i in keep],
     )
 
 
 class RetrievalSet(NamedTuple):
-    """A test split, in the folder of its name, with its published number. `caption_list` is a list
-    of `{image, caption}`, as BLIP and ARO read it; `image_folders` are those that the pictures may
-    lie in, the official one first."""
+    """A test split, in the folder of its name.
+
+    Attributes:
+        caption_list: File with a list of `{image, caption}`, as BLIP and ARO read it.
+        image_folders: Folders that its images may lie in, the official one first.
+        n_captions: Published number of captions.
+    """
 
     caption_list: str
     image_folders: tuple[str, ...]
@@ -170,24 +193,26 @@ def load_retrieval_set(
 ) -> Pairs:
     """Read a test split, from the caption list if it is there, else from Karpathy's file.
 
-    Both hold the same captions. COCO's 5,000 pictures have 25,010 of them, ten pictures having six;
-    some evaluators use 25,000.
+    Both hold the same captions. COCO's 5,000 images have 25,010 of them, because ten images have
+    six; some evaluators use 25,000.
 
     Args:
         name: "coco" or "flickr30k".
-        root: Folder that holds the data sets side by side.
-        missing: see `Missing`.
+        root: Folder that holds the datasets side by side.
+        missing: See `Missing`.
         official: Expect the published number of captions.
 
-    ConfigError for an unknown name; DataError if neither file is there, one is malformed, or
-    captions or pictures are missing and may not be.
+    Raises:
+        ConfigError: For an unknown name.
+        DataError: If neither file is there, one is malformed, or captions or images are missing and
+            may not be.
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
-    place, folder = RETRIEVAL_SETS[name], Path(root, name)
-    folders = [folder / between for between in place.image_folders]
-    expected = place.n_captions if official else None
-    file, other = folder / place.caption_list, folder / f"dataset_{name}.json"
+    split, folder = RETRIEVAL_SETS[name], Path(root, name)
+    folders = [folder / subfolder for subfolder in split.image_folders]
+    expected = split.n_captions if official else None
+    file, other = folder / split.caption_list, folder / f"dataset_{name}.json"
     if file.is_file():
         return load_caption_list(file, folders, missing, expected)
     if not other.is_file():
@@ -200,41 +225,45 @@ def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
         return rows.value(content, name)
 
 
-def _folder(root: Root, pictures: Sequence[Path]) -> Path:
-    """The folder that pictures are relative to; where none is found, the first, which their names
-    may begin with."""
+def _image_folder(root: Root, images: Sequence[Path]) -> Path:
+    """Return the first folder of `root` that has any of some images, else the first folder.
+
+    Names of images may begin with the name of the first folder.
+    """
     if isinstance(root, str | Path):
         return Path(root)
-    first = root[0].parent if pictures and pictures[0].parts[0] == root[0].name else root[0]
+    first = root[0].parent if images and images[0].parts[0] == root[0].name else root[0]
     return next(
-        (folder for folder in root if any((folder / name).is_file() for name in pictures)), first
+        (folder for folder in root if any((folder / name).is_file() for name in images)), first
     )
 
 
 def _pairs(
-    found: Sequence[tuple[Path, str]],
+    pairs: Sequence[tuple[Path, str]],
     root: Root,
     name: str,
     missing: Missing,
     source: Path,
     expected: int | None = None,
 ) -> tuple[Pairs, list[int]]:
-    """Pairs of rows (picture, caption), each picture once, and the numbers of the rows kept; what
-    cannot be used is settled as `missing` says."""
-    folder = _folder(root, [picture for picture, _ in found])
-    places = [folder / picture for picture, _ in found]
-    wrong = (
+    """Build `Pairs` of rows (image, caption), and return the numbers of the rows kept with them.
+
+    Rows that cannot be used are dropped or refused as `missing` says.
+    """
+    folder = _image_folder(root, [image for image, _ in pairs])
+    files = [folder / image for image, _ in pairs]
+    errors = (
         {}
         if missing == "ignore"
-        else {place: trouble(place, inside=missing == "drop") for place in dict.fromkeys(places)}
+        else {path: trouble(path, inside=missing == "drop") for path in dict.fromkeys(files)}
     )
-    keep = [row for row, place in enumerate(places) if not wrong.get(place)]
-    left = [(f"row {row}", wrong[place]) for row, place in enumerate(places) if wrong.get(place)]
-    expected = len(found) if expected is None else expected
-    settle(name, source, len(keep), len(found), expected, left, allowed=missing == "drop")
+    keep = [row for row, path in enumerate(files) if not errors.get(path)]
+    left_out = [(f"row {row}", errors[path]) for row, path in enumerate(files) if errors.get(path)]
+    expected = len(pairs) if expected is None else expected
+    settle(name, source, len(keep), len(pairs), expected, left_out, allowed=missing == "drop")
     numbers: dict[Path, int] = {}
     index = torch.tensor(
-        [numbers.setdefault(places[row], len(numbers)) for row in keep], dtype=torch.long
+        [numbers.setdefault(files[row], len(numbers)) for row in keep], dtype=torch.long
     )
-    captions = [found[row][1] for row in keep]
+    captions = [pairs[row][1] for row in keep]
     return Pairs(list(numbers), captions, index, name, len(keep), expected), keep

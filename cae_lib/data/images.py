@@ -1,5 +1,7 @@
-"""Reading image files; and the pictures of a training set, in memory or decoded when they are
-needed, with their random crops."""
+"""Read image files, and hold the images of a training set.
+
+Those are in memory, or decoded when they are needed, and cut by random crops.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +22,28 @@ from torchvision.transforms.functional import resized_crop
 from cae_lib.errors import DataError
 
 SCALE = (0.9, 1.0)
-"""Share of a picture's area that a crop takes: the paper's; the rest is torchvision's default."""
+"""Share of an image's area that a crop takes: the paper's; the rest is torchvision's default."""
 
 RATIO = (3 / 4, 4 / 3)
 STORE_LIMIT = 4 * 2**30
-"""Bytes that a set's pictures may take in memory."""
+"""Bytes that a dataset's images may take in memory."""
 
 
-class Pictures:
-    """Pictures of a training set, each in its size `size` (S, in pixels); row i is `paths[i]`.
-    DataError if files are missing, or those of an `ImageStore` broken or truncated."""
+class TrainingImages:
+    """Images of a training set, each of `size` (S) pixels a side; row i is `paths[i]`.
+
+    Raises:
+        DataError: If files are missing, or those of an `ImageStore` broken or truncated.
+    """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
         self.paths = [Path(path) for path in paths]
         self.size = size
-        lost = [row for row, path in enumerate(self.paths) if not path.is_file()]
-        if lost:
+        missing = [row for row, path in enumerate(self.paths) if not path.is_file()]
+        if missing:
+            first = missing[0]
             raise DataError(
-                f"{self.paths[lost[0]]} (row {lost[0]}): no such picture, and {len(lost) - 1} more "
+                f"{self.paths[first]} (row {first}): no such picture, and {len(missing) - 1} more "
                 f"of {len(self.paths)} are missing. Complete the data set."
             )
         means, spreads = (
@@ -47,34 +53,43 @@ class Pictures:
         self.affine = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Return the number of images."""
         return len(self.paths)
 
     def batch(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Normalised pictures of the rows `index` (B,): float32 (B, 3, S, S). With a generator each
-        one is a random resized crop, else the central square. With `part` only those places of
-        `index` are returned; their crops are those of the whole. DataError for a broken or
-        truncated file names it and its row."""
-        return normalise(self.crops(index, generator, part), *self.affine)
+        """Return normalised images: float32 (B, 3, S, S).
+
+        Args:
+            index: Rows, (B,).
+            generator: If given, each image is a random resized crop, else the central square.
+            subset: Positions in `index`; only these are returned, with their crops in the batch.
+
+        Raises:
+            DataError: For a broken or truncated file; the message names it and its row.
+        """
+        return normalise(self.crops(index, generator, subset), *self.affine)
 
     def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """As `batch`, not normalised: 0 to 255, uint8."""
+        """Return what `batch` does, not normalised: 0 to 255, uint8."""
         seeds = None if generator is None else crop_seeds(len(index), generator)
-        places = range(len(index)) if part is None else part.tolist()
-        pixels = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
-        for row, place in enumerate(places):
-            pixels[row] = self.shown(int(index[place]), None if seeds is None else seeds[place])
+        positions = range(len(index)) if subset is None else subset.tolist()
+        pixels = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
+        for row, position in enumerate(positions):
+            seed = None if seeds is None else seeds[position]
+            pixels[row] = self.pixels_of(int(index[position]), seed)
         return pixels
 
 
-class ImageStore(Pictures):
-    """All pictures of a set as one uint8 tensor (N, 3, S, S), decoded once by a thread pool. A
-    picture of another size is resized (bicubic) to S pixels on its shorter side and cut to its
-    central square, as CLIP does for evaluation; random crops are torchvision's, of that square."""
+class ImageStore(TrainingImages):
+    """All images of a dataset as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
+
+    An image of another size is resized (bicubic) to S pixels on its shorter side and cut to its
+    central square, as CLIP does for evaluation; random crops are torchvision's, of that square.
+    """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
         super().__init__(paths, size)
@@ -87,42 +102,49 @@ class ImageStore(Pictures):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self))))
 
-    def shown(self, row: int, seed: Tensor | None) -> Tensor:
-        """A picture, or its crop by a seed: (3, S, S) uint8."""
+    def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
+        """Return an image, or its crop by a seed: (3, S, S) uint8."""
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
-class Photographs(Pictures):
-    """Pictures on disk: each batch is decoded, cropped and resized (bicubic) anew, which takes the
-    memory of the batches under way. Stands in for `ImageStore` where a set does not fit into memory
-    or its pictures are not stored in the model's size. The random crops are torchvision's
-    RandomResizedCrop of the whole photograph."""
+class ImagesOnDisk(TrainingImages):
+    """Images that are decoded, cropped and resized (bicubic) for each batch.
 
-    def shown(self, row: int, seed: Tensor | None) -> Tensor:
-        """A picture, or its crop by a seed: (3, S, S) uint8."""
+    Takes the place of `ImageStore` where a dataset does not fit into memory or its images are not
+    stored in the model's size. Random crops are torchvision's RandomResizedCrop of the whole image.
+    """
+
+    def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
+        """Return an image, or its crop by a seed: (3, S, S) uint8."""
         image = read_image(self.paths[row], row, 2 * self.size)
         return as_tensor(
             central_square(image, self.size) if seed is None else _crop(image, seed, self.size)
         )
 
 
-def picture_source(paths: Sequence[str | Path], size: int) -> ImageStore | Photographs:
-    """The pictures of a training set: in memory if that changes nothing and they fit, else lazily.
-    In memory if the first picture is stored in the model's size `size`, so that a crop of the
-    stored picture is a crop of the whole, and if all take at most `STORE_LIMIT`. DataError if
-    pictures are missing or broken."""
+def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOnDisk:
+    """Open the images of a training set: in memory if that changes nothing and they fit.
+
+    It changes nothing if the first image is stored in the model's size `size`, so that a crop of
+    the stored image is a crop of the whole; they fit if all take at most `STORE_LIMIT`.
+
+    Raises:
+        DataError: If images are missing or broken.
+    """
     fits = len(paths) * 3 * size * size <= STORE_LIMIT
     if fits and len(paths):
         fits = read_image(paths[0], 0).size == (size, size)
-    return ImageStore(paths, size) if fits else Photographs(paths, size)
+    return ImageStore(paths, size) if fits else ImagesOnDisk(paths, size)
 
 
 def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Pixels of 0 to 255 as float32, scaled and shifted; overwrites pixels that are float32."""
+    """Scale and shift pixels of 0 to 255 to float32; overwrites pixels that are float32."""
     return pixels.float().mul_(scale).add_(shift)
 
 
-def read_image(path: str | Path, row: int | None = None, least: int | None = None) -> Image.Image:
+def read_image(
+    path: str | Path, row: int | None = None, min_side: int | None = None
+) -> Image.Image:
     """Read an image file as RGB, with its pixels as the file stores them.
 
     The EXIF orientation is not applied. The loaders of the public benchmarks, CLIP_benchmark and
@@ -133,17 +155,18 @@ def read_image(path: str | Path, row: int | None = None, least: int | None = Non
 
     Args:
         path: The image file.
-        row: Number of the image in its data set, which an error names.
-        least: Let a JPEG be decoded at a smaller size, with no side below so many pixels; None
+        row: Number of the image in its dataset, which an error names.
+        min_side: Let a JPEG be decoded at a smaller size, with no side below so many pixels; None
             decodes it in full.
 
-    DataError, which names the file, if it is missing, broken, truncated or no image.
+    Raises:
+        DataError: If the file is missing, broken, truncated or no image; the message names it.
     """
     name = path if row is None else f"{path} (row {row})"
     try:
         with Image.open(path) as image:
-            if least is not None:
-                image.draft("RGB", (least, least))
+            if min_side is not None:
+                image.draft("RGB", (min_side, min_side))
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(
@@ -156,7 +179,7 @@ def read_image(path: str | Path, row: int | None = None, least: int | None = Non
 
 
 def central_square(image: Image.Image, size: int) -> Image.Image:
-    """The picture's central square, its side resized (bicubic) to `size` pixels."""
+    """Cut an image to its central square, its side resized (bicubic) to `size` pixels."""
     if image.size == (size, size):
         return image
     factor = size / min(image.size)
@@ -167,18 +190,18 @@ def central_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """A picture as (3, height, width) uint8."""
+    """Return an image as (3, height, width) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def crop_seeds(count: int, generator: torch.Generator) -> Tensor:
-    """A seed for the crop of each of `count` pictures."""
+    """Draw a seed for the crop of each of `count` images."""
     return torch.randint(2**62, (count,), generator=generator)
 
 
-def _crop(picture: Any, seed: Tensor, size: int) -> Any:
-    """torchvision's random crop of a picture (PIL, or a tensor), resized (bicubic) to a square."""
+def _crop(image: Any, seed: Tensor, size: int) -> Any:
+    """Cut torchvision's random crop of an image (PIL, or a tensor), resized (bicubic) to a square."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(seed))
-        box = RandomResizedCrop.get_params(picture, SCALE, RATIO)
-    return resized_crop(picture, *box, [size, size], InterpolationMode.BICUBIC)
+        box = RandomResizedCrop.get_params(image, SCALE, RATIO)
+    return resized_crop(image, *box, [size, size], InterpolationMode.BICUBIC)

@@ -1,10 +1,10 @@
-"""Which sets each kind of measurement reads, whether they are here and their entries make sense,
-and hashes of them."""
+"""Which sources each suite reads, whether they are here, and hashes of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
@@ -22,21 +22,22 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
-OWN_PICTURES = "zero_shot"  # a suite for whatever labelled pictures the user has
+OWN_IMAGES = "zero_shot"  # a suite for whatever labelled images the user has
 OF_CAPTIONS = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
 # What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes.
 SUITES: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
     **dict.fromkeys(OF_CAPTIONS, (RETRIEVAL_SOURCES["coco"],)),
-    OWN_PICTURES: (),
+    OWN_IMAGES: (),
     "heatmaps": (),
 }
+MISSING = ("incomplete", "not here")  # states of a report that are no reason to go on
 VALIDATION = "validation"  # a suite on the validation captions of the training data
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
-    """Names of the sets that a suite reads; families beside the tables count if they are here."""
+    """Return the names of the sources that a suite reads; of further benchmarks those here."""
     extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
     if suite == VALIDATION:
         return TRAINING
@@ -48,19 +49,30 @@ def sources_of(suite: str) -> tuple[str, ...]:
 
 
 def may_be_absent(suite: str) -> bool:
-    """Whether a suite may be left out: all that it reads may be incomplete."""
+    """Return whether a suite may be left out: all that it reads may be incomplete."""
     return all(map(may_be_incomplete, sources_of(suite)))
 
 
-def weights_source(model: str, tag: object) -> tuple[str, ...]:
-    """Name of the entry for an open_clip model's weights; empty if the list has none."""
-    found = load_sources().values()
-    return tuple(s.name for s in found if any(i.open_clip == (model, tag) for i in s.get))
+def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
+    """Return the name of the source of some weights; empty if the list has none.
+
+    Args:
+        model: Name in open_clip.
+        weights: A tag of the model, or the path of a file or folder of a source.
+    """
+    return tuple(
+        source.name
+        for source in load_sources().values()
+        if source.kind == "weights"
+        and (
+            any(item.open_clip == (model, weights) for item in source.get)
+            or (isinstance(weights, Path) and weights.is_relative_to(source.root))
+        )
+    )
 
 
 def check_entry(name: str, layout: Layout) -> None:
-    """DataError that names the entry, what is wrong with it, and what was expected. What a `loader`
-    reads is its own matter."""
+    """Raise a DataError if a layout makes no sense; a `loader` checks what it reads itself."""
     for problem in () if layout.loader else _problems(layout):
         raise DataError(f"LAYOUTS[{name!r}] in cae_lib/data/benchmarks/table.py: {problem}")
 
@@ -91,26 +103,30 @@ def _values(given: str | Mapping[str, str]) -> list[str]:
     return list(given.values()) if isinstance(given, Mapping) else [given]
 
 
-def stock(names: Iterable[str]) -> dict[str, Report]:
-    """What is here of the sets of these names; for all benchmarks this takes some seconds."""
+def check_sources(names: Iterable[str]) -> dict[str, Report]:
+    """Count what is here of the sources of these names; for all benchmarks it takes seconds."""
     return {name: check(source(name)) for name in dict.fromkeys(names)}
 
 
-def require(reports: Mapping[str, Report]) -> list[str]:
-    """Lines on incomplete sets that may be so; of others a DataError names what is missing."""
-    wrong = [report for report in reports.values() if report.state in ("incomplete", "not here")]
+def raise_if_missing(reports: Mapping[str, Report]) -> list[str]:
+    """Raise a DataError that names what is missing and how to get it.
+
+    Returns:
+        Lines on the sources that are incomplete and may be so.
+    """
+    incomplete = [report for report in reports.values() if report.state in MISSING]
     refused = [
         report
-        for report in wrong
+        for report in incomplete
         if report.source.kind == "weights" or not may_be_incomplete(report.source.name)
     ]
     if not refused:
-        return [line for report in wrong for line in report.lines()]
+        return [line for report in incomplete for line in report.lines()]
+    images = dict.fromkeys(name for report in refused for name in report.source.needs)
+    missing = [name for name in images if check(source(name)).state != "complete"]
+    missing += [report.source.name for report in refused]
     lines = ["data are missing.", *(line for report in refused for line in report.lines())]
-    pictures = dict.fromkeys(name for report in refused for name in report.source.needs)
-    wanted = [name for name in pictures if check(source(name)).state != "complete"]
-    wanted += [report.source.name for report in refused]
-    lines.append(f"Fetch them: cae data get {' '.join(dict.fromkeys(wanted))}")
+    lines.append(f"Fetch them: cae data get {' '.join(dict.fromkeys(missing))}")
     optional = [report.source.name for report in refused if report.source.kind != "weights"]
     if optional:
         lines.append(
@@ -123,36 +139,46 @@ def require(reports: Mapping[str, Report]) -> list[str]:
 def data_digests(
     profile_name: str, suites: Iterable[str], extra: Iterable[str] = ()
 ) -> dict[str, str]:
-    """For each suite the hash of the data that it reads; the small world's is of its manifest.
+    """Hash, for each suite, the data that it reads; synthetic scenes have a manifest for that.
 
-    What is incomplete of real data, and may be, is printed; else missing data are a DataError, also
-    those of `extra`, further entries of `data/sources.yml` such as weights.
+    Real data that are incomplete, and may be, are printed.
+
+    Args:
+        profile_name: Whose data.
+        suites: Names of suites.
+        extra: Further names of `data/sources.yml`, such as weights, that have to be here.
+
+    Raises:
+        DataError: If data are missing.
     """
     suites = list(suites)
     if not find_profile(profile_name).real:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
-    reports = stock((*extra, *(name for suite in suites for name in sources_of(suite))))
-    for line in require(reports):
+    reports = check_sources((*extra, *(name for suite in suites for name in sources_of(suite))))
+    for line in raise_if_missing(reports):
         print(line, flush=True)
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
-    if OWN_PICTURES in digests:  # which are known by their names
+    if OWN_IMAGES in digests:  # which are known by their names
         root = paths().raw / "zero-shot"
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-        digests[OWN_PICTURES] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        digests[OWN_IMAGES] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return digests
 
 
 def training_digest(profile_name: str, train_data: str) -> str:
-    """Return the digest of a profile's training data, of which "pretrain" is built apart; DataError
-    if they are not here."""
+    """Return the digest of a profile's training data, of which "pretrain" is built apart.
+
+    Raises:
+        DataError: If they are not here.
+    """
     if find_profile(profile_name).real:
-        return sources_digest(stock(TRAINING), TRAINING)
+        return sources_digest(check_sources(TRAINING), TRAINING)
     apart = train_data == "pretrain" and find_profile(profile_name).gold
     return _manifest_digest(profile_name, "pretrain" if apart else "")
 
 
-def _manifest_digest(profile_name: str, part: str = "") -> str:
-    path = find_profile(profile_name).root / part / "manifest.json"
+def _manifest_digest(profile_name: str, folder: str = "") -> str:
+    path = find_profile(profile_name).root / folder / "manifest.json"
     if not path.is_file():
         kind = "photo" if find_profile(profile_name).photographs else "world"
         raise DataError(
@@ -162,17 +188,17 @@ def _manifest_digest(profile_name: str, part: str = "") -> str:
 
 
 def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
-    """Hash of the annotations of some sets, and of what is missing from them.
+    """Hash the annotations of some sources, and what is missing from them.
 
-    Pictures are known by their names: one that changes under its name is not noticed.
+    Images are known by their names: one that changes under its name is not noticed.
     """
-    known = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(names):
         source = reports[name].source
-        known.update(f"{name}\n".encode())
-        listed = {path for row in source.rows if "*" not in row.file for path in expand(row.file)}
-        for path in sorted(path for path in listed if (source.root / path).is_file()):
-            known.update(f"{path} {file_digest(source.root / path)}\n".encode())
+        digest.update(f"{name}\n".encode())
+        files = {path for row in source.rows if "*" not in row.file for path in expand(row.file)}
+        for path in sorted(path for path in files if (source.root / path).is_file()):
+            digest.update(f"{path} {file_digest(source.root / path)}\n".encode())
         for tally in reports[name].tallies:
-            known.update("".join(f"-{thing}\n" for thing in tally.missing).encode())
-    return known.hexdigest()
+            digest.update("".join(f"-{missing}\n" for missing in tally.missing).encode())
+    return digest.hexdigest()

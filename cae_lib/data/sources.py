@@ -1,4 +1,4 @@
-"""The list of data sets and weight files, `sources.yml`, and which of them may be incomplete.
+"""The list of datasets and weight files, `sources.yml`, and which of them may be incomplete.
 
 Places are relative: those of a source to `data/raw`, those of its parts to the source's folder.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -49,8 +50,8 @@ class Item:
     to: str = ""  # place of a plain file; "." for a whole repository
     unpack: str = ""  # folder for the content of an archive, less the one folder that holds it all
     only: tuple[str, ...] = ()  # beginnings of the wanted paths in the archive; () for all of them
-    checksum: str | None = None  # sha256:..., md5:... or git:..., the id of a git blob; None for
-    # the SHA-256 of the first download
+    checksum: str | None = None  # sha256:..., md5:... or git:..., the id of a git blob; None where
+    # none is published
 
     def __post_init__(self) -> None:
         if sum(getattr(self, way) is not None for way in WAYS) != 1:
@@ -67,13 +68,18 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Name of the file among the downloads, or what stands for it."""
+        """Return the name of the file among the downloads, or what stands for it."""
         url = (self.url or "").partition("?")[0]
         return (self.file or url or self.to or self.path or self.hub or "").rpartition("/")[2]
 
     @property
+    def host(self) -> str:
+        """Return the host that has it; "" where no address is known."""
+        return urlsplit(self.address).hostname or ""
+
+    @property
     def address(self) -> str:
-        """Where a person can find it with a browser; "" where that is not known."""
+        """Return where a person can find it with a browser; "" where that is not known."""
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"
         if self.hub:
@@ -121,21 +127,19 @@ class Source:
     rows: tuple[Rows, ...] = ()
     pictures: tuple[Pictures, ...] = ()
     note: str = ""  # what else one should know
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of weights: name, and
-    # the fields of `cae_lib.models.released.Released`, its `source` below `folder` or with a colon
 
     @property
     def root(self) -> Path:
-        """The source's folder."""
+        """Return the folder of the source."""
         return paths().raw / self.folder
 
     @property
     def downloads(self) -> Path:
-        """Folder of its archives, also of those that somebody fetched by hand."""
+        """Return the folder of its archives, also of those that somebody fetched by hand."""
         return paths().raw / "downloads" / self.name
 
     def place(self, item: Item) -> Path:
-        """Where a download goes: an archive among the downloads, other files to their own place."""
+        """Return where a download goes: an archive among the downloads, a file to its place."""
         if item.unpack:
             return self.downloads / item.name
         return self.root / (item.to or item.path or ".")
@@ -145,35 +149,36 @@ class Source:
 def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
     """Read all sources by name, from the list that comes with the package.
 
-    A DataError for a file that cannot be read or a malformed entry names the entry and the field.
+    Raises:
+        DataError: For a file that cannot be read, or a malformed entry, which the message names.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         advice = "Install cae-lib again, or restore the file from the repository"
         raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
-    found = {}
+    sources = {}
     layouts = {
         name.replace("_", "-"): layout for name, layout in LAYOUTS.items() if not layout.sources
     }
     for name, entry in entries:
         try:
-            parts = _of_layout(layouts.pop(name)) if name in layouts else {}
-            for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
-                own = tuple(_build(kind, each) for each in entry.get(part, ()))
-                parts[part] = parts.get(part, ()) + own
-            found[name] = _build(Source, {"name": name, **entry, **parts})
+            fields = _of_layout(layouts.pop(name)) if name in layouts else {}
+            for key, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
+                listed = tuple(_build(kind, values) for values in entry.get(key, ()))
+                fields[key] = fields.get(key, ()) + listed
+            sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
     for name, layout in layouts.items():  # which nothing else is known of
-        found[name] = Source(
+        sources[name] = Source(
             name, name, "benchmark", "", "unknown", "", layout.folder, (), **_of_layout(layout)
         )
-    return found
+    return sources
 
 
 def _of_layout(layout: Layout) -> dict[str, tuple[Any, ...]]:
-    """The rows and pictures of a benchmark, as far as its layout says which files hold them."""
+    """Return the rows and pictures of a benchmark, if its layout says which files hold them."""
     rows: dict[str, Rows] = {}
     pictures: list[Pictures] = []
     for subset, n in layout.sizes.items():
@@ -187,41 +192,38 @@ def _of_layout(layout: Layout) -> dict[str, tuple[Any, ...]]:
 
 
 def _build(kind: type, entry: dict[str, Any]) -> Any:
-    """A dataclass from a mapping whose lists become tuples."""
+    """Build a dataclass from a mapping whose lists become tuples."""
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
 
 def source(name: str) -> Source:
-    """The source of that name; a ConfigError that lists the known ones if there is none."""
-    known = load_sources()
-    if name not in known:
-        raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(known)}.")
-    return known[name]
+    """Return the source of that name; ConfigError, which lists the known ones, for another."""
+    sources = load_sources()
+    if name not in sources:
+        raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(sources)}.")
+    return sources[name]
 
 
 def expand(pattern: str) -> list[str]:
-    """All paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
+    """Return all paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
-    return ["".join(choice) for choice in itertools.product(*options)]
+    return ["".join(chosen) for chosen in itertools.product(*options)]
 
 
 def may_be_incomplete(name: str) -> bool:
-    """Whether the set of that name may be used as it is; n used and n expected are then told."""
+    """Return whether a source may be used as it is; n used and n expected are then told."""
     return name in _ALLOWED.get()
-
-
-def allowed() -> frozenset[str]:
-    """The names of the sets that may be incomplete now."""
-    return _ALLOWED.get()
 
 
 @contextmanager
 def allowing(names: Iterable[str]) -> Iterator[None]:
-    """Let the named sets, or "all", be incomplete while the block runs: `--allow-missing`."""
-    known = load_sources()
-    chosen = (known if name == "all" else [source(name).name] for name in names)
-    token = _ALLOWED.set(frozenset(itertools.chain.from_iterable(chosen)))
+    """Let the named sources, or "all", be incomplete while the block runs: `--allow-missing`."""
+    everything = load_sources()
+    allowed = {
+        key for name in names for key in (everything if name == "all" else [source(name).name])
+    }
+    token = _ALLOWED.set(frozenset(allowed))
     try:
         yield
     finally:

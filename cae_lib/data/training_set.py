@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
-from cae_lib.data.images import ImageStore, Photographs, picture_source
+from cae_lib.data.images import ImagesOnDisk, ImageStore, open_images
 from cae_lib.data.sources import may_be_incomplete
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import load_clip
@@ -35,7 +35,7 @@ class TrainingSet:
     """Pairs with their pictures, and the tokens and roles of their captions."""
 
     pairs: Pairs
-    images: ImageStore | Photographs
+    images: ImageStore | ImagesOnDisk
     alignment: Alignment
 
 
@@ -88,7 +88,7 @@ def training_set(
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
         raise ConfigError(f"unknown training set {name!r}: expected 'coco', 'kept' or 'pretrain'")
-    return TrainingSet(pairs, picture_source(pairs.image_paths, clip.image_size), alignment)
+    return TrainingSet(pairs, open_images(pairs.image_paths, clip.image_size), alignment)
 
 
 def _kept(captions: Sequence[str]) -> list[list[str]]:

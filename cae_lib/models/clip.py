@@ -4,7 +4,6 @@ run, and scores differ by several points: so the activation travels with the wei
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.weight_files import read_state_dict
-from cae_lib.runtime import whole_file, write_atomic
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _CONFIGS = Path(__file__).parent / "configs"
-FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
 OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
 open_clip.add_model_config(_CONFIGS)
 
@@ -216,48 +213,3 @@ def _build(
     finally:
         logging.disable(disabled)
     return model, preprocess
-
-
-def export_clip(
-    clip: Clip, folder: str | Path, meta: CheckpointMeta, card: str, form: str = "safetensors"
-) -> Path:
-    """Write a model as open_clip and the Hugging Face hub read it; returns the path of its weights.
-
-    `create_model_and_transforms("hf-hub:OWNER/NAME")` and `("local-dir:FOLDER")` read the folder of
-    safetensors. Its configuration states the activation, so that nobody can get the other one.
-    Weights keep their type; files of the same names are replaced. Errors as those of `whole_file`.
-
-    Args:
-        meta: what the header of a `.safetensors` file says, which open_clip does not read.
-        card: the model card in Markdown.
-        form: a key of `FILES`, "safetensors" or "pt"; else a ConfigError.
-    """
-    if form not in FILES:
-        raise ConfigError(f"unknown format {form!r}: expected {' or '.join(FILES)}.")
-    path = Path(folder) / FILES[form]
-    if form == "safetensors":
-        save_checkpoint(path, clip, meta)
-    else:
-        state = clip.model.state_dict()
-        with whole_file(path) as temporary:
-            torch.save({name: value.cpu().clone() for name, value in state.items()}, temporary)
-    preprocess = dict(open_clip.get_model_preprocess_cfg(clip.model))
-    preprocess.pop("size", None)  # given by the architecture
-    architecture = model_config(clip.name) | {"quick_gelu": clip.activation == "quickgelu"}
-    config = {"model_cfg": architecture, "preprocess_cfg": preprocess}
-    text = json.dumps(config, indent=2, sort_keys=True)
-    write_atomic(path.with_name("open_clip_config.json"), text + "\n")
-    write_atomic(path.with_name("README.md"), card)
-    return path
-
-
-def open_clip_name(name: str, activation: str) -> str | None:
-    """The name under which open_clip builds this architecture with this activation; None where it
-    has no such name, as for clip-mini: its folder has to be loaded."""
-    stem = name.removesuffix("-quickgelu")
-    for candidate in (name, stem, f"{stem}-quickgelu"):
-        if candidate in open_clip.list_models() and candidate not in OWN_MODELS:
-            quick = model_config(candidate).get("quick_gelu", False)
-            if quick == (activation == "quickgelu"):
-                return candidate
-    return None

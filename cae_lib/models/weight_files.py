@@ -1,5 +1,7 @@
-"""Weight files, ours and as others publish them, as tensors under open_clip's names. No code of a
-file runs: what builds tensors is imported, and nothing else."""
+"""Weight files, ours and as others publish them, as tensors under open_clip's names.
+
+No code of a file runs: what builds tensors is imported, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +54,14 @@ BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
 
 
 def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
-    """The weights of a `.safetensors`, a pickled file or a TorchScript archive; a CheckpointError
-    if it cannot be read or holds none.
+    """Read the weights of a `.safetensors`, a pickled file or a TorchScript archive.
 
     Rows of the token embedding that `save_checkpoint` left out become the mean of the others. Of a
     file of others see `plain_names`; whatever lies beside its tensors is left out. With `alpha`,
     adapters of LoRA are merged as W + alpha / rank * B A, see `merge_lora`.
+
+    Raises:
+        CheckpointError: If it cannot be read or holds no weights.
     """
     path = existing(path)
     try:
@@ -114,7 +118,7 @@ SAFE_PICKLE = types.SimpleNamespace(
 
 
 def _read(path: Path) -> Any:
-    """What a file holds."""
+    """Read what a file holds."""
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
@@ -133,9 +137,12 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def plain_names(content: Any) -> dict[str, Tensor] | None:
-    """Tensors by open_clip's names, of a state dict, alone or `NESTED`, with `COMPILED` in some
-    names and `PREFIXES` before all of them but those of a `HEAD`; None if it is none. The `HEAD`,
-    OpenAI's `SIZES` and the causal mask, which models have by themselves, are left out."""
+    """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
+
+    It may be `NESTED`, with `COMPILED` in some names and `PREFIXES` before all of them but those of
+    a `HEAD`. The `HEAD`, OpenAI's `SIZES` and the causal mask, which models have by themselves, are
+    left out.
+    """
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -163,16 +170,21 @@ def _is_causal_mask(name: str, value: Tensor) -> bool:
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
-    """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them: tensors `lora_A`,
-    `lora_B` beside `weight`, or `NAME_lora_A`, `NAME_lora_B` beside `NAME`; those of a convolution
-    with kernels of k x k have k times the rank. CheckpointError for half an adapter, or one without
-    its weight."""
+    """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them, into the weights.
+
+    These are tensors `lora_A`, `lora_B` beside `weight`, or `NAME_lora_A`, `NAME_lora_B` beside
+    `NAME`; those of a convolution with kernels of k x k have k times the rank.
+
+    Raises:
+        CheckpointError: For half an adapter, or one without its weight.
+    """
     merged = {name: value for name, value in state.items() if "lora_" not in name}
     for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):
-        place = stem.removesuffix("lora_")
-        target = f"{place}weight" if place.endswith(".") else place.removesuffix("_")
-        if lost := {f"{stem}A", f"{stem}B", target} - {*merged, *state}:
-            raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {sorted(lost)}")
+        prefix = stem.removesuffix("lora_")
+        target = f"{prefix}weight" if prefix.endswith(".") else prefix.removesuffix("_")
+        if missing := {f"{stem}A", f"{stem}B", target} - {*merged, *state}:
+            names = sorted(missing)
+            raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {names}")
         weight, down, up = merged[target], state[f"{stem}A"], state[f"{stem}B"]
         kernel = weight.shape[-1] if weight.ndim == 4 else 1
         change = (up.float() @ down.float()).reshape(weight.shape) * alpha * kernel / len(down)
@@ -181,8 +193,10 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 
 
 def unpacked(path: Path, model: str, target: Path) -> Path:
-    """The weights of OpenAI's archive as a checkpoint of ours, which says that they were trained
-    with QuickGELU; written once."""
+    """Write the weights of OpenAI's archive as a checkpoint of ours, once, and return its path.
+
+    The checkpoint says that they were trained with QuickGELU.
+    """
     if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))
     return target

@@ -10,7 +10,7 @@ import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from cae_lib.data.images import picture_source
+from cae_lib.data.images import open_images
 from cae_lib.errors import CheckpointError
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, file_hash
@@ -54,7 +54,7 @@ def _take_clips_pixels(trunk: nn.Module) -> None:
 @torch.no_grad()
 def grids(clip: Clip, paths: Sequence[Path], label: str) -> Iterator[Tensor]:
     """What the trunk makes of pictures `(n, C, 7, 7)`, n of them at a time."""
-    pictures, device = picture_source(paths, clip.image_size), next(clip.model.parameters()).device
+    pictures, device = open_images(paths, clip.image_size), next(clip.model.parameters()).device
     trunk = clip.model.visual.trunk.eval()
     with Progress(len(paths), label) as progress:
         for rows in torch.arange(len(paths)).split(PICTURES):

@@ -15,7 +15,7 @@ from torch import Tensor
 from cae_lib.attribution.binding import exchanges
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import Pictures, normalise
+from cae_lib.data.images import TrainingImages, normalise
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
@@ -73,7 +73,7 @@ class Batches:
         experiment: Experiment,
         pairs: Pairs,
         alignment: Alignment,
-        images: Pictures,
+        images: TrainingImages,
         tokenizer: Callable[[list[str]], Tensor],
         ranks: Ranks | None = None,
     ) -> None:

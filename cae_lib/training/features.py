@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cae_lib.config import Experiment, paths
-from cae_lib.data.images import ImageStore, Pictures
+from cae_lib.data.images import ImageStore, TrainingImages
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
@@ -22,7 +22,7 @@ from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import ImageEncoder, feed, uses_bf16
 from cae_lib.training.state import content_hash, pictures_hash
 
-# Pictures that are encoded at once.
+# Images that are encoded at once.
 PICTURES = 256
 
 
@@ -65,7 +65,7 @@ def locked_part(
 def picture_features(
     clip: Clip,
     locked: nn.Module,
-    images: Pictures,
+    images: TrainingImages,
     encoder: ImageEncoder,
     precision: str,
     ranks: Ranks,
@@ -112,5 +112,5 @@ def picture_features(
     return Features(features)
 
 
-def _pictures(images: Pictures, rows: Sequence[Tensor], number: int) -> Tensor:
+def _pictures(images: TrainingImages, rows: Sequence[Tensor], number: int) -> Tensor:
     return images.batch(rows[number])

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from cae_lib.data.images import Pictures
+from cae_lib.data.images import TrainingImages
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import whole_file, write_atomic
 
@@ -59,7 +59,7 @@ def changes(stored: Any, identity: Mapping[str, str]) -> str:
     return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
 
 
-def pictures_hash(images: Pictures) -> str:
+def pictures_hash(images: TrainingImages) -> str:
     """Hash of pictures by their pixels if these are in memory, else by each file's name and size: a
     file that changes and keeps both is not noticed."""
     if hasattr(images, "pixels"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import Photographs, Pictures
+from cae_lib.data.images import ImagesOnDisk, TrainingImages
 from cae_lib.errors import CaeError, Terminated, TooLongError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
@@ -50,7 +50,7 @@ def train(
     clip: Clip,
     pairs: Pairs,
     alignment: Alignment,
-    images: Pictures,
+    images: TrainingImages,
     out_dir: str | Path,
     *,
     log: bool = True,
@@ -142,7 +142,7 @@ class Run:
         clip: Clip,
         pairs: Pairs,
         alignment: Alignment,
-        images: Pictures,
+        images: TrainingImages,
         ranks: Ranks | None = None,
         execution: Execution | None = None,
         log: bool = False,
@@ -152,7 +152,7 @@ class Run:
         self.ranks, execution = ranks or Ranks(), execution or Execution()
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
-        self.workers = execution.worker_count(isinstance(images, Photographs))
+        self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
         encoder = execution.prepare(clip.model, image_features)
         self.locked, first, rest = locked_part(clip.model, experiment, encoder)
         if self.locked is not None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from cae_lib.data.images import Pictures, normalise
+from cae_lib.data.images import TrainingImages, normalise
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, whole_file
 from cae_lib.world.draw import render
@@ -95,7 +95,7 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
     none of which comes twice, at rates that fall to 0 over the second half. It goes on from the
     file `state`, if that is there, which is written every `SAVE_EVERY` steps and at the end."""
     tower, device = clip.model.visual, next(clip.model.parameters()).device
-    affine = [value.to(device) for value in Pictures((), clip.image_size).affine]
+    affine = [value.to(device) for value in TrainingImages((), clip.image_size).affine]
     torch.manual_seed(config.seed)
     embedding_heads = _heads(tower.output_dim, EMBEDDING_HEADS).to(device)
     patch_heads = _heads(tower.transformer.width, PATCH_HEADS).to(device)

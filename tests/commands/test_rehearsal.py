@@ -8,13 +8,11 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import rehearsal
 import torch
-from conftest import REPOSITORY
 from safetensors.torch import save_file
 from toys import TINY, forget
 
@@ -31,7 +29,6 @@ from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.pages.source import read_page
 from cae_lib.profiles import PROFILES, enter_home, experiment
 from cae_lib.statistics import levels
 from cae_lib.variants import run_name, setting
@@ -199,10 +196,6 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
         ),
         ("evaluate no-model", ("no model 'no-model': expected MODEL:TAG of open_clip",)),
         ("evaluate gone.pt --model ViT-B-32 --activation gelu", ("no checkpoint at gone.pt",)),
-        (
-            "released --only no-model",
-            ("no released model 'released-no-model'. Known: released-clip",),
-        ),
         ("evaluate base --profile paper --allow-missing cold", ("no data set or weights 'cold'",)),
     ],
 )
@@ -214,73 +207,42 @@ def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
 
 
 @pytest.fixture(scope="module")
-def released(said: dict[str, str], start: dict[str, torch.Tensor]) -> str:
-    """What `cae released` prints where files of two models are, one of which equals the start."""
-    other = load_clip("ViT-B-32", activation="quickgelu", seed=8).model.state_dict()
-    for place, state in (("clip-cae/CLIP-CAE-AB.pt", other), ("ce-clip/CE_CLIP.pt", start)):
-        path = paths().raw / "weights" / place
-        path.parent.mkdir(parents=True)
-        torch.save({"state_dict": {f"module.{k}": v.float() for k, v in state.items()}}, path)
-    code, text = command("released", "--only", "clip,clip-cae-attention,ce-clip,dac-llm")
-    assert code == 0, text
-    return text
+def released(said: dict[str, str]) -> Path:
+    """The file of a released model, which is measured by its name."""
+    state = load_clip("ViT-B-32", activation="quickgelu", seed=8).model.state_dict()
+    path = paths().raw / "weights/clip-cae/CLIP-CAE-AB.pt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    for name in ("released-clip", "released-clip-cae-attention"):
+        code, text = command("evaluate", name, *PAPER, "--only", "benchmarks")
+        assert code == 0, text
+    return path
 
 
-def test_released_models_are_measured_if_they_are_here_and_are_others(released):
-    assert "CE_CLIP.pt equals ViT-B-32:openai: it is not another model" in released
-    assert "of 302 tensors differ from ViT-B-32:openai, by" in released
-    assert "Not here: released-ce-clip, released-dac-llm." in released
-    assert "cae data get ce-clip-weights dac-weights" in released
-    answers = results.load(
-        "benchmarks", "paper", ["base", "released-clip", "released-clip-cae-attention"]
+def test_a_released_model_is_measured_as_a_run(released):
+    names = ["base", "released-clip", "released-clip-cae-attention"]
+    wide = results.load("benchmarks", "paper", names).pivot_table(
+        "margin", ["family", "subset", "item"], "run", observed=True
     )
-    wide = answers.pivot_table("margin", ["family", "subset", "item"], "run", observed=True)
     assert (wide["base"] - wide["released-clip"]).abs().max() < 1e-5, "the tag is the base"
     assert (wide["base"] - wide["released-clip-cae-attention"]).abs().max() > 0.01
+    stored = results.index_of("benchmarks", "paper")["released-clip-cae-attention", 0]
+    command("evaluate", "released-clip-cae-attention", *PAPER, "--only", "benchmarks")
+    assert results.index_of("benchmarks", "paper")["released-clip-cae-attention", 0] == stored
 
 
-def released_page() -> dict[str, Any]:
-    """The names of the page of released models after its cells ran."""
-    page = REPOSITORY / "book" / "experiments" / "released-models.md"
-    names: dict[str, Any] = {}
-    for cell in read_page(page).cells:
-        if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
-            exec(compile(cell.source, page.name, "exec"), names)
-    return names
-
-
-def test_the_page_of_released_models_judges_complete_benchmarks(released, monkeypatch):
-    load = results.load
-
-    def all_used(table, *arguments, **options):
-        frame = load(table, *arguments, **options)
-        return frame.assign(n_expected=frame["n_used"]) if table == "subsets" else frame
-
-    monkeypatch.setattr(results, "load", all_used)
-    gains = released_page()["found"]["C3"]
-    assert gains["run"].tolist() == ["released-clip-cae-attention"]
-    answers = load("benchmarks", "paper", ["released-clip", "released-clip-cae-attention"])
-    family = weights(load("items", "paper", [results.DATA]), "family").query("score == 'mean'")
-    right = family.merge(answers, on=["family", "subset", "item"])
-    right = (right["correct"] * right["weight"]).groupby(right["run"], observed=True).sum()
-    assert gains["estimate"].iloc[0] == pytest.approx(right.iloc[1] - right.iloc[0])
-
-
-def test_the_page_of_released_models_shows_what_was_measured(released):
-    names = released_page()
-    assert names["there"] == ["released-clip", "released-clip-cae-attention"]
-    assert list(names["lead"].index) == names["there"]
-    assert len(names["c2"]) and not names["found"], (
-        "attribution needs no complete benchmark, and C3 does"
-    )
+def test_a_released_model_is_neither_trained_nor_taken_for_another(released):
+    code, text = command("train", "released-clip", *PAPER)
+    assert code == 2 and "cae evaluate released-clip" in text
+    code, text = command("evaluate", "released-negclip", *PAPER)
+    assert code == 2 and "cae data get negclip-weights" in text
 
 
 def test_one_benchmark_of_any_model_is_printed_and_written(released, tmp_path):
-    path = paths().raw / "weights" / "clip-cae" / "CLIP-CAE-AB.pt"
     before = sorted(paths().records.rglob("*.parquet"))
     code, text = command(
         "evaluate",
-        str(path),
+        str(released),
         "--model",
         "ViT-B-32",
         "--activation",

@@ -13,26 +13,25 @@ import yaml
 from PIL import Image
 from toys import forget
 
+from cae_lib import measuring
 from cae_lib.cli import main
-from cae_lib.commands import released
-from cae_lib.commands.evaluate import FREE_SETS, plain, split
+from cae_lib.commands.evaluate import slugify, split
 from cae_lib.commands.scores import (
     COLUMNS,
     amounts,
     choice_scores,
-    eval_results,
     items_of,
-    stored_items,
+    print_scores,
     stored_scores,
-    tell,
     write,
 )
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError
+from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.models.released import Released
+from cae_lib.models.external import ExternalModel
 from cae_lib.results import save
 from cae_lib.statistics import ANSWERS
 
@@ -46,29 +45,17 @@ def anew() -> None:
 
 
 @pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
-def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
-    """Of three items of group a and one of group b, of five expected; from the sets, and from
-    stored tables where the sets are not here."""
+def test_a_score_is_the_headline_of_its_subset(headline, expected):
+    """Of three items of group a and one of group b, of five expected."""
     items = [
         Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
         for row, group in enumerate("aaab")
     ]
     known = items_of([Benchmark("winoground", "text", tuple(items), 5, headline)])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
-    save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
-    sizes = pd.DataFrame(
-        {
-            "suite": ["benchmarks", "attribution"],
-            "family": "winoground",
-            "subset": "text",
-            "n_expected": [5, 7],
-        }
-    )
-    save("subsets", "data", 0, sizes, "smoke", key="", provenance={})
-    for found in (known, stored_items("smoke")):
-        (row,) = choice_scores(given.sample(frac=1, random_state=0), found).itertuples()
-        assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
-        assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
+    (row,) = choice_scores(given.sample(frac=1, random_state=0), known).itertuples()
+    assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
+    assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
 
 
 TABLE = pd.DataFrame(
@@ -98,13 +85,8 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
     assert hub.parse_eval_result_entries([entry])[0].value == 30.75
 
 
-def test_a_card_names_the_data_set_of_the_hub_or_else_ours(tmp_path):
-    found = {
-        (each.dataset_type, each.dataset_config): each.metric_value for each in eval_results(TABLE)
-    }
-    assert found == {("facebook/winoground", "text"): 30.75, ("aro", "relation"): 60.0}
-    drawn = TABLE.assign(dataset="mini-" + TABLE["dataset"])  # of pictures of our own
-    assert eval_results(drawn) == []
+def test_drawn_sets_are_no_results_of_the_hub(tmp_path):
+    drawn = TABLE.assign(dataset="mini-" + TABLE["dataset"])
     assert [path.suffix for path in write(drawn, "base", tmp_path)] == [".csv"]
 
 
@@ -142,18 +124,20 @@ def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
     asked = []
-    monkeypatch.setattr("cae_lib.measuring.measure_suites", lambda *a, **_: asked.append(a[3:5]))
-    monkeypatch.setattr(released, "data_digests", lambda *_: {})
-    monkeypatch.setattr(released, "align", Mock(side_effect=ConfigError("of other characters")))
-    changes = [{}, {"alpha": 2.0}, {"share": 0.5}, {"processor": "p"}]
-    for how in (Released("x", **change) for change in changes):
-        released.measure(lambda: tiny_clip, how, "own", "smoke", ["phrases", "faithfulness"])
+    monkeypatch.setattr(measuring, "measure_suites", lambda *a, **_: asked.append(a[3:5]))
+    monkeypatch.setattr(measuring, "data_digests", lambda *_: {})
+    monkeypatch.setattr(measuring, "model_loader", lambda *_: lambda: tiny_clip)
+    monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
+    changes = [{}, {"share": 0.5}, {"processor": "p"}]
+    suites = {name: SUITES[name] for name in ("phrases", "faithfulness")}
+    for external in (ExternalModel("x", **change) for change in changes):
+        measuring.measure_external(external, "own", "smoke", suites)
     assert len({digest for _, digest in asked}) == len(changes)
-    assert all(list(suites) == ["phrases"] for suites, _ in asked)
+    assert all(list(measured) == ["phrases"] for measured, _ in asked)
 
 
 def test_incomplete_scores_are_marked(capsys):
-    tell(TABLE)
+    print_scores(TABLE)
     lines = capsys.readouterr().out.splitlines()
     (short,) = (line for line in lines if "winoground/group" in line)
     (whole,) = (line for line in lines if "winoground/text" in line)
@@ -211,7 +195,6 @@ def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
         "evaluate.run",
         "reproduce.run",
         "attribute.run",
-        "export.run",
         "compare.run",
         "book.run",
     ]
@@ -303,20 +286,6 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
     assert "of the base alone" in capsys.readouterr().err
 
 
-def test_what_is_free_is_fetched_and_what_fails_keeps_nothing_back(home, capsys, monkeypatch):
-    asked = []
-
-    def get_sources(parsed):
-        asked.extend(parsed.names)
-        raise DataError("no network")
-
-    monkeypatch.setattr("cae_lib.commands.data.get_sources", get_sources)
-    assert main(["released", "--only", "dac-llm"]) == 0 and not asked
-    assert main(["released", "--only", "dac-llm,tsvlc", "--fetch"]) == 0
-    assert asked == ["dac-weights", "tsvlc-weights", *FREE_SETS]
-    assert "Not here: released-dac-llm, released-tsvlc" in capsys.readouterr().out
-
-
 def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
     assert split(["retrieval", "benchmarks"]) == (["retrieval", "benchmarks"], ())
     assert split(["winoground", "aro"]) == ([], ("winoground", "aro"))
@@ -324,5 +293,5 @@ def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
         with pytest.raises(ConfigError, match="not both"):
             split(wrong)
     (tmp_path / "my.model.pt").touch()
-    assert plain(str(tmp_path / "my.model.pt")) == "my.model"
-    assert plain("ViT-B-32:openai") == "ViT-B-32-openai"
+    assert slugify(str(tmp_path / "my.model.pt")) == "my.model"
+    assert slugify("ViT-B-32:openai") == "ViT-B-32-openai"

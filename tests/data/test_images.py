@@ -1,4 +1,4 @@
-"""Pictures in memory and on demand, and their random crops, against PIL and torchvision."""
+"""Images in memory and on demand, and their random crops, against PIL and torchvision."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from cae_lib.data import images
-from cae_lib.data.images import ImageStore, Photographs, picture_source
+from cae_lib.data.images import ImagesOnDisk, ImageStore, open_images
 from cae_lib.errors import DataError
 
 SIZES = [(40, 30), (32, 40), (64, 20)]  # the last is too wide for a crop of 3:4 to 4:3
 STATISTICS = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-each = pytest.mark.parametrize("kind", [ImageStore, Photographs])
+each = pytest.mark.parametrize("kind", [ImageStore, ImagesOnDisk])
 
 
 def picture(path: Path, width: int = 16, height: int = 16, seed: int = 0) -> Path:
@@ -76,7 +76,7 @@ def test_crops_are_torchvisions_bicubic_ones_of_the_whole(files, kind) -> None:
             whole = source.pixels[row]
         torch.manual_seed(seed)
         expected = draw(whole)
-        if kind is Photographs:
+        if kind is ImagesOnDisk:
             expected = TF.pil_to_tensor(expected)
         assert torch.equal(crops[place], expected)
     torch.random.set_rng_state(state)
@@ -96,18 +96,18 @@ def test_crops_follow_the_generator_and_a_part_has_those_of_the_whole(files, kin
     assert not torch.equal(first, source.batch(index, seeded(2)))
     assert not torch.equal(first, source.batch(index))
     assert torch.equal(source.batch(index, seeded(1), part), first[part])
-    assert torch.equal(source.batch(index, part=part), source.batch(index)[part])
+    assert torch.equal(source.batch(index, subset=part), source.batch(index)[part])
 
 
 def test_pictures_of_the_models_size_are_kept_in_memory(tmp_path, files, monkeypatch) -> None:
     small = [picture(tmp_path / "square.png", 16, 16)]
-    assert isinstance(picture_source(small, 16), ImageStore)
-    assert isinstance(picture_source(files, 16), Photographs)
-    assert isinstance(picture_source(small, 32), Photographs)
-    assert isinstance(picture_source([picture(tmp_path / "tall.png", 16, 20)], 16), Photographs)
+    assert isinstance(open_images(small, 16), ImageStore)
+    assert isinstance(open_images(files, 16), ImagesOnDisk)
+    assert isinstance(open_images(small, 32), ImagesOnDisk)
+    assert isinstance(open_images([picture(tmp_path / "tall.png", 16, 20)], 16), ImagesOnDisk)
     twice = picture(tmp_path / "twice.jpg", 32, 32)  # a JPEG can be decoded at half its size
-    assert isinstance(picture_source([twice], 16), Photographs)
+    assert isinstance(open_images([twice], 16), ImagesOnDisk)
     monkeypatch.setattr(images, "STORE_LIMIT", 100)
-    assert isinstance(picture_source(small, 16), Photographs)
+    assert isinstance(open_images(small, 16), ImagesOnDisk)
     with pytest.raises(DataError, match=r"absent\.png"):
-        picture_source([tmp_path / "absent.png"], 16)
+        open_images([tmp_path / "absent.png"], 16)

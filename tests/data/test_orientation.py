@@ -10,7 +10,7 @@ from PIL import Image
 from cae_lib.cli import main
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import ImageStore, Photographs
+from cae_lib.data.images import ImagesOnDisk, ImageStore
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.picture_reader import PictureReader
@@ -40,7 +40,7 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
     expected = tiny_clip.preprocess(Image.open(plain).convert("RGB"))
     (read,) = PictureReader(tiny_clip.preprocess).read([ImageRef(turned)])
     assert (read.pixels.shape, read.pixels.dtype) == ((3, 112, 112), torch.uint8)
-    for kind in (ImageStore, Photographs):
+    for kind in (ImageStore, ImagesOnDisk):
         assert torch.equal(kind([turned], 112).crops(torch.tensor([0]))[0], read.pixels)
     assert torch.equal(Encoder(tiny_clip).pixels([ImageRef(turned)])[0], expected)
     shown = attribute(tiny_clip, plain, "a cat").picture
@@ -50,7 +50,7 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
 
 
 def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, tiny_clip):
-    for kind in (ImageStore, Photographs):
+    for kind in (ImageStore, ImagesOnDisk):
         first, second = (
             kind([path], 112).crops(torch.tensor([0]), torch.manual_seed(0)) for path in files
         )

@@ -26,6 +26,8 @@ from cae_lib.data.sources import (
 from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE, training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.profiles import PROFILES, experiment
+from cae_lib.runs import weights_path
 from cae_lib.runtime import PACKAGE
 
 SOURCES = load_sources()
@@ -72,16 +74,13 @@ def test_entry_is_well_formed(entry: Source):
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
-def test_weights_are_named_as_published_and_read_as_trained():
+def test_weights_are_named_as_published():
     for entry in (entry for entry in SOURCES.values() if entry.kind == "weights"):
         for item in (item for item in entry.get if item.how):
             assert all(name in item.how for name in file_names(entry.name)), "say what to fetch"
     assert file_names("dac-weights") == {"LLM_cp.pt"}
     assert file_names("tsvlc-weights") == {"cc3m_llm_and_rb_negs_epoch_5.pt"}
     assert {item.path for item in SOURCES["macco-weights"].get} == {"MACCO-CLIP-ViT-B-32.pt"}
-    models = {name: how for entry in SOURCES.values() for name, how in entry.models.items()}
-    for name in ("macco", "tripletclip", "clic-cogvlm", "clic-pixelprose"):
-        assert models[name]["activation"] == "quickgelu"
 
 
 def test_counts_and_files_are_the_loaders():
@@ -128,6 +127,27 @@ def test_rows_of_benchmarks_come_from_their_layouts(name, n_files, n_rows):
     assert bool(SOURCES[name].pictures) == (name not in ("mmvp-vlm", "bivlc"))
 
 
+def test_released_models_are_runs_without_training_of_weights_that_can_be_fetched():
+    """Each is read with the activation that it was trained with, and some with GELU, too."""
+    runs = {name: experiment(name, "paper") for name in PROFILES["paper"].runs}
+    released = {name: run for name, run in runs.items() if not run.steps}
+    assert released.keys() == {name for name in runs if name.startswith("released-")}
+    sources = {name for name, entry in SOURCES.items() if entry.kind == "weights"}
+    found = {
+        source
+        for run in released.values()
+        for source in needs.source_of_weights(run.model, weights_path(run))
+    }
+    assert found == sources, "all weights are measured"
+    for name, run in released.items():
+        gelu = name.endswith("-gelu") or name == "released-cs-clip"
+        assert run.activation == ("gelu" if gelu else "quickgelu")
+        if str(run.weights).endswith((".pt", ".pth")):
+            (source,) = needs.source_of_weights(run.model, weights_path(run))
+            place = weights_path(run).relative_to(SOURCES[source].root)
+            assert str(place) in file_names(source)
+
+
 def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"test content\n")  # the example of the book Pro Git
     assert file_digest(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
@@ -145,8 +165,8 @@ def test_open_clip_keeps_the_weights_under_that_name():
 
     (item,) = SOURCES["openai-vit-b-32"].get
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
-    assert needs.weights_source("ViT-B-32", "openai") == ("openai-vit-b-32",)
-    assert needs.weights_source("ViT-B-32", None) == ()
+    assert needs.source_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
+    assert needs.source_of_weights("ViT-B-32", None) == ()
 
 
 @pytest.mark.parametrize(
@@ -282,15 +302,15 @@ def test_rows_of_the_real_training_file_may_lack_if_that_is_allowed(home):
 
 
 def test_only_named_sets_may_be_missing_and_weights_never(home):
-    reports = needs.stock(["winoground", "sugarcrepe", "openai-vit-b-32"])
+    reports = needs.check_sources(["winoground", "sugarcrepe", "openai-vit-b-32"])
     with allowing(["winoground", "openai-vit-b-32"]), pytest.raises(DataError) as caught:
-        needs.require(reports)
+        needs.raise_if_missing(reports)
     message = str(caught.value)
     assert "winoground" not in message
     assert "cae data get coco-val2017 sugarcrepe openai-vit-b-32" in message
     assert message.endswith("--allow-missing sugarcrepe")
     with allowing(["all"]):
-        lines = needs.require(needs.stock(["winoground"]))
+        lines = needs.raise_if_missing(needs.check_sources(["winoground"]))
         assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 rows")
         assert needs.may_be_absent("benchmarks")
     assert not needs.may_be_incomplete("winoground") and not needs.may_be_absent("benchmarks")

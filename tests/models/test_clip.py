@@ -1,6 +1,5 @@
 """Models by name, weights that only run with their own activation, and what open_clip exports."""
 
-import json
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,10 +10,10 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
-from cae_lib.errors import CheckpointError, ConfigError, WriteError
+from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models import encode_image, encode_text, text_encoder
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
-from cae_lib.models.clip import ACTIVATIONS, Clip, export_clip, load_clip, open_clip_name
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.clip import ACTIVATIONS, Clip, load_clip
 
 CAPTIONS = ["a red cup on a bed", "a dog"]
 
@@ -45,7 +44,7 @@ def test_clip_mini(tiny_clip: Clip) -> None:
 
 
 def test_clip_photo(tmp_path: Path) -> None:
-    """A network of timm beside CLIP's own text tower: encoded, locked, stored and exported."""
+    """A network of timm beside CLIP's own text tower: encoded, locked and stored."""
     clip = load_clip("clip-photo", seed=2)
     assert (clip.image_size, clip.activation) == (224, "quickgelu")
     images = clip.preprocess(Image.effect_noise((300, 240), 80).convert("RGB"))[None]
@@ -59,10 +58,7 @@ def test_clip_photo(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="token_embedding.weight"):  # open_clip has no rows
         open_clip.create_model("clip-photo", str(path))
     loaded = load_clip("clip-photo", path)
-    export_clip(loaded, tmp_path / "export", meta, "# card")
-    exported, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}/export")
-    for model in (loaded.model, exported):
-        assert torch.equal(features(model, 224, tokens), features(clip.model, 224, tokens))
+    assert torch.equal(features(loaded.model, 224, tokens), features(clip.model, 224, tokens))
     clip.model.lock_image_tower()
     both = (encode_image(clip.model, images).features, text.features)
     torch.cosine_similarity(*both).sum().backward()
@@ -142,42 +138,3 @@ def test_tag_brings_its_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert create.call_args.kwargs.items() >= {("force_quick_gelu", True), ("pretrained", "openai")}
     with pytest.raises(CheckpointError, match="trained with quickgelu"):
         load_clip("ViT-B-32", weights="openai", activation="gelu")
-
-
-@pytest.mark.parametrize("form", ["safetensors", "pt"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_exports_are_loaded_by_open_clip(tmp_path: Path, form: str, activation: str) -> None:
-    clip = load_clip(activation=activation, seed=4)
-    tokens = clip.tokenizer(CAPTIONS)
-    expected = features(clip.model, 112, tokens)
-    meta, folder = CheckpointMeta("clip-mini", activation), tmp_path / "deep" / "folder"
-    path = export_clip(clip, folder, meta, "# card\n", form)
-    assert path.name == f"open_clip_model.{form}"
-    assert (folder / "README.md").read_text() == "# card\n"
-    config = json.loads((folder / "open_clip_config.json").read_text())
-    assert config["model_cfg"]["quick_gelu"] is (activation == "quickgelu")
-    loaded = open_clip.create_model("clip-mini", str(path), quick_gelu=activation == "quickgelu")
-    torch.testing.assert_close(features(loaded, 112, tokens), expected, atol=1e-6, rtol=0)
-    other = open_clip.create_model("clip-mini", str(path), quick_gelu=activation == "gelu")
-    assert (features(other, 112, tokens) - expected).abs().max() > 1e-4
-    with pytest.raises(ConfigError, match="safetensors or pt"):
-        export_clip(clip, folder, meta, "", "onnx")
-    with pytest.raises(WriteError, match="make the folder"):
-        export_clip(clip, path, meta, "", form)
-    if form == "pt":
-        assert list(torch.load(path, weights_only=True)) == list(clip.model.state_dict())
-        return
-    assert read_meta(path) == meta
-    loaded, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    torch.testing.assert_close(features(loaded, 112, tokens), expected, atol=1e-6, rtol=0)
-    assert torch.equal(open_clip.get_tokenizer(f"local-dir:{folder}")(CAPTIONS), tokens)
-    picture = Image.effect_noise((140, 120), 80).convert("RGB")
-    assert torch.equal(preprocess(picture), clip.preprocess(picture))
-
-
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
-def test_name_in_open_clip(name: str) -> None:
-    assert open_clip_name(name, "quickgelu") == "ViT-B-32-quickgelu"
-    assert open_clip_name(name, "gelu") == "ViT-B-32"
-    assert open_clip_name("clip-mini", "quickgelu") is None
-    assert open_clip_name("ViT-B-32-256", "quickgelu") is None

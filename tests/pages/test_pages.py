@@ -53,7 +53,6 @@ def test_a_stored_page_keeps_all_rules(text: Path):
     others = {
         "photographs": "photo",
         "word-roles": "photo",
-        "released-models": "paper",
         "paired": "paired",
     }
     assert parameters["profile"].default == others.get(text.stem, "mini")

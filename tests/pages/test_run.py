@@ -63,7 +63,7 @@ def test_another_home_runs_the_repositorys_pages_and_changes_none(tmp_path: Path
     book = REPOSITORY / "book"
     before = {path: path.stat().st_mtime_ns for path in book.rglob("*") if path.is_file()}
     monkeypatch.setenv("CAE_HOME", str(tmp_path / "elsewhere"))
-    path = run_page("released-models")
+    path = run_page("status")
     assert path.parent == tmp_path / "elsewhere" / "runs"
     assert {path: path.stat().st_mtime_ns for path in book.rglob("*") if path.is_file()} == before
     assert weights_path(experiment("clip-ft", "mini")) == REPOSITORY / "data/mini/base.safetensors"

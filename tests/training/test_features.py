@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from toys import FT, Toys, same_weights, toy_clip, toy_run, toy_train, weights
 
-from cae_lib.data.images import Photographs
+from cae_lib.data.images import ImagesOnDisk
 from cae_lib.errors import DataError
 from cae_lib.models.clip import Clip
 from cae_lib.training import features, trainer
@@ -143,7 +143,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
     def made(clip, locked, images, precision="fp32"):
         return features.picture_features(clip, locked, images, encode, precision, Ranks(), 0, False)
 
-    clip, images, locked = toy_clip(), Photographs(paths, 8), nn.Conv2d(3, 4, 2)
+    clip, images, locked = toy_clip(), ImagesOnDisk(paths, 8), nn.Conv2d(3, 4, 2)
     first = made(clip, locked, images).pixels
     precision, (scale, shift) = "bf16" if change == "precision" else "fp32", images.affine
     if change == "weights":
@@ -155,7 +155,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
     elif change in ("model", "activation"):
         clip = replace(clip, **{"name" if change == "model" else change: "other"})
     elif change == "size":
-        images = Photographs(paths, 4)
+        images = ImagesOnDisk(paths, 4)
     elif change == "mean":
         images.affine = scale, shift + 1
     elif change == "std":

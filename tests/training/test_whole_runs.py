@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from toys import FT, lines, toy_pairs, toy_train
 
-from cae_lib.data.images import Photographs
+from cae_lib.data.images import ImagesOnDisk
 from cae_lib.data.training_set import training_set
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import load_clip
@@ -42,7 +42,7 @@ RUN = replace(
 def run(folder: Path, out: str) -> bytes:
     """Train to the end on the photographs in `folder`, saving a state every other step."""
     paths = [folder / f"{row}.png" for row in range(8)]
-    images, pairs = Photographs(paths, 112), toy_pairs(image_paths=paths)
+    images, pairs = ImagesOnDisk(paths, 112), toy_pairs(image_paths=paths)
     with one_thread(torch.device("cpu")):
         toy_train(
             RUN, folder / out, None, pairs, images, save_every=2, execution=Execution(workers=1)
@@ -127,7 +127,7 @@ def test_vit_b_32_of_full_size_takes_two_steps_of_negclip_with_cae(homes) -> Non
         negatives=True,
         precision="bf16",
     )
-    assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, Photographs)
+    assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, ImagesOnDisk)
     meta = read_meta(path)
     assert (meta.model, meta.step, meta.activation) == ("ViT-B-32", 2, "quickgelu")
     assert len(lines(path.parent)) == 2

@@ -3,22 +3,24 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.push_to_hf_hub import save_for_hf
 from PIL import Image
 from torch import nn
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.models import released
+from cae_lib.models import external
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
-from cae_lib.models.clip import Clip, export_clip, load_clip
-from cae_lib.models.released import Released, difference, load_released
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.external import ExternalModel, load_external
 
 CAPTIONS = ["a red dog", "the cat is next to a blue car"]
 META = CheckpointMeta("clip-mini", "quickgelu")
@@ -36,6 +38,14 @@ def picture(tmp_path: Path) -> ImageRef:
     return ImageRef(tmp_path / "picture.png")
 
 
+def save_folder(clip: Clip, folder: Path) -> None:
+    """Write a model as open_clip's own function for the Hugging Face hub does."""
+    settings = open_clip.get_model_config(clip.name) | {
+        "quick_gelu": clip.activation == "quickgelu"
+    }
+    save_for_hf(clip.model, Mock(), settings, folder, safe_serialization=True)
+
+
 def same(found: Clip, clip: Clip, picture: ImageRef) -> None:
     """Both give pictures and captions the same unit vectors."""
     encoders = Encoder(found), Encoder(clip)
@@ -46,12 +56,12 @@ def same(found: Clip, clip: Clip, picture: ImageRef) -> None:
 
 def test_our_own_file_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, picture):
     path = save_checkpoint(tmp_path / "own", clip, META)
-    same(load_released(Released(str(path))), clip, picture)
-    same(load_released(Released(str(path), "clip-mini")), clip, picture)
+    same(load_external(ExternalModel(str(path))), clip, picture)
+    same(load_external(ExternalModel(str(path), "clip-mini")), clip, picture)
     with pytest.raises(CheckpointError, match="clip-mini"):
-        load_released(Released(str(path), "ViT-B-32"))
+        load_external(ExternalModel(str(path), "ViT-B-32"))
     torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
-    found = load_released(Released(str(tmp_path / "plain.pt"), "clip-mini", "quickgelu"))
+    found = load_external(ExternalModel(str(tmp_path / "plain.pt"), "clip-mini", "quickgelu"))
     assert (found.name, found.activation) == ("clip-mini", "quickgelu")
     same(found, clip, picture)
 
@@ -67,10 +77,10 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
     }
     for (model, activation), options in asked.items():
         with pytest.raises(ConfigError, match="weights.pt") as caught:
-            load_released(Released(str(path), model, activation))
+            load_external(ExternalModel(str(path), model, activation))
         assert {*re.findall(r"--\w+", str(caught.value))} == options, "what is missing, alone"
     with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
-        load_released(Released("some-model"))
+        load_external(ExternalModel("some-model"))
     for changed in (
         state | {"more": torch.ones(1)},
         state | {"attn_mask": torch.zeros(77, 77)},
@@ -78,19 +88,19 @@ def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place
     ):
         torch.save(changed, path)
         with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
-            load_released(Released(str(path), "clip-mini", "quickgelu"))
+            load_external(ExternalModel(str(path), "clip-mini", "quickgelu"))
     path.write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_released(Released(str(path), "clip-mini", "quickgelu"))
+        load_external(ExternalModel(str(path), "clip-mini", "quickgelu"))
 
 
 def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, picture, capsys):
-    export_clip(clip, tmp_path / "export", META, "card")
+    save_folder(clip, tmp_path / "export")
     for source in (str(tmp_path / "export"), f"local-dir:{tmp_path / 'export'}"):
-        found = load_released(Released(source))
+        found = load_external(ExternalModel(source))
         assert found.activation == "quickgelu" and found.name == "export"
         same(found, clip, picture)
-    other = load_released(Released(str(tmp_path / "export"), activation="gelu"))
+    other = load_external(ExternalModel(str(tmp_path / "export"), activation="gelu"))
     gelu = load_clip("clip-mini", activation="gelu", seed=5)
     assert other.activation == "gelu"
     same(other, gelu, picture)
@@ -100,11 +110,11 @@ def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, 
     file.write_text(json.dumps(content))
     for activation, read in ((None, "gelu"), ("quickgelu", "quickgelu")):
         capsys.readouterr()
-        found = load_released(Released(str(tmp_path / "export"), activation=activation))
+        found = load_external(ExternalModel(str(tmp_path / "export"), activation=activation))
         assert found.activation == read
         assert re.search(rf"quick_gelu: None.* {read}\n", capsys.readouterr().out)
     with pytest.raises(CheckpointError, match="cannot read local-dir:.*as open_clip's"):
-        load_released(Released(f"local-dir:{tmp_path}"))
+        load_external(ExternalModel(f"local-dir:{tmp_path}"))
 
 
 def test_a_file_with_adapters_is_a_model(clip, tmp_path, picture):
@@ -114,10 +124,9 @@ def test_a_file_with_adapters_is_a_model(clip, tmp_path, picture):
     down, up = torch.randn(4, columns), torch.randn(rows, 4)
     state |= {name.replace("weight", "lora_A"): down, name.replace("weight", "lora_B"): up}
     torch.save({"state_dict": state}, tmp_path / "lora.pt")
-    found = load_released(Released(str(tmp_path / "lora.pt"), "clip-mini", "quickgelu"))
+    found = load_external(ExternalModel(str(tmp_path / "lora.pt"), "clip-mini", "quickgelu"))
     change = found.model.state_dict()[name.removeprefix("module.")] - state[name]
     torch.testing.assert_close(change, up @ down / 4)
-    assert difference(found.model, clip.model)[0] == 1
 
 
 def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
@@ -126,29 +135,17 @@ def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
     state = dict(clip.model.state_dict())
     state["positional_embedding"] = state["positional_embedding"][:12]
     torch.save(state, tmp_path / "short.pt")
-    how = Released(str(tmp_path / "short.pt"), "clip-mini", "quickgelu")
-    found = load_released(how)
+    how = ExternalModel(str(tmp_path / "short.pt"), "clip-mini", "quickgelu")
+    found = load_external(how)
     assert found.tokenizer(CAPTIONS).shape == (2, 12)
     same(found, clip, picture)  # the tower is causal: these captions do not reach the end
-    monkeypatch.setattr(released, "START", ("clip-mini", None))
+    monkeypatch.setattr(external, "START", ("clip-mini", None))
     start = load_clip("clip-mini", None, "quickgelu").model.state_dict()
-    mixed = load_released(Released(how.source, how.model, how.activation, share=0.6))
+    mixed = load_external(ExternalModel(how.source, how.model, how.activation, share=0.6))
     for name, value in mixed.model.state_dict().items():
         if value.is_floating_point():
             begun = start[name][:12] if name == "positional_embedding" else start[name]
             torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * begun)
-
-
-def test_how_far_a_model_is_from_another(clip):
-    other = load_clip("clip-mini", activation="quickgelu", seed=5)
-    assert difference(other.model, clip.model) == (0, len(clip.model.state_dict()), 0.0)
-    with torch.no_grad():
-        for value in other.model.parameters():
-            value *= 1.25
-    changed, total, share = difference(other.model, clip.model)
-    assert 0 < changed <= total and share == pytest.approx(0.25, abs=1e-3)
-    with pytest.raises(ConfigError, match="other names"):
-        difference(nn.Linear(2, 2), clip.model)
 
 
 def save_hugging_face(kind: str, folder: Path) -> nn.Module:
@@ -200,7 +197,7 @@ def save_hugging_face(kind: str, folder: Path) -> nn.Module:
 def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind):
     transformers = pytest.importorskip("transformers")
     model = save_hugging_face(kind, tmp_path / "hub")
-    found = load_released(Released(str(tmp_path / "hub")))
+    found = load_external(ExternalModel(str(tmp_path / "hub")))
     assert found.activation == ("quickgelu" if kind == "clip" else "gelu")
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "hub")(
         CAPTIONS, padding="max_length", max_length=16, return_tensors="pt"
@@ -219,7 +216,7 @@ def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind)
     np.testing.assert_allclose(encoder.texts(CAPTIONS), F.normalize(texts, dim=-1), atol=1e-5)
     cosine = (encoder.images([picture]) * F.normalize(images, dim=-1).numpy()).sum()
     assert cosine > 0.999  # resized by Pillow here and by torchvision there
-    other = load_released(Released(f"hf:{tmp_path / 'hub'}", activation="gelu"))
+    other = load_external(ExternalModel(f"hf:{tmp_path / 'hub'}", activation="gelu"))
     assert other.activation == "gelu"
     assert (np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max() > 0) == (
         kind == "clip"
@@ -250,7 +247,7 @@ def save_without_files(folder: Path) -> nn.Module:
 
 def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path, picture, capsys):
     model = save_without_files(tmp_path / "hub")
-    found = load_released(Released(str(tmp_path / "hub")))
+    found = load_external(ExternalModel(str(tmp_path / "hub")))
     told = capsys.readouterr().out
     assert "no tokenizer" in told and "no preprocessing" in told
     ids = torch.tensor([[49406, 320, 736, 1929] + [49407] * 73])  # of "a red dog" in OpenAI's
@@ -273,29 +270,29 @@ def test_a_tokenizer_that_does_not_fit_is_refused_unless_another_is_named(clip, 
     pytest.importorskip("transformers")
     save_hugging_face("clip", tmp_path / "whole")
     save_hugging_face("clip", tmp_path / "bare")
-    whole = load_released(Released(str(tmp_path / "whole")))
+    whole = load_external(ExternalModel(str(tmp_path / "whole")))
     for path in (tmp_path / "bare").iterdir():
         if path.name not in ("config.json", "model.safetensors"):
             path.unlink()
     with pytest.raises(CheckpointError, match="bare"):
-        load_released(Released(str(tmp_path / "bare")))
-    named = Released(str(tmp_path / "bare"), processor=str(tmp_path / "whole"))
-    same(load_released(named), whole, picture)
+        load_external(ExternalModel(str(tmp_path / "bare")))
+    named = ExternalModel(str(tmp_path / "bare"), processor=str(tmp_path / "whole"))
+    same(load_external(named), whole, picture)
     save_without_files(tmp_path / "clip")
     with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
-        load_released(Released(str(tmp_path / "clip"), processor=str(tmp_path / "whole")))
-    export_clip(clip, tmp_path / "whole", META, "card")  # and open_clip, with that tokenizer
+        load_external(ExternalModel(str(tmp_path / "clip"), processor=str(tmp_path / "whole")))
+    save_folder(clip, tmp_path / "whole")  # and open_clip, with that tokenizer
     file = tmp_path / "whole" / "open_clip_config.json"
     content = json.loads(file.read_text())
     content["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "its/own"
     file.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
-        load_released(Released(str(tmp_path / "whole")))
+        load_external(ExternalModel(str(tmp_path / "whole")))
     with pytest.raises(ConfigError, match="no other processor"):
-        load_released(Released("ViT-B-32:openai", processor="x"))
+        load_external(ExternalModel("ViT-B-32:openai", processor="x"))
 
 
 def test_what_is_no_model_of_transformers_is_refused(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(CheckpointError, match="cannot read .* as a model of transformers"):
-        load_released(Released(f"hf:{tmp_path}"))
+        load_external(ExternalModel(f"hf:{tmp_path}"))
