@@ -11,15 +11,13 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.options import REAL
-from cae_lib.data.benchmarks import Benchmark
-from cae_lib.data.benchmarks.read import LEFT_OUT
-from cae_lib.data.benchmarks.table import LAYOUTS
-from cae_lib.data.needs import FAMILIES, check_entry
+from cae_lib.data.benchmarks import FAMILIES, Benchmark
+from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
 from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.choice import answers, headlines, scored
+from cae_lib.evaluation.choice import answers, scorable_benchmarks, weighted_items
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.evaluation.tables import join_by_item
@@ -50,8 +48,8 @@ METRICS = {"accuracy": "acc"} | {
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """The items of benchmarks as `choice_scores` takes them."""
-    items = headlines(benchmarks)
-    amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
+    items = weighted_items(benchmarks)
+    amounts = {(part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)}
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
 
@@ -97,20 +95,19 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
     Args:
         model: One of `load_clip`, or a function that opens it once the sets are known to be here.
-        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.LAYOUTS`.
+        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.FAMILIES`.
         profile: "paper" for real sets, "mini" for those of the small world, ...
 
     ConfigError for an unknown family or profile; DataError, which says how to get them, if sets are
-    missing or malformed, or an entry of `LAYOUTS` is."""
-    for name in LAYOUTS.keys() & {*families}:
-        check_entry(name, LAYOUTS[name])
+    missing or malformed."""
+    for name in FAMILIES.keys() & {*families}:
         if not find_profile(profile).real and name not in datasets.families_of(profile):
             raise ConfigError(
                 f"{name} is no set of the profile {profile}: give --profile {REAL}, "
                 "or in place of a run a weight file, data/mini/base.safetensors for "
                 "example, with which sets below data/raw are read"
             )
-    datasets.family.cache_clear()
+    datasets.load_family.cache_clear()
     asked = datasets.benchmarks(profile, families)
     encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
     return choice_scores(answers(asked, encoder), items_of(asked))
@@ -244,7 +241,8 @@ def eval_results(table: pd.DataFrame) -> list[EvalResult]:
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
         if family in FAMILIES and row.n_used == row.n_expected:
-            items = (item for name in FAMILIES[family] for item in source(name).get)
+            names = FAMILIES[family].source_names
+            items = (item for name in names for item in source(name).get)
             hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
             kind = hub[0].removeprefix("datasets/") if hub else family
             found.append(
@@ -277,10 +275,10 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
 def amounts(profile_name: str) -> list[str]:
     """How much of its data each measurement uses: a line for each family or set of a suite, then
     one for each part that is not complete, with why rows of it were left out."""
-    from cae_lib.evaluation.amounts import own_items
+    from cae_lib.evaluation.amounts import drop_rescored
 
     table = results.load("subsets", profile_name)
-    sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
+    sums = drop_rescored(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
     lines = [
         f"{suite}, {family}: {used:,} used of {expected:,} expected"
         for (suite, family), used, expected in sums.itertuples()
@@ -288,7 +286,7 @@ def amounts(profile_name: str) -> list[str]:
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         counts = json.loads(row.counts)
         why = ", ".join(
-            f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT if counts.get(kind)
+            f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in (MISSING_IMAGES, BROKEN_IMAGES) if counts.get(kind)
         )
         lines.append(
             f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "

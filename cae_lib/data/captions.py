@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cae_lib.data import rows
-from cae_lib.data.incomplete import settle, trouble
-from cae_lib.data.rows import in_row
+from cae_lib.data.incomplete import image_error, log_left_out, validate_row_count
+from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
@@ -64,13 +63,12 @@ def load_karpathy(
     path = Path(file)
     wanted = {"train", "restval"} if split == "train" else {split}
     found, known = [], set()
-    for i, image in enumerate(_listed(path, rows.read_json(path, dict), "images")):
-        with in_row(path, f"image {i}"):
-            known.add(rows.text(image, "split"))
-            if image["split"] in wanted:
-                picture = Path(image.get("filepath", ""), rows.text(image, "filename"))
-                sentences = rows.value(image, "sentences")
-                found += [(picture, rows.text(sentence, "raw")) for sentence in sentences]
+    for image in _listed(path, "images"):
+        known.add(image.text("split"))
+        if image.text("split") in wanted:
+            picture = Path(image.content.get("filepath", ""), image.text("filename"))
+            sentences = [Row(path, image.place, one) for one in image.value("sentences")]
+            found += [(picture, sentence.text("raw")) for sentence in sentences]
     if not found:
         raise DataError(f"{path}: no picture of split {split!r}; the file has {sorted(known)}.")
     return _pairs(found, root, f"{path.stem}-{split}", missing, path, expected)[0]
@@ -83,11 +81,10 @@ def load_caption_list(
     string or a list of them, `image` is relative to `root`; else as `load_karpathy`."""
     path = Path(file)
     found = []
-    for i, entry in enumerate(rows.read_json(path, list)):
-        with in_row(path, f"entry {i}"):
-            caption = rows.value(entry, "caption")
-            own = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
-            found += [(Path(rows.text(entry, "image")), caption) for caption in own]
+    for row in json_rows(path, list):
+        caption = row.value("caption")
+        captions = [caption] if isinstance(caption, str) else row.texts("caption")
+        found += [(Path(row.text("image")), caption) for caption in captions]
     return _pairs(found, root, path.stem, missing, path, expected)[0]
 
 
@@ -98,17 +95,14 @@ def load_coco_captions(
     without one are no pairs. DataError if an annotation names an unknown picture, or pictures are
     missing and may not be."""
     path = Path(file)
-    content = rows.read_json(path, dict)
     names, found = {}, []
-    for i, image in enumerate(_listed(path, content, "images")):
-        with in_row(path, f"image {i}"):
-            names[rows.value(image, "id")] = rows.text(image, "file_name")
-    for i, annotation in enumerate(_listed(path, content, "annotations")):
-        with in_row(path, f"annotation {i}"):
-            number = rows.value(annotation, "image_id")
-            if number not in names:
-                raise rows.RowError(f"image_id {number} is not in `images`")
-            found.append((Path(names[number]), rows.text(annotation, "caption")))
+    for image in _listed(path, "images"):
+        names[image.value("id")] = image.text("file_name")
+    for annotation in _listed(path, "annotations"):
+        number = annotation.value("image_id")
+        if number not in names:
+            raise annotation.error(f"image_id {number} is not in `images`")
+        found.append((Path(names[number]), annotation.text("caption")))
     return _pairs(found, image_dir, path.stem, missing, path)[0]
 
 
@@ -129,17 +123,15 @@ def load_negclip_tsv(
     """
     path = Path(tsv)
     found, negatives, hard = [], [], []
-    entries = list(rows.read_csv(path, NEGCLIP_COLUMNS, "\t"))
-    for i, (_, row) in enumerate(entries):
-        with in_row(path, f"row {i}"):
-            found.append((Path(rows.text(row, "filepath")), rows.text(row, "title")))
-            negatives.append(rows.literal(row, "neg_caption"))
-            hard.append(rows.literal(row, "neg_image", int))
-            if any(not 0 <= number < len(entries) for number in hard[-1]):
-                raise rows.RowError(
-                    f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to "
-                    f"{len(entries) - 1}"
-                )
+    rows = list(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
+    for row in rows:
+        found.append((Path(row.text("filepath")), row.text("title")))
+        negatives.append(row.literal("neg_caption"))
+        hard.append(row.literal("neg_image", int))
+        if any(not 0 <= number < len(rows) for number in hard[-1]):
+            raise row.error(
+                f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to {len(rows) - 1}"
+            )
     pairs, keep = _pairs(found, root, path.stem, missing, path, expected)
     place = {old: new for new, old in enumerate(keep)}
     return replace(
@@ -195,9 +187,10 @@ def load_retrieval_set(
     return load_karpathy(other, folders, "test", missing, expected)
 
 
-def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
-    with in_row(path, "top level"):
-        return rows.value(content, name)
+def _listed(path: Path, name: str) -> list[Row]:
+    """Return the entries of one of the lists that a JSON file holds."""
+    entries = Row(path, "top level", read_json(path, dict)).value(name)
+    return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 
 
 def _folder(root: Root, pictures: Sequence[Path]) -> Path:
@@ -226,12 +219,17 @@ def _pairs(
     wrong = (
         {}
         if missing == "ignore"
-        else {place: trouble(place, inside=missing == "drop") for place in dict.fromkeys(places)}
+        else {
+            place: image_error(place, decode=missing == "drop") for place in dict.fromkeys(places)
+        }
     )
     keep = [row for row, place in enumerate(places) if not wrong.get(place)]
     left = [(f"row {row}", wrong[place]) for row, place in enumerate(places) if wrong.get(place)]
     expected = len(found) if expected is None else expected
-    settle(name, source, len(keep), len(found), expected, left, allowed=missing == "drop")
+    if missing == "drop":
+        log_left_out(name, source, len(keep), expected, left)
+    else:
+        validate_row_count(source, len(found), expected, left)
     numbers: dict[Path, int] = {}
     index = torch.tensor(
         [numbers.setdefault(places[row], len(numbers)) for row in keep], dtype=torch.long

@@ -18,8 +18,7 @@ from typing import Any
 import yaml
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.benchmarks.entry import Layout
+from cae_lib.data.benchmarks import FAMILIES
 from cae_lib.errors import ConfigError, DataError
 
 WAYS = {
@@ -153,37 +152,20 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
         advice = "Install cae-lib again, or restore the file from the repository"
         raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
     found = {}
-    layouts = {
-        name.replace("_", "-"): layout for name, layout in LAYOUTS.items() if not layout.sources
-    }
     for name, entry in entries:
         try:
-            parts = _of_layout(layouts.pop(name)) if name in layouts else {}
+            parts: dict[str, Any] = {}
             for part, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
                 own = tuple(_build(kind, each) for each in entry.get(part, ()))
-                parts[part] = parts.get(part, ()) + own
+                parts[part] = own
             found[name] = _build(Source, {"name": name, **entry, **parts})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    for name, layout in layouts.items():  # which nothing else is known of
-        found[name] = Source(
-            name, name, "benchmark", "", "unknown", "", layout.folder, (), **_of_layout(layout)
-        )
+    for family in FAMILIES.values():  # of which a new one may have no entry
+        for name in family.source_names:
+            new = Source(name, name, "benchmark", "", "unknown", "", family.folder, ())
+            found.setdefault(name, new)
     return found
-
-
-def _of_layout(layout: Layout) -> dict[str, tuple[Any, ...]]:
-    """The rows and pictures of a benchmark, as far as its layout says which files hold them."""
-    rows: dict[str, Rows] = {}
-    pictures: list[Pictures] = []
-    for subset, n in layout.sizes.items():
-        own, file = layout.of(subset), layout.pattern(subset)
-        if "*" not in file:
-            rows.setdefault(file, Rows(file, layout.listed.get(subset, n)))
-        columns = tuple(own.columns_of_pictures())
-        if columns and file.endswith((".json", ".jsonl", ".csv")):
-            pictures.append(Pictures(file, columns, own.pictures))
-    return {"rows": tuple(rows.values()), "pictures": tuple(dict.fromkeys(pictures))}
 
 
 def _build(kind: type, entry: dict[str, Any]) -> Any:
