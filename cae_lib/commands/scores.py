@@ -49,7 +49,9 @@ METRICS = {"accuracy": "acc"} | {
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """The items of benchmarks as `choice_scores` takes them."""
     items = weighted_items(benchmarks)
-    amounts = {(part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)}
+    amounts = {
+        (part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)
+    }
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
 
@@ -278,7 +280,11 @@ def amounts(profile_name: str) -> list[str]:
     from cae_lib.evaluation.amounts import drop_rescored
 
     table = results.load("subsets", profile_name)
-    sums = drop_rescored(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
+    sums = (
+        drop_rescored(table)
+        .groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]]
+        .sum()
+    )
     lines = [
         f"{suite}, {family}: {used:,} used of {expected:,} expected"
         for (suite, family), used, expected in sums.itertuples()
@@ -286,7 +292,9 @@ def amounts(profile_name: str) -> list[str]:
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         counts = json.loads(row.counts)
         why = ", ".join(
-            f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in (MISSING_IMAGES, BROKEN_IMAGES) if counts.get(kind)
+            f"{counts[kind]:,} {kind.replace('_', ' ')}"
+            for kind in (MISSING_IMAGES, BROKEN_IMAGES)
+            if counts.get(kind)
         )
         lines.append(
             f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "

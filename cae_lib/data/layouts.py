@@ -1,8 +1,7 @@
-"""Captions, foils and sentence pairs in the official layouts of the sets, as they are read: choices
-by the table of benchmarks, captions and sentence pairs by a function each.
+"""Write datasets in their official layouts, for the recipes that build them.
 
-Pictures are known by the names of their files alone. Nothing is written: the functions return the
-texts of files, by their place in the folder that holds all sets (similarity: in that of its sets).
+Nothing is written to disk here: the functions return the texts of files, by their path below the
+folder that holds all datasets (similarity: below the folder of its datasets).
 """
 
 from __future__ import annotations
@@ -13,126 +12,267 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from posixpath import normpath
 from typing import Any
 
 import pandas as pd
 
-from cae_lib.data.benchmarks.entry import Layout, file_of, place
-from cae_lib.data.benchmarks.table import LAYOUTS
+from cae_lib.data.benchmarks import valse
 from cae_lib.data.similarity import FILES, SICKR, STSB
-from cae_lib.errors import DataError
 
 SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "entailment_judgment")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One question of a benchmark of composition."""
+class Question:
+    """One item of a benchmark, to be written.
 
-    pictures: Sequence[str]  # names of one or two files; the first one fits the first caption
-    captions: Sequence[str]  # the true ones; Winoground's second fits the second picture
-    false: Sequence[str] = ()  # captions that are false of the picture
-    box: Sequence[float] = ()  # x, y, width and height of the part that is meant, if it is a part
-    more: Mapping[str, Any] = field(default_factory=dict)  # by official name; "key": VALSE's names
+    Attributes:
+        images: Names of one or two files; the first one fits the first caption.
+        captions: The true ones; Winoground's second fits the second image.
+        negatives: Captions that are false of the image.
+        box: x, y, width and height of the part of the image that is meant, if it is a part.
+        fields: Further columns by their official names.
+    """
+
+    images: Sequence[str]
+    captions: Sequence[str]
+    negatives: Sequence[str] = ()
+    box: Sequence[float] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_ids(self) -> list[int | str]:
+        """The names of the images without their endings, as numbers if they are numbers."""
+        stems = [PurePosixPath(name).stem for name in self.images]
+        return [int(stem) if stem.isdecimal() else stem for stem in stems]
 
 
 @dataclass
 class Export:
-    """One set, ready to be written; places are in the folder that holds all sets."""
+    """One dataset, ready to be written; paths are below the folder that holds all datasets.
 
-    name: str  # of its counts; for a benchmark, one of `LAYOUTS`
-    pictures: dict[str, Any] = field(default_factory=dict)  # what makes a file, by its place
-    items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))  # by subset
-    texts: dict[str, str] = field(default_factory=dict)  # contents of files, by their place
-    counts: dict[str, Any] = field(default_factory=dict)  # items that the loader expects, by score
-    left_out: dict[str, str] = field(default_factory=dict)  # official parts that lack, and why
+    Attributes:
+        name: Of its counts; of a benchmark its name in `FORMATS`.
+        pictures: What makes an image file, by its path.
+        items: Items of a benchmark by the subset that they are written to.
+        texts: Contents of files by their path.
+        counts: Numbers of items that the loader expects, by subset.
+        left_out: Official parts that are not written, and why.
+    """
 
-    def ask(self, subset: str, item: Item, *pictures: Any) -> None:
-        """Add an item to a benchmark, and what makes its pictures if they are not there yet."""
+    name: str
+    pictures: dict[str, Any] = field(default_factory=dict)
+    items: dict[str, list[Question]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add_item(self, subset: str, item: Question, *pictures: Any) -> None:
+        """Add an item to a benchmark, and what makes its images if they are not there yet."""
         self.items[subset].append(item)
-        layout, values = LAYOUTS[self.name], _values(item)
-        for name, picture in zip((layout.image, f"{layout.image}_1"), pictures, strict=False):
-            file = place(layout.chosen("pictures", subset)[0], values[name])
-            self.pictures[normpath(f"{layout.folder}/{file}")] = picture
+        folder = IMAGE_FOLDERS.get(self.name) or valse.IMAGE_FOLDERS[subset]
+        for name, picture in zip(item.images, pictures, strict=False):
+            self.pictures[f"{folder}/{name}"] = picture
 
-    def lay_out(self) -> Export:
-        """Make the benchmark's texts and counts of its items, in the official layout."""
-        layout = LAYOUTS[self.name]
-        files: dict[str, dict[str, Any]] = defaultdict(dict)
+    def serialize(self) -> Export:
+        """Make the benchmark's texts, and count its items."""
         for subset, items in self.items.items():
-            own, file = layout.chosen("file", subset), file_of(subset)
-            self.counts |= dict.fromkeys(layout.subsets(file), len(items))
-            if not items:
-                files[own.format(file=file, **layout.written)] = {}
-            for number, item in enumerate(items):
-                values = _values(item) | layout.written | {"subset": subset, "number": number}
-                values |= item.more | {"file": file}
-                try:
-                    rows = files[own.format(**values)]
-                    rows[values.get("key", str(number))] = _row(layout, values)
-                except KeyError as error:
-                    where = f"{self.name}/{subset}, item {number}"
-                    raise DataError(f"{where}: it has no {error}") from error
-        form = FORMS[layout.form]
-        self.texts |= {f"{layout.folder}/{path}": form(rows) for path, rows in files.items()}
+            scores = SCORES.get(self.name, "{}").format(subset).split()
+            self.counts |= dict.fromkeys(scores, len(items))
+            self.texts |= FORMATS[self.name](subset, items)
         return self
-
-
-def _values(item: Item) -> dict[str, Any]:
-    """What columns may show of an item, by name; `id` is a file's name or the number it is."""
-    stems = [PurePosixPath(name).stem for name in item.pictures]
-    named = {
-        "false": item.false,
-        "caption caption_1": item.captions,
-        "x y width height": item.box,
-        "picture picture_1": item.pictures,
-        "id id_1": [int(stem) if stem.isdecimal() else stem for stem in stems],
-    }
-    values: dict[str, Any] = {"all_false": list(item.false)}
-    for names, found in named.items():
-        values |= zip(names.split(), found, strict=False)
-    return values
-
-
-def _row(layout: Layout, values: Mapping[str, Any]) -> Any:
-    """A row as it is published, of what its columns are to show."""
-    cells = {}
-    for column in layout.columns.split():
-        official, _, name = column.rstrip("?").partition("=")
-        if not column.endswith("?") or (name or official) in values:
-            cells[official] = values[name or official]
-    return _nested(cells)
-
-
-def _nested(cells: Mapping[str, Any]) -> Any:
-    """Nest cells by their paths: `{"0": 1, "1.a.0": 2}` becomes `[1, {"a": [2]}]`."""
-    if "" in cells:
-        return cells[""]
-    inner: dict[str, dict[str, Any]] = defaultdict(dict)
-    for path, cell in cells.items():
-        first, _, rest = path.partition(".")
-        inner[first][rest] = cell
-    made = {name: _nested(rest) for name, rest in inner.items()}
-    return list(made.values()) if all(map(str.isdecimal, made)) else made
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-# How the rows of a file, by their keys, become its text.
-FORMS: Mapping[str, Callable[[dict[str, Any]], str]] = {
-    "keyed": _json,
-    "list": lambda rows: _json(list(rows.values())),
-    "lines": lambda rows: "\n".join(map(json.dumps, rows.values())),
-    "csv": lambda rows: pd.DataFrame(rows.values()).to_csv(index=False, lineterminator="\n"),
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+def _aro(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = []
+    for item in items:
+        box = zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), item.box, strict=True)
+        rows.append(
+            {
+                "image_id": item.image_ids[0],
+                "image_path": item.images[0],
+                **dict(box),
+                "true_caption": item.captions[0],
+                "false_caption": item.negatives[0],
+                **item.fields,
+            }
+        )
+    return {f"aro/visual_genome_{subset}.json": _json(rows)}
+
+
+def _winoground(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = [
+        {
+            "id": number,
+            "caption_0": item.captions[0],
+            "caption_1": item.captions[1],
+            "image_0": item.image_ids[0],
+            "image_1": item.image_ids[1],
+            "tag": item.fields["tag"],
+            "secondary_tag": "",
+            "num_main_preds": 1,
+            "collapsed_tag": item.fields["collapsed_tag"],
+        }
+        for number, item in enumerate(items)
+    ]
+    return {"winoground/examples.jsonl": _json_lines(rows)}
+
+
+def _sugarcrepe(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = {
+        str(number): {
+            "filename": item.images[0],
+            "caption": item.captions[0],
+            "negative_caption": item.negatives[0],
+        }
+        for number, item in enumerate(items)
+    }
+    return {f"sugar-crepe/data/{subset}.json": _json(rows)}
+
+
+def _sugarcrepe_pp(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = [
+        {
+            "id": number,
+            "filename": item.images[0],
+            "caption": item.captions[0],
+            "caption2": item.captions[1],
+            "negative_caption": item.negatives[0],
+        }
+        for number, item in enumerate(items)
+    ]
+    return {f"sugarcrepe-pp/data/{subset}.json": _json(rows)}
+
+
+def _half_truths(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = [
+        {
+            "id": number,
+            "image": {"path": item.images[0]},
+            "triplet_type": item.fields["triplet_type"],
+            "anchor": item.captions[0],
+            "half_truth": item.negatives[0],
+            "full_truth": item.captions[1],
+        }
+        for number, item in enumerate(items)
+    ]
+    return {f"half-truths/data/{subset}.json": _json_lines(rows)}
+
+
+def _vl_checklist(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = [
+        [item.images[0], {"POS": [item.captions[0]], "NEG": [item.negatives[0]]}] for item in items
+    ]
+    return {f"vl-checklist/data/{subset}.json": _json(rows)}
+
+
+def _valse(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = {
+        item.fields["key"]: {
+            "dataset": item.fields["dataset"],
+            "original_split": "test",
+            "dataset_idx": item.fields["dataset_idx"],
+            "linguistic_phenomena": subset,
+            "image_file": item.images[0],
+            "caption": item.captions[0],
+            "foil": item.negatives[0],
+            "classes": item.fields["classes"],
+            "classes_foil": item.fields["classes_foil"],
+            "mturk": {"foil": 0, "caption": 3, "other": 0},
+        }
+        for item in items
+    }
+    return {f"valse/data/{subset}.json": _json(rows)}
+
+
+def _svo_probes(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    rows = [
+        {
+            "sentence": item.captions[0],
+            "pos_triplet": item.fields["pos_triplet"],
+            "neg_triplet": item.fields["neg_triplet"],
+            "pos_url": item.images[0],
+            "neg_url": item.images[1],
+            "pos_image_id": item.image_ids[0],
+            "neg_image_id": item.image_ids[1],
+            **{flag: item.fields[flag] for flag in ("subj_neg", "verb_neg", "obj_neg")},
+        }
+        for item in items
+    ]
+    return {"svo-probes/svo_probes.csv": _csv(rows)}
+
+
+def _crepe(subset: str, items: Sequence[Question]) -> dict[str, str]:
+    columns = ("n", "n_objects", "n_relations", "n_attributes", "n_connected_components")
+    rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for item in items:
+        rows[item.fields["n"]].append(
+            {
+                "image_id": item.image_ids[0],
+                "caption": item.captions[0],
+                **{column: item.fields[column] for column in columns},
+                "hard_negs": list(item.negatives),
+                **dict(zip(("x", "y", "width", "height"), item.box, strict=True)),
+            }
+        )
+    path = f"crepe/data/prod_hard_negatives/{subset}/prod_vg_hard_negs_{subset}_complexity_{{}}.csv"
+    return {path.format(n): _csv(own_rows) for n, own_rows in rows.items()}
+
+
+FORMATS: Mapping[str, Callable[[str, Sequence[Question]], dict[str, str]]] = {
+    "aro": _aro,
+    "winoground": _winoground,
+    "sugarcrepe": _sugarcrepe,
+    "sugarcrepe_pp": _sugarcrepe_pp,
+    "half_truths": _half_truths,
+    "vl_checklist": _vl_checklist,
+    "valse": _valse,
+    "svo_probes": _svo_probes,
+    "crepe": _crepe,
 }
+"""What returns the files of a subset of each benchmark."""
+
+IMAGE_FOLDERS: Mapping[str, str] = {
+    "aro": "aro/images",
+    "winoground": "winoground/images",
+    "sugarcrepe": "coco/val2017",
+    "sugarcrepe_pp": "coco/val2017",
+    "half_truths": "half-truths/images",
+    "vl_checklist": "vl-checklist/swig",
+    "svo_probes": "svo-probes",
+    "crepe": "crepe/VG_100K",
+}
+"""Folders that names of images are below; VALSE has one for each subset."""
+
+SCORES: Mapping[str, str] = {
+    "winoground": "text image group",
+    "sugarcrepe_pp": "itt/{0} tot/{0}",
+    "half_truths": "{0} {0}/ordered",
+}
+"""Subsets that are read of what is written as one, where they differ."""
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture with captions, by its id and the place of its file in the folder of its set."""
+    """An image with captions.
+
+    Attributes:
+        number: Its id.
+        path: Its file in the folder of its dataset.
+        captions: The captions.
+    """
 
     number: int
     path: str
@@ -145,7 +285,7 @@ class Captioned:
 
 
 def coco(pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) -> str:
-    """COCO's annotation file, of the fields of each picture ("id" among them) and its captions."""
+    """Return COCO's annotation file, of the fields of each image ("id" among them) and captions."""
     images, annotations = [], []
     for image, captions in pictures:
         images.append(image)
@@ -155,7 +295,7 @@ def coco(pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) ->
 
 
 def coco_captions(pictures: Sequence[Captioned], height: int, width: int) -> str:
-    """COCO's annotation file of captions, for pictures of one size."""
+    """Return COCO's annotation file of captions, for images of one size."""
     size = {"height": height, "width": width}
     images = ({"id": each.number, "file_name": each.name} | size for each in pictures)
     captions = ([{"caption": text} for text in each.captions] for each in pictures)
@@ -163,10 +303,10 @@ def coco_captions(pictures: Sequence[Captioned], height: int, width: int) -> str
 
 
 def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
-    """Karpathy's file of pictures and their splits; that of "coco" has their folders, too."""
+    """Return Karpathy's file of images and their splits; that of "coco" has their folders, too."""
     images: list[dict[str, Any]] = []
     ids = itertools.count()
-    for split, picture in ((split, picture) for split, some in splits.items() for picture in some):
+    for split, picture in ((name, picture) for name, all_ in splits.items() for picture in all_):
         place = {"imgid": len(images)}
         sentences = [
             {"raw": text, "tokens": text.split(), **place, "sentid": next(ids)}
@@ -181,12 +321,12 @@ def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
 
 
 def caption_list(pictures: Sequence[Captioned]) -> str:
-    """The list of pictures with captions that BLIP and ARO's word-order sets read."""
+    """Return the list of images with captions that BLIP and ARO's word-order sets read."""
     return _json([{"image": p.path, "caption": list(p.captions)} for p in pictures])
 
 
 def negclip(rows: Sequence[tuple[str, str, list[str], list[int]]]) -> str:
-    """NegCLIP's file: a caption, its picture's path, false captions, rows of similar pictures."""
+    """Return NegCLIP's file: a caption, its image's path, negatives, rows of similar images."""
     columns = ["title", "filepath", "neg_caption", "neg_image"]
     return pd.DataFrame(rows, columns=columns).to_csv(sep="\t", lineterminator="\n")
 
@@ -194,10 +334,13 @@ def negclip(rows: Sequence[tuple[str, str, list[str], list[int]]]) -> str:
 def similarity(
     name: str, part: str, pairs: Iterable[Sequence[Any]], source: str = ""
 ) -> dict[str, str]:
-    """The files of a set of text similarity.
+    """Return the files of a dataset of text similarity.
 
-    Pairs have two sentences, a score (None: nobody gave one), and STS-B's further columns; `part`
-    is one of a year, for example "images", else "train", "dev" or "test".
+    Args:
+        name: One of `similarity.SIMILARITY_SETS`.
+        part: Part of a year, for example "images", else "train", "dev" or "test".
+        pairs: Two sentences, a score (None: nobody gave one), and STS-B's further columns.
+        source: Where STS-B's pairs come from.
     """
 
     def tabs(lines: Iterable[Sequence[str]]) -> str:

@@ -125,8 +125,8 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
     names += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
     if not names:
         raise DataError(
-            f"{folder}: no dataset of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's folders "
-            "STS/ and SICK/ there, or build the small world with `cae world build`."
+            f"{folder}: no dataset of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's "
+            "folders STS/ and SICK/ there, or build the small world with `cae world build`."
         )
     return tuple(names)
 

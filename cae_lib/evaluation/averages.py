@@ -1,4 +1,4 @@
-"""Averages of benchmarks as weights of items: a number is the sum of weight times right or wrong."""
+"""Averages of benchmarks as weights of items: a number is a weighted sum of right answers."""
 
 from __future__ import annotations
 

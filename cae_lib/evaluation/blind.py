@@ -49,7 +49,10 @@ def average_picture(encoder: Encoder, profile: str) -> pd.DataFrame:
     pairs = training_captions(profile)
     if pairs is None:
         return pd.DataFrame()
-    refs = [ImageRef(pairs.image_paths[row]) for row in evenly_spaced_indices(len(pairs.image_paths), PICTURES)]
+    refs = [
+        ImageRef(pairs.image_paths[row])
+        for row in evenly_spaced_indices(len(pairs.image_paths), PICTURES)
+    ]
     mean = encoder.images(refs).astype(np.float64).mean(axis=0)
     mean /= np.linalg.norm(mean)
 
@@ -66,7 +69,9 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
     asked = [subset for subset in subsets if _applies(subset)]
     if not asked:
         return pd.DataFrame()
-    frame = item_frame(subsets)  # of all, so that a picture has one number whichever benchmarks apply
+    frame = item_frame(
+        subsets
+    )  # of all, so that a picture has one number whichever benchmarks apply
     frame = frame.merge(
         pd.DataFrame(
             [(subset.name, subset.subset) for subset in asked], columns=["family", "subset"]

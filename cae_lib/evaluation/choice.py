@@ -27,10 +27,13 @@ def benchmark_answers(encoder: Encoder, profile: str) -> pd.DataFrame:
 def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item by cosine of float32 unit vectors; a tie is wrong.
 
-    To the columns of `item_frame` come `correct` (bool); `margin` (float32), by how much the true option
-    is closer than the best other one, of other tasks the smallest of the differences that have to
-    be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for items
-    that have no other options or another task. DataError for two benchmarks of the same name.
+    To the columns of `item_frame` come `correct` (bool); `margin` (float32), by how much the true
+    option is closer than the best other one, of other tasks the smallest of the differences that
+    have to be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
+    items that have no other options or another task.
+
+    Raises:
+        DataError: If two benchmarks have the same name.
     """
     subsets = scorable_benchmarks(subsets)
     encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
@@ -133,7 +136,7 @@ def chance(subset: Benchmark, item: Item) -> float:
 
 
 def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
-    """Return the cosines `(number of images, number of texts)` of the options of each item, float32.
+    """Return the cosines `(images, texts)` of the options of each item, float32.
 
     An option that occurs twice has exactly the same score twice, so ties are exact.
     """

@@ -99,7 +99,9 @@ def faithfulness_table(
                     )
                     for first, second in itertools.combinations(scores, 2)
                 ),
-                *_randomisation(encoder, sample.rows(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))),
+                *_randomisation(
+                    encoder, sample.rows(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
+                ),
                 *_example(encoder, sample, scores),
                 dict(measure="integration error", value=error, **where),
                 dict(measure="integration points", value=points, **where),

@@ -177,7 +177,9 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
     counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNTS])
     counts["words"] = [len(caption.split()) for caption in captions]
     if world:
-        counts[[f"world_{name}" for name in COUNTS]] = [vocabulary.stated(caption) for caption in captions]
+        counts[[f"world_{name}" for name in COUNTS]] = [
+            vocabulary.stated(caption) for caption in captions
+        ]
     return counts.astype(np.int16)
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from cae_lib.data import layouts
-from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.layouts import Captioned, Export, Item
+from cae_lib.data.benchmarks import sugarcrepe
+from cae_lib.data.layouts import Captioned, Export, Question
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.blind import CaptionModel
@@ -89,13 +89,13 @@ class Choices:
         single = Export(
             "sugarcrepe",
             items={
-                subset: [Item([p.path], [text], [foil]) for p, text, foil in items]
+                subset: [Question([p.path], [text], [foil]) for p, text, foil in items]
                 for subset, items in chosen.items()
             },
         )
         triple = self._sugarcrepe_pp(chosen)
         for export in (self._aro(), single, triple, self._crepe(), self._half_truths()):
-            yield export.lay_out()
+            yield export.serialize()
         yield self._similarity()
 
     def _read(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
@@ -134,15 +134,15 @@ class Choices:
         for picture, said, swaps in self.asked:
             for end, subset, more in kinds:
                 for foil in shuffled(swaps[end], self.rng)[:1]:
-                    export.ask(
+                    export.add_item(
                         subset,
-                        Item([picture.path], [said.text], [foil], self._whole(picture), more),
+                        Question([picture.path], [said.text], [foil], self._whole(picture), more),
                     )
         return export
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
         """The foils of each file: as many that language prefers to the truth as others."""
-        made: dict[str, list[Foil]] = {subset: [] for subset in LAYOUTS["sugarcrepe"].sizes}
+        made: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.FAMILY.published}
         for picture, said, swaps in self.asked:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
             texts |= {
@@ -185,7 +185,7 @@ class Choices:
                 others = [text for text in picture.captions if text != caption]
                 if others:
                     second = others[self.rng.integers(len(others))]
-                    export.ask(subset, Item([picture.path], [caption, second], [foil]))
+                    export.add_item(subset, Question([picture.path], [caption, second], [foil]))
         return export
 
     def _crepe(self) -> Export:
@@ -204,9 +204,9 @@ class Choices:
                     for role, name in enumerate(("object", "attribute", "relation"), start=1)
                 }
                 box, name = self._whole(picture), f"{picture.number}.jpg"
-                items.append((picture, Item([name], [said.text], false, box, more)))
+                items.append((picture, Question([name], [said.text], false, box, more)))
         for picture, item in self._one_each(items):
-            export.ask("atom", item, Link(self.pictures / picture.path))
+            export.add_item("atom", item, Link(self.pictures / picture.path))
         return export
 
     def _half_truths(self) -> Export:
@@ -228,8 +228,10 @@ class Choices:
                     items.append((picture, kind, anchor, half[0], full))
                     break
         for picture, kind, anchor, half, full in self._one_each(items):
-            more = {"image": {"path": picture.path}, "triplet_type": kind}
-            export.ask("flickr8k", Item([picture.path], [anchor, full], [half], more=more))
+            more = {"triplet_type": kind}
+            export.add_item(
+                "flickr8k", Question([picture.path], [anchor, full], [half], fields=more)
+            )
         return export
 
     def _similarity(self) -> Export:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cae_lib.data import layouts
-from cae_lib.data.layouts import Captioned, Export, Item
+from cae_lib.data.layouts import Captioned, Export, Question
 from cae_lib.photo.flickr8k import BASE, Link, scored_pairs
 from cae_lib.photo.pairs import ADJECTIVES, SIZE, Composite, Nouns, photographs, quadruples
 from cae_lib.world.corpora import f_score
@@ -166,12 +166,12 @@ class Paired:
                 _ask(export, "attribution", Composite(one, upright), one.exchanged())
         captions: dict[str, dict[str, None]] = {}
         for item in (item for items in export.items.values() for item in items):
-            captions.setdefault(item.pictures[0], {})[item.captions[0]] = None
+            captions.setdefault(item.images[0], {})[item.captions[0]] = None
         listed = [
             Captioned(n, f"images/{name}", list(texts))
             for n, (name, texts) in enumerate(captions.items())
         ]
-        export.lay_out().texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
+        export.serialize().texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
         yield export
         yield Export("order", counts={"coco": sum(map(len, captions.values()))})
 
@@ -202,8 +202,8 @@ def _ask(export: Export, subset: str, composite: Composite, false: Iterable[str]
         more: dict[str, Any] = {"relation_name": relation}
         if subset == "attribution":
             more = {"attributes": sorted([pair.a.adjective, pair.b.adjective])}
-        item = Item([composite.name], [truth], [foil], (0, 0, SIZE, SIZE), more)
-        export.ask(subset, item, composite)
+        item = Question([composite.name], [truth], [foil], (0, 0, SIZE, SIZE), more)
+        export.add_item(subset, item, composite)
 
 
 def _placed(pictures: Mapping[str, Composite]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 
-from cae_lib.data.layouts import Export, Item
+from cae_lib.data.layouts import Export, Question
 from cae_lib.world import edits, grammar
 from cae_lib.world.boxed import aro, crepe
 from cae_lib.world.config import WorldConfig
@@ -97,8 +97,8 @@ def _winoground(config: WorldConfig, export: Export) -> None:
         if not unclear and true.text != other.text:
             names = [f"ex_{number}_img_{side}.png" for side in (0, 1)]
             more = {"tag": tag, "collapsed_tag": collapsed}
-            item = Item(names, [true.text, other.text], more=more)
-            export.ask("group", item, Picture([first]), Picture([second]))
+            item = Question(names, [true.text, other.text], fields=more)
+            export.add_item("group", item, Picture([first]), Picture([second]))
 
 
 def _svo_probes(config: WorldConfig, export: Export) -> None:
@@ -112,8 +112,8 @@ def _svo_probes(config: WorldConfig, export: Export) -> None:
             more = {f"{name}_neg": changed == name for name in ("subj", "verb", "obj")}
             triplets = (_triplet(stated(one.content), ",") for one in (scene, other))
             more |= zip(("pos_triplet", "neg_triplet"), triplets, strict=True)
-            item = Item([f"images/{n}.jpg" for n in (first, number)], [true.text], more=more)
-            export.ask("all", item, Picture([scene]), Picture([other]))
+            item = Question([f"images/{n}.jpg" for n in (first, number)], [true.text], fields=more)
+            export.add_item("all", item, Picture([scene]), Picture([other]))
 
 
 def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[str, Scene]]:
@@ -147,12 +147,12 @@ def _vl_checklist(config: WorldConfig, export: Export) -> None:
         export.pictures[f"vl-checklist/vg/{name}"] = Picture([scene])
         for corpus, true, false in _vg_phrases(scene, rng):
             if len(export.items[corpus]) < size:
-                export.ask(corpus, Item([name], [true], [false]))
+                export.add_item(corpus, Question([name], [true], [false]))
     shown = spread(config.scenes, "vl-checklist/swig", size, ACTIONS)
     for index, scene, true, false in _foiled(config, "vl-checklist/swig", shown, "like_rel"):
         name = f"{scene.content.relation}_{index + 1}.jpg"
-        item = Item([name], [_triplet(true)], [_triplet(false)])
-        export.ask("Relation/swig_action", item, Picture([scene]))
+        item = Question([name], [_triplet(true)], [_triplet(false)])
+        export.add_item("Relation/swig_action", item, Picture([scene]))
 
 
 def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
@@ -193,13 +193,13 @@ def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> No
             continue
         asked = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
         for index, scene, true, false in islice(asked, size):
-            item = Item([f"{index + 1:012d}.jpg"], [true.text], [false.text])
+            item = Question([f"{index + 1:012d}.jpg"], [true.text], [false.text])
             if second:
                 rng = text_generator(config.scenes, f"sugarcrepe-pp/{subset}", index + 1)
                 more = [true.text, grammar.paraphrase(true, rng).text]
-                export.ask(subset, replace(item, captions=more))
+                export.add_item(subset, replace(item, captions=more))
             else:
-                export.ask(subset, item, Picture([scene]))
+                export.add_item(subset, item, Picture([scene]))
 
 
 def _half_truths(config: WorldConfig, export: Export) -> None:
@@ -222,9 +222,9 @@ def _half_truths(config: WorldConfig, export: Export) -> None:
         half = pick(rng, edits.certainly_false(made, scene, full.text))
         if half is not None:
             name = f"{index + 1}.jpg"
-            more = {"image": {"path": name}, "triplet_type": kind}
-            item = Item([name], [full.mentions[0].text, full.text], [half.text], more=more)
-            export.ask("world", item, Picture([scene]))
+            more = {"triplet_type": kind}
+            item = Question([name], [full.mentions[0].text, full.text], [half.text], fields=more)
+            export.add_item("world", item, Picture([scene]))
 
 
 def _valse(config: WorldConfig, export: Export) -> None:
@@ -253,8 +253,8 @@ def _valse(config: WorldConfig, export: Export) -> None:
             more = {"key": key, "dataset": "small world", "dataset_idx": index}
             more |= {"classes": classes[0], "classes_foil": classes[1]}
             picture = f"{key}.jpg" if own else coco[index].name
-            item = Item([picture], [true.text], [false.text], more=more)
-            export.ask(name, item, *([Picture([scene])] if own else []))
+            item = Question([picture], [true.text], [false.text], fields=more)
+            export.add_item(name, item, *([Picture([scene])] if own else []))
 
 
 BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {

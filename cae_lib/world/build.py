@@ -63,7 +63,7 @@ def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
     for name, ask in BENCHMARKS.items():
         export = Export(name, left_out=LEFT_OUT.get(name, {}))
         ask(config, export)
-        yield export.lay_out()
+        yield export.serialize()
     yield corpora.export_flickr30k(config)
     yield corpora.export_coco(config)
     n = {"coco": config.sizes.test, "flickr30k": config.sizes.flickr_test}

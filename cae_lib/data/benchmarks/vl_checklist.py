@@ -84,7 +84,7 @@ FAMILY = Family(
     read,
     published=dict(sorted(SIZES.items())),
     files=("vl-checklist/data/**/*.json",),
-    images="Visual Genome's in vl-checklist/vg/VG_100K and VG_100K_2, SWiG's in swig/, HAKE's in hake/",
+    images="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
     in_paper=True,
     find_subsets=find_subsets,
 )
