@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, ImageLabels, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
@@ -75,14 +75,22 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
 
     Raises:
         ConfigError: If a family is unknown.
-        DataError: If data are malformed, or a dataset that is built here is incomplete.
+        DataError: If data are malformed, a dataset that is built here is incomplete, or nothing of
+            the `families` is here.
     """
     families, root = tuple(families), find_profile(profile).root
     known = [*FOLDERS] if find_profile(profile).real else _built_families(root)
     if unknown := [name for name in families if name not in known]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
     chosen = families or families_of(profile)
-    return tuple(part for name in known if name in chosen for part in load_family(profile, name))
+    parts = [part for name in known if name in chosen for part in load_family(profile, name)]
+    if families and not any(part.n_used for part in parts):
+        sources = dict.fromkeys(s for name in families for s in FAMILIES[name].source_names)
+        raise DataError(
+            f"{root}: no item of {', '.join(families)} can be used. Fetch what is missing: "
+            f"cae data get {' '.join(sources)}"
+        )
+    return tuple(parts)
 
 
 def _built_families(root: Path) -> list[str]:

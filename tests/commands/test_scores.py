@@ -28,7 +28,7 @@ from cae_lib.commands.scores import (
     write,
 )
 from cae_lib.config import paths
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
@@ -45,15 +45,15 @@ def anew() -> None:
     forget()
 
 
-@pytest.mark.parametrize(("headline", "expected"), [("micro", 1 / 2), ("macro", 1 / 6 + 1 / 2)])
-def test_a_score_is_the_headline_of_its_subset(home, headline, expected):
+@pytest.mark.parametrize(("over_groups", "expected"), [(False, 1 / 2), (True, 1 / 6 + 1 / 2)])
+def test_a_score_is_the_headline_of_its_subset(home, over_groups, expected):
     """Of three items of group a and one of group b, of five expected; from the sets, and from
     stored tables where the sets are not here."""
     items = [
-        Choice((ImageRef("x.jpg"),), ("right", "wrong"), 0, group, str(row))
+        Item(str(row), (ImageRef("x.jpg"),), ("right", "wrong"), 0, group)
         for row, group in enumerate("aaab")
     ]
-    known = items_of([Benchmark("winoground", "text", tuple(items), 5, headline)])
+    known = items_of([Benchmark("winoground", "text", tuple(items), 5, Average(over_groups=over_groups))])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
     save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
     sizes = pd.DataFrame(
@@ -161,12 +161,15 @@ def test_incomplete_scores_are_marked(capsys):
     assert not whole.rstrip().endswith("*") and "30.8" in whole
 
 
-@pytest.mark.parametrize("only", [[], ["--only", "winoground"]])
-def test_where_nothing_is_there_a_measurement_fails(home, capsys, only):
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [([], "nothing could be measured"), (["--only", "winoground"], "cae data get winoground")],
+)
+def test_where_nothing_is_there_a_measurement_fails(home, capsys, only, message):
     clip, meta = load_clip("clip-mini"), CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "own", clip, meta)
     assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
-    assert "nothing could be measured" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -226,7 +229,7 @@ def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
         "sugarcrepe",
     )
     own = [name for name in found if name.startswith("cae_lib")]
-    assert "cae_lib.data.benchmarks.read" in own and len(own) <= 60, sorted(own)
+    assert "cae_lib.data.benchmarks.load" in own and len(own) <= 60, sorted(own)
 
 
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
@@ -263,7 +266,7 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
 
 
 def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
-    counts = ['{"missing_images": 1234, "same_words": 2, "malformed": 0}', '{"identical": 3}']
+    counts = ['{"missing_images": 1234, "same_words": 2, "broken_images": 0}', '{"identical": 3}']
     save(
         "subsets",
         "data",

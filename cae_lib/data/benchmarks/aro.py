@@ -60,7 +60,7 @@ FAMILY = Family(
     "aro",
     read,
     published={"relation": 23_937, "attribution": 28_748},
-    files=("aro/visual_genome_*.json",),
+    files=("aro/visual_genome_relation.json", "aro/visual_genome_attribution.json"),
     images="in the official vgr_vga_images.zip: put them into aro/images",
     in_paper=True,
     averages={
