@@ -123,7 +123,10 @@ def load_negclip_tsv(
     """
     path = Path(tsv)
     found, negatives, hard = [], [], []
-    rows = list(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
+    rows = [
+        replace(row, place=f"row {number}")  # as neg_image counts them
+        for number, row in enumerate(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
+    ]
     for row in rows:
         found.append((Path(row.text("filepath")), row.text("title")))
         negatives.append(row.literal("neg_caption"))

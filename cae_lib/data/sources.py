@@ -97,7 +97,7 @@ class Pictures:
 
     file: str  # as in `Rows`
     field: tuple[str | int, ...]  # its columns, as in `rows.value`; a line of text is a name itself
-    names: tuple[str, ...]  # where one may lie; {} is what the column says, {name} its last part
+    names: tuple[str, ...]  # where one may lie; {} is what the column says
     drop: str = ""  # beginning of the name to leave out
 
 

@@ -53,7 +53,8 @@ def test_a_score_is_the_headline_of_its_subset(home, over_groups, expected):
         Item(str(row), (ImageRef("x.jpg"),), ("right", "wrong"), 0, group)
         for row, group in enumerate("aaab")
     ]
-    known = items_of([Benchmark("winoground", "text", tuple(items), 5, Average(over_groups=over_groups))])
+    average = Average(over_groups=over_groups)
+    known = items_of([Benchmark("winoground", "text", tuple(items), 5, average)])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
     save("items", "data", 0, known.drop(columns="n_expected"), "smoke", key="", provenance={})
     sizes = pd.DataFrame(
@@ -228,8 +229,9 @@ def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
         "--only",
         "sugarcrepe",
     )
-    own = [name for name in found if name.startswith("cae_lib")]
-    assert "cae_lib.data.benchmarks.load" in own and len(own) <= 60, sorted(own)
+    own = {name for name in found if name.startswith("cae_lib")}
+    assert "cae_lib.data.benchmarks.load" in own
+    assert not own & {"cae_lib.training.trainer", "cae_lib.world.build", "cae_lib.plots"}
 
 
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):

@@ -34,9 +34,7 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
         ("x", ["far", "one two"], 1, "c"),
     ]
     average = Average(over_groups=True, without=frozenset("c"))
-    macro = benchmark_of(
-        *(choice(*row) for row in rows), average=average
-    )
+    macro = benchmark_of(*(choice(*row) for row in rows), average=average)
     micro = benchmark_of(
         choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
     )

@@ -37,7 +37,10 @@ def load_family(
         names = [*(name for name in names if name in expected), *(expected.keys() - {*names})]
     benchmarks, absent = [], []
     for subset in names:
-        benchmark, missing_file = _load_subset(family, root, subset, expected, official, options)
+        log = subsets is not None or not family.is_rescored(subset)
+        benchmark, missing_file = _load_subset(
+            family, root, subset, expected, official, log, options
+        )
         if benchmark.n_used or benchmark.n_expected:
             benchmarks.append(benchmark)
         if missing_file:
@@ -65,11 +68,22 @@ def _load_subset(
     subset: str,
     expected: Mapping[str, int | None],
     official: bool,
+    log: bool,
     options: Mapping[str, Any],
 ) -> tuple[Benchmark, str]:
-    """Load one subset; return it and, if its annotation file is missing, what to say of that.
+    """Load one subset.
 
     Images of a published dataset are decoded, so that a broken one does not end a long measurement.
+
+    Args:
+        family, root, subset: What to load, and from where.
+        expected: Numbers of items by subset, where they are known.
+        official: Whether it is the published dataset.
+        log: Print what is left out.
+        options: Further arguments of the family's reader.
+
+    Returns:
+        The benchmark and, if its annotation file is missing, a sentence that says so.
     """
     items: list[Item] = []
     numbers: list[int] = []
@@ -110,7 +124,7 @@ def _load_subset(
             f"{root / family.folder}: {n_questions} items of {family.name}/{subset}, {n_expected} "
             "expected. Fetch the published version."
         )
-    if not problem:
+    if log and not problem:
         where = root / family.folder
         advice = f"Its images are {family.images}"
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
