@@ -69,7 +69,7 @@ class Report:
 
     @property
     def state(self) -> str:
-        """ "complete", "incomplete", "not here", or "unknown" where no counts are known."""
+        """Either "complete", "incomplete", "not here", or "unknown" where no counts are known."""
         if not any(tally.found for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.complete for tally in self.tallies):

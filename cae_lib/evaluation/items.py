@@ -69,7 +69,8 @@ def items(
 
     Args:
         parts: The benchmarks.
-        tagger, world: See `stated_counts`.
+        tagger: The parser of captions.
+        world: Whether they are captions of synthetic scenes.
         trained_on: Training captions.
     """
     frame, parts = weighted_items(parts), scorable_benchmarks(parts)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import chain, combinations, cycle
 from typing import Any
 
-from cae_lib.data.layouts import Export, Question
 from cae_lib.world import edits
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import Picture
 from cae_lib.world.grammar import Mention, Statement, stated
+from cae_lib.world.layouts import Export, Question
 from cae_lib.world.scenes import Rng, Scene, again, generator, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, RELATIONS
 

@@ -15,7 +15,6 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cae_lib.config import paths
-from cae_lib.data.layouts import Export
 from cae_lib.data.similarity import FOLDER as SENTENCES
 from cae_lib.errors import DataError
 from cae_lib.runtime import Progress
@@ -24,6 +23,7 @@ from cae_lib.world.benchmarks import BENCHMARKS, LEFT_OUT
 from cae_lib.world.config import PRETRAIN, SIMILARITY, VERSION, WORLD, WorldConfig, world_config
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.grammar import describe
+from cae_lib.world.layouts import Export
 from cae_lib.world.scenes import scenes, text_generator
 
 MANIFEST = "manifest.json"

@@ -2,10 +2,11 @@
 
 import pytest
 
-from cae_lib.data import captions, layouts
+from cae_lib.data import captions
 from cae_lib.data.benchmarks import FAMILIES, load_benchmark
-from cae_lib.data.layouts import Captioned, Export, Question
 from cae_lib.data.similarity import load_similarity
+from cae_lib.world import layouts
+from cae_lib.world.layouts import Captioned, Export, Question
 
 TRUE, FALSE = "a dog on a bed", "a bed on a dog"
 TEXTS = (FALSE, TRUE)

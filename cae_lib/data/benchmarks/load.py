@@ -76,7 +76,9 @@ def _load_subset(
     Images of a published dataset are decoded, so that a broken one does not end a long measurement.
 
     Args:
-        family, root, subset: What to load, and from where.
+        family: The benchmark.
+        root: Folder of all datasets.
+        subset: What to load of it.
         expected: Numbers of items by subset, where they are known.
         official: Whether it is the published dataset.
         log: Print what is left out.
