@@ -35,7 +35,7 @@ import torch
 from PIL import Image
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import Choice, load_benchmark
+from cae_lib.data.benchmarks import Item, load_benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import item_scores
 from cae_lib.evaluation.encoder import KNOWN_IDS, Encoder
@@ -51,7 +51,7 @@ TOLERANCE = 1e-5
 TARGET = 3.0
 
 
-def load_items(limit: int | None) -> tuple[str, list[Choice]]:
+def load_items(limit: int | None) -> tuple[str, list[Item]]:
     """The items with their source, "real" or "small world", the subsets by turns.
 
     Raises:
@@ -59,7 +59,7 @@ def load_items(limit: int | None) -> tuple[str, list[Choice]]:
     """
     given = os.environ.get("CAE_REAL_DATA")
     root = Path(given) if given else paths().raw / "world-mini"
-    parts = load_benchmark(FAMILY, root, official=bool(given), allow_missing=True)
+    parts = load_benchmark(FAMILY, root, official=bool(given))
     items = [item for part in parts for item in part.items]
     if not items:
         raise DataError(f"{root}: no item of SugarCrepe has its picture there.")
@@ -68,7 +68,7 @@ def load_items(limit: int | None) -> tuple[str, list[Choice]]:
     return ("real" if given else "small world"), items
 
 
-def one_by_one(clip: Clip, items: Sequence[Choice]) -> np.ndarray:
+def one_by_one(clip: Clip, items: Sequence[Item]) -> np.ndarray:
     """Cosines `(n, 2)`, item by item."""
     device = next(clip.model.parameters()).device
     scores = []
@@ -83,14 +83,14 @@ def one_by_one(clip: Clip, items: Sequence[Choice]) -> np.ndarray:
     return np.stack(scores)
 
 
-def ours(clip: Clip, items: Sequence[Choice], workers: int) -> np.ndarray:
+def ours(clip: Clip, items: Sequence[Item], workers: int) -> np.ndarray:
     """Cosines `(n, 2)` by `cae_lib`, with nothing remembered from before."""
     KNOWN_IDS.clear()
     return np.stack([s[0] for s in item_scores(items, Encoder(clip, workers=workers))])
 
 
 def measure(
-    clip: Clip, items: Sequence[Choice], options: argparse.Namespace, device: torch.device
+    clip: Clip, items: Sequence[Item], options: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
     """Seconds of each candidate in each round, how far their scores differ, and their ratio.
 

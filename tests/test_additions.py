@@ -1,4 +1,4 @@
-"""What a stranger adds: a method is a file and a line, a benchmark or a run an entry, a profile a
+"""What a stranger adds: a method or a benchmark is a file and a line, a run an entry, a profile a
 file; each works in a copy of the package."""
 
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from cae_lib.data.benchmarks.entry import Layout
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.profiles import experiment
 from cae_lib.runtime import PACKAGE
@@ -77,11 +76,22 @@ def test_one_file_scores_trains_and_is_shown(package, home, smoke_world, tiny_cl
     use(package, USE)
 
 
-BENCHMARK = '''
-    "ours": Layout("our-set", {"all": 2}, "drawn", "ours.json",
-                   columns="file=picture right=caption wrong=false"),
-}
-"""All benchmarks'''
+BENCHMARK = """
+from collections.abc import Iterator
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item
+from cae_lib.data.rows import json_rows
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    for row in json_rows(root / "our-set/ours.json"):
+        image = ImageRef(root / "our-set/images" / row.text("file"))
+        yield Item(row.key, (image,), (row.text("right"), row.text("wrong")))
+
+
+FAMILY = Family("ours", "our-set", read, {"all": 2}, ("our-set/ours.json",), images="drawn")
+"""
 USE_BENCHMARK = """
 import cae_lib as cae
 
@@ -136,8 +146,15 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(content.replace(old, new))
 
 
-def test_one_entry_is_a_benchmark(package, home, smoke_world) -> None:
-    edit(package / "data" / "benchmarks" / "table.py", '}\n"""All benchmarks', BENCHMARK)
+def test_one_file_and_a_line_are_a_benchmark(package, home, smoke_world) -> None:
+    folder = package / "data" / "benchmarks"
+    (folder / "ours.py").write_text(BENCHMARK)
+    edit(folder / "__init__.py", "    order,\n", "    order,\n    ours,\n")
+    edit(
+        folder / "__init__.py",
+        "        mmvp_vlm.FAMILY,\n",
+        "        mmvp_vlm.FAMILY,\n        ours.FAMILY,\n",
+    )
     link_data(home, smoke_world)
     folder = home / "data" / "raw" / "our-set"
     (folder / "images").mkdir(parents=True)
@@ -152,8 +169,3 @@ def test_one_profile_is_a_base_model_and_one_line_a_row(package, home, smoke_wor
     (package.parent / "configs" / "tiny.yaml").write_text(PROFILE)
     link_data(home, smoke_world)
     use(package, USE_PROFILE)
-
-
-def test_what_an_entry_lacks_is_named() -> None:
-    with pytest.raises(TypeError, match="'pictures_are'"):
-        Layout("ours", {"all": 2}, file="ours.json")

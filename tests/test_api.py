@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from conftest import REPOSITORY
 from PIL import Image
 
 import cae_lib as cae
-from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.benchmarks.entry import Layout
+from cae_lib.data.benchmarks import FAMILIES, FOLDERS, Family, ImageRef, Item
+from cae_lib.data.rows import json_rows
 from cae_lib.errors import ConfigError, DataError
 
 
@@ -29,26 +30,26 @@ def test_scores_of_a_model_are_those_of_its_stored_answers(smoke_world, home, ti
         cae.evaluate(tiny_clip, "sugarcrape", profile="smoke")
 
 
-def test_an_entry_is_looked_at_and_its_files_are_read_in_each_call(
-    smoke_world, home, tiny_clip, monkeypatch
-):
+def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_clip, monkeypatch):
     folder = home / "data" / "raw" / "mine"
-    (folder / "images").mkdir(parents=True)
+    folder.mkdir(parents=True)
     (folder.parent / Path(smoke_world).name).symlink_to(smoke_world)
-    Image.new("RGB", (32, 32)).save(folder / "images" / "a.png")
-    rows = [{"picture": "a.png", "caption": "a cat", "false": "a dog"}] * 2
-    mine = Layout("mine", {"all": None}, "mine", "{file}.json", columns="picture caption false")
-    monkeypatch.setitem(LAYOUTS, "mine", mine)
-    for module in ("cae_lib.data.benchmarks", "cae_lib.evaluation.datasets"):
-        monkeypatch.setitem(__import__(module, fromlist=["FOLDERS"]).FOLDERS, "mine", "mine")
-    monkeypatch.setitem(cae.commands.scores.datasets.FAMILIES, "mine", ())
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+
+    def read(root: Path, subset: str) -> Iterator[Item]:
+        for row in json_rows(root / "mine/all.json"):
+            yield Item(row.key, (ImageRef(root / "mine/a.png"),), (row.text("0"), row.text("1")))
+
+    mine = Family("mine", "mine", read, {"all": None}, ("mine/all.json",), "in mine/")
+    monkeypatch.setitem(FAMILIES, "mine", mine)
+    monkeypatch.setitem(FOLDERS, "mine", "mine")
     for n in (2, 1):
-        (folder / "all.json").write_text(json.dumps(rows[:n]), encoding="utf-8")
+        (folder / "all.json").write_text(json.dumps([["a cat", "a dog"]] * n), encoding="utf-8")
         assert cae.evaluate(tiny_clip, "mine")["n_used"].tolist() == [n]
     with pytest.raises(ConfigError, match="mine is no set of the profile smoke: give --profile"):
         cae.evaluate(tiny_clip, "mine", profile="smoke")
-    monkeypatch.setitem(LAYOUTS, "mine", Layout("mine", {"all": None}, "mine", "{file}.json"))
-    with pytest.raises(DataError, match="LAYOUTS"):
+    (folder / "all.json").unlink()
+    with pytest.raises(DataError, match="cae data get mine"):
         cae.evaluate(tiny_clip, "mine")
 
 

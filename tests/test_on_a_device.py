@@ -18,7 +18,7 @@ from toys import TINY, forget, toy_clip
 from cae_lib.attribution import METHODS, get_method
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import LabelledPictures
+from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.images import ImagesOnDisk, ImageStore, read_image
 from cae_lib.data.training_set import default_tagger
@@ -103,7 +103,7 @@ def test_a_suite(world: Path, name: str) -> None:
 def test_labels(world: Path) -> None:
     refs = [ImageRef(path) for path in sorted((world / "coco" / "val2017").glob("*.jpg"))[:3]]
     marks = np.eye(3, 2, dtype=bool)
-    pictures = LabelledPictures("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
+    pictures = ImageLabels("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
     on_both(lambda encoder: label_precisions(pictures, encoder))
 
 

@@ -63,7 +63,7 @@ TINY = WorldConfig(
 def forget() -> None:
     """Drop what was read of another home."""
     for cached in (
-        datasets.family,
+        datasets.load_family,
         datasets.retrieval_pairs,
         datasets.similarity_pairs,
         datasets.class_sets,

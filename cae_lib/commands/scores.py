@@ -11,15 +11,13 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.commands.options import REAL
-from cae_lib.data.benchmarks import Benchmark
-from cae_lib.data.benchmarks.read import LEFT_OUT
-from cae_lib.data.benchmarks.table import LAYOUTS
-from cae_lib.data.needs import FAMILIES, check_entry
+from cae_lib.data.benchmarks import FAMILIES, Benchmark
+from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
 from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.choice import answers, headlines, scored
+from cae_lib.evaluation.choice import answers, scorable_benchmarks, weighted_items
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.evaluation.tables import join_by_item
@@ -44,8 +42,10 @@ METRICS = {"accuracy": "acc"} | {
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """Return the items of benchmarks as `choice_scores` takes them."""
-    items = headlines(benchmarks)
-    amounts = {(part.name, part.subset): part.n_expected for part in scored(benchmarks)}
+    items = weighted_items(benchmarks)
+    amounts = {
+        (part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)
+    }
     subset = zip(items["family"], items["subset"], strict=True)
     return items.assign(n_expected=[amounts[name] for name in subset])
 
@@ -89,7 +89,7 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
     Args:
         model: One of `load_clip`, or a function that loads it once the data are known to be here.
-        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.LAYOUTS`.
+        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.FAMILIES`.
         profile: "paper" for real datasets, "mini" for the synthetic scenes, ...
 
     Returns:
@@ -97,18 +97,16 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
     Raises:
         ConfigError: For an unknown family or profile.
-        DataError: If datasets are missing or malformed, or an entry of `LAYOUTS` is; the message
-            says how to get them.
+        DataError: If datasets are missing or malformed; the message says how to get them.
     """
-    for name in LAYOUTS.keys() & {*families}:
-        check_entry(name, LAYOUTS[name])
+    for name in FAMILIES.keys() & {*families}:
         if not find_profile(profile).real and name not in datasets.families_of(profile):
             raise ConfigError(
                 f"{name} is no set of the profile {profile}: give --profile {REAL}, "
                 "or in place of a run a weight file, data/mini/base.safetensors for "
                 "example, with which sets below data/raw are read"
             )
-    datasets.family.cache_clear()
+    datasets.load_family.cache_clear()
     asked = datasets.benchmarks(profile, families)
     encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
     return choice_scores(answers(asked, encoder), items_of(asked))
@@ -269,7 +267,7 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
         family, _, subset = row.dataset.partition("/")
         if family not in FAMILIES or row.n_used != row.n_expected:
             continue
-        items = (item for name in FAMILIES[family] for item in source(name).get)
+        items = (item for name in FAMILIES[family].source_names for item in source(name).get)
         datasets_of_hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
         if datasets_of_hub:
             name = datasets_of_hub[0].removeprefix("datasets/")
@@ -290,10 +288,14 @@ def amounts(profile_name: str) -> list[str]:
         A line for each family or dataset of a suite, then one for each subset that is not complete,
         with why rows of it were left out.
     """
-    from cae_lib.evaluation.amounts import own_items
+    from cae_lib.evaluation.amounts import drop_rescored
 
     table = results.load("subsets", profile_name)
-    sums = own_items(table).groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]].sum()
+    sums = (
+        drop_rescored(table)
+        .groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]]
+        .sum()
+    )
     lines = [
         f"{suite}, {family}: {used:,} used of {expected:,} expected"
         for (suite, family), used, expected in sums.itertuples()
@@ -301,7 +303,9 @@ def amounts(profile_name: str) -> list[str]:
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         counts = json.loads(row.counts)
         why = ", ".join(
-            f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in LEFT_OUT if counts.get(kind)
+            f"{counts[kind]:,} {kind.replace('_', ' ')}"
+            for kind in (MISSING_IMAGES, BROKEN_IMAGES)
+            if counts.get(kind)
         )
         lines.append(
             f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cae_lib.data import rows
-from cae_lib.data.incomplete import settle, trouble
-from cae_lib.data.rows import in_row
+from cae_lib.data.incomplete import image_error, log_left_out, validate_row_count
+from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError
 
 Missing = Literal["raise", "drop", "ignore"]
@@ -73,13 +72,12 @@ def load_karpathy(
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
     pairs, splits_of_file = [], set()
-    for i, image in enumerate(_listed(path, rows.read_json(path, dict), "images")):
-        with in_row(path, f"image {i}"):
-            splits_of_file.add(rows.text(image, "split"))
-            if image["split"] in splits:
-                name = Path(image.get("filepath", ""), rows.text(image, "filename"))
-                sentences = rows.value(image, "sentences")
-                pairs += [(name, rows.text(sentence, "raw")) for sentence in sentences]
+    for image in _listed(path, "images"):
+        splits_of_file.add(image.text("split"))
+        if image.text("split") in splits:
+            name = Path(image.content.get("filepath", ""), image.text("filename"))
+            sentences = [Row(path, image.place, one) for one in image.value("sentences")]
+            pairs += [(name, sentence.text("raw")) for sentence in sentences]
     if not pairs:
         raise DataError(
             f"{path}: no picture of split {split!r}; the file has {sorted(splits_of_file)}."
@@ -97,11 +95,10 @@ def load_caption_list(
     """
     path = Path(file)
     pairs = []
-    for i, entry in enumerate(rows.read_json(path, list)):
-        with in_row(path, f"entry {i}"):
-            caption = rows.value(entry, "caption")
-            captions = [caption] if isinstance(caption, str) else rows.texts(entry, "caption")
-            pairs += [(Path(rows.text(entry, "image")), text) for text in captions]
+    for row in json_rows(path, list):
+        caption = row.value("caption")
+        captions = [caption] if isinstance(caption, str) else row.texts("caption")
+        pairs += [(Path(row.text("image")), caption) for caption in captions]
     return _pairs(pairs, root, path.stem, missing, path, expected)[0]
 
 
@@ -116,17 +113,14 @@ def load_coco_captions(
         DataError: If an annotation names an unknown image, or images are missing and may not be.
     """
     path = Path(file)
-    content = rows.read_json(path, dict)
     names, pairs = {}, []
-    for i, image in enumerate(_listed(path, content, "images")):
-        with in_row(path, f"image {i}"):
-            names[rows.value(image, "id")] = rows.text(image, "file_name")
-    for i, annotation in enumerate(_listed(path, content, "annotations")):
-        with in_row(path, f"annotation {i}"):
-            number = rows.value(annotation, "image_id")
-            if number not in names:
-                raise rows.RowError(f"image_id {number} is not in `images`")
-            pairs.append((Path(names[number]), rows.text(annotation, "caption")))
+    for image in _listed(path, "images"):
+        names[image.value("id")] = image.text("file_name")
+    for annotation in _listed(path, "annotations"):
+        number = annotation.value("image_id")
+        if number not in names:
+            raise annotation.error(f"image_id {number} is not in `images`")
+        pairs.append((Path(names[number]), annotation.text("caption")))
     return _pairs(pairs, image_dir, path.stem, missing, path)[0]
 
 
@@ -148,17 +142,18 @@ def load_negclip_tsv(
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
-    entries = list(rows.read_csv(path, NEGCLIP_COLUMNS, "\t"))
-    for i, (_, row) in enumerate(entries):
-        with in_row(path, f"row {i}"):
-            captioned.append((Path(rows.text(row, "filepath")), rows.text(row, "title")))
-            negatives.append(rows.literal(row, "neg_caption"))
-            hard.append(rows.literal(row, "neg_image", int))
-            if any(not 0 <= number < len(entries) for number in hard[-1]):
-                raise rows.RowError(
-                    f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to "
-                    f"{len(entries) - 1}"
-                )
+    rows = [
+        replace(row, place=f"row {number}")  # as neg_image counts them
+        for number, row in enumerate(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
+    ]
+    for row in rows:
+        captioned.append((Path(row.text("filepath")), row.text("title")))
+        negatives.append(row.literal("neg_caption"))
+        hard.append(row.literal("neg_image", int))
+        if any(not 0 <= number < len(rows) for number in hard[-1]):
+            raise row.error(
+                f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to {len(rows) - 1}"
+            )
     pairs, keep = _pairs(captioned, root, path.stem, missing, path, expected)
     new_row = {old: new for new, old in enumerate(keep)}
     return replace(
@@ -220,9 +215,10 @@ def load_retrieval_set(
     return load_karpathy(other, folders, "test", missing, expected)
 
 
-def _listed(path: Path, content: Mapping[str, Any], name: str) -> list[Any]:
-    with in_row(path, "top level"):
-        return rows.value(content, name)
+def _listed(path: Path, name: str) -> list[Row]:
+    """Return the entries of one of the lists that a JSON file holds."""
+    entries = Row(path, "top level", read_json(path, dict)).value(name)
+    return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 
 
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
@@ -255,12 +251,15 @@ def _pairs(
     errors = (
         {}
         if missing == "ignore"
-        else {path: trouble(path, inside=missing == "drop") for path in dict.fromkeys(files)}
+        else {path: image_error(path, decode=missing == "drop") for path in dict.fromkeys(files)}
     )
     keep = [row for row, path in enumerate(files) if not errors.get(path)]
     left_out = [(f"row {row}", errors[path]) for row, path in enumerate(files) if errors.get(path)]
     expected = len(pairs) if expected is None else expected
-    settle(name, source, len(keep), len(pairs), expected, left_out, allowed=missing == "drop")
+    if missing == "drop":
+        log_left_out(name, source, len(keep), expected, left_out)
+    else:
+        validate_row_count(source, len(pairs), expected, left_out)
     numbers: dict[Path, int] = {}
     index = torch.tensor(
         [numbers.setdefault(files[row], len(numbers)) for row in keep], dtype=torch.long

@@ -1,4 +1,4 @@
-"""`cae data check`: how much of a source is here, and what is missing, by name."""
+"""Count how much of a source is here, for `cae data check`, and name what is missing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from cae_lib.data.benchmarks.entry import place
-from cae_lib.data.rows import RowError, parse_json, read_rows, value
+from cae_lib.config import paths
+from cae_lib.data.benchmarks import FAMILIES
+from cae_lib.data.benchmarks.base import Family, Item
+from cae_lib.data.rows import MissingFileError, rows_of, text_rows
 from cae_lib.data.sources import Pictures, Rows, Source, expand
 from cae_lib.errors import DataError
 
-SHOWN = 3
+MAX_NAMED = 3
 OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass
 class Tally:
-    """How many files, rows or pictures are here, and the names of those that are not."""
+    """How many files, rows or images are here.
+
+    Attributes:
+        what: What is counted.
+        found: How many are here.
+        expected: How many there should be; None if nobody knows.
+        missing: Names of those that are missing, below `data/raw`.
+    """
 
     what: str
     found: int = 0
-    expected: int | None = 0  # None if nobody knows
-    missing: list[str] = field(default_factory=list)  # below data/raw, where names are known
+    expected: int | None = 0
+    missing: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -33,7 +43,7 @@ class Tally:
 
     def count(self, is_here: bool, name: str) -> None:
         """Count one thing that should be here."""
-        self.expected += 1
+        self.expected = (self.expected or 0) + 1
         self.found += is_here
         if not is_here:
             self.missing.append(name)
@@ -45,15 +55,21 @@ class Tally:
 
 @dataclass(frozen=True)
 class Report:
-    """What is here of one source."""
+    """What is here of one source.
+
+    Attributes:
+        source: The source.
+        tallies: Files, rows or items, and images, where they apply.
+        faults: What is wrong with files that cannot be read.
+    """
 
     source: Source
-    tallies: list[Tally]  # files, rows and pictures, as far as they apply
-    faults: list[str]  # files that are here and cannot be read
+    tallies: list[Tally]
+    faults: list[str]
 
     @property
     def state(self) -> str:
-        """ "complete", "incomplete", "not here", or "unknown" where no counts are known."""
+        """Either "complete", "incomplete", "not here", or "unknown" where no counts are known."""
         if not any(tally.found for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.complete for tally in self.tallies):
@@ -61,90 +77,140 @@ class Report:
         return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
-        """The report as text, first the numbers, then what is missing."""
+        """Return the report as text, first the numbers, then what is missing."""
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
         for tally in self.tallies:
-            more = len(tally.missing) - SHOWN
-            rest = f" and {more:,} more" if more > 0 else ""
+            n_unnamed = len(tally.missing) - MAX_NAMED
+            rest = f" and {n_unnamed:,} more" if n_unnamed > 0 else ""
             if tally.missing:
-                lines.append(f"  {tally.what} missing: {', '.join(tally.missing[:SHOWN])}{rest}")
+                names = ", ".join(tally.missing[:MAX_NAMED])
+                lines.append(f"  {tally.what} missing: {names}{rest}")
         return lines + [f"  {fault}" for fault in self.faults]
 
 
 def check(source: Source) -> Report:
-    """Count the files, rows and pictures of a source and name those that are missing."""
-    files, rows, pictures = Tally("files"), Tally("rows"), Tally("pictures")
+    """Count the files, rows and images of a source and name those that are missing."""
+    files, rows, images = Tally("files"), Tally("rows"), Tally("pictures")
     faults: list[str] = []
     for item in source.get:
         if item.open_clip:
             files.count(open_clip_file(item.hub) is not None, " ".join(item.open_clip))
     for entry in source.rows:
         _count_rows(source, entry, files, rows, faults)
-    for name, places in expected_pictures(source, faults):
-        pictures.count(any(path.is_file() for path in places), name)
+    for name, places in expected_images(source, faults):
+        images.count(any(path.is_file() for path in places), name)
+    for family in _families_of(source):
+        _count_items(family, files, rows, images, faults)
     if not files.expected and not source.rows:
         files.expected = None
         files.found = sum(path.is_file() for path in source.root.rglob("*"))
-    tallies = [files, *(tally for tally in (rows, pictures) if tally.expected or tally.found)]
+    tallies = [files, *(tally for tally in (rows, images) if tally.expected or tally.found)]
     return Report(source, tallies, list(dict.fromkeys(faults)))
+
+
+def annotation_files(source: Source) -> list[Path]:
+    """Return the annotation files of a source that are here, in order."""
+    patterns = [name for row in source.rows if "*" not in row.file for name in expand(row.file)]
+    files = {path for name in patterns if (path := source.root / name).is_file()}
+    for family in _families_of(source):
+        files |= {path for pattern in family.files for path in paths().raw.glob(pattern)}
+    return sorted(files)
+
+
+def _families_of(source: Source) -> list[Family]:
+    """Return the benchmarks whose files a source holds, and no other source."""
+    return [family for family in FAMILIES.values() if family.source_names == (source.name,)]
+
+
+def _count_items(
+    family: Family, files: Tally, items: Tally, images: Tally, faults: list[str]
+) -> None:
+    """Count the files, items and images of a benchmark."""
+    root = paths().raw
+    for pattern in family.files:
+        matches = sorted(root.glob(pattern))
+        for path in matches:
+            files.count(True, path.name)
+        if not matches:
+            files.count(False, pattern)
+    image_paths: set[Path] = set()
+    for subset in family.subsets(root):
+        if family.is_rescored(subset):
+            continue
+        n_items = 0
+        try:
+            for item in family.read(root, subset):
+                if isinstance(item, Item):
+                    n_items += 1
+                    image_paths.update(image.path for image in item.images)
+        except MissingFileError:
+            pass
+        except DataError as error:
+            faults.append(str(error))
+        items.found += n_items
+        items.expected = (items.expected or 0) + (family.published.get(subset) or n_items)
+    items.what = "items"
+    for path in sorted(image_paths):
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        images.count(path.is_file(), name)
 
 
 def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: list[str]) -> None:
     """Count one entry: files of a `*` as they are, the rows of named files where n is known."""
     if "*" in entry.file:
-        found = sum(path.is_file() for path in source.root.glob(entry.file))
-        files.found += found
-        files.expected += (found or 1) if entry.n is None else entry.n
-        if found < (entry.n or 1):
-            number = f"{entry.n - found:,}" if entry.n else "all"
+        n_files = sum(path.is_file() for path in source.root.glob(entry.file))
+        files.found += n_files
+        files.expected = (files.expected or 0) + ((n_files or 1) if entry.n is None else entry.n)
+        if n_files < (entry.n or 1):
+            number = f"{entry.n - n_files:,}" if entry.n else "all"
             files.missing.append(f"{source.folder}/{entry.file} ({number})")
         return
-    rows.expected += entry.n or 0
+    rows.expected = (rows.expected or 0) + (entry.n or 0)
     for name in expand(entry.file):
         path = source.root / name
         files.count(path.is_file(), f"{source.folder}/{name}")
         if entry.n is not None and path.is_file():
             try:
-                here = read_rows(path, "lines" if entry.lines else "")
-                rows.found += len(list(here)[entry.skip :])
+                lines = text_rows(path) if entry.lines else rows_of(path)
+                rows.found += sum(1 for _ in islice(lines, entry.skip, None))
             except DataError as error:
                 faults.append(str(error))
 
 
-def expected_pictures(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Name and possible places of each picture that the source's own annotations name."""
+def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Yield name and possible places of each image that the source's own annotations name."""
     seen: set[tuple[Path, ...]] = set()
     for entry in source.pictures:
-        for path in sorted(path for name in expand(entry.file) for path in source.root.glob(name)):
-            for name in _named(path, entry, faults):
-                places = tuple(source.root / place(each, name) for each in entry.names)
+        files = (path for name in expand(entry.file) for path in source.root.glob(name))
+        for path in sorted(files):
+            for name in _image_names(path, entry, faults):
+                places = tuple(source.root / pattern.format(name) for pattern in entry.names)
                 if places not in seen:
                     seen.add(places)
                     yield f"{source.folder}/{places[0].relative_to(source.root)}", places
 
 
-def _named(path: Path, entry: Pictures, faults: list[str]) -> Iterable[str]:
-    """What a file names pictures by, without what is no part of a name."""
+def _image_names(path: Path, entry: Pictures, faults: list[str]) -> Iterable[str]:
+    """Return what a file names images by, without what is no part of a name."""
     names = {}
     try:
-        for _, _, row in read_rows(path):
-            if path.suffix == ".jsonl":
-                row = parse_json(row)
+        for row in rows_of(path):
             for key in entry.field:
-                with suppress(RowError):
-                    name = row if isinstance(row, str) else str(value(row, str(key)))
+                with suppress(DataError):
+                    is_line = isinstance(row.content, str)
+                    name = row.content if is_line else str(row.value(str(key)))
                     names[name.strip().removeprefix(entry.drop).removesuffix(".0")] = None
-    except (DataError, RowError) as error:
+    except DataError as error:
         faults.append(str(error))
     return filter(None, names)
 
 
 def open_clip_file(repository: str) -> Path | None:
-    """Weights of open_clip in the hub's cache; None if they are not there. Asks no server."""
+    """Return the weights of open_clip in the hub's cache, None without; asks no server."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -1,4 +1,4 @@
-"""Incomplete sets: which rows cannot be used, and the one place that refuses a set for it."""
+"""Count what a dataset has and should have, and say what is left out and why."""
 
 from __future__ import annotations
 
@@ -10,92 +10,86 @@ from PIL import Image
 
 from cae_lib.errors import DataError
 
-ALLOW = "allow the set to be incomplete (`--allow-missing`)"
-SHOWN = 10
-"""Rows of a set that are named at most."""
+MAX_SHOWN = 10
+"""Rows of a dataset that are named at most."""
 
 LeftOut = Sequence[tuple[str, str]]
 """Rows that cannot be used, as errors name them, each with the reason."""
 
 
-def settle(
-    name: str,
-    source: Path,
-    used: int,
-    rows: int,
-    expected: int,
-    left_out: LeftOut,
-    *,
-    allowed: bool,
-    pictures: str = "Complete the pictures",
+def validate_row_count(
+    source: Path, n_rows: int, n_expected: int, left_out: LeftOut, advice: str = ""
 ) -> None:
-    """Refuse a set that is not complete, unless it is `allowed`: then print what it lacks.
+    """Raise a DataError if rows are missing or cannot be used.
 
     Args:
-        name, source: of the set, and its annotation file.
-        used, rows, expected: numbers of rows that can be used, that are there and ask something,
-            and that there should be.
-        left_out: the rows that cannot be used.
-        pictures: what to do about missing pictures.
-
-    DataError, which names file, row and reason, and says what to do.
+        source: The annotation file.
+        n_rows: Rows that the file has.
+        n_expected: Rows that it should have.
+        left_out: Rows that cannot be used.
+        advice: What to do about missing images.
     """
-    if allowed:
-        _tell_left_out(name, source, used, expected, left_out)
-    elif left_out:
-        row, why = left_out[0]
-        advice = pictures if why.startswith("its picture") else "Fetch the file again"
-        raise DataError(
-            f"{source}, {row}: {why}. In all {len(left_out)} of {rows} rows cannot be used. "
-            f"{advice}, or {ALLOW}, to leave such rows out and count them."
-        )
-    elif rows != expected:
-        raise DataError(
-            f"{source}: {rows} items, {expected} expected. Fetch the official file again, or "
-            f"{ALLOW}, to go on with both numbers recorded."
-        )
-
-
-def _tell_left_out(name: str, source: Path, used: int, expected: int, left_out: LeftOut) -> None:
-    """Print how many rows are left out and the first ones; if none is used, the first one. Those
-    without a picture come last: of an incomplete set they are many."""
-    told = sorted(left_out, key=lambda each: each[1].endswith("is missing"))
-    first = "".join(f"\n  {row}: {why}" for row, why in told[: SHOWN if used else 1])
     if left_out:
-        tell(
-            f"Left out: {len(left_out):,} rows of {name}, {source}; {used:,} used of {expected:,} "
-            f"expected{first}"
+        row, reason = left_out[0]
+        raise DataError(
+            f"{source}, {row}: {reason}. In all {len(left_out)} of {n_rows} rows cannot be used. "
+            f"{advice or 'Complete the images'}."
         )
+    if n_rows != n_expected:
+        raise DataError(
+            f"{source}: {n_rows} rows, {n_expected} expected. Fetch the official file again."
+        )
+
+
+def log_left_out(
+    name: str, source: Path, n_used: int, n_expected: int, left_out: LeftOut, advice: str = ""
+) -> None:
+    """Print how many rows of a dataset are used, and which are left out for which reason.
+
+    Missing images come last, of which an incomplete dataset has many.
+    """
+    if n_used == n_expected and not left_out:
+        return
+    rows = sorted(left_out, key=lambda row: row[1].endswith("is missing"))
+    lines = [f"\n  {row}: {reason}" for row, reason in rows[: MAX_SHOWN if n_used else 1]]
+    counted = f"{n_used:,} used of {n_expected:,} expected"
+    advice = f". {advice}" if advice and left_out else ""
+    log_once(
+        f"Left out of {name}, {source}: {len(left_out):,} rows; {counted}{advice}{''.join(lines)}"
+    )
 
 
 @cache
-def tell(message: str) -> None:
-    """Print a message, each but once."""
+def log_once(message: str) -> None:
+    """Print a message, each only once in a process."""
     print(message, flush=True)
 
 
-def trouble(path: Path, inside: bool = True) -> str:
-    """Why a picture cannot be used, as the end of a sentence; "" if it can. `inside` looks into
-    the file."""
+def image_error(path: Path, decode: bool = True) -> str:
+    """Return why an image cannot be used, as the end of a sentence; "" if it can.
+
+    Args:
+        path: The image file.
+        decode: Look into the file, too.
+    """
     if not path.is_file():
-        return f"its picture {path} is missing"
-    why = fault(path) if inside else ""
-    return why and f"its picture {path} cannot be decoded ({why})"
+        return f"its image {path} is missing"
+    reason = decode_error(path) if decode else ""
+    return reason and f"its image {path} cannot be decoded ({reason})"
 
 
-def fault(path: Path) -> str:
-    """Why a file cannot be decoded to its end, by what Pillow says, as of a web page or a download
-    that broke off; "" if it can, or is missing."""
+def decode_error(path: Path) -> str:
+    """Return why Pillow cannot decode a file to its end; "" if it can, or the file is missing."""
     try:
         status = path.stat()
     except OSError:
         return ""
-    return _fault(path, status.st_size, status.st_mtime_ns)
+    return _decode_error(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _fault(path: Path, size: int, changed: int) -> str:
-    """As `fault`, once for each state of a file."""
+def _decode_error(path: Path, size: int, changed: int) -> str:
+    """Return what `decode_error` does, computed once for each state of a file."""
     if not size:
         return "the file is empty"
     try:

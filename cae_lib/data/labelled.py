@@ -1,4 +1,4 @@
-"""Pictures with class labels: one folder a class, or a list of file names and classes."""
+"""Images with class labels: one folder a class, or a list of file names and classes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cae_lib.data import rows
+from cae_lib.data.rows import csv_rows
 from cae_lib.errors import DataError
 
-LIST = "labels.csv"
+LABELS_FILE = "labels.csv"
 COLUMNS = ("image", "label")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Picture files, the positions of the classes of each in `classes`, which are named as a prompt
-    words them, and how many are expected."""
+    """Image files and their classes.
+
+    Attributes:
+        paths: The files.
+        labels: Of each image the positions of its classes in `classes`.
+        classes: Names of the classes as a prompt words them.
+        n_expected: Number of images that there should be.
+    """
 
     paths: Sequence[Path]
     labels: Sequence[tuple[int, ...]]
@@ -26,38 +32,46 @@ class LabelledImages:
 
 
 def load_labelled_folder(folder: str | Path) -> LabelledImages:
-    """Read a set of pictures with one class each: `labels.csv` with the columns `image` (relative
-    to the folder) and `label`, or one folder of pictures for each class. An underscore in a class
-    stands for a space. DataError if there is no picture, or the list is malformed or names a file
-    that is missing."""
+    """Load images with one class each.
+
+    Args:
+        folder: Holds `labels.csv` with the columns `image` (relative to the folder) and `label`, or
+            one folder of images for each class. An underscore in a class stands for a space.
+
+    Raises:
+        DataError: If there is no image, or the list is malformed or names a file that is missing.
+    """
     folder = Path(folder)
-    found = (
-        _listed(folder)
-        if (folder / LIST).is_file()
-        else [
-            (picture, place.name)
-            for place in sorted(folder.glob("*/"))
-            for picture in sorted(place.iterdir())
-            if picture.suffix.lower() in SUFFIXES
+    if (folder / LABELS_FILE).is_file():
+        labelled = _listed_images(folder)
+    else:
+        labelled = [
+            (image, class_folder.name)
+            for class_folder in sorted(folder.glob("*/"))
+            for image in sorted(class_folder.iterdir())
+            if image.suffix.lower() in SUFFIXES
         ]
-    )
-    if not found:
+    if not labelled:
         raise DataError(
-            f"{folder}: no labelled picture. Expected {LIST} with the columns "
-            f"{' and '.join(COLUMNS)}, or one folder of pictures for each class."
+            f"{folder}: no labelled image. Expected {LABELS_FILE} with the columns "
+            f"{' and '.join(COLUMNS)}, or one folder of images for each class."
         )
-    classes = {label: number for number, label in enumerate(sorted({label for _, label in found}))}
-    labels = [(classes[label],) for _, label in found]
-    names = [label.replace("_", " ") for label in classes]
-    return LabelledImages([path for path, _ in found], labels, names, len(found))
+    names = sorted({label for _, label in labelled})
+    return LabelledImages(
+        [image for image, _ in labelled],
+        [(names.index(label),) for _, label in labelled],
+        [name.replace("_", " ") for name in names],
+        len(labelled),
+    )
 
 
-def _listed(folder: Path) -> list[tuple[Path, str]]:
-    found, advice = [], "Complete the pictures or correct the line."
-    for line, row in rows.read_csv(folder / LIST, COLUMNS):
-        with rows.in_row(folder / LIST, f"line {line}", advice):
-            picture, label = folder / rows.text(row, "image"), rows.text(row, "label").strip()
-            if not picture.is_file():
-                raise rows.RowError(f"picture {picture.name!r} is not there")
-            found.append((picture, label))
-    return found
+def _listed_images(folder: Path) -> list[tuple[Path, str]]:
+    labelled = []
+    for row in csv_rows(folder / LABELS_FILE, COLUMNS):
+        image = folder / row.text("image")
+        if not image.is_file():
+            raise row.error(
+                f"image {image.name!r} is not there", "Complete the images or correct the line."
+            )
+        labelled.append((image, row.text("label").strip()))
+    return labelled

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER, LAYOUTS
-from cae_lib.data.benchmarks.entry import Layout
-from cae_lib.data.completeness import Report, check, file_digest
-from cae_lib.data.sources import expand, load_sources, may_be_incomplete, source
+from cae_lib.data import benchmarks
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
+from cae_lib.data.completeness import Report, annotation_files, check, file_digest
+from cae_lib.data.sources import load_sources, may_be_incomplete, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError
 from cae_lib.profiles import find_profile
@@ -18,7 +18,7 @@ from cae_lib.profiles import find_profile
 TRAINING = (TRAINING_SOURCE,)
 # Names in `data/sources.yml` of what each family of benchmarks reads.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    name: layout.sources or (name.replace("_", "-"),) for name, layout in LAYOUTS.items()
+    name: family.source_names for name, family in benchmarks.FAMILIES.items()
 }
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
@@ -69,38 +69,6 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
             or (isinstance(weights, Path) and weights.is_relative_to(source.root))
         )
     )
-
-
-def check_entry(name: str, layout: Layout) -> None:
-    """Raise a DataError if a layout makes no sense; a `loader` checks what it reads itself."""
-    for problem in () if layout.loader else _problems(layout):
-        raise DataError(f"LAYOUTS[{name!r}] in cae_lib/data/benchmarks/table.py: {problem}")
-
-
-def _problems(layout: Layout) -> Iterator[str]:
-    files, texts = map(_values, (layout.file, layout.texts))
-    if not all(isinstance(place, str) for place in files):
-        yield (
-            f"file is {layout.file!r}: expected one place, in which {{file}} stands for a "
-            "subset, or places by patterns of subsets"
-        )
-    elif len({*files}) == 1 < len(layout.sizes) and "{" not in files[0] and not layout.only:
-        yield (
-            f"its {len(layout.sizes)} subsets are all read from {files[0]}: write {{file}} "
-            "where their names stand"
-        )
-    ours = [column.rstrip("?").rpartition("=")[2] for column in layout.columns.split()]
-    named = dict.fromkeys([layout.image, *(name for text in texts for name in text.split())])
-    if absent := [name for name in named if name not in ours]:
-        yield (
-            f"no column is called {', '.join(absent)}, by which its items are read: expected "
-            f"FIELD={absent[0]}, where FIELD is the name in your file, among columns = "
-            f"{layout.columns!r}"
-        )
-
-
-def _values(given: str | Mapping[str, str]) -> list[str]:
-    return list(given.values()) if isinstance(given, Mapping) else [given]
 
 
 def check_sources(names: Iterable[str]) -> dict[str, Report]:
@@ -196,9 +164,8 @@ def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
     for name in sorted(names):
         source = reports[name].source
         digest.update(f"{name}\n".encode())
-        files = {path for row in source.rows if "*" not in row.file for path in expand(row.file)}
-        for path in sorted(path for path in files if (source.root / path).is_file()):
-            digest.update(f"{path} {file_digest(source.root / path)}\n".encode())
+        for path in annotation_files(source):
+            digest.update(f"{path.relative_to(source.root)} {file_digest(path)}\n".encode())
         for tally in reports[name].tallies:
             digest.update("".join(f"-{missing}\n" for missing in tally.missing).encode())
     return digest.hexdigest()

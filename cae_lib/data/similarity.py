@@ -1,5 +1,8 @@
-"""Sentence pairs with human scores of similarity, in SentEval's layout: STS12-16, STS-B, SICK-R
-(Conneau and Kiela 2018; Agirre et al. 2012-2016, Cer et al. 2017, Marelli et al. 2014)."""
+"""Sentence pairs with human scores of similarity: STS12-16, STS-B, SICK-R.
+
+In SentEval's layout (Conneau and Kiela 2018; Agirre et al. 2012-2016, Cer et al. 2017, Marelli et
+al. 2014).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data import rows
-from cae_lib.data.incomplete import settle
+from cae_lib.data.incomplete import log_left_out, validate_row_count
+from cae_lib.data.rows import MissingFileError, read_text
 from cae_lib.errors import ConfigError, DataError
 
 FOLDER = "senteval"
-"""Folder of the sets among all data sets; it holds `STS/` and `SICK/`."""
+"""Folder of these datasets among all; it holds `STS/` and `SICK/`."""
 
 YEARS: Mapping[str, tuple[str, ...]] = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -51,9 +54,16 @@ COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sente
 
 @dataclass(frozen=True)
 class SentencePairs:
-    """Sentences `first` and `second`, n each, with `gold` scores `(n,)`, 0 to 5 (SICK: 1 to 5).
-    `sizes` is the number of pairs of each part, in order; `n_expected` that which there should be;
-    `counts` further facts, for example `{"unscored": 5500}` for blank lines of scores."""
+    """Sentence pairs with scores of similarity.
+
+    Attributes:
+        name: One of `SIMILARITY_SETS`.
+        first, second: The sentences, n each.
+        gold: Scores `(n,)`, 0 to 5 (SICK: 1 to 5).
+        sizes: Number of pairs of each part, in order.
+        n_expected: Number of pairs that there should be.
+        counts: Further facts, for example `{"unscored": 5500}` for blank lines of scores.
+    """
 
     name: str
     first: tuple[str, ...]
@@ -65,15 +75,20 @@ class SentencePairs:
 
 
 def load_similarity(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
-    """Read the test split of one of `SIMILARITY_SETS`; pairs keep the order of their files.
+    """Load the test split of one of `SIMILARITY_SETS`; pairs keep the order of their files.
 
     Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted as
     `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns are
-    allowed; a first line of SICK that holds no score is a header. `root` holds `STS/` and `SICK/`;
-    `official` expects the official parts and the published number of pairs.
+    allowed; a first line of SICK that holds no score is a header.
 
-    ConfigError for an unknown set; DataError if a file is missing or malformed, or the number of
-    pairs is another one.
+    Args:
+        name: The dataset.
+        root: Folder that holds `STS/` and `SICK/`.
+        official: Expect the published number of pairs; missing parts are logged.
+
+    Raises:
+        ConfigError: If the dataset is unknown.
+        DataError: If no file is there, a line is malformed, or there are more pairs than expected.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -83,47 +98,53 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
         else {part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in YEARS[name]}
     )
     counts: Counter[str] = Counter()
-    parts = {
-        part: _scored(path, name, counts)
-        for part, path in files.items()
-        if official or name in FILES or path.is_file()
-    }
-    found = [row for part in parts.values() for row in part]
-    n_expected = OFFICIAL[name] if official else max(1, len(found))
-    settle(name, Path(root, name), len(found), len(found), n_expected, (), allowed=False)
-    first, second, gold = zip(*found, strict=True)
-    sizes = {part: len(pairs) for part, pairs in parts.items()}
+    parts: dict[str, list[tuple[str, str, float]]] = {}
+    absent = []
+    for part, path in files.items():
+        try:
+            parts[part] = _scored_pairs(path, name, counts)
+        except MissingFileError as error:
+            absent.append((part, str(error)))
+    pairs = [pair for part in parts.values() for pair in part]
+    if not pairs:
+        raise DataError(absent[0][1] if absent else f"{Path(root)}: no pair of {name} has a score.")
+    n_expected = OFFICIAL[name] if official else len(pairs)
+    if official:
+        log_left_out(name, Path(root), len(pairs), n_expected, absent)
+    if len(pairs) > n_expected:
+        validate_row_count(Path(root, name), len(pairs), n_expected, ())
+    first, second, gold = zip(*pairs, strict=True)
+    sizes = {part: len(rows) for part, rows in parts.items()}
     return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))
 
 
 def present_sets(root: str | Path) -> tuple[str, ...]:
-    """Names of the sets whose test files, or a part of them, are below `root`; DataError if none
-    is."""
+    """Return the datasets of which `root` has test files; DataError if it has none."""
     folder = Path(root)
-    found = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
-    found += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
-    if not found:
+    names = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
+    names += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
+    if not names:
         raise DataError(
-            f"{folder}: no set of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's folders "
-            "STS/ and SICK/ there, or build the small world with `cae world build`."
+            f"{folder}: no dataset of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's "
+            "folders STS/ and SICK/ there, or build the small world with `cae world build`."
         )
-    return tuple(found)
+    return tuple(names)
 
 
-def _scored(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
-    """The scored pairs of a file; those of a year have their scores in another one."""
+def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
+    """Return the scored pairs of a file; those of a year have their scores in another file."""
     first, second, score = COLUMNS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
     if name in YEARS:
         source = path.with_name(path.name.replace("input", "gs", 1))
-        golds = _lines(source)
-        if len(lines) != len(golds):
+        scores = _lines(source)
+        if len(lines) != len(scores):
             raise DataError(
-                f"{source}: {len(golds)} lines, but {path.name} has {len(lines)}. Each pair needs "
+                f"{source}: {len(scores)} lines, but {path.name} has {len(lines)}. Each pair needs "
                 "a line of scores, which may be blank. Fetch both files again."
             )
-        lines = [[*cells[:2], gold] for cells, gold in zip(lines, golds, strict=True)]
-    found = []
+        lines = [[*cells[:2], gold] for cells, gold in zip(lines, scores, strict=True)]
+    pairs = []
     for number, cells in enumerate(lines, start=1):
         if name in YEARS and not cells[-1].strip():
             counts["unscored"] += 1
@@ -142,13 +163,13 @@ def _scored(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str,
             raise DataError(
                 f"{source}, line {number}: the score is {cells[score]!r}, a number was expected."
             )
-        found.append((cells[first], cells[second], float(cells[score])))
-    return found
+        pairs.append((cells[first], cells[second], float(cells[score])))
+    return pairs
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines as the newlines of the file divide them; other marks of line ends stay in the text."""
-    text = rows.read_text(path).replace("\r\n", "\n")
+    """Return lines as newlines divide them; other marks of line ends stay in the text."""
+    text = read_text(path).replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n") if text else []
 
 

@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.benchmarks.entry import Layout
+from cae_lib.data.benchmarks import FAMILIES
 from cae_lib.errors import ConfigError, DataError
 
 WAYS = {
@@ -104,7 +103,7 @@ class Pictures:
 
     file: str  # as in `Rows`
     field: tuple[str | int, ...]  # its columns, as in `rows.value`; a line of text is a name itself
-    names: tuple[str, ...]  # where one may lie; {} is what the column says, {name} its last part
+    names: tuple[str, ...]  # where one may lie; {} is what the column says
     drop: str = ""  # beginning of the name to leave out
 
 
@@ -157,38 +156,20 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         advice = "Install cae-lib again, or restore the file from the repository"
         raise DataError(f"{path}: cannot be read ({error}). {advice}") from error
-    sources = {}
-    layouts = {
-        name.replace("_", "-"): layout for name, layout in LAYOUTS.items() if not layout.sources
-    }
+    sources: dict[str, Source] = {}
     for name, entry in entries:
         try:
-            fields = _of_layout(layouts.pop(name)) if name in layouts else {}
+            fields: dict[str, Any] = {}
             for key, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
-                listed = tuple(_build(kind, values) for values in entry.get(key, ()))
-                fields[key] = fields.get(key, ()) + listed
+                fields[key] = tuple(_build(kind, values) for values in entry.get(key, ()))
             sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    for name, layout in layouts.items():  # which nothing else is known of
-        sources[name] = Source(
-            name, name, "benchmark", "", "unknown", "", layout.folder, (), **_of_layout(layout)
-        )
+    for family in FAMILIES.values():  # of which a new one may have no entry
+        for name in family.source_names:
+            new = Source(name, name, "benchmark", "", "unknown", "", family.folder, ())
+            sources.setdefault(name, new)
     return sources
-
-
-def _of_layout(layout: Layout) -> dict[str, tuple[Any, ...]]:
-    """Return the rows and pictures of a benchmark, if its layout says which files hold them."""
-    rows: dict[str, Rows] = {}
-    pictures: list[Pictures] = []
-    for subset, n in layout.sizes.items():
-        own, file = layout.of(subset), layout.pattern(subset)
-        if "*" not in file:
-            rows.setdefault(file, Rows(file, layout.listed.get(subset, n)))
-        columns = tuple(own.columns_of_pictures())
-        if columns and file.endswith((".json", ".jsonl", ".csv")):
-            pictures.append(Pictures(file, columns, own.pictures))
-    return {"rows": tuple(rows.values()), "pictures": tuple(dict.fromkeys(pictures))}
 
 
 def _build(kind: type, entry: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment, token_roles
@@ -180,7 +180,7 @@ def word_sample(
     encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
 ) -> WordSample:
     """About `limit` captions, taken evenly over the set, with the features of their pictures."""
-    rows = even_rows(len(pairs.captions), limit)
+    rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
     words = words_or_own(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]

@@ -1,14 +1,16 @@
-"""The numbers of tables as weights of items: a number is the sum of weight times right or wrong."""
+"""Averages of benchmarks as weights of items: a number is a weighted sum of right answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
+from cae_lib.data.benchmarks.base import Average
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.tables import require_items, require_unique
 from cae_lib.store import ANSWERS
@@ -19,15 +21,25 @@ Tree = str | list["Tree"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How one number comes about."""
+    """How one number comes about.
 
-    tree: Tree  # what is averaged: the headlines of subsets
-    label: str = ""  # the number's name in full
-    words: str = ""  # the rule as a page prints it
-    pooled: bool = False  # average all items of these subsets alike instead
-    without: str | None = None  # average the groups of the one subset instead, but for the
-    # relations of this list, see `symmetric_relations`
-    min_items: int = 1  # groups of fewer items are left out too
+    Attributes:
+        tree: What is averaged: the headlines of subsets.
+        label: The number's name in full.
+        words: The rule as a page prints it.
+        pooled: Average all items of these subsets alike instead.
+        average: Average the items of the one subset in this way, not as its headline does.
+    """
+
+    tree: Tree
+    label: str = ""
+    words: str = ""
+    pooled: bool = False
+    average: Average | None = None
+
+
+def _over_relations(symmetric: str) -> Average:
+    return Average(over_groups=True, without=symmetric_relations(symmetric))
 
 
 _VALSE_ACTION: Tree = ["valse/actant-swap", "valse/action-replacement"]
@@ -108,7 +120,9 @@ _ALIKE = (
     "cola/multi",
 )
 _BOTH: Mapping[str, Rule | Tree] = {
-    "aro/attribution": Rule("aro/attribution", without="none", min_items=MIN_PAIR),
+    "aro/attribution": Rule(
+        "aro/attribution", average=Average(over_groups=True, min_items=MIN_PAIR)
+    ),
     **dict(zip(_ALIKE, _ALIKE, strict=True)),
 }
 
@@ -116,7 +130,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
     "table": TABLE,
     "family": {**_BY_FAMILY, "mean": list(_BY_FAMILY.values())},
     "official": {
-        "aro/relation": Rule("aro/relation", without="official"),
+        "aro/relation": Rule("aro/relation", average=_over_relations("official")),
         **_BOTH,
         "sugarcrepe": Rule("sugarcrepe/*", pooled=True),
         "vl_checklist/relation": "vl_checklist/Relation/*",
@@ -127,7 +141,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
         "whatsup": "whatsup/*",
     },
     "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
-        "aro/relation": Rule("aro/relation", without="authors"),
+        "aro/relation": Rule("aro/relation", average=_over_relations("authors")),
         **_BOTH,
         **{
             name: name
@@ -150,14 +164,20 @@ authors, read in the code of their later work."""
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Weights of the `items` of `items.items`, or `items.headlines`, in the numbers of one of
-    `PROTOCOLS`, or in the headline of each "subset"; those of a number sum to 1, and the weight of
-    subsets that are absent goes to their siblings.
+    """Return the weights of items in the numbers of a protocol; those of a number sum to 1.
 
-    `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
-    larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
-    ConfigError for an unknown protocol, DataError for what is no table of items,
-    or for an item that stands twice.
+    Args:
+        items: The table "items", or `choice.weighted_items`.
+        protocol: One of `PROTOCOLS`, or "subset" for the headline of each subset.
+
+    Returns:
+        `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
+        larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
+        The weight of subsets that are absent goes to their siblings.
+
+    Raises:
+        ConfigError: If the protocol is unknown.
+        DataError: If `items` is no table of items, or an item stands twice.
     """
     needed = {*ANSWERS, "group", "weight", "stratum"}
     if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:
@@ -169,16 +189,16 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
         )
     require_unique(items)
     groups = items.groupby(["family", "subset"], sort=False)
-    subsets = {f"{family}/{subset}": own for (family, subset), own in groups}
+    subsets = {f"{family}/{subset}": frame for (family, subset), frame in groups}
     protocols = {**PROTOCOLS, "subset": {key: key for key in subsets}}
     if protocol not in protocols:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
     columns = ["score", *ANSWERS[:2], "group", "item", "weight", "stratum"]
     frames = [pd.DataFrame(columns=columns)]
-    for score, given in protocols[protocol].items():
-        rule = given if isinstance(given, Rule) else Rule(given)
+    for score, rule_or_tree in protocols[protocol].items():
+        rule = rule_or_tree if isinstance(rule_or_tree, Rule) else Rule(rule_or_tree)
         shares = _shares(rule.tree, list(subsets))
-        rows = [_averaged(rule, subsets[key], share) for key, share in shares.items()]
+        rows = [_weighted(rule, subsets[key], share) for key, share in shares.items()]
         if rows:
             frame = pd.concat(rows)
             if rule.pooled:
@@ -188,8 +208,11 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
 
 def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
-    """The number of each `score` of `weights`: the mean of a column of answers, or of items.
-    DataError if `frame` lacks an item of a score, or has an item twice."""
+    """Return the number of each `score` of `weights`: the mean of a column of answers, or of items.
+
+    Raises:
+        DataError: If `frame` lacks an item of a score, or has an item twice.
+    """
     items = list(ANSWERS)
     require_unique(frame)
     require_items(weights, frame)
@@ -197,18 +220,25 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
     return (rows[value] * rows["weight"]).groupby(rows["score"]).sum()
 
 
-def _averaged(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
-    """The items of a subset with their weights, which sum to `share`, and strata."""
-    if rule.without is None:
+def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
+    """Return the weight `(n,)` of each item in an average, given its group; they sum to 1."""
+    if not average.over_groups:
+        return np.full(len(groups), 1 / len(groups))
+    sizes = average.counted_groups(groups)
+    weights = {group: 1 / (n * len(sizes)) for group, n in sizes.items()}
+    return np.array([weights.get(group, 0.0) for group in groups])
+
+
+def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
+    """Return the items of a subset with their weights, which sum to `share`, and strata."""
+    if rule.average is None:
         return items.assign(weight=items["weight"] * share)
-    sizes = items.groupby("group")["group"].transform("size")
-    counted = ~items["group"].isin(symmetric_relations(rule.without)) & (sizes >= rule.min_items)
-    items, sizes = items[counted], sizes[counted]
-    return items.assign(weight=share / sizes / items["group"].nunique(), stratum=items["group"])
+    weights = share * item_weights(items["group"], rule.average)
+    return items.assign(weight=weights, stratum=items["group"])
 
 
 def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
-    """Weight of each subset in the nested mean, over those members that are there."""
+    """Return the weight of each subset in the nested mean, over the members that are there."""
     if isinstance(tree, str):
         fitting = [key for key in keys if fnmatchcase(key, tree)]
         return {key: 1 / len(fitting) for key in fitting}

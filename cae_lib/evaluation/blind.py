@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Choice, ImageRef
-from cae_lib.evaluation.choice import keys, scored
-from cae_lib.evaluation.datasets import benchmarks, even_rows, training_captions
+from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, ImageRef, Item
+from cae_lib.evaluation.choice import item_frame, scorable_benchmarks
+from cae_lib.evaluation.datasets import benchmarks, evenly_spaced_indices, training_captions
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.tables import join_by_item
 from cae_lib.store import ANSWERS
@@ -49,7 +49,10 @@ def average_picture(encoder: Encoder, profile: str) -> pd.DataFrame:
     pairs = training_captions(profile)
     if pairs is None:
         return pd.DataFrame()
-    refs = [ImageRef(pairs.image_paths[row]) for row in even_rows(len(pairs.image_paths), PICTURES)]
+    refs = [
+        ImageRef(pairs.image_paths[row])
+        for row in evenly_spaced_indices(len(pairs.image_paths), PICTURES)
+    ]
     mean = encoder.images(refs).astype(np.float64).mean(axis=0)
     mean /= np.linalg.norm(mean)
 
@@ -62,11 +65,13 @@ def average_picture(encoder: Encoder, profile: str) -> pd.DataFrame:
 def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
     """What every chooser gets on every benchmark of captions: `chooser`; `family`, `subset`,
     `item`, `picture` as in `choice.answers`; and `share`, the expected accuracy."""
-    subsets = scored(subsets)
+    subsets = scorable_benchmarks(subsets)
     asked = [subset for subset in subsets if _applies(subset)]
     if not asked:
         return pd.DataFrame()
-    frame = keys(subsets)  # of all, so that a picture has one number whichever benchmarks apply
+    frame = item_frame(
+        subsets
+    )  # of all, so that a picture has one number whichever benchmarks apply
     frame = frame.merge(
         pd.DataFrame(
             [(subset.name, subset.subset) for subset in asked], columns=["family", "subset"]
@@ -77,9 +82,9 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
     for name, chooser in choosers.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
         rows = [
-            (subset.name, subset.subset, row, guesses(item, subset.task, numbers))
+            (subset.name, subset.subset, number, guesses(item, subset.task, numbers))
             for subset in asked
-            for row, item in enumerate(subset.items)
+            for number, item in subset.numbered_items()
         ]
         shares = pd.DataFrame(rows, columns=[*ANSWERS, "among"]).astype({"item": np.int32})
         among = shares.pop("among").to_numpy()
@@ -96,7 +101,7 @@ def _applies(benchmark: Benchmark) -> bool:
     return all(len(item.texts) > 1 for item in benchmark.items)
 
 
-def guesses(item: Choice, task: str, numbers: Mapping[str, float]) -> int:
+def guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
     """Among how many equal answers the chooser guesses; 0 if the right answer is not among them. A
     2 x 2 item needs another caption for each of its pictures. A blind chooser takes the same one
     for both, so it is wrong unless the two tie."""

@@ -16,7 +16,7 @@ from cae_lib.attribution import METHODS, measures
 from cae_lib.attribution.measures import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
-from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.evaluation.tables import NOTHING, long_table
 from cae_lib.models.clip import load_clip
@@ -99,7 +99,9 @@ def faithfulness_table(
                     )
                     for first, second in itertools.combinations(scores, 2)
                 ),
-                *_randomisation(encoder, sample.rows(even_rows(len(error), RANDOMISED_CAPTIONS))),
+                *_randomisation(
+                    encoder, sample.rows(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
+                ),
                 *_example(encoder, sample, scores),
                 dict(measure="integration error", value=error, **where),
                 dict(measure="integration points", value=points, **where),

@@ -1,5 +1,7 @@
-"""The small world's gold of a picture: what it states, and the region of each part of that. Needs
-no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once."""
+"""The ground truth of a synthetic image: what it states, and the region of each part of that.
+
+Needs no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fact:
-    """That a subject is in a relation to an object, and the caption that says so."""
+    """A subject in a relation to an object."""
 
     subject: str
     relation: str
@@ -31,24 +33,30 @@ class Fact:
 
     @property
     def caption(self) -> str:
+        """The caption that states the fact."""
         return f"the {self.subject} is {self.relation} the {self.obj}"
 
 
 @dataclass(frozen=True)
 class GoldScene(Fact):
-    """What a picture's main pair states, and the placements of subject and object."""
+    """What the main pair of an image states, and the placements of subject and object."""
 
     places: tuple[Placement, Placement]
 
 
 @dataclass(frozen=True)
 class Example(Fact):
-    """A scene drawn for the figure, in no corpus: chosen by what it says before a model saw it."""
+    """A scene drawn for the figure, in no corpus: chosen by what it says before a model saw it.
 
-    colors: tuple[str, str]  # of subject and object
+    Attributes:
+        colors: Of subject and object.
+    """
+
+    colors: tuple[str, str]
 
     @property
     def scene(self) -> Scene:
+        """The scene that is drawn."""
         things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
         return arrange(Content(things, self.relation), 0)
 
@@ -61,7 +69,7 @@ EXAMPLES: tuple[Example, ...] = (
 
 
 def gold_scenes(path: Path) -> dict[str, GoldScene]:
-    """The scenes of a file of scene graphs by file name of their picture."""
+    """Return the scenes of a file of scene graphs by the file name of their image."""
     scenes = {}
     for entry in read_gold(path, "images"):
         subject, obj = (thing["noun"] for thing in entry["things"][:2])
@@ -71,8 +79,10 @@ def gold_scenes(path: Path) -> dict[str, GoldScene]:
 
 
 def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
-    """The share `(4, rows, columns)` of each patch of a grid that lies in each of `REGIONS`; sums
-    to 1 over them."""
+    """Return the share `(4, rows, columns)` of each patch of a grid that lies in each region.
+
+    Regions are `REGIONS`; their shares of a patch sum to 1.
+    """
     rows, columns = grid
     y, x = ((np.arange(n * POINTS) + 0.5) / (n * POINTS) for n in grid)
     masks = region_masks(places, x, y).reshape(len(REGIONS), rows, POINTS, columns, POINTS)
@@ -80,11 +90,13 @@ def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) ->
 
 
 def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which region each point lies in: bool `(4, len(y), len(x))`, just one of the four true. With
-    S and O the squares in which subject and object are drawn, and U the smallest box around both:
-    the relation has what is in S and O both, what is in U but in neither, and the marks that it
-    draws itself (lines of motion, marks of contact); subject and object have the rest of S and of
-    O."""
+    """Return which region each point lies in: bool `(4, len(y), len(x))`, one of the four true.
+
+    With S and O the squares in which subject and object are drawn, and U the smallest box around
+    both: the relation has what is in S and O both, what is in U but in neither, and the marks that
+    it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
+    of O.
+    """
     first, second = (
         (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
     )
@@ -98,7 +110,7 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
 
 
 def mark_boxes(place: Placement) -> list[Box]:
-    """Boxes of the marks that `cae_lib.world.draw` adds to a moving or touching thing."""
+    """Return boxes of the marks that `cae_lib.world.draw` adds to moving or touching things."""
     pixel, half = 1 / IMAGE_SIZE, place.scale / 2
     boxes = []
     if place.motion:

@@ -17,7 +17,7 @@ from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import EXAMPLES, REGIONS, Example, gold_scenes, region_shares
 from cae_lib.evaluation.tables import NOTHING, long_table
@@ -64,7 +64,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile, "coco").image_paths
     gold = gold_scenes(find_profile(profile).root / GRAPHS)
-    rows = even_rows(len(paths), limit)
+    rows = evenly_spaced_indices(len(paths), limit)
     scenes = [gold[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]
     grid = tuple(patch_grid(encoder.clip.model.visual))

@@ -1,4 +1,4 @@
-"""What belongs to the data and to no model: the items of benchmarks, what captions state."""
+"""Tables that belong to the data and to no model: items of benchmarks, what captions state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 from open_clip import SimpleTokenizer
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks.base import Benchmark, Choice
+from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
-from cae_lib.evaluation.choice import headlines, scored
+from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
 from cae_lib.evaluation.tables import join_by_item
 from cae_lib.profiles import find_profile
@@ -26,16 +26,18 @@ from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
+from cae_lib.world import vocabulary
 from cae_lib.world.files import CAPTIONS, GRAPHS, read_gold
-from cae_lib.world.vocabulary import stated
 
 COUNTS = ("objects", "attributes", "relations")
 STATED = ("amod", "nummod")
 
 
 def data_tables(profile: str) -> Tables:
-    """The tables of a profile's data: items, texts, captions, subsets, blind, and in a world
-    parser; DataError if data are missing, and may not be."""
+    """Return the tables of a profile's data.
+
+    They are items, texts, captions, subsets, blind, and of synthetic scenes parser.
+    """
     world, tagger = find_profile(profile).gold, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
     training = training_captions(profile)
@@ -58,82 +60,88 @@ def items(
     world: bool,
     trained_on: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The table of items; `tagger` and `world`: `stated_counts`.
+    """Return the table of items.
 
-    To the columns of `headlines` come the `stated_counts` of the true caption, of two true captions
-    the larger ones; `bindings`, how many attributes with their object and relations with their two
-    the true captions have, and `seen`, how many of those a caption of `trained_on` has, 0 without
-    any; and `joint_NAME`, the number of the set of items, see `Benchmark.sets`, that the item
-    belongs to, -1 for none.
+    To the columns of `weighted_items` come the `stated_counts` of the true caption, of two true
+    captions the larger ones; `bindings`, how many attributes with their object and relations with
+    their two the true captions have; and `seen`, how many of those a caption of `trained_on` has, 0
+    without any.
+
+    Args:
+        parts: The benchmarks.
+        tagger: The parser of captions.
+        world: Whether they are captions of synthetic scenes.
+        trained_on: Training captions.
     """
-    frame, parts = headlines(parts), scored(parts)
+    frame, parts = weighted_items(parts), scorable_benchmarks(parts)
     if not parts:
         return pd.DataFrame()
     rows = [
-        (part.name, part.subset, row, text)
+        (part.name, part.subset, number, text)
         for part in parts
-        for row, item in enumerate(part.items)
+        for number, item in part.numbered_items()
         for text in true_captions(item)
     ]
     true = pd.DataFrame(rows, columns=[*ANSWERS, "text"]).astype({"item": np.int32})
-    texts, owner = true["text"].tolist(), [true[name] for name in ANSWERS]
-    counts = stated_counts(texts, tagger, world).groupby(owner).max()
-    seen = _seen(texts, tagger, trained_on).groupby(owner).sum()
-    for own in (counts.reset_index(), seen.reset_index(), _joint(parts)):
-        frame = join_by_item(frame, own)
-    return frame
+    texts, item_columns = true["text"].tolist(), [true[name] for name in ANSWERS]
+    counts = stated_counts(texts, tagger, world).groupby(item_columns).max()
+    seen = _seen(texts, tagger, trained_on).groupby(item_columns).sum()
+    return join_by_item(join_by_item(frame, counts.reset_index()), seen.reset_index())
 
 
 def options(
     parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path, world: bool
 ) -> pd.DataFrame:
-    """The table of texts and pictures: a row for each that an item offers, with `family`, `subset`,
-    `item` (its number), `id` (its key in the annotation file), `kind` ("text" or "picture"),
-    `place` among those of its kind, `true`, and `content`: the text, or the place of the picture
-    below `root`. Of a retrieval set, a `family`, items are its captions. Without `world` captions
-    are people's, and there are pictures alone."""
+    """Return the table of texts and images, a row for each that an item offers.
+
+    Its columns are `family`, `subset`, `item` (its number), `id` (its key in the annotation file),
+    `kind` ("text" or "picture"), `place` among those of its kind, `true`, and `content`: the text,
+    or the path of the image below `root`. Of a retrieval set, a `family`, items are its captions.
+    Without `world` captions are people's, and only images are listed.
+    """
 
     def rows(
         family: str,
         subset: str,
         number: int,
-        name: str,
+        key: str,
         kind: str,
-        content: Iterable[object],
+        options: Iterable[str],
         truth: int | None,
     ) -> Iterator[tuple[object, ...]]:
-        for place, each in enumerate(content):
-            true = truth is None or place == truth
-            yield family, subset, number, name, kind, place, true, str(each)
+        for place, option in enumerate(options):
+            is_true = truth is None or place == truth
+            yield family, subset, number, key, kind, place, is_true, option
 
-    found: list[tuple[object, ...]] = []
-    for part in scored(parts):
-        for number, item in enumerate(part.items):
-            own = (part.name, part.subset, number, item.id)
-            alone = len(item.images) == 1
-            pictures = [_place(image.path, root) for image in item.images]
-            found += rows(*own, "picture", pictures, item.truth if len(item.texts) == 1 else None)
-            found += rows(*own, "text", item.texts if world else (), item.truth if alone else None)
+    table: list[tuple[object, ...]] = []
+    for part in scorable_benchmarks(parts):
+        for number, item in part.numbered_items():
+            names = (part.name, part.subset, number, item.key)
+            one_image, one_text = len(item.images) == 1, len(item.texts) == 1
+            paths = [_path_below(image.path, root) for image in item.images]
+            table += rows(*names, "picture", paths, item.truth if one_text else None)
+            table += rows(
+                *names, "text", item.texts if world else (), item.truth if one_image else None
+            )
     for name, pairs in retrieval.items():
         for number, (text, picture) in enumerate(
             zip(pairs.captions, pairs.image_index, strict=True)
         ):
-            own = (name, "", number, str(number))
-            found += [
-                *rows(*own, "picture", [_place(pairs.image_paths[picture], root)], None),
-                *rows(*own, "text", [text] if world else [], None),
-            ]
+            names = (name, "", number, str(number))
+            path = _path_below(pairs.image_paths[picture], root)
+            table += rows(*names, "picture", [path], None)
+            table += rows(*names, "text", [text] if world else [], None)
     columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
-    return pd.DataFrame(found, columns=columns).astype({"item": "int32", "place": "int8"})
+    return pd.DataFrame(table, columns=columns).astype({"item": "int32", "place": "int8"})
 
 
-def _place(path: Path, root: Path) -> str:
-    """Where a picture lies below `root`; the name of one that was taken out of a table."""
+def _path_below(path: Path, root: Path) -> str:
+    """Return the path of an image below `root`; the name of one that comes out of a table."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def true_captions(item: Choice) -> tuple[str, ...]:
-    """The texts that are true of their pictures: one, or both of a 2 x 2 item."""
+def true_captions(item: Item) -> tuple[str, ...]:
+    """Return the texts that are true of their images: one, or both of a 2 x 2 item."""
     if len(item.images) > 1 and len(item.texts) > 1:
         return item.texts
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
@@ -142,39 +150,18 @@ def true_captions(item: Choice) -> tuple[str, ...]:
 def _seen(
     captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
 ) -> pd.DataFrame:
-    """`bindings` of captions and how many of them are `seen`; both 0 where nothing is known."""
+    """Return the `bindings` of captions and how many are `seen`; 0 where nothing is known."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
         trained.update(*bindings(token_roles(trained_on, tokenizer, tagger, cache)))
-    own = bindings(align(captions, tagger.tag(captions), tokenizer))
-    counts = [(len(each), len(each & trained)) for each in own]
+    stated = bindings(align(captions, tagger.tag(captions), tokenizer))
+    counts = [(len(caption), len(caption & trained)) for caption in stated]
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
 
 
-def _joint(parts: Sequence[Benchmark]) -> pd.DataFrame:
-    """The items of benchmarks, and for each of their sets the number of the one that an item
-    belongs to, -1 for none."""
-    names = list(dict.fromkeys(f"joint_{name}" for part in parts for name in part.sets))
-    rows = []
-    for part in parts:
-        numbers = {
-            (f"joint_{name}", row): number
-            for name, sets in part.sets.items()
-            for number, rows_together in enumerate(sets)
-            for row in rows_together
-        }
-        rows += [
-            (part.name, part.subset, row, *(numbers.get((name, row), -1) for name in names))
-            for row in range(part.n_used)
-        ]
-    return pd.DataFrame(rows, columns=[*ANSWERS, *names]).astype(
-        dict.fromkeys(["item", *names], np.int32)
-    )
-
-
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """What the captions of a retrieval set state, in order: `set`, `caption`, `picture`, counts."""
+    """Return what the captions of a retrieval set state: `set`, `caption`, `picture`, counts."""
     index = np.asarray(pairs.image_index).astype(np.int32)
     frame = pd.DataFrame(
         {"set": name, "caption": np.arange(len(index), dtype=np.int32), "picture": index}
@@ -183,25 +170,33 @@ def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> 
 
 
 def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """What captions state, int16: `COUNTS` by the paper's parser, `words` (divided by spaces), and
-    for captions of the small world world_COUNTS, by its own words."""
+    """Return what captions state, int16.
+
+    `COUNTS` by the paper's parser, `words` (divided by spaces), and for captions of synthetic
+    scenes (`world`) world_COUNTS, by the scenes' vocabulary.
+    """
     counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNTS])
     counts["words"] = [len(caption.split()) for caption in captions]
     if world:
-        counts[[f"world_{name}" for name in COUNTS]] = [stated(caption) for caption in captions]
+        counts[[f"world_{name}" for name in COUNTS]] = [
+            vocabulary.stated(caption) for caption in captions
+        ]
     return counts.astype(np.int16)
 
 
 def graph_counts(graph: Graph) -> tuple[int, int, int]:
-    """`COUNTS` of a scene graph: its entities, their modifiers without determiners, its edges."""
+    """Return `COUNTS` of a scene graph: entities, modifiers without determiners, edges."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
     attributes = sum(modifier["dep"] in STATED for modifier in modifiers)
     return len(graph["entities"]), attributes, len(graph["relations"])
 
 
 def parser_table(profile: str) -> pd.DataFrame:
-    """Count the words of the small world's COCO captions by the `relation` that the caption states
-    ("" for none) and their role, `found` by the default tagger and `gold`; `n` words."""
+    """Count the words of the synthetic COCO captions by their roles.
+
+    Columns are the `relation` that the caption states ("" for none), the role `found` by the
+    default tagger, the ground-truth role `gold`, and `n` words.
+    """
     root = find_profile(profile).root
     graphs = {entry["id"]: entry for entry in read_gold(root / GRAPHS, "annotations")}
     captions = read_gold(root / CAPTIONS, "annotations")
@@ -211,14 +206,14 @@ def parser_table(profile: str) -> pd.DataFrame:
         text, graph = caption["caption"], graphs[caption["id"]]
         relation = graph["relations"][0][1] if graph["relations"] else ""
         gold = word_roles(text, [Span(*span) for span in graph["spans"]])
-        for ours, theirs in zip(word_roles(text, spans), gold, strict=True):
-            counts[relation, ROLE_NAMES[ours], ROLE_NAMES[theirs]] += 1
+        for role, true_role in zip(word_roles(text, spans), gold, strict=True):
+            counts[relation, ROLE_NAMES[role], ROLE_NAMES[true_role]] += 1
     rows = [(*key, n) for key, n in sorted(counts.items())]
     return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])
 
 
 def word_roles(text: str, spans: Sequence[Span]) -> list[int]:
-    """Role of each word of a caption (words are divided by spaces): that of the span it lies in."""
+    """Return the role of each word of a caption (words are divided by spaces), that of its span."""
     return [
         next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)
         for match in re.finditer(r"\S+", text)

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import LabelledPictures
+from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
@@ -146,7 +146,7 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def label_precisions(pictures: LabelledPictures, encoder: Encoder) -> pd.DataFrame:
+def label_precisions(pictures: ImageLabels, encoder: Encoder) -> pd.DataFrame:
     """Rank each label's hard pictures by cosine; COLA's number is the mean precision over labels.
     `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits."""
     scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T

@@ -45,7 +45,9 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     for each caption and kind of phrase, with caption and picture (numbers in the retrieval set),
     kind, n (phrases in the caption), own and other, see `cosines`."""
     pairs = datasets.retrieval_pairs(profile, "coco")
-    rows = datasets.even_rows(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(np.int32)
+    rows = datasets.evenly_spaced_indices(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(
+        np.int32
+    )
     texts = [pairs.captions[row] for row in rows]
     where = {"caption": rows, "picture": np.asarray(pairs.image_index)[rows].astype(np.int32)}
     phrases = phrases_of(tuple(texts), profile)

@@ -16,13 +16,12 @@ from PIL import Image, ImageOps
 
 from cae_lib import results, runs
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks import Benchmark, ImageRef, Item, is_rescored
 from cae_lib.data.images import read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.amounts import is_again
 from cae_lib.evaluation.attribution import WordSample
-from cae_lib.evaluation.choice import scored
+from cae_lib.evaluation.choice import scorable_benchmarks
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label
@@ -91,8 +90,8 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
     DataError if data or tables are missing, CheckpointError if a run is not trained."""
     parts = [
         part
-        for part in scored(datasets.benchmarks(profile))
-        if not is_again(part.name, part.subset)
+        for part in scorable_benchmarks(datasets.benchmarks(profile))
+        if not is_rescored(part.name, part.subset)
     ]
     entries = collect(profile, parts, per_subset)
     families = {part.name: [] for part in parts}
@@ -188,7 +187,7 @@ def collect(profile: str, parts: Sequence[Benchmark], per_subset: int) -> list[E
     ]
 
 
-def true_pairs(item: Choice) -> list[tuple[int, int]]:
+def true_pairs(item: Item) -> list[tuple[int, int]]:
     """Numbers of the texts whose words are scored, each with that of its picture."""
     if len(item.images) == 1:
         return [(item.truth, 0)]

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cae_lib.data import layouts
-from cae_lib.data.benchmarks import LAYOUTS
-from cae_lib.data.layouts import Captioned, Export, Item
+from cae_lib.data.benchmarks import sugarcrepe
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.photo import foils
 from cae_lib.photo.flickr8k import BASE, CAPTIONS, Link, scored_pairs
-from cae_lib.photo.foils import Said, shuffled
+from cae_lib.photo.foils import ParsedCaption, shuffled
 from cae_lib.words.scene_graph import Graph
+from cae_lib.world import layouts
 from cae_lib.world.corpora import f_score
+from cae_lib.world.layouts import Captioned, Export, Question
 
 LINKS = (
     "flickr8k",
@@ -51,7 +51,7 @@ class Choices:
         self.splits, self.pictures = splits, pictures
 
     def manifest(self, key: str, counts: dict[str, Any]) -> str:
-        """What the folder's manifest says."""
+        """Return the text of the folder's manifest."""
         sizes = {split: len(pictures) for split, pictures in self.splits.items()}
         return json.dumps(
             {"key": key, "version": self.VERSION, "counts": counts, "pictures": sizes},
@@ -60,8 +60,10 @@ class Choices:
         )
 
     def exports(self) -> Iterator[Export]:
-        """The captions; ARO, SugarCrepe's subsets, SugarCrepe++, CREPE and Half-Truths, an item a
-        picture; STS-B."""
+        """Yield captions, ARO, SugarCrepe, SugarCrepe++, CREPE, Half-Truths and STS-B.
+
+        Subsets of benchmarks have one item an image, but ARO.
+        """
         train, test = self.splits["train"], self.splits["test"]
         n = round(BASE * len(train))
         pretrain = layouts.coco(
@@ -89,18 +91,20 @@ class Choices:
         single = Export(
             "sugarcrepe",
             items={
-                subset: [Item([p.path], [text], [foil]) for p, text, foil in items]
+                subset: [Question([p.path], [text], [foil]) for p, text, foil in items]
                 for subset, items in chosen.items()
             },
         )
         triple = self._sugarcrepe_pp(chosen)
         for export in (self._aro(), single, triple, self._crepe(), self._half_truths()):
-            yield export.lay_out()
+            yield export.serialize()
         yield self._similarity()
 
     def _read(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
-        """Take in the words and the language of `train`, and each caption of `test`, with its
-        picture and its exchanges of nouns ("obj") and adjectives ("att")."""
+        """Take in the vocabulary and the language of `train`, and the captions of `test`.
+
+        Each of these comes with its image and its swaps of nouns ("obj") and adjectives ("att").
+        """
         texts = [text for p in train for text in p.captions]
         numbers = [p.number for p in train for _ in p.captions]
         self.vocabulary = foils.Vocabulary(foils.words_of(texts), numbers)
@@ -108,24 +112,26 @@ class Choices:
         self.rng = np.random.default_rng([self.VERSION, len(texts)])
         captions = [text for p in test for text in p.captions]
         words, swaps = iter(foils.words_of(captions)), iter(foils.swaps(captions))
-        self.asked: list[tuple[Captioned, Said, Mapping[str, list[str]]]] = []
+        self.asked: list[tuple[Captioned, ParsedCaption, Mapping[str, list[str]]]] = []
         for picture in test:
             others = [next(words) for _ in picture.captions]
-            said = map(Said, picture.captions, others, repeat(others))
+            said = map(ParsedCaption, picture.captions, others, repeat(others))
             self.asked += zip(repeat(picture), said, swaps)
 
     def _one_each(self, items: list) -> list:
-        """Of items that begin with a picture one of each picture, drawn by chance."""
+        """Return one item of each image, drawn by chance; items begin with their image."""
         return list({item[0].path: item for item in shuffled(items, self.rng)}.values())
 
     def _whole(self, picture: Captioned) -> tuple[int, int, int, int]:
-        """The box of a whole picture."""
+        """Return the box of a whole image."""
         with Image.open(self.pictures / picture.path) as image:
             return (0, 0, *image.size)
 
     def _aro(self) -> Export:
-        """NegCLIP's exchanges as they come, one of each kind and caption: nouns as relations, with
-        "swap" for the relation, adjectives as attributes."""
+        """Return NegCLIP's swaps as they come, one of each kind and caption.
+
+        Nouns are swapped as relations, with "swap" for the relation, adjectives as attributes.
+        """
         export = Export("aro", items={"relation": [], "attribution": []})
         kinds = (
             ("obj", "relation", {"relation_name": "swap"}),
@@ -134,15 +140,15 @@ class Choices:
         for picture, said, swaps in self.asked:
             for end, subset, more in kinds:
                 for foil in shuffled(swaps[end], self.rng)[:1]:
-                    export.ask(
+                    export.add_item(
                         subset,
-                        Item([picture.path], [said.text], [foil], self._whole(picture), more),
+                        Question([picture.path], [said.text], [foil], self._whole(picture), more),
                     )
         return export
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
-        """The foils of each file: as many that language prefers to the truth as others."""
-        made: dict[str, list[Foil]] = {subset: [] for subset in LAYOUTS["sugarcrepe"].sizes}
+        """Return the negatives of each file, half of which a language model prefers."""
+        made: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.FAMILY.published}
         for picture, said, swaps in self.asked:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
             texts |= {
@@ -152,7 +158,7 @@ class Choices:
             added = self.vocabulary.additions(said, self.rng)
             texts |= {f"add_{end}": some for end, some in added.items()}
             for subset, some in texts.items():
-                likely = foils.chosen(said.text, some, self._likelihood(subset), self.rng)
+                likely = foils.choose_foils(said.text, some, self._likelihood(subset), self.rng)
                 if subset.startswith("swap") and not likely:
                     likely = some[:1]
                 made[subset] += [(picture, said.text, foil) for foil in likely]
@@ -162,11 +168,11 @@ class Choices:
         }
 
     def _likelihood(self, subset: str) -> Callable[[str], float]:
-        """Log likelihood of a text, per word where the foil is always the longer text."""
+        """Return the log likelihood of texts, per word where the negative is always longer."""
         return partial(self.language, per_word=subset.startswith("add"))
 
     def _balanced(self, items: list[Foil], language: Callable[[str], float]) -> list[Foil]:
-        """As many foils that language prefers to the truth as others, drawn by chance."""
+        """Return as many negatives that language prefers to the truth as others."""
         sides: tuple[list, list] = ([], [])
         for item in items:
             truth, foil = map(language, item[1:])
@@ -175,7 +181,7 @@ class Choices:
         return [side[i] for side in sides for i in sorted(self.rng.permutation(len(side))[:n])]
 
     def _sugarcrepe_pp(self, chosen: Mapping[str, list[Foil]]) -> Export:
-        """SugarCrepe's items, but for those with something added, with a second true caption."""
+        """Return SugarCrepe's items, but those with an addition, with a second true caption."""
         export = Export("sugarcrepe_pp")
         for subset, items in chosen.items():
             if subset.startswith("add"):
@@ -185,18 +191,18 @@ class Choices:
                 others = [text for text in picture.captions if text != caption]
                 if others:
                     second = others[self.rng.integers(len(others))]
-                    export.ask(subset, Item([picture.path], [caption, second], [foil]))
+                    export.add_item(subset, Question([picture.path], [caption, second], [foil]))
         return export
 
     def _crepe(self) -> Export:
-        """Items of six captions, grouped by how many words bear a role."""
+        """Return items of six captions, grouped by how many words bear a role."""
         export, items = Export("crepe"), []
         for picture, said, _ in self.asked:
             roles = [word.role for word in said.words]
             if len(roles) not in LENGTHS:
                 continue
             made = self.vocabulary.replacements(said, self.rng)
-            false = foils.chosen(said.text, made, self.language, self.rng, ATOMS)
+            false = foils.choose_foils(said.text, made, self.language, self.rng, ATOMS)
             if false:
                 more = {"n": len(roles), "n_connected_components": 1}
                 more |= {
@@ -204,13 +210,13 @@ class Choices:
                     for role, name in enumerate(("object", "attribute", "relation"), start=1)
                 }
                 box, name = self._whole(picture), f"{picture.number}.jpg"
-                items.append((picture, Item([name], [said.text], false, box, more)))
+                items.append((picture, Question([name], [said.text], false, box, more)))
         for picture, item in self._one_each(items):
-            export.ask("atom", item, Link(self.pictures / picture.path))
+            export.add_item("atom", item, Link(self.pictures / picture.path))
         return export
 
     def _half_truths(self) -> Export:
-        """A part of a caption, and with something false or something true added."""
+        """Return a part of a caption, and it with something false or something true added."""
         export, items = Export("half_truths"), []
         graphs = default_tagger().graphs([said.text for _, said, _ in self.asked])
         for (picture, said, _), graph in zip(self.asked, graphs, strict=True):
@@ -223,19 +229,23 @@ class Choices:
                 ]
                 clause = replace(said, text=full, words=words)
                 made = self.vocabulary.replacements(clause, self.rng)
-                half = foils.chosen(full, made, self.language, self.rng)
+                half = foils.choose_foils(full, made, self.language, self.rng)
                 if half:
                     items.append((picture, kind, anchor, half[0], full))
                     break
         for picture, kind, anchor, half, full in self._one_each(items):
-            more = {"image": {"path": picture.path}, "triplet_type": kind}
-            export.ask("flickr8k", Item([picture.path], [anchor, full], [half], more=more))
+            more = {"triplet_type": kind}
+            export.add_item(
+                "flickr8k", Question([picture.path], [anchor, full], [half], fields=more)
+            )
         return export
 
     def _similarity(self) -> Export:
-        """Pairs of captions: of one picture, of one and that whose captions are most like its own,
-        and of one and any other. Gold is 5 times how much of their pictures' other captions is the
-        same, the mean `f_score` of each with each."""
+        """Return pairs of captions of one image, of two similar images, and of any two images.
+
+        The true score is 5 times how much of the images' other captions is the same, the mean
+        `f_score` of each with each.
+        """
         rng = np.random.default_rng(self.VERSION)
         others = {picture.path: (picture, said.others) for picture, said, _ in self.asked}
         pictures = [picture for picture, _ in others.values()]
@@ -263,14 +273,14 @@ class Choices:
 
 
 def _negclip(pictures: Sequence[Captioned]) -> str:
-    """NegCLIP's file, without similar pictures."""
+    """Return NegCLIP's file, without similar images."""
     captions = [(text, f"flickr8k/{p.path}") for p in pictures for text in p.captions]
     false = swap_negatives([text for text, _ in captions])
     return layouts.negclip([(*row, texts, []) for row, texts in zip(captions, false, strict=True)])
 
 
 def clauses(graph: Graph) -> list[tuple[str, str, str]]:
-    """Kind, anchor and full truth of each relation, and of each pair of things, of a caption."""
+    """Return kind, anchor and full truth of each relation and each pair of things of a caption."""
     spans = [entity["span"].lower() for entity in graph["entities"]]
     pairs = [("entity", a, f"{a} and {b}") for a, b in zip(spans, spans[1:], strict=False)]
     triples = [

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cae_lib.data import layouts
-from cae_lib.data.layouts import Captioned, Export
 from cae_lib.data.similarity import FOLDER, STSB
 from cae_lib.errors import DataError
+from cae_lib.world import layouts
+from cae_lib.world.layouts import Captioned, Export
 
 PICTURES, TEXTS = "Flicker8k_Dataset", "Flickr8k_text"
 SPLITS = ("train", "dev", "test")

@@ -41,7 +41,7 @@ class Word:
 
 
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
-    """The role-bearing words of captions, by the dependency tagger, which finds every mention."""
+    """Return the words of captions that bear a role, by the dependency tagger."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
@@ -55,7 +55,7 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
 
 
 @dataclass(frozen=True)
-class Said:
+class ParsedCaption:
     """A caption with its words, and those of all captions of its picture."""
 
     text: str
@@ -91,22 +91,24 @@ class Vocabulary:
         }
 
     def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
-        """Different words of the role and form, drawn by how frequent they are."""
+        """Draw different words of the role and form, by how frequent they are."""
         texts, shares = self._shares.get((word.role, word.form), ([], np.array([])))
         n = min(n, len(texts))
         return [texts[i] for i in rng.choice(len(texts), n, replace=False, p=shares)] if n else []
 
-    def may_be_said_too(self, word: Word, other: str) -> bool:
-        """Whether people who see what one calls `word` call it `other` more often than chance."""
+    def may_cooccur(self, word: Word, other: str) -> bool:
+        """Return whether people call what one calls `word` also `other`, more than by chance."""
         both = self._both[word.role, word.text, other] + self._both[word.role, other, word.text]
         alone = self._single[word.role, word.text] * self._single[word.role, other]
         return both * self._pairs > 2 * TOGETHER * alone
 
     def replacements(
-        self, said: Said, rng: np.random.Generator, role: int | None = None
+        self, said: ParsedCaption, rng: np.random.Generator, role: int | None = None
     ) -> list[str]:
-        """A caption with one of its words replaced (of a role), in random order; no word of the
-        picture's captions is put in."""
+        """Return a caption with one of its words (of a role) replaced, in random order.
+
+        No word of the image's captions is put in.
+        """
         there = {word.text for words in said.others for word in words}
         stems = set(map(_stem, there.union(*map(str.split, there))))
         return shuffled(
@@ -115,14 +117,17 @@ class Vocabulary:
                 for word in said.words
                 if role in (None, word.role)
                 for text in self.draw(word, rng, DRAWS)
-                if _stem(text) not in stems and not self.may_be_said_too(word, text)
+                if _stem(text) not in stems and not self.may_cooccur(word, text)
             ],
             rng,
         )
 
-    def additions(self, said: Said, rng: np.random.Generator) -> dict[str, list[str]]:
-        """A caption with something added, in random order: "att", an attribute of a thing that
-        bears another one in the picture's captions; "obj", a thing none of them names."""
+    def additions(self, said: ParsedCaption, rng: np.random.Generator) -> dict[str, list[str]]:
+        """Return a caption with something added, in random order.
+
+        "att" adds an attribute of a thing that bears another one in the image's captions, "obj" a
+        thing that none of them names.
+        """
         there = [word for words in said.others for word in words]
         stems = {_stem(part) for word in there for part in word.text.split()}
         described = {
@@ -139,7 +144,7 @@ class Vocabulary:
                 text
                 for text in self.draw(word, rng, DRAWS)
                 if _stem(text) not in stems
-                and not any(self.may_be_said_too(other, text) for other in against)
+                and not any(self.may_cooccur(other, text) for other in against)
             ]
 
         attributes = [
@@ -160,12 +165,12 @@ class Vocabulary:
 
 
 def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
-    """The items in random order."""
+    """Return the items in random order."""
     return [items[i] for i in rng.permutation(len(items))]
 
 
 def replaced(caption: str, word: Word, text: str) -> str:
-    """A caption with another text in a word's place; "a" and "an", capital and spaces set right."""
+    """Return a caption with a word replaced; "a" and "an", capital and spaces are set right."""
     before, after = caption[: word.start], caption[word.end :]
     article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
     if article:
@@ -178,8 +183,10 @@ def replaced(caption: str, word: Word, text: str) -> str:
 
 
 def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
-    """Each caption with two adjectives ("att"), or two nouns or noun phrases ("obj"), exchanged
-    (NegCLIP's rules)."""
+    """Return each caption with two adjectives ("att") or two nouns ("obj") swapped.
+
+    By NegCLIP's rules; noun phrases count as nouns.
+    """
 
     def read(doc: Doc) -> dict[str, list[str]]:
         made: dict[str, list[str]] = {"att": [], "obj": []}
@@ -190,15 +197,22 @@ def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
     return list(parse_distinct(drop_entity_recogniser(spacy.load(model_name())), captions, read))
 
 
-def chosen(
+def choose_foils(
     truth: str,
     foils: Iterable[str],
     language: Callable[[str], float],
     rng: np.random.Generator,
     n: int = 1,
 ) -> list[str]:
-    """`n` foils, tried in order, beside which language ranks the truth at a place drawn by chance;
-    none if there are not enough. `language` gives the log likelihood of a text."""
+    """Return `n` negatives beside which a language model ranks the truth by chance.
+
+    Args:
+        truth: The true caption.
+        foils: Negatives, tried in order; none are returned if there are not enough.
+        language: Gives the log likelihood of a text.
+        rng: Draws the rank of the truth.
+        n: How many.
+    """
     likelier = int(rng.integers(n + 1))
     level = language(truth)
     above: list[str] = []
@@ -214,5 +228,5 @@ def chosen(
 
 
 def _stem(word: str) -> str:
-    """A crude stem, so that "dogs" is no new word beside "dog"."""
+    """Return a crude stem, so that "dogs" is no new word beside "dog"."""
     return re.sub(r"(ing|ed|es|s)$", "", word)

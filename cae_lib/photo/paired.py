@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from cae_lib.data import layouts
-from cae_lib.data.layouts import Captioned, Export, Item
 from cae_lib.photo.flickr8k import BASE, Link, scored_pairs
 from cae_lib.photo.pairs import ADJECTIVES, SIZE, Composite, Nouns, photographs, quadruples
+from cae_lib.world import layouts
 from cae_lib.world.corpora import f_score
+from cae_lib.world.layouts import Captioned, Export, Question
 
 PICTURES = {"pretrain": 8000, "train": 4000, "valid": 500}
 TEST = 200  # pairs of photographs for relations, and quadruples for adjectives
@@ -89,7 +89,7 @@ class Paired:
             if frozenset(pair.texts) in self.asked:
                 continue
             if self.rng.random() < 0.5:
-                pair = pair.turned
+                pair = pair.reversed
             if split != "valid":
                 self.seen.update(pair.texts)
             yield Composite(pair, bool(self.rng.random() < 0.5))
@@ -102,7 +102,7 @@ class Paired:
         coco = layouts.coco(
             (
                 {"id": n, "file_name": name},
-                [{"caption": " and ".join(one.texts)} for one in (shown.pair, shown.pair.turned)],
+                [{"caption": " and ".join(one.texts)} for one in (shown.pair, shown.pair.reversed)],
             )
             for n, (name, shown) in enumerate(pictures.items())
         )
@@ -157,21 +157,21 @@ class Paired:
         """The items, with the captions of their pictures as Karpathy's list; how many these are."""
         export = Export("aro", items={"relation": [], "attribution": []})
         for pair, upright in product(self.pairs, (False, True)):
-            for one in (pair, pair.turned):
+            for one in (pair, pair.reversed):
                 _ask(export, "relation", Composite(one, upright), one.texts[::-1])
         for both, upright in product(self.mirrored, (False, True)):
             turned = self.rng.random() < 0.5
             for pair in both:
-                one = pair.turned if turned else pair
+                one = pair.reversed if turned else pair
                 _ask(export, "attribution", Composite(one, upright), one.exchanged())
         captions: dict[str, dict[str, None]] = {}
         for item in (item for items in export.items.values() for item in items):
-            captions.setdefault(item.pictures[0], {})[item.captions[0]] = None
+            captions.setdefault(item.images[0], {})[item.captions[0]] = None
         listed = [
             Captioned(n, f"images/{name}", list(texts))
             for n, (name, texts) in enumerate(captions.items())
         ]
-        export.lay_out().texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
+        export.serialize().texts["coco/coco_karpathy_test.json"] = layouts.caption_list(listed)
         yield export
         yield Export("order", counts={"coco": sum(map(len, captions.values()))})
 
@@ -202,8 +202,8 @@ def _ask(export: Export, subset: str, composite: Composite, false: Iterable[str]
         more: dict[str, Any] = {"relation_name": relation}
         if subset == "attribution":
             more = {"attributes": sorted([pair.a.adjective, pair.b.adjective])}
-        item = Item([composite.name], [truth], [foil], (0, 0, SIZE, SIZE), more)
-        export.ask(subset, item, composite)
+        item = Question([composite.name], [truth], [foil], (0, 0, SIZE, SIZE), more)
+        export.add_item(subset, item, composite)
 
 
 def _placed(pictures: Mapping[str, Composite]) -> dict[str, Any]:

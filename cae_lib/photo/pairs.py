@@ -1,5 +1,7 @@
-"""Pairs of photographs of Flickr8k that stand in one picture, and the phrases that captions of it
-have: of two things that are each in one of the photographs alone."""
+"""Pairs of photographs of Flickr8k in one image, and the phrases that its captions are made of.
+
+The phrases are of two things that are each in one of the photographs alone.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from PIL import Image
 from spacy.tokens import Doc, Span
 
 from cae_lib.data.images import read_image
-from cae_lib.data.layouts import Captioned
 from cae_lib.data.negatives import AMOUNTS
 from cae_lib.photo import foils
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import OBJECT
+from cae_lib.world.layouts import Captioned
 
 SIZE, QUALITY = 224, 90  # of a picture in pixels, of its JPEG
 NOUNS, THINGS = 40, 16  # the commonest nouns that captions start with, and of `coloured` phrases
@@ -50,7 +52,7 @@ class Phrase(NamedTuple):
     adjective: str = ""
 
     def with_adjective(self, other: str) -> str:
-        """The text with another adjective."""
+        """Return the text with another adjective."""
         start = self.text.index(self.adjective)
         word = foils.Word(start, start + len(self.adjective), self.adjective, 0, "")
         return foils.replaced(self.text, word, other)
@@ -58,12 +60,19 @@ class Phrase(NamedTuple):
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph with the phrases that captions start with, those of "a", an adjective of
-    `SCALES` and a noun, and all words of its captions as the dictionary has them."""
+    """A photograph.
+
+    Attributes:
+        number: Its id.
+        path: Its file.
+        leading_noun_phrases: Phrases that its captions start with.
+        coloured: Phrases of "a", an adjective of `SCALES` and a noun.
+        said: All words of its captions as the dictionary has them.
+    """
 
     number: int
     path: Path
-    firsts: tuple[Phrase, ...]
+    leading_noun_phrases: tuple[Phrase, ...]
     coloured: tuple[Phrase, ...]
     said: frozenset[str]
 
@@ -82,12 +91,12 @@ class Pair(NamedTuple):
         return self.a.text, self.b.text
 
     @property
-    def turned(self) -> Pair:
+    def reversed(self) -> Pair:
         """The second photograph first."""
         return Pair(self.b, self.q, self.a, self.p)
 
     def exchanged(self) -> tuple[str, str] | None:
-        """The phrases with their adjectives exchanged, where that is false of both."""
+        """Return the phrases with their adjectives swapped, where that is false of both."""
         if not contradict(self.a.adjective, self.b.adjective):
             return None
         if self.b.adjective in self.p.said or self.a.adjective in self.q.said:
@@ -113,7 +122,7 @@ class Composite(NamedTuple):
         return ("above", "below") if self.upright else ("left", "right")
 
     def write(self, path: Path) -> None:
-        """Write the picture."""
+        """Write the image."""
         width, height = half = (SIZE, SIZE // 2) if self.upright else (SIZE // 2, SIZE)
         whole = Image.new("RGB", (SIZE, SIZE))
         corners = {(0, 0): self.pair.p, (SIZE - width, SIZE - height): self.pair.q}
@@ -124,7 +133,7 @@ class Composite(NamedTuple):
 
 
 def contradict(a: str, b: str) -> bool:
-    """Whether two adjectives cannot both be true of one thing."""
+    """Return whether two adjectives cannot both be true of one thing."""
     places = [
         [n for n, group in enumerate(scale) if word in group] for scale in SCALES for word in (a, b)
     ]
@@ -132,14 +141,17 @@ def contradict(a: str, b: str) -> bool:
 
 
 def photographs(pictures: Sequence[Captioned], folder: Path) -> list[Photograph]:
-    """The photographs of a split, in `folder`, by spaCy's parse of their captions."""
+    """Return the photographs of a split, in `folder`, by spaCy's parse of their captions."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     parsed = iter(parse_distinct(nlp, [text for p in pictures for text in p.captions], _read))
     made = []
     for picture in pictures:
-        firsts, coloured, said = zip(*(next(parsed) for _ in picture.captions), strict=True)
+        leading_noun_phrases, coloured, said = zip(
+            *(next(parsed) for _ in picture.captions), strict=True
+        )
         phrases = [
-            tuple(dict.fromkeys(p for some in lists for p in some)) for lists in (firsts, coloured)
+            tuple(dict.fromkeys(p for some in lists for p in some))
+            for lists in (leading_noun_phrases, coloured)
         ]
         made.append(
             Photograph(picture.number, folder / picture.path, *phrases, frozenset().union(*said))
@@ -148,8 +160,7 @@ def photographs(pictures: Sequence[Captioned], folder: Path) -> list[Photograph]
 
 
 def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
-    """Of one caption the phrase that it starts with, if it is one, its `coloured` ones, and all
-    its words."""
+    """Return the phrase that a caption starts with, its `coloured` ones, and all its words."""
     phrases = list(map(_phrase, doc.noun_chunks))
     coloured = [
         p
@@ -163,7 +174,7 @@ def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
 
 
 def _phrase(chunk: Span) -> Phrase | None:
-    """A chunk of a fit length, of a thing that is nobody's."""
+    """Return a noun phrase of a fit length, of a thing that is nobody's."""
     adjectives = [t.lower_ for t in chunk if t.pos_ == "ADJ" and t.lower_ not in AMOUNTS]
     only = adjectives[0] if len(adjectives) == 1 and adjectives[0] in ADJECTIVES else ""
     phrase = Phrase(chunk.text.lower(), chunk.root.lemma_.lower(), only)
@@ -173,41 +184,47 @@ def _phrase(chunk: Span) -> Phrase | None:
 
 
 class Nouns:
-    """The commonest nouns of photographs' phrases, how often they come, and which may be said of
-    one thing."""
+    """The commonest nouns of photographs, their counts, and which may be said of one thing."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
-        phrases = [(p.number, phrase.noun) for p in photographs for phrase in p.firsts]
+        phrases = [
+            (p.number, phrase.noun) for p in photographs for phrase in p.leading_noun_phrases
+        ]
         self.counts = dict(Counter(noun for _, noun in phrases).most_common(NOUNS))
         coloured = Counter(phrase.noun for p in photographs for phrase in p.coloured)
         self.described = {noun for noun, _ in coloured.most_common(THINGS)}
         words = [[foils.Word(0, 0, noun, OBJECT, "")] for _, noun in phrases]
         self._vocabulary = foils.Vocabulary(words, [number for number, _ in phrases])
 
-    def apart(self, pair: Pair) -> bool:
-        """Whether one phrase is of its photograph alone, and so the other one."""
+    def are_disjoint(self, pair: Pair) -> bool:
+        """Return whether each phrase is of its photograph alone."""
         a, p, b, q = pair
         word = foils.Word(0, 0, a.noun, OBJECT, "")
         return not (
             a.noun == b.noun
             or a.noun in q.said
             or b.noun in p.said
-            or self._vocabulary.may_be_said_too(word, b.noun)
+            or self._vocabulary.may_cooccur(word, b.noun)
         )
 
     def draw(
         self, photographs: Sequence[Photograph], n: int, rng: np.random.Generator
     ) -> list[Pair]:
-        """`n` pairs of phrases that are `apart`, or fewer if chance gives no more; each phrase is
-        drawn by one over the root of how often its noun comes."""
+        """Draw `n` pairs of phrases that `are_disjoint`, or fewer if chance gives no more.
+
+        Each phrase is drawn by one over the root of how often its noun comes.
+        """
         phrases = [
-            (phrase, p) for p in photographs for phrase in p.firsts if phrase.noun in self.counts
+            (phrase, p)
+            for p in photographs
+            for phrase in p.leading_noun_phrases
+            if phrase.noun in self.counts
         ]
         shares = np.array([self.counts[phrase.noun] ** -0.5 for phrase, _ in phrases])
         pairs: dict[tuple[int, int], Pair] = {}
         for first, second in rng.choice(len(phrases), (20 * n, 2), p=shares / shares.sum()):
             pair = Pair(*phrases[first], *phrases[second])
-            if self.apart(pair):
+            if self.are_disjoint(pair):
                 pairs.setdefault((pair.p.number, pair.q.number), pair)
             if len(pairs) == n:
                 break
@@ -217,8 +234,11 @@ class Nouns:
 def quadruples(
     photographs: Sequence[Photograph], nouns: Iterable[str], n: int, rng: np.random.Generator
 ) -> list[tuple[Pair, Pair]]:
-    """At most `n` pairs with their mirrors: two nouns, two adjectives that contradict each other,
-    and four photographs, one of each noun with each adjective."""
+    """Return at most `n` pairs with their mirrors.
+
+    A pair and its mirror have two nouns, two adjectives that contradict each other, and four
+    photographs, one of each noun with each adjective.
+    """
     of: dict[tuple[str, str], list[tuple[Phrase, Photograph]]] = defaultdict(list)
     for photograph in photographs:
         for phrase in photograph.coloured:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cae_lib.config import paths
-from cae_lib.data import layouts
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.negatives import similar_rows
 from cae_lib.models.clip import load_clip
@@ -18,6 +17,7 @@ from cae_lib.photo.paired import Paired
 from cae_lib.photo.trunk import fill_trunk, trunk_features
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
+from cae_lib.world import layouts
 from cae_lib.world.build import MANIFEST, replacing, stored_key, write_sets
 
 MODEL = "clip-photo"

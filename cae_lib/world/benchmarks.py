@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 
-from cae_lib.data.layouts import Export, Item
 from cae_lib.world import edits, grammar
 from cae_lib.world.boxed import aro, crepe
 from cae_lib.world.config import WorldConfig
@@ -15,6 +14,7 @@ from cae_lib.world.corpora import coco_pictures
 from cae_lib.world.draw import Picture
 from cae_lib.world.edits import absent_nouns, foil, pick
 from cae_lib.world.grammar import Statement, stated
+from cae_lib.world.layouts import Export, Question
 from cae_lib.world.scenes import Rng, Scene, again, fair, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ACTIONS, RELATIONS, admits
 
@@ -65,7 +65,7 @@ def _foiled(
     caption: Callable[[int, Rng], Statement] | None = None,
     tries: int = 1,
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
-    """Number, scene, caption (by default of the main pair) and foil, where a try finds a foil."""
+    """Yield number, scene, caption (by default of the main pair) and negative, if one is found."""
     for index, scene in enumerate(shown):
         rng = text_generator(config.scenes, split, index)
         for _ in range(tries):
@@ -77,7 +77,7 @@ def _foiled(
 
 
 def _winoground(config: WorldConfig, export: Export) -> None:
-    """Two scenes and two captions of the same words; further things are the same in both."""
+    """Write two scenes and two captions of the same words; the rest is the same in both."""
     order = [kind for *kind, share in EXCHANGES for _ in range(share)]
     for index, drawn in enumerate(scenes(config.scenes, "winoground")):
         number = len(export.items["group"])
@@ -97,12 +97,12 @@ def _winoground(config: WorldConfig, export: Export) -> None:
         if not unclear and true.text != other.text:
             names = [f"ex_{number}_img_{side}.png" for side in (0, 1)]
             more = {"tag": tag, "collapsed_tag": collapsed}
-            item = Item(names, [true.text, other.text], more=more)
-            export.ask("group", item, Picture([first]), Picture([second]))
+            item = Question(names, [true.text, other.text], fields=more)
+            export.add_item("group", item, Picture([first]), Picture([second]))
 
 
 def _svo_probes(config: WorldConfig, export: Export) -> None:
-    """A sentence of an action, and scenes that fit and do not; columns of URLs name the files."""
+    """Write a sentence of an action, a scene that fits and others; URLs name the files."""
     shown = spread(config.scenes, "svo-probes", config.sizes.svo_probes, ACTIONS)
     for index, scene in enumerate(shown):
         rng = text_generator(config.scenes, "svo-probes", index)
@@ -112,12 +112,12 @@ def _svo_probes(config: WorldConfig, export: Export) -> None:
             more = {f"{name}_neg": changed == name for name in ("subj", "verb", "obj")}
             triplets = (_triplet(stated(one.content), ",") for one in (scene, other))
             more |= zip(("pos_triplet", "neg_triplet"), triplets, strict=True)
-            item = Item([f"images/{n}.jpg" for n in (first, number)], [true.text], more=more)
-            export.ask("all", item, Picture([scene]), Picture([other]))
+            item = Question([f"images/{n}.jpg" for n in (first, number)], [true.text], fields=more)
+            export.add_item("all", item, Picture([scene]), Picture([other]))
 
 
 def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[str, Scene]]:
-    """Up to one scene for each part of the sentence, in which it is false."""
+    """Yield up to one scene for each part of the sentence, in which that part is false."""
     for role, index in (("subj", 0), ("obj", 1)):
         chosen = pick(rng, edits.nouns_replaced(true, index, scene))
         if chosen is not None:
@@ -133,13 +133,13 @@ def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[st
 
 
 def _triplet(statement: Statement, between: str = " ") -> str:
-    """Subject, relation and object without articles."""
+    """Return subject, relation and object without articles."""
     subject, obj = (mention.noun for mention in statement.mentions)
     return between.join((subject, statement.relation, obj))
 
 
 def _vl_checklist(config: WorldConfig, export: Export) -> None:
-    """Short phrases against phrases with one attribute, relation or object changed."""
+    """Write short phrases against phrases with one attribute, relation or object changed."""
     size = config.sizes.vl_checklist
     for index, scene in enumerate(scenes(config.scenes, "vl-checklist", size * 3 // 2)):
         rng = text_generator(config.scenes, "vl-checklist", index)
@@ -147,16 +147,16 @@ def _vl_checklist(config: WorldConfig, export: Export) -> None:
         export.pictures[f"vl-checklist/vg/{name}"] = Picture([scene])
         for corpus, true, false in _vg_phrases(scene, rng):
             if len(export.items[corpus]) < size:
-                export.ask(corpus, Item([name], [true], [false]))
+                export.add_item(corpus, Question([name], [true], [false]))
     shown = spread(config.scenes, "vl-checklist/swig", size, ACTIONS)
     for index, scene, true, false in _foiled(config, "vl-checklist/swig", shown, "like_rel"):
         name = f"{scene.content.relation}_{index + 1}.jpg"
-        item = Item([name], [_triplet(true)], [_triplet(false)])
-        export.ask("Relation/swig_action", item, Picture([scene]))
+        item = Question([name], [_triplet(true)], [_triplet(false)])
+        export.add_item("Relation/swig_action", item, Picture([scene]))
 
 
 def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
-    """Corpus, true and false phrase, of everything that one picture is asked about."""
+    """Yield file, true and false phrase, of everything that one image is asked about."""
     things = scene.content.things
     for corpus, kind in VL_KINDS.items():
         for source in ("vg", "vaw"):
@@ -180,8 +180,11 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
 
 
 def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> None:
-    """Rich captions against foils with something added, replaced or exchanged, of shared pictures.
-    SugarCrepe++ has a `second` true caption, nothing added, and SugarCrepe's picture files."""
+    """Write rich captions against negatives with something added, replaced or swapped.
+
+    The subsets share images. SugarCrepe++ has a `second` true caption, nothing added, and the image
+    files of SugarCrepe.
+    """
 
     def caption(index: int, rng: Rng) -> Statement:
         return grammar.describe(shown[index], SUGARCREPE_STYLE, rng)
@@ -193,18 +196,21 @@ def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> No
             continue
         asked = _foiled(config, f"sugar-crepe/{subset}", shown, subset, caption, tries=4)
         for index, scene, true, false in islice(asked, size):
-            item = Item([f"{index + 1:012d}.jpg"], [true.text], [false.text])
+            item = Question([f"{index + 1:012d}.jpg"], [true.text], [false.text])
             if second:
                 rng = text_generator(config.scenes, f"sugarcrepe-pp/{subset}", index + 1)
                 more = [true.text, grammar.paraphrase(true, rng).text]
-                export.ask(subset, replace(item, captions=more))
+                export.add_item(subset, replace(item, captions=more))
             else:
-                export.ask(subset, item, Picture([scene]))
+                export.add_item(subset, item, Picture([scene]))
 
 
 def _half_truths(config: WorldConfig, export: Export) -> None:
-    """A thing; with a second one, true; and with the noun, an adjective or the relation of that
-    false. Equally many of each, of pictures of their own."""
+    """Write a thing; with a second one that is true; and with a false part of that.
+
+    The false part is the noun, an adjective or the relation, each equally often. Each item has an
+    image of its own.
+    """
     size = config.sizes.half_truths
     shown = list(map(fair, scenes(config.scenes, "half-truths", size), count()))
     for index, scene in enumerate(shown):
@@ -222,13 +228,13 @@ def _half_truths(config: WorldConfig, export: Export) -> None:
         half = pick(rng, edits.certainly_false(made, scene, full.text))
         if half is not None:
             name = f"{index + 1}.jpg"
-            more = {"image": {"path": name}, "triplet_type": kind}
-            item = Item([name], [full.mentions[0].text, full.text], [half.text], more=more)
-            export.ask("world", item, Picture([scene]))
+            more = {"triplet_type": kind}
+            item = Question([name], [full.mentions[0].text, full.text], [half.text], fields=more)
+            export.add_item("world", item, Picture([scene]))
 
 
 def _valse(config: WorldConfig, export: Export) -> None:
-    """A caption against a foil, for one phenomenon each; foil-it has captions of COCO, as VALSE."""
+    """Write a caption against a foil, for each phenomenon; foil-it has captions of COCO."""
 
     def existence(index: int, rng: Rng) -> Statement:
         there = [thing.noun for thing in shown[index].content.things]
@@ -253,8 +259,8 @@ def _valse(config: WorldConfig, export: Export) -> None:
             more = {"key": key, "dataset": "small world", "dataset_idx": index}
             more |= {"classes": classes[0], "classes_foil": classes[1]}
             picture = f"{key}.jpg" if own else coco[index].name
-            item = Item([picture], [true.text], [false.text], more=more)
-            export.ask(name, item, *([Picture([scene])] if own else []))
+            item = Question([picture], [true.text], [false.text], fields=more)
+            export.add_item(name, item, *([Picture([scene])] if own else []))
 
 
 BENCHMARKS: Mapping[str, Callable[[WorldConfig, Export], None]] = {

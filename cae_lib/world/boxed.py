@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import chain, combinations, cycle
 from typing import Any
 
-from cae_lib.data.layouts import Export, Item
 from cae_lib.world import edits
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import Picture
 from cae_lib.world.grammar import Mention, Statement, stated
+from cae_lib.world.layouts import Export, Question
 from cae_lib.world.scenes import Rng, Scene, again, generator, scenes, spread, text_generator
 from cae_lib.world.vocabulary import ADJECTIVES, KIND_OF, RELATIONS
 
@@ -47,7 +47,7 @@ def aro(config: WorldConfig, export: Export) -> None:
             else:
                 false = edits.exchanged(true, 0, 1, "attributes")
                 more = {"attributes": [mention.attributes[0] for mention in true.mentions]}
-            export.ask(subset, Item([name], [true.text], [false.text], box, more))
+            export.add_item(subset, Question([name], [true.text], [false.text], box, more))
 
 
 def attribute_pairs(seed: int) -> list[tuple[str, str]]:
@@ -80,7 +80,9 @@ def crepe(config: WorldConfig, export: Export) -> None:
         more |= {"n_attributes": n - n_objects - 1, "n_connected_components": n_objects - 1}
         for kind, texts in hard_negatives(true, scene, rng).items():
             if len(texts) == N_NEGATIVES:
-                export.ask(kind, Item([name], [true.text], texts, [*map(float, box)], more))
+                export.add_item(
+                    kind, Question([name], [true.text], texts, [*map(float, box)], more)
+                )
 
 
 def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:

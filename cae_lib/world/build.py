@@ -15,7 +15,6 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cae_lib.config import paths
-from cae_lib.data.layouts import Export
 from cae_lib.data.similarity import FOLDER as SENTENCES
 from cae_lib.errors import DataError
 from cae_lib.runtime import Progress
@@ -24,6 +23,7 @@ from cae_lib.world.benchmarks import BENCHMARKS, LEFT_OUT
 from cae_lib.world.config import PRETRAIN, SIMILARITY, VERSION, WORLD, WorldConfig, world_config
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.grammar import describe
+from cae_lib.world.layouts import Export
 from cae_lib.world.scenes import scenes, text_generator
 
 MANIFEST = "manifest.json"
@@ -63,7 +63,7 @@ def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
     for name, ask in BENCHMARKS.items():
         export = Export(name, left_out=LEFT_OUT.get(name, {}))
         ask(config, export)
-        yield export.lay_out()
+        yield export.serialize()
     yield corpora.export_flickr30k(config)
     yield corpora.export_coco(config)
     n = {"coco": config.sizes.test, "flickr30k": config.sizes.flickr_test}

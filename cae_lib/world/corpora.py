@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cae_lib.data import layouts
-from cae_lib.data.layouts import Export, coco_captions
 from cae_lib.data.similarity import SICKR, STSB
+from cae_lib.world import layouts
 from cae_lib.world.config import WorldConfig
 from cae_lib.world.draw import IMAGE_SIZE, Picture
 from cae_lib.world.edits import certainly_false, exchanges
 from cae_lib.world.grammar import CaptionStyle, Statement, canonical, describe, gold_spans
+from cae_lib.world.layouts import Export, coco_captions
 from cae_lib.world.scenes import Rng, Scene, again, generator, sample_scene, text_generator
 from cae_lib.world.vocabulary import COLORS, RELATIONS, admits
 

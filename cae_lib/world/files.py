@@ -1,4 +1,4 @@
-"""Where the gold of a small world's pictures and captions lies beside them."""
+"""Where the ground truth of synthetic images and captions lies beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GRAPHS = "coco/annotations/scene_graphs_val2014.json"
 
 
 def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
-    """The "images" or "annotations" of a file of the small world; DataError if unreadable."""
+    """Read the "images" or "annotations" of a file of ground truth; DataError if unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError) as error:

@@ -102,10 +102,10 @@ def said(start: dict[str, torch.Tensor]) -> dict[str, str]:
 
 
 def test_every_measurement_tells_how_much_it_used(said):
-    assert "aro: incomplete; 2 of 2 files, 6 of 52,685 rows" in said["evaluate base"]
+    assert "aro: incomplete; 2 of 2 files, 6 of 52,685 items" in said["evaluate base"]
     for line in (
         "benchmarks, aro: 6 used of 52,685 expected\n",
-        "Left out: crepe_systematicity. ",
+        "Left out of crepe_systematicity: ",
         "benchmarks, sugarcrepe: 14 used of 7,511 expected\n",
         "similarity, STS-B: 6 used of 1,379 expected\n",
         "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n",
@@ -139,7 +139,7 @@ def test_what_is_incomplete_is_refused_unless_allowed(said):
     code, text = command("evaluate", "base", "--profile", "paper", "--allow-missing", "aro")
     assert code == 2 and "Traceback" not in text and "aro: incomplete" not in text
     assert "cae: data are missing.\ncoco-retrieval: incomplete; 1 of 1 files, " in text
-    assert "sugarcrepe: incomplete; 7 of 7 files, 14 of 7,511 rows, 3 of 3 pictures" in text
+    assert "sugarcrepe: incomplete; 7 of 7 files, 14 of 7,511 items, 3 of 3 pictures" in text
     assert "--allow-missing coco-retrieval,flickr30k,winoground,sugarcrepe" in text
     code, text = command("train", "negclip", "--profile", "paper")
     assert code == 2 and "data are missing" in text
@@ -182,7 +182,7 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
         (
             "evaluate base --profile paper",
             (
-                "aro: not here; 0 of 2 files, 0 of 52,685 rows",
+                "aro: not here; 0 of 2 files, 0 of 52,685 items",
                 "winoground: not",
                 "visual-ge",
                 "openai-vit-b-32: not here",

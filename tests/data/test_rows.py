@@ -1,5 +1,7 @@
 """Readers of annotation files: what they keep, and which file, line or field they blame."""
 
+from pathlib import Path
+
 import pytest
 
 from cae_lib.data import rows
@@ -31,44 +33,61 @@ def test_json_that_cannot_be_read_or_has_another_shape_is_named(write, tmp_path)
 def test_csv_keeps_commas_quotes_line_breaks_and_long_fields(write):
     long = "x" * 200_000
     text = f'a,b\n"one, two","say ""hi""\nthere"\nplain,od"d\u2028quote\n{long},y\n'
-    found = list(rows.read_csv(write(text), ("a", "b")))
-    assert [line for line, _ in found] == [3, 4, 5]
-    assert found[0][1] == {"a": "one, two", "b": 'say "hi"\nthere'}
-    assert found[1][1] == {"a": "plain", "b": 'od"d\u2028quote'}
-    assert found[2][1]["a"] == long
+    found = list(rows.csv_rows(write(text), ("a", "b")))
+    assert [row.key for row in found] == ["3", "4", "5"]
+    assert found[0].content == {"a": "one, two", "b": 'say "hi"\nthere'}
+    assert found[1].content == {"a": "plain", "b": 'od"d\u2028quote'}
+    assert found[2].text("a") == long
 
 
 def test_csv_that_is_cut_short_or_lacks_a_column(write):
-    [(line, row)] = rows.read_csv(write("a,b\n1,2,3\n"), ("a", "b"))
-    assert line == 2
-    with pytest.raises(rows.RowError, match="has 3 fields"):
-        rows.text(row, "a")
+    [row] = rows.csv_rows(write("a,b\n1,2,3\n"), ("a", "b"))
+    with pytest.raises(DataError, match=r"a\.x, row ending at line 2: has 3 fields"):
+        row.text("a")
     with pytest.raises(DataError, match=r"a\.x: the file ends inside a quoted field"):
-        list(rows.read_csv(write('a,b\n1,2\n3,"four\n5,6\n'), ("a",)))
+        list(rows.csv_rows(write('a,b\n1,2\n3,"four\n5,6\n'), ("a",)))
     for content in ("", "a,c\n1,2\n"):
         with pytest.raises(DataError, match="the header lacks b"):
-            list(rows.read_csv(write(content), ("b",)))
+            list(rows.csv_rows(write(content), ("b",)))
 
 
 @pytest.mark.parametrize(
-    ("read", "right", "found", "wrong"),
+    ("method", "right", "value", "wrong"),
     [
-        (rows.text, " customers\n", " customers\n", ("", "  \n", 3, None)),
-        (rows.number, "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
-        (rows.texts, ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
-        (rows.literal, " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
-        (rows.literal, "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
+        ("text", " customers\n", " customers\n", ("", "  \n", 3, None)),
+        ("number", "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
+        ("texts", ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
+        ("literal", " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
+        ("literal", "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
     ],
 )
-def test_fields_are_what_they_have_to_be(read, right, found, wrong):
-    assert read({"x": right}, "x") == found
-    for value in wrong:
-        with pytest.raises(rows.RowError, match="'x'"):
-            read({"x": value}, "x")
+def test_fields_are_what_they_have_to_be(method, right, value, wrong):
+    def field(content):
+        return getattr(rows.Row(Path("a.x"), "row 3", content), method)("x")
+
+    assert field({"x": right}) == value
+    for content in wrong:
+        with pytest.raises(DataError, match=r"a\.x, row 3: .*'x'"):
+            field({"x": content})
+
+
+def test_a_field_further_in_is_named_by_its_path():
+    row = rows.Row(Path("a.x"), "row 3", ["x", {"POS": ["y"]}])
+    assert row.text("1.POS.0") == "y"
+    for path in ("1.POS.1", "1.NEG.0", "2"):
+        with pytest.raises(DataError, match=f"no field '{path}'"):
+            row.text(path)
 
 
 def test_box_is_left_top_right_bottom():
-    row = {"x": 10, "y": "2.0", "w": 5, "h": 7}
-    assert rows.box(row, "x", "y", "w", "h") == (10, 2, 15, 9)
-    with pytest.raises(rows.RowError, match="positive size"):
-        rows.box({**row, "w": 0}, "x", "y", "w", "h")
+    content = {"x": 10, "y": "2.0", "w": 5, "h": 7}
+    assert rows.Row(Path("a.x"), "row 3", content).box("x", "y", "w", "h") == (10, 2, 15, 9)
+    with pytest.raises(DataError, match="positive size"):
+        rows.Row(Path("a.x"), "row 3", {**content, "w": 0}).box("x", "y", "w", "h")
+
+
+def test_lines_of_json_end_at_newlines_alone(write):
+    path = write('{"a": "one\u2028two"}\n\n{"a": 2}')
+    assert [row.content["a"] for row in rows.json_lines(path)] == ["one\u2028two", 2]
+    with pytest.raises(DataError, match=r"a\.x, line 2: not valid JSON"):
+        list(rows.json_lines(write('{"a": 1}\n{"a"')))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import forget, toy_clip
 
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import Benchmark, ImageRef, Item
 
 
 class HandEncoder:
@@ -31,7 +31,7 @@ def hand_encoder():
 def choice():
     def make(images, texts, truth=0, group="g", name="0"):
         refs = tuple(ImageRef(Path(image)) for image in images)
-        return Choice(refs, tuple(texts), truth, group, name)
+        return Item(name, refs, tuple(texts), truth, group)
 
     return make
 

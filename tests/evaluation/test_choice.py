@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import (
     answers,
-    headline_weights,
-    headlines,
+    item_frame,
     item_scores,
-    keys,
-    matches,
-    scored,
+    match_benchmark,
+    scorable_benchmarks,
+    weighted_items,
 )
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [1.0, 0.0]}
@@ -97,9 +96,9 @@ def test_items_of_several_shapes_keep_their_places_and_equal_the_plain_loop(choi
 
 
 def test_a_picture_is_a_file_in_all_benchmarks_whatever_is_cut_out_of_it(choice, benchmark_of):
-    cut = Choice((ImageRef(Path("a/x"), (0, 0, 5, 5)),), ("t", "u"), 0, "g", "0")
+    cut = Item("0", (ImageRef(Path("a/x"), (0, 0, 5, 5)),), ("t", "u"))
     items = [cut, choice(["a/y", "a/x"], ["t"]), choice(["b/../a/x"], ["t", "u"])]
-    found = keys([benchmark_of(*items), benchmark_of(choice(["a/y"], ["t", "u"]))])
+    found = item_frame([benchmark_of(*items), benchmark_of(choice(["a/y"], ["t", "u"]))])
     assert found.picture.tolist() == [0, 1, 0, 1]
 
 
@@ -125,8 +124,9 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
     assert found.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
     assert found.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
     assert found.correct.tolist() == [True, True, False, False, True]
-    part = matches(benchmark)
-    assert (headline_weights(part) * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
+    part = match_benchmark(benchmark)
+    weights = weighted_items([benchmark]).query("subset == 'match'").weight
+    assert (weights * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
 
 
@@ -144,8 +144,9 @@ def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the
 
 def test_groups_of_two_subsets_are_averaged_apart(choice, benchmark_of):
     items = [choice("p", "ab", group=group) for group in "xyy"]
-    parts = [benchmark_of(*items, subset=name, headline="macro") for name in ("one", "two")]
-    found = headlines(parts)
+    average = Average(over_groups=True)
+    parts = [benchmark_of(*items, subset=name, average=average) for name in ("one", "two")]
+    found = weighted_items(parts)
     assert found.groupby(["subset", "group"]).stratum.first().nunique() == 4
     assert found.groupby("stratum").weight.sum().tolist() == [1 / 2] * 4
     assert found.weight.tolist() == [1 / 2, 1 / 4, 1 / 4] * 2
@@ -157,4 +158,4 @@ def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):
     assert found.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
     assert found.margin.tolist() == pytest.approx([0.5, 0, 0.3])
     none = svo(choice("pq", ["A boy"], group="mixed"))
-    assert [part.subset for part in scored([none])] == ["all"]
+    assert [part.subset for part in scorable_benchmarks([none])] == ["all"]

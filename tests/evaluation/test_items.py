@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from cae_lib.config import Profile
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
@@ -33,10 +33,8 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
         ("y", ["one two", "a b c", "far"], 1, "b"),
         ("x", ["far", "one two"], 1, "c"),
     ]
-    sets = {"pair": ((0, 2), (1, 3)), "last": ((3,),), "none": ()}
-    macro = benchmark_of(
-        *(choice(*row) for row in rows), headline="macro", sets=sets, macro_groups=("a", "b")
-    )
+    average = Average(over_groups=True, without=frozenset("c"))
+    macro = benchmark_of(*(choice(*row) for row in rows), average=average)
     micro = benchmark_of(
         choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
     )
@@ -52,16 +50,14 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
     assert answered.correct.tolist() == [True, False, True, True, False, False]
     assert (found.weight * answered.correct)[:4].sum() == 0.5  # a 0, b 1; c is left out
     assert found.words.tolist() == [2, 1, 3, 2, 1, 1] and not found.objects.any()
-    joint = [found[f"joint_{name}"].tolist() for name in ("pair", "last", "none")]
-    assert joint == [[0, 1, 0, 1, -1, -1], [-1, -1, -1, 0, -1, -1], [-1] * 6]
 
 
 def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
-    item = Choice(PICTURES, ("a red cat on a bed", "a small striped red cat"), 0, "g", "0")
+    item = Item("0", PICTURES, ("a red cat on a bed", "a small striped red cat"))
     parts = [benchmark_of(item, task=task, subset=task) for task in ("text", "image", "group")]
     found = items(parts, BLANK, True)
     assert found.chance.tolist() == [0.25, 0.25, 1 / 6]
-    svo = Benchmark("svo_probes", "all", (Choice(PICTURES, ("a cat",), 0, "subj", "0"),), 1)
+    svo = Benchmark("svo_probes", "all", (Item("0", PICTURES, ("a cat",), 0, "subj"),), 1)
     assert items([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
     counts = found[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
@@ -69,8 +65,8 @@ def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
 
 def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmark_of):
     """A red cat, a cat on a bed; a small dog, a dog under a bed: of these training has two."""
-    two = Choice(PICTURES, ("a red cat on a bed", "a small dog under a bed"), 0, "g", "0")
-    one = Choice(PICTURES[:1], ("a small dog", "a red cat"), 1, "g", "1")
+    two = Item("0", PICTURES, ("a red cat on a bed", "a small dog under a bed"))
+    one = Item("1", PICTURES[:1], ("a small dog", "a red cat"), 1)
     parts, tagger = (
         [benchmark_of(two, task="group"), benchmark_of(one, subset="one")],
         default_tagger(),
@@ -83,9 +79,9 @@ def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmar
 
 def test_which_texts_and_pictures_are_true(benchmark_of):
     parts = [
-        benchmark_of(Choice(PICTURES, ("a",), 1, "g", "x"), subset="pictures"),
-        benchmark_of(Choice(PICTURES[:1], ("a", "b", "c"), 2, "g", "y"), subset="texts"),
-        benchmark_of(Choice(PICTURES, ("a", "b"), 0, "g", "z"), subset="both", task="group"),
+        benchmark_of(Item("x", PICTURES, ("a",), 1), subset="pictures"),
+        benchmark_of(Item("y", PICTURES[:1], ("a", "b", "c"), 2), subset="texts"),
+        benchmark_of(Item("z", PICTURES, ("a", "b")), subset="both", task="group"),
     ]
     found = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
     assert found.to_dict() == {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import LabelledPictures
+from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.similarity import SentencePairs
@@ -112,7 +112,7 @@ def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(
     present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
     some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
     for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
-        pictures = LabelledPictures("GQA", ("x", "y"), images, present, hard, 4, {})
+        pictures = ImageLabels("GQA", ("x", "y"), images, present, hard, 4, {})
         found = retrieval.label_precisions(pictures, encoder)
         assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
         np.testing.assert_allclose(found.precision, expected)

@@ -71,7 +71,7 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     monkeypatch.setattr(paired, "PICTURES", {"pretrain": 24, "train": 12, "valid": 12})
     monkeypatch.setattr(paired, "TEST", 4)
-    monkeypatch.setattr(pairs.foils.Vocabulary, "may_be_said_too", lambda *_: False)
+    monkeypatch.setattr(pairs.foils.Vocabulary, "may_cooccur", lambda *_: False)
     return lay_out(home, said, {"train": 24, "dev": 36, "test": 48})
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from cae_lib import grid, results, runs
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
-from cae_lib.data.layouts import Captioned
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.grid import Selection
@@ -22,6 +21,7 @@ from cae_lib.photo import paired, pairs, pool
 from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.photo.writer import build
+from cae_lib.world.layouts import Captioned
 
 DOG, BALL = Phrase("a brown dog", "dog", "brown"), Phrase("an orange ball", "ball", "orange")
 RED = Phrase("a red ball", "ball", "red")
@@ -110,7 +110,7 @@ def test_phrases_of_captions():
         Path("folder"),
     )
     assert read.path == Path("folder/1_ab.jpg")
-    assert [(p.text, p.noun, p.adjective) for p in read.firsts] == [
+    assert [(p.text, p.noun, p.adjective) for p in read.leading_noun_phrases] == [
         ("a brown dog", "dog", "brown"),
         ("two dogs", "dog", ""),
         ("a small brown dog", "dog", ""),

@@ -14,15 +14,15 @@ from PIL import Image
 
 from cae_lib.data.benchmarks import FOLDERS, load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
-from cae_lib.data.layouts import Captioned
 from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation.blind import CaptionModel
 from cae_lib.models.clip import load_clip
 from cae_lib.photo import flickr8k, foils, trunk, writer
 from cae_lib.photo.choices import Choices, clauses
-from cae_lib.photo.foils import Said
+from cae_lib.photo.foils import ParsedCaption
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+from cae_lib.world.layouts import Captioned
 
 
 def test_captions_are_read_as_people_write_them(flickr):
@@ -86,13 +86,13 @@ def test_no_word_is_put_in_that_people_use_of_such_pictures():
     words = foils.words_of(["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6)
     vocabulary = foils.Vocabulary(words, [n // 2 for n in range(24)])
     dog = words[0][0]
-    assert vocabulary.may_be_said_too(dog, "hound") and not vocabulary.may_be_said_too(dog, "boat")
+    assert vocabulary.may_cooccur(dog, "hound") and not vocabulary.may_cooccur(dog, "boat")
     rng = np.random.default_rng(0)
-    said = Said("a dog", words[0], words[:1])
+    said = ParsedCaption("a dog", words[0], words[:1])
     assert set(vocabulary.replacements(said, rng)) == {"a boat", "a ship"}
     assert not vocabulary.replacements(said, rng, ATTRIBUTE)
     rowing = [foils.Word(0, 11, "rowing boat", OBJECT, "NN")]
-    made = vocabulary.replacements(Said("a dog", words[0], [words[0], rowing]), rng)
+    made = vocabulary.replacements(ParsedCaption("a dog", words[0], [words[0], rowing]), rng)
     assert made == ["a ship"], "a boat is a part of what is said"
 
 
@@ -105,7 +105,7 @@ def test_words_are_said_of_one_thing_if_together_more_often_than_by_chance(both:
     pictures += [(hat, hat)] * (both - 4)
     captions = [[word] for pair in pictures for word in pair]
     vocabulary = foils.Vocabulary(captions, [n // 2 for n in range(24)])
-    assert vocabulary.may_be_said_too(dog, "boat") == vocabulary.may_be_said_too(boat, "dog") == too
+    assert vocabulary.may_cooccur(dog, "boat") == vocabulary.may_cooccur(boat, "dog") == too
 
 
 def test_what_is_added_contradicts_what_people_said():
@@ -115,7 +115,7 @@ def test_what_is_added_contradicts_what_people_said():
     words = foils.words_of(captions)
     vocabulary = foils.Vocabulary([*others, *words], [1, 1, 2, 2, 3, 3])
     rng = np.random.default_rng(0)
-    first, second = (Said(*own, words) for own in zip(captions, words, strict=True))
+    first, second = (ParsedCaption(*own, words) for own in zip(captions, words, strict=True))
     made = vocabulary.additions(second, rng)
     assert made["att"] == ["A white dog runs on grass."]
     assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
@@ -125,7 +125,7 @@ def test_what_is_added_contradicts_what_people_said():
     )
     dog = foils.Word(8, 11, "dog", OBJECT, "NN")
     vocabulary = foils.Vocabulary([[younger], [older, dog]], [1, 2])
-    said = Said(captions[1], words[1], [[older, dog]])
+    said = ParsedCaption(captions[1], words[1], [[older, dog]])
     assert not vocabulary.additions(said, rng)["att"]
 
 
@@ -137,14 +137,14 @@ def test_language_ranks_the_truth_by_chance_among_the_chosen():
     made = ["a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on"]
     ranks: Counter[int] = Counter()
     for _ in range(300):
-        found = foils.chosen("a cat on a mat", made, language, rng, 1)
+        found = foils.choose_foils("a cat on a mat", made, language, rng, 1)
         level = language("a cat on a mat")
         ranks[sum(language(foil) > level for foil in found)] += 1
     assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
-    assert not foils.chosen("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
+    assert not foils.choose_foils("a dog on a mat", made[1:], language, np.random.default_rng(5), 9)
     for seed in range(9):  # at a tie language prefers none
         likelier = np.random.default_rng(seed).integers(2)
-        found = foils.chosen("a", ["b"], lambda text: 0.0, np.random.default_rng(seed))
+        found = foils.choose_foils("a", ["b"], lambda text: 0.0, np.random.default_rng(seed))
         assert found == ([] if likelier else ["b"])
 
 
@@ -156,7 +156,7 @@ def choices(tmp_path):
         made = Choices({}, tmp_path)
         made.rng, made.vocabulary = np.random.default_rng(0), foils.Vocabulary([], [])
         made.asked = [
-            (picture, Said(text, words, list(captions.values())), {})
+            (picture, ParsedCaption(text, words, list(captions.values())), {})
             for picture, captions in pictures
             for text, words in captions.items()
         ]

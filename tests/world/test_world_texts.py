@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cae_lib.data.layouts import Export
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from cae_lib.world import boxed, corpora, edits, grammar
 from cae_lib.world.benchmarks import _vg_phrases
@@ -14,6 +13,7 @@ from cae_lib.world.corpora import export_similarity, f_score, facts
 from cae_lib.world.edits import certainly_false, exchanged, exchanges
 from cae_lib.world.grammar import CaptionStyle, Mention, Statement, describe, may_hold, stated
 from cae_lib.world.layout import Placement
+from cae_lib.world.layouts import Export
 from cae_lib.world.scenes import Content, Scene, Thing, arrange
 from cae_lib.world.vocabulary import KIND_OF, NOUNS, RELATIONS, VAGUE_RELATIONS
 

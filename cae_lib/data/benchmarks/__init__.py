@@ -1,4 +1,7 @@
-"""Benchmarks of composition in their official layouts, all read into the same `Choice` items."""
+"""Benchmarks of composition in their official layouts: one module a family.
+
+A new family is a module with a `FAMILY` and a line in `FAMILIES`.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,60 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
-from cae_lib.data.benchmarks.table import LAYOUTS
-from cae_lib.data.rows import read_json
+from cae_lib.data.benchmarks import (
+    aro,
+    bivlc,
+    cola,
+    crepe,
+    half_truths,
+    mmvp_vlm,
+    negbench,
+    order,
+    sugarcrepe,
+    svo_probes,
+    valse,
+    vl_checklist,
+    whatsup,
+    winoground,
+)
+from cae_lib.data.benchmarks.base import Average as Average
+from cae_lib.data.benchmarks.base import Benchmark as Benchmark
+from cae_lib.data.benchmarks.base import Family as Family
+from cae_lib.data.benchmarks.base import ImageRef as ImageRef
+from cae_lib.data.benchmarks.base import Item as Item
 from cae_lib.errors import ConfigError
 
-__all__ = [
-    "BENCHMARKS",
-    "FOLDERS",
-    "FURTHER",
-    "LAYOUTS",
-    "Benchmark",
-    "Choice",
-    "ImageRef",
-    "load_benchmark",
-]
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        aro.FAMILY,
+        order.FAMILY,
+        winoground.FAMILY,
+        sugarcrepe.FAMILY,
+        vl_checklist.FAMILY,
+        valse.FAMILY,
+        svo_probes.FAMILY,
+        crepe.FAMILY,
+        whatsup.FAMILY,
+        cola.FAMILY,
+        crepe.SYSTEMATICITY,
+        sugarcrepe.PLUS_PLUS,
+        half_truths.FAMILY,
+        bivlc.FAMILY,
+        negbench.FAMILY,
+        mmvp_vlm.FAMILY,
+    )
+}
+"""All benchmarks by name, in the order in which they are read."""
 
-FOLDERS: Mapping[str, str] = {name: layout.folder for name, layout in LAYOUTS.items()}
-"""Folder of each family below that of all data sets."""
+FOLDERS: Mapping[str, str] = {name: family.folder for name, family in FAMILIES.items()}
+"""Folder of each family below the folder of all datasets."""
 
-BENCHMARKS: tuple[str, ...] = tuple(name for name, layout in LAYOUTS.items() if layout.paper)
+BENCHMARKS: tuple[str, ...] = tuple(name for name, family in FAMILIES.items() if family.in_paper)
 """Families of the paper's tables, which every profile has."""
 
-FURTHER: tuple[str, ...] = tuple(name for name in LAYOUTS if name not in BENCHMARKS)
-"""Families beside the paper's, read where they are there."""
+FURTHER: tuple[str, ...] = tuple(name for name in FAMILIES if name not in BENCHMARKS)
+"""Families that are not in the paper, read if their folder is there."""
 
 
 def load_benchmark(
@@ -38,43 +71,34 @@ def load_benchmark(
     *,
     subsets: Sequence[str] | None = None,
     official: bool = False,
-    allow_missing: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> list[Benchmark]:
-    """Read one family, of `BENCHMARKS` or `FURTHER`, into a benchmark for each of its subsets.
+    """Load a family of benchmarks, a `Benchmark` for each subset.
 
-    The numbers of items that are expected are the published ones if the set is `official`; else the
-    `counts` of a `manifest.json` in `root`, as the small world's, if it has one; else as many as
-    there are rows. A subset that is expected has to be there.
+    An incomplete dataset is loaded as far as it goes: items without a usable image are left out,
+    a line says how many and why, and `n_used` is smaller than `n_expected`.
 
     Args:
-        name: One of `LAYOUTS`.
-        root: Folder that holds all data sets.
-        subsets: Those to read; None for all that are there, or have to be.
-        official: Whether it is the published set, whole.
-        allow_missing: Read what is there: leave out, tell and count files that cannot be read,
-            malformed rows, and rows without their picture, or with one that cannot be decoded. What
-            is not there of an `official` set has no items, and so many that are expected.
-        more: Further arguments of a family's own loader, as the `seed` of the family "order".
+        name: One of `FAMILIES`.
+        root: Folder that holds all datasets.
+        subsets: Subsets to load; None for all that are there or expected.
+        official: Expect the published numbers of items; else the `counts` of a `manifest.json` in
+            `root`, if it has one, or as many items as the files have. A published subset whose file
+            is missing has no items.
+        options: Further arguments of the family's reader, such as the `seed` of "order".
 
-    ConfigError if the name or a subset is unknown; DataError if a file or a picture is missing, a
-    row is malformed, or the number of rows is not the expected one.
+    Raises:
+        ConfigError: If the family or a subset is unknown.
+        DataError: If a row is malformed, there are more items than expected, or no annotation file
+            is there (unless `official`).
     """
-    from cae_lib.data.benchmarks.read import load  # needs Pillow, and the names above do not
+    from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 
-    if name not in LAYOUTS:
-        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(LAYOUTS)}.")
-    layout, manifest = LAYOUTS[name], Path(root) / "manifest.json"
-    expected = layout.published if official else {}
-    if not official and manifest.is_file():
-        expected = read_json(manifest, dict).get("counts", {}).get(name, {})
-    return load(
-        name,
-        layout,
-        Path(root) / layout.folder,
-        expected,
-        subsets=subsets,
-        official=official,
-        allow_missing=allow_missing,
-        **more,
-    )
+    if name not in FAMILIES:
+        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FAMILIES)}.")
+    return load_family(FAMILIES[name], Path(root), subsets=subsets, official=official, **options)
+
+
+def is_rescored(family: str, subset: str) -> bool:
+    """Return whether a subset scores the items of another subset of its family again."""
+    return family in FAMILIES and FAMILIES[family].is_rescored(subset)

@@ -1,24 +1,30 @@
-"""How ARO's sets are averaged: see their entry in `table`."""
+"""ARO, VG-Relation and VG-Attribution (Yuksekgonul et al. 2023): who does what, what is how.
+
+An image is cut to its box before preprocessing. The false caption comes first.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
+from cae_lib.data.rows import json_rows
 from cae_lib.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cae_lib.data.benchmarks.read import Collector
 
 AUTHORS_EXTRA = ("pulling", "pulled by", "leaning against")
 MIN_PAIR = 25
+"""Items that a pair of attributes needs to count, as in the official `evaluate_scores`."""
 
 
 def symmetric_relations(which: str = "official") -> frozenset[str]:
-    """Names of the relations that are left out of VG-Relation's macro average: "official", the 157
-    of ARO's notebook; "authors", these and three more, as in the evaluation of CAE's authors; or
-    "none". ConfigError for anything else."""
+    """Return the names of the relations that VG-Relation's macro average leaves out.
+
+    Args:
+        which: "official", the 157 of ARO's notebook; "authors", these and three more, as in the
+            evaluation of CAE's authors; or "none". ConfigError for anything else.
+    """
     if which == "none":
         return frozenset()
     if which not in ("official", "authors"):
@@ -28,20 +34,46 @@ def symmetric_relations(which: str = "official") -> frozenset[str]:
     return frozenset(names.union(AUTHORS_EXTRA if which == "authors" else ()))
 
 
-def headline(collector: Collector) -> dict[str, Any]:
-    """A macro average: over relations without the symmetric ones, as in the official notebook; over
-    pairs of attributes with at least `MIN_PAIR` items, as in the official `evaluate_scores`. Where
-    no group qualifies it is the micro average."""
-    sizes = Counter(item.group for item in collector.items)
-    if collector.subset == "relation":
-        left_out = symmetric_relations() & sizes.keys()
-        collector.counts["symmetric_items"] = sum(sizes[name] for name in left_out)
-        rule = f"relations, {len(left_out)} symmetric ones left out"
-    else:
-        left_out = {name for name, n in sizes.items() if n < MIN_PAIR}
-        collector.counts["items_of_small_groups"] = sum(sizes[name] for name in left_out)
-        rule = f"attribute pairs with at least {MIN_PAIR} items"
-    kept = tuple(sorted(sizes.keys() - left_out))
-    if not kept:
-        return {"macro_groups": (), "rule": "mean over items: no group qualifies for macro"}
-    return {"headline": "macro", "macro_groups": kept, "rule": f"mean over {len(kept)} {rule}"}
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of "relation" or "attribution"."""
+    for row in json_rows(root / f"aro/visual_genome_{subset}.json", list):
+        box = row.box("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+        image = ImageRef(root / "aro/images" / row.text("image_path").strip(), box)
+        texts = row.text("false_caption"), row.text("true_caption")
+        if subset == "relation":
+            group = row.text("relation_name")
+        else:
+            group = f"{row.text('attributes.0')}_{row.text('attributes.1')}"
+        yield Item(row.key, (image,), texts, truth=1, group=group)
+
+
+def summarize(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items of groups that the macro average leaves out."""
+    sizes = Counter(item.group for item in items)
+    kept = FAMILY.average_of(subset).counted_groups(item.group for item in items)
+    name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
+    return {name: sizes.total() - sum(kept.values())}
+
+
+FAMILY = Family(
+    "aro",
+    "aro",
+    read,
+    published={"relation": 23_937, "attribution": 28_748},
+    files=("aro/visual_genome_relation.json", "aro/visual_genome_attribution.json"),
+    images="in the official vgr_vga_images.zip: put them into aro/images",
+    in_paper=True,
+    averages={
+        "relation": Average(
+            "mean over {n} relations, {n_without} symmetric ones left out",
+            over_groups=True,
+            without=symmetric_relations(),
+        ),
+        "attribution": Average(
+            f"mean over {{n}} attribute pairs with at least {MIN_PAIR} items",
+            over_groups=True,
+            min_items=MIN_PAIR,
+        ),
+    },
+    summarize=summarize,
+)

@@ -1,13 +1,14 @@
-"""The one item type that every benchmark is read into, and the benchmark that holds such items."""
+"""What all benchmarks share: their items, how these are averaged, and how a family is described."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-Headline = Literal["micro", "macro"]
 Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
 
 CHANCE_OF_TASKS: Mapping[str, float] = {
@@ -22,68 +23,109 @@ ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "itt": ((0, 2), (1, 2)),
     "ordered": ((0, 1), (1, 2)),
 }
-"""Tasks of one picture and three texts: pairs of texts of which the first has to be closer."""
+"""Tasks of one image and three texts: pairs of texts of which the first has to be closer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """A picture on disk and the part of it that is shown to the model. `crop` is `(left, top,
-    right, bottom)` in pixels, cut out before any preprocessing, or None for the whole picture.
-    Numbers that are not whole are rounded by PIL, as the official loaders let it."""
+    """An image file and the part of it that the model sees.
+
+    Attributes:
+        path: The file.
+        crop: `(left, top, right, bottom)` in pixels, cut out before any preprocessing; None for the
+            whole image. PIL rounds numbers that are not whole, as in the official loaders.
+    """
 
     path: Path
     crop: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One question: which text fits the picture, or which picture fits the text.
+class Item:
+    """One question: which text fits the image, or which image fits the text.
 
-    Three shapes occur: 1 picture and k texts (`truth` is the index of the true text), k pictures
-    and 1 text (`truth` is the index of the true picture), 2 pictures and 2 texts (picture i goes
-    with text i; `truth` is not used). The order is that of the reference loader. `group` is the
-    category that the item is averaged in, `id` its row, key or number in its annotation file.
+    Three shapes occur: 1 image and k texts (`truth` is the index of the true text), k images and
+    1 text (`truth` is the index of the true image), 2 images and 2 texts (image i goes with text i;
+    `truth` is not used). The order is that of the reference loader.
+
+    Attributes:
+        key: Names the item in its subset: its key, id or row number in the annotation file.
+        images, texts: The options.
+        truth: Index of the true option.
+        group: The category that the item is averaged in.
     """
 
+    key: str
     images: tuple[ImageRef, ...]
     texts: tuple[str, ...]
-    truth: int
-    group: str
-    id: str
+    truth: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A row that is no question, and not expected to be one; counted by its reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Average:
+    """How the items of a subset are averaged: the mean over items, or over the means of groups.
+
+    Attributes:
+        rule: The rule in words; `{n}` and `{n_without}` are the numbers of groups that count and
+            that do not.
+        over_groups: Average groups alike instead of items.
+        without: Groups that do not count.
+        min_items: Groups of fewer items do not count.
+    """
+
+    rule: str = "mean over items"
+    over_groups: bool = False
+    without: frozenset[str] = frozenset()
+    min_items: int = 1
+
+    def counted_groups(self, groups: Iterable[str]) -> dict[str, int]:
+        """Return the number of items of each group that counts, given the groups of all items."""
+        sizes = Counter(groups)
+        return {
+            group: n
+            for group, n in sizes.items()
+            if n >= self.min_items and group not in self.without
+        }
+
+
+NO_GROUP = Average("mean over items: no group qualifies for macro")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The items of one score, with what is needed to average and to judge them.
+    """The items of one score.
 
     Attributes:
         name, subset: Family and part of it, for example "sugarcrepe" and "swap_obj".
         items: The items that can be scored, in file order.
-        n_expected: Items that there should be: the published count, that of the small world's
-            manifest, or else the number of rows that the annotation file lists.
-        headline: "micro" (mean over items) or "macro" (mean over groups): the average that the
-            paper or the official script prints.
-        rule: The averaging rule in words, for the page that prints the number.
-        macro_groups: Groups that the macro average runs over; None means all.
-        task: How an item is scored: "choice" for one true option, or Winoground's "text", "image"
-            and "group" scores for 2 x 2 items; for a picture and three texts, see `ORDERS`; or
-            "tot", the first two of three texts closest to each other.
-        counts: What a reader has to know beside n, for example `{"identical": 66}` for rows whose
-            negative equals the caption.
-        sets: Positions of items that have to be right together, by the name of the accuracy; for
-            example `{"pair_accuracy": ((0, 1), (2, 3))}`.
+        n_expected: Items that there should be: the published number, that of a manifest, or else
+            the number of questions that the annotation file lists.
+        average: How items are averaged in the number that the paper or the official script prints.
+        task: How an item is scored: "choice" for one true option; Winoground's "text", "image" and
+            "group" scores for 2 x 2 items; for one image and three texts see `ORDERS`; "tot" if the
+            first two of three texts have to be closest to each other.
+        counts: Further facts, for example `{"identical": 66}` for items whose negative caption
+            equals the caption.
+        numbers: The number of each item among the questions of the file, which does not depend on
+            items that are left out; empty for 0, 1, 2, ...
     """
 
     name: str
     subset: str
-    items: tuple[Choice, ...]
+    items: tuple[Item, ...]
     n_expected: int
-    headline: Headline = "micro"
-    rule: str = "mean over items"
-    macro_groups: tuple[str, ...] | None = None
+    average: Average = Average()
     task: Task = "choice"
     counts: Mapping[str, int] = field(default_factory=dict)
-    sets: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -94,3 +136,99 @@ class Benchmark:
     def n_used(self) -> int:
         """Number of items that are scored."""
         return len(self.items)
+
+    @property
+    def headline(self) -> Literal["micro", "macro"]:
+        """Whether the headline averages items or groups."""
+        return "macro" if self.average.over_groups else "micro"
+
+    @property
+    def rule(self) -> str:
+        """The averaging rule in words."""
+        groups = {item.group for item in self.items}
+        n = len(self.average.counted_groups(item.group for item in self.items))
+        return self.average.rule.format(n=n, n_without=len(groups) - n)
+
+    def numbered_items(self) -> zip[tuple[int, Item]]:
+        """Return the items with their numbers."""
+        return zip(self.numbers or range(self.n_used), self.items, strict=True)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A benchmark as it is published: its files, its numbers of items, how these are averaged.
+
+    Paths are relative to the folder of all datasets.
+
+    Attributes:
+        name: Its name in tables.
+        folder: The folder of the benchmark; a family that is not in the paper is read if it exists.
+        read: Yields the items of one subset, given the folder of all datasets and the name of the
+            subset, and `Unasked` for rows that are no questions.
+        published: Number of items of each subset; None where no verified number is known.
+        files: Annotation files, with `*` for several.
+        images: Where the images come from, for who lacks them.
+        in_paper: Whether the paper's tables have it.
+        task: How items are scored, unless a part of the subset's name is a `Task`.
+        averages: How subsets are averaged, by patterns of their names.
+        rescored: Patterns of the subsets that score the items of another subset once more, so that
+            items are not counted twice.
+        sources: Entries of `sources.yml` that it reads; by default the entry of its name.
+        find_subsets: Lists further subsets that are in the folder of all datasets.
+        summarize: Returns further `counts` of a subset's items.
+    """
+
+    name: str
+    folder: str
+    read: Callable[..., Iterable[Item | Unasked]]
+    published: Mapping[str, int | None]
+    files: tuple[str, ...]
+    images: str
+    in_paper: bool = False
+    task: Task = "choice"
+    averages: Mapping[str, Average] = field(default_factory=dict)
+    rescored: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    find_subsets: Callable[[Path], Iterable[str]] | None = None
+    summarize: Callable[[str, Sequence[Item]], Mapping[str, int]] | None = None
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Entries of `sources.yml` that the family reads."""
+        return self.sources or (self.name.replace("_", "-"),)
+
+    def subsets(self, root: Path) -> list[str]:
+        """Return the names of the published subsets and of those that are found in `root`."""
+        more = self.find_subsets(root) if self.find_subsets else ()
+        return list(dict.fromkeys([*self.published, *more]))
+
+    def task_of(self, subset: str) -> Task:
+        """Return how the items of a subset are scored."""
+        words = [word for word in subset.split("/") if word in get_args(Task)]
+        return words[0] if words else self.task
+
+    def average_of(self, subset: str) -> Average:
+        """Return how the items of a subset are averaged."""
+        for pattern, average in self.averages.items():
+            if fnmatchcase(subset, pattern):
+                return average
+        return Average()
+
+    def is_rescored(self, subset: str) -> bool:
+        """Return whether a subset scores the items of another one again."""
+        return any(fnmatchcase(subset, pattern) for pattern in self.rescored)
+
+
+def file_part(subset: str) -> str:
+    """Return a subset's name without the part that is a `Task`."""
+    return "/".join(word for word in subset.split("/") if word not in get_args(Task))
+
+
+def find_image(*places: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
+    """Return the first of several places of an image that has it, or else the first."""
+    return ImageRef(next((path for path in places if path.is_file()), places[0]), crop)
+
+
+def image_id(cell: str) -> str:
+    """Return a number that names an image, of which some went through floats."""
+    return cell.strip().removesuffix(".0")

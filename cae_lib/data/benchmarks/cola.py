@@ -1,35 +1,70 @@
-"""COLA (Ray et al. 2023), single-object: many pictures, and which labels fit them. The multi-object
-set is in `table`."""
+"""COLA (Ray et al. 2023): attributes bound to the right object.
+
+Multi-object: two images and two captions, each caption strictly closer to its own image.
+Single-object: many images, and which labels fit them, for a mean average precision. Images are
+found by the last part of their addresses or paths.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Choice, ImageRef
-from cae_lib.data.benchmarks.read import Collector
-from cae_lib.data.benchmarks.table import LAYOUTS
+from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item, find_image
+from cae_lib.data.rows import Row, is_list_of_texts, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError
 
 SINGLE = "COLA_singleobjects_benchmark_{}.json"
+MULTI = "cola/data/COLA_multiobjects_matching_benchmark.json"
 SOURCES = ("GQA", "CLEVR", "PACO")
+IMAGE_FOLDERS = ("cola/images", "cola/vg_gqa_images", "vg/VG_100K", "vg/VG_100K_2", "cola")
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the multi-object items, `[image 1, caption 1, image 2, caption 2]`."""
+    for row in json_rows(root / MULTI, list):
+        if isinstance(row.content, list) and len(row.content) != 4:
+            raise row.error(f"has {len(row.content)} fields, 4 were expected")
+        images = _image(root, row.text("0")), _image(root, row.text("2"))
+        yield Item(row.key, images, (row.text("1"), row.text("3")), group=subset)
+
+
+def _image(root: Path, address: str) -> ImageRef:
+    name = PurePosixPath(address.strip().replace("\\", "/")).name
+    return find_image(*(root / folder / name for folder in IMAGE_FOLDERS))
+
+
+def count_identical(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items whose captions are equal."""
+    return {"identical": sum(item.texts[0] == item.texts[1] for item in items)}
+
+
+FAMILY = Family(
+    "cola",
+    "cola",
+    read,
+    published={"multi": 210},
+    files=(MULTI, *(f"cola/data/{SINGLE.format(source)}" for source in SOURCES)),
+    images="Visual Genome's (as GQA has them), CLEVR's or PACO's: put them into cola/images",
+    task="image",
+    averages={"*": Average("mean over items, image score of 2 x 2")},
+    summarize=count_identical,
+)
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures with a yes or no for each label, for a mean average precision over labels.
+class ImageLabels:
+    """Images with a yes or no for each label, for a mean average precision over labels.
 
     Attributes:
         source: "GQA", "CLEVR" or "PACO".
-        labels, images: L texts, for example "square white plate", and n pictures.
-        present: `(n, L)` bool, the label fits the picture.
-        hard: `(n, L)` bool, the picture counts for the label: it fits, or shows part of the label.
-        n_expected: Number of pictures in the file.
+        labels, images: L texts, for example "square white plate", and n images.
+        present: `(n, L)` bool, the label fits the image.
+        hard: `(n, L)` bool, the image counts for the label: it fits, or shows part of the label.
+        n_expected: Number of images in the file.
         counts: Further facts, for example `{"missing_images": 3}`.
     """
 
@@ -42,46 +77,62 @@ class LabelledPictures:
     counts: Mapping[str, int]
 
 
-def load_single(
-    root: str | Path, source: str = "GQA", *, allow_missing: bool = False
-) -> LabelledPictures:
-    """Read a single-object set, `data/COLA_singleobjects_benchmark_{source}.json`, scored by
-    `evaluation.retrieval`. The official file is a list `[labels, rows]`, though its description
-    promises an object with `labels` and `data`; both are read. A row is `[picture, annotation,
-    present, hard]`; PACO's have no annotation. Pictures are found by the last part of their paths,
-    which are of another machine. Errors and `allow_missing` are those of `load_benchmark`."""
+def load_single(root: str | Path, source: str = "GQA") -> ImageLabels:
+    """Load a single-object set, which `evaluation.retrieval` scores.
+
+    The official file is a list `[labels, rows]`, though its description promises an object with
+    `labels` and `data`; both are read. A row is `[image, annotation, present, hard]`; PACO's have
+    no annotation. Images that cannot be used are left out, and a line says so.
+
+    Args:
+        root: Folder of all datasets.
+        source: One of `SOURCES`; ConfigError for another one.
+    """
+    from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
+    from cae_lib.data.incomplete import image_error, log_left_out
+
     if source not in SOURCES:
         raise ConfigError(f"no such COLA set: {source!r}. Known: {', '.join(SOURCES)}.")
-    path = Path(root, "data", SINGLE.format(source))
-    labels, entries = _labels_and_rows(path)
-    layout = replace(LAYOUTS["cola"], summary=None)
-    collector = Collector("cola", source, layout, Path(root), [path], allow_missing=allow_missing)
-    marks: dict[str, tuple[list[int], list[int]]] = {}
-
-    def picture(key: str, entry: object) -> Choice:
-        if not isinstance(entry, list) or len(entry) not in (3, 4) or not isinstance(entry[0], str):
-            raise rows.RowError("expected [picture, annotation, present, hard]")
-        marks[key] = (_flags(entry[-2], len(labels)), _flags(entry[-1], len(labels)))
-        return Choice((collector.picture(entry[0]),), (), truth=0, group=source, id=key)
-
-    def read(collector: Collector) -> Mapping[str, Any]:
-        numbered = enumerate(entries)
-        collector.add_rows(((str(n), f"row {n}", entry) for n, entry in numbered), picture)
-        return {}
-
-    found = collector.benchmark(read, {})
-    table = np.array([marks[item.id] for item in found.items], dtype=bool)
-    present, hard = table.reshape(len(found.items), 2, len(labels)).swapaxes(0, 1)
-    images = tuple(item.images[0] for item in found.items)
-    return LabelledPictures(source, labels, images, present, hard, found.n_expected, found.counts)
+    path = Path(root, "cola/data", SINGLE.format(source))
+    labels, contents = _labels_and_rows(path)
+    images, present, hard, left_out = [], [], [], []
+    counts: dict[str, int] = {}
+    for number, content in enumerate(contents):
+        row = Row(path, f"row {number}", content)
+        if not isinstance(content, list) or len(content) not in (3, 4):
+            raise row.error("expected [image, annotation, present, hard]")
+        image = _image(Path(root), row.text("0"))
+        flags = [_flags(row, values, len(labels)) for values in content[-2:]]
+        if problem := image_error(image.path):
+            left_out.append((row.place, problem))
+            reason = BROKEN_IMAGES if image.path.is_file() else MISSING_IMAGES
+            counts[reason] = counts.get(reason, 0) + 1
+            continue
+        images.append(image)
+        present.append(flags[0])
+        hard.append(flags[1])
+    name = f"cola, {source}"
+    log_left_out(
+        name, path, len(images), len(contents), left_out, f"Its images are {FAMILY.images}"
+    )
+    shape = len(images), len(labels)
+    return ImageLabels(
+        source,
+        labels,
+        tuple(images),
+        np.array(present, dtype=bool).reshape(shape),
+        np.array(hard, dtype=bool).reshape(shape),
+        len(contents),
+        counts,
+    )
 
 
 def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
-    content = rows.read_json(path)
+    content = read_json(path)
     if isinstance(content, dict):
         content = [content.get("labels"), content.get("data")]
-    right = isinstance(content, list) and len(content) == 2 and isinstance(content[1], list)
-    if not right or not rows.is_texts(content[0]):
+    is_pair = isinstance(content, list) and len(content) == 2 and isinstance(content[1], list)
+    if not is_pair or not is_list_of_texts(content[0]):
         raise DataError(
             f"{path}: expected [labels, rows], or an object with 'labels' and 'data'. Check that "
             "this is the official file."
@@ -89,7 +140,7 @@ def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
     return tuple(content[0]), content[1]
 
 
-def _flags(values: object, n: int) -> list[int]:
+def _flags(row: Row, values: object, n: int) -> list[int]:
     if not isinstance(values, list) or len(values) != n or not {*values} <= {0, 1}:
-        raise rows.RowError(f"expected a list of {n} times 0 or 1, one for each label")
+        raise row.error(f"expected a list of {n} times 0 or 1, one for each label")
     return values

@@ -1,72 +1,100 @@
-"""CREPE: the true caption of a part of a picture among hard negatives, which a column lists as
-Python writes a list, or a set."""
+"""CREPE (Ma et al. 2023): the true caption of a part of an image among hard negatives.
+
+Productivity has a file for each complexity, and averages over complexities; systematicity has one
+for each pretraining set, and says something about models that were trained on that set only. An
+item is right if the true caption, the first, ranks first (R@1).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Choice
-from cae_lib.data.benchmarks.read import Collector
+from cae_lib.data.benchmarks.base import Average, Family, Item, Unasked, find_image
+from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 N_NEGATIVES = 5
+PRODUCTIVITY = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
+SYSTEMATIC = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
+CORPORA = [(name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")]
+IMAGES = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
 
 
-def read(collector: Collector) -> Mapping[str, Any]:
-    """Items of one picture, cut to its box, and the texts (caption, negatives); an item is right if
-    the true caption ranks first (R@1).
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of "atom", "swap" or "negate", by growing complexity, which is the group.
 
-    Of productivity, groups are the complexities, and five negatives are expected; but some rows
-    hold a set, which is read in the order it is written in, and one of less than five is taken as
-    it is and counted as `fewer_negatives`. Negatives that repeat the caption make an item wrong and
-    are counted as `identical`. Of systematicity, rows whose list of valid negatives is empty ask
-    nothing: they are left out, counted as `no_negatives`, and not expected either.
+    Five negatives are expected, but some rows hold a Python set, which is read in the order it is
+    written in and may have fewer.
     """
-    productive = collector.name == "crepe"
-    kind = collector.subset.rpartition("/")[2]
-    column = "hard_negs" if productive else f"valid_hard_negs_{kind}"
-    for path in sorted(collector.paths, key=_complexity):
-        complexity = path.stem.rpartition("_")[2] if productive else ""
-
-        def choice(key: str, row: object, complexity: str = complexity) -> Choice | None:
-            negatives = _negatives(row, column, productive)
-            if not negatives:
-                collector.counts["no_negatives"] += 1
-                return None
-            crop = rows.box(row, "x", "y", "width", "height")
-            image = collector.picture(f"{rows.number(row, 'image_id'):.0f}", crop)
-            texts = (rows.text(row, "caption"), *negatives)
-            return Choice(
-                (image,),
-                texts,
-                truth=0,
-                group=complexity or collector.subset,
-                id=f"{complexity}/{key}".lstrip("/"),
-            )
-
-        found = rows.read_rows(path, columns=(*COLUMNS, column))
-        collector.add_rows(
-            ((key, f"{where} of {path.name}", row) for key, where, row in found), choice
-        )
-    fewer = sum(len(item.texts) <= N_NEGATIVES for item in collector.items)
-    if productive and fewer:
-        collector.counts["fewer_negatives"] = fewer
-    return {}
+    pattern = PRODUCTIVITY.format(subset)
+    paths = sorted(root.glob(pattern), key=_complexity)
+    if not paths:
+        raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
+    for path in paths:
+        for row in csv_rows(path, (*COLUMNS, "hard_negs")):
+            negatives = _negatives(row, "hard_negs")
+            is_set = row.text("hard_negs").lstrip().startswith("{")
+            if len(negatives) != N_NEGATIVES and not is_set:
+                raise row.error(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
+            complexity = path.stem.rpartition("_")[2]
+            yield _item(root, row, f"{complexity}/{row.key}", negatives, complexity)
 
 
-def _complexity(path: Path) -> tuple[bool, int]:
-    """The number at the end of a file's name, by which files are ordered."""
-    number = path.stem.rpartition("_")[2]
-    return number.isdecimal(), int(number) if number.isdecimal() else 0
+def read_systematicity(root: Path, subset: str) -> Iterator[Item | Unasked]:
+    """Yield the items of CORPUS/SPLIT/KIND; a row without valid negatives asks nothing."""
+    corpus, split, kind = subset.split("/")
+    column = f"valid_hard_negs_{kind}"
+    for row in csv_rows(root / SYSTEMATIC.format(corpus, split), (*COLUMNS, column)):
+        negatives = _negatives(row, column)
+        yield _item(root, row, row.key, negatives, subset) if negatives else Unasked("no_negatives")
 
 
-def _negatives(row: object, column: str, productive: bool) -> list[str]:
-    negatives = rows.literal(row, column)
-    if rows.text(row, column).lstrip().startswith("{"):  # a set, in which none stands twice
-        return list(dict.fromkeys(negatives))
-    if productive and len(negatives) != N_NEGATIVES:
-        raise rows.RowError(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
-    return negatives
+def _complexity(path: Path) -> int:
+    """Return the number at the end of a file's name."""
+    number = re.search(r"\d+$", path.stem)
+    return int(number[0]) if number else 0
+
+
+def _negatives(row: Row, column: str) -> list[str]:
+    """Return the negatives that a cell lists; a set holds none twice."""
+    negatives = row.literal(column)
+    is_set = row.text(column).lstrip().startswith("{")
+    return list(dict.fromkeys(negatives)) if is_set else negatives
+
+
+def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) -> Item:
+    name = f"{row.number('image_id'):.0f}.jpg"
+    places = (root / "crepe" / folder / name for folder in ("VG_100K", "VG_100K_2", "images"))
+    image = find_image(*places, crop=row.box("x", "y", "width", "height"))
+    return Item(key, (image,), (row.text("caption"), *negatives), group=group)
+
+
+def count_fewer_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items with fewer than five negatives."""
+    n = sum(len(item.texts) <= N_NEGATIVES for item in items)
+    return {"fewer_negatives": n} if n else {}
+
+
+FAMILY = Family(
+    "crepe",
+    "crepe",
+    read,
+    published={"atom": 16_727, "swap": 6652, "negate": 16_336},
+    files=(PRODUCTIVITY.format("*"),),
+    images=IMAGES,
+    in_paper=True,
+    averages={"*": Average("mean over complexities, R@1 among 6", over_groups=True)},
+    summarize=count_fewer_negatives,
+)
+SYSTEMATICITY = Family(
+    "crepe_systematicity",
+    "crepe",
+    read_systematicity,
+    published={f"{c}/{split}/{kind}": None for c, split in CORPORA for kind in ("atom", "comp")},
+    files=(SYSTEMATIC.format("*", "*"),),
+    images=IMAGES,
+    averages={"*": Average("mean over items, R@1")},
+    sources=("crepe",),
+)

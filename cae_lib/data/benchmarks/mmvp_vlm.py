@@ -1,45 +1,48 @@
-"""MMVP-VLM: two rows that follow one another are a pair, the first one with an odd number."""
+"""MMVP-VLM (Tong et al. 2024): pairs of images that CLIP's image tower sees alike, and statements.
+
+There are nine visual patterns of 15 pairs each; the official score is `image`. Two rows that follow
+one another are a pair, the first one with an odd number. Of two equally close images the official
+script takes the second; here a tie is wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Choice
-from cae_lib.data.benchmarks.read import Collector
-from cae_lib.errors import DataError
+from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
+from cae_lib.data.rows import csv_rows
 
-NUMBER, KIND, STATEMENT = COLUMNS = ("Question ID", "Type", "Statement")
+NUMBER, PATTERN, STATEMENT = COLUMNS = ("Question ID", "Type", "Statement")
 PROMPT = "a photo of {}"
 
 
-def read(collector: Collector) -> Mapping[str, Any]:
-    """Groups are the patterns, 15 pairs each; a statement is shown as "a photo of ...". Of two
-    equally close pictures the official script takes the second; here a tie is wrong."""
-    (path,) = collector.paths
-    found = list(rows.read_csv(path, COLUMNS))
-    if len(found) % 2:
-        raise DataError(f"{path}: {len(found)} rows, pairs were expected. Fetch the file again.")
-
-    def pair(_: str, both: tuple[object, object]) -> Choice:
-        first, second = (rows.number(row, NUMBER) for row in both)
-        kind, other = (rows.text(row, KIND) for row in both)
-        if first % 2 != 1 or second != first + 1 or kind != other:
-            raise rows.RowError(
-                f"{first:g} of {kind!r} and {second:g} of {other!r} are no pair: an odd number and "
-                "the next one of the same type were expected"
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the pairs; groups are the patterns."""
+    rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", COLUMNS))
+    if len(rows) % 2:
+        raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")
+    folder = root / "mmvp-vlm/MLLM_VLM Images"
+    for pair in zip(rows[::2], rows[1::2], strict=True):
+        first, second = (row.number(NUMBER) for row in pair)
+        pattern, other = (row.text(PATTERN) for row in pair)
+        if first % 2 != 1 or second != first + 1 or pattern != other:
+            raise pair[1].error(
+                f"{first:g} of {pattern!r} and {second:g} of {other!r} are no pair: an odd number "
+                "and the next one of the same type were expected"
             )
-        images = tuple(collector.picture(f"{kind}/{n:.0f}") for n in (first, second))
-        texts = tuple(PROMPT.format(rows.text(row, STATEMENT)) for row in both)
-        return Choice(images, texts, truth=0, group=kind, id=f"{first:g}")
+        images = tuple(ImageRef(folder / pattern.strip() / f"{n:.0f}.jpg") for n in (first, second))
+        texts = tuple(PROMPT.format(row.text(STATEMENT)) for row in pair)
+        yield Item(f"{first:g}", images, texts, group=pattern)
 
-    pairs = zip(found[::2], found[1::2], strict=True)
-    collector.add_rows(
-        (
-            ("", f"pair ending at line {line}", (first, second))
-            for (_, first), (line, second) in pairs
-        ),
-        pair,
-    )
-    return {}
+
+FAMILY = Family(
+    "mmvp_vlm",
+    "mmvp-vlm",
+    read,
+    published=dict.fromkeys(("image", "text", "group"), 135),
+    files=("mmvp-vlm/Questions.csv",),
+    images="in the official repository: put them into mmvp-vlm/MLLM_VLM Images",
+    averages={"*": Average("mean over patterns", over_groups=True)},
+    rescored=("text", "group"),
+)

@@ -1,26 +1,31 @@
-"""ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words
-(Yuksekgonul et al. 2023, after O'Connor and Andreas 2021). The reference shuffles with two global
-generators; here one generator, seeded, makes all shuffles of a file in order."""
+"""ARO, COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
+
+Yuksekgonul et al. (2023), after O'Connor and Andreas (2021). The reference shuffles with two global
+generators; here one generator, seeded, makes all shuffles of a file in order. The reference splits
+trigrams with NLTK; here all four shuffles share spaCy's words.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import spacy
-from spacy.language import Language
 
-from cae_lib.data import rows
-from cae_lib.data.benchmarks.base import Choice
-from cae_lib.data.benchmarks.read import MALFORMED, Collector
-from cae_lib.words.pipeline import model_name
+from cae_lib.data.benchmarks.base import Family, Item, find_image
+from cae_lib.data.rows import json_rows
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
 ADJECTIVES = frozenset(("JJ", "JJR", "JJS"))
 MAX_WORDS = 30
+FILES = {"coco": "coco/coco_karpathy_test.json", "flickr30k": "flickr30k/flickr30k_test.json"}
+IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
 
 
 class TaggedWords(NamedTuple):
@@ -31,71 +36,74 @@ class TaggedWords(NamedTuple):
 
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
-    """Words and tags of captions by spaCy's small English model, the official build if installed;
-    ConfigError if no build is."""
+    """Return words and tags by spaCy's small English model; ConfigError if it is not installed."""
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
 
 
 @cache
 def _tagger() -> Language:
+    import spacy
+
+    from cae_lib.words.pipeline import model_name
+
     unused = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
     return spacy.load(model_name(), exclude=unused)
 
 
 def read(
-    collector: Collector,
+    root: Path,
+    subset: str,
     seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
-) -> Mapping[str, Any]:
-    """Take the Karpathy test captions and make four shuffles of each.
+) -> Iterator[Item]:
+    """Yield an item for each Karpathy test caption.
 
-    Texts are (caption, nouns and adjectives shuffled, all other words shuffled, words shuffled
-    within trigrams, trigrams shuffled); the headline is the mean over items of the caption being
-    first. `counts` tells how many items have a shuffle that equals the caption (`identical`; wrong
-    under the strict rule, right under the reference argmax) and how many captions change when their
-    words are joined again without any shuffle (`respaced`), a cue that is no order.
+    Texts are the caption and four shuffles of it, see `shuffles`. About a fifth of the real items
+    have a shuffle that equals the caption: such an item is wrong under the strict rule, and right
+    under the reference argmax.
 
-    Numbers are those of captions. `seed` is that of the shuffles; `tagger` turns captions into
-    words with Penn tags, spaCy's by default. The reference splits the trigrams with NLTK instead;
-    here all four shuffles share spaCy's words.
+    Args:
+        root: Folder of all datasets.
+        subset: "coco" or "flickr30k".
+        seed: Seed of the shuffles.
+        tagger: Turns captions into words with Penn tags.
     """
-    pictures, captions = [], []
-    for key, where, entry in collector.entries():
-        try:
-            image = collector.picture(rows.text(entry, "image"))
-            found = rows.texts(entry, "caption")
-        except rows.RowError as error:
-            collector.n_rows += 1
-            collector.leave_out(MALFORMED, where, str(error))
-            continue
-        captions += found
-        pictures += [(f"{key}/{place}", image) for place in range(len(found))]
+    images, captions, keys = [], [], []
+    for row in json_rows(root / FILES[subset], list):
+        name = row.text("image").strip()
+        image = find_image(*(root / folder / name for folder in IMAGE_FOLDERS[subset]))
+        for number, caption in enumerate(row.texts("caption")):
+            images.append(image)
+            captions.append(caption)
+            keys.append(f"{row.key}/{number}")
+    if not any(image.path.is_file() for image in images):
+        tagger = _untagged  # nothing will be scored, and tagging takes minutes
     generator = np.random.default_rng(seed)
-    usable = [not collector.trouble(image) for _, image in pictures]
-    last = max((row for row, used in enumerate(usable) if used), default=-1)
-    tagged = tagger(captions[: last + 1])  # also of unused ones: the generator goes on from them
-    collector.counts["respaced"] = 0
-    for row, ((place, image), caption) in enumerate(zip(pictures, captions, strict=True)):
-        texts: tuple[str, ...] = (clean_caption(caption),)
-        if row <= last:
-            texts += tuple(clean_caption(text) for text in shuffles(tagged[row], generator))
-            respaced = clean_caption(" ".join(tagged[row].words)) != texts[0]
-            collector.counts["respaced"] += usable[row] and respaced
-        collector.add(Choice((image,), texts, 0, collector.subset, place), f"row {place}")
-    return {}
+    for key, image, caption, words in zip(keys, images, captions, tagger(captions), strict=True):
+        texts = [clean_caption(text) for text in (caption, *shuffles(words, generator))]
+        yield Item(key, (image,), tuple(texts), group=subset)
+
+
+def _untagged(captions: Sequence[str]) -> list[TaggedWords]:
+    return [TaggedWords((), ())] * len(captions)
 
 
 def clean_caption(caption: str) -> str:
-    """Lower-case, blank the marks `.!"()*#:;~`, collapse spaces, keep the first `MAX_WORDS` words:
-    the cleaning that ARO takes from BLIP's retrieval code; other marks, such as commas, stay."""
+    """Return a caption as ARO cleans it, which takes that from BLIP's retrieval code.
+
+    Lower case, the marks `.!"()*#:;~` blanked, spaces collapsed, the first `MAX_WORDS` words; other
+    marks, such as commas, stay.
+    """
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
 
 def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, str, str, str]:
-    """Four shuffles of a caption, in the order of the reference; words are joined by spaces. Nouns
-    change places with nouns and adjectives with adjectives; all other words change places; words
-    change places within each run of three; runs of three change places."""
+    """Return four shuffles of a caption, in the order of the reference.
+
+    Nouns change places with nouns and adjectives with adjectives; all other words change places;
+    words change places within each run of three; runs of three change places.
+    """
     words, tags = np.array(tagged.words, dtype=object), tagged.tags
     nouns = np.array([tag in NOUNS for tag in tags], dtype=bool)
     adjectives = np.array([tag in ADJECTIVES for tag in tags], dtype=bool)
@@ -103,15 +111,27 @@ def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, 
     rest = _permute(words, ~(nouns | adjectives), generator)
     trigrams = [words[start : start + 3] for start in range(0, len(words), 3)]
     within = [generator.permutation(trigram) for trigram in trigrams]
-    across = [trigrams[place] for place in generator.permutation(len(trigrams))]
+    across = [trigrams[position] for position in generator.permutation(len(trigrams))]
     return _join([content]), _join([rest]), _join(within), _join(across)
 
 
-def _permute(words: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    result = words.copy()
-    result[chosen] = generator.permutation(words[chosen])
-    return result
+def _permute(words: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    permuted = words.copy()
+    permuted[mask] = generator.permutation(words[mask])
+    return permuted
 
 
 def _join(runs: Sequence[np.ndarray]) -> str:
     return " ".join(word for run in runs for word in run)
+
+
+FAMILY = Family(
+    "order",
+    "",
+    read,
+    published={"coco": 25_010, "flickr30k": 5000},
+    files=tuple(FILES.values()),
+    images="COCO's val2014, in coco/, and Flickr30k's flickr30k-images, in flickr30k/",
+    in_paper=True,
+    sources=("coco-retrieval", "flickr30k"),
+)

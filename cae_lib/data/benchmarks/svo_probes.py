@@ -1,33 +1,56 @@
-"""What rows of SVO-Probes differ in: see its entry in `table`."""
+"""SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, an image that fits, one that does not.
+
+The other image shows another subject, verb or object. Rows with no flag or several are "mixed". The
+official match accuracy is `evaluation.choice.match_benchmark`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from cae_lib.data import rows
-
-if TYPE_CHECKING:
-    from cae_lib.data.benchmarks.read import Collector
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item, find_image, image_id
+from cae_lib.data.rows import Row, csv_rows
 
 GROUPS = ("subj", "verb", "obj")
 MIXED = "mixed"
+COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 
 
-def kind(row: object) -> str:
-    """The one part that the negative changes, by the flags of a row, or `MIXED`."""
-    flags = [group for group in GROUPS if _flag(row, f"{group}_neg")]
-    return flags[0] if len(flags) == 1 else MIXED
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items, the image that fits first."""
+    for row in csv_rows(root / "svo-probes/svo_probes.csv", COLUMNS):
+        images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
+        flags = [group for group in GROUPS if _flag(row, f"{group}_neg")]
+        group = flags[0] if len(flags) == 1 else MIXED
+        yield Item(row.key, images, (row.text("sentence"),), group=group)
 
 
-def headline(collector: Collector) -> dict[str, Any]:
-    """The macro average runs over the kinds that are there, but for `MIXED`, which is counted."""
-    present = [item.group for item in collector.items]
-    collector.counts[MIXED] = present.count(MIXED)
-    return {"macro_groups": tuple(group for group in GROUPS if group in present)}
+def _image(root: Path, number: str) -> ImageRef:
+    base = root / "svo-probes/images" / image_id(number)
+    return find_image(*(base.with_name(base.name + end) for end in (".jpg", ".png", ".jpeg", "")))
 
 
-def _flag(row: object, key: str) -> bool:
-    word = rows.text(row, key).strip().lower()
+def _flag(row: Row, field: str) -> bool:
+    word = row.text(field).strip().lower()
     if word not in ("true", "false"):
-        raise rows.RowError(f"field '{key}' is {word!r}, True or False was expected")
+        raise row.error(f"field '{field}' is {word!r}, True or False was expected")
     return word == "true"
+
+
+def count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items with no flag or several."""
+    return {MIXED: sum(item.group == MIXED for item in items)}
+
+
+FAMILY = Family(
+    "svo_probes",
+    "svo-probes",
+    read,
+    published={"all": None},
+    files=("svo-probes/svo_probes.csv",),
+    images="at the addresses in the file, of which many are dead: svo-probes/images/{image id}.jpg",
+    in_paper=True,
+    rescored=("match",),
+    summarize=count_mixed,
+)

@@ -6,7 +6,7 @@ import pytest
 from samples import HALF, lines
 
 from cae_lib.data.benchmarks import load_benchmark
-from cae_lib.data.benchmarks.base import Benchmark, Choice, ImageRef
+from cae_lib.data.benchmarks.base import Benchmark, ImageRef, Item
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import guesses
 from cae_lib.evaluation.choice import answers
@@ -62,7 +62,7 @@ class Vectors:
 )
 def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
     """The picture lies at 0 degrees; the difference of two angles' cosines decides."""
-    item = Choice((ImageRef(tmp_path),), tuple(map(str, degrees)), 0, "", "0")
+    item = Item("0", (ImageRef(tmp_path),), tuple(map(str, degrees)))
     frame = answers([Benchmark("family", "subset", (item,), 1, task=task)], Vectors())
     expected = np.cos(np.radians(near)) - np.cos(np.radians(far))
     assert frame.margin[0] == pytest.approx(expected, abs=1e-6)
@@ -71,7 +71,7 @@ def test_tasks_of_three_texts(task, degrees, near, far, tmp_path):
 
 def test_texts_are_compared_within_their_item(tmp_path):
     items = tuple(
-        Choice((ImageRef(tmp_path),), texts, 0, "", str(row))
+        Item(str(row), (ImageRef(tmp_path),), texts)
         for row, texts in enumerate((("80", "85", "60"), ("10", "40", "20")))
     )
     frame = answers([Benchmark("family", "subset", items, 2, task="tot")], Vectors())
@@ -81,7 +81,7 @@ def test_texts_are_compared_within_their_item(tmp_path):
 
 
 def test_blind_choosers_of_three_texts():
-    item = Choice((ImageRef(None),), ("full", "anchor", "half"), 0, "", "0")
+    item = Item("0", (ImageRef(None),), ("full", "anchor", "half"))
     numbers = {"full": 3.0, "anchor": 2.0, "half": 1.0}
     assert guesses(item, "ordered", numbers) == guesses(item, "itt", numbers) == 1
     numbers["anchor"] = 3.0

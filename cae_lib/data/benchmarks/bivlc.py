@@ -1,0 +1,41 @@
+"""BiVLC (Miranda et al. 2024): SugarCrepe's captions with a generated image for each negative one.
+
+So an item has two images and two captions. The paper calls the scores I2T, T2I and group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item
+from cae_lib.data.rows import MissingFileError, parquet_rows
+
+FILES = "bivlc/data/*.parquet"
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of all files, which hold their images."""
+    folder, number = root / "bivlc/images", 0
+    paths = sorted(root.glob(FILES))
+    if not paths:
+        raise MissingFileError(f"{root / FILES}: no such annotation file. Fetch it.")
+    for path in paths:
+        for row in parquet_rows(path, folder):
+            names = row.text("image.path"), row.text("negative_image.path")
+            images = tuple(ImageRef(folder / name.strip()) for name in names)
+            texts = row.text("caption"), row.text("negative_caption")
+            group = f"{row.text('type')}_{row.text('subtype')}"
+            yield Item(str(number), images, texts, group=group)
+            number += 1
+
+
+FAMILY = Family(
+    "bivlc",
+    "bivlc",
+    read,
+    published=dict.fromkeys(("text", "image", "group"), 2933),
+    files=(FILES,),
+    images="in the files themselves",
+    rescored=("text", "image"),
+)

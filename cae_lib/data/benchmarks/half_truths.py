@@ -1,0 +1,48 @@
+"""Half-Truths (Bora et al. 2026, CS-CLIP): a true beginning against the same with a false addition.
+
+The beginning, the anchor, must beat the half truth; with something true added it must be beaten by
+it, and beat the half truth (`ordered`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
+from cae_lib.data.rows import json_lines, parquet_rows
+
+SIZES = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of a Parquet file of the hub, or of a file of JSON lines."""
+    folder = root / "half-truths"
+    path = folder / f"data/{file_part(subset)}.json"
+    table = path.with_suffix(".parquet")
+    rows = json_lines(path) if path.is_file() else parquet_rows(table, folder / "images")
+    for row in rows:
+        image = ImageRef(folder / "images" / row.text("image.path").strip())
+        texts = row.text("anchor"), row.text("half_truth")
+        if subset.endswith("/ordered"):
+            texts = row.text("full_truth"), *texts
+        yield Item(row.key, (image,), texts, group=row.text("triplet_type"))
+
+
+def find_subsets(root: Path) -> Iterable[str]:
+    """List the files that are there, each with its second score."""
+    paths = sorted((root / "half-truths/data").glob("*.*"))
+    names = [path.stem for path in paths if path.suffix in (".json", ".parquet")]
+    return [f"{name}{end}" for name in names for end in ("", "/ordered")]
+
+
+FAMILY = Family(
+    "half_truths",
+    "half-truths",
+    read,
+    published={f"{name}{end}": n for name, n in SIZES.items() for end in ("", "/ordered")},
+    files=("half-truths/data/*.*",),
+    images="in the files themselves",
+    rescored=("*/ordered",),
+    find_subsets=find_subsets,
+)

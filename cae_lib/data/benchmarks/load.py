@@ -1,0 +1,149 @@
+"""Load a benchmark: read its rows, check its images, and count what is used and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, Family, Item, Unasked
+from cae_lib.data.incomplete import image_error, log_left_out, log_once
+from cae_lib.data.rows import MissingFileError, read_json
+from cae_lib.errors import ConfigError, DataError
+
+MISSING_IMAGES, BROKEN_IMAGES = "missing_images", "broken_images"
+"""Names in `Benchmark.counts` of why items are left out."""
+
+
+def load_family(
+    family: Family,
+    root: Path,
+    *,
+    subsets: Sequence[str] | None = None,
+    official: bool = False,
+    **options: Any,
+) -> list[Benchmark]:
+    """Load a benchmark for each subset of a family; see `load_benchmark`."""
+    expected = family.published if official else _manifest_counts(root, family.name)
+    names = family.subsets(root)
+    if subsets is not None:
+        if unknown := [subset for subset in subsets if subset not in names]:
+            raise ConfigError(
+                f"{family.name} has no subset {', '.join(unknown)}. Known: {', '.join(names)}."
+            )
+        names = list(subsets)
+    elif expected and not official:
+        names = [*(name for name in names if name in expected), *(expected.keys() - {*names})]
+    benchmarks, absent = [], []
+    for subset in names:
+        log = subsets is not None or not family.is_rescored(subset)
+        benchmark, missing_file = _load_subset(
+            family, root, subset, expected, official, log, options
+        )
+        if benchmark.n_used or benchmark.n_expected:
+            benchmarks.append(benchmark)
+        if missing_file:
+            absent.append((subset, missing_file))
+    if len(absent) == len(names) and not official:
+        raise DataError(f"{family.name}: no annotation file is there. {absent[0][1]}")
+    if absent and (official or expected or subsets):
+        n_items = sum(expected.get(subset) or 0 for subset, _ in absent)
+        log_once(
+            f"Left out of {family.name}: {', '.join(subset for subset, _ in absent)}, "
+            f"{n_items:,} items. {absent[0][1]}"
+        )
+    return benchmarks
+
+
+def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
+    """Return the numbers of items of a family that the manifest of a built folder tells."""
+    path = root / "manifest.json"
+    return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
+
+
+def _load_subset(
+    family: Family,
+    root: Path,
+    subset: str,
+    expected: Mapping[str, int | None],
+    official: bool,
+    log: bool,
+    options: Mapping[str, Any],
+) -> tuple[Benchmark, str]:
+    """Load one subset.
+
+    Images of a published dataset are decoded, so that a broken one does not end a long measurement.
+
+    Args:
+        family: The benchmark.
+        root: Folder of all datasets.
+        subset: What to load of it.
+        expected: Numbers of items by subset, where they are known.
+        official: Whether it is the published dataset.
+        log: Print what is left out.
+        options: Further arguments of the family's reader.
+
+    Returns:
+        The benchmark and, if its annotation file is missing, a sentence that says so.
+    """
+    items: list[Item] = []
+    numbers: list[int] = []
+    left_out: list[tuple[str, str]] = []
+    counts: Counter[str] = Counter()
+    keys: set[str] = set()
+    problem = ""
+    n_questions = 0
+    try:
+        for item in family.read(root, subset, **options):
+            if isinstance(item, Unasked):
+                counts[item.reason] += 1
+                continue
+            if item.key in keys:
+                raise DataError(
+                    f"{family.name}/{subset}: two items have the key {item.key!r}. Fetch its "
+                    "annotation file again."
+                )
+            keys.add(item.key)
+            number, n_questions = n_questions, n_questions + 1
+            errors = [image_error(image.path, decode=official) for image in item.images]
+            if any(errors):
+                missing = any(error.endswith("is missing") for error in errors)
+                counts[MISSING_IMAGES if missing else BROKEN_IMAGES] += 1
+                left_out.append((f"item {item.key}", next(filter(None, errors))))
+                continue
+            items.append(item)
+            numbers.append(number)
+            if len(item.images) == 1 < len(item.texts):
+                counts["identical"] += item.texts.count(item.texts[item.truth]) > 1
+    except MissingFileError as error:
+        problem = str(error)
+    n_expected = expected.get(subset)
+    if n_expected is None:
+        n_expected = n_questions
+    if n_questions > n_expected:
+        raise DataError(
+            f"{root / family.folder}: {n_questions} items of {family.name}/{subset}, {n_expected} "
+            "expected. Fetch the published version."
+        )
+    if log and not problem:
+        where = root / family.folder
+        advice = f"Its images are {family.images}"
+        log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
+    counts.update(family.summarize(subset, items) if family.summarize else {})
+    average = family.average_of(subset)
+    if not items:
+        average = Average("nothing of it is there")
+    elif average.over_groups and not average.counted_groups(item.group for item in items):
+        average = NO_GROUP
+    benchmark = Benchmark(
+        family.name,
+        subset,
+        tuple(items),
+        n_expected,
+        average,
+        family.task_of(subset),
+        dict(counts),
+        tuple(numbers),
+    )
+    return benchmark, problem

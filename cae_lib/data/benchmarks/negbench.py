@@ -1,0 +1,51 @@
+"""NegBench (Alhamoud et al. 2025), questions of four captions: what an image shows or lacks.
+
+The official argmax takes the first of equal captions, which is the right one in both files; here a
+tie is wrong. Paths of images are of another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from cae_lib.data.benchmarks.base import Average, Family, Item, find_image
+from cae_lib.data.rows import csv_rows
+
+FILES = {
+    "coco": "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv",
+    "voc2007": "negbench/images/VOC2007_mcq_llama3.1_rephrased.csv",
+}
+IMAGE_FOLDERS = {
+    "coco": ("coco/val2017", "negbench/coco/val2017", "negbench/images"),
+    "voc2007": (
+        "negbench/VOCdevkit/VOC2007/JPEGImages",
+        "negbench/VOC2007/JPEGImages",
+        "negbench/images",
+    ),
+}
+CAPTIONS = tuple(f"caption_{n}" for n in range(4))
+COLUMNS = ("image_path", "correct_answer", *CAPTIONS, "correct_answer_template")
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of one file."""
+    for row in csv_rows(root / FILES[subset], COLUMNS):
+        name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
+        image = find_image(*(root / folder / name for folder in IMAGE_FOLDERS[subset]))
+        texts = tuple(row.text(field) for field in CAPTIONS)
+        truth = row.number("correct_answer")
+        if truth not in range(len(texts)):
+            raise row.error(f"field 'correct_answer' is {truth:g}, 0 to 3 was expected")
+        yield Item(row.key, (image,), texts, int(truth), row.text("correct_answer_template"))
+
+
+FAMILY = Family(
+    "negbench",
+    "negbench",
+    read,
+    published={"coco": 5914, "voc2007": 5031},  # inferred from the authors' accuracies
+    files=tuple(FILES.values()),
+    images="COCO's val2017, in coco/val2017, and VOC2007's test images, in negbench/VOCdevkit",
+    averages={"*": Average("mean over items, a tie is wrong (officially right)")},
+)

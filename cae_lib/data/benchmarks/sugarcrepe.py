@@ -1,0 +1,82 @@
+"""SugarCrepe (Hsieh et al. 2023) and SugarCrepe++ (Dumpala et al. 2024).
+
+SugarCrepe: a COCO caption against a fluent one with something added, replaced or swapped. The
+negative caption comes second, as in CLIP_benchmark, where argmax lets a tie pass; the official
+script compares strictly, and so does this project.
+
+SugarCrepe++: two captions that say the same of an image, and a negative one. ITT (image to text):
+both are closer to the image than the negative. TOT (text only): they are closer to each other than
+each is to the negative.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
+from cae_lib.data.rows import json_rows
+
+SIZES = {
+    "replace_att": 788,
+    "replace_obj": 1652,
+    "replace_rel": 1406,
+    "swap_att": 666,
+    "swap_obj": 245,
+}
+IMAGES = "COCO's val2017: put them into coco/val2017"
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield SugarCrepe's items; keys need not be consecutive."""
+    for row in json_rows(root / f"sugar-crepe/data/{subset}.json", dict):
+        image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
+        texts = row.text("caption"), row.text("negative_caption")
+        yield Item(row.key, (image,), texts, group=subset)
+
+
+def read_plus_plus(root: Path, subset: str) -> Iterator[Item]:
+    """Yield SugarCrepe++'s items, the negative caption last."""
+    name = file_part(subset)
+    for row in json_rows(root / f"sugarcrepe-pp/data/{name}.json", list):
+        image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
+        texts = row.text("caption"), row.text("caption2"), row.text("negative_caption")
+        yield Item(row.key, (image,), texts, group=name)
+
+
+def _bag_of_words(caption: str) -> list[str]:
+    return sorted(re.findall(r"[a-z0-9']+", caption.lower()))
+
+
+def count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items whose captions are one bag of words."""
+    same = [_bag_of_words(item.texts[0]) == _bag_of_words(item.texts[1]) for item in items]
+    return {"same_words": sum(same)}
+
+
+def count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items whose negative caption equals a true one."""
+    return {"unwinnable": sum(item.texts[2] in item.texts[:2] for item in items)}
+
+
+FAMILY = Family(
+    "sugarcrepe",
+    "sugar-crepe",
+    read,
+    published={"add_att": 692, "add_obj": 2062, **SIZES},
+    files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *SIZES)),
+    images=IMAGES,
+    in_paper=True,
+    summarize=count_same_words,
+)
+PLUS_PLUS = Family(
+    "sugarcrepe_pp",
+    "sugarcrepe-pp",
+    read_plus_plus,
+    published={f"{task}/{name}": n for task in ("itt", "tot") for name, n in SIZES.items()},
+    files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in SIZES),
+    images=IMAGES,
+    rescored=("tot/*",),
+    summarize=count_unwinnable,
+)

@@ -1,0 +1,69 @@
+"""VALSE (Parcalabescu et al. 2022): a caption against a foil, for eleven phenomena of language.
+
+As its authors ask, only items count that two of three annotators found valid; among the others are
+all whose foil equals the caption. The foil comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, Item, Unasked, find_image
+from cae_lib.data.rows import json_rows
+
+SIZES = {
+    "actant-swap": 949,
+    "action-replacement": 648,
+    "coreference-hard": 104,
+    "coreference-standard": 708,
+    "counting-adversarial": 691,
+    "counting-hard": 868,
+    "counting-small-quant": 900,
+    "existence": 505,
+    "foil-it": 943,
+    "plurals": 851,
+    "relations": 535,
+}
+"""Numbers of valid items; the files list 8,782 in all."""
+
+IMAGE_FOLDERS = {
+    "actant-swap": "valse/data/actions/images_512",
+    "action-replacement": "valse/data/actions/images_512",
+    "coreference-hard": "valse/data/coref/release_v18/test_images",
+    "coreference-standard": "valse/data/coref/release_too_many_is_this_in_color/images",
+    "counting-adversarial": "valse/data/visual7w/images",
+    "counting-hard": "valse/data/visual7w/images",
+    "counting-small-quant": "valse/data/visual7w/images",
+    "existence": "valse/data/visual7w/images",
+    "foil-it": "coco/val2014",
+    "plurals": "valse/data/plurals/test_images",
+    "relations": "valse/data/relations/test_images",
+}
+"""Where the official evaluation looks for images."""
+
+SHARED_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
+MIN_VOTES = 2
+
+
+def read(root: Path, subset: str) -> Iterator[Item | Unasked]:
+    """Yield the valid items of one phenomenon."""
+    folders = [root / name for name in (IMAGE_FOLDERS[subset], *SHARED_FOLDERS)]
+    for row in json_rows(root / f"valse/data/{subset}.json", dict):
+        if row.number("mturk.caption") < MIN_VOTES:
+            yield Unasked("not_valid")
+            continue
+        name = row.text("image_file").strip()
+        image = find_image(*(folder / name for folder in folders))
+        yield Item(row.key, (image,), (row.text("foil"), row.text("caption")), 1, subset)
+
+
+FAMILY = Family(
+    "valse",
+    "valse",
+    read,
+    published=SIZES,
+    files=tuple(f"valse/data/{name}.json" for name in SIZES),
+    images="those of the dataset that each item's field 'dataset' names",
+    in_paper=True,
+)

@@ -1,0 +1,90 @@
+"""VL-CheckList (Zhao et al. 2022): a phrase against another object, attribute or relation.
+
+Of rows with three phrases of each kind only the first pair is scored, as in the official image-text
+contrast; no file is capped. The false phrase comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item
+from cae_lib.data.rows import json_rows
+from cae_lib.errors import DataError
+
+PLACES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
+SWIG_ROLES = ("agent", "destination", "item", "tool")
+OBJECTS = [
+    f"Object/{kind.title()}/{folder}_{value}"
+    for kind, values in PLACES.items()
+    for folder in (
+        f"hake_{kind}/hake_obj",
+        f"vg_{kind}/vg_obj",
+        f"vg_{kind}/vg_subj",
+        *(f"swig_{kind}/swig_{role}/swig_{role}" for role in SWIG_ROLES),
+    )
+    for value in values
+]
+SIZES = {
+    "Attribute/vg/action": 1892,
+    "Attribute/vg/color": 11_569,
+    "Attribute/vg/material": 2470,
+    "Attribute/vg/size": 2695,
+    "Attribute/vg/state": 941,
+    "Attribute/vaw/action": 3039,
+    "Attribute/vaw/color": None,
+    "Attribute/vaw/material": 11_835,
+    "Attribute/vaw/size": 15_321,
+    "Attribute/vaw/state": 4939,
+    "Relation/hake_action": None,
+    "Relation/swig_action": 25_150,
+    "Relation/vg/action": 12_733,
+    "Relation/vg/spatial": 30_650,
+    **dict.fromkeys(OBJECTS),
+}
+IMAGE_FOLDERS = {
+    "*/hake_*": "hake",
+    "*/swig_*": "swig",
+    "*/vg[/_]*": "vg",
+    "*/vaw/*": "vg",
+}
+"""Folder of the images by the name of the annotation file; VAW's are Visual Genome's."""
+
+
+def read(root: Path, subset: str) -> Iterator[Item]:
+    """Yield the items of one file."""
+    folders = [name for pattern, name in IMAGE_FOLDERS.items() if fnmatchcase(subset, pattern)]
+    if not folders:
+        raise DataError(
+            f"vl-checklist/data/{subset}.json: cannot tell its images. Name the file, or a folder "
+            f"above it, like one of {', '.join(IMAGE_FOLDERS)}, as the official files are."
+        )
+    for row in json_rows(root / f"vl-checklist/data/{subset}.json", list):
+        if isinstance(row.content, list) and len(row.content) != 2:
+            raise row.error(f"has {len(row.content)} fields, 2 were expected")
+        image = ImageRef(root / "vl-checklist" / folders[0] / row.text("0").strip())
+        texts = row.text("1.NEG.0"), row.text("1.POS.0")
+        yield Item(row.key, (image,), texts, truth=1, group=subset)
+
+
+def find_subsets(root: Path) -> Iterable[str]:
+    """List the annotation files that are there."""
+    folder = root / "vl-checklist/data"
+    return [
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in sorted(folder.rglob("*.json"))
+    ]
+
+
+FAMILY = Family(
+    "vl_checklist",
+    "vl-checklist",
+    read,
+    published=dict(sorted(SIZES.items())),
+    files=("vl-checklist/data/**/*.json",),
+    images="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
+    in_paper=True,
+    find_subsets=find_subsets,
+)

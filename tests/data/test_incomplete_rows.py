@@ -1,0 +1,53 @@
+"""Which images can be used, and what is said of datasets that are not complete."""
+
+import pytest
+from PIL import Image
+
+from cae_lib.data.incomplete import decode_error, log_left_out, validate_row_count
+from cae_lib.errors import DataError
+
+
+@pytest.fixture(params=["jpg", "png"])
+def whole(request, tmp_path):
+    path = tmp_path / f"whole.{request.param}"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(path)
+    return path
+
+
+def test_a_file_is_looked_into_as_it_is_now(whole, tmp_path):
+    assert decode_error(whole) == "" == decode_error(tmp_path / "absent.jpg")
+    content = whole.read_bytes()
+    whole.write_bytes(b"")
+    assert decode_error(whole) == "the file is empty"
+    whole.write_text("<!DOCTYPE html><title>404</title>")
+    assert "identify" in decode_error(whole) and str(tmp_path) not in decode_error(whole)
+    for cut in (-40, len(content) * 2 // 3):
+        whole.write_bytes(content[:cut])
+        assert "truncated" in decode_error(whole).lower() and str(tmp_path) not in decode_error(
+            whole
+        )
+    whole.write_bytes(content)
+    assert decode_error(whole) == ""
+
+
+def test_rows_that_are_missing_or_unusable_are_refused(tmp_path):
+    left_out = [("row 3", "its image 3.jpg is missing"), ("row 4", "its image 4.jpg is missing")]
+    file = tmp_path / "set.json"
+    with pytest.raises(DataError, match=r"set\.json, row 3: its image .* 2 of 9 rows"):
+        validate_row_count(file, 9, 9, left_out)
+    with pytest.raises(DataError, match=r"set\.json: 9 rows, 8 expected"):
+        validate_row_count(file, 9, 8, [])
+    validate_row_count(file, 9, 9, [])
+
+
+def test_what_is_left_out_is_printed_with_its_reason(tmp_path, capsys):
+    missing, broken = ("row 3", "its image 3.jpg is missing"), ("row 4", "cannot be decoded")
+    log_left_out("one", tmp_path, 9, 9, [])
+    assert capsys.readouterr().out == ""
+    log_left_out("one", tmp_path, 7, 9, [missing, broken], "Fetch them")
+    printed = capsys.readouterr().out
+    assert "7 used of 9" in printed and "Fetch them" in printed
+    assert 0 < printed.index("row 4") < printed.index("row 3"), "missing images come last"
+    log_left_out("two", tmp_path, 0, 9, [missing, broken])
+    printed = capsys.readouterr().out
+    assert "0 used of 9" in printed and "row 4" in printed and "row 3" not in printed
