@@ -10,13 +10,14 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from papermill import inspect_notebook
 
 from cae_lib import measuring, results, store
 from cae_lib.config import Search
 from cae_lib.errors import ConfigError, TooLongError
 from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import METHODS
-from cae_lib.pages.source import page_parameters, read_page
+from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import command
 
 EXPERIMENT, SWEEP = (
@@ -114,8 +115,8 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
 
 def test_each_parameter_has_a_test():
     tested = {"run", "method", "weight", "margin", "negatives", "steps", "seed", "hours", "profile"}
-    assert {*page_parameters(read_page(EXPERIMENT), "experiment")} == tested
-    assert {*page_parameters(read_page(SWEEP), "sweep")} == {
+    assert {*inspect_notebook(EXPERIMENT.with_suffix(".ipynb"))} == tested
+    assert {*inspect_notebook(SWEEP.with_suffix(".ipynb"))} == {
         "profile",
         "run",
         "setting",
