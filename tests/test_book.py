@@ -28,6 +28,7 @@ from cae_lib.errors import CaeError
 from cae_lib.pages.build import build_book, render
 from cae_lib.pages.run import run_page
 from cae_lib.pages.web import MOST_DESCRIPTION, description
+from cae_lib.profiles import find_profile
 
 Ask = Callable[..., Any]
 """Asks JupyterLab's REST interface: path, method, body."""
@@ -253,6 +254,14 @@ def test_a_book_with_an_address_links_to_itself(toy_book: Path):
 def test_a_page_is_described_by_its_answer_or_its_first_words(text: str, expected: str):
     page = publish_doctree(f"Title\n=====\n\n{text}", settings_overrides={"doctitle_xform": False})
     assert description(page) == expected and len(expected) <= MOST_DESCRIPTION
+
+
+def test_the_copy_of_a_profile_says_so_above_each_page(toy_book: Path):
+    run_page("page", "smoke")
+    page = build_book("smoke")
+    assert page == toy_book / "build" / "smoke-html" / "_build" / "html" / "index.html"
+    text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
+    assert find_profile("smoke").own_book in text and "smoke: 3 seeds" in text
 
 
 def test_what_is_wrong_with_a_book_is_shown(toy_book: Path, capfd):
