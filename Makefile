@@ -14,6 +14,7 @@ ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 # MORE="--rows clip-ft,cae-attention --seeds 1".
 ON ?= local
 WITH = --on $(ON) $(MORE)
+CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
 ENGINE = $(if $(filter paper slurm,$(PROFILE) $(ON)),cluster,environment)
 
 .PHONY: help reproduce reproduce-all photo rehearse cluster row book pdf report test lab dist clean environment
@@ -25,7 +26,7 @@ help:
 	@echo "make rehearse    PROFILE=paper from data to pages in minutes, numbers mean nothing   [ON=slurm]"
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
-	@echo "make pdf         the book as one PDF, printed by Chromium  [PROFILE=$(PROFILE)]"
+	@echo "make pdf         the book as one PDF, printed by Chromium"
 	@echo "make report      the reproduction as a paper: LaTeX, and a PDF where LaTeX is installed"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
@@ -61,7 +62,10 @@ book: environment
 	@$(CAE) book --profile $(PROFILE)
 
 pdf: environment
-	@$(CAE) book --pdf --profile $(PROFILE)
+	@test -n "$(CHROMIUM)" || { echo "make pdf prints the book by a browser: install chromium" >&2; exit 2; }
+	.venv/bin/jupyter-book build book --config _config.yml --path-output build/book --all -q --builder singlehtml
+	@$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=60000 \
+	  --print-to-pdf=build/cae-reproduction.pdf file://$(CURDIR)/build/book/_build/singlehtml/index.html
 
 report: environment
 	@.venv/bin/python -c "import pypandoc, typst" 2>/dev/null || .venv/bin/python -m pip install -q -e ".[report]"

@@ -41,7 +41,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reproduce": ("reproduce.run", "data, training, pages and book"),
     "book": ("book.book", "render the book from the stored pages"),
     "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
-    "doctor": ("book.doctor", "what is installed, which device, which data"),
 }
 """Of each command the function `MODULE.FUNCTION` of `cae_lib.commands`, beside which its options
 stand, and what it is for."""

@@ -176,6 +176,7 @@ class Profile:
     base: dict[str, Any] | None  # of the base model's own training; None where it is downloaded
     training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
     runs: dict[str, dict[str, Any]]  # of each run, the fields of it alone
+    title: str = ""  # what its images are, as pages say it
     labels: dict[str, str] = field(default_factory=dict)  # what tables and figures call some runs
     studies: frozenset[str] = frozenset()  # runs of the studies beside the paper
     short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared

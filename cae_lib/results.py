@@ -18,7 +18,6 @@ from cae_lib.store import Index as Index
 from cae_lib.store import Rows as Rows
 from cae_lib.store import Tables as Tables
 from cae_lib.store import collect as collect
-from cae_lib.store import complete as complete
 from cae_lib.store import discard as discard
 from cae_lib.store import entries as entries
 from cae_lib.store import file_of as file_of

@@ -272,16 +272,6 @@ def _advice(table: str, run: str, profile_name: str) -> str:
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
 
 
-def complete(profile_name: str, suite: str, families: Iterable[str] | None = None) -> bool:
-    """Whether a measurement used all that there should be, of some families or of all: without it
-    there is no verdict."""
-    subsets = load("subsets", profile_name, [DATA])
-    subsets = subsets[subsets["suite"] == suite]
-    if families is not None:
-        subsets = subsets[subsets["family"].isin(list(families))]
-    return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
-
-
 def tables(profile_name: str, own: bool = False) -> dict[str, Index]:
     """All tables of a profile, or with `own` all that are stored apart."""
     names = {path.name for path in _folder(profile_name, own).glob("*/")}

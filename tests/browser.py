@@ -4,18 +4,23 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from cae_lib.pages.build import find_browser
-
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update"
 ).split()
 AXE = "axe-core@4.14.1"
 COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium; None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def left_by(address: str, user: Path) -> tuple[Any, list[str]]:

@@ -128,20 +128,6 @@ def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command:
         store.load("answers")
 
 
-def test_what_is_incomplete_is_told(home: Path):
-    rows = [
-        ("benchmarks", "aro", "relation", 5, 5),
-        ("benchmarks", "aro", "attribution", 4, 5),
-        ("benchmarks", "crepe", "atom", 6, 6),
-    ]
-    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
-    store.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
-    assert store.complete("mini", "benchmarks", ["crepe"])
-    assert not store.complete("mini", "benchmarks")
-    assert not store.complete("mini", "benchmarks", ["aro"])
-    assert not store.complete("mini", "retrieval"), "nothing is not all"
-
-
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
     for seed in (0, 1):
         store.save(

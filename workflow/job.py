@@ -78,14 +78,11 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
 def execute_page(profile: str, selection: Selection, name: str) -> None:
     """Execute a page: one of the book, or of the copy of the book that the profile has."""
     from cae_lib.pages.run import run_page
-    from cae_lib.pages.source import experiments_folder, page_parameters, read_page
 
     if find_profile(profile).own_book is None:
         run_page(name)
-        return
-    known = page_parameters(read_page(experiments_folder() / f"{name}.md"), name)
-    seeds = {"seeds": str(grid.seeds_of(profile, selection))} if "seeds" in known else {}
-    run_page(name, seeds, profile)
+    else:
+        run_page(name, profile, grid.seeds_of(profile, selection))
 
 
 def render_book(profile: str) -> None:

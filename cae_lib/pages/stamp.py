@@ -1,6 +1,8 @@
-"""The last cell of every page: where its numbers come from, and whether they are the present ones:
-while the keys of the profile's stored tables are as they were when it ran, and its cells are those
-of its text."""
+"""The last cell of every page: where its numbers come from, and the command that runs it again.
+
+A page is current while the keys of its profile's stored tables are as they were when it ran, and
+its cells are those of its text.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +28,25 @@ MIME = "application/vnd.cae.provenance+json"
 
 
 class Provenance(NamedTuple):
-    """A stamp as a folded list for the reader and as data for `states`."""
+    """The state that a page ran in: a folded list for the reader, and data for `states`."""
 
     content: dict[str, Any]
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """What a notebook stores."""
-        found = self.content
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """Return what a notebook stores."""
+        state = self.content
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
         lines = {
-            "tables": found["tables"][:12],
-            "code": committed[found["dirty"]],
-            "profile": found["profile"],
-            "seeds": found.get("seeds"),
-            "again by": found.get("command"),
-            "run on": found["when"],
-            "took": f"{found['wall_seconds']} s",
-            "device": found["device"],
-            "versions": ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
-            "data (manifest)": found["data"],
+            "tables": state["tables"][:12],
+            "code": committed[state["dirty"]],
+            "profile": state["profile"],
+            "seeds": state.get("seeds"),
+            "again by": state.get("command"),
+            "run on": state["when"],
+            "took": f"{state['wall_seconds']} s",
+            "device": state["device"],
+            "versions": ", ".join(f"{name} {text}" for name, text in state["versions"].items()),
+            "data (manifest)": state["data"],
         }
         items = "".join(
             f"<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>"
@@ -52,15 +54,15 @@ class Provenance(NamedTuple):
             if value is not None
         )
         return {
-            MIME: found,
+            MIME: state,
             "text/html": "<details><summary>Where these numbers come from</summary><ul>"
             f"{items}</ul></details>",
-            "text/plain": json.dumps(found, sort_keys=True),
+            "text/plain": json.dumps(state, sort_keys=True),
         }
 
 
-def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
-    """Stamp a page with the state that it ran in, and with the command that runs it again.
+def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenance:
+    """Return the state that a page ran in, with the command that runs it again.
 
     Args:
         page: The name of the page.
@@ -68,11 +70,10 @@ def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
         **extra: Further entries, such as `seeds` where the page has no such parameter.
     """
     profile = names["profile"]
-    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     state = {
         "tables": tables_hash(profile),
         "dirty": changed(),
-        "when": when,
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command(page, names),
     }
     declared = names.get("__annotations__", {})
@@ -82,48 +83,52 @@ def provenance(page: str, names: Mapping[str, Any], **extra: Any) -> Provenance:
 
 def command(page: str, names: Mapping[str, Any]) -> str:
     """Return the call of papermill that runs a page with the parameters that it has here."""
-    given = [(name, names[name]) for name in names.get("__annotations__", {})]
-    words = [word for name, value in given if value != "" for word in ("-p", name, str(value))]
+    parameters = [(name, names[name]) for name in names.get("__annotations__", {})]
+    words = [word for name, value in parameters if value != "" for word in ("-p", name, str(value))]
     return shlex.join(["papermill", f"book/experiments/{page}.ipynb", "out.ipynb", *words])
 
 
 def tables_hash(profile: str) -> str:
-    """Hash the name and key of each stored table of a profile."""
+    """Return the hash of the name and key of each stored table of a profile."""
     tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
 
 def states(profile: str) -> pd.DataFrame:
-    """For each page its `state`: "current", "stale", or what is wrong; and its stamp's entries. A
-    page is held against the tables of its own profile; a copy of the book lies apart."""
-    own = PROFILES[profile].own_book is not None
-    folder = own_book(profile) / "experiments" if own else experiments_folder()
-    present = cache(tables_hash)
-    found = {name: _state(folder / f"{name}.ipynb", own, present) for name in page_names()}
-    told = ("profile", "when", "wall_seconds", "device")
-    return pd.DataFrame(
-        [
-            {"page": name, "state": state, **{key: stamp.get(key) for key in told}}
-            for name, (state, stamp) in found.items()
-        ]
-    )
+    """Return a row for each page: its `state`, and entries of its provenance.
+
+    The state is "current", "stale", or what is wrong with the notebook. A page is compared with the
+    tables of the profile that it shows; the pages are those of the profile's copy of the book where
+    it has one.
+    """
+    is_copy = PROFILES[profile].own_book is not None
+    folder = own_book(profile) / "experiments" if is_copy else experiments_folder()
+    hash_of = cache(tables_hash)
+    rows = []
+    for name in page_names():
+        state, entries = _state(folder / f"{name}.ipynb", is_copy, hash_of)
+        shown = {key: entries.get(key) for key in ("profile", "when", "wall_seconds", "device")}
+        rows.append({"page": name, "state": state, **shown})
+    return pd.DataFrame(rows)
 
 
-def _state(path: Path, own: bool, present: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
+def _state(path: Path, is_copy: bool, hash_of: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
+    """Return the state of a notebook and the entries of its provenance."""
     if not path.is_file():
         return "not run yet", {}
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError):
         return "cannot be read", {}
-    bundles = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
-    stamps = [bundle[MIME] for bundle in bundles if MIME in bundle]
-    if not stamps:
-        return "has no stamp", {}
+    bundles = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    stored = [bundle[MIME] for bundle in bundles if MIME in bundle]
+    if not stored:
+        return "has no provenance", {}
+    entries = stored[-1]
     text = read_page(experiments_folder() / f"{path.stem}.md").cells
-    stored = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    if not own and stored != [(cell.cell_type, cell.source) for cell in text]:
-        return "has another text", stamps[-1]
-    made = stamps[-1].get("profile")
-    current = made in PROFILES and stamps[-1].get("tables") == present(made)
-    return "current" if current else "stale", stamps[-1]
+    sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    if not is_copy and sources != [(cell.cell_type, cell.source) for cell in text]:
+        return "has another text", entries
+    profile = entries.get("profile")
+    current = profile in PROFILES and entries.get("tables") == hash_of(profile)
+    return "current" if current else "stale", entries

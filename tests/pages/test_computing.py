@@ -1,5 +1,8 @@
-"""The pages that compute: one experiment and a sweep. No parameter of theirs is ignored, what they
-compute is found again, and by default they train nothing."""
+"""Pages that compute what is not stored.
+
+No parameter of theirs is ignored, what they compute is found again, and by default they train
+nothing.
+"""
 
 import contextlib
 import io
@@ -7,16 +10,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import nbformat
 import pandas as pd
+import papermill
 import pytest
 from conftest import REPOSITORY
+from papermill import inspect_notebook
 
-from cae_lib import measuring, results, store
+from cae_lib import measuring, plots, results, store
 from cae_lib.config import Search
 from cae_lib.errors import ConfigError, TooLongError
+from cae_lib.evaluation.averages import weights
 from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import METHODS
-from cae_lib.pages.source import page_parameters, read_page
+from cae_lib.pages.parameters import Selection, select
+from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import command
 
 EXPERIMENT, SWEEP = (
@@ -114,8 +122,8 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
 
 def test_each_parameter_has_a_test():
     tested = {"run", "method", "weight", "margin", "negatives", "steps", "seed", "hours", "profile"}
-    assert {*page_parameters(read_page(EXPERIMENT), "experiment")} == tested
-    assert {*page_parameters(read_page(SWEEP), "sweep")} == {
+    assert {*inspect_notebook(EXPERIMENT.with_suffix(".ipynb"))} == tested
+    assert {*inspect_notebook(SWEEP.with_suffix(".ipynb"))} == {
         "profile",
         "run",
         "setting",
@@ -228,3 +236,187 @@ def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, m
 def test_a_sweep_that_takes_too_long_is_refused(smoke_home):
     with pytest.raises(TooLongError, match="hours="):
         run_page(SWEEP, profile="smoke", values="0.5", hours=1e-12)
+
+
+RESULTS = (
+    "accuracy",
+    "attribution",
+    "blind",
+    "faithfulness",
+    "heat-maps",
+    "paired",
+    "photographs",
+    "retrieval-and-text",
+    "word-roles",
+)
+"""Pages that show runs of several attribution methods."""
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_page_of_results_shows_a_part_of_its_methods_and_seeds(name, monkeypatch):
+    """What is stored is enough: nothing is computed."""
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    monkeypatch.setattr(measuring, "compute_table", Mock(side_effect=RuntimeError("computed")))
+    text = REPOSITORY / "book" / "experiments" / f"{name}.md"
+    declared = {*inspect_notebook(text.with_suffix(".ipynb"))}
+    assert declared >= {"profile", "methods", "seeds", "weight", "margin", "steps", "hours"}
+    names = run_page(text, methods=["gradcam"], seeds=1)
+    assert "1 seed; methods: GradCAM" in names["page"].shown().text
+    told = command(name, names)
+    assert "-p seeds 1" in told and "-p weight" not in told
+
+
+def names_of_runs(loaded: Mock) -> list[str]:
+    return [*loaded.call_args.args[2]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, ["clip-ft", "cae-gradcam", "placebo-gradcam", "cae-counterfactual", "negclip"]),
+        (
+            {"weight": 0.3},
+            [
+                "clip-ft",
+                "cae-gradcam+weight=0.3",
+                "placebo-gradcam+weight=0.3",
+                "cae-counterfactual",
+                "negclip",
+            ],
+        ),
+        (
+            {"steps": "2", "margin": 0.5},
+            [
+                "clip-ft+steps=2",
+                "cae-gradcam+margin=0.5+steps=2",
+                "placebo-gradcam+margin=0.5+steps=2",
+                "cae-counterfactual+steps=2",
+                "negclip+steps=2",
+            ],
+        ),
+    ],
+)
+def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, expected):
+    runs = ["clip-ft", "cae-gradcam", "placebo-gradcam", "cae-counterfactual", "negclip"]
+    load = Mock(side_effect=lambda *words, **_: pd.DataFrame({"run": [*words[2]]}))
+    monkeypatch.setattr(results, "load", load)
+    page = select({"profile": "mini", "seeds": 2, "methods": "gradcam", "hours": 3} | parameters)
+    rows = page.load("benchmarks", ["base", *runs])
+    assert names_of_runs(load) == ["base", *expected]
+    assert rows["run"].tolist() == ["base", *runs], "called as the profile calls them"
+    assert load.call_args.args[3] == 2
+    assert load.call_args.kwargs == {"compute": True, "hours": 3}
+
+
+def test_settings_of_bindings_act_on_their_relatives(monkeypatch):
+    load = Mock(return_value=pd.DataFrame({"run": []}))
+    monkeypatch.setattr(results, "load", load)
+    page = select({"profile": "mini", "seeds": 1, "margin": 0.5}, known=["binding"])
+    page.load("benchmarks", ["cae-binding", "kept-binding", "softmax-binding", "cae-gradcam"])
+    assert names_of_runs(load) == [
+        "cae-binding+margin=0.5",
+        "kept-binding+margin=0.5",
+        "softmax-binding",
+        "cae-gradcam",
+    ]
+
+
+@pytest.mark.parametrize(
+    "methods", ["gradcam, attention", ["attention", "gradcam"], "attention gradcam"]
+)
+def test_methods_are_a_text_or_a_list(methods):
+    page = select({"profile": "mini", "seeds": 1, "methods": methods})
+    assert page.methods == {"attention": "attention", "gradcam": "GradCAM"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"methods": "gradcm"}, "gradcm.*gradcam"),
+        ({"seeds": "two"}, "two"),
+        ({"seeds": 0}, "seeds"),
+        ({"weight": "much"}, "weight is 'much'"),
+    ],
+)
+def test_a_page_of_results_refuses_unknown_values(parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        select({"profile": "mini", "seeds": 1} | parameters).load("benchmarks", ["cae-gradcam"])
+
+
+def test_without_all_items_there_is_no_verdict(home: Path):
+    rows = [
+        ("benchmarks", "aro", "relation", 5, 5),
+        ("benchmarks", "aro", "attribution", 4, 5),
+        ("benchmarks", "crepe", "atom", 6, 6),
+    ]
+    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
+    store.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
+    page = select({"profile": "mini", "seeds": 1})
+    assert page.complete("benchmarks", ["crepe"])
+    assert not page.complete("benchmarks")
+    assert not page.complete("benchmarks", ["aro"])
+    assert not page.complete("retrieval"), "nothing is not all"
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "tables"),
+    [
+        ("accuracy", ["crepe"], []),
+        ("bindings", ["aro"], []),
+        ("blind", ["aro"], []),
+        ("retrieval-and-text", [], ["similarity"]),
+    ],
+)
+def test_a_page_is_drawn_without_a_dataset(name, families, tables, monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    whole = results.load
+
+    def load(table: str, *words: Any, **settings: Any) -> pd.DataFrame:
+        assert table not in tables
+        rows = whole(table, *words, **settings)
+        return rows[~rows["family"].isin(families)] if "family" in rows else rows
+
+    monkeypatch.setattr(results, "load", load)
+    monkeypatch.setattr(Selection, "has", lambda self, table, runs: table not in tables)
+    run_page(REPOSITORY / "book" / "experiments" / f"{name}.md", seeds=1)
+
+
+def test_ablations_are_drawn_from_one_seed(monkeypatch):
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    index_of = store.index_of
+
+    def of_one_seed(*words: Any, **settings: Any) -> store.Index:
+        index = index_of(*words, **settings)
+        return {place: rows for place, rows in index.items() if place[1] == 0}
+
+    monkeypatch.setattr(store, "index_of", of_one_seed)
+    monkeypatch.setattr(results, "index_of", of_one_seed)
+    names = run_page(REPOSITORY / "book" / "experiments" / "what-decides.md")
+    assert names["yardstick"] is None
+
+
+def test_papermill_alone_trains_measures_and_draws(smoke_home: Path, tmp_path: Path):
+    """What the page says of CAE is what its run with this weight answers."""
+    source = REPOSITORY / "book" / "experiments" / "accuracy.ipynb"
+    stored, output = source.read_bytes(), tmp_path / "out.ipynb"
+    parameters = {"profile": "smoke", "methods": "gradcam", "weight": 0.5, "seeds": 1}
+    papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
+    assert source.read_bytes() == stored and store.tables("smoke") == {}
+    runs = ["clip-ft", "cae-gradcam+weight=0.5"]
+    own = store.index_of("benchmarks", "smoke", own=True)
+    assert {(run, 0) for run in runs} <= own.keys() and ("cae-gradcam", 0) not in own
+    answers = store.read([own[run, 0] for run in runs]).to_pandas()
+    items = store.read([store.index_of("items", "smoke", own=True)["data", 0]]).to_pandas()
+    of_mean = weights(items, "family").query("score == 'mean'")
+    answers = answers.merge(of_mean, on=["family", "subset", "item"])
+    answers["part"] = answers["correct"] * answers["weight"]
+    accuracy = answers.groupby("run")["part"].sum()
+    gain = plots.number(accuracy[runs[1]] - accuracy[runs[0]], 1, 100, True)
+    cells = nbformat.read(output, as_version=4).cells
+    glued = {
+        bundle["metadata"]["scrapbook"]["name"]: "".join(bundle["data"].values())
+        for cell in cells
+        for bundle in cell.get("outputs", ())
+        if "scrapbook" in bundle.get("metadata", {})
+    }
+    assert glued["C3_range"] == repr(gain)

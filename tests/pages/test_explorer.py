@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browser import left_by
+from browser import find_browser, left_by
 from conftest import REPOSITORY
 from PIL import Image
 from toys import forget
@@ -27,7 +27,6 @@ from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import answers
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import load_clip
-from cae_lib.pages.build import find_browser
 from cae_lib.pages.explorer import RUNS, SCORED, WAYS, Entry, build, collect, true_pairs
 
 BOOK = REPOSITORY / "book"

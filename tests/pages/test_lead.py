@@ -12,12 +12,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from browser import Browser
+from browser import Browser, find_browser
 from conftest import REPOSITORY
 
 from cae_lib import results
 from cae_lib.evaluation.averages import weights
-from cae_lib.pages.build import find_browser
 from cae_lib.shown import html_of
 
 BOOK = REPOSITORY / "book"

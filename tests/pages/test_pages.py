@@ -17,12 +17,13 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill import inspect_notebook
 from rules import MOST_CODE_CELLS, check_notebook, check_pair
 
 from cae_lib import results, shown
 from cae_lib.errors import ConfigError
-from cae_lib.pages.run import FIGURE, _publish, clean, readme_figure, run_page
-from cae_lib.pages.source import page_parameters, read_page
+from cae_lib.pages.run import FIGURE, clean, readme_figure, run_page
+from cae_lib.pages.source import read_page
 from cae_lib.pages.stamp import MIME, Provenance, provenance, states
 from cae_lib.plots import show
 from cae_lib.profiles import PROFILES
@@ -38,6 +39,11 @@ def stored(text: Path) -> nbformat.NotebookNode:
     return nbformat.read(text.with_suffix(".ipynb"), as_version=4)
 
 
+def default_of(parameters: dict[str, dict[str, Any]], name: str) -> Any:
+    """The value that a page's cell of parameters gives a name."""
+    return ast.literal_eval(parameters[name]["default"])
+
+
 def html_of(cell: nbformat.NotebookNode) -> list[str]:
     """What a cell shows, but for the stamp."""
     stamp = "provenance" in cell.metadata.get("tags", [])
@@ -48,15 +54,15 @@ def html_of(cell: nbformat.NotebookNode) -> list[str]:
 @EACH_PAGE
 def test_a_stored_page_keeps_all_rules(text: Path):
     assert check_pair(text, text.with_suffix(".ipynb")) == []
-    parameters = page_parameters(read_page(text), text.stem)
-    assert parameters["profile"].type == "str"
+    parameters = inspect_notebook(text.with_suffix(".ipynb"))
+    assert parameters["profile"]["inferred_type_name"] == "str"
     others = {
         "photographs": "photo",
         "word-roles": "photo",
         "paired": "paired",
     }
-    assert parameters["profile"].default == others.get(text.stem, "mini")
-    assert all("#" in parameter.line for parameter in parameters.values()), "explain each parameter"
+    assert default_of(parameters, "profile") == others.get(text.stem, "mini")
+    assert all(parameter["help"] for parameter in parameters.values()), "explain each parameter"
 
 
 def test_contents_and_pages_agree():
@@ -109,16 +115,15 @@ def test_a_page_ends_with_the_command_that_runs_it_again(text: Path):
     assert (called, REPOSITORY / page) == ("papermill", text.with_suffix(".ipynb"))
     assert out == "out.ipynb" and words[::3] == ["-p"] * len(words[::3])
     given = dict(zip(words[1::3], words[2::3], strict=True))
-    declared = page_parameters(read_page(text), text.stem)
-    assert given == {
-        name: str(known.default) for name, known in declared.items() if known.default != ""
-    }
+    declared = inspect_notebook(text.with_suffix(".ipynb"))
+    defaults = {name: default_of(declared, name) for name in declared}
+    assert given == {name: str(default) for name, default in defaults.items() if default != ""}
 
 
 @EACH_PAGE
 def test_a_page_refuses_a_profile_that_it_does_not_describe(text: Path):
     given, first, *_ = [cell.source for cell in read_page(text).cells if cell.cell_type == "code"]
-    default = page_parameters(read_page(text), text.stem)["profile"].default
+    default = default_of(inspect_notebook(text.with_suffix(".ipynb")), "profile")
     call = next(
         node
         for node in ast.walk(ast.parse(first))
@@ -373,10 +378,12 @@ def test_a_page_of_too_many_cells_is_refused_and_what_plots_show_passes():
 
 
 def test_readme_shows_a_figure_of_the_book_and_none_of_smoke(text: Path, home: Path):
-    page = good_page()
-    page.cells[2].outputs.append(output(content=svg("a figure")))
+    content = text.read_text(encoding="utf-8").replace(
+        "1 + 1", f"from IPython.display import HTML\n\nHTML('{svg('a figure')}')"
+    )
+    text.with_name("photographs.md").write_text(content, encoding="utf-8")
     for smoke in (True, False):
-        _publish(page, "photographs", smoke)
+        run_page("photographs", "smoke" if smoke else None)
         assert (home / "book" / "images" / "photographs.svg").exists() is not smoke
 
 
@@ -398,7 +405,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
     nbformat.write(notebook, path)
-    assert state() == "has no stamp" and check_pair(text, path) == []
+    assert state() == "has no provenance" and check_pair(text, path) == []
     bundle = provenance("page", PARAMETERS | {"profile": "mini"})._repr_mimebundle_()
     assert "run on" in bundle["text/html"] and bundle[MIME]["seeds"] == 3
     for dirty in (True, False):

@@ -164,9 +164,9 @@ def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
     job.execute_page("smoke", Selection(), "use-it")
     assert given == [
         ("accuracy",),
-        ("accuracy", {"seeds": "1"}, "rehearsal"),
-        ("accuracy", {"seeds": "2"}, "smoke"),
-        ("use-it", {}, "smoke"),
+        ("accuracy", "rehearsal", 1),
+        ("accuracy", "smoke", 2),
+        ("use-it", "smoke", 3),
     ]
 
 

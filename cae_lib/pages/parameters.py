@@ -1,0 +1,134 @@
+"""Parameters that the pages of results share, and tables of runs with these settings.
+
+A page declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours` beside
+`profile`, and loads its tables by `Selection.load`: what is not stored is trained and measured.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cae_lib import plots, results
+from cae_lib.errors import ConfigError
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.variants import find_variant, setting
+
+OF_LOSS = ("weight", "margin")
+"""Settings of the attribution loss; other settings are those of every training."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a page shows: a profile, attribution methods, seeds, and settings of runs.
+
+    Attributes:
+        profile: Name of the profile.
+        seeds: Number of seeds of each trained run.
+        methods: Attribution methods, each with its label.
+        settings: Settings that differ from the profile's.
+        hours: A training that would take longer is refused.
+        is_part: Whether the page was asked for some of its methods only.
+    """
+
+    profile: str
+    seeds: int
+    methods: Mapping[str, str]
+    settings: Mapping[str, Any]
+    hours: float | None
+    is_part: bool
+
+    def load(
+        self, table: str, runs: Iterable[str], seeds: int | Collection[int] | None = None
+    ) -> pd.DataFrame:
+        """Read a table of runs with the page's settings, computed where it is not stored.
+
+        Args:
+            table: Name of the table.
+            runs: Names of runs of the profile, by which their rows are called here too.
+            seeds: As for `results.load`; the page's where none is given.
+        """
+        names = {self._name(run): run for run in runs}
+        seeds = self.seeds if seeds is None else seeds
+        rows = results.load(table, self.profile, names, seeds, compute=True, hours=self.hours)
+        return rows.assign(run=rows["run"].map(names)) if self.settings else rows
+
+    def _name(self, run: str) -> str:
+        """Return the name of a run with the settings that act on it."""
+        settings = dict(self.settings)
+        if settings and run in find_profile(self.profile).runs:
+            config = experiment(run, self.profile)
+            has_loss = config.method in self.methods
+            if not has_loss and not (config.foil_hinge and "binding" in self.methods):
+                settings = {key: settings[key] for key in settings if key not in OF_LOSS}
+        return find_variant(run, self.profile, **settings).name(self.profile) if settings else run
+
+    @property
+    def number(self) -> str:
+        """The number of methods as a word, for "mean of four"."""
+        return ("one", "two", "three", "four")[len(self.methods) - 1]
+
+    def has(self, table: str, runs: Iterable[str]) -> bool:
+        """Return whether a table of runs is stored, or its data can be built."""
+        can_be_built = not find_profile(self.profile).real
+        return can_be_built or not results.missing(table, runs, self.profile)
+
+    def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
+        """Return whether a suite used all items that there should be, of some families or of all.
+
+        Without them there is no verdict.
+        """
+        subsets = self.load("subsets", [results.DATA])
+        subsets = subsets[subsets["suite"] == suite]
+        if families is not None:
+            subsets = subsets[subsets["family"].isin(list(families))]
+        return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
+
+    def measured(self, runs: list[str]) -> list[str]:
+        """Return these runs, or none if the profile has no answers of one of them."""
+        return [] if results.missing("benchmarks", runs, self.profile) else runs
+
+    def shown(self) -> plots.Shown:
+        """Return a line that says what the page shows."""
+        text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
+        if self.is_part:
+            text += f"; methods: {', '.join(self.methods.values())}"
+        text += "".join(f"; {key} {value}" for key, value in self.settings.items())
+        return plots.Shown(f"<p>{html.escape(text)}.</p>", f"{text}.")
+
+
+def describe(profile_name: str) -> str:
+    """Return what a profile's images are, and its name, as the beginning of a sentence."""
+    title = find_profile(profile_name).title or "profile"
+    return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
+
+
+def select(names: Mapping[str, Any], known: Collection[str] = tuple(plots.METHODS)) -> Selection:
+    """Return what the parameters of a page select.
+
+    Args:
+        names: The page's `globals()`. Of its parameters `methods` is a text such as "gradcam,
+            attention" or a list, "" for all; a setting is a number or its text, "" for that of
+            each run.
+        known: The methods that the page can show.
+
+    Raises:
+        ConfigError: For an unknown method, or a value of the wrong type.
+    """
+    asked = names.get("methods", "")
+    asked = asked.replace(",", " ").split() if isinstance(asked, str) else list(asked)
+    if unknown := [method for method in asked if method not in known]:
+        raise ConfigError(f"methods: {unknown} are unknown: expected some of {', '.join(known)}")
+    methods = [method for method in known if method in asked] or list(known)
+    seeds = names["seeds"]
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds is {seeds!r}: expected a number of seeds, 1 or more")
+    given = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
+    settings = {key: setting(key, text) for key, text in given.items() if text}
+    labels = {method: plots.METHOD_LABELS[method] for method in methods}
+    is_part = len(methods) < len(known)
+    return Selection(names["profile"], seeds, labels, settings, names.get("hours"), is_part)
