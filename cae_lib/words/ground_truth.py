@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import DataError
-from cae_lib.words.lexicon import COUNTS, DETERMINERS, PLURAL_DETERMINERS, contradict
+from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, contradict
 from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
 
 ARTICLE_BEFORE = re.compile(r"\b(a|an|the|no) $")
@@ -160,10 +160,7 @@ def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
     ]
     texts = [caption[slice(*phrase)] for phrase in phrases]
     swap = Swap(nouns if _fit(*texts) else (NOWHERE, NOWHERE), phrases, match.span(2))
-    no_counts = [
-        (place, number) for place, number in attributes if (caption[slice(*place)],) not in COUNTS
-    ]
-    return spans, [swap, *_attribute_swaps(caption, no_counts)]
+    return spans, [swap, *_attribute_swaps(caption, attributes)]
 
 
 def _words(caption: str, start: int, end: int) -> list[Place]:

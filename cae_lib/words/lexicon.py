@@ -7,23 +7,26 @@ and the synthetic scenes.
 from __future__ import annotations
 
 MUTUAL_PREPOSITIONS = frozenset(
-    "adjacent_to across_from along_with alongside amid among amongst and apart_from attached_to "
-    "away_from beside besides between by close_by close_to connected_to far_from near nearby "
-    "next_to on_the_other_side_of opposite together_with with".split()
+    "adjacent_to across_from along_side_of along_with alongside alongside_of amid among amongst "
+    "and apart_from attached_to away_from beside besides between by close_by close_to connected_to "
+    "far_from near nearby next_to on_the_other_side_of opposite together_with with".split()
 )
 """Prepositions that hold in both directions, so that swapping their arguments makes nothing false.
 
-"by" counts unless it opens the agent of a passive ("held by"), "with" unless a past participle
-comes before it ("filled with"). All names of `aro_symmetric.txt` (the 157 relations that ARO drops
-from its average as symmetric) that are symmetric in meaning end in one of these or are in
-`MUTUAL_VERBS`. The rest of ARO's list, such as "underneath", "sitting under" and "reading", is
-directed, and is swapped here.
+"by" counts unless it opens the agent of a passive ("held by", not "parked by"), "with" unless a
+past participle comes before it ("filled with"). The names of `aro_symmetric.txt` (the 157 relations
+that ARO drops from its average as symmetric) that are symmetric in meaning end in one of these or
+are in `MUTUAL_VERBS`. The rest of ARO's list, such as "underneath", "sitting under" and "reading",
+is directed, and is swapped here.
 """
 
 MUTUAL_VERBS = frozenset(
     "embrace equal face fight greet hug kiss marry match meet resemble".split()
 )
 """Lemmas of verbs that hold in both directions, or whose reversal nobody could call false."""
+
+POSTURES = frozenset("lean lie locate park place position seat set sit stand stop".split())
+"""Lemmas of verbs after whose participle "by" is a place, not an agent."""
 
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
 """Lemmas of verbs that are mutual with "to"."""
@@ -45,7 +48,7 @@ PLACES = frozenset(
 """Nouns of a place within an image or a thing, which are no thing themselves."""
 
 NO_THINGS = frozenset(
-    "action afternoon air bit close-up closeup course couple dark day daytime display evening "
+    "action afternoon air bit close-up closeup course dark day daytime display evening "
     "fun line lot midair mid-air morning motion night one ones order other others pair part place "
     "process row series set something somebody someone something thing things time times use view "
     "way".split()

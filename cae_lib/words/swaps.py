@@ -21,6 +21,7 @@ from cae_lib.words.lexicon import (
     PLACES,
     PLURAL_DETERMINERS,
     POSSESSIVES,
+    POSTURES,
     UNSWAPPED_PREPOSITIONS,
     VIEWS,
     contradict,
@@ -110,7 +111,7 @@ class _Reader:
                 continue
             head = chunk.root if chunk.root in nouns else nouns[-1]
             start = head.i
-            while start > tokens[0].i and self._is_compound(self.doc[start - 1]):
+            while start > tokens[0].i and self._is_compound(start - 1):
                 start -= 1
             phrases.append(Phrase(tokens[0].i, head.i + 1, head, (start, head.i + 1)))
         phrase_of: dict[int, Phrase] = {}
@@ -124,7 +125,11 @@ class _Reader:
             phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), phrase)
         return phrase_of
 
-    def _is_compound(self, token: Token) -> bool:
+    def _is_compound(self, place: int) -> bool:
+        """Whether a token belongs to the noun that comes after it."""
+        token = self.doc[place]
+        if token.text == "-" or self.doc[place + 1].text == "-":
+            return True
         return token.dep_ == "compound" and token.pos_ in NOUNS and not _is_colour(token)
 
     def _is_of(self, place: int) -> bool:
@@ -182,7 +187,8 @@ class _Reader:
         words = [token.lower_ for token in self.doc[start:end]]
         last = self.doc[end - 1]
         if last.lower_ == "by":
-            return last.dep_ != "agent"
+            verb = last.head
+            return last.dep_ != "agent" or verb.tag_ == "VBG" or verb.lemma_ in POSTURES
         if last.lower_ == "with":
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
