@@ -101,6 +101,12 @@ def test_every_row_of_every_profile_is_a_valid_configuration():
             assert experiment(name, chosen.name).profile == chosen.name
 
 
+def test_runs_by_the_second_tagger_differ_from_the_paper_s_in_nothing_else():
+    for row in (f"dependency-{method}" for method in METHODS):
+        plain = experiment(row.replace("dependency", "cae"), "photo")
+        assert different(plain, experiment(row, "photo")) == {"name", "tagger"}
+
+
 def test_folders_follow_the_environment(home):
     assert paths().records == home / "data" / "records"
     with pytest.raises(AttributeError):
