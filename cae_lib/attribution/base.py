@@ -52,6 +52,7 @@ class Captions:
     wanted: Tensor | None
     roles: Tensor | None
     arguments: Tensor | None = None
+    swaps: Tensor | None = None
 
     def words(self, length: int) -> Tensor:
         """Number of the word each of the first tokens belongs to `(B, length)`, 0 for none."""
@@ -122,7 +123,7 @@ class AttributionMethod:
     """A method is an object that can be called; ours are frozen dataclasses of their parameters.
 
     Another one need not be of this class if it has `reads_words` and is called likewise; it gets
-    `roles` only if it also has `reads_roles = True`, and `arguments` with `reads_arguments = True`.
+    `roles` only if it also has `reads_roles = True`, and so for `arguments` and `swaps`.
 
     Attributes:
         reads_words: whether `words` changes the scores.
@@ -153,6 +154,7 @@ class AttributionMethod:
         wanted: Tensor | None = None,
         roles: Tensor | None = None,
         arguments: Tensor | None = None,
+        swaps: Tensor | None = None,
     ) -> Attribution:
         """Score every token of each caption; ConfigError for an unknown model or another device,
         DataError for arguments of other shapes or types, for words, roles and arguments that are
@@ -168,17 +170,24 @@ class AttributionMethod:
             wanted: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
             roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
             arguments: `(B, C, 2)`, words that a token's word is said of, see `Alignment`.
+            swaps: `(B, W, 5, 2)`, what can be swapped in each caption, see `Alignment`.
         """
         with gradients() if self.differentiates else torch.set_grad_enabled(create_graph):
             encoder = text_encoder(model)
             check_tensors(
-                tokens, image_features, words=words, wanted=wanted, roles=roles, arguments=arguments
+                tokens,
+                image_features,
+                words=words,
+                wanted=wanted,
+                roles=roles,
+                arguments=arguments,
+                swaps=swaps,
             )
             images = image_features if create_graph else image_features.detach()
             inputs = _checked(encoder, tokens=tokens.long(), image_features=images)
             check_words(encoder, tokens, words, roles, arguments)
             found = self.score(
-                Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments)
+                Captions(encoder, *inputs, create_graph, words, wanted, roles, arguments, swaps)
             )
             _check_width(image_features, found.text_features)
         if create_graph:

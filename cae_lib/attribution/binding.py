@@ -1,9 +1,9 @@
-"""Loss of similarity when two words of a caption change places, as attribution."""
+"""Loss of similarity when two parts of a caption are swapped, as attribution."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import ClassVar, Literal, NamedTuple
@@ -16,7 +16,10 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_tower import CLIP_VOCABULARY
 from cae_lib.words.alignment import END_OF_WORD
+from cae_lib.words.articles import indefinite_article
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
+
+Moved = Literal["noun", "phrase", "half"]
 
 
 @dataclass(frozen=True)
@@ -25,27 +28,48 @@ class BindingAttribution(AttributionMethod):
 
     Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
     word `S(I, T) - S(I, T with it and an attribute of another object exchanged)`, the mean over all
-    such attributes. See `exchanges` for which words these are. Object words, and words without such
-    an exchange, have no score; see `Attribution.scored`. Both similarities are without dropout.
+    such attributes. Object words, and words without such an exchange, have no score; see
+    `Attribution.scored`. Both similarities are without dropout.
+
+    Which swaps there are is what the tagger says that knows them (`Alignment.swaps`, see
+    `swapped_captions`); without `swaps` they are read from the roles (see `exchanges`), which
+    swaps mutual relations too and makes captions that are not grammatical.
 
     Attributes:
         samples: at most so many exchanges of a caption, at random; None: all.
         exchange: "bound"; or "any", a placebo: each time two words at random change places.
+        swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
+            attributes, or each "half" of the time. Where one of the two is not grammatical, it is
+            the other. It says nothing of swaps that are read from roles.
     """
 
     reads_words: ClassVar[bool] = True
     reads_roles: ClassVar[bool] = True
     reads_arguments: ClassVar[bool] = True
+    reads_swaps: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
     exchange: Literal["bound", "any"] = "bound"
+    swap: Moved = "noun"
 
     def score(self, captions: Captions) -> Attribution:
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
+        if captions.swaps is not None:
+            caption, inside, variants = swapped_captions(
+                tokens,
+                captions.words(tokens.shape[1]),
+                captions.swaps,
+                self.swap,
+                self.samples,
+                self.exchange,
+                captions.wanted,
+                captions.encoder.vocabulary_size,
+            )
+            return captions.score_variants(variants, caption, inside)
         caption, inside, variants = exchanges(
             tokens,
             captions.words(tokens.shape[1]),
@@ -67,6 +91,96 @@ class Unit(NamedTuple):
     role: int
     first: int
     last: int
+
+
+def swapped_captions(
+    tokens: Tensor,
+    words: Tensor,
+    swaps: Tensor,
+    moved: Moved = "noun",
+    samples: int | None = None,
+    kind: str = "bound",
+    wanted: Tensor | None = None,
+    vocabulary: int | None = CLIP_VOCABULARY,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Carry out the swaps that a tagger found, and return the captions that they make.
+
+    Args:
+        tokens, words: `(B, C)`, see `Alignment`.
+        swaps: `(B, W, 5, 2)`, see `Alignment`.
+        moved: What a swap moves, see `BindingAttribution.swap`.
+        samples: At most so many swaps of a caption, at random; None for all.
+        kind: "bound"; or "any", as many swaps, for the same words, of two words at random.
+        wanted: `(B, C)` bool; swaps that no wanted token binds are left out.
+        vocabulary: Its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
+        generator: Of the random numbers; None takes torch's own.
+
+    Returns:
+        The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
+        the captions with two parts swapped `(V, C)`.
+    """
+    rows, binding, orders = [], [], []
+    length = tokens.shape[1]
+    wanted_rows = None if wanted is None else wanted.tolist()
+    ids = tokens.tolist() if kind == "any" else None
+    numbers = words.tolist() if kind == "any" else None
+    for row, row_swaps in enumerate(swaps.tolist()):
+        candidates = []
+        for places in filter(_is_swap, row_swaps):
+            inside = _binding_tokens(places, length)
+            if wanted_rows is None or any(
+                is_wanted and binds
+                for is_wanted, binds in zip(wanted_rows[row], inside, strict=True)
+            ):
+                candidates.append((places, inside))
+        if samples is not None and len(candidates) > samples:
+            drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
+            candidates = [candidates[number] for number in drawn]
+        pairs: list[tuple[Unit, Unit]] = []
+        if kind == "any" and candidates:
+            single = _units(numbers[row], numbers[row])
+            pairs = [pair for pair in combinations(single, 2) if _differ(ids[row], *pair)]
+        for places, inside in candidates:
+            if kind == "any":
+                first, second = pairs[int(torch.rand((), generator=generator) * len(pairs))]
+                bounds = (first.start, first.end), (second.start, second.end)
+            else:
+                bounds = _moved_parts(places, moved, generator)
+            rows.append(row)
+            binding.append(inside)
+            orders.append(_order_after_swap(length, *sorted(bounds)))
+    caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
+    binders = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, length)
+    order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(binders)
+    variants = tokens[caption].gather(1, order)
+    if vocabulary == CLIP_VOCABULARY:
+        variants = _with_articles(variants, order.roll(-1, dims=1) != order + 1, by_sound=True)
+    return caption, binders, variants
+
+
+def _is_swap(places: list[list[int]]) -> bool:
+    """Whether a row of `Alignment.swaps` is one; the others fill the table up."""
+    return any(end > 0 for _, end in places)
+
+
+def _binding_tokens(places: list[list[int]], length: int) -> list[bool]:
+    """Which tokens bind what a swap moves: the relation's, or the two attributes themselves."""
+    binders = [places[4]] if places[4][1] else places[:2]
+    return [any(start <= token < end for start, end in binders) for token in range(length)]
+
+
+def _moved_parts(
+    places: list[list[int]], moved: Moved, generator: torch.Generator | None
+) -> tuple[list[int], list[int]]:
+    """The two parts that a swap moves, nouns or phrases, or the other if one cannot be moved."""
+    nouns, phrases = places[:2], places[2:4]
+    if moved == "half":
+        takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
+    else:
+        takes_nouns = moved == "noun"
+    first, second = nouns if takes_nouns and nouns[0][1] or not phrases[0][1] else phrases
+    return first, second
 
 
 def exchanges(
@@ -119,7 +233,10 @@ def exchanges(
                 pair = others[int(torch.rand((), generator=generator) * len(others))]
             caption.append(row)
             binding.append([any(u.start <= i < u.end for u in binders) for i in range(len(ids))])
-            orders.append(_exchanged(len(ids), *sorted(pair)))
+            first, second = sorted(pair)
+            orders.append(
+                _order_after_swap(len(ids), (first.start, first.end), (second.start, second.end))
+            )
     at = torch.tensor(caption, dtype=torch.long, device=tokens.device)
     inside = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, tokens.shape[1])
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(inside)
@@ -171,26 +288,33 @@ def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
     return ids[first.start : first.end] != ids[second.start : second.end]
 
 
-def _exchanged(length: int, first: Unit, second: Unit) -> list[int]:
-    """The places that the tokens of the exchanged caption come from."""
-    ends = (0, first.start, first.end, second.start, second.end, length)
+def _order_after_swap(length: int, first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The places that the tokens of a caption come from once two parts of it, each given by its
+    first token and end, have changed places."""
+    ends = (0, *first, *second, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
     return [place for i in (0, 3, 2, 1, 4) for place in stretches[i]]
 
 
-def _with_articles(variants: Tensor, other: Tensor) -> Tensor:
-    """Texts `(V, C)` of CLIP's tokens with "a" and "an" as the letter after them asks, where an
-    `other` token than before comes after them, bool `(V, C)`."""
-    a, an, vowels = _articles()
+def _with_articles(variants: Tensor, other: Tensor, by_sound: bool = False) -> Tensor:
+    """Texts `(V, C)` of CLIP's tokens with "a" and "an" as the letter after them asks (`by_sound`:
+    "an hour", "a uniform"), where an `other` token than before comes after them, bool `(V, C)`."""
+    a, an, vowels = _articles(by_sound)
     following = vowels.to(variants.device)[variants.roll(-1, dims=1)]
     article = other & ((variants == a) | (variants == an))
     return torch.where(article, torch.where(following, an, a), variants)
 
 
 @functools.cache
-def _articles() -> tuple[int, int, Tensor]:
-    """The tokens "a" and "an" of CLIP, and which tokens begin with a vowel `(V,)`."""
+def _articles(by_sound: bool) -> tuple[int, int, Tensor]:
+    """The tokens "a" and "an" of CLIP, and which tokens ask for "an" `(V,)`."""
     tokenizer = SimpleTokenizer()
-    vowels = [tokenizer.decoder[i][0] in "aeiou" for i in range(tokenizer.vocab_size)]
+    texts = [
+        tokenizer.decoder[i].removesuffix(END_OF_WORD) or "." for i in range(tokenizer.vocab_size)
+    ]
+    if by_sound:
+        vowels = [indefinite_article(text) == "an" for text in texts]
+    else:
+        vowels = [text[0] in "aeiou" for text in texts]
     a, an = (tokenizer.encoder[f"{text}{END_OF_WORD}"] for text in ("a", "an"))
     return a, an, torch.tensor(vowels)

@@ -25,7 +25,8 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
         tokens: ids `(B, C)`, int64 or int32, B of 1 or more.
         image_features: `(B, E)`, of floating point.
         optional: further tensors, None where they are not given: "words" and "roles" `(B, C)`,
-            integers; "wanted" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers.
+            integers; "wanted" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps"
+            `(B, W, 5, 2)`, integers, places of tokens.
 
     Raises:
         DataError: a value is no tensor, or has another shape or type.
@@ -41,15 +42,14 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
     fit = (
         tokens.ndim == 2
         and len(tokens) > 0
-        and all(
-            shape == ((*size, 2) if name == "arguments" else size) for name, shape in shapes.items()
-        )
+        and all(_fits(name, shape, size) for name, shape in shapes.items())
     )
     if not fit or image_features.ndim != 2 or len(image_features) != len(tokens):
         raise DataError(
-            "expected tokens (B, C), image features (B, E), arguments (B, C, 2) and all other "
-            f"tensors (B, C), of the same B captions; found tokens {size}, image features "
-            f"{tuple(image_features.shape)}{''.join(f', {n} {s}' for n, s in shapes.items())}."
+            "expected tokens (B, C), image features (B, E), arguments (B, C, 2), swaps "
+            "(B, W, 5, 2) and all other tensors (B, C), of the same B captions; found tokens "
+            f"{size}, image features {tuple(image_features.shape)}"
+            f"{''.join(f', {n} {s}' for n, s in shapes.items())}."
         )
     for name, value in tensors.items():
         if (expected := _expected_type(name, value)) is not None:
@@ -58,6 +58,23 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
             raise ConfigError(
                 f"{name} are on {value.device}, tokens on {tokens.device}: move one of them."
             )
+    swaps = optional.get("swaps")
+    if (
+        swaps is not None
+        and swaps.numel()
+        and not 0 <= int(swaps.min()) <= int(swaps.max()) <= size[1]
+    ):
+        raise DataError(
+            f"swaps name tokens {int(swaps.min())} to {int(swaps.max())} of captions of {size[1]} "
+            "tokens: pass the rows of one `token_roles`, uncut."
+        )
+
+
+def _fits(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Return whether a tensor of that name has the shape for tokens of `size (B, C)`."""
+    if name == "swaps":
+        return len(shape) == 4 and shape[:1] == size[:1] and shape[2:] == (5, 2)
+    return shape == ((*size, 2) if name == "arguments" else size)
 
 
 def _expected_type(name: str, value: Tensor) -> str | None:

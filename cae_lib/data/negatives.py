@@ -6,7 +6,6 @@ NegCLIP's generator is not public; it swaps nouns, phrases or adjectives, the co
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from cae_lib.data.captions import Pairs
 from cae_lib.errors import DataError
 from cae_lib.words.alignment import check_captions
+from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 
@@ -28,8 +28,6 @@ MUTUAL = frozenset("alongside and beside near next opposite or with".split())
 AMOUNTS = frozenset("few many more most much other same several such".split())
 BARE = ("det", "cc", "conj", "compound")
 MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
-AN_BEFORE_H = re.compile(r"(hour|honest|honor|honour|heir)", re.IGNORECASE)
-A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)", re.IGNORECASE)
 
 
 def swap_negatives(
@@ -226,9 +224,3 @@ def _article(part: str, model: Token) -> str:
     """The article of a part, with the capital of `model`."""
     article = indefinite_article(part)
     return article.capitalize() if model.text[0].isupper() else article
-
-
-def indefinite_article(text: str) -> str:
-    """ "a" or "an" as the text's first sound wants it."""
-    vowel = text[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(text)
-    return "an" if vowel or AN_BEFORE_H.match(text) else "a"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 TRAINING_SOURCE = "negclip-captions"
-VERSION = 1  # of what `equivalents` finds: raise it when that changes
+VERSION = 1  # of what `swap_negatives` finds: raise it when that changes
 TRAINING_ROWS = 109_468
 """Rows of NegCLIP's training file."""
 
@@ -47,14 +47,35 @@ def default_tagger() -> SceneGraphTagger:
     return SceneGraphTagger()
 
 
-def _named_tagger(name: str) -> Tagger:
+def _named_tagger(name: str, profile_name: str) -> Tagger:
     if name == "scene-graph":
         return default_tagger()
     if name == "dependency":
         from cae_lib.words.dependency import DependencyTagger
 
         return DependencyTagger()
-    raise ConfigError(f"unknown tagger {name!r}: expected 'scene-graph' or 'dependency'")
+    if name == "truth":
+        return _ground_truth(profile_name)
+    raise ConfigError(f"unknown tagger {name!r}: expected 'scene-graph', 'dependency' or 'truth'")
+
+
+def _ground_truth(profile_name: str) -> Tagger:
+    """What the captions of a profile say by construction; ConfigError where people wrote them."""
+    from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
+
+    profile = find_profile(profile_name)
+    if profile.gold:
+        folder = profile.root / "coco" / "annotations"
+        return SceneGraphFile(
+            (folder / f"captions_{split}2014.json", folder / f"scene_graphs_{split}2014.json")
+            for split in ("train", "val")
+        )
+    if (profile.sets or profile.name) == "paired":
+        return PairedPhrases()
+    raise ConfigError(
+        f"tagger 'truth': the captions of profile {profile_name!r} were written by people, so no "
+        "roles are known by construction; choose 'scene-graph' or 'dependency'."
+    )
 
 
 @lru_cache(maxsize=2)
@@ -66,39 +87,50 @@ def training_set(
     Args:
         profile_name: Whose data.
         name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with exchanges
-            that keep a caption's meaning as its false captions; or "pretrain" (web-like captions of
-            the small world, for the base model; no roles are needed and none are computed).
+            that keep a caption's meaning as its false captions; "spacy", the same with hard
+            negatives that our generator makes from the captions' text alone (`swap_negatives`); or
+            "pretrain" (web-like captions of the small world, for the base model; no roles are
+            needed and none are computed).
         model: Whose tokenizer and picture size to use.
-        tagger: What finds the roles of words: "scene-graph", the paper's, or "dependency".
+        tagger: What finds the roles of words: "scene-graph", the paper's; "dependency"; or "truth",
+            what the captions say by construction, where they were not written by people.
 
     ConfigError for an unknown name or tagger; DataError, which says how to get them, if files are
     missing or malformed.
     """
     clip = load_clip(model)
-    if name in ("coco", "kept"):
+    if name in ("coco", "kept", "spacy"):
         pairs = training_pairs(profile_name)
         if name == "kept":
-            pairs = replace(pairs, negatives=_kept(pairs.captions), hard_images=None)
+            negatives = _parsed_negatives(pairs.captions, "kept")
+            pairs = replace(pairs, negatives=negatives, hard_images=None)
+        elif name == "spacy":
+            pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, "spacy"))
         cache = paths().cache / "roles"
-        alignment = token_roles(pairs.captions, clip.tokenizer, _named_tagger(tagger), cache)
+        alignment = token_roles(
+            pairs.captions, clip.tokenizer, _named_tagger(tagger, profile_name), cache
+        )
     elif name == "pretrain":
         root = find_profile(profile_name).root / "pretrain"
         annotations = root / "annotations" / "captions_pretrain.json"
         pairs = load_coco_captions(annotations, root / "images")
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
-        raise ConfigError(f"unknown training set {name!r}: expected 'coco', 'kept' or 'pretrain'")
+        raise ConfigError(
+            f"unknown training set {name!r}: expected 'coco', 'kept', 'spacy' or 'pretrain'"
+        )
     return TrainingSet(pairs, open_images(pairs.image_paths, clip.image_size), alignment)
 
 
-def _kept(captions: Sequence[str]) -> list[list[str]]:
-    """Each caption with two parts exchanged and its meaning kept, as parsed once and stored."""
+def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
+    """Captions with two parts swapped, as parsed once and stored: "kept", those that keep the
+    caption's meaning; "spacy", hard negatives."""
     from cae_lib.data.negatives import swap_negatives
 
     key = hashlib.sha256(repr([VERSION, *captions]).encode()).hexdigest()[:16]
-    path = paths().cache / "kept" / f"{key}.json"
+    path = paths().cache / name / f"{key}.json"
     if not path.is_file():
-        write_atomic(path, json.dumps(swap_negatives(captions, keep=True)))
+        write_atomic(path, json.dumps(swap_negatives(captions, keep=name == "kept")))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import spacy
 from spacy.tokens import Doc
 
-from cae_lib.data.negatives import exchanges, indefinite_article
+from cae_lib.data.negatives import exchanges
+from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION

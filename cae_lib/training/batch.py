@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.binding import exchanges
+from cae_lib.attribution.binding import exchanges, swapped_captions
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import TrainingImages, normalise
@@ -33,6 +33,7 @@ class Batch:
     roles: Tensor  # (M, T) of those tokens
     words: Tensor  # (M, T) number of the word each token belongs to, 0 for none
     arguments: Tensor | None = None  # (M, T, 2) words that a token's word is said of
+    swaps: Tensor | None = None  # (M, W, 5, 2) what can be swapped in each caption
     masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
     negatives: Tensor | None = None  # (K, T) false captions, K <= M
     owners: Tensor | None = None  # (K,) which of the M captions they belong to
@@ -138,6 +139,7 @@ class Batches:
             mine.roles,
             mine.words,
             mine.arguments,
+            mine.swaps,
             masked,
             n_similar=n_similar,
             affine=self.images.affine,
@@ -161,6 +163,17 @@ class Batches:
             false = list(filter(None, texts))
             return caption, self.tokenizer(false) if false else self.alignment.tokens[:0]
         given = self.alignment.take(rows)
+        if given.swaps is not None:
+            caption, _, tokens = swapped_captions(
+                given.tokens,
+                given.words,
+                given.swaps,
+                dict(self.experiment.attribution).get("swap", "noun"),
+                samples=1,
+                vocabulary=getattr(self.tokenizer, "vocab_size", None),
+                generator=source,
+            )
+            return caption, tokens
         caption, _, tokens = exchanges(
             given.tokens,
             given.words,
@@ -246,7 +259,8 @@ def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """The alignment with the roles of each caption dealt to other words of it, as a control: of
     kind "permuted" among the words that have a role, of "random" among all, signs such as a full
     stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how many of
-    its words have which role, but no arguments. The draw depends on `seed` and the row alone."""
+    its words have which role, but no arguments and no swaps. The draw depends on `seed` and the
+    row alone."""
     if kind not in ROLE_KINDS:
         raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
     if kind == "parsed":
@@ -261,4 +275,4 @@ def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     draws = torch.rand(of_words.shape, generator=source, dtype=torch.float64)
     places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
     dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
-    return replace(alignment, roles=dealt.gather(1, words), arguments=None)
+    return replace(alignment, roles=dealt.gather(1, words), arguments=None, swaps=None)

@@ -141,6 +141,7 @@ class CAELoss(nn.Module):
         roles: Tensor,
         words: Tensor | None = None,
         arguments: Tensor | None = None,
+        swaps: Tensor | None = None,
     ) -> AttributionLoss:
         """Score the captions against their images; a DataError for arguments that do not fit.
 
@@ -153,8 +154,10 @@ class CAELoss(nn.Module):
                 tokens, so that the roles of a shuffled batch are refused.
             arguments: words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
                 them, for the method "binding"; None: the nearest object words.
+            swaps: What can be swapped in each caption `(B, W, 5, 2)`, as `token_roles` gives it
+                with the dependency tagger, for the method "binding"; None: what roles say.
         """
-        text_features, sums = self.rows(image_features, tokens, roles, words, arguments)
+        text_features, sums = self.rows(image_features, tokens, roles, words, arguments, swaps)
         output = hinge_of_sums(sums, self.hinge, self.all_sum)
         return replace(output, loss=self.weight * output.loss, text_features=text_features)
 
@@ -165,12 +168,15 @@ class CAELoss(nn.Module):
         roles: Tensor,
         words: Tensor | None = None,
         arguments: Tensor | None = None,
+        swaps: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
         loops that take the hinge elsewhere; see `forward`."""
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
-        check_tensors(tokens, image_features, words=words, roles=roles, arguments=arguments)
+        check_tensors(
+            tokens, image_features, words=words, roles=roles, arguments=arguments, swaps=swaps
+        )
         encoder = text_encoder(self.model, self.path)
         checks_words = type(self.method).__call__ is AttributionMethod.__call__
         if not checks_words:  # else the method looks at them, once
@@ -181,7 +187,7 @@ class CAELoss(nn.Module):
         objects, composition = role_groups(roles, self.hinge)
         beside = {
             name: value
-            for name, value in (("roles", roles), ("arguments", arguments))
+            for name, value in (("roles", roles), ("arguments", arguments), ("swaps", swaps))
             if checks_words or getattr(self.method, f"reads_{name}", False)
         }
         attribution = self.method(

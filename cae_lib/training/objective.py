@@ -25,7 +25,8 @@ LOGGED = ("objects", "composition", "n_objects", "n_composition")
 class Objective(nn.Module):
     """L_ITC, or NegCLIP's with hard negatives, plus weight * L_attr with an attribution method.
     With foils, false captions are further negatives of L_ITC, or a hinge asks them to lag behind
-    the captions that they are made of: `weight * mean max(0, margin - (S(I, T) - S(I, T')))`.
+    the captions that they are made of: `weight * mean max(0, margin - (S(I, T) - S(I, T')))`; with
+    an attribution method beside it, of the same weight and margin, the two are added.
 
     The losses are those of the whole batch, whatever the number of processes that share it.
     `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
@@ -70,7 +71,8 @@ class Objective(nn.Module):
             if batch.masked is not None:
                 texts = self._with_masks(texts, batch.tokens, batch.masked)
             if self.experiment.foil_hinge:
-                extra["attribution"] = self._lag(images, texts, false, batch.owners)
+                lag = self._lag(images, texts, false, batch.owners)
+                extra["attribution"] = extra.get("attribution", 0) + lag
                 false = None
         scale = self.model.logit_scale.exp()
         if false is not None:
@@ -92,7 +94,7 @@ class Objective(nn.Module):
         if self.task is None:
             both = self._encode(torch.cat([tokens, negatives]))
             return *both.tensor_split([len(tokens)]), {}
-        output = self.task(images, tokens, batch.roles, batch.words, batch.arguments)
+        output = self.task(images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps)
         extra = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
         texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
@@ -126,10 +128,10 @@ def _check_foils(experiment: Experiment) -> None:
     foils, hinge = experiment.foils, experiment.foil_hinge
     if foils not in (None, *FOILS):
         raise ConfigError(f"unknown foils {foils!r}: expected one of {', '.join(FOILS)}, or none.")
-    if hinge and (foils is None or experiment.method) or foils and experiment.negatives:
+    if hinge and foils is None or foils and experiment.negatives:
         raise ConfigError(
-            "foils stand beside no negatives of NegCLIP, and foil_hinge needs foils "
-            "and no method, whose weight and margin it takes."
+            "foils stand beside no negatives of NegCLIP, and foil_hinge needs foils; it takes the "
+            "weight and margin of the run."
         )
     if hinge and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")

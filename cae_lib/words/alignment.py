@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import whole_file
-from cae_lib.words.roles import ROLE_NAMES, Span
+from cae_lib.words.roles import NOWHERE, ROLE_NAMES, Place, Span, Swap
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -42,6 +42,10 @@ class Alignment:
     their word was not found in the caption, or was cut off with its end. `arguments`, int16 `(n,
     context_length, 2)`, are the words that a token's word is said of, as far as the tagger knows
     them: of a relation its subject and object, of an attribute what bears it, and 0.
+
+    `swaps`, int16 `(n, W, 5, 2)`, are at most W swaps of a caption, each as first token and end
+    of five places: the two nouns, the two noun phrases, and the words that bind them (see `Swap`);
+    0 for a place that is nowhere. None if the tagger knows of no swaps.
     """
 
     tokens: Tensor
@@ -51,6 +55,7 @@ class Alignment:
     n_spans: int
     words: Tensor | None = None
     arguments: Tensor | None = None
+    swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
         """The alignment of these captions `(M,)`, with the counts of all."""
@@ -72,7 +77,7 @@ def token_roles(
     check_captions(captions)
     tagger = tagger or paper_tagger()
     if cache_dir is None:
-        return align(captions, tagger.tag(captions), tokenizer, context_length)
+        return _tag_and_align(captions, tagger, tokenizer, context_length)
     path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
     if path.exists():
         try:
@@ -82,11 +87,24 @@ def token_roles(
             raise DataError(
                 f"{path}: damaged cache of word roles ({error}). Delete the file and run again."
             ) from error
-    alignment = align(captions, tagger.tag(captions), tokenizer, context_length)
+    alignment = _tag_and_align(captions, tagger, tokenizer, context_length)
     compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
     with whole_file(path) as partial:
         torch.save({**vars(alignment), **compact}, partial)
     return alignment
+
+
+def _tag_and_align(
+    captions: Sequence[str], tagger: Tagger, tokenizer: Any, context_length: int | None
+) -> Alignment:
+    """Align what a tagger finds, with its swaps if it knows of any."""
+    from cae_lib.words.pipeline import SwapTagger
+
+    if not isinstance(tagger, SwapTagger):
+        return align(captions, tagger.tag(captions), tokenizer, context_length)
+    tagged = tagger.tag_with_swaps(captions)
+    spans, swaps = [spans for spans, _ in tagged], [swaps for _, swaps in tagged]
+    return align(captions, spans, tokenizer, context_length, swaps)
 
 
 def paper_tagger() -> Tagger:
@@ -101,6 +119,7 @@ def align(
     spans: Sequence[Sequence[Span]],
     tokenizer: Any,
     context_length: int | None = None,
+    swaps: Sequence[Sequence[Swap]] | None = None,
 ) -> Alignment:
     """Give each token of each caption its word and the role of the span it lies in.
 
@@ -110,6 +129,8 @@ def align(
     given. Where spans share a token, the first in the list decides. Words are CLIP's for every
     tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the word that
     holds its first character that is no space; with CLIP's vocabulary `word_index` decides.
+    Swaps of each caption become places of tokens; one that is cut off with the caption's end is
+    left out.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
@@ -118,6 +139,7 @@ def align(
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
     has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY
+    placed_swaps: list[list[list[Place]]] = []
     n_truncated = n_unmatched = 0
     for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
         cleaned, row, cut = _encode(caption, tokenizer, length)
@@ -137,8 +159,39 @@ def align(
                 said[place] = (span.role, *of, 0, 0)[:3]
         roles[i, : len(row)] = torch.tensor(said)[:, 0]
         arguments[i, : len(row)] = torch.tensor(said)[:, 1:]
+        if swaps is not None:
+            placed_swaps.append(_place_swaps(swaps[i], caption, cleaned, row))
     n_spans = sum(map(len, spans))
-    return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments)
+    swap_table = None if swaps is None else _swap_table(placed_swaps)
+    return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments, swap_table)
+
+
+def _place_swaps(
+    swaps: Sequence[Swap], caption: str, cleaned: str, row: list[Piece]
+) -> list[list[Place]]:
+    """The five places of each swap as first token and end, without swaps that have lost a part."""
+    placed = []
+    for swap in swaps:
+        places = [*swap.nouns, *swap.phrases, swap.binder]
+        spans = _carry_over([Span(*place, role=0) for place in places], caption, cleaned)
+        tokens = [_inside(row, span.start, span.end) for span in spans]
+        complete = all(
+            inside and row[inside[-1]].end >= span.end or place == NOWHERE
+            for inside, span, place in zip(tokens, spans, places, strict=True)
+        )
+        if complete:
+            placed.append([(inside[0], inside[-1] + 1) if inside else (0, 0) for inside in tokens])
+    return placed
+
+
+def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
+    """The swaps of all captions as one tensor `(n, W, 5, 2)`."""
+    width = max(map(len, swaps), default=0)
+    table = torch.zeros(len(swaps), width, 5, 2, dtype=torch.int16)
+    for row, places in enumerate(swaps):
+        if places:
+            table[row, : len(places)] = torch.tensor(places, dtype=torch.int16)
+    return table
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:

@@ -10,9 +10,11 @@ from spacy.tokens import Doc, Token
 
 from cae_lib.errors import ConfigError
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct, versions
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
+from cae_lib.words.swaps import find_swaps
 
 RULES_VERSION = 1
+SWAPS_VERSION = 1
 PLACES = "back bottom center centre edge end front inside left middle right side top"
 PLACE_NOUNS = frozenset(PLACES.split())
 NOUNS = ("NOUN", "PROPN")
@@ -38,11 +40,16 @@ class DependencyTagger:
 
     @property
     def identity(self) -> str:
-        return f"dependency rules {RULES_VERSION} ({versions(self._nlp)})"
+        rules = f"rules {RULES_VERSION} swaps {SWAPS_VERSION}"
+        return f"dependency {rules} ({versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Spans of each caption: objects, then attributes, then relations."""
         return list(parse_distinct(self._nlp, captions, _spans))
+
+    def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
+        """Spans of each caption, and its swaps (`find_swaps`)."""
+        return list(parse_distinct(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
 
 
 def _spans(doc: Doc) -> list[Span]:

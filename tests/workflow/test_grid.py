@@ -78,17 +78,8 @@ def test_some_rows_alone_with_settings_and_seeds():
 def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
     plain, whole = (grid.select("mini", {"all": studies}) for studies in (False, True))
-    rows = (
-        "cae-counterfactual",
-        "placebo-counterfactual",
-        "random-perturbation",
-        "wrong-binding",
-        "kept-binding",
-        "softmax-binding",
-        "hinge-negclip",
-        "negclip-binding",
-        *(f"negclip-placebo-{method}" for method in METHODS),
-    )
+    rows = find_profile("mini").studies
+    assert {"kept-binding", "dependency-binding", "truth-attention"} <= rows
     more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
     assert more == {f"{row}/{seed}" for row in rows for seed in range(3)} | {
         f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")
@@ -98,7 +89,10 @@ def test_the_studies_are_added_on_request(monkeypatch):
     assert grid.captions_of("mini", whole) == [
         ("coco", "dependency"),
         ("coco", "scene-graph"),
+        ("coco", "truth"),
         ("kept", "scene-graph"),
+        ("spacy", "dependency"),
+        ("spacy", "scene-graph"),
     ]
     for name in ("photo", "smoke"):  # whose studies are not apart
         assert grid.select(name, {}) == grid.select(name, {"all": True})
@@ -344,7 +338,10 @@ def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     assert built == ["mini"] and parsed == [
         ("mini", "coco", "clip-mini", "dependency"),
         ("mini", "coco", "clip-mini", "scene-graph"),
+        ("mini", "coco", "clip-mini", "truth"),
         ("mini", "kept", "clip-mini", "scene-graph"),
+        ("mini", "spacy", "clip-mini", "dependency"),
+        ("mini", "spacy", "clip-mini", "scene-graph"),
     ]
 
 

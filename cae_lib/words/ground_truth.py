@@ -1,0 +1,192 @@
+"""Roles and swaps that are known by construction: of captions of the synthetic scenes, whose scene
+graphs lie beside them, and of the paired photographs, whose captions have one form.
+
+No parser is asked. Every swap is false of the image that its caption describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from cae_lib.errors import DataError
+from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, contradict
+from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
+
+ARTICLE_BEFORE = re.compile(r"\b(a|an|the|no) $")
+PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
+IRREGULAR_PLURALS = frozenset("children men people women".split())
+SINGULAR_IN_S = frozenset("dress".split())
+NOT_ADJECTIVES = DETERMINERS | frozenset("and this these thie very brightly warmly well".split())
+NOUN_MODIFIERS = frozenset(
+    "atv baby ball baseball basketball bay beagle bernard bicycle bike bmw bmx boy camera cricket "
+    "dirt field football frisbee german girl grayhound greenbay greyhound hockey horse horseback "
+    "ice lab man momma mother motocross motor motorcycle mountain packer pitbull player poodle pug "
+    "race rally rock rugby school shepherd skateboard skater slalom smu snow soccer sooners speed "
+    "sports st tag teen tennis toddler water woman".split()
+)
+"""Words before the head noun of a paired photograph's phrase that form a compound with it. All 187
+words that occur within these phrases were looked through; the others are attributes."""
+
+
+class SceneGraphFile:
+    """Ground truth of the synthetic scenes: the scene graphs that the world writes beside captions.
+
+    Args:
+        pairs: Paths of files of captions, each with that of its scene graphs.
+
+    Raises:
+        DataError: A file is missing or broken.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Path, Path]]) -> None:
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        for captions, graphs in pairs:
+            try:
+                texts = json.loads(captions.read_text(encoding="utf-8"))["annotations"]
+                entries = json.loads(graphs.read_text(encoding="utf-8"))["annotations"]
+                for text, entry in zip(texts, entries, strict=True):
+                    self._entries.setdefault(text["caption"], entry)
+            except (OSError, ValueError, KeyError) as error:
+                raise DataError(
+                    f"{captions} and {graphs}: no captions with their scene graphs ({error!r}); "
+                    "build the synthetic scenes anew."
+                ) from error
+        self.identity = f"scene graphs 1 {_digest(self._entries)}"
+
+    def tag(self, captions: Sequence[str]) -> list[list[Span]]:
+        """Spans of each caption, as the grammar made them; DataError for an unknown caption."""
+        return [self._spans(self._entry(caption)) for caption in captions]
+
+    def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
+        """Spans and swaps of each caption; DataError for an unknown caption."""
+        entries = [self._entry(caption) for caption in captions]
+        return [
+            (self._spans(entry), _scene_swaps(caption, entry))
+            for caption, entry in zip(captions, entries, strict=True)
+        ]
+
+    def _entry(self, caption: str) -> Mapping[str, Any]:
+        if caption not in self._entries:
+            raise DataError(
+                f"no scene graph of the caption {caption!r}: tagger 'truth' knows the captions "
+                "that the synthetic scenes were built with."
+            )
+        return self._entries[caption]
+
+    def _spans(self, entry: Mapping[str, Any]) -> list[Span]:
+        return [Span(*span) for span in entry["spans"]]
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    content = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
+    """Swaps of a caption of the synthetic scenes: of its relation's arguments, if it states one,
+    and of attributes of one kind of different things."""
+    nouns: list[Place] = []
+    phrases: list[Place] = []
+    attributes: list[tuple[Place, int]] = []  # with the number of the thing that they are said of
+    relation: list[Place] = []
+    for start, end, role in entry["spans"]:
+        if role == ATTRIBUTE:
+            attributes.append(((start, end), len(nouns)))
+        elif role == OBJECT:
+            own = [place for place, thing in attributes if thing == len(nouns)]
+            first = min([*(place[0] for place in own), start])
+            article = ARTICLE_BEFORE.search(caption[:first])
+            nouns.append((start, end))
+            phrases.append((article.start() if article else first, end))
+        elif len(nouns) == 1:
+            relation.append((start, end))
+    swaps = []
+    if entry["relations"]:
+        binder = relation[0][0], relation[-1][1]
+        swaps.append(Swap((nouns[0], nouns[1]), (phrases[0], phrases[1]), binder))
+    return [*swaps, *_attribute_swaps(caption, attributes)]
+
+
+def _attribute_swaps(caption: str, attributes: Sequence[tuple[Place, int]]) -> list[Swap]:
+    return [
+        Swap((first, second), (first, second))
+        for (first, thing), (second, other) in combinations(attributes, 2)
+        if thing != other and contradict(caption[slice(*first)], caption[slice(*second)])
+    ]
+
+
+class PairedPhrases:
+    """Ground truth of the paired photographs: "PHRASE RELATION PHRASE", each phrase of a photograph
+    that the other one does not show."""
+
+    identity = "paired phrases 1"
+
+    def tag(self, captions: Sequence[str]) -> list[list[Span]]:
+        """Spans of each caption; DataError for a caption of another form."""
+        return [spans for spans, _ in self.tag_with_swaps(captions)]
+
+    def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
+        """Spans and swaps of each caption; DataError for a caption of another form."""
+        return [_read_paired(caption) for caption in captions]
+
+
+def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
+    match = PAIRED_CAPTION.fullmatch(caption)
+    if match is None:
+        raise DataError(
+            f"the caption {caption!r} is none of the paired photographs, which tagger 'truth' "
+            "reads: expected 'PHRASE to the left of PHRASE', or right, above or below."
+        )
+    phrases = match.span(1), match.span(4)
+    words = [_words(caption, *phrase) for phrase in phrases]
+    nouns = _noun(caption, words[0]), _noun(caption, words[1])
+    side = match.span(3) if match[3] else match.span(2)
+    attributes = [
+        (place, number)
+        for number, places in enumerate(words)
+        for place in places
+        if place[1] <= nouns[number][0] and caption[slice(*place)].lower() not in NOT_ADJECTIVES
+    ]
+    spans = [
+        *(Span(*noun, OBJECT) for noun in nouns),
+        *(Span(*place, ATTRIBUTE, (nouns[number],)) for place, number in attributes),
+        Span(*side, RELATION, nouns),
+    ]
+    texts = [caption[slice(*phrase)] for phrase in phrases]
+    swap = Swap(nouns if _fit(*texts) else (NOWHERE, NOWHERE), phrases, match.span(2))
+    return spans, [swap, *_attribute_swaps(caption, attributes)]
+
+
+def _words(caption: str, start: int, end: int) -> list[Place]:
+    return [
+        (start + match.start(), start + match.end())
+        for match in re.finditer(r"\S+", caption[start:end])
+    ]
+
+
+def _noun(caption: str, words: Sequence[Place]) -> Place:
+    """The head noun, the last word, with the compound that it ends."""
+    first = len(words) - 1
+    while first > 0 and caption[slice(*words[first - 1])].lower() in NOUN_MODIFIERS:
+        first -= 1
+    return words[first][0], words[-1][1]
+
+
+def _fit(first: str, second: str) -> bool:
+    """Whether the nouns of two phrases can change places: same number, both with a determiner or
+    both plural."""
+    plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
+    determined = [
+        text.split()[0].lower() in DETERMINERS | PLURAL_DETERMINERS for text in (first, second)
+    ]
+    return plurals[0] == plurals[1] and (plurals[0] or determined[0] == determined[1])
+
+
+def _is_plural(noun: str) -> bool:
+    return noun in IRREGULAR_PLURALS or noun.endswith("s") and noun not in SINGULAR_IN_S

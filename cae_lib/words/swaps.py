@@ -1,0 +1,348 @@
+"""What can be swapped in a caption, read from spaCy's dependency tree, so that the result is
+grammatical and false: the arguments of its relations, and its attributes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from spacy.tokens import Doc, Token
+
+from cae_lib.words.lexicon import (
+    COUNTS,
+    DETERMINERS,
+    DIRECTED_OF,
+    MUTUAL_PREPOSITIONS,
+    MUTUAL_VERBS,
+    MUTUAL_VERBS_TO,
+    NO_THINGS,
+    PLACES,
+    PLURAL_DETERMINERS,
+    POSSESSIVES,
+    POSTURES,
+    UNSWAPPED_PREPOSITIONS,
+    VIEWS,
+    contradict,
+)
+from cae_lib.words.roles import NOWHERE, Place, Swap
+
+NOUNS = ("NOUN", "PROPN")
+COUNT_WORDS = frozenset(word for group in COUNTS for word in group)
+_PLACE = "|".join(sorted(PLACES, key=len, reverse=True))
+COMPOUND_PREPOSITION = re.compile(
+    rf"\b((?:(?:to|on|at|in|from|near|by|along|around|of) )?(?:the )?(?:other |left |right )?"
+    rf"(?:{_PLACE}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
+    r"|away from|along with|together with|close by|out of|off of|up against"
+    r"|(?:to|on|at|in|from) the (?:left|right|top|bottom|back|front|side|middle|background"
+    r"|foreground|distance|corner)(?! of))\b",
+    re.IGNORECASE,
+)
+"""Prepositions of several words, and positions within the image ("on the left")."""
+
+VIEW_OF = re.compile(r"\bclose ?-? ?up (?:view |shot |picture |photo |image )?of\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase of a document, tokens `start` to `end` (exclusive).
+
+    Attributes:
+        head: Its head noun; of "a group of people" that is "group".
+        noun: First token and end of the head noun with its compounds; None where they cannot move
+            alone, as in "a group of people".
+    """
+
+    start: int
+    end: int
+    head: Token
+    noun: tuple[int, int] | None
+
+    @property
+    def determiner(self) -> str:
+        """The article, number or other determiner that it begins with, else ""."""
+        first = self.head.doc[self.start]
+        text = first.lower_
+        return text if text in DETERMINERS | COUNT_WORDS | PLURAL_DETERMINERS else ""
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether the head noun is plural."""
+        return "Plur" in self.head.morph.get("Number")
+
+
+def find_swaps(doc: Doc) -> list[Swap]:
+    """Return every swap of a caption: of the arguments of a relation, and of two attributes.
+
+    - A relation is a preposition (of one or several words, with the verb right before it) or a verb
+      with an object. It has no swap if it is mutual or says nothing that could be reversed.
+    - An argument is a noun phrase with a noun of a thing. Nouns are swapped alone only where number
+      and determiners fit; phrases, where no possessive and no verb forbids it.
+    - Two attributes are swapped that exclude each other and are said of different things.
+    """
+    reader = _Reader(doc)
+    return [*reader.relation_swaps(), *reader.attribute_swaps()]
+
+
+class _Reader:
+    """The noun phrases and compound prepositions of one document."""
+
+    def __init__(self, doc: Doc) -> None:
+        self.doc = doc
+        self.compounds = [
+            span
+            for match in COMPOUND_PREPOSITION.finditer(doc.text)
+            if (span := doc.char_span(*match.span())) is not None
+        ]
+        self.compound_of = {token.i: span for span in self.compounds for token in span}
+        views = [doc.char_span(*match.span()) for match in VIEW_OF.finditer(doc.text)]
+        self.view_words = {token.i for span in views if span is not None for token in span}
+        self.phrase_of = self._phrases()
+
+    def _phrases(self) -> dict[int, Phrase]:
+        """The noun phrase of each token that is in one."""
+        phrases: list[Phrase] = []
+        for chunk in self.doc.noun_chunks:
+            blocked = self.compound_of.keys() | self.view_words
+            tokens = [token for token in chunk if token.i not in blocked]
+            nouns = [token for token in tokens if token.pos_ in NOUNS]
+            if not nouns or tokens[-1].i - tokens[0].i + 1 != len(tokens):
+                continue
+            head = chunk.root if chunk.root in nouns else nouns[-1]
+            start = head.i
+            while start > tokens[0].i and self._is_compound(start - 1):
+                start -= 1
+            phrases.append(Phrase(tokens[0].i, head.i + 1, head, (start, head.i + 1)))
+        phrase_of: dict[int, Phrase] = {}
+        for phrase in reversed(phrases):  # so that "of people" is known where "a group" is read
+            after = phrase_of.get(phrase.end + 1)
+            if after is not None and self._is_of(phrase.end):
+                if phrase.head.lower_ in VIEWS:
+                    phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), after)
+                    continue
+                phrase = Phrase(phrase.start, after.end, phrase.head, None)
+            phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), phrase)
+        return phrase_of
+
+    def _is_compound(self, place: int) -> bool:
+        """Whether a token belongs to the noun that comes after it."""
+        token = self.doc[place]
+        if token.text == "-" or self.doc[place + 1].text == "-":
+            return True
+        return token.dep_ == "compound" and token.pos_ in NOUNS and not _is_colour(token)
+
+    def _is_of(self, place: int) -> bool:
+        return (
+            place < len(self.doc)
+            and self.doc[place].lower_ == "of"
+            and place not in self.compound_of
+        )
+
+    def relation_swaps(self) -> Iterator[Swap]:
+        """Swap the arguments of each relation that is not mutual, each pair of arguments once."""
+        seen: set[tuple[int, int]] = set()
+        for binder, subject, target in self._relations():
+            if subject is None or target is None:
+                continue
+            first, second = sorted((subject, target), key=lambda phrase: phrase.start)
+            apart = first.end <= second.start and not any(
+                phrase.start <= place < phrase.end
+                for phrase in (first, second)
+                for place in range(*binder)
+            )
+            if not apart or (first.start, second.start) in seen:
+                continue
+            swap = self._swap(first, second, binder)
+            if swap.moves:
+                seen.add((first.start, second.start))
+                yield swap
+
+    def _relations(self) -> Iterator[tuple[tuple[int, int], Phrase | None, Phrase | None]]:
+        """The tokens of each directed relation, its subject and its object."""
+        for span in self.compounds:
+            target = self._first_phrase(span.end)
+            binder = self._with_verb(span.start, span.end)
+            if span[-1].lower_ in ("of", "from", "against") and not self._is_mutual(*binder):
+                yield binder, self._subject(self.doc[span.start]), target
+        for token in self.doc:
+            if token.i in self.compound_of or token.i in self.view_words:
+                continue
+            if token.pos_ in ("ADP", "SCONJ") and token.dep_ in ("prep", "agent", "conj"):
+                target = self._object(token, "pobj")
+                binder = self._with_verb(token.i, token.i + 1)
+                if self._is_directed(token) and not self._is_mutual(*binder):
+                    yield binder, self._subject(token), target
+            elif token.pos_ == "VERB" and token.lemma_ not in MUTUAL_VERBS | {"be"}:
+                yield (token.i, token.i + 1), self._subject(token), self._object(token, "dobj")
+
+    def _is_directed(self, preposition: Token) -> bool:
+        """Whether a preposition of one word says what could be reversed."""
+        if preposition.lower_ == "of":
+            return preposition.head.lower_ in DIRECTED_OF
+        return preposition.lower_ not in UNSWAPPED_PREPOSITIONS
+
+    def _is_mutual(self, start: int, end: int) -> bool:
+        """Whether a relation holds in both directions."""
+        words = [token.lower_ for token in self.doc[start:end]]
+        last = self.doc[end - 1]
+        if last.lower_ == "by":
+            verb = last.head
+            return last.dep_ != "agent" or verb.tag_ == "VBG" or verb.lemma_ in POSTURES
+        if last.lower_ == "with":
+            return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
+        if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
+            return True
+        return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
+
+    def _with_verb(self, start: int, end: int) -> tuple[int, int]:
+        """The tokens of a preposition and of the verb or adjective right before it."""
+        if start and self.doc[start - 1].pos_ in ("VERB", "ADJ", "ADV"):
+            before = self.doc[start - 1]
+            if before.i not in self.compound_of and before.i not in self.phrase_of:
+                return before.i, end
+        return start, end
+
+    def _object(self, token: Token, relation: str) -> Phrase | None:
+        for child in token.children:
+            if child.dep_ == relation and self._is_thing(child):
+                return self.phrase_of[child.i]
+        return None
+
+    def _first_phrase(self, start: int) -> Phrase | None:
+        """The noun phrase that begins right after a preposition."""
+        phrase = self.phrase_of.get(start)
+        known = phrase is not None and phrase.start == start and self._is_thing(phrase.head)
+        return phrase if known else None
+
+    def _subject(self, token: Token) -> Phrase | None:
+        """The noun phrase that a preposition or verb is said of.
+
+        It is the noun that the word hangs on, or the subject of the verb that it hangs on. Where
+        the tree knows none, it is the noun phrase right before the word.
+        """
+        start, word = token, token
+        for _ in range(len(self.doc)):
+            if word.pos_ in ("VERB", "AUX") or word.dep_ in ("relcl", "acl"):
+                subjects = [
+                    child for child in word.children if child.dep_ in ("nsubj", "nsubjpass")
+                ]
+                if subjects and subjects[0].pos_ != "PRON":
+                    return self._thing(subjects[0])
+                things = [child for child in word.children if child.dep_ == "attr"]
+                if subjects == [] and things and things[0].i < start.i:
+                    return self._thing(things[0])
+                if subjects and word.dep_ != "relcl":
+                    break  # a pronoun
+            if word.head == word:
+                break
+            word = word.head
+            if word.i < start.i and word.i in self.phrase_of and word.pos_ in NOUNS:
+                return self._thing(word)
+        before = self.phrase_of.get(start.i - 1)
+        return before if before and self._is_thing(before.head) else None
+
+    def _thing(self, noun: Token) -> Phrase | None:
+        if self._is_thing(noun):
+            return self.phrase_of[noun.i]
+        view = noun.i in self.view_words or noun.lower_ in VIEWS
+        after = min((i for i in self.phrase_of if i > noun.i), default=None) if view else None
+        return None if after is None else self.phrase_of[after]
+
+    def _is_thing(self, noun: Token) -> bool:
+        phrase = self.phrase_of.get(noun.i)
+        if phrase is None or noun.pos_ not in NOUNS:
+            return False
+        head = phrase.head
+        partitive = phrase.noun is None
+        return partitive or head.lower_ not in NO_THINGS | PLACES
+
+    def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
+        """The swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""
+        nouns = phrases = (NOWHERE, NOWHERE)
+        if self._nouns_fit(first, second):
+            nouns = (self._place(*first.noun), self._place(*second.noun))
+        if self._phrases_fit(first, second):
+            phrases = (
+                self._place(first.start, first.end),
+                self._place(second.start, second.end),
+            )
+        return Swap(self._unless_same(nouns), self._unless_same(phrases), self._place(*binder))
+
+    def _nouns_fit(self, first: Phrase, second: Phrase) -> bool:
+        """Whether each noun can stand behind the other's determiner."""
+        if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
+            return False
+        if self._is_owned(first) or self._is_owned(second):
+            return False
+        return bool(first.determiner) == bool(second.determiner) or first.is_plural
+
+    def _phrases_fit(self, first: Phrase, second: Phrase) -> bool:
+        """Whether phrases can change places: no possessive leaves its owner, verbs agree."""
+        if self._is_owned(first) or self._is_owned(second):
+            return False
+        governs = any(
+            phrase.head.dep_ in ("nsubj", "nsubjpass", "attr") for phrase in (first, second)
+        )
+        return not governs or first.is_plural == second.is_plural
+
+    def _is_owned(self, phrase: Phrase) -> bool:
+        """Whether a possessive says whose it is, which would come to stand before its owner."""
+        words = self.doc[phrase.start : phrase.end]
+        return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
+
+    def _unless_same(self, places: tuple[Place, Place]) -> tuple[Place, Place]:
+        first, second = (self.doc.text[slice(*place)].lower() for place in places)
+        return (NOWHERE, NOWHERE) if first == second else places
+
+    def _place(self, start: int, end: int) -> Place:
+        last = self.doc[end - 1]
+        return self.doc[start].idx, last.idx + len(last)
+
+    def attribute_swaps(self) -> Iterator[Swap]:
+        """Swap every two attributes that exclude each other and are said of different things."""
+        bearers = [
+            (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
+        ]
+        for (first, of_first), (second, of_second) in combinations(bearers, 2):
+            if of_first == of_second or not contradict(first.lower_, second.lower_):
+                continue
+            if of_first.head.lower_ == of_second.head.lower_ and not self._differ(
+                of_first, of_second, first, second
+            ):
+                continue
+            if first.lower_ in COUNT_WORDS and not (of_first.is_plural and of_second.is_plural):
+                continue
+            places = (self._place(first.i, first.i + 1), self._place(second.i, second.i + 1))
+            yield Swap(places, places)
+
+    def _differ(self, first: Phrase, second: Phrase, *left_out: Token) -> bool:
+        """Whether two phrases of one noun differ in more than these attributes and articles."""
+        texts = [
+            [
+                token.lower_
+                for token in self.doc[phrase.start : phrase.end]
+                if token not in left_out and token.lower_ not in DETERMINERS
+            ]
+            for phrase in (first, second)
+        ]
+        return texts[0] != texts[1]
+
+    def _bearer(self, token: Token) -> Phrase | None:
+        """The noun phrase that an attribute is said of."""
+        if token.i in self.compound_of or self._is_hyphenated(token):
+            return None
+        phrase = self.phrase_of.get(token.i)
+        if phrase is not None and token.i < phrase.head.i:
+            return phrase
+        if token.dep_ == "acomp" and token.pos_ == "ADJ":
+            return self._subject(token)
+        return None
+
+    def _is_hyphenated(self, token: Token) -> bool:
+        around = self.doc[max(0, token.i - 1) : token.i + 2]
+        return any(each.text == "-" for each in around)
+
+
+def _is_colour(token: Token) -> bool:
+    return contradict(token.lower_, "black") or token.lower_ == "black"

@@ -1,0 +1,127 @@
+"""Ground-truth roles and swaps against the generators of captions and of what is false."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cae_lib.errors import DataError
+from cae_lib.words.dependency import DependencyTagger
+from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
+from cae_lib.words.roles import NOWHERE, OBJECT, ROLE_NAMES, swap_places
+from cae_lib.world.config import WORLDS
+from cae_lib.world.corpora import coco_pictures, scene_graphs
+from cae_lib.world.edits import exchanged
+from cae_lib.world.grammar import gold_spans
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return coco_pictures(WORLDS["smoke"], "train")
+
+
+@pytest.fixture(scope="module")
+def truth(corpus, tmp_path_factory: pytest.TempPathFactory) -> SceneGraphFile:
+    folder = tmp_path_factory.mktemp("coco")
+    captions = [{"caption": text} for item in corpus for text in item.captions]
+    (folder / "captions.json").write_text(json.dumps({"annotations": captions}))
+    (folder / "graphs.json").write_text(scene_graphs(corpus))
+    return SceneGraphFile([(folder / "captions.json", folder / "graphs.json")])
+
+
+def without_articles(text: str) -> list[str]:
+    return [word for word in text.split() if word not in ("a", "an")]
+
+
+def test_roles_are_those_of_the_grammar(corpus, truth) -> None:
+    for item in corpus:
+        for statement in item.gold:
+            assert truth.tag([statement.text]) == [gold_spans(statement)]
+
+
+def test_every_swap_is_an_edit_of_the_statement_that_is_certainly_false(corpus, truth) -> None:
+    relations = attributes = 0
+    for item in corpus:
+        for statement in item.gold:
+            ((_, swaps),) = truth.tag_with_swaps([statement.text])
+            if statement.relation:
+                relations += 1
+                relation, *swaps = swaps
+                for places, fields in ((relation.nouns, ["noun"]), (relation.phrases, [])):
+                    expected = exchanged(statement, 0, 1, *fields)
+                    assert not expected.may_be_true(item.scene)
+                    found = swap_places(statement.text, *places)
+                    assert without_articles(found) == without_articles(expected.text)
+            false = {
+                " ".join(without_articles(edit.text)): edit
+                for i, first in enumerate(statement.mentions)
+                for j, second in enumerate(statement.mentions[:i])
+                for a in first.attributes
+                for b in second.attributes
+                for edit in [
+                    statement.changed(
+                        i, attributes=tuple(b if w == a else w for w in first.attributes)
+                    ).changed(j, attributes=tuple(a if w == b else w for w in second.attributes))
+                ]
+            }
+            for swap in swaps:
+                attributes += 1
+                text = " ".join(without_articles(swap_places(statement.text, *swap.nouns)))
+                assert not false[text].may_be_true(item.scene)
+    assert relations > 20 and attributes > 5
+
+
+def test_the_dependency_tagger_finds_nearly_the_same_swaps(corpus, truth) -> None:
+    captions = [text for item in corpus for text in item.captions]
+    found = [swaps for _, swaps in DependencyTagger().tag_with_swaps(captions)]
+    known = [swaps for _, swaps in truth.tag_with_swaps(captions)]
+    both = [
+        {(s.nouns, s.phrases) for s in a} & {(s.nouns, s.phrases) for s in b}
+        for a, b in zip(found, known, strict=True)
+    ]
+    n_both, n_found, n_known = (sum(map(len, some)) for some in (both, found, known))
+    assert n_both >= 0.95 * n_found and n_both >= 0.93 * n_known
+
+
+def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a caption of nobody"):
+        truth.tag(["a caption of nobody"])
+    with pytest.raises(DataError, match="captions.json"):
+        SceneGraphFile([(tmp_path / "captions.json", tmp_path / "graphs.json")])
+    with pytest.raises(DataError, match="a dog near a cat"):
+        PairedPhrases().tag(["a dog near a cat"])
+
+
+@pytest.mark.parametrize(
+    ("caption", "roles", "nouns", "phrases"),
+    [
+        (
+            "a brown hat to the left of a blue coat",
+            {"brown": 2, "hat": 1, "left": 3, "blue": 2, "coat": 1},
+            "a brown coat to the left of a blue hat",
+            "a blue coat to the left of a brown hat",
+        ),
+        (
+            "two children above a rugby player",
+            {"two": 2, "children": 1, "above": 3, "rugby player": 1},
+            None,
+            "a rugby player above two children",
+        ),
+        (
+            "a black and white dog below the german shepherd",
+            {"black": 2, "white": 2, "dog": 1, "below": 3, "german shepherd": 1},
+            "a black and white german shepherd below the dog",
+            "the german shepherd below a black and white dog",
+        ),
+    ],
+)
+def test_paired_captions_by_hand(caption, roles, nouns, phrases) -> None:
+    ((spans, swaps),) = PairedPhrases().tag_with_swaps([caption])
+    assert {caption[span.start : span.end]: span.role for span in spans} == roles
+    assert {ROLE_NAMES[span.role] for span in spans if span.of} <= {"attribute", "relation"}
+    assert sum(span.role == OBJECT for span in spans) == 2
+    if nouns is None:
+        assert swaps[0].nouns == (NOWHERE, NOWHERE)
+    else:
+        assert swap_places(caption, *swaps[0].nouns) == nouns
+    assert swap_places(caption, *swaps[0].phrases) == phrases

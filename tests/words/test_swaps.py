@@ -1,0 +1,142 @@
+"""Swaps of captions by hand: grammatical, false, and none where a relation is mutual."""
+
+import pytest
+from open_clip import SimpleTokenizer
+
+from cae_lib.attribution.binding import swapped_captions
+from cae_lib.data.benchmarks.aro import symmetric_relations
+from cae_lib.words.alignment import token_roles
+from cae_lib.words.dependency import DependencyTagger
+from cae_lib.words.lexicon import MUTUAL_PREPOSITIONS, SCALES, contradict
+from cae_lib.words.roles import swap_places
+from cae_lib.world.vocabulary import KIND_OF
+
+NOUNS_AND_PHRASES = {
+    "a brown dog to the left of a young boy": (
+        {"a brown boy to the left of a young dog"},
+        {"a young boy to the left of a brown dog"},
+    ),
+    "a duck right of a green dog": (
+        {"a dog right of a green duck"},
+        {"a green dog right of a duck"},
+    ),
+    "a small cat sitting in front of an umbrella": (
+        {"a small umbrella sitting in front of a cat"},
+        {"an umbrella sitting in front of a small cat"},
+    ),
+    "a photo of a cat on top of a small bed": (
+        {"a photo of a bed on top of a small cat"},
+        {"a photo of a small bed on top of a cat"},
+    ),
+    "the ball is held by a boy": ({"the boy is held by a ball"}, {"a boy is held by the ball"}),
+    "a man who is riding a horse": ({"a horse who is riding a man"},) * 2,
+    "there is a person underneath a kite": ({"there is a kite underneath a person"},) * 2,
+    "a red dog near a blue cat": ({"a blue dog near a red cat"},) * 2,
+    "three dogs near two cats": ({"two dogs near three cats"},) * 2,
+    "a tall man behind a short man": (
+        {"a short man behind a tall man"},
+        {"a short man behind a tall man"},
+    ),
+    # the number or the article of one noun does not fit the other, so phrases move
+    "two dogs chasing a cat": ({"a cat chasing two dogs"},) * 2,
+    "a man holding fruit": ({"fruit holding a man"},) * 2,
+    # a quantity moves as a whole
+    "a group of people riding horses": ({"horses riding a group of people"},) * 2,
+    "a close up of a bowl of fruit on a table": (
+        {"a close up of a table on a bowl of fruit"},
+        {"a close up of a table on a bowl of fruit"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tagger() -> DependencyTagger:
+    return DependencyTagger()
+
+
+def texts(tagger: DependencyTagger, caption: str, moved: str) -> set[str]:
+    """Return the captions that training would see."""
+    tokenizer = SimpleTokenizer()
+    words = token_roles([caption], tokenizer, tagger)
+    _, _, variants = swapped_captions(words.tokens, words.words, words.swaps, moved)
+    return {tokenizer.decode(row[1 : int(row.argmax())].tolist()).strip() for row in variants}
+
+
+@pytest.mark.parametrize("caption", NOUNS_AND_PHRASES)
+def test_swaps_by_hand(tagger: DependencyTagger, caption: str) -> None:
+    nouns, phrases = NOUNS_AND_PHRASES[caption]
+    assert texts(tagger, caption, "noun") == nouns
+    assert texts(tagger, caption, "phrase") == phrases
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a dog near a cat",
+        "a dog and a cat",
+        "a man sitting next to a dog",
+        "a man with a hat",
+        "a man standing by a tree",
+        "a bus parked by a tree",
+        "a bus parked on the other side of a car",
+        "a group of people",
+        "a view of a giraffe",
+        "a picture of a dog",
+        "a lot of flowers",
+        "a man holding something",
+        "he is holding a ball",
+        "a dog on the left",
+        "a dog at night",
+        "a man walking his dog",  # "his dog walking a man" comes before its owner
+        "a dog behind a dog",
+        "a dog is chasing cats",  # "cats is chasing a dog"
+        "a dog",
+        "",
+    ],
+)
+def test_no_swap(tagger: DependencyTagger, caption: str) -> None:
+    assert tagger.tag_with_swaps([caption])[0][1] == []
+
+
+def test_an_agent_and_a_filling_are_directed_though_their_prepositions_are_mutual(tagger) -> None:
+    assert texts(tagger, "a horse ridden by a boy", "noun") == {"a boy ridden by a horse"}
+    assert texts(tagger, "a plate filled with an apple", "noun") == {"an apple filled with a plate"}
+
+
+def test_attributes_of_one_thing_or_of_unlike_kinds_are_not_swapped(tagger) -> None:
+    for caption in ("a small red dog", "a red dog near a small cat", "a red dog near a red cat"):
+        assert texts(tagger, caption, "noun") == set()
+
+
+def test_a_swap_names_the_words_that_bind(tagger) -> None:
+    caption = "a red dog sitting on a blue mat"
+    _, (relation, attributes) = tagger.tag_with_swaps([caption])[0]
+    assert caption[slice(*relation.binder)] == "sitting on"
+    assert [caption[slice(*place)] for place in attributes.nouns] == ["red", "blue"]
+    assert attributes.binder == (0, 0)
+
+
+def test_places_are_swapped_in_a_text() -> None:
+    assert swap_places("a dog near the cat", (2, 5), (15, 18)) == "a cat near the dog"
+
+
+def test_the_attributes_of_the_synthetic_scenes_exclude_each_other_by_kind() -> None:
+    for first, kind in KIND_OF.items():
+        for second, other in KIND_OF.items():
+            assert contradict(first, second) == (kind == other and first != second)
+    assert not contradict("grey", "gray") and not contradict("wooden", "red")
+    assert all(word == word.lower() for scale in SCALES for group in scale for word in group)
+
+
+def test_what_is_symmetric_in_aro_and_in_meaning_is_mutual_here(tagger) -> None:
+    """The other names of ARO's list, such as "sitting under", are directed."""
+    mutual = [
+        "beside", "by", "close to", "near", "next to", "with", "attached to", "between",
+        "sitting next to", "standing near", "lying next to", "parked beside", "playing with",
+        "talking to", "hugging", "facing", "walking by", "on the other side of",
+    ]  # fmt: skip
+    assert set(mutual) <= symmetric_relations()
+    for name in mutual:
+        assert tagger.tag_with_swaps([f"a man {name} a woman"])[0][1] == [], name
+    assert {"next_to", "beside", "near", "with"} <= MUTUAL_PREPOSITIONS
+    assert tagger.tag_with_swaps(["a man sitting under a tree"])[0][1]
