@@ -165,7 +165,7 @@ def main() -> None:
     found = {name: measure(clip, part, options, device) for name, part in parts.items()}
     for name, part in found.items():
         print(report(name, part), flush=True)
-    content = repr([(item.id, item.texts) for item in items]).encode()
+    content = repr([(item.key, item.texts) for item in items]).encode()
     known = hashlib.sha256(content).hexdigest()[:12]
     subject = {"model": MODEL, "items": source, "items_digest": known}
     store(TABLE, options, device, subject, known, rows(found), started)

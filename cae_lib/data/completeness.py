@@ -94,7 +94,7 @@ def check(source: Source) -> Report:
     faults: list[str] = []
     for item in source.get:
         if item.open_clip:
-            files.count(open_clip_file(item.hub) is not None, " ".join(item.open_clip))
+            files.count(open_clip_file(item.hub or "") is not None, " ".join(item.open_clip))
     for entry in source.rows:
         _count_rows(source, entry, files, rows, faults)
     for name, places in expected_images(source, faults):

@@ -73,7 +73,7 @@ def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
     for number, item in enumerate(part.items):
         said = own[own.item == number]
         words, pictures = said[said.kind == "text"], said[said.kind == "picture"]
-        assert tuple(words.content) == item.texts and set(words.id) == {item.id}
+        assert tuple(words.content) == item.texts and set(words.id) == {item.key}
         assert [*words.true] == [place == item.truth for place in range(len(item.texts))]
         assert [root / place for place in pictures.content] == [i.path for i in item.images]
     assert texts[texts.family == "winoground"].true.all(), "text i goes with picture i"

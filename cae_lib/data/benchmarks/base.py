@@ -204,8 +204,8 @@ class Family:
 
     def task_of(self, subset: str) -> Task:
         """Return how the items of a subset are scored."""
-        words = [word for word in subset.split("/") if word in get_args(Task)]
-        return words[0] if words else self.task
+        words = subset.split("/")
+        return next((task for task in get_args(Task) if task in words), self.task)
 
     def average_of(self, subset: str) -> Average:
         """Return how the items of a subset are averaged."""

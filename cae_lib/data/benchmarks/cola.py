@@ -131,13 +131,13 @@ def _labels_and_rows(path: Path) -> tuple[tuple[str, ...], list]:
     content = read_json(path)
     if isinstance(content, dict):
         content = [content.get("labels"), content.get("data")]
-    is_pair = isinstance(content, list) and len(content) == 2 and isinstance(content[1], list)
-    if not is_pair or not is_list_of_texts(content[0]):
+    labels, rows = content if isinstance(content, list) and len(content) == 2 else (None, None)
+    if not isinstance(labels, list) or not is_list_of_texts(labels) or not isinstance(rows, list):
         raise DataError(
             f"{path}: expected [labels, rows], or an object with 'labels' and 'data'. Check that "
             "this is the official file."
         )
-    return tuple(content[0]), content[1]
+    return tuple(labels), rows
 
 
 def _flags(row: Row, values: object, n: int) -> list[int]:

@@ -34,7 +34,8 @@ def load_family(
             )
         names = list(subsets)
     elif expected and not official:
-        names = [*(name for name in names if name in expected), *(expected.keys() - {*names})]
+        known = [name for name in names if name in expected]
+        names = list(dict.fromkeys([*known, *expected]))
     benchmarks, absent = [], []
     for subset in names:
         log = subsets is not None or not family.is_rescored(subset)
