@@ -56,9 +56,11 @@ def base(profile: str, choice: Choice, _: str) -> None:
 
 def run(profile: str, choice: Choice, name: str) -> None:
     """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
+    from cae_lib.evaluation.suites import load_studies
     from cae_lib.measuring import measure_data, measure_run
     from cae_lib.runs import train_run
 
+    load_studies()
     (row, settings, _), seed, suites = grid.runs(profile, choice)[name]
     without = () if choice.studies else grid.OF_STUDIES
     if row == grid.DATA_RUN:

@@ -70,7 +70,9 @@ def run(parsed: argparse.Namespace) -> None:
     """Measure a run, a model of others, or what belongs to the data alone, and print its scores.
     Some benchmarks alone, `--only winoground`, are printed and not stored."""
     from cae_lib.commands import released, scores
+    from cae_lib.evaluation.suites import load_studies
 
+    load_studies()
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
     if parsed.name == options.DATA:
         from cae_lib import measuring
@@ -122,7 +124,9 @@ def run_released(parsed: argparse.Namespace) -> None:
     from cae_lib import measuring
     from cae_lib.commands import released, scores
     from cae_lib.data.completeness import check
+    from cae_lib.evaluation.suites import load_studies
 
+    load_studies()
     chosen = released.chosen(names(parsed.only))
     parsed.allow_missing, parsed.profile = "all", REAL
     if parsed.fetch:

@@ -18,7 +18,7 @@ from cae_lib.models.checkpoint import CheckpointMeta
 from cae_lib.models.clip import Clip, open_clip_name
 from cae_lib.plots import intervals, label
 from cae_lib.profiles import find_profile
-from cae_lib.statistics import levels
+from cae_lib.statistics import mean_ci
 from cae_lib.variants import BASE, TUNED
 
 PAPER = "https://doi.org/10.18653/v1/2024.emnlp-main.810"
@@ -119,7 +119,7 @@ def figures_of(run: str, profile_name: str, seed: int, digest: str, options: str
 def _accuracy(answers: pd.DataFrame, runs: list[str], profile_name: str) -> pd.DataFrame:
     """The paper's numbers by row, runs by column."""
     items = results.load("items", profile_name, [results.DATA])
-    found = levels(answers, weights=weights(items))
+    found = mean_ci(answers, weights=weights(items))
     found["cell"] = intervals(found)
     table = found.pivot(index="score", columns="run", values="cell")
     table = table.reindex(columns=[name for name in runs if name in table])
