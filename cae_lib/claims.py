@@ -1,4 +1,4 @@
-"""What the paper prints for its models, as a measure of what is to be found in another world."""
+"""What the paper's gains lead one to expect elsewhere, and means of several runs."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import pandas as pd
 
 from cae_lib.config import shipped
 from cae_lib.errors import DataError
-from cae_lib.statistics import ANSWERS
+from cae_lib.store import ANSWERS
 
-PAPER = "data/paper.csv"
-OURS, CONTROL, PLAIN = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
-"""Rows of `PAPER`: the mean of the four attribution methods, its control, plain fine-tuning."""
+PRINTED_TABLE = "data/paper.csv"
+CAE, CONTROL, TUNED = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
+"""Rows of `PRINTED_TABLE`: the mean of the four methods, its positive control, fine-tuned CLIP."""
 
 
 def printed_gains() -> pd.Series:
-    """Accuracy minus that of CLIP-FT in points, by model, as the paper's Table 1 prints it: mean
-    of its seven columns without Winoground, which it does not print for all models."""
-    accuracy = pd.read_csv(shipped(PAPER), index_col="model").drop(columns="Winoground")
-    return accuracy.sub(accuracy.loc[PLAIN]).mean(axis=1)
+    """Return accuracy minus that of CLIP-FT in points, by model, as the paper's Table 1 prints it.
+
+    It is the mean of seven columns, without Winoground, which is not printed for all models.
+    """
+    accuracy = pd.read_csv(shipped(PRINTED_TABLE), index_col="model").drop(columns="Winoground")
+    return accuracy.sub(accuracy.loc[TUNED]).mean(axis=1)
 
 
 def expected_gain(control: float) -> float:
-    """The gain that CAE would have where NegCLIP gains `control`, in the unit of `control`, if it
-    gained the share of NegCLIP's that it gains in the paper."""
+    """Return CAE's gain if it has the paper's share of NegCLIP's gain, which is `control` here."""
     printed = printed_gains()
-    return control * printed[OURS] / printed[CONTROL]
+    return control * printed[CAE] / printed[CONTROL]
 
 
-def pooled(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """The runs of each group as one run of its name, whose `correct` is their mean for each item
-    and seed: "the mean of four methods" as a row of its own.
+def average_runs(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return the mean of each group of runs as one run, by item and seed.
 
     Args:
         answers: The table `benchmarks`: `run`, `seed`, `picture`, `correct` and `ANSWERS`.
@@ -40,11 +40,11 @@ def pooled(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.Dat
     Raises:
         DataError: A run of a group has no answers, so the mean would be that of the others.
     """
-    known, made = set(answers["run"]), [answers.iloc[:0]]
+    runs_with_answers, tables = set(answers["run"]), [answers.iloc[:0]]
     for name, runs in groups.items():
-        if absent := sorted(set(runs) - known):
-            raise DataError(f"{name!r} is a mean of runs without answers: {', '.join(absent)}")
-        own = answers[answers["run"].isin(runs)].astype({"correct": float})
-        own = own.groupby(["seed", *ANSWERS, "picture"], sort=False, observed=True)["correct"]
-        made.append(own.mean().reset_index().assign(run=name))
-    return pd.concat(made, ignore_index=True)
+        if missing := sorted(set(runs) - runs_with_answers):
+            raise DataError(f"{name!r} is a mean of runs without answers: {', '.join(missing)}")
+        rows = answers[answers["run"].isin(runs)].astype({"correct": float})
+        by_item = rows.groupby(["seed", *ANSWERS, "picture"], sort=False, observed=True)
+        tables.append(by_item["correct"].mean().reset_index().assign(run=name))
+    return pd.concat(tables, ignore_index=True)

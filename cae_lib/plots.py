@@ -29,12 +29,12 @@ from cae_lib.shown import badge as badge
 from cae_lib.shown import bold as bold
 from cae_lib.shown import code as code
 from cae_lib.shown import csv_link as csv_link
+from cae_lib.shown import format_mean_halfwidth as format_mean_halfwidth
+from cae_lib.shown import format_range as format_range
 from cae_lib.shown import glue as glue
 from cae_lib.shown import intervals as intervals
 from cae_lib.shown import number as number
-from cae_lib.shown import reaches as reaches
 from cae_lib.shown import script_json as script_json
-from cae_lib.shown import span as span
 from cae_lib.shown import table as table
 
 INK = "#010101"

@@ -215,7 +215,7 @@ def intervals(
     )
 
 
-def reaches(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
+def format_mean_halfwidth(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
     """`estimate ±half` of each row for a table, half the width of its interval in small print."""
     halves = rows["estimate"] - rows["low"]
     texts = [
@@ -232,7 +232,7 @@ def reaches(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Ser
     )
 
 
-def span(
+def format_range(
     values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0, sign: bool = True
 ) -> str:
     """`smallest to largest` as text, one number where both read alike; "–" without values."""

@@ -28,7 +28,7 @@ from cae_lib import plots, results
 from cae_lib.evaluation.averages import weights
 from cae_lib.keys import digest
 from cae_lib.runtime import stamp
-from cae_lib.statistics import ANSWERS, correlations, crossed, levels, ratios, summary
+from cae_lib.statistics import ANSWERS, correlations, crossed_mean, mean_ci, ratios, summarize
 
 TUNED, CAE = "clip-ft", [f"{kind}-{name}" for kind in ("cae", "placebo") for name in plots.METHODS]
 TRUTH = 0.01
@@ -43,7 +43,7 @@ class Crossed:
     """Differences of seeds by items, and where their variance comes from."""
 
     values: np.ndarray  # (S, n), measured
-    strata: np.ndarray  # (n,), as for `crossed`
+    strata: np.ndarray  # (n,), as for `crossed_mean`
     weights: np.ndarray  # (G,)
     clusters: np.ndarray  # (n,)
     by_seed: float
@@ -77,7 +77,7 @@ class Crossed:
             values = seeds + values + generator.normal(0, self.rest**0.5, (n_seeds, n))
         if n_seeds == 1:
             truth += seeds[0, 0] * self.weights.sum()
-        found = summary(*crossed(values, self.strata, self.weights, self.clusters))
+        found = summarize(*crossed_mean(values, self.strata, self.weights, self.clusters))
         return bool(found["low"] <= truth <= found["high"])
 
 
@@ -86,7 +86,7 @@ def measured(
 ) -> Crossed:
     """Differences with the shares of their variance, by moments."""
     _, clusters = np.unique(pictures, return_inverse=True)
-    _, parts = crossed(values, strata, weight, clusters)
+    _, parts = crossed_mean(values, strata, weight, clusters)
     means = pd.DataFrame(values.T).groupby(strata).transform("mean").to_numpy().T
     residual = values - means
     middle = residual.mean(axis=0)
@@ -150,7 +150,7 @@ def leads(profile: str) -> tuple[int, Held]:
         before, after = parts[0][:, None] + (item + seed + rest).reshape(2, -1)
         rows = table.assign(before=before, after=after)
         rows["left"] = ratios(rows, "after", "before")
-        found = levels(rows, "left", ["caption"]).iloc[0]
+        found = mean_ci(rows, "left", ["caption"]).iloc[0]
         return bool(found["low"] <= parts[0][1] / parts[0][0] <= found["high"])
 
     return n, held
@@ -204,7 +204,7 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = weights(items, "family")
     mean = differences(answers, "correct", list(ANSWERS), numbers.query("score == 'mean'"))
-    _, parts = crossed(mean.values, mean.strata, mean.weights, mean.clusters)
+    _, parts = crossed_mean(mean.values, mean.strata, mean.weights, mean.clusters)
     far = replace(mean, by_seed=parts.by_item / mean.weights.sum() ** 2)
     n = mean.values.shape[1]
     yield "C3: mean of families", 3, n, mean.held

@@ -38,7 +38,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import Item, load_benchmark
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import item_scores
-from cae_lib.evaluation.encoder import KNOWN_IDS, Encoder
+from cae_lib.evaluation.encoder import TOKEN_IDS, Encoder
 from cae_lib.models.clip import Clip, load_clip
 from speed.options import common_options, facts, prepare, seconds, store
 from speed.timing import CLOCKS, interleaved
@@ -85,7 +85,7 @@ def one_by_one(clip: Clip, items: Sequence[Item]) -> np.ndarray:
 
 def ours(clip: Clip, items: Sequence[Item], workers: int) -> np.ndarray:
     """Cosines `(n, 2)` by `cae_lib`, with nothing remembered from before."""
-    KNOWN_IDS.clear()
+    TOKEN_IDS.clear()
     return np.stack([s[0] for s in item_scores(items, Encoder(clip, workers=workers))])
 
 

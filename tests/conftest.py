@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cae_lib.evaluation.suites import load_studies
+
+load_studies()
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 PAGE = """\

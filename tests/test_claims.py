@@ -39,7 +39,7 @@ def test_runs_are_pooled_item_by_item_and_seed_by_seed():
             for run, seed, item, correct in rows
         ]
     )
-    found = claims.pooled(answers, {"both": ["a", "b"]})
+    found = claims.average_runs(answers, {"both": ["a", "b"]})
     assert set(found["run"]) == {"both"}
     assert found.set_index(["seed", "item"])["correct"].to_dict() == {
         (0, 1): 0.5,
@@ -47,5 +47,5 @@ def test_runs_are_pooled_item_by_item_and_seed_by_seed():
         (0, 2): 0.0,
     }
     with pytest.raises(DataError, match="'both'.*answers: d, e"):
-        claims.pooled(answers, {"both": ["a", "e", "d"]})
-    assert claims.pooled(answers, {}).empty
+        claims.average_runs(answers, {"both": ["a", "e", "d"]})
+    assert claims.average_runs(answers, {}).empty

@@ -104,7 +104,7 @@ def test_labels(world: Path) -> None:
     refs = [ImageRef(path) for path in sorted((world / "coco" / "val2017").glob("*.jpg"))[:3]]
     marks = np.eye(3, 2, dtype=bool)
     pictures = ImageLabels("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
-    on_both(lambda encoder: label_precisions(pictures, encoder))
+    on_both(lambda encoder: label_precisions(encoder, pictures))
 
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:

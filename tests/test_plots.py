@@ -175,9 +175,13 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
     assert plots.number(0.0123, 1, 100, sign=True) == "+1.2"
     assert plots.number(float("nan")) == "–"
     assert plots.intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0,\u00a0−1.0]"
-    assert plots.reaches(ROWS).iloc[3] == plots.Shown("10.0<br><small>±5.0</small>", "10.0 ±5.0")
-    assert plots.span(ROWS["estimate"]) == "−2.0 to +10.0"
-    assert plots.span([0.401, 0.399], 0, sign=False) == "40" and plots.span([]) == "–"
+    assert plots.format_mean_halfwidth(ROWS).iloc[3] == plots.Shown(
+        "10.0<br><small>±5.0</small>", "10.0 ±5.0"
+    )
+    assert plots.format_range(ROWS["estimate"]) == "−2.0 to +10.0"
+    assert (
+        plots.format_range([0.401, 0.399], 0, sign=False) == "40" and plots.format_range([]) == "–"
+    )
 
 
 def test_rows_are_picked_in_the_order_of_the_choices():

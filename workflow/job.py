@@ -56,9 +56,11 @@ def make_base(profile: str, selection: Selection) -> None:
 
 def train_and_measure(profile: str, selection: Selection, name: str) -> None:
     """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
+    from cae_lib.evaluation.suites import load_studies
     from cae_lib.measuring import measure_data, measure_run
     from cae_lib.runs import has_training, train_run
 
+    load_studies()
     (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
     without = () if selection.studies else grid.STUDY_PAGE_SUITES
     if row == grid.DATA_RUN:

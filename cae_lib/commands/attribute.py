@@ -68,7 +68,7 @@ def run(parsed: argparse.Namespace) -> None:
         found[title] = attribute(
             clip, picture, parsed.caption, parsed.start_layer, split_names(parsed.methods)
         )
-    if len({pair.picture.shape for pair in found.values()}) > 1:
+    if len({pair.image.shape for pair in found.values()}) > 1:
         raise DataError("the models take pictures of different sizes: draw one figure for each")
     layer = {-1: "last layer", 0: "all layers"}.get(
         parsed.start_layer, f"layers from {parsed.start_layer}"

@@ -24,8 +24,8 @@ from cae_lib.data.rows import read_json
 from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.probes import curve_point, summary
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
+from cae_lib.evaluation.suites import load_studies
 from cae_lib.keys import TRAINING_VERSION, run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -176,11 +176,14 @@ def _texts(profile_name: str) -> Iterator[str]:
 
 def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
     """Measure and store the curve, and write the model card beside the shipped weights."""
+    load_studies()
+    from book.studies.probes import describe_base, zero_shot_numbers
+
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
     curve = []
     for path in sorted((folder / "snapshots").glob("*.safetensors")):
         step = int(path.stem)
-        point = curve_point(load_clip(config.model, path, device=pick_device()), profile_name)
+        point = zero_shot_numbers(load_clip(config.model, path, device=pick_device()), profile_name)
         curve.append({"step": step, "loss": losses[step]} | point)
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
         print(f"base after {step} steps: {numbers}", flush=True)
@@ -192,7 +195,7 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
         profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
     )
     told = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
-    table = training_table(config.steps, curve, told | summary(clip, profile_name))
+    table = training_table(config.steps, curve, told | describe_base(clip, profile_name))
     results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
     batch = pool.BATCH if config.lock_trunk else tower.BATCH
     write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))

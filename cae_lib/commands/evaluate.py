@@ -74,7 +74,9 @@ def run(parsed: argparse.Namespace) -> None:
     Some benchmarks alone, `--only winoground`, are printed and not stored.
     """
     from cae_lib.commands import scores
+    from cae_lib.evaluation.suites import load_studies
 
+    load_studies()
     parsed.profile = parsed.profile or ("mini" if is_run(parsed.name, "mini") else REAL)
     if parsed.name == options.DATA:
         from cae_lib import measuring

@@ -68,7 +68,7 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
     below = max(1.3, WORD_HEIGHT * len(first.shares))
     figure = Figure((PANEL * (1 + len(pairs)), PANEL + below + 1.3), layout="constrained")
     axes = figure.subplots(2, 1 + len(pairs), height_ratios=(PANEL, below), squeeze=False)
-    axes[0, 0].imshow(first.picture, interpolation="nearest")
+    axes[0, 0].imshow(first.image, interpolation="nearest")
     text = textwrap.fill(caption, 30, max_lines=8)
     axes[1, 0].text(0, 1, text, va="top", fontsize=10, transform=axes[1, 0].transAxes)
     handles = [Patch(color=color, label=role) for role, color in ROLE_COLORS.items()]
@@ -97,8 +97,8 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
 
 def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
     """The map in colour above the picture in grey, which shines through where there is little."""
-    height, width = pair.picture.shape[:2]
-    axis.imshow(pair.picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
+    height, width = pair.image.shape[:2]
+    axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]
     relevance = upsampled(small, height, width)[0].numpy()
     axis.imshow(

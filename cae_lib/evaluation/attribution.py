@@ -1,9 +1,9 @@
-"""How much attribution the words of each role get: Figures 1 and 7 of the paper."""
+"""Attribution by word role: how much the words of each role get (Figures 1 and 7 of the paper)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution import get_method
 from cae_lib.attribution.grouping import words_or_own
-from cae_lib.attribution.measures import masked_similarity
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
@@ -22,36 +21,28 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
-INTEGRATED = "integrated_gradients"
-TOLERANCE = 0.01
-"""Largest error of integrated gradients that is accepted, in units of the cosine."""
 
-
-def annotated_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
-    """COCO's test captions with their tokens and roles."""
+def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
+    """Return COCO's test captions, and their tokens with words and roles."""
     pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
 
 
-def captions_of(encoder: Encoder, profile: str, limit: int) -> WordSample:
-    """`word_sample` of COCO's test captions."""
-    return word_sample(encoder, *annotated_captions(encoder, profile), limit)
-
-
-def attribution_suite(
+def coco_attribution_table(
     encoder: Encoder, profile: str, methods: Iterable[str] = METHODS
 ) -> pd.DataFrame:
-    """`attribution_table` of COCO's test captions."""
-    return attribution_table(encoder, *annotated_captions(encoder, profile), methods)
+    """Return `attribution_table` of COCO's test captions."""
+    return attribution_table(encoder, *coco_captions(encoder, profile), methods)
 
 
-def binding_suite(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """That of CAE on bindings."""
-    return attribution_suite(encoder, profile, ["binding"])
+def coco_binding_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+    """Return `attribution_table` of COCO's test captions by attribution of bindings."""
+    return coco_attribution_table(encoder, profile, ["binding"])
 
 
 def attribution_table(
@@ -63,139 +54,130 @@ def attribution_table(
     batch_size: int = 100,
     **parameters: Any,
 ) -> pd.DataFrame:
-    """Score the words of matched captions by attribution methods, which take `parameters`.
+    """Score the words of captions, each with its own image.
 
-    `limit` captions are taken evenly over the set, None takes all; `batch_size` go through the
-    model at once. A row for each method and each token of a word that it scores: method, caption
-    and picture (numbers in `pairs`), position of the token, word and role (texts), score.
+    Args:
+        encoder: The model.
+        pairs: Captions and images.
+        alignment: Tokens of the captions with words and roles.
+        methods: Names of attribution methods.
+        limit: Number of captions, taken evenly over the set; None takes all.
+        batch_size: Number of captions that go through the model at once.
+        **parameters: Parameters of the methods.
+
+    Returns:
+        A row for each method and each token of a word that it scores: `method`, `caption` and
+        `picture` (numbers in `pairs`), `position` of the token, `word` and `role` (texts), `score`.
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     words = sample.words.cpu().numpy()
-    place, position = np.nonzero(words)
+    row, position = np.nonzero(words)
     texts = [sample.word_texts(i, encoder.clip.tokenizer) for i in range(len(words))]
     tokens = {
-        "caption": sample.captions[place],
-        "picture": sample.pictures[place],
+        "caption": sample.caption_index[row],
+        "picture": sample.image_index[row],
         "position": position.astype(np.int16),
-        "word": [texts[i][n - 1] for i, n in zip(place, words[place, position], strict=True)],
-        "role": np.array(ROLE_NAMES)[sample.roles.cpu().numpy()[place, position]],
+        "word": [texts[i][n - 1] for i, n in zip(row, words[row, position], strict=True)],
+        "role": np.array(ROLE_NAMES)[sample.roles.cpu().numpy()[row, position]],
     }
     tables = []
     with evaluating(model):
         for method in methods:
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
-            tables.append(
-                pd.DataFrame({"method": method, **tokens, "score": scores[place, position]})
-            )
+            table = pd.DataFrame({"method": method, **tokens, "score": scores[row, position]})
+            tables.append(table)
     return pd.concat(tables, ignore_index=True).dropna(subset=["score"], ignore_index=True)
 
 
 @dataclass(frozen=True)
 class WordSample:
-    """Some captions of a set, each with its own picture; those without a word are left out."""
+    """Some captions of a set with at least one word, each with its own image.
 
-    captions: np.ndarray  # (C,) int32, their numbers in the set
-    pictures: np.ndarray  # (C,) int32, the numbers of their pictures
-    tokens: Tensor  # (C, T), T the longest caption
-    words: Tensor  # (C, T), number of the word each token belongs to, 0 for none
-    roles: Tensor  # (C, T), role of each token
-    arguments: Tensor  # (C, T, 2), words that its word is said of, see `Alignment`
-    image_features: Tensor  # (C, E), normalised
+    Attributes:
+        caption_index: Numbers of the captions in the set `(C,)`, int32.
+        image_index: Numbers of their images in the set `(C,)`, int32.
+        tokens: Token ids `(C, T)`, T the longest caption.
+        words: Number of each token's word `(C, T)`, 0 for none.
+        roles: Role of each token `(C, T)`.
+        arguments: The words that each token's word is said of `(C, T, 2)`, see `Alignment`.
+        image_features: `(C, E)`, normalised.
+    """
+
+    caption_index: np.ndarray
+    image_index: np.ndarray
+    tokens: Tensor
+    words: Tensor
+    roles: Tensor
+    arguments: Tensor
+    image_features: Tensor
 
     @cached_property
     def n_words(self) -> np.ndarray:
-        """Words of each caption `(C,)`."""
+        """Number of words of each caption `(C,)`."""
         return self.words.amax(dim=1).cpu().numpy()
 
     def rows(self, rows: np.ndarray) -> WordSample:
-        """Some of these captions, by their places."""
+        """Return some of these captions, by their rows."""
         return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def with_images_of(self, encoder: Encoder, pairs: Pairs) -> WordSample:
-        """These captions with another model's features of their images, by the images' numbers."""
-        features = encoder.images([ImageRef(pairs.image_paths[n]) for n in self.pictures])
-        return replace(self, image_features=torch.from_numpy(features).to(encoder.device))
 
     def scores(
         self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any
     ) -> np.ndarray:
-        """Scores `(C, W)` of the words by a method: "mean" or "sum" over a word's tokens."""
+        """Return the scores of the words `(C, W)`, "mean" or "sum" over the tokens of each."""
         return scores_by_word(self.token_scores(model, method, **parameters), self.words, merged_by)
 
     def token_scores(
         self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any
     ) -> Tensor:
-        """Scores `(C, T)` of the tokens by a method, 0 after a caption's end, NaN where none is."""
+        """Return the scores of the tokens `(C, T)`.
+
+        They are 0 after a caption's end, NaN for a token that the method does not score.
+        """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
-            own = {name: getattr(self, name)[rows] for name in ("words", "roles", "arguments")}
-            found = scorer(model, self.tokens[rows], self.image_features[rows], **own)
-            own_scores = found.scores.float()
-            if found.scored is not None:
-                own_scores = own_scores.masked_fill(~found.scored, torch.nan)
-            scores[rows, : found.length] = own_scores.cpu()
+            output = scorer(
+                model,
+                self.tokens[rows],
+                self.image_features[rows],
+                words=self.words[rows],
+                roles=self.roles[rows],
+                arguments=self.arguments[rows],
+            )
+            batch_scores = output.scores.float()
+            if output.scored is not None:
+                batch_scores = batch_scores.masked_fill(~output.scored, torch.nan)
+            scores[rows, : output.length] = batch_scores.cpu()
         return scores.to(self.tokens.device)
 
-    def masked(
-        self, model: nn.Module, captions: np.ndarray, masked: np.ndarray, mask: str = "mean"
-    ) -> np.ndarray:
-        """S `(V,)` of captions with some words masked; see `masked_similarity`."""
-        return masked_similarity(
-            model, self.tokens, self.image_features, self.words, captions, masked, mask
-        )
-
-    def integrated_gradients(
-        self, model: nn.Module, points: int = 8, most_points: int = 256
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Integrated gradients `(C, W)` of the words, errors and points `(C,)`. The scores of a
-        caption add up to S(I, T) - S(I, T with every word masked); captions that miss this by more
-        than `TOLERANCE` are scored again with twice the points."""
-        rows = np.arange(len(self.tokens))
-        inside = np.arange(self.n_words.max()) < self.n_words[:, None]
-        drop = self.masked(model, rows, np.zeros_like(inside)) - self.masked(model, rows, inside)
-        scores = np.full(inside.shape, np.nan)
-        error, used = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
-        while len(rows) and points <= most_points:
-            found = self.rows(rows).scores(model, INTEGRATED, "sum", points=points)
-            scores[rows, : found.shape[1]] = found
-            error[rows], used[rows] = np.abs(np.nansum(found, axis=1) - drop[rows]), points
-            rows, points = np.flatnonzero(error > TOLERANCE), 2 * points
-        return scores, error, used
-
-    def word_roles(self, place: int) -> list[str]:
-        """Name of the role of each word of a caption: that of its first token."""
-        words, roles = self.words[place].tolist(), self.roles[place].tolist()
+    def word_roles(self, row: int) -> list[str]:
+        """Return the name of the role of each word of a caption: that of its first token."""
+        words, roles = self.words[row].tolist(), self.roles[row].tolist()
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 
-    def word_texts(self, place: int, tokenizer: Any) -> list[str]:
-        """The words of a caption as text."""
-        words, tokens = self.words[place], self.tokens[place]
+    def word_texts(self, row: int, tokenizer: Any) -> list[str]:
+        """Return the words of a caption as text."""
+        words, tokens = self.words[row], self.tokens[row]
         return [
             tokenizer.decode(tokens[words == number].tolist()).strip()
-            for number in range(1, int(self.n_words[place]) + 1)
+            for number in range(1, int(self.n_words[row]) + 1)
         ]
 
 
 def word_sample(
     encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
 ) -> WordSample:
-    """About `limit` captions, taken evenly over the set, with the features of their pictures."""
+    """Take about `limit` captions evenly over a set; None takes all."""
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
     words = words_or_own(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
     length = encoding.columns(alignment.tokens[rows])
-    pictures = np.asarray(pairs.image_index)[rows]
-    features = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
-    tensors = (
-        *(
-            tensor[rows, :length]
-            for tensor in (alignment.tokens, words, alignment.roles, alignment.arguments)
-        ),
-        torch.from_numpy(features),
-    )
+    image_index = np.asarray(pairs.image_index)[rows]
+    features = encoder.images([ImageRef(pairs.image_paths[number]) for number in image_index])
+    by_token = (alignment.tokens, words, alignment.roles, alignment.arguments)
+    tensors = (*(tensor[rows, :length] for tensor in by_token), torch.from_numpy(features))
     return WordSample(
         rows.astype(np.int32),
-        pictures.astype(np.int32),
+        image_index.astype(np.int32),
         *(tensor.to(encoder.device) for tensor in tensors),
     )

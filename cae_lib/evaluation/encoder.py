@@ -1,28 +1,32 @@
-"""Weights to measure, and unit vectors by them: each distinct picture and text is encoded once."""
+"""Encode images and texts as unit vectors: each distinct image and text is encoded once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import Compose
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.completeness import open_clip_file
-from cae_lib.errors import CheckpointError
-from cae_lib.evaluation.picture_reader import Picture, PictureReader
+from cae_lib.data.images import read_image
+from cae_lib.errors import CheckpointError, DataError
 from cae_lib.models.checkpoint import file_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
@@ -30,43 +34,62 @@ from cae_lib.models.text_encoder import text_encoder
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import Progress, whole_file
 
-LENGTHS_TOGETHER = 2
-"""Lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
+LENGTHS_PER_BATCH = 2
+"""Text lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
 
-MANY = 300
-"""New pictures or texts from which on progress is told."""
+PROGRESS_THRESHOLD = 300
+"""Number of new images or texts from which on a progress bar is shown."""
 
-TOKENIZED_AT_ONCE, TEXTS_AT_ONCE = 65_536, 256
-PICTURES_AT_ONCE, PICTURES_AT_ONCE_ON_CPU = 64, 16
+TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
+IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
 """On a CPU fewer, so that their states fit its cache."""
 
-VECTORS_VERSION = 1
-"""Raise it when code changes that turns an image file into a vector, from `read_image` to
-`Encoder.images`, and gives other vectors: those that are stored are then made anew."""
+FILES_AT_ONCE = 256
+"""Number of image files that are decoded ahead of who takes them."""
 
-KNOWN_IDS: dict[tuple, dict[str, np.ndarray]] = {}
+MAX_WORKERS = 8
+
+VECTORS_VERSION = 1
+"""Raise it when code that turns an image file into a vector gives other vectors.
+
+That is the code from `read_image` to `Encoder.images`; stored vectors are then computed anew.
+"""
+
+TOKEN_IDS: dict[tuple, dict[str, np.ndarray]] = {}
 """Ids of texts by kind of tokenizer, see `Encoder.tokens`."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint of `save_checkpoint`, which names its own model of open_clip and activation
-    ("quickgelu" or "gelu"), or a tag of open_clip, or None for random weights."""
+    """Weights to measure.
+
+    Attributes:
+        source: A checkpoint of `save_checkpoint`, which names its own model and activation; or a
+            tag of open_clip; or None for random weights.
+        model: Model of open_clip, of a tag or random weights.
+        activation: "quickgelu" or "gelu", likewise.
+    """
 
     source: Path | str | None
     model: str = ""
     activation: str = ""
 
     def digest(self) -> str:
-        """SHA-256 of the weight file, which must be there; of random ones of what decides them."""
+        """Return the SHA-256 of the weight file, or of what decides random weights."""
         if isinstance(self.source, Path):
             return file_digest(self.source)
-        start = "random" if self.source is None else file_digest(tag_file(self.model, self.source))
+        if self.source is None:
+            start = "random"
+        else:
+            start = file_digest(pretrained_file(self.model, self.source))
         return hashlib.sha256(f"{self.model} {self.activation} {start}".encode()).hexdigest()
 
     def load(self, device: str | torch.device = "cpu") -> Clip:
-        """The model with these weights; CheckpointError if they are missing, broken, or do not say
-        what they are."""
+        """Load the model with these weights.
+
+        Raises:
+            CheckpointError: They are missing or broken, or do not say which model they are of.
+        """
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
         meta = read_meta(self.source)
@@ -75,8 +98,8 @@ class Weights:
         return load_clip(meta.model, self.source, device=device)
 
 
-def tag_file(model: str, tag: str) -> Path:
-    """The file of a tag in open_clip's cache, downloaded if it is not there."""
+def pretrained_file(model: str, tag: str) -> Path:
+    """Return the file of a tag in open_clip's cache; download it if it is not there."""
     config = get_pretrained_cfg(model, tag)
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
@@ -88,29 +111,109 @@ def tag_file(model: str, tag: str) -> Path:
         ) from error
 
 
+class DecodedImage(NamedTuple):
+    """An image as a model reads it.
+
+    Attributes:
+        ref: File and crop.
+        pixels: `(3, H, W)`, uint8 before normalisation.
+        content: Hash of the pixels.
+    """
+
+    ref: ImageRef
+    pixels: Tensor
+    content: str
+
+
+class ImageReader:
+    """Reads images in threads, for one preprocessing of open_clip.
+
+    Args:
+        preprocess: The preprocessing.
+        workers: Number of threads; by default one for each core that the process may use, at most
+            `MAX_WORKERS`.
+    """
+
+    def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
+        *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
+        self._geometry = Compose(geometry)
+        self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
+        has_affinity = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+        self.workers = workers or min(MAX_WORKERS, cores or 1)
+
+    def file_state(self, ref: ImageRef) -> str:
+        """Hash the name, time and size of an image's file, and the crop."""
+        status = ref.path.stat() if ref.path.is_file() else None
+        state = ref, status and (status.st_mtime_ns, status.st_size)
+        return _content_hash(repr(state).encode())
+
+    def read(self, refs: Iterable[ImageRef]) -> Iterator[DecodedImage]:
+        """Yield images file by file, the files in the order given; each file is decoded once.
+
+        Raises:
+            DataError: An image is missing, cannot be decoded, or has an empty crop.
+        """
+        by_file: dict[Path, list[ImageRef]] = {}
+        for ref in refs:
+            by_file.setdefault(ref.path, []).append(ref)
+        files = list(by_file.values())
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(files), FILES_AT_ONCE):
+                for images in pool.map(self._read_file, files[start : start + FILES_AT_ONCE]):
+                    yield from images
+
+    def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
+        """Return the model's input `(n, 3, H, W)`, float32: just what the preprocessing gives."""
+        pixels = torch.stack([image.pixels for image in images]).to(device)
+        return pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
+
+    def _read_file(self, refs: list[ImageRef]) -> list[DecodedImage]:
+        image = read_image(refs[0].path)
+        return [self._crop(image, ref) for ref in refs]
+
+    def _crop(self, image: Image.Image, ref: ImageRef) -> DecodedImage:
+        try:
+            cropped = self._geometry(image if ref.crop is None else image.crop(ref.crop))
+        except (ValueError, ZeroDivisionError) as error:
+            raise DataError(
+                f"{ref.path}: the crop {ref.crop} of a picture of {image.size} pixels cannot be "
+                f"used ({error}). Correct the row that asks for it."
+            ) from error
+        pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+        return DecodedImage(ref, pixels, _content_hash(pixels.numpy().data))
+
+
+def _content_hash(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 class Encoder:
-    """Turns pictures and texts into unit vectors `(n, E)`, float32, and remembers them as long as
-    it lives, so benchmarks that share pictures or captions should share it. The model runs in
-    float32, in eval mode and without gradients; its weights must not change meanwhile.
+    """Encodes images and texts as unit vectors `(n, E)`, float32, each distinct one once.
+
+    Benchmarks that share images or captions should share an encoder. The model runs in float32, in
+    eval mode and without gradients; its weights must not change while the encoder is used.
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        of: Name of the profile whose data are encoded. Where its runs lock the image tower they
-            share the vectors of pictures, in a file that `vectors_key` names; where its data are
-            real, progress is told. By default neither.
-        workers: Threads that decode pictures, see `PictureReader`.
+        profile: Name of the profile whose data are encoded. Where its runs lock the image tower
+            they share the vectors of images, in a file that `vectors_key` names; where its data are
+            real, a progress bar is shown. By default neither.
+        workers: Number of threads that decode images, see `ImageReader`.
     """
 
-    def __init__(self, clip: Clip, of: str | None = None, workers: int | None = None) -> None:
+    def __init__(self, clip: Clip, profile: str | None = None, workers: int | None = None) -> None:
         self.clip = clip
-        self._reader = PictureReader(clip.preprocess, workers)
-        self._of, self._shared = of and find_profile(of), None
-        if of and self._of.training.get("lock_image") and hasattr(clip.model, "visual"):
-            self._shared = paths().cache / "image-vectors" / f"{vectors_key(clip)}.npz"
-        self._contents, self._vectors = _read_shared(self._shared)
+        self._reader = ImageReader(clip.preprocess, workers)
+        self._profile = None if profile is None else find_profile(profile)
+        is_locked = self._profile is not None and self._profile.training.get("lock_image")
+        self._shared_file = None
+        if is_locked and hasattr(clip.model, "visual"):
+            self._shared_file = paths().cache / "image-vectors" / f"{vectors_key(clip)}.npz"
+        self._contents, self._vectors = _read_shared(self._shared_file)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
-        self._ids = _known_ids(clip.tokenizer)
+        self._ids = _remembered_ids(clip.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -119,52 +222,57 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
-        """Vectors of pictures; equal pixels are encoded once. DataError if a picture is missing,
-        cannot be decoded, or has an empty crop."""
+        """Return the vectors of images; equal pixels are encoded once.
+
+        Raises:
+            DataError: An image is missing, cannot be decoded, or has an empty crop.
+        """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
-        states = {ref: self._reader.state(ref) if self._shared else "" for ref in new}
+        states = {ref: self._reader.file_state(ref) if self._shared_file else "" for ref in new}
         contents = {
             ref: self._contents[state] for ref, state in states.items() if state in self._contents
         }
-        size = PICTURES_AT_ONCE_ON_CPU if self.device.type == "cpu" else PICTURES_AT_ONCE
+        size = IMAGE_BATCH_SIZE_ON_CPU if self.device.type == "cpu" else IMAGE_BATCH_SIZE
         with evaluating(self.clip.model), self._progress(len(new), "pictures") as progress:
-            unseen = self._unseen([ref for ref in new if ref not in contents], contents)
+            unseen = self._read_unseen([ref for ref in new if ref not in contents], contents)
             while batch := list(islice(unseen, size)):
-                pixels = self._reader.normalised(batch, self.device)
-                vectors = _unit(_image_features(self.clip.model, pixels))
-                self._vectors.update(zip((p.content for p in batch), vectors, strict=True))
+                pixels = self._reader.normalize(batch, self.device)
+                vectors = _unit_vectors(_image_features(self.clip.model, pixels))
+                self._vectors.update(zip((image.content for image in batch), vectors, strict=True))
                 progress.update(len(contents) - progress.n)
             progress.update(len(contents) - progress.n)  # those whose pixels have a vector
         self._images.update((ref, self._vectors[content]) for ref, content in contents.items())
-        if self._shared and not {*states.values()} <= self._contents.keys():
+        if self._shared_file and not {*states.values()} <= self._contents.keys():
             self._contents.update((states[ref], content) for ref, content in contents.items())
-            self._share(self._shared)
+            self._write_shared(self._shared_file)
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
     def pixels(self, refs: Sequence[ImageRef]) -> Tensor:
-        """The model's input `(n, 3, H, W)`, float32, of pictures, on its device; as `images`."""
-        pictures = {picture.ref: picture for picture in self._reader.read(dict.fromkeys(refs))}
-        return self._reader.normalised([pictures[ref] for ref in refs], self.device)
+        """Return the model's input for images `(n, 3, H, W)`, float32, on its device."""
+        images = {image.ref: image for image in self._reader.read(dict.fromkeys(refs))}
+        return self._reader.normalize([images[ref] for ref in refs], self.device)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of texts; batches hold texts that begin alike. If all are known the model is not
-        looked at: thousands of items ask one at a time."""
+        """Return the vectors of texts; batches hold texts that begin alike."""
+        # thousands of items ask for known texts one at a time: the model is then not looked at
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
             with evaluating(self.clip.model), self._progress(len(new), "texts") as progress:
-                for start in range(0, len(new), TOKENIZED_AT_ONCE):
-                    some = new[start : start + TOKENIZED_AT_ONCE]
-                    tokens = self.tokens(some)
-                    for rows in neighbours(tokens).split(TEXTS_AT_ONCE):
-                        vectors = _unit(encoder.encode_many(tokens[rows].to(self.device)))
-                        self._texts.update(zip((some[i] for i in rows), vectors, strict=True))
+                for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
+                    batch = new[start : start + TOKENIZER_BATCH_SIZE]
+                    tokens = self.tokens(batch)
+                    for rows in order_by_length_and_start(tokens).split(TEXT_BATCH_SIZE):
+                        vectors = _unit_vectors(encoder.encode_many(tokens[rows].to(self.device)))
+                        self._texts.update(zip((batch[i] for i in rows), vectors, strict=True))
                         progress.update(len(rows))
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Token ids `(n, context_length)`, long: what the tokenizer gives. Those of open_clip's
-        byte-pair encoding are remembered by the process, for all models."""
+        """Return the token ids `(n, context_length)` that the tokenizer gives, long.
+
+        Those of open_clip's byte-pair encoding are remembered by the process, for all models.
+        """
         if self._ids is None:
             return self.clip.tokenizer(list(texts))
         if new := [text for text in dict.fromkeys(texts) if text not in self._ids]:
@@ -173,20 +281,23 @@ class Encoder:
         return torch.from_numpy(np.array([self._ids[text] for text in texts], dtype=np.int64))
 
     def _progress(self, n: int, kind: str) -> Progress:
-        quiet = self._of is None or self._of.base is not None or n < MANY
+        profile = self._profile
+        quiet = profile is None or profile.base is not None or n < PROGRESS_THRESHOLD
         return Progress(n, f"{self.clip.name}: {kind}", disable=quiet)
 
-    def _unseen(self, refs: list[ImageRef], contents: dict[ImageRef, str]) -> Iterator[Picture]:
-        """Those pictures whose pixels have no vector, while the contents of all are noted."""
+    def _read_unseen(
+        self, refs: list[ImageRef], contents: dict[ImageRef, str]
+    ) -> Iterator[DecodedImage]:
+        """Yield the images whose pixels have no vector; note the content of all in `contents`."""
         seen = set(self._vectors)
-        for picture in self._reader.read(refs):
-            contents[picture.ref] = picture.content
-            if picture.content not in seen:
-                seen.add(picture.content)
-                yield picture
+        for image in self._reader.read(refs):
+            contents[image.ref] = image.content
+            if image.content not in seen:
+                seen.add(image.content)
+                yield image
 
-    def _share(self, path: Path) -> None:
-        """Add what is new to what other runs have written meanwhile."""
+    def _write_shared(self, path: Path) -> None:
+        """Add the new vectors to those that other runs have written meanwhile."""
         contents, vectors = _read_shared(path)
         contents, vectors = contents | self._contents, vectors | self._vectors
         with whole_file(path) as temporary, temporary.open("wb") as stream:
@@ -200,7 +311,7 @@ class Encoder:
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """The content of pictures by their state, and its vector; none where there is no file."""
+    """Read the content of images by the state of their file, and vectors by content."""
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:
@@ -210,36 +321,41 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
         )
 
 
-def _known_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray] | None:
-    """What is remembered of the ids of texts; None for other tokenizers than open_clip's byte-pair
-    encoding, and for those that mask texts at random."""
+def _remembered_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray] | None:
+    """Return the ids of texts that are remembered for a tokenizer.
+
+    None for another tokenizer than open_clip's byte-pair encoding, and for one that masks texts at
+    random.
+    """
     if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None:
         return None
     vocabulary = hash((*tokenizer.encoder, *tokenizer.bpe_ranks))
-    return KNOWN_IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
+    return TOKEN_IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
 
 
 def vectors_key(clip: Clip) -> str:
-    """Hash everything but the image that decides an image's vector: the weights and architecture of
-    the image tower, the activation, the preprocessing (size, interpolation, resize mode, crop,
-    mean, standard deviation), and the version of the code."""
+    """Hash everything but the image that decides an image's vector.
+
+    That is the weights and the architecture of the image tower, the activation, the preprocessing
+    (size, interpolation, resize mode, crop, mean, standard deviation), and `VECTORS_VERSION`.
+    """
     tower = clip.model.visual
-    modules = [(name, _settings(part)) for name, part in tower.named_modules()]
-    transforms = [_settings(transform) for transform in clip.preprocess.transforms]
-    decided_by = VECTORS_VERSION, clip.activation, transforms, modules
-    digest = hashlib.sha256(repr(decided_by).encode())
+    modules = [(name, _plain_attributes(module)) for name, module in tower.named_modules()]
+    transforms = [_plain_attributes(transform) for transform in clip.preprocess.transforms]
+    inputs = VECTORS_VERSION, clip.activation, transforms, modules
+    digest = hashlib.sha256(repr(inputs).encode())
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
 
 
-def _settings(part: object) -> tuple[str, dict[str, Any]]:
-    """The class of a module or transform, and its plain attributes, such as sizes and heads."""
+def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
+    """Return the class of a module or transform, and its plain attributes, such as sizes."""
     plain = (bool, int, float, str, tuple, list, Enum, type(None))
-    return type(part).__qualname__, {
+    return type(module).__qualname__, {
         name: value
-        for name, value in vars(part).items()
+        for name, value in vars(module).items()
         if isinstance(value, plain) and name != "training" and not name.startswith("_")
     }
 
@@ -255,23 +371,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def neighbours(tokens: Tensor) -> Tensor:
-    """Order `(B,)` in which texts of about the same length that begin alike stand side by side."""
+def order_by_length_and_start(tokens: Tensor) -> Tensor:
+    """Return the order `(B,)` in which texts of like length and beginning are neighbours."""
     array = tokens.cpu().numpy()
     differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
     used = array.shape[1] - differs[:, ::-1].argmax(axis=1)
     by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
-    length = ((used - 1) // LENGTHS_TOGETHER)[by_content]
+    length = ((used - 1) // LENGTHS_PER_BATCH)[by_content]
     return torch.from_numpy(by_content[length.argsort(kind="stable")])
 
 
 def _image_features(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Features `(n, E)` by open_clip's model, or by one of Hugging Face."""
+    """Return features `(n, E)` by a model of open_clip or of Hugging Face."""
     if hasattr(model, "visual"):
         return encode_image(model, pixels).features
     features = model.get_image_features(pixel_values=pixels)
     return getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
 
 
-def _unit(features: Tensor) -> np.ndarray:
+def _unit_vectors(features: Tensor) -> np.ndarray:
     return F.normalize(features.float(), dim=-1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Ranks by cosine: of captions and pictures, of a picture's classes, of pictures for a label."""
+"""Ranks by cosine: of captions and images, of an image's classes, of images for a label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
 from cae_lib.evaluation.datasets import class_sets, label_sets, retrieval_sets
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.tables import joined
+from cae_lib.evaluation.tables import concat_tables
 
 DIRECTIONS = ("image to text", "text to image")
 PROMPTS = ("a photo of {}", "{}")
@@ -23,139 +23,154 @@ PROMPTS = ("a photo of {}", "{}")
 
 
 def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """`retrieval_ranks` on all sets of a profile."""
-    return joined(
-        retrieval_ranks(encoder, pairs, name) for name, pairs in retrieval_sets(profile).items()
-    )
+    """Return `retrieval_ranks` on all sets of a profile."""
+    sets = retrieval_sets(profile)
+    return concat_tables(retrieval_ranks(encoder, pairs, name) for name, pairs in sets.items())
 
 
 def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """`class_ranks` on all sets of a profile, with the name of the `set`."""
-    ranked = joined(
-        class_ranks(encoder, pictures).assign(set=name)
-        for name, pictures in class_sets(profile).items()
-    )
-    return ranked[["set", "picture", "label", "rank"]]
+    """Return `class_ranks` on all sets of a profile, with the name of the `set`."""
+    sets = class_sets(profile)
+    ranked = [class_ranks(encoder, images).assign(set=name) for name, images in sets.items()]
+    return concat_tables(ranked)[["set", "picture", "label", "rank"]]
 
 
 def label_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """`label_precisions` on all sets of a profile."""
-    return joined(
-        label_precisions(pictures, encoder) for pictures in label_sets(profile) if pictures.images
-    )
+    """Return `label_precisions` on all sets of a profile."""
+    sets = [images for images in label_sets(profile) if images.images]
+    return concat_tables(label_precisions(encoder, images) for images in sets)
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
-    """What `ranks` returns for a set, with its name as the first column, `set`."""
+    """Return `rank_pairs` of a retrieval set, with its name as the first column, `set`."""
     images = encoder.images([ImageRef(path) for path in pairs.image_paths])
-    ranked = ranks(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
-    ranked.insert(0, "set", name)
-    return ranked
+    table = rank_pairs(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
+    table.insert(0, "set", name)
+    return table
 
 
-def ranks(
+def rank_pairs(
     images: np.ndarray, texts: np.ndarray, image_index: np.ndarray, chunk: int = 1024
 ) -> pd.DataFrame:
-    """Rank by cosine of the best right candidate; recall at k is the share of ranks up to k.
+    """Rank by cosine the best right candidate; recall at k is the share of ranks up to k.
 
-    A tie goes against the query: a wrong candidate that is as close as the right one ranks before
-    it. Other right candidates, as a picture's further captions, are not counted.
+    A tie counts against the query: a wrong candidate that is as close as the right one ranks before
+    it. Other right candidates, such as an image's further captions, are not counted.
 
     Args:
-        images, texts: `(n_images, E)` and `(n_texts, E)` unit vectors.
-        image_index: `(n_texts,)`, for each caption the row of its picture.
-        chunk: Queries whose similarities are held at once.
+        images: Unit vectors `(n_images, E)`.
+        texts: Unit vectors `(n_texts, E)`.
+        image_index: Row of each caption's image `(n_texts,)`.
+        chunk: Number of queries whose similarities are held at once.
 
-    Returns `direction`, one of `DIRECTIONS`; `query`, row of the picture or caption; `picture`, the
-    query's; `rank`, 1 for what is found first. DataError if a picture has no caption.
+    Returns:
+        `direction`, one of `DIRECTIONS`; `query`, row of the image or caption; `picture`, row of
+        the query's image; `rank`, 1 for the closest.
+
+    Raises:
+        DataError: An image has no caption.
     """
     rows = np.arange(len(images))
-    bare = np.setdiff1d(rows, image_index)
-    if len(bare):
+    without_caption = np.setdiff1d(rows, image_index)
+    if len(without_caption):
         raise DataError(
-            f"{len(bare)} of {len(rows)} pictures have no caption (the first is row {bare[0]}): "
-            "text retrieval is not defined for them. Leave them out."
+            f"{len(without_caption)} of {len(rows)} pictures have no caption (the first is row "
+            f"{without_caption[0]}): text retrieval is not defined for them. Leave them out."
         )
-    both = (
-        _ranks(images, texts, rows, image_index, chunk),
-        _ranks(texts, images, image_index, rows, chunk),
+    ranks = (
+        _best_ranks(images, texts, rows, image_index, chunk),
+        _best_ranks(texts, images, image_index, rows, chunk),
     )
     return pd.DataFrame(
         {
             "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
             "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
             "picture": np.concatenate([rows, image_index]).astype(np.int32),
-            "rank": np.concatenate(both).astype(np.int32),
+            "rank": np.concatenate(ranks).astype(np.int32),
         }
     )
 
 
-def _ranks(
+def _best_ranks(
     queries: np.ndarray,
-    gallery: np.ndarray,
+    candidates: np.ndarray,
     query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
+    candidate_labels: np.ndarray,
     chunk: int,
 ) -> np.ndarray:
-    """1 and the number of wrong candidates at least as close as the best right one, by query."""
-    found = [np.empty(0, dtype=np.int64)]
-    distinct, place = _distinct_rows(gallery)
+    """Count, for each query, the wrong candidates at least as close as the best right one, plus 1.
+
+    A candidate is right where its label is the query's.
+    """
+    ranks = [np.empty(0, dtype=np.int64)]
+    distinct, column = _distinct_rows(candidates)
     for start in range(0, len(queries), chunk):
-        some = slice(start, start + chunk)
-        belongs = query_labels[some, None] == gallery_labels
-        similarity = (queries[some] @ distinct.T)[:, place]
-        best = np.where(belongs, similarity, -np.inf).max(axis=1, keepdims=True)
-        found.append(1 + ((similarity >= best) & ~belongs).sum(axis=1))
-    return np.concatenate(found)
+        rows = slice(start, start + chunk)
+        is_right = query_labels[rows, None] == candidate_labels
+        similarity = (queries[rows] @ distinct.T)[:, column]
+        best = np.where(is_right, similarity, -np.inf).max(axis=1, keepdims=True)
+        ranks.append(1 + ((similarity >= best) & ~is_right).sum(axis=1))
+    return np.concatenate(ranks)
 
 
 def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows, and for each row its place among them: a matrix product may round equal
-    columns differently, but equal candidates must tie exactly."""
-    places: dict[bytes, int] = {}
-    place = np.array([places.setdefault(row.tobytes(), len(places)) for row in features], dtype=int)
-    first = np.unique(place, return_index=True)[1]
-    return features[first], place
+    """Return the distinct rows of features, and for each row its number among them.
+
+    A matrix product may round equal columns differently, but equal candidates must tie exactly.
+    """
+    numbers: dict[bytes, int] = {}
+    number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in features], int)
+    first = np.unique(number, return_index=True)[1]
+    return features[first], number
 
 
-def class_ranks(encoder: Encoder, pictures: LabelledImages) -> pd.DataFrame:
-    """Zero-shot classification: rank the classes that each picture shows by cosine, of scenes
-    several; a tie counts against the right class. `picture`, its number; `label`, a class that it
-    shows; `rank` of this class among those that the picture does not show, 1 for the closest."""
-    images = encoder.images([ImageRef(path) for path in pictures.paths])
-    similarity = images @ class_vectors(encoder, pictures.classes).T
-    sizes = [len(labels) for labels in pictures.labels]
+def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
+    """Rank by cosine each class that an image shows: zero-shot classification.
+
+    An image may show several classes. A tie counts against the right class.
+
+    Returns:
+        `picture`, number of the image; `label`, a class that it shows; `rank` of this class among
+        those that the image does not show, 1 for the closest.
+    """
+    vectors = encoder.images([ImageRef(path) for path in images.paths])
+    similarity = vectors @ class_vectors(encoder, images.classes).T
+    sizes = [len(labels) for labels in images.labels]
     rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    columns = np.concatenate([list(labels) for labels in pictures.labels])
-    absent = similarity.copy()
-    absent[rows, columns] = -np.inf
-    found = 1 + (absent[rows] >= similarity[rows, columns, None]).sum(axis=1)
-    labels = np.array(pictures.classes, dtype=object)[columns]
-    return pd.DataFrame({"picture": rows, "label": labels, "rank": found.astype(np.int32)})
+    columns = np.concatenate([list(labels) for labels in images.labels])
+    wrong = similarity.copy()
+    wrong[rows, columns] = -np.inf
+    ranks = 1 + (wrong[rows] >= similarity[rows, columns, None]).sum(axis=1)
+    labels = np.array(images.classes, dtype=object)[columns]
+    return pd.DataFrame({"picture": rows, "label": labels, "rank": ranks.astype(np.int32)})
 
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
-    """Unit vectors `(C, E)`: the mean over `PROMPTS`, as CLIP's own evaluation does it."""
+    """Return unit vectors of classes `(C, E)`: the mean over `PROMPTS`, as CLIP evaluates it."""
     texts = [prompt.format(with_article(name)) for name in classes for prompt in PROMPTS]
     vectors = encoder.texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def with_article(name: str) -> str:
-    """A noun with "a" or "an" by its first letter."""
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+def with_article(noun: str) -> str:
+    """Return a noun with "a" or "an" by its first letter."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def label_precisions(pictures: ImageLabels, encoder: Encoder) -> pd.DataFrame:
-    """Rank each label's hard pictures by cosine; COLA's number is the mean precision over labels.
-    `set`, `label`, `precision`; NaN, left out of the mean, where no hard picture fits."""
-    scores = encoder.images(pictures.images) @ encoder.texts(pictures.labels).T
-    precision = [
-        average_precision_score(pictures.present[hard, label], scores[hard, label])
-        if pictures.present[hard, label].any()
+def label_precisions(encoder: Encoder, images: ImageLabels) -> pd.DataFrame:
+    """Rank each label's hard images by cosine; COLA's number is the mean precision over labels.
+
+    Returns:
+        `set`, `label`, and its average `precision`: NaN, left out of the mean, where no hard image
+        shows the label.
+    """
+    scores = encoder.images(images.images) @ encoder.texts(images.labels).T
+    precisions = [
+        average_precision_score(images.present[hard, label], scores[hard, label])
+        if images.present[hard, label].any()
         else np.nan
-        for label, hard in enumerate(pictures.hard.T)
+        for label, hard in enumerate(images.hard.T)
     ]
     return pd.DataFrame(
-        {"set": pictures.source, "label": list(pictures.labels), "precision": precision}
+        {"set": images.source, "label": list(images.labels), "precision": precisions}
     )

@@ -1,8 +1,8 @@
 """The rules that choose settings by scores on validation captions.
 
-A weight of the attribution loss enforces a constraint, so the smallest one is chosen that enforces
-it; choosing it by the score would choose 0 wherever CAE does not help. Where CLIP-FT has no gap,
-there is nothing to close. What trains on bindings is chosen by the score. Nothing here needs
+A weight of the attribution loss enforces a constraint, so the smallest one that enforces it is
+chosen; choosing it by the score would choose 0 wherever CAE does not help. Where CLIP-FT has no
+gap, there is nothing to close. What trains on bindings is chosen by the score. Nothing here needs
 PyTorch, so that a page that only reads scores starts at once.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-LEFT_GAP = 0.1
-"""Share of CLIP-FT's gap A_obj - A_comp that the chosen lambda may leave."""
+GAP_TOLERANCE = 0.1
+"""Share of CLIP-FT's gap A_obj - A_comp that the chosen λ may leave."""
 
 TUNING_SEED = 100
 """The seed of runs by which settings are chosen; no reported run has it."""
@@ -21,27 +21,43 @@ Row = Mapping[str, Any]
 
 
 def is_closed(gap: float, reference_gap: float) -> bool:
-    """Whether a gap is at most `LEFT_GAP` of the reference's, which is CLIP-FT's."""
-    return gap <= LEFT_GAP * reference_gap
+    """Whether a gap is at most `GAP_TOLERANCE` of the reference's, which is CLIP-FT's."""
+    return gap <= GAP_TOLERANCE * reference_gap
 
 
 def smallest_closing(rows: Sequence[Row], reference_gap: float, gap: str) -> Row:
-    """Of rows by growing lambda, return the first whose column `gap` is closed; if none is, the
-    last."""
+    """Return the row of the smallest λ that closes the gap; of the largest λ if none does.
+
+    Args:
+        rows: Rows by growing λ.
+        reference_gap: Gap of CLIP-FT.
+        gap: Name of the column that holds the gap.
+    """
     return next((row for row in rows if is_closed(row[gap], reference_gap)), rows[-1])
 
 
-def walk(
+def walk_weights(
     measure: Callable[[float], Row], reference_gap: float, gap: str, weights: Sequence[float]
 ) -> list[Row]:
-    """Measure lambdas of growing `weights` from 1 down while they close the gap, else up until one
-    does. So the neighbours of the smallest lambda that is enough are measured, and no others; this
-    takes for granted that a larger lambda leaves a smaller gap."""
+    """Measure only the neighbours of the smallest λ that closes the gap.
+
+    It goes from 1 down as long as λ closes the gap, else up until one does. This takes for granted
+    that a larger λ leaves a smaller gap.
+
+    Args:
+        measure: Gives the row of a λ, with its `weight`.
+        reference_gap: Gap of CLIP-FT.
+        gap: Name of the column that holds the gap.
+        weights: Growing values of λ, 1 among them.
+
+    Returns:
+        The rows by growing λ.
+    """
     first = weights.index(1.0)
     rows = [measure(weights[first])]
-    down = is_closed(rows[0][gap], reference_gap)
-    for weight in weights[:first][::-1] if down else weights[first + 1 :]:
+    goes_down = is_closed(rows[0][gap], reference_gap)
+    for weight in weights[:first][::-1] if goes_down else weights[first + 1 :]:
         rows.append(measure(weight))
-        if is_closed(rows[-1][gap], reference_gap) != down:
+        if is_closed(rows[-1][gap], reference_gap) != goes_down:
             break
     return sorted(rows, key=lambda row: row["weight"])

@@ -1,15 +1,15 @@
-"""Everything that is measured on a set of weights, by name. What a suite imports is imported when
-it is measured."""
+"""The registry of suites, which measure a model, and the storing of what they give."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_lib import store
-from cae_lib.config import paths
+from cae_lib.config import paths, repository
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.runtime import stamp, write_atomic
 from cae_lib.store import Tables
@@ -19,46 +19,59 @@ if TYPE_CHECKING:
 
 
 class Suite(NamedTuple):
-    """Measures an encoder on the data of a profile; makes the table of its name, which is empty
-    where there are no data. `module` and `function` say what does it."""
+    """A measurement of an encoder on the data of a profile.
+
+    Its module is imported when it measures. It returns one table, of its own name, which is empty
+    where there are no data.
+    """
 
     name: str
     module: str
     function: str
 
     def __call__(self, encoder: Encoder, profile: str) -> Tables:
+        """Measure an encoder."""
         measure = getattr(import_module(self.module), self.function)
         return {self.name: measure(encoder, profile)}
 
 
-SUITES: Mapping[str, Suite] = {
-    name: Suite(name, f"{__package__}.{module}", function)
-    for name, module, function in (
-        ("benchmarks", "choice", "benchmark_answers"),
-        ("blind", "blind", "average_picture"),
-        ("retrieval", "retrieval", "retrieval_table"),
-        ("similarity", "text_similarity", "similarity_table"),
-        ("zero_shot", "retrieval", "zero_shot_table"),
-        ("labels", "retrieval", "label_table"),
-        ("attribution", "attribution", "attribution_suite"),
-        ("bindings", "attribution", "binding_suite"),
-        ("phrases", "text_similarity", "phrase_table"),
-        ("faithfulness", "faithfulness", "faithfulness_table"),
-        ("heatmaps", "heatmaps", "heatmap_table"),
-    )
-}
-"""What is measured on every set of weights."""
+SUITES: dict[str, Suite] = {}
+"""What is measured of every set of weights."""
 
-BASE_SUITES = {
-    "sensitivity": Suite("sensitivity", f"{__package__}.faithfulness", "sensitivity_table")
-}
-"""What is measured on the base model alone, beside `SUITES`."""
+BASE_SUITES: dict[str, Suite] = {}
+"""What is measured of the base model alone, beside `SUITES`."""
+
+ALL_SUITES: dict[str, Suite] = {}
+"""`SUITES`, `BASE_SUITES` and "validation", by which settings are chosen."""
 
 
-VALIDATION = Suite("validation", f"{__package__}.validation", "validation_table")
-"""What settings are chosen by: measured of the runs of the tuning seed, and on request."""
+def register(name: str, module: str, function: str, *, base_only: bool = False) -> None:
+    """Add a suite; its version stands in `cae_lib.keys.SUITE_VERSIONS`."""
+    ALL_SUITES[name] = Suite(name, module, function)
+    (BASE_SUITES if base_only else SUITES)[name] = ALL_SUITES[name]
 
-ALL_SUITES: Mapping[str, Suite] = {**SUITES, **BASE_SUITES, VALIDATION.name: VALIDATION}
+
+for _name, _module, _function in (
+    ("benchmarks", "choice", "benchmark_answers"),
+    ("retrieval", "retrieval", "retrieval_table"),
+    ("similarity", "text_similarity", "similarity_table"),
+    ("zero_shot", "retrieval", "zero_shot_table"),
+    ("labels", "retrieval", "label_table"),
+    ("attribution", "attribution", "coco_attribution_table"),
+    ("bindings", "attribution", "coco_binding_table"),
+    ("phrases", "text_similarity", "phrase_table"),
+):
+    register(_name, f"{__package__}.{_module}", _function)
+ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "validation_table")
+
+
+def load_studies() -> None:
+    """Register the suites of the studies in `book/studies`; an installed package has none."""
+    clone = repository()
+    if clone is not None and (clone / "book" / "studies").is_dir():
+        if str(clone) not in sys.path:
+            sys.path.append(str(clone))
+        import_module("book.studies")
 
 
 def measure(
@@ -76,36 +89,37 @@ def measure(
     """Compute and stage the tables of one measurement, unless all are stored with this key.
 
     Args:
-        suite: Name of the measurement; tables of it that it no longer gives are removed.
-        run, seed, profile_name: What is measured.
+        suite: Name of the measurement; stored tables of it that it no longer gives are removed.
+        run: What is measured.
+        seed: Seed of the run.
+        profile_name: Profile of the run.
         key: Digest of all that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Measures; a table without rows is not stored.
         fresh: Compute even what is stored, unless this clone has computed it itself.
         own: Look for the tables, and store them, apart from the profile's.
         **settings: Entries of the provenance.
     """
-    done = "own" if own else "done"
-    marker = paths().cache / profile_name / done / f"{suite}-{run}-{seed}.key"
-    known = marker.read_text(encoding="utf-8") if marker.is_file() else ""
+    folder = "own" if own else "done"
+    marker = paths().cache / profile_name / folder / f"{suite}-{run}-{seed}.key"
+    computed_key = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {
         table: index[run, seed]
         for table, index in store.tables(profile_name, own).items()
         if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
-    current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    computed_here = known == (key if stored else f"{key} nothing")
-    if current and (computed_here or stored and not fresh):
+    is_current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
+    computed_here = computed_key == (key if stored else f"{key} nothing")
+    if is_current and (computed_here or stored and not fresh):
         return
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}
-    seconds = round(time.monotonic() - start, 1)
     entries = {
         "suite": suite,
         "version": SUITE_VERSIONS.get(suite),
         "training": TRAINING_VERSION,
         "tables": sorted(measured),
-        "wall_seconds": seconds,
+        "wall_seconds": round(time.monotonic() - start, 1),
         **settings,
     }
     provenance = stamp(profile_name, seed, **entries)

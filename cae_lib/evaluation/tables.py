@@ -1,37 +1,31 @@
-"""Putting tables together from what a measurement gives."""
+"""Tables put together from several parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from cae_lib.errors import DataError
 from cae_lib.store import ANSWERS
 
-NOTHING = np.float32("nan")
 
-
-def long_table(row: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Parts with some columns of `row` each, arrays or single values; `row` says what stands in the
-    others, and gives the types."""
-    table = pd.concat([pd.DataFrame({**row, **part}) for part in parts], ignore_index=True)
-    return table.astype(pd.DataFrame(row, index=[0]).dtypes)
-
-
-def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Tables one below the other; an empty one if there are none."""
-    tables = list(frames)
+def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other; return an empty one if there are none."""
+    tables = list(tables)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Join the columns of `answers` to `items` by family, subset and item (`ANSWERS`).
 
-    The result has the rows of `items` in their order; the order of `answers` means nothing.
-    DataError if an item is missing in one of the tables, or stands twice.
+    The order of `answers` does not matter.
+
+    Returns:
+        The rows of `items` in their order.
+
+    Raises:
+        DataError: An item is missing in one of the tables, or occurs twice.
     """
     require_unique(items)
     require_unique(answers)
@@ -41,27 +35,24 @@ def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_unique(table: pd.DataFrame) -> None:
-    """Raise a DataError if an item stands more than once in a table."""
-    twice = table.duplicated(list(ANSWERS))
-    if twice.any():
+    """Raise a DataError if an item occurs more than once in a table."""
+    repeated = table[table.duplicated(list(ANSWERS))]
+    if len(repeated):
         raise DataError(
-            f"{_first_item(table[twice])} stands more than once, and {twice.sum() - 1} further "
+            f"{_first_item(repeated)} stands more than once, and {len(repeated) - 1} further "
             "rows repeat an item: expected one row for each item, of one run and one seed."
         )
 
 
-def require_items(wanted: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Raise a DataError if an item of the table `wanted` is missing in another table."""
-    found = _items_of(wanted).isin(_items_of(table))
-    if not found.all():
+def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Raise a DataError if an item of the table `required` is missing in another table."""
+    names = pd.MultiIndex.from_frame(table[list(ANSWERS)])
+    missing = required[~pd.MultiIndex.from_frame(required[list(ANSWERS)]).isin(names)]
+    if len(missing):
         raise DataError(
-            f"{_first_item(wanted[~found])} has no counterpart, and {(~found).sum() - 1} further "
+            f"{_first_item(missing)} has no counterpart, and {len(missing) - 1} further "
             "items have none: items and answers have to be of the same data. Measure again."
         )
-
-
-def _items_of(table: pd.DataFrame) -> pd.MultiIndex:
-    return pd.MultiIndex.from_frame(table[list(ANSWERS)])
 
 
 def _first_item(table: pd.DataFrame) -> str:

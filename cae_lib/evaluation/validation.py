@@ -21,9 +21,13 @@ from cae_lib.profiles import find_profile
 from cae_lib.words.alignment import token_roles
 
 
-def validation_row(encoder: Encoder, profile_name: str) -> dict[str, float | int]:
-    """Measure a model on the validation captions of a profile: `validation_scores`, and as
-    `gap_METHOD` the gap by each of the paper's methods that a run of the profile is trained on."""
+def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
+    """Measure a model on the validation captions of a profile.
+
+    Returns:
+        One row: `validation_scores`, and as `gap_METHOD` the object-word gap by each of the paper's
+        methods that a run of the profile is trained on.
+    """
     profile = find_profile(profile_name)
     missing = "drop" if profile.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
     file = profile.root / "coco" / "valid_neg_clip.tsv"
@@ -31,16 +35,11 @@ def validation_row(encoder: Encoder, profile_name: str) -> dict[str, float | int
     methods = [run.removeprefix("cae-") for run in profile.runs]
     gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
     scores = validation_scores(encoder, pairs)
-    return scores | {f"gap_{method}": gap for method, gap in gaps.items()}
-
-
-def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
-    """Return `validation_row` as a table of one row."""
-    return pd.DataFrame([validation_row(encoder, profile_name)])
+    return pd.DataFrame([scores | {f"gap_{method}": gap for method, gap in gaps.items()}])
 
 
 def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
-    """A_obj - A_comp on validation captions, by attribution method."""
+    """Return the object-word gap A_obj - A_comp on validation captions, by attribution method."""
     cache = paths().cache / "roles"
     alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
     table = attribution_table(encoder, pairs, alignment, methods)
@@ -50,20 +49,25 @@ def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> d
 
 
 def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
-    """Recall at 1 (both ways) and the share of captions that are preferred to each of their own
-    hard negatives, of a NegCLIP file, and their mean."""
+    """Measure recall at 1 and the preference for captions over their own hard negatives.
+
+    Returns:
+        `recall_at_1`, mean of both directions; `against_negatives`, the share of hard negatives
+        that lie below their caption; `score`, the mean of the two; and the numbers of both.
+    """
     ranks = retrieval_ranks(encoder, pairs, "validation")
-    pictures = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
-    right = encoder.texts(pairs.captions)
-    negatives = pairs.negatives or []
-    owners = [row for row, wrong in enumerate(negatives) for _ in wrong]
-    wrong = encoder.texts([text for texts in negatives for text in texts])
-    ahead = (pictures * right).sum(1)[owners] > (pictures[owners] * wrong).sum(1)
-    r1 = (ranks["rank"] == 1).groupby(ranks["direction"]).mean().mean()
+    images = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
+    captions = encoder.texts(pairs.captions)
+    negatives_of = pairs.negatives or []
+    caption_of = [row for row, texts in enumerate(negatives_of) for _ in texts]
+    negatives = encoder.texts([text for texts in negatives_of for text in texts])
+    caption_cosine = (images * captions).sum(1)[caption_of]
+    is_preferred = caption_cosine > (images[caption_of] * negatives).sum(1)
+    recall = (ranks["rank"] == 1).groupby(ranks["direction"]).mean().mean()
     return {
-        "recall_at_1": float(r1),
-        "against_negatives": float(ahead.mean()),
+        "recall_at_1": float(recall),
+        "against_negatives": float(is_preferred.mean()),
         "n_captions": pairs.n_used,
-        "n_negatives": len(owners),
-        "score": float((r1 + ahead.mean()) / 2),
+        "n_negatives": len(caption_of),
+        "score": float((recall + is_preferred.mean()) / 2),
     }

@@ -1,23 +1,30 @@
-"""One test for every mean and every difference, with two sources of chance: items and seeds; and
-what its intervals say for a claim."""
+"""Means and differences with two sources of chance, items and seeds, and verdicts on claims."""
 
-from cae_lib.statistics.crossed import Components, crossed, detectable, summary
-from cae_lib.statistics.estimates import ANSWERS, contrasts, correlations, levels, ratios
-from cae_lib.statistics.verdicts import FEWEST, holm, reasons, verdict, words
+from cae_lib.statistics.estimates import (
+    ANSWERS,
+    VarianceComponents,
+    contrasts,
+    correlations,
+    crossed_mean,
+    mean_ci,
+    minimal_detectable_effect,
+    ratios,
+    summarize,
+)
+from cae_lib.statistics.verdicts import MIN_NONZERO, classify, holm, verdict
 
 __all__ = [
     "ANSWERS",
-    "FEWEST",
-    "Components",
+    "MIN_NONZERO",
+    "VarianceComponents",
+    "classify",
     "contrasts",
     "correlations",
-    "crossed",
-    "detectable",
+    "crossed_mean",
     "holm",
-    "levels",
+    "mean_ci",
+    "minimal_detectable_effect",
     "ratios",
-    "reasons",
-    "summary",
+    "summarize",
     "verdict",
-    "words",
 ]

@@ -28,7 +28,7 @@ import pandas as pd
 from cae_lib import results, store
 from cae_lib.cli import guarded
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.selection import LEFT_GAP, TUNING_SEED, smallest_closing, walk
+from cae_lib.evaluation.selection import GAP_TOLERANCE, TUNING_SEED, smallest_closing, walk_weights
 from cae_lib.keys import digest
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -137,7 +137,7 @@ def lambdas(profile: str) -> None:
         if not tuned[gap] > 0:
             print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[gap]:g}")
             continue
-        walked = walk(
+        walked = walk_weights(
             lambda weight, name=name: score(name, profile, weight=weight),
             tuned[gap],
             gap,
@@ -196,7 +196,7 @@ def keep(
         frame,
         profile,
         key=digest(frame.to_csv()),
-        provenance=stamp(profile, TUNING_SEED, left_gap=LEFT_GAP),
+        provenance=stamp(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
     )
     store.collect(profile)
     for text in told:

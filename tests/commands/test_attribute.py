@@ -58,7 +58,7 @@ def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> No
 def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
     image = Image.new("RGB", (200, 112), (255, 0, 0))
     image.paste((0, 0, 255), (0, 0, 44, 112))  # cut away by the centre crop
-    seen = attribute(tiny_clip, image, "a").picture
+    seen = attribute(tiny_clip, image, "a").image
     assert seen.shape == (112, 112, 3)
     np.testing.assert_allclose(seen[:, 1:], np.broadcast_to([1, 0, 0], (112, 111, 3)), atol=0.15)
 

@@ -30,7 +30,7 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, enter_home, experiment
-from cae_lib.statistics import levels
+from cae_lib.statistics import mean_ci
 from cae_lib.variants import run_name, setting
 from cae_lib.world.build import build_world
 
@@ -131,7 +131,7 @@ def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, sta
         assert "2 steps of 4 on 12 of 109,468 rows" in said[f"train {run}"]
     names = ["base", *(run_name(run, "paper", **SMALL) for run in RUNS)]
     items = results.load("items", "paper", [results.DATA]).query("family in ['aro', 'sugarcrepe']")
-    found = levels(results.load("benchmarks", "paper", names), weights=weights(items))
+    found = mean_ci(results.load("benchmarks", "paper", names), weights=weights(items))
     assert set(found["run"]) == set(names) and found["estimate"].between(0, 1).all()
 
 

@@ -11,9 +11,8 @@ from cae_lib.cli import main
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import ImagesOnDisk, ImageStore
-from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.encoder import Encoder, ImageReader
 from cae_lib.evaluation.pair import attribute
-from cae_lib.evaluation.picture_reader import PictureReader
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.pages.explorer import sheet
@@ -38,15 +37,15 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
     turned, plain = files
     assert Image.open(turned).getexif()[ORIENTATION] == QUARTER_TURN
     expected = tiny_clip.preprocess(Image.open(plain).convert("RGB"))
-    (read,) = PictureReader(tiny_clip.preprocess).read([ImageRef(turned)])
+    (read,) = ImageReader(tiny_clip.preprocess).read([ImageRef(turned)])
     assert (read.pixels.shape, read.pixels.dtype) == ((3, 112, 112), torch.uint8)
     for kind in (ImageStore, ImagesOnDisk):
         assert torch.equal(kind([turned], 112).crops(torch.tensor([0]))[0], read.pixels)
     assert torch.equal(Encoder(tiny_clip).pixels([ImageRef(turned)])[0], expected)
-    shown = attribute(tiny_clip, plain, "a cat").picture
+    shown = attribute(tiny_clip, plain, "a cat").image
     np.testing.assert_allclose(shown.transpose(2, 0, 1), read.pixels / 255, atol=1e-6)
     for image in (turned, str(turned), Image.open(turned)):
-        np.testing.assert_array_equal(attribute(tiny_clip, image, "a cat").picture, shown)
+        np.testing.assert_array_equal(attribute(tiny_clip, image, "a cat").image, shown)
 
 
 def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, tiny_clip):

@@ -1,16 +1,20 @@
 """Choosers without a picture on items counted by hand, and the trigram model worked by hand."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from cae_lib.data.benchmarks.base import Benchmark
-from cae_lib.data.captions import Pairs
-from cae_lib.evaluation import blind
-from cae_lib.evaluation.blind import END, START, TOKEN, CaptionModel, blind_answers, guesses
+from cae_lib.evaluation.blind import (
+    END,
+    START,
+    TOKEN,
+    CaptionModel,
+    blind_answers,
+    n_guesses,
+    text_choosers,
+)
 
 MODEL = CaptionModel(["a b", "a c"])
 NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
@@ -31,7 +35,7 @@ NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 )
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     pictures = ["p"] if task == "choice" else ["p", "q"]
-    assert guesses(choice(pictures, texts, truth), task, NUMBERS) == among
+    assert n_guesses(choice(pictures, texts, truth), task, NUMBERS) == among
 
 
 def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
@@ -50,7 +54,7 @@ def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
             {"likelihood": [1, 0], "likelihood_per_word": [1, 1]},
         ),
     ):
-        found = blind_answers([part], blind.text_choosers(training))
+        found = blind_answers([part], text_choosers(training))
         assert [*found] == ["chooser", "family", "subset", "item", "picture", "share"]
         for name, shares in expected.items():
             assert found[found.chooser == name].share.tolist() == pytest.approx(shares)
@@ -64,21 +68,6 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     found = blind_answers(parts, {"first": lambda texts: [len(text) for text in texts]})
     assert found.subset.tolist() == ["t"] * 2 and found.item.tolist() == [0, 1]
     assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
-
-
-def test_the_average_picture_stands_for_every_picture(
-    choice, benchmark_of, hand_encoder, monkeypatch
-):
-    encoder = hand_encoder(
-        {"a": [1, 0], "b": [0, 1], "c": [1, 0]},
-        {"right": [0.8, 0.6], "left": [0.6, 0.8], "up": [0.0, 1.0]},
-    )
-    pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
-    items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
-    monkeypatch.setattr(blind, "training_captions", lambda profile: pairs)
-    monkeypatch.setattr(blind, "benchmarks", lambda profile: [benchmark_of(*items)])
-    found = blind.average_picture(encoder, "smoke")
-    assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
 
 
 def test_shares_of_words_and_a_text_by_hand():

@@ -17,8 +17,7 @@ from torchvision.transforms import Compose
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import encoder as module
-from cae_lib.evaluation.encoder import Encoder, Weights, neighbours
-from cae_lib.evaluation.picture_reader import PictureReader
+from cae_lib.evaluation.encoder import Encoder, ImageReader, Weights, order_by_length_and_start
 from cae_lib.models.clip import load_clip
 from cae_lib.models.packed import PackedEncoder
 
@@ -77,7 +76,7 @@ def encoded(noted):
 
 
 def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, monkeypatch):
-    monkeypatch.setattr(module, "PICTURES_AT_ONCE_ON_CPU", 3)
+    monkeypatch.setattr(module, "IMAGE_BATCH_SIZE_ON_CPU", 3)
     crops = [(5, 7, 45, 50), (0.4, 0, 30.0, 30.0)]
     refs = [*map(ImageRef, pictures), *(ImageRef(pictures[0], crop) for crop in crops)]
     ours = Encoder(tiny_clip).images(refs)
@@ -91,8 +90,8 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, mon
 
 
 def test_texts_equal_open_clip_at_77_tokens(tiny_clip, monkeypatch):
-    monkeypatch.setattr(module, "TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(module, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(module, "TOKENIZER_BATCH_SIZE", 3)
+    monkeypatch.setattr(module, "TEXT_BATCH_SIZE", 2)
     ours = Encoder(tiny_clip).texts(TEXTS)
     with torch.no_grad():
         plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))
@@ -138,11 +137,11 @@ def test_a_model_in_training_is_evaluated_without_its_dropout(tiny_clip, picture
 
 
 def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, encoded, monkeypatch):
-    monkeypatch.setattr(module, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(module, "TEXT_BATCH_SIZE", 2)
     Encoder(tiny_clip).texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
     assert [sorted(part.argmax(-1).tolist()) for part in encoded[1]] == [[2, 3], [8, 9]]
     texts = ["x b c d", "a b", "a b c e", "x b c", "a b c d", "a"]
-    order = neighbours(tiny_clip.tokenizer(texts))
+    order = order_by_length_and_start(tiny_clip.tokenizer(texts))
     # Lengths in pairs (2-3, 4-5); in each pair by tokens, where the end has the highest number.
     assert [texts[i] for i in order[:2]] == ["a b", "a"]
     assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
@@ -168,7 +167,7 @@ def test_pictures_are_decoded_on_the_cores_that_a_process_may_use(tiny_clip, mon
     for cores, workers in ((1, 1), (3, 3), (64, 8)):
         own = set(range(cores))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, own=own: own, raising=False)
-        assert PictureReader(tiny_clip.preprocess).workers == workers
+        assert ImageReader(tiny_clip.preprocess).workers == workers
 
 
 def test_the_models_input_is_bit_for_bit_that_of_the_preprocessing(tiny_clip, pictures):
@@ -236,7 +235,7 @@ def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("one", "two")]
     for path in files:
         path.write_text(path.name)
-    monkeypatch.setattr(module, "tag_file", lambda model, tag: tmp_path / tag)
+    monkeypatch.setattr(module, "pretrained_file", lambda model, tag: tmp_path / tag)
     found = [
         Weights(*given).digest()
         for given in (
@@ -381,7 +380,7 @@ def test_vectors_of_another_process_are_found(tiny_clip, pictures, encoded, home
 def test_ids_are_those_of_the_tokenizer_which_reads_a_text_once_for_all_of_a_kind(
     tiny_clip, noted, options, n
 ):
-    module.KNOWN_IDS.clear()
+    module.TOKEN_IDS.clear()
     Encoder(tiny_clip).tokens(ODD_TEXTS)
     tiny_clip.tokenizer, asked = SimpleTokenizer(**options), []
     expected = tiny_clip.tokenizer(ODD_TEXTS)
@@ -394,7 +393,7 @@ def test_ids_are_those_of_the_tokenizer_which_reads_a_text_once_for_all_of_a_kin
 
 
 def test_progress_is_told_of_many_where_data_are_real(tiny_clip, pictures, monkeypatch, capsys):
-    monkeypatch.setattr(module, "MANY", 2)
+    monkeypatch.setattr(module, "PROGRESS_THRESHOLD", 2)
     refs, encoder = [ImageRef(path) for path in pictures], Encoder(tiny_clip, "paper")
     encoder.images(refs)
     encoder.texts(["a", "b", "c"])

@@ -15,8 +15,8 @@ from cae_lib.errors import DataError
 from cae_lib.evaluation import retrieval
 from cae_lib.evaluation.datasets import retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPTS, ranks
-from cae_lib.evaluation.text_similarity import cosines, phrase_table, similarities
+from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPTS, rank_pairs
+from cae_lib.evaluation.text_similarity import pair_similarities, phrase_cosines, phrase_table
 
 CLASSES = ("apple", "bed", "cup")
 
@@ -44,7 +44,7 @@ def test_features_agree_with_sorting_each_query(chunk):
     rng = np.random.default_rng(0)
     images, texts = unit(rng, 20), unit(rng, 53)
     index = np.concatenate([np.arange(20), rng.integers(20, size=33)])
-    found = by_direction(ranks(images, texts, index, chunk=chunk))
+    found = by_direction(rank_pairs(images, texts, index, chunk=chunk))
     assert found == by_sorting(images @ texts.T, index)
     assert 0 < np.mean(np.array(found[0]) == 1) < 1
 
@@ -55,7 +55,7 @@ def test_equal_captions_of_two_pictures_tie_exactly():
     for n in [5, 6, 7, 17, 38] * 10:
         images, captions = unit(rng, n, 512), unit(rng, n, 512)
         captions[-1] = captions[0]
-        text, _ = by_direction(ranks(images, captions, np.arange(n), chunk=1))
+        text, _ = by_direction(rank_pairs(images, captions, np.arange(n), chunk=1))
         assert text[0] > 1 and text[-1] > 1
 
 
@@ -71,10 +71,10 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
         "rank": [2, 1, 1, 1, 2],
     }
     # a tie goes against the query, but not among right captions: number 2 ties with 0 and 1
-    tied = ranks(np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]]), np.eye(3), np.array([0, 0, 1]))
+    tied = rank_pairs(np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.5]]), np.eye(3), np.array([0, 0, 1]))
     assert by_direction(tied) == [[2, 1], [1, 1, 2]]
     with pytest.raises(DataError, match="1 of 3 pictures have no caption .*row 1"):
-        ranks(np.zeros((3, 3)), np.eye(3), np.array([0, 2, 2]))
+        rank_pairs(np.zeros((3, 3)), np.eye(3), np.array([0, 2, 2]))
 
 
 NEAR_APPLE = (0.8, 0.6)  # cosines .8, .6, -.8
@@ -113,7 +113,7 @@ def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(
     some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
     for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
         pictures = ImageLabels("GQA", ("x", "y"), images, present, hard, 4, {})
-        found = retrieval.label_precisions(pictures, encoder)
+        found = retrieval.label_precisions(encoder, pictures)
         assert found["set"].tolist() == ["GQA", "GQA"] and found.label.tolist() == ["x", "y"]
         np.testing.assert_allclose(found.precision, expected)
 
@@ -122,7 +122,7 @@ def test_sentences(hand_encoder):
     encoder = hand_encoder({}, {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [0.0, 1.0]})
     gold, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
     pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
-    found = similarities(pairs, encoder)
+    found = pair_similarities(encoder, pairs)
     assert found.drop(columns="score").to_dict("list") == {
         "set": ["SICK-R"] * 3,
         "part": ["one", "two", "two"],
@@ -157,7 +157,7 @@ def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
         ("attribute", [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
         ("relation", [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
     ):
-        found = cosines(encoder, ("one", "two", "three"), [own[kind] for own in phrases])
+        found = phrase_cosines(encoder, ("one", "two", "three"), [own[kind] for own in phrases])
         np.testing.assert_allclose([*found.values()], columns, atol=1e-6, err_msg=kind)
 
 

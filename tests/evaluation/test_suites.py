@@ -13,7 +13,6 @@ from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import PROTOCOLS, weights
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables, options
-from cae_lib.evaluation.probes import KINDS, curve_point, probe_table, summary
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.profiles import find_profile
 from cae_lib.world.files import GRAPHS
@@ -100,24 +99,6 @@ def test_sets_of_the_world(world_home, encoder):
     paths = datasets.class_sets("smoke")["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):
         assert set(own.label) == gold[paths[number].name] and len(own) >= 2
-
-
-def test_what_the_base_knows_in_a_few_numbers(world_home, tiny_clip):
-    point, final = curve_point(tiny_clip, "smoke"), summary(tiny_clip, "smoke")
-    answered = measured("benchmarks", Encoder(tiny_clip))
-    means = answered.groupby(answered.family + "/" + answered.subset).correct.mean()
-    for kind, names in KINDS.items():
-        assert point[kind] == pytest.approx(means[list(names)].mean())
-        assert final[kind]["estimate"] == pytest.approx(point[kind])
-        assert final[f"attention_{kind}"]["low"] < final[f"attention_{kind}"]["high"]
-    probes = probe_table(Encoder(tiny_clip), "smoke")
-    for target, rows in probes.groupby("target"):
-        probed = final[f"probe_{target}"]
-        assert (probed["estimate"], probed["n_items"]) == (pytest.approx(rows.correct.mean()), 24)
-        share = sum(rows.truth == rows.commonest) / 24
-        assert final[f"commonest_{target}"] == pytest.approx(share)
-    assert (final["n_pictures"], final["n_captions"]) == (24, 24 * 5)
-    assert final["retrieval_i2t_r1"] == point["retrieval_i2t_r1"]
 
 
 def test_a_folder_without_the_world_s_manifest_has_to_be_complete(raw, smoke_world):

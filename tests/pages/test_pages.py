@@ -208,7 +208,7 @@ def test_a_figure_can_be_drawn_again_without_loading_or_testing(text: Path):
     for place, cell in enumerate(cells):
         if "show" not in _called(cell):
             continue
-        slow = {"load", "levels", "contrasts", "correlations", "ratios", "holm", "weights", "tag"}
+        slow = {"load", "mean_ci", "contrasts", "correlations", "ratios", "holm", "weights", "tag"}
         assert not slow & _called(cell), ast.unparse(cell)
         read = _names(cell, ast.Load) - _names(cell, ast.Store)
         later = set().union(*(_names(other, ast.Store) for other in cells[place + 1 :]))

@@ -8,7 +8,7 @@ from samples import HALF, lines
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.benchmarks.base import Benchmark, ImageRef, Item
 from cae_lib.errors import DataError
-from cae_lib.evaluation.blind import guesses
+from cae_lib.evaluation.blind import n_guesses
 from cae_lib.evaluation.choice import answers
 
 
@@ -83,6 +83,6 @@ def test_texts_are_compared_within_their_item(tmp_path):
 def test_blind_choosers_of_three_texts():
     item = Item("0", (ImageRef(None),), ("full", "anchor", "half"))
     numbers = {"full": 3.0, "anchor": 2.0, "half": 1.0}
-    assert guesses(item, "ordered", numbers) == guesses(item, "itt", numbers) == 1
+    assert n_guesses(item, "ordered", numbers) == n_guesses(item, "itt", numbers) == 1
     numbers["anchor"] = 3.0
-    assert guesses(item, "ordered", numbers) == 0 and guesses(item, "itt", numbers) == 1
+    assert n_guesses(item, "ordered", numbers) == 0 and n_guesses(item, "itt", numbers) == 1

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cae_lib.evaluation import probes
-from cae_lib.evaluation.probes import probe_table
+from book.studies import probes
+from book.studies.probes import SUBSETS, describe_base, probe_table, zero_shot_numbers
+from cae_lib.evaluation.choice import benchmark_answers
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.world.vocabulary import COLORS, NOUNS, RELATIONS
 
 TURNED = "right of", "below", "in front of"
@@ -90,7 +92,7 @@ def test_of_two_nouns_that_training_lacks_the_truth_is_not_preferred(world_home,
         [("on", "key", "hat", "red"), ("on", "hat", "key", "red")], columns=columns
     )
     parts = iter([(np.eye(3), seen), (np.eye(3)[:2], asked)])
-    monkeypatch.setattr(probes, "_embedded", lambda *_: next(parts))
+    monkeypatch.setattr(probes, "_embed", lambda *_: next(parts))
     table = probe_table(None, "smoke").query("target == 'subject'")
     for column in ("answer", "commonest"):
         assert table[column].nunique() == 1 and table[column].isin(["key", "hat"]).all()
@@ -102,3 +104,21 @@ def test_without_gold_there_is_nothing_to_ask(home):
     assert probe_table(None, "photo").empty
     (folder / "manifest.json").write_text('{"counts": {}}', "utf-8")
     assert probe_table(None, "photo").empty
+
+
+def test_what_the_base_knows_in_a_few_numbers(world_home, tiny_clip):
+    point, final = zero_shot_numbers(tiny_clip, "smoke"), describe_base(tiny_clip, "smoke")
+    answered = benchmark_answers(Encoder(tiny_clip), "smoke")
+    means = answered.groupby(answered.family + "/" + answered.subset).correct.mean()
+    for kind, names in SUBSETS.items():
+        assert point[kind] == pytest.approx(means[list(names)].mean())
+        assert final[kind]["estimate"] == pytest.approx(point[kind])
+        assert final[f"attention_{kind}"]["low"] < final[f"attention_{kind}"]["high"]
+    probes = probe_table(Encoder(tiny_clip), "smoke")
+    for target, rows in probes.groupby("target"):
+        probed = final[f"probe_{target}"]
+        assert (probed["estimate"], probed["n_items"]) == (pytest.approx(rows.correct.mean()), 24)
+        share = sum(rows.truth == rows.commonest) / 24
+        assert final[f"commonest_{target}"] == pytest.approx(share)
+    assert (final["n_pictures"], final["n_captions"]) == (24, 24 * 5)
+    assert final["retrieval_i2t_r1"] == point["retrieval_i2t_r1"]

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution import METHODS, get_method
+from book.studies import heatmaps
+from book.studies.heatmaps import ROW, START_LAYERS, heatmap_table
+from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
-from cae_lib.evaluation import heatmaps
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import (
     EXAMPLES,
@@ -24,7 +25,7 @@ from cae_lib.evaluation.gold import (
     region_masks,
     region_shares,
 )
-from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
+from cae_lib.methods import METHODS
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.files import GRAPHS
 from cae_lib.world.layout import Placement
@@ -89,7 +90,7 @@ def test_scenes_need_no_pytorch():
 @pytest.fixture(scope="module")
 def found(clip, world_home):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heatmaps, "BATCH", 4)
+        patch.setattr(heatmaps, "BATCH_SIZE", 4)
         return heatmap_table(Encoder(clip), "smoke", limit=LIMIT)
 
 

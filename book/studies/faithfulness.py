@@ -1,0 +1,331 @@
+"""Faithfulness of word scores to a model, and their sensitivity to choices left open."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from book.studies.tables import NOTHING, long_table
+from cae_lib.attribution import measures
+from cae_lib.attribution.measures import MaskedSimilarity, masked_similarity, rank_correlation
+from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample
+from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
+from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.methods import METHODS
+from cae_lib.models.clip import load_clip
+from cae_lib.models.text_tower import text_tower
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+
+INTEGRATED = "integrated_gradients"
+INTEGRATION_TOLERANCE = 0.01
+"""Largest error of integrated gradients that is accepted, in units of the cosine."""
+
+RANDOM = "random"
+"""Stands among the methods for words in random order."""
+
+CURVE_GRID = np.linspace(0, 1, 11)
+RANDOMISED_CAPTIONS = 50
+LONGEST_EXAMPLE = 12
+MASKS = ("zero", "token")
+OTHER_ACTIVATION = {
+    "gelu": ("quickgelu", "QuickGELU in place of GELU"),
+    "quickgelu": ("gelu", "GELU in place of QuickGELU"),
+}
+"""For each activation the other one, and what it is called to run weights with that."""
+
+ROLE_GROUPS = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
+FAITHFULNESS_ROW: Mapping[str, Any] = {
+    "measure": "",
+    "method": "",
+    "against": "",
+    "caption": np.int32(-1),
+    "place": NOTHING,
+    "word": "",
+    "role": "",
+    "value": NOTHING,
+}
+"""The columns of `faithfulness_table` with their defaults."""
+
+SENSITIVITY_ROW: Mapping[str, Any] = {
+    "measure": "",
+    "method": "",
+    "choice": "",
+    "against": "",
+    "caption": np.int32(-1),
+    "value": NOTHING,
+}
+"""The columns of `sensitivity_table` with their defaults."""
+
+Rows = Iterator[dict[str, Any]]
+Curves = Mapping[tuple[str, str], np.ndarray]
+"""Curves `(C, W + 1)` by method and "deletion" or "insertion"."""
+
+
+def faithfulness_table(
+    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
+) -> pd.DataFrame:
+    """Measure curves, agreement and randomisation check of all methods on one model.
+
+    Args:
+        encoder: The model.
+        profile: Whose COCO test captions are scored.
+        limit: Number of captions, taken evenly.
+
+    Returns:
+        A value a row, with the columns of `FAITHFULNESS_ROW`; caption is the number in the set. By
+        measure:
+
+        - "area" under the deletion or insertion curve (against) of a method, "random" included;
+        - "whole", "empty": similarity of the caption as it is, and with every word masked;
+        - "curve", "curve error": mean over captions and its standard error, at a share of words
+          (place);
+        - "agreement": rank correlation of the words with another method (against), NaN if not
+          defined;
+        - "randomisation": that with a model randomised down to a stage (against; place is its
+          number);
+        - "example": scores of one caption's words (place is the word's number);
+        - "integration error", "integration points": of integrated gradients.
+    """
+    sample, model = coco_word_sample(encoder, profile, limit), encoder.clip.model
+    with evaluating(model):
+        scores = {method: sample.scores(model, method) for method in METHODS}
+        scores[INTEGRATED], error, points = integrated_gradients(model, sample)
+        curves = score_curves(sample.n_words, similarity_of(model, sample), scores)
+        parts = [*_areas(curves, sample), *_mean_curves(curves, sample)]
+        for first, second in itertools.combinations(scores, 2):
+            agreement = rank_correlation(scores[first], scores[second])
+            parts.append(
+                {
+                    "measure": "agreement",
+                    "method": first,
+                    "against": second,
+                    "caption": sample.caption_index,
+                    "value": agreement,
+                }
+            )
+        some = sample.rows(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
+        parts += [*_randomisation(encoder, some), *_example(encoder, sample, scores)]
+        for measure, value in (("integration error", error), ("integration points", points)):
+            columns = {"method": INTEGRATED, "caption": sample.caption_index, "value": value}
+            parts.append({"measure": measure, **columns})
+        return long_table(FAITHFULNESS_ROW, parts)
+
+
+def coco_word_sample(encoder: Encoder, profile: str, limit: int) -> WordSample:
+    """Take about `limit` of COCO's test captions evenly over the set."""
+    return word_sample(encoder, *coco_captions(encoder, profile), limit)
+
+
+def similarity_of(model: nn.Module, sample: WordSample, mask: str = "mean") -> MaskedSimilarity:
+    """Return the function that gives S of a sample's captions with some words masked.
+
+    Args:
+        model: The model.
+        sample: The captions.
+        mask: What stands in for a masked token, see `masked_similarity`.
+    """
+    return partial(
+        masked_similarity, model, sample.tokens, sample.image_features, sample.words, mask=mask
+    )
+
+
+def integrated_gradients(
+    model: nn.Module, sample: WordSample, points: int = 8, max_points: int = 256
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score words by integrated gradients, with as many points as each caption needs.
+
+    The scores of a caption add up to S(I, T) - S(I, T with every word masked). Captions that miss
+    this by more than `INTEGRATION_TOLERANCE` are scored again with twice the points.
+
+    Returns:
+        Scores of the words `(C, W)`, and the error and number of points of each caption `(C,)`.
+    """
+    rows, similarity = np.arange(len(sample.tokens)), similarity_of(model, sample)
+    is_word = np.arange(sample.n_words.max()) < sample.n_words[:, None]
+    drop = similarity(rows, np.zeros_like(is_word)) - similarity(rows, is_word)
+    scores = np.full(is_word.shape, np.nan)
+    error, used_points = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
+    while len(rows) and points <= max_points:
+        some = sample.rows(rows).scores(model, INTEGRATED, "sum", points=points)
+        scores[rows, : some.shape[1]] = some
+        error[rows], used_points[rows] = np.abs(np.nansum(some, axis=1) - drop[rows]), points
+        rows, points = np.flatnonzero(error > INTEGRATION_TOLERANCE), 2 * points
+    return scores, error, used_points
+
+
+def score_curves(
+    n_words: np.ndarray, similarity: MaskedSimilarity, scores: Mapping[str, np.ndarray]
+) -> Curves:
+    """Compute deletion and insertion curves by scores of the words, and by `RANDOM` orders.
+
+    Args:
+        n_words: Number of words of each caption `(C,)`.
+        similarity: Gives S of captions with some words masked.
+        scores: Scores of the words `(C, W)` by method.
+
+    Returns:
+        The curves; of `RANDOM` the mean of two orders.
+    """
+    orders = [measures.random_ranks(n_words, int(n_words.max()), seed) for seed in (0, 1)]
+    random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
+    ranks = np.stack([measures.ranks(values) for values in scores.values()])
+    pairs = measures.paired_curves(ranks, n_words, similarity)
+    pairs.append(measures.Curves(random, measures.turned(random, n_words)))
+    return {
+        (method, against): curve
+        for method, both in zip((*scores, RANDOM), pairs, strict=True)
+        for against, curve in vars(both).items()
+    }
+
+
+def _areas(curves: Curves, sample: WordSample) -> Rows:
+    """Yield the areas under curves, and where they begin and end."""
+    caption = sample.caption_index
+    for measure, against in (("whole", "deletion"), ("empty", "insertion")):
+        yield {"measure": measure, "caption": caption, "value": curves[RANDOM, against][:, 0]}
+    for (method, against), curve in curves.items():
+        area = measures.area(curve, sample.n_words)
+        columns = {"method": method, "against": against, "caption": caption, "value": area}
+        yield {"measure": "area", **columns}
+
+
+def _mean_curves(curves: Curves, sample: WordSample) -> Rows:
+    """Yield the mean over captions of each curve, and its standard error."""
+    for (method, against), curve in curves.items():
+        values = measures.on_grid(curve, sample.n_words, CURVE_GRID)
+        n = len(values)
+        error = values.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
+        columns = {"method": method, "against": against, "place": CURVE_GRID}
+        yield {"measure": "curve", "value": values.mean(axis=0), **columns}
+        yield {"measure": "curve error", "value": error, **columns}
+
+
+def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
+    """Yield rank correlations with the model's scores while its text tower alone is randomised."""
+    clip = encoder.clip
+    scores = {method: sample.scores(clip.model, method) for method in METHODS}
+    fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
+    for number, (stage, mixed) in enumerate(measures.cascade(clip.model, fresh.model)):
+        for method in METHODS:
+            yield {
+                "measure": "randomisation",
+                "method": method,
+                "against": stage,
+                "place": number,
+                "caption": sample.caption_index,
+                "value": rank_correlation(scores[method], sample.scores(mixed, method)),
+            }
+
+
+def _example(encoder: Encoder, sample: WordSample, scores: Mapping[str, np.ndarray]) -> Rows:
+    """Yield scores of the first short caption with a word of every role, one for all models."""
+    every_role = {"object", "attribute", "relation"}
+    short = np.flatnonzero(sample.n_words <= LONGEST_EXAMPLE)
+    fitting = (row for row in short if every_role <= set(sample.word_roles(row)))
+    row = next(fitting, int(np.argmax(sample.n_words)))
+    words = sample.word_texts(row, encoder.clip.tokenizer)
+    for method, values in scores.items():
+        yield {
+            "measure": "example",
+            "method": method,
+            "caption": sample.caption_index[row],
+            "place": np.arange(len(words)),
+            "word": words,
+            "role": sample.word_roles(row),
+            "value": values[row, : len(words)],
+        }
+
+
+def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """List the choices that are compared in a text tower of `depth` layers.
+
+    Choices that only scale all scores of a caption are left out, since they change no rank:
+    attention's `renormalise`, and the temperature of perturbation and gradient.
+
+    Returns:
+        Method, choice, and the method's parameters; without parameters it is the default, run on
+        weights with the other activation.
+    """
+    upper_half = tuple(range(depth // 2, depth))
+    return [
+        ("attention", "last layer", {"layers": (-1,)}),
+        ("attention", "upper half of the layers", {"layers": upper_half}),
+        ("gradcam", "last layer", {"start_layer": -1}),
+        ("gradcam", "upper half of the layers", {"start_layer": depth // 2}),
+        ("gradcam", "S without 1/τ", {"temperature": False}),
+        ("perturbation", "zero vector as the mask", {"replacement": "zero"}),
+        ("perturbation", "the token * as the mask", {"replacement": "token"}),
+        ("perturbation", "a random other token as the mask", {"replacement": "random"}),
+        ("perturbation", "one token at a time", {"unit": "token"}),
+        ("gradient", "l1 norm", {"reduction": "l1"}),
+        ("gradient", "|gradient · x|", {"reduction": "abs_grad_x"}),
+        ("gradient", "gradient · x, with its sign", {"reduction": "grad_x"}),
+        *((method, OTHER_ACTIVATION[activation][1], {}) for method in METHODS),
+    ]
+
+
+def sensitivity_table(
+    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
+) -> pd.DataFrame:
+    """Compare every choice with the default, and the deletion curves under other masks.
+
+    Args:
+        encoder: The model.
+        profile: Whose COCO test captions are scored.
+        limit: Number of captions, taken evenly.
+
+    Returns:
+        A value a row, with the columns of `SENSITIVITY_ROW`. By measure:
+
+        - "correlation": rank correlation of the words' scores by a method and choice with those by
+          the method's default, NaN where it is not defined;
+        - "object", "composition": mean score of the tokens of object words, and of attributes and
+          relations, NaN where the caption has none;
+        - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
+    """
+    sample, clip = coco_word_sample(encoder, profile, limit), encoder.clip
+    other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0], encoder.device)
+    other.model.load_state_dict(clip.model.state_dict())
+    paths = retrieval_pairs(profile, "coco").image_paths
+    features = Encoder(other).images([ImageRef(paths[number]) for number in sample.image_index])
+    in_other = replace(sample, image_features=torch.from_numpy(features).to(encoder.device))
+    with evaluating(clip.model):
+        defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
+        words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
+        parts = []
+        for method, scores in defaults.items():
+            parts += _compare(method, "default", scores, words[method], sample)
+        depth = len(text_tower(clip.model).transformer.resblocks)
+        for method, choice, parameters in choices(depth, clip.activation):
+            if parameters:
+                scores = sample.token_scores(clip.model, method, **parameters)
+            else:
+                scores = in_other.token_scores(other.model, method)
+            parts += _compare(method, choice, scores, words[method], sample)
+        for mask in MASKS:
+            curves = score_curves(sample.n_words, similarity_of(clip.model, sample, mask), words)
+            parts += [{**part, "choice": mask} for part in _areas(curves, sample)]
+    return long_table(SENSITIVITY_ROW, parts)
+
+
+def _compare(
+    method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
+) -> Rows:
+    """Yield how the scores of tokens `(C, T)` by a choice compare with the words' default ones."""
+    columns = {"method": method, "choice": choice, "caption": sample.caption_index}
+    correlation = rank_correlation(default, scores_by_word(scores, sample.words))
+    yield {"measure": "correlation", "value": correlation, **columns}
+    for group, roles in ROLE_GROUPS.items():
+        in_group = torch.isin(sample.roles.cpu(), torch.tensor(roles))
+        mean = (scores.cpu() * in_group).sum(dim=1) / in_group.sum(dim=1)  # 0 / 0 is NaN
+        yield {"measure": group, "value": mean, **columns}

@@ -1,0 +1,161 @@
+"""Heat maps: where the relevance of images and words falls (Figure 6 of the paper).
+
+Each synthetic scene is scored together with one caption, "the SUBJECT is RELATION the OBJECT", so
+that the role of every word is known without a parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from book.studies.tables import NOTHING, long_table
+from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
+from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
+from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
+from cae_lib.evaluation.encoder import Encoder
+from cae_lib.evaluation.gold import EXAMPLES, REGIONS, Example, gold_scenes, region_shares
+from cae_lib.methods import METHODS
+from cae_lib.models.text_encoder import encode_text
+from cae_lib.profiles import find_profile
+from cae_lib.world.draw import render
+from cae_lib.world.files import GRAPHS
+
+START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
+"""First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""
+
+BATCH_SIZE = 100
+ROW: Mapping[str, Any] = {
+    "measure": "",
+    "scene": np.int32(-1),
+    "relation": "",
+    "method": "",
+    "part": "",
+    "row": np.int16(-1),
+    "column": np.int16(-1),
+    "value": NOTHING,
+}
+"""The columns of `heatmap_table` with their defaults."""
+
+Rows = Iterator[dict[str, Any]]
+
+
+def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]) -> pd.DataFrame:
+    """Measure shares of relevance by region and by word, and the maps of `EXAMPLES`.
+
+    Args:
+        encoder: The model.
+        profile: Whose COCO test images are scored.
+        limit: Number of scenes, taken evenly.
+
+    Returns:
+        A value a row, with the columns of `ROW`; no row where the images are no synthetic scenes,
+        which have ground truth. Scene is the number of the test image, or that of an example. By
+        measure:
+
+        - "region": share of the map's sum, by start layer (method) and region (part);
+        - "area": mean share of the image, by region;
+        - "word share": share of the words' positive scores, of subject, relation, object (part);
+        - "word score": score of the relation's words;
+        - "example map": share of a patch, by start layer, row and column;
+        - "example word": share of a word's score (part is the word, row its number);
+        - "example cosine": of image and caption.
+    """
+    if not find_profile(profile).gold:
+        return pd.DataFrame(ROW, index=[0])[:0]
+    paths = retrieval_pairs(profile, "coco").image_paths
+    ground_truth = gold_scenes(find_profile(profile).root / GRAPHS)
+    rows = evenly_spaced_indices(len(paths), limit)
+    scenes = [ground_truth[paths[row].name] for row in rows]
+    relations = [scene.relation for scene in scenes]
+    grid = tuple(patch_grid(encoder.clip.model.visual))
+    coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
+    pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
+    maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
+    parts = [{"measure": "area", "part": list(REGIONS), "value": coverage.mean(axis=(0, 2, 3))}]
+    for part in (*_regions(maps, coverage), *_words(encoder, tokens, features, relations)):
+        parts.append(part | {"scene": rows, "relation": relations})
+    for number, example in enumerate(EXAMPLES):
+        for part in _example(encoder, example):
+            parts.append(part | {"scene": number, "relation": example.relation})
+    return long_table(ROW, parts)
+
+
+def _maps(
+    encoder: Encoder, pixels: Tensor, captions: list[str]
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return maps that sum to 1 `(n, rows, columns)` by start layer, image features, and tokens."""
+    model, tokens = encoder.clip.model, encoder.tokens(captions).to(pixels.device)
+    maps: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
+    features = []
+    batches = zip(tokens.split(BATCH_SIZE), pixels.split(BATCH_SIZE), strict=True)
+    for batch_tokens, batch_pixels in batches:
+        with torch.no_grad():
+            texts = encode_text(model, batch_tokens).features
+        output = image_relevances(model, batch_pixels, texts, tuple(START_LAYERS.values()))
+        features.append(output.image_features)
+        for name, batch_maps in zip(maps, output.maps, strict=True):
+            maps[name].append(shares(batch_maps))
+    return {name: torch.cat(parts) for name, parts in maps.items()}, torch.cat(features), tokens
+
+
+def _regions(maps: Mapping[str, Tensor], coverage: np.ndarray) -> Rows:
+    """Yield the share of each region, from those of the patches `(n, 4, rows, columns)`."""
+    for method, patches in maps.items():
+        by_region = np.einsum("nyx,nryx->rn", patches.cpu().numpy(), coverage)
+        for region, value in zip(REGIONS, by_region, strict=True):
+            yield {"measure": "region", "method": method, "part": region, "value": value}
+
+
+def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[str]) -> Rows:
+    """Yield the shares of subject, relation and object, and the score of the relation's words.
+
+    The words of a caption are "the S is R.. the O".
+    """
+    lengths = torch.tensor([len(relation.split()) for relation in relations])[:, None]
+    for method in METHODS:
+        scores = _scores(encoder, tokens, features, method)
+        word, share = torch.arange(scores.shape[1]), positive_shares(scores).cpu()
+        masks = {
+            "subject": word == 1,
+            "relation": (word >= 3) & (word < 3 + lengths),
+            "object": word == 4 + lengths,
+        }
+        for part, mask in masks.items():
+            columns = {"method": method, "part": part, "value": (share * mask).sum(1)}
+            yield {"measure": "word share", **columns}
+        score = (scores.cpu() * masks["relation"]).sum(1)
+        yield {"measure": "word score", "method": method, "part": "relation", "value": score}
+
+
+def _scores(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
+    """Return the scores of the words `(n, W)`."""
+    batches = zip(tokens.split(BATCH_SIZE), features.split(BATCH_SIZE), strict=True)
+    scores = [word_scores(encoder.clip, *batch, method) for batch in batches]
+    width = max(part.shape[1] for part in scores)
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in scores])
+
+
+def _example(encoder: Encoder, example: Example) -> Rows:
+    """Yield maps, words and cosine of one drawn scene."""
+    pixels = encoder.clip.preprocess(render(example.scene))[None].to(encoder.device)
+    maps, features, tokens = _maps(encoder, pixels, [example.caption])
+    with torch.no_grad():
+        texts = F.normalize(encode_text(encoder.clip.model, tokens).features, dim=-1)
+    yield {"measure": "example cosine", "value": [float((features * texts).sum())]}
+    for method, patches in maps.items():
+        row, column = np.indices(patches.shape[1:])
+        columns = {"row": row.ravel(), "column": column.ravel(), "value": patches.flatten().cpu()}
+        yield {"measure": "example map", "method": method, **columns}
+    words = split_words(example.caption, encoder.clip.tokenizer)
+    for method in METHODS:
+        share = positive_shares(_scores(encoder, tokens, features, method))[0].cpu()
+        columns = {"part": words, "row": np.arange(len(words)), "value": share}
+        yield {"measure": "example word", "method": method, **columns}
