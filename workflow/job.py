@@ -19,7 +19,7 @@ from cae_lib.cli import guarded
 from cae_lib.commands.reproduce import find_gpus, incomplete, require_data
 from cae_lib.grid import Choice
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import circumstances, write_atomic
+from cae_lib.runtime import environment_info, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
@@ -148,7 +148,7 @@ def main(words: list[str]) -> None:
         for name in names:
             start = time.monotonic()
             RULES[rule](profile, choice, config.get("real", "") if rule == "data" else name)
-            told = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
+            told = {"seconds": round(time.monotonic() - start, 1), **environment_info(profile)}
             folder = Path("pages" if rule == "page" else "", name).absolute()
             write_atomic(folder / "done.json", json.dumps(told, indent=1) + "\n")
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_tower import CLIP_VOCABULARY
-from cae_lib.words.alignment import END_OF_WORD
+from cae_lib.words.alignment import CLIP_VOCABULARY, END_OF_WORD
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 
@@ -26,19 +25,16 @@ class BindingAttribution(AttributionMethod):
     Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
     word `S(I, T) - S(I, T with it and an attribute of another object exchanged)`, the mean over all
     such attributes. See `exchanges` for which words these are. Object words, and words without such
-    an exchange, have no score; see `Attribution.scored`. Both similarities are without dropout.
+    an exchange, have no score; see `Attribution.has_score`. Both similarities are without dropout.
 
     Attributes:
         samples: at most so many exchanges of a caption, at random; None: all.
         exchange: "bound"; or "any", a placebo: each time two words at random change places.
     """
 
-    reads_words: ClassVar[bool] = True
-    reads_roles: ClassVar[bool] = True
-    reads_arguments: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
-    counts: ClassVar[tuple[str, ...]] = ("samples",)
+    positive_parameters: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
     exchange: Literal["bound", "any"] = "bound"
 
@@ -48,12 +44,12 @@ class BindingAttribution(AttributionMethod):
         tokens = captions.tokens
         caption, inside, variants = exchanges(
             tokens,
-            captions.words(tokens.shape[1]),
+            captions.word_numbers(tokens.shape[1]),
             captions.roles,
             captions.arguments,
             self.samples,
             self.exchange,
-            captions.wanted,
+            captions.requested,
             captions.encoder.vocabulary_size,
         )
         return captions.score_variants(variants, caption, inside)

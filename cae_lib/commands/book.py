@@ -83,7 +83,10 @@ def report() -> dict[str, list[str]]:
             f"device {runtime.pick_device()}: {runtime.device_name()}",
             f"{os.cpu_count()} processors, {free:.0f} GB free on disk",
         ],
-        "Code": [f"cae_lib {states[runtime.changed()]}", f"version of training {TRAINING_VERSION}"],
+        "Code": [
+            f"cae_lib {states[runtime.has_uncommitted_changes()]}",
+            f"version of training {TRAINING_VERSION}",
+        ],
         "Book": [
             extra if missing else "all packages of the extra 'book' are installed",
             f"browser for the tests: {find_browser() or 'none found'}",

@@ -36,7 +36,7 @@ def run(parsed: argparse.Namespace) -> None:
     `--push` upload them."""
     from cae_lib.commands.cards import figures_of, run_card
     from cae_lib.models.checkpoint import file_digest, read_meta
-    from cae_lib.models.clip import FILES, export_clip, load_clip
+    from cae_lib.models.clip import EXPORT_FILES, export_clip, load_clip
     from cae_lib.runs import checkpoint_path
 
     check_push(parsed)
@@ -59,7 +59,7 @@ def run(parsed: argparse.Namespace) -> None:
         clip,
         meta,
         config,
-        FILES[parsed.format],
+        EXPORT_FILES[parsed.format],
         parsed.push or HUB_NAME,
         figures,
         profile,

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS, get_method
-from cae_lib.attribution.grouping import words_or_own
+from cae_lib.attribution import get_method
+from cae_lib.attribution.base import resolve_words
 from cae_lib.attribution.measures import masked_similarity
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.config import paths
@@ -22,6 +22,7 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
@@ -131,8 +132,8 @@ class WordSample:
             own = {name: getattr(self, name)[rows] for name in ("words", "roles", "arguments")}
             found = scorer(model, self.tokens[rows], self.image_features[rows], **own)
             own_scores = found.scores.float()
-            if found.scored is not None:
-                own_scores = own_scores.masked_fill(~found.scored, torch.nan)
+            if found.has_score is not None:
+                own_scores = own_scores.masked_fill(~found.has_score, torch.nan)
             scores[rows, : found.length] = own_scores.cpu()
         return scores.to(self.tokens.device)
 
@@ -182,9 +183,9 @@ def word_sample(
     """About `limit` captions, taken evenly over the set, with the features of their pictures."""
     rows = even_rows(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
-    words = words_or_own(alignment.words, alignment.tokens, encoding)
+    words = resolve_words(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
-    length = encoding.columns(alignment.tokens[rows])
+    length = encoding.used_columns(alignment.tokens[rows])
     pictures = np.asarray(pairs.image_index)[rows]
     features = encoder.images([ImageRef(pairs.image_paths[number]) for number in pictures])
     tensors = (

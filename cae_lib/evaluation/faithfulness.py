@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS, measures
+from cae_lib.attribution import measures
 from cae_lib.attribution.measures import rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.evaluation.attribution import INTEGRATED, WordSample, captions_of
 from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.evaluation.tables import NOTHING, long_table
+from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.text_tower import text_tower
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
@@ -117,7 +118,7 @@ def score_curves(
     random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
     places = np.stack([measures.ranks(values) for values in scores.values()])
     pairs = measures.paired_curves(places, n_words, similarity)
-    pairs.append(measures.Curves(random, measures.turned(random, n_words)))
+    pairs.append(measures.Curves(random, measures.reverse_curves(random, n_words)))
     return {
         (method, against): curve
         for method, both in zip((*scores, RANDOM), pairs, strict=True)
@@ -149,7 +150,7 @@ def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
     clip = encoder.clip
     own = {method: sample.scores(clip.model, method) for method in METHODS}
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
-    for number, (stage, mixed) in enumerate(measures.cascade(clip.model, fresh.model)):
+    for number, (stage, mixed) in enumerate(measures.randomize_cascade(clip.model, fresh.model)):
         for method in METHODS:
             where = dict(method=method, against=stage, place=number, caption=sample.captions)
             value = rank_correlation(own[method], sample.scores(mixed, method))

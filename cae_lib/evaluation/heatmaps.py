@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
@@ -21,6 +20,7 @@ from cae_lib.evaluation.datasets import SAMPLES, even_rows, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.gold import EXAMPLES, REGIONS, Example, gold_scenes, region_shares
 from cae_lib.evaluation.tables import NOTHING, long_table
+from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.profiles import find_profile
 from cae_lib.world.draw import render

@@ -19,9 +19,15 @@ from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, filled, load_clip, side
-from cae_lib.models.text_tower import CLIP_VOCABULARY
+from cae_lib.models.clip import (
+    WEIGHT_SUFFIXES,
+    Clip,
+    build_with_state_dict,
+    image_height,
+    load_clip,
+)
 from cae_lib.models.weight_files import read_state_dict
+from cae_lib.words.alignment import CLIP_VOCABULARY
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
@@ -125,7 +131,7 @@ def _from_file(released: Released, path: Path, device: str | torch.device) -> Cl
             name: value.float().lerp(_cut(start[name].float(), value), 1 - released.share)
             for name, value in state.items()
         }
-    return filled(released.model, state, path, released.activation, device)
+    return build_with_state_dict(released.model, state, path, released.activation, device)
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
@@ -159,7 +165,7 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
         tokenizer,
         name,
         chosen,
-        side(model.visual.image_size),
+        image_height(model.visual.image_size),
         state_digest(model),
     )
 

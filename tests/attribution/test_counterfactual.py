@@ -9,10 +9,10 @@ import torch
 from oracles import Batch, make_batch
 from torch import Tensor
 
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.training.losses import CAELoss
+from cae_lib.words.alignment import word_index
 
 NAME = "counterfactual"
 CAPTIONS = (

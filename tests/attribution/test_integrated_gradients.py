@@ -10,7 +10,7 @@ from oracles import Batch, assert_gradient
 from torch import Tensor
 
 from cae_lib.attribution import integrated_gradients
-from cae_lib.attribution.grouping import word_index
+from cae_lib.words.alignment import word_index
 
 NAME, GRAPH = "integrated_gradients", {"create_graph": True}
 

@@ -7,11 +7,11 @@ import torch
 from scipy.stats import spearmanr
 
 from cae_lib.attribution import measures
-from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.measures import area, masked_similarity, paired_curves, ranks
 from cae_lib.errors import ConfigError
 from cae_lib.models import load_clip
 from cae_lib.models.text_tower import text_tower
+from cae_lib.words.alignment import word_index
 
 NAN = float("nan")
 WEIGHTS = np.array([[4.0, 1.0, 2.0, NAN], [0.5, 3.0, NAN, NAN]])
@@ -51,7 +51,9 @@ def test_insertion_is_deletion_in_the_reverse_order_read_backwards() -> None:
     (found,) = paired_curves(ranks(scores)[None], n_words, any_model)
     (reverse,) = paired_curves(ranks(-scores)[None], n_words, any_model)
     np.testing.assert_allclose(area(found.insertion, n_words), area(reverse.deletion, n_words))
-    np.testing.assert_array_equal(measures.turned(found.insertion, n_words), reverse.deletion)
+    np.testing.assert_array_equal(
+        measures.reverse_curves(found.insertion, n_words), reverse.deletion
+    )
     for k in range(6):  # insertion after k words, from its definition
         kept = ranks(scores)[0] < k
         assert found.insertion[0, k] == table[(0, *(~kept).tolist())]
@@ -116,7 +118,7 @@ def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monke
         torch.nn.init.normal_(value)  # else alike in both
     before = {name: value.clone() for name, value in model.state_dict().items()}
     seen = []
-    for stage, mixed in measures.cascade(model, fresh):
+    for stage, mixed in measures.randomize_cascade(model, fresh):
         own, new = text_tower(mixed), text_tower(fresh)
         seen.append(stage)
         assert torch.equal(own.text_projection, new.text_projection)

@@ -10,7 +10,7 @@ from oracles import Batch, explicit_attention, make_batch
 from torch import Tensor
 
 from cae_lib.attribution import Attribution
-from cae_lib.attribution.grouping import word_index
+from cae_lib.words.alignment import word_index
 
 IMAGE_TOWER = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 CAPTIONS = ("a red giraffe chases pterodactyls", "two dogs")

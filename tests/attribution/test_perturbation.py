@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cae_lib.attribution import get_method
 from cae_lib.attribution.base import Captions
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
 from cae_lib.models.packed import pack_rows
+from cae_lib.words.alignment import word_index
 
 
 def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:

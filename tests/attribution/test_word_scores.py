@@ -8,7 +8,6 @@ import torch
 from open_clip import SimpleTokenizer
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.word_scores import (
     positive_shares,
     scores_by_word,
@@ -16,6 +15,7 @@ from cae_lib.attribution.word_scores import (
     word_scores,
 )
 from cae_lib.errors import ConfigError
+from cae_lib.words.alignment import word_index
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution import get_method
 from cae_lib.attribution.measures import random_ranks
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation import faithfulness
@@ -22,6 +22,7 @@ from cae_lib.evaluation.attribution import (
 )
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.faithfulness import RANDOM, ROW, choices
+from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span

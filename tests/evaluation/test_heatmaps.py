@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
 from cae_lib.evaluation import heatmaps
@@ -25,6 +25,7 @@ from cae_lib.evaluation.gold import (
     region_shares,
 )
 from cae_lib.evaluation.heatmaps import ROW, START_LAYERS, heatmap_table
+from cae_lib.methods import METHODS
 from cae_lib.world.draw import IMAGE_SIZE, render
 from cae_lib.world.files import GRAPHS
 from cae_lib.world.layout import Placement

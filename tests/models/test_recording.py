@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from families import FAMILIES, ROLES, WORDS, Case
 from torch import Tensor, nn
 
-from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
+from cae_lib.methods import METHODS
 from cae_lib.models import text_encoder
 from cae_lib.models.recording import recording
 from cae_lib.models.reference import ReferenceEncoder, TextModel

@@ -13,7 +13,7 @@ from toys import FT, Toys, lines, send, toy_run, toy_train
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import losses
-from cae_lib.training.distributed import Ranks, joined
+from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.trainer import NotFiniteError
 
 PLAIN = replace(FT, steps=3)
@@ -124,5 +124,5 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as ours:
+    with init_distributed(torch.device("cpu")) as ours:
         work(ours, Path(sys.argv[1]))

@@ -65,13 +65,15 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
         images = Toys(size=clip.image_size)
         return toy_train(experiment, tmp_path / name, clip, images=images)
 
-    monkeypatch.setattr(features, "PICTURES", 8 if experiment.negatives else 4)
+    monkeypatch.setattr(features, "BATCH_SIZE", 8 if experiment.negatives else 4)
     found, log = trained("features")
     assert len(features_files(home)) == 1
-    part = trainer.locked_part
+    part = trainer.split_image_tower
     with monkeypatch.context() as patch:  # no features, and the whole tower after them
-        patch.setattr(trainer, "picture_features", lambda clip, locked, images, *rest: images)
-        patch.setattr(trainer, "locked_part", lambda *given: (part(*given)[0], None, given[2]))
+        patch.setattr(trainer, "precompute_features", lambda clip, locked, images, *rest: images)
+        patch.setattr(
+            trainer, "split_image_tower", lambda *given: (part(*given)[0], None, given[2])
+        )
         expected, plain = trained("pictures")
     assert log == plain and same_weights(found, expected)
 
@@ -141,7 +143,9 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         return pixels.mean((2, 3))
 
     def made(clip, locked, images, precision="fp32"):
-        return features.picture_features(clip, locked, images, encode, precision, Ranks(), 0, False)
+        return features.precompute_features(
+            clip, locked, images, encode, precision, Ranks(), 0, False
+        )
 
     clip, images, locked = toy_clip(), Photographs(paths, 8), nn.Conv2d(3, 4, 2)
     first = made(clip, locked, images).pixels

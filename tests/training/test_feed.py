@@ -21,14 +21,14 @@ from cae_lib.data.images import Photographs
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.training.batch import Batch, Batches
-from cae_lib.training.execution import feed
+from cae_lib.training.execution import prefetch
 
 PATIENCE = 120
 """Seconds after which a process is taken to hang."""
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
-from cae_lib.training.execution import feed
+from cae_lib.training.execution import prefetch
 
 def slow(step):
     time.sleep(600 if step > 1 else 0)  # from the third on each takes for ever
@@ -67,7 +67,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def taken(batches: Batches, workers: int) -> list[Batch]:
-    with feed(batches.at, range(2, 7), workers) as source:
+    with prefetch(batches.at, range(2, 7), workers) as source:
         return list(source)
 
 
@@ -94,7 +94,7 @@ def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
     path.write_bytes(path.read_bytes()[:300])
     message = rf"^\S*{row}\.png \(row {row}\): "
     with pytest.raises(DataError, match=message) as error:
-        with feed(batches.at, range(4), workers) as source:
+        with prefetch(batches.at, range(4), workers) as source:
             given.extend(source)
     assert "Traceback" not in str(error.value) and all(map(batches.at, range(len(given))))
     with pytest.raises(DataError):
@@ -103,7 +103,7 @@ def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
 
 @BOTH
 def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
-    with feed(batches.at, range(8), 2) as source:
+    with prefetch(batches.at, range(8), 2) as source:
         next(source)
         workers = multiprocessing.active_children()
         assert len(workers) == 2
@@ -142,7 +142,7 @@ def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, c
     script.write_text(f"""{SCRIPT}
     end = "pass"
     {main}
-    with feed({work}, range({2 if code == 0 else 6}), {1 if code == 0 else 2}) as source:
+    with prefetch({work}, range({2 if code == 0 else 6}), {1 if code == 0 else 2}) as source:
         print(next(source), next(source), flush=True)
         exec(end)
 """)

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution import Attribution, get_method
-from cae_lib.attribution.grouping import word_index
-from cae_lib.config import Hinge
+from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
 from cae_lib.training.losses import (
@@ -23,6 +22,7 @@ from cae_lib.training.losses import (
     attribution_loss,
     contrastive_loss,
 )
+from cae_lib.words.alignment import word_index
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 PARTS = ("loss", "objects", "composition")
@@ -62,7 +62,7 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     output = CAELoss(model, method, weight=3.0, **settings)(*batch)
     found = get_method(method)(model, tokens, images)
     roles, words = (v[:, : found.length] for v in (roles, word_index(tokens, 49408)))
-    expected = attribution_loss(found.scores, roles, Hinge(**settings), words)
+    expected = attribution_loss(found.scores, roles, AttributionLossConfig(**settings), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
-from cae_lib.config import Hinge
+from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError
 from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, Execution
@@ -126,7 +126,7 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     if negatives:
         assert (found["n_negatives"], found["n_similar"]) == (len(false), batch.n_similar)
     if method:  # a false caption has no roles
-        assert found["n_objects"] == role_groups(batch.roles, Hinge())[0].sum()
+        assert found["n_objects"] == role_groups(batch.roles, AttributionLossConfig())[0].sum()
         plain = toy_run(settings).step(0, replace(batch, masked=None))
         assert found["attribution"] == plain["attribution"] > 0
         hinge = found["objects"] - found["composition"] + SETTINGS.margin

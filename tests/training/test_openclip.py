@@ -24,7 +24,7 @@ from toys import CAPTIONS, WordTagger
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
-from cae_lib.training.distributed import joined
+from cae_lib.training.distributed import init_distributed
 from cae_lib.training.losses import CAELoss
 from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
 from cae_lib.words.roles import OBJECT, RELATION
@@ -358,5 +358,5 @@ def test_tokens_roles_and_words() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as ranks:
+    with init_distributed(torch.device("cpu")) as ranks:
         run_all(ranks.rank, Path(sys.argv[1]))
