@@ -66,7 +66,7 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
         return toy_train(experiment, tmp_path / name, clip, images=images)
 
     monkeypatch.setattr(features, "BATCH_SIZE", 8 if experiment.negatives else 4)
-    found, log = trained("features")
+    actual, log = trained("features")
     assert len(features_files(home)) == 1
     part = trainer.split_image_tower
     with monkeypatch.context() as patch:  # no features, and the whole tower after them
@@ -75,7 +75,7 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
             trainer, "split_image_tower", lambda *given: (part(*given)[0], None, given[2])
         )
         expected, plain = trained("pictures")
-    assert log == plain and same_weights(found, expected)
+    assert log == plain and same_weights(actual, expected)
 
 
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:

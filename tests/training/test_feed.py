@@ -73,9 +73,9 @@ def taken(batches: Batches, workers: int) -> list[Batch]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, workers) -> None:
-    expected, found = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
+    expected, actual = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
     assert not same(expected[0], expected[1])
-    assert len(found) == 5 and all(map(same, found, expected))
+    assert len(actual) == 5 and all(map(same, actual, expected))
 
 
 def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
@@ -122,8 +122,8 @@ def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(taken, batches, 2).result() if threads else taken(batches, 2)
-    assert len(found) == 5
+        actual = pool.submit(taken, batches, 2).result() if threads else taken(batches, 2)
+    assert len(actual) == 5
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
@@ -160,7 +160,7 @@ def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, c
 def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
     batch = batches.at(0)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
-    found = _utils.pin_memory.pin_memory(batch)
+    actual = _utils.pin_memory.pin_memory(batch)
     for name in ("pixels", "tokens", "roles", "negatives"):
-        assert torch.equal(getattr(found, name), getattr(batch, name) + 1), name
-    assert found.n_similar == batch.n_similar and found.affine is batch.affine
+        assert torch.equal(getattr(actual, name), getattr(batch, name) + 1), name
+    assert actual.n_similar == batch.n_similar and actual.affine is batch.affine

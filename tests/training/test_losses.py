@@ -136,13 +136,13 @@ def test_roles_are_integers(kind: torch.dtype) -> None:
 )
 def test_loss_and_gradient(settings: dict, objects: float, loss: float, gradient: list) -> None:
     scores, hinge = SCORES.clone().requires_grad_(), AttributionLossConfig(**settings)
-    found = loss_of(scores, hinge)
-    assert found.loss.item() == pytest.approx(loss)
-    assert found.objects.item() == pytest.approx(objects)
-    assert found.composition.item() == pytest.approx(0.2)
+    actual = loss_of(scores, hinge)
+    assert actual.loss.item() == pytest.approx(loss)
+    assert actual.objects.item() == pytest.approx(objects)
+    assert actual.composition.item() == pytest.approx(0.2)
     count = 2 if hinge.scope == "word" else 3
-    assert (found.n_objects.item(), found.n_composition.item()) == (count, 2)
-    found.loss.backward()
+    assert (actual.n_objects.item(), actual.n_composition.item()) == (count, 2)
+    actual.loss.backward()
     torch.testing.assert_close(scores.grad, torch.tensor(gradient, dtype=torch.double))
 
 
@@ -156,24 +156,24 @@ def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked(
     scores, words = [0.9, 0.1, 0.5, 0.2, 0.4, 0.0], [1, 2, 2, 3, 4, 5]
     relations = (0.2 + 0 + 0.4) / 3
     for scope, attributes in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
-        found = margin_loss(scores, [1, 2, 2, 3, 3, 3], words, scope)
-        assert found == pytest.approx((attributes + relations) / 2)
+        actual = margin_loss(scores, [1, 2, 2, 3, 3, 3], words, scope)
+        assert actual == pytest.approx((attributes + relations) / 2)
     alone = margin_loss(scores, [1, 0, 0, 3, 3, 3], words, "batch")
     assert alone == pytest.approx(relations)  # the one role that occurs
     for hinge, loss in (("margin", 0.4 - 0.1), ("difference", 0.9 - 0.1 + 0.4)):
-        found = margin_loss([0.9, 0.1, 0.5], [1, 2, 0], [1, 2, 2], "word", hinge)
-        assert found == pytest.approx(loss)  # a word is worth what its tokens with a role are
-    found = margin_loss([0.1, 0.9, 0.3, 0.9, 0.5], [2, 0, 2, 0, 1], [1, 1, 2, 2, 3], "word")
-    assert found == pytest.approx((0.3 + 0.1) / 2)
+        actual = margin_loss([0.9, 0.1, 0.5], [1, 2, 0], [1, 2, 2], "word", hinge)
+        assert actual == pytest.approx(loss)  # a word is worth what its tokens with a role are
+    actual = margin_loss([0.1, 0.9, 0.3, 0.9, 0.5], [2, 0, 2, 0, 1], [1, 1, 2, 2, 3], "word")
+    assert actual == pytest.approx((0.3 + 0.1) / 2)
 
 
 def test_log_knows_no_scale_and_has_a_floor() -> None:
     hinge = AttributionLossConfig(hinge="log", margin=0.1)
     assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
     negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
-    found = loss_of(negative, hinge)
-    assert found.loss.item() == pytest.approx(math.log(0.4 / 1e-6) + 0.1)
-    found.loss.backward()
+    actual = loss_of(negative, hinge)
+    assert actual.loss.item() == pytest.approx(math.log(0.4 / 1e-6) + 0.1)
+    actual.loss.backward()
     assert (negative.grad[ROLES >= 2] == 0).all() and (negative.grad[ROLES == 1] > 0).all()
 
 
@@ -193,8 +193,8 @@ def test_finite_differences_and_sums_of_parts(hinge: AttributionLossConfig) -> N
         per_caption_stats(scores[part], roles[part], hinge, words[part])
         for part in (slice(2), slice(2, 6))
     ]
-    found = reduce_attribution_loss(torch.cat(parts), hinge)
-    torch.testing.assert_close(vars(found), vars(whole))
+    actual = reduce_attribution_loss(torch.cat(parts), hinge)
+    torch.testing.assert_close(vars(actual), vars(whole))
 
 
 @EVERY
@@ -206,11 +206,11 @@ def test_an_empty_group_gives_zero_and_scores_without_a_role_reach_nothing(hinge
     """A score may be nan at a start token or at padding; hinge "margin" needs no object words."""
     roles = torch.tensor(roles)
     scores = SCORES.masked_fill(roles == 0, torch.nan).requires_grad_()
-    found = loss_of(scores, hinge, roles)
-    found.loss.backward()
+    actual = loss_of(scores, hinge, roles)
+    actual.loss.backward()
     counted = (roles >= 2).any() and (hinge.hinge == "margin" or (roles == 1).any())
-    assert (found.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
-    assert torch.stack([found.loss, found.objects, found.composition]).isfinite().all()
+    assert (actual.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
+    assert torch.stack([actual.loss, actual.objects, actual.composition]).isfinite().all()
 
 
 @EVERY

@@ -60,9 +60,9 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     images, tokens, roles = batch
     settings = settings | {"margin": 0.7}
     output = CAELoss(model, method, weight=3.0, **settings)(*batch)
-    found = get_method(method)(model, tokens, images)
-    roles, words = (v[:, : found.length] for v in (roles, word_index(tokens, 49408)))
-    expected = attribution_loss(found.scores, roles, AttributionLossConfig(**settings), words)
+    actual = get_method(method)(model, tokens, images)
+    roles, words = (v[:, : actual.length] for v in (roles, word_index(tokens, 49408)))
+    expected = attribution_loss(actual.scores, roles, AttributionLossConfig(**settings), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name))
@@ -88,9 +88,9 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
     contrastive_loss(given, output.text_features, model.logit_scale.exp()).backward()
     assert given.grad.abs().max() > 0
     given.grad = None
-    found = task(given, *rest).loss
-    torch.testing.assert_close(found, output.loss, rtol=1e-12, atol=0)
-    found.backward()
+    actual = task(given, *rest).loss
+    torch.testing.assert_close(actual, output.loss, rtol=1e-12, atol=0)
+    actual.backward()
     if method == "attention":
         assert given.grad is None or not given.grad.any()
         return
@@ -109,8 +109,8 @@ def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     tasks[2].eval()
     (output, expected), *others = (step(task, batch) for task in tasks)
     assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
-    for _, found in others:
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-8)
+    for _, actual in others:
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-8)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             silent = tasks[0](*(value.clone() for value in batch))
@@ -266,10 +266,10 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
         assert getattr(output, part).dtype == torch.float32
         difference = (getattr(output, part) - getattr(exact, part)).abs()
         assert difference < scale + (0.01 if part == "loss" else 0), part
-    found, wanted = (
+    actual, wanted = (
         torch.cat([g[name].flatten() for name in expected]) for g in (gradients, expected)
     )
-    assert found.isfinite().all() and F.cosine_similarity(found, wanted, dim=0) > angle
+    assert actual.isfinite().all() and F.cosine_similarity(actual, wanted, dim=0) > angle
 
 
 @EVERY
@@ -293,8 +293,8 @@ def test_beside_compiled_modules(method: str, model, batch) -> None:
     task = CAELoss(model, method, margin=ACTIVE)
     expected = task(model.encode_image(pictures), tokens, roles).loss
     model.visual = torch.compile(model.visual, backend="eager")
-    found = task(model.encode_image(pictures), tokens, roles).loss
-    torch.testing.assert_close(found, expected)
-    found.backward()
+    actual = task(model.encode_image(pictures), tokens, roles).loss
+    torch.testing.assert_close(actual, expected)
+    actual.backward()
     model.transformer.compile(backend="eager")
     torch.testing.assert_close(task(model.encode_image(pictures), tokens, roles).loss, expected)

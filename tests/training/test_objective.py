@@ -42,9 +42,9 @@ def plain() -> dict[str, Tensor]:
     ids=["checkpointing", "channels-last", "all"],
 )
 def test_loss_and_gradients_are_those_of_the_plain_run(execution, plain) -> None:
-    found = loss_and_gradients(execution)
+    actual = loss_and_gradients(execution)
     for name, value in plain.items():
-        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_options_are_put_to_use(monkeypatch) -> None:
@@ -113,10 +113,10 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
         embeddings[batch.masked] = model.token_embedding.weight.mean(0)
     model.token_embedding.register_forward_hook(lambda *_: embeddings)
     texts = model.encode_text(batch.tokens, normalize=True)
-    found = run.step(0, batch)
+    actual = run.step(0, batch)
     expected = contrastive_of(model, images, texts, torch.cat([texts, false]))
-    assert found["contrastive"] == pytest.approx(expected, abs=1e-4)
-    assert found["lr"] == pytest.approx(FT.lr / 2)
+    assert actual["contrastive"] == pytest.approx(expected, abs=1e-4)
+    assert actual["lr"] == pytest.approx(FT.lr / 2)
     if masked:
         whole, none = (
             toy_run(settings).objective(replace(batch, masked=mask))["contrastive"]
@@ -124,15 +124,15 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
         )
         assert none == whole
     if negatives:
-        assert (found["n_negatives"], found["n_similar"]) == (len(false), batch.n_similar)
+        assert (actual["n_negatives"], actual["n_similar"]) == (len(false), batch.n_similar)
     if method:  # a false caption has no roles
-        assert found["n_objects"] == role_groups(batch.roles, AttributionLossConfig())[0].sum()
+        assert actual["n_objects"] == role_groups(batch.roles, AttributionLossConfig())[0].sum()
         plain = toy_run(settings).step(0, replace(batch, masked=None))
-        assert found["attribution"] == plain["attribution"] > 0
-        hinge = found["objects"] - found["composition"] + SETTINGS.margin
-        assert found["attribution"] == pytest.approx(SETTINGS.weight * hinge, rel=1e-5)
-    rest = found.get("attribution", 0)
-    assert found["loss"] == pytest.approx(found["contrastive"] + rest, abs=1e-5)
+        assert actual["attribution"] == plain["attribution"] > 0
+        hinge = actual["objects"] - actual["composition"] + SETTINGS.margin
+        assert actual["attribution"] == pytest.approx(SETTINGS.weight * hinge, rel=1e-5)
+    rest = actual.get("attribution", 0)
+    assert actual["loss"] == pytest.approx(actual["contrastive"] + rest, abs=1e-5)
 
 
 @pytest.mark.parametrize("foils", ["given", "exchanged"])
@@ -148,13 +148,13 @@ def test_false_captions_are_negatives_or_lag_behind(foils: str, hinge: bool) -> 
     )
     assert 0 < len(false) < 8
     expected = contrastive_of(model, images, texts, texts if hinge else torch.cat([texts, false]))
-    found = run.step(0, batch)
-    assert found["contrastive"] == pytest.approx(expected, abs=1e-4)
+    actual = run.step(0, batch)
+    assert actual["contrastive"] == pytest.approx(expected, abs=1e-4)
     if hinge:
         own, other = images[batch.owners] * texts[batch.owners], images[batch.owners] * false
         lag = (0.3 - own.sum(1) + other.sum(1)).clamp(min=0).mean()
-        assert found["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4) and lag > 0
-    assert found["loss"] == pytest.approx(found["contrastive"] + found.get("attribution", 0))
+        assert actual["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4) and lag > 0
+    assert actual["loss"] == pytest.approx(actual["contrastive"] + actual.get("attribution", 0))
 
 
 def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> None:

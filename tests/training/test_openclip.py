@@ -135,8 +135,8 @@ def args(**options: Any) -> SimpleNamespace:
     return SimpleNamespace(**defaults | options)
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
 
 
 @EVERY
@@ -145,9 +145,9 @@ def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog)
     model = cae_model(settings)
     loss = CaeClipLoss(model.attribution, accum_freq=accum_freq)
     with caplog.at_level(logging.INFO):
-        found = in_their_loop(model, loss, accum_freq=accum_freq)
+        actual = in_their_loop(model, loss, accum_freq=accum_freq)
     expected = by_hand(settings)
-    assert_same(found, expected)
+    assert_same(actual, expected)
     without = by_hand({**settings, "weight": 0.0})
     for name in ("transformer.resblocks.0.attn.in_proj_weight", "positional_embedding"):
         assert (expected[name] - without[name]).abs().max() > 1e-4  # L_attr is part of it
@@ -163,8 +163,8 @@ class Task(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         outputs = self.trainable_module(image=batch["image"], text=batch["text"])
-        found = self.loss(**outputs, output_dict=True)
-        return sum(value for name, value in found.items() if name.endswith("_loss"))
+        actual = self.loss(**outputs, output_dict=True)
+        return sum(value for name, value in actual.items() if name.endswith("_loss"))
 
 
 @FIRST
@@ -200,9 +200,9 @@ def test_sharded_layers(method: str, sharded: str, group: None) -> None:
         with pytest.raises(ConfigError, match="FSDPResidualAttentionBlock"):
             model(pictures(), packed())
         return
-    found = in_their_loop(model, CaeClipLoss(model.attribution))
+    actual = in_their_loop(model, CaeClipLoss(model.attribution))
     expected = by_hand({"method": method})
-    whole = {name: p.full_tensor().view_as(expected[name]) for name, p in found.items()}
+    whole = {name: p.full_tensor().view_as(expected[name]) for name, p in actual.items()}
     assert_same(whole, expected)
 
 
@@ -221,8 +221,8 @@ def run_all(rank: int, folder: Path) -> None:
         )
         rows = slice(4 * rank, 4 * rank + 4)
         both = DistributedDataParallel(model)
-        found = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
-        torch.save(found, folder / f"{number}-{rank}.pt")
+        actual = in_their_loop(both, loss, rows, accum_freq, rank=rank, world_size=2)
+        torch.save(actual, folder / f"{number}-{rank}.pt")
     torch.save(both.state_dict(), folder / f"ddp-{rank}.pt")
 
 
@@ -257,8 +257,8 @@ def test_a_model_takes_the_same_step_in_every_form(form, method: str) -> None:
     model = cae_model({"method": method})
     other = form(model)
     expected = by_hand({"method": method})
-    found = in_their_loop(other, CaeClipLoss(other.attribution))
-    assert_same({name.removeprefix("_orig_mod."): v for name, v in found.items()}, expected)
+    actual = in_their_loop(other, CaeClipLoss(other.attribution))
+    assert_same({name.removeprefix("_orig_mod."): v for name, v in actual.items()}, expected)
     if isinstance(other, CaeModel):
         assert other.attribution.model is other.model is not model.model
         assert_same(named(model), named(plain_model()))
@@ -288,11 +288,11 @@ def test_mixed_precision(settings: dict) -> None:
         chosen = settings | {"weight": weight}
         model = cae_model(chosen, plain_model(torch.float32))
         loss = CaeClipLoss(model.attribution)
-        found = in_their_loop(model, loss, precision="amp", scaler=scaler)
+        actual = in_their_loop(model, loss, precision="amp", scaler=scaler)
         steps.append(
             [
                 torch.cat([p.flatten().double() for p in after.values()])
-                for after in (found, by_hand(chosen))
+                for after in (actual, by_hand(chosen))
             ]
         )
     ours, theirs = (with_it - without for with_it, without in zip(*steps, strict=True))
@@ -317,10 +317,10 @@ def test_what_their_options_call_reaches_the_model() -> None:
     model.lock_image_tower()
     model.set_grad_checkpointing()
     assert model.transformer.grad_checkpointing and model.no_weight_decay()
-    found = in_their_loop(model, CaeClipLoss(model.attribution))
+    actual = in_their_loop(model, CaeClipLoss(model.attribution))
     start = named(plain_model()).items()
     locked = {name: value for name, value in start if name.startswith("visual.")}
-    assert_same(found, by_hand({"method": "gradcam"}) | locked)
+    assert_same(actual, by_hand({"method": "gradcam"}) | locked)
 
 
 def test_outside_of_training_it_is_the_model() -> None:
@@ -329,12 +329,12 @@ def test_outside_of_training_it_is_the_model() -> None:
     arguments = (args(), None, None)
     expected = evaluate(plain, {"val": loader([(pictures(), texts[:, 0])])}, 1, *arguments)
     for batch in (texts, texts[:, 0]):
-        found = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
-        assert found == expected
+        actual = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
+        assert actual == expected
         assert torch.equal(model.encode_text(batch), plain.encode_text(texts[:, 0]))
-    found, expected = model(image=pictures()), plain(image=pictures())
-    assert found.keys() == expected.keys() and found["text_features"] is None
-    assert torch.equal(found["image_features"], expected["image_features"])
+    actual, expected = model(image=pictures()), plain(image=pictures())
+    assert actual.keys() == expected.keys() and actual["text_features"] is None
+    assert torch.equal(actual["image_features"], expected["image_features"])
     assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
     assert model.eval()(pictures(), texts).keys() == expected.keys()
     assert not CaeModel(plain.eval()).training
