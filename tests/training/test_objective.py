@@ -1,4 +1,4 @@
-"""One step: losses from open_clip's own features, execution options, AdamW and its rate."""
+"""One step: losses from open_clip's own features, checkpointing, AdamW and its rate."""
 
 import math
 import os
@@ -27,40 +27,13 @@ def loss_and_gradients(execution: Execution) -> dict[str, Tensor]:
     return {"loss": loss.detach()} | {n: p.grad for n, p in run.model.named_parameters()}
 
 
-@pytest.fixture(scope="module")
-def plain() -> dict[str, Tensor]:
-    return loss_and_gradients(Execution())
-
-
-@pytest.mark.parametrize(
-    "execution",
-    [
-        Execution(checkpointing=True),
-        Execution(channels_last=True),
-        Execution(checkpointing=True, channels_last=True, compile="aot_eager"),
-    ],
-    ids=["checkpointing", "channels-last", "all"],
-)
-def test_loss_and_gradients_are_those_of_the_plain_run(execution, plain) -> None:
-    actual = loss_and_gradients(execution)
-    for name, value in plain.items():
-        torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_options_are_put_to_use(monkeypatch) -> None:
-    model = toy_run(SETTINGS, execution=Execution(checkpointing=True, channels_last=True)).model
+def test_checkpointing_changes_no_loss_and_no_gradient() -> None:
+    model = toy_run(SETTINGS, execution=Execution(checkpointing=True)).model
     assert model.transformer.grad_checkpointing and model.visual.transformer.grad_checkpointing
-    assert model.visual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
-    calls = []
-
-    def compiler(function, backend):
-        calls.append(backend)
-        return lambda model, pixels: 2 * function(model, pixels)
-
-    monkeypatch.setattr(torch, "compile", compiler)
-    encoder = Execution(compile="inductor").prepare(model, lambda model, pixels: pixels)
-    assert calls == ["inductor"] and encoder(None, torch.ones(1)).item() == 2
+    actual = loss_and_gradients(Execution(checkpointing=True))
+    for name, value in loss_and_gradients(Execution()).items():
+        torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +57,12 @@ def test_workers_share_the_cores_if_they_have_work(monkeypatch, workers, decodin
 
 
 def test_unknown_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown compile backend 'turbo'.*inductor"):
-        Execution(compile="turbo")
     with pytest.raises(ConfigError, match="workers is -1"):
         Execution(workers=-1)
 
 
 def contrastive_of(model: nn.Module, images: Tensor, texts: Tensor, columns: Tensor) -> float:
-    """CLIP's loss; the images have to tell their texts from all columns."""
+    """Compute CLIP's loss; the images have to tell their texts from all columns."""
     logits, target = model.logit_scale.exp() * images @ columns.T, torch.arange(len(images))
     captions = logits[:, : len(texts)].T
     return (F.cross_entropy(logits, target) + F.cross_entropy(captions, target)).item() / 2
@@ -101,7 +72,7 @@ def contrastive_of(model: nn.Module, images: Tensor, texts: Tensor, columns: Ten
 @pytest.mark.parametrize("negatives", [False, True])
 @pytest.mark.parametrize("method", [None, "attention"])
 def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> None:
-    """Masks reach the contrastive loss alone: a masked token is the mean of the table."""
+    """Words are masked in the contrastive loss alone: a masked token is the mean of the table."""
     settings = replace(SETTINGS, method=method, negatives=negatives, batch_size=8)
     run = toy_run(replace(settings, masked=masked))
     batch, model = run.batches.at(0), toy_clip().model
@@ -137,8 +108,8 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
 
 @pytest.mark.parametrize("foils", ["given", "exchanged"])
 @pytest.mark.parametrize("hinge", [False, True])
-def test_false_captions_are_negatives_or_lag_behind(foils: str, hinge: bool) -> None:
-    """By open_clip's features; one of the eight captions has no false one."""
+def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> None:
+    """Check by open_clip's features; not all of the eight captions have a hard negative."""
     settings = replace(FT, foils=foils, foil_hinge=hinge, batch_size=8, margin=0.3, weight=2.0)
     run = toy_run(settings)
     batch, model = run.batches.at(0), toy_clip().model

@@ -218,14 +218,14 @@ def test_the_state_of_another_run_is_refused(tmp_path):
             ConfigError,
             "unknown foils 'all': expected one of given, exchanged",
         ),
-        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge needs foils"),
+        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge requires"),
         (
             {"foils": "given", "foil_hinge": True},
             {},
             ConfigError,
             "margin 0.0: expected one above 0",
         ),
-        ({"foils": "given", "negatives": True}, {}, ConfigError, "no negatives of NegCLIP"),
+        ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         (
             {"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"},
             {},
