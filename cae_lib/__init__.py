@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cae_lib import results as results
     from cae_lib.attribution import Attribution as Attribution
+    from cae_lib.attribution import AttributionMethod as AttributionMethod
     from cae_lib.attribution import get_method as get_method
     from cae_lib.commands.scores import evaluate as evaluate
-    from cae_lib.config import Hinge as Hinge
+    from cae_lib.config import AttributionLossConfig as AttributionLossConfig
     from cae_lib.data.negatives import swap_negatives as swap_negatives
     from cae_lib.evaluation.averages import weights as weights
     from cae_lib.evaluation.pair import attribute as attribute
     from cae_lib.methods import METHODS as METHODS
     from cae_lib.models.clip import load_clip as load_clip
     from cae_lib.statistics import contrasts as contrasts
-    from cae_lib.training.distributed import joined as joined
+    from cae_lib.training.distributed import init_distributed as init_distributed
     from cae_lib.training.losses import CAELoss as CAELoss
     from cae_lib.training.losses import contrastive_loss as contrastive_loss
     from cae_lib.training.openclip import CaeClipLoss as CaeClipLoss
@@ -36,10 +37,11 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "Attribution": "attribution",
+    "AttributionLossConfig": "config",
+    "AttributionMethod": "attribution",
     "CAELoss": "training.losses",
     "CaeClipLoss": "training.openclip",
     "CaeModel": "training.openclip",
-    "Hinge": "config",
     "METHODS": "methods",
     "RoleTokenizer": "training.openclip",
     "Span": "words.roles",
@@ -49,7 +51,7 @@ _PLACES = {
     "contrastive_loss": "training.losses",
     "evaluate": "commands.scores",
     "get_method": "attribution",
-    "joined": "training.distributed",
+    "init_distributed": "training.distributed",
     "load_clip": "models.clip",
     "swap_negatives": "data.negatives",
     "token_roles": "words.alignment",

@@ -62,25 +62,25 @@ def shipped(place: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hinge:
-    """How far object words may lead over composition words: the settings of the attribution loss.
-
-    ConfigError for a value that is not offered, and for hinge "margin" with a margin of 0 or less
-    (only perturbation, counterfactual and binding have scores below 0), with scope "caption" or
-    with `stop_gradient`.
+class AttributionLossConfig:
+    """Settings of the attribution loss.
 
     Attributes:
         hinge: "difference", the paper's `max(0, A_obj - A_comp + eps)`; "log", the same of the
             logarithms, which no scale of the scores changes, each A at least 1e-6; "margin",
             `max(0, eps - a_j)` of each composition token, its mean over attributes and that over
             relations, and the mean of the two that occur: object words play no part.
-        margin: eps.
+        margin: eps. Hinge "margin" needs one above 0, since most methods have no scores below 0.
         scope: "batch", the paper's, averages over all tokens of the batch. Ours: "caption" takes
             means and hinge within each caption, then the mean over captions; "word" first averages
             the tokens of each word, so that a word of many tokens counts once.
-        stop_gradient: treat A_obj as a constant, so that only A_comp is moved.
-        complete_captions: let a caption without object word or without composition word add
-            nothing; scope "caption" always does, hinge "margin" never.
+        stop_gradient: Treat A_obj as a constant, so that only A_comp is moved.
+        complete_captions: Leave out captions without an object word or without a composition word;
+            scope "caption" always does, hinge "margin" never.
+
+    Raises:
+        ConfigError: A value is not allowed, or hinge "margin" is combined with scope "caption" or
+            with `stop_gradient`.
     """
 
     hinge: str = "difference"
@@ -104,8 +104,8 @@ class Hinge:
 
 
 @dataclass(frozen=True)
-class Experiment(Hinge):
-    """One training run, whose attribution loss has the settings of `Hinge`; `key` names it by
+class Experiment(AttributionLossConfig):
+    """One training run, with settings of its `AttributionLossConfig`; `key` names it by
     content."""
 
     name: str  # row of the tables, such as "clip-ft" or "cae-attention"

@@ -1,4 +1,4 @@
-"""Errors of the library: each message names the place, what was expected, and what to do."""
+"""Errors of the library: a message names the place, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DataError(CaeError):
 
 
 class WriteError(CaeError):
-    """A place that cannot be written: a full disk, a read-only one, or no permission."""
+    """A file that cannot be written: the disk is full or read-only, or permission is missing."""
 
 
 class CheckpointError(CaeError):
@@ -34,19 +34,25 @@ class TooLongError(CaeError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM, as a scheduler or `timeout` asks; what heeds Ctrl-C
-    heeds this too."""
+    """The process received SIGTERM, as from a scheduler or `timeout`.
+
+    Code that handles Ctrl-C handles this, too.
+    """
 
 
 def check_fields(settings: Any) -> None:
-    """`check_type` of all fields of a dataclass."""
+    """Check that all fields of a dataclass have their types; see `check_type`."""
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         check_type(field.name, getattr(settings, field.name), hints[field.name])
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """ConfigError unless a setting is of its type; numbers have to be finite."""
+    """Check that a setting has its type; numbers have to be finite.
+
+    Raises:
+        ConfigError: It has another type, or is no option of a `Literal`.
+    """
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
             options = ", ".join(typing.get_args(hint))
@@ -57,7 +63,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type, for the few types that settings use."""
+    """Return whether a value has a type, for the few types that settings use."""
     if isinstance(hint, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:

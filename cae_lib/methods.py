@@ -1,7 +1,7 @@
-"""The attribution methods by name, without their code, which a page of tables does not need.
+"""Registry of the attribution methods, without their code, which a page of tables does not need.
 
 A method is one file of `cae_lib/attribution`, named as the method, and one line of `REGISTRY`. The
-file is imported when the method is asked for.
+file is imported by `cae_lib.attribution.get_method`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """How a method is found and shown.
+    """An attribution method.
 
     Attributes:
-        class_name: Its class in `cae_lib.attribution.NAME`.
+        class_name: Name of its class in `cae_lib.attribution.NAME`.
         label: Name in tables and figures.
-        color: Of its marks in figures.
+        color: Color of its marks in figures.
     """
 
     class_name: str
@@ -34,7 +34,7 @@ REGISTRY: dict[str, Method] = {
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
     ),
 }
-"""All methods by name."""
+"""All methods, by name."""
 
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
-"""The paper's four, in its order."""
+"""Names of the paper's four methods, in its order."""

@@ -177,13 +177,15 @@ def _train_if_stale(
     execution: Execution | None,
     hours: float | None,
 ) -> Path:
-    from cae_lib.training.state import changes
+    from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE, train
 
     if is_trained(target, inputs):  # by another process, meanwhile
         return target
     if target.is_file():
-        why = changes((read_meta(target) or CheckpointMeta("", "")).extra.get("identity"), inputs)
+        why = describe_changes(
+            (read_meta(target) or CheckpointMeta("", "")).extra.get("identity"), inputs
+        )
         print(f"{target} is out of date: {why}", flush=True)
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
@@ -210,13 +212,13 @@ def _train_if_stale(
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
     """Remove what an interrupted training left if it was another one; that would be refused."""
-    from cae_lib.training.state import changes
+    from cae_lib.training.state import describe_changes
 
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return  # there is none, or the training says what is wrong with it
-    if why := changes(kept, identity):
+    if why := describe_changes(kept, identity):
         print(f"{path} is out of date: {why}", flush=True)
         path.unlink(missing_ok=True)
 

@@ -1,5 +1,7 @@
-"""The running process: device, files, progress, and which code, versions and machine it is. PyTorch
-is imported where it is needed: a page that only reads results does without."""
+"""The running process: device, files, progress, and the versions and machine that it runs on.
+
+PyTorch is imported where it is needed: a page that only reads results does without.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,23 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
-PACKAGES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
+DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
+"""Packages whose versions numbers depend on."""
 
 _STARTED = time.monotonic()
 
 PROGRESS_LINES = "CAE_PROGRESS_LINES"
-"""Environment variable: if set, a terminal gets new lines too, as where several processes write."""
+"""Environment variable: if set, progress is printed as new lines on a terminal, too."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name ("cpu", "cuda", "cuda:1", "mps"), else a GPU when there is one. Of
-    several processes started by `torchrun`, each gets a GPU of its own."""
+    """Return the device of a name, by default a GPU when there is one.
+
+    Of several processes started by `torchrun`, each gets a GPU of its own.
+
+    Args:
+        name: Such as "cpu", "cuda", "cuda:1" or "mps".
+    """
     import torch
 
     if name is not None:
@@ -50,8 +58,10 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one thread while `device` is a CPU, where sums then have one order. With more
-    threads a training run repeats only up to rounding, which grows from step to step."""
+    """Compute on one thread while `device` is a CPU, where sums then have one order.
+
+    With more threads a training run repeats only up to rounding, which grows from step to step.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -65,9 +75,13 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary file to fill, which becomes `path` at the end, or is removed by an error. So
-    a reader meets the old file or the new one, never half of it. WriteError, which says what to do,
-    if the place cannot be written."""
+    """Yield a temporary file to fill, which becomes `path` at the end, or is removed by an error.
+
+    So a reader meets the old file or the new one, never half of it.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +93,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # only that of `torch.save` on a full disk is one of writing
-        why = getattr(error, "strerror", None) or error
+            raise  # `torch.save` raises this one on a full disk
+        reason = getattr(error, "strerror", None) or error
         raise WriteError(
-            f"cannot write {path} ({why}): free some space or make the folder writable, or set "
+            f"cannot write {path} ({reason}): free some space or make the folder writable, or set "
             "CAE_HOME to a folder of your own"
         ) from error
     finally:
@@ -91,24 +105,30 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file by `whole_file`."""
+    """Write a file so that a reader meets the old one or the new one; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def end_with_parent() -> None:
-    """End this process, one of `multiprocessing`, once its parent is gone, even one killed."""
-    wait = multiprocessing.parent_process().join
-    threading.Thread(target=lambda: (wait(), os._exit(1)), daemon=True).start()
+    """End this process of `multiprocessing` once its parent is gone, even if that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def wait_and_exit() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as people say it: ``8 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    """Format a duration: ``8 s``, ``3 min 20 s``, ``1 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -118,8 +138,13 @@ def format_seconds(seconds: float) -> str:
 
 
 class Progress(tqdm):
-    """A bar of `total` units of work on standard error: rewritten in place on a terminal, else new
-    lines, at most one in 10 s; nothing at all if `disable`."""
+    """Progress bar on standard error: rewritten in place on a terminal, else a line every 10 s.
+
+    Args:
+        total: Number of units of work.
+        label: What is done.
+        disable: Print nothing.
+    """
 
     monitor_interval = 0  # no thread of its own beside processes that fork
 
@@ -135,7 +160,7 @@ class Progress(tqdm):
             disable=disable,
         )
 
-    def update(self, n: int = 1, **values: float) -> None:
+    def update(self, n: int = 1, **values: Any) -> None:
         """Count `n` more units as done, and show values beside them."""
         if values:
             self.set_postfix(values, refresh=False)
@@ -146,12 +171,13 @@ class _Lines:
     """Standard error, with new lines in the place of carriage returns."""
 
     def write(self, text: str) -> None:
+        """Write a line without its carriage returns."""
         if text.strip():
             sys.stderr.write(text.strip("\r") + "\n")
 
 
-def changed(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
-    """Whether files or folders of the package differ from the last commit; None without git."""
+def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
+    """Return whether files of the package differ from the last commit; None without git."""
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:
         result = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=20)
@@ -160,18 +186,27 @@ def changed(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
     return bool(result.stdout) if result.returncode == 0 else None
 
 
-def stamp(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
-    """Describe the state that a table was computed in, as plain JSON values without absolute paths.
-    `dirty` says whether the package differed from the last commit (None without git). `seed` is
-    None where several were used. `extra` are further entries, or better values for `dtype` (default
-    float32) and `wall_seconds` (default: since this module was imported)."""
-    return {"dirty": changed(), **circumstances(profile), "seed": seed, "dtype": "float32"} | extra
+def current_provenance(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
+    """Describe where a table was computed, as plain JSON values without absolute paths.
+
+    Args:
+        profile: The profile of the table.
+        seed: The seed, None if several were used.
+        extra: Further entries, or other values for `dtype` (default float32) and `wall_seconds`
+            (default: since this module was imported).
+
+    Returns:
+        `environment_info`, with `dirty`: whether the package differed from the last commit (None
+        without git).
+    """
+    state = {"dirty": has_uncommitted_changes(), **environment_info(profile)}
+    return {**state, "seed": seed, "dtype": "float32"} | extra
 
 
-def circumstances(profile: str) -> dict[str, Any]:
-    """Versions, device, profile, manifest of its sets, seconds since the start."""
-    places = (paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile))
-    data = next((file_hash(path)[:12] for path in places if path.is_file()), None)
+def environment_info(profile: str) -> dict[str, Any]:
+    """Return versions, device, profile, digest of its data, and seconds since the start."""
+    manifests = [paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile)]
+    data = next((file_hash(path)[:12] for path in manifests if path.is_file()), None)
     return {
         "versions": versions(),
         "device": device_name(),
@@ -182,13 +217,13 @@ def circumstances(profile: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that numbers depend on."""
-    known = {package: metadata.version(package) for package in PACKAGES}
-    return {"python": platform.python_version()} | known
+    """Return the versions of Python and of the packages that numbers depend on."""
+    packages = {package: metadata.version(package) for package in DEPENDENCIES}
+    return {"python": platform.python_version()} | packages
 
 
 def device_name() -> str:
-    """Name the GPU, or else the processor, with its number of threads where PyTorch is in use."""
+    """Return the name of the GPU or processor, with its number of threads if PyTorch is loaded."""
     torch = sys.modules.get("torch")  # a page that only reads results does without
     if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name()

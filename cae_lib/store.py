@@ -2,7 +2,7 @@
 table, which pandas reads as well. What is measured is staged first, a file a run and seed, so that
 many processes can measure at once; readers see it there, and `collect` puts it into the table. With
 every run and seed lie a key, which changes with anything that the numbers depend on, and their
-provenance (see `cae_lib.runtime.stamp`).
+provenance (see `cae_lib.runtime.current_provenance`).
 
 What `cae_lib.results.load` computes on request is stored apart (`own`), a file a run and seed:
 nothing collects it, and only who asks for it sees it.
@@ -73,8 +73,8 @@ def save(
     own: bool = False,
 ) -> Path:
     """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
-    depend on; `provenance`: see `cae_lib.runtime.stamp`; `own` stores them apart from the profile's
-    tables. DataError if the frame has no rows or a column that cannot be stored; errors of
+    depend on; `provenance`: see `cae_lib.runtime.current_provenance`; `own` stores them apart from
+    the profile's tables. DataError if the frame has no rows or a column that cannot be stored; errors of
     `whole_file`."""
     path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
     if frame.empty:

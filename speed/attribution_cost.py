@@ -36,9 +36,9 @@ from captum.attr import FeatureAblation
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
+from cae_lib.words.alignment import word_index
 from speed import straightforward
 from speed.captions import Batch, batches, captions_file
 from speed.options import (

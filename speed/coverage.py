@@ -27,7 +27,7 @@ import pandas as pd
 from cae_lib import plots, results
 from cae_lib.evaluation.averages import weights
 from cae_lib.keys import digest
-from cae_lib.runtime import stamp
+from cae_lib.runtime import current_provenance
 from cae_lib.statistics import ANSWERS, correlations, crossed_mean, mean_ci, ratios, summarize
 
 TUNED, CAE = "clip-ft", [f"{kind}-{name}" for kind in ("cae", "placebo") for name in plots.METHODS]
@@ -265,7 +265,7 @@ def main() -> None:
     if not options.no_record:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
-        made = stamp("mini", options.seed, wall_seconds=spent, settings=settings)
+        made = current_provenance("mini", options.seed, wall_seconds=spent, settings=settings)
         results.save(
             "coverage", results.DATA, options.seed, frame, "mini", key=key, provenance=made
         )

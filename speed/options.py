@@ -15,7 +15,7 @@ import torch
 
 from cae_lib import results
 from cae_lib.errors import ConfigError
-from cae_lib.runtime import pick_device, stamp
+from cae_lib.runtime import current_provenance, pick_device
 from speed.captions import digest
 from speed.timing import CLOCKS
 
@@ -153,7 +153,9 @@ def store(
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     spent = round(time.monotonic() - started, 1)
-    provenance = stamp(profile, options.seed, wall_seconds=spent, data=data, settings=settings)
+    provenance = current_provenance(
+        profile, options.seed, wall_seconds=spent, data=data, settings=settings
+    )
     results.save(
         table, subject["model"], options.seed, frame, profile, key=key, provenance=provenance
     )

@@ -60,7 +60,7 @@ def _steps(
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     run = Run(config, clip, data.pairs, data.alignment, data.images)
     run.train_mode()
-    with run.feed(0, rounds) as source:
+    with run.prefetch(0, rounds) as source:
         batches = list(source)
     return lambda number: run.step(number, batches[number])
 

@@ -79,7 +79,7 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
     texts = [model.positional_embedding, model.text_projection, *model.transformer.parameters()]
     words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
     ours = trainer.cae[name](images, batch.tokens, batch.roles).loss
-    our_scores = get_method(name)(model, batch.tokens, images, wanted=words > 0).scores
+    our_scores = get_method(name)(model, batch.tokens, images, requested=words > 0).scores
     _, scores, loss = trainer.plain_loss(name, images, batch)
     scores = scores.detach()[:, : our_scores.shape[1]]
     gradients = [

@@ -11,13 +11,13 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.profiler import record_function
 
-from cae_lib.attribution import METHODS
+from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.losses import (
+    AttributionLossConfig,
     CAELoss,
-    Hinge,
     attribution_loss,
     contrastive_loss,
 )
@@ -116,7 +116,11 @@ class Trainer:
         else:
             words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
             features, scores = straightforward.perturbation(self.model, images, batch.tokens, words)
-        return features, scores, attribution_loss(scores, batch.roles, Hinge(margin=MARGIN)).loss
+        return (
+            features,
+            scores,
+            attribution_loss(scores, batch.roles, AttributionLossConfig(margin=MARGIN)).loss,
+        )
 
     def _images(self, batch: Batch) -> Tensor:
         return F.normalize(encode_image(self.model, batch.images).features, dim=-1)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor
 
-from cae_lib.attribution.grouping import word_index
-from cae_lib.training.losses import Hinge, role_groups
+from cae_lib.training.losses import AttributionLossConfig, role_groups
+from cae_lib.words.alignment import word_index
 
 
 def read_features(model: CLIP, states: Tensor, tokens: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def perturbation(
 def words_of_the_loss(tokens: Tensor, roles: Tensor) -> Tensor:
     """Number `(B, 77)` of each token's word where the loss averages that word, else 0."""
     words = word_index(tokens, 49408)
-    objects, composition = role_groups(roles, Hinge())
+    objects, composition = role_groups(roles, AttributionLossConfig())
     wanted = objects | composition
     return torch.stack(
         [

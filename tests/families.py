@@ -1,4 +1,4 @@
-"""Tiny models of each family that is encoded by its own code, and their attention by hand."""
+"""Tiny models of each supported family, and their attention written out by hand."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip import transformer as own
+from open_clip import transformer
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
@@ -24,25 +24,25 @@ TEXT = {"vocab_size": 40, "context_length": 8, "width": 16, "heads": 2, "layers"
 HF_SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 HF_TEXT = HF_SIZES | {"num_hidden_layers": 2, "vocab_size": 40, "max_position_embeddings": 12}
 HF_VISION = HF_SIZES | {"num_hidden_layers": 1, "image_size": 32, "patch_size": 16}
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "num_layers": 2}
 M2M = {"d_model": 16, "decoder_layers": 1, "max_position_embeddings": 12, "encoder_ffn_dim": 24}
 M2M |= {"encoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 
 
-class Attention(own.Attention):
-    """open_clip's own attention, which its blocks hold after 3.3, called by a block of 3.3."""
+class Attention(transformer.Attention):
+    """open_clip's own attention, which its blocks contain after 3.3, in a block of 3.3."""
 
     def __call__(self, x: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> tuple:
+        """Attend as `nn.MultiheadAttention` is called."""
         return (super().__call__(x, attn_mask=attn_mask),)
 
 
-blocks.PLAIN[Attention] = blocks.PLAIN[own.Attention]  # unaltered, as that it stands for
+blocks.KNOWN_MODULES += (Attention,)
 
 
 def with_own_attention(model: nn.Module) -> nn.Module:
-    """The model with the same weights in open_clip's own attention, in both towers."""
+    """Put a model's weights into open_clip's own attention, in both towers."""
     for block in model.modules():
-        if isinstance(block, own.ResidualAttentionBlock):
+        if isinstance(block, transformer.ResidualAttentionBlock):
             attention = Attention(block.attn.embed_dim, block.attn.num_heads)
             attention.load_state_dict(block.attn.state_dict())
             block.attn = attention.to(block.ln_1.weight.dtype)
@@ -51,18 +51,31 @@ def with_own_attention(model: nn.Module) -> nn.Module:
 
 @dataclass
 class Case:
-    """A model, two captions for it, and what should become of them."""
+    """A model with two captions, and what is expected of them.
 
-    model: nn.Module  # in float64, with random weights
-    features: Callable[[Tensor], Tensor]  # of tokens, by the model's own code
+    Attributes:
+        model: In float64, with random weights.
+        features: From tokens to features, by the model's own code.
+        embedding: The layer that turns tokens into embeddings.
+        attentions: The attention of each layer.
+        pool: Where the tower is read: "end", "first", "last" or "mean".
+        causal: Whether a position reads only those before it.
+        padding: The token that no position reads; None if all are read.
+        tokens: `(2, 8)`.
+        tolerance: Of features and scores.
+        extra: Number of positions after the captions, of a class token.
+    """
+
+    model: nn.Module
+    features: Callable[[Tensor], Tensor]
     embedding: nn.Module
-    attentions: list[nn.Module]  # one of each layer
-    read: str  # where the tower is read: "end", "first", "last" or "mean"
+    attentions: list[nn.Module]
+    pool: str
     causal: bool = False
-    padding: int | None = None  # the token that is not read; None where all are
-    tokens: Tensor = field(default_factory=lambda: captions())  # `(2, 8)`
-    tolerance: float = 1e-10  # of features and scores
-    extra: int = 0  # positions behind the captions, of a class token
+    padding: int | None = None
+    tokens: Tensor = field(default_factory=lambda: captions())
+    tolerance: float = 1e-10
+    extra: int = 0
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -79,11 +92,11 @@ class Case:
     @property
     def readout(self) -> Tensor:
         """Weight of each position in the features `(2, T)`."""
-        if self.read == "mean":
+        if self.pool == "mean":
             rows = (self.tokens != self.padding).double()
             return rows / rows.sum(1, keepdim=True)
-        places = {"end": ENDS, "first": torch.tensor([0, 0]), "last": torch.tensor([-1, -1])}
-        return F.one_hot(places[self.read] % self.length, self.length).double()
+        positions = {"end": ENDS, "first": torch.tensor([0, 0]), "last": torch.tensor([-1, -1])}
+        return F.one_hot(positions[self.pool] % self.length, self.length).double()
 
     @property
     def allowed(self) -> Tensor:
@@ -93,27 +106,26 @@ class Case:
             allowed = allowed.tril()
         if self.padding is not None:
             keys = self.tokens != self.padding
-            # CoCa puts the class token behind the caption, but its mask has it in front.
+            # CoCa puts the class token after the caption, but its mask has it before.
             keys = torch.cat([torch.ones(2, self.extra, dtype=torch.bool), keys], dim=1)
             allowed = allowed & keys[:, None, None]
         return allowed
 
     def cosine(self, features: Tensor) -> Tensor:
-        """S of each caption `(2,)`."""
+        """Return S of each caption `(2,)`."""
         return F.cosine_similarity(features, self.images, dim=-1)
 
     @contextlib.contextmanager
-    def given(self, embeddings: Tensor) -> Iterator[None]:
-        """Other embeddings in the place of the model's."""
+    def with_embeddings(self, embeddings: Tensor) -> Iterator[None]:
+        """Put embeddings in the place of the model's."""
         hook = self.embedding.register_forward_hook(lambda *_: embeddings.clone())
         yield
         hook.remove()
 
     @contextlib.contextmanager
     def by_hand(self) -> Iterator[list[Tensor]]:
-        """The attention of each layer written out; its maps lie on the path to the features."""
+        """Write out the attention of each layer, with maps on the path to the features."""
         maps: list[Tensor] = []
-        bias = None
 
         def attend(
             module: nn.Module,
@@ -122,18 +134,11 @@ class Case:
             hidden_states: Tensor | None = None,
             **options: Any,
         ) -> Any:
-            nonlocal bias
             q, k, v, out, scale = _projected(module, hidden_states if x is None else x)
             scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * scale
-            if hasattr(module, "relative_attention_bias"):  # T5's first layer has it for all
-                bias = module.compute_bias(self.length, self.length)
-            scores = scores if bias is None else scores + bias
             maps.append(scores.masked_fill(~self.allowed, -1e300).softmax(-1))
             mixed = out(torch.einsum("bhqk,bkhd->bqhd", maps[-1], v).flatten(2))
-            kind = type(module).__name__
-            if kind == "Attention":
-                return mixed
-            return (mixed, bias, maps[-1]) if kind == "MT5Attention" else (mixed, maps[-1])
+            return mixed if type(module).__name__ == "Attention" else (mixed, maps[-1])
 
         for module in self.attentions:
             module.forward = functools.partial(attend, module)
@@ -143,7 +148,7 @@ class Case:
 
 
 def _projected(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable, float]:
-    """Queries, keys and values `(B, T, H, d)`, what maps heads to states, the factor of scores."""
+    """Return queries, keys and values `(B, T, H, d)`, the output layer, and the scale of scores."""
     if hasattr(module, "get_delta_weight"):  # peft's MultiheadAttention
         base, last = module.base_layer, module.base_layer.out_proj
         weight = base.in_proj_weight + module.get_delta_weight("default")
@@ -157,13 +162,11 @@ def _projected(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Ca
     elif hasattr(module, "q_proj"):
         projected = [module.q_proj(x), module.k_proj(x), module.v_proj(x)]
         heads, out = module.num_heads, module.out_proj
-    elif hasattr(module, "query"):
+    else:
         projected = [module.query(x), module.key(x), module.value(x)]
         heads, out = module.num_attention_heads, nn.Identity()
-    else:
-        projected, heads, out = [module.q(x), module.k(x), module.v(x)], module.n_heads, module.o
     q, k, v = (part.unflatten(-1, (heads, -1)) for part in projected)
-    scale = 1.0 if hasattr(module, "o") else q.shape[-1] ** -0.5
+    scale = q.shape[-1] ** -0.5
     if hasattr(module, "ln_q"):
         q, k = module.ln_q(q), module.ln_k(k)
         if module.head_scale is not None:
@@ -173,16 +176,18 @@ def _projected(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Ca
 
 
 def captions(start: int = 38, end: int = 39, pad: int = 0) -> Tensor:
-    """Two captions, of four and of six tokens between start and end."""
+    """Return two captions, of four and of six tokens between start and end."""
     first = [start, 11, 12, 13, 14, end, pad, pad]
     return torch.tensor([first, [start, 21, 22, 23, 24, 25, 26, end]])
 
 
 def clip(**text: Any) -> nn.Module:
+    """Build a tiny CLIP of open_clip."""
     return open_clip.CLIP(12, VISION, TEXT | text)
 
 
 def custom(**text: Any) -> nn.Module:
+    """Build a tiny CustomTextCLIP of open_clip."""
     return open_clip.CustomTextCLIP(12, VISION, TEXT | text)
 
 
@@ -191,7 +196,7 @@ def _pad_masked(model: nn.Module) -> nn.Module:
     return model
 
 
-def _open_clip(model: nn.Module, read: str, causal: bool = True, **options: Any) -> Case:
+def _open_clip(model: nn.Module, pool: str, causal: bool = True, **options: Any) -> Case:
     inner = getattr(model, "base_model", model)  # of peft
     text = getattr(inner, "text", inner)
     attentions = [block.attn for block in text.transformer.resblocks]
@@ -200,7 +205,7 @@ def _open_clip(model: nn.Module, read: str, causal: bool = True, **options: Any)
         functools.partial(inner.encode_text, normalize=False),
         text.token_embedding,
         attentions,
-        read,
+        pool,
         causal,
         **options,
     )
@@ -224,7 +229,7 @@ def _lora(target: str | list[str]) -> Case:
     return _open_clip(model, "end")
 
 
-def _with_hugging_face(kind: str, pooler: str, read: str, pad: int, **config: Any) -> Case:
+def _with_hugging_face(kind: str, pooler: str, pool: str, pad: int, **config: Any) -> Case:
     transformers = pytest.importorskip("transformers")
     model = custom()
     sizes = config | {"vocab_size": 40, "pad_token_id": pad}
@@ -240,7 +245,7 @@ def _with_hugging_face(kind: str, pooler: str, read: str, pad: int, **config: An
         model.encode_text,
         tower.get_input_embeddings(),
         attentions,
-        read,
+        pool,
         padding=pad,
         tokens=captions(3, 2, pad),
     )
@@ -248,7 +253,7 @@ def _with_hugging_face(kind: str, pooler: str, read: str, pad: int, **config: An
 
 def _hugging_face(
     kind: str,
-    read: str,
+    pool: str,
     target: list[str] | None = None,
     attention: str = "sdpa",
     tokens: Tensor | None = None,
@@ -265,8 +270,8 @@ def _hugging_face(
         outer = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=target))
 
     def features(tokens: Tensor) -> Tensor:
-        found = model.get_text_features(input_ids=tokens)
-        return getattr(found, "pooler_output", found)  # transformers 4 returns the tensor itself
+        output = model.get_text_features(input_ids=tokens)
+        return getattr(output, "pooler_output", output)  # transformers 4 returns the tensor itself
 
     text_model = model.text_model
     return Case(
@@ -274,28 +279,11 @@ def _hugging_face(
         features,
         text_model.embeddings.token_embedding,
         [layer.self_attn for layer in text_model.encoder.layers],
-        read,
+        pool,
         kind == "CLIP",
         tokens=captions(pad=39) if tokens is None else tokens,
         tolerance=1e-10 if attention == "sdpa" else 1e-5,
     )  # eager: softmax in float32
-
-
-def _blip() -> Case:
-    transformers = pytest.importorskip("transformers")
-    text = HF_TEXT | {"pad_token_id": 0, "encoder_hidden_size": 16, "projection_dim": 12}
-    config = transformers.BlipConfig(
-        text_config=text, vision_config=HF_VISION, image_text_hidden_size=12, projection_dim=12
-    )
-    model = transformers.BlipForImageTextRetrieval(config)
-
-    def features(tokens: Tensor) -> Tensor:
-        states = model.text_encoder(input_ids=tokens, attention_mask=(tokens != 0).long())
-        return model.text_proj(states.last_hidden_state[:, 0])
-
-    attentions = [layer.attention.self for layer in model.text_encoder.encoder.layer]
-    embedding = model.text_encoder.embeddings.word_embeddings
-    return Case(model, features, embedding, attentions, "first", padding=0)
 
 
 SCALED = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
@@ -325,7 +313,6 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "bert, last": lambda: _with_hugging_face(
         "bert", "cls_last_hidden_state_pooler", "first", 0, **HF_TEXT
     ),
-    "mt5": lambda: _with_hugging_face("mt5", "mean_pooler", "mean", 0, **T5),
     "m2m_100": lambda: _with_hugging_face("m2m_100", "cls_pooler", "first", 1, **M2M),
     "Hugging Face CLIP": lambda: _hugging_face(
         "CLIP", "end", eos_token_id=5, tokens=captions(end=5, pad=5)
@@ -336,7 +323,6 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     ),
     "Hugging Face SigLIP": lambda: _hugging_face("Siglip", "last", projection_size=12),
     "Hugging Face SigLIP 2": lambda: _hugging_face("Siglip2", "last", projection_size=12),
-    "BLIP": _blip,
     "LoRA, attention": lambda: _lora(r"transformer.*attn"),
     "LoRA, MLP": lambda: _lora(r"transformer.*c_(fc|proj)"),
     "LoRA, embedding": lambda: _lora(["token_embedding"]),

@@ -1,7 +1,7 @@
 """Oracles of the attribution methods: what they should score, by other means than their own.
 
 The oracles read open_clip's encoder over all 77 positions, captum, and the published formulas. They
-share no code with `cae_lib.attribution` or `cae_lib.models.text_encoder`.
+share no code with `cae_lib.attribution` or `cae_lib.models`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Batch:
-    """Captions with their images' features, and the oracles' scores of them."""
+    """Captions with the features of their images, and the oracles' scores of them."""
 
     model: nn.Module
     tokens: Tensor
@@ -28,28 +28,28 @@ class Batch:
 
     @property
     def text(self) -> nn.Module:
-        """What holds the parts of the text tower."""
+        """The module with the layers of the text tower."""
         return getattr(self.model, "text", self.model)
 
     def similarity(self, text_features: Tensor, temperature: bool = False) -> Tensor:
-        """S of each pair, written with torch's own cosine."""
+        """Return S of each pair, by torch's own cosine."""
         cosine = F.cosine_similarity(self.image_features, text_features, dim=-1)
         return cosine * self.model.logit_scale.exp() if temperature else cosine
 
     def first(self, n: int) -> Batch:
-        """The first n captions."""
+        """Return the first n captions."""
         return Batch(self.model, self.tokens[:n], self.eot[:n], self.image_features[:n])
 
     def single(self) -> Batch:
-        """The same batch in float32; the model is changed in place."""
+        """Convert the batch to float32; the model is changed in place."""
         return replace(self, model=self.model.float(), image_features=self.image_features.float())
 
     def row(self, maps: Tensor) -> Tensor:
-        """EOT's rows of maps `(B, ..., 77, 77)`."""
+        """Return EOT's rows of maps `(B, ..., 77, 77)`."""
         return torch.stack([m[..., e, :] for m, e in zip(maps, self.eot, strict=True)])
 
     def attention_rows(self) -> Tensor:
-        """EOT's rows `(L, B, H, 77)` of an explicit softmax attention."""
+        """Return EOT's rows `(L, B, H, 77)` of an explicit softmax attention."""
         with explicit_attention(self.text) as maps:
             self.model.encode_text(self.tokens)
         return torch.stack([self.row(m) for m in maps])
@@ -57,7 +57,7 @@ class Batch:
     def relevance(
         self, start_layer: int = 0, temperature: bool = True, create_graph: bool = False
     ) -> Tensor:
-        """EOT's row `(B, 77)` of R, from every row of every layer (Chefer et al., 2021)."""
+        """Return EOT's row `(B, 77)` of R, from all rows of all layers (Chefer et al., 2021)."""
         with explicit_attention(self.text) as maps:
             features = self.model.encode_text(self.tokens)
         similarity = self.similarity(features, temperature).sum()
@@ -69,20 +69,20 @@ class Batch:
         return self.row(relevance if create_graph else relevance.detach())
 
     def score(self, embeddings: Tensor, temperature: bool = False) -> Tensor:
-        """S through open_clip's own encoder, from token embeddings `(B, 77, D)`."""
+        """Return S by open_clip's own encoder, from token embeddings `(B, 77, D)`."""
         hook = self.text.token_embedding.register_forward_hook(lambda m, i, o: embeddings)
         features = self.model.encode_text(self.tokens)
         hook.remove()
         return self.similarity(features, temperature)
 
     def saliency(self, temperature: bool = False) -> Tensor:
-        """dS/dx `(B, 77, D)` by captum."""
+        """Return dS/dx `(B, 77, D)` by captum."""
         inputs = self.text.token_embedding(self.tokens).detach().requires_grad_()
         explained = Saliency(lambda embeddings: self.score(embeddings, temperature))
         return explained.attribute(inputs, abs=False)
 
     def gradient_times_embedding(self) -> Tensor:
-        """dS/dx . x `(B, 77)` by captum, from the token ids on."""
+        """Return dS/dx . x `(B, 77)` by captum, from the token ids on."""
 
         def explained(tokens: Tensor) -> Tensor:
             return self.similarity(self.model.encode_text(tokens))
@@ -91,7 +91,7 @@ class Batch:
         return layer.attribute(self.tokens).sum(-1).detach()
 
     def ablation(self, groups: Tensor, baseline: Tensor) -> Tensor:
-        """captum's FeatureAblation over groups of tokens `(B, 77)`; group 0 scores 0."""
+        """Ablate groups of tokens `(B, 77)` by captum; group 0 scores 0."""
         with torch.no_grad():
             embeddings = self.text.token_embedding(self.tokens)
             attribution = FeatureAblation(self.score).attribute(
@@ -105,20 +105,19 @@ class Batch:
 def assert_gradient(
     score: Callable[[], Tensor], weight: Tensor, step: float = 1e-4, row: int | None = None
 ) -> None:
-    """Check the derivative of a score by the weight (of a row) that moves it most, by finite
-    differences."""
+    """Check the derivative of a score by finite differences of the weight that moves it most."""
     (gradient,) = torch.autograd.grad(score(), weight)
     rows = gradient if row is None else gradient * (torch.arange(len(weight)) == row)[:, None]
-    place = divmod(rows.abs().argmax().item(), gradient.shape[1])
+    index = divmod(rows.abs().argmax().item(), gradient.shape[1])
     values = []
     for move in (step, -2 * step):
         with torch.no_grad():
-            weight[place] += move
+            weight[index] += move
             values.append(score().item())
     with torch.no_grad():
-        weight[place] += step
-    found = torch.tensor((values[0] - values[1]) / (2 * step), dtype=gradient.dtype)
-    torch.testing.assert_close(found, gradient[place], rtol=1e-4, atol=0)
+        weight[index] += step
+    difference = torch.tensor((values[0] - values[1]) / (2 * step), dtype=gradient.dtype)
+    torch.testing.assert_close(difference, gradient[index], rtol=1e-4, atol=0)
 
 
 @contextlib.contextmanager
@@ -146,7 +145,7 @@ def explicit_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def make_batch(model: nn.Module, captions: tuple[str, ...]) -> Batch:
-    """Captions with random image features, in float64; the model is changed in place."""
+    """Return captions with random image features, in float64; the model is changed in place."""
     tokens = open_clip.tokenize(list(captions))
     model = model.double()
     text = getattr(model, "text", model)

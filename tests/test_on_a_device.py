@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from pretend_device import PretendTensor, pretend_device
+from pretend_device import pretend_device
 from torch import Tensor
 from toys import TINY, forget, toy_clip
 
-from cae_lib.attribution import METHODS, get_method
+from cae_lib.attribution import get_method
 from cae_lib.config import Experiment
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.benchmarks.cola import ImageLabels
@@ -28,7 +28,8 @@ from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.evaluation.validation import validation_gaps, validation_scores
-from cae_lib.models import blocks, text_encoder
+from cae_lib.methods import METHODS
+from cae_lib.models import text_encoder
 from cae_lib.models.clip import Clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.trainer import Run
@@ -50,7 +51,6 @@ Measure = Callable[[Encoder], Any]
 @pytest.fixture(autouse=True)
 def _plain_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pretend parameters pass for plain ones, so that the packed path runs on the device."""
-    monkeypatch.setattr(blocks, "PARAMETERS", {*blocks.PARAMETERS, PretendTensor})
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())
         images = source(pairs.image_paths, encoder.clip.image_size)
         run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
-        with run.feed(0, 2) as batches:
+        with run.prefetch(0, 2) as batches:
             return [run.step(step, batch) for step, batch in enumerate(batches)]
 
     on_both(measure)

@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY
 
 from cae_lib import cli, runtime
-from cae_lib.runtime import PACKAGE, changed
+from cae_lib.runtime import PACKAGE, has_uncommitted_changes
 
 GUARDED = """
 import builtins, runpy, sys
@@ -92,11 +92,14 @@ def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> N
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
     monkeypatch.setattr(runtime, "PACKAGE", package)
-    assert changed([package]) is False
+    assert has_uncommitted_changes([package]) is False
     (package / "one.py").write_text("x = 2\n")
-    assert changed([package]) is True and changed([package / "two.py"]) is False
+    assert (
+        has_uncommitted_changes([package]) is True
+        and has_uncommitted_changes([package / "two.py"]) is False
+    )
     monkeypatch.setenv("PATH", "")
-    assert changed([package]) is None
+    assert has_uncommitted_changes([package]) is None
 
 
 def imported(path: Path) -> set[str]:

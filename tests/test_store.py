@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from cae_lib import store
 from cae_lib.errors import DataError, WriteError
 from cae_lib.evaluation import suites
-from cae_lib.runtime import stamp, write_atomic
+from cae_lib.runtime import current_provenance, write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
 
@@ -248,14 +248,14 @@ def test_a_failed_measurement_stores_nothing(home: Path):
 
 
 def test_a_stamp_is_plain_and_holds_no_path(home: Path):
-    found = stamp("mini", 3, dtype="bfloat16", note="x")
+    found = current_provenance("mini", 3, dtype="bfloat16", note="x")
     assert not any(str(place) in json.dumps(found) for place in (Path.home(), home))
     assert (found["seed"], found["dtype"], found["note"]) == (3, "bfloat16", "x")
     assert found["data"] is None and found["versions"]["torch"] == torch.__version__
     manifest = home / "data" / "raw" / "world-mini" / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
-    assert stamp("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
+    assert current_provenance("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
 
 
 def test_the_readme_beside_the_records_names_every_column() -> None:

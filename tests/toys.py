@@ -81,10 +81,10 @@ class WordTagger:
     identity = "words"
 
     def tag(self, captions: list[str]) -> list[list[Span]]:
-        found = [re.finditer(r"\w+", caption) for caption in captions]
+        actual = [re.finditer(r"\w+", caption) for caption in captions]
         return [
             [Span(m.start(), m.end(), ROLES[m.group()]) for m in words if m.group() in ROLES]
-            for words in found
+            for words in actual
         ]
 
 

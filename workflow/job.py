@@ -18,7 +18,7 @@ from cae_lib.commands.reproduce import allow_incomplete, require_data
 from cae_lib.gpus import exclusive_gpu, find_gpus
 from cae_lib.grid import Selection
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import circumstances, write_atomic
+from cae_lib.runtime import environment_info, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
 
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> None:
                 execute_page(profile, selection, output.parent.name)
             else:
                 render_book(profile)
-            record = {"seconds": round(time.monotonic() - start, 1), **circumstances(profile)}
+            record = {"seconds": round(time.monotonic() - start, 1), **environment_info(profile)}
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 
 

@@ -180,7 +180,7 @@ def score_curves(
     random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
     ranks = np.stack([measures.ranks(values) for values in scores.values()])
     pairs = measures.paired_curves(ranks, n_words, similarity)
-    pairs.append(measures.Curves(random, measures.turned(random, n_words)))
+    pairs.append(measures.Curves(random, measures.reverse_curves(random, n_words)))
     return {
         (method, against): curve
         for method, both in zip((*scores, RANDOM), pairs, strict=True)
@@ -215,7 +215,7 @@ def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
     clip = encoder.clip
     scores = {method: sample.scores(clip.model, method) for method in METHODS}
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
-    for number, (stage, mixed) in enumerate(measures.cascade(clip.model, fresh.model)):
+    for number, (stage, mixed) in enumerate(measures.randomize_cascade(clip.model, fresh.model)):
         for method in METHODS:
             yield {
                 "measure": "randomisation",

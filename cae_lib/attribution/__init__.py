@@ -1,4 +1,4 @@
-"""Attribution methods by name, see `cae_lib.methods`."""
+"""Attribution methods; `cae_lib.methods` lists them by name."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import dataclasses
 from importlib import import_module
 from typing import Any
 
-from cae_lib import methods
-from cae_lib.attribution.base import Attribution, AttributionMethod
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
+from cae_lib.methods import REGISTRY
 
-__all__ = ["METHODS", "Attribution", "AttributionMethod", "get_method"]
+__all__ = ["Attribution", "AttributionMethod", "Captions", "get_method"]
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
-    """The method of a name, its fields set by `parameters`; an object that is a method is returned.
-    ConfigError for an unknown name or parameter, a bad value, or parameters of an object."""
+    """Return an attribution method by its name; an object that is a method is returned as it is.
+
+    Args:
+        method: A name of `cae_lib.methods.REGISTRY`, or an `AttributionMethod`.
+        parameters: Fields of the named method.
+
+    Raises:
+        ConfigError: The name or a parameter is unknown, a value is not allowed, or parameters are
+            given for an object.
+    """
     if isinstance(method, type):
         raise ConfigError(
             f"{method.__name__} is a class: expected the name of a method, or an object of the "
             f"class, {method.__name__}()."
         )
     if not isinstance(method, str):
-        if parameters or not callable(method) or not hasattr(method, "reads_words"):
+        if parameters or not isinstance(method, AttributionMethod):
             raise ConfigError(
                 f"{type(method).__name__} is not usable as a method here: expected a name with its "
-                "parameters, or an object that can be called and has `reads_words`, without them."
+                "parameters, or an AttributionMethod without them."
             )
         return method
-    kind = _class_of(method)
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(parameters.keys() - set(known)):
+    if method not in REGISTRY:
+        names = ", ".join(REGISTRY)
+        raise ConfigError(f"unknown attribution method {method!r}: expected {names}.")
+    module = import_module(f"cae_lib.attribution.{method}")
+    method_class = getattr(module, REGISTRY[method].class_name)
+    names = [field.name for field in dataclasses.fields(method_class)]
+    if unknown := sorted(parameters.keys() - set(names)):
         raise ConfigError(
-            f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(known)}."
+            f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(names)}."
         )
-    return kind(**parameters)
-
-
-def _class_of(name: str) -> type[AttributionMethod]:
-    known = methods.REGISTRY
-    if name not in known:
-        raise ConfigError(f"unknown attribution method {name!r}: expected {', '.join(known)}.")
-    return getattr(import_module(f"cae_lib.attribution.{name}"), known[name].class_name)
-
-
-METHODS = {name: _class_of(name) for name in methods.METHODS}
-"""The classes of the paper's four."""
+    return method_class(**parameters)

@@ -19,30 +19,27 @@ class AttentionAttribution(AttributionMethod):
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
 
     Attributes:
-        layers: indices of those averaged, negative ones from the top; None for all.
-        renormalise: divide by the sum over the caption's words, without start and end token (ours).
+        layers: Indices of the layers to average, negative ones from the top; None for all.
+        renormalise: Divide by the sum over the caption's words, without start and end token (ours).
     """
 
     differentiates: ClassVar[bool] = False
     layers: tuple[int, ...] | None = None
     renormalise: bool = False
 
-    @property
-    def reads_words(self) -> bool:
-        return self.renormalise
-
     def score(self, captions: Captions) -> Attribution:
+        """Average the rows of attention of the token that is read."""
         output = captions.encoder.encode(captions.tokens, attention="row")
-        rows = self._chosen(output.attention)
+        rows = self._select_layers(output.attention)
         scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)
         scores = scores[:, : captions.tokens.shape[1]]
         if self.renormalise:
-            scores = torch.where(captions.words(scores.shape[1]) > 0, scores, 0)
-            least = torch.finfo(scores.dtype).tiny
-            scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=least)
+            scores = torch.where(captions.word_numbers(scores.shape[1]) > 0, scores, 0)
+            tiny = torch.finfo(scores.dtype).tiny
+            scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=tiny)
         return Attribution(scores, output.features)
 
-    def _chosen(self, rows: list[Tensor]) -> list[Tensor]:
+    def _select_layers(self, rows: list[Tensor]) -> list[Tensor]:
         depth = len(rows)
         layers = range(depth) if self.layers is None else self.layers
         if not layers or not all(-depth <= layer < depth for layer in layers):

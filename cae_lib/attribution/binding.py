@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_tower import CLIP_VOCABULARY
-from cae_lib.words.alignment import END_OF_WORD
+from cae_lib.words.alignment import CLIP_VOCABULARY, END_OF_WORD
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
@@ -29,7 +28,7 @@ class BindingAttribution(AttributionMethod):
     Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
     word `S(I, T) - S(I, T with it and an attribute of another object exchanged)`, the mean over all
     such attributes. Object words, and words without such an exchange, have no score; see
-    `Attribution.scored`. Both similarities are without dropout.
+    `Attribution.has_score`. Both similarities are without dropout.
 
     Which swaps there are is what the tagger says that knows them (`Alignment.swaps`, see
     `swapped_captions`); without `swaps` they are read from the roles (see `exchanges`), which
@@ -43,13 +42,9 @@ class BindingAttribution(AttributionMethod):
             the other. It says nothing of swaps that are read from roles.
     """
 
-    reads_words: ClassVar[bool] = True
-    reads_roles: ClassVar[bool] = True
-    reads_arguments: ClassVar[bool] = True
-    reads_swaps: ClassVar[bool] = True
     scores_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
-    counts: ClassVar[tuple[str, ...]] = ("samples",)
+    positive_parameters: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
     exchange: Literal["bound", "any"] = "bound"
     swap: Moved = "noun"
@@ -61,23 +56,23 @@ class BindingAttribution(AttributionMethod):
         if captions.swaps is not None:
             caption, inside, variants = swapped_captions(
                 tokens,
-                captions.words(tokens.shape[1]),
+                captions.word_numbers(tokens.shape[1]),
                 captions.swaps,
                 self.swap,
                 self.samples,
                 self.exchange,
-                captions.wanted,
+                captions.requested,
                 captions.encoder.vocabulary_size,
             )
             return captions.score_variants(variants, caption, inside)
         caption, inside, variants = exchanges(
             tokens,
-            captions.words(tokens.shape[1]),
+            captions.word_numbers(tokens.shape[1]),
             captions.roles,
             captions.arguments,
             self.samples,
             self.exchange,
-            captions.wanted,
+            captions.requested,
             captions.encoder.vocabulary_size,
         )
         return captions.score_variants(variants, caption, inside)

@@ -21,11 +21,12 @@ class GradcamAttribution(AttributionMethod):
     alone, from the top layer down: `r <- r + r C^l`. The token that is read scores 1 or more.
 
     Attributes:
-        start_layer: of the rule, negative from the top; 0 takes all, -1 as the authors' notebook.
-        second_order: differentiate through dS/dA as well when trained; else it is a constant.
-        temperature: let S include tau^-1, as in that notebook.
-        train_temperature: let the loss move it, though a smaller scale levels any two scores; a
-            ConfigError without `temperature`.
+        start_layer: First layer of the rule, negative from the top: 0 takes all layers, -1 the last
+            one as in the authors' notebook.
+        second_order: In training, differentiate through dS/dA as well; otherwise it is a constant.
+        temperature: Let S include tau^-1, as in that notebook.
+        train_temperature: Let the loss move tau, though a smaller scale evens out any two scores;
+            it needs `temperature`.
     """
 
     start_layer: int = 0
@@ -39,32 +40,40 @@ class GradcamAttribution(AttributionMethod):
             raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
+        """Propagate gradient-weighted attention to the token that is read."""
         tokens, graph = captions.tokens, captions.create_graph
-        at = captions.embeddings()
-        output = captions.encoder.encode(tokens, attention="maps", embeddings=at)
-        maps = output.attention[first_layer(self.start_layer, len(output.attention)) :]
+        embeddings = captions.embeddings()
+        output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
+        maps = output.attention[resolve_start_layer(self.start_layer, len(output.attention)) :]
         similarity = captions.similarity(output.features, self.temperature, self.train_temperature)
-        slopes = torch.autograd.grad(
+        attention_grads = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph
         )
-        row = propagated(maps, slopes, output.readout)
+        row = propagate_relevance(maps, attention_grads, output.readout)
         return Attribution(row[:, : tokens.shape[1]], output.features)
 
 
-def first_layer(start_layer: int, depth: int) -> int:
-    """The first layer of the rule counted from the bottom, or an error if there is none such."""
+def resolve_start_layer(start_layer: int, depth: int) -> int:
+    """Count the first layer of the rule from the bottom; ConfigError if there is none such."""
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
     return start_layer % depth
 
 
-def propagated(maps: Sequence[Tensor], slopes: Sequence[Tensor], readout: Tensor) -> Tensor:
-    """The row of R `(B, T)` that is read (`readout`, see `TextOutput`), from the top layer down.
-    `maps` and `slopes`, dS/dA, are `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone."""
+def propagate_relevance(
+    maps: Sequence[Tensor], attention_grads: Sequence[Tensor], readout: Tensor
+) -> Tensor:
+    """Return the row of R that is read `(B, T)`, computed from the top layer down.
+
+    Args:
+        maps: Attention of each layer `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
+        attention_grads: dS/dA of each layer, of the same shapes.
+        readout: Which row is read `(B, T)`, see `TextOutput`.
+    """
     row = readout.to(maps[-1].dtype)
     with torch.autocast(row.device.type, enabled=False):
-        for weights, slope in zip(reversed(maps), reversed(slopes), strict=True):
-            part = (slope * weights).relu().mean(dim=1)
-            step = part if part.shape[1] == 1 else row.unsqueeze(1) @ part
-            row = row + step.squeeze(1)
+        for weights, grad in zip(reversed(maps), reversed(attention_grads), strict=True):
+            relevance = (grad * weights).relu().mean(dim=1)
+            update = relevance if relevance.shape[1] == 1 else row.unsqueeze(1) @ relevance
+            row = row + update.squeeze(1)
     return row

@@ -16,22 +16,23 @@ class GradientAttribution(AttributionMethod):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
-    is added. Trained through, it is differentiated twice. Which norm the paper takes is not known.
+    is added. In training it is differentiated twice. Which norm the paper takes is not known.
 
     Attributes:
         reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
-        temperature: let S include tau^-1, as a constant.
+        temperature: Let S include tau^-1, as a constant.
     """
 
     reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
     temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        at, graph = captions.embeddings(), captions.create_graph
-        output = captions.encoder.encode(captions.tokens, embeddings=at, second_order=graph)
+        """Reduce dS/dx to one number a token."""
+        embeddings, graph = captions.embeddings(), captions.create_graph
+        output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)
         similarity = captions.similarity(output.features, self.temperature)
-        (gradient,) = torch.autograd.grad(similarity.sum(), at, create_graph=graph)
-        return Attribution(self._reduce(gradient, at), output.features)
+        (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=graph)
+        return Attribution(self._reduce(gradient, embeddings), output.features)
 
     def _reduce(self, gradient: Tensor, embeddings: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)

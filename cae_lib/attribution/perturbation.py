@@ -1,4 +1,4 @@
-"""Loss of similarity when a word is masked, as attribution."""
+"""Drop of the similarity when a word is masked, as attribution."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cae_lib.attribution.base import (
     Attribution,
     AttributionMethod,
     Captions,
+    asterisk_token_id,
     mask_vector,
-    star,
-    words_apart,
+    word_masks,
 )
 from cae_lib.errors import ConfigError
 
@@ -29,15 +29,14 @@ class PerturbationAttribution(AttributionMethod):
     not known.
 
     Attributes:
-        replacement: "mean", the mean token embedding as it is now, a constant: else the loss would
-            move words that are not in the batch; "zero"; "token", CLIP's token "*"; "random",
-            another token of the batch, drawn by a seed of its tokens.
+        replacement: "mean", the current mean of all token embeddings, as a constant: otherwise the
+            loss would move words that are not in the batch; "zero"; "token", CLIP's token "*";
+            "random", another token of the batch, drawn by a seed of its tokens.
         unit: "word" masks all tokens of a word at once, which share its score; "token" each alone.
-        clamp: set negative drops to 0.
-        temperature: let S include tau^-1, as a constant.
+        clamp: Set negative drops to 0.
+        temperature: Let S include tau^-1, as a constant.
     """
 
-    reads_words: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False
     replacement: Literal["mean", "zero", "token", "random"] = "mean"
     unit: Literal["word", "token"] = "word"
@@ -45,32 +44,35 @@ class PerturbationAttribution(AttributionMethod):
     temperature: bool = False
 
     @property
-    def scores_words(self) -> bool:
+    def scores_words(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether each token has the score of its whole word."""
         return self.unit == "word"
 
     def score(self, captions: Captions) -> Attribution:
-        tokens = captions.tokens[:, : captions.encoder.columns(captions.tokens)]
-        words = captions.words(tokens.shape[1]).long()
+        """Mask each word in turn and compute by how much the similarity drops."""
+        tokens = captions.tokens[:, : captions.encoder.used_columns(captions.tokens)]
+        words = captions.word_numbers(tokens.shape[1]).long()
         if self.unit == "token":
             words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
-        caption, masked = words_apart(words)
-        wanted = captions.wants(caption, masked)
-        caption, masked = caption[wanted], masked[wanted]
-        stand_in = self._stand_in(captions, tokens[caption][masked])
-        variants = partial(captions.encoder.encode_variants, tokens, caption, masked, stand_in)
-        scores, features = captions.drops(variants, caption, masked, self.temperature)
+        caption, masked = word_masks(words)
+        is_requested = captions.is_requested(caption, masked)
+        caption, masked = caption[is_requested], masked[is_requested]
+        replacement = self._replacement(captions, tokens[caption][masked])
+        encode = partial(captions.encoder.encode_variants, tokens, caption, masked, replacement)
+        scores, features = captions.similarity_drops(encode, caption, masked, self.temperature)
         return Attribution(scores.relu() if self.clamp else scores, features)
 
-    def _stand_in(self, captions: Captions, masked: Tensor) -> Tensor:
-        """What stands in for the masked tokens `(n,)`, an embedding `(D,)` or tokens `(B, C)`."""
+    def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
+        """Return an embedding `(D,)` or tokens `(B, C)` in place of the masked tokens `(n,)`."""
         tokens = captions.tokens
-        if self.replacement in ("mean", "zero"):
+        if self.replacement == "mean" or self.replacement == "zero":
             return mask_vector(captions.encoder, self.replacement)
         if self.replacement == "token":
-            return torch.full_like(tokens, star(captions.encoder))
-        known = masked.unique()
-        if len(known) < 2:
+            return torch.full_like(tokens, asterisk_token_id(captions.encoder))
+        candidates = masked.unique()
+        if len(candidates) < 2:
             raise ConfigError("replacement 'random' needs a batch with two different words.")
         generator = torch.Generator().manual_seed(int(tokens.sum()))
-        step = torch.randint(1, len(known), tokens.shape, generator=generator).to(tokens.device)
-        return known[(torch.searchsorted(known, tokens.contiguous()) + step) % len(known)]
+        n = len(candidates)
+        step = torch.randint(1, n, tokens.shape, generator=generator).to(tokens.device)
+        return candidates[(torch.searchsorted(candidates, tokens.contiguous()) + step) % n]

@@ -33,7 +33,7 @@ from cae_lib.photo import pool, writer
 from cae_lib.photo.trunk import fill_trunk
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import checkpoint_path
-from cae_lib.runtime import pick_device, stamp, write_atomic
+from cae_lib.runtime import current_provenance, pick_device, write_atomic
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
 from cae_lib.variants import BASE, TUNED, earlier_base
@@ -191,7 +191,7 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     size = sum(parameter.numel() for parameter in clip.model.parameters())
     digest = file_digest(target)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
-    provenance = stamp(
+    provenance = current_provenance(
         profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
     )
     told = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}

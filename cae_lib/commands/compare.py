@@ -57,7 +57,7 @@ def manifest() -> dict[str, Any]:
         commit = None
     return {
         "commit": commit,
-        "uncommitted changes": runtime.changed(),
+        "uncommitted changes": runtime.has_uncommitted_changes(),
         "version of training": TRAINING_VERSION,
         **{f"version of {suite}": version for suite, version in SUITE_VERSIONS.items()},
         "device": runtime.device_name(),

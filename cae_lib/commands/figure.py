@@ -15,7 +15,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cae_lib.attribution.heatmap import upsampled
+from cae_lib.attribution.heatmap import upsample
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
@@ -100,7 +100,7 @@ def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
     height, width = pair.image.shape[:2]
     axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]
-    relevance = upsampled(small, height, width)[0].numpy()
+    relevance = upsample(small, height, width)[0].numpy()
     axis.imshow(
         relevance,
         cmap="inferno",

@@ -16,15 +16,6 @@ SPEED = "speed and memory, which change numbers by rounding at most"
     *options.SETTINGS,
     options.ALLOW_MISSING,
     option("--checkpointing", group=SPEED, action="store_true", help="less memory, more time"),
-    option("--channels-last", group=SPEED, action="store_true", help="picture layout for GPUs"),
-    option(
-        "--compile",
-        group=SPEED,
-        nargs="?",
-        const="inductor",
-        metavar="BACKEND",
-        help="compile the image tower",
-    ),
     option("--workers", group=SPEED, type=int, metavar="N", help="processes that decode pictures"),
 )
 def run(parsed: argparse.Namespace) -> None:
@@ -37,7 +28,7 @@ def run(parsed: argparse.Namespace) -> None:
     if name == BASE:
         path = train_base(parsed.profile, **overrides)
     else:
-        how = Execution(parsed.checkpointing, parsed.channels_last, parsed.compile, parsed.workers)
+        how = Execution(parsed.checkpointing, parsed.workers)
         with allowed(parsed):
             path = train_run(name, parsed.profile, parsed.seed, how, **overrides)
     print(f"The weights are {path}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import words_or_own
+from cae_lib.attribution.base import resolve_words
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
@@ -144,8 +144,8 @@ class WordSample:
                 arguments=self.arguments[rows],
             )
             batch_scores = output.scores.float()
-            if output.scored is not None:
-                batch_scores = batch_scores.masked_fill(~output.scored, torch.nan)
+            if output.has_score is not None:
+                batch_scores = batch_scores.masked_fill(~output.has_score, torch.nan)
             scores[rows, : output.length] = batch_scores.cpu()
         return scores.to(self.tokens.device)
 
@@ -169,9 +169,9 @@ def word_sample(
     """Take about `limit` captions evenly over a set; None takes all."""
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
-    words = words_or_own(alignment.words, alignment.tokens, encoding)
+    words = resolve_words(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
-    length = encoding.columns(alignment.tokens[rows])
+    length = encoding.used_columns(alignment.tokens[rows])
     image_index = np.asarray(pairs.image_index)[rows]
     features = encoder.images([ImageRef(pairs.image_paths[number]) for number in image_index])
     by_token = (alignment.tokens, words, alignment.roles, alignment.arguments)

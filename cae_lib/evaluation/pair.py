@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.images import read_image
@@ -22,7 +21,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.methods import METHODS
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.words.alignment import check_captions, token_roles
+from cae_lib.words.alignment import check_captions, token_roles, word_index
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ROLE_NAMES
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cae_lib import store
 from cae_lib.config import paths, repository
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
-from cae_lib.runtime import stamp, write_atomic
+from cae_lib.runtime import current_provenance, write_atomic
 from cae_lib.store import Tables
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def measure(
         "wall_seconds": round(time.monotonic() - start, 1),
         **settings,
     }
-    provenance = stamp(profile_name, seed, **entries)
+    provenance = current_provenance(profile_name, seed, **entries)
     for name, frame in measured.items():
         store.save(name, run, seed, frame, profile_name, key=key, provenance=provenance, own=own)
     for name in stored.keys() - measured.keys():

@@ -1,5 +1,8 @@
-"""CLIP models by name. OpenAI's weights need QuickGELU, but open_clip builds GELU unless told. Both
-run, and scores differ by several points: so the activation travels with the weights."""
+"""CLIP models by name.
+
+OpenAI's weights need QuickGELU, but open_clip builds GELU unless told otherwise. Both run, and
+scores differ by several points: so the activation travels with the weights.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,11 @@ from cae_lib.models.weight_files import read_state_dict
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+EXPORT_FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
+"""File names that open_clip expects, by format."""
 _CONFIGS = Path(__file__).parent / "configs"
 OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
+"""Models of this project, which open_clip knows from here on."""
 open_clip.add_model_config(_CONFIGS)
 
 
@@ -32,10 +38,10 @@ class Clip:
     Attributes:
         model: open_clip `CLIP` or `CustomTextCLIP`, in float32 and in eval mode.
         preprocess: PIL image -> `(3, H, W)` float tensor, normalised.
-        tokenizer: list of n strings -> `(n, context_length)` long.
-        name: open_clip model name.
+        tokenizer: List of n strings -> `(n, context_length)` long.
+        name: Name of the open_clip model.
         activation: "quickgelu" or "gelu".
-        image_size: height and width of the input in pixels.
+        image_size: Height and width of the input in pixels.
         weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>".
     """
 
@@ -57,71 +63,80 @@ def load_clip(
     *,
     allow_activation_mismatch: bool = False,
 ) -> Clip:
-    """Build a CLIP model and fill it with weights.
-
-    ConfigError for an unknown model or activation; CheckpointError for weights that are missing,
-    broken, of another architecture, or trained with another activation.
+    """Build a CLIP model and load its weights.
 
     Args:
-        name: one of `OWN_MODELS` or an open_clip model name.
+        name: One of `OWN_MODELS` or the name of an open_clip model.
         weights: None for random ones from `seed`, a checkpoint of `save_checkpoint`, an open_clip
             tag, or a plain state dict (`.pt`, `.safetensors`), which needs `activation`.
-        activation: "quickgelu", "gelu", or None for the one the weights were trained with (without
-            weights: the one in the model's configuration).
-        allow_activation_mismatch: run weights with the other activation on purpose.
+        activation: "quickgelu", "gelu", or None for the one that the weights were trained with
+            (without weights: the one in the model's configuration).
+        device: Where to put the model.
+        seed: Seed of random weights.
+        allow_activation_mismatch: Run weights with the other activation on purpose.
+
+    Raises:
+        ConfigError: The model or the activation is unknown.
+        CheckpointError: The weights are missing, damaged, of another architecture, or trained with
+            another activation.
     """
     config = model_config(name)
     path = _weights_path(name, weights)
     trained_with = _trained_activation(name, config, weights, path)
-    if (chosen := activation or trained_with) is None:
+    activation = activation or trained_with
+    if activation is None:
         raise ConfigError(
             f"{path} does not say which activation it was trained with: pass "
             "activation='quickgelu' (OpenAI's weights and their descendants) or 'gelu'."
         )
-    if weights and trained_with not in (None, chosen) and not allow_activation_mismatch:
+    if weights and trained_with not in (None, activation) and not allow_activation_mismatch:
         raise CheckpointError(
-            f"{weights} was trained with {trained_with}, but activation={chosen!r} was asked for. "
-            "Leave activation out, or pass allow_activation_mismatch=True if you mean it."
+            f"{weights} was trained with {trained_with}, but activation={activation!r} was asked "
+            "for. Leave activation out, or pass allow_activation_mismatch=True if you mean it."
         )
     if path is not None:
-        return filled(name, read_state_dict(path), path, chosen, device)
+        return build_with_state_dict(name, read_state_dict(path), path, activation, device)
     tag = str(weights) if weights else None
-    model, preprocess = _build(name, chosen, tag, seed)
+    model, preprocess = _build(name, activation, tag, seed)
     return Clip(
         model.eval().to(device),
         preprocess,
         open_clip.get_tokenizer(name),
         name,
-        chosen,
-        side(model.visual.image_size),
+        activation,
+        image_height(model.visual.image_size),
         tag or f"random-{seed}",
     )
 
 
-def filled(
+def build_with_state_dict(
     name: str,
     state: dict[str, Tensor],
     path: Path,
     activation: str,
     device: str | torch.device = "cpu",
 ) -> Clip:
-    """A model with the weights of a file, each of which has its place, else a CheckpointError.
-    Texts are as long as the file has positions for."""
+    """Build a model with the weights of a file; its context length is that of the file.
+
+    Raises:
+        CheckpointError: The weights do not fit the model.
+    """
     positions = len(state.get("positional_embedding", ()))
-    whole = model_config(name)["text_cfg"].get("context_length", 77)
-    context = positions if positions not in (0, whole) else None
+    default = model_config(name)["text_cfg"].get("context_length", 77)
+    context = positions if positions not in (0, default) else None
     model, preprocess = _build(name, activation, None, 0, context)
-    own = model.state_dict()
+    initial = model.state_dict()
     state = {
-        key: value.reshape(own[key].shape) if key in own and value.numel() == 1 else value
+        key: value.reshape(initial[key].shape) if key in initial and value.numel() == 1 else value
         for key, value in state.items()
     }  # a number is stored as () or (1,)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        wrong = f"{path} does not fit {name}: {first[:300]} Check the architecture."
-        raise CheckpointError(wrong) from error
+        reason = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise CheckpointError(
+            f"{path} does not fit {name}: {reason[:300]} Check the architecture."
+        ) from error
     tokenizer = open_clip.get_tokenizer(name, context_length=context)
     return Clip(
         model.eval().to(device),
@@ -129,18 +144,22 @@ def filled(
         tokenizer,
         name,
         activation,
-        side(model.visual.image_size),
+        image_height(model.visual.image_size),
         file_digest(path),
     )
 
 
-def side(size: int | tuple[int, int]) -> int:
-    """The height of a picture from open_clip's `image_size`."""
+def image_height(size: int | tuple[int, int]) -> int:
+    """Return the height of an image, from open_clip's `image_size`."""
     return size if isinstance(size, int) else size[0]
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of an architecture, as a copy; ConfigError for an unknown name."""
+    """Return a copy of open_clip's configuration of an architecture.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
@@ -153,7 +172,7 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
-    """The file meant by `weights`; None for no weights and for a tag."""
+    """Return the file meant by `weights`; None for no weights and for a tag."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None or str(weights) in tags:
         return None
@@ -168,7 +187,7 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
 def _trained_activation(
     name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
 ) -> str | None:
-    """What the weights were trained with; None when a plain state dict does not tell."""
+    """Return the activation of the weights; None if a plain state dict does not tell."""
     if path is None:
         quick = config.get("quick_gelu", False)
         if weights is not None:
@@ -177,8 +196,8 @@ def _trained_activation(
     meta = read_meta(path)
     if meta is None:
         return None
-    same = {"quick_gelu": None}  # the activation is the checkpoint's own
-    if model_config(meta.model) | same != config | same:
+    any_activation = {"quick_gelu": None}  # the activation is the checkpoint's own
+    if model_config(meta.model) | any_activation != config | any_activation:
         raise CheckpointError(f"{path} holds {meta.model}, not {name}: pass name={meta.model!r}.")
     return meta.activation
 
@@ -186,7 +205,7 @@ def _trained_activation(
 def _build(
     name: str, activation: str, tag: str | None, seed: int, context: int | None = None
 ) -> tuple[nn.Module, Any]:
-    """Model and preprocessing; the caller's random generator is left as it was."""
+    """Build a model and its preprocessing; the caller's random generator stays untouched."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     quick = activation == "quickgelu"

@@ -20,9 +20,15 @@ from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, filled, load_clip, side
-from cae_lib.models.text_tower import CLIP_VOCABULARY
+from cae_lib.models.clip import (
+    WEIGHT_SUFFIXES,
+    Clip,
+    build_with_state_dict,
+    image_height,
+    load_clip,
+)
 from cae_lib.models.weight_files import read_state_dict
+from cae_lib.words.alignment import CLIP_VOCABULARY
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
@@ -140,7 +146,7 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
             name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
             for name, value in state.items()
         }
-    return filled(external.model, state, path, external.activation, device)
+    return build_with_state_dict(external.model, state, path, external.activation, device)
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
@@ -174,7 +180,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
         tokenizer,
         name,
         read_with,
-        side(model.visual.image_size),
+        image_height(model.visual.image_size),
         state_digest(model),
     )
 

@@ -1,36 +1,73 @@
-"""CLIP's text tower over open_clip's own parameters, without work that cannot reach its output: it
-is causal and read at the end-of-text token (EOT), so nothing after it is computed."""
+"""Packed text encoder: open_clip's causal text tower without work that cannot reach its output.
+
+The tower is read at the end-of-text token (EOT), so nothing after it is computed: neither padding
+nor, in the last layer, any other position. Prefixes that texts share are computed once. All of it
+is exact.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip import CLIP
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
-from cae_lib.models.blocks import attend, attention_weights, finish_block, heads_of, run
+from cae_lib.models.blocks import (
+    OPEN_CLIP_MODELS,
+    attend,
+    attention_weights,
+    find_modification,
+    finish_block,
+    project_heads,
+    run_layer,
+)
 from cae_lib.models.text_tower import (
-    Record,
+    AttentionKind,
     TextEncoder,
     TextOutput,
-    from_end,
+    end_and_padding,
     one_hot,
-    read_at,
+    open_clip_position_reader,
+    pool_type,
     text_tower,
 )
+
+LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
+"""Layers of the text tower of a `CLIP`; the projection may be a parameter, or None."""
+
+
+def find_packing_obstacle(model: nn.Module) -> str | None:
+    """Describe why the packed encoder would not be exact for a model; None if it is exact."""
+    if type(model) not in OPEN_CLIP_MODELS:
+        return f"the model is a {type(model).__name__}"
+    text = getattr(model, "text", model)
+    if type(text) not in (CLIP, TextTransformer):
+        return f"its text tower is a {type(text).__name__}"
+    mask = text.attn_mask
+    if mask is None or not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
+        return "it is not causal"
+    if pool_type(text) not in ("argmax", "eos"):
+        return f"it is read at its {pool_type(text)} token"
+    if text is not model:
+        return find_modification([text])
+    layers = (getattr(model, name) for name in LAYERS)
+    return find_modification(layer for layer in layers if isinstance(layer, nn.Module))
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How R rows of at most T positions are stored as N packed states `(N, D)`: layers that treat
-    each position alone run on the packed states, attention needs the rows.
+    """How R rows of at most T positions are stored as N packed states `(N, D)`.
+
+    Layers that treat each position alone run on the packed states; attention needs the rows.
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
-        source: packed state at each position of each row `(R * T,)`, after its end that at its end.
-        ends: packed state at the end-of-text token of each row `(R,)`.
-        eot: position of the end-of-text token of each row `(R,)`.
+        source: Packed state at each position of each row `(R * T,)`; after a row's end, that at its
+            end.
+        ends: Packed state at the end-of-text token of each row `(R,)`.
+        eot: Position of the end-of-text token of each row `(R,)`.
         length: T.
     """
 
@@ -57,17 +94,21 @@ class Packing:
         return (positions <= self.eot[:, None])[:, None, None]
 
     def pack(self, padded: Tensor) -> Tensor:
-        """`(R, T, ...)` -> `(N, ...)`."""
+        """Select the packed states `(N, ...)` from rows `(R, T, ...)`."""
         return padded.flatten(0, 1).index_select(0, self.active)
 
     def spread(self, packed: Tensor) -> Tensor:
-        """`(N, ...)` -> `(R, T, ...)`."""
+        """Lay packed states `(N, ...)` out as rows `(R, T, ...)`."""
         return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
 
 
 def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
-    """Plan the packing of texts with EOT at `eot (R,)`; T is `eot.max() + 1`. If texts begin alike,
-    `owner (R, T)` is the row whose own state stands at each position."""
+    """Plan the packing of R texts; T is `eot.max() + 1`.
+
+    Args:
+        eot: Position of the end-of-text token of each text `(R,)`.
+        owner: If texts share prefixes, the row whose state stands at each position `(R, T)`.
+    """
     rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
     position = torch.arange(length, device=eot.device).expand(len(eot), length)
@@ -81,21 +122,24 @@ def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
 
 
 def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
-    """Owners `(R, T)` of texts `(R, C)` that each share the beginning of the one before."""
+    """Return the owners `(R, T)` of texts `(R, C)` that each share a prefix with the one before."""
     length = int(eot.max()) + 1
     tokens = tokens[:, :length]
     position = torch.arange(length, device=tokens.device)
     same = (tokens[1:] == tokens[:-1]) & (position < torch.minimum(eot[1:], eot[:-1])[:, None])
     shared = same.long().cumprod(dim=1).sum(dim=1)
     starts = torch.cat([shared.new_zeros(1), shared])
-    own = torch.arange(len(eot), device=eot.device)[:, None] * (position >= starts[:, None])
-    # Rows grow from text to text: the last one in a column is that of the shared beginning.
-    return own.cummax(dim=0).values
+    unshared = position >= starts[:, None]
+    owner = torch.arange(len(eot), device=eot.device)[:, None] * unshared
+    # Rows grow from text to text: the last one in a column is the owner of the shared prefix.
+    return owner.cummax(dim=0).values
 
 
 class PackedEncoder(TextEncoder):
-    """The packed implementation, for a model of which `why_not_packed` gives None; T is the length
-    of the batch's longest caption."""
+    """Packed implementation, exact for models without a packing obstacle.
+
+    T is the length of the batch's longest caption. See `TextEncoder` for the methods.
+    """
 
     path = "packed"
 
@@ -103,16 +147,19 @@ class PackedEncoder(TextEncoder):
         self.model = model
         self.text = text_tower(model)
         self.embedding = self.text.token_embedding
-        self.eot = read_at(self.text)
+        self.eot = open_clip_position_reader(self.text)
 
     @property
-    def table(self) -> Tensor:
+    def embedding_table(self) -> Tensor:
+        """Embeddings of the whole vocabulary `(V, D)`, detached."""
         return self.embedding.weight.detach()
 
-    def outside_words(self, tokens: Tensor) -> Tensor:
-        return from_end(self.eot, tokens)
+    def non_word_tokens(self, tokens: Tensor) -> Tensor:
+        """Return which tokens `(B, C)` are the end of the text or padding."""
+        return end_and_padding(self.eot, tokens)
 
-    def columns(self, tokens: Tensor) -> int:
+    def used_columns(self, tokens: Tensor) -> int:
+        """Return the length of the longest caption."""
         return int(self.eot(tokens).max()) + 1
 
     def encode(
@@ -120,10 +167,10 @@ class PackedEncoder(TextEncoder):
         tokens: Tensor,
         *,
         embeddings: Tensor | None = None,
-        attention: Record | None = None,
+        attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> TextOutput:
-        """See `TextEncoder`. Rows of maps after a caption's EOT repeat that of EOT."""
+        """Encode captions. After a caption's EOT, rows of its maps repeat that of EOT."""
         packing = pack_rows(self.eot(tokens))
         if embeddings is None:
             embeddings = self.embedding(tokens[:, : packing.length])
@@ -132,30 +179,29 @@ class PackedEncoder(TextEncoder):
         return TextOutput(features, maps, embeddings, readout)
 
     def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
-        """See `TextEncoder`; a variant shares the states before its first masked token."""
-        own = torch.arange(len(tokens), device=tokens.device)
-        parents = torch.cat([own, caption])
+        """Encode captions and variants, which share the states before their first masked token."""
+        parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption])
         eot = self.eot(tokens)[parents]
         length = int(eot.max()) + 1
         tokens = tokens[:, :length]
         masked = torch.cat([torch.zeros_like(tokens, dtype=torch.bool), masked[:, :length]])
         starts = masked.int().argmax(dim=1, keepdim=True)  # 0 in captions: they have none masked
         shared = torch.arange(length, device=tokens.device) < starts
-        itself = torch.arange(len(parents), device=tokens.device)
-        packing = pack_rows(eot, torch.where(shared, parents[:, None], itself[:, None]))
-        rows, inside = parents[packing.rows], packing.pack(masked)
-        ids = tokens[rows, packing.positions]
-        if stand_in.ndim == 2:
-            ids = torch.where(inside, stand_in[rows, packing.positions], ids)
+        rows = torch.arange(len(parents), device=tokens.device)
+        packing = pack_rows(eot, torch.where(shared, parents[:, None], rows[:, None]))
+        caption_rows, is_masked = parents[packing.rows], packing.pack(masked)
+        ids = tokens[caption_rows, packing.positions]
+        if replacement.ndim == 2:
+            ids = torch.where(is_masked, replacement[caption_rows, packing.positions], ids)
         embeddings = self.embedding(ids)
-        if stand_in.ndim == 1:
-            embeddings = torch.where(inside.unsqueeze(1), stand_in.to(embeddings), embeddings)
+        if replacement.ndim == 1:
+            embeddings = torch.where(is_masked.unsqueeze(1), replacement.to(embeddings), embeddings)
         return self._run(embeddings, packing)[0]
 
     def encode_many(self, tokens: Tensor) -> Tensor:
-        """See `TextEncoder`; what a text has in common with the one before is computed once."""
+        """Encode texts; what a text has in common with the one before is computed once."""
         eot = self.eot(tokens)
         packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
@@ -164,10 +210,10 @@ class PackedEncoder(TextEncoder):
         self,
         embeddings: Tensor,
         packing: Packing,
-        attention: Record | None = None,
+        attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Features `(R, E)` of packed token embeddings `(N, D)`, and the maps asked for."""
+        """Return features `(R, E)` of packed token embeddings `(N, D)`, and the maps asked for."""
         text, transformer = self.text, self.text.transformer
         dtype = transformer.get_cast_dtype()
         x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)
@@ -177,9 +223,9 @@ class PackedEncoder(TextEncoder):
         *blocks, last = transformer.resblocks
         maps: list[Tensor] = []
         for block in blocks:
-            x, weights = run(transformer, _block, block, x, packing, *options)
+            x, weights = run_layer(transformer, _run_block, block, x, packing, *options)
             maps.append(weights)
-        x, weights = run(transformer, _last_block, last, x, packing)
+        x, weights = run_layer(transformer, _run_last_block, last, x, packing)
         maps.append(weights)
         if attention == "row":
             maps = [weights.flatten(2) for weights in maps]
@@ -190,11 +236,11 @@ class PackedEncoder(TextEncoder):
 
 
 def _fused_is_faster(device: torch.device) -> bool:
-    """Whether to prefer the fused kernel; on a CPU it loses in training at a caption's length."""
+    """Return whether the fused kernel is faster: on CPU not in training, at a caption's length."""
     return device.type != "cpu" or not torch.is_grad_enabled()
 
 
-def _block(
+def _run_block(
     block: ResidualAttentionBlock,
     x: Tensor,
     packing: Packing,
@@ -202,8 +248,8 @@ def _block(
     explicit: bool,
     row: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """One block at every position: states `(N, D)` and its map, or the EOT's row of it."""
-    q, k, v = heads_of(block, block.ln_1(x), "qkv", packing.spread)
+    """Run a block at every position; returns states `(N, D)` and its map, or the EOT's row."""
+    q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.spread)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)
     if row:
         rows = torch.arange(len(q), device=x.device)
@@ -215,12 +261,12 @@ def _block(
     return finish_block(block, x, packing.pack(mixed)), weights
 
 
-def _last_block(
+def _run_last_block(
     block: ResidualAttentionBlock, x: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor]:
-    """The last block at EOT only: states `(R, D)` and the EOT's row `(R, H, 1, T)`."""
+    """Run the last block at EOT only; returns states `(R, D)` and EOT's row `(R, H, 1, T)`."""
     normed = block.ln_1(x)
-    (q,) = heads_of(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
-    k, v = heads_of(block, normed, "kv", packing.spread)
+    (q,) = project_heads(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
+    k, v = project_heads(block, normed, "kv", packing.spread)
     mixed, weights = attend(q, k, v, packing.until_end, explicit=True)
     return finish_block(block, x.index_select(0, packing.ends), mixed.squeeze(1)), weights

@@ -1,4 +1,4 @@
-"""What a text encoder offers, and what it needs to know of an open_clip model's text tower."""
+"""Interface of the text encoders, and where open_clip's text towers are read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.models.blocks import ENCODERS, alteration, encodes_by_own
 from cae_lib.words.alignment import CLIP_VOCABULARY
 
-Record = Literal["row", "maps"]
-PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-"""What features of text are computed from, in a `CLIP` as in a `TextTransformer`."""
+AttentionKind = Literal["row", "maps"]
 
 
 @dataclass(frozen=True)
 class TextOutput:
-    """What an encoder returns; T is the number of positions that it computes.
+    """Output of a text encoder; T is the number of positions that it computes.
 
     Attributes:
         features: `(B, E)`, not normalised, equal to those of the model.
-        attention: one map per layer, empty unless asked for; shapes under `TextEncoder.encode`.
-        embeddings: token embeddings `(B, S, D)`, before the position is added; S <= T.
-        readout: weight of each position's last state in the features `(B, T)`, one-hot or a mean.
+        attention: One map a layer, empty unless asked for; see `TextEncoder.encode` for shapes.
+        embeddings: Token embeddings `(B, S, D)`, before the position is added; S <= T.
+        readout: Weight of each position's last state in the features `(B, T)`, one-hot or a mean.
     """
 
     features: Tensor
@@ -41,7 +38,13 @@ class TextOutput:
 
 
 class TextEncoder(ABC):
-    """The text side of a `model`; its `embedding` turns tokens into states."""
+    """Text side of a model, with its embeddings and its attention in reach.
+
+    Attributes:
+        path: Which implementation this is.
+        model: The model whose text is encoded.
+        embedding: The layer that turns tokens into embeddings.
+    """
 
     path: ClassVar[Literal["packed", "reference"]]
     model: nn.Module
@@ -50,34 +53,37 @@ class TextEncoder(ABC):
     @property
     def vocabulary_size(self) -> int:
         """V, the number of different tokens."""
-        return len(self.embedding.weight)
+        return len(self.embedding.weight)  # pyright: ignore[reportArgumentType]
 
     @property
     @abstractmethod
-    def table(self) -> Tensor:
+    def embedding_table(self) -> Tensor:
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
 
-    def steady(self) -> AbstractContextManager[bool]:
-        """A context without dropout; tells whether there is any outside, as far as is known."""
+    def dropout_disabled(self) -> AbstractContextManager[bool]:
+        """Return a context without dropout, which yields whether there is any outside of it."""
         return nullcontext(False)
 
-    def outside_words(self, tokens: Tensor) -> Tensor:
-        """Return which tokens `(B, C)` belong to no word, as far as the encoder knows: equal tokens
-        at the end of a row, which are padding, and start and end where it knows them."""
-        as_before = tokens[:, 1:] == tokens[:, :-1]
-        at_end = as_before.flip(1).long().cumprod(dim=1).flip(1).bool()
+    def non_word_tokens(self, tokens: Tensor) -> Tensor:
+        """Return which tokens `(B, C)` certainly belong to no word.
+
+        These are the equal tokens at the end of a row, which are padding, and the start and end
+        tokens if the encoder knows them.
+        """
+        equals_previous = tokens[:, 1:] == tokens[:, :-1]
+        at_end = equals_previous.flip(1).long().cumprod(dim=1).flip(1).bool()
         outside = torch.zeros_like(tokens, dtype=torch.bool)
         outside[:, 1:] |= at_end
         outside[:, :-1] |= at_end
         return outside
 
     @abstractmethod
-    def columns(self, tokens: Tensor) -> int:
-        """S, how many columns of tokens `(B, C)` reach the features; at most C."""
+    def used_columns(self, tokens: Tensor) -> int:
+        """Return S, how many columns of tokens `(B, C)` reach the features; at most C."""
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token embeddings `(B, S, D)` that `encode` takes back; see `columns`."""
-        return self.embedding(tokens[:, : self.columns(tokens)])
+        """Return token embeddings `(B, S, D)` that `encode` accepts; see `used_columns`."""
+        return self.embedding(tokens[:, : self.used_columns(tokens)])
 
     @abstractmethod
     def encode(
@@ -85,93 +91,111 @@ class TextEncoder(ABC):
         tokens: Tensor,
         *,
         embeddings: Tensor | None = None,
-        attention: Record | None = None,
+        attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> TextOutput:
-        """Encode captions `(B, C)`.
+        """Encode captions.
 
         Args:
+            tokens: Ids `(B, C)`.
             embeddings: `(B, S, D)` to use in place of the token embeddings.
-            attention: maps of every layer to return, float32 or wider and differentiable; else a
-                ConfigError. "row": the row `(B, H, T)` that is read; "maps": those that features
-                come from, `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
-            second_order: let the features be differentiated twice.
+            attention: Maps of every layer to return, float32 or wider and differentiable. "row":
+                the row `(B, H, T)` of the position that is read; "maps": those that the features
+                are computed from, `(B, H, T, T)`, or `(B, H, 1, T)` for that row alone.
+            second_order: Let the features be differentiated twice.
+
+        Raises:
+            ConfigError: The attention of the model cannot be read.
         """
 
     @abstractmethod
     def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, stand_in: Tensor
+        self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
-        """Features `(B + V, E)` of captions `(B, C)`, then of V variants with some tokens masked.
+        """Return features `(B + V, E)` of captions, then of V variants with masked tokens.
 
         Args:
-            caption: row of each variant's caption `(V,)`.
-            masked: tokens that each variant has masked `(V, S)` bool.
-            stand_in: an embedding `(D,)` for all of these, or a token for each place `(B, S)`.
+            tokens: Ids of the captions `(B, C)`.
+            caption: Row of each variant's caption `(V,)`.
+            masked: Tokens that each variant has masked `(V, S)` bool.
+            replacement: Embedding `(D,)` in place of all masked tokens, or a token for each
+                position of the captions `(B, S)`.
         """
 
     @abstractmethod
     def encode_many(self, tokens: Tensor) -> Tensor:
-        """Features `(B, E)` of texts `(B, C)`; cheapest where neighbours begin alike."""
+        """Return features `(B, E)` of texts `(B, C)`; fastest if neighbours share a prefix."""
 
 
 def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
-    """Readout `(B, length)` at one position of each row, in float32 or wider."""
+    """Return a readout `(B, length)` at one position of each row, in float32 or wider."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
 
-def place_of(
-    pool: str | None, eos: int | None = None, vocabulary: int | None = None
+def position_reader(
+    pool: str | None, eos: int | None = None, vocabulary_size: int | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """From tokens to the position `(B,)` that is read; -1 for the last, whatever the length. Pool
-    "eos" reads the token `eos`, "argmax" the highest; a DataError for a caption without."""
+    """Return a function from tokens `(B, C)` to the position that the tower is read at `(B,)`.
+
+    The position is -1 for the last one, whatever the length. The function raises DataError for a
+    caption without its end token.
+
+    Args:
+        pool: "first" or "last"; "eos" for the token `eos`, "argmax" for the highest token.
+        eos: The end token of pool "eos".
+        vocabulary_size: In CLIP's vocabulary the highest token is known.
+    """
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
-    highest = vocabulary - 1 if vocabulary == CLIP_VOCABULARY else None
-    return partial(_end, eos if pool == "eos" else highest)
+    highest = vocabulary_size - 1 if vocabulary_size == CLIP_VOCABULARY else None
+    return partial(_find_end, eos if pool == "eos" else highest)
 
 
-def _end(eos: int | None, tokens: Tensor) -> Tensor:
-    """Where the token `eos` is, None for the highest of the batch."""
+def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
+    """Return the position `(B,)` of the token `eos`; None stands for the batch's highest."""
     ends = tokens == (tokens.max() if eos is None else eos)
-    there = ends.any(dim=1)
-    if not bool(there.all()):
-        raise no_end_error(int((~there).nonzero()[0]))
+    has_end = ends.any(dim=1)
+    if not bool(has_end.all()):
+        raise missing_end_error(int((~has_end).nonzero()[0]))
     return ends.int().argmax(dim=1)
 
 
-def no_end_error(row: int) -> DataError:
-    """Return the error of a caption without its end."""
+def missing_end_error(row: int) -> DataError:
+    """Return the error of a caption without its end token."""
     return DataError(
         f"caption {row} of the batch has no end-of-text token: it was cut off. Tokenize to fewer "
         "columns (context_length) instead of slicing tokens."
     )
 
 
-def from_end(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-    """Return which tokens `(B, C)` are at the end of the text or after it, by its `position`."""
-    places = torch.arange(tokens.shape[1], device=tokens.device)
-    return places >= position(tokens)[:, None]
+def end_and_padding(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Return which tokens `(B, C)` are at the end of the text, by `position`, or after it."""
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    return columns >= position(tokens)[:, None]
 
 
-def pool_of(text: nn.Module) -> str | None:
-    """How an open_clip text tower is pooled; see `place_of`."""
+def pool_type(text: nn.Module) -> str | None:
+    """Return how an open_clip text tower is pooled; see `position_reader`."""
     if getattr(text, "cls_emb", None) is not None:
         return "last"
     return text.text_pool_type if isinstance(text, CLIP) else getattr(text, "pool_type", None)
 
 
-def read_at(text: nn.Module) -> Callable[[Tensor], Tensor]:
-    """`place_of` an open_clip text tower."""
+def open_clip_position_reader(text: CLIP | TextTransformer) -> Callable[[Tensor], Tensor]:
+    """Return the `position_reader` of an open_clip text tower."""
     eos = text.text_eos_id if isinstance(text, CLIP) else getattr(text, "eos_id", None)
-    return place_of(pool_of(text), eos, text.vocab_size)
+    return position_reader(pool_type(text), eos, text.vocab_size)
 
 
-def text_tower(model: nn.Module) -> nn.Module:
-    """What holds `PARTS` of an open_clip model; ConfigError if its text tower is another's."""
+def text_tower(model: nn.Module) -> CLIP | TextTransformer:
+    """Return what holds the layers of an open_clip model's text tower.
+
+    Raises:
+        ConfigError: The text tower belongs to another library.
+    """
     text = getattr(model, "text", model)
     if not isinstance(text, (CLIP, TextTransformer)):
         raise ConfigError(
@@ -179,20 +203,3 @@ def text_tower(model: nn.Module) -> nn.Module:
             "CustomTextCLIP with a TextTransformer."
         )
     return text
-
-
-def why_not_packed(model: nn.Module) -> str | None:
-    """Why leaving out padding would not be exact for a model, in words; None where it is."""
-    if type(model) not in ENCODERS:
-        return f"the model is a {type(model).__name__}"
-    if not encodes_by_own(model, "text"):
-        return "its encode_text was replaced"
-    text = getattr(model, "text", model)
-    if type(text) not in (CLIP, TextTransformer):
-        return f"its text tower is a {type(text).__name__}"
-    mask = text.attn_mask
-    if mask is None or not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
-        return "it is not causal"
-    if pool_of(text) not in ("argmax", "eos"):
-        return f"it is read at its {pool_of(text)} token"
-    return alteration([text] if text is not model else [getattr(model, name) for name in PARTS])

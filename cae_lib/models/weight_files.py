@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import (
     CheckpointMeta,
-    broken,
-    existing,
+    require_file,
     restore_rows,
     save_checkpoint,
+    unreadable_checkpoint_error,
 )
 
 NESTED = ("state_dict", "model", "model_state_dict")
@@ -63,13 +63,13 @@ def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, T
     Raises:
         CheckpointError: If it cannot be read or holds no weights.
     """
-    path = existing(path)
+    path = require_file(path)
     try:
         state = plain_names(_read(path))
     except Exception as error:  # torch.load raises many types on a damaged file
-        raise broken(path, error) from error
+        raise unreadable_checkpoint_error(path, error) from error
     if not state:
-        raise broken(path, "it holds no dictionary of tensors")
+        raise unreadable_checkpoint_error(path, "it holds no dictionary of tensors")
     restore_rows(state, path)
     return state if alpha is None else merge_lora(state, alpha)
 

@@ -204,7 +204,7 @@ def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dic
         encoder = Encoder(runs.open_run(run, profile), profile)
         model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
         known = token_roles(texts, tokenizer, default_tagger(), paths().cache / "roles")
-        length, rows = text_encoder(model).columns(known.tokens), np.arange(len(texts))
+        length, rows = text_encoder(model).used_columns(known.tokens), np.arange(len(texts))
         tokens = (
             part[:, :length].to(encoder.device)
             for part in (known.tokens, known.words, known.roles, known.arguments)

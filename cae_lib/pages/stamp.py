@@ -22,7 +22,7 @@ from cae_lib import results
 from cae_lib.pages.build import own_book
 from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.profiles import PROFILES
-from cae_lib.runtime import changed, circumstances
+from cae_lib.runtime import environment_info, has_uncommitted_changes
 
 MIME = "application/vnd.cae.provenance+json"
 
@@ -72,13 +72,13 @@ def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenan
     profile = names["profile"]
     state = {
         "tables": tables_hash(profile),
-        "dirty": changed(),
+        "dirty": has_uncommitted_changes(),
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command(page, names),
     }
     declared = names.get("__annotations__", {})
     seeds = {"seeds": names["seeds"]} if "seeds" in declared else {}
-    return Provenance(state | circumstances(profile) | seeds | extra)
+    return Provenance(state | environment_info(profile) | seeds | extra)
 
 
 def command(page: str, names: Mapping[str, Any]) -> str:

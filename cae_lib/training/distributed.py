@@ -1,6 +1,8 @@
-"""Data-parallel training over the processes that `torchrun` starts, equal to one process: each
-holds the whole batch's loss, gradients of what is gathered or summed are summed, and the averaging
-of `DistributedDataParallel` then gives those of one process."""
+"""Data-parallel training over the processes that `torchrun` starts, equal to one process.
+
+Each process computes the whole batch's loss, and gradients of what is gathered or summed are
+summed. The averaging of `DistributedDataParallel` then gives the gradients of one process.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run: this one's number and how many there are. With one process nothing is
-    communicated and all values pass through unchanged."""
+    """The processes of a run; with one process all values pass through unchanged.
+
+    Attributes:
+        rank: Number of this process.
+        size: Number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -31,51 +37,57 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Features `(n, ...)` of all processes, in their order, with gradient; `counts` gives n in
-        each, None when all are equal."""
+        """Concatenate features `(n, ...)` of all processes, in their order, with gradient.
+
+        Args:
+            features: Those of this process.
+            counts: n of each process; None if all are equal.
+        """
         if self.size == 1:
             return features
         counts = counts or [len(features)] * self.size
         before = sum(counts[: self.rank])
-        around = (before, sum(counts) - before - len(features))
-        return self.sum(F.pad(features, (*(0, 0) * (features.ndim - 1), *around)))
+        after = sum(counts) - before - len(features)
+        return self.sum(F.pad(features, (*(0, 0) * (features.ndim - 1), before, after)))
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of `values` over all processes, with gradient."""
+        """Sum values over all processes, with gradient."""
         return values if self.size == 1 else _AllSum.apply(values)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` is true in some process, so that all take the same turn."""
+        """Return whether `flag` is true in any process."""
         return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
     def wait(self) -> None:
-        """Return once all processes have come here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over all processes."""
+        """Return the module with its gradients averaged over all processes."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started with this one; alone, there is one rank. NCCL
-    connects GPUs, gloo all else. A group that exists already is used and left open."""
-    own = not (dist.is_available() and dist.is_initialized())
-    if own and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def init_distributed(device: torch.device) -> Iterator[Ranks]:
+    """Initialise torch.distributed when launched by `torchrun`; otherwise yield one rank.
+
+    NCCL connects GPUs, gloo everything else. A group that exists already is used and left open.
+    """
+    opens_group = not (dist.is_available() and dist.is_initialized())
+    if opens_group and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    if own:
+    if opens_group:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
-        if own:
+        if opens_group:
             dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""How a training run is executed: speed and memory, and workers that prepare batches ahead."""
+"""Execution of a training run: precision, memory, and workers that prepare batches ahead."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import end_with_parent
 
-# Worker processes chosen at most, and the batches that each of them holds ready.
-MAX_WORKERS, AHEAD = 16, 2
-# Left to the main process: it finishes its step, saves, and then ends its workers.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
+MAX_WORKERS = 16
+PREFETCH_FACTOR = 2
+"""Batches that each worker holds ready."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that only the main process handles: it finishes its step, saves, and ends its workers."""
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Return whether a run computes in bfloat16 (autocast) on a device.
 
-    "auto" takes it on GPUs and on processors that have it: others take several times as long in it
-    as in float32. ConfigError for another name than "fp32", "bf16" or "auto".
+    Args:
+        precision: "fp32", "bf16", or "auto" for bfloat16 on GPUs and on processors that have it:
+            others take several times as long in it as in float32.
+        device: The device of the model.
+
+    Raises:
+        ConfigError: The precision is unknown.
     """
     if precision not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
@@ -50,44 +55,24 @@ class Execution:
     """Options that change a run's speed and memory; its numbers change by rounding at most.
 
     Attributes:
-        checkpointing: recompute activations in the backward pass: less memory, more time.
-        channels_last: store pictures and convolutions channel by channel last, as GPUs prefer.
-        compile: backend of `torch.compile` for the image tower ("inductor"); None does without.
-            Packed captions have another length in every batch, too many to compile.
-        workers: processes that prepare batches ahead; 0 prepares each in the main process, None
-            takes several where photographs are decoded, else 0.
+        checkpointing: Recompute activations in the backward pass: less memory, more time.
+        workers: Processes that prepare batches ahead; 0 prepares each in the main process, None
+            uses several where images are decoded from files, else 0.
     """
 
     checkpointing: bool = False
-    channels_last: bool = False
-    compile: str | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; expected 0 or more, or None.")
-        if self.compile is None:
-            return
-        if self.compile not in (known := torch._dynamo.list_backends(exclude_tags=())):
-            raise ConfigError(
-                f"unknown compile backend {self.compile!r}: expected one of {', '.join(known)}."
-            )
 
-    def prepare(self, model: nn.Module, encode: ImageEncoder) -> ImageEncoder:
-        """Set up a model; returns `encode` of pictures, laid out and compiled as asked for."""
-        if self.checkpointing:
-            model.set_grad_checkpointing(True)
-        encoder = torch.compile(encode, backend=self.compile) if self.compile else encode
-        if not self.channels_last:
-            return encoder
-        layout = torch.channels_last
-        model.to(memory_format=layout)
-        return lambda model, pixels: encoder(model, pixels.contiguous(memory_format=layout))
+    def worker_count(self, decodes_images: bool) -> int:
+        """Return the number of workers of this process.
 
-    def worker_count(self, decoding: bool) -> int:
-        """Workers of this process, if `decoding` is their work; those that `torchrun` has started
-        on this machine share its cores."""
-        if self.workers is not None or not decoding:
+        Processes that `torchrun` has started on this machine share its cores.
+        """
+        if self.workers is not None or not decodes_images:
             return self.workers or 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -95,42 +80,53 @@ class Execution:
 
 
 @contextmanager
-def feed(
+def prefetch(
     prepare: Callable[[int], Any], steps: range, workers: int, pin: bool = False
 ) -> Iterator[Iterator[Any]]:
-    """What `prepare` gives for each step, the same for any number of `workers`: processes that
-    prepare batches ahead; 0 prepares each when it is asked for. `pin` puts theirs in pinned memory,
-    from which a GPU copies faster. A broken picture is a DataError in its turn."""
+    """Prepare the batch of each step ahead of time.
+
+    Args:
+        prepare: Returns the batch of a step, the same in any process.
+        steps: The steps.
+        workers: Processes that prepare batches ahead; 0 prepares each when it is requested.
+        pin: Put batches of workers in pinned memory, from which a GPU copies faster.
+
+    Yields:
+        An iterator over the batches. It raises a DataError of `prepare` at its step.
+    """
     if workers == 0:
         yield map(prepare, steps)
         return
     loader = DataLoader(
-        _Prepared(prepare),
+        _StepDataset(prepare),
         sampler=steps,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=AHEAD,
+        prefetch_factor=PREFETCH_FACTOR,
         pin_memory=pin,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
     resource_tracker.ensure_running()  # when it starts, it lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the workers, too
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # for the workers, too
     try:
-        source = iter(loader)
+        batches: Any = iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     try:
-        yield map(_checked, source)
+        yield map(_raise_data_error, batches)
     finally:
-        source._shutdown_workers()
-        for worker in source._workers:  # they take no SIGTERM
+        batches._shutdown_workers()
+        for worker in batches._workers:  # they ignore SIGTERM
             worker.kill()
 
 
-class _Prepared(Dataset):
-    """Step numbers to batches. An error in the data is given out in the place of the batch, since
-    one that is raised would become a traceback on its way."""
+class _StepDataset(Dataset):
+    """The batches by step.
+
+    A DataError is returned in the place of the batch, since one that is raised in a worker arrives
+    as the text of a traceback.
+    """
 
     def __init__(self, prepare: Callable[[int], Any]) -> None:
         self.prepare = prepare
@@ -142,13 +138,13 @@ class _Prepared(Dataset):
             return error
 
 
-def _checked(batch: Any) -> Any:
+def _raise_data_error(batch: Any) -> Any:
     if isinstance(batch, DataError):
         raise batch
     return batch
 
 
 def _start_worker(worker: int) -> None:
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()

@@ -1,8 +1,8 @@
-"""What is locked of an image tower, and its features of all pictures, computed once."""
+"""Features of a locked image tower, which are computed once for all images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -17,17 +17,23 @@ from cae_lib.data.images import ImageStore, TrainingImages
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
+from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress, whole_file
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import ImageEncoder, feed, uses_bf16
-from cae_lib.training.state import content_hash, pictures_hash
+from cae_lib.training.execution import prefetch, uses_bf16
+from cae_lib.training.state import content_hash, images_hash
 
-# Images that are encoded at once.
-PICTURES = 256
+BATCH_SIZE = 256
+ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
+"""From a model and images `(M, 3, S, S)` to their features."""
 
 
 class Features(ImageStore):
-    """Features `(N, E)` of pictures, or of a trunk `(N, C, h, w)`, given out in their place."""
+    """Features of images, which stand in for their pixels.
+
+    Args:
+        values: `(N, E)`, or those of a trunk `(N, C, h, w)`.
+    """
 
     affine = None
 
@@ -40,20 +46,32 @@ class Features(ImageStore):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
     ) -> Tensor:
-        """Features of the rows `index`, or of its places `part`; nothing of them is cut."""
+        """Return the features of the rows `index`, or of `index[part]`; nothing is cropped."""
         return self.pixels[index if part is None else index[part]]
 
 
-def locked_part(
-    model: nn.Module, experiment: Experiment, encoder: ImageEncoder
+def image_features(model: nn.Module, images: Tensor) -> Tensor:
+    """Return features `(M, E)` of images `(M, 3, S, S)`, not normalised."""
+    return encode_image(model, images).features
+
+
+def split_image_tower(
+    model: nn.Module, experiment: Experiment
 ) -> tuple[nn.Module | None, ImageEncoder, ImageEncoder]:
-    """The part of the image tower that a run keeps as it is, what it makes of pictures, the rest. A
-    ConfigError if a trunk is to be locked that the tower does not have."""
+    """Split the image tower of a run into what is locked and what is trained.
+
+    Returns:
+        The locked part, or None; its encoder of images; and the encoder of its output, or of images
+        if nothing is locked.
+
+    Raises:
+        ConfigError: A trunk is to be locked, and the tower has none.
+    """
     tower = model.visual
     if experiment.lock_image:
-        return tower, encoder, lambda model, features: features
+        return tower, image_features, lambda model, features: features
     if not experiment.lock_trunk:
-        return None, encoder, encoder
+        return None, image_features, image_features
     if not isinstance(tower, TimmModel):
         raise ConfigError(
             f"lock_trunk needs an image tower of timm, with trunk and head; {experiment.model} has "
@@ -62,7 +80,7 @@ def locked_part(
     return tower.trunk, lambda _, pixels: tower.trunk(pixels), lambda _, grids: tower.head(grids)
 
 
-def picture_features(
+def precompute_features(
     clip: Clip,
     locked: nn.Module,
     images: TrainingImages,
@@ -72,16 +90,28 @@ def picture_features(
     workers: int,
     log: bool,
 ) -> Features:
-    """Features that `locked` makes of all pictures as evaluation crops them, by `encoder`.
+    """Compute the features of all images, cropped as in evaluation, or load stored ones.
 
-    They are kept under `data/cache/features`, in a file named by a hash of all that decides them,
-    which may be removed at any time. The processes of the run share the work, and `workers` of each
-    decode pictures ahead. A DataError if a picture is missing or broken, or the file is.
+    They are stored under `data/cache/features`, in a file named by a hash of all that decides them,
+    which may be removed at any time. The processes of the run share the work.
+
+    Args:
+        clip: The model.
+        locked: The locked part of its image tower.
+        images: The images.
+        encoder: Encodes images by the locked part.
+        precision: See `uses_bf16`.
+        ranks: The processes of the run.
+        workers: Processes that decode images ahead, of each process of the run.
+        log: Show the progress.
+
+    Raises:
+        DataError: An image is missing or damaged, or the stored file is.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     bf16 = uses_bf16(precision, device)
     kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
-    kind += [images.size, pictures_hash(images)]
+    kind += [images.size, images_hash(images)]
     name = content_hash([*kind, *weights], [*images.affine, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     if not ranks.any(not path.is_file(), device):
@@ -91,26 +121,30 @@ def picture_features(
             raise DataError(
                 f"{path}: damaged file of image features ({error}). Delete it and run again."
             ) from error
-    shares, made = torch.arange(len(images)).tensor_split(ranks.size), []
-    own = shares[ranks.rank].split(PICTURES)
+    shares = torch.arange(len(images)).tensor_split(ranks.size)
+    batches_of_rows = shares[ranks.rank].split(BATCH_SIZE)
+    chunks = []
     locked.eval()
     with (
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
-        feed(
-            partial(_pictures, images, own), range(len(own)), workers, pin=device.type == "cuda"
+        prefetch(
+            partial(_load_images, images, batches_of_rows),
+            range(len(batches_of_rows)),
+            workers,
+            pin=device.type == "cuda",
         ) as batches,
         Progress(len(shares[0]), "image features") if log else nullcontext() as progress,
     ):
         for pixels in batches:
-            made.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
+            chunks.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
             if progress:
                 progress.update(len(pixels))
-    features = ranks.gather(torch.cat(made), list(map(len, shares))).cpu().contiguous()
+    features = ranks.gather(torch.cat(chunks), list(map(len, shares))).cpu().contiguous()
     if ranks.is_main:
         with whole_file(path) as temporary:
             save_file({"features": features}, temporary)
     return Features(features)
 
 
-def _pictures(images: TrainingImages, rows: Sequence[Tensor], number: int) -> Tensor:
-    return images.batch(rows[number])
+def _load_images(images: TrainingImages, batches_of_rows: Sequence[Tensor], number: int) -> Tensor:
+    return images.batch(batches_of_rows[number])

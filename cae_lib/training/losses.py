@@ -1,5 +1,9 @@
-"""The contrastive loss and the attribution loss, as functions on tensors, and the latter as a
-module for any training loop, this library's own included."""
+"""The losses: the contrastive loss, and CAE's attribution loss as a module for any training loop.
+
+A caption reaches its loss in three steps: `CAELoss` encodes it and scores its tokens by an
+attribution method, `per_caption_stats` sums the scores by role, and `reduce_attribution_loss`
+compares the roles over the batch.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution import AttributionMethod, get_method
-from cae_lib.attribution.grouping import check_tensors, check_words, is_integer
-from cae_lib.config import Hinge
+from cae_lib.attribution import AttributionMethod, Captions, get_method
+from cae_lib.attribution.checks import is_integer
+from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
-from cae_lib.models.text_tower import CLIP_VOCABULARY
-from cae_lib.words.alignment import word_index
 
-# Least attribution that hinge "log" tells from 0.
-FLOOR = 1e-6
+LOG_FLOOR = 1e-6
+"""Mean attributions below it are raised to it by hinge "log"."""
 
 
 def contrastive_loss(
@@ -29,46 +31,46 @@ def contrastive_loss(
     logit_scale: Tensor,
     negatives: Tensor | None = None,
 ) -> Tensor:
-    """Symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
+    """Compute the symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
 
     Args:
-        image_features, text_features: `(M, E)`, normalised; row i belongs to caption i.
-        logit_scale: inverse temperature, already exponentiated.
-        negatives: false captions `(K, E)`, normalised, in any order, K >= 0, that the images have
-            to tell from theirs as well (NegCLIP, Yuksekgonul et al. 2023).
+        image_features: `(M, E)`, normalised; row i belongs to caption i.
+        text_features: `(M, E)`, normalised.
+        logit_scale: Inverse temperature, already exponentiated.
+        negatives: Hard negative captions `(K, E)`, normalised, in any order, K >= 0, that the
+            images have to tell from their captions as well (NegCLIP, Yuksekgonul et al. 2023).
 
     Raises:
-        DataError: another number of captions than of images, none, or features of other widths.
+        DataError: There are not as many captions as images, none, or features of other widths.
     """
-    rows = tuple(image_features.shape)
-    others = rows if negatives is None else tuple(negatives.shape)
-    if (
-        len(rows) != 2
-        or not rows[0]
-        or tuple(text_features.shape) != rows
-        or len(others) != 2
-        or others[1] != rows[1]
-    ):
+    shape = tuple(image_features.shape)
+    negatives_shape = shape if negatives is None else tuple(negatives.shape)
+    are_pairs = len(shape) == 2 and shape[0] > 0 and tuple(text_features.shape) == shape
+    if not are_pairs or len(negatives_shape) != 2 or negatives_shape[1] != shape[1]:
         raise DataError(
             "expected features of images and of their captions (M, E), M of 1 or more, and of "
-            f"negatives (K, E); found images {rows}, captions {tuple(text_features.shape)}"
-            f"{'' if negatives is None else f', negatives {others}'}."
+            f"negatives (K, E); found images {shape}, captions {tuple(text_features.shape)}"
+            f"{'' if negatives is None else f', negatives {negatives_shape}'}."
         )
     texts = text_features if negatives is None else torch.cat([text_features, negatives])
     logits = logit_scale * image_features @ texts.T
     labels = torch.arange(len(logits), device=logits.device)
-    captions = logits[:, : len(labels)]
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(captions.T, labels)) / 2
+    caption_logits = logits[:, : len(labels)].T
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(caption_logits, labels)) / 2
 
 
 @dataclass(frozen=True)
 class AttributionLoss:
-    """The attribution loss, 0 when a group is empty, and its parts, detached; all 0-dimensional.
+    """The attribution loss and what it is made of; all but the features are 0-dimensional.
 
-    `objects` is A_obj, the mean attribution of the object words used (0 if there are none), and
-    `composition` A_comp, that of attribute and relation words; `n_objects` and `n_composition`
-    count the tokens (scope "word": words) behind them. From `CAELoss`, `loss` is
-    weight * L_attr, and `text_features (B, E)`, normalised, are those of the contrastive loss.
+    Attributes:
+        loss: L_attr, 0 when a group is empty; from `CAELoss` weight * L_attr.
+        objects: A_obj, the mean attribution of the object words used (0 if there are none),
+            detached.
+        composition: A_comp, that of attribute and relation words, detached.
+        n_objects: Number of tokens (scope "word": words) behind `objects`.
+        n_composition: Number of tokens (scope "word": words) behind `composition`.
+        text_features: `(B, E)`, normalised, those of the contrastive loss; from `CAELoss` only.
     """
 
     loss: Tensor
@@ -80,24 +82,26 @@ class AttributionLoss:
 
 
 class CAELoss(nn.Module):
-    """Encode a batch of captions once, for its features and for `lambda * L_attr` (CAE, section 3).
+    """Encode a batch of captions once, for its features and for `weight * L_attr` (CAE, section 3).
 
-    The model is used, not owned: `parameters()` and `state_dict()` of this module are empty; a deep
-    copy or a pickle holds a copy of it, one and the same where both are copied together. `eval()`
-    changes no gradient; under `torch.no_grad` the same numbers come without a graph. Text features
-    have the dtype that the model gives them, loss and attributions are float32 or wider.
-    ConfigError for what `text_encoder`, `get_method` or `Hinge` refuses.
+    Holds an unregistered reference to `model`: its weights are not part of `parameters()` or
+    `state_dict()`. `eval()` changes no gradient; under `torch.no_grad` the same numbers come
+    without a graph. Text features have the dtype that the model gives them, loss and attributions
+    are float32 or wider.
 
     Args:
-        model: one that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
-        method: a name, or an `AttributionMethod` of your own.
-        weight: lambda; the paper does not print its values.
-        image_gradient: let L_attr train the image tower too: S depends on both features, and no
-            formula of the paper holds one of them. False: image features are a constant in it.
-        all_sum: adds up a tensor, with gradient, over the processes that share a batch; A_obj and
+        model: A model that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
+        method: Name of an attribution method, or an `AttributionMethod`.
+        weight: Lambda; the paper does not print its values.
+        image_gradient: Let L_attr train the image tower too: S depends on both features, and no
+            formula of the paper holds one of them constant. False: image features are a constant.
+        all_sum: Sums a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
-        settings: those of `Hinge`, such as `margin`, and those of the named method.
+        settings: Those of `AttributionLossConfig`, such as `margin`, and those of the named method.
+
+    Raises:
+        ConfigError: The model, the method or a setting is not known or not allowed.
     """
 
     def __init__(
@@ -112,10 +116,10 @@ class CAELoss(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        text_encoder(model, path)
+        text_encoder(model, path)  # refuses unknown models
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
-        names = {field.name for field in fields(Hinge)} & settings.keys()
-        self.hinge = Hinge(**{name: settings.pop(name) for name in names})
+        names = {field.name for field in fields(AttributionLossConfig)} & settings.keys()
+        self.config = AttributionLossConfig(**{name: settings.pop(name) for name in names})
         self.method = get_method(method, **settings)
         check_type("image_gradient", image_gradient, bool)
         check_type("weight", weight, float)
@@ -123,7 +127,7 @@ class CAELoss(nn.Module):
             raise ConfigError(f"weight is {weight}: expected 0 or more.")
         if all_sum is not None and not callable(all_sum):
             raise ConfigError(
-                f"all_sum is {all_sum!r}: expected a function that adds up a tensor over the "
+                f"all_sum is {all_sum!r}: expected a function that sums a tensor over the "
                 "processes, such as `Ranks.sum`, or None."
             )
         self.weight, self.all_sum, self.path = weight, all_sum, path
@@ -143,25 +147,30 @@ class CAELoss(nn.Module):
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
     ) -> AttributionLoss:
-        """Score the captions against their images; a DataError for arguments that do not fit.
+        """Score the captions against their images and compute the loss.
 
         Args:
             image_features: `(B, E)`, of any length.
-            tokens: ids `(B, C)`.
+            tokens: Ids `(B, C)`.
             roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
-            words: number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens. Pass
-                those of the rows of roles: with CLIP's vocabulary they have to be the words of the
-                tokens, so that the roles of a shuffled batch are refused.
-            arguments: words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
+            words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens. Pass
+                those that came with the roles: with CLIP's vocabulary they have to be the words of
+                the tokens, so that the roles of a shuffled batch are refused.
+            arguments: Words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
                 them, for the method "binding"; None: the nearest object words.
             swaps: What can be swapped in each caption `(B, W, 5, 2)`, as `token_roles` gives it
                 with the dependency tagger, for the method "binding"; None: what roles say.
+
+        Raises:
+            DataError: The arguments do not fit together.
         """
-        text_features, sums = self.rows(image_features, tokens, roles, words, arguments, swaps)
-        output = hinge_of_sums(sums, self.hinge, self.all_sum)
+        text_features, stats = self.encode_and_score(
+            image_features, tokens, roles, words, arguments, swaps
+        )
+        output = reduce_attribution_loss(stats, self.config, self.all_sum)
         return replace(output, loss=self.weight * output.loss, text_features=text_features)
 
-    def rows(
+    def encode_and_score(
         self,
         image_features: Tensor,
         tokens: Tensor,
@@ -170,142 +179,174 @@ class CAELoss(nn.Module):
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalised text features `(B, E)`, and each caption's sums `(B, K)` (`caption_sums`), for
-        loops that take the hinge elsewhere; see `forward`."""
+        """Compute what the loss needs of each caption, for loops that reduce it elsewhere.
+
+        See `forward` for the arguments.
+
+        Returns:
+            Normalised text features `(B, E)`, and the `per_caption_stats` `(B, K)`.
+        """
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
-        check_tensors(
-            tokens, image_features, words=words, roles=roles, arguments=arguments, swaps=swaps
-        )
-        encoder = text_encoder(self.model, self.path)
-        checks_words = type(self.method).__call__ is AttributionMethod.__call__
-        if not checks_words:  # else the method looks at them, once
-            check_words(encoder, tokens, words, roles, arguments)
-        reads_words = self.method.reads_words or self.hinge.scope == "word"
-        if words is None and (reads_words or encoder.vocabulary_size == CLIP_VOCABULARY):
-            words = word_index(tokens, encoder.vocabulary_size)
-        objects, composition = role_groups(roles, self.hinge)
-        beside = {
-            name: value
-            for name, value in (("roles", roles), ("arguments", arguments), ("swaps", swaps))
-            if checks_words or getattr(self.method, f"reads_{name}", False)
-        }
-        attribution = self.method(
-            encoder,
+        captions = Captions(
+            text_encoder(self.model, self.path),
             tokens,
             image_features if self.image_gradient else image_features.detach(),
             create_graph=torch.is_grad_enabled(),
             words=words,
-            wanted=objects | composition,
-            **beside,
-        )
-        roles = roles[:, : attribution.length]
-        if attribution.scored is not None:
-            roles = roles * attribution.scored
-        words = None if words is None else words[:, : attribution.length]
-        sums = caption_sums(attribution.scores, roles, self.hinge, words)
-        return F.normalize(attribution.text_features, dim=-1), sums
+            roles=roles,
+            arguments=arguments,
+            swaps=swaps,
+        ).checked()
+        objects, composition = role_groups(roles, self.config)
+        attribution = self.method.attribute(replace(captions, requested=objects | composition))
+        length = attribution.length
+        roles = roles[:, :length]
+        if attribution.has_score is not None:
+            roles = roles * attribution.has_score
+        words = captions.word_numbers(length) if self.config.scope == "word" else None
+        stats = per_caption_stats(attribution.scores, roles, self.config, words)
+        return F.normalize(attribution.text_features, dim=-1), stats
 
     def extra_repr(self) -> str:
+        """Describe the settings."""
         return (
-            f"{self.method}, weight={self.weight}, {self.hinge}, path={self.path}, "
+            f"{self.method}, weight={self.weight}, {self.config}, path={self.path}, "
             f"image_gradient={self.image_gradient}"
         )
 
 
-def attribution_loss(
-    scores: Tensor, roles: Tensor, hinge: Hinge | None = None, words: Tensor | None = None
-) -> AttributionLoss:
-    """The attribution loss of scores `(B, T)`, with roles and numbers of words as
-    `CAELoss` takes them; `hinge` None takes the paper's, with eps 0."""
-    hinge = hinge or Hinge()
-    return hinge_of_sums(caption_sums(scores, roles, hinge, words), hinge)
+def role_groups(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
+    """Return the tokens `(B, T)` that A_obj and A_comp are over.
 
-
-def role_groups(roles: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor]:
-    """Tokens `(B, T)` that A_obj and A_comp are over, by roles `(B, T)`; a DataError for roles that
-    are no integers."""
+    Raises:
+        DataError: The roles `(B, T)` are no integers.
+    """
     if not is_integer(roles):
         raise DataError(f"roles are of type {roles.dtype}: expected integers, such as int8.")
     objects, composition = roles == 1, roles >= 2
-    if hinge.hinge != "margin" and (hinge.complete_captions or hinge.scope == "caption"):
-        complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
-        return objects & complete, composition & complete
+    if config.hinge != "margin" and (config.complete_captions or config.scope == "caption"):
+        is_complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
+        return objects & is_complete, composition & is_complete
     return objects, composition
 
 
-def caption_sums(
-    scores: Tensor, roles: Tensor, hinge: Hinge, words: Tensor | None = None
+def per_caption_stats(
+    scores: Tensor, roles: Tensor, config: AttributionLossConfig, words: Tensor | None = None
 ) -> Tensor:
-    """What the attribution loss needs of each caption, `(B, 4)`, or `(B, 8)` of hinge "margin".
+    """Sum the scores of each caption by role.
 
-    Scores, roles and numbers of words are `(B, T)`; a ConfigError for scope "word" without words.
-    The columns are the sums of the scores of its object words and of its composition words, and how
-    many tokens (scope "word": words) each of them is over. Of hinge "margin" the hinges of its
-    attribute words and of its relation words follow, summed and counted likewise.
+    Args:
+        scores: `(B, T)`.
+        roles: `(B, T)`.
+        config: Settings of the loss.
+        words: Number of each token's word `(B, T)`; scope "word" needs it.
+
+    Returns:
+        `(B, 4)`: the sums of the scores of its object words and of its composition words, then the
+        number of tokens (scope "word": words) in each sum. Hinge "margin" has `(B, 8)`: the hinges
+        of its attribute words and of its relation words follow, summed and counted likewise.
+
+    Raises:
+        ConfigError: There are no words for scope "word".
     """
     weight = torch.ones_like(scores)
-    if hinge.scope == "word":
+    if config.scope == "word":
         if words is None:
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
         words = words.long()
-        weight = 1 / _per_word(weight, words)
-    objects, composition = role_groups(roles, hinge)
-    sums = _sums(scores, weight, (objects, composition))
-    if hinge.hinge == "margin":
-        if hinge.scope == "word":
-            own = torch.where(composition, scores, 0)
-            scores = _per_word(own, words) / _per_word(composition.to(own), words).clamp(min=1)
-        roles_of = (composition & (roles == 2), composition & (roles == 3))
-        sums += _sums(F.relu(hinge.margin - scores), weight, roles_of)
-    return torch.stack(sums, dim=1)
+        weight = 1 / _sum_by_word(weight, words)
+    objects, composition = role_groups(roles, config)
+    stats = _sum_groups(scores, weight, (objects, composition))
+    if config.hinge == "margin":
+        if words is not None and config.scope == "word":
+            composition_scores = torch.where(composition, scores, 0)
+            n_tokens = _sum_by_word(composition.to(scores), words).clamp(min=1)
+            scores = _sum_by_word(composition_scores, words) / n_tokens
+        attributes, relations = composition & (roles == 2), composition & (roles == 3)
+        stats += _sum_groups(F.relu(config.margin - scores), weight, (attributes, relations))
+    return torch.stack(stats, dim=1)
 
 
-def hinge_of_sums(
-    sums: Tensor, hinge: Hinge, all_sum: Callable[[Tensor], Tensor] | None = None
+def reduce_attribution_loss(
+    stats: Tensor,
+    config: AttributionLossConfig,
+    all_sum: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionLoss:
-    """The attribution loss of captions by their sums, as `caption_sums` made them for this hinge;
-    those of several parts of a batch may be concatenated. `all_sum` adds up a tensor over the
-    processes of a batch that is spread over several."""
-    groups = sums.T.contiguous()  # (4 or 8, G)
-    if hinge.scope != "caption":
+    """Compute the attribution loss of captions from their `per_caption_stats`.
+
+    Args:
+        stats: `(B, K)`; those of several parts of a batch may be concatenated.
+        config: The settings that the stats were computed with.
+        all_sum: Sums a tensor over the processes that share the batch.
+    """
+    groups = stats.T.contiguous()  # (K, G): G is B for scope "caption", else 1
+    if config.scope != "caption":
         groups = groups.sum(1, keepdim=True)
         groups = all_sum(groups) if all_sum else groups
     counts = groups[2:4].detach()
-    means = groups[:2] / counts.where(counts > 0, 1)
-    hinges, valid = _hinges(groups, means, hinge)
+    means = groups[:2] / counts.where(counts > 0, 1)  # A_obj, A_comp
+    hinges, is_valid = _compute_hinges(groups, means, config)
     totals = torch.cat(
         [
-            torch.stack([torch.where(valid, hinges, 0).sum(), valid.sum()]),
+            torch.stack([torch.where(is_valid, hinges, 0).sum(), is_valid.sum()]),
             means.detach().sum(1),
             (counts > 0).sum(1),
             counts.sum(1),
         ]
     )
-    if all_sum and hinge.scope == "caption":
+    if all_sum and config.scope == "caption":
         totals = all_sum(totals)
-    loss, rest = totals[0], totals[1:].detach()
-    n_valid, present = rest[0].clamp(min=1), rest[3:5].clamp(min=1)
-    return AttributionLoss(loss / n_valid, *(rest[1:3] / present), *rest[5:].round().long())
+    hinge_sum, (n_valid, *sums) = totals[0], totals[1:].detach()
+    objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = sums
+    return AttributionLoss(
+        loss=hinge_sum / n_valid.clamp(min=1),
+        objects=objects / n_with_objects.clamp(min=1),
+        composition=composition / n_with_composition.clamp(min=1),
+        n_objects=n_objects.round().long(),
+        n_composition=n_composition.round().long(),
+    )
 
 
-def _hinges(groups: Tensor, means: Tensor, hinge: Hinge) -> tuple[Tensor, Tensor]:
-    """What the loss is the mean of, and which of it there is; `means` are A_obj, A_comp (2, G)."""
-    if hinge.hinge == "margin":
+def attribution_loss(
+    scores: Tensor,
+    roles: Tensor,
+    config: AttributionLossConfig | None = None,
+    words: Tensor | None = None,
+) -> AttributionLoss:
+    """Compute the attribution loss of scores `(B, T)`, with roles and words as in `CAELoss`.
+
+    Without a config it is the paper's, with margin 0.
+    """
+    config = config or AttributionLossConfig()
+    return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)
+
+
+def _compute_hinges(
+    groups: Tensor, means: Tensor, config: AttributionLossConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the hinges that the loss is the mean of, and which of them count.
+
+    Args:
+        groups: Summed stats `(K, G)`.
+        means: A_obj and A_comp `(2, G)`.
+        config: Settings of the loss.
+    """
+    if config.hinge == "margin":
         counts = groups[6:].detach()
         return groups[4:6] / counts.where(counts > 0, 1), counts > 0
-    objects, composition = means.clamp(min=FLOOR).log() if hinge.hinge == "log" else means
-    lead = (objects.detach() if hinge.stop_gradient else objects) - composition
-    return F.relu(lead + hinge.margin), (groups[2:4].detach() > 0).all(0)
+    objects, composition = means.clamp(min=LOG_FLOOR).log() if config.hinge == "log" else means
+    gap = (objects.detach() if config.stop_gradient else objects) - composition
+    return F.relu(gap + config.margin), (groups[2:4].detach() > 0).all(0)
 
 
-def _sums(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """Weighted sum of each group's scores in each caption `(B,)`, then sum of its weights."""
+def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return the weighted sum of each group's scores by caption `(B,)`, then of its weights."""
     sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
     return sums + [(weight * group).sum(1) for group in groups]
 
 
-def _per_word(values: Tensor, words: Tensor) -> Tensor:
-    """For each token the sum of the values `(B, T)` of all tokens of its word."""
+def _sum_by_word(values: Tensor, words: Tensor) -> Tensor:
+    """Return for each token the sum of the values `(B, T)` of all tokens of its word."""
     totals = values.new_zeros(len(words), int(words.max()) + 1)
     return totals.scatter_add(1, words, values).gather(1, words)

@@ -1,4 +1,4 @@
-"""The losses of a batch, as one module from batch to numbers, and how their sum is minimised."""
+"""The loss of a batch in training, and how it is minimised."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import mask_vector
-from cae_lib.config import Experiment, Hinge
+from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import ImageEncoder, uses_bf16
+from cae_lib.training.execution import uses_bf16
+from cae_lib.training.features import ImageEncoder
 from cae_lib.training.losses import CAELoss, contrastive_loss
 
-FOILS = ("given", "exchanged")
+HARD_NEGATIVES = ("given", "exchanged")
+"""Values of `Experiment.foils`: hard negatives of the training data, or swaps of each caption."""
+
 LOGGED = ("objects", "composition", "n_objects", "n_composition")
+"""Fields of `AttributionLoss` that are logged."""
 
 
 class Objective(nn.Module):
-    """L_ITC, or NegCLIP's with hard negatives, plus weight * L_attr with an attribution method.
-    With foils, false captions are further negatives of L_ITC, or a hinge asks them to lag behind
-    the captions that they are made of: `weight * mean max(0, margin - (S(I, T) - S(I, T')))`; with
-    an attribution method beside it, of the same weight and margin, the two are added.
+    """Loss of a batch: contrastive, or NegCLIP's, plus `weight * L_attr` with a method.
 
-    The losses are those of the whole batch, whatever the number of processes that share it.
-    `encoder` gives the features of pictures `(M, E)`, not normalised. A ConfigError for what
-    `CAELoss` refuses, foils that do not fit, or masks beside a perturbation that
-    masks otherwise.
+    Hard negatives enter either as extra negatives of the contrastive loss or through a margin loss
+    against their source caption, which is added to `L_attr` if there is a method too: both have the
+    same weight and margin. The losses are those of the whole batch, whatever the number of
+    processes that share it.
+
+    Args:
+        model: The model that is trained.
+        experiment: The settings of the run.
+        ranks: The processes of the run.
+        encoder: Returns the features `(M, E)` of images, not normalised.
+
+    Raises:
+        ConfigError: The settings do not fit together, or are refused by `CAELoss`.
     """
 
     def __init__(
@@ -44,96 +54,109 @@ class Objective(nn.Module):
                 "masked puts the mean token embedding in the place of words, and the attribution "
                 f"{parameters['replacement']!r}: leave out one of the two settings."
             )
-        _check_foils(experiment)
+        _check_hard_negatives(experiment)
         self.model, self.ranks, self.encoder = model, ranks, encoder
         self.experiment = experiment
         self.bf16 = uses_bf16(experiment.precision, next(model.parameters()).device)
-        hinge = {field.name: getattr(experiment, field.name) for field in fields(Hinge)}
-        self.task = (
-            None
-            if experiment.method is None
-            else CAELoss(
+        self.cae_loss = None
+        if experiment.method is not None:
+            names = [field.name for field in fields(AttributionLossConfig)]
+            self.cae_loss = CAELoss(
                 model,
                 experiment.method,
                 experiment.weight,
                 image_gradient=experiment.image_gradient,
                 all_sum=ranks.sum if ranks.size > 1 else None,
-                **hinge,
+                **{name: getattr(experiment, name) for name in names},
                 **parameters,
             )
-        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses and mean attributions of a batch; "loss" is the one to differentiate."""
+        """Compute the losses and the logged values of a batch; "loss" is the one to minimise."""
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
-            texts, false, extra = self._texts(images, batch)
+            texts, negatives, values = self._encode_texts(images, batch)
             if batch.masked is not None:
-                texts = self._with_masks(texts, batch.tokens, batch.masked)
-            if self.experiment.foil_hinge:
-                lag = self._lag(images, texts, false, batch.owners)
-                extra["attribution"] = extra.get("attribution", 0) + lag
-                false = None
+                texts = self._mask_words(texts, batch.tokens, batch.masked)
+            if self.experiment.foil_hinge and negatives is not None:
+                margin_loss = self._hard_negative_margin_loss(
+                    images[batch.owners], texts[batch.owners], negatives
+                )
+                values["attribution"] = values.get("attribution", 0) + margin_loss
+                negatives = None
         scale = self.model.logit_scale.exp()
-        if false is not None:
-            false = self.ranks.gather(false.float(), batch.n_negatives)
-            extra["n_negatives"] = scale.new_tensor(len(false))
-            extra["n_similar"] = scale.new_tensor(batch.n_similar)
+        if negatives is not None:
+            negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
+            values["n_negatives"] = scale.new_tensor(len(negatives))
+            values["n_similar"] = scale.new_tensor(batch.n_similar)
         images, texts = self.ranks.gather(images), self.ranks.gather(texts.float())
-        contrastive = contrastive_loss(images, texts, scale, false)
-        loss = contrastive + extra["attribution"] if "attribution" in extra else contrastive
-        return {"loss": loss, "contrastive": contrastive, **extra, "logit_scale": scale}
+        contrastive = contrastive_loss(images, texts, scale, negatives)
+        loss = contrastive + values["attribution"] if "attribution" in values else contrastive
+        return {"loss": loss, "contrastive": contrastive, **values, "logit_scale": scale}
 
-    def _texts(
+    def _encode_texts(
         self, images: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Normalised features of captions and of false captions, and the attribution loss."""
+        """Return normalised features of captions and negatives, and the attribution loss."""
         tokens, negatives = batch.tokens, batch.negatives
-        if self.task is None and negatives is None:
-            return self._encode(tokens), None, {}
-        if self.task is None:
+        if self.cae_loss is None:
+            if negatives is None:
+                return self._encode(tokens), None, {}
             both = self._encode(torch.cat([tokens, negatives]))
-            return *both.tensor_split([len(tokens)]), {}
-        output = self.task(images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps)
-        extra = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
+            texts, negatives = both.tensor_split([len(tokens)])
+            return texts, negatives, {}
+        output = self.cae_loss(
+            images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
+        )
+        values = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
         texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
             negatives = self._encode(negatives) if len(negatives) else texts[:0]
-        return texts, negatives, extra
-
-    def _lag(self, images: Tensor, texts: Tensor, false: Tensor, owners: Tensor) -> Tensor:
-        """The hinge on how far false captions lag behind, over all processes."""
-        ahead = (images[owners] * (texts[owners] - false)).sum(dim=1)
-        hinges = F.relu(self.experiment.margin - ahead)
-        total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
-        return self.experiment.weight * total / count.clamp(min=1)
+        return texts, negatives, values
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
 
-    def _with_masks(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Features `(M, E)` of captions, anew with mean token embeddings where `masked (M, T)`."""
+    def _mask_words(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Encode captions anew with mean token embeddings where `masked (M, T)`."""
         rows = masked.any(1).nonzero()[:, 0]
         if not len(rows):
             return texts
-        encoder, own = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
-        masked = masked[rows, : encoder.columns(tokens[rows])]
-        both = encoder.encode_variants(tokens[rows], own, masked, mask_vector(encoder))
-        anew = F.normalize(both[len(rows) :].float(), dim=-1)
-        return texts.index_copy(0, rows, anew.to(texts.dtype))
+        encoder, caption = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
+        masked = masked[rows, : encoder.used_columns(tokens[rows])]
+        both = encoder.encode_variants(tokens[rows], caption, masked, mask_vector(encoder))
+        masked_texts = F.normalize(both[len(rows) :].float(), dim=-1)
+        return texts.index_copy(0, rows, masked_texts.to(texts.dtype))
+
+    def _hard_negative_margin_loss(
+        self, images: Tensor, captions: Tensor, negatives: Tensor
+    ) -> Tensor:
+        """Return `weight * mean max(0, margin - (S(I, T) - S(I, T')))` over all processes.
+
+        Args:
+            images: `(K, E)`.
+            captions: The captions T of the images `(K, E)`.
+            negatives: The hard negatives T' of the captions `(K, E)`.
+        """
+        similarity_gap = (images * (captions - negatives)).sum(dim=1)
+        hinges = F.relu(self.experiment.margin - similarity_gap)
+        total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
+        return self.experiment.weight * total / count.clamp(min=1)
 
 
-def _check_foils(experiment: Experiment) -> None:
-    """ConfigError for false captions that the other settings do not fit."""
-    foils, hinge = experiment.foils, experiment.foil_hinge
-    if foils not in (None, *FOILS):
-        raise ConfigError(f"unknown foils {foils!r}: expected one of {', '.join(FOILS)}, or none.")
-    if hinge and foils is None or foils and experiment.negatives:
+def _check_hard_negatives(experiment: Experiment) -> None:
+    """Check that the settings of hard negatives fit the others, else raise ConfigError."""
+    foils, margin_loss = experiment.foils, experiment.foil_hinge
+    if foils not in (None, *HARD_NEGATIVES):
+        expected = ", ".join(HARD_NEGATIVES)
+        raise ConfigError(f"unknown foils {foils!r}: expected one of {expected}, or none.")
+    if foils and experiment.negatives:
+        raise ConfigError("foils cannot be combined with negatives, which are NegCLIP's.")
+    if margin_loss and foils is None:
         raise ConfigError(
-            "foils stand beside no negatives of NegCLIP, and foil_hinge needs foils; it takes the "
-            "weight and margin of the run."
+            "foil_hinge requires foils; it uses the weight and the margin of the run."
         )
-    if hinge and not experiment.margin > 0:
+    if margin_loss and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")
 
 
@@ -144,10 +167,10 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-6,
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters: matrices with decay, all else without.
+    """Build AdamW over the trainable parameters, with weight decay for matrices only.
 
     Gains, biases, single vectors and `logit_scale` have fewer than two dimensions, so the rule is
-    open_clip's. The fused kernel is several times faster on 49,408 embeddings, on a CPU, too.
+    open_clip's. The fused kernel is several times faster on 49,408 embeddings, also on a CPU.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -160,7 +183,7 @@ def adamw(
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Rate of step `step` (from 0): linear warm-up to `peak`, then a cosine to 0 at `steps`."""
+    """Return the rate of a step (from 0): linear warm-up to `peak`, then a cosine to 0."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -169,6 +192,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 
 @torch.no_grad()
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients together; not finite as soon as one element is not."""
+    """Return the Euclidean norm of all gradients; not finite as soon as one element is not."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)

@@ -1,5 +1,8 @@
-"""CAE in open_clip's own training loop: roles travel with the tokens, and the model hands the loss
-a row for each caption, which gradient accumulation and several processes can put together."""
+"""CAE in open_clip's own training loop.
+
+Roles travel with the tokens. The model hands the loss one row of stats for each caption, and these
+rows are concatenated by gradient accumulation and over several processes.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,39 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.losses import CAELoss, hinge_of_sums
+from cae_lib.training.losses import CAELoss, reduce_attribution_loss
 from cae_lib.words.alignment import align, check_captions, paper_tagger
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
-SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training")
+SHARED_ATTRIBUTES = (
+    "_parameters",
+    "_buffers",
+    "_non_persistent_buffers_set",
+    "_modules",
+    "training",
+)
 
 
 class RoleTokenizer:
-    """A tokenizer for open_clip's data sets, of `open_clip.get_tokenizer`, that also gives the role
-    of every token; the tagger finds the object, attribute and relation words of captions, by
-    default the paper's scene-graph parser."""
+    """A tokenizer for open_clip's datasets that also gives the role of every token.
+
+    Args:
+        tokenizer: A tokenizer of `open_clip.get_tokenizer`.
+        tagger: Finds the object, attribute and relation words of captions; by default the paper's
+            scene-graph parser.
+    """
 
     def __init__(self, tokenizer: Any, tagger: Tagger | None = None) -> None:
         self.tokenizer, self.tagger = tokenizer, tagger or paper_tagger()
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
-        """Tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
+        """Return tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
-        aligned = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
-        return torch.stack([aligned.tokens, aligned.roles.long(), aligned.words], dim=1)
+        alignment = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
+        return torch.stack([alignment.tokens, alignment.roles.long(), alignment.words], dim=1)
 
     def __getattr__(self, name: str) -> Any:
         if name == "tokenizer":  # not there yet while being unpickled
@@ -42,13 +55,19 @@ class RoleTokenizer:
 
 
 class CaeModel(nn.Module):
-    """An open_clip model that, in training, also gives the attribution sums of its captions.
+    """An open_clip model that, in training, also returns the attribution stats of its captions.
 
     Parameters, buffers and submodules are those of the model under their own names, and so are the
-    keys of `state_dict`; every other attribute and method is the model's too. `model` is the model
-    itself, built with `output_dict=True`, `attribution` what `CaeClipLoss` takes. The settings are
-    those of `CAELoss`, with its errors; a ConfigError for a model that has
-    another loss than the contrastive one (CoCa, SigLIP).
+    keys of `state_dict`; every other attribute and method is the model's too.
+
+    Args:
+        model: The model, built with `output_dict=True`.
+        settings: Those of `CAELoss`, which becomes the attribute `attribution` that `CaeClipLoss`
+            takes.
+
+    Raises:
+        ConfigError: The model has another loss than the contrastive one (CoCa, SigLIP), or a
+            setting is refused by `CAELoss`.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -59,26 +78,30 @@ class CaeModel(nn.Module):
                 "CaeClipLoss would leave out: add CAELoss to your own loss."
             )
         attribution = CAELoss(model, **settings)
-        self.__dict__.update({name: model.__dict__[name] for name in SHARED})
+        self.__dict__.update({name: model.__dict__[name] for name in SHARED_ATTRIBUTES})
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
-        """The model's own output; in training, for texts `(B, 3, T)` of `RoleTokenizer`, with the
-        `attribution_sums (B, K)` of the captions (`caption_sums`)."""
+        """Run the model, in training with the `attribution_stats (B, K)` of the captions.
+
+        Texts are `(B, 3, T)` of `RoleTokenizer`, or tokens `(B, T)`, which have no stats. See
+        `per_caption_stats`.
+        """
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
         images = self.model.encode_image(image, normalize=True)
-        rows = torch.compiler.disable(self.attribution.rows)  # gradients within the forward pass
-        texts, sums = rows(images, *text.unbind(1))
+        # Compiled code has no gradients within the forward pass.
+        encode_and_score = torch.compiler.disable(self.attribution.encode_and_score)
+        texts, stats = encode_and_score(images, *text.unbind(1))
         return {
             "image_features": images,
             "text_features": texts,
             "logit_scale": self.model.logit_scale.exp(),
-            "attribution_sums": sums,
+            "attribution_stats": stats,
         }
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
-        """The model's own features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
+        """Return the features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
         return self.model.encode_text(_tokens(text), normalize=normalize)
 
     def __getattr__(self, name: str) -> Any:
@@ -88,6 +111,7 @@ class CaeModel(nn.Module):
             return getattr(self.__dict__["model"], name)
 
     def extra_repr(self) -> str:
+        """Describe the settings of the loss."""
         return self.attribution.extra_repr()
 
 
@@ -97,8 +121,15 @@ class CaeClipLoss(ClipLoss):
     Under `DistributedDataParallel` the gradient is that of one process with the whole batch. Two
     gradients of open_clip's loop are not, and are scaled here: without `gather_with_grad`, that of
     the features is divided by the number of processes, which would multiply the weight of L_attr;
-    and gradient accumulation, over `accum_freq` parts, multiplies that of the temperature. A
-    ConfigError for `options`, those of `ClipLoss`, whose gradient is not that of the whole batch.
+    and gradient accumulation multiplies that of the temperature.
+
+    Args:
+        attribution: The `attribution` of a `CaeModel`.
+        accum_freq: Number of parts of a batch whose gradients are accumulated.
+        options: Those of `ClipLoss`.
+
+    Raises:
+        ConfigError: With these options the gradient is not that of the whole batch.
     """
 
     def __init__(self, attribution: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
@@ -115,12 +146,17 @@ class CaeClipLoss(ClipLoss):
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: Tensor,
-        attribution_sums: Tensor | None = None,
+        attribution_stats: Tensor | None = None,
         output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
-        """`contrastive_loss` and `attribution_loss`, or their sum; arguments as of `CaeModel`. A
-        DataError if there are no sums, for the texts carried no roles."""
-        if attribution_sums is None:
+        """Return `contrastive_loss` and `attribution_loss`, or their sum.
+
+        The arguments are the output of `CaeModel`.
+
+        Raises:
+            DataError: There are no stats, because the texts carried no roles.
+        """
+        if attribution_stats is None:
             raise DataError(
                 "texts without roles: build the training data with RoleTokenizer("
                 "tokenizer), and call the model in training mode."
@@ -130,8 +166,8 @@ class CaeClipLoss(ClipLoss):
             text_features = _scale_gradient(text_features, self.world_size)
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
-        total = Ranks(self.rank, self.world_size).sum
-        loss = hinge_of_sums(attribution_sums, self.attribution.hinge, total).loss
+        all_sum = Ranks(self.rank, self.world_size).sum
+        loss = reduce_attribution_loss(attribution_stats, self.attribution.config, all_sum).loss
         losses["attribution_loss"] = self.attribution.weight * loss
         return losses if output_dict else sum(losses.values())
 

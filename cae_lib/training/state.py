@@ -1,4 +1,4 @@
-"""The files of an unfinished run: its state (weights, optimiser, step, whose it is) and its log."""
+"""Files of an unfinished run: its state (weights, optimiser, step, identity) and its log."""
 
 from __future__ import annotations
 
@@ -33,8 +33,14 @@ def save_state(
 def load_state(
     path: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Load a state into model and optimiser; returns its step, or 0 where there is no file. A
-    CheckpointError if the file is damaged or belongs to a run of another identity."""
+    """Load a state into model and optimiser.
+
+    Returns:
+        The number of steps taken, 0 if there is no file.
+
+    Raises:
+        CheckpointError: The file is damaged, or belongs to a run of another identity.
+    """
     if not path.exists():
         return 0
     try:
@@ -45,7 +51,7 @@ def load_state(
         ) from error
     if content["identity"] != identity:
         raise CheckpointError(
-            f"{path}: state of another run ({changes(content['identity'], identity)}). "
+            f"{path}: state of another run ({describe_changes(content['identity'], identity)}). "
             "Use another folder, or delete the file to start afresh."
         )
     model.load_state_dict(content["model"])
@@ -53,22 +59,24 @@ def load_state(
     return content["step"]
 
 
-def changes(stored: Any, identity: Mapping[str, str]) -> str:
-    """What differs between a stored identity, if it is one, and a run's, in words."""
+def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
+    """Describe what differs between a stored identity, if it is one, and that of a run."""
     stored = stored if isinstance(stored, dict) else {}
     return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
 
 
-def pictures_hash(images: TrainingImages) -> str:
-    """Hash of pictures by their pixels if these are in memory, else by each file's name and size: a
-    file that changes and keeps both is not noticed."""
+def images_hash(images: TrainingImages) -> str:
+    """Hash images by their pixels if these are in memory, else by each file's name and size.
+
+    A file that changes and keeps both is not noticed.
+    """
     if hasattr(images, "pixels"):
         return content_hash([], [images.pixels])
     return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
 
 
 def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
-    """Hash of plain values and of tensors, their types and shapes included."""
+    """Hash plain values and tensors, the types and shapes of tensors included."""
     content = hashlib.sha256(json.dumps(values).encode())
     for tensor in tensors:
         content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -77,13 +85,13 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 
 
 def open_log(path: Path, step: int) -> TextIO:
-    """A log of one JSON line a step, to append to; what it has after step `step` is dropped."""
+    """Open a log of one JSON line a step to append to; its lines after `step` are dropped."""
     kept = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
     return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """All complete lines of a log; a last line cut short by a crash is left out."""
+    """Read all complete lines of a log; a last line cut short by a crash is left out."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
@@ -23,22 +23,25 @@ from cae_lib.errors import CaeError, Terminated, TooLongError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
-from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress, format_seconds
 from cae_lib.training.batch import Batch, Batches, Stream, generator, placebo_roles
-from cae_lib.training.distributed import Ranks, joined
-from cae_lib.training.execution import SIGNALS, Execution, feed
-from cae_lib.training.features import locked_part, picture_features
+from cae_lib.training.distributed import Ranks, init_distributed
+from cae_lib.training.execution import STOP_SIGNALS, Execution, prefetch
+from cae_lib.training.features import image_features, precompute_features, split_image_tower
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 
 STATE, LOG = "state.pt", "log.jsonl"
-# Values of the log that the progress line shows, and what it calls them.
-SHOWN = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
-TIMED_STEPS = 2  # from which the time of a training is estimated; the first one warms up
+PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
+"""Values of the log that the progress line shows, and their labels."""
+
+TIMED_STEPS = 2
+"""Steps from which the time of a training is estimated; the first one warms up."""
+
 MAX_LOGIT_SCALE = math.log(100)
-Hook = Callable[[int, nn.Module], None]
+StepHook = Callable[[int, nn.Module], None]
+"""Called with the number of steps taken and the model."""
 
 
 class NotFiniteError(CaeError):
@@ -55,40 +58,59 @@ def train(
     *,
     log: bool = True,
     every: int | None = None,
-    on_step: Hook | None = None,
+    on_step: StepHook | None = None,
     save_every: int = 200,
     execution: Execution | None = None,
     inputs: Mapping[str, str] | None = None,
     hours: float | None = None,
 ) -> Path:
-    """Train `clip.model` in place, going on where `out_dir` left off.
+    """Train `clip.model` in place, continuing from the state in `out_dir`.
 
-    Writes `model.safetensors`, whose path is returned, `log.jsonl` (one line a step) and, until the
-    run is complete, `state.pt`, every `save_every` steps. All that is drawn is a function of (seed,
-    step), so a resumed run takes the very steps of an uninterrupted one. Processes started by
-    `torchrun` share each batch and take the steps of one process, up to rounding; only the first
-    writes, shows progress (`log`) and calls `on_step`: with the steps taken and the model in
-    evaluation mode, after each `every` steps and the last. `inputs` names what the run depends on,
-    see `cae_lib.keys.run_inputs`: a state of other inputs is refused. `hours` limits the time that
-    the steps may take, as estimated from the first ones.
+    Everything random is a function of (seed, step), so a resumed run takes the very steps of an
+    uninterrupted one. Processes started by `torchrun` share each batch and take the steps of one
+    process, up to rounding; only the first writes files, shows progress and calls `on_step`.
 
-    Raises what `Run` does; CheckpointError if `out_dir` holds another run's state; and, once the
-    state is saved, NotFiniteError, which names the rows, TooLongError, which says about how long
-    the training would take, and KeyboardInterrupt (Ctrl-C, SIGTERM).
+    Args:
+        experiment: The settings of the run.
+        clip: The model.
+        pairs: The training data.
+        alignment: Tokens and roles of the captions.
+        images: The images.
+        out_dir: Folder for `model.safetensors`, `log.jsonl` (one line a step) and, until the run is
+            complete, `state.pt`.
+        log: Show the progress.
+        every: Call `on_step` after as many steps, and after the last one.
+        on_step: Called with the model in evaluation mode.
+        save_every: Save the state after as many steps.
+        execution: Options of speed and memory.
+        inputs: What the run depends on, see `cae_lib.keys.run_inputs`; a state of other inputs is
+            refused.
+        hours: Limit of the time that the steps may take, as estimated from the first ones.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        ConfigError: The settings do not fit together.
+        DataError: The data are incomplete, or do not fit together.
+        CheckpointError: `out_dir` holds another run's state.
+        NotFiniteError: A loss or gradient is not finite. The state is saved before.
+        TooLongError: The training would take more than `hours`. The state is saved before.
+        KeyboardInterrupt: Ctrl-C or SIGTERM. The state is saved before.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined(next(clip.model.parameters()).device))
+        ranks = stack.enter_context(init_distributed(next(clip.model.parameters()).device))
         log = log and ranks.is_main
         run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log, inputs)
         start = load_state(out / STATE, run.identity, run.model, run.optimizer)
-        report = stack.enter_context(_reports(run, start, out, log, every, on_step))
+        report = stack.enter_context(_step_reporter(run, start, out, log, every, on_step))
         stack.callback(run.model.eval)
         on_gpu = run.device.type == "cuda"
         stack.enter_context(torch.random.fork_rng([run.device] if on_gpu else []))
-        asked = stack.enter_context(_signals())
-        batches = stack.enter_context(run.feed(start, end))
+        received = stack.enter_context(_caught_signals())
+        batches = stack.enter_context(run.prefetch(start, end))
         run.train_mode()
         durations: list[float] = []
         for step in range(start, end):
@@ -101,25 +123,25 @@ def train(
                 raise
             seconds = time.perf_counter() - started
             report(values | {"samples_per_second": len(batch.rows) / seconds})
-            stop = ranks.any(bool(asked), run.device) and step + 1 < end
+            stop = ranks.any(bool(received), run.device) and step + 1 < end
             durations.append(seconds)
-            late = None
+            too_long = None
             if len(durations) == TIMED_STEPS:
-                late = _too_long(experiment, min(durations), end - step - 1, hours)
-            if stop or late or (step + 1) % save_every == 0:
+                too_long = _too_long_error(experiment, min(durations), end - step - 1, hours)
+            if stop or too_long or (step + 1) % save_every == 0:
                 run.save(out / STATE, step + 1)
-            if late:
-                raise late
+            if too_long:
+                raise too_long
             if stop:
-                kind = Terminated if signal.SIGTERM in asked else KeyboardInterrupt
+                kind = Terminated if signal.SIGTERM in received else KeyboardInterrupt
                 raise kind(f"stopped after step {step + 1}; run again to go on")
         return _finish(run, out)
 
 
-def _too_long(
+def _too_long_error(
     experiment: Experiment, step_seconds: float, steps: int, hours: float | None
 ) -> TooLongError | None:
-    """Return the error of a training whose remaining `steps` would take more than `hours`."""
+    """Return the error of a training that would take more than `hours`; None if it takes less."""
     seconds = step_seconds * steps
     if hours is None or seconds <= 3600 * hours:
         return None
@@ -132,9 +154,11 @@ def _too_long(
 
 
 class Run:
-    """Model, data (pairs, their tokens and roles, their pictures) and optimiser of one run, with
-    the errors of `Batches` and `Objective`. What a locked tower or trunk makes of uncropped
-    pictures is computed once (`picture_features`)."""
+    """Model, data and optimiser of one run.
+
+    The features of a locked tower or trunk are computed once, unless images are cropped at random.
+    See `train` for the arguments and errors.
+    """
 
     def __init__(
         self,
@@ -150,25 +174,27 @@ class Run:
     ) -> None:
         self.experiment, self.clip, self.model = experiment, clip, clip.model
         self.ranks, execution = ranks or Ranks(), execution or Execution()
+        if execution.checkpointing:
+            clip.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
         self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
-        encoder = execution.prepare(clip.model, image_features)
-        self.locked, first, rest = locked_part(clip.model, experiment, encoder)
+        encoder = image_features
+        self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
             self.locked.requires_grad_(False)
             if not experiment.augment:
-                images = picture_features(
+                images = precompute_features(
                     clip,
                     self.locked,
                     images,
-                    first,
+                    encode_locked,
                     experiment.precision,
                     self.ranks,
                     self.workers,
                     log,
                 )
-                encoder, self.workers = rest, 0
+                encoder, self.workers = encode_rest, 0
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
         self.batches = Batches(experiment, pairs, alignment, images, clip.tokenizer, self.ranks)
         self.optimizer = adamw(
@@ -176,31 +202,42 @@ class Run:
         )
         self.objective = self.ranks.wrap(Objective(clip.model, experiment, self.ranks, encoder))
 
-    def feed(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
-        """The batches of steps `start` to `end` (exclusive), prepared ahead by `workers`."""
+    def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
+        """Prepare the batches of steps `start` to `end` (exclusive) ahead of time."""
         steps, on_gpu = range(start, end), self.device.type == "cuda"
-        return feed(self.batches.at, steps, self.workers, pin=on_gpu)
+        return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
 
     def train_mode(self) -> None:
-        """Put the model into training mode, but for what is locked of its image tower."""
+        """Put the model into training mode, except for what is locked of its image tower."""
         self.model.train()
         if self.locked is not None:
             self.locked.eval()
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
-        """Take step `step` (from 0) on its batch and return its log line; a NotFiniteError names
-        the rows of the batch, and leaves weights and optimiser unchanged."""
+        """Take a step on its batch.
+
+        Args:
+            step: Number of the step, from 0.
+            batch: The batch of this step.
+
+        Returns:
+            The values of its line in the log.
+
+        Raises:
+            NotFiniteError: A loss or gradient is not finite; names the rows of the batch. Weights
+                and optimiser are unchanged.
+        """
         settings = self.experiment
         torch.manual_seed(generator(settings.seed, Stream.MODEL, step).initial_seed())
         lr = learning_rate(step, settings.steps, settings.lr, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        measured = self.objective(batch.to(self.device))
-        measured["loss"].backward()
-        measured["gradient_norm"] = gradient_norm(self.model)
-        numbers = torch.stack([value.detach().float() for value in measured.values()]).tolist()
-        values = {"step": step + 1, **dict(zip(measured, numbers, strict=True)), "lr": lr}
+        tensors = self.objective(batch.to(self.device))
+        tensors["loss"].backward()
+        tensors["gradient_norm"] = gradient_norm(self.model)
+        numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
+        values = {"step": step + 1, **dict(zip(tensors, numbers, strict=True)), "lr": lr}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             raise NotFiniteError(
                 f"step {step + 1} of {settings.name}: loss {values['loss']}, gradient norm "
@@ -214,16 +251,16 @@ class Run:
         return values
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after `step` steps to `path`, in the main process."""
+        """Write the state after `step` steps to `path`, from the main process."""
         if self.ranks.is_main:
             save_state(path, self.identity, step, self.model, self.optimizer)
 
 
 @contextmanager
-def _reports(
-    run: Run, start: int, out: Path, log: bool, every: int | None, on_step: Hook | None
+def _step_reporter(
+    run: Run, start: int, out: Path, log: bool, every: int | None, on_step: StepHook | None
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What tells of a step's values: log, progress line, hook; all in the main process alone."""
+    """Yield what reports a step's values: to log, progress line and hook, in the main process."""
     if not run.ranks.is_main:
         yield lambda values: None
         return
@@ -237,36 +274,40 @@ def _reports(
         def report(values: dict[str, Any]) -> None:
             lines.write(json.dumps(values) + "\n")
             if progress:
-                shown = {name: values[key] for key, name in SHOWN.items() if key in values}
+                shown = {
+                    label: values[key] for key, label in PROGRESS_LABELS.items() if key in values
+                }
                 shown["samples/s"] = f"{values['samples_per_second']:.0f}"
                 progress.update(1, **shown)
-            done = values["step"]
-            if on_step and every and (done % every == 0 or done == end):
+            n_steps = values["step"]
+            if on_step and every and (n_steps % every == 0 or n_steps == end):
                 run.model.eval()
-                on_step(done, run.model)
+                on_step(n_steps, run.model)
                 run.train_mode()
 
         yield report
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that takes in Ctrl-C and SIGTERM; a second Ctrl-C acts. SIGTERM may come twice, to a
-    process and to its group (`timeout` sends both), so a second one adds nothing. Main thread only.
+def _caught_signals() -> Iterator[list[int]]:
+    """Yield a list that collects Ctrl-C and SIGTERM; a second Ctrl-C interrupts at once.
+
+    SIGTERM may come twice, to a process and to its group (`timeout` sends both), so a second one
+    changes nothing. Only the main thread can catch signals.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handle) for number in SIGNALS if here}
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, handle) for number in STOP_SIGNALS if is_main}
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -286,8 +327,3 @@ def _finish(run: Run, out: Path) -> Path:
         (out / STATE).unlink(missing_ok=True)
     run.ranks.wait()
     return checkpoint
-
-
-def image_features(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Features `(M, E)` of pictures `(M, 3, S, S)`, not normalised."""
-    return encode_image(model, pixels).features

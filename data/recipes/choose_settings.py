@@ -32,7 +32,7 @@ from cae_lib.evaluation.selection import GAP_TOLERANCE, TUNING_SEED, smallest_cl
 from cae_lib.keys import digest
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import stamp
+from cae_lib.runtime import current_provenance
 from cae_lib.variants import CONTROL, TUNED
 
 CURVE = ("mean", "ARO-R", "ARO-A")
@@ -196,7 +196,7 @@ def keep(
         frame,
         profile,
         key=digest(frame.to_csv()),
-        provenance=stamp(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
+        provenance=current_provenance(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
     )
     store.collect(profile)
     for text in told:

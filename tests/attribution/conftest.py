@@ -19,13 +19,13 @@ CAPTIONS = (
 
 @pytest.fixture
 def batch(tiny_clip: Clip) -> Batch:
-    """Four captions from 4 to 77 tokens, one of them truncated, in float64."""
+    """Return four captions from 4 to 77 tokens, one of them truncated, in float64."""
     return make_batch(tiny_clip.model, CAPTIONS)
 
 
 @pytest.fixture
 def attribute() -> Callable[..., Attribution]:
-    """Score a batch by a method's name and parameters; `call` goes to the call."""
+    """Return a function that scores a batch by a method; `call` are arguments of the call."""
 
     def scored(
         batch: Batch, name: str, call: dict[str, Any] | None = None, **parameters: Any

@@ -256,9 +256,9 @@ def test_scores_are_those_of_the_texts_by_hand(
             torch.testing.assert_close(
                 tokens, expected.double().expand_as(tokens), atol=1e-10, rtol=0
             )
-            scored = found.scored[row, (words.words[row] == number)[: found.length]]
+            scored = found.has_score[row, (words.words[row] == number)[: found.length]]
             assert bool(scored.all()) == bool(texts) == bool(scored.any())
-    assert found.scored.any()
+    assert found.has_score.any()
 
 
 @torch.no_grad()
@@ -274,7 +274,7 @@ def test_a_bag_of_words_binds_nothing(named, call, attribute) -> None:
             layer.bias.zero_()
     assert attribute(named, "perturbation").scores.abs().max() > 1e-3, "words count"
     found = attribute(named, NAME, call)
-    assert found.scored.any() and found.scores.abs().max() < 1e-12
+    assert found.has_score.any() and found.scores.abs().max() < 1e-12
 
 
 @torch.no_grad()
@@ -282,17 +282,17 @@ def test_samples_and_wanted_words(named, call, attribute, words) -> None:
     every, seen = attribute(named, NAME, call), torch.zeros_like(words.roles, dtype=torch.bool)
     torch.manual_seed(0)
     for _ in range(60):
-        scored = attribute(named, NAME, call, samples=1).scored
+        scored = attribute(named, NAME, call, samples=1).has_score
         per_caption = [
             len(set(row[mask].tolist()))
             for row, mask in zip(words.words[:, : scored.shape[1]], scored, strict=True)
         ]
         assert max(per_caption) <= 2  # the two attributes of one exchange
         seen[:, : scored.shape[1]] |= scored
-    assert torch.equal(seen[:, : every.length], every.scored)
+    assert torch.equal(seen[:, : every.length], every.has_score)
     wanted = words.roles == RELATION
-    found = attribute(named, NAME, call | {"wanted": wanted})
-    assert torch.equal(found.scored, every.scored & wanted[:, : every.length])
+    found = attribute(named, NAME, call | {"requested": wanted})
+    assert torch.equal(found.has_score, every.has_score & wanted[:, : every.length])
 
 
 def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> None:
@@ -327,7 +327,7 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
     found = attribute(named, NAME, call)
     roles = call["roles"][:, : found.length]
     kinds = [
-        (0.5 - found.scores[found.scored & (roles == role)]).clamp(min=0).mean()
+        (0.5 - found.scores[found.has_score & (roles == role)]).clamp(min=0).mean()
         for role in (ATTRIBUTE, RELATION)
     ]
     torch.testing.assert_close(output.loss, 3 * (kinds[0] + kinds[1]) / 2)
@@ -336,7 +336,7 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
     with pytest.raises(ConfigError, match="samples is 0: expected 1 or more"):
         attribute(named, NAME, samples=0)
     none = {"roles": torch.zeros_like(call["roles"])}
-    assert not attribute(named, NAME, none).scored.any()
+    assert not attribute(named, NAME, none).has_score.any()
 
 
 # A caption with one swap of a relation's arguments and one of attributes, as a tagger gives them.

@@ -9,10 +9,10 @@ import torch
 from oracles import Batch, make_batch
 from torch import Tensor
 
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.training.losses import CAELoss
+from cae_lib.words.alignment import word_index
 
 NAME = "counterfactual"
 CAPTIONS = (
@@ -31,6 +31,8 @@ ROLE = {word: role for role, words in ROLES.items() for word in words.split()}
 
 
 class Word(NamedTuple):
+    """A word of a caption."""
+
     row: int
     places: list[int]
     tokens: tuple[int, ...]
@@ -44,14 +46,14 @@ def named(tiny_clip) -> Batch:
 
 @pytest.fixture
 def words(named: Batch, tiny_clip) -> list[Word]:
-    found = []
+    actual = []
     for row, numbers in enumerate(word_index(named.tokens, 49408)):
         for number in range(1, int(numbers.max()) + 1):
             places = (numbers == number).nonzero().flatten().tolist()
             tokens = tuple(named.tokens[row, places].tolist())
             role = ROLE.get(tiny_clip.tokenizer.decode(tokens).strip(), 0)
-            found.append(Word(row, places, tokens, role))
-    return found
+            actual.append(Word(row, places, tokens, role))
+    return actual
 
 
 @pytest.fixture
@@ -62,27 +64,27 @@ def call(named: Batch, words: list[Word]) -> dict[str, Tensor]:
     return {"roles": roles}
 
 
-def others(words: list[Word], word: Word) -> Counter[tuple[int, ...]]:
-    """What may stand in for a word, with how often it occurs."""
-    held = {other.tokens for other in words if other.row == word.row}
+def candidates_of(words: list[Word], word: Word) -> Counter[tuple[int, ...]]:
+    """Return the tokens that may replace a word, with how often they occur."""
+    in_caption = {other.tokens for other in words if other.row == word.row}
     longest = len(word.tokens) if word.row == 4 else 77
     return Counter(
         other.tokens
         for other in words
         if other.role == word.role != 0
-        and other.tokens not in held
+        and other.tokens not in in_caption
         and len(other.tokens) <= longest
     )
 
 
 def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
-    """S(I, T) - S(I, T with another word), from rows of tokens as lists."""
+    """Compute S(I, T) - S(I, T with another word), from rows of tokens as lists."""
     tokens = named.tokens[word.row].tolist()
     changed = tokens[: word.places[0]] + list(other) + tokens[word.places[-1] + 1 :]
     rows = torch.tensor([(row + [0] * 77)[:77] for row in (tokens, changed)])
     images, texts = named.image_features[word.row], named.model.encode_text(rows)
-    whole, without = torch.cosine_similarity(images, texts).tolist()
-    return whole - without
+    similarity, without = torch.cosine_similarity(images, texts).tolist()
+    return similarity - without
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
@@ -90,31 +92,31 @@ def drop(named: Batch, word: Word, other: tuple[int, ...]) -> float:
 def test_each_score_is_that_of_another_word_of_the_role(path, named, words, call, attribute):
     batch = dataclasses.replace(named, model=text_encoder(named.model, path))
     torch.manual_seed(0)
-    found = attribute(batch, NAME, call)
+    actual = attribute(batch, NAME, call)
     features = named.model.encode_text(named.tokens)
-    torch.testing.assert_close(found.text_features, features, atol=1e-10, rtol=0)
+    torch.testing.assert_close(actual.text_features, features, atol=1e-10, rtol=0)
     assert len({len(word.tokens) for word in words if word.role == 1}) > 1
     for word in words[:-30]:  # those of the last caption are alike
-        scores, candidates = found.scores[word.row, word.places], others(words, word)
-        assert bool(found.scored[word.row, word.places].all()) == bool(candidates)
+        scores, candidates = actual.scores[word.row, word.places], candidates_of(words, word)
+        assert bool(actual.has_score[word.row, word.places].all()) == bool(candidates)
         drops = torch.tensor([drop(named, word, other) for other in candidates] or [0.0])
         assert (scores == scores[0]).all() and (drops - scores[0]).abs().min() < 1e-10
     torch.manual_seed(0)
-    assert torch.equal(attribute(batch, NAME, call).scores, found.scores)
-    assert not torch.equal(attribute(batch, NAME, call).scores, found.scores)
+    assert torch.equal(attribute(batch, NAME, call).scores, actual.scores)
+    assert not torch.equal(attribute(batch, NAME, call).scores, actual.scores)
 
 
 @torch.no_grad()
 def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -> None:
     (word,) = (word for word in words if word.row == 2 and word.role)  # the dog of "a dog"
-    candidates = others(words, word)
+    candidates = candidates_of(words, word)
     drops = torch.tensor([drop(named, word, other) for other in candidates])
-    wanted = torch.zeros_like(named.tokens, dtype=torch.bool)
-    wanted[word.row, word.places] = True
+    requested = torch.zeros_like(named.tokens, dtype=torch.bool)
+    requested[word.row, word.places] = True
     torch.manual_seed(0)
-    found = [attribute(named, NAME, call | {"wanted": wanted}) for _ in range(400)]
-    assert all(torch.equal(one.scored, wanted) for one in found)
-    drawn = [(drops - one.scores[word.row, word.places]).abs().argmin() for one in found]
+    actual = [attribute(named, NAME, call | {"requested": requested}) for _ in range(400)]
+    assert all(torch.equal(one.has_score, requested) for one in actual)
+    drawn = [(drops - one.scores[word.row, word.places]).abs().argmin() for one in actual]
     share = torch.stack(drawn).bincount(minlength=len(drops)) / len(drawn)
     expected = torch.tensor(list(candidates.values())) / candidates.total()
     torch.testing.assert_close(share, expected, atol=0.1, rtol=0)
@@ -140,11 +142,11 @@ def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named,
     words[1, 1 : size + 1] = 1
     roles = (words == torch.tensor([[2], [1]])).long()
     two = dataclasses.replace(named.first(2), tokens=tokens)
-    found = attribute(two, NAME, {"words": words, "roles": roles})
-    assert found.scored[0, 2] == fits and found.scored[1, 1]
+    actual = attribute(two, NAME, {"words": words, "roles": roles})
+    assert actual.has_score[0, 2] == fits and actual.has_score[1, 1]
     if fits:
         drops = drop(two, Word(0, [2], (267,), 1), tuple(other))
-        assert found.scores[0, 2].item() == pytest.approx(drops, abs=1e-10)
+        assert actual.scores[0, 2].item() == pytest.approx(drops, abs=1e-10)
 
 
 @torch.no_grad()
@@ -153,13 +155,14 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
     seen = torch.zeros_like(roles, dtype=torch.bool)
     torch.manual_seed(0)
     for _ in range(30):
-        scored = attribute(named, NAME, call, samples=1).scored
+        has_score = attribute(named, NAME, call, samples=1).has_score
         for group in (roles == 1, roles > 1):
-            chosen = (scored & group) * numbers
-            assert all(len(row[row > 0].unique()) <= 1 for row in chosen)
-        seen |= scored
-    every = attribute(named, NAME, call).scored
-    assert torch.equal(seen[:4], every[:4]) and (every[3] & (roles[3] > 1)).sum() == 3
+            sampled = (has_score & group) * numbers
+            assert all(len(row[row > 0].unique()) <= 1 for row in sampled)
+        seen |= has_score
+    unlimited = attribute(named, NAME, call).has_score
+    assert torch.equal(seen[:4], unlimited[:4])
+    assert (unlimited[3] & (roles[3] > 1)).sum() == 3
 
 
 def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribute) -> None:
@@ -168,20 +171,20 @@ def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribut
     torch.manual_seed(0)
     output = loss(named.image_features, named.tokens, roles)
     torch.manual_seed(0)
-    found = attribute(named, NAME, call, samples=1)
+    actual = attribute(named, NAME, call, samples=1)
     groups = roles == 1, roles > 1
-    assert not found.scored[groups[0]].all()
-    means = [found.scores[found.scored & group].mean() for group in groups]
+    assert not actual.has_score[groups[0]].all()
+    means = [actual.scores[actual.has_score & group].mean() for group in groups]
     torch.testing.assert_close(
         torch.stack([output.objects, output.composition]), torch.stack(means)
     )
-    assert output.n_objects == (found.scored & groups[0]).sum()
+    assert output.n_objects == (actual.has_score & groups[0]).sum()
 
 
 def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:
-    with pytest.raises(ConfigError, match="counterfactual needs roles"):
+    with pytest.raises(ConfigError, match="roles"):
         attribute(named, NAME)
     none = torch.zeros_like(call["roles"])
     for batch, roles in ((named, none), (named.first(1), call["roles"][:1])):
-        found = attribute(batch, NAME, {"roles": roles})
-        assert not found.scores.any() and not found.scored.any()
+        actual = attribute(batch, NAME, {"roles": roles})
+        assert not actual.scores.any() and not actual.has_score.any()

@@ -1,9 +1,9 @@
-"""What all attribution methods have in common, and what they refuse."""
+"""What all attribution methods have in common, and which settings they refuse."""
 
 import pytest
 import torch
 
-from cae_lib.attribution.gradcam import propagated
+from cae_lib.attribution.gradcam import propagate_relevance
 from cae_lib.errors import ConfigError
 from cae_lib.models import packed
 
@@ -39,17 +39,17 @@ def test_bad_settings_are_refused(name, parameters, message, batch, attribute) -
 
 @EVERY
 def test_shapes_features_graph_and_a_frozen_model(name: str, batch, attribute) -> None:
-    found, trained = attribute(batch, name), attribute(batch, name, GRAPH)
-    assert found.scores.shape == (4, 77) and found.length == 77
+    actual, trained = attribute(batch, name), attribute(batch, name, GRAPH)
+    assert actual.scores.shape == (4, 77) and actual.length == 77
     expected = batch.model.encode_text(batch.tokens)
-    torch.testing.assert_close(found.text_features, expected.detach(), atol=1e-10, rtol=0)
-    assert found.scores[torch.arange(77) > batch.eot[:, None]].abs().max() == 0
-    assert not found.scores.requires_grad and not found.text_features.requires_grad
-    torch.testing.assert_close(trained.scores.detach(), found.scores, atol=1e-12, rtol=0)
+    torch.testing.assert_close(actual.text_features, expected.detach(), atol=1e-10, rtol=0)
+    assert actual.scores[torch.arange(77) > batch.eot[:, None]].abs().max() == 0
+    assert not actual.scores.requires_grad and not actual.text_features.requires_grad
+    torch.testing.assert_close(trained.scores.detach(), actual.scores, atol=1e-12, rtol=0)
     assert trained.scores.requires_grad and trained.text_features.requires_grad
     batch.model.requires_grad_(False)
     with torch.no_grad():
-        torch.testing.assert_close(attribute(batch, name).scores, found.scores)
+        torch.testing.assert_close(attribute(batch, name).scores, actual.scores)
 
 
 @EVERY
@@ -57,11 +57,11 @@ def test_scores_are_float32_under_autocast(name: str, batch, attribute) -> None:
     single = batch.single()
     expected = attribute(single, name).scores
     with torch.autocast("cpu", torch.bfloat16):
-        found = attribute(single, name, GRAPH)
-    assert found.scores.dtype == torch.float32
+        actual = attribute(single, name, GRAPH)
+    assert actual.scores.dtype == torch.float32
     scale = expected.abs().max()
-    torch.testing.assert_close(found.scores / scale, expected / scale, atol=0.05, rtol=0)
-    (found.scores.sum() + found.text_features.sum()).backward()
+    torch.testing.assert_close(actual.scores / scale, expected / scale, atol=0.05, rtol=0)
+    (actual.scores.sum() + actual.text_features.sum()).backward()
     gradients = [p.grad for p in single.model.transformer.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
@@ -69,16 +69,16 @@ def test_scores_are_float32_under_autocast(name: str, batch, attribute) -> None:
 @pytest.mark.parametrize("rows", [4, 1])
 def test_relevance_is_not_rounded_under_autocast(rows: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    maps, slopes = torch.rand(2, 3, 2, 2, rows, 4, generator=generator).unbind()
+    maps, grads = torch.rand(2, 3, 2, 2, rows, 4, generator=generator).unbind()
     readout = torch.eye(4)[[3, 2]]
-    expected = propagated([*maps], [*slopes], readout)
+    expected = propagate_relevance([*maps], [*grads], readout)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(propagated([*maps], [*slopes], readout), expected)
+        assert torch.equal(propagate_relevance([*maps], [*grads], readout), expected)
 
 
 @EVERY
 def test_training_with_the_fused_kernel(name: str, batch, attribute, monkeypatch) -> None:
-    """As on a GPU, where the fused kernel is taken wherever one derivative is enough."""
+    """Use the fused kernel wherever one derivative is enough, as on a GPU."""
     weight = batch.model.transformer.resblocks[0].attn.in_proj_weight
     gradients = []
     for fused in (False, True):

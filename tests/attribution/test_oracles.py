@@ -10,7 +10,7 @@ from oracles import Batch, explicit_attention, make_batch
 from torch import Tensor
 
 from cae_lib.attribution import Attribution
-from cae_lib.attribution.grouping import word_index
+from cae_lib.words.alignment import word_index
 
 IMAGE_TOWER = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 CAPTIONS = ("a red giraffe chases pterodactyls", "two dogs")
@@ -34,7 +34,7 @@ def norm(batch: Batch, temperature: bool = False) -> Tensor:
 
 
 def ablation(batch: Batch, token: int | None = None, unit: str = "word") -> Tensor:
-    """captum's, with the mean embedding, that of a token, or zeros (-1) in place of a word."""
+    """Ablate by captum: the mean embedding, that of a token, or zeros (-1) in place of a word."""
     words, table = word_index(batch.tokens, 49408), batch.text.token_embedding.weight.detach()
     groups = words if unit == "word" else torch.arange(77) * (words > 0)
     baseline = table.mean(0) if token is None else table[[token]] * (token >= 0)
@@ -74,11 +74,11 @@ def compare(batch: Batch, attribute: Callable[..., Attribution], rows: list[tupl
         close = {"atol": tolerance, "rtol": tolerance}
         batch = batch if dtype == torch.float64 else batch.single()
         for (name, parameters, _), wanted in zip(rows, expected, strict=True):
-            found = attribute(batch, name, **parameters)
+            actual = attribute(batch, name, **parameters)
             assert wanted[:, 1].abs().max() > 1e-4  # the words' scores are not all 0
-            assert found.scores.dtype == dtype and not wanted[:, found.length :].any()
-            torch.testing.assert_close(found.scores, wanted[:, : found.length].to(dtype), **close)
-            torch.testing.assert_close(found.text_features, features.to(dtype), **close)
+            assert actual.scores.dtype == dtype and not wanted[:, actual.length :].any()
+            torch.testing.assert_close(actual.scores, wanted[:, : actual.length].to(dtype), **close)
+            torch.testing.assert_close(actual.text_features, features.to(dtype), **close)
 
 
 @pytest.mark.parametrize("row", ORACLES, ids=[f"{row[0]} {row[1]}" for row in ORACLES])
@@ -110,8 +110,8 @@ def test_attention_renormalised_over_the_words(batch, attribute) -> None:
 def test_gradcam_without_second_order_takes_its_gradient_for_a_constant(batch, attribute) -> None:
     weight = batch.model.transformer.resblocks[0].mlp.c_fc.weight
     call = {"create_graph": True}
-    found = attribute(batch, "gradcam", call, start_layer=3, second_order=False).scores
-    (first_order,) = torch.autograd.grad(found[:, 1].sum(), weight)
+    actual = attribute(batch, "gradcam", call, start_layer=3, second_order=False).scores
+    (first_order,) = torch.autograd.grad(actual[:, 1].sum(), weight)
     with explicit_attention(batch.model) as maps:
         features = batch.model.encode_text(batch.tokens)
     similarity = batch.similarity(features, temperature=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cae_lib.attribution import get_method
 from cae_lib.attribution.base import Captions
-from cae_lib.attribution.grouping import word_index
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
 from cae_lib.models.packed import pack_rows
+from cae_lib.words.alignment import word_index
 
 
 def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
@@ -36,12 +36,12 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
                 drops.append((whole - masked)[0])
         assert ((torch.stack(drops) - scores[0, position]).abs() < 1e-10).sum() == 1
     alone = dataclasses.replace(two.first(1), tokens=two.tokens[:1, [0, 2, 2, 3]])
-    with pytest.raises(ConfigError, match="two different words"):
+    with pytest.raises(ConfigError, match="random"):
         attribute(alone, "perturbation", replacement="random")
 
 
 def random_drops(batch: Batch, tokens: Tensor, attribute) -> Tensor:
-    """Scores of the words of the first of two captions."""
+    """Return the scores of the words of the first of two captions."""
     batch = dataclasses.replace(batch.first(2), tokens=tokens)
     return attribute(batch, "perturbation", replacement="random").scores[0, 1 : tokens[0].argmax()]
 
@@ -54,26 +54,26 @@ def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_
     similarity = torch.cosine_similarity(features, batch.image_features[:1])
     expected = similarity[20] - similarity[:20]
     assert expected.abs().min() > 1e-6
-    found = random_drops(batch, tokens, attribute)
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    actual = random_drops(batch, tokens, attribute)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
 
 
 def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_clip) -> None:
-    """With the same caption and the same words to draw from, one of them said once more."""
+    """With the same caption and the same words to draw from, one of them repeated."""
     caption = "dog cat cup tree car"
-    found = [
+    actual = [
         random_drops(batch, tiny_clip.tokenizer([f"{caption} " * 3, word]), attribute)
         for word in caption.split()
     ]
-    for first, second in itertools.combinations(found, 2):
+    for first, second in itertools.combinations(actual, 2):
         assert (first - second).abs().max() > 1e-4
 
 
 @torch.no_grad()
-def _scores(batch: Batch, words: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Scores with other words than those of the tokens, which a call refuses."""
+def _scores(batch: Batch, words: Tensor, requested: Tensor | None = None) -> Tensor:
+    """Score with other words than those of the tokens, which a call refuses."""
     captions = Captions(
-        text_encoder(batch.model), batch.tokens, batch.image_features, False, words, wanted, None
+        text_encoder(batch.model), batch.tokens, batch.image_features, False, words, requested
     )
     return get_method("perturbation").score(captions).scores
 
@@ -88,11 +88,11 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     scores = _scores(batch, groups)
     torch.testing.assert_close(scores, batch.ablation(inside, mean), atol=1e-10, rtol=0)
     assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
-    wanted = groups.new_zeros(4, 77, dtype=torch.bool)
-    wanted[2, 5] = True  # one token of three
-    found = _scores(batch, groups, wanted)
-    torch.testing.assert_close(found[2], scores[2], atol=1e-10, rtol=0)
-    assert found[2, 4:7].all() and not found[[0, 1, 3]].any()
+    requested = groups.new_zeros(4, 77, dtype=torch.bool)
+    requested[2, 5] = True  # one token of three
+    actual = _scores(batch, groups, requested)
+    torch.testing.assert_close(actual[2], scores[2], atol=1e-10, rtol=0)
+    assert actual[2, 4:7].all() and not actual[[0, 1, 3]].any()
     empty = dataclasses.replace(batch.first(2), tokens=tiny_clip.tokenizer(["", ""]))
     scores = attribute(empty, "perturbation").scores
     assert scores.shape == (2, 2) and scores.abs().max() == 0

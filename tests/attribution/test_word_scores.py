@@ -8,7 +8,6 @@ import torch
 from open_clip import SimpleTokenizer
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.grouping import word_index
 from cae_lib.attribution.word_scores import (
     positive_shares,
     scores_by_word,
@@ -16,6 +15,7 @@ from cae_lib.attribution.word_scores import (
     word_scores,
 )
 from cae_lib.errors import ConfigError
+from cae_lib.words.alignment import word_index
 
 NAN = float("nan")
 
@@ -36,8 +36,8 @@ def test_each_word_has_a_number() -> None:
 
 
 def test_words_as_text(tiny_clip) -> None:
-    found = split_words("The Pterodactyl's cup, striped", tiny_clip.tokenizer)
-    assert found == ["the", "pterodactyl", "'s", "cup", ",", "striped"]
+    actual = split_words("The Pterodactyl's cup, striped", tiny_clip.tokenizer)
+    assert actual == ["the", "pterodactyl", "'s", "cup", ",", "striped"]
     with pytest.raises(ConfigError, match="SimpleTokenizer"):
         split_words("a", lambda texts: texts)
 
@@ -69,11 +69,11 @@ def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, Any]) -> 
     n = len(tiny_clip.tokenizer.encode("pterodactyl"))  # more than one
     images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     raw = get_method(method, **parameters)(tiny_clip.model, tokens, images).scores
-    found = word_scores(tiny_clip, tokens, images, method, **parameters)
+    actual = word_scores(tiny_clip, tokens, images, method, **parameters)
     whole = method == "perturbation" and not parameters
     long = raw[0, 2] if whole else raw[0, 2 : 2 + n].sum()
     expected = torch.stack([raw[0, 1], long, *raw[0, 2 + n : 5 + n]])
-    torch.testing.assert_close(found[0], expected)
-    torch.testing.assert_close(found[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
+    torch.testing.assert_close(actual[0], expected)
+    torch.testing.assert_close(actual[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
     if "renormalise" in parameters:
-        torch.testing.assert_close(found.sum(1), torch.ones(2))
+        torch.testing.assert_close(actual.sum(1), torch.ones(2))

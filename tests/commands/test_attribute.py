@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution import METHODS
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
 from cae_lib.commands.figure import open_weights
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.pair import attribute, word_roles
+from cae_lib.methods import METHODS
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path

@@ -18,12 +18,12 @@ MIXED = SHORT + LONG + TRUNCATED + [""]
 BATCHES = {"short": SHORT, "long": LONG, "truncated": TRUNCATED, "empty": ["", ""], "mixed": MIXED}
 
 
-def _assert_same(model: nn.Module, found: Tensor, expected: Tensor) -> None:
+def _assert_same(model: nn.Module, actual: Tensor, expected: Tensor) -> None:
     """The features are equal, and so are the gradients of a fixed projection of them."""
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
-    direction = torch.linspace(0, 99, found.numel(), dtype=found.dtype).view(found.shape).sin()
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-11)
+    direction = torch.linspace(0, 99, actual.numel(), dtype=actual.dtype).view(actual.shape).sin()
     gradients = []
-    for features in (found, expected):
+    for features in (actual, expected):
         model.zero_grad()
         (features * direction).sum().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
@@ -69,8 +69,8 @@ def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) ->
     texts = [*SHORT, "a dog", "the red cat sits on a table", "the red cat", "", *LONG]
     tokens = tiny_clip.tokenizer(sorted(texts) if in_order else texts)
     model = tiny_clip.model.double()
-    found = text_encoder(model, "packed").encode_many(tokens)
-    _assert_same(model, found, model.encode_text(tokens))
+    actual = text_encoder(model, "packed").encode_many(tokens)
+    _assert_same(model, actual, model.encode_text(tokens))
 
 
 def test_packing_of_two_and_four_positions() -> None:
@@ -136,7 +136,7 @@ def test_attention_pooling_of_timm() -> None:
     x = torch.cat([states.mean(1, keepdim=True), states], dim=1) + pool.pos_embed
     q, k, _ = pool.qkv(x).unflatten(-1, (3, pool.num_heads, -1)).unbind(2)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-    (found,) = output.attention
-    torch.testing.assert_close(found, scores.softmax(-1))
-    (slope,) = torch.autograd.grad(output.features.sum(), found)
+    (actual,) = output.attention
+    torch.testing.assert_close(actual, scores.softmax(-1))
+    (slope,) = torch.autograd.grad(output.features.sum(), actual)
     assert slope[:, :, 0].abs().max() > 0 and not slope[:, :, 1:].any()

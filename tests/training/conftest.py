@@ -25,9 +25,9 @@ def model(tiny_clip: Clip) -> nn.Module:
 @pytest.fixture
 def batch(tiny_clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
     """Image features `(4, 128)`, tokens and roles `(4, 77)`."""
-    found, generator = toy_alignment(tiny_clip, CAPTIONS), torch.Generator().manual_seed(1)
+    actual, generator = toy_alignment(tiny_clip, CAPTIONS), torch.Generator().manual_seed(1)
     images = torch.randn(4, 128, generator=generator, dtype=torch.float64)
-    return F.normalize(images, dim=-1), found.tokens, found.roles
+    return F.normalize(images, dim=-1), actual.tokens, actual.roles
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from toys import FT, Toys, lines, send, toy_run, toy_train
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import losses
-from cae_lib.training.distributed import Ranks, joined
+from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.trainer import NotFiniteError
 
 PLAIN = replace(FT, steps=3)
@@ -71,10 +71,10 @@ def work(ranks: Ranks, folder: Path) -> None:
 def test_two_processes_give_loss_and_gradients_of_one(name: str, halves: Path, home) -> None:
     whole = losses_and_gradients(CASES[name])
     for rank in range(2):
-        found = torch.load(halves / f"{name}-{rank}.pt")
-        assert found.keys() == whole.keys()
+        actual = torch.load(halves / f"{name}-{rank}.pt")
+        assert actual.keys() == whole.keys()
         for key, value in whole.items():
-            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-5, msg=key)
+            torch.testing.assert_close(actual[key], value, atol=1e-5, rtol=1e-5, msg=key)
     if CASES[name].method:
         assert whole["attribution"] > 0 and whole["n_composition"] > 0
         gradient = whole["transformer.resblocks.0.attn.in_proj_weight"]
@@ -91,8 +91,8 @@ def test_the_trainer_logs_what_one_process_logs_and_only_one_process_writes(halv
     for folder in ("own-0", "stopped"):  # the second went on after it was stopped
         for ours, theirs in zip(lines(halves / folder), expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
-        found = sorted(path.name for path in (halves / folder).iterdir())
-        assert found == ["log.jsonl", "model.json", "model.safetensors"]
+        actual = sorted(path.name for path in (halves / folder).iterdir())
+        assert actual == ["log.jsonl", "model.json", "model.safetensors"]
     assert not list((halves / "own-1").iterdir())
 
 
@@ -124,5 +124,5 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as ours:
+    with init_distributed(torch.device("cpu")) as ours:
         work(ours, Path(sys.argv[1]))

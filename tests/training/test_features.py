@@ -1,4 +1,4 @@
-"""A locked image tower: it stays as it is, and its features are computed once where they can be."""
+"""A locked image tower: it stays as it is, and its features are computed once if possible."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -65,27 +65,31 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
         images = Toys(size=clip.image_size)
         return toy_train(experiment, tmp_path / name, clip, images=images)
 
-    monkeypatch.setattr(features, "PICTURES", 8 if experiment.negatives else 4)
-    found, log = trained("features")
+    monkeypatch.setattr(features, "BATCH_SIZE", 8 if experiment.negatives else 4)
+    actual, log = trained("features")
     assert len(features_files(home)) == 1
-    part = trainer.locked_part
+    split = trainer.split_image_tower
     with monkeypatch.context() as patch:  # no features, and the whole tower after them
-        patch.setattr(trainer, "picture_features", lambda clip, locked, images, *rest: images)
-        patch.setattr(trainer, "locked_part", lambda *given: (part(*given)[0], None, given[2]))
+        patch.setattr(trainer, "precompute_features", lambda clip, locked, images, *rest: images)
+        patch.setattr(
+            trainer,
+            "split_image_tower",
+            lambda *inputs: (split(*inputs)[0], None, features.image_features),
+        )
         expected, plain = trained("pictures")
-    assert log == plain and same_weights(found, expected)
+    assert log == plain and same_weights(actual, expected)
 
 
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:
     encoded: list[int] = []
-    encode = trainer.encode_image
+    encode = features.encode_image
 
     def counted(model: nn.Module, pixels: Tensor):
         encoded.append(len(pixels))
         assert not model.visual.training
         return encode(model, pixels)
 
-    monkeypatch.setattr(trainer, "encode_image", counted)
+    monkeypatch.setattr(features, "encode_image", counted)
     clip = toy_clip()
     clip.model.train()
     run = toy_run(LOCKED, clip, log=True)
@@ -141,7 +145,9 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         return pixels.mean((2, 3))
 
     def made(clip, locked, images, precision="fp32"):
-        return features.picture_features(clip, locked, images, encode, precision, Ranks(), 0, False)
+        return features.precompute_features(
+            clip, locked, images, encode, precision, Ranks(), 0, False
+        )
 
     clip, images, locked = toy_clip(), ImagesOnDisk(paths, 8), nn.Conv2d(3, 4, 2)
     first = made(clip, locked, images).pixels

@@ -21,14 +21,14 @@ from cae_lib.data.images import ImagesOnDisk
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.training.batch import Batch, Batches
-from cae_lib.training.execution import feed
+from cae_lib.training.execution import prefetch
 
 PATIENCE = 120
 """Seconds after which a process is taken to hang."""
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
-from cae_lib.training.execution import feed
+from cae_lib.training.execution import prefetch
 
 def slow(step):
     time.sleep(600 if step > 1 else 0)  # from the third on each takes for ever
@@ -67,15 +67,15 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def taken(batches: Batches, workers: int) -> list[Batch]:
-    with feed(batches.at, range(2, 7), workers) as source:
+    with prefetch(batches.at, range(2, 7), workers) as source:
         return list(source)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, workers) -> None:
-    expected, found = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
+    expected, actual = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
     assert not same(expected[0], expected[1])
-    assert len(found) == 5 and all(map(same, found, expected))
+    assert len(actual) == 5 and all(map(same, actual, expected))
 
 
 def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
@@ -94,7 +94,7 @@ def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
     path.write_bytes(path.read_bytes()[:300])
     message = rf"^\S*{row}\.png \(row {row}\): "
     with pytest.raises(DataError, match=message) as error:
-        with feed(batches.at, range(4), workers) as source:
+        with prefetch(batches.at, range(4), workers) as source:
             given.extend(source)
     assert "Traceback" not in str(error.value) and all(map(batches.at, range(len(given))))
     with pytest.raises(DataError):
@@ -103,7 +103,7 @@ def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
 
 @BOTH
 def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
-    with feed(batches.at, range(8), 2) as source:
+    with prefetch(batches.at, range(8), 2) as source:
         next(source)
         workers = multiprocessing.active_children()
         assert len(workers) == 2
@@ -122,8 +122,8 @@ def test_a_signal_to_a_worker_that_starts_spares_it(batches, monkeypatch, number
     monkeypatch.setattr(_utils.worker.signal_handling, "_set_worker_signal_handlers", hit)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(taken, batches, 2).result() if threads else taken(batches, 2)
-    assert len(found) == 5
+        actual = pool.submit(taken, batches, 2).result() if threads else taken(batches, 2)
+    assert len(actual) == 5
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
@@ -142,7 +142,7 @@ def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, c
     script.write_text(f"""{SCRIPT}
     end = "pass"
     {main}
-    with feed({work}, range({2 if code == 0 else 6}), {1 if code == 0 else 2}) as source:
+    with prefetch({work}, range({2 if code == 0 else 6}), {1 if code == 0 else 2}) as source:
         print(next(source), next(source), flush=True)
         exec(end)
 """)
@@ -160,7 +160,7 @@ def test_no_worker_falls_to_a_signal_or_outlives_its_run(tmp_path, work, main, c
 def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
     batch = batches.at(0)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
-    found = _utils.pin_memory.pin_memory(batch)
+    actual = _utils.pin_memory.pin_memory(batch)
     for name in ("pixels", "tokens", "roles", "negatives"):
-        assert torch.equal(getattr(found, name), getattr(batch, name) + 1), name
-    assert found.n_similar == batch.n_similar and found.affine is batch.affine
+        assert torch.equal(getattr(actual, name), getattr(batch, name) + 1), name
+    assert actual.n_similar == batch.n_similar and actual.affine is batch.affine

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cae_lib.config import HINGES, SCOPES, Hinge
+from cae_lib.config import HINGES, SCOPES, AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.losses import (
     AttributionLoss,
     attribution_loss,
-    caption_sums,
     contrastive_loss,
-    hinge_of_sums,
+    per_caption_stats,
+    reduce_attribution_loss,
 )
 
 # Two captions of four tokens. Roles: 0 other, 1 object, 2 attribute, 3 relation.
@@ -25,7 +25,9 @@ WORDS = torch.tensor([[1, 2, 2, 3], [1, 2, 3, 3]])
 EVERY = pytest.mark.parametrize(
     "hinge",
     [
-        Hinge(hinge=kind, margin=2.0, scope=scope, stop_gradient=stop, complete_captions=complete)
+        AttributionLossConfig(
+            hinge=kind, margin=2.0, scope=scope, stop_gradient=stop, complete_captions=complete
+        )
         for kind, scope, stop, complete in itertools.product(HINGES, SCOPES, *[(False, True)] * 2)
         if kind != "margin" or (scope != "caption" and not stop)
     ],
@@ -33,7 +35,7 @@ EVERY = pytest.mark.parametrize(
 )
 
 
-def loss_of(scores: Tensor, hinge: Hinge, roles: Tensor = ROLES) -> AttributionLoss:
+def loss_of(scores: Tensor, hinge: AttributionLossConfig, roles: Tensor = ROLES) -> AttributionLoss:
     return attribution_loss(scores, roles, hinge, WORDS)
 
 
@@ -77,9 +79,9 @@ def test_each_image_has_one_caption(images, texts, negatives) -> None:
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])
 def test_roles_are_integers(kind: torch.dtype) -> None:
     """Truth values are no roles: no token would have role 2 or 3, and the loss would be 0."""
-    for call in (loss_of, lambda scores, hinge, roles: caption_sums(scores, roles, hinge)):
+    for call in (loss_of, lambda scores, hinge, roles: per_caption_stats(scores, roles, hinge)):
         with pytest.raises(DataError):
-            call(SCORES, Hinge(), ROLES.to(kind))
+            call(SCORES, AttributionLossConfig(), ROLES.to(kind))
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,20 @@ def test_roles_are_integers(kind: torch.dtype) -> None:
     ids=str,
 )
 def test_loss_and_gradient(settings: dict, objects: float, loss: float, gradient: list) -> None:
-    scores, hinge = SCORES.clone().requires_grad_(), Hinge(**settings)
-    found = loss_of(scores, hinge)
-    assert found.loss.item() == pytest.approx(loss)
-    assert found.objects.item() == pytest.approx(objects)
-    assert found.composition.item() == pytest.approx(0.2)
+    scores, hinge = SCORES.clone().requires_grad_(), AttributionLossConfig(**settings)
+    actual = loss_of(scores, hinge)
+    assert actual.loss.item() == pytest.approx(loss)
+    assert actual.objects.item() == pytest.approx(objects)
+    assert actual.composition.item() == pytest.approx(0.2)
     count = 2 if hinge.scope == "word" else 3
-    assert (found.n_objects.item(), found.n_composition.item()) == (count, 2)
-    found.loss.backward()
+    assert (actual.n_objects.item(), actual.n_composition.item()) == (count, 2)
+    actual.loss.backward()
     torch.testing.assert_close(scores.grad, torch.tensor(gradient, dtype=torch.double))
 
 
 def margin_loss(scores: list, roles: list, words: list, scope: str, hinge: str = "margin") -> float:
     rows = (torch.tensor([row]) for row in (scores, roles))
-    settings = Hinge(hinge=hinge, margin=0.4, scope=scope)
+    settings = AttributionLossConfig(hinge=hinge, margin=0.4, scope=scope)
     return attribution_loss(*rows, settings, torch.tensor([words])).loss.item()
 
 
@@ -154,29 +156,29 @@ def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked(
     scores, words = [0.9, 0.1, 0.5, 0.2, 0.4, 0.0], [1, 2, 2, 3, 4, 5]
     relations = (0.2 + 0 + 0.4) / 3
     for scope, attributes in (("batch", (0.3 + 0) / 2), ("word", 0.4 - 0.3)):
-        found = margin_loss(scores, [1, 2, 2, 3, 3, 3], words, scope)
-        assert found == pytest.approx((attributes + relations) / 2)
+        actual = margin_loss(scores, [1, 2, 2, 3, 3, 3], words, scope)
+        assert actual == pytest.approx((attributes + relations) / 2)
     alone = margin_loss(scores, [1, 0, 0, 3, 3, 3], words, "batch")
     assert alone == pytest.approx(relations)  # the one role that occurs
     for hinge, loss in (("margin", 0.4 - 0.1), ("difference", 0.9 - 0.1 + 0.4)):
-        found = margin_loss([0.9, 0.1, 0.5], [1, 2, 0], [1, 2, 2], "word", hinge)
-        assert found == pytest.approx(loss)  # a word is worth what its tokens with a role are
-    found = margin_loss([0.1, 0.9, 0.3, 0.9, 0.5], [2, 0, 2, 0, 1], [1, 1, 2, 2, 3], "word")
-    assert found == pytest.approx((0.3 + 0.1) / 2)
+        actual = margin_loss([0.9, 0.1, 0.5], [1, 2, 0], [1, 2, 2], "word", hinge)
+        assert actual == pytest.approx(loss)  # a word is worth what its tokens with a role are
+    actual = margin_loss([0.1, 0.9, 0.3, 0.9, 0.5], [2, 0, 2, 0, 1], [1, 1, 2, 2, 3], "word")
+    assert actual == pytest.approx((0.3 + 0.1) / 2)
 
 
 def test_log_knows_no_scale_and_has_a_floor() -> None:
-    hinge = Hinge(hinge="log", margin=0.1)
+    hinge = AttributionLossConfig(hinge="log", margin=0.1)
     assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
     negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
-    found = loss_of(negative, hinge)
-    assert found.loss.item() == pytest.approx(math.log(0.4 / 1e-6) + 0.1)
-    found.loss.backward()
+    actual = loss_of(negative, hinge)
+    assert actual.loss.item() == pytest.approx(math.log(0.4 / 1e-6) + 0.1)
+    actual.loss.backward()
     assert (negative.grad[ROLES >= 2] == 0).all() and (negative.grad[ROLES == 1] > 0).all()
 
 
 @EVERY
-def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
+def test_finite_differences_and_sums_of_parts(hinge: AttributionLossConfig) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(6, 4, generator=generator, dtype=torch.double).requires_grad_()
     roles = torch.randint(4, (6, 4), generator=generator)
@@ -188,11 +190,11 @@ def test_finite_differences_and_sums_of_parts(hinge: Hinge) -> None:
     whole = attribution_loss(scores, roles, hinge, words)
     assert whole.loss > 0
     parts = [
-        caption_sums(scores[part], roles[part], hinge, words[part])
+        per_caption_stats(scores[part], roles[part], hinge, words[part])
         for part in (slice(2), slice(2, 6))
     ]
-    found = hinge_of_sums(torch.cat(parts), hinge)
-    torch.testing.assert_close(vars(found), vars(whole))
+    actual = reduce_attribution_loss(torch.cat(parts), hinge)
+    torch.testing.assert_close(vars(actual), vars(whole))
 
 
 @EVERY
@@ -204,15 +206,15 @@ def test_an_empty_group_gives_zero_and_scores_without_a_role_reach_nothing(hinge
     """A score may be nan at a start token or at padding; hinge "margin" needs no object words."""
     roles = torch.tensor(roles)
     scores = SCORES.masked_fill(roles == 0, torch.nan).requires_grad_()
-    found = loss_of(scores, hinge, roles)
-    found.loss.backward()
+    actual = loss_of(scores, hinge, roles)
+    actual.loss.backward()
     counted = (roles >= 2).any() and (hinge.hinge == "margin" or (roles == 1).any())
-    assert (found.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
-    assert torch.stack([found.loss, found.objects, found.composition]).isfinite().all()
+    assert (actual.loss > 0) == counted and (scores.grad.abs().max() > 0) == counted
+    assert torch.stack([actual.loss, actual.objects, actual.composition]).isfinite().all()
 
 
 @EVERY
-def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
+def test_incomplete_captions_add_nothing_unless_counted(hinge: AttributionLossConfig) -> None:
     roles = torch.cat([ROLES, torch.tensor([[1, 1, 0, 0], [2, 3, 0, 0]], dtype=torch.int8)])
     scores = F.pad(SCORES, (0, 0, 0, 2), value=0.9)
     words = torch.cat([WORDS, torch.arange(1, 5).expand(2, -1)])
@@ -239,4 +241,4 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: Hinge) -> None:
 )
 def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        attribution_loss(SCORES, ROLES, Hinge(**settings))
+        attribution_loss(SCORES, ROLES, AttributionLossConfig(**settings))

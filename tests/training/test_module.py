@@ -1,9 +1,6 @@
-"""The module for training loops: what it computes and refuses, alone and in real training."""
+"""CAELoss: what it computes and refuses, alone and in training."""
 
-import copy
-import gc
-import pickle
-import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import open_clip
@@ -12,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution import Attribution, get_method
-from cae_lib.attribution.grouping import word_index
-from cae_lib.config import Hinge
+from cae_lib.attribution import Attribution, AttributionMethod, Captions, get_method
+from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.models import packed, text_encoder
+from cae_lib.models import packed
 from cae_lib.training.losses import (
     AttributionLoss,
     CAELoss,
     attribution_loss,
     contrastive_loss,
 )
+from cae_lib.words.alignment import word_index
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 PARTS = ("loss", "objects", "composition")
@@ -33,7 +30,7 @@ ACTIVE = 2.0
 def step(
     task: CAELoss, batch: tuple[Tensor, ...], **autocast: Any
 ) -> tuple[AttributionLoss, dict[str, Tensor]]:
-    """The output, and the gradients of all parameters of the text tower."""
+    """Return the output, and the gradients of all parameters of the text tower."""
     task.model.zero_grad()
     with torch.autocast("cpu", enabled=bool(autocast), **autocast):
         output = task(*batch)
@@ -60,9 +57,9 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     images, tokens, roles = batch
     settings = settings | {"margin": 0.7}
     output = CAELoss(model, method, weight=3.0, **settings)(*batch)
-    found = get_method(method)(model, tokens, images)
-    roles, words = (v[:, : found.length] for v in (roles, word_index(tokens, 49408)))
-    expected = attribution_loss(found.scores, roles, Hinge(**settings), words)
+    actual = get_method(method)(model, tokens, images)
+    roles, words = (v[:, : actual.length] for v in (roles, word_index(tokens, 49408)))
+    expected = attribution_loss(actual.scores, roles, AttributionLossConfig(**settings), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name))
@@ -75,29 +72,29 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
 @EVERY
 @pytest.mark.parametrize("path", ["packed", "reference"])
 def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, model, batch) -> None:
-    """By finite differences; without it the same loss, and the contrastive loss still reaches."""
+    """Check by finite differences; without it the contrastive loss still reaches the images."""
     images, *rest = batch
     task, constant = (
         CAELoss(model, method, margin=2.0, path=path, **options)
         for options in ({}, {"image_gradient": False})
     )
-    given = images.clone().requires_grad_()
-    output = constant(given, *rest)
+    inputs = images.clone().requires_grad_()
+    output = constant(inputs, *rest)
     output.loss.backward(retain_graph=True)
-    assert given.grad is None
-    contrastive_loss(given, output.text_features, model.logit_scale.exp()).backward()
-    assert given.grad.abs().max() > 0
-    given.grad = None
-    found = task(given, *rest).loss
-    torch.testing.assert_close(found, output.loss, rtol=1e-12, atol=0)
-    found.backward()
+    assert inputs.grad is None
+    contrastive_loss(inputs, output.text_features, model.logit_scale.exp()).backward()
+    assert inputs.grad.abs().max() > 0
+    inputs.grad = None
+    actual = task(inputs, *rest).loss
+    torch.testing.assert_close(actual, output.loss, rtol=1e-12, atol=0)
+    actual.backward()
     if method == "attention":
-        assert given.grad is None or not given.grad.any()
+        assert inputs.grad is None or not inputs.grad.any()
         return
-    move = 1e-6 * given.grad / given.grad.norm()
+    move = 1e-6 * inputs.grad / inputs.grad.norm()
     ahead, behind = (task(images + change, *rest).loss for change in (move, -move))
     expected = (ahead - behind).item() / (2 * 1e-6)
-    assert given.grad.norm().item() == pytest.approx(expected, rel=1e-6)
+    assert inputs.grad.norm().item() == pytest.approx(expected, rel=1e-6)
 
 
 @EVERY
@@ -109,8 +106,8 @@ def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     tasks[2].eval()
     (output, expected), *others = (step(task, batch) for task in tasks)
     assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
-    for _, found in others:
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-8)
+    for _, actual in others:
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-8)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             silent = tasks[0](*(value.clone() for value in batch))
@@ -119,34 +116,17 @@ def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
             torch.testing.assert_close(getattr(silent, name), getattr(output, name).detach())
 
 
-@pytest.mark.parametrize("twice", [copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_copy_has_the_copied_model_and_leaves_the_first(place: int, twice, model, batch) -> None:
-    task = CAELoss(model, "gradient", margin=ACTIVE, reduction="l1")
-    expected, both = task(*batch).loss.item(), [model]
-    both.insert(place, task)
-    made = twice(copy.deepcopy(nn.ModuleList(both)))
-    twin, other = made[place], made[1 - place]
-    assert other is not model and twin.model is other and twin.method == task.method
-    twin(*batch).loss.backward()
-    assert all(p.grad is None for p in model.parameters())
-    assert other.get_parameter("transformer.resblocks.0.mlp.c_fc.weight").grad is not None
-    alone, first = twice(copy.deepcopy(twin)), weakref.ref(other)
-    del made, twin, other
-    gc.collect()
-    assert first() is None and alone(*batch).loss.item() == expected
+@dataclass(frozen=True)
+class Positions(AttributionMethod):
+    """A user's method: scores are positions, and even ones have no score."""
 
-
-class Positions:
-    """A method of somebody's own: the number of the position; knows no word of odd position."""
-
-    reads_words, reads_roles = False, True
-
-    def __call__(self, model, tokens, image_features, *, roles, wanted, **_):
-        assert torch.equal(wanted, roles > 0)
-        output = text_encoder(model).encode(tokens)
-        scores = torch.arange(1.0, output.embeddings.shape[1] + 1).expand(len(tokens), -1)
-        return Attribution(scores, output.features, scored=scores % 2 == 1)
+    def score(self, captions: Captions) -> Attribution:
+        """Return the number of each position, from 1."""
+        assert torch.equal(captions.requested, captions.roles > 0)
+        output = captions.encoder.encode(captions.tokens)
+        length = output.embeddings.shape[1]
+        scores = torch.arange(1.0, length + 1).expand(len(captions.tokens), -1)
+        return Attribution(scores, output.features, has_score=scores % 2 == 1)
 
 
 def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
@@ -160,7 +140,7 @@ def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
         CAELoss(model, Positions(), layers=(1,))
 
 
-def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
+def test_the_model_is_not_registered_and_settings_are_printed(model) -> None:
     task = CAELoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
     assert not list(task.parameters()) and not task.state_dict()
     for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "hinge='log'", "path=auto"):
@@ -173,10 +153,10 @@ def test_the_model_is_not_owned_and_settings_are_printed(model) -> None:
         ({"weight": float("nan")}, "weight is nan"),
         ({"weight": True}, "weight is True"),
         ({"image_gradient": 0}, "image_gradient is 0"),
-        ({"hinge": "margin"}, "margin above 0"),
-        ({"method": "saliency"}, "attention, gradcam"),
-        ({"path": "fast"}, "auto, packed, reference"),
-        ({"method": "gradient", "start_layer": 1}, "reduction, temperature"),
+        ({"hinge": "margin"}, "margin"),
+        ({"method": "saliency"}, "saliency"),
+        ({"path": "fast"}, "fast"),
+        ({"method": "gradient", "start_layer": 1}, "start_layer"),
         ({"model": nn.Linear(2, 2)}, "Linear"),
     ],
     ids=str,
@@ -250,7 +230,7 @@ def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatc
     ],
 )
 def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> None:
-    """Scores and loss in float32 within a share of the exact ones, gradients within 5 degrees.
+    """Scores and loss are float32, within a share of the exact ones; gradients within 5 degrees.
 
     Perturbation takes differences of similarities that 16 bits have rounded: more than twice that.
     """
@@ -266,10 +246,11 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
         assert getattr(output, part).dtype == torch.float32
         difference = (getattr(output, part) - getattr(exact, part)).abs()
         assert difference < scale + (0.01 if part == "loss" else 0), part
-    found, wanted = (
+    actual, exact_gradient = (
         torch.cat([g[name].flatten() for name in expected]) for g in (gradients, expected)
     )
-    assert found.isfinite().all() and F.cosine_similarity(found, wanted, dim=0) > angle
+    assert actual.isfinite().all()
+    assert F.cosine_similarity(actual, exact_gradient, dim=0) > angle
 
 
 @EVERY
@@ -293,8 +274,8 @@ def test_beside_compiled_modules(method: str, model, batch) -> None:
     task = CAELoss(model, method, margin=ACTIVE)
     expected = task(model.encode_image(pictures), tokens, roles).loss
     model.visual = torch.compile(model.visual, backend="eager")
-    found = task(model.encode_image(pictures), tokens, roles).loss
-    torch.testing.assert_close(found, expected)
-    found.backward()
+    actual = task(model.encode_image(pictures), tokens, roles).loss
+    torch.testing.assert_close(actual, expected)
+    actual.backward()
     model.transformer.compile(backend="eager")
     torch.testing.assert_close(task(model.encode_image(pictures), tokens, roles).loss, expected)

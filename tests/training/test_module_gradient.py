@@ -33,8 +33,8 @@ def assert_derivative(
                 model.get_parameter(name).add_(direction, alpha=move)
             values.append(loss().item())
     expected = (values[0] - values[1]) / (2 * step)
-    found = sum((model.get_parameter(n).grad * d).sum().item() for n, d in directions.items())
-    assert found == pytest.approx(expected, rel=1e-5)
+    actual = sum((model.get_parameter(n).grad * d).sum().item() for n, d in directions.items())
+    assert actual == pytest.approx(expected, rel=1e-5)
 
 
 def random_directions(model: nn.Module, names: list[str]) -> dict[str, Tensor]:

@@ -58,8 +58,8 @@ def test_a_training_that_would_take_too_long_stops_and_goes_on_once_it_may(tmp_p
     with pytest.raises(TooLongError, match=r"3 more steps .* 1 h 30 min .* hours=2"):
         toy_train(FT, tmp_path / "long", hours=1.0)
     assert [line["step"] for line in lines(tmp_path / "long")] == [1, 2]
-    found, log = toy_train(FT, tmp_path / "long", hours=2.0)
-    assert same_weights(found, expected) and log == whole, "no step is taken twice"
+    actual, log = toy_train(FT, tmp_path / "long", hours=2.0)
+    assert same_weights(actual, expected) and log == whole, "no step is taken twice"
     toy_train(FT, tmp_path / "any", hours=None)
 
 
@@ -218,14 +218,14 @@ def test_the_state_of_another_run_is_refused(tmp_path):
             ConfigError,
             "unknown foils 'all': expected one of given, exchanged",
         ),
-        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge needs foils"),
+        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge requires"),
         (
             {"foils": "given", "foil_hinge": True},
             {},
             ConfigError,
             "margin 0.0: expected one above 0",
         ),
-        ({"foils": "given", "negatives": True}, {}, ConfigError, "no negatives of NegCLIP"),
+        ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         (
             {"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"},
             {},
