@@ -165,7 +165,7 @@ def _from_folder(source: str, activation: str | None, device: str | torch.device
         tokenizer,
         name,
         chosen,
-        image_height(model.visual.image_size),
+        image_height(model),
         state_digest(model),
     )
 
