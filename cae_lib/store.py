@@ -74,8 +74,8 @@ def save(
 ) -> Path:
     """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
     depend on; `provenance`: see `cae_lib.runtime.current_provenance`; `own` stores them apart from
-    the profile's tables. DataError if the frame has no rows or a column that cannot be stored; errors of
-    `whole_file`."""
+    the profile's tables. DataError if the frame has no rows or a column that cannot be stored;
+    errors of `whole_file`."""
     path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +67,7 @@ def image_relevances(
     return ImageRelevances(maps, features.detach())
 
 
-def patch_grid(tower: nn.Module) -> tuple[int, int]:
+def patch_grid(tower: Any) -> tuple[int, int]:
     """Return the rows and columns of patches of a vision transformer, or of timm's pooling."""
     return tower.grid_size if hasattr(tower, "grid_size") else tower.head.pool.feat_size
 

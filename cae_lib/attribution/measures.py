@@ -176,7 +176,7 @@ def randomize_cascade(model: nn.Module, fresh: nn.Module) -> Iterator[tuple[str,
     """
     mixed = copy.deepcopy(model)
     depth = len(text_tower(model).transformer.resblocks)
-    stages = {"projection": ("ln_final.", "text_projection")}
+    stages: dict[str, tuple[str, ...]] = {"projection": ("ln_final.", "text_projection")}
     size = -(-depth // BLOCK_STAGES)
     for top in range(depth, 0, -size):
         low = max(top - size, 0)

@@ -164,7 +164,7 @@ def finish_block(block: ResidualAttentionBlock, x: Tensor, mixed: Tensor) -> Ten
     return x + block.ls_2(_apply_mlp(block.mlp, block.ln_2(x)))
 
 
-def _apply_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
+def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
     """Apply a block's MLP; QuickGELU by one kernel, `x * sigmoid(a * x) = silu(a * x) / a`."""
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)

@@ -104,7 +104,7 @@ def load_clip(
         open_clip.get_tokenizer(name),
         name,
         activation,
-        image_height(model.visual.image_size),
+        image_height(model),
         tag or f"random-{seed}",
     )
 
@@ -144,13 +144,14 @@ def build_with_state_dict(
         tokenizer,
         name,
         activation,
-        image_height(model.visual.image_size),
+        image_height(model),
         file_digest(path),
     )
 
 
-def image_height(size: int | tuple[int, int]) -> int:
-    """Return the height of an image, from open_clip's `image_size`."""
+def image_height(model: Any) -> int:
+    """Return the height of the images of an open_clip model."""
+    size = model.visual.image_size
     return size if isinstance(size, int) else size[0]
 
 
@@ -204,7 +205,7 @@ def _trained_activation(
 
 def _build(
     name: str, activation: str, tag: str | None, seed: int, context: int | None = None
-) -> tuple[nn.Module, Any]:
+) -> tuple[Any, Any]:
     """Build a model and its preprocessing; the caller's random generator stays untouched."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
@@ -223,7 +224,8 @@ def _build(
                 force_context_length=context,
             )
             if name == "clip-mini":  # learns where things are only if positions differ at first
-                nn.init.normal_(model.visual.positional_embedding, std=0.5)
+                visual: Any = model.visual
+                nn.init.normal_(visual.positional_embedding, std=0.5)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot get the weights {tag!r} of {name}: {error}. Without a network, download them "

@@ -180,7 +180,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
         tokenizer,
         name,
         read_with,
-        image_height(model.visual.image_size),
+        image_height(model),
         state_digest(model),
     )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.timm_model import AbsAttentionPool2d, TimmModel
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers.attention_pool2d import AttentionPool2d
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
@@ -52,7 +54,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
     Raises:
         ConfigError: Maps are asked for, and the tower has none.
     """
-    tower = model.visual
+    tower: Any = model.visual
     if (
         type(model) not in OPEN_CLIP_MODELS
         or not _reads_class_token(tower)
@@ -64,8 +66,9 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
                 "vision transformer read at its class token, such as that of ViT-B-32, nor does it "
                 "end in timm's attention pooling."
             )
+        encode: Any = model.encode_image
         with recording(tower) if attention else nullcontext([]) as maps:
-            return ImageOutput(model.encode_image(images), maps)
+            return ImageOutput(encode(images), maps)
     x, maps = _embed_patches(tower, images), []
     *blocks, last = tower.transformer.resblocks
     for block in (*blocks, last):
@@ -87,7 +90,7 @@ def _reads_class_token(tower: nn.Module) -> bool:
 
 def _pools_by_attention(tower: nn.Module) -> bool:
     head = tower.head if isinstance(tower, TimmModel) else ()
-    return any(isinstance(layer, AbsAttentionPool2d) for layer in head)
+    return any(isinstance(layer, AttentionPool2d) for layer in head)
 
 
 def _embed_patches(tower: VisionTransformer, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip import CLIP
@@ -42,7 +43,7 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
     """Describe why the packed encoder would not be exact for a model; None if it is exact."""
     if type(model) not in OPEN_CLIP_MODELS:
         return f"the model is a {type(model).__name__}"
-    text = getattr(model, "text", model)
+    text: Any = getattr(model, "text", model)
     if type(text) not in (CLIP, TextTransformer):
         return f"its text tower is a {type(text).__name__}"
     mask = text.attn_mask
@@ -145,14 +146,14 @@ class PackedEncoder(TextEncoder):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.text = text_tower(model)
+        self.text: Any = text_tower(model)
         self.embedding = self.text.token_embedding
         self.eot = open_clip_position_reader(self.text)
 
     @property
     def embedding_table(self) -> Tensor:
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
-        return self.embedding.weight.detach()
+        return self.text.token_embedding.weight.detach()
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:
         """Return which tokens `(B, C)` are the end of the text or padding."""
@@ -172,11 +173,10 @@ class PackedEncoder(TextEncoder):
     ) -> TextOutput:
         """Encode captions. After a caption's EOT, rows of its maps repeat that of EOT."""
         packing = pack_rows(self.eot(tokens))
-        if embeddings is None:
-            embeddings = self.embedding(tokens[:, : packing.length])
-        features, maps = self._run(packing.pack(embeddings), packing, attention, second_order)
-        readout = one_hot(packing.eot, packing.length, embeddings)
-        return TextOutput(features, maps, embeddings, readout)
+        states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
+        features, maps = self._run(packing.pack(states), packing, attention, second_order)
+        readout = one_hot(packing.eot, packing.length, states)
+        return TextOutput(features, maps, states, readout)
 
     def encode_variants(
         self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
@@ -221,7 +221,7 @@ class PackedEncoder(TextEncoder):
         mask = x.new_ones(packing.length, packing.length, dtype=torch.bool).tril()
         options = (mask, explicit, attention == "row")
         *blocks, last = transformer.resblocks
-        maps: list[Tensor] = []
+        maps: list[Any] = []
         for block in blocks:
             x, weights = run_layer(transformer, _run_block, block, x, packing, *options)
             maps.append(weights)
@@ -263,7 +263,7 @@ def _run_block(
 
 def _run_last_block(
     block: ResidualAttentionBlock, x: Tensor, packing: Packing
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Run the last block at EOT only; returns states `(R, D)` and EOT's row `(R, H, 1, T)`."""
     normed = block.ln_1(x)
     (q,) = project_heads(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")

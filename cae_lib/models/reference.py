@@ -102,9 +102,9 @@ class ReferenceEncoder(TextEncoder):
         if embeddings is None:
             embeddings = self.embed(tokens)
         is_explicit = attention is not None or second_order
-        with self._with_embeddings(embeddings):
-            with recording(self.text.tower) if is_explicit else nullcontext([]) as maps:
-                features = self.text.features(tokens)
+        recorder = recording(self.text.tower) if is_explicit else nullcontext([])
+        with self._with_embeddings(embeddings), recorder as maps:
+            features = self.text.features(tokens)
         if attention is None:
             return TextOutput(features, [], embeddings, self._readout(tokens, tokens.shape[1]))
         if not maps:
@@ -159,7 +159,7 @@ class ReferenceEncoder(TextEncoder):
             hook.remove()
 
 
-def text_model(model: nn.Module) -> TextModel:
+def text_model(model: Any) -> TextModel:
     """Find out how a model encodes text.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from open_clip import CLIP
@@ -177,16 +177,16 @@ def end_and_padding(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Ten
     return columns >= position(tokens)[:, None]
 
 
-def pool_type(text: nn.Module) -> str | None:
+def pool_type(text: Any) -> str | None:
     """Return how an open_clip text tower is pooled; see `position_reader`."""
     if getattr(text, "cls_emb", None) is not None:
         return "last"
-    return text.text_pool_type if isinstance(text, CLIP) else getattr(text, "pool_type", None)
+    return getattr(text, "text_pool_type" if isinstance(text, CLIP) else "pool_type", None)
 
 
-def open_clip_position_reader(text: CLIP | TextTransformer) -> Callable[[Tensor], Tensor]:
+def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
     """Return the `position_reader` of an open_clip text tower."""
-    eos = text.text_eos_id if isinstance(text, CLIP) else getattr(text, "eos_id", None)
+    eos = getattr(text, "text_eos_id" if isinstance(text, CLIP) else "eos_id", None)
     return position_reader(pool_type(text), eos, text.vocab_size)
 
 

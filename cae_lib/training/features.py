@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -67,7 +68,7 @@ def split_image_tower(
     Raises:
         ConfigError: A trunk is to be locked, and the tower has none.
     """
-    tower = model.visual
+    tower: Any = model.visual
     if experiment.lock_image:
         return tower, image_features, lambda model, features: features
     if not experiment.lock_trunk:

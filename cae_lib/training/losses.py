@@ -130,7 +130,8 @@ class CAELoss(nn.Module):
                 f"all_sum is {all_sum!r}: expected a function that sums a tensor over the "
                 "processes, such as `Ranks.sum`, or None."
             )
-        self.weight, self.all_sum, self.path = weight, all_sum, path
+        self.weight, self.all_sum = weight, all_sum
+        self.path: EncoderPath = path
         self.image_gradient = image_gradient
 
     @property

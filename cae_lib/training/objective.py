@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +56,8 @@ class Objective(nn.Module):
                 f"{parameters['replacement']!r}: leave out one of the two settings."
             )
         _check_hard_negatives(experiment)
-        self.model, self.ranks, self.encoder = model, ranks, encoder
-        self.experiment = experiment
+        self.model: Any = model
+        self.ranks, self.encoder, self.experiment = ranks, encoder, experiment
         self.bf16 = uses_bf16(experiment.precision, next(model.parameters()).device)
         self.cae_loss = None
         if experiment.method is not None:

@@ -46,7 +46,8 @@ class RoleTokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
         alignment = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
-        return torch.stack([alignment.tokens, alignment.roles.long(), alignment.words], dim=1)
+        tensors: Any = (alignment.tokens, alignment.roles.long(), alignment.words)
+        return torch.stack(tensors, dim=1)
 
     def __getattr__(self, name: str) -> Any:
         if name == "tokenizer":  # not there yet while being unpickled
@@ -91,7 +92,7 @@ class CaeModel(nn.Module):
             return self.model(image, None if text is None else _tokens(text))
         images = self.model.encode_image(image, normalize=True)
         # Compiled code has no gradients within the forward pass.
-        encode_and_score = torch.compiler.disable(self.attribution.encode_and_score)
+        encode_and_score: Any = torch.compiler.disable(self.attribution.encode_and_score)
         texts, stats = encode_and_score(images, *text.unbind(1))
         return {
             "image_features": images,
@@ -165,11 +166,13 @@ class CaeClipLoss(ClipLoss):
             image_features = _scale_gradient(image_features, self.world_size)
             text_features = _scale_gradient(text_features, self.world_size)
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
-        losses = super().forward(image_features, text_features, logit_scale, output_dict=True)
+        losses: Any = super().forward(image_features, text_features, logit_scale, output_dict=True)
         all_sum = Ranks(self.rank, self.world_size).sum
         loss = reduce_attribution_loss(attribution_stats, self.attribution.config, all_sum).loss
         losses["attribution_loss"] = self.attribution.weight * loss
-        return losses if output_dict else sum(losses.values())
+        if output_dict:
+            return losses
+        return losses["contrastive_loss"] + losses["attribution_loss"]
 
 
 def _tokens(text: Tensor) -> Tensor:

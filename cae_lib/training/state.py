@@ -70,8 +70,9 @@ def images_hash(images: TrainingImages) -> str:
 
     A file that changes and keeps both is not noticed.
     """
-    if hasattr(images, "pixels"):
-        return content_hash([], [images.pixels])
+    pixels = getattr(images, "pixels", None)
+    if pixels is not None:
+        return content_hash([], [pixels])
     return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
 
 
@@ -80,7 +81,7 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
     content = hashlib.sha256(json.dumps(values).encode())
     for tensor in tensors:
         content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy())
+        content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
     return content.hexdigest()
 
 

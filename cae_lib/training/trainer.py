@@ -172,10 +172,11 @@ class Run:
         log: bool = False,
         inputs: Mapping[str, str] | None = None,
     ) -> None:
-        self.experiment, self.clip, self.model = experiment, clip, clip.model
+        self.experiment, self.clip = experiment, clip
+        self.model: Any = clip.model
         self.ranks, execution = ranks or Ranks(), execution or Execution()
         if execution.checkpointing:
-            clip.model.set_grad_checkpointing(True)
+            self.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
         self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
