@@ -152,7 +152,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
 
 def test_another_model_needs_another_name_only(tmp_path: Path, capsys) -> None:
     """The comment of the page names OpenAI's CLIP; its text tower stands here, cut in depth."""
-    ours = 'name, weights = "clip-mini", str(paths().mini / "base.safetensors")'
+    ours = 'name, weights = "clip-mini", str(shipped("data/mini/base.safetensors"))'
     clip = '# For OpenAI\'s CLIP: name, weights = "ViT-B-32-quickgelu", "openai"'
     assert sum(ours in cell.source and clip in cell.source for cell in _cells()) == 1
     config = open_clip.get_model_config("ViT-B-32-quickgelu")
