@@ -200,7 +200,7 @@ def crop_seeds(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _crop(image: Any, seed: Tensor, size: int) -> Any:
-    """Cut torchvision's random crop of an image, resized bicubically to a square."""
+    """Cut torchvision's random crop of an image (PIL, or a tensor), and resize it to a square."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(seed))
         box = RandomResizedCrop.get_params(image, SCALE, RATIO)
