@@ -128,6 +128,21 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
     assert actual["loss"] == pytest.approx(actual["contrastive"] + actual.get("attribution", 0))
 
 
+def test_a_hinge_on_false_captions_stands_beside_an_attribution_method() -> None:
+    """Both with the weight and margin of the run; their losses are added."""
+    margin = replace(FT, foils="given", foil_hinge=True, batch_size=8, margin=0.3, weight=2.0)
+    method = replace(margin, method="binding", hinge="margin")
+    alone = replace(method, foils=None, foil_hinge=False)
+    both, lag, bindings = (
+        toy_run(settings).step(0, toy_run(settings).batches.at(0))
+        for settings in (method, margin, alone)
+    )
+    assert bindings["attribution"] > 0 and lag["attribution"] > 0
+    expected = bindings["attribution"] + lag["attribution"]
+    assert both["attribution"] == pytest.approx(expected, abs=1e-5)
+    assert both["loss"] == pytest.approx(both["contrastive"] + expected, abs=1e-4)
+
+
 def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> None:
     given: list[tuple[Tensor, ...]] = []
     monkeypatch.setattr(

@@ -226,12 +226,7 @@ def test_the_state_of_another_run_is_refused(tmp_path):
             "margin 0.0: expected one above 0",
         ),
         ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
-        (
-            {"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"},
-            {},
-            ConfigError,
-            "no method",
-        ),
+        ({"foil_hinge": True, "margin": 1.0}, {}, ConfigError, "foil_hinge"),
         (
             {"lock_trunk": True},
             {},
