@@ -20,7 +20,7 @@ from cae_lib.shown import html_of
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-README_PAGE, README_INK = "photographs", "#768390"
+README_PAGE, README_INK = "gap-and-accuracy", "#768390"
 """The page whose first figure README shows, and its colour there: on white and on black."""
 
 FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)

@@ -260,9 +260,10 @@ def test_the_pages_of_results_have_figures_and_readme_shows_one():
         "verdicts",
         "experiment",
         "sweep",
+        "gap-and-accuracy",
     }
-    image = (REPOSITORY / "book" / "images" / "photographs.svg").read_text(encoding="utf-8")
-    assert image == readme_figure(stored(EXPERIMENTS / "photographs.md"))
+    image = (REPOSITORY / "book" / "images" / "gap-and-accuracy.svg").read_text(encoding="utf-8")
+    assert image == readme_figure(stored(EXPERIMENTS / "gap-and-accuracy.md"))
 
 
 def test_a_changed_colour_changes_the_figure_and_nothing_else(home: Path):
@@ -381,10 +382,10 @@ def test_readme_shows_a_figure_of_the_book_and_none_of_smoke(text: Path, home: P
     content = text.read_text(encoding="utf-8").replace(
         "1 + 1", f"from IPython.display import HTML\n\nHTML('{svg('a figure')}')"
     )
-    text.with_name("photographs.md").write_text(content, encoding="utf-8")
+    text.with_name("gap-and-accuracy.md").write_text(content, encoding="utf-8")
     for smoke in (True, False):
-        run_page("photographs", "smoke" if smoke else None)
-        assert (home / "book" / "images" / "photographs.svg").exists() is not smoke
+        run_page("gap-and-accuracy", "smoke" if smoke else None)
+        assert (home / "book" / "images" / "gap-and-accuracy.svg").exists() is not smoke
 
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path, monkeypatch):
