@@ -115,12 +115,12 @@ def imported(path: Path) -> set[str]:
 
 
 LAYERS = (
-    {"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
+    {"errors", "methods", "config", "runtime", "gpus", "profiles", "keys", "variants"},
     {"words", "models", "attribution"},
     {"data", "store", "statistics", "claims", "shown", "plots", "world"},
     {"training", "evaluation", "photo"},
     {"runs", "measuring"},
-    {"results"},
+    {"results", "grid"},
     {"pages", "commands"},
     {"cli", "__init__"},
 )
