@@ -15,7 +15,7 @@ The model is a ViT-B-32 with random weights, the captions are real. The candidat
     captum-by-caption    the same, caption by caption, all words of it in one pass: no pass is spent
                          on words that a caption does not have
     gradcam              cae_lib's scores
-    plain-gradcam        the T x T rule on full maps of 77 tokens, see straightforward.py
+    plain-gradcam        the T x T rule on full maps of 77 tokens, see naive.py
 
 captum is spared the group that is no word (start, end and padding). That all scores of a word are
 equal is checked before anything is timed. The result is the table `cost_attribution`, which
@@ -39,7 +39,7 @@ from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.words.alignment import word_index
-from speed import straightforward
+from speed import naive
 from speed.captions import Batch, batches, captions_file
 from speed.options import (
     common_options,
@@ -86,19 +86,19 @@ class Scorer:
         return F.pad(scores, (0, batch.tokens.shape[1] - scores.shape[1]))
 
     def captum(self, batch: Batch, at_once: int | None) -> Tensor:
-        """captum's scores of all captions together; `at_once` words a pass, None for all."""
+        """Score all captions together by captum; `at_once` words a pass, None for all."""
         return self._ablate(batch.tokens, self.images[: len(batch.tokens)], at_once)
 
     def captum_by_caption(self, batch: Batch) -> Tensor:
-        """captum's scores of one caption after the other, all its words in one pass."""
+        """Score one caption after the other by captum, all its words in one pass."""
         images = self.images[: len(batch.tokens)]
         pairs = zip(batch.tokens.split(1), images.split(1), strict=True)
         return torch.cat([self._ablate(tokens, image, None) for tokens, image in pairs])
 
     def plain_gradcam(self, batch: Batch) -> Tensor:
-        """The rule with whole matrices."""
+        """Apply the rule with whole matrices."""
         images = self.images[: len(batch.tokens)]
-        _, scores = straightforward.gradcam(self.model, images, batch.tokens, create_graph=False)
+        _, scores = naive.gradcam(self.model, images, batch.tokens, create_graph=False)
         return scores.detach()
 
     def _ablate(self, tokens: Tensor, images: Tensor, at_once: int | None) -> Tensor:

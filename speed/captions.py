@@ -35,15 +35,15 @@ class Batch:
         return (self.tokens.argmax(dim=1) + 1).tolist()
 
     def first(self, n: int) -> Batch:
-        """The first n pairs."""
+        """Return the first n pairs."""
         return Batch(self.images[:n], self.tokens[:n], self.roles[:n])
 
 
 def captions_file(given: str | None) -> Path:
-    """The named file, else NegCLIP's in the folder `CAE_REAL_DATA`, else the small world's.
+    """Find the named file, else NegCLIP's in `CAE_REAL_DATA`, else the synthetic captions.
 
     Raises:
-        DataError: there is none.
+        DataError: There is none.
     """
     real = Path(os.environ.get("CAE_REAL_DATA", "")) / REAL
     candidates = [Path(given)] if given else [real, paths().raw / WORLD]
@@ -59,7 +59,7 @@ def captions_file(given: str | None) -> Path:
 def batches(
     path: Path, clip: Clip, n: int, size: int, seed: int, device: torch.device
 ) -> list[Batch]:
-    """n batches of different captions, drawn by `seed`; their pictures are the same noise.
+    """Draw n batches of different captions by `seed`; their images are the same noise.
 
     Raises:
         DataError: the file has too few captions.

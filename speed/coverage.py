@@ -102,7 +102,7 @@ def measured(
 def differences(
     frame: pd.DataFrame, value: str, items: list[str], numbers: pd.DataFrame | None = None
 ) -> Crossed:
-    """A design of `contrasts`: CAE by GradCAM minus CLIP-FT, the seeds' share from all rows."""
+    """Build a design of `contrasts`: CAE by GradCAM minus CLIP-FT, seed variance of all runs."""
     wide = frame.pivot(index=[*items, "picture"], columns=["run", "seed"], values=value)
     wide = wide.astype(float).reset_index()
     if numbers is None:
@@ -123,7 +123,7 @@ def differences(
 
 
 def leads(profile: str) -> tuple[int, Held]:
-    """The share of CLIP-FT's lead over relation words that is left: a ratio of two means."""
+    """Compute the share of CLIP-FT's gap to relation words that remains: a ratio of two means."""
     words = results.load("attribution", profile, [TUNED, "cae-gradcam"])
     words = words[(words["method"] == "gradcam") & words["role"].isin(["object", "relation"])]
     wide = words.pivot_table("score", ["caption", "run", "seed"], "role", observed=True)
@@ -157,8 +157,10 @@ def leads(profile: str) -> tuple[int, Held]:
 
 
 def similarity(profile: str, resamples: int) -> tuple[int, Held]:
-    """A difference of Spearman's correlations, the mean over the sets, of normal scores that
-    correlate as the measured ones do, with seeds as far apart."""
+    """Build a difference of Spearman's correlations, the mean over the datasets.
+
+    Scores are normal, correlate as the measured ones do, and seeds vary as much.
+    """
     pairs = results.load("similarity", profile, [TUNED, "cae-gradcam"])
     sets, n_seeds = list(pairs.groupby("set")), pairs["seed"].nunique()
     n, matrices = sets[0][1]["pair"].nunique(), []
@@ -199,7 +201,7 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
 
 
 def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]]:
-    """What a claim is judged by, the numbers of seeds and items, and what draws a table."""
+    """Return a claim's quantity, the numbers of seeds and items, and a function that draws data."""
     items = results.load("items", profile, [results.DATA])
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = weights(items, "family")

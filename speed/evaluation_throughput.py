@@ -52,10 +52,10 @@ TARGET = 3.0
 
 
 def load_items(limit: int | None) -> tuple[str, list[Item]]:
-    """The items with their source, "real" or "small world", the subsets by turns.
+    """Return the items with their source, "real" or "small world", subsets by turns.
 
     Raises:
-        DataError: there is no picture.
+        DataError: There is no picture.
     """
     given = os.environ.get("CAE_REAL_DATA")
     root = Path(given) if given else paths().raw / "world-mini"
@@ -125,7 +125,7 @@ def measure(
 
 
 def report(label: str, found: dict[str, Any]) -> str:
-    """What was found, in a line."""
+    """Summarise the results in a line."""
     low, high = min(found["times_faster"]), max(found["times_faster"])
     return (
         f"{label}: {found['n_items']} items, {found['n_pictures']} pictures, "
@@ -135,7 +135,7 @@ def report(label: str, found: dict[str, Any]) -> str:
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """What `measure` returns for each choice of items, as rows with the column `items`."""
+    """Concatenate what `measure` returns for each choice of items, with the column `items`."""
     counts = ("n_items", "n_pictures", "n_texts", "largest_difference")
     return pd.concat(
         part.assign(items=name)

@@ -55,7 +55,7 @@ def prepare(options: argparse.Namespace) -> torch.device:
 
 
 def seconds(rounds: Iterable[Mapping[str, float]]) -> pd.DataFrame:
-    """What `interleaved` returns as rows: measure "seconds", candidate, round, value."""
+    """Return the output of `interleaved` as rows: measure "seconds", candidate, round, value."""
     return pd.DataFrame(
         {"measure": "seconds", "candidate": name, "round": number, "value": value}
         for number, found in enumerate(rounds)

@@ -22,7 +22,7 @@ from cae_lib.training.losses import (
     contrastive_loss,
 )
 from cae_lib.training.objective import adamw
-from speed import straightforward
+from speed import naive
 from speed.captions import Batch
 from speed.timing import PHASE
 
@@ -99,23 +99,21 @@ class Trainer:
         return self._contrastive(images, F.normalize(features, dim=-1)) + loss
 
     def images_alone(self, batch: Batch) -> Tensor:
-        """What all steps of `cae_lib` share: the image tower against fixed text features."""
+        """Run what all steps of `cae_lib` share: the image tower against fixed text features."""
         return self._contrastive(self._images(batch), self.fixed)
 
     def open_clip_images_alone(self, batch: Batch) -> Tensor:
-        """What the other steps share: open_clip's image tower against fixed text features."""
+        """Run what the other steps share: open_clip's image tower against fixed text features."""
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
         return self._contrastive(images, self.fixed)
 
     def plain_loss(self, name: str, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Text features, scores and attribution loss of the straightforward implementation."""
+        """Text features, scores and attribution loss of the naive implementation."""
         if name == "gradcam":
-            features, scores = straightforward.gradcam(
-                self.model, images, batch.tokens, create_graph=True
-            )
+            features, scores = naive.gradcam(self.model, images, batch.tokens, create_graph=True)
         else:
-            words = straightforward.words_of_the_loss(batch.tokens, batch.roles)
-            features, scores = straightforward.perturbation(self.model, images, batch.tokens, words)
+            words = naive.words_of_the_loss(batch.tokens, batch.roles)
+            features, scores = naive.perturbation(self.model, images, batch.tokens, words)
         return (
             features,
             scores,

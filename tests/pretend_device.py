@@ -32,7 +32,7 @@ INDEXED = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, a
 
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
-    """A device that exists inside the block; its tensors can be read after it."""
+    """Yield a device that exists inside the block; its tensors can be read after it."""
     with _Operations(), _Numbers():
         yield DEVICE
 
@@ -129,12 +129,12 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 def _refuse_cpu(func: Any, leaves: list[Any]) -> None:
     """Refuse CPU tensors beside those of the device, but for numbers where CUDA takes them."""
     for leaf in leaves:
-        if isinstance(leaf, Tensor) and not isinstance(leaf, PretendTensor):
-            if leaf.ndim or torch.Tag.pointwise not in func.tags:
-                raise RuntimeError(
-                    "Expected all tensors to be on the same device, but found at "
-                    f"least two devices, {DEVICE} and cpu, in {func}"
-                )
+        is_on_cpu = isinstance(leaf, Tensor) and not isinstance(leaf, PretendTensor)
+        if is_on_cpu and (leaf.ndim or torch.Tag.pointwise not in func.tags):
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at "
+                f"least two devices, {DEVICE} and cpu, in {func}"
+            )
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:

@@ -158,7 +158,7 @@ def toy_train(
     images: Any = None,
     **options: Any,
 ) -> tuple[Clip, list[dict[str, float]]]:
-    """The trained model, and the lines of the log without the speed."""
+    """Train; returns the model, and the lines of the log without the speed."""
     parts = _parts(clip, pairs, images)
     train(experiment, *parts, out, **{"log": False, **options})
     return parts[0], lines(out)
@@ -175,7 +175,7 @@ def send(number: int, at: int, times: int = 1) -> dict[str, Any]:
 
 
 def lines(out: Path) -> list[dict[str, float]]:
-    """The lines of a run's log without the speed."""
+    """Read the lines of a run's log, without the speed."""
     return [
         {key: value for key, value in line.items() if key != "samples_per_second"}
         for line in read_log(out / "log.jsonl")

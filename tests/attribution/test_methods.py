@@ -40,13 +40,16 @@ def test_bad_settings_are_refused(name, parameters, message, batch, attribute) -
 @EVERY
 def test_shapes_features_graph_and_a_frozen_model(name: str, batch, attribute) -> None:
     actual, trained = attribute(batch, name), attribute(batch, name, GRAPH)
-    assert actual.scores.shape == (4, 77) and actual.length == 77
+    assert actual.scores.shape == (4, 77)
+    assert actual.length == 77
     expected = batch.model.encode_text(batch.tokens)
     torch.testing.assert_close(actual.text_features, expected.detach(), atol=1e-10, rtol=0)
     assert actual.scores[torch.arange(77) > batch.eot[:, None]].abs().max() == 0
-    assert not actual.scores.requires_grad and not actual.text_features.requires_grad
+    assert not actual.scores.requires_grad
+    assert not actual.text_features.requires_grad
     torch.testing.assert_close(trained.scores.detach(), actual.scores, atol=1e-12, rtol=0)
-    assert trained.scores.requires_grad and trained.text_features.requires_grad
+    assert trained.scores.requires_grad
+    assert trained.text_features.requires_grad
     batch.model.requires_grad_(False)
     with torch.no_grad():
         torch.testing.assert_close(attribute(batch, name).scores, actual.scores)

@@ -87,15 +87,18 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
         attribute(batch, "perturbation", {"words": groups})
     scores = _scores(batch, groups)
     torch.testing.assert_close(scores, batch.ablation(inside, mean), atol=1e-10, rtol=0)
-    assert scores[0].abs().max() == 0 and scores[1, 2] == scores[1, 5] != 0
+    assert scores[0].abs().max() == 0
+    assert scores[1, 2] == scores[1, 5] != 0
     requested = groups.new_zeros(4, 77, dtype=torch.bool)
     requested[2, 5] = True  # one token of three
     actual = _scores(batch, groups, requested)
     torch.testing.assert_close(actual[2], scores[2], atol=1e-10, rtol=0)
-    assert actual[2, 4:7].all() and not actual[[0, 1, 3]].any()
+    assert actual[2, 4:7].all()
+    assert not actual[[0, 1, 3]].any()
     empty = dataclasses.replace(batch.first(2), tokens=tiny_clip.tokenizer(["", ""]))
     scores = attribute(empty, "perturbation").scores
-    assert scores.shape == (2, 2) and scores.abs().max() == 0
+    assert scores.shape == (2, 2)
+    assert scores.abs().max() == 0
 
 
 def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, monkeypatch) -> None:

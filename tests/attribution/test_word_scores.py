@@ -21,16 +21,18 @@ NAN = float("nan")
 
 
 def test_each_word_has_a_number() -> None:
-    words, tokenizer = "a pterodactyl chases two giraffes".split(), SimpleTokenizer()
+    words, tokenizer = ["a", "pterodactyl", "chases", "two", "giraffes"], SimpleTokenizer()
     pieces = [len(tokenizer.encode(word)) for word in words]
     assert max(pieces) > 1
     expected = [0, *(number for number, n in enumerate(pieces, 1) for _ in range(n))]
     # cat | ' | s for "cat's" is one clitic "'s"; "12" is two digits; "!!" one word
     captions = [" ".join(words), "the cat's 12 hats!!", "dog " * 100, ""]
     plain, odd, long, empty = word_index(tokenizer(captions), 49408)
-    assert plain[: len(expected)].tolist() == expected and not plain[len(expected) :].any()
+    assert plain[: len(expected)].tolist() == expected
+    assert not plain[len(expected) :].any()
     assert odd[:10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
-    assert long.tolist() == [0, *range(1, 76), 0] and not empty.any()
+    assert long.tolist() == [0, *range(1, 76), 0]
+    assert not empty.any()
     with pytest.raises(ConfigError, match="32000 tokens.*pass words"):
         word_index(torch.tensor([[1, 5, 2]]), 32000)
 

@@ -23,7 +23,7 @@ def activation_of(model: nn.Module) -> str:
 
 
 def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
-    """Unit vectors of a fixed picture and of captions, by open_clip's own forward pass."""
+    """Return unit vectors of a fixed image and of captions, by open_clip's own code."""
     picture = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return torch.cat(
@@ -49,7 +49,8 @@ def test_clip_photo(tmp_path: Path) -> None:
     assert (clip.image_size, clip.activation) == (224, "quickgelu")
     images = clip.preprocess(Image.effect_noise((300, 240), 80).convert("RGB"))[None]
     tokens = clip.tokenizer(CAPTIONS)
-    assert tokens.shape == (2, 32) and text_encoder(clip.model).path == "packed"
+    assert tokens.shape == (2, 32)
+    assert text_encoder(clip.model).path == "packed"
     text = encode_text(clip.model, tokens)
     torch.testing.assert_close(text.features, clip.model.encode_text(tokens), atol=1e-5, rtol=0)
     assert encode_image(clip.model, images).features.shape == text.features[:1].shape == (1, 256)
@@ -63,7 +64,8 @@ def test_clip_photo(tmp_path: Path) -> None:
     both = (encode_image(clip.model, images).features, text.features)
     torch.cosine_similarity(*both).sum().backward()
     trained = {n.split(".")[0] for n, p in clip.model.visual.named_parameters() if p.requires_grad}
-    assert trained == {"head"} and clip.model.token_embedding.weight.grad.abs().max() > 0
+    assert trained == {"head"}
+    assert clip.model.token_embedding.weight.grad.abs().max() > 0
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -100,7 +102,8 @@ def test_plain_state_dict_needs_an_activation(tiny_clip: Clip, tmp_path: Path) -
         load_clip(weights=path)
     loaded = load_clip(weights=path, activation="quickgelu", seed=9).model.state_dict()
     assert torch.equal(loaded["visual.proj"], tiny_clip.model.visual.proj)
-    assert loaded["logit_scale"].shape == () and loaded["logit_scale"] == 3.25
+    assert loaded["logit_scale"].shape == ()
+    assert loaded["logit_scale"] == 3.25
 
 
 def test_architectures(tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

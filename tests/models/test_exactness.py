@@ -8,7 +8,6 @@ import pytest
 import torch
 from families import FAMILIES, VISION, Attention, captions, with_own_attention
 from open_clip.transformer import LayerNorm, QuickGELU
-from pytest import LogCaptureFixture, MonkeyPatch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
@@ -20,7 +19,7 @@ both_sides = pytest.mark.parametrize("side", ["text", "image"])
 
 
 @pytest.fixture
-def model(monkeypatch: MonkeyPatch) -> nn.Module:
+def model(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """Return a tiny CLIP in float64, with two layers in each tower."""
     monkeypatch.setitem(VISION, "layers", 2)
     return FAMILIES["CLIP"]().model
@@ -204,7 +203,9 @@ def test_hook_on_each_module_in_turn(family: str, side: str) -> None:
     assert sum(changed) > len(changed) / 2
 
 
-def test_auto_logs_once_which_path_it_takes(model: nn.Module, caplog: LogCaptureFixture) -> None:
+def test_auto_logs_once_which_path_it_takes(
+    model: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "cae_lib")
     for _ in range(2):
         encode_text(model, captions())

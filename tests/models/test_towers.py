@@ -1,4 +1,4 @@
-"""The towers that are written out against open_clip's own; packing on cases worked by hand."""
+"""The functional towers against open_clip's own code; packing on cases worked by hand."""
 
 from unittest.mock import Mock
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import PatchDropout
-from pytest import MonkeyPatch
 from torch import Tensor, nn
 
 from cae_lib.models import Clip, encode_image, encode_text, load_clip, packed, text_encoder
@@ -19,7 +18,7 @@ BATCHES = {"short": SHORT, "long": LONG, "truncated": TRUNCATED, "empty": ["", "
 
 
 def _assert_same(model: nn.Module, actual: Tensor, expected: Tensor) -> None:
-    """The features are equal, and so are the gradients of a fixed projection of them."""
+    """Check that features are equal, and the gradients of a fixed projection of them."""
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-11)
     direction = torch.linspace(0, 99, actual.numel(), dtype=actual.dtype).view(actual.shape).sin()
     gradients = []
@@ -41,7 +40,9 @@ def test_features_and_gradients_are_those_of_open_clip(tiny_clip: Clip, batch, a
 
 
 @pytest.mark.parametrize("attention", [None, "row"])
-def test_fused_kernel(tiny_clip: Clip, attention: str | None, monkeypatch: MonkeyPatch) -> None:
+def test_fused_kernel(
+    tiny_clip: Clip, attention: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = Mock(wraps=F.scaled_dot_product_attention)
     monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
     monkeypatch.setattr(packed, "_fused_is_faster", lambda device: True)
@@ -53,7 +54,9 @@ def test_fused_kernel(tiny_clip: Clip, attention: str | None, monkeypatch: Monke
     _assert_same(model, output.features, model.encode_text(tokens))
 
 
-def test_no_position_after_the_longest_caption(tiny_clip: Clip, monkeypatch: MonkeyPatch) -> None:
+def test_no_position_after_the_longest_caption(
+    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finish = Mock(wraps=packed.finish_block)
     monkeypatch.setattr(packed, "finish_block", finish)
     tokens = tiny_clip.tokenizer(["a dog", "the red cat sits on a chair"])
@@ -75,7 +78,8 @@ def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) ->
 
 def test_packing_of_two_and_four_positions() -> None:
     packing = pack_rows(torch.tensor([1, 3]))
-    assert packing.length == 4 and packing.active.tolist() == [0, 1, 4, 5, 6, 7]
+    assert packing.length == 4
+    assert packing.active.tolist() == [0, 1, 4, 5, 6, 7]
     assert packing.rows.tolist() == [0, 0, 1, 1, 1, 1]
     assert packing.positions.tolist() == [0, 1, 0, 1, 2, 3]
     assert packing.source.tolist() == [0, 1, 1, 1, 2, 3, 4, 5]
@@ -139,4 +143,5 @@ def test_attention_pooling_of_timm() -> None:
     (actual,) = output.attention
     torch.testing.assert_close(actual, scores.softmax(-1))
     (slope,) = torch.autograd.grad(output.features.sum(), actual)
-    assert slope[:, :, 0].abs().max() > 0 and not slope[:, :, 1:].any()
+    assert slope[:, :, 0].abs().max() > 0
+    assert not slope[:, :, 1:].any()

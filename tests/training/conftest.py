@@ -16,7 +16,7 @@ CAPTIONS = ["a red dog chases a cat", "the dog", "two pterodactyls under a strip
 
 @pytest.fixture
 def model(tiny_clip: Clip) -> nn.Module:
-    """A float64 clip-mini whose scores are far from 0."""
+    """Return a float64 clip-mini whose scores are far from 0."""
     with torch.no_grad():
         tiny_clip.model.token_embedding.weight.mul_(20)
     return tiny_clip.model.double().train()
@@ -24,7 +24,7 @@ def model(tiny_clip: Clip) -> nn.Module:
 
 @pytest.fixture
 def batch(tiny_clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
-    """Image features `(4, 128)`, tokens and roles `(4, 77)`."""
+    """Return image features `(4, 128)`, tokens and roles `(4, 77)`."""
     actual, generator = toy_alignment(tiny_clip, CAPTIONS), torch.Generator().manual_seed(1)
     images = torch.randn(4, 128, generator=generator, dtype=torch.float64)
     return F.normalize(images, dim=-1), actual.tokens, actual.roles
@@ -32,7 +32,7 @@ def batch(tiny_clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def halves(request, tmp_path_factory) -> Path:
-    """The folder of what two processes left that ran the test file."""
+    """Run the test file in two processes; returns the folder of what they wrote."""
     folder = tmp_path_factory.mktemp("halves")
     two_processes(request.module.__file__, folder)
     return folder

@@ -51,7 +51,7 @@ def losses_and_gradients(experiment: Experiment, ranks: Ranks | None = None) -> 
 
 
 def work(ranks: Ranks, folder: Path) -> None:
-    """What each of two processes does; the tests look at what it leaves."""
+    """Do what each of two processes does; the tests read what it writes."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
     (folder / f"code-{ranks.rank}.txt").write_text(losses.__file__)
@@ -76,7 +76,8 @@ def test_two_processes_give_loss_and_gradients_of_one(name: str, halves: Path, h
         for key, value in whole.items():
             torch.testing.assert_close(actual[key], value, atol=1e-5, rtol=1e-5, msg=key)
     if CASES[name].method:
-        assert whole["attribution"] > 0 and whole["n_composition"] > 0
+        assert whole["attribution"] > 0
+        assert whole["n_composition"] > 0
         gradient = whole["transformer.resblocks.0.attn.in_proj_weight"]
         plain = losses_and_gradients(replace(CASES[name], weight=0.0))
         other = plain["transformer.resblocks.0.attn.in_proj_weight"]
@@ -104,7 +105,8 @@ def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:
     rows = toy_run(PLAIN).batches.rows(1).tolist()
     for rank in range(2):
         message = (halves / f"nan-{rank}.txt").read_text()
-        assert message.startswith("step 2 of ft: loss nan") and str(rows) in message
+        assert message.startswith("step 2 of ft: loss nan")
+        assert str(rows) in message
     state = torch.load(halves / "nan" / "state.pt", weights_only=True)
     assert state["step"] == 1
     assert all(torch.isfinite(value).all() for value in state["model"].values())

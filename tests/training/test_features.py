@@ -35,7 +35,7 @@ TIMM = {
 
 
 def clip_with(vision: dict) -> Clip:
-    """A model with a small image tower of another kind, with CLIP's vocabulary."""
+    """Return a model with a small image tower of another kind, with CLIP's vocabulary."""
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
     torch.manual_seed(0)
     model = open_clip.CustomTextCLIP(16, vision, text).eval()
@@ -77,7 +77,8 @@ def test_features_give_the_weights_that_pictures_give(experiment, home, tmp_path
             lambda *inputs: (split(*inputs)[0], None, features.image_features),
         )
         expected, plain = trained("pictures")
-    assert log == plain and same_weights(actual, expected)
+    assert log == plain
+    assert same_weights(actual, expected)
 
 
 def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatch, capsys) -> None:
@@ -95,14 +96,16 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
     run = toy_run(LOCKED, clip, log=True)
     for step in range(5):
         run.step(step, run.batches.at(step))
-    assert encoded == [8] and " 8/8 " in capsys.readouterr().err
+    assert encoded == [8]
+    assert " 8/8 " in capsys.readouterr().err
     with torch.no_grad():
         expected = toy_clip().model.encode_image(Toys().pixels)
     values = run.batches.images.pixels
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-4)
     assert not values.requires_grad
     again = toy_run(replace(CAE, seed=1))
-    assert encoded == [8] and again.workers == 0
+    assert encoded == [8]
+    assert again.workers == 0
     assert torch.equal(again.batches.images.pixels, values)
     other, clip = Toys(), toy_clip()
     other.pixels[3] += 1
@@ -111,7 +114,8 @@ def test_each_picture_is_encoded_once_and_the_features_are_kept(home, monkeypatc
         toy_run(LOCKED, **changes)
     toy_run(replace(LOCKED, precision="bf16"))
     toy_run(LOCKED, clip=replace(toy_clip(), activation="gelu"))
-    assert encoded == [8] * 5 and len(features_files(home)) == 5
+    assert encoded == [8] * 5
+    assert len(features_files(home)) == 5
     for path in features_files(home):
         path.write_bytes(b"no tensors")
     with pytest.raises(DataError, match="damaged file of image features.*Delete it"):
@@ -203,9 +207,11 @@ def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augme
     clip.model.text.transformer.register_forward_pre_hook(note)
     experiment = replace(FT, augment=augment, **{lock: True} if lock else {})
     toy_train(experiment, tmp_path, clip, images=Toys(size=clip.image_size), every=1, on_step=look)
-    assert len(features_files(home)) == (lock is not None and not augment) and len(modes) == 5
+    assert len(features_files(home)) == (lock is not None and not augment)
+    assert len(modes) == 5
     for training in modes:
-        assert "text." in training and ("visual." in training) == (lock != "lock_image")
+        assert "text." in training
+        assert ("visual." in training) == (lock != "lock_image")
         assert not [name for name in training if name.startswith(locked)]
     for name, value in weights(clip).items():
         if name.startswith("visual."):

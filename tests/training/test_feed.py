@@ -75,12 +75,14 @@ def taken(batches: Batches, workers: int) -> list[Batch]:
 def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, workers) -> None:
     expected, actual = [batches.at(step) for step in range(2, 7)], taken(batches, workers)
     assert not same(expected[0], expected[1])
-    assert len(actual) == 5 and all(map(same, actual, expected))
+    assert len(actual) == 5
+    assert all(map(same, actual, expected))
 
 
 def test_pictures_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
     batch = batches.at(0)
-    assert batch.pixels.dtype == torch.uint8 and batch.affine is not None
+    assert batch.pixels.dtype == torch.uint8
+    assert batch.affine is not None
     moved = batch.to(torch.device("cpu"))
     assert moved.affine is None
     scale, shift = batch.affine
@@ -93,10 +95,13 @@ def test_a_broken_picture_is_named_in_its_turn(batches, workers) -> None:
     path = batches.pairs.image_paths[row]
     path.write_bytes(path.read_bytes()[:300])
     message = rf"^\S*{row}\.png \(row {row}\): "
-    with pytest.raises(DataError, match=message) as error:
-        with prefetch(batches.at, range(4), workers) as source:
-            given.extend(source)
-    assert "Traceback" not in str(error.value) and all(map(batches.at, range(len(given))))
+    with (
+        pytest.raises(DataError, match=message) as error,
+        prefetch(batches.at, range(4), workers) as source,
+    ):
+        given.extend(source)
+    assert "Traceback" not in str(error.value)
+    assert all(map(batches.at, range(len(given))))
     with pytest.raises(DataError):
         batches.at(len(given))
 
@@ -109,7 +114,8 @@ def test_a_signal_to_the_workers_leaves_them_at_work(batches, number) -> None:
         assert len(workers) == 2
         for worker in workers:
             os.kill(worker.pid, number)
-        assert next(source) and next(source)
+        assert next(source)
+        assert next(source)
     assert not multiprocessing.active_children()
 
 
@@ -163,4 +169,5 @@ def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
     actual = _utils.pin_memory.pin_memory(batch)
     for name in ("pixels", "tokens", "roles", "negatives"):
         assert torch.equal(getattr(actual, name), getattr(batch, name) + 1), name
-    assert actual.n_similar == batch.n_similar and actual.affine is batch.affine
+    assert actual.n_similar == batch.n_similar
+    assert actual.affine is batch.affine

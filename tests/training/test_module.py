@@ -142,7 +142,8 @@ def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
 
 def test_the_model_is_not_registered_and_settings_are_printed(model) -> None:
     task = CAELoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
-    assert not list(task.parameters()) and not task.state_dict()
+    assert not list(task.parameters())
+    assert not task.state_dict()
     for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "hinge='log'", "path=auto"):
         assert part in repr(task)
 
@@ -264,7 +265,8 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     assert output.loss.dtype == torch.float32
     assert output.text_features.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(output.text_features, expected, atol=0.01, rtol=0)
-    assert gradients and all(gradient.isfinite().all() for gradient in gradients.values())
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 @EVERY

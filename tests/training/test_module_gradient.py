@@ -25,7 +25,7 @@ ACTIVE = 2.0
 def assert_derivative(
     loss: Callable[[], Tensor], model: nn.Module, directions: dict[str, Tensor], step: float = 1e-5
 ) -> None:
-    """What backward says about directions in named parameters is what the loss does there."""
+    """Check the gradient in a direction of named parameters by finite differences."""
     values = []
     with torch.no_grad():
         for move in (step, -2 * step, step):
@@ -38,7 +38,7 @@ def assert_derivative(
 
 
 def random_directions(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
-    """Unit directions, leaned towards the gradient so that no derivative is near 0 by chance."""
+    """Return unit directions, tilted to the gradient so that no derivative is near 0 by chance."""
     generator = torch.Generator().manual_seed(2)
     directions = {}
     for name in names:
@@ -50,7 +50,7 @@ def random_directions(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
-    """The vector that stands in for a masked token stays, whatever happens to the table."""
+    """Keep the vector of a masked token, whatever happens to the embedding table."""
     mean = model.token_embedding.weight.detach().mean(dim=0)
     monkeypatch.setattr(perturbation, "mask_vector", lambda tower, mask: mean)
 
@@ -108,8 +108,10 @@ def test_objects_held_fixed(method: str, model, batch, held) -> None:
 
 
 def test_the_mean_embedding_is_a_constant(model, batch) -> None:
-    """Backward ignores that the table decides the stand-in, though it does: words that are not in
-    the batch move the loss through the mean."""
+    """The gradient ignores that the mask depends on the table, as a constant does.
+
+    Words that are not in the batch move the loss through the mean.
+    """
     task = CAELoss(model, "perturbation", margin=ACTIVE)
     before = task(*batch).loss
     before.backward()

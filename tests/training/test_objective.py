@@ -29,7 +29,8 @@ def loss_and_gradients(execution: Execution) -> dict[str, Tensor]:
 
 def test_checkpointing_changes_no_loss_and_no_gradient() -> None:
     model = toy_run(SETTINGS, execution=Execution(checkpointing=True)).model
-    assert model.transformer.grad_checkpointing and model.visual.transformer.grad_checkpointing
+    assert model.transformer.grad_checkpointing
+    assert model.visual.transformer.grad_checkpointing
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
     actual = loss_and_gradients(Execution(checkpointing=True))
     for name, value in loss_and_gradients(Execution()).items():
@@ -80,7 +81,8 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     false = model.encode_text(batch.negatives, normalize=True) if negatives else images[:0]
     embeddings = model.token_embedding(batch.tokens)
     if masked:
-        assert 0 < batch.masked.any(1).sum() < len(images) and batch.roles[batch.masked].any()
+        assert 0 < batch.masked.any(1).sum() < len(images)
+        assert batch.roles[batch.masked].any()
         embeddings[batch.masked] = model.token_embedding.weight.mean(0)
     model.token_embedding.register_forward_hook(lambda *_: embeddings)
     texts = model.encode_text(batch.tokens, normalize=True)
@@ -124,7 +126,8 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
     if hinge:
         own, other = images[batch.owners] * texts[batch.owners], images[batch.owners] * false
         lag = (0.3 - own.sum(1) + other.sum(1)).clamp(min=0).mean()
-        assert actual["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4) and lag > 0
+        assert actual["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4)
+        assert lag > 0
     assert actual["loss"] == pytest.approx(actual["contrastive"] + actual.get("attribution", 0))
 
 
@@ -155,7 +158,8 @@ def test_only_matrices_decay(tiny_clip):
     names = {id(p): name for name, p in tiny_clip.model.named_parameters()}
     decayed, spared = ({names[id(p)] for p in group["params"]} for group in groups)
     assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
-    assert decayed | spared == set(names.values()) and not decayed & spared
+    assert decayed | spared == set(names.values())
+    assert not decayed & spared
     assert {"token_embedding.weight", "text_projection", "visual.proj"} <= decayed
     assert "logit_scale" in spared
     assert all(name in spared for name in names.values() if "bias" in name or ".ln_" in name)
@@ -164,7 +168,8 @@ def test_only_matrices_decay(tiny_clip):
 def test_warm_up_then_cosine():
     rates = [learning_rate(step, steps=12, peak=2.0, warmup=4) for step in range(13)]
     assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
-    assert rates[8] == pytest.approx(1.0) and rates[12] == pytest.approx(0.0)
+    assert rates[8] == pytest.approx(1.0)
+    assert rates[12] == pytest.approx(0.0)
     assert rates[6] == pytest.approx(1 + math.cos(math.pi / 4))
     assert learning_rate(0, steps=5, peak=1.0, warmup=0) == 1.0
 

@@ -296,7 +296,8 @@ def test_what_their_options_call_reaches_the_model() -> None:
     model = cae_model({"method": "gradcam"})
     model.lock_image_tower()
     model.set_grad_checkpointing()
-    assert model.transformer.grad_checkpointing and model.no_weight_decay()
+    assert model.transformer.grad_checkpointing
+    assert model.no_weight_decay()
     actual = in_their_loop(model, CaeClipLoss(model.attribution))
     start = named(plain_model()).items()
     locked = {name: value for name, value in start if name.startswith("visual.")}
@@ -313,7 +314,8 @@ def test_outside_of_training_it_is_the_model() -> None:
         assert actual == expected
         assert torch.equal(model.encode_text(batch), plain.encode_text(texts[:, 0]))
     actual, expected = model(image=pictures()), plain(image=pictures())
-    assert actual.keys() == expected.keys() and actual["text_features"] is None
+    assert actual.keys() == expected.keys()
+    assert actual["text_features"] is None
     assert torch.equal(actual["image_features"], expected["image_features"])
     assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
     assert model.eval()(pictures(), texts).keys() == expected.keys()
@@ -331,7 +333,8 @@ def test_tokens_roles_and_words() -> None:
     expected[2, 1:8] = torch.tensor([1, 2, 2, 2, 2, 2, 3])
     assert torch.equal(texts, expected[None])
     assert torch.equal(ours("two pterodactyls under", context_length=12), texts[:, :, :12])
-    assert ours.context_length == 16 and ours.eot_token_id == tokenizer.eot_token_id
+    assert ours.context_length == 16
+    assert ours.eot_token_id == tokenizer.eot_token_id
     again = pickle.loads(pickle.dumps(ours))
     assert torch.equal(again(CAPTIONS), ours(CAPTIONS))
 

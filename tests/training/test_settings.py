@@ -69,7 +69,7 @@ CHANGED: dict[str, Any] = {
 
 
 def toy_set(profile: str, name: str, model: str, tagger: str) -> TrainingSet:
-    """The toy set, with other captions as "pretrain", and without relations by "dependency"."""
+    """Return the toy set: other captions as "pretrain", no relations by "dependency"."""
     clip = load_clip(model)
     captions = CAPTIONS if name == "coco" else CAPTIONS[::-1]
     spans = WordTagger().tag(captions)
@@ -81,7 +81,7 @@ def toy_set(profile: str, name: str, model: str, tagger: str) -> TrainingSet:
 
 @pytest.fixture(scope="module", autouse=True)
 def toy_home(tmp_path_factory: pytest.TempPathFactory):
-    """A home of this file's own, with the toy set and a file of other first weights."""
+    """Return a home for this file, with the toy set and a file of other first weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(runs, "training_set", toy_set)
@@ -95,7 +95,7 @@ def toy_home(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def reference(toy_home: None) -> dict[str, Tensor]:
-    """The weights that `RUN` ends with."""
+    """Return the weights that `RUN` ends with."""
     return outcome()
 
 

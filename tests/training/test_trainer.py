@@ -45,7 +45,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment
         file.write('{"step": 4}\n{"step": 5, "lo')  # as a crash leaves it
     torch.manual_seed(99)  # the global generator must not matter
     resumed, log = toy_train(experiment, parts)
-    assert same_weights(resumed, expected) and log == whole
+    assert same_weights(resumed, expected)
+    assert log == whole
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
 
 
@@ -59,7 +60,8 @@ def test_a_training_that_would_take_too_long_stops_and_goes_on_once_it_may(tmp_p
         toy_train(FT, tmp_path / "long", hours=1.0)
     assert [line["step"] for line in lines(tmp_path / "long")] == [1, 2]
     actual, log = toy_train(FT, tmp_path / "long", hours=2.0)
-    assert same_weights(actual, expected) and log == whole, "no step is taken twice"
+    assert same_weights(actual, expected)
+    assert log == whole, "no step is taken twice"
     toy_train(FT, tmp_path / "any", hours=None)
 
 
@@ -80,7 +82,7 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
 
 
 def dropping_clip():
-    """A model that draws: it drops patches while it is in training mode."""
+    """Return a model with randomness: it drops patches while it is in training mode."""
     clip = toy_clip()
     clip.model.visual.patch_dropout = PatchDropout(0.5)
     return clip
@@ -100,7 +102,8 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
         ends.append(toy_train(CAE, out, dropping_clip(), every=every, on_step=look)[0])
     assert torch.equal(torch.get_rng_state(), before)
     assert seen == [(2, False, 2), (4, False, 4), (5, False, 5)]
-    assert same_weights(*ends) and not same_weights(ends[0], toy_train(CAE, tmp_path / "c")[0])
+    assert same_weights(*ends)
+    assert not same_weights(ends[0], toy_train(CAE, tmp_path / "c")[0])
 
 
 def test_what_the_model_draws_depends_on_seed_and_step_alone():
@@ -113,8 +116,10 @@ def test_what_the_model_draws_depends_on_seed_and_step_alone():
 
 
 def test_every_parameter_takes_the_rate_of_its_step():
-    """Adam's first step moves a parameter by the rate, whatever its gradient is, and decay on top
-    of that by less than a thousandth of it."""
+    """Adam's first step moves a parameter by the rate, whatever its gradient is.
+
+    Decay adds less than a thousandth of it.
+    """
     run = toy_run(replace(FT, weight_decay=1e-4, eps=1e-12, lr=1e-3, warmup=4))
     before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
     rate = run.step(0, run.batches.at(0))["lr"]
@@ -134,7 +139,8 @@ def test_every_parameter_takes_the_rate_of_its_step():
 def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
     with pytest.raises(KeyboardInterrupt) as stopped:
         toy_train(FT, tmp_path / "a", **send(signal.SIGINT, at=2, times=2))
-    assert stopped.value.args == () and not (tmp_path / "a" / "state.pt").exists()
+    assert stopped.value.args == ()
+    assert not (tmp_path / "a" / "state.pt").exists()
     try:
         toy_train(FT, tmp_path / "b", **send(signal.SIGTERM, at=5))
     except KeyboardInterrupt:

@@ -1,11 +1,10 @@
-"""GradCAM and perturbation attribution as one writes them first: 77 tokens, full maps, one word.
+"""Naive implementation of GradCAM and perturbation attribution, for comparison.
 
-This is what the benchmarks compare with. It computes what `cae_lib` computes, by the definitions as
-they stand: every caption is padded to the model's 77 tokens, GradCAM keeps the attention maps of
-all heads whole and multiplies T x T relevance matrices, and perturbation masks one word of each
-caption at a time, each time with a forward pass of its own. It is not slow on purpose: captions
-are batched, a pass leaves out captions without such a word, and where no maps are needed
-open_clip's own transformer runs.
+It computes what `cae_lib` computes, directly by the definitions: every caption is padded to the
+model's 77 tokens, GradCAM keeps the attention maps of all heads whole and multiplies T x T
+relevance matrices, and perturbation masks one word of each caption at a time, each time with a
+forward pass of its own. It is not slow on purpose: captions are batched, a pass leaves out captions
+without such a word, and where no maps are needed open_clip's own transformer runs.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def encode_with_maps(model: CLIP, tokens: Tensor) -> tuple[Tensor, list[Tensor]]
 def gradcam(
     model: CLIP, images: Tensor, tokens: Tensor, create_graph: bool
 ) -> tuple[Tensor, Tensor]:
-    """The rule of Chefer et al. (2021), `R <- R + C R`, with whole matrices.
+    """Apply the rule of Chefer et al. (2021), `R <- R + C R`, with whole matrices.
 
     Args:
         model: open_clip model.
@@ -110,13 +109,13 @@ def perturbation(
 
 
 def words_of_the_loss(tokens: Tensor, roles: Tensor) -> Tensor:
-    """Number `(B, 77)` of each token's word where the loss averages that word, else 0."""
+    """Return the number of each token's word `(B, 77)` where the loss averages it, else 0."""
     words = word_index(tokens, 49408)
     objects, composition = role_groups(roles, AttributionLossConfig())
-    wanted = objects | composition
+    in_loss = objects | composition
     return torch.stack(
         [
             torch.where(torch.isin(word, word[used]), word, 0)
-            for word, used in zip(words, wanted, strict=True)
+            for word, used in zip(words, in_loss, strict=True)
         ]
     )
