@@ -233,12 +233,6 @@ def test_the_state_of_another_run_is_refused(tmp_path):
         ),
         ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         (
-            {"foils": "given", "foil_hinge": True, "margin": 1.0, "method": "attention"},
-            {},
-            ConfigError,
-            "no method",
-        ),
-        (
             {"lock_trunk": True},
             {},
             ConfigError,
