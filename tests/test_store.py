@@ -213,7 +213,7 @@ def test_a_suite_is_measured_once_per_key(home: Path):
 
 
 def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
-    monkeypatch.setattr(suites, "stamp", lambda profile, seed, **entries: entries)
+    monkeypatch.setattr(suites, "current_provenance", lambda profile, seed, **entries: entries)
     compute, other = counter("a"), counter("b")
     others = (2, "mini"), (1, "paper")
     for place in others:
