@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from importlib import import_module
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution.checks import check_tensors, check_words
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
+from cae_lib.methods import REGISTRY
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.words.alignment import CLIP_VOCABULARY, word_index
 
@@ -239,6 +242,42 @@ class Captions:
         if has_dropout:
             return sums, self.encoder.encode_many(self.tokens)
         return sums, features[: len(self.tokens)]
+
+
+def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
+    """Return an attribution method by its name; an object that is a method is returned as it is.
+
+    Args:
+        method: A name of `cae_lib.methods.REGISTRY`, or an `AttributionMethod`.
+        parameters: Fields of the named method.
+
+    Raises:
+        ConfigError: The name or a parameter is unknown, a value is not allowed, or parameters are
+            given for an object.
+    """
+    if isinstance(method, type):
+        raise ConfigError(
+            f"{method.__name__} is a class: expected the name of a method, or an object of the "
+            f"class, {method.__name__}()."
+        )
+    if not isinstance(method, str):
+        if parameters or not isinstance(method, AttributionMethod):
+            raise ConfigError(
+                f"{type(method).__name__} is not usable as a method here: expected a name with its "
+                "parameters, or an AttributionMethod without them."
+            )
+        return method
+    if method not in REGISTRY:
+        names = ", ".join(REGISTRY)
+        raise ConfigError(f"unknown attribution method {method!r}: expected {names}.")
+    module = import_module(f"cae_lib.attribution.{method}")
+    method_class = getattr(module, REGISTRY[method].class_name)
+    names = [field.name for field in dataclasses.fields(method_class)]
+    if unknown := sorted(parameters.keys() - set(names)):
+        raise ConfigError(
+            f"{method} has no parameter {', '.join(unknown)}; it has {', '.join(names)}."
+        )
+    return method_class(**parameters)
 
 
 @contextmanager

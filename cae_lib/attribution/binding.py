@@ -95,7 +95,7 @@ def swapped_captions(
     moved: Moved = "noun",
     samples: int | None = None,
     kind: str = "bound",
-    wanted: Tensor | None = None,
+    requested: Tensor | None = None,
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +107,7 @@ def swapped_captions(
         moved: What a swap moves, see `BindingAttribution.swap`.
         samples: At most so many swaps of a caption, at random; None for all.
         kind: "bound"; or "any", as many swaps, for the same words, of two words at random.
-        wanted: `(B, C)` bool; swaps that no wanted token binds are left out.
+        requested: `(B, C)` bool; swaps that no requested token binds are left out.
         vocabulary: Its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
         generator: Of the random numbers; None takes torch's own.
 
@@ -117,16 +117,15 @@ def swapped_captions(
     """
     rows, binding, orders = [], [], []
     length = tokens.shape[1]
-    wanted_rows = None if wanted is None else wanted.tolist()
-    ids = tokens.tolist() if kind == "any" else None
-    numbers = words.tolist() if kind == "any" else None
+    requested_rows = None if requested is None else requested.tolist()
+    ids, numbers = (tokens.tolist(), words.tolist()) if kind == "any" else ([], [])
     for row, row_swaps in enumerate(swaps.tolist()):
         candidates = []
         for places in filter(_is_swap, row_swaps):
             inside = _binding_tokens(places, length)
-            if wanted_rows is None or any(
-                is_wanted and binds
-                for is_wanted, binds in zip(wanted_rows[row], inside, strict=True)
+            if requested_rows is None or any(
+                is_requested and binds
+                for is_requested, binds in zip(requested_rows[row], inside, strict=True)
             ):
                 candidates.append((places, inside))
         if samples is not None and len(candidates) > samples:
@@ -185,7 +184,7 @@ def exchanges(
     arguments: Tensor | None = None,
     samples: int | None = None,
     kind: str = "bound",
-    wanted: Tensor | None = None,
+    requested: Tensor | None = None,
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,7 +200,7 @@ def exchanges(
         tokens, words, roles, arguments: `(B, C)` and `(B, C, 2)`, see `Alignment`.
         samples: at most so many of a caption, at random; None: all.
         kind: "bound", or "any": as many exchanges, of the same words, but of two words at random.
-        wanted: `(B, C)` bool; exchanges of words without a wanted token are left out.
+        requested: `(B, C)` bool; exchanges of words without a requested token are left out.
         vocabulary: its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
         generator: of the random numbers; None takes torch's own.
 
@@ -216,7 +215,10 @@ def exchanges(
             (binders, pair)
             for binders, pair in _bound(_units(numbers, of_tokens), said_of)
             if _differ(ids, *pair)
-            and (wanted is None or any(bool(wanted[row, u.start : u.end].any()) for u in binders))
+            and (
+                requested is None
+                or any(bool(requested[row, u.start : u.end].any()) for u in binders)
+            )
         ]
         if samples is not None and len(bound) > samples:
             order = torch.rand(len(bound), generator=generator).argsort()

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.timm_model import TimmModel
+from open_clip.timm_model import (
+    AbsAttentionPool2d,  # pyright: ignore[reportPrivateImportUsage]
+    TimmModel,
+)
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from timm.layers.attention_pool2d import AttentionPool2d
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
@@ -90,7 +92,7 @@ def _reads_class_token(tower: nn.Module) -> bool:
 
 def _pools_by_attention(tower: nn.Module) -> bool:
     head = tower.head if isinstance(tower, TimmModel) else ()
-    return any(isinstance(layer, AttentionPool2d) for layer in head)
+    return any(isinstance(layer, AbsAttentionPool2d) for layer in head)
 
 
 def _embed_patches(tower: VisionTransformer, images: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.base import AttributionMethod, Captions
+from cae_lib.attribution.base import AttributionMethod, Captions, get_method
 from cae_lib.attribution.checks import is_integer
 from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
-from cae_lib.methods import get_method
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
 
 LOG_FLOOR = 1e-6

@@ -209,7 +209,7 @@ def test_articles_that_nothing_moves_next_to_stay(tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("caption", "wanted", "expected"),
+    ("caption", "requested", "expected"),
     [
         (
             "a small dog on a blue cat",
@@ -227,10 +227,12 @@ def test_articles_that_nothing_moves_next_to_stay(tokenizer) -> None:
         ("a dog chasing under a cat", "chasing", {"a cat chasing under a dog"}),
     ],
 )
-def test_an_exchange_is_made_for_any_of_its_wanted_words(caption, wanted, expected, tokenizer):
+def test_an_exchange_is_made_for_any_of_its_requested_words(
+    caption, requested, expected, tokenizer
+):
     words = align([caption], [spans(caption)], tokenizer)
-    inside = words.tokens == tokenizer.encode(wanted)[0]
-    assert {text for *_, text in made(tokenizer, words, wanted=inside)} == expected
+    inside = words.tokens == tokenizer.encode(requested)[0]
+    assert {text for *_, text in made(tokenizer, words, requested=inside)} == expected
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
@@ -278,7 +280,7 @@ def test_a_bag_of_words_binds_nothing(named, call, attribute) -> None:
 
 
 @torch.no_grad()
-def test_samples_and_wanted_words(named, call, attribute, words) -> None:
+def test_samples_and_requested_words(named, call, attribute, words) -> None:
     every, seen = attribute(named, NAME, call), torch.zeros_like(words.roles, dtype=torch.bool)
     torch.manual_seed(0)
     for _ in range(60):
@@ -290,9 +292,9 @@ def test_samples_and_wanted_words(named, call, attribute, words) -> None:
         assert max(per_caption) <= 2  # the two attributes of one exchange
         seen[:, : scored.shape[1]] |= scored
     assert torch.equal(seen[:, : every.length], every.has_score)
-    wanted = words.roles == RELATION
-    found = attribute(named, NAME, call | {"requested": wanted})
-    assert torch.equal(found.has_score, every.has_score & wanted[:, : every.length])
+    requested = words.roles == RELATION
+    found = attribute(named, NAME, call | {"requested": requested})
+    assert torch.equal(found.has_score, every.has_score & requested[:, : every.length])
 
 
 def test_any_two_words_are_exchanged_for_the_same_words(tokenizer, words) -> None:
@@ -408,13 +410,13 @@ def test_where_nouns_cannot_move_phrases_do_and_the_other_way_round(tokenizer) -
             assert [text for *_, text in swapped(tokenizer, words, moved)] == [expected]
 
 
-def test_samples_wanted_words_and_the_placebo_of_a_tagger_s_swaps(tokenizer, known) -> None:
+def test_samples_requested_words_and_the_placebo_of_a_tagger_s_swaps(tokenizer, known) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = [swapped(tokenizer, known, samples=1, generator=generator) for _ in range(100)]
     assert {len(some) for some in drawn} == {1}
     assert {text for ((_, _, text),) in drawn} == {TEXTS["noun"], TEXTS["attribute"]}
     blue = known.tokens == tokenizer.encode("blue")[0]
-    assert [text for *_, text in swapped(tokenizer, known, wanted=blue)] == [TEXTS["attribute"]]
+    assert [text for *_, text in swapped(tokenizer, known, requested=blue)] == [TEXTS["attribute"]]
     for _ in range(20):
         found = swapped(tokenizer, known, kind="any", generator=generator, vocabulary=None)
         assert [binder for _, binder, _ in found] == ["on", "red blue"]

@@ -33,7 +33,8 @@ RUN: dict[str, Any] = {
     "lr": 1e-3,
 }
 LABELS = {"name", "profile"}
-ELSEWHERE = {"lock_trunk", "tower_steps"}  # of a tower of timm: test_locked; of the base: test_base
+ELSEWHERE = {"lock_trunk", "tower_steps", "weights_share"}
+"""Tested elsewhere: of a tower of timm, of the base, and of OpenAI's weights."""
 FOILED: dict[str, Any] = {"method": None, "foils": "given", "margin": 0.5}
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32",
