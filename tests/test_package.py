@@ -115,11 +115,11 @@ def imported(path: Path) -> set[str]:
 
 
 LAYERS = (
-    {"errors", "methods", "config", "runtime", "profiles", "keys", "variants", "grid"},
+    {"errors", "methods", "config", "runtime", "profiles", "keys", "variants"},
     {"words", "models", "attribution"},
     {"data", "store", "statistics", "claims", "shown", "plots", "world"},
     {"training", "evaluation", "photo"},
-    {"runs", "measuring"},
+    {"runs", "measuring", "grid", "gpus"},
     {"results"},
     {"pages", "commands"},
     {"cli", "__init__"},
