@@ -45,10 +45,10 @@ class Features(ImageStore):
         return len(self.pixels)
 
     def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, part: Tensor | None = None
+        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return the features of the rows `index`, or of `index[part]`; nothing is cropped."""
-        return self.pixels[index if part is None else index[part]]
+        """Return the features of the rows `index`, or of `index[subset]`; nothing is cropped."""
+        return self.pixels[index if subset is None else index[subset]]
 
 
 def image_features(model: nn.Module, images: Tensor) -> Tensor:

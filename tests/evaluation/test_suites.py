@@ -110,7 +110,7 @@ def test_a_published_dataset_is_measured_as_far_as_it_is_here(raw, smoke_world, 
     assert (pairs.n_used, pairs.n_expected) == (24 * 5, 25010)
     capsys.readouterr()
     datasets.similarity_pairs("paper")
-    assert "Left out: STS12. " in capsys.readouterr().out
+    assert "Left out of STS12, " in capsys.readouterr().out
 
 
 def test_the_paper_profile_takes_any_labelled_set(raw):

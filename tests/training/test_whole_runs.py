@@ -57,8 +57,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
     expected, killed = run(tmp_path, "whole"), tmp_path / "killed"
     last = random.randint(3, STEPS - 3)  # not seeded: every test run tries another step
     delay = random.random() / 20
-    path = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, __file__, str(tmp_path), "killed"], env=path)
+    folders = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    environment = os.environ | {"PYTHONPATH": folders}
+    process = subprocess.Popen([sys.executable, __file__, str(tmp_path), "killed"], env=environment)
     while len(lines(killed)) < last:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.001)
