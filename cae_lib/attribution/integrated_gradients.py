@@ -24,27 +24,38 @@ class IntegratedGradientsAttribution(AttributionMethod):
         points: Number of values of t without a graph, those of Gauss and Legendre's rule.
         training_points: Number of values of t with a graph, one at random in each of as many equal
             parts of the line.
+        expected: Take for each caption one random t, and in x' for each token of a word that of a
+            random word of the batch: expected gradients (Erion et al., 2021), without bias.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")
     points: int = 32
     training_points: int = 2
+    expected: bool = False
 
     def score(self, captions: Captions) -> Attribution:
         """Integrate the gradient from the masked caption to the caption."""
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         in_word = captions.word_numbers(end.shape[1]) > 0
-        start = torch.where(in_word.unsqueeze(-1), mask_vector(captions.encoder).to(end), end)
+        baseline = mask_vector(captions.encoder).to(end)
+        if self.expected and in_word.any():
+            word_embeddings = end.detach()[in_word]
+            draws = torch.randint(len(word_embeddings), in_word.shape).to(in_word.device)
+            baseline = word_embeddings[draws]
+        start = torch.where(in_word.unsqueeze(-1), baseline, end)
+        quadrature = self._quadrature(random=captions.create_graph)
+        if self.expected:
+            quadrature = [(torch.rand(len(end), 1, 1).to(end), 1.0)]
         gradient = torch.zeros_like(end)
         with captions.encoder.dropout_disabled():
-            for t, weight in self._quadrature(random=captions.create_graph):
+            for t, weight in quadrature:
                 gradient = gradient + weight * _gradient(captions, start + t * (end - start))
         wide = torch.promote_types(end.dtype, torch.float32)
         scores = ((end - start).to(wide) * gradient.to(wide)).sum(dim=-1)
         return Attribution(scores, output.features)
 
-    def _quadrature(self, random: bool) -> list[tuple[float, float]]:
+    def _quadrature(self, random: bool) -> list[tuple[float | Tensor, float]]:
         """Return values of t with their weights, which sum to 1."""
         if random:
             n = self.training_points

@@ -1,5 +1,8 @@
 """Integrated gradients against captum's, completeness, and finite differences."""
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 from captum.attr import IntegratedGradients
@@ -46,7 +49,31 @@ def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> N
     torch.testing.assert_close(draws.mean(0), exact, atol=5 * spread, rtol=0)
 
 
-def test_gradient_is_that_of_finite_differences(short, attribute, monkeypatch) -> None:
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None:
+    """The mean of draws against captum's mean over all baselines of words of the batch."""
+    table, dog = short.model.token_embedding, short.tokens[0, :4]  # "a dog"
+    exact = torch.zeros(4, dtype=torch.float64)
+    for words in itertools.product(dog[1:3], repeat=2):
+        tokens = short.tokens[:1].clone()
+        tokens[0, 1:3] = torch.stack(words)
+        exact += captums(short.first(1), table(tokens).detach(), 100)[0, :4] / 4
+    n = 1500  # copies of the caption, each with a point and a baseline of its own
+    many = dataclasses.replace(
+        short, tokens=short.tokens[:1].expand(n, -1), image_features=short.image_features[[0] * n]
+    )
+    torch.manual_seed(0)
+    draws = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores.detach()
+    error = draws.std(0) / n**0.5
+    assert ((draws.mean(0) - exact).abs() <= 4 * error).all()
+    assert error.max() < exact.abs().max() / 5
+    torch.manual_seed(0)
+    again = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores
+    assert torch.equal(again.detach(), draws)
+
+
+@pytest.mark.parametrize("parameters", [{"training_points": 3}, {"expected": True}], ids=str)
+def test_gradient_is_that_of_finite_differences(parameters, short, attribute, monkeypatch) -> None:
     """Also by the embedding of the end token, which is no word and the same in the baseline."""
     model = short.model
     mean = model.token_embedding.weight.detach().mean(0)
@@ -54,7 +81,7 @@ def test_gradient_is_that_of_finite_differences(short, attribute, monkeypatch) -
 
     def score() -> Tensor:
         torch.manual_seed(1)
-        return attribute(short.first(2), NAME, GRAPH, training_points=3).scores[:, 2].sum()
+        return attribute(short.first(2), NAME, GRAPH, **parameters).scores[:, 2].sum()
 
     assert_gradient(score, model.transformer.resblocks[1].mlp.c_fc.weight)
     assert_gradient(score, model.token_embedding.weight, row=49407)
