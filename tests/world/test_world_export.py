@@ -179,7 +179,7 @@ def test_svo_negatives_make_the_sentence_false(loaded, scene_of, exports):
         positive, negative = (scene_of(image) for image in item.images)
         for name, content in (("pos", positive.content), ("neg", negative.content)):
             first, second = (thing.noun for thing in content.things[:2])
-            assert asked.more[f"{name}_triplet"] == f"{first},{content.relation},{second}"
+            assert asked.fields[f"{name}_triplet"] == f"{first},{content.relation},{second}"
         assert not is_false(item.texts[0], positive) and is_false(item.texts[0], negative)
         pairs = zip(positive.content.things[:2], negative.content.things[:2], strict=True)
         subject, obj = (a.noun != b.noun for a, b in pairs)
@@ -294,14 +294,14 @@ def test_the_sets_share_no_scene_with_training_and_flickr_has_a_style_of_its_own
 def test_valse_names_what_caption_and_foil_differ_in(exports):
     for name in ("relations", "foil-it"):
         for item in exports["valse"].items[name]:
-            assert f" {item.more['classes']} " in f"{item.captions[0]} "
-            assert f" {item.more['classes_foil']} " in f"{item.false[0]} "
+            assert f" {item.fields['classes']} " in f"{item.captions[0]} "
+            assert f" {item.fields['classes_foil']} " in f"{item.negatives[0]} "
 
 
 def test_crepe_has_every_complexity(loaded, config, exports):
     for item in exports["crepe"].items["atom"]:
-        assert item.more["n"] == sum(
-            item.more[f"n_{kind}s"] for kind in ("object", "attribute", "relation")
+        assert item.fields["n"] == sum(
+            item.fields[f"n_{kind}s"] for kind in ("object", "attribute", "relation")
         )
     sizes = Counter(item.group for item in loaded["crepe/atom"].items)
     assert sizes == {str(n): config.sizes.crepe // 9 for n in range(4, 13)}
