@@ -247,6 +247,11 @@ def test_models_that_are_refused() -> None:
     model, bert = clip(), FAMILIES["bert"]().model
     bert.text.pooler = MaxPooler()
     wrappers = [nn.DataParallel(model), torch.compile(model, backend="eager")]
+    sharded = clip()
+    block = sharded.transformer.resblocks[0]
+    block.__class__ = type("FSDPBlock", (type(block),), {})  # as `fully_shard` does
+    with pytest.raises(ConfigError, match="FSDPBlock"):
+        text_encoder(sharded)
     for refused in (*wrappers, bert, nn.Linear(2, 2), clip(pool_type="none")):
         with pytest.raises(ConfigError, match=f"{type(refused).__name__}|Pooler|none"):
             text_encoder(refused)

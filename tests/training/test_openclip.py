@@ -12,11 +12,9 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-import torch.distributed as dist
 from families import with_own_attention
 from open_clip_train.train import evaluate, train_one_epoch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from toys import CAPTIONS, WordTagger
 
@@ -175,18 +173,6 @@ def test_a_task_takes_the_same_step(settings: dict) -> None:
     assert text_encoder(model.model).path == "packed"
     torch.optim.SGD(task.parameters(), 0.1).step()
     torch.testing.assert_close(named(model), by_hand(settings), atol=1e-13, rtol=0)
-
-
-@pytest.mark.parametrize("method", ["attention", "gradient"])
-def test_sharded_models_are_refused(method: str, tmp_path: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    model = cae_model({"method": method})
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-    for block in model.transformer.resblocks:
-        fully_shard(block, mesh=mesh)
-    with pytest.raises(ConfigError, match="sharded"):
-        model(pictures(), packed())
-    dist.destroy_process_group()
 
 
 def run_all(rank: int, folder: Path) -> None:
