@@ -187,7 +187,7 @@ def test_items_of_crepe_have_4_to_12_words_of_a_role(choices):
     made._one_each = list
     items = made._crepe().items["atom"]
     assert [(*item.captions, len(item.negatives)) for item in items] == [("least", 5), ("most", 5)]
-    assert (items[0].pictures, items[0].box) == (["7.jpg"], (0, 0, 9, 9))
+    assert (items[0].images, items[0].box) == (["7.jpg"], (0, 0, 9, 9))
     assert items[0].fields == {
         "n": 4,
         "n_connected_components": 1,
