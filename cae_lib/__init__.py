@@ -1,5 +1,7 @@
-"""Composition attribution enhancement (CAE) for CLIP: the roles of words, their attribution, the
-loss, and what it does. Each name below is imported when it is asked for:
+"""Composition attribution enhancement (CAE) for CLIP.
+
+The package finds the roles of words, attributes the image-text similarity to words, trains with the
+attribution loss, and evaluates its effects. Each name below is imported on first access:
 
     import cae_lib as cae
 

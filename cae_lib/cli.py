@@ -42,12 +42,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "book": ("book.book", "render the book from the stored pages"),
     "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
 }
-"""Of each command the function `MODULE.FUNCTION` of `cae_lib.commands`, beside which its options
-stand, and what it is for."""
+"""For each command, the function `MODULE.FUNCTION` of `cae_lib.commands` and a description. The
+options of the command are declared beside that function."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code, see `guarded`."""
+    """Run one command and return its exit code; see `guarded`."""
     words = sys.argv[1:] if arguments is None else arguments
 
     def act() -> int | None:
@@ -60,8 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(action: Callable[[], int | None], command: str) -> int:
-    """Do something, and tell the errors that a user can mend in a line; returns the exit code: 0,
-    2 on bad input, 130 when interrupted, 143 when ended by SIGTERM. `command` goes on then."""
+    """Call a function, and report errors that the user can correct in one line.
+
+    Args:
+        action: The function, which returns an exit code; None counts as 0.
+        command: The command line that resumes the work after an interruption.
+
+    Returns:
+        The exit code: that of `action`, 2 on bad input, 130 after an interruption, and 143 after a
+        SIGTERM.
+    """
     try:
         with sigterm_raises():
             return action() or 0
@@ -89,8 +97,11 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise Terminated on SIGTERM, so that it ends a command as Ctrl-C does; once, since it often
-    comes twice. Nothing is done outside of the main thread, which alone gets signals."""
+    """Raise Terminated on SIGTERM, so that the signal ends a command as Ctrl-C does.
+
+    The signal often arrives twice, so only the first one raises. Outside of the main thread, which
+    is the only one that receives signals, nothing is changed.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -107,14 +118,16 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def _collect() -> None:
-    """Put what was measured into the tables."""
+    """Move all staged results into the tables."""
     for place in (paths().cache / "staged").glob("*/"):
         importlib.import_module("cae_lib.results").collect(place.name)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What a command line says, with the function that does it as `action`. The module of the
-    command that it names is imported, and no other."""
+    """Parse a command line; `action` of the result is the function that executes the command.
+
+    Only the module of the command that is named is imported.
+    """
     parser = argparse.ArgumentParser(prog="cae", description=__doc__)
     top = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     groups = {"": top}
@@ -131,7 +144,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def action(place: str) -> Callable[[argparse.Namespace], int | None]:
-    """The function of a command."""
+    """Return the function of a command from its `MODULE.FUNCTION`."""
     module, _, function = place.partition(".")
     return getattr(importlib.import_module(f"cae_lib.commands.{module}"), function)
 
@@ -139,7 +152,10 @@ def action(place: str) -> Callable[[argparse.Namespace], int | None]:
 def add_options(
     parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int | None]
 ) -> None:
-    """Let a parser take what `cae_lib.commands.options.add_arguments` says of the function."""
+    """Add the options of a function to a parser.
+
+    The options are those that `cae_lib.commands.options.add_arguments` attached to the function.
+    """
     parser.set_defaults(action=function)
     groups = {"": parser}
     for names, settings, group in getattr(function, "options", ()):

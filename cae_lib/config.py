@@ -1,6 +1,8 @@
-"""Folders, profiles, and the configuration of every training run. One code path serves all
-profiles, such as `smoke` (seconds, its numbers mean nothing), `mini` (the published book, two CPU
-cores) and `paper` (the paper's setting, one large GPU)."""
+"""Folders, profiles, and the configuration of every training run.
+
+The same code serves all profiles, such as `smoke` (takes seconds; its numbers are meaningless),
+`mini` (the published book, on two CPU cores) and `paper` (the paper's setting, on one large GPU).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ SCOPES = ("batch", "caption", "word")
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders of the project; all lie under `root`."""
+    """Folders of the project, all below `root`."""
 
     root: Path
 
@@ -42,21 +44,29 @@ class Paths:
 
 
 def paths() -> Paths:
-    """The project's folders, below `CAE_HOME` if that is set, else the repository that holds this
-    package, else the current folder."""
+    """Return the folders of the project.
+
+    They are below `CAE_HOME` if that environment variable is set, else below the repository that
+    contains this package, else below the current folder.
+    """
     home = os.environ.get("CAE_HOME")
     return Paths(Path(home).expanduser().resolve() if home else repository() or Path.cwd())
 
 
 def repository() -> Path | None:
-    """The checkout that holds this package; None for one that was installed."""
+    """Return the checkout that contains this package, or None if the package was installed."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def shipped(place: str) -> Path:
-    """A file or folder that comes with the repository, such as "data/mini/base.safetensors": the
-    one below `CAE_HOME`, or the repository's own where that has none."""
+    """Return the path of a file or folder that comes with the repository.
+
+    The path below `CAE_HOME` is used if it exists, and the repository's own otherwise.
+
+    Args:
+        place: Relative path, such as "data/mini/base.safetensors".
+    """
     own, home = paths().root / place, repository()
     return own if own.exists() or home is None or not (home / place).exists() else home / place
 
@@ -66,21 +76,24 @@ class AttributionLossConfig:
     """Settings of the attribution loss.
 
     Attributes:
-        hinge: "difference", the paper's `max(0, A_obj - A_comp + eps)`; "log", the same of the
-            logarithms, which no scale of the scores changes, each A at least 1e-6; "margin",
-            `max(0, eps - a_j)` of each composition token, its mean over attributes and that over
-            relations, and the mean of the two that occur: object words play no part.
-        margin: eps. Hinge "margin" needs one above 0, since most methods have no scores below 0.
-        scope: "batch", the paper's, averages over all tokens of the batch. Ours: "caption" takes
-            means and hinge within each caption, then the mean over captions; "word" first averages
-            the tokens of each word, so that a word of many tokens counts once.
-        stop_gradient: Treat A_obj as a constant, so that only A_comp is moved.
-        complete_captions: Leave out captions without an object word or without a composition word;
-            scope "caption" always does, hinge "margin" never.
+        hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`. "log" applies the same to
+            the logarithms, which makes it invariant to the scale of the scores; each A is at least
+            1e-6. "margin" is `max(0, eps - a_j)` of each composition token, averaged over
+            attributes and over relations separately; the loss is the mean of the two averages, or
+            the one that exists. Object words are not used.
+        margin: eps. The hinge "margin" needs a value above 0, since most methods have no scores
+            below 0.
+        scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
+            "caption" computes means and hinge within each caption and then averages over captions;
+            "word" first averages the tokens of each word, so that a word with many tokens counts
+            once.
+        stop_gradient: Treat A_obj as a constant, so that the loss changes only A_comp.
+        complete_captions: Leave out captions without an object word or without a composition word.
+            The scope "caption" always does so, the hinge "margin" never.
 
     Raises:
-        ConfigError: A value is not allowed, or hinge "margin" is combined with scope "caption" or
-            with `stop_gradient`.
+        ConfigError: If a value is not allowed, or if the hinge "margin" is combined with the scope
+            "caption" or with `stop_gradient`.
     """
 
     hinge: str = "difference"
@@ -105,8 +118,7 @@ class AttributionLossConfig:
 
 @dataclass(frozen=True)
 class Experiment(AttributionLossConfig):
-    """One training run, with settings of its `AttributionLossConfig`; `key` names it by
-    content."""
+    """Configuration of one training run, including its attribution loss; `key` hashes it."""
 
     name: str  # row of the tables, such as "clip-ft" or "cae-attention"
     profile: str  # one of `PROFILES`
@@ -146,8 +158,11 @@ class Experiment(AttributionLossConfig):
     seed: int = 0  # of the order of the data, crops, negatives, masks, placebos
 
     def key(self) -> str:
-        """Hash of the fields that differ from their defaults, 12 hexadecimal digits. So a field
-        that is added later, with a default that means what was before, changes no key."""
+        """Return a hash of the fields that differ from their defaults, as 12 hexadecimal digits.
+
+        A field that is added later changes no key, provided that its default reproduces the earlier
+        behaviour.
+        """
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         chosen = {name: value for name, value in values.items() if value != defaults[name]}
@@ -157,8 +172,11 @@ class Experiment(AttributionLossConfig):
 
 @dataclass(frozen=True)
 class Search:
-    """Settings that are tried on validation captions: learning rates, lambdas (walked from 1), and
-    of CAE on bindings margins and lambdas."""
+    """Candidate settings of the search on validation captions.
+
+    They are learning rates, values of λ (visited starting from 1) and, for CAE on bindings, margins
+    and values of λ.
+    """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     shares: tuple[float, ...] = (0.25, 0.5, 2)  # of the steps, that are measured beside them
@@ -169,7 +187,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Profile:
-    """What differs between profiles."""
+    """Settings that differ between profiles."""
 
     name: str
     seeds: int  # of each run
@@ -195,23 +213,23 @@ class Profile:
 
     @property
     def real(self) -> bool:
-        """Whether it takes real data and downloaded weights, which nobody can build here."""
+        """Whether it uses real data and downloaded weights, which cannot be generated here."""
         return self.base is None
 
     @property
     def gold(self) -> bool:
-        """Whether its pictures are drawn, so that all that is in them is known."""
+        """Whether its images are synthetic scenes, whose full content is known as ground truth."""
         return not (self.real or self.photographs)
 
     @property
     def root(self) -> Path:
-        """Folder that holds its data sets side by side."""
+        """Folder that contains its datasets."""
         name = self.sets or self.name
         own = f"world-{name}" if self.gold else name
         return paths().raw if self.real else paths().raw / own
 
     @property
     def records(self) -> Path:
-        """Where its tables lie; those that mean nothing stay in the cache."""
+        """Folder of its tables; tables with meaningless numbers stay in the cache."""
         place = paths().records if self.recorded else paths().cache / "records"
         return place / self.name

@@ -1,6 +1,6 @@
-"""What a reproduction of a profile consists of: its runs, what is measured of each, and its pages.
+"""Which runs, suites and pages the reproduction of a profile consists of.
 
-Nothing here loads a model or reads a dataset. `workflow/Snakefile` orders the work and does it.
+Nothing here loads a model or reads a dataset. `workflow/Snakefile` schedules and executes the work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
 """What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
 
 STUDY_SUITES = CONTROL_SUITES[:2]
-"""What is measured of the runs that `study_runs` varies."""
+"""Suites that are measured for the runs that `study_runs` returns."""
 
 STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
@@ -32,13 +32,13 @@ PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text"
 """Pages that show a profile with real data."""
 
 STATUS_PAGE = "status"
-"""It lists the other pages as they are stored, so it runs last."""
+"""The page that lists all other stored pages, and therefore runs last."""
 
 DATA_RUN = "data"
 """The run that stands for the tables of the datasets, which need no model."""
 
 NOT_OF_RUNS = {DATA_RUN, "validation"}
-"""Suites of `SUITE_VERSIONS` that a reproduction does not measure of its runs."""
+"""Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
 class Selection(NamedTuple):
@@ -57,22 +57,25 @@ class Selection(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A row with its settings and seed, and the suites that are measured of it (empty for all)."""
+    """A run of a profile with its settings, its seed, and the suites to measure (empty for all)."""
 
     variant: Variant
     seed: int = 0
     suites: tuple[str, ...] = ()
 
     def experiment(self, profile_name: str) -> Experiment | None:
-        """Return the settings of its training; None for the base model and the data."""
+        """Return the configuration of its training; None for the base model and the data."""
         if self.variant.run in (BASE, DATA_RUN):
             return None
         run, settings, _ = self.variant
         return experiment(run, profile_name, seed=self.seed, **settings)
 
     def key(self, profile_name: str, studies: bool) -> str:
-        """Return a digest of all that decides its results except its seed, the data and the
-        weights that it starts from: its settings, its suites and their versions."""
+        """Return a digest of what determines the results of the run.
+
+        The digest covers the settings, the suites and their versions. It does not cover the seed,
+        the data and the weights that the run starts from.
+        """
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
         suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
@@ -81,8 +84,13 @@ class Run(NamedTuple):
 
 
 def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
-    """Read a selection from the keys `all`, `rows` (names with commas between them) and `seeds` of
-    a Snakemake configuration."""
+    """Read a selection from a Snakemake configuration.
+
+    Args:
+        profile_name: Name of the profile.
+        config: The configuration, of which the keys `all`, `rows` (names separated by commas) and
+            `seeds` are read.
+    """
     studies = bool(config.get("all")) or not find_profile(profile_name).studies_apart
     rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
     seeds = config.get("seeds")
@@ -90,7 +98,7 @@ def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
 
 
 def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
-    """Return every run of a reproduction by ROW/SEED, with the data and the base model before them.
+    """Return every run of a reproduction by ROW/SEED, preceded by the data and the base model.
 
     Raises:
         ConfigError: For an unknown profile or row.
@@ -111,10 +119,11 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
 
 
 def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]:
-    """Return the jobs that do the runs: the name of each and its runs by ROW/SEED.
+    """Return the jobs that execute the runs: the name of each job and its runs by ROW/SEED.
 
-    A training on real data takes hours, so each run is a job. Elsewhere it takes about a minute, a
-    third of it for imports and for reading the datasets, so a job does all seeds of a row.
+    A training on real data takes hours, so each run is a separate job. Other trainings take about a
+    minute, a third of which is spent on imports and on reading the datasets, so one job executes
+    all seeds of a row.
     """
     grouped: dict[str, list[str]] = {}
     for name in runs(profile_name, selection):
@@ -124,8 +133,13 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
 
 
 def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
-    """Return the rows: those selected, else all that are trained and belong to the paper or, with
-    the studies, all that are trained."""
+    """Return the selected rows or, without a selection, all rows that are trained.
+
+    Without a selection, rows of the studies are included only if the studies are.
+
+    Raises:
+        ConfigError: For an unknown row or setting.
+    """
     profile = find_profile(profile_name)
     names = selection.rows or [
         name
@@ -145,8 +159,11 @@ def seeds_of(profile_name: str, selection: Selection) -> int:
 
 
 def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
-    """Return what is measured of a row with these settings; empty for everything. Attribution in
-    placebos and in NegCLIP with CAE is shown by the studies alone."""
+    """Return the suites that are measured for a row with these settings; empty for all suites.
+
+    For placebos and for NegCLIP with CAE, attribution is measured only if the studies are included,
+    since only the studies show it.
+    """
     if settings.keys() & {"roles", "tagger", "foils"}:
         suites = CONTROL_SUITES
     elif settings.get("negatives"):
@@ -166,8 +183,11 @@ def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]
 
 
 def pages_of(profile_name: str, selection: Selection) -> list[str]:
-    """Return the pages that show a profile, none where the reproduction is limited to some rows. A
-    profile whose numbers mean nothing runs all pages."""
+    """Return the pages that show a profile.
+
+    The list is empty if the reproduction is limited to some rows. A profile whose numbers are
+    meaningless runs all pages.
+    """
     profile = find_profile(profile_name)
     if selection.rows:
         return []
@@ -185,8 +205,10 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
 
 
 def data_key(profile_name: str, selection: Selection) -> str:
-    """Return a digest of what the datasets are made from and of how their captions are parsed; for
-    real datasets of which files are present."""
+    """Return a digest of what the datasets are generated from and of how their captions are parsed.
+
+    For real datasets, the digest covers which files are present.
+    """
     captions, profile = captions_of(profile_name, selection), find_profile(profile_name)
     if profile.drawn or profile.photographs:
         return digest(captions)

@@ -1,5 +1,8 @@
-"""Measuring a run of a profile. A table is measured once, until something that decides it changes;
-where two processes want the same, one waits. Tables of a variant lie apart."""
+"""Measure the runs of a profile.
+
+A stored table is reused until one of its inputs changes. If two processes request the same table,
+one of them computes it and the other waits. The tables of a variant have a run name of their own.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ from cae_lib.words.alignment import align
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
 OF_CONTENT = ("zero_shot", "heatmaps")
-"""Suites that ask what is in a picture, which nobody said of photographs with captions."""
+"""Suites that need annotations of what an image shows, which captioned photographs do not have."""
 
 
 def measure_run(
@@ -49,12 +52,22 @@ def measure_run(
     without: Collection[str] = (),
     **overrides: Any,
 ) -> None:
-    """Measure what is missing of a run's tables (all of them with `fresh`, once a clone).
+    """Measure the tables of a run that are missing or out of date.
 
-    The run may be one of `CONTROLS` or "base"; `only` names suites, by default all but `without`,
-    of a control `CONTROL_SUITES`. ConfigError for an unknown run, profile, setting or suite;
-    CheckpointError if the run is not trained; DataError, which says which and how to get them, if
-    data are missing.
+    Args:
+        name: Name of the run, which may be one of `CONTROLS` or "base".
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        fresh: Measure stored tables again, unless this clone measured them itself.
+        only: Names of the suites to measure. By default these are all suites except `without`, and
+            `CONTROL_SUITES` for a control.
+        without: Names of suites to leave out of the default.
+        **overrides: Settings that differ from the profile's.
+
+    Raises:
+        ConfigError: For an unknown run, profile, setting or suite.
+        CheckpointError: If the run is not trained.
+        DataError: If data are missing; the message says which and how to get them.
     """
     known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if find_profile(profile_name).photographs:
@@ -79,7 +92,7 @@ def measure_run(
 
     @cache
     def encoder() -> Encoder:
-        """The model, loaded only when something has to be computed."""
+        """Load the model, which happens only if something has to be computed."""
         return Encoder(open_run(name, profile_name, seed, **overrides), profile_name)
 
     measure_suites(
@@ -103,20 +116,22 @@ def measure_external(
     fresh: bool = False,
     own: bool = False,
 ) -> None:
-    """Measure what is missing of the tables of a model that was not trained here.
+    """Measure the missing tables of a model that was not trained here.
 
-    The model is loaded once the data are known to be here. What needs the characters of each token
-    is left out where the tokenizer does not tell them.
+    The model is loaded after the check that the data are present. Suites that need the characters
+    of each token are left out, with a message, if the tokenizer does not provide them.
 
     Args:
-        external: The model.
-        run: Its name in tables.
-        profile_name: Whose data it is measured on.
-        suites: What is measured.
-        fresh, own: As for `measure_suites`.
+        external: How to load the model.
+        run: Name of the model in tables.
+        profile_name: Name of the profile whose data it is measured on.
+        suites: The suites to measure, by name.
+        fresh: Measure stored tables again, unless this clone measured them itself.
+        own: Store the tables apart from the profile's.
 
     Raises:
-        ConfigError, CheckpointError: As for `load_external`.
+        ConfigError: If `load_external` cannot load the model as described.
+        CheckpointError: If `load_external` cannot read the weights.
         DataError: If data are missing; the message says which and how to get them.
     """
     load = model_loader(external, pick_device())
@@ -148,18 +163,23 @@ def measure_external(
 def compute_table(
     table: str, variant: Variant, profile_name: str, seed: int, hours: float | None = None
 ) -> None:
-    """Train a run, unless it is trained, and measure one table of it, unless that is stored with
-    its key among the tables that are stored apart.
+    """Train a run and measure one of its tables, and store the table apart from the profile's.
+
+    A finished training and a stored table with the same key are reused.
 
     Args:
-        table: One of `SUITES`, or of "data" any table that belongs to the data.
-        variant: The run, or "base" or "data".
-        profile_name, seed: As for `train_run`.
-        hours: TooLongError if the training would take longer here; None for no limit.
+        table: One of `SUITES`. For the run "data", the argument is ignored and all tables that
+            belong to the data are measured.
+        variant: The run with its settings; the run may be "base" or "data".
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        hours: The longest time that the training may take on this machine; None for no limit.
 
     Raises:
-        DataError, CheckpointError: If data or the weights that the run starts from are missing;
-            the message names the command that gets them.
+        DataError: If data are missing; the message names the command that gets them.
+        CheckpointError: If the weights that the run starts from are missing; the message names the
+            command that gets them.
+        TooLongError: If the training would take more than `hours`.
     """
     run, settings, _ = variant
     name = variant.name(profile_name)
@@ -197,8 +217,14 @@ def compute_table(
 
 
 def model_digest(weights: Weights) -> str:
-    """Digest of the inputs of a trained run, see `run_inputs`; of other weights that of the file.
-    CheckpointError if they are missing."""
+    """Return a digest that identifies the weights of a model.
+
+    For a trained run this is the digest of its inputs (see `run_inputs`); for other weights it is
+    the digest of the file.
+
+    Raises:
+        CheckpointError: If the weights are missing.
+    """
     meta = read_meta(weights.source) if isinstance(weights.source, Path) else None
     inputs = meta and meta.extra.get("identity")
     return digest(inputs) if inputs else weights.digest()
@@ -216,9 +242,25 @@ def measure_suites(
     settings: Mapping[str, Any] | None = None,
     own: bool = False,
 ) -> None:
-    """Measure what is missing of some suites under the name `run`. `model` is the digest of the
-    run's inputs or of downloaded weights, `data` that of the data of each suite; real data that may
-    be absent are left out with a message. `own` stores the tables apart from the profile's."""
+    """Measure the missing tables of some suites and store them under one run name.
+
+    With real data, a suite whose data may be absent is left out with a message if they are absent.
+
+    Args:
+        run: Name of the run in tables.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        suites: The suites to measure, by name.
+        model: Digest of the run's inputs or of downloaded weights.
+        data: Digest of the data that each suite reads, by the name of the suite.
+        encoder: Returns the model; called only if something has to be computed.
+        fresh: Measure stored tables again, unless this clone measured them itself.
+        settings: Settings that are recorded in the provenance.
+        own: Store the tables apart from the profile's.
+
+    Raises:
+        DataError: If data are missing that have to be present.
+    """
     for name, suite in suites.items():
         try:
             measure(
@@ -241,15 +283,23 @@ def measure_suites(
 
 
 def _numbers(tables: Tables, profile_name: str) -> Tables:
-    """Tables without the words of captions, where these are people's and not ours to store."""
+    """Drop the words of captions written by people, which we cannot redistribute, from tables."""
     if not find_profile(profile_name).photographs:
         return tables
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
 def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> None:
-    """Measure the tables that belong to the data and to no model; DataError if data are missing.
-    `own` stores them apart from the profile's."""
+    """Measure the tables that belong to the data and to no model.
+
+    Args:
+        profile_name: Name of the profile.
+        fresh: Measure stored tables again, unless this clone measured them itself.
+        own: Store the tables apart from the profile's.
+
+    Raises:
+        DataError: If data are missing.
+    """
     from cae_lib.evaluation.items import data_tables
 
     suites = ("benchmarks", *needs.SUITES)

@@ -1,7 +1,10 @@
-"""What the pages' figures share: names, colours, one style, intervals, alt texts. A figure is drawn
-in a cell with seaborn or matplotlib, between `style` and `show`. It becomes an inline SVG whose
-text takes the colour of the page around it, so it reads in light and in dark, and a PNG for viewers
-of notebooks. With it come the tables and numbers of `shown`."""
+"""What the figures of the pages share: names, colours, one style, intervals and alt texts.
+
+A cell draws a figure with seaborn or matplotlib, between the calls of `style` and `show`. The
+figure becomes an inline SVG whose text takes the colour of the surrounding page, so that it is
+legible in light and in dark mode, and a PNG for viewers of notebooks. The tables and numbers of
+`shown` are exported here as well.
+"""
 
 from __future__ import annotations
 
@@ -38,30 +41,31 @@ from cae_lib.shown import script_json as script_json
 from cae_lib.shown import table as table
 
 INK = "#010101"
-"""Drawn in the page's own text colour; pass it where a mark is to be black in light mode."""
+"""A colour that becomes the page's own text colour. Pass it for marks that are black in light
+mode."""
 
 FAINT = "#80808055"
 MOST_ALT = 300
 WIDTH = 7.2
-"""Inches, the width of the book's text."""
+"""Width of the book's text, in inches."""
 
 SMALLEST = 9
-"""CSS pixels, the least height of a figure's letters."""
+"""Smallest height of the letters in a figure, in CSS pixels."""
 
 PNG_DPI, PNG_COLORS = 100, 128
-"""Pixels an inch and number of colours of a figure's PNG, which has to be small."""
+"""Pixels per inch and number of colours of a figure's PNG, which has to be small."""
 
 METHOD_LABELS = {name: method.label for name, method in methods.REGISTRY.items()}
 METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.values()}
 METHODS = {name: METHOD_LABELS[name] for name in methods.METHODS}
-"""The paper's four attribution methods, in its order, as pages call them."""
+"""The paper's four attribution methods, in the paper's order, with the names that pages use."""
 
 ROLES = ("object", "attribute", "relation")
 
 LABELS = {"base": "CLIP"} | {
     run: text for profile in PROFILES.values() for run, text in profile.labels.items()
 }
-"""What tables and figures call some runs, as the files of `configs` say."""
+"""Names of runs in tables and figures, as given in the files of `configs`."""
 
 KINDS = {
     "cae": "CLIP-CAE",
@@ -71,7 +75,7 @@ KINDS = {
     "random": "random words",
     "dependency": "CLIP-CAE, second tagger",
 }
-"""What stands before the method in the names of runs."""
+"""Labels of the prefixes that precede the method in the names of runs."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
@@ -79,7 +83,7 @@ ROLE_MARKERS = dict(zip(ROLES, "os^", strict=True))
 
 
 def label(run: str) -> str:
-    """A run as the paper's tables name it; what they do not have stays as it is."""
+    """Return the name of a run in the paper's tables; a run that is not in them keeps its name."""
     kind, _, method = run.rpartition("-")
     if kind in KINDS and run not in LABELS and method in METHOD_LABELS:
         return f"{KINDS[kind]} ({METHOD_LABELS[method]})"
@@ -87,13 +91,13 @@ def label(run: str) -> str:
 
 
 def method_of(run: str) -> str:
-    """The attribution method in a run's name as text, "" where it has none."""
+    """Return the label of the attribution method in a run's name, or "" if there is none."""
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
     return METHOD_LABELS.get(name, "")
 
 
 def style() -> None:
-    """Set the book's look: no background, thin grid, letters of at least 9 points."""
+    """Set the style of the book: no background, a thin grid, letters of at least 9 points."""
     sns.set_theme(
         "notebook",
         "whitegrid",
@@ -128,10 +132,20 @@ def style() -> None:
 
 
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
-    """Close a figure and show it as inline SVG, below a link to `data`, the rows behind it, as
-    NAME.csv; viewers of notebooks show it as a PNG. On a narrow screen it shrinks until its
-    smallest letters are `SMALLEST` pixels high, then it scrolls sideways. DataError unless the text
-    `alt` says what it shows in 1 to `MOST_ALT` characters."""
+    """Close a figure and return it as inline SVG with an alt text.
+
+    Viewers of notebooks show a PNG instead. On a narrow screen the SVG shrinks until its smallest
+    letters are `SMALLEST` pixels high; below that width it scrolls sideways.
+
+    Args:
+        figure: The figure.
+        alt: Text that says what the figure shows, in 1 to `MOST_ALT` characters.
+        data: The rows that the figure was drawn from, for which a link is added above it.
+        name: The link saves `data` as NAME.csv.
+
+    Raises:
+        DataError: If the length of `alt` is not allowed.
+    """
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MOST_ALT:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
@@ -165,13 +179,16 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
 
 
 def _shortened(path: re.Match[str]) -> str:
-    """A path of an SVG with hundredths of a point, which nobody sees, in place of millionths."""
+    """Round the coordinates of an SVG path to hundredths of a point.
+
+    Matplotlib writes millionths, a difference that nobody can see.
+    """
     text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path[0])
     return re.sub(r"\s+", " ", text).strip()
 
 
 def _png(figure: Figure) -> bytes:
-    """A figure on white as a PNG with few colours."""
+    """Return a figure on a white background as a PNG with few colours."""
     stream, small = io.BytesIO(), io.BytesIO()
     figure.savefig(stream, format="png", dpi=PNG_DPI, facecolor="white")
     with Image.open(stream) as image:
@@ -181,9 +198,18 @@ def _png(figure: Figure) -> bytes:
 
 
 def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
-    """The rows whose columns have the chosen values, in the order of these, by the first column
-    first: `pick(gains, score=sets, run=models)`. A value that no row has is told by a warning,
-    with those that there are; DataError where nothing is left."""
+    """Select the rows whose columns have the given values, and sort them in this order of values.
+
+    For example, `pick(gains, score=sets, run=models)` sorts by score, then by run. A value that
+    occurs in no row gives a warning, which lists the values that do occur.
+
+    Args:
+        rows: The rows to select from.
+        **chosen: The values to select, by the name of the column.
+
+    Raises:
+        DataError: If no row is left.
+    """
     for column, values in chosen.items():
         known = list(dict.fromkeys(rows[column]))
         if absent := [value for value in values if value not in known]:
@@ -205,16 +231,21 @@ def forest(
     palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
     zero: bool = True,
 ) -> Axes:
-    """Estimates with their intervals, one line for each value of `y`, dodged by `hue`.
+    """Draw estimates with their intervals, one line for each value of `y`, dodged by `hue`.
 
     Args:
-        rows: Has `estimate`, `low`, `high`, as `cae_lib.statistics` returns them.
-        y, hue: Columns of the lines, in the order of the rows, and of the marks beside each other
-            on one. Roles have their own markers, the same on each page.
-        ax: Where to draw; a new figure of fitting height by default.
+        rows: Has the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns them.
+        y: Column that gives the lines, in the order of the rows.
+        hue: Column that gives the marks beside each other on a line. Roles have markers of their
+            own, the same on each page.
+        ax: Axes to draw into; by default a new figure of fitting height.
         scale: Factor of the numbers, 100 for points.
-        palette: Colours as seaborn takes them: a name, a list, or by `hue`, some or all.
+        palette: Colours as seaborn takes them: a name, a list, or a mapping from some or all values
+            of `hue`.
         zero: Draw a line at zero.
+
+    Returns:
+        The axes.
     """
     lines = list(dict.fromkeys(rows[y]))
     marks = list(dict.fromkeys(rows[hue])) if hue else [None]

@@ -1,9 +1,9 @@
-"""Profiles and runs, as the files of `configs` describe them.
+"""Profiles and runs, as described by the files in `configs`.
 
-A profile is one YAML file: its model, data, number of seeds, the settings that all runs share, and
-the runs, each with only what differs. `label` is what tables and figures call a run, `like` names
-runs whose settings it takes first, and `study: true` marks a run of the studies beside the paper. A
-new run is one entry of such a file.
+A profile is one YAML file. It holds the model, the data, the number of seeds, the settings that all
+runs share, and the runs, each with only the settings that differ. `label` is the name of a run in
+tables and figures, `like` names runs whose settings are applied first, and `study: true` marks a
+run of the studies beside the paper. To add a run, add one entry to such a file.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from cae_lib.errors import ConfigError, check_type
 from cae_lib.methods import REGISTRY
 
 RUN_KEYS: Mapping[str, Any] = {"label": str, "like": str | list, "study": bool}
-"""What an entry of a run may hold beside settings of `Experiment`, with the type of each."""
+"""Keys that the entry of a run may have in addition to the settings of `Experiment`, with their
+types."""
 
 _FIXED = ("name", "profile", "seed")
 """Fields of `Experiment` that no file sets."""
 
 
 def config_folder() -> Path:
-    """Return the folder of the profiles: that of the repository, or the one in an installation."""
+    """Return the folder of the profiles, in the repository or in the installed package."""
     home = repository()
     return home / "configs" if home else Path(__file__).parent / "configs"
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile.
+    """Read a profile from its file.
 
     Args:
-        path: A file of `configs`; its name is the profile's. With `like: OTHER` it takes all of
-            another file of the folder and says only what differs, a key of a mapping at a time.
+        path: A file of `configs`. The profile is named after it. With `like: OTHER` the file starts
+            from the content of another file of the folder and gives only what differs; mappings are
+            merged key by key.
 
     Raises:
-        ConfigError: For a file that is no YAML, an unknown key or a value of the wrong type; the
-            message names the file, the key and what is allowed.
+        ConfigError: If the file is not valid YAML, has an unknown key or a value of the wrong type;
+            the message names the file, the key and what is allowed.
     """
     content = _load(path)
     entries = content.pop("runs", None)
@@ -74,7 +76,10 @@ def read_profile(path: Path) -> Profile:
 
 
 def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a file, over the one that it is `like`; `like` then names the first of them."""
+    """Read a file and merge it over the file that its key `like` names.
+
+    In the result, `like` names the first file of the chain.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -92,7 +97,7 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the values of another over it, a key of inner mappings at a time."""
+    """Return `below` updated with `above`, where nested mappings are merged key by key."""
     both = {
         key: _merged(below[key], value)
         for key, value in above.items()
@@ -110,7 +115,7 @@ def _check_keys(place: str, content: Mapping[str, Any], allowed: typing.Collecti
 
 
 def _settings(place: str, content: Any) -> dict[str, Any]:
-    """Check settings of `Experiment`, with tuples in the place of YAML's lists and mappings."""
+    """Check settings of `Experiment`, and convert YAML's lists and mappings to tuples."""
     hints = typing.get_type_hints(Experiment)
     if not isinstance(content, dict):
         raise ConfigError(f"{place}: expected a mapping from settings to values, got {content!r}")
@@ -127,7 +132,7 @@ def _settings(place: str, content: Any) -> dict[str, Any]:
 
 
 def _entry(place: str, entry: Any) -> dict[str, Any]:
-    """Check an entry of a run; `like` becomes a list."""
+    """Check the entry of a run, and convert `like` to a list."""
     if not isinstance(entry, dict):
         raise ConfigError(f"{place}: expected a mapping such as {{method: gradcam, weight: 0.1}}")
     allowed = typing.get_type_hints(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
@@ -145,7 +150,7 @@ def _entry(place: str, entry: Any) -> dict[str, Any]:
 def _resolved(
     path: Path, name: str, entries: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the settings of a run: those of the runs that it is `like`, then its own."""
+    """Return the settings of a run: those of the runs that it is `like`, updated with its own."""
     settings: dict[str, Any] = {}
     for other in entries[name].get("like", ()):
         if other not in entries or other in (*seen, name):
@@ -160,23 +165,31 @@ PROFILES: dict[str, Profile] = {
 
 
 def find_profile(name: str) -> Profile:
-    """Return the profile of that name; ConfigError, which lists the known ones, if there is
-    none."""
+    """Return the profile with this name.
+
+    Raises:
+        ConfigError: If there is none; the message lists the known profiles.
+    """
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
 def enter_home(name: str) -> None:
-    """Let this process and those that it starts work in the folder of a profile that lies apart."""
+    """Set `CAE_HOME` for this process and its children if the profile has a folder of its own."""
     if find_profile(name).drawn and paths().root.name != name:
         os.environ["CAE_HOME"] = str(paths().build / name)
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
-    """Return the settings of one run: defaults, then the profile's, the run's, and `overrides`.
-    ConfigError for an unknown name or profile, or an override of unknown name or wrong type; the
-    message lists the known ones."""
+    """Return the resolved settings of one run.
+
+    The defaults are updated with the profile's settings, then the run's, then `overrides`.
+
+    Raises:
+        ConfigError: For an unknown name or profile, or for an override with an unknown name or a
+            value of the wrong type; the message lists the known ones.
+    """
     profile = find_profile(profile_name)
     if name not in profile.runs:
         known = ", ".join(profile.runs)

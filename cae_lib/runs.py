@@ -1,6 +1,10 @@
-"""The runs of a profile: their files, and training one. A run is trained once, until something that
-decides it changes; where two processes want the same, one waits. Settings other than the profile's
-make a variant, whose files lie apart. What trains is imported where it is asked for."""
+"""Train the runs of a profile, and locate and open their weights.
+
+A finished run is reused until one of its inputs changes. If two processes request the same run, one
+of them trains it and the other waits. Settings that differ from the profile's define a variant of
+the run, whose files are stored in a separate folder. The training code is imported only where it is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +38,15 @@ if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
 
 LOCK = ".lock"
-"""File beside the weights: who holds it trains them."""
+"""Name of a lock file beside the weights. The process that holds it trains the run."""
 
 
 def weights_path(config: Experiment) -> str | Path | None:
-    """The weights a run starts from: a file under the data folder, or an open_clip tag, for which
-    OpenAI's own archive stands in where it lies in `data/raw/weights/openai`."""
+    """Return the weights that a run starts from: a file, an open_clip tag, or None for random ones.
+
+    Files are below the data folder or are shipped with the repository. For the tag "openai",
+    OpenAI's own archive is used if it is in `data/raw/weights/openai`.
+    """
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
         return unpacked(
@@ -54,8 +61,19 @@ def weights_path(config: Experiment) -> str | Path | None:
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
-    """Where the weights of a run lie, with `overrides` in a folder named by its key. "base" is
-    where every run of the profile starts; ConfigError if that is a tag of open_clip."""
+    """Return the path of the weights of a run.
+
+    Args:
+        name: Name of the run. "base" stands for the weights that every run of the profile starts
+            from.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        **overrides: Settings that differ from the profile's. The weights are then in a folder whose
+            name is the key of the changed run.
+
+    Raises:
+        ConfigError: If `name` is "base" and the profile starts from an open_clip tag.
+    """
     if name == BASE:
         path = weights_path(experiment(TUNED, profile_name, **overrides))
         if not isinstance(path, Path):
@@ -69,7 +87,10 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
 
 
 def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Weights:
-    """The weights of a run, or those that the profile's runs start from ("base")."""
+    """Return the weights of a run.
+
+    For "base", these are the weights that the profile's runs start from.
+    """
     if name != BASE:
         return Weights(checkpoint_path(name, profile_name, seed, **overrides))
     start = experiment(TUNED, profile_name, **overrides)
@@ -77,16 +98,19 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 
 
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
-    """Return whether a run has steps; one without is measured with the weights it starts from."""
+    """Return whether a run has training steps.
+
+    A run without steps is measured with the weights that it starts from.
+    """
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 
 
 def external_model(config: Experiment) -> ExternalModel:
-    """Return how the weights of a run without training are read.
+    """Return the description of how to load the weights of a run without training.
 
     Raises:
-        ConfigError: If it has no weights.
-        DataError: If they are not here; the message says how to get them.
+        ConfigError: If the run has no weights.
+        DataError: If the weights are not on this machine; the message says how to get them.
     """
     weights = weights_path(config)
     if weights is None:
@@ -109,9 +133,22 @@ def train_run(
     hours: float | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train one run, or find it trained on the same data; returns its checkpoint. ConfigError for
-    an unknown run, profile or setting; DataError if training data are missing, all or in part;
-    TooLongError, after its first steps, if it would take more `hours` here."""
+    """Train one run, unless it is already trained on the same data, and return its checkpoint.
+
+    Args:
+        name: Name of the run.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        execution: Options of speed and memory.
+        hours: The longest time that the training may take on this machine; None for no limit.
+        **overrides: Settings that differ from the profile's.
+
+    Raises:
+        ConfigError: For an unknown run, profile or setting.
+        DataError: If some or all of the training data are missing.
+        TooLongError: After the first steps, if they show that the training would take more than
+            `hours`.
+    """
     config = experiment(name, profile_name, seed=seed, **overrides)
     if not config.steps:
         raise ConfigError(f"{name} has no steps to train; `cae evaluate {name}` measures it")
@@ -127,21 +164,33 @@ def train_run(
 
 
 def training_inputs(config: Experiment) -> dict[str, str]:
-    """Return what decides a run, see `run_inputs`; DataError if its data are not here, and
-    CheckpointError if the weights are not that it starts from."""
+    """Return the inputs that determine the weights of a run; see `run_inputs`.
+
+    Raises:
+        DataError: If its data are not on this machine.
+        CheckpointError: If the weights that it starts from are not on this machine.
+    """
     start = Weights(weights_path(config), config.model, config.activation).digest()
     return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
 
 
 def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
-    """Return whether a checkpoint holds the finished run of these inputs."""
+    """Return whether a checkpoint holds the finished run with these inputs."""
     meta = read_meta(path) if path.is_file() else None
     return meta is not None and meta.extra.get("identity") == inputs
 
 
 def require_data(config: Experiment, target: Path) -> None:
-    """Say what may be missing for a training; DataError for what may not, or what its checkpoint
-    `target` was made without."""
+    """Check the data of a training, and print what is missing but may be.
+
+    Args:
+        config: The resolved settings of the run.
+        target: Path of the run's checkpoint, which may not exist yet.
+
+    Raises:
+        DataError: If required data are missing, or if the existing checkpoint was trained on an
+            incomplete dataset without permission to do so.
+    """
     start = weights_path(config)
     used, expected = read_meta(target).extra.get("rows", (0, 0)) if target.is_file() else (0, 0)
     if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
@@ -158,8 +207,16 @@ def require_data(config: Experiment, target: Path) -> None:
 
 
 def _require_built(profile_name: str, start: str | Path | None) -> None:
-    """CheckpointError or DataError, which names the command to run, where a profile without real
-    data has no base model yet, although runs `start` from it, or no sets."""
+    """Check that a profile with generated data has its base model and its datasets.
+
+    Args:
+        profile_name: Name of a profile without real data.
+        start: The weights that the run starts from. The base model is required only if this is it.
+
+    Raises:
+        CheckpointError: If the base model is missing; the message names the command that trains it.
+        DataError: If the datasets are missing; the message names the command that builds them.
+    """
     base = weights_path(experiment(TUNED, profile_name))
     if isinstance(base, Path) and start == base and not base.is_file():
         raise CheckpointError(
@@ -211,7 +268,10 @@ def _train_if_stale(
 
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
-    """Remove what an interrupted training left if it was another one; that would be refused."""
+    """Remove the saved state of an interrupted training if that had other inputs.
+
+    Such a state cannot be resumed: the training would refuse it.
+    """
     from cae_lib.training.state import describe_changes
 
     try:
@@ -224,7 +284,11 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
-    """The model of a run, "base" or one of `CONTROLS`; CheckpointError if it is not trained."""
+    """Load the model of a run, of "base" or of one of `CONTROLS`.
+
+    Raises:
+        CheckpointError: If the run is not trained.
+    """
     if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
         config = experiment(name, profile_name, seed=seed, **overrides)
         return load_external(external_model(config), pick_device())
@@ -238,8 +302,10 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
 
 
 def wanted(profile_name: str) -> list[str]:
-    """Names in `data/sources.yml` of all that a profile with real data reads, pictures of sets
-    included; none of another profile."""
+    """Return the names in `data/sources.yml` of all sources that a profile with real data reads.
+
+    The images of the datasets are included. The list is empty for a profile without real data.
+    """
     if not find_profile(profile_name).real:
         return []
     config = experiment(TUNED, profile_name)

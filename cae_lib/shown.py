@@ -1,4 +1,4 @@
-"""What a page shows beside figures: tables, verdicts, glued values, and numbers as text."""
+"""Tables, verdicts, glued values and formatted numbers, which pages show beside figures."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ output that has an image must not have `text/html`."""
 
 @dataclass(frozen=True)
 class Shown:
-    """What a cell shows: HTML for the book, plain text, and for a figure an image as PNG, which
-    viewers of notebooks show in place of the HTML."""
+    """Output of a cell, as HTML for the book and as plain text.
+
+    A figure also has a PNG image, which notebook viewers show instead of the HTML.
+    """
 
     html: str
     text: str = ""
     png: bytes = b""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """Return what a notebook stores."""
+        """Return the output by MIME type, as a notebook stores it."""
         if not self.png:
             return {"text/plain": self.text, "text/html": self.html}
         image = base64.b64encode(self.png).decode("ascii")
@@ -43,25 +45,25 @@ class Shown:
 
 
 def html_of(bundle: Mapping[str, Any]) -> str:
-    """Return the HTML of a stored output, of a figure or of anything else; "" if it has none."""
+    """Return the HTML of a stored output, whether of a figure or not; "" if it has none."""
     return "".join(bundle.get(FIGURE_HTML) or bundle.get("text/html") or "")
 
 
 def bold(text: str) -> Shown:
-    """Return a text in bold letters, for a cell of a table."""
+    """Return a text in bold type, for a cell of a table."""
     return Shown(f"<b>{_escaped(text)}</b>", text)
 
 
 def code(text: str) -> Shown:
-    """Return a text in the letters of code, for a cell of a table."""
+    """Return a text in the typeface of code, for a cell of a table."""
     return Shown(f"<code>{_escaped(text)}</code>", text)
 
 
 def script_json(content: Any) -> str:
-    """Write a value as JSON that may stand in a script or in an element `<script>`.
+    """Write a value as JSON that can be embedded in a script or in an element `<script>`.
 
-    "<" would begin a tag or a comment there, and JavaScript before 2019 takes U+2028 and U+2029
-    for the ends of lines; a parser of JSON reads the escapes as these characters.
+    "<" would begin a tag or a comment there, and JavaScript before 2019 treats U+2028 and U+2029 as
+    line ends. These characters are escaped, and a JSON parser restores them.
     """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character in "<\u2028\u2029":
@@ -70,7 +72,7 @@ def script_json(content: Any) -> str:
 
 
 def csv_link(data: pd.DataFrame, name: str) -> str:
-    """A link, in HTML, that saves a frame as CSV."""
+    """Return a link, as HTML, that saves a frame as NAME.csv."""
     rows = data.to_csv(index=False, float_format="%.6g")
     content = base64.b64encode(rows.encode()).decode("ascii")
     name = html.escape(name)
@@ -81,9 +83,16 @@ def csv_link(data: pd.DataFrame, name: str) -> str:
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
-    """Keep a value of a cell for the text: `{glue:text}` for numbers and words, `{glue}` for more.
-    Other pages call it `experiments/PAGE.ipynb::name`. The value is a number, a word, or what
-    `show` and `badge` return; `display` shows it as the cell's output as well."""
+    """Store a value of a cell under a name, so that the text of the book can show it.
+
+    The text refers to numbers and words by `{glue:text}`, and to other values by `{glue}`. Other
+    pages use the name `experiments/PAGE.ipynb::name`.
+
+    Args:
+        name: Name of the value.
+        value: A number, a word, or what `show` and `badge` return.
+        display: Show the value as the cell's output as well.
+    """
     from IPython.display import display as show_raw  # comes with the kernel, not with the library
 
     if isinstance(value, np.generic):
@@ -109,11 +118,22 @@ def table(
     data: pd.DataFrame | None = None,
     name: str = "table",
 ) -> Shown:
-    """A frame as an HTML table in a box of its own that scrolls sideways; the index comes first.
-    The columns `fold`, of two header rows those under a name above, are shown on a narrow screen
-    only where the reader asks for all columns; DataError if there is no such column. Below is a
-    link to `data`, what the table leaves out, as NAME.csv. Texts of the frame and the caption are
-    escaped; markup stands in a cell, or in the caption, as `Shown`."""
+    """Return a frame as an HTML table in a box of its own that scrolls sideways.
+
+    The index is shown first. Texts of the frame and the caption are escaped; to use markup in a
+    cell or in the caption, pass it as `Shown`.
+
+    Args:
+        frame: The content of the table.
+        caption: Text above the table.
+        fold: Columns that a narrow screen shows only if the reader asks for all columns. If there
+            are two header rows, these are names in the upper one.
+        data: Rows that the table leaves out, for which a link is added below it.
+        name: The link saves `data` as NAME.csv.
+
+    Raises:
+        DataError: If `fold` names a column that does not exist.
+    """
     single = frame.index.nlevels == 1
     if single and frame.columns.nlevels == 1:  # one header row, the index named in it
         frame = frame.rename_axis(index=None, columns=frame.index.name)
@@ -135,7 +155,10 @@ def table(
 
 
 def _escaped(value: Any) -> Any:
-    """A value of a table as HTML: texts are escaped, numbers and missing values stay."""
+    """Return a value of a table as HTML.
+
+    Texts are escaped; numbers and missing values are unchanged.
+    """
     if isinstance(value, Shown):
         return value.html
     if value is None or isinstance(value, Number | pd.Timestamp | type(pd.NaT)):
@@ -144,7 +167,7 @@ def _escaped(value: Any) -> Any:
 
 
 def _escaped_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a frame whose texts, in cells, index and header, are escaped."""
+    """Return a copy of a frame in which the texts in cells, index and header are escaped."""
     columns = [
         column
         if pd.api.types.is_numeric_dtype(column)
@@ -168,8 +191,14 @@ def _escaped_index(index: pd.Index) -> pd.Index:
 
 
 def _folded(body: str, fold: Sequence[bool]) -> str:
-    """The HTML of a table whose cells in the columns to `fold` have a class that says so. Columns
-    are counted from the right: to their left stands an index of whatever cells."""
+    """Add the class `cae-fold` to the cells of the columns to fold.
+
+    Columns are counted from the right, since the index on the left may have any number of cells.
+
+    Args:
+        body: HTML of the table.
+        fold: For each column, whether it is folded.
+    """
 
     def mark(row: re.Match) -> str:
         cells = re.split(r"(?=<t[hd]\b)", row[0])
@@ -186,7 +215,7 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
 
 
 def badge(word: str) -> Shown:
-    """A verdict, as `cae_lib.statistics.verdict` gives it, in the colour of its word."""
+    """Return a verdict of `cae_lib.statistics.verdict`, in the colour of its word."""
     kind = word.partition(" (")[0].replace(" ", "-")
     return Shown(
         f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(word)}</span>', word
@@ -194,7 +223,7 @@ def badge(word: str) -> Shown:
 
 
 def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
-    """A number with a true minus sign; "–" where there is none."""
+    """Format a number with a true minus sign, or as "–" if it is missing or not finite."""
     if value is None or not np.isfinite(value):
         return "–"
     text = f"{scale * value:{'+' if sign else ''}.{digits}f}"
@@ -206,7 +235,7 @@ def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False
 def intervals(
     rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
 ) -> pd.Series:
-    """`estimate [low, high]` of each row as text; a line may break before the bracket."""
+    """Format each row as `estimate [low, high]`, where a line may break before the bracket."""
     columns = (
         [number(v, digits, scale, sign) for v in rows[name]] for name in ("estimate", "low", "high")
     )
@@ -216,7 +245,7 @@ def intervals(
 
 
 def format_mean_halfwidth(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
-    """`estimate ±half` of each row for a table, half the width of its interval in small print."""
+    """Format each row as `estimate ±half`, with half the interval's width in small print."""
     halves = rows["estimate"] - rows["low"]
     texts = [
         (number(estimate, digits, scale), number(half, digits, scale))
@@ -235,7 +264,10 @@ def format_mean_halfwidth(rows: pd.DataFrame, digits: int = 1, scale: float = 10
 def format_range(
     values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0, sign: bool = True
 ) -> str:
-    """`smallest to largest` as text, one number where both read alike; "–" without values."""
+    """Format values as `smallest to largest`.
+
+    The text is a single number if both ends read alike, and "–" without values.
+    """
     ends = (
         [number(end, digits, scale, sign) for end in (min(values), max(values))]
         if len(values)

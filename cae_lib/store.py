@@ -1,11 +1,13 @@
-"""The files of results: each measurement gives tidy tables, and a profile keeps one Parquet file a
-table, which pandas reads as well. What is measured is staged first, a file a run and seed, so that
-many processes can measure at once; readers see it there, and `collect` puts it into the table. With
-every run and seed lie a key, which changes with anything that the numbers depend on, and their
-provenance (see `cae_lib.runtime.current_provenance`).
+"""Store results as files.
 
-What `cae_lib.results.load` computes on request is stored apart (`own`), a file a run and seed:
-nothing collects it, and only who asks for it sees it.
+Each measurement gives tidy tables. A profile keeps one Parquet file for each table, which pandas
+can read as well. New rows are first staged in one file for each run and seed, so that many
+processes can measure at once. Readers see the staged rows, and `collect` moves them into the table.
+Each run and seed is stored with its provenance (see `cae_lib.runtime.current_provenance`) and with
+a key, which changes whenever something that the numbers depend on changes.
+
+Tables that `cae_lib.results.load` computes on request are stored apart (`own`), also in one file
+for each run and seed. They are never collected, and only callers that pass `own` see them.
 """
 
 from __future__ import annotations
@@ -32,18 +34,18 @@ ANSWERS = ("family", "subset", "item")
 """Columns that name an item of a benchmark."""
 
 WITHOUT_SEEDS = ("base", DATA, "tuning")
-"""How the names of runs begin that are not trained, and have one seed."""
+"""Prefixes of the names of runs that are not trained and therefore have one seed."""
 
 META = b"cae"
 GONE = ".gone"
-"""Ending of a staged file that says that a run and seed has no such table any more."""
+"""Suffix of a staged file which marks that the table no longer has rows of this run and seed."""
 
 Tables = Mapping[str, pd.DataFrame]
 """What a measurement returns: tables by name, without the columns run and seed."""
 
 
 class Rows(NamedTuple):
-    """Where the rows of a run and seed lie, and what made them."""
+    """Location and provenance of the rows of one run and seed."""
 
     path: Path
     group: int  # number of the row group in the file
@@ -57,7 +59,7 @@ Index = dict[tuple[str, int], Rows]
 
 
 def file_of(table: str, profile_name: str) -> Path:
-    """The file of a table, with all its runs and seeds."""
+    """Return the path of the file that holds all runs and seeds of a table."""
     return find_profile(profile_name).records / f"{table}.parquet"
 
 
@@ -72,10 +74,22 @@ def save(
     provenance: Mapping[str, Any],
     own: bool = False,
 ) -> Path:
-    """Stage the rows of one run and seed; returns the file. `key` is a hash of all that the numbers
-    depend on; `provenance`: see `cae_lib.runtime.current_provenance`; `own` stores them apart from
-    the profile's tables. DataError if the frame has no rows or a column that cannot be stored;
-    errors of `whole_file`."""
+    """Stage the rows of one run and seed, and return the path of the staged file.
+
+    Args:
+        table: Name of the table.
+        run: Name of the run.
+        seed: Seed of the run.
+        frame: The rows, without the columns run and seed.
+        profile_name: Name of the profile.
+        key: Hash of everything that the numbers depend on.
+        provenance: See `cae_lib.runtime.current_provenance`.
+        own: Store the rows apart from the profile's tables.
+
+    Raises:
+        DataError: If the frame has no rows, or a column that cannot be stored.
+        WriteError: If the file cannot be written; see `whole_file`.
+    """
     path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
@@ -88,15 +102,18 @@ def save(
 
 
 def discard(table: str, run: str, seed: int, profile_name: str, own: bool = False) -> None:
-    """Remove the rows of one run and seed."""
+    """Remove the rows of one run and seed from a table."""
     path = _folder(profile_name, own) / table / run / f"{seed}{GONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
 
 def collect(profile_name: str) -> None:
-    """Put what is staged into the tables of a profile. One process does so at a time, others may
-    measure meanwhile: what they stage stays for the next time."""
+    """Move the staged rows of a profile into its tables.
+
+    One process does this at a time. Others may measure meanwhile; the rows that they stage are
+    moved by the next call.
+    """
     for place in sorted(_folder(profile_name).glob("*/")):
         lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +137,11 @@ def _folder(profile_name: str, own: bool = False) -> Path:
 
 
 def _write(index: Index, content: pa.Table | None, path: Path) -> None:
-    """Write the rows of runs and seeds one after another, each as a row group, with the encodings
-    that take half of the usual room and lose nothing; remove the file if there are none."""
+    """Write the rows of runs and seeds one after another, each as a row group.
+
+    The chosen encodings are lossless and halve the usual size. The file is removed if there are no
+    rows.
+    """
     if content is None:
         path.unlink(missing_ok=True)
         return
@@ -154,7 +174,13 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
 
 
 def read(chosen: list[Rows]) -> pa.Table | None:
-    """The rows of some runs and seeds, one after another, with the columns that any of them has."""
+    """Read the rows of some runs and seeds, with all columns that occur in any of them.
+
+    The rows are concatenated in the order of `chosen`. The result is None if `chosen` is empty.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
     parts, path = [], None
     try:
         files = {path: pq.ParquetFile(path) for path in {rows.path for rows in chosen}}
@@ -167,8 +193,11 @@ def read(chosen: list[Rows]) -> pa.Table | None:
 
 
 def index_of(table: str, profile_name: str, own: bool = False) -> Index:
-    """The rows of a table by run and seed, sorted; what is staged goes before what is collected.
-    With `own` those that are stored apart, and no others."""
+    """Return where the rows of a table are stored, sorted by run and seed.
+
+    Staged rows take precedence over collected ones. With `own`, the index covers only rows that are
+    stored apart.
+    """
     path = file_of(table, profile_name)
     index = entries(path) if path.is_file() and not own else {}
     for staged in (_folder(profile_name, own) / table).glob("*/[0-9]*"):
@@ -180,7 +209,11 @@ def index_of(table: str, profile_name: str, own: bool = False) -> Index:
 
 
 def entries(path: Path) -> Index:
-    """The rows of a file by run and seed; none where the file is none of ours."""
+    """Return the rows of a file by run and seed; empty if the file was not written by this module.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
     try:
         content = (pq.read_schema(path).metadata or {}).get(META)
     except (OSError, pa.ArrowInvalid) as error:
@@ -219,13 +252,14 @@ def load(
 def select(
     index: Index, run: str, seeds: int | Collection[int] | None
 ) -> tuple[dict[int, Rows], list[int]]:
-    """Return the rows of a run by seed, and which of the seeds asked for are missing.
+    """Return the rows of a run by seed, and which of the requested seeds are missing.
 
     Args:
-        index: What is stored.
-        run: Name of the run. The base model and others that are not trained have one seed, whatever
-            is asked for.
-        seeds: How many seeds, or which; None takes all that are stored, or the first.
+        index: Index of the stored rows.
+        run: Name of the run. The base model and other runs that are not trained have one seed, and
+            `seeds` is ignored for them.
+        seeds: Number of seeds, or the seeds themselves. With None, all stored seeds are returned,
+            and seed 0 is reported as missing if there are none.
     """
     stored = {seed: rows for (name, seed), rows in index.items() if name == run}
     if seeds is None or run.startswith(WITHOUT_SEEDS):
@@ -244,8 +278,16 @@ def not_stored(
     rows: Collection[int] = (),
     seeds: int | Collection[int] | None = None,
 ) -> DataError:
-    """Return the error that says which command measures a run; `rows` are the seeds that are
-    there."""
+    """Return the error that names the command which measures a run.
+
+    Args:
+        table: Name of the table.
+        run: Name of the run.
+        profile_name: Name of the profile.
+        rows: The seeds that are stored.
+        seeds: The number of seeds that were requested, or the seeds themselves; None if any would
+            do.
+    """
     few = (
         ""
         if seeds is None or not rows
@@ -259,7 +301,7 @@ def not_stored(
 
 
 def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
-    """Those of some runs for which a profile holds no such table."""
+    """Return the runs for which a profile has no stored rows of a table."""
     stored = {run for run, _ in index_of(table, profile_name)}
     return [run for run in runs if run not in stored]
 
@@ -273,7 +315,10 @@ def _advice(table: str, run: str, profile_name: str) -> str:
 
 
 def tables(profile_name: str, own: bool = False) -> dict[str, Index]:
-    """All tables of a profile, or with `own` all that are stored apart."""
+    """Return the index of every table of a profile.
+
+    With `own`, these are the tables that are stored apart, and no others.
+    """
     names = {path.name for path in _folder(profile_name, own).glob("*/")}
     if not own:
         names |= {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
@@ -281,9 +326,12 @@ def tables(profile_name: str, own: bool = False) -> dict[str, Index]:
 
 
 def made(profile_name: str) -> pd.DataFrame:
-    """How every stored table was made: a row for each table, run and seed, with `key`, `suite`,
-    `device`, `wall_seconds`, and whether it is `current`: whether the versions of training and of
-    its suite are the present ones (None of tables that a command of its own has made)."""
+    """Return the provenance of every stored table, one row for each table, run and seed.
+
+    The columns are `table`, `run`, `seed`, `key`, `suite`, `device`, `wall_seconds` and `current`.
+    The last one says whether the versions of training and of the suite are the present ones; it is
+    None for tables that are made by a command of their own.
+    """
     columns = ("suite", "device", "wall_seconds")
     rows = [
         (

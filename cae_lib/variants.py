@@ -1,4 +1,4 @@
-"""The runs of a profile beside its rows, by name and settings: what the studies vary."""
+"""Variants of a profile's runs: their names, their settings, and which ones the studies train."""
 
 from __future__ import annotations
 
@@ -16,41 +16,48 @@ from cae_lib.profiles import experiment, find_profile
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
 DATA = "data"
-"""The run of tables that belong to the data and to no model."""
+"""Name of the run under which tables that belong to the data and to no model are stored."""
 
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
-"""Weights trained with QuickGELU and read with GELU, as open_clip loads a file under its plain
-name: what the evaluations of NegCLIP, CAE and MACCO do."""
+"""Controls whose weights were trained with QuickGELU but are evaluated with GELU. This is how
+open_clip loads a file under the plain model name, and what the evaluations of NegCLIP, CAE
+and MACCO do."""
 
 ABLATED = "cae-gradcam"
-"""The run whose settings are varied: its method has all of them, and levels within a short run."""
+"""The run whose settings are varied. Its method has all the settings, and it closes the
+object-word gap within a short run."""
 
 BASE_STUDY = (TUNED, "cae-perturbation")
-"""Trained from each base model: the reference, and the method whose scores stay faithful."""
+"""Runs that are trained from each base model: the reference, and the method whose attribution
+scores stay faithful."""
 
 LEADS = (0.1, 0.3, 3.0, 10.0)
-"""Of the chosen weight of a method: from little to beyond what levels attribution."""
+"""Multipliers of the weight that was chosen for a method. They range from a small weight to one
+larger than needed to close the object-word gap."""
 
 WORDS = {"none": None, "true": True, "false": False}
 PLAIN = re.compile(r"[\w.-]{1,24}")
 
 
 class Variant(NamedTuple):
-    """A run of a profile (or its base model) with other settings, and the seeds that it takes."""
+    """A run of a profile, or its base model, with changed settings and a number of seeds."""
 
     run: str
     settings: dict[str, Any]
     seeds: int = 1
 
     def name(self, profile_name: str) -> str:
-        """The run's name in tables."""
+        """Return the name of the variant in tables."""
         return run_name(self.run, profile_name, **self.settings)
 
 
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
-    """The name of a run in tables and their files, such as `cae-gradcam+short+scope=word`: "short"
-    for the profile's `short` settings, `base=600` for the base model of so many steps that a run
-    starts from, a hash for a value that is long or no word."""
+    """Return the name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
+
+    "short" stands for the profile's `short` settings, and `base=600` for a run that starts from the
+    base model with 600 steps. A value that is long or contains unusual characters is replaced by
+    its hash.
+    """
     chosen, rest, parts = find_profile(profile_name), dict(overrides), [name]
     if chosen.short and chosen.short.items() <= rest.items():
         parts.append("short")
@@ -70,8 +77,11 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
 
 def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
-    """Row and overrides of a run of the studies by its name, or of a row with settings behind it,
-    such as `clip-ft+lr=5e-07+steps=100`; any other name is a row itself."""
+    """Return the run and the overrides that a name stands for.
+
+    The name may be that of a run of the studies, or a run followed by settings, such as
+    `clip-ft+lr=5e-07+steps=100`. Any other name is returned as the run itself, without overrides.
+    """
     for variant in (
         *ablations(profile_name),
         *base_variants(profile_name),
@@ -88,8 +98,13 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
-    """Return a run, by its name in tables, with other `settings`; those that it has already are no
-    part of its name. ConfigError for an unknown run or setting, or a value of the wrong type."""
+    """Return a run, given by its name in tables, with other `settings`.
+
+    Settings that the run already has are not repeated in the variant's name.
+
+    Raises:
+        ConfigError: For an unknown run or setting, or a value of the wrong type.
+    """
     row, named = find_run(run, profile_name)
     if row in (BASE, DATA):
         return Variant(row, named)
@@ -101,8 +116,13 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
 
 
 def setting(key: str, text: str) -> Any:
-    """The value of `2`, `none`, `(0.9, 0.98)` and the like for a setting of a run, whose type
-    `experiment` checks; ConfigError if there is no such setting."""
+    """Parse the value of a setting of a run, such as `2`, `none` or `(0.9, 0.98)`.
+
+    The type of the value is checked later, by `experiment`.
+
+    Raises:
+        ConfigError: If there is no setting `key`.
+    """
     hints = typing.get_type_hints(Experiment)
     known = [name for name in hints if name not in ("name", "profile", "seed")]
     if key not in known:
@@ -115,14 +135,17 @@ def setting(key: str, text: str) -> Any:
 
 
 def earlier_base(profile_name: str, steps: int) -> str:
-    """The setting `weights` of runs that start from a base model of fewer steps."""
+    """Return the setting `weights` of runs that start from the base model with fewer steps."""
     return find_profile(profile_name).training["weights"].replace("base", f"base-{steps}")
 
 
 def ablations(profile_name: str) -> list[Variant]:
-    """Every setting of the loss that the paper leaves open, varied one at a time, with the
-    profile's `short` settings. The first variant of a run is its reference; what the profile has
-    already is no variant. Without `short` settings there is none."""
+    """Return one variant for each setting of the loss that the paper leaves open.
+
+    The settings are varied one at a time, on top of the profile's `short` settings. The first
+    variant of a run is its reference. A value that the profile already uses gives no variant, and a
+    profile without `short` settings has no ablations.
+    """
     short = find_profile(profile_name).short
     if not short:
         return []
@@ -153,7 +176,11 @@ def ablations(profile_name: str) -> list[Variant]:
 
 
 def base_variants(profile_name: str) -> list[Variant]:
-    """The base models of fewer steps, and the runs of `BASE_STUDY` from each and from the base."""
+    """Return the base models with fewer steps, and the runs of `BASE_STUDY` from each base model.
+
+    The runs start from the base models with fewer steps and from the profile's base itself. The
+    list is empty for a profile without `earlier_bases`.
+    """
     chosen = find_profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
     found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
@@ -161,8 +188,11 @@ def base_variants(profile_name: str) -> list[Variant]:
 
 
 def lead_variants(profile_name: str) -> list[Variant]:
-    """Each paper method with other weights than the chosen one, from little to beyond levelling;
-    of the method of `BASE_STUDY` three seeds. None without `earlier_bases`."""
+    """Return each method of the paper with the multiples `LEADS` of its chosen weight.
+
+    The method in `BASE_STUDY` gets three seeds, the others one. The list is empty for a profile
+    without `earlier_bases`.
+    """
     methods = METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
     return [
@@ -173,7 +203,7 @@ def lead_variants(profile_name: str) -> list[Variant]:
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Every run of the studies with its seed, none twice; base models are not among them."""
+    """Return every run of the studies with its seed, without duplicates and without base models."""
     variants = (
         *base_variants(profile_name),
         *ablations(profile_name),

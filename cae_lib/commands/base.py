@@ -1,6 +1,9 @@
-"""`cae train base`: the base model of a profile, trained once, described, then frozen. It plays the
-part of OpenAI's CLIP. Its stopping point is judged by its own zero-shot numbers and
-attribution, never by what fine-tuning or CAE gains from it."""
+"""Train the base model of a profile: `cae train base`.
+
+The base model is trained once, described, and then frozen. It plays the part of OpenAI's CLIP. Its
+stopping point is judged by its own zero-shot accuracy and attribution, never by the gains of
+fine-tuning or CAE on top of it.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,16 @@ PROBE = "probe.json"
 
 
 def base_config(profile_name: str, **settings: Any) -> Experiment:
-    """Configuration of the base model's training, or with `steps` of a shorter one; ConfigError if
-    the base is downloaded, not trained, or takes no such setting."""
+    """Return the configuration of the base model's training.
+
+    Args:
+        profile_name: Name of the profile.
+        **settings: Nothing, or `steps` for a base model with fewer steps.
+
+    Raises:
+        ConfigError: If the base model is downloaded instead of trained, or if a setting is not
+            allowed.
+    """
     own = find_profile(profile_name).base
     if own is None:
         raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
@@ -61,19 +72,32 @@ def base_config(profile_name: str, **settings: Any) -> Experiment:
 
 
 def build_sets(profile_name: str, pretrain: bool = False) -> Path:
-    """Write a profile's sets, of drawn pictures or of photographs, unless they are there; of drawn
-    ones the base's own with `pretrain`. Returns their folder; DataError if there are no
-    photographs."""
+    """Build the datasets of a profile, unless they exist, and return their folder.
+
+    Args:
+        profile_name: Name of a profile with synthetic scenes or with photographs.
+        pretrain: For synthetic scenes, also build the dataset that the base model is trained on.
+
+    Raises:
+        DataError: If the photographs are missing.
+    """
     if find_profile(profile_name).photographs:
         return writer.build(profile_name)
     return world.build(profile_name, pretrain=pretrain)
 
 
 def train_base(profile_name: str, **settings: Any) -> Path:
-    """Train the base model of a profile, or with `steps` one of fewer steps; returns its weights.
-    With the base come the table `base_training`, measured on snapshots of the weights, and a card;
-    a finished training is only measured again. One of fewer steps is the same in all else, the
-    schedule of the learning rate included, which ends at 0."""
+    """Train the base model of a profile and return the path of its weights.
+
+    The table `base_training`, measured on snapshots of the weights, and a model card are written
+    with the base model. If the training is already finished, only these measurements are repeated.
+
+    Args:
+        profile_name: Name of the profile.
+        **settings: Nothing, or `steps` for a base model with fewer steps, which has no table and no
+            card. It is trained like the base model in all other respects, including a learning rate
+            schedule that ends at 0.
+    """
     config = base_config(profile_name, **settings)
     steps = settings.get("steps")
     start = {"weights": earlier_base(profile_name, steps)} if steps else {}
@@ -122,9 +146,18 @@ def train_base(profile_name: str, **settings: Any) -> Path:
 
 
 def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: Path) -> None:
-    """Teach the image tower of `clip` its pictures, before it is locked; what it has learned lies
-    beside `folder`. Of a tower with a locked trunk the pool alone learns, and what it can tell
-    afterwards goes to the file `PROBE`."""
+    """Pretrain the image tower on the content of the profile's images, before it is locked.
+
+    The resulting state is stored beside `folder`. If the trunk of the tower is locked, only the
+    pooling layer learns, and a measurement of what it distinguishes afterwards is written to the
+    file `PROBE`.
+
+    Args:
+        profile_name: Name of the profile.
+        config: Configuration of the base model.
+        clip: The model, whose image tower is trained in place.
+        folder: Folder of the base model's training.
+    """
     root = find_profile(profile_name).root
     content = world.stored_key(root) if config.lock_trunk else world_config(profile_name).key()
     told = [clip.name, config.tower_steps, content, TRAINING_VERSION]
@@ -143,13 +176,17 @@ def _complete(path: Path, config: Experiment) -> bool:
 
 
 def used_tokens(profile_name: str, clip: Clip) -> Tensor:
-    """Tokens of every text that a profile's world shows a model, each once."""
+    """Return the unique tokens of all texts of a profile that a model may be given."""
     return clip.tokenizer(list(dict.fromkeys(_texts(profile_name)))).unique()
 
 
 def _texts(profile_name: str) -> Iterator[str]:
-    """Captions of training, validation and retrieval, false ones too; what the sets ask; prompts;
-    and a small world's own words, of which texts are made while something is measured."""
+    """Yield every text of a profile that a model may be given.
+
+    These are captions of training, validation and retrieval with their hard negatives, the texts of
+    the benchmarks, and prompts. For synthetic scenes they include the vocabulary, from which some
+    measurements compose texts.
+    """
     root = find_profile(profile_name).root
     for pairs in (
         training_set(profile_name, "pretrain").pairs,
@@ -175,7 +212,7 @@ def _texts(profile_name: str) -> Iterator[str]:
 
 
 def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
-    """Measure and store the curve, and write the model card beside the shipped weights."""
+    """Measure and store the training curve, and write the model card beside the shipped weights."""
     load_studies()
     from book.studies.probes import describe_base, zero_shot_numbers
 
@@ -204,8 +241,18 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
 def training_table(
     steps: int, curve: list[dict[str, float]], final: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """The curve and the final numbers as rows: step, measure, value; of final ones low, high, n.
-    The final numbers are those of the weights as they are stored, in float16: `stored` is true."""
+    """Return the training curve and the final measurements as one table.
+
+    Args:
+        steps: Number of training steps.
+        curve: A mapping for each snapshot, with its `step` and measurements.
+        final: The measurements of the final weights, as stored in float16: a number, or a mapping
+            with `estimate` and further columns.
+
+    Returns:
+        A frame with the columns step, measure, value and stored, which is true for the final
+        weights only. Rows of the final weights also have low, high and n.
+    """
     points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
     rows = [
         {"measure": name} | (value if isinstance(value, Mapping) else {"estimate": value})
@@ -219,14 +266,14 @@ def training_table(
 def base_card(
     config: Experiment, table: pd.DataFrame, parameters: int, digest: str, tower_batch: int
 ) -> str:
-    """Return the card of a base model, from the template `base_card.md`.
+    """Return the card of a base model, rendered from the template `base_card.md`.
 
     Args:
-        config: Its settings.
-        table: That of `training_table`.
-        parameters: Number of parameters.
-        digest: Of its weights.
-        tower_batch: Number of images that its image tower learned from at a time.
+        config: Configuration of the base model.
+        table: The table that `training_table` returns.
+        parameters: Number of parameters of the model.
+        digest: Digest of the weights.
+        tower_batch: Batch size of the image tower's pretraining.
     """
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     cells = final.round(3).astype(object).where(final.notna(), "").values.tolist()

@@ -1,5 +1,8 @@
-"""`cae pack` and `cae compare`: the stored tables as one file for others, and how the tables here
-differ from those of such a file or of a commit."""
+"""Pack the stored tables, and compare them with others: `cae pack` and `cae compare`.
+
+`cae pack` writes the stored tables as one file for others. `cae compare` shows how the tables here
+differ from those of such a file or of a commit.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,19 @@ from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
 
 ANSWERS = ("correct", "rank")
-"""Columns that are an answer; one that differs is an answer that changed."""
+"""Columns that contain an answer; a difference in one of them is reported as a changed answer."""
 
 MANIFEST = "manifest.json"
 
 
 @add_arguments(option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)
 def pack(parsed: argparse.Namespace) -> None:
-    """Write all tables of a profile, and what made them, as one archive; DataError if there are
-    none, errors of `whole_file`."""
+    """Write all tables of a profile and their provenance as one archive.
+
+    Raises:
+        DataError: If there are no tables.
+        WriteError: If the archive cannot be written; see `whole_file`.
+    """
     results.collect(parsed.profile)
     folder = find_profile(parsed.profile).records
     files = {path: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
@@ -49,8 +56,11 @@ def pack(parsed: argparse.Namespace) -> None:
 
 
 def manifest() -> dict[str, Any]:
-    """The code here, with its commit where git knows it, the versions that it runs with, and the
-    device."""
+    """Return the provenance of the tables.
+
+    It consists of the commit (None if git does not know it), whether there are uncommitted changes,
+    the versions of training, of the suites and of the packages, and the device.
+    """
     try:
         commit = _git("-C", str(runtime.PACKAGE), "rev-parse", "HEAD").decode().strip()
     except ConfigError:
@@ -76,8 +86,11 @@ def manifest() -> dict[str, Any]:
     PROFILE,
 )
 def run(parsed: argparse.Namespace) -> None:
-    """Compare all tables of a profile with those of a commit or an archive of `pack`: print what
-    was different when an archive was made, and a line for each table of a run that differs."""
+    """Compare all tables of a profile with those of a commit or of an archive made by `pack`.
+
+    The command prints how the provenance of an archive differs from the present one, and a line for
+    each table of a run that differs.
+    """
     results.collect(parsed.profile)
     other, folder = parsed.other, find_profile(parsed.profile).records
     place = folder.relative_to(paths().root)
@@ -95,7 +108,16 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def compare(before: Path, folder: Path, other: str) -> None:
-    """Print how the tables of a folder differ from those of `before`, which are of `other`."""
+    """Print how the tables of a folder differ from others.
+
+    Args:
+        before: Folder of the tables to compare with.
+        folder: Folder of the present tables.
+        other: Name of the commit or archive that the tables in `before` are from.
+
+    Raises:
+        DataError: If `before` has no tables.
+    """
     old, new = (_by_run(place) for place in (before, folder))
     if not old:
         raise DataError(f"{other} has no tables of {folder.name}: name another --profile")
@@ -117,7 +139,11 @@ def compare(before: Path, folder: Path, other: str) -> None:
 
 
 def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
-    """Rows compared, and in words the answers changed and the largest difference of a number."""
+    """Compare two tables, and return the number of compared rows and a description.
+
+    The description gives the changed answers and the largest difference of a number. It is empty if
+    the tables are equal.
+    """
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]
         return 0, f"other columns: {', '.join(changed)}"
@@ -152,7 +178,7 @@ def _git(*arguments: str) -> bytes:
 
 
 def _by_run(place: Path) -> dict[str, list[results.Rows]]:
-    """What a folder holds, by TABLE/RUN."""
+    """Return where the rows of the tables in a folder are stored, by TABLE/RUN."""
     held: dict[str, list[results.Rows]] = {}
     for path in place.glob("*.parquet"):
         for (run, _), rows in results.entries(path).items():

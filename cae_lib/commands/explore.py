@@ -1,5 +1,7 @@
-"""`cae explore`: the explorer of items as a page of its own, also of photographs, which the book
-does not bring."""
+"""Write the explorer of items as a page of its own: `cae explore`.
+
+This works for photographs as well, which the book does not include.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding:
     option("-o", "--output", type=Path, metavar="DIR", help="where it goes, by default build/"),
 )
 def run(parsed: argparse.Namespace) -> None:
-    """Write the explorer of a profile from its stored tables, trained runs and own pictures."""
+    """Write the explorer of a profile from its stored tables, trained runs and images."""
     from cae_lib.pages.explorer import build
 
     name = find_profile(parsed.profile).name

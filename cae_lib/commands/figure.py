@@ -1,4 +1,4 @@
-"""The figure of `cae attribute`, and the models that it takes."""
+"""Draw the figure of `cae attribute`, and open the models that the command takes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from cae_lib.runtime import pick_device
 from cae_lib.variants import BASE, find_run
 
 ROOT = 0.5
-"""Exponent of the colour scale: relevance is concentrated, and half of the range holds little."""
+"""Exponent of the colour scale. Relevance is concentrated, so half of a linear range would be
+almost unused."""
 
 WORD_HEIGHT, PANEL = 0.19, 2.4
-"""Inches."""
+"""Height of a word and width of a panel, in inches."""
 
 
 def open_weights(
@@ -40,9 +41,21 @@ def open_weights(
     profile: str = "mini",
     seed: int = 0,
 ) -> Clip:
-    """Load the model that a word on the command line means: a run of the profile with this seed, or
-    what `load_external` reads; with `model` also a tag of it, such as "openai". ConfigError or
-    CheckpointError as there."""
+    """Load the model that an argument of the command line stands for.
+
+    Args:
+        weights: A run of the profile, or anything that `load_external` reads. With `model`, this
+            may also be a tag of its pretrained weights, such as "openai".
+        model: Name of the architecture.
+        activation: Name of the activation function.
+        profile: Name of the profile.
+        seed: Seed of the run.
+
+    Raises:
+        ConfigError: If the model cannot be loaded as described (see `load_external`), or is a model
+            of transformers, for which there is no heat map.
+        CheckpointError: If the weights cannot be read; see `load_external`.
+    """
     row, settings = find_run(weights, profile)
     if row == BASE or row in find_profile(profile).runs:
         if row == BASE or has_training(row, profile, **settings):
@@ -60,8 +73,13 @@ def open_weights(
 
 
 def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figure:
-    """The picture with its caption, and for each model, by its title, its map above the words'
-    shares. `layer` is the maps' start layer in words."""
+    """Draw the image with its caption and, for each model, a heat map above the words' shares.
+
+    Args:
+        found: The attribution of each model, by the title of its column.
+        caption: The caption.
+        layer: Description of the start layer of the heat maps.
+    """
     first, *_ = pairs = list(found.values())
     norm = PowerNorm(ROOT, 0, max(pair.relevance.max() for pair in pairs))
     longest = max(pair.shares.to_numpy().max() for pair in pairs)
@@ -96,7 +114,7 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
 
 
 def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
-    """The map in colour above the picture in grey, which shines through where there is little."""
+    """Draw a heat map over the image in grey, which remains visible where the relevance is low."""
     height, width = pair.image.shape[:2]
     axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]
@@ -112,7 +130,7 @@ def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
 
 
 def _shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
-    """Shares of the words by method, the words in the colours of their roles."""
+    """Draw the shares of the words by method, with the words in the colours of their roles."""
     texts = pair.shares.map(lambda value: number(value, 2))
     sns.heatmap(
         pair.shares.rename(columns=METHOD_LABELS),

@@ -1,5 +1,8 @@
-"""`cae report`: the reproduction as a paper of eight pages, in LaTeX by pandoc. Its text is
-`report/report.md`; numbers and figures are those of the book's stored pages, which it names."""
+"""Write the reproduction as a paper of eight pages in LaTeX: `cae report`.
+
+The text is `report/report.md`, which pandoc converts. It refers to numbers and figures of the
+book's stored pages by name.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +65,17 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def resolve(text: str) -> tuple[str, dict[str, str]]:
-    """A text with its numbers in place and its figures as NAME.pdf, and these as SVG by NAME.
-    DataError, with page and name, for what the stored pages do not have."""
+    """Insert the numbers and figures that a text refers to.
+
+    Args:
+        text: Markdown with references to values and figures of stored pages.
+
+    Returns:
+        The text, in which each figure is a link to NAME.pdf, and the figures as SVG by NAME.
+
+    Raises:
+        DataError: If a stored page lacks a value or figure; the message names both.
+    """
     pages: dict[str, dict[str, dict[str, str]]] = {}
     figures: dict[str, str] = {}
 
@@ -98,8 +110,18 @@ def resolve(text: str) -> tuple[str, dict[str, str]]:
 
 
 def stored(page: str) -> dict[str, dict[str, str]]:
-    """The `values` that a stored page glues, as text, and its `figures` as SVG, by the names of
-    their CSV files; DataError if there is no such page."""
+    """Return the glued values and the figures of a stored page.
+
+    Args:
+        page: Name of the page.
+
+    Returns:
+        `values`, the glued values as text by name, and `figures`, the figures as SVG by the names
+        of their CSV files.
+
+    Raises:
+        DataError: If there is no such page.
+    """
     path, values, figures = experiments_folder() / f"{page}.ipynb", {}, {}
     if not path.is_file():
         raise DataError(f"the report names the page {page}, which is not stored: cae run {page}")
@@ -114,8 +136,16 @@ def stored(page: str) -> dict[str, dict[str, str]]:
 
 
 def told_state(pages: list[str], stale: bool) -> str:
-    """Of which day the pages are, in words. CaeError if the code or tables have changed since, or
-    their numbers mean nothing; with `stale` the words say so instead."""
+    """Return a phrase with the date of the pages or, for a draft, the pages that are not current.
+
+    Args:
+        pages: Names of the pages that the report uses.
+        stale: Accept pages that are not current; the phrase then names them in place of the date.
+
+    Raises:
+        CaeError: If the code or tables have changed since a page was made, or if the numbers of a
+            page are meaningless, unless `stale` is set.
+    """
     from cae_lib.pages.stamp import states  # brings pandas
 
     found = states("mini").set_index("page").loc[pages]
@@ -132,7 +162,7 @@ def told_state(pages: list[str], stale: bool) -> str:
 
 
 def as_pdf(svg: str) -> bytes:
-    """A figure in black on a page of its own size."""
+    """Return a figure as PDF, drawn in black on a page of the figure's size."""
     import typst
 
     files = {"main.typ": SHEET, "figure.svg": svg.replace("currentColor", "#000").encode()}
@@ -140,7 +170,16 @@ def as_pdf(svg: str) -> bytes:
 
 
 def convert(text: str, target: Path, *options: str) -> None:
-    """Write Markdown as a file of another kind; CaeError with what pandoc or LaTeX say."""
+    """Convert Markdown to another format, which the suffix of the target determines.
+
+    Args:
+        text: The Markdown.
+        target: Path of the output.
+        *options: Further options of pandoc.
+
+    Raises:
+        CaeError: If the conversion fails, with the message of pandoc or LaTeX.
+    """
     import pypandoc
 
     try:

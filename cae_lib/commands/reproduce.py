@@ -1,4 +1,4 @@
-"""`cae reproduce`: call Snakemake on `workflow/Snakefile` and report progress."""
+"""Run the whole reproduction: `cae reproduce` calls `workflow/Snakefile` and reports progress."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake."""
 
 BYTES_PER_JOB = 5_300_000_000
-"""Memory that a job on a CPU may take (mini: 5.2 GB)."""
+"""Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
 
 
 @add_arguments(PROFILE, *REPRODUCED, ON)
 def run(parsed: argparse.Namespace) -> None:
-    """Do all that is not done yet; safe to interrupt and repeat."""
+    """Execute all jobs that are not done yet; it is safe to interrupt and repeat this."""
     home, profile = repository(), parsed.profile
     if home is None or shutil.which("snakemake", path=search_path()) is None:
         raise CaeError(
@@ -80,7 +80,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
-    """Return how many jobs are not done, and how the log of the first one ends."""
+    """Return how many jobs are not done, and the last lines of the log of the first one."""
     first = [folder / "data" / "done.json", folder / "base" / "done.json"]
     unfinished = [path for path in (*first, *outputs) if not path.is_file()]
     text = f"{len(unfinished)} of {len(outputs) + 2} jobs are not done."
@@ -93,16 +93,18 @@ def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
 
 
 def search_path() -> str:
-    """Return where programs are looked for: beside this interpreter first."""
+    """Return the search path for programs, which begins with the folder of this interpreter."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def allow_incomplete(config: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Let those datasets be incomplete that a configuration names, or all of a profile that says
-    so.
+    """Allow the datasets that a configuration names to be incomplete.
+
+    If it names none, all datasets may be incomplete for a profile that says so.
 
     Raises:
-        ConfigError: For an unknown dataset, or where datasets are built whole.
+        ConfigError: For an unknown dataset, or for a profile whose datasets are generated as a
+            whole.
     """
     profile = config.get("profile", "mini")
     everything = "all" if find_profile(profile).incomplete else ""
@@ -110,10 +112,10 @@ def allow_incomplete(config: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 
 def require_data(profile_name: str) -> None:
-    """Print what may be missing of real data.
+    """Check the real data of a profile, and print what is missing but may be.
 
     Raises:
-        DataError: For what may not be missing; the message says how to get it.
+        DataError: If required data are missing; the message says how to get them.
     """
     if find_profile(profile_name).real and not find_profile(profile_name).drawn:
         from cae_lib.data import needs
@@ -124,7 +126,7 @@ def require_data(profile_name: str) -> None:
 
 
 def count_cpu_jobs() -> int:
-    """Return how many jobs run side by side on a CPU: one a core, if the memory allows it."""
+    """Return how many jobs run in parallel on a CPU: one for each core, if the memory allows it."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -132,8 +134,16 @@ def count_cpu_jobs() -> int:
 
 
 def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
-    """Return the words that call Snakemake. Its own lock stays behind when it is killed, so the
-    file lock of `run`, which does not, takes its place."""
+    """Return the command line of Snakemake as a list of words.
+
+    Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock of
+    `run` does not, and replaces it.
+
+    Args:
+        home: The repository.
+        config: Configuration entries that are passed on.
+        executor: Where the jobs run, such as "local" or "slurm".
+    """
     workflow, gpus = home / "workflow", find_gpus()
     profile = workflow / "profiles" / ("slurm" if executor == "slurm" else "default")
     words = ["--snakefile", workflow / "Snakefile", "--workflow-profile", profile, "--nolock"]
@@ -145,12 +155,12 @@ def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> l
 
 
 def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed: bool) -> int:
-    """Run Snakemake, whose own messages go to a log, and report progress.
+    """Run Snakemake, redirect its messages to a log, and report progress.
 
     Args:
-        command: The words of the call.
-        log: Where the messages are appended.
-        runs: The outputs of the runs.
+        command: The command line.
+        log: File to which the messages are appended.
+        runs: The output files of the runs.
         followed: Whether pages follow the runs.
 
     Returns:
@@ -175,8 +185,11 @@ def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed:
 
 
 def terminate(process: subprocess.Popen) -> None:
-    """Do to Snakemake what Ctrl-C does: it starts no further job. It waits for those on this
-    machine, so they get SIGTERM."""
+    """Stop Snakemake and its jobs, as Ctrl-C does.
+
+    Snakemake starts no further job but waits for the running ones, so its jobs on this machine are
+    sent SIGTERM.
+    """
     import psutil  # which Snakemake needs
 
     with suppress(psutil.NoSuchProcess):
@@ -194,8 +207,16 @@ def report(
     followed: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Print how many runs are done whenever it changes, until there is an exit code. The time left
-    is estimated from the runs that have been done since the start."""
+    """Print the number of finished runs whenever it changes, until there is an exit code.
+
+    The remaining time is estimated from the runs that have finished since the start.
+
+    Args:
+        exit_code: Returns the exit code of the process, or None while it runs.
+        runs: The output files of the runs.
+        followed: Whether pages follow the runs.
+        sleep: Waits for a number of seconds; replaced in tests.
+    """
     n_printed, n_at_start, start = -1, None, time.monotonic()
     while True:
         has_ended = exit_code() is not None
