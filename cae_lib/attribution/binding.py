@@ -1,4 +1,4 @@
-"""Loss of similarity when two parts of a caption are swapped, as attribution."""
+"""Attribute similarity to words by the drop in similarity when parts of a caption are swapped."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ Moved = Literal["noun", "phrase", "half"]
 
 @dataclass(frozen=True)
 class BindingAttribution(AttributionMethod):
-    """What a word that binds is worth; zero where S is a sum over words. Not the paper's.
+    """Attribution to words that bind others, which is zero for any bag-of-words model.
 
-    Of a relation word `a_j = S(I, T) - S(I, T with its two arguments exchanged)`; of an attribute
-    word `S(I, T) - S(I, T with it and an attribute of another object exchanged)`, the mean over all
-    such attributes. Object words, and words without such an exchange, have no score; see
-    `Attribution.has_score`. Both similarities are without dropout.
+    The method is not the paper's. The score of a relation word is `a_j = S(I, T) - S(I, T with its
+    two arguments swapped)`. The score of an attribute word is the mean of `S(I, T) - S(I, T with it
+    and an attribute of another object swapped)` over all such attributes. Scores are zero where S
+    is a sum over words. Object words, and words without such a swap, have no score; see
+    `Attribution.has_score`. Both similarities are computed with dropout disabled.
 
-    Which swaps there are is what the tagger says that knows them (`Alignment.swaps`, see
-    `swapped_captions`); without `swaps` they are read from the roles (see `exchanges`), which
-    swaps mutual relations too and makes captions that are not grammatical.
+    The tagger determines which swaps there are if it knows them (`Alignment.swaps`, see
+    `swapped_captions`). Without `swaps` they are read from the roles (see `exchanges`); this swaps
+    mutual relations, too, and makes captions that are not grammatical.
 
     Attributes:
-        samples: at most so many exchanges of a caption, at random; None: all.
-        exchange: "bound"; or "any", a placebo: each time two words at random change places.
+        samples: Largest number of swaps of a caption, which are drawn at random; None takes all.
+        exchange: "bound", or "any" for a placebo that swaps two random words each time.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
-            attributes, or each "half" of the time. Where one of the two is not grammatical, it is
-            the other. It says nothing of swaps that are read from roles.
+            attributes, or each in "half" of the cases. Where one of the two is not grammatical, it
+            is the other. It does not affect swaps that are read from roles.
     """
 
     scores_words: ClassVar[bool] = True
@@ -50,6 +51,14 @@ class BindingAttribution(AttributionMethod):
     swap: Moved = "noun"
 
     def score(self, captions: Captions) -> Attribution:
+        """Score relation and attribute words by the drop in similarity that their swaps cause.
+
+        Args:
+            captions: Captions with their words and roles, and swaps if the tagger knows of any.
+
+        Raises:
+            ConfigError: If the captions have no roles.
+        """
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
@@ -79,7 +88,7 @@ class BindingAttribution(AttributionMethod):
 
 
 class Unit(NamedTuple):
-    """Adjacent tokens `start` to `end` (exclusive) of one role, and the words that they are of."""
+    """Adjacent tokens `start` to `end` (exclusive) of one role, with their first and last word."""
 
     start: int
     end: int
@@ -102,14 +111,17 @@ def swapped_captions(
     """Carry out the swaps that a tagger found, and return the captions that they make.
 
     Args:
-        tokens, words: `(B, C)`, see `Alignment`.
-        swaps: `(B, W, 5, 2)`, see `Alignment`.
+        tokens: Token ids `(B, C)`, see `Alignment`.
+        words: Number of each token's word `(B, C)`, see `Alignment`.
+        swaps: Swaps of each caption `(B, W, 5, 2)`, see `Alignment`.
         moved: What a swap moves, see `BindingAttribution.swap`.
-        samples: At most so many swaps of a caption, at random; None for all.
-        kind: "bound"; or "any", as many swaps, for the same words, of two words at random.
-        requested: `(B, C)` bool; swaps that no requested token binds are left out.
-        vocabulary: Its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
-        generator: Of the random numbers; None takes torch's own.
+        samples: Largest number of swaps of a caption, drawn at random; None takes all.
+        kind: "bound", or "any" for equally many swaps of two random words, scored for the same
+            words.
+        requested: Bool `(B, C)`; swaps that no requested token binds are left out.
+        vocabulary: Size of the vocabulary. In CLIP's, "a" and "an" are adapted to the word that
+            comes after them.
+        generator: Source of random numbers; None takes torch's own.
 
     Returns:
         The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
@@ -154,12 +166,15 @@ def swapped_captions(
 
 
 def _is_swap(places: list[list[int]]) -> bool:
-    """Whether a row of `Alignment.swaps` is one; the others fill the table up."""
+    """Return whether a row of `Alignment.swaps` is a swap; the other rows are padding."""
     return any(end > 0 for _, end in places)
 
 
 def _binding_tokens(places: list[list[int]], length: int) -> list[bool]:
-    """Which tokens bind what a swap moves: the relation's, or the two attributes themselves."""
+    """Return which tokens bind what a swap moves.
+
+    They are the relation's tokens, or the two attributes themselves.
+    """
     binders = [places[4]] if places[4][1] else places[:2]
     return [any(start <= token < end for start, end in binders) for token in range(length)]
 
@@ -167,7 +182,10 @@ def _binding_tokens(places: list[list[int]], length: int) -> list[bool]:
 def _moved_parts(
     places: list[list[int]], moved: Moved, generator: torch.Generator | None
 ) -> tuple[list[int], list[int]]:
-    """The two parts that a swap moves, nouns or phrases, or the other if one cannot be moved."""
+    """Return the two parts that a swap moves, nouns or phrases.
+
+    If one of the two cannot be moved, the other is returned.
+    """
     nouns, phrases = places[:2], places[2:4]
     if moved == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
@@ -188,24 +206,30 @@ def exchanges(
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every exchange of two parts of a caption that should make false what a word says of them.
+    """Make all swaps of two parts of a caption that should make false what a word says of them.
 
     A relation binds its subject and its object: those that `arguments` name, else the nearest
-    object words before and after it. Two attributes are exchanged that have unlike bearers, by
-    `arguments`, or else an object word between them: adjectives of one noun can change places. A
-    part is an attribute word, or all adjacent words of another role ("fire hydrant", "sitting on").
-    Nothing that leaves the tokens as they are is an exchange.
+    object words before and after it. Two attributes are swapped if their bearers differ by
+    `arguments`, or else if an object word is between them, because adjectives of one noun can
+    change places. A part is an attribute word, or all adjacent words of another role ("fire
+    hydrant", "sitting on"). A change that leaves the tokens as they are does not count as a swap.
 
     Args:
-        tokens, words, roles, arguments: `(B, C)` and `(B, C, 2)`, see `Alignment`.
-        samples: at most so many of a caption, at random; None: all.
-        kind: "bound", or "any": as many exchanges, of the same words, but of two words at random.
-        requested: `(B, C)` bool; exchanges of words without a requested token are left out.
-        vocabulary: its size; in CLIP's, "a" and "an" follow the word that comes to stand there.
-        generator: of the random numbers; None takes torch's own.
+        tokens: Token ids `(B, C)`, see `Alignment`.
+        words: Number of each token's word `(B, C)`, see `Alignment`.
+        roles: Role of each token's word `(B, C)`, see `Alignment`.
+        arguments: Words that a token's word is said of `(B, C, 2)`, see `Alignment`.
+        samples: Largest number of swaps of a caption, drawn at random; None takes all.
+        kind: "bound", or "any" for equally many swaps of two random words, scored for the same
+            words.
+        requested: Bool `(B, C)`; swaps of words without a requested token are left out.
+        vocabulary: Size of the vocabulary. In CLIP's, "a" and "an" are adapted to the word that
+            comes after them.
+        generator: Source of random numbers; None takes torch's own.
 
-    Returns the row of each caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
-    the captions with two parts exchanged `(V, C)`.
+    Returns:
+        The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
+        the captions with two parts swapped `(V, C)`.
     """
     rows = [words.tolist(), roles.tolist(), tokens.tolist()]
     rows.append([None] * len(tokens) if arguments is None else arguments.tolist())
@@ -244,7 +268,7 @@ def exchanges(
 
 
 def _units(words: list[int], roles: list[int]) -> list[Unit]:
-    """The parts of a caption that have a role, in their order."""
+    """Return the parts of a caption that have a role, in their order."""
     units, start = [], 0
     both = [*zip(words, roles, strict=True), (0, OTHER)]
     for place, ((word, role), after) in enumerate(pairwise(both)):
@@ -258,11 +282,11 @@ def _units(words: list[int], roles: list[int]) -> list[Unit]:
 def _bound(
     units: list[Unit], said_of: list[list[int]] | None
 ) -> Iterator[tuple[list[Unit], tuple[Unit, Unit]]]:
-    """The words that bind, and the two parts that change places, of every exchange."""
+    """Yield the words that bind, and the two parts that are swapped, for every swap."""
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def named(unit: Unit) -> list[Unit | None]:
-        """The objects that a word is said of, as far as they are known."""
+        """Return the objects that a word is said of, None for those that are unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [next((o for o in objects if o.first <= word <= o.last), None) for word in words]
 
@@ -286,16 +310,23 @@ def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
 
 
 def _order_after_swap(length: int, first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """The places that the tokens of a caption come from once two parts of it, each given by its
-    first token and end, have changed places."""
+    """Return the original positions of a caption's tokens after two parts of it are swapped.
+
+    Each part is given by its first token and end.
+    """
     ends = (0, *first, *second, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
     return [place for i in (0, 3, 2, 1, 4) for place in stretches[i]]
 
 
 def _with_articles(variants: Tensor, other: Tensor, by_sound: bool = False) -> Tensor:
-    """Texts `(V, C)` of CLIP's tokens with "a" and "an" as the letter after them asks (`by_sound`:
-    "an hour", "a uniform"), where an `other` token than before comes after them, bool `(V, C)`."""
+    """Adapt "a" and "an" to the token that comes after them, where a swap has changed that token.
+
+    Args:
+        variants: Texts of CLIP's tokens `(V, C)`.
+        other: Bool `(V, C)`: whether another token than before follows.
+        by_sound: Whether the sound decides ("an hour", "a uniform") instead of the first letter.
+    """
     a, an, vowels = _articles(by_sound)
     following = vowels.to(variants.device)[variants.roll(-1, dims=1)]
     article = other & ((variants == a) | (variants == an))
@@ -304,7 +335,7 @@ def _with_articles(variants: Tensor, other: Tensor, by_sound: bool = False) -> T
 
 @functools.cache
 def _articles(by_sound: bool) -> tuple[int, int, Tensor]:
-    """The tokens "a" and "an" of CLIP, and which tokens ask for "an" `(V,)`."""
+    """Return CLIP's tokens for "a" and "an", and which tokens require "an" before them `(V,)`."""
     tokenizer = SimpleTokenizer()
     texts = [
         tokenizer.decoder[i].removesuffix(END_OF_WORD) or "." for i in range(tokenizer.vocab_size)

@@ -1,6 +1,6 @@
-"""Hard negatives like NegCLIP's: captions with two parts exchanged, and pictures that look alike.
+"""Make hard negatives like NegCLIP's: captions with two parts swapped, and images that look alike.
 
-NegCLIP's generator is not public; it swaps nouns, phrases or adjectives, the conditions are ours.
+NegCLIP's generator is not public. It swaps nouns, phrases or adjectives; the conditions are ours.
 """
 
 from __future__ import annotations
@@ -33,11 +33,21 @@ MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
 def swap_negatives(
     captions: Sequence[str], seed: int = 0, limit: int = 5, keep: bool = False
 ) -> list[list[str]]:
-    """Exchange two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
+    """Swap two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
 
-    Gives for each caption up to `limit` of its `exchanges`, or with `keep` of those that keep its
-    meaning (`equivalents`), in an order that depends on `seed` and the caption. A ConfigError says
-    that no English spaCy model is installed, a DataError that captions are no list of texts.
+    Args:
+        captions: The captions.
+        seed: Seed of the order; the order depends on `seed` and the caption.
+        limit: Largest number of swaps of a caption.
+        keep: Whether to return swaps that keep the caption's meaning (`equivalents`) instead of
+            hard negatives (`exchanges`).
+
+    Returns:
+        For each caption up to `limit` captions with two parts swapped.
+
+    Raises:
+        ConfigError: If no English spaCy model is installed.
+        DataError: If the captions are not a list of texts.
     """
     check_captions(captions)
     nlp = drop_entity_recogniser(spacy.load(model_name()))
@@ -61,10 +71,16 @@ def _chosen(doc: Doc, found: Iterable[str], seed: int, limit: int) -> list[str]:
 
 
 def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) -> list[list[int]]:
-    """For each row, rows with the `count` pictures most similar to its own (NegCLIP).
+    """Return, for each row, rows with the `count` images most similar to its own (NegCLIP).
 
-    `features` are the `(N, E)` normalised CLIP features of `pairs.image_paths`; another number is
-    a DataError. `seed` chooses among the captions of a similar picture.
+    Args:
+        pairs: Captions and images.
+        features: Normalised CLIP features of `pairs.image_paths` `(N, E)`.
+        count: Number of similar images.
+        seed: Seed that selects one of the captions of a similar image.
+
+    Raises:
+        DataError: If the number of features is not that of the images.
     """
     if len(features) != len(pairs.image_paths):
         raise DataError(
@@ -83,7 +99,7 @@ def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) 
 
 
 def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]:
-    """The `count` rows most similar to each row, itself left out."""
+    """Return the `count` rows most similar to each row, the row itself left out."""
     nearest: list[list[int]] = []
     for start in range(0, len(features), chunk):
         similarity = features[start : start + chunk] @ features.T
@@ -94,10 +110,13 @@ def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]
 
 
 def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
-    """Kind ("noun", "phrase", "adjective") and outcome of every exchange of two parts of a caption.
+    """Yield kind and result of every swap of two parts of a caption.
 
-    Both agree in number or degree. Left out are place nouns ("on top of"), nouns with "of" ("a
-    group of"), adjectives of one noun, and parts in a mutual relation that nothing tells apart.
+    The kind is "noun", "phrase" or "adjective".
+
+    Both parts agree in number or degree. Left out are place nouns ("on top of"), nouns with "of"
+    ("a group of"), adjectives of one noun, and parts in a mutual relation that nothing
+    distinguishes.
     """
     for kind, first, second in _pairs(doc):
         text = _exchanged(doc, first, second)
@@ -106,7 +125,7 @@ def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
-    """Kind and parts of every exchange, the earlier part first."""
+    """Yield kind and parts of every swap, the earlier part first."""
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
@@ -136,8 +155,11 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 
 
 def equivalents(doc: Doc) -> Iterator[str]:
-    """Outcome of every exchange that keeps a caption's meaning: of two nouns joined by "and" that
-    bear nothing but an article, and of two adjectives of one noun."""
+    """Yield the result of every swap that keeps a caption's meaning.
+
+    These are swaps of two nouns joined by "and" that have nothing but an article, and of two
+    adjectives of one noun.
+    """
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
         nouns = (
@@ -161,7 +183,7 @@ def equivalents(doc: Doc) -> Iterator[str]:
 
 
 def _is_movable(token: Token) -> bool:
-    """Whether a noun can stand elsewhere: not one of a compound, of "top of", or of "group of"."""
+    """Return whether a noun can be moved: not one of a compound, of "top of", or of "group of"."""
     if token.pos_ not in NOUNS or token.dep_ in ("compound", "nmod") or token.lower_ in PLACE_NOUNS:
         return False
     if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUNS:
@@ -170,7 +192,7 @@ def _is_movable(token: Token) -> bool:
 
 
 def _with_compounds(noun: Token) -> Span:
-    """A noun with the nouns right before it that it forms a compound with."""
+    """Return a noun with the nouns right before it that it forms a compound with."""
     start = noun.i
     while start > 0 and noun.doc[start - 1].dep_ == "compound":
         start -= 1
@@ -186,7 +208,7 @@ def _has(noun: Token, relation: str) -> bool:
 
 
 def _are_mutual(first: Token, second: Token) -> bool:
-    """Whether the second noun hangs on the first by "and", "next to" or the like."""
+    """Return whether the second noun depends on the first by "and", "next to" or the like."""
     if second.dep_ == "conj" and first in second.ancestors:
         return True
     between = first.doc[first.i + 1 : second.i]
@@ -195,7 +217,7 @@ def _are_mutual(first: Token, second: Token) -> bool:
 
 
 def _exchanged(doc: Doc, first: Span, second: Span) -> str:
-    """The caption with two parts exchanged; articles, capitals and spaces are set right."""
+    """Return the caption with two parts swapped, with articles, capitals and spaces corrected."""
     text = doc.text
     articles = [_article_before(first), _article_before(second)]
     starts = [a.idx if a else s.start_char for a, s in zip(articles, (first, second), strict=True)]
@@ -208,7 +230,7 @@ def _exchanged(doc: Doc, first: Span, second: Span) -> str:
 
 
 def _lowered(part: Span) -> str:
-    """The part's text, without the capital that only the caption's start gave it."""
+    """Return the part's text, without the capital that only the caption's start gave it."""
     text = part.text
     starts_caption = part.start == 0 and part[0].pos_ != "PROPN" and text[1:2].islower()
     starts_caption |= part.start == 0 and text.split()[0] in ("A", "An", "The")
@@ -221,6 +243,6 @@ def _article_before(part: Span) -> Token | None:
 
 
 def _article(part: str, model: Token) -> str:
-    """The article of a part, with the capital of `model`."""
+    """Return the article of a part, with the capital of `model`."""
     article = indefinite_article(part)
     return article.capitalize() if model.text[0].isupper() else article

@@ -1,4 +1,4 @@
-"""The training and validation sets of a profile: pictures, captions, tokens and roles."""
+"""Load the training and validation sets of a profile: images, captions, tokens and roles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAINING_ROWS = 109_468
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pairs with their pictures, and the tokens and roles of their captions."""
+    """Pairs with their images, and the tokens and roles of their captions."""
 
     pairs: Pairs
     images: ImageStore | ImagesOnDisk
@@ -41,7 +41,7 @@ class TrainingSet:
 
 @lru_cache(maxsize=1)
 def default_tagger() -> SceneGraphTagger:
-    """The paper's parser with the installed spaCy model, loaded once and only when needed."""
+    """Return the paper's parser with the installed spaCy model, loaded once and when needed."""
     from cae_lib.words.scene_graph import SceneGraphTagger
 
     return SceneGraphTagger()
@@ -60,7 +60,11 @@ def _named_tagger(name: str, profile_name: str) -> Tagger:
 
 
 def _ground_truth(profile_name: str) -> Tagger:
-    """What the captions of a profile say by construction; ConfigError where people wrote them."""
+    """Return the tagger that knows by construction what the captions of a profile say.
+
+    Raises:
+        ConfigError: If people wrote the captions.
+    """
     from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
 
     profile = find_profile(profile_name)
@@ -82,21 +86,23 @@ def _ground_truth(profile_name: str) -> Tagger:
 def training_set(
     profile_name: str, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
 ) -> TrainingSet:
-    """Load a set once in this process.
+    """Load a dataset once in this process.
 
     Args:
-        profile_name: Whose data.
-        name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with exchanges
-            that keep a caption's meaning as its false captions; "spacy", the same with hard
-            negatives that our generator makes from the captions' text alone (`swap_negatives`); or
-            "pretrain" (web-like captions of the small world, for the base model; no roles are
-            needed and none are computed).
-        model: Whose tokenizer and picture size to use.
-        tagger: What finds the roles of words: "scene-graph", the paper's; "dependency"; or "truth",
-            what the captions say by construction, where they were not written by people.
+        profile_name: Name of the profile that the data belong to.
+        name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with swaps that
+            keep a caption's meaning as its negatives; "spacy", the same with hard negatives that
+            our generator makes from the captions' text alone (`swap_negatives`); or "pretrain"
+            (web-like captions of the synthetic scenes, for the base model; no roles are needed and
+            none are computed).
+        model: Name of the model whose tokenizer and image size are used.
+        tagger: Name of the tagger that finds the roles of words: "scene-graph", the paper's;
+            "dependency"; or "truth", what the captions say by construction, where they were not
+            written by people.
 
-    ConfigError for an unknown name or tagger; DataError, which says how to get them, if files are
-    missing or malformed.
+    Raises:
+        ConfigError: If the name or the tagger is unknown.
+        DataError: If files are missing or malformed; the message says how to get them.
     """
     clip = load_clip(model)
     if name in ("coco", "kept", "spacy"):
@@ -123,8 +129,12 @@ def training_set(
 
 
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
-    """Captions with two parts swapped, as parsed once and stored: "kept", those that keep the
-    caption's meaning; "spacy", hard negatives."""
+    """Return captions with two parts swapped, which are parsed once and stored.
+
+    Args:
+        captions: The captions.
+        name: "kept" for swaps that keep the caption's meaning, or "spacy" for hard negatives.
+    """
     from cae_lib.data.negatives import swap_negatives
 
     key = hashlib.sha256(repr([VERSION, *captions]).encode()).hexdigest()[:16]
@@ -135,9 +145,14 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
 
 
 def training_pairs(profile_name: str) -> Pairs:
-    """Pictures and captions of the set "coco" without tokens or roles, which take a parser.
-    DataError if the file or pictures are missing, or rows of the real file, unless `allowing` lets
-    it be incomplete."""
+    """Return images and captions of the dataset "coco" without tokens or roles.
+
+    Roles would need a parser.
+
+    Raises:
+        DataError: If the file or images are missing, or rows of the real file are, unless
+            `allowing` lets it be incomplete.
+    """
     root = find_profile(profile_name).root
     path = root / "coco" / "train_neg_clip.tsv"
     if not find_profile(profile_name).real:

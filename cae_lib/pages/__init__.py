@@ -1,1 +1,1 @@
-"""The book's pages: text in, executed notebook out, checked and rendered."""
+"""Check, execute and render the book's pages: text goes in, an executed notebook comes out."""

@@ -1,4 +1,7 @@
-"""Render the book by Jupyter Book. Nothing is executed: the stored notebooks are shown."""
+"""Render the book with Jupyter Book.
+
+Nothing is executed: the stored notebooks are shown.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ OPTIONS = ("-W", "-n", "--keep-going", "--all", "-q")
 
 
 def build_book(profile_name: str) -> Path:
-    """Render the book, or the copy of it that a profile has; returns its first page."""
+    """Render the book, or the copy of it that a profile has.
+
+    Returns:
+        The first page of the rendered book.
+    """
     if find_profile(profile_name).own_book is None:
         return render(shipped("book"), shipped("_config.yml"), paths().build / "book")
     copy = own_book(profile_name)
@@ -26,10 +33,18 @@ def build_book(profile_name: str) -> Path:
 
 
 def render(source: Path, config: Path, output: Path) -> Path:
-    """Render the book of a folder into another folder; returns its first page.
+    """Render the book of a folder into another folder.
+
+    Args:
+        source: Folder with the book's text, notebooks and `_toc.yml`.
+        config: Jupyter Book's configuration file.
+        output: Folder for the rendered book. An earlier rendering in it is removed.
+
+    Returns:
+        The first page of the rendered book.
 
     Raises:
-        CaeError: If the book is incomplete, or Sphinx warned of something.
+        CaeError: If the book is incomplete, or Sphinx issued a warning.
     """
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
@@ -44,7 +59,7 @@ def render(source: Path, config: Path, output: Path) -> Path:
 
 
 def own_book(profile_name: str) -> Path:
-    """Copy the book for a profile that has a copy, with its line above all pages.
+    """Copy the book for a profile that has a copy, with the profile's announcement above all pages.
 
     All texts are copied anew. A notebook of the book is copied only where no run of the profile has
     stored one.
@@ -53,7 +68,7 @@ def own_book(profile_name: str) -> Path:
         The folder of the copy.
 
     Raises:
-        ConfigError: If the profile has no copy: its pages are those of the book itself.
+        ConfigError: If the profile has no copy because its pages are those of the book itself.
     """
     source, target = shipped("book"), paths().build / f"{profile_name}-book"
     line = find_profile(profile_name).own_book

@@ -1,5 +1,8 @@
-"""The explorer of items: some of each benchmark with their pictures and captions, what runs chose,
-and their scores of the words, as files that `book/_static/explorer.js` reads from a folder, too."""
+"""Build the explorer of items, which shows some items of each benchmark.
+
+It shows their images and captions, what runs chose, and the runs' scores of the words. All of this
+is written to files that `book/_static/explorer.js` can also read from a folder.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ ALONE = (
 
 
 class Entry(NamedTuple):
-    """An item as the page gets it, its set and subset, and its pictures."""
+    """An item as the page gets it, with its family of benchmarks, its subset and its images."""
 
     family: str
     subset: str
@@ -84,10 +87,21 @@ class Entry(NamedTuple):
 
 
 def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
-    """Write the explorer's files into a folder: `explorer-index.js`, of each family of benchmarks
-    `explorer-FAMILY.js`, and of each subset a sheet of pictures. Returns the explorer for a page,
-    with the first item of each subset in it, which is what it shows where there are no such files.
-    DataError if data or tables are missing, CheckpointError if a run is not trained."""
+    """Write the explorer's files into a folder, and return the explorer for a page.
+
+    The files are `explorer-index.js`, one `explorer-FAMILY.js` for each family of benchmarks, and a
+    sheet of images for each subset. The returned explorer contains the first item of each subset,
+    which is what it shows where these files do not exist.
+
+    Args:
+        profile: Name of the profile whose benchmarks and runs are shown.
+        folder: Folder that the files are written to.
+        per_subset: Largest number of items that are shown of a subset.
+
+    Raises:
+        DataError: If data or tables are missing.
+        CheckpointError: If a run is not trained.
+    """
     parts = [
         part
         for part in scorable_benchmarks(datasets.benchmarks(profile))
@@ -139,7 +153,10 @@ def build(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Shown:
 
 
 def collect(profile: str, parts: Sequence[Benchmark], per_subset: int) -> list[Entry]:
-    """At most so many items of each benchmark by a fixed seed, with what is stored of seed 0."""
+    """Draw at most `per_subset` items of each benchmark with a fixed seed.
+
+    Each item comes with the stored results of seed 0.
+    """
     drawn = [
         (part, int(row))
         for part in parts
@@ -188,16 +205,20 @@ def collect(profile: str, parts: Sequence[Benchmark], per_subset: int) -> list[E
 
 
 def true_pairs(item: Item) -> list[tuple[int, int]]:
-    """Numbers of the texts whose words are scored, each with that of its picture."""
+    """Return the indices of the texts whose words are scored, each with the index of its image."""
     if len(item.images) == 1:
         return [(item.truth, 0)]
     return [(0, item.truth)] if len(item.texts) == 1 else [(0, 0), (1, 1)]
 
 
 def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dict[str, Any]]:
-    """The words of captions, the numbers of their roles, and for each of `SCORED` and `WAYS` their
-    scores for the caption's picture, in thousandths, None for a word that the method does not
-    score."""
+    """Score the words of captions for their images, by each run of `SCORED` and method of `WAYS`.
+
+    Returns:
+        For each pair of a caption and an image: the words of the caption, the numbers of their
+        roles, and their scores in thousandths by run and method. A score is None for a word that
+        the method does not score.
+    """
     texts, refs = map(list, zip(*pairs, strict=True))
     scores = []
     for run in SCORED:
@@ -231,8 +252,12 @@ def word_scores(profile: str, pairs: Sequence[tuple[str, ImageRef]]) -> list[dic
 
 
 def chunk(subsets: Sequence[Sequence[Entry]]) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """The items of a set's subsets, each with its subset's number and the places of its pictures on
-    the subset's sheet; and the sheets."""
+    """Lay out the items of a family of benchmarks.
+
+    Returns:
+        The items, each with the number of its subset and the positions of its images on the
+        subset's sheet; and the sheets.
+    """
     items, sheets = [], []
     for number, entries in enumerate(subsets):
         refs = list(dict.fromkeys(ref for entry in entries for ref in entry.pictures))
@@ -249,7 +274,7 @@ def chunk(subsets: Sequence[Sequence[Entry]]) -> tuple[list[dict[str, Any]], lis
 
 
 def sheet(refs: Sequence[ImageRef]) -> bytes:
-    """Pictures, `COLUMNS` in a row, as one WebP file."""
+    """Return images, `COLUMNS` in a row, as one WebP file."""
     canvas = Image.new("RGB", (COLUMNS * TILE, -(-len(refs) // COLUMNS) * TILE), "white")
     for place, ref in enumerate(refs):
         whole = read_image(ref.path)

@@ -1,7 +1,7 @@
-"""Parameters that the pages of results share, and tables of runs with these settings.
+"""Read the parameters that the pages of results share, and load tables of runs with these settings.
 
 A page declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours` beside
-`profile`, and loads its tables by `Selection.load`: what is not stored is trained and measured.
+`profile`, and loads its tables with `Selection.load`, which trains and measures what is not stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Selection:
         seeds: Number of seeds of each trained run.
         methods: Attribution methods, each with its label.
         settings: Settings that differ from the profile's.
-        hours: A training that would take longer is refused.
+        hours: Longest duration of a training run in hours; a longer one is refused.
         is_part: Whether the page was asked for some of its methods only.
     """
 
@@ -45,12 +45,12 @@ class Selection:
     def load(
         self, table: str, runs: Iterable[str], seeds: int | Collection[int] | None = None
     ) -> pd.DataFrame:
-        """Read a table of runs with the page's settings, computed where it is not stored.
+        """Read a table of runs with the page's settings, and compute it where it is not stored.
 
         Args:
             table: Name of the table.
-            runs: Names of runs of the profile, by which their rows are called here too.
-            seeds: As for `results.load`; the page's where none is given.
+            runs: Names of runs of the profile. The rows of the result bear these names, too.
+            seeds: Seeds as for `results.load`; None takes the page's.
         """
         names = {self._name(run): run for run in runs}
         seeds = self.seeds if seeds is None else seeds
@@ -78,9 +78,9 @@ class Selection:
         return can_be_built or not results.missing(table, runs, self.profile)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
-        """Return whether a suite used all items that there should be, of some families or of all.
+        """Return whether a suite used all items that it should have, in some families or in all.
 
-        Without them there is no verdict.
+        Without all items the page gives no verdict.
         """
         subsets = self.load("subsets", [results.DATA])
         subsets = subsets[subsets["suite"] == suite]
@@ -89,11 +89,11 @@ class Selection:
         return len(subsets) > 0 and bool((subsets["n_used"] == subsets["n_expected"]).all())
 
     def measured(self, runs: list[str]) -> list[str]:
-        """Return these runs, or none if the profile has no answers of one of them."""
+        """Return these runs, or none if the profile lacks the answers of one of them."""
         return [] if results.missing("benchmarks", runs, self.profile) else runs
 
     def shown(self) -> plots.Shown:
-        """Return a line that says what the page shows."""
+        """Return a line that describes what the page shows."""
         text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
         if self.is_part:
             text += f"; methods: {', '.join(self.methods.values())}"
@@ -102,22 +102,22 @@ class Selection:
 
 
 def describe(profile_name: str) -> str:
-    """Return what a profile's images are, and its name, as the beginning of a sentence."""
+    """Return a description of a profile's images, with its name, to begin a sentence with."""
     title = find_profile(profile_name).title or "profile"
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
 def select(names: Mapping[str, Any], known: Collection[str] = tuple(plots.METHODS)) -> Selection:
-    """Return what the parameters of a page select.
+    """Return the selection that the parameters of a page make.
 
     Args:
-        names: The page's `globals()`. Of its parameters `methods` is a text such as "gradcam,
-            attention" or a list, "" for all; a setting is a number or its text, "" for that of
-            each run.
+        names: The page's `globals()`. Of its parameters, `methods` is a text such as "gradcam,
+            attention" or a list, and "" stands for all; a setting is a number or its text, and ""
+            stands for the setting of each run.
         known: The methods that the page can show.
 
     Raises:
-        ConfigError: For an unknown method, or a value of the wrong type.
+        ConfigError: If a method is unknown, or a value has the wrong type.
     """
     asked = names.get("methods", "")
     asked = asked.replace(",", " ").split() if isinstance(asked, str) else list(asked)

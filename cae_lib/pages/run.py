@@ -1,6 +1,6 @@
-"""Execute a page by jupytext and papermill, and publish its notebook.
+"""Execute a page with jupytext and papermill, and publish its notebook.
 
-`cae run NAME` and the jobs of `make reproduce` do this. A page with other parameters is run by
+`cae run NAME` and the jobs of `make reproduce` do this. To run a page with other parameters, use
 papermill alone: `papermill book/experiments/NAME.ipynb out.ipynb -p seeds 1`.
 """
 
@@ -31,15 +31,15 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
 
     Args:
         name: Name of the page.
-        profile_name: A profile that has a copy of the book, into which the notebook goes then.
-        seeds: Number of seeds in that copy, of a page that has this parameter.
+        profile_name: A profile that has a copy of the book, which the notebook then goes into.
+        seeds: Number of seeds in that copy, if the page has this parameter.
 
     Returns:
         The stored notebook. It lies in `runs/` where `CAE_HOME` is not the folder of the pages.
 
     Raises:
         ConfigError: If there is no such page, or the profile has no copy of the book.
-        CaeError: If a cell failed. What is stored stays as it was.
+        CaeError: If a cell failed. The stored notebook then stays as it was.
     """
     import jupytext
     import nbformat
@@ -76,7 +76,7 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Remove times, papermill's notes and what went to stderr from a notebook; returns it."""
+    """Remove times, papermill's notes and stderr output from a notebook, and return it."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         kept = {key: cell.metadata.get(key) for key in ("tags", "mystnb")}

@@ -1,4 +1,4 @@
-"""The text of a page, and the check of the parameters that it was given."""
+"""Read the text of a page, and check the parameters that the page was given."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ INJECTED = "# Parameters"
 
 
 def experiments_folder() -> Path:
-    """Return the folder of the pages: the one below `CAE_HOME`, or else the repository's."""
+    """Return the folder of the pages.
+
+    It is the one below `CAE_HOME` if that exists, else the repository's.
+    """
     return shipped("book/experiments")
 
 
@@ -29,7 +32,7 @@ def page_names() -> list[str]:
 
 
 def read_page(path: Path) -> NotebookNode:
-    """Return a page's text as a notebook whose cells are NAME-00, NAME-01, ... on every read."""
+    """Return a page's text as a notebook whose cells are always numbered NAME-00, NAME-01, ..."""
     import jupytext
 
     notebook = jupytext.read(path)
@@ -41,18 +44,19 @@ def read_page(path: Path) -> NotebookNode:
 
 
 def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
-    """Refuse, in a cell of a page, parameters that the page does not have or cannot describe.
+    """Raise an error, in a cell of a page, for parameters that the page does not have or describe.
 
-    Papermill only warns of an unknown parameter and injects it in a cell of its own, which is found
-    among the cells that the kernel has run.
+    Papermill only warns of an unknown parameter and injects it in a cell of its own. This function
+    finds that cell among the cells that the kernel has run.
 
     Args:
         names: The page's `globals()`, where its parameters are.
-        profiles: The profiles that the page describes, and with them those that are `like` one.
+        profiles: The profiles that the page describes. Profiles that are `like` one of them are
+            accepted, too.
 
     Raises:
-        ConfigError: If the profile is none of these, or papermill has injected a name that the
-            cell of parameters does not declare.
+        ConfigError: If the profile is none of these, or papermill has injected a name that the cell
+            of parameters does not declare.
     """
     if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The last cell of every page: where its numbers come from, and the command that runs it again.
+"""Show in the last cell of every page where its numbers come from and how to run it again.
 
 A page is current while the keys of its profile's stored tables are as they were when it ran, and
 its cells are those of its text.
@@ -33,7 +33,7 @@ class Provenance(NamedTuple):
     content: dict[str, Any]
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """Return what a notebook stores."""
+        """Return the representations that a notebook stores."""
         state = self.content
         committed = {None: "no git", True: "with uncommitted changes", False: "committed"}
         lines = {
@@ -65,9 +65,9 @@ def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenan
     """Return the state that a page ran in, with the command that runs it again.
 
     Args:
-        page: The name of the page.
-        names: Its `globals()`: the parameters that its cell declares, among them `profile`.
-        **extra: Further entries, such as `seeds` where the page has no such parameter.
+        page: Name of the page.
+        names: The page's `globals()`: the parameters that its cell declares, `profile` among them.
+        **extra: Further entries, such as `seeds` if the page has no such parameter.
     """
     profile = names["profile"]
     state = {
@@ -82,7 +82,7 @@ def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenan
 
 
 def command(page: str, names: Mapping[str, Any]) -> str:
-    """Return the call of papermill that runs a page with the parameters that it has here."""
+    """Return the papermill command that runs a page with the parameters that it has here."""
     parameters = [(name, names[name]) for name in names.get("__annotations__", {})]
     words = [word for name, value in parameters if value != "" for word in ("-p", name, str(value))]
     return shlex.join(["papermill", f"book/experiments/{page}.ipynb", "out.ipynb", *words])
@@ -97,9 +97,9 @@ def tables_hash(profile: str) -> str:
 def states(profile: str) -> pd.DataFrame:
     """Return a row for each page: its `state`, and entries of its provenance.
 
-    The state is "current", "stale", or what is wrong with the notebook. A page is compared with the
-    tables of the profile that it shows; the pages are those of the profile's copy of the book where
-    it has one.
+    The state is "current", "stale", or a description of what is wrong with the notebook. A page is
+    compared with the tables of the profile that it shows. If the profile has a copy of the book,
+    the pages are those of the copy.
     """
     is_copy = PROFILES[profile].own_book is not None
     folder = own_book(profile) / "experiments" if is_copy else experiments_folder()

@@ -1,6 +1,9 @@
-"""What the book's pages are on the web, as a Sphinx extension (see `_config.yml`): what a search
-engine or a link's preview shows of them; formulas as MathML, which needs no script; the explorer's
-files beside its page; and no script or icon that no page uses."""
+"""Prepare the book's pages for the web, as a Sphinx extension (see `_config.yml`).
+
+The extension sets what a search engine or the preview of a link shows of a page. It writes formulas
+as MathML, which needs no script, and puts the explorer's files beside its page. It removes scripts
+and icons that no page uses.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ GLYPH = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Register the extension; Sphinx calls this function."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("builder-inited", _with_explorer)
     app.connect("source-read", _with_figures)
@@ -82,8 +85,10 @@ def _formula(translator: Any, node: nodes.Element) -> None:
 
 
 def _with_explorer(app: Any) -> None:
-    """Copy the explorer's files, if its page has left some in the cache, together with the book's
-    own, and let pages know of them: a script cannot ask whether a file is there."""
+    """Copy the explorer's files with the book's own, if its page has left some in the cache.
+
+    Pages are told that the files exist, because a script cannot ask whether a file is there.
+    """
     copies = {f"{name}-book": name for name in PROFILES}
     folder = paths().cache / "explorer" / copies.get(app.srcdir.name, "mini")
     if app.builder.name == "html" and folder.is_dir():
@@ -105,15 +110,18 @@ def _with_figures(app: Any, page: str, source: list[str]) -> None:
 
 
 def _with_boxes(app: Any, tree: nodes.document, page: str) -> None:
-    """Put drawings that stand in a page's text, not in its notebook, into boxes that scroll."""
+    """Put drawings that are in a page's text, not in its notebook, into boxes that scroll."""
     for raw in tree.findall(nodes.raw):
         if isinstance(raw.parent, nodes.section) and raw.astext().startswith("<svg"):
             raw[0] = nodes.Text(f'<div class="cae-box">{raw.astext()}</div>')
 
 
 def description(page: nodes.document) -> str:
-    """A page in at most `MOST_DESCRIPTION` characters: of its answer, or else its first paragraph,
-    the sentences that fit. "" if it has no text."""
+    """Describe a page in at most `MOST_DESCRIPTION` characters.
+
+    The description consists of the sentences that fit, from the page's answer if it has one, else
+    from its first paragraph. It is "" if the page has no text.
+    """
     texts = [
         "".join(
             text
@@ -137,7 +145,7 @@ def description(page: nodes.document) -> str:
 def _with_description(
     app: Any, page: str, template: str, context: dict[str, Any], tree: nodes.document | None
 ) -> None:
-    """Give a page its description and a preview."""
+    """Give a page its description and the data for a preview."""
     site, first = app.config.html_title, page == app.config.root_doc
     title = Markup(context.get("title", site)).striptags()
     told = description(tree) if tree is not None else ""
@@ -161,8 +169,11 @@ def _with_description(
 
 
 def _address(app: Any, context: dict[str, Any]) -> str:
-    """Where the card lies: absolute where the book's address or that of its repository is known, as
-    previews want it."""
+    """Return the address of the card.
+
+    The address is absolute where the book's address or that of its repository is known, because
+    previews require that.
+    """
     options = app.config.html_theme_options
     if app.config.html_baseurl:
         return f"{app.config.html_baseurl.rstrip('/')}/{CARD}"
@@ -173,9 +184,12 @@ def _address(app: Any, context: dict[str, Any]) -> str:
 
 
 def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Keep a page's scripts and style sheets but those that name Thebe, by file or in their text,
-    which theme and Jupyter Book both add, so that a browser would complain of constants declared
-    twice; and those of `PARTS` that the page does not have."""
+    """Drop scripts and style sheets that a page does not need.
+
+    Two groups are dropped. The first are files that name Thebe in their name or text: both the
+    theme and Jupyter Book add them, so that a browser would complain of constants that are declared
+    twice. The second are the files of those `PARTS` that the page does not have.
+    """
     absent = [part for part in PARTS if f'id="cae-{part}"' not in context.get("body", "")]
 
     def wanted(file: Any) -> bool:
@@ -190,8 +204,10 @@ def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any],
 
 
 def _with_few_icons(app: Any, error: Exception | None) -> None:
-    """Leave of the theme's icons, which it loads twice, 1.7 MB a page, those that pages or the
-    theme's scripts name: as letters of fonts."""
+    """Keep only the theme's icons that pages or the theme's scripts name, as letters of fonts.
+
+    The theme loads all icons twice, which takes 1.7 MB a page.
+    """
     static = Path(app.outdir, "_static")
     sheet = static / "styles" / "pydata-sphinx-theme.css"
     if error or app.builder.name != "html" or not sheet.is_file():
@@ -214,8 +230,14 @@ def _with_few_icons(app: Any, error: Exception | None) -> None:
 
 
 def _finished(page: Path) -> str:
-    """Write a page anew without the script of the drawings, with `ACCESSIBLE`, the front page named
-    once instead of after itself; returns its text."""
+    """Rewrite a page for accessibility and without the script that draws icons.
+
+    The replacements are those of `ACCESSIBLE`. The title of the front page names the book once
+    instead of twice.
+
+    Returns:
+        The new text of the page.
+    """
     text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
     for old, new in ACCESSIBLE.items():
         text = re.sub(old, new, text)
@@ -225,7 +247,7 @@ def _finished(page: Path) -> str:
 
 
 def _keep_letters(path: Path, letters: set[int]) -> None:
-    """Leave of a font these letters alone."""
+    """Remove all letters but these from a font file."""
     font = TTFont(path)
     subsetter = Subsetter(Options(layout_features=[], hinting=False))
     subsetter.populate(unicodes=letters)

@@ -1,1 +1,1 @@
-"""Sets of choices, training captions and retrieval from Flickr8k, in the official layouts."""
+"""Build matching items, training captions and retrieval data from Flickr8k, in official layouts."""

@@ -1,7 +1,9 @@
-"""The sets of the profile `photo`: captions of Flickr8k, and choices among true and false ones.
+"""Build the datasets of the profile `photo`: captions of Flickr8k, and items made from them.
 
-Pictures are linked. The first `BASE` of the training split are the base model's, the rest is for
-fine-tuning; the choices ask about the test split, by words of the training split.
+An item asks to choose between a true caption and hard negatives.
+
+Images are linked. The share `BASE` of the training split, its first images, trains the base model;
+the rest is for fine-tuning. The items ask about the test split, with words of the training split.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ Foil = tuple[Captioned, str, str]  # a picture, a true caption of it, and a fals
 
 
 class Choices:
-    """The sets of three splits of photographs, whose files are in the folder `pictures`."""
+    """The datasets of three splits of photographs, whose files are in the folder `pictures`."""
 
     VERSION = 2  # raise when code that decides captions or choices changes: all is built anew
 
@@ -62,7 +64,7 @@ class Choices:
     def exports(self) -> Iterator[Export]:
         """Yield captions, ARO, SugarCrepe, SugarCrepe++, CREPE, Half-Truths and STS-B.
 
-        Subsets of benchmarks have one item an image, but ARO.
+        Except for ARO, a subset of a benchmark has one item for each image.
         """
         train, test = self.splits["train"], self.splits["test"]
         n = round(BASE * len(train))
@@ -101,9 +103,10 @@ class Choices:
         yield self._similarity()
 
     def _read(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
-        """Take in the vocabulary and the language of `train`, and the captions of `test`.
+        """Read the vocabulary and the language of `train`, and the captions of `test`.
 
-        Each of these comes with its image and its swaps of nouns ("obj") and adjectives ("att").
+        Each caption of `test` is stored with its image and its swaps of nouns ("obj") and
+        adjectives ("att").
         """
         texts = [text for p in train for text in p.captions]
         numbers = [p.number for p in train for _ in p.captions]
@@ -119,7 +122,7 @@ class Choices:
             self.asked += zip(repeat(picture), said, swaps)
 
     def _one_each(self, items: list) -> list:
-        """Return one item of each image, drawn by chance; items begin with their image."""
+        """Draw one item of each image at random; items begin with their image."""
         return list({item[0].path: item for item in shuffled(items, self.rng)}.values())
 
     def _whole(self, picture: Captioned) -> tuple[int, int, int, int]:
@@ -128,9 +131,10 @@ class Choices:
             return (0, 0, *image.size)
 
     def _aro(self) -> Export:
-        """Return NegCLIP's swaps as they come, one of each kind and caption.
+        """Return NegCLIP's swaps as they come, one of each kind for each caption.
 
-        Nouns are swapped as relations, with "swap" for the relation, adjectives as attributes.
+        Swaps of nouns become relation items, whose relation is called "swap"; swaps of adjectives
+        become attribution items.
         """
         export = Export("aro", items={"relation": [], "attribution": []})
         kinds = (
@@ -147,7 +151,10 @@ class Choices:
         return export
 
     def _sugarcrepe(self) -> dict[str, list[Foil]]:
-        """Return the negatives of each file, half of which a language model prefers."""
+        """Return the hard negatives of each file.
+
+        A language model prefers half of them to the truth.
+        """
         made: dict[str, list[Foil]] = {subset: [] for subset in sugarcrepe.FAMILY.published}
         for picture, said, swaps in self.asked:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
@@ -168,11 +175,11 @@ class Choices:
         }
 
     def _likelihood(self, subset: str) -> Callable[[str], float]:
-        """Return the log likelihood of texts, per word where the negative is always longer."""
+        """Return the log likelihood of texts, per word where the hard negative is always longer."""
         return partial(self.language, per_word=subset.startswith("add"))
 
     def _balanced(self, items: list[Foil], language: Callable[[str], float]) -> list[Foil]:
-        """Return as many negatives that language prefers to the truth as others."""
+        """Return as many hard negatives that the language model prefers to the truth as others."""
         sides: tuple[list, list] = ([], [])
         for item in items:
             truth, foil = map(language, item[1:])
@@ -181,7 +188,7 @@ class Choices:
         return [side[i] for side in sides for i in sorted(self.rng.permutation(len(side))[:n])]
 
     def _sugarcrepe_pp(self, chosen: Mapping[str, list[Foil]]) -> Export:
-        """Return SugarCrepe's items, but those with an addition, with a second true caption."""
+        """Return SugarCrepe's items, except for additions, with a second true caption."""
         export = Export("sugarcrepe_pp")
         for subset, items in chosen.items():
             if subset.startswith("add"):
@@ -195,7 +202,10 @@ class Choices:
         return export
 
     def _crepe(self) -> Export:
-        """Return items of six captions, grouped by how many words bear a role."""
+        """Return items of one true caption and five hard negatives, grouped by complexity.
+
+        The complexity is the number of words with a role.
+        """
         export, items = Export("crepe"), []
         for picture, said, _ in self.asked:
             roles = [word.role for word in said.words]
@@ -216,7 +226,7 @@ class Choices:
         return export
 
     def _half_truths(self) -> Export:
-        """Return a part of a caption, and it with something false or something true added."""
+        """Return a part of a caption, and the part with something false or something true added."""
         export, items = Export("half_truths"), []
         graphs = default_tagger().graphs([said.text for _, said, _ in self.asked])
         for (picture, said, _), graph in zip(self.asked, graphs, strict=True):
@@ -243,8 +253,8 @@ class Choices:
     def _similarity(self) -> Export:
         """Return pairs of captions of one image, of two similar images, and of any two images.
 
-        The true score is 5 times how much of the images' other captions is the same, the mean
-        `f_score` of each with each.
+        The ground-truth score is 5 times the overlap of the images' other captions, which is the
+        mean `f_score` of each of them with each.
         """
         rng = np.random.default_rng(self.VERSION)
         others = {picture.path: (picture, said.others) for picture, said, _ in self.asked}
@@ -273,7 +283,7 @@ class Choices:
 
 
 def _negclip(pictures: Sequence[Captioned]) -> str:
-    """Return NegCLIP's file, without similar images."""
+    """Return NegCLIP's file without similar images."""
     captions = [(text, f"flickr8k/{p.path}") for p in pictures for text in p.captions]
     false = swap_negatives([text for text, _ in captions])
     return layouts.negclip([(*row, texts, []) for row, texts in zip(captions, false, strict=True)])

@@ -1,4 +1,7 @@
-"""Flickr8k in its official layout: photographs with five human captions (Hodosh et al. 2013)."""
+"""Read Flickr8k in its official layout.
+
+Flickr8k consists of photographs with five human captions (Hodosh et al. 2013).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,13 @@ ADVICE = "Get the official files with `cae data get flickr8k`."
 
 
 def load(root: str | Path) -> dict[str, list[Captioned]]:
-    """The pictures of each split in the order of its file, with their captions made plain.
+    """Return the images of each split in the order of its file, with their captions made plain.
 
-    A picture without a file is left out. A DataError if a file in `root` is missing or malformed,
-    or a picture has not five captions.
+    An image without a file is left out.
+
+    Raises:
+        DataError: If a file in `root` is missing or malformed, or an image does not have five
+            captions.
     """
     root = Path(root)
     captions = _captions(root / TEXTS / "Flickr8k.token.txt")
@@ -54,7 +60,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _captions(path: Path) -> dict[str, list[str]]:
-    """The captions of each picture by the name of its file."""
+    """Return the captions of each image by the name of its file."""
     captions: dict[str, list[str]] = {}
     for row, line in enumerate(_lines(path), start=1):
         place, _, caption = line.partition("\t")
@@ -69,7 +75,7 @@ def _captions(path: Path) -> dict[str, list[str]]:
 
 
 def plain(caption: str) -> str:
-    """A caption as people write it: Flickr8k's are split into words, with spaces between.
+    """Write a caption as people write it; Flickr8k's are split into words, with spaces between.
 
     >>> plain("A dog 's ball , in the grass .")
     "A dog's ball, in the grass."
@@ -80,7 +86,7 @@ def plain(caption: str) -> str:
 
 
 class Link(NamedTuple):
-    """A picture, or a folder of them, that is linked to where it lies."""
+    """An image, or a folder of images, that is linked to where it lies."""
 
     target: Path
 
@@ -90,7 +96,7 @@ class Link(NamedTuple):
 
 
 def scored_pairs(rows: Iterable[Sequence[Any]]) -> Export:
-    """STS-B's test file of two captions and a score each."""
+    """Return STS-B's test file of rows with two captions and a score each."""
     rows = list(rows)
     texts = layouts.similarity(STSB, "test", rows, "Flickr8k")
     return Export(

@@ -1,8 +1,9 @@
-"""False captions of photographs: a word replaced by another of its role, or two parts exchanged.
+"""Make hard negatives of photographs: replace a word by one of its role, or swap two parts.
 
-A foil has to be English, false, and not told from the truth by language alone. So a word is
-replaced by one of the same role and form; none that people use of such a picture (`Vocabulary`),
-and of several foils those are taken beside which a model of language ranks the truth by chance.
+A hard negative has to be English and false, and language alone must not tell it from the truth. So
+a word is replaced by one of the same role and form, and never by a word that people use of such an
+image (`Vocabulary`). Of several hard negatives, those are taken among which a language model ranks
+the truth at random.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Word:
-    """A word that bears a role: characters `start` to `end` of a caption, lower case, its form."""
+    """A word with a role.
+
+    Attributes:
+        start: First character in the caption.
+        end: End of the characters, exclusive.
+        text: The word in lower case.
+        role: Its role.
+        form: Its form, a tag of spaCy.
+    """
 
     start: int
     end: int
@@ -42,7 +51,7 @@ class Word:
 
 
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
-    """Return the words of captions that bear a role, by the dependency tagger."""
+    """Return the words of captions that have a role, by the dependency tagger."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
@@ -57,7 +66,7 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
 
 @dataclass(frozen=True)
 class ParsedCaption:
-    """A caption with its words, and those of all captions of its picture."""
+    """A caption with its words, and the words of all captions of its image."""
 
     text: str
     words: Sequence[Word]
@@ -65,7 +74,12 @@ class ParsedCaption:
 
 
 class Vocabulary:
-    """The `words_of` captions by role and form, and which are said of the same `pictures`."""
+    """The words of captions by role and form, and which of them are said of the same image.
+
+    Args:
+        words: The words of each caption, from `words_of`.
+        pictures: The image of each caption.
+    """
 
     def __init__(self, words: Sequence[Sequence[Word]], pictures: Sequence[int]) -> None:
         forms: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
@@ -92,13 +106,13 @@ class Vocabulary:
         }
 
     def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
-        """Draw different words of the role and form, by how frequent they are."""
+        """Draw up to `n` different words of the role and form of `word`, by their frequency."""
         texts, shares = self._shares.get((word.role, word.form), ([], np.array([])))
         n = min(n, len(texts))
         return [texts[i] for i in rng.choice(len(texts), n, replace=False, p=shares)] if n else []
 
     def may_cooccur(self, word: Word, other: str) -> bool:
-        """Return whether people call what one calls `word` also `other`, more than by chance."""
+        """Return whether people call a thing both `word` and `other` more often than by chance."""
         both = self._both[word.role, word.text, other] + self._both[word.role, other, word.text]
         alone = self._single[word.role, word.text] * self._single[word.role, other]
         return both * self._pairs > 2 * TOGETHER * alone
@@ -108,7 +122,7 @@ class Vocabulary:
     ) -> list[str]:
         """Return a caption with one of its words (of a role) replaced, in random order.
 
-        No word of the image's captions is put in.
+        No word of the image's captions is inserted.
         """
         there = {word.text for words in said.others for word in words}
         stems = set(map(_stem, there.union(*map(str.split, there))))
@@ -126,8 +140,8 @@ class Vocabulary:
     def additions(self, said: ParsedCaption, rng: np.random.Generator) -> dict[str, list[str]]:
         """Return a caption with something added, in random order.
 
-        "att" adds an attribute of a thing that bears another one in the image's captions, "obj" a
-        thing that none of them names.
+        "att" adds an attribute to a thing that has another attribute in the image's captions, "obj"
+        adds a thing that none of them names.
         """
         there = [word for words in said.others for word in words]
         stems = {_stem(part) for word in there for part in word.text.split()}
@@ -171,7 +185,7 @@ def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
 
 
 def replaced(caption: str, word: Word, text: str) -> str:
-    """Return a caption with a word replaced; "a" and "an", capital and spaces are set right."""
+    """Replace a word of a caption, and correct "a" and "an", the capital and spaces."""
     before, after = caption[: word.start], caption[word.end :]
     article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
     if article:
@@ -186,7 +200,7 @@ def replaced(caption: str, word: Word, text: str) -> str:
 def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
     """Return each caption with two adjectives ("att") or two nouns ("obj") swapped.
 
-    By NegCLIP's rules; noun phrases count as nouns.
+    The swaps follow NegCLIP's rules; noun phrases count as nouns.
     """
 
     def read(doc: Doc) -> dict[str, list[str]]:
@@ -205,14 +219,14 @@ def choose_foils(
     rng: np.random.Generator,
     n: int = 1,
 ) -> list[str]:
-    """Return `n` negatives beside which a language model ranks the truth by chance.
+    """Return `n` hard negatives among which a language model ranks the truth at random.
 
     Args:
         truth: The true caption.
-        foils: Negatives, tried in order; none are returned if there are not enough.
-        language: Gives the log likelihood of a text.
+        foils: Hard negatives, which are tried in order. None are returned if there are not enough.
+        language: Returns the log likelihood of a text.
         rng: Draws the rank of the truth.
-        n: How many.
+        n: Number of hard negatives.
     """
     likelier = int(rng.integers(n + 1))
     level = language(truth)
@@ -229,5 +243,5 @@ def choose_foils(
 
 
 def _stem(word: str) -> str:
-    """Return a crude stem, so that "dogs" is no new word beside "dog"."""
+    """Return a crude stem, so that "dogs" does not count as a new word beside "dog"."""
     return re.sub(r"(ing|ed|es|s)$", "", word)

@@ -1,10 +1,12 @@
-"""The sets of the profile `paired`: pictures of two photographs of Flickr8k, left and right
-or above and below, and captions of what is where.
+"""Build the datasets of the profile `paired`, whose images show two photographs of Flickr8k.
 
-Every test item has a mirror: its true caption is the false one of another item, of which its false
-one is true. So nothing that reads captions alone is right in more than half of the items. A
-relation's mirror is the picture with its two photographs exchanged; "a brown dog to the left of a
-black shirt" is mirrored by two other photographs, of a black dog and a brown shirt.
+The photographs are side by side or one above the other, and the captions state what is where.
+
+Every test item has a mirror: its true caption is the hard negative of another item, and its hard
+negative is the true caption of that item. So no model that reads captions alone is right in more
+than half of the items. The mirror of a relation is the image with its two photographs swapped; "a
+brown dog to the left of a black shirt" is mirrored by two other photographs, of a black dog and a
+brown shirt.
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ HELD_OUT, SEEN = "pretrain/held_out.json", "pretrain/words.json"
 
 
 def caption(relation: str, first: str, second: str) -> str:
-    """What a relation says of a picture's first and second phrase."""
+    """Return the caption that states a relation between an image's first and second phrase."""
     if relation in TURNED:
         first, second = second, first
     return f"{first} {RELATIONS[relation]} {second}"
 
 
 class Paired:
-    """The sets of three splits of photographs, whose files are in the folder `pictures`."""
+    """The datasets of three splits of photographs, whose files are in the folder `pictures`."""
 
     VERSION = 1  # raise when code that decides pictures or captions changes: all is built anew
 
@@ -64,8 +66,11 @@ class Paired:
         self.vocabulary = sorted({*self.nouns.counts, *self.nouns.described, *ADJECTIVES})
 
     def manifest(self, key: str, counts: dict[str, Any]) -> str:
-        """What the folder's manifest says, also how many phrases of the test are in training
-        captions, too, and of how many."""
+        """Return the text of the folder's manifest.
+
+        It includes how many phrases of the test occur in training captions, too, and how many
+        phrases the test has.
+        """
         phrases = frozenset().union(*self.asked)
         repeated = {"phrases": [len(phrases & self.seen), len(phrases)]}
         return json.dumps(
@@ -74,14 +79,17 @@ class Paired:
         )
 
     def exports(self) -> Iterator[Export]:
-        """The base's captions, those for fine-tuning and validation, test items and captions."""
+        """Yield captions of the base model, of fine-tuning and validation, and the test data.
+
+        The test data are items and captions.
+        """
         yield self._pretrain()
         yield from map(self._negclip, ("train", "valid"))
         yield from self._aro()
         yield self._similarity()
 
     def _drawn(self, split: str) -> Iterator[Composite]:
-        """Pictures of a split; a third of adjectives that can be exchanged."""
+        """Draw the images of a split; a third of them have adjectives that can be swapped."""
         n, some = PICTURES[split], self.photographs[split]
         mirrored = quadruples(some, self.nouns.described, n // 6, self.rng)
         pairs = [pair for both in mirrored for pair in both]
@@ -95,7 +103,7 @@ class Paired:
             yield Composite(pair, bool(self.rng.random() < 0.5))
 
     def _pretrain(self) -> Export:
-        """Pictures with what both photographs show, in both orders."""
+        """Export images with captions that name what both photographs show, in both orders."""
         pictures: dict[str, Composite] = {}
         for composite in self._drawn("pretrain"):
             pictures.setdefault(composite.name, composite)
@@ -114,7 +122,7 @@ class Paired:
         )
 
     def _words(self, pictures: Mapping[str, Composite]) -> str:
-        """The `vocabulary`, and what the base's image tower learns to see of it in pictures."""
+        """Return the `vocabulary`, and what the base's image tower learns of it from images."""
         rows = [
             {
                 "file_name": name,
@@ -130,8 +138,10 @@ class Paired:
         return json.dumps({"words": self.vocabulary, "pictures": rows}) + "\n"
 
     def _negclip(self, split: str) -> Export:
-        """NegCLIP's file: both captions of a picture, false ones by exchange of its phrases and of
-        its adjectives."""
+        """Return NegCLIP's file: both captions of an image, with hard negatives.
+
+        A hard negative swaps the caption's phrases or its adjectives.
+        """
         pictures: dict[str, Composite] = {}
         rows = []
         for composite in self._drawn(split):
@@ -154,7 +164,10 @@ class Paired:
         return Export(split, _placed(pictures), texts=files, counts=counts)
 
     def _aro(self) -> Iterator[Export]:
-        """The items, with the captions of their pictures as Karpathy's list; how many these are."""
+        """Yield the items with the captions of their images.
+
+        The captions form Karpathy's list, and their number is exported, too.
+        """
         export = Export("aro", items={"relation": [], "attribution": []})
         for pair, upright in product(self.pairs, (False, True)):
             for one in (pair, pair.reversed):
@@ -176,9 +189,14 @@ class Paired:
         yield Export("order", counts={"coco": sum(map(len, captions.values()))})
 
     def _similarity(self) -> Export:
-        """Pairs of captions: one with a paraphrase, with its exchange, with another second phrase,
-        and with another caption. Gold is 5 times how much of what they state is the same
-        (`f_score`): two phrases, and what is where."""
+        """Return scored pairs of captions, four for each caption.
+
+        A caption is paired with a paraphrase, with its swap, with a changed caption and with
+        another caption.
+
+        The changed caption has another second phrase. The ground-truth score is 5 times the overlap
+        of what the two captions state (`f_score`): two phrases, and what is where.
+        """
         rows = []
         for number, pair in enumerate(self.pairs):
             relation, reverse = Composite(pair, bool(number % 2)).relations
@@ -195,7 +213,7 @@ class Paired:
 
 
 def _ask(export: Export, subset: str, composite: Composite, false: Iterable[str]) -> None:
-    """Ask of a picture by both relations that hold in it."""
+    """Add an item about an image for each of the two relations that hold in it."""
     pair = composite.pair
     for relation in composite.relations:
         truth, foil = caption(relation, *pair.texts), caption(relation, *false)

@@ -1,6 +1,6 @@
-"""Pairs of photographs of Flickr8k in one image, and the phrases that its captions are made of.
+"""Pair photographs of Flickr8k in one image, and find the phrases that its captions are made of.
 
-The phrases are of two things that are each in one of the photographs alone.
+The phrases are of two things, each of which is in one of the photographs alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ ADJECTIVES = frozenset(word for scale in SCALES for group in scale for word in g
 
 
 class Phrase(NamedTuple):
-    """A noun phrase in lower case, its head as the dictionary has it, and the one adjective."""
+    """A noun phrase.
+
+    Attributes:
+        text: The phrase in lower case.
+        noun: The lemma of its head noun.
+        adjective: Its only adjective, if that is one of `ADJECTIVES`; else "".
+    """
 
     text: str
     noun: str
@@ -66,8 +72,8 @@ class Photograph:
         number: Its id.
         path: Its file.
         leading_noun_phrases: Phrases that its captions start with.
-        coloured: Phrases of "a", an adjective of `SCALES` and a noun.
-        said: All words of its captions as the dictionary has them.
+        coloured: Phrases that consist of "a", an adjective of `SCALES` and a noun.
+        said: Lemmas of all words of its captions.
     """
 
     number: int
@@ -78,7 +84,7 @@ class Photograph:
 
 
 class Pair(NamedTuple):
-    """Two phrases and the photographs that they are of."""
+    """Two phrases, and the photographs that they describe."""
 
     a: Phrase
     p: Photograph
@@ -92,11 +98,11 @@ class Pair(NamedTuple):
 
     @property
     def reversed(self) -> Pair:
-        """The second photograph first."""
+        """The pair with the second photograph first."""
         return Pair(self.b, self.q, self.a, self.p)
 
     def exchanged(self) -> tuple[str, str] | None:
-        """Return the phrases with their adjectives swapped, where that is false of both."""
+        """Return the phrases with their adjectives swapped, if this is false of both images."""
         if not contradict(self.a.adjective, self.b.adjective):
             return None
         if self.b.adjective in self.p.said or self.a.adjective in self.q.said:
@@ -105,7 +111,10 @@ class Pair(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """A picture of a pair, its first photograph left of the second, or above it if `upright`."""
+    """An image of a pair: one photograph left of the other, or above it if `upright`.
+
+    The pair's first photograph is the one on the left or above.
+    """
 
     pair: Pair
     upright: bool
@@ -118,7 +127,7 @@ class Composite(NamedTuple):
 
     @property
     def relations(self) -> tuple[str, str]:
-        """The two relations that hold, that of the first photograph first."""
+        """The two relations that hold; the first one is that of the first photograph."""
         return ("above", "below") if self.upright else ("left", "right")
 
     def write(self, path: Path) -> None:
@@ -160,7 +169,7 @@ def photographs(pictures: Sequence[Captioned], folder: Path) -> list[Photograph]
 
 
 def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
-    """Return the phrase that a caption starts with, its `coloured` ones, and all its words."""
+    """Return the phrase that a caption starts with, its `coloured` phrases, and all its lemmas."""
     phrases = list(map(_phrase, doc.noun_chunks))
     coloured = [
         p
@@ -174,7 +183,7 @@ def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
 
 
 def _phrase(chunk: Span) -> Phrase | None:
-    """Return a noun phrase of a fit length, of a thing that is nobody's."""
+    """Return a noun phrase of a fitting length whose thing has no owner, else None."""
     adjectives = [t.lower_ for t in chunk if t.pos_ == "ADJ" and t.lower_ not in AMOUNTS]
     only = adjectives[0] if len(adjectives) == 1 and adjectives[0] in ADJECTIVES else ""
     phrase = Phrase(chunk.text.lower(), chunk.root.lemma_.lower(), only)
@@ -184,7 +193,7 @@ def _phrase(chunk: Span) -> Phrase | None:
 
 
 class Nouns:
-    """The commonest nouns of photographs, their counts, and which may be said of one thing."""
+    """The commonest nouns of photographs: their counts, and which may be said of one thing."""
 
     def __init__(self, photographs: Sequence[Photograph]) -> None:
         phrases = [
@@ -197,7 +206,7 @@ class Nouns:
         self._vocabulary = foils.Vocabulary(words, [number for number, _ in phrases])
 
     def are_disjoint(self, pair: Pair) -> bool:
-        """Return whether each phrase is of its photograph alone."""
+        """Return whether each phrase describes its own photograph alone."""
         a, p, b, q = pair
         word = foils.Word(0, 0, a.noun, OBJECT, "")
         return not (
@@ -210,9 +219,9 @@ class Nouns:
     def draw(
         self, photographs: Sequence[Photograph], n: int, rng: np.random.Generator
     ) -> list[Pair]:
-        """Draw `n` pairs of phrases that `are_disjoint`, or fewer if chance gives no more.
+        """Draw `n` pairs of phrases that `are_disjoint`, or fewer if the draws yield no more.
 
-        Each phrase is drawn by one over the root of how often its noun comes.
+        The probability of a phrase is proportional to one over the square root of its noun's count.
         """
         phrases = [
             (phrase, p)

@@ -1,8 +1,9 @@
-"""The image tower of the base of `paired`, taught what is where before any caption is seen.
+"""Pretrain the image tower of the base model of `paired` on what is where, before it sees captions.
 
-Its network is locked. The pool over its grid learns, from heads that are thrown away afterwards,
-which words the captions of the photograph at each place have. What a picture shows is so in its
-embedding before texts ask for it, as in the small world (`cae_lib.world.tower`).
+The tower's network is locked. The pool over its grid learns from heads that are thrown away
+afterwards, which predict the words that the captions of the photograph at each place have. So what
+an image shows is in its embedding before texts ask for it, as in the synthetic scenes
+(`cae_lib.world.tower`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PLACES = 4  # left and right, top and bottom
 
 
 class Pictures(NamedTuple):
-    """Pictures of two photographs, N of them."""
+    """Images of two photographs each, N of them."""
 
     grids: Tensor  # that the network makes of them `(N, C, 7, 7)`, in float16
     places: Tensor  # of their photographs `(N, 2)`
@@ -39,7 +40,7 @@ class Pictures(NamedTuple):
 
 
 def read_pictures(clip: Clip, root: Path, name: str, precision: str = "fp32") -> Pictures:
-    """The pictures that a file in `root` lists, with what it says of them."""
+    """Read the images that a file in `root` lists, with the words that it gives for them."""
     content = read_json(root / name, dict)
     rows, vocabulary = content["pictures"], content["words"]
     files = [root / "pictures" / row["file_name"] for row in rows]
@@ -59,9 +60,18 @@ def read_pictures(clip: Clip, root: Path, name: str, precision: str = "fp32") ->
 
 
 def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> dict[str, float]:
-    """Train the pool of `clip` in place, `tower_steps` steps on the base's pictures in `root`, or
-    fill it from the file `state`, which is written at the end. Gives what its heads say on pictures
-    of which it has seen no photograph, see `told`."""
+    """Train the pool of `clip` in place, or load its weights from the file `state` if that exists.
+
+    Args:
+        clip: The model whose pool is trained.
+        root: Folder of the base model's images.
+        config: Settings; `tower_steps` is the number of training steps.
+        state: File that is written at the end of the training.
+
+    Returns:
+        How often the heads are right on images of which the pool has seen no photograph, see
+        `told`.
+    """
     pool = clip.model.visual.head.pool
     if not state.is_file():
         seen, others = (
@@ -77,7 +87,7 @@ def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> di
 
 
 def learn(pool: AttentionPool2d, seen: Pictures, steps: int, seed: int) -> nn.Linear:
-    """Train a pool in place; returns the heads, all places of the first word first."""
+    """Train a pool in place, and return its heads, all places of the first word first."""
     device = pool.pos_embed.device
     torch.manual_seed(seed)
     pool.pos_embed.data *= POSITIONS
@@ -107,7 +117,10 @@ def _logits(
     rows: Tensor,
     kept: Tensor | float = 1.0,
 ) -> Tensor:
-    """Logits `(B, 2, W)` of words at the two places of each picture, of grids times `kept`."""
+    """Return the logits of words at the two places of each image `(B, 2, W)`.
+
+    The pool sees the images' grids times `kept`.
+    """
     grids = seen.grids[rows].to(pool.pos_embed.device).float() * kept
     unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5
     logits = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
@@ -116,8 +129,12 @@ def _logits(
 
 @torch.no_grad()
 def told(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures) -> dict[str, float]:
-    """How often the right one of a picture's two nouns is the likelier at its place: of the
-    `first` and the `second` place; and how often both together tell the `order`."""
+    """Measure how often the heads tell which of an image's two nouns is at which place.
+
+    Returns:
+        Shares of images. `probe_first` and `probe_second`: the right noun is the likelier one at
+        the first or second place. `probe_order`: both places together give the right order.
+    """
     right = []
     for rows in torch.arange(len(seen.grids)).split(BATCH):
         logits = _logits(pool, heads, seen, rows).cpu()
@@ -129,8 +146,11 @@ def told(pool: AttentionPool2d, heads: nn.Linear, seen: Pictures) -> dict[str, f
 
 
 def pooled(pool: AttentionPool2d, grids: Tensor) -> Tensor:
-    """What the pool makes of grids `(B, C, h, w)`, as its own forward does, but of the one token
-    that is read: keys and values of all others are not computed."""
+    """Compute the pool's output for grids `(B, C, h, w)`.
+
+    The result equals that of the pool's own forward for the one token that is read; keys and values
+    of all others are not computed.
+    """
     tokens = grids.flatten(2).transpose(1, 2)
     tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + pool.pos_embed
     of_heads = (3, pool.num_heads, -1)

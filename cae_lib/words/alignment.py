@@ -1,4 +1,4 @@
-"""Character spans of captions on token positions, and the words that the tokens belong to."""
+"""Align character spans of captions with token positions, and tokens with words."""
 
 from __future__ import annotations
 
@@ -34,18 +34,25 @@ WRAPPERS = (HFTokenizer, SigLipTokenizer)
 
 @dataclass(frozen=True)
 class Alignment:
-    """Tokens of n captions, each with its word and the word's role, all `(n, context_length)`.
+    """Tokens of n captions, each with its word and the word's role.
 
-    `tokens` and `words` are long, `roles` int8: 0 other, 1 object, 2 attribute, 3 relation. Words
-    count from 1 in each caption. Start, end and padding have word and role 0. `n_truncated`
-    captions were too long for the context; `n_unmatched` of the `n_spans` spans have no token:
-    their word was not found in the caption, or was cut off with its end. `arguments`, int16 `(n,
-    context_length, 2)`, are the words that a token's word is said of, as far as the tagger knows
-    them: of a relation its subject and object, of an attribute what bears it, and 0.
+    Words count from 1 in each caption. Start, end and padding tokens have word and role 0.
 
-    `swaps`, int16 `(n, W, 5, 2)`, are at most W swaps of a caption, each as first token and end
-    of five places: the two nouns, the two noun phrases, and the words that bind them (see `Swap`);
-    0 for a place that is nowhere. None if the tagger knows of no swaps.
+    Attributes:
+        tokens: Token ids, long `(n, context_length)`.
+        roles: Role of each token's word, int8 `(n, context_length)`: 0 other, 1 object, 2
+            attribute, 3 relation.
+        n_truncated: Number of captions that were too long for the context.
+        n_unmatched: Number of spans that have no token, because their word was not found in the
+            caption, or was cut off with its end.
+        n_spans: Number of all spans.
+        words: Number of each token's word, long `(n, context_length)`.
+        arguments: Words that a token's word is said of, int16 `(n, context_length, 2)`, as far as
+            the tagger knows them: of a relation its subject and object, of an attribute its bearer
+            and 0.
+        swaps: At most W swaps of each caption, int16 `(n, W, 5, 2)`, each as first token and end of
+            five places: the two nouns, the two noun phrases, and the words that bind them (see
+            `Swap`). A place that does not exist is 0. None if the tagger knows of no swaps.
     """
 
     tokens: Tensor
@@ -58,7 +65,7 @@ class Alignment:
     swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
-        """The alignment of these captions `(M,)`, with the counts of all."""
+        """Return the alignment of these captions `(M,)`, with the counts of all."""
         own = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **own)
 
@@ -70,10 +77,21 @@ def token_roles(
     cache_dir: str | Path | None = None,
     context_length: int | None = None,
 ) -> Alignment:
-    """Find the roles of words in a corpus and align them with tokens, see `align`; or load what an
-    earlier call with the same input left in `cache_dir`: the same captions, identity of the tagger,
-    vocabulary, cleaning and context length. The tagger is by default the paper's scene-graph
-    parser."""
+    """Find the roles of words in a corpus and align them with tokens, see `align`.
+
+    If an earlier call with the same input left its result in `cache_dir`, that is loaded. The input
+    is the captions, the tagger's identity, the vocabulary, the cleaning and the context length.
+
+    Args:
+        captions: The captions.
+        tokenizer: A tokenizer that `align` accepts.
+        tagger: Finds the words; None takes the paper's scene-graph parser.
+        cache_dir: Folder of stored results; None stores nothing.
+        context_length: Number of tokens of a caption; None takes the tokenizer's own.
+
+    Raises:
+        DataError: If the captions are not a list of texts, or the stored result is damaged.
+    """
     check_captions(captions)
     tagger = tagger or paper_tagger()
     if cache_dir is None:
@@ -97,7 +115,7 @@ def token_roles(
 def _tag_and_align(
     captions: Sequence[str], tagger: Tagger, tokenizer: Any, context_length: int | None
 ) -> Alignment:
-    """Align what a tagger finds, with its swaps if it knows of any."""
+    """Align the spans that a tagger finds, with its swaps if it knows of any."""
     from cae_lib.words.pipeline import SwapTagger
 
     if not isinstance(tagger, SwapTagger):
@@ -108,7 +126,7 @@ def _tag_and_align(
 
 
 def paper_tagger() -> Tagger:
-    """The scene-graph parser of the paper, which needs spaCy."""
+    """Return the scene-graph parser of the paper, which needs spaCy."""
     from cae_lib.words.scene_graph import SceneGraphTagger
 
     return SceneGraphTagger()
@@ -123,14 +141,26 @@ def align(
 ) -> Alignment:
     """Give each token of each caption its word and the role of the span it lies in.
 
-    The tokens are those of calling the tokenizer, padded or cut to `context_length` (None: its
-    own); a ConfigError for one that is neither open_clip's nor a fast one of Hugging Face. Those of
-    open_clip clean a caption (mojibake, HTML entities, white space); spans refer to the caption as
-    given. Where spans share a token, the first in the list decides. Words are CLIP's for every
-    tokenizer: runs of letters, single digits, runs of other signs. A token belongs to the word that
-    holds its first character that is no space; with CLIP's vocabulary `word_index` decides.
-    Swaps of each caption become places of tokens; one that is cut off with the caption's end is
-    left out.
+    The tokens are those that calling the tokenizer returns. Tokenizers of open_clip clean a caption
+    (mojibake, HTML entities, white space); spans refer to the caption as given. Where spans share a
+    token, the first in the list decides.
+
+    Words are CLIP's for every tokenizer: runs of letters, single digits, runs of other signs. A
+    token belongs to the word that contains its first character that is not a space; with CLIP's
+    vocabulary `word_index` decides.
+
+    Args:
+        captions: The captions.
+        spans: Spans of each caption.
+        tokenizer: A tokenizer of open_clip, or a fast one of Hugging Face.
+        context_length: Number of tokens that captions are padded or cut to; None takes the
+            tokenizer's own.
+        swaps: Swaps of each caption, which become positions of tokens. A swap that is cut off with
+            the caption's end is left out.
+
+    Raises:
+        ConfigError: If the tokenizer is neither open_clip's nor a fast one of Hugging Face.
+        DataError: If captions or spans are not lists of the expected form.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
@@ -169,7 +199,10 @@ def align(
 def _place_swaps(
     swaps: Sequence[Swap], caption: str, cleaned: str, row: list[Piece]
 ) -> list[list[Place]]:
-    """The five places of each swap as first token and end, without swaps that have lost a part."""
+    """Return the five places of each swap as first token and end.
+
+    Swaps that have lost a part are left out.
+    """
     placed = []
     for swap in swaps:
         places = [*swap.nouns, *swap.phrases, swap.binder]
@@ -185,7 +218,7 @@ def _place_swaps(
 
 
 def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
-    """The swaps of all captions as one tensor `(n, W, 5, 2)`."""
+    """Return the swaps of all captions as one tensor `(n, W, 5, 2)`."""
     width = max(map(len, swaps), default=0)
     table = torch.zeros(len(swaps), width, 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
@@ -195,8 +228,13 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Number of the word each token of CLIP's encoding belongs to `(B, T)`, from 1; 0 for none.
-    Another vocabulary than CLIP's is a ConfigError."""
+    """Return the number of each token's word in CLIP's encoding `(B, T)`.
+
+    Words count from 1; 0 stands for no word.
+
+    Raises:
+        ConfigError: If the vocabulary is not CLIP's.
+    """
     if vocabulary_size != CLIP_VOCABULARY:
         raise ConfigError(
             f"the model has {vocabulary_size} tokens, CLIP's tokenizer {CLIP_VOCABULARY}: pass "
@@ -213,14 +251,18 @@ def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
 
 @functools.cache
 def _ends_word(device: torch.device) -> Tensor:
-    """Whether each token of CLIP's vocabulary is the last of a word `(V,)`."""
+    """Return whether each token of CLIP's vocabulary is the last of a word `(V,)`."""
     tokenizer = SimpleTokenizer()
     marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
     return torch.tensor(marks, device=device)
 
 
 def check_captions(captions: Sequence[str]) -> None:
-    """Check that captions are a list of texts, not a single text; a DataError otherwise."""
+    """Check that captions are a list of texts, not a single text.
+
+    Raises:
+        DataError: If they are not.
+    """
     if isinstance(captions, str | bytes) or not isinstance(captions, Iterable):
         raise DataError(
             f"captions are {captions!r:.40}, a {type(captions).__name__}: expected a list of "
@@ -234,7 +276,11 @@ def check_captions(captions: Sequence[str]) -> None:
 
 
 def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
-    """Check that each caption has a list of spans, with roles 0 to 3; a DataError otherwise."""
+    """Check that each caption has a list of spans with roles 0 to 3.
+
+    Raises:
+        DataError: If one has not.
+    """
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
     for number, marked in enumerate(spans):
@@ -253,7 +299,7 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
 
 
 class Piece(NamedTuple):
-    """One token and the characters of the cleaned caption that it covers; none if special."""
+    """One token and the characters of the cleaned caption that it covers; none if it is special."""
 
     token: int
     start: int
@@ -261,7 +307,10 @@ class Piece(NamedTuple):
 
 
 def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
-    """Tokens of `tokenizer.encode` and their characters; one split into bytes is in all of them."""
+    """Return the tokens of `tokenizer.encode` and the characters that they cover.
+
+    A character that is split into bytes belongs to all tokens of these bytes.
+    """
     result = []
     for match in tokenizer.pat.finditer(cleaned):
         word = match.group()
@@ -288,12 +337,12 @@ def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | 
 
 
 def _fast(tokenizer: Any) -> Any:
-    """The Hugging Face tokenizer inside one of open_clip's, or the one given."""
+    """Return the Hugging Face tokenizer inside one of open_clip's, or the given one itself."""
     return tokenizer.tokenizer if isinstance(tokenizer, WRAPPERS) else tokenizer
 
 
 def _checked(tokenizer: Any, context_length: int | None) -> int:
-    """The context length, once the tokenizer is known to be one that `_encode` can read."""
+    """Return the context length, after checking that `_encode` can read the tokenizer."""
     if isinstance(tokenizer, SimpleTokenizer):
         readable = tokenizer.reduction_fn is None
     else:  # without offsets (not fast) a token's characters are unknown
@@ -317,7 +366,7 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
 
 
 def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece], bool]:
-    """The cleaned caption, its row of tokens, and whether it was too long for the context."""
+    """Return the cleaned caption, its row of tokens, and whether it exceeded the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
         row = pieces(cleaned, tokenizer)
@@ -343,7 +392,7 @@ def _vocabulary_size(tokenizer: Any) -> int:
 
 
 def _words(row: list[Piece], cleaned: str) -> list[int]:
-    """Number of the word that each piece belongs to; words without a piece are not counted."""
+    """Return the number of each piece's word; words without a piece are not counted."""
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
@@ -353,12 +402,12 @@ def _words(row: list[Piece], cleaned: str) -> list[int]:
 
 
 def _inside(row: list[Piece], start: int, end: int) -> list[int]:
-    """Numbers of the pieces that share a character with a place."""
+    """Return the indices of the pieces that share a character with a place."""
     return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
-    """Spans in characters of the cleaned caption; of a span that vanished, an empty one."""
+    """Return spans in characters of the cleaned caption; a span that vanished becomes empty."""
     lowered, kept = [c.lower() for c in caption], [c.lower() for c in cleaned]
     if not spans or lowered == kept:
         return list(spans)

@@ -1,4 +1,4 @@
-"""The indefinite article that a word asks for."""
+"""Choose the indefinite article of a word."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)
 
 
 def indefinite_article(text: str) -> str:
-    """Return "a" or "an" as the text's first sound wants it."""
+    """Return "a" or "an" as the text's first sound requires."""
     vowel = text[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(text)
     return "an" if vowel or AN_BEFORE_H.match(text) else "a"

@@ -1,5 +1,8 @@
-"""The second tagger, not the paper's: words and roles read from spaCy's dependency tree. It finds
-what SceneGraphParser 0.1.0 leaves out, as predicate adjectives, and every mention has its place."""
+"""Read words and roles from spaCy's dependency tree; this is the second tagger, not the paper's.
+
+It finds what SceneGraphParser 0.1.0 leaves out, such as predicate adjectives, and gives every
+mention its position.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ NAMING = (*NOUNS, "PRON")
 
 
 class DependencyTagger:
-    """Tag captions by rules on spaCy's dependency tree; a ConfigError for a model not installed.
+    """Tagger that finds roles by rules on spaCy's dependency tree.
 
     - Objects: common and proper nouns, not pronouns; neighbouring ones form one span.
     - Attributes: adjectives and participles before a noun, numbers, predicate adjectives, and what
@@ -30,6 +33,12 @@ class DependencyTagger:
     - Relations: prepositions with a noun or pronoun, alone or with their place noun ("on top of")
       or adverb ("next to"), and verbs with an object, an agent or such a preposition; not forms of
       "be" and verbs without a second noun.
+
+    Args:
+        model: Name of a spaCy model; None takes the installed one.
+
+    Raises:
+        ConfigError: If the model is not installed.
     """
 
     def __init__(self, model: str | None = None) -> None:
@@ -40,15 +49,16 @@ class DependencyTagger:
 
     @property
     def identity(self) -> str:
+        """Name and versions of the rules and of spaCy's model."""
         rules = f"rules {RULES_VERSION} swaps {SWAPS_VERSION}"
         return f"dependency {rules} ({versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Spans of each caption: objects, then attributes, then relations."""
+        """Return the spans of each caption: objects, then attributes, then relations."""
         return list(parse_distinct(self._nlp, captions, _spans))
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Spans of each caption, and its swaps (`find_swaps`)."""
+        """Return the spans of each caption, and its swaps (`find_swaps`)."""
         return list(parse_distinct(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
 
 
@@ -61,7 +71,7 @@ def _spans(doc: Doc) -> list[Span]:
 
 
 def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
-    """A span of each run of neighbouring tokens."""
+    """Return a span for each run of neighbouring tokens."""
     spans: list[Span] = []
     last = -2
     for token in sorted(tokens, key=lambda token: token.i):
@@ -80,7 +90,7 @@ def _is_attribute(token: Token) -> bool:
 
 
 def _relation_words(token: Token) -> Iterator[Token]:
-    """The words of the relation that `token` opens: a verb's or a preposition's; else none."""
+    """Yield the words of the relation that a verb or preposition `token` opens, if it opens one."""
     if token.pos_ == "VERB" and token.lemma_ != "be" and _has_second_noun(token):
         yield token
         yield from (child for child in token.children if child.dep_ == "prt")
@@ -103,7 +113,10 @@ def _has_second_noun(verb: Token) -> bool:
 
 
 def _is_preposition(token: Token) -> bool:
-    """A preposition with an object of its own: `prep`, `agent`, or conjoined with one."""
+    """Return whether a token is a preposition with an object of its own.
+
+    The token is a `prep` or an `agent`, or conjoined with one.
+    """
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False
     return any(
@@ -113,14 +126,14 @@ def _is_preposition(token: Token) -> bool:
 
 
 def _preposition_of(token: Token) -> bool:
-    """Whether an adjective or adverb opens a preposition, as "next" does in "next to"."""
+    """Return whether an adjective or adverb opens a preposition, as "next" does in "next to"."""
     return token.pos_ in ("ADJ", "ADV") and any(
         child.i == token.i + 1 and _is_preposition(child) for child in token.children
     )
 
 
 def _is_place(preposition: Token) -> bool:
-    """Whether the preposition goes on as in "on top of" or "to the left of"."""
+    """Return whether the preposition continues as in "on top of" or "to the left of"."""
     return any(
         child.dep_ == "pobj"
         and child.lower_ in PLACE_NOUNS

@@ -1,7 +1,8 @@
-"""Roles and swaps that are known by construction: of captions of the synthetic scenes, whose scene
-graphs lie beside them, and of the paired photographs, whose captions have one form.
+"""Return roles and swaps that are known by construction, without a parser.
 
-No parser is asked. Every swap is false of the image that its caption describes.
+They are known for the captions of the synthetic scenes, whose scene graphs lie beside them, and for
+those of the paired photographs, whose captions have one form. Every swap is false of the image that
+its caption describes.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ words that occur within these phrases were looked through; the others are attrib
 
 
 class SceneGraphFile:
-    """Ground truth of the synthetic scenes: the scene graphs that the world writes beside captions.
+    """Ground truth of the synthetic scenes, from the scene graphs that are written beside captions.
 
     Args:
-        pairs: Paths of files of captions, each with that of its scene graphs.
+        pairs: Paths of files of captions, each with the path of the file of its scene graphs.
 
     Raises:
-        DataError: A file is missing or broken.
+        DataError: If a file is missing or broken.
     """
 
     def __init__(self, pairs: Iterable[tuple[Path, Path]]) -> None:
@@ -60,11 +61,19 @@ class SceneGraphFile:
         self.identity = f"scene graphs 1 {_digest(self._entries)}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Spans of each caption, as the grammar made them; DataError for an unknown caption."""
+        """Return the spans of each caption, as the grammar made them.
+
+        Raises:
+            DataError: If a caption is unknown.
+        """
         return [self._spans(self._entry(caption)) for caption in captions]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Spans and swaps of each caption; DataError for an unknown caption."""
+        """Return the spans and swaps of each caption.
+
+        Raises:
+            DataError: If a caption is unknown.
+        """
         entries = [self._entry(caption) for caption in captions]
         return [
             (self._spans(entry), _scene_swaps(caption, entry))
@@ -89,8 +98,11 @@ def _digest(entries: Mapping[str, Any]) -> str:
 
 
 def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
-    """Swaps of a caption of the synthetic scenes: of its relation's arguments, if it states one,
-    and of attributes of one kind of different things."""
+    """Return the swaps of a caption of the synthetic scenes.
+
+    They swap the arguments of its relation, if it states one, and attributes of one kind that
+    belong to different things.
+    """
     nouns: list[Place] = []
     phrases: list[Place] = []
     attributes: list[tuple[Place, int]] = []  # with the number of the thing that they are said of
@@ -122,17 +134,29 @@ def _attribute_swaps(caption: str, attributes: Sequence[tuple[Place, int]]) -> l
 
 
 class PairedPhrases:
-    """Ground truth of the paired photographs: "PHRASE RELATION PHRASE", each phrase of a photograph
-    that the other one does not show."""
+    """Ground truth of the paired photographs.
+
+    Their captions have the form "PHRASE RELATION PHRASE".
+
+    Each phrase describes a photograph, and the other photograph does not show what it describes.
+    """
 
     identity = "paired phrases 1"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Spans of each caption; DataError for a caption of another form."""
+        """Return the spans of each caption.
+
+        Raises:
+            DataError: If a caption has another form.
+        """
         return [spans for spans, _ in self.tag_with_swaps(captions)]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Spans and swaps of each caption; DataError for a caption of another form."""
+        """Return the spans and swaps of each caption.
+
+        Raises:
+            DataError: If a caption has another form.
+        """
         return [_read_paired(caption) for caption in captions]
 
 
@@ -171,7 +195,7 @@ def _words(caption: str, start: int, end: int) -> list[Place]:
 
 
 def _noun(caption: str, words: Sequence[Place]) -> Place:
-    """The head noun, the last word, with the compound that it ends."""
+    """Return the head noun, which is the last word, with the compound that it ends."""
     first = len(words) - 1
     while first > 0 and caption[slice(*words[first - 1])].lower() in NOUN_MODIFIERS:
         first -= 1
@@ -179,8 +203,11 @@ def _noun(caption: str, words: Sequence[Place]) -> Place:
 
 
 def _fit(first: str, second: str) -> bool:
-    """Whether the nouns of two phrases can change places: same number, both with a determiner or
-    both plural."""
+    """Return whether the nouns of two phrases can be swapped.
+
+    They can if they have the same number, and both have a determiner, neither has one, or both are
+    plural.
+    """
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
     determined = [
         text.split()[0].lower() in DETERMINERS | PLURAL_DETERMINERS for text in (first, second)

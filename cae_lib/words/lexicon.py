@@ -1,7 +1,7 @@
-"""Word lists behind swaps: mutual relations, place nouns, views, and scales of attributes.
+"""List words for swaps: mutual relations, place nouns, views, and scales of attributes.
 
-They are short on purpose: each list names what went wrong without it in captions of COCO, Flickr8k
-and the synthetic scenes.
+The lists are short on purpose: each of them prevents errors that occurred in captions of COCO,
+Flickr8k and the synthetic scenes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""What captions say: their phrases, as texts ("cat", "red cat", and of two nouns "cat chasing
-dog"), and their bindings, as tokens."""
+"""Extract from captions their phrases, as texts, and their bindings, as tokens.
+
+A phrase is "cat", "red cat", or with two nouns "cat chasing dog".
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ Phrases = dict[str, tuple[str, ...]]
 
 
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
-    """Phrases from the scene graphs of `SceneGraphTagger.graphs`; articles are left out."""
+    """Return phrases from the scene graphs of `SceneGraphTagger.graphs`, without articles."""
     found = []
     for graph in graphs:
         entities = graph["entities"]
@@ -41,9 +43,15 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
 
 
 def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
-    """Phrases of a caption of the small world, from its `entry` in the file of scene graphs:
-    `spans` as `[start, end, role]`, `objects`, `attributes`, `relations`. A relation keeps the
-    caption's own wording, without "is": "cat to the left of dog"."""
+    """Return the phrases of a caption of the synthetic scenes from its scene graph.
+
+    A relation keeps the caption's own wording, without "is": "cat to the left of dog".
+
+    Args:
+        text: The caption.
+        entry: Its entry in the file of scene graphs: `spans` as `[start, end, role]`, `objects`,
+            `attributes` and `relations`.
+    """
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
     order = list(entry["objects"])
@@ -62,7 +70,11 @@ def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
 
 
 def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phrases]:
-    """Gold phrases of the captions in a file of the small world, by text; a DataError if broken."""
+    """Return the ground-truth phrases of a file of captions of the synthetic scenes, by caption.
+
+    Raises:
+        DataError: If a file is missing or broken.
+    """
     try:
         captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
         gold = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]
@@ -78,8 +90,11 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
 
 
 def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
-    """What each caption says of its objects: the role, and as token ids the word and what it is
-    said of, of every word with known arguments, one of an attribute and two of a relation."""
+    """Return what each caption says of its objects, as tuples of a role and token ids.
+
+    There is a tuple for every word whose arguments are known: its role, the word, and what the word
+    is said of, which is one word for an attribute and two for a relation.
+    """
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
     found = []
     for ids, words, roles, arguments in zip(*(each.tolist() for each in columns), strict=True):

@@ -1,4 +1,7 @@
-"""The spaCy pipeline behind the taggers: which model, and every distinct caption parsed once."""
+"""Run the spaCy pipeline behind the taggers.
+
+The module chooses the model and parses every distinct caption once.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,30 @@ T = TypeVar("T")
 
 
 class Tagger(Protocol):
-    """Anything that finds the object, attribute and relation words of captions."""
+    """Protocol of anything that finds the object, attribute and relation words of captions."""
 
     @property
     def identity(self) -> str:
-        """Name and versions: taggers of one identity give the same spans."""
+        """Name and versions; taggers of one identity give the same spans."""
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Spans of each caption, in characters of the caption as given."""
+        """Return the spans of each caption, in characters of the caption as given."""
 
 
 @runtime_checkable
 class SwapTagger(Tagger, Protocol):
-    """A tagger that also knows which swaps of two parts make a caption false."""
+    """Protocol of a tagger that also knows which swaps of two parts make a caption false."""
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Spans and swaps of each caption, in characters of the caption as given."""
+        """Return the spans and swaps of each caption, in characters of the caption as given."""
 
 
 def model_name() -> str:
-    """The first installed one of `MODELS`; a ConfigError if none is."""
+    """Return the first of `MODELS` that is installed.
+
+    Raises:
+        ConfigError: If none is installed.
+    """
     for name in MODELS:
         if importlib.util.find_spec(name) is not None:
             return name
@@ -56,11 +63,12 @@ def drop_entity_recogniser(nlp: Language) -> Language:
 
 
 def versions(nlp: Language) -> str:
+    """Return the versions of spaCy and of a loaded model."""
     return f"spacy {spacy.__version__}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
-    """`read` of each caption's parse, in order; equal captions are parsed and read once."""
+    """Yield `read` of each caption's parse, in order; equal captions are parsed and read once."""
     distinct = list(dict.fromkeys(captions))
     docs = nlp.pipe(distinct, batch_size=256)
     results = dict(zip(distinct, map(read, docs), strict=True))

@@ -1,4 +1,4 @@
-"""Roles of words in a caption, the character spans that carry them, and what can be swapped."""
+"""Define the roles of words in a caption, the character spans that have them, and swaps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ NOWHERE: Place = (0, 0)
 
 @dataclass(frozen=True)
 class Span:
-    """Characters `start` to `end` (exclusive) of a caption, with their role. `of` are the places of
-    the objects that they are said of, if they are known: of a relation its subject and its object,
-    of an attribute what bears it; the place (0, 0) stands nowhere."""
+    """Characters `start` to `end` (exclusive) of a caption, with their role.
+
+    Attributes:
+        start: First character.
+        end: End of the characters, exclusive.
+        role: Role, one of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
+        of: Places of the objects that the characters are said of, if they are known: for a relation
+            its subject and its object, for an attribute its bearer. The place (0, 0) is nowhere.
+    """
 
     start: int
     end: int
@@ -27,13 +33,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Swap:
-    """Two parts of a caption that change places, which makes false what a word says of them.
+    """A swap of two parts of a caption, which makes false what a word says of them.
 
     Attributes:
         nouns: The two arguments of a relation as nouns alone, the earlier one first; `NOWHERE`
-            twice if swapping them leaves no grammatical caption. Of two attributes their words.
+            twice if swapping them leaves no grammatical caption. For two attributes, their words.
         phrases: The same arguments as whole noun phrases, with articles and attributes.
-        binder: The words that say the relation; `NOWHERE` for two attributes, which are what binds.
+        binder: The words that state the relation; `NOWHERE` for two attributes, which bind
+            themselves.
     """
 
     nouns: tuple[Place, Place]
@@ -49,6 +56,9 @@ class Swap:
 
 
 def swap_places(caption: str, first: Place, second: Place) -> str:
-    """Return a caption with two places swapped, the earlier one first; "a" and "an" as they are."""
+    """Return a caption with two places swapped, the earlier one given first.
+
+    The articles "a" and "an" stay unchanged.
+    """
     (a, b), (c, d) = first, second
     return caption[:a] + caption[c:d] + caption[b:c] + caption[a:b] + caption[d:]

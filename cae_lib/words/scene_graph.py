@@ -1,4 +1,4 @@
-"""Object, attribute and relation words by SceneGraphParser 0.1.0, the paper's parser."""
+"""Find object, attribute and relation words with SceneGraphParser 0.1.0, the paper's parser."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ Graph = dict[str, list[dict[str, Any]]]
 
 
 class SceneGraphTagger:
-    """Tag captions by the entities, modifiers and relations of SceneGraphParser.
+    """Tagger that finds the entities, modifiers and relations of SceneGraphParser.
 
-    An entity's head is an object, its modifiers are attributes, a relation's words are relation
-    words. The parser gives words, not places; a word is sought where it first stands in the
-    caption, whole and in order. That is the rule of the authors' other code, which compares token
-    ids (these can also match the tail of a longer word that the tokenizer splits there). So of a
-    word said twice only the first is found; a head of several compounds, whose words the parser
-    reverses, is not found: it becomes the empty span (0, 0), to be counted.
+    The head of an entity is an object, its modifiers are attributes, and the words of a relation
+    are relation words. The parser gives words, not positions, so a word is sought where it first
+    occurs in the caption, whole and in order. This is the rule of the authors' other code, which
+    compares token ids (these can also match the tail of a longer word that the tokenizer splits
+    there).
+
+    So of a word that occurs twice only the first is found. The head of several compounds, whose
+    words the parser reverses, is not found: it becomes the empty span (0, 0), which is counted.
 
     Args:
-        model: of spaCy; None takes the installed one, and one that is not there is a ConfigError.
-        determiners: count as attributes, all but "the": the authors' other code skips that alone.
+        model: Name of a spaCy model; None takes the installed one.
+        determiners: Whether determiners count as attributes, all except "the": the authors' other
+            code skips that one alone.
+
+    Raises:
+        ConfigError: If the spaCy model is not installed.
     """
 
     def __init__(self, model: str | None = None, determiners: bool = False) -> None:
@@ -43,20 +49,21 @@ class SceneGraphTagger:
         self.determiners = determiners
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Build it anew where it is unpickled: the parser's class cannot be pickled."""
+        """Rebuild the tagger when it is unpickled, because the parser's class cannot be pickled."""
         return type(self), (self._model, self.determiners)
 
     @property
     def identity(self) -> str:
+        """Name and versions of the parser, its options and spaCy's model."""
         options = f"first{' determiners' if self.determiners else ''}"
         return f"SceneGraphParser 0.1.0 {options} ({versions(self._nlp)})"
 
     def graphs(self, captions: Sequence[str]) -> list[Graph]:
-        """What `sng_parser.Parser.parse` returns for each caption."""
+        """Return the result of `sng_parser.Parser.parse` for each caption."""
         return list(parse_distinct(self._nlp, captions, self._parser.parse))
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Spans of each caption: objects, then attributes, then relations, without repetition."""
+        """Return the spans of each caption: objects, attributes, then relations, each once."""
         return list(parse_distinct(self._nlp, captions, self._tagged))
 
     def _tagged(self, doc: Doc) -> list[Span]:
@@ -82,13 +89,16 @@ def _itself(doc: Doc) -> Doc:
 
 
 def _lower(text: str) -> str:
-    """Lower case, character by character, so that places stay the same."""
+    """Convert to lower case, character by character, so that positions stay the same."""
     return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 @lru_cache(maxsize=100_000)
 def _pattern(words: str) -> re.Pattern[str]:
-    """Words in order, any space between them, not inside a longer run of letters."""
+    """Compile a pattern that finds words in order, with any space between them.
+
+    The pattern does not match inside a longer run of letters.
+    """
     letter = r"[^\W\d_]"
     before = f"(?<!{letter})" if words[0].isalpha() else ""
     after = f"(?!{letter})" if words[-1].isalpha() else ""

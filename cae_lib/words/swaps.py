@@ -1,5 +1,8 @@
-"""What can be swapped in a caption, read from spaCy's dependency tree, so that the result is
-grammatical and false: the arguments of its relations, and its attributes."""
+"""Find what can be swapped in a caption, so that the result is grammatical and false.
+
+Swaps are read from spaCy's dependency tree: the arguments of a caption's relations, and its
+attributes.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,11 @@ class Phrase:
     """A noun phrase of a document, tokens `start` to `end` (exclusive).
 
     Attributes:
-        head: Its head noun; of "a group of people" that is "group".
-        noun: First token and end of the head noun with its compounds; None where they cannot move
-            alone, as in "a group of people".
+        start: First token.
+        end: End of the tokens, exclusive.
+        head: Head noun; for "a group of people" it is "group".
+        noun: First token and end of the head noun with its compounds; None where they cannot be
+            moved alone, as in "a group of people".
     """
 
     start: int
@@ -78,8 +83,8 @@ def find_swaps(doc: Doc) -> list[Swap]:
     - A relation is a preposition (of one or several words, with the verb right before it) or a verb
       with an object. It has no swap if it is mutual or says nothing that could be reversed.
     - An argument is a noun phrase with a noun of a thing. Nouns are swapped alone only where number
-      and determiners fit; phrases, where no possessive and no verb forbids it.
-    - Two attributes are swapped that exclude each other and are said of different things.
+      and determiners fit, and phrases where no possessive and no verb forbids it.
+    - Two attributes are swapped if they exclude each other and are said of different things.
     """
     reader = _Reader(doc)
     return [*reader.relation_swaps(), *reader.attribute_swaps()]
@@ -101,7 +106,7 @@ class _Reader:
         self.phrase_of = self._phrases()
 
     def _phrases(self) -> dict[int, Phrase]:
-        """The noun phrase of each token that is in one."""
+        """Return the noun phrase of each token that is in one."""
         phrases: list[Phrase] = []
         for chunk in self.doc.noun_chunks:
             blocked = self.compound_of.keys() | self.view_words
@@ -126,7 +131,7 @@ class _Reader:
         return phrase_of
 
     def _is_compound(self, place: int) -> bool:
-        """Whether a token belongs to the noun that comes after it."""
+        """Return whether a token belongs to the noun that comes after it."""
         token = self.doc[place]
         if token.text == "-" or self.doc[place + 1].text == "-":
             return True
@@ -159,7 +164,7 @@ class _Reader:
                 yield swap
 
     def _relations(self) -> Iterator[tuple[tuple[int, int], Phrase | None, Phrase | None]]:
-        """The tokens of each directed relation, its subject and its object."""
+        """Yield the tokens of each directed relation, its subject and its object."""
         for span in self.compounds:
             target = self._first_phrase(span.end)
             binder = self._with_verb(span.start, span.end)
@@ -177,13 +182,13 @@ class _Reader:
                 yield (token.i, token.i + 1), self._subject(token), self._object(token, "dobj")
 
     def _is_directed(self, preposition: Token) -> bool:
-        """Whether a preposition of one word says what could be reversed."""
+        """Return whether a preposition of one word states something that could be reversed."""
         if preposition.lower_ == "of":
             return preposition.head.lower_ in DIRECTED_OF
         return preposition.lower_ not in UNSWAPPED_PREPOSITIONS
 
     def _is_mutual(self, start: int, end: int) -> bool:
-        """Whether a relation holds in both directions."""
+        """Return whether a relation holds in both directions."""
         words = [token.lower_ for token in self.doc[start:end]]
         last = self.doc[end - 1]
         if last.lower_ == "by":
@@ -196,7 +201,7 @@ class _Reader:
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
     def _with_verb(self, start: int, end: int) -> tuple[int, int]:
-        """The tokens of a preposition and of the verb or adjective right before it."""
+        """Return the tokens of a preposition and of the verb or adjective right before it."""
         if start and self.doc[start - 1].pos_ in ("VERB", "ADJ", "ADV"):
             before = self.doc[start - 1]
             if before.i not in self.compound_of and before.i not in self.phrase_of:
@@ -210,16 +215,16 @@ class _Reader:
         return None
 
     def _first_phrase(self, start: int) -> Phrase | None:
-        """The noun phrase that begins right after a preposition."""
+        """Return the noun phrase that begins right after a preposition, if it is a thing."""
         phrase = self.phrase_of.get(start)
         known = phrase is not None and phrase.start == start and self._is_thing(phrase.head)
         return phrase if known else None
 
     def _subject(self, token: Token) -> Phrase | None:
-        """The noun phrase that a preposition or verb is said of.
+        """Return the noun phrase that a preposition or verb is said of.
 
-        It is the noun that the word hangs on, or the subject of the verb that it hangs on. Where
-        the tree knows none, it is the noun phrase right before the word.
+        It is the noun that the word depends on, or the subject of the verb that it depends on.
+        Where the tree knows none, it is the noun phrase right before the word.
         """
         start, word = token, token
         for _ in range(len(self.doc)):
@@ -258,7 +263,7 @@ class _Reader:
         return partitive or head.lower_ not in NO_THINGS | PLACES
 
     def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
-        """The swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""
+        """Return the swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""
         nouns = phrases = (NOWHERE, NOWHERE)
         if self._nouns_fit(first, second):
             nouns = (self._place(*first.noun), self._place(*second.noun))
@@ -270,7 +275,7 @@ class _Reader:
         return Swap(self._unless_same(nouns), self._unless_same(phrases), self._place(*binder))
 
     def _nouns_fit(self, first: Phrase, second: Phrase) -> bool:
-        """Whether each noun can stand behind the other's determiner."""
+        """Return whether each noun can stand behind the other's determiner."""
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
         if self._is_owned(first) or self._is_owned(second):
@@ -278,7 +283,10 @@ class _Reader:
         return bool(first.determiner) == bool(second.determiner) or first.is_plural
 
     def _phrases_fit(self, first: Phrase, second: Phrase) -> bool:
-        """Whether phrases can change places: no possessive leaves its owner, verbs agree."""
+        """Return whether phrases can be swapped.
+
+        They can if no possessive leaves its owner, and verbs agree.
+        """
         if self._is_owned(first) or self._is_owned(second):
             return False
         governs = any(
@@ -287,7 +295,7 @@ class _Reader:
         return not governs or first.is_plural == second.is_plural
 
     def _is_owned(self, phrase: Phrase) -> bool:
-        """Whether a possessive says whose it is, which would come to stand before its owner."""
+        """Return whether a phrase has a possessive, which a swap would move before its owner."""
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
@@ -317,7 +325,7 @@ class _Reader:
             yield Swap(places, places)
 
     def _differ(self, first: Phrase, second: Phrase, *left_out: Token) -> bool:
-        """Whether two phrases of one noun differ in more than these attributes and articles."""
+        """Return whether two phrases of a noun differ beyond these attributes and articles."""
         texts = [
             [
                 token.lower_
@@ -329,7 +337,7 @@ class _Reader:
         return texts[0] != texts[1]
 
     def _bearer(self, token: Token) -> Phrase | None:
-        """The noun phrase that an attribute is said of."""
+        """Return the noun phrase that an attribute is said of."""
         if token.i in self.compound_of or self._is_hyphenated(token):
             return None
         phrase = self.phrase_of.get(token.i)

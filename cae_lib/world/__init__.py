@@ -1,1 +1,1 @@
-"""The small world: pictures, captions and benchmarks whose every fact is known."""
+"""Build the synthetic scenes: images, captions and benchmarks, of which every fact is known."""

@@ -1,4 +1,4 @@
-"""The benchmarks of composition: pictures of scenes, and what is true and what false of them."""
+"""Write the benchmarks of composition: images of scenes, true captions and hard negatives."""
 
 from __future__ import annotations
 
@@ -65,7 +65,19 @@ def _foiled(
     caption: Callable[[int, Rng], Statement] | None = None,
     tries: int = 1,
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
-    """Yield number, scene, caption (by default of the main pair) and negative, if one is found."""
+    """Yield each scene for which a hard negative is found, with its index and captions.
+
+    Args:
+        config: Configuration of the synthetic scenes.
+        split: Name of the random stream of the texts.
+        shown: The scenes.
+        kind: Kind of the hard negative, one of `edits.FOILS`.
+        caption: Makes the true caption of a scene; None states the relation of its main pair.
+        tries: Largest number of true captions that are tried for a scene.
+
+    Yields:
+        Index of the scene, the scene, its true caption, and the hard negative.
+    """
     for index, scene in enumerate(shown):
         rng = text_generator(config.scenes, split, index)
         for _ in range(tries):
@@ -77,7 +89,10 @@ def _foiled(
 
 
 def _winoground(config: WorldConfig, export: Export) -> None:
-    """Write two scenes and two captions of the same words; the rest is the same in both."""
+    """Write items of two scenes and two captions that use the same words.
+
+    The rest is the same in both scenes.
+    """
     order = [kind for *kind, share in EXCHANGES for _ in range(share)]
     for index, drawn in enumerate(scenes(config.scenes, "winoground")):
         number = len(export.items["group"])
@@ -102,7 +117,10 @@ def _winoground(config: WorldConfig, export: Export) -> None:
 
 
 def _svo_probes(config: WorldConfig, export: Export) -> None:
-    """Write a sentence of an action, a scene that fits and others; URLs name the files."""
+    """Write sentences about an action, each with a scene that fits and others that do not.
+
+    URLs name the image files.
+    """
     shown = spread(config.scenes, "svo-probes", config.sizes.svo_probes, ACTIONS)
     for index, scene in enumerate(shown):
         rng = text_generator(config.scenes, "svo-probes", index)
@@ -156,7 +174,7 @@ def _vl_checklist(config: WorldConfig, export: Export) -> None:
 
 
 def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
-    """Yield file, true and false phrase, of everything that one image is asked about."""
+    """Yield file, true phrase and false phrase of everything that one image is asked about."""
     things = scene.content.things
     for corpus, kind in VL_KINDS.items():
         for source in ("vg", "vaw"):
@@ -180,9 +198,9 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
 
 
 def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> None:
-    """Write rich captions against negatives with something added, replaced or swapped.
+    """Write rich captions against hard negatives with something added, replaced or swapped.
 
-    The subsets share images. SugarCrepe++ has a `second` true caption, nothing added, and the image
+    The subsets share images. SugarCrepe++ has a `second` true caption, no additions, and the image
     files of SugarCrepe.
     """
 
@@ -206,7 +224,9 @@ def _sugarcrepe(config: WorldConfig, export: Export, second: bool = False) -> No
 
 
 def _half_truths(config: WorldConfig, export: Export) -> None:
-    """Write a thing; with a second one that is true; and with a false part of that.
+    """Write a thing, the thing with a true addition, and with a false part in the addition.
+
+    The addition is a second thing.
 
     The false part is the noun, an adjective or the relation, each equally often. Each item has an
     image of its own.
@@ -234,7 +254,7 @@ def _half_truths(config: WorldConfig, export: Export) -> None:
 
 
 def _valse(config: WorldConfig, export: Export) -> None:
-    """Write a caption against a foil, for each phenomenon; foil-it has captions of COCO."""
+    """Write a caption against a hard negative for each phenomenon; foil-it has captions of COCO."""
 
     def existence(index: int, rng: Rng) -> Statement:
         there = [thing.noun for thing in shown[index].content.things]

@@ -1,4 +1,4 @@
-"""ARO and CREPE: their pictures show two scenes, and only a box tells which one is meant."""
+"""Write ARO and CREPE, whose images show two scenes; only a box tells which one is meant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ COMPLEXITIES, N_NEGATIVES = range(4, 13), 5
 
 
 def _show_pairs(export: Export, folder: str, first: int, shown: Sequence[Scene]) -> list[Any]:
-    """Add pictures of two scenes, numbered from `first`; give each scene's picture and its box."""
+    """Add images of two scenes each, numbered from `first`.
+
+    Returns:
+        The file name and the box of each scene.
+    """
     places = []
     for index, start in enumerate(range(0, len(shown), 2)):
         pair = [*shown, shown[0]][start : start + 2]  # an odd one is beside the first
@@ -29,7 +33,10 @@ def _show_pairs(export: Export, folder: str, first: int, shown: Sequence[Scene])
 
 
 def aro(config: WorldConfig, export: Export) -> None:
-    """VG-Relation and VG-Attribution, about as many items of each relation or pair of words."""
+    """Write VG-Relation and VG-Attribution.
+
+    There are about equally many items of each relation or pair of words.
+    """
     n = config.sizes.aro_relation
     names = [name for name in RELATIONS if name not in ("touching", "holding")]  # see LEFT_OUT
     related = spread(config.scenes, "aro-relation", n, names, swappable=True)
@@ -51,7 +58,7 @@ def aro(config: WorldConfig, export: Export) -> None:
 
 
 def attribute_pairs(seed: int) -> list[tuple[str, str]]:
-    """All pairs of attributes of one kind, each in one order, drawn once for the world."""
+    """Return all pairs of attributes of one kind, each in one order that `seed` decides."""
     rng = generator(seed, "attribute pairs")
     kinds = ("color", "pattern", "size")
     pairs = (pair for kind in kinds for pair in combinations(ADJECTIVES[kind], 2))
@@ -59,7 +66,11 @@ def attribute_pairs(seed: int) -> list[tuple[str, str]]:
 
 
 def _dressed(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
-    """The scene with these adjectives of one kind on its first two things, and what it shows."""
+    """Give the first two things of a scene these adjectives of one kind.
+
+    Returns:
+        The new scene, and a statement of what it shows.
+    """
     content, mentions = scene.content, []
     for index, word in enumerate(words):
         content = content.with_thing(index, **{KIND_OF[word]: word})
@@ -68,7 +79,11 @@ def _dressed(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
 
 
 def crepe(config: WorldConfig, export: Export) -> None:
-    """Productivity: captions of 4 to 12 atoms, as many of each, against five false ones or none."""
+    """Write productivity items: captions of 4 to 12 atoms against five hard negatives.
+
+    There are equally many captions of each number of atoms. A caption has no item of a kind where
+    fewer than five hard negatives exist.
+    """
     drawn = _crepe_scenes(config)
     export.items |= {kind: [] for kind in ("atom", "swap", "negate")}
     places = _show_pairs(export, "crepe/VG_100K", 3_000_001, [scene for scene, _ in drawn])
@@ -86,7 +101,10 @@ def crepe(config: WorldConfig, export: Export) -> None:
 
 
 def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
-    """Scenes, and for each the number of atoms to state: the highest still wanted that it has."""
+    """Draw scenes, each with the number of atoms to state.
+
+    The number is the largest one that the scene has and that is still needed.
+    """
     size = config.sizes.crepe
     wanted = dict.fromkeys(COMPLEXITIES, -(-size // len(COMPLEXITIES)))
     kept: list[tuple[Scene, int]] = []
@@ -102,7 +120,7 @@ def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
 
 
 def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
-    """A statement of `n_atoms` objects, attributes and relations: the main pair, then the rest."""
+    """Build a statement of `n_atoms` objects, attributes and relations, main pair first."""
     main, budget = stated(scene.content), n_atoms - 3
     n_extras = min(len(scene.content.things) - 2, max(0, budget - 1) // 2)
     things = scene.content.things[: 2 + n_extras]
@@ -115,7 +133,7 @@ def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
 
 
 def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[str]]:
-    """Up to five false texts of each of CREPE's kinds: "atom", "swap" and "negate"."""
+    """Return up to five hard negatives of each of CREPE's kinds: "atom", "swap" and "negate"."""
     atoms = edits.attributes_changed(true, scene) + edits.relations_replaced(true, scene)
     for index in range(len(true.mentions)):
         replaced = edits.nouns_replaced(true, index, scene)

@@ -1,4 +1,4 @@
-"""Build the small world: all sets in their official layouts, with a manifest written last."""
+"""Build the synthetic scenes: all datasets in their official layouts, then the manifest."""
 
 from __future__ import annotations
 
@@ -31,17 +31,25 @@ FOLDERS = {WORLD: "", SIMILARITY: SENTENCES, PRETRAIN: "pretrain"}  # of each pa
 
 
 def build(profile: str, *, root: str | Path | None = None, pretrain: bool = False) -> Path:
-    """Write a profile's small world to `world-<profile>` in `root`, by default `data/raw`.
+    """Write the synthetic scenes of a profile to `world-<profile>`.
 
-    A whole folder of this configuration stays; another one is replaced when the new one is whole.
-    `pretrain` also writes the pretraining corpus, into the world's folder `pretrain/`.
+    A complete folder of the same configuration is kept; another one is replaced once the new one is
+    complete.
+
+    Args:
+        profile: Name of the profile.
+        root: Folder that the datasets go into; None stands for `data/raw`.
+        pretrain: Whether to write the pretraining corpus, too, into the subfolder `pretrain/`.
+
+    Returns:
+        The folder of the datasets.
     """
     folder = Path(paths().raw if root is None else root) / f"world-{profile}"
     return build_world(world_config(profile), folder, pretrain)
 
 
 def build_world(config: WorldConfig, target: Path, pretrain: bool = False) -> Path:
-    """Write the world of a configuration into a folder; see `build`."""
+    """Write the synthetic scenes of a configuration into a folder; see `build`."""
     for part, name in FOLDERS.items():
         place = target / name
         if stored_key(place) == config.key(part) or (part == PRETRAIN and not pretrain):
@@ -55,7 +63,7 @@ def build_world(config: WorldConfig, target: Path, pretrain: bool = False) -> Pa
 
 
 def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
-    """The sets of a part, one at a time."""
+    """Yield the datasets of a part, one at a time."""
     if part != WORLD:
         small = corpora.export_pretrain if part == PRETRAIN else corpora.export_similarity
         yield small(config)
@@ -71,7 +79,7 @@ def exports(config: WorldConfig, part: str = WORLD) -> Iterator[Export]:
 
 
 def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6) -> None:
-    """Write a sheet of `n` pictures of the test split, each with two captions."""
+    """Write a sheet of `n` images of the test split, each with two captions."""
     config, font = world_config(profile), ImageFont.load_default(12)
     size = 2 * IMAGE_SIZE
     side, height = size + 10, size + 150
@@ -93,7 +101,7 @@ def contact_sheet(profile: str, path: str | Path, n: int = 24, columns: int = 6)
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends without an error."""
+    """Yield a new folder that replaces `target` when the block ends without an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
@@ -112,7 +120,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def stored_key(root: Path) -> str | None:
-    """Key of the configuration that a folder was built with; None when it is not complete."""
+    """Return the key of the configuration that a folder was built with, None if incomplete."""
     try:
         return json.loads((root / MANIFEST).read_text(encoding="utf-8"))["key"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -120,7 +128,7 @@ def stored_key(root: Path) -> str | None:
 
 
 def write_sets(folder: Path, exports: Iterable[Export], label: str) -> Iterator[Export]:
-    """Write sets into a folder one by one, and give each as it is written."""
+    """Write datasets into a folder one by one, and yield each once it is written."""
     with Progress(0, label) as progress:
         for export in exports:
             progress.total += len(export.pictures) + len(export.texts)
@@ -135,7 +143,7 @@ def write_sets(folder: Path, exports: Iterable[Export], label: str) -> Iterator[
 
 
 def _write(folder: Path, config: WorldConfig, part: str, label: str) -> None:
-    """Write a part into an empty folder, the manifest last, whose presence says it is complete."""
+    """Write a part into an empty folder; the manifest comes last and marks it as complete."""
     content: dict[str, Any] = {
         "key": config.key(part),
         "version": VERSION,

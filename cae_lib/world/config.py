@@ -1,4 +1,4 @@
-"""The small world's configuration: statistics, two styles of captions, and the sizes of sets."""
+"""Configure the synthetic scenes: statistics, styles of captions, and the sizes of datasets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is of each set."""
+    """The size of each dataset."""
 
     pretrain: int = 20_000  # pictures of the pretraining corpus
     pretrain_captions: int = 5  # captions of each of them
@@ -55,7 +55,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything that decides a world's files; equal keys mean equal files."""
+    """Everything that decides the files of the synthetic scenes; equal keys mean equal files."""
 
     scenes: SceneConfig = field(default_factory=SceneConfig)
     web: CaptionStyle = WEB
@@ -64,7 +64,10 @@ class WorldConfig:
     sizes: Sizes = field(default_factory=Sizes)
 
     def content(self, part: str = WORLD) -> dict[str, Any]:
-        """What decides the files of a part, also what the code itself fixes, as plain values."""
+        """Return all that decides the files of a part, as plain values.
+
+        This includes what the code itself fixes.
+        """
         content: dict[str, Any] = {
             "version": VERSION,
             "scenes": asdict(self.scenes),
@@ -81,7 +84,7 @@ class WorldConfig:
         return content | ({"similarity_version": SIMILARITY_VERSION} if part == SIMILARITY else {})
 
     def key(self, part: str = WORLD) -> str:
-        """Hash of `content`, 12 hexadecimal digits."""
+        """Return the hash of `content`, 12 hexadecimal digits."""
         text = json.dumps(self.content(part), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -108,7 +111,11 @@ WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": Wo
 
 
 def world_config(profile: str) -> WorldConfig:
-    """The configuration of a profile's small world; a ConfigError if it has none."""
+    """Return the configuration of a profile's synthetic scenes.
+
+    Raises:
+        ConfigError: If the profile has none.
+    """
     name = find_profile(profile).sets or profile
     if name not in WORLDS:
         raise ConfigError(

@@ -1,6 +1,9 @@
-"""The sets of captions: COCO with NegCLIP's files, Flickr30k, the pretraining corpus, similarity.
+"""Write the datasets of captions.
 
-What NegCLIP's captions exchange comes from the gold roles, and is false of the picture.
+They are COCO with NegCLIP's files, Flickr30k, the pretraining corpus, and text similarity.
+
+What is swapped in NegCLIP's hard negatives follows from the ground-truth roles, and the result is
+false of the image.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ SIMILARITY_LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Described(layouts.Captioned):
-    """A picture of a corpus, with the scene that it shows and its captions in parts."""
+    """An image of a corpus, with the scene that it shows and its captions in parts."""
 
     scene: Scene
     gold: Sequence[Statement]
@@ -44,7 +47,7 @@ Corpus = Sequence[Described]
 
 
 def coco_pictures(config: WorldConfig, split: str) -> Corpus:
-    """The pictures of "train" (with "restval"), "val" or "test", numbered through."""
+    """Return the images of "train" (with "restval"), "val" or "test", numbered consecutively."""
     sizes = config.sizes
     first = 1 + {"train": 0, "val": sizes.train, "test": sizes.train + sizes.val}[split]
     paths = {}
@@ -55,9 +58,10 @@ def coco_pictures(config: WorldConfig, split: str) -> Corpus:
 
 
 def export_coco(config: WorldConfig) -> Export:
-    """COCO's folder: train2014, val2014 and every annotation file of the experiments.
+    """Export COCO's folder: train2014, val2014 and every annotation file that the experiments read.
 
-    NegCLIP's files have five captions of every picture, not one, and some without a false one.
+    NegCLIP's files have five captions of every image instead of one, and some without a hard
+    negative.
     """
     both, val, test = (coco_pictures(config, split) for split in ("train", "val", "test"))
     cut = len(both) - len(both) // RESTVAL
@@ -78,7 +82,7 @@ def export_coco(config: WorldConfig) -> Export:
 
 
 def export_flickr30k(config: WorldConfig) -> Export:
-    """Flickr30k: Karpathy's test split, in a style of drawing that no training picture has."""
+    """Export Karpathy's test split of Flickr30k, in a drawing style that no training image has."""
     sizes = config.sizes
     paths = {n: f"flickr30k-images/{n}.jpg" for n in range(1, sizes.flickr_test + 1)}
     corpus = _describe(config, "flickr30k", config.coco, sizes.captions, paths, "poster")
@@ -91,7 +95,7 @@ def export_flickr30k(config: WorldConfig) -> Export:
 
 
 def export_pretrain(config: WorldConfig) -> Export:
-    """The pretraining corpus, relative to its own folder: pictures with sparse captions."""
+    """Export the pretraining corpus, images with sparse captions, relative to its own folder."""
     sizes = config.sizes
     paths = {n: f"images/{n:012d}.jpg" for n in range(1, sizes.pretrain + 1)}
     corpus = _describe(config, "pretrain", config.web, sizes.pretrain_captions, paths)
@@ -102,7 +106,7 @@ def export_pretrain(config: WorldConfig) -> Export:
 
 
 def _export(name: str, folder: str, splits: Mapping[str, Corpus]) -> Export:
-    """A corpus without its texts."""
+    """Export a corpus without its texts."""
     export = Export(name)
     for split, corpus in splits.items():
         n_captions = sum(len(item.captions) for item in corpus)
@@ -112,7 +116,10 @@ def _export(name: str, folder: str, splits: Mapping[str, Corpus]) -> Export:
 
 
 def scene_graphs(corpus: Corpus) -> str:
-    """The gold beside COCO's captions, under the same ids: pictures' scenes, captions' facts."""
+    """Return the ground truth of COCO's captions: the scenes of images and the facts of captions.
+
+    Both are listed under the ids that they have in COCO's files.
+    """
     pictures = []
     for item in corpus:
         things = [asdict(thing) for thing in item.scene.content.things]
@@ -137,7 +144,11 @@ def _gold(caption: Statement, nouns: list[str]) -> dict[str, Any]:
 
 
 def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], list[int]]]:
-    """NegCLIP's rows, one a caption; similar pictures share both main nouns, else one or none."""
+    """Return NegCLIP's rows, one for each caption.
+
+    Similar images share both main nouns; where there are too few of these, they share one noun or
+    none.
+    """
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
     keys = []
     for position, item in enumerate(corpus):
@@ -171,7 +182,7 @@ def _describe(
     paths: dict[int, str],
     drawing: str = "plain",
 ) -> Corpus:
-    """The scenes of a split with captions, one for each number and path of `paths`."""
+    """Sample the scenes of a split with captions, one scene for each number and path of `paths`."""
     described = []
     for index, (number, path) in enumerate(paths.items()):
         scene = sample_scene(config.scenes, split, index, drawing)
@@ -182,8 +193,10 @@ def _describe(
 
 
 def export_similarity(config: WorldConfig) -> Export:
-    """Three years of STS, STS-B and SICK, relative to the folder of the sets; pairs are scored by
-    the facts that they share, not by people."""
+    """Export three years of STS, STS-B and SICK, relative to the folder of these datasets.
+
+    The score of a pair depends on the facts that its captions share; no people scored them.
+    """
     n = config.sizes.similarity
     export = Export("similarity", left_out=SIMILARITY_LEFT_OUT)
     for year, part in YEARS.items():
@@ -206,7 +219,10 @@ def export_similarity(config: WorldConfig) -> Export:
 
 
 def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
-    """The nouns, adjectives and relation of a caption; a right of b is the fact b left of a."""
+    """Return the nouns, adjectives and relation of a caption.
+
+    "a right of b" counts as the fact "b left of a".
+    """
     said: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
     said |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
     if caption.relation is not None:
@@ -217,12 +233,15 @@ def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
 
 
 def f_score(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
-    """Harmonic mean of precision and recall of one set of facts against the other."""
+    """Return the harmonic mean of precision and recall between the facts of two captions."""
     return 2 * len(first & second) / (len(first) + len(second))
 
 
 def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, float]]:
-    """`n` pairs of captions with their F-scores, of one picture to unrelated ones by turns."""
+    """Return `n` pairs of captions with their F-scores.
+
+    The pairs cycle from two captions of one image to captions of unrelated images.
+    """
     pairs = []
     for index in range(n):
         rng = text_generator(config.scenes, f"similarity/{split}", index)
@@ -238,7 +257,14 @@ def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, floa
 
 
 def _changed(scene: Scene, kind: int, rng: Rng) -> Scene | None:
-    """The scene as it is, with arguments (or colours) exchanged, another colour or relation."""
+    """Return the scene unchanged or with one change, depending on `kind`.
+
+    Args:
+        scene: The scene.
+        kind: 0 changes nothing; 1 swaps the arguments, or the colours if the arguments cannot be
+            swapped; 2 changes a colour; 3 changes the relation; others give None.
+        rng: Source of random numbers.
+    """
     content = scene.content
     if kind == 1:
         return again(scene, content.exchanged(*([] if content.swappable() else ["color"])))

@@ -1,6 +1,7 @@
-"""Draw a scene: glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`) as darker outlines.
+"""Draw a scene from glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`) with darker outlines.
 
-Colour and pattern fill the silhouette: all that the outside of the picture cannot reach.
+Colour and pattern fill the silhouette, which is everything that a fill from the image's edge cannot
+reach.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {  #
 
 @lru_cache(maxsize=256)
 def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
-    """Silhouette and outline of a noun as two 8-bit masks of side 128.
+    """Return silhouette and outline of a noun as two 8-bit masks of side 128.
 
     Raises:
-        DataError: The package `manimgx-fonts` is not installed.
+        DataError: If the package `manimgx-fonts` is not installed.
     """
     spec = importlib.util.find_spec("manimgx_fonts")
     if spec is None or spec.origin is None:
@@ -80,7 +81,7 @@ def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: 
 
 
 def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
-    """Lines of motion behind a moving thing, and marks where one thing touches another."""
+    """Draw lines of motion behind a moving thing, and marks where one thing touches another."""
     x, y, half = (IMAGE_SIZE * v for v in (place.x, place.y, place.scale / 2))
     if place.motion:
         start = x - place.motion * (half + 2)
@@ -94,7 +95,7 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw a scene as an RGB picture of 112 x 112; the same scene gives the same pixels."""
+    """Draw a scene as an RGB image of 112 x 112 pixels; the same scene gives the same pixels."""
     rng = generator(scene.seed, "draw")
     light = (225, 252) if scene.style == "plain" else (150, 200)
     top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
@@ -111,18 +112,18 @@ def render(scene: Scene) -> Image.Image:
 
 
 class Picture(NamedTuple):
-    """A picture file: one scene, or two side by side or, if `vertical`, one above the other."""
+    """An image file: one scene, or two side by side or, if `vertical`, one above the other."""
 
     scenes: Sequence[Scene]
     vertical: bool = False
 
     def box(self, index: int) -> tuple[int, int, int, int]:
-        """Place of one scene in pixels: x, y, width, height."""
+        """Return the box of one scene in pixels: x, y, width, height."""
         x, y = (0, index * IMAGE_SIZE) if self.vertical else (index * IMAGE_SIZE, 0)
         return x, y, IMAGE_SIZE, IMAGE_SIZE
 
     def write(self, path: Path) -> None:
-        """Draw and write the file, .jpg or .png, 112 pixels a scene."""
+        """Draw the image and write its file, .jpg or .png, with 112 pixels a scene."""
         x, y, width, height = self.box(len(self.scenes) - 1)
         canvas = Image.new("RGB", (x + width, y + height))
         for index, scene in enumerate(self.scenes):

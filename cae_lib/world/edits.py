@@ -1,4 +1,7 @@
-"""Edits of a statement that may make it false of a scene; `certainly_false` chooses from them."""
+"""Edit a statement so that it may become false of a scene.
+
+`certainly_false` selects the edits that are false.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ PHRASE = ("noun", "attributes", "article")
 
 
 def pick(rng: Rng, candidates: Sequence[Any]) -> Any:
-    """One of the candidates at random; None when there are none."""
+    """Draw one of the candidates at random, or return None if there are none."""
     return candidates[int(rng.integers(len(candidates)))] if candidates else None
 
 
 def certainly_false(
     candidates: Iterable[Statement], scene: Scene, text: str, most: int | None = None
 ) -> list[Statement]:
-    """The first `most` candidates that are false of the scene, each text once, none `text`."""
+    """Return the first `most` candidates that are false of the scene.
+
+    Each text comes once, and none equals `text`.
+    """
     kept: dict[str, Statement] = {}
     for candidate in candidates:
         if len(kept) == most:
@@ -33,20 +39,20 @@ def certainly_false(
 
 
 def plausible(statement: Statement) -> bool:
-    """Whether the small world can show the statement's relation between its nouns."""
+    """Return whether the synthetic scenes can show the statement's relation between its nouns."""
     nouns = [mention.noun for mention in statement.mentions[:2]]
     return statement.relation is None or admits(nouns[0], statement.relation, nouns[1])
 
 
 def exchanged(statement: Statement, i: int, j: int, *fields: str) -> Statement:
-    """Two noun phrases exchanged, or only some fields of theirs."""
+    """Swap two noun phrases of a statement, or only some of their fields."""
     pair = statement.mentions[i], statement.mentions[j]
     first, second = ({name: getattr(one, name) for name in fields or PHRASE} for one in pair)
     return statement.changed(i, **second).changed(j, **first)
 
 
 def attribute_exchanges(statement: Statement) -> Iterator[Statement]:
-    """Adjectives of one kind, or of all, exchanged between any two noun phrases."""
+    """Swap adjectives of one kind, or all adjectives, between any two noun phrases."""
     for i, j in combinations(range(len(statement.mentions)), 2):
         first, second = (statement.mentions[k].attributes for k in (i, j))
         there = {KIND_OF[word] for word in (*first, *second)}
@@ -58,13 +64,13 @@ def attribute_exchanges(statement: Statement) -> Iterator[Statement]:
 
 
 def _mixed(own: tuple[str, ...], other: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """Adjectives with those of one kind taken from the other thing."""
+    """Return adjectives, with those of one kind taken from the other thing."""
     kept = (word for word in own if KIND_OF[word] != kind)
     return (*kept, *(word for word in other if KIND_OF[word] == kind))
 
 
 def exchanges(statement: Statement) -> Iterator[Statement]:
-    """Nouns, phrases or adjectives exchanged between any two noun phrases."""
+    """Swap nouns, phrases or adjectives between any two noun phrases."""
     for fields in (("noun",), PHRASE):
         for i, j in combinations(range(len(statement.mentions)), 2):
             yield exchanged(statement, i, j, *fields)
@@ -72,19 +78,19 @@ def exchanges(statement: Statement) -> Iterator[Statement]:
 
 
 def absent_nouns(scene: Scene) -> list[str]:
-    """Nouns that are not in the scene."""
+    """Return the nouns that are not in the scene."""
     there = {thing.noun for thing in scene.content.things}
     return [noun for noun in NOUNS if noun not in there]
 
 
 def nouns_replaced(statement: Statement, index: int, scene: Scene) -> list[Statement]:
-    """The noun of one phrase replaced by nouns that are not in the scene and could stand there."""
+    """Replace the noun of one phrase by nouns that are not in the scene and are possible there."""
     candidates = (statement.changed(index, noun=noun) for noun in absent_nouns(scene))
     return list(filter(plausible, candidates))
 
 
 def attributes_changed(statement: Statement, scene: Scene, added: bool = False) -> list[Statement]:
-    """One adjective replaced by a false one of its kind; or a false one of a new kind added."""
+    """Replace one adjective by a false one of its kind, or add one of a new kind if `added`."""
     things = {thing.noun: thing for thing in scene.content.things}
     changed = []
     for index, mention in enumerate(statement.mentions):
@@ -97,7 +103,10 @@ def attributes_changed(statement: Statement, scene: Scene, added: bool = False) 
 
 
 def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) -> list[Statement]:
-    """The relation replaced by false ones; `alike`: of its kind (action or position) if any is."""
+    """Replace the relation by false ones.
+
+    With `alike`, these are of the same kind (action or position) if there are any of it.
+    """
     if statement.relation is None:
         return []
     copula = "is " if statement.pieces[1].startswith("is ") else ""
@@ -113,7 +122,7 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
 
 
 def negations(statement: Statement) -> list[str]:
-    """The statement with one of its parts, or the whole, denied."""
+    """Return the statement with one of its parts, or the whole statement, denied."""
     denials = [f"it is not true that {statement.text}"]
     for index, mention in enumerate(statement.mentions):
         denials.append(statement.changed(index, article="no").text)
@@ -154,6 +163,9 @@ FOILS: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
 
 
 def foil(kind: str, statement: Statement, scene: Scene, rng: Rng) -> Statement | None:
-    """One statement, by a kind of `FOILS`, that is false of the scene and that it could show."""
+    """Draw a hard negative of a kind of `FOILS`.
+
+    It is false of the scene, but other synthetic scenes could show it.
+    """
     candidates = filter(plausible, FOILS[kind](statement, scene, rng))
     return pick(rng, certainly_false(candidates, scene, statement.text))

@@ -1,4 +1,4 @@
-"""Where the ground truth of synthetic images and captions lies beside them."""
+"""Name and read the files with the ground truth of synthetic images and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ GRAPHS = "coco/annotations/scene_graphs_val2014.json"
 
 
 def read_gold(path: Path, key: str) -> list[dict[str, Any]]:
-    """Read the "images" or "annotations" of a file of ground truth; DataError if unreadable."""
+    """Read the "images" or "annotations" of a file of ground truth.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError) as error:

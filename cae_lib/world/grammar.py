@@ -1,6 +1,6 @@
-"""Texts about a scene: captions, and whether anybody could take a text for true.
+"""Write texts about a scene, and decide whether anybody could take a text for true.
 
-A caption leaves most attributes, and often the relation, out: a bag of words does well on it.
+A caption leaves out most attributes and often the relation, so that a bag of words does well on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ _PREFIXES = ("a photo of", "a picture of", "an image of", "there is", "this is",
 
 @dataclass(frozen=True)
 class Mention:
-    """A noun phrase. `article` None means "a" or "an", as the next word asks; "no" denies it."""
+    """A noun phrase.
+
+    Attributes:
+        noun: The noun.
+        attributes: The adjectives.
+        article: The article; None means "a" or "an", as the next word requires, and "no" denies the
+            phrase.
+    """
 
     noun: str
     attributes: tuple[str, ...] = ()
@@ -30,7 +37,7 @@ class Mention:
 
     @cached_property
     def text(self) -> str:
-        """The phrase, its adjectives in their order in English."""
+        """The phrase, with its adjectives in their English order."""
         ordered = sorted(self.attributes, key=lambda word: KINDS.index(KIND_OF[word]))
         words = " ".join((*ordered, self.noun))
         return f"{self.article or ('an' if words[0] in 'aeiou' else 'a')} {words}"
@@ -38,7 +45,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Statement:
-    """Noun phrases with the words before, between and after them."""
+    """Noun phrases, with the words before, between and after them."""
 
     mentions: tuple[Mention, ...]
     pieces: tuple[str, ...]
@@ -52,16 +59,19 @@ class Statement:
         return " ".join(filter(None, (self.pieces[0], *rest)))
 
     def changed(self, index: int, **changes: str | tuple[str, ...] | None) -> Statement:
-        """The statement with fields of one noun phrase replaced."""
+        """Return the statement with fields of one noun phrase replaced."""
         one = replace(self.mentions[index], **changes)
         return replace(self, mentions=(*self.mentions[:index], one, *self.mentions[index + 1 :]))
 
     def with_piece(self, index: int, words: str) -> Statement:
-        """The statement with the words before noun phrase `index` replaced."""
+        """Return the statement with the words before noun phrase `index` replaced."""
         return replace(self, pieces=(*self.pieces[:index], words, *self.pieces[index + 1 :]))
 
     def may_be_true(self, scene: Scene) -> bool:
-        """Whether anybody could take the statement for true; "near" and the like deny nothing."""
+        """Return whether anybody could take the statement for true.
+
+        Vague relations such as "near" deny nothing.
+        """
         things = {thing.noun: thing for thing in scene.content.things}
         for mention in self.mentions:
             thing = things.get(mention.noun)
@@ -78,7 +88,7 @@ class Statement:
 def stated(
     content: Content, attributes: Sequence[Sequence[str]] = ((), ()), article: str | None = None
 ) -> Statement:
-    """`subject is relation object` for the main pair, with the given adjectives of each."""
+    """State `subject is relation object` for the main pair, with the given adjectives of each."""
     pairs = zip(content.things[:2], attributes, strict=False)
     mentions = tuple(Mention(thing.noun, tuple(words), article) for thing, words in pairs)
     return Statement(mentions, ("", f"is {content.relation}", ""), content.relation)
@@ -110,10 +120,11 @@ _READINGS: Mapping[str, Callable[[Placement, Placement], bool]] = {
 
 
 def may_hold(scene: Scene, subject: int, relation: str, obj: int) -> bool:
-    """Whether things `subject` and `obj` of a scene could be said to stand in a relation.
+    """Return whether things `subject` and `obj` of a scene could be said to be in a relation.
 
-    The main relation holds in its order only, its inverse in the other. "in front of" and "behind"
-    are else never certain to be false, and a pair in one of them is in no other position for sure.
+    The main relation holds only in its order, and its inverse only in the other. Otherwise "in
+    front of" and "behind" are never certain to be false, and no position is certain to be false of
+    a main pair that is in one of these two relations.
     """
     main = scene.content.relation
     if {subject, obj} == {0, 1}:
@@ -125,19 +136,25 @@ def may_hold(scene: Scene, subject: int, relation: str, obj: int) -> bool:
 
 
 def may_have(thing: Thing, attribute: str) -> bool:
-    """Whether an adjective could be said of a thing; a thing of no notable size allows both."""
+    """Return whether an adjective could be said of a thing.
+
+    A thing of no notable size allows both sizes.
+    """
     own = getattr(thing, KIND_OF[attribute])
     return attribute == own or (own is None and KIND_OF[attribute] == "size")
 
 
 def false_attributes(thing: Thing, kind: str) -> list[str]:
-    """Adjectives of a kind ("size", "pattern" or "color") that are certainly false of a thing."""
+    """Return the adjectives of a kind that are certainly false of a thing.
+
+    The kind is "size", "pattern" or "color".
+    """
     return [word for word in ADJECTIVES[kind] if not may_have(thing, word)]
 
 
 @dataclass(frozen=True)
 class CaptionStyle:
-    """How much a caption tells. All fields are probabilities."""
+    """How much a caption tells; all fields are probabilities."""
 
     attribute: float  # each attribute of a named thing is said
     second: float  # the second thing of the main pair is named
@@ -150,7 +167,7 @@ class CaptionStyle:
 
 
 def position_phrase(place: Placement) -> str:
-    """Where a thing stands in the picture, when it stands clearly on one side, else ""."""
+    """Return where a thing is in the image, or "" if it is not clearly on one side."""
     sides = {
         "on the left": 0.5 - place.x,
         "on the right": place.x - 0.5,
@@ -162,7 +179,7 @@ def position_phrase(place: Placement) -> str:
 
 
 def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
-    """One caption of a scene in a style; `relation` is None if its wording is vague."""
+    """Write one caption of a scene in a style; its `relation` is None if its wording is vague."""
     things, name = scene.content.things, scene.content.relation
     pieces = [str(rng.choice(_PREFIXES)) if rng.random() < style.prefix else ""]
     mentions: list[Mention] = []
@@ -198,8 +215,11 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
 
 
 def paraphrase(statement: Statement, rng: Rng) -> Statement:
-    """The same in other words: "b right of a" for "a left of b", else another wording of the
-    relation, or another opening where there is none."""
+    """Say the same in other words.
+
+    "b right of a" replaces "a left of b". A relation without an inverse gets another wording, and a
+    statement without either gets another opening.
+    """
     kind = RELATIONS[statement.relation] if statement.relation else None
     if kind is None or (kind.inverse is None and len(kind.wordings) == 1):
         openings = [words for words in ("", *_PREFIXES) if words != statement.pieces[0]]
@@ -214,15 +234,17 @@ def paraphrase(statement: Statement, rng: Rng) -> Statement:
 
 
 def canonical(relation: str) -> tuple[str, bool]:
-    """The relation by which a picture is read, and whether that exchanges the arguments: "a right
-    of b" shows what "b left of a" does."""
+    """Return the canonical name of a relation, and whether it swaps the arguments.
+
+    "a right of b" shows what "b left of a" shows, so the two relations have one canonical name.
+    """
     inverse = RELATIONS[relation].inverse
     turned = inverse is not None and inverse < relation
     return (str(inverse), True) if turned else (relation, False)
 
 
 def gold_spans(caption: Statement) -> list[Span]:
-    """The character spans of those words of a caption that have a role."""
+    """Return the character spans of those words of a caption that have a role."""
     roles = [OTHER] * len(caption.pieces[0].split())
     for index, mention in enumerate(caption.mentions):
         roles += [OTHER, *[ATTRIBUTE] * len(mention.attributes), OBJECT]

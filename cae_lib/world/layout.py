@@ -1,6 +1,6 @@
-"""Where things stand: the geometry that makes each relation visible.
+"""Place things so that each relation is visible.
 
-Coordinates are fractions of the picture's side, y downwards.
+Coordinates are fractions of the image's side; y points downwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZE_FACTOR: dict[str | None, float] = {None: 1.0, "small": 0.72, "large": 1.3}
 
 @dataclass(frozen=True)
 class Placement:
-    """Place of one thing."""
+    """The position of one thing, and how it is drawn there."""
 
     x: float  # centre
     y: float
@@ -29,7 +29,7 @@ class Placement:
     contact: int = 0  # marks of contact on its left (-1) or right (1) side, else 0
 
     def overlap(self, other: Placement) -> float:
-        """Overlap of the two squares as a share of the smaller one."""
+        """Return the overlap of the two squares as a share of the smaller one."""
         reach, smaller = (self.scale + other.scale) / 2, min(self.scale, other.scale)
         width = min(max(0.0, reach - abs(self.x - other.x)), smaller)
         height = min(max(0.0, reach - abs(self.y - other.y)), smaller)
@@ -40,13 +40,13 @@ Pair = tuple[Placement, Placement]
 
 
 def _row(s: float, o: float, side: int, gap: float) -> Pair:
-    """Subject on the left (-1) or right (1) of the object, with a gap."""
+    """Place the subject on the left (-1) or right (1) of the object, with a gap."""
     shift = side * ((s + o) / 2 + gap) / 2
     return Placement(shift, 0.0, s), Placement(-shift, 0.0, o)
 
 
 def _column(s: float, o: float, side: int, gap: float, depths: tuple[int, int] = (0, 0)) -> Pair:
-    """Subject above (-1) or below (1) the object."""
+    """Place the subject above (-1) or below (1) the object, with a gap."""
     shift = side * ((s + o) / 2 + gap) / 2
     return Placement(0.0, shift, s, depth=depths[0]), Placement(0.0, -shift, o, depth=depths[1])
 
@@ -98,7 +98,7 @@ _SIDED: dict[str, Callable[[float, float, int], Pair]] = {  # to the left (-1) o
 
 
 def place(relation: str, subject_size: str | None, object_size: str | None, rng: Rng) -> Pair:
-    """Placements of subject and object that show `relation`, near the picture's middle."""
+    """Place subject and object near the image's middle so that they show `relation`."""
     s, o = (_scale(size, rng) for size in (subject_size, object_size))
     if relation in _FIXED:
         pair = _FIXED[relation](s, o)
@@ -110,7 +110,7 @@ def place(relation: str, subject_size: str | None, object_size: str | None, rng:
 
 
 def place_extra(others: list[Placement], size: str | None, rng: Rng) -> Placement:
-    """Placement of a further thing: of 12 random places, the one that overlaps least."""
+    """Place a further thing: of 12 random positions, at the one that overlaps least."""
     scale = _scale(size, rng, 0.75)
     half = scale / 2
     tries = [Placement(*rng.uniform(half, 1 - half, 2), scale, depth=2) for _ in range(12)]
@@ -122,7 +122,7 @@ def _scale(size: str | None, rng: Rng, share: float = 1.0) -> float:
 
 
 def _shift(spans: list[tuple[float, float]], rng: Rng) -> float:
-    """A shift towards the middle that keeps all spans (centre, side) in [0, 1] if any does."""
+    """Draw a shift towards the middle that keeps all spans (centre, side) in [0, 1] if any does."""
     low = max(side / 2 - centre for centre, side in spans)
     high = min(1 - side / 2 - centre for centre, side in spans)
     low, high = (low, high) if low <= high else ((low + high) / 2,) * 2

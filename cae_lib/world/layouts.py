@@ -24,13 +24,14 @@ SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "enta
 
 @dataclass(frozen=True)
 class Question:
-    """One item of a benchmark, to be written.
+    """One item of a benchmark that is to be written.
 
     Attributes:
         images: Names of one or two files; the first one fits the first caption.
-        captions: The true ones; Winoground's second fits the second image.
+        captions: True captions; Winoground's second one fits the second image.
         negatives: Captions that are false of the image.
-        box: x, y, width and height of the part of the image that is meant, if it is a part.
+        box: x, y, width and height of the part of the image that is meant; empty for the whole
+            image.
         fields: Further columns by their official names.
     """
 
@@ -49,10 +50,10 @@ class Question:
 
 @dataclass
 class Export:
-    """One dataset, ready to be written; paths are below the folder that holds all datasets.
+    """One dataset that is ready to be written; paths are below the folder that holds all datasets.
 
     Attributes:
-        name: Of its counts; of a benchmark its name in `FORMATS`.
+        name: Name of the dataset's counts; for a benchmark, its name in `FORMATS`.
         pictures: What makes an image file, by its path.
         items: Items of a benchmark by the subset that they are written to.
         texts: Contents of files by their path.
@@ -285,7 +286,10 @@ class Captioned:
 
 
 def coco(pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) -> str:
-    """Return COCO's annotation file, of the fields of each image ("id" among them) and captions."""
+    """Return COCO's annotation file, from the fields of each image and of its captions.
+
+    The fields of an image include its "id".
+    """
     images, annotations = [], []
     for image, captions in pictures:
         images.append(image)
@@ -303,7 +307,7 @@ def coco_captions(pictures: Sequence[Captioned], height: int, width: int) -> str
 
 
 def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
-    """Return Karpathy's file of images and their splits; that of "coco" has their folders, too."""
+    """Return Karpathy's file of images and their splits; for "coco" it names their folders, too."""
     images: list[dict[str, Any]] = []
     ids = itertools.count()
     for split, picture in ((name, picture) for name, all_ in splits.items() for picture in all_):
@@ -321,12 +325,12 @@ def karpathy(dataset: str, splits: Mapping[str, Sequence[Captioned]]) -> str:
 
 
 def caption_list(pictures: Sequence[Captioned]) -> str:
-    """Return the list of images with captions that BLIP and ARO's word-order sets read."""
+    """Return the list of images with captions that BLIP and ARO's word-order datasets read."""
     return _json([{"image": p.path, "caption": list(p.captions)} for p in pictures])
 
 
 def negclip(rows: Sequence[tuple[str, str, list[str], list[int]]]) -> str:
-    """Return NegCLIP's file: a caption, its image's path, negatives, rows of similar images."""
+    """Return NegCLIP's file: caption, image path, hard negatives, and rows of similar images."""
     columns = ["title", "filepath", "neg_caption", "neg_image"]
     return pd.DataFrame(rows, columns=columns).to_csv(sep="\t", lineterminator="\n")
 
@@ -338,8 +342,8 @@ def similarity(
 
     Args:
         name: One of `similarity.SIMILARITY_SETS`.
-        part: Part of a year, for example "images", else "train", "dev" or "test".
-        pairs: Two sentences, a score (None: nobody gave one), and STS-B's further columns.
+        part: Part of a year, for example "images"; otherwise "train", "dev" or "test".
+        pairs: Two sentences each, a score (None if nobody gave one), and STS-B's further columns.
         source: Where STS-B's pairs come from.
     """
 

@@ -1,4 +1,4 @@
-"""Scenes of the small world: what is there, how it is related, and where it stands.
+"""Sample the synthetic scenes: what is there, how it is related, and where it is.
 
 Content and arrangement are functions of a seed; a content can be edited and arranged anew.
 """
@@ -42,7 +42,7 @@ class Thing:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Adjectives that hold for it, in their order in English."""
+        """Adjectives that are true of it, in their English order."""
         return tuple(word for word in (self.size, self.pattern, self.color) if word)
 
 
@@ -54,24 +54,24 @@ class Content:
     relation: str
 
     def with_thing(self, index: int, **changes: str | None) -> Content:
-        """The content with fields of one thing replaced."""
+        """Return the content with fields of one thing replaced."""
         thing = replace(self.things[index], **changes)
         return replace(self, things=(*self.things[:index], thing, *self.things[index + 1 :]))
 
     def exchanged(self, *fields: str) -> Content:
-        """The content with its first two things exchanged, or only some fields of theirs."""
+        """Return the content with its first two things swapped, or only some of their fields."""
         fields = fields or ("noun", "color", "size", "pattern")
         first, second = ({name: getattr(t, name) for name in fields} for t in self.things[:2])
         return self.with_thing(0, **second).with_thing(1, **first)
 
     def swappable(self) -> bool:
-        """Whether the small world can show the content with its arguments exchanged."""
+        """Return whether the synthetic scenes can show the content with its arguments swapped."""
         return admits(self.things[1].noun, self.relation, self.things[0].noun)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A content arranged on the unit square, ready to be drawn."""
+    """A content that is arranged on the unit square, ready to be drawn."""
 
     content: Content
     placements: tuple[Placement, ...]
@@ -80,19 +80,19 @@ class Scene:
 
 
 def generator(seed: int, *keys: str | int) -> Rng:
-    """A generator that depends on the seed and on the keys only."""
+    """Return a generator that depends on the seed and on the keys only."""
     words = [zlib.crc32(key.encode()) if isinstance(key, str) else key for key in keys]
     return np.random.default_rng([seed, *words])
 
 
 def text_generator(config: SceneConfig, split: str, index: int) -> Rng:
-    """The generator of a scene's texts, apart from that of the scene itself."""
+    """Return the generator of a scene's texts, which is independent of that of the scene itself."""
     return generator(config.seed, split, index, "text")
 
 
 @cache
 def _pairs(config: SceneConfig) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """Unordered noun pairs by falling frequency, with their probabilities."""
+    """Return unordered noun pairs by falling frequency, with their probabilities."""
     pairs = list(combinations(NOUNS, 2))
     order = generator(config.seed, "pairs").permutation(len(pairs))
     weights = np.arange(1, len(pairs) + 1, dtype=np.float64) ** -config.zipf
@@ -101,7 +101,7 @@ def _pairs(config: SceneConfig) -> tuple[list[tuple[str, str]], np.ndarray]:
 
 @cache
 def _relations(config: SceneConfig, a: str, b: str) -> tuple[list[str], np.ndarray]:
-    """Relations that the pair admits in some order, with their probabilities."""
+    """Return the relations that the pair admits in some order, with their probabilities."""
     names = [n for n in RELATIONS if admits(a, n, b) or admits(b, n, a)]
     action = np.array([2.0 if RELATIONS[n].action else 1.0 for n in names])
     rng = generator(config.seed, "relations", a, b)
@@ -118,7 +118,7 @@ def _sample_thing(config: SceneConfig, noun: str, rng: Rng) -> Thing:
 
 
 def _sample_content(config: SceneConfig, rng: Rng) -> Content:
-    """A pair by frequency, a relation given the pair, an order, extras."""
+    """Sample a pair by frequency, a relation given the pair, an order, and further things."""
     pairs, shares = _pairs(config)
     nouns = list(pairs[rng.choice(len(pairs), p=shares)])
     names, relation_shares = _relations(config, *nouns)
@@ -146,20 +146,23 @@ def arrange(content: Content, seed: int, style: str = "plain") -> Scene:
 
 
 def sample_scene(config: SceneConfig, split: str, index: int, style: str = "plain") -> Scene:
-    """Scene number `index` of a split; the same arguments give the same scene."""
+    """Return scene number `index` of a split; the same arguments give the same scene."""
     rng = generator(config.seed, split, index)
     return arrange(_sample_content(config, rng), int(rng.integers(2**31)), style)
 
 
 def scenes(config: SceneConfig, split: str, n: int | None = None) -> Iterator[Scene]:
-    """The first `n` scenes of a split, or all of them, without end."""
+    """Yield the first `n` scenes of a split, or scenes without end if `n` is None."""
     return (sample_scene(config, split, index) for index in (count() if n is None else range(n)))
 
 
 def spread(
     config: SceneConfig, split: str, n: int, relations: Sequence[str], swappable: bool = False
 ) -> list[Scene]:
-    """`n` scenes (`swappable` ones), as nearly as possible equally many of each relation."""
+    """Return `n` scenes with as nearly as possible equally many of each relation.
+
+    With `swappable`, the arguments of each scene can be swapped.
+    """
     wanted = dict.fromkeys(relations, -(-n // len(relations)))
     kept, spare = [], []
     for scene in scenes(config, split, 20 * n):  # then others stand in for the rare ones
@@ -173,11 +176,14 @@ def spread(
 
 
 def again(scene: Scene, content: Content) -> Scene:
-    """Another content of the same style, arranged anew."""
+    """Arrange another content anew, in the style of a scene."""
     return arrange(content, (scene.seed + 1) % 2**31, scene.style)
 
 
 def fair(scene: Scene, index: int) -> Scene:
-    """The scene, at odd `index` with its arguments exchanged: no order is then the usual one."""
+    """Return the scene, with its arguments swapped if `index` is odd and a swap is possible.
+
+    Then no order of arguments is the usual one.
+    """
     turned = index % 2 and scene.content.swappable()
     return again(scene, scene.content.exchanged()) if turned else scene

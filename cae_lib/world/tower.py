@@ -1,9 +1,10 @@
-"""The image tower of the small world's base, taught to read scenes before any caption is seen.
+"""Pretrain the image tower of the base model of the synthetic scenes before it sees any caption.
 
-CLIP's image embeddings hold relations and bindings that its texts hardly ask for. A small tower
-that learns from sparse captions alone never gets to hold them. So this one learns the scenes
-themselves, from heads that are thrown away afterwards: on the embedding, for what a text can ask;
-on the patches, without which it does not find out what belongs to what.
+CLIP's image embeddings contain relations and bindings that its texts hardly ask for. A small tower
+that learns from sparse captions alone never comes to contain them. So this tower learns the scenes
+themselves, from heads that are thrown away afterwards. Heads on the embedding predict what a text
+can ask for. Heads on the patches are needed, too: without them the tower does not find out what
+belongs to what.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ Gold = dict[str, Tensor]
 
 
 class Optimizers:
-    """The optimizers of modules that learn before captions are seen: AdamW, and Muon for
-    `matrices`. Rates rise over `warmup` of all `steps`, and fall to 0 over the second half."""
+    """Optimizers of modules that learn before captions are seen: AdamW, and Muon for `matrices`.
+
+    Learning rates rise over `warmup` of all `steps`, and fall to 0 over the second half.
+    """
 
     def __init__(
         self,
@@ -91,9 +94,17 @@ class Optimizers:
 
 
 def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> None:
-    """Train the image tower of `clip`, open_clip's own, in place: `steps` batches of 128 pictures,
-    none of which comes twice, at rates that fall to 0 over the second half. It goes on from the
-    file `state`, if that is there, which is written every `SAVE_EVERY` steps and at the end."""
+    """Train the image tower of `clip`, which is open_clip's own, in place.
+
+    No image comes twice. Learning rates fall to 0 over the second half of the steps.
+
+    Args:
+        clip: The model whose image tower is trained.
+        config: Statistics of the scenes, of which `UNBIASED` replaces some.
+        steps: Number of batches of 128 images.
+        state: File of the training state. Training resumes from it if it exists; it is written
+            every `SAVE_EVERY` steps and at the end.
+    """
     tower, device = clip.model.visual, next(clip.model.parameters()).device
     affine = [value.to(device) for value in TrainingImages((), clip.image_size).affine]
     torch.manual_seed(config.seed)
@@ -128,7 +139,7 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
 
 
 def _heads(width: int, shapes: dict[str, tuple[int, ...]]) -> nn.ModuleDict:
-    """Heads that make logits `(..., *shape)`, the classes last, from vectors `(..., width)`."""
+    """Build heads that make logits `(..., *shape)`, classes last, from vectors `(..., width)`."""
     return nn.ModuleDict(
         {
             name: nn.Sequential(nn.Linear(width, int(np.prod(shape))), nn.Unflatten(-1, shape))
@@ -138,7 +149,7 @@ def _heads(width: int, shapes: dict[str, tuple[int, ...]]) -> nn.ModuleDict:
 
 
 def _loss(heads: nn.ModuleDict, vectors: Tensor, gold: Gold) -> Tensor:
-    """The sum of the heads' cross-entropies."""
+    """Return the sum of the heads' cross-entropies."""
     return sum(
         F.cross_entropy(
             head(vectors).flatten(0, -2),
@@ -151,7 +162,7 @@ def _loss(heads: nn.ModuleDict, vectors: Tensor, gold: Gold) -> Tensor:
 
 
 class Drawn(Dataset):
-    """Batches by number: pictures `(128, 3, S, S)` uint8, and the gold of scenes and of patches."""
+    """Batches by number: images `(128, 3, S, S)` uint8, ground truth of scenes and of patches."""
 
     def __init__(self, config: SceneConfig, split: str, numbers: range) -> None:
         self.config, self.split, self.numbers = config, split, numbers
@@ -168,16 +179,21 @@ class Drawn(Dataset):
 
 
 def ordered(scene: Scene) -> tuple[str, list[int]]:
-    """The canonical relation of a scene, and the numbers of its things in the order of that: "a
-    right of b" and "b left of a" are the same picture."""
+    """Return the canonical relation of a scene, and its things' indices in the relation's order.
+
+    "a right of b" and "b left of a" are the same image.
+    """
     reading, turned = canonical(scene.content.relation)
     order = list(range(len(scene.content.things)))
     return reading, [1, 0, *order[2:]] if turned else order
 
 
 def scene_gold(scene: Scene) -> dict[str, np.ndarray]:
-    """What the heads on the embedding are to say: the relation; noun and colour of its two things;
-    and of each noun its place in the relation, and colour, size and pattern if it is there."""
+    """Return the ground truth of the heads on the embedding.
+
+    It comprises the relation; noun and colour of the relation's two things; and for each noun its
+    role in the relation, with colour, size and pattern if the noun is in the scene.
+    """
     reading, order = ordered(scene)
     things = [scene.content.things[i] for i in order]
     gold = {
@@ -196,9 +212,12 @@ def scene_gold(scene: Scene) -> dict[str, np.ndarray]:
 
 
 def patch_gold(scene: Scene, side: int = 7) -> dict[str, np.ndarray]:
-    """What the heads on the patches are to say `(side * side,)`: noun, colour and place of the
-    thing at the patch's middle; of the main two also their relation, the other one's noun, and on
-    which side that is (left, right, top, bottom)."""
+    """Return the ground truth of the heads on the patches, `(side * side,)` for each head.
+
+    It comprises noun, colour and role of the thing at the middle of each patch. For the main two
+    things it also comprises their relation, the noun of the other one, and on which side that is
+    (left, right, top, bottom).
+    """
     reading, order = ordered(scene)
     gold = {name: np.full((side, side), IGNORED) for name in PATCH_HEADS}
     gold["place"][:] = ABSENT

@@ -1,6 +1,8 @@
-"""The words of the small world: nouns with their glyphs in Noto Emoji, attributes, and relations.
+"""List the words of the synthetic scenes: nouns, attributes and relations.
 
-Exchanging the arguments of any relation changes the picture.
+Nouns come with their glyphs in Noto Emoji.
+
+Swapping the arguments of any relation changes the image.
 """
 
 from __future__ import annotations
@@ -38,7 +40,14 @@ KIND_OF: dict[str, str] = {word: kind for kind, words in ADJECTIVES.items() for 
 
 @dataclass(frozen=True)
 class RelationKind:
-    """One relation: its wordings (the first is its name), an action or not, its inverse if any."""
+    """One relation.
+
+    Attributes:
+        name: Its name, which is its first wording.
+        wordings: Its wordings.
+        action: Whether it is an action.
+        inverse: Name of its inverse, if it has one.
+    """
 
     name: str
     wordings: tuple[str, ...]
@@ -77,13 +86,16 @@ _RELATION = re.compile(rf"\b({'|'.join(sorted(_WORDINGS, key=len, reverse=True))
 
 
 def admits(subject: str, relation: str, obj: str) -> bool:
-    """Whether the small world can show `subject relation obj`."""
+    """Return whether the synthetic scenes can show `subject relation obj`."""
     subjects, objects = _ARGUMENTS.get(relation, (GLYPHS, GLYPHS))
     return subject != obj and subject in subjects and obj in objects
 
 
 def stated(caption: str) -> tuple[int, int, int]:
-    """Numbers of objects, attributes and relations ("near", not "on the left") in a caption."""
+    """Count objects, attributes and relations in a caption.
+
+    "near" counts as a relation, "on the left" does not.
+    """
     words = caption.split()
     objects, attributes = (sum(word in kind for word in words) for kind in (GLYPHS, KIND_OF))
     return objects, attributes, len(_RELATION.findall(_PLACE.sub("", caption)))
