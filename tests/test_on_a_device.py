@@ -143,7 +143,7 @@ def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) 
     on_both(measure)
 
 
-@pytest.mark.parametrize("method, scope", STEPS)
+@pytest.mark.parametrize(("method", "scope"), STEPS)
 @pytest.mark.parametrize("negatives", [False, True])
 def test_steps_of_training(world: Path, method: str | None, scope: str, negatives: bool) -> None:
     """The second step's loss is that of the weights after the first."""

@@ -194,7 +194,10 @@ def test_rows_are_picked_in_the_order_of_the_choices():
     ]
     with pytest.warns(UserWarning, match="no family .'VALSE'.: there are .'ARO', 'CREPE'"):
         assert plots.pick(ROWS, family=["VALSE", "CREPE"])["method"].tolist() == ["a", "b"]
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="nothing is left of method"):
+    with (
+        pytest.warns(UserWarning, match="no method"),
+        pytest.raises(DataError, match="nothing is left of method"),
+    ):
         plots.pick(ROWS, method=["c"])
 
 

@@ -38,7 +38,7 @@ def five(tmp_path, clip):
     return pairs, align(CAPTIONS, spans, clip.tokenizer)
 
 
-@pytest.mark.parametrize("limit, rows", [(None, range(5)), (3, [0, 2, 4])])
+@pytest.mark.parametrize(("limit", "rows"), [(None, range(5)), (3, [0, 2, 4])])
 def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
     """A loop over single pairs that reads pictures and roles by itself."""
     encoder, model = Encoder(clip), clip.model.train()

@@ -121,7 +121,7 @@ WHATSUP = each(
 
 
 @pytest.mark.parametrize(
-    "protocol, parts, expected",
+    ("protocol", "parts", "expected"),
     [
         ("table", RELATIONS, {"VLC-Rel": (0.5 + 0.9) / 2}),
         ("table", CREPE, {"CREPE": (0.25 + 0.75 + 0) / 3}),

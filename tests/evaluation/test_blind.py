@@ -21,7 +21,7 @@ NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
 
 
 @pytest.mark.parametrize(
-    "texts, truth, task, among",
+    ("texts", "truth", "task", "among"),
     [
         ("ab", 0, "choice", 1),
         ("ba", 0, "choice", 0),

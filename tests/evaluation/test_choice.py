@@ -59,7 +59,7 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
 
 
 @pytest.mark.parametrize(
-    "scores, text, image",
+    ("scores", "text", "image"),
     [
         ([[0.9, 0.1], [0.2, 0.8]], True, True),
         ([[0.9, 0.1], [0.95, 0.96]], True, False),  # text 0 prefers picture 1

@@ -148,7 +148,7 @@ def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, enco
 
 
 @pytest.mark.parametrize(
-    "name, crop",
+    ("name", "crop"),
     [
         ("absent.png", None),
         ("broken.jpg", None),
@@ -297,7 +297,7 @@ def with_newer_code(clip, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "before, after",
+    ("before", "after"),
     [
         (None, with_other_weights),
         (None, with_fewer_heads),
@@ -368,7 +368,7 @@ def test_vectors_of_another_process_are_found(tiny_clip, pictures, encoded, home
 
 
 @pytest.mark.parametrize(
-    "options, n",
+    ("options", "n"),
     [
         ({}, 0),
         ({"context_length": 16}, 1),

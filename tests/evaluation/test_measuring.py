@@ -52,7 +52,7 @@ def test_a_table_is_measured_again_once_what_decides_it_changes(home, change, mo
     assert suite.times == 2
 
 
-@pytest.mark.parametrize("profile, kept", [("photo", False), ("smoke", True)])
+@pytest.mark.parametrize(("profile", "kept"), [("photo", False), ("smoke", True)])
 def test_words_of_people_s_captions_are_not_stored(home, profile, kept):
     suite = Suite()
     measuring.measure_suites(

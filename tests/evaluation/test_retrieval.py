@@ -81,7 +81,7 @@ NEAR_APPLE = (0.8, 0.6)  # cosines .8, .6, -.8
 
 
 @pytest.mark.parametrize(
-    "shown, cup, expected",
+    ("shown", "cup", "expected"),
     [
         ({"a": (0,), "b": (1,), "c": (2,)}, (-1, 0), [1, 2, 3]),  # one class a picture: top k
         ({"a": (0, 1), "b": (2, 1)}, (-1, 0), [1, 1, 2, 2]),  # those of one picture do not compete

@@ -137,7 +137,7 @@ def test_sensitivity_compares_every_choice_and_each_differs_from_the_default(com
     assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*METHODS, RANDOM}
 
 
-@pytest.mark.parametrize("measure, roles", [("object", [1]), ("composition", [2, 3])])
+@pytest.mark.parametrize(("measure", "roles"), [("object", [1]), ("composition", [2, 3])])
 def test_the_roles_of_a_choice_are_those_of_the_words(clip, sample, compared, measure, roles):
     found = values(compared, measure, method="attention", choice="default")
     scores = sample.token_scores(clip.model, "attention")

@@ -37,7 +37,7 @@ PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
 
 
 @pytest.mark.parametrize(
-    "first, second, rows",
+    ("first", "second", "rows"),
     [
         (Placement(0.125, 0.125, 0.25), Placement(0.625, 0.125, 0.25), 1),  # a gap of one patch
         (Placement(0.25, 0.25, 0.5), Placement(0.5, 0.25, 0.5), 2),  # an overlap of one column

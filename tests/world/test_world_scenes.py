@@ -142,7 +142,7 @@ def test_a_relation_is_visible_in_one_order_only(relation):
         for axis in "xy":
             spans = [(getattr(p, axis), p.scale / 2) for p in (subject, obj)]
             low, high = min(c - half for c, half in spans), max(c + half for c, half in spans)
-            whole = -1e-9 < low and high < 1 + 1e-9
+            whole = low > -1e-9 and high < 1 + 1e-9
             assert whole if high - low <= 1 else low + high == pytest.approx(1)
         if relation in ("left of", "right of", "above", "below"):
             assert subject.overlap(obj) == 0
