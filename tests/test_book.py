@@ -242,7 +242,7 @@ def test_a_book_with_an_address_links_to_itself(toy_book: Path):
     ("text", "expected"),
     [
         (
-            "**Question.** Is it so?\n\n**Answer.** It is. Li et al. say so.",
+            "**Question.** Is it so?\n\n**Finding.** It is. Li et al. say so.",
             "It is. Li et al. say so.",
         ),
         (".. note:: Not this.\n\nFirst, with *one*\nname.\n\nSecond.", "First, with one name."),
