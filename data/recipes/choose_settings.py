@@ -10,6 +10,10 @@
 - `candidates` chooses, by the score, a loss that is to be hard to satisfy without composition.
 - `binding` chooses margin and lambda of CAE on bindings by the score, which holds the price: it is
   the mean of recall at 1 and of the share of captions preferred to their negatives.
+- `footing` gives each loss of `FOOTING`, all of which use the captions' text alone, the same
+  search: every learning rate, for losses with a margin every margin and lambda, then at the best of
+  these what a swap moves. The score decides. The placebos of a loss, and the same loss on ground
+  truth, take over what is chosen for it.
 
 It prints what is chosen, which a person writes into `configs/PROFILE.yaml`, and stores what was
 tried as the table `calibration`, `sweep`, `candidates` or `binding`. The page *Sweep* does the same
@@ -90,7 +94,7 @@ def score(name: str, profile: str, **settings: Any) -> Row:
         "lr": config.lr,
         "steps": config.steps,
         "lock_image": config.lock_image,
-        "weight": config.weight if config.method else None,
+        "weight": config.weight or None,
         "margin": config.margin,
         **row,
     }
@@ -182,6 +186,59 @@ def binding(profile: str) -> None:
     )
 
 
+FOOTING: Mapping[str, tuple[str, ...]] = {
+    "dependency-binding": ("margin", "swap"),
+    "spacy-margin": ("margin",),
+    "spacy-negclip": (),
+    "dependency-softmax": ("swap",),
+}
+"""Losses that use the captions' text alone, each with what is searched beside the learning rate."""
+
+FOOTING_RATES = (3e-4, 1e-3)
+SWAPS = ("phrase", "half")
+"""What a swap moves, beside the noun."""
+
+
+def footing(profile: str) -> None:
+    """Search the settings of each loss of `FOOTING`; CLIP-FT stands beside them."""
+    search = find_profile(profile).search
+    rows, best_rows = [score(TUNED, profile, lr=lr) for lr in FOOTING_RATES], []
+    for name, searched in FOOTING.items():
+        hinges: list[dict[str, float]] = [{}]
+        if "margin" in searched:
+            hinges = [
+                {"margin": margin, "weight": weight}
+                for margin in search.margins
+                for weight in search.binding_weights[1::2]
+            ]
+        scored = [
+            (settings, score(name, profile, **settings))
+            for settings in ({"lr": lr} | hinge for lr in FOOTING_RATES for hinge in hinges)
+        ]
+        settings, best = max(scored, key=lambda pair: pair[1]["score"])
+        swap = {"swap": "noun"} if "swap" in searched else {}
+        tried = [row | swap for _, row in scored]
+        best |= swap
+        for swap in SWAPS if "swap" in searched else ():
+            parameters = dict(experiment(name, profile).attribution) | {"swap": swap}
+            row = score(name, profile, **settings, attribution=tuple(parameters.items()))
+            tried.append(row | {"swap": swap})
+            best = max(best, tried[-1], key=lambda row: row["score"])
+        rows += tried
+        best_rows.append(best)
+    keep(
+        "footing",
+        profile,
+        rows,
+        best_rows,
+        [
+            f"{row['experiment']} lr {row['lr']:g}, margin {row['margin']:g}, "
+            f"weight {row['weight'] or 0:g}, swap {row.get('swap', '-')}"
+            for row in best_rows
+        ],
+    )
+
+
 def keep(
     table: str, profile: str, rows: Sequence[Row], chosen: Sequence[Row], told: Iterable[str]
 ) -> None:
@@ -208,6 +265,7 @@ CHOICES: Mapping[str, Callable[[str], None]] = {
     "lambda": lambdas,
     "candidates": candidates,
     "binding": binding,
+    "footing": footing,
 }
 
 
