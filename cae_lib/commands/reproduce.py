@@ -68,9 +68,10 @@ def run(parsed: argparse.Namespace) -> None:
         raise CaeError(
             f"profile {profile}: another call is running ({lock}); wait for it"
         ) from error
+    outputs = [*runs, *pages, *([folder / "book" / "done.json"] if pages else [])]
     if code:
         raise CaeError(
-            f"{describe_unfinished(folder, [*runs, *pages])}\nThe log of Snakemake is "
+            f"{describe_unfinished(folder, outputs)}\nThe log of Snakemake is "
             f"{folder / 'snakemake.log'}. The same command resumes the work."
         )
     if pages:

@@ -84,9 +84,10 @@ def own_book(profile_name: str) -> Path:
         return stored | {"_build", ".ipynb_checkpoints"}
 
     shutil.copytree(source, target, ignore=skipped, dirs_exist_ok=True)
-    code = target.with_name("cae_lib")  # pages show code from ../cae_lib
-    if not code.exists():
-        code.symlink_to(Path(__file__).resolve().parents[1])
+    repository = Path(__file__).resolve().parents[2]
+    for name in ("cae_lib", "CONTRIBUTING.md"):  # which pages show
+        if not target.with_name(name).exists():
+            target.with_name(name).symlink_to(repository / name)
     settings = yaml.safe_load(shipped("_config.yml").read_text(encoding="utf-8"))
     settings["html"]["announcement"] = line
     (target / "_config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -134,7 +134,9 @@ def description(page: nodes.document) -> str:
     texts = [" ".join(text.split()) for text in texts]
     answers = [text for text in texts if text.startswith(("Finding.", "Answer."))]
     text = next(filter(None, answers + texts), "")
-    sentences = re.split(r"(?<=[.?!]) (?=[A-Z])", re.sub(r"^(Question|Finding|Answer)\. ", "", text))
+    sentences = re.split(
+        r"(?<=[.?!]) (?=[A-Z])", re.sub(r"^(Question|Finding|Answer)\. ", "", text)
+    )
     fitting = [" ".join(sentences[:count]) for count in range(len(sentences), 0, -1)]
     return next(
         (text for text in fitting if len(text) <= MOST_DESCRIPTION),
