@@ -298,6 +298,22 @@ def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
     assert told[2].startswith("3 of 4") and "1 min 00 s" in told[2]
 
 
+def test_removed_datasets_are_built_again(home, monkeypatch):
+    calls = []
+    monkeypatch.setattr(reproduce, "run_snakemake", lambda *words, **_: calls.append(words) or 0)
+    stored = home / "runs/smoke/data/done.json"
+    for is_present in (True, False):
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.touch()
+        if is_present:
+            find_profile("smoke").root.mkdir(parents=True)
+        else:
+            shutil.rmtree(find_profile("smoke").root)
+        assert main(["reproduce", "--profile", "smoke", "--rows", "clip-ft"]) == 0
+        assert stored.exists() is is_present
+    assert len(calls) == 2
+
+
 def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
     assert main(["reproduce", "--profile", "paper"]) == 2
     told = capsys.readouterr().err
