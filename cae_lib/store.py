@@ -3,6 +3,11 @@
 Each measurement gives tidy tables. A profile keeps one Parquet file for each table, which pandas
 can read as well. New rows are first staged in one file for each run and seed, so that many
 processes can measure at once. Readers see the staged rows, and `collect` moves them into the table.
+
+The files are small for two reasons. `save` leaves out and rounds what no page shows (`LEFT_OUT`,
+`LEFT_OUT_ROLES`, `ROUNDED`). And the rows of all runs for one item follow each other, so that all
+columns but the measured one repeat their values, which Parquet stores in almost no space.
+
 Each run and seed is stored with its provenance (see `cae_lib.runtime.current_provenance`) and with
 a key, which changes whenever something that the numbers depend on changes.
 
@@ -13,7 +18,9 @@ for each run and seed. They are never collected, and only callers that pass `own
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +43,18 @@ ANSWERS = ("family", "subset", "item")
 WITHOUT_SEEDS = ("base", DATA, "tuning")
 """Prefixes of the names of runs that are not trained and therefore have one seed."""
 
+LEFT_OUT = {"benchmarks": ("margin", "rank")}
+"""Measured columns that are not stored, by table."""
+
+LEFT_OUT_ROLES = {"attribution": ("other",)}
+"""Roles of words whose rows are not stored, by table: no role that a loss or a page compares."""
+
+ROUNDED = ("attribution", "bindings", "faithfulness", "heatmaps", "phrases", "sensitivity")
+"""Tables whose numbers are stored with `SIGNIFICANT_BITS`; those of other tables are exact."""
+
+SIGNIFICANT_BITS = 13
+"""Binary digits of a rounded number: with 12, one number that a page prints would change."""
+
 META = b"cae"
 GONE = ".gone"
 """Suffix of a staged file which marks that the table no longer has rows of this run and seed."""
@@ -48,7 +67,8 @@ class Rows(NamedTuple):
     """Location and provenance of the rows of one run and seed."""
 
     path: Path
-    group: int  # number of the row group in the file
+    run: str
+    seed: int
     columns: list[str]
     key: str
     provenance: dict[str, Any]
@@ -76,6 +96,9 @@ def save(
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
+    Rows and columns that are not stored are left out, and numbers are rounded; see `LEFT_OUT`,
+    `LEFT_OUT_ROLES` and `ROUNDED`.
+
     Args:
         table: Name of the table.
         run: Name of the run.
@@ -91,14 +114,29 @@ def save(
         WriteError: If the file cannot be written; see `whole_file`.
     """
     path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
+    frame = frame.drop(columns=[*LEFT_OUT.get(table, ())], errors="ignore")
+    if table in LEFT_OUT_ROLES:
+        frame = frame[~frame["role"].isin(LEFT_OUT_ROLES[table])]
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
+    if table in ROUNDED:
+        frame = frame.assign(**round_to_bits(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
-    rows = Rows(path, 0, list(frame), key, dict(provenance))
+    rows = Rows(path, run, seed, list(frame), key, dict(provenance))
     _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
     path.with_suffix(GONE).unlink(missing_ok=True)
     return path
+
+
+def round_to_bits(numbers: pd.DataFrame, bits: int = SIGNIFICANT_BITS) -> pd.DataFrame:
+    """Round numbers to so many significant binary digits; NaN and infinity stay.
+
+    The relative error is at most `2 ** -bits`.
+    """
+    mantissa, exponent = np.frexp(numbers.to_numpy())
+    rounded = np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+    return pd.DataFrame(rounded, numbers.index, numbers.columns).astype(numbers.dtypes)
 
 
 def discard(table: str, run: str, seed: int, profile_name: str, own: bool = False) -> None:
@@ -125,7 +163,7 @@ def collect(profile_name: str) -> None:
             }
             if staged:
                 index = index_of(place.name, profile_name)
-                content = read([*index.values()])
+                content = _read([*index.values()])
                 _write(index, content, file_of(place.name, profile_name))
             for path, changed in staged.items():
                 if path.is_file() and path.stat().st_mtime_ns == changed:
@@ -137,27 +175,26 @@ def _folder(profile_name: str, own: bool = False) -> Path:
 
 
 def _write(index: Index, content: pa.Table | None, path: Path) -> None:
-    """Write the rows of runs and seeds one after another, each as a row group.
+    """Write the rows of runs and seeds, which follow each other in the order of the index.
 
-    The chosen encodings are lossless and halve the usual size. The file is removed if there are no
-    rows.
+    The file is removed if there are no rows.
     """
     if content is None:
         path.unlink(missing_ok=True)
         return
-    made = [
-        [run, seed, rows.columns, rows.key, rows.provenance] for (run, seed), rows in index.items()
-    ]
-    content = content.replace_schema_metadata({META: json.dumps(made)}).unify_dictionaries()
+    made = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
+    content = content.take(_order_by_item(content))
+    for number, field in enumerate(content.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            encoded = content.column(number).dictionary_encode()
+            content = content.set_column(number, field.name, encoded)
+    content = content.unify_dictionaries()
     encodings = {}
     for field in content.schema:
         if pa.types.is_floating(field.type):
             encodings[field.name] = "BYTE_STREAM_SPLIT"
         elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
             encodings[field.name] = "DELTA_BINARY_PACKED"
-    others = [name for name in content.column_names if name not in encodings]
-    whose = content.select(["run", "seed"]).to_pandas()
-    starts = np.flatnonzero((whose != whose.shift()).any(axis=1))
     with (
         whole_file(path) as temporary,
         pq.ParquetWriter(
@@ -165,12 +202,26 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
             content.schema,
             compression="zstd",
             compression_level=19,
-            use_dictionary=others,
+            use_dictionary=[name for name in content.column_names if name not in encodings],
             column_encoding=encodings,
+            store_schema=False,  # else pandas would read texts as categories
         ) as writer,
     ):
-        for start, end in zip(starts, [*starts[1:], len(whose)], strict=True):
-            writer.write_table(content.slice(start, end - start))
+        writer.write_table(content, row_group_size=len(content))
+        writer.add_key_value_metadata({META: b64encode(zlib.compress(json.dumps(made).encode()))})
+
+
+def _order_by_item(content: pa.Table) -> np.ndarray:
+    """Return the order in which the first rows of all runs come first, then the second ones.
+
+    Runs with different numbers of rows, which are of different items, follow each other.
+    """
+    whose = content.select(["run", "seed"]).to_pandas()
+    number = (whose != whose.shift()).any(axis=1).cumsum().to_numpy() - 1
+    sizes = np.bincount(number)
+    starts = np.cumsum(sizes) - sizes
+    position = np.arange(len(number)) - starts[number]
+    return np.lexsort((number, position, sizes[number]))
 
 
 def read(chosen: list[Rows]) -> pa.Table | None:
@@ -181,15 +232,63 @@ def read(chosen: list[Rows]) -> pa.Table | None:
     Raises:
         DataError: If a file cannot be read.
     """
-    parts, path = [], None
+    content = _read(chosen)
+    if content is None:
+        return None
+    plain = [
+        pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
+        for field in content.schema
+    ]
+    return content.cast(pa.schema(plain))
+
+
+def _read(chosen: list[Rows]) -> pa.Table | None:
+    """Read as `read` does, with texts as dictionaries, which take less memory."""
+    by_path: dict[Path, dict[tuple[str, int], int]] = {}
+    for place, rows in enumerate(chosen):
+        by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
+    if not by_path:
+        return None
+    parts, places, path = [], [], None
     try:
-        files = {path: pq.ParquetFile(path) for path in {rows.path for rows in chosen}}
-        for rows in chosen:
-            path = rows.path
-            parts.append(files[path].read_row_group(rows.group).select(rows.columns))
+        for path, place_of in by_path.items():
+            columns = dict.fromkeys(
+                name for row in place_of.values() for name in chosen[row].columns
+            )
+            part, place = _read_file(path, place_of, list(columns))
+            parts.append(part)
+            places.append(place)
     except (OSError, pa.ArrowInvalid) as error:
         raise _broken(path, error) from error
-    return pa.concat_tables(parts, promote_options="permissive") if parts else None
+    content = pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
+    return content.take(np.concatenate(places).argsort(kind="stable"))
+
+
+def _read_file(
+    path: Path, place_of: Mapping[tuple[str, int], int], columns: Sequence[str]
+) -> tuple[pa.Table, np.ndarray]:
+    """Read the rows of some runs and seeds from a file.
+
+    Args:
+        path: The file.
+        place_of: The place of each run and seed among those that are read.
+        columns: Names of the columns.
+
+    Returns:
+        The rows in the order of the file, and the place of each of them.
+    """
+    texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(path, read_dictionary=texts)
+    whose = file.read(["run", "seed"]).to_pandas()
+    runs, seeds = whose["run"].cat.categories, pd.Index(whose["seed"].unique())
+    place_by_code = np.full((len(runs), len(seeds)), -1)
+    for (run, seed), place in place_of.items():
+        place_by_code[runs.get_loc(run), seeds.get_loc(seed)] = place
+    places = place_by_code[whose["run"].cat.codes, seeds.get_indexer(whose["seed"])]
+    rows = np.flatnonzero(places >= 0)
+    # one column after the other, since a file has many more rows than are read of it
+    part = pa.table({name: file.read([name]).column(0).take(rows) for name in columns})
+    return part, places[rows]
 
 
 def index_of(table: str, profile_name: str, own: bool = False) -> Index:
@@ -215,13 +314,11 @@ def entries(path: Path) -> Index:
         DataError: If the file cannot be read.
     """
     try:
-        content = (pq.read_schema(path).metadata or {}).get(META)
-    except (OSError, pa.ArrowInvalid) as error:
+        content = (pq.read_metadata(path).metadata or {}).get(META)
+        stored = json.loads(zlib.decompress(b64decode(content))) if content else []
+    except (OSError, ValueError, zlib.error) as error:
         raise _broken(path, error) from error
-    return {
-        (run, seed): Rows(path, group, *rest)
-        for group, (run, seed, *rest) in enumerate(json.loads(content or "[]"))
-    }
+    return {(run, seed): Rows(path, run, seed, *rest) for run, seed, *rest in stored}
 
 
 def _broken(path: Path, error: Exception) -> DataError:

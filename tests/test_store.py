@@ -62,6 +62,40 @@ def test_what_is_staged_goes_before_what_is_collected(home: Path):
     assert not store.file_of("answers", "mini").exists() and runs_of() == []
 
 
+def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
+    """Five rows of one run are of other items than the three of the others."""
+    other = pd.DataFrame({"item": np.arange(5, dtype=np.int32), "correct": [True] * 5})
+    store.save("answers", "data", 0, other, "mini", key="", provenance={})
+    for run, seed in (("cae", 1), ("base", 0), ("cae", 300)):
+        save(run, seed)
+    store.collect("mini")
+    table = pd.read_parquet(store.file_of("answers", "mini"))
+    assert table["item"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, *range(5)]
+    assert table["seed"].tolist() == [0, 1, 300] * 3 + [0] * 5
+    assert table["run"].tolist() == ["base", "cae", "cae"] * 3 + ["data"] * 5
+    frame = store.load("answers", "mini", ["cae", "data", "base"])
+    assert frame["item"].tolist() == [*range(3), *range(3), *range(5), *range(3)]
+    assert frame["correct"].tolist() == [True, False, True] * 2 + [True] * 5 + [True, False, True]
+    assert frame["seed"].tolist() == [1] * 3 + [300] * 3 + [0] * 8
+
+
+def test_what_no_page_shows_is_left_out_and_rounded(home: Path):
+    """1 + 2**-13 and -1 - 3 * 2**-13 lie halfway between two numbers of 13 binary digits."""
+    exact = np.array([1 + 2**-13, -1 - 3 * 2**-13, 2**-20, np.nan, 0.3], dtype=np.float32)
+    words = pd.DataFrame({"role": ["object", "relation", "object", "attribute", "other"]})
+    words["score"] = exact
+    store.save("attribution", "cae", 0, words, "mini", key="", provenance={})
+    stored = store.load("attribution")
+    assert stored["role"].tolist() == ["object", "relation", "object", "attribute"]
+    expected = np.array([1, -1 - 2**-11, 2**-20, np.nan], dtype=np.float32)
+    np.testing.assert_array_equal(stored["score"].to_numpy(), expected)
+    answers = FRAME.assign(margin=np.float32(0.1), rank=np.int16(1))
+    store.save("benchmarks", "cae", 0, answers, "mini", key="", provenance={})
+    assert list(store.load("benchmarks")) == ["run", "seed", "item", "correct"]
+    store.save("similarity", "cae", 0, words[["score"]], "mini", key="", provenance={})
+    np.testing.assert_array_equal(store.load("similarity")["score"].to_numpy(), exact)
+
+
 def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch):
     """Between reading and removing the rows of a run, another process measures it again, and a
     further one."""

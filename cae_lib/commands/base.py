@@ -139,7 +139,8 @@ def train_base(profile_name: str, **settings: Any) -> Path:
     meta = CheckpointMeta(
         clip.name, clip.activation, config.steps, config.key(), {"seed": config.seed}
     )
-    save_checkpoint(target, clip, meta, torch.float16, used_tokens(profile_name, clip))
+    tokens = used_tokens(profile_name, clip)
+    save_checkpoint(target, clip, meta, torch.float16, tokens, without_trunk=config.lock_trunk)
     if not steps:
         _describe(profile_name, config, target, folder)
     return target

@@ -21,6 +21,9 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import write_atomic
 
 HEADER = "cae_lib"
+WHOLE = "cae_lib_whole"
+"""Entry of the header of a file without its image trunk: the SHA-256 of the file with the trunk."""
+
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
 PARTIAL_EMBEDDING = ("ids", "rows", "vocabulary")
 """Tensors that stand in a file for a token embedding of which some rows are kept."""
@@ -51,6 +54,7 @@ def save_checkpoint(
     meta: CheckpointMeta,
     dtype: torch.dtype | None = None,
     tokens: Tensor | None = None,
+    without_trunk: bool = False,
 ) -> Path:
     """Write weights and metadata; a crash leaves the old file or the new one.
 
@@ -62,12 +66,13 @@ def save_checkpoint(
         tokens: Ids, in any shape. Only their rows of the text tower's token embedding `NAME (V, D)`
             are kept, as `NAME.rows (K, D)` of the tokens `NAME.ids (K,)`, with V as
             `NAME.vocabulary ()`. None keeps all.
+        without_trunk: Leave out the tensors that equal those of `trunk_weights`.
 
     Returns:
         The path of the file.
 
     Raises:
-        CheckpointError: The model does not have the tokens.
+        CheckpointError: The model does not have the tokens, or the trunk's package is missing.
         WriteError: The file cannot be written.
     """
     path = Path(path).with_suffix(".safetensors")
@@ -80,7 +85,16 @@ def save_checkpoint(
         tensors[name] = value.clone(memory_format=torch.contiguous_format)
     if tokens is not None:
         _keep_rows(tensors, tokens.cpu().unique())
-    write_atomic(path, save(tensors, {HEADER: header}))
+    content = save(tensors, {HEADER: header})
+    if without_trunk:
+        from cae_lib.models.trunk import trunk_weights
+
+        whole = hashlib.sha256(content).hexdigest()
+        for name, value in trunk_weights().items():
+            if name in tensors and torch.equal(tensors[name], value.to(tensors[name].dtype)):
+                del tensors[name]
+        content = save(tensors, {HEADER: header, WHOLE: whole})
+    write_atomic(path, content)
     write_atomic(path.with_suffix(".json"), header + "\n")
     return path
 
@@ -123,20 +137,47 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
     Raises:
         CheckpointError: The file is missing or damaged.
     """
-    path = require_file(path)
+    header = _metadata(require_file(path)).get(HEADER)
+    try:
+        return None if header is None else CheckpointMeta(**json.loads(header))
+    except (TypeError, ValueError) as error:
+        raise unreadable_checkpoint_error(Path(path), error) from error
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return the header of a `.safetensors` file; nothing for other files."""
     if path.suffix != ".safetensors":
-        return None
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-        return None if header is None else CheckpointMeta(**json.loads(header))
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
         raise unreadable_checkpoint_error(path, error) from error
 
 
+def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
+    """Add the tensors of the image trunk that a file leaves out, in the type of its others.
+
+    Raises:
+        CheckpointError: If the package that brings them is missing.
+    """
+    if WHOLE in _metadata(path):
+        from cae_lib.models.trunk import trunk_weights
+
+        dtype = next(value.dtype for value in state.values() if value.is_floating_point())
+        for name, value in trunk_weights().items():
+            state.setdefault(name, value.to(dtype if value.is_floating_point() else None))
+
+
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a checkpoint's file in hexadecimal."""
-    with require_file(path).open("rb") as file:
+    """Return the SHA-256 of a checkpoint's file in hexadecimal, with its trunk if that is left out.
+
+    So a digest does not depend on whether the file leaves out its trunk.
+    """
+    path = require_file(path)
+    if whole := _metadata(path).get(WHOLE):
+        return whole
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

