@@ -17,7 +17,7 @@ WITH = --on $(ON) $(MORE)
 CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
 ENGINE = $(if $(filter paper slurm,$(PROFILE) $(ON)),cluster,environment)
 
-.PHONY: help reproduce reproduce-all photo rehearse cluster row book pdf report test lab dist clean environment
+.PHONY: help reproduce reproduce-all photo rehearse cluster row book pdf test lab dist clean environment
 
 help:
 	@echo "make reproduce   the paper: data, training, pages, book    [PROFILE=$(PROFILE)]"
@@ -27,7 +27,6 @@ help:
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium"
-	@echo "make report      the reproduction as a paper: LaTeX, and a PDF where LaTeX is installed"
 	@echo "make test        style check and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
 	@echo "make dist        source distribution and wheel, in build/dist"
@@ -66,10 +65,6 @@ pdf: environment
 	.venv/bin/jupyter-book build book --config _config.yml --path-output build/book --all -q --builder singlehtml
 	@$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=60000 \
 	  --print-to-pdf=build/cae-reproduction.pdf file://$(CURDIR)/build/book/_build/singlehtml/index.html
-
-report: environment
-	@.venv/bin/python -c "import pypandoc, typst" 2>/dev/null || .venv/bin/python -m pip install -q -e ".[report]"
-	@$(CAE) report $(MORE)
 
 test: environment
 	.venv/bin/ruff format --check .

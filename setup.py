@@ -1,5 +1,14 @@
 """Name the packages, the folder `configs` among them; all else is in `pyproject.toml`."""
 
-from setuptools import find_packages, setup
+import sys
 
-setup(packages=[*find_packages(include=["cae_lib*"]), "cae_lib.configs"])
+from setuptools import find_namespace_packages, find_packages, setup
+
+PACKAGES = [*find_packages(include=["cae_lib*"]), "cae_lib.configs"]
+
+# Pages import `book` and `data.recipes` wherever their kernel starts, so the environment of a
+# clone (`pip install -e .`) knows them. A wheel holds the library alone.
+if "editable_wheel" in sys.argv:
+    PACKAGES += find_namespace_packages(include=["book", "book.*", "data.recipes*"])
+
+setup(packages=PACKAGES)

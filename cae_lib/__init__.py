@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from cae_lib.attribution import Attribution as Attribution
     from cae_lib.attribution import AttributionMethod as AttributionMethod
     from cae_lib.attribution import get_method as get_method
-    from cae_lib.commands.scores import evaluate as evaluate
     from cae_lib.config import AttributionLossConfig as AttributionLossConfig
     from cae_lib.data.negatives import swap_negatives as swap_negatives
     from cae_lib.evaluation.averages import weights as weights
     from cae_lib.evaluation.pair import attribute as attribute
+    from cae_lib.evaluation.scores import evaluate as evaluate
     from cae_lib.methods import METHODS as METHODS
     from cae_lib.models.clip import load_clip as load_clip
     from cae_lib.statistics import contrasts as contrasts
@@ -51,7 +51,7 @@ _PLACES = {
     "attribute": "evaluation.pair",
     "contrasts": "statistics",
     "contrastive_loss": "training.losses",
-    "evaluate": "commands.scores",
+    "evaluate": "evaluation.scores",
     "get_method": "attribution",
     "init_distributed": "training.distributed",
     "load_clip": "models.clip",

@@ -1,62 +1,564 @@
-"""The command ``cae``: everything that the book's pages and the Makefile do, one step at a time."""
+"""The command `cae`: thin calls of the public API. What they need is imported when they run."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
+import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from cae_lib.config import paths
-from cae_lib.errors import CaeError, Terminated
+import click
 
-GROUPS = {
-    "data": "real data sets and weights: what, where, missing",
-    "world": "the small world of pictures and captions",
-    "photo": "photographs with human captions (Flickr8k)",
+from cae_lib.config import paths, repository
+from cae_lib.errors import CaeError, ConfigError, DataError, Terminated
+from cae_lib.methods import METHODS
+
+if TYPE_CHECKING:
+    from cae_lib.data.sources import Source
+
+MAX_MODELS = 5
+"""Largest number of models in one figure of `cae attribute`."""
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+FILE = click.Path(path_type=Path)
+ACTIVATION = click.Choice(["quickgelu", "gelu"])
+
+
+class Names(click.ParamType):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, *_: object) -> list[str]:
+        """Split a text into names."""
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
+class Assignment(click.ParamType):
+    """A setting of a run with its value."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Parse a text KEY=VALUE."""
+        from cae_lib.variants import setting
+
+        key, equals, text = value.partition("=")
+        if not equals:
+            self.fail(f"expected KEY=VALUE, not {value!r}", param, ctx)
+        return key.strip(), setting(key.strip(), text.strip())
+
+
+PROFILES = (
+    "smoke (numbers mean nothing), mini (synthetic scenes), photo (Flickr8k), paired (two "
+    "photographs in an image), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
+)
+
+
+def profile_option(
+    default: str | None = "mini", text: str = f"One of {PROFILES}."
+) -> Callable[[Callable], Callable]:
+    """Return the option that chooses a profile."""
+    return click.option("--profile", default=default, show_default=True, help=text)
+
+
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    type=Assignment(),
+    help="Another setting than the profile's, such as lr=5e-7 (repeatable). The run is a variant, "
+    "with files and tables of its own.",
+)
+model_option = click.option("--model", help="open_clip's architecture of a weight file.")
+activation_option = click.option("--activation", type=ACTIVATION, help="Of a weight file.")
+allow_missing_option = click.option(
+    "--allow-missing",
+    default="",
+    metavar="NAMES",
+    help="Real datasets that may be incomplete, with commas between them, or 'all'. What is there "
+    "is used.",
+)
+
+
+@click.group(context_settings=HELP)
+def cae() -> None:
+    """Reproduce composition attribution enhancement for CLIP, and use it on data of your own."""
+
+
+@cae.group()
+def data() -> None:
+    """List, download and check real datasets and weights."""
+
+
+@data.command("list")
+def list_sources() -> None:
+    """Print what there is, how large, and where it goes."""
+    for entry in _sources(()):
+        print("\n".join(_describe_source(entry)))
+    print(f"All of it goes into {paths().raw}")
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, required=True)
+def get_sources(names: tuple[str, ...]) -> int:
+    """Fetch, check and unpack some names of `cae data list`.
+
+    The exit code is 1 if something is left to do by hand.
+    """
+    from cae_lib.data.completeness import check
+    from cae_lib.data.fetch import get
+
+    complete = True
+    for entry in _sources(names):
+        if check(entry).state != "complete":
+            print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
+            for line in get(entry):
+                print(f"Left to you: {line}")
+        report = check(entry)
+        print("\n".join(report.lines()))
+        if entry.needs and report.state != "complete":
+            print(f"  its images also come with: cae data get {' '.join(entry.needs)}")
+        complete = complete and report.state in ("complete", "unknown")
+    return 0 if complete else 1
+
+
+@data.command("check")
+@click.argument("names", nargs=-1)
+def check_sources(names: tuple[str, ...]) -> int:
+    """Count what is here, and name what is missing; the exit code is 1 if something is."""
+    from cae_lib.data.completeness import check
+
+    reports = [check(entry) for entry in _sources(names)]
+    for report in reports:
+        print("\n".join(report.lines()))
+    states = [report.state for report in reports]
+    print(f"{states.count('complete')} of {len(states)} complete")
+    return 1 if "incomplete" in states or (names and "not here" in states) else 0
+
+
+def _sources(names: Sequence[str]) -> list[Source]:
+    from cae_lib.data.sources import load_sources, source
+
+    return [source(name) for name in names] if names else list(load_sources().values())
+
+
+def _describe_source(entry: Source) -> list[str]:
+    """Return name, title, size, licence, place and ways to get a source, as lines."""
+    from cae_lib.data.sources import WAYS
+
+    size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
+    counts = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
+    ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
+    cached = entry.get and all(item.open_clip for item in entry.get)
+    place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
+    lines = [
+        f"{entry.name}: {entry.title}",
+        f"  {size}, {entry.licence}",
+        f"  goes to {place}; {', '.join(ways) or 'put it there'}",
+    ]
+    lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
+    return lines + [f"  shows images of {', '.join(entry.needs)}"] * bool(entry.needs)
+
+
+@cae.group()
+def world() -> None:
+    """Build and show the synthetic scenes."""
+
+
+@world.command("build")
+@profile_option()
+def build_world(profile: str) -> None:
+    """Draw and write all datasets of the synthetic scenes."""
+    from cae_lib.world.build import build
+
+    print(f"The synthetic scenes are {build(profile)}")
+
+
+@world.command("show")
+@profile_option()
+@click.option("-o", "--output", type=FILE, default=Path("world.png"), show_default=True)
+def show_world(profile: str, output: Path) -> None:
+    """Write a contact sheet of the synthetic scenes."""
+    from cae_lib.world.build import contact_sheet
+
+    contact_sheet(profile, output)
+    print(f"The contact sheet is {output}")
+
+
+@cae.group()
+def photo() -> None:
+    """Build the datasets of photographs with human captions (Flickr8k)."""
+
+
+@photo.command("build")
+@profile_option("photo")
+def build_photo(profile: str) -> None:
+    """Write captions and items in official layouts."""
+    from cae_lib.commands.base import build_sets
+
+    print(f"The datasets of photographs are {build_sets(profile)}")
+
+
+@cae.command()
+@click.argument("name")
+@seed_option
+@profile_option()
+@set_option
+@allow_missing_option
+@click.option("--checkpointing", is_flag=True, help="Less memory, more time.")
+@click.option("--workers", type=int, help="Processes that decode images.")
+def train(
+    name: str,
+    seed: int,
+    profile: str,
+    overrides: tuple[tuple[str, Any], ...],
+    allow_missing: str,
+    checkpointing: bool,
+    workers: int | None,
+) -> None:
+    """Train a run such as clip-ft or cae-attention, or the base model ("base").
+
+    Checkpointing and workers change numbers by rounding at most.
+    """
+    from cae_lib.commands.base import train_base
+    from cae_lib.commands.options import allow
+    from cae_lib.runs import train_run
+    from cae_lib.training.execution import Execution
+    from cae_lib.variants import BASE, find_run
+
+    run, settings = find_run(name, profile)
+    settings |= dict(overrides)
+    if run == BASE:
+        path = train_base(profile, **settings)
+    else:
+        with allow(profile, allow_missing):
+            path = train_run(run, profile, seed, Execution(checkpointing, workers), **settings)
+    print(f"The weights are {path}")
+
+
+@cae.command()
+@click.argument("name")
+@seed_option
+@profile_option(None, f"By default mini, and paper for models of others. One of {PROFILES}.")
+@set_option
+@allow_missing_option
+@click.option(
+    "--only",
+    type=Names(),
+    default="",
+    help="Suites such as benchmarks,retrieval; or benchmarks such as winoground, which are then "
+    "printed and not stored.",
+)
+@model_option
+@activation_option
+@click.option(
+    "--processor",
+    help="Folder or hub repository of the tokenizer and the preprocessing of a model of "
+    "transformers; by default its own, or OpenAI's.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="Folder for the scores as CLIP_benchmark's CSV and as evaluation results of the Hugging "
+    "Face hub.",
+)
+def evaluate(
+    name: str,
+    seed: int,
+    profile: str | None,
+    overrides: tuple[tuple[str, Any], ...],
+    allow_missing: str,
+    only: list[str],
+    model: str | None,
+    activation: str | None,
+    processor: str | None,
+    output: Path | None,
+) -> None:
+    """Measure a run or any other CLIP-like model, and print its scores.
+
+    NAME is a run such as base, clip-ft or cae-attention, one of these read with GELU
+    (clip-ft-gelu), a released model of configs/paper.yaml, a tag MODEL:TAG of open_clip,
+    hf-hub:OWNER/NAME or local-dir:FOLDER in its format, hf:OWNER/NAME or a folder of transformers,
+    or a weight file. The name "data" measures what needs no model, such as the items.
+    """
+    from cae_lib import measuring, runs
+    from cae_lib.commands.options import allow
+    from cae_lib.evaluation import scores
+    from cae_lib.variants import DATA
+
+    is_ours = name == DATA or runs.is_run(name, "mini")
+    profile = profile or ("mini" if is_ours else scores.REAL)
+    suites, families = split_selection(only)
+    seed = seed if runs.is_run(name, profile) else 0
+    how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
+    with allow(profile, allow_missing):
+        if name == DATA:
+            measuring.measure_data(profile)
+            print("\n".join(scores.describe_amounts(profile)))
+            return
+        if families:
+            title = measuring.title_of(name, profile, **dict(overrides))
+            load = partial(runs.open_model, name, profile, seed, **how)
+            table = scores.evaluate(load, *families, profile=profile)
+        else:
+            title = measuring.measure_model(name, profile, seed, suites, **how)
+            table = scores.stored_scores(title, profile, seed, suites)
+    if table.empty and (families or not scores.is_measured(title, profile, suites)):
+        raise DataError("nothing could be measured, see above: no dataset is here that was named")
+    table["dataset"] = scores.public_names(table["dataset"], profile)
+    if not table.empty:
+        print(scores.format_scores(table))
+    if output:
+        for path in scores.write(table, title, output, name.partition(":")[2]):
+            print(f"Written: {path}")
+
+
+def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the suites and the families of benchmarks among some names.
+
+    Raises:
+        ConfigError: For both together, or a name that is neither.
+    """
+    from cae_lib.data.benchmarks import FOLDERS
+
+    names = list(names)
+    families = [name for name in names if name in FOLDERS]
+    if len(families) == len(names):
+        return [], families
+    from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+
+    if families or not {*names} <= {*SUITES, *BASE_SUITES}:
+        raise ConfigError(
+            f"--only {','.join(names)}: expected kinds of measurement ({', '.join(SUITES)}) or "
+            f"benchmarks ({', '.join(FOLDERS)}), not both"
+        )
+    return names, []
+
+
+@cae.command()
+@click.argument("image", type=FILE)
+@click.argument("caption")
+@click.option(
+    "--weights",
+    multiple=True,
+    default=["base"],
+    show_default=True,
+    help="A run such as base or clip-ft, a weight file, or a tag of open_clip; repeat it to "
+    "compare models on one colour scale.",
+)
+@model_option
+@activation_option
+@click.option(
+    "--start-layer",
+    default=-1,
+    show_default=True,
+    help="First layer of the heat map's rule: -1 is the last, 0 takes all.",
+)
+@click.option(
+    "--methods",
+    type=Names(),
+    default=",".join(METHODS),
+    show_default=True,
+    help="Attribution methods with commas between them.",
+)
+@seed_option
+@click.option("-o", "--output", type=FILE, default=Path("attribution.png"), show_default=True)
+@profile_option("photo", "Whose runs: photo, or mini, whose images are drawn, and others.")
+def attribute(
+    image: Path,
+    caption: str,
+    weights: tuple[str, ...],
+    model: str | None,
+    activation: str | None,
+    start_layer: int,
+    methods: list[str],
+    seed: int,
+    output: Path,
+    profile: str,
+) -> None:
+    """Draw the heat map of an image and the scores of its caption's words into one figure."""
+    from cae_lib.data.images import read_image
+    from cae_lib.evaluation.pair import attribute
+    from cae_lib.evaluation.pair_figure import draw
+    from cae_lib.plots import METHOD_LABELS, label, number
+    from cae_lib.runs import open_model
+    from cae_lib.runtime import whole_file
+
+    if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
+        raise ConfigError(f"--weights: expected up to {MAX_MODELS} different ones")
+    pixels, pairs = read_image(image), {}
+    for name in weights:
+        clip = open_model(name, profile, seed, model, activation)
+        title = clip.name if name == "base" else label(name)
+        title = Path(name).stem if title == name else title
+        title = name if title in pairs else title
+        pairs[title] = attribute(clip, pixels, caption, start_layer, methods)
+    figure = draw(pairs, caption, start_layer)
+    with whole_file(output) as path:
+        figure.savefig(path, format="png", dpi=200)
+    for title, pair in pairs.items():
+        print(f"{title}: cosine {number(pair.cosine, 2)}; score (share of the words)")
+        cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
+        print(cells.rename(columns=METHOD_LABELS).to_string())
+    print(f"The figure is {output}")
+
+
+@cae.command()
+@click.argument("other", metavar="[COMMIT|FILE]", default="HEAD")
+@profile_option()
+def compare(other: str, profile: str) -> None:
+    """Tell how the stored tables differ from those of a commit or of a file of `cae pack`."""
+    from cae_lib.commands.compare import run
+
+    run(profile, other)
+
+
+@cae.command()
+@click.option("-o", "--output", type=FILE, required=True, help="Name of the file, .tar.gz.")
+@profile_option()
+def pack(output: Path, profile: str) -> None:
+    """Write all stored tables of a profile and their provenance as one file for others."""
+    from cae_lib.commands.compare import pack
+
+    pack(profile, output)
+
+
+@cae.command()
+@profile_option()
+@click.option("--all", "studies", is_flag=True, help="Also the studies beside the paper.")
+@click.option("--rows", default="", help="Only some rows, with commas between them; no pages.")
+@click.option("--seeds", type=int, help="At most so many seeds of each row.")
+@click.option(
+    "--real",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="For a rehearsal: a folder laid out as data/raw, whose files replace drawn ones.",
+)
+@allow_missing_option
+@click.option(
+    "--on",
+    "executor",
+    type=click.Choice(["local", "slurm"]),
+    default="local",
+    show_default=True,
+    help="Where the jobs run: on this machine or on a Slurm cluster.",
+)
+def reproduce(
+    profile: str,
+    studies: bool,
+    rows: str,
+    seeds: int | None,
+    real: Path | None,
+    allow_missing: str,
+    executor: str,
+) -> None:
+    """Make what is not there yet: data, trained and measured runs, pages and the book.
+
+    It is safe to interrupt this and to call it again.
+    """
+    from cae_lib.commands.reproduce import run
+
+    config = {
+        "profile": profile,
+        "all": studies,
+        "rows": rows,
+        "seeds": seeds,
+        "allow_missing": allow_missing,
+        "real": real,
+    }
+    run(config, executor)
+
+
+BOOK_COMMANDS = {
+    "run": "Execute one page of the book and store its notebook.",
+    "book": "Render the book from the stored pages.",
+    "explore": "Write the explorer of items as a page of its own.",
 }
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "data list": ("data.list_sources", "what there is, how large, and where it goes"),
-    "data get": ("data.get_sources", "fetch, check and unpack"),
-    "data check": ("data.check_sources", "count what is here, and name what is missing"),
-    "world build": ("data.build_world", "draw and write all sets of the world"),
-    "world show": ("data.show_world", "write a sheet of pictures and captions"),
-    "photo build": ("data.build_photo", "write captions and choices in official layouts"),
-    "train": ("train.run", "train the base model or one experiment"),
-    "evaluate": ("evaluate.run", "measure a run or any CLIP-like model, and print its scores"),
-    "compare": ("compare.run", "how the stored tables differ from those of a commit or archive"),
-    "pack": ("compare.pack", "write all stored tables of a profile as one file for others"),
-    "attribute": (
-        "attribute.run",
-        "heat map of a picture and scores of its caption's words, as a figure",
-    ),
-    "explore": ("explore.run", "items with pictures, choices and words, as a page of its own"),
-    "run": ("book.run", "execute one page of the book"),
-    "reproduce": ("reproduce.run", "data, training, pages and book"),
-    "book": ("book.book", "render the book from the stored pages"),
-    "report": ("report.run", "write the reproduction as a paper, in LaTeX"),
-}
-"""For each command, the function `MODULE.FUNCTION` of `cae_lib.commands` and a description. The
-options of the command are declared beside that function."""
+"""Commands of `book/extension`, which needs a clone of the repository."""
+
+
+def run_book_command(name: str, arguments: Sequence[str]) -> int:
+    """Run a command of the book in a process of its own and return its exit code.
+
+    Raises:
+        CaeError: If this is no clone of the repository.
+    """
+    clone = repository()
+    if clone is None:
+        raise CaeError(f"`cae {name}` needs a clone of the repository, not the package alone")
+    path = os.pathsep.join(filter(None, [str(clone), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "book.extension", name, *arguments]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interrupt:  # Ctrl-C has reached the process, too
+        if isinstance(interrupt, Terminated):
+            process.terminate()
+        return process.wait()
+
+
+def _add_book_command(name: str, text: str) -> None:
+    """Add a command whose options `book/extension` declares."""
+
+    @cae.command(
+        name,
+        short_help=text,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def call(arguments: tuple[str, ...]) -> int:
+        return run_book_command(name, arguments)
+
+
+for _name, _text in BOOK_COMMANDS.items():
+    _add_book_command(_name, _text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; see `guarded`."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else list(arguments)
 
     def act() -> int | None:
-        parsed = parse(words)
-        with ExitStack() as stack:
-            stack.callback(_collect)
-            return parsed.action(parsed)
+        try:
+            return invoke(cae, "cae", words)
+        finally:
+            _collect()
 
     return guarded(act, f"cae {shlex.join(words)}")
+
+
+def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | None:
+    """Parse a command line and run the command; its errors of usage are printed.
+
+    Other errors are raised, and so is KeyboardInterrupt, which click's own `main` replaces.
+
+    Returns:
+        The exit code; None counts as 0.
+    """
+    try:
+        with command.make_context(name, list(words)) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
 
 
 def guarded(action: Callable[[], int | None], command: str) -> int:
@@ -121,47 +623,6 @@ def _collect() -> None:
     """Move all staged results into the tables."""
     for place in (paths().cache / "staged").glob("*/"):
         importlib.import_module("cae_lib.results").collect(place.name)
-
-
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; `action` of the result is the function that executes the command.
-
-    Only the module of the command that is named is imported.
-    """
-    parser = argparse.ArgumentParser(prog="cae", description=__doc__)
-    top = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    groups = {"": top}
-    for name, (place, text) in COMMANDS.items():
-        group, _, last = name.rpartition(" ")
-        if group not in groups:
-            within = top.add_parser(group, help=GROUPS[group])
-            groups[group] = within.add_subparsers(required=True, metavar="ACTION")
-        sentence = f"{text[:1].upper()}{text[1:]}."
-        command = groups[group].add_parser(last, help=text, description=sentence)
-        if name.split() == list(words[: len(name.split())]):
-            add_options(command, action(place))
-    return parser.parse_args(words)
-
-
-def action(place: str) -> Callable[[argparse.Namespace], int | None]:
-    """Return the function of a command from its `MODULE.FUNCTION`."""
-    module, _, function = place.partition(".")
-    return getattr(importlib.import_module(f"cae_lib.commands.{module}"), function)
-
-
-def add_options(
-    parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int | None]
-) -> None:
-    """Add the options of a function to a parser.
-
-    The options are those that `cae_lib.commands.options.add_arguments` attached to the function.
-    """
-    parser.set_defaults(action=function)
-    groups = {"": parser}
-    for names, settings, group in getattr(function, "options", ()):
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        groups[group].add_argument(*names, **settings)
 
 
 if __name__ == "__main__":

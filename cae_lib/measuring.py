@@ -7,6 +7,7 @@ one of them computes it and the other waits. The tables of a variant have a run 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from cae_lib.runs import (
     checkpoint_path,
     external_model,
     has_training,
+    is_run,
     open_run,
     require_data,
     train_run,
@@ -35,7 +37,7 @@ from cae_lib.runs import (
 )
 from cae_lib.runtime import pick_device
 from cae_lib.store import Tables
-from cae_lib.variants import BASE, CONTROLS, Variant, run_name
+from cae_lib.variants import BASE, CONTROLS, Variant, find_run, run_name
 from cae_lib.words.alignment import align
 
 CONTROL_SUITES = ("benchmarks", "retrieval")
@@ -158,6 +160,59 @@ def measure_external(
     measure_suites(
         run, profile_name, 0, suites, model, data, encoder, fresh, settings=settings, own=own
     )
+
+
+def measure_model(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    only: Collection[str] = (),
+    model: str | None = None,
+    activation: str | None = None,
+    processor: str | None = None,
+    **overrides: Any,
+) -> str:
+    """Measure the missing tables of a run, or of any other model that `load_external` reads.
+
+    Args:
+        name: A run of the profile or one of `external.FORMS`.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        only: Names of the suites to measure; all by default.
+        model: See `ExternalModel`.
+        activation: See `ExternalModel`.
+        processor: See `ExternalModel`.
+        **overrides: Settings of the run that differ from the profile's.
+
+    Returns:
+        The name of the model in tables.
+
+    Raises:
+        ConfigError: For an unknown suite, or a file that has the name of a run; see `measure_run`
+            and `measure_external` for further errors.
+    """
+    title = title_of(name, profile_name, **overrides)
+    if is_run(name, profile_name):
+        run, settings = find_run(name, profile_name)
+        measure_run(run, profile_name, seed, only=only, **settings | overrides)
+        return title
+    if is_run(title, profile_name):
+        raise ConfigError(f"{title} is a run of the profile {profile_name}: rename the file")
+    if unknown := [suite for suite in only if suite not in SUITES]:
+        raise ConfigError(f"{', '.join(unknown)}: that is measured of the base alone")
+    external = ExternalModel(name, model, activation, processor=processor)
+    suites = {suite: SUITES[suite] for suite in only or SUITES}
+    measure_external(external, title, profile_name, suites)
+    return title
+
+
+def title_of(name: str, profile_name: str, **overrides: Any) -> str:
+    """Return the name of a run, or of any other model, in tables and file names."""
+    if is_run(name, profile_name):
+        run, settings = find_run(name, profile_name)
+        return run_name(run, profile_name, **settings | overrides)
+    stem = Path(name).stem if Path(name).exists() else name
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.")
 
 
 def compute_table(

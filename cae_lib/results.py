@@ -88,10 +88,9 @@ def _computed(
     table: str, variant: Variant, profile_name: str, seed: int, hours: float | None
 ) -> Rows:
     """Return the rows of a run and seed that is not among the profile's tables."""
-    from cae_lib.evaluation.suites import ALL_SUITES, load_studies
+    from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table
 
-    load_studies()
     run = variant.name(profile_name)
     if variant.run != DATA and table not in ALL_SUITES:
         raise store.not_stored(table, run, profile_name)

@@ -27,12 +27,12 @@ from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta
-from cae_lib.models.clip import Clip, load_clip
+from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
 from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
-from cae_lib.variants import BASE, CONTROLS, TUNED
+from cae_lib.variants import BASE, CONTROLS, TUNED, find_run
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import Execution
@@ -299,6 +299,45 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
         return weights.load(pick_device())
     model = experiment(TUNED, profile_name).model
     return load_clip(model, weights.source, "gelu", pick_device(), allow_activation_mismatch=True)
+
+
+def is_run(name: str, profile_name: str) -> bool:
+    """Return whether a name is that of a run of a profile, of its base model or of a control."""
+    return find_run(name, profile_name)[0] in (BASE, *CONTROLS, *find_profile(profile_name).runs)
+
+
+def open_model(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    model: str | None = None,
+    activation: str | None = None,
+    processor: str | None = None,
+    **overrides: Any,
+) -> Clip:
+    """Load a run by its name in tables, or any other model that `load_external` reads.
+
+    Args:
+        name: A run of the profile or one of `external.FORMS`. With `model`, it may also be a tag of
+            that architecture's weights, such as "openai".
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        model: open_clip's architecture of a weight file.
+        activation: Activation of a weight file.
+        processor: See `ExternalModel`.
+        **overrides: Settings of the run that differ from the profile's.
+
+    Raises:
+        ConfigError: If the name is neither, or says too little of the model.
+        CheckpointError: If the weights cannot be read, or the run is not trained.
+    """
+    if is_run(name, profile_name):
+        run, settings = find_run(name, profile_name)
+        return open_run(run, profile_name, seed, **settings | overrides)
+    is_tag = model is not None and ":" not in name and Path(name).suffix not in WEIGHT_SUFFIXES
+    source = f"{model}:{name}" if is_tag else name
+    external = ExternalModel(source, model, activation, processor=processor)
+    return load_external(external, pick_device())
 
 
 def wanted(profile_name: str) -> list[str]:

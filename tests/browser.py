@@ -14,7 +14,6 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update"
 ).split()
-AXE = "axe-core@4.14.1"
 COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
 
 
@@ -39,27 +38,6 @@ def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
     match = re.search(r'<pre id="result">(.+?)</pre>', run.stdout, re.DOTALL)
     assert match, f"the browser saw nothing:\n{run.stdout[-500:]}\n{run.stderr[-2000:]}"
     return json.loads(html.unescape(match[1])), COMPLAINT.findall(run.stderr)
-
-
-def fetch_axe(folder: Path) -> str | None:
-    """The script of axe-core, which looks for what not everybody can use; None without npm or
-    network."""
-    command = [
-        "npm",
-        "install",
-        "--prefix",
-        str(folder),
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        AXE,
-    ]
-    try:
-        fetched = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    return script.read_text(encoding="utf-8") if fetched.returncode == 0 else None
 
 
 class Browser:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.evaluation.suites import load_studies
-
-load_studies()
+import book.studies  # noqa: F401  registers the suites of the studies
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

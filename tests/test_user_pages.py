@@ -27,12 +27,12 @@ from PIL import Image
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
-from cae_lib.cli import parse
+from book.extension.provenance import Provenance
+from book.extension.source import read_page
+from cae_lib.cli import cae
 from cae_lib.errors import DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.pages.source import read_page
-from cae_lib.pages.stamp import Provenance
 from cae_lib.profiles import PROFILES, experiment
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
@@ -290,34 +290,6 @@ def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     assert _fenced("CLIPTask(", **names)["task"] == (names["model"], names["loss"])
 
 
-def test_the_lines_for_webdataset(page: dict, tmp_path: Path, monkeypatch) -> None:
-    """Each pair comes once an epoch, its picture beside its tokens and roles, in full batches."""
-    webdataset = pytest.importorskip("webdataset", reason='pip install "open_clip_torch[training]"')
-    file = tmp_path / "pairs-000.tar"
-    with webdataset.TarWriter(str(file)) as tar:
-        for row, (photo, caption) in enumerate(zip(page["photos"], page["captions"], strict=True)):
-            tar.write({"__key__": f"{row:03d}", "png": photo, "txt": caption})
-    taken: list[Tensor] = []
-    monkeypatch.setattr(
-        page["model"], "encode_image", lambda pixels, normalize: taken.append(pixels) or pixels
-    )
-    given: list[tuple[Tensor, ...]] = []
-    _fenced(
-        "get_wds_dataset(",
-        **page
-        | {"shards": str(file), "n_pairs": 8, "attribution": lambda _, *texts: given.append(texts)},
-    )
-    assert [len(pixels) for pixels in taken] == [4, 4, 4, 4]  # two epochs of two batches
-    words, order = page["words"], []
-    for pixels, texts in zip(taken, given, strict=True):
-        for pixel, tokens, roles, numbers in zip(pixels, *texts, strict=True):
-            (row,) = (row for row in range(8) if page["images"][row].equal(pixel))
-            order.append(row)
-            assert tokens.equal(words.tokens[row]) and roles.equal(words.roles[row].long())
-            assert numbers.equal(words.words[row])
-    assert sorted(order[:8]) == sorted(order[8:]) == [*range(8)]
-
-
 def test_the_examples_of_the_api_run_one_after_another() -> None:
     names: dict[str, Any] = {}
     text = (REPOSITORY / "book" / "api.md").read_text(encoding="utf-8")
@@ -356,26 +328,25 @@ def test_open_clip_publishes_and_loads_a_run(tmp_path: Path, monkeypatch) -> Non
     assert torch.equal(preprocess(image), clip.preprocess(image))
 
 
+def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command of `cae` that some words call, and its parameters."""
+    name, *rest = words
+    return name, cae.commands[name].make_context(name, rest).params
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)
     if words[0].endswith("snakemake"):
         called = [sys.executable, "-m", "snakemake", *words[1:], "rows=clip-ft", "seeds=1"]
-        subprocess.run(
-            called,
-            cwd=REPOSITORY,
-            check=True,
-            capture_output=True,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)},
-        )
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)}
+        subprocess.run(called, cwd=REPOSITORY, check=True, capture_output=True, env=environment)
         return
     start = words.index("cae_lib.cli") if words[0] == "torchrun" else 0
-    parsed = parse(words[start + 1 :])
-    assert getattr(parsed, "profile", "paper") == "paper"
-    if words[start + 1] == "train":
-        assert parsed.name in PROFILES["paper"].runs
-    if words[start + 1] == "run":
-        assert (SCALE.parent / f"{parsed.name}.md").is_file()
+    name, parameters = parse(words[start + 1 :])
+    assert parameters.get("profile", "paper") == "paper"
+    if name == "train":
+        assert parameters["name"] in PROFILES["paper"].runs
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -384,53 +355,23 @@ def test_one_call_of_make_trains_and_measures_a_row() -> None:
     dry = [*shlex.split(line), "-n", "-C", str(REPOSITORY)]
     planned = subprocess.run(dry, capture_output=True, text=True, check=True).stdout
     calls = [shlex.split(text)[1:] for text in planned.splitlines() if "/cae " in text]
-    assert [words[0] for words in calls] == ["train", "evaluate"]
-    for words in calls:
-        parsed = parse(words)
-        assert (parsed.name, parsed.seed, parsed.profile) == ("cae-attention", 0, "paper")
+    found = [parse(words) for words in calls]
+    assert [name for name, _ in found] == ["train", "evaluate"]
+    expected = {"name": "cae-attention", "seed": 0, "profile": "paper"}
+    assert all(expected.items() <= parameters.items() for _, parameters in found)
 
 
-@pytest.fixture(scope="module")
-def scale() -> dict[str, Any]:
-    """The namespace of the page about the paper's scale."""
-    names: dict[str, Any] = {}
+def test_the_page_of_the_papers_scale_names_what_is_downloaded() -> None:
+    """Images that datasets share are among them; what no table reads is left out."""
+    page: dict[str, Any] = {}
     for cell in read_page(SCALE).cells:
         if cell.cell_type == "code" and "provenance" not in cell.metadata.get("tags", []):
-            exec(compile(cell.source, SCALE.name, "exec"), names)
-    return names
-
-
-def test_the_table_names_what_is_fetched(scale: dict) -> None:
-    """Pictures that sets share are among them; what no table reads is left out."""
-    names = [source.name for source in scale["read"]]
-    assert {
-        "openai-vit-b-32",
-        "negclip-captions",
-        "coco-val2014",
-        "visual-genome",
-        "winoground",
-        "senteval",
-    } <= set(names) and "clip-cae" not in names
-    assert len(names) == len(set(names)) == len(scale["table"])
-    assert scale["table"].loc["winoground", "accept terms"] == "yes"
-    assert scale["table"]["GB"].sum() == pytest.approx(
-        sum(source.gb or 0 for source in scale["read"])
-    )
-
-
-def test_hours_follow_from_what_a_step_costs(scale: dict) -> None:
-    """With hard negatives a row has two pictures and four texts, and CAE two captions."""
-    hours, measuring = scale["HOURS"], scale["MEASURING"]
-    found = scale["rows"].groupby("row")["hours"].sum()
-    assert found["CLIP-FT"] == pytest.approx(3 * (hours + measuring))
-    assert found["CLIP"] == pytest.approx(measuring)
+            exec(compile(cell.source, SCALE.name, "exec"), page)
+    names = [source.name for source in page["read"]]
+    assert {"openai-vit-b-32", "coco-val2014", "visual-genome", "winoground"} <= set(names)
+    assert "clip-cae" not in names and len(names) == len(set(names)) == len(page["table"])
     costs = pd.DataFrame({"seconds": {"clip-ft": 1.0, "gradcam": 1.2, "images": 0.8}})
-    ours = {
-        name: FunctionType(scale["cost"].__code__, scale | {"costs": costs})(
-            experiment(name, "paper"), "seconds"
-        )
-        for name in ("clip-ft", "cae-gradcam", "negclip", "negclip-cae-gradcam")
-    }
-    assert ours == pytest.approx(
-        {"clip-ft": 1, "cae-gradcam": 1.2, "negclip": 2.4, "negclip-cae-gradcam": 2.8}
-    )
+    seconds = FunctionType(page["cost"].__code__, page | {"costs": costs})
+    # With hard negatives a row has two images and four texts, and CAE two captions.
+    for name, expected in (("clip-ft", 1), ("negclip", 2.4), ("negclip-cae-gradcam", 2.8)):
+        assert seconds(experiment(name, "paper"), "seconds") == pytest.approx(expected)

@@ -11,20 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import book.studies  # noqa: F401  registers the suites of the studies
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import TrainingImages
 from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.suites import load_studies
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import Run, train
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.world.config import Sizes, WorldConfig
-
-load_studies()  # for what runs without pytest's conftest.py
 
 HERE = Path(__file__).parent
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only

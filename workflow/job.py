@@ -56,11 +56,10 @@ def make_base(profile: str, selection: Selection) -> None:
 
 def train_and_measure(profile: str, selection: Selection, name: str) -> None:
     """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
-    from cae_lib.evaluation.suites import load_studies
+    import book.studies  # noqa: F401  registers the suites of the studies
     from cae_lib.measuring import measure_data, measure_run
     from cae_lib.runs import has_training, train_run
 
-    load_studies()
     (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
     without = () if selection.studies else grid.STUDY_PAGE_SUITES
     if row == grid.DATA_RUN:
@@ -79,7 +78,7 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
 
 def execute_page(profile: str, selection: Selection, name: str) -> None:
     """Execute a page: one of the book, or of the copy of the book that the profile has."""
-    from cae_lib.pages.run import run_page
+    from book.extension.run import run_page
 
     if find_profile(profile).own_book is None:
         run_page(name)
@@ -89,7 +88,7 @@ def execute_page(profile: str, selection: Selection, name: str) -> None:
 
 def render_book(profile: str) -> None:
     """Render the book from the executed pages."""
-    from cae_lib.pages.build import build_book
+    from book.extension.build import build_book
 
     print(f"The book is {build_book(profile)}")
 

@@ -1,1 +1,1 @@
-"""What each command of `cae` does; `cae_lib.cli` describes them and imports one when it runs."""
+"""What longer commands of `cae` do; `cae_lib.cli` declares their options."""

@@ -28,7 +28,6 @@ from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
-from cae_lib.evaluation.suites import load_studies
 from cae_lib.keys import TRAINING_VERSION, run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -214,7 +213,6 @@ def _texts(profile_name: str) -> Iterator[str]:
 
 def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
     """Measure and store the training curve, and write the model card beside the shipped weights."""
-    load_studies()
     from book.studies.probes import describe_base, zero_shot_numbers
 
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}

@@ -6,7 +6,6 @@ differ from those of such a file or of a commit.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results, runtime
-from cae_lib.commands.options import PROFILE, add_arguments, option
 from cae_lib.config import paths
 from cae_lib.data.rows import read_json
 from cae_lib.data.unpack import unpack
@@ -32,27 +30,26 @@ ANSWERS = ("correct", "rank")
 MANIFEST = "manifest.json"
 
 
-@add_arguments(option("-o", "--output", type=Path, required=True, metavar="FILE.tar.gz"), PROFILE)
-def pack(parsed: argparse.Namespace) -> None:
+def pack(profile_name: str, output: Path) -> None:
     """Write all tables of a profile and their provenance as one archive.
 
     Raises:
         DataError: If there are no tables.
         WriteError: If the archive cannot be written; see `whole_file`.
     """
-    results.collect(parsed.profile)
-    folder = find_profile(parsed.profile).records
+    results.collect(profile_name)
+    folder = find_profile(profile_name).records
     files = {path: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
     if not files:
         raise DataError(f"{folder}: no table is stored")
     files[folder / MANIFEST] = json.dumps(manifest(), indent=2).encode()
-    with runtime.whole_file(parsed.output) as target, tarfile.open(target, "w:gz") as archive:
+    with runtime.whole_file(output) as target, tarfile.open(target, "w:gz") as archive:
         for path, content in files.items():
             entry = tarfile.TarInfo(path.relative_to(paths().root).as_posix())  # names no user
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    size = parsed.output.stat().st_size / 1e6
-    print(f"{len(files) - 1} tables are in {parsed.output}, {size:.1f} MB")
+    size = output.stat().st_size / 1e6
+    print(f"{len(files) - 1} tables are in {output}, {size:.1f} MB")
 
 
 def manifest() -> dict[str, Any]:
@@ -75,31 +72,21 @@ def manifest() -> dict[str, Any]:
     }
 
 
-@add_arguments(
-    option(
-        "other",
-        nargs="?",
-        default="HEAD",
-        metavar="COMMIT|FILE",
-        help="a commit, by default the last one, or a file of `cae pack`",
-    ),
-    PROFILE,
-)
-def run(parsed: argparse.Namespace) -> None:
+def run(profile_name: str, other: str) -> None:
     """Compare all tables of a profile with those of a commit or of an archive made by `pack`.
 
     The command prints how the provenance of an archive differs from the present one, and a line for
     each table of a run that differs.
     """
-    results.collect(parsed.profile)
-    other, folder = parsed.other, find_profile(parsed.profile).records
+    results.collect(profile_name)
+    folder = find_profile(profile_name).records
     place = folder.relative_to(paths().root)
     with TemporaryDirectory() as scratch:
         archive = Path(other)
         if not archive.is_file():
-            if not find_profile(parsed.profile).recorded:
+            if not find_profile(profile_name).recorded:
                 raise ConfigError(
-                    f"tables of the profile {parsed.profile} mean nothing, and are in no commit"
+                    f"tables of the profile {profile_name} mean nothing, and are in no commit"
                 )
             archive = Path(scratch, "commit.tar")
             archive.write_bytes(_git("archive", other, place.as_posix()))

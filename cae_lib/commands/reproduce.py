@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.options import ON, PROFILE, REPRODUCED, add_arguments, allow
+from cae_lib.commands.options import allow
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.gpus import find_gpus
@@ -33,22 +32,18 @@ BYTES_PER_JOB = 5_300_000_000
 """Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
 
 
-@add_arguments(PROFILE, *REPRODUCED, ON)
-def run(parsed: argparse.Namespace) -> None:
-    """Execute all jobs that are not done yet; it is safe to interrupt and repeat this."""
-    home, profile = repository(), parsed.profile
+def run(config: Mapping[str, Any], executor: str) -> None:
+    """Execute all jobs that are not done yet; it is safe to interrupt and repeat this.
+
+    Args:
+        config: The Snakemake configuration: profile, all, rows, seeds, allow_missing, real.
+        executor: Where the jobs run: "local" or "slurm".
+    """
+    home, profile = repository(), config["profile"]
     if home is None or shutil.which("snakemake", path=search_path()) is None:
         raise CaeError(
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
         )
-    config = {
-        "profile": profile,
-        "all": parsed.all,
-        "rows": parsed.rows,
-        "seeds": parsed.seeds,
-        "allow_missing": parsed.allow_missing,
-        "real": parsed.real and parsed.real.resolve(),
-    }
     selection = grid.select(profile, config)
     enter_home(profile)
     with allow_incomplete(config):
@@ -62,7 +57,7 @@ def run(parsed: argparse.Namespace) -> None:
     lock = folder / "controller.lock"
     try:
         with FileLock(lock, timeout=0):
-            command = snakemake_command(home, config, parsed.on)
+            command = snakemake_command(home, config, executor)
             code = run_snakemake(command, folder / "snakemake.log", runs, followed=bool(pages))
     except Timeout as error:
         raise CaeError(

@@ -79,6 +79,10 @@ def attribute(
             f"the picture is a {type(image).__name__}: expected a path or a PIL image. "
             "PIL.Image.fromarray makes one of an array of uint8 (H, W, 3)."
         )
+    if not hasattr(clip.model, "visual"):
+        raise ConfigError(
+            f"{clip.name}: there is no heat map of a model of transformers; `cae evaluate` takes it"
+        )
     check_captions([caption])
     pil_image = image if isinstance(image, Image.Image) else read_image(image)
     words = split_words(caption, clip.tokenizer)

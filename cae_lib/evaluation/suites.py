@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_lib import store
-from cae_lib.config import paths, repository
+from cae_lib.config import paths
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.runtime import current_provenance, write_atomic
 from cae_lib.store import Tables
@@ -63,15 +62,6 @@ for _name, _module, _function in (
 ):
     register(_name, f"{__package__}.{_module}", _function)
 ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "validation_table")
-
-
-def load_studies() -> None:
-    """Register the suites of the studies in `book/studies`; an installed package has none."""
-    clone = repository()
-    if clone is not None and (clone / "book" / "studies").is_dir():
-        if str(clone) not in sys.path:
-            sys.path.append(str(clone))
-        import_module("book.studies")
 
 
 def measure(

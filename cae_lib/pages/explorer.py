@@ -27,9 +27,8 @@ from cae_lib.evaluation.attribution import WordSample
 from cae_lib.evaluation.choice import scorable_benchmarks
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label
+from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label, script_json
 from cae_lib.runtime import write_atomic
-from cae_lib.shown import script_json
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.roles import ROLE_NAMES
 

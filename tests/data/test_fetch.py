@@ -133,8 +133,7 @@ def test_links_that_show_shared_images(toy: Source):
 
 
 def test_commands(toy: Source, monkeypatch, capsys):
-    for place in ("data.sources", "commands.data"):
-        monkeypatch.setattr(f"cae_lib.{place}.load_sources", lambda: {"toy": toy})
+    monkeypatch.setattr("cae_lib.data.sources.load_sources", lambda: {"toy": toy})
     assert cli.main(["data", "list"]) == 0
     lines = "toy: Toy\n  size not known, MIT\n  goes to data/raw/toy; 2 files from the web\n"
     assert capsys.readouterr().out.startswith(lines)

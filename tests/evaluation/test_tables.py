@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cae_lib.commands.scores import choice_scores
 from cae_lib.errors import DataError
 from cae_lib.evaluation.averages import average, weights
+from cae_lib.evaluation.scores import choice_scores
 from cae_lib.evaluation.tables import join_by_item
 from cae_lib.results import ANSWERS
 

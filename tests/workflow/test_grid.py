@@ -13,6 +13,7 @@ import job
 import pytest
 from conftest import REPOSITORY
 
+from book.extension.source import page_names
 from cae_lib import grid
 from cae_lib.cli import main
 from cae_lib.commands import reproduce
@@ -21,7 +22,6 @@ from cae_lib.errors import ConfigError
 from cae_lib.gpus import exclusive_gpu, find_gpus
 from cae_lib.grid import STUDY_PAGE_SUITES, STUDY_PAGES, STUDY_SUITES, Selection
 from cae_lib.methods import METHODS
-from cae_lib.pages.source import page_names
 from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, find_run, run_name, study_runs
 
@@ -150,7 +150,7 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
 
 def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
     given = []
-    monkeypatch.setattr("cae_lib.pages.run.run_page", lambda *words: given.append(words))
+    monkeypatch.setattr("book.extension.run.run_page", lambda *words: given.append(words))
     monkeypatch.delenv("CAE_HOME", raising=False)
     job.execute_page("mini", Selection(seeds=1), "accuracy")
     job.execute_page("rehearsal", Selection(), "accuracy")

@@ -1,25 +1,60 @@
-"""Read the parameters that the pages of results share, and load tables of runs with these settings.
+"""Check the parameters of a page, and load tables of runs with the settings that they make.
 
-A page declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours` beside
-`profile`, and loads its tables with `Selection.load`, which trains and measures what is not stored.
+A page of results declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours`
+beside `profile`, and loads its tables with `Selection.load`, which trains and measures what is not
+stored.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+import book.studies  # noqa: F401  registers the suites that a page may load
 from cae_lib import plots, results
 from cae_lib.errors import ConfigError
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.variants import find_variant, setting
 
+INJECTED = "# Parameters"
+"""How papermill begins the cell with the parameters that it injects."""
+
 OF_LOSS = ("weight", "margin")
 """Settings of the attribution loss; other settings are those of every training."""
+
+
+def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
+    """Raise an error, in a cell of a page, for parameters that the page does not have or describe.
+
+    Papermill only warns of an unknown parameter and injects it in a cell of its own. This function
+    finds that cell among the cells that the kernel has run.
+
+    Args:
+        names: The page's `globals()`, where its parameters are.
+        profiles: The profiles that the page describes. Profiles that are `like` one of them are
+            accepted, too.
+
+    Raises:
+        ConfigError: If the profile is none of these, or papermill has injected a name that the cell
+            of parameters does not declare.
+    """
+    if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
+        raise ConfigError(
+            f"this page does not describe the profile {names['profile']!r}: expected "
+            f"one of {', '.join(profiles)}"
+        )
+    declared = names.get("__annotations__", {})
+    injected = [cell for cell in names.get("In", ()) if cell.startswith(INJECTED)]
+    given = {name for cell in injected for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
+    if unknown := sorted(given - set(declared)):
+        raise ConfigError(
+            f"this page has no parameter {', '.join(unknown)}; it has {', '.join(declared)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command `cae attribute`: which weights it takes, and what it says of a picture."""
+"""Attribution of one image and caption, and `cae attribute`: which weights it takes."""
 
 import shutil
 from pathlib import Path
@@ -11,14 +11,13 @@ from PIL import Image
 
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
-from cae_lib.commands.figure import open_weights
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.pair import attribute, word_roles
 from cae_lib.methods import METHODS
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.runs import checkpoint_path
+from cae_lib.runs import checkpoint_path, open_model
 
 CAPTION = "the cat is touching the elephant"
 
@@ -64,23 +63,22 @@ def test_the_picture_is_what_the_model_saw(tiny_clip: Clip) -> None:
 
 
 def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path) -> None:
-    plain = str(tmp_path / "plain.pt")  # says nothing of its weights
+    plain = str(tmp_path / "plain.pt")  # does not state its architecture
     torch.save(tiny_clip.model.state_dict(), plain)
     for clip in (
-        open_weights("base", profile="smoke"),
-        open_weights(str(base)),
-        open_weights(plain, "clip-mini", "quickgelu"),
+        open_model("base", "smoke"),
+        open_model(str(base), "smoke"),
+        open_model(plain, "smoke", model="clip-mini", activation="quickgelu"),
     ):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
-    for error, message, arguments in (
-        (ConfigError, "plain.pt.*--model.*--activation", (plain,)),
-        (ConfigError, "plain.pt.*its activation.*--activation", (plain, "clip-mini")),
-        (ConfigError, "no model 'openai': expected MODEL:TAG", ("openai",)),
-        (CheckpointError, "neither a file nor a tag", ("opena", "ViT-B-32")),
-        (CheckpointError, "train the model first", ("clip-ft",)),
+    for error, message, name, model in (
+        (ConfigError, "plain.pt.*--model.*--activation", plain, None),
+        (ConfigError, "no model 'openai': expected MODEL:TAG", "openai", None),
+        (CheckpointError, "neither a file nor a tag", "opena", "ViT-B-32"),
+        (CheckpointError, "train the model first", "clip-ft", None),
     ):
         with pytest.raises(error, match=message):
-            open_weights(*arguments, profile="smoke")
+            open_model(name, "smoke", model=model)
 
 
 def test_words_have_their_roles(tiny_clip: Clip) -> None:
@@ -107,28 +105,19 @@ def test_bad_input(tiny_clip: Clip, tmp_path: Path) -> None:
 def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     figure = tmp_path / "deep" / "out.png"
     twin = Path(shutil.copytree(base.parent, tmp_path / "twin"), base.name)  # of the same name
-    weights = [
-        "--weights",
-        "base",
-        "--weights",
-        str(base),
-        "--weights",
-        str(twin),
-        "--profile",
-        "smoke",
-    ]
-    command = ["attribute", str(picture), CAPTION, *weights, "-o", str(figure)]
-    assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "clip-mini: cosine" in printed and "model: cosine" in printed and "touching" in printed
-    assert f"{twin}: cosine" in printed
-    with Image.open(figure) as image:
-        assert image.width > 1000
-    assert all(label in printed for label in ("attention", "GradCAM", "perturbation", "gradient"))
+    weights = [word for name in ("base", base, twin) for word in ("--weights", str(name))]
+    command = ["attribute", str(picture), CAPTION, *weights, "--profile", "smoke"]
+    command += ["-o", str(figure)]
     assert main([*command, "--methods", "integrated_gradients, gradient"]) == 0
     printed = capsys.readouterr().out
-    assert "integrated gradients" in printed and "gradient" in printed and "GradCAM" not in printed
-    assert main([*command, "--start-layer", "9"]) == 2
-    assert "start_layer=9 does not fit" in capsys.readouterr().err
-    assert main([*command, "--weights", "base"]) == 2
-    assert "different ones" in capsys.readouterr().err
+    for title in ("clip-mini", "model", str(twin)):
+        assert f"{title}: cosine" in printed
+    assert "integrated gradients" in printed and "touching" in printed and "GradCAM" not in printed
+    with Image.open(figure) as image:
+        assert image.width > 1000
+    for wrong, message in (
+        (["--start-layer", "9"], "start_layer=9 does not fit"),
+        (["--weights", "base"], "different ones"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert message in capsys.readouterr().err

@@ -1,10 +1,9 @@
-"""Draw the figure of `cae attribute`, and open the models that the command takes."""
+"""Draw the attribution of an image and its caption in some models, as `cae attribute` does."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import seaborn as sns
@@ -16,15 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cae_lib.attribution.heatmap import upsample
-from cae_lib.errors import ConfigError
+from cae_lib.errors import DataError
 from cae_lib.evaluation.pair import PairAttribution
-from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip
-from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, number
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runs import external_model, has_training, weights_of
-from cae_lib.runtime import pick_device
-from cae_lib.variants import BASE, find_run
 
 ROOT = 0.5
 """Exponent of the colour scale. Relevance is concentrated, so half of a linear range would be
@@ -34,53 +27,21 @@ WORD_HEIGHT, PANEL = 0.19, 2.4
 """Height of a word and width of a panel, in inches."""
 
 
-def open_weights(
-    weights: str,
-    model: str | None = None,
-    activation: str | None = None,
-    profile: str = "mini",
-    seed: int = 0,
-) -> Clip:
-    """Load the model that an argument of the command line stands for.
-
-    Args:
-        weights: A run of the profile, or anything that `load_external` reads. With `model`, this
-            may also be a tag of its pretrained weights, such as "openai".
-        model: Name of the architecture.
-        activation: Name of the activation function.
-        profile: Name of the profile.
-        seed: Seed of the run.
-
-    Raises:
-        ConfigError: If the model cannot be loaded as described (see `load_external`), or is a model
-            of transformers, for which there is no heat map.
-        CheckpointError: If the weights cannot be read; see `load_external`.
-    """
-    row, settings = find_run(weights, profile)
-    if row == BASE or row in find_profile(profile).runs:
-        if row == BASE or has_training(row, profile, **settings):
-            return weights_of(row, profile, seed, **settings).load(pick_device())
-        external = external_model(experiment(row, profile, **settings))
-    else:
-        tag = model is not None and Path(weights).suffix not in WEIGHT_SUFFIXES
-        external = ExternalModel(f"{model}:{weights}" if tag else weights, model, activation)
-    clip = load_external(external, pick_device())
-    if not hasattr(clip.model, "visual"):
-        raise ConfigError(
-            f"{weights}: there is no heat map of a model of transformers; `cae evaluate` takes it"
-        )
-    return clip
-
-
-def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figure:
+def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer: int) -> Figure:
     """Draw the image with its caption and, for each model, a heat map above the words' shares.
 
     Args:
-        found: The attribution of each model, by the title of its column.
+        attributions: The attribution of each model, by the title of its column.
         caption: The caption.
-        layer: Description of the start layer of the heat maps.
+        start_layer: First layer of the heat maps' rule; -1 is the last, 0 takes all.
+
+    Raises:
+        DataError: If the models read images of different sizes.
     """
-    first, *_ = pairs = list(found.values())
+    first, *_ = pairs = list(attributions.values())
+    if len({pair.image.shape for pair in pairs}) > 1:
+        raise DataError("the models read images of different sizes: draw one figure for each")
+    layer = {-1: "last layer", 0: "all layers"}.get(start_layer, f"layers from {start_layer}")
     norm = PowerNorm(ROOT, 0, max(pair.relevance.max() for pair in pairs))
     longest = max(pair.shares.to_numpy().max() for pair in pairs)
     below = max(1.3, WORD_HEIGHT * len(first.shares))
@@ -93,7 +54,7 @@ def draw(found: Mapping[str, PairAttribution], caption: str, layer: str) -> Figu
     axes[1, 0].legend(handles=handles, loc="lower left", fontsize=9, frameon=False)
     for axis in axes[:, 0]:
         axis.set_axis_off()
-    for (title, pair), (above, table) in zip(found.items(), axes.T[1:], strict=True):
+    for (title, pair), (above, table) in zip(attributions.items(), axes.T[1:], strict=True):
         _map(above, pair, norm)
         above.set_title(f"{title}\ncosine {number(pair.cosine, 2)}", fontsize=10)
         _shares(table, pair, longest, pair is first)

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from book.extension.build import own_book
+from book.extension.source import experiments_folder, page_names, read_page
 from cae_lib import results
-from cae_lib.pages.build import own_book
-from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.profiles import PROFILES
 from cae_lib.runtime import environment_info, has_uncommitted_changes
 

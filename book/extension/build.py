@@ -5,6 +5,7 @@ Nothing is executed: the stored notebooks are shown.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from cae_lib.config import paths, shipped
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.profiles import find_profile
 
+CLONE = Path(__file__).resolve().parents[2]
 OPTIONS = ("-W", "-n", "--keep-going", "--all", "-q")
 """Of `jupyter-book build`: warnings are errors, all of them are shown, and nothing else is."""
 
@@ -53,7 +55,9 @@ def render(source: Path, config: Path, output: Path) -> Path:
     script = Path(sys.executable).with_name("jupyter-book")
     command = [script, "build", source, "--config", config, "--path-output", output, *OPTIONS]
     page = output / "_build" / "html" / "index.html"
-    if subprocess.run(command).returncode != 0 or not page.is_file():
+    environment = os.environ | {"PYTHONPATH": str(CLONE)}  # Sphinx imports `book.extension.web`
+    done = subprocess.run(command, env=environment)
+    if done.returncode != 0 or not page.is_file():
         raise CaeError("the book was not rendered cleanly: see the warnings above")
     return page
 
@@ -84,10 +88,9 @@ def own_book(profile_name: str) -> Path:
         return stored | {"_build", ".ipynb_checkpoints"}
 
     shutil.copytree(source, target, ignore=skipped, dirs_exist_ok=True)
-    repository = Path(__file__).resolve().parents[2]
     for name in ("cae_lib", "CONTRIBUTING.md"):  # which pages show
         if not target.with_name(name).exists():
-            target.with_name(name).symlink_to(repository / name)
+            target.with_name(name).symlink_to(CLONE / name)
     settings = yaml.safe_load(shipped("_config.yml").read_text(encoding="utf-8"))
     settings["html"]["announcement"] = line
     (target / "_config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")

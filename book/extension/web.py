@@ -2,7 +2,7 @@
 
 The extension sets what a search engine or the preview of a link shows of a page. It writes formulas
 as MathML, which needs no script, and puts the explorer's files beside its page. It removes scripts
-and icons that no page uses.
+that no page uses.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
-from fontTools.subset import Options, Subsetter
-from fontTools.ttLib import TTFont
 from markupsafe import Markup
 from sphinx.util import logging
 
 from cae_lib.config import paths
+from cae_lib.plots import FIGURE_HTML
 from cae_lib.profiles import PROFILES
-from cae_lib.shown import FIGURE_HTML
 
 CARD = "_static/card.png"
 """The picture that a link's preview shows."""
@@ -41,7 +39,7 @@ SPELLED = {
 """TeX that docutils does not know, or writes with a letter that fonts lack, as what it knows."""
 
 SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
-"""What loads the theme's icons as drawings, all two thousand of them."""
+"""What draws the theme's icons, which its style sheet already shows as letters of a font."""
 
 ACCESSIBLE = {
     r'<summary aria-label="Toggle hidden content">': "<summary>",
@@ -53,9 +51,6 @@ ACCESSIBLE = {
 """What theme and Sphinx write that screen readers cannot use, and what to write in its place: names
 that are not those that are seen, none at all, parts outside of all landmarks, an outdated role."""
 
-GLYPH = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
-"""What draws one as a letter of a font, in the theme's style sheet."""
-
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension; Sphinx calls this function."""
@@ -65,7 +60,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("doctree-resolved", _with_boxes)
     app.connect("html-page-context", _with_description)
     app.connect("html-page-context", _with_own_files, priority=999)
-    app.connect("build-finished", _with_few_icons)
+    app.connect("build-finished", _finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -205,53 +200,17 @@ def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any],
         context[files] = list(filter(wanted, context[files]))
 
 
-def _with_few_icons(app: Any, error: Exception | None) -> None:
-    """Keep only the theme's icons that pages or the theme's scripts name, as letters of fonts.
-
-    The theme loads all icons twice, which takes 1.7 MB a page.
-    """
-    static = Path(app.outdir, "_static")
-    sheet = static / "styles" / "pydata-sphinx-theme.css"
-    if error or app.builder.name != "html" or not sheet.is_file():
-        return
-    texts = [_finished(page) for page in Path(app.outdir).rglob("*.html")]
-    texts += [path.read_text(encoding="utf-8") for path in static.glob("scripts/*theme.js")]
-    used = {name for text in texts for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
-
-    def kept(glyph: re.Match) -> str:
-        return glyph[0] if used.intersection(re.findall(r"\.fa-([\w-]+)", glyph[1])) else ""
-
-    rules = GLYPH.sub(kept, sheet.read_text(encoding="utf-8"))
-    rules = re.sub(r'url\([^)]*\.woff2\) format\("woff2"\),', "", rules)
-    sheet.write_text(rules, encoding="utf-8")
-    letters = {int(code, 16) for code in re.findall(r'"\\([ef][0-9a-f]{3})"', rules)}
-    for font in static.glob("vendor/fontawesome/webfonts/*.ttf"):
-        _keep_letters(font, letters)
-    for file in (*static.glob("scripts/fontawesome.js*"), *static.rglob("webfonts/*.woff2")):
-        file.unlink()
-
-
-def _finished(page: Path) -> str:
-    """Rewrite a page for accessibility and without the script that draws icons.
+def _finish_pages(app: Any, error: Exception | None) -> None:
+    """Rewrite the pages for accessibility and without the script that draws icons.
 
     The replacements are those of `ACCESSIBLE`. The title of the front page names the book once
     instead of twice.
-
-    Returns:
-        The new text of the page.
     """
-    text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
-    for old, new in ACCESSIBLE.items():
-        text = re.sub(old, new, text)
-    text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
-    page.write_text(text, encoding="utf-8")
-    return text
-
-
-def _keep_letters(path: Path, letters: set[int]) -> None:
-    """Remove all letters but these from a font file."""
-    font = TTFont(path)
-    subsetter = Subsetter(Options(layout_features=[], hinting=False))
-    subsetter.populate(unicodes=letters)
-    subsetter.subset(font)
-    font.save(path)
+    if error or app.builder.name != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
+        for old, new in ACCESSIBLE.items():
+            text = re.sub(old, new, text)
+        text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
+        page.write_text(text, encoding="utf-8")

@@ -1,21 +1,22 @@
-"""Scores of a model from its answers: printed, as CLIP_benchmark's CSV, as the hub's results."""
+"""Scores of a model: `evaluate`, those of stored answers, and the files that others read."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cae_lib import results
-from cae_lib.commands.options import REAL
+from cae_lib import store
 from cae_lib.data.benchmarks import FAMILIES, Benchmark
 from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
 from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
+from cae_lib.evaluation.amounts import drop_rescored
 from cae_lib.evaluation.averages import average, weights
 from cae_lib.evaluation.choice import answers, scorable_benchmarks, weighted_items
 from cae_lib.evaluation.encoder import Encoder
@@ -23,8 +24,11 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.evaluation.tables import join_by_item
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
-from cae_lib.results import ANSWERS
 from cae_lib.runtime import write_atomic
+from cae_lib.store import ANSWERS
+
+REAL = "paper"
+"""The profile whose datasets are the published ones."""
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 TASKS = {
@@ -114,7 +118,7 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
 def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
     """Return whether a table of a run is stored, of any suite or of some."""
-    return not all(results.missing(suite, [title], profile_name) for suite in suites or SUITES)
+    return not all(store.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
 def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
@@ -140,68 +144,40 @@ def stored_scores(
     Returns:
         One row a score; columns as in `COLUMNS`.
     """
-    selected, tables = list(suites), []
-
-    def stored(suite: str) -> bool:
-        is_selected = suite in selected or not selected
-        return is_selected and not results.missing(suite, [title], profile_name)
+    measured = [
+        suite
+        for suite in suites or ("benchmarks", "retrieval", "similarity")
+        if not store.missing(suite, [title], profile_name)
+    ]
 
     def rows_of(suite: str) -> pd.DataFrame:
-        frame = results.load(suite, profile_name, [title])
+        frame = store.load(suite, profile_name, [title])
         return frame[frame["seed"] == seed]
 
-    if stored("benchmarks"):
+    tables, scores = [], []
+    if "benchmarks" in measured:
         items = items_of(datasets.benchmarks(profile_name))
         tables.append(choice_scores(rows_of("benchmarks"), items))
-    if stored("retrieval"):
+    if "retrieval" in measured:
         pairs = datasets.retrieval_sets(profile_name)
-        tables.append(
-            pd.DataFrame(
-                [
-                    (
-                        name,
-                        "retrieval",
-                        f"{way}, R@{k}",
-                        float((ranks["rank"] <= k).mean()),
-                        float("nan"),
-                        pairs[name].n_used,
-                        pairs[name].n_expected,
-                    )
-                    for (name, way), ranks in rows_of("retrieval").groupby(
-                        ["set", "direction"], sort=False
-                    )
-                    for k in (1, 5, 10)
-                ],
-                columns=COLUMNS,
-            )
-        )
-    if stored("similarity"):
+        by_direction = rows_of("retrieval").groupby(["set", "direction"], sort=False)
+        for (name, way), ranks in by_direction:
+            amounts = pairs[name].n_used, pairs[name].n_expected
+            for k in (1, 5, 10):
+                recall = float((ranks["rank"] <= k).mean())
+                scores.append((name, "retrieval", f"{way}, R@{k}", recall, math.nan, *amounts))
+    if "similarity" in measured:
         expected = {part.name: part.n_expected for part in datasets.similarity_pairs(profile_name)}
-        tables.append(
-            pd.DataFrame(
-                [
-                    (
-                        name,
-                        "similarity",
-                        "Spearman",
-                        float(pairs["gold"].corr(pairs["score"], "spearman")),
-                        float("nan"),
-                        len(pairs),
-                        expected[name],
-                    )
-                    for name, pairs in rows_of("similarity").groupby("set", sort=False)
-                ],
-                columns=COLUMNS,
-            )
-        )
-    empty = pd.DataFrame(columns=COLUMNS)
-    return pd.concat([table for table in tables if len(table)] or [empty], ignore_index=True)
+        for name, rows in rows_of("similarity").groupby("set", sort=False):
+            spearman = float(rows["gold"].corr(rows["score"], "spearman"))
+            amounts = len(rows), expected[name]
+            scores.append((name, "similarity", "Spearman", spearman, math.nan, *amounts))
+    tables.append(pd.DataFrame(scores, columns=COLUMNS))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
-def print_scores(table: pd.DataFrame) -> None:
-    """Print scores in percent; a star marks those of incomplete data."""
-    if table.empty:
-        return
+def format_scores(table: pd.DataFrame) -> str:
+    """Return scores in percent as a table of text; a star marks those of incomplete data."""
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
     shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
@@ -209,9 +185,10 @@ def print_scores(table: pd.DataFrame) -> None:
     shown["n expected"] = table["n_expected"].map("{:,}".format)
     few = table["n_used"] < table["n_expected"]
     shown[""] = few.map({True: "*", False: ""})
-    print(shown.to_string(index=False), flush=True)
-    if few.any():
-        print("* incomplete, see above: not to be compared with published numbers", flush=True)
+    note = (
+        "\n* incomplete, see above: not to be compared with published numbers" if any(few) else ""
+    )
+    return shown.to_string(index=False) + note
 
 
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
@@ -281,16 +258,14 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     return entries
 
 
-def amounts(profile_name: str) -> list[str]:
+def describe_amounts(profile_name: str) -> list[str]:
     """Say how much of its data each suite uses.
 
     Returns:
         A line for each family or dataset of a suite, then one for each subset that is not complete,
         with why rows of it were left out.
     """
-    from cae_lib.evaluation.amounts import drop_rescored
-
-    table = results.load("subsets", profile_name)
+    table = store.load("subsets", profile_name)
     sums = (
         drop_rescored(table)
         .groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]]

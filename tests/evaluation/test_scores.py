@@ -1,10 +1,8 @@
-"""Scores of a run: headlines worked out by hand, and the files that others read."""
+"""Scores of a model worked out by hand, the files that others read, and `cae evaluate`."""
 
 import json
 import os
 import re
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import pandas as pd
@@ -14,20 +12,19 @@ from PIL import Image
 from toys import forget
 
 from cae_lib import measuring
-from cae_lib.cli import main
-from cae_lib.commands.evaluate import slugify, split
-from cae_lib.commands.scores import (
-    COLUMNS,
-    amounts,
-    choice_scores,
-    items_of,
-    print_scores,
-    stored_scores,
-    write,
-)
+from cae_lib.cli import main, split_selection
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation.scores import (
+    COLUMNS,
+    choice_scores,
+    describe_amounts,
+    format_scores,
+    items_of,
+    stored_scores,
+    write,
+)
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
@@ -44,18 +41,17 @@ def anew() -> None:
     forget()
 
 
-@pytest.mark.parametrize(("over_groups", "expected"), [(False, 1 / 2), (True, 1 / 6 + 1 / 2)])
-def test_a_score_is_the_headline_of_its_subset(over_groups, expected):
-    """Of three items of group a and one of group b, of five expected."""
+def test_a_score_is_the_headline_of_its_subset():
+    """Of three items of group a and one of group b, of five expected; groups count alike."""
     items = [
         Item(str(row), (ImageRef("x.jpg"),), ("right", "wrong"), 0, group)
         for row, group in enumerate("aaab")
     ]
-    average = Average(over_groups=over_groups)
+    average = Average(over_groups=True)
     known = items_of([Benchmark("winoground", "text", tuple(items), 5, average)])
     given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
     (row,) = choice_scores(given.sample(frac=1, random_state=0), known).itertuples()
-    assert row.value == pytest.approx(expected) and row.chance == pytest.approx(0.5)
+    assert row.value == pytest.approx(1 / 6 + 1 / 2) and row.chance == pytest.approx(0.5)
     assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
 
 
@@ -137,9 +133,8 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
     assert all(list(measured) == ["phrases"] for measured, _ in asked)
 
 
-def test_incomplete_scores_are_marked(capsys):
-    print_scores(TABLE)
-    lines = capsys.readouterr().out.splitlines()
+def test_incomplete_scores_are_marked():
+    lines = format_scores(TABLE).splitlines()
     (short,) = (line for line in lines if "winoground/group" in line)
     (whole,) = (line for line in lines if "winoground/text" in line)
     assert short.rstrip().endswith("*") and "399" in short and "8.0" in short
@@ -185,38 +180,6 @@ def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(
     assert row[-3:] == ["1", "245", "*"]
 
 
-def modules(code: str, *words: str) -> list[str]:
-    """What a process of its own has imported after some lines."""
-    call = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)", *words]
-    ended = subprocess.run(call, text=True, check=True, stdout=subprocess.PIPE)
-    return ended.stdout.splitlines()[-1].split()
-
-
-def test_help_needs_no_pytorch_and_one_benchmark_little_of_the_library(cut):
-    commands = [
-        "data.get_sources",
-        "train.run",
-        "evaluate.run",
-        "reproduce.run",
-        "attribute.run",
-        "compare.run",
-        "book.run",
-    ]
-    assert "torch" not in modules(f"from cae_lib.cli import action\n[*map(action, {commands})]")
-    found = modules(
-        "from cae_lib.cli import main\nmain(sys.argv[1:])",
-        "evaluate",
-        cut,
-        "--allow-missing",
-        "all",
-        "--only",
-        "sugarcrepe",
-    )
-    own = {name for name in found if name.startswith("cae_lib")}
-    assert "cae_lib.data.benchmarks.load" in own
-    assert not own & {"cae_lib.training.trainer", "cae_lib.world.build", "cae_lib.plots"}
-
-
 def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsys):
     """As READ-CLIP's folder: the weights and config.json of a CLIPModel, and nothing else."""
     transformers = pytest.importorskip("transformers")
@@ -251,30 +214,11 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
 
 
 def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
-    counts = ['{"missing_images": 1234, "same_words": 2, "broken_images": 0}', '{"identical": 3}']
-    save(
-        "subsets",
-        "data",
-        0,
-        pd.DataFrame(
-            {
-                "suite": "benchmarks",
-                "family": "aro",
-                "subset": ["relation", "attribution"],
-                "n_used": [1, 2],
-                "n_expected": 3000,
-                "counts": counts,
-            }
-        ),
-        "smoke",
-        key="",
-        provenance={},
-    )
-    assert amounts("smoke") == [
-        "benchmarks, aro: 3 used of 6,000 expected",
-        "  incomplete: benchmarks, aro/relation, 1 used of 3,000 expected (1,234 missing images)",
-        "  incomplete: benchmarks, aro/attribution, 2 used of 3,000 expected",
-    ]
+    row = {"suite": "benchmarks", "family": "aro", "subset": "relation", "n_expected": 3000}
+    row |= {"n_used": 1, "counts": '{"missing_images": 1234, "same_words": 2}'}
+    save("subsets", "data", 0, pd.DataFrame([row]), "smoke", key="", provenance={})
+    whole, part = describe_amounts("smoke")
+    assert "1 used of 3,000" in whole and "1,234 missing images" in part and "2 " not in part
 
 
 def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):
@@ -291,12 +235,17 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
     assert "of the base alone" in capsys.readouterr().err
 
 
-def test_what_to_measure_is_told_by_kind_or_by_benchmark(tmp_path):
-    assert split(["retrieval", "benchmarks"]) == (["retrieval", "benchmarks"], ())
-    assert split(["winoground", "aro"]) == ([], ("winoground", "aro"))
+def test_what_to_measure_is_named_by_suite_or_by_benchmark(tmp_path):
+    assert split_selection(["retrieval", "benchmarks"]) == (["retrieval", "benchmarks"], [])
+    assert split_selection(["winoground", "aro"]) == ([], ["winoground", "aro"])
     for wrong in (["weather"], ["retrieval", "aro"]):
         with pytest.raises(ConfigError, match="not both"):
-            split(wrong)
+            split_selection(wrong)
+
+
+def test_models_of_others_have_the_name_of_their_file_or_tag(tmp_path):
     (tmp_path / "my.model.pt").touch()
-    assert slugify(str(tmp_path / "my.model.pt")) == "my.model"
-    assert slugify("ViT-B-32:openai") == "ViT-B-32-openai"
+    assert measuring.title_of(str(tmp_path / "my.model.pt"), "paper") == "my.model"
+    assert measuring.title_of("ViT-B-32:openai", "paper") == "ViT-B-32-openai"
+    title = measuring.title_of("cae-gradcam+weight=0.3", "mini", steps=2)
+    assert title == "cae-gradcam+steps=2+weight=0.3"

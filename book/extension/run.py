@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from book.extension.build import own_book
+from book.extension.glue import html_of
+from book.extension.source import experiments_folder, page_names, read_page
 from cae_lib.config import paths
 from cae_lib.errors import CaeError, ConfigError
-from cae_lib.pages.build import own_book
-from cae_lib.pages.source import experiments_folder, page_names, read_page
 from cae_lib.runtime import write_atomic
-from cae_lib.shown import html_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

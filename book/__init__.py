@@ -1,0 +1,1 @@
+"""The book: its pages, the measurements that single pages use, and what renders them."""

@@ -1,0 +1,64 @@
+"""Commands of the book, which `cae run`, `cae book` and `cae explore` call in a clone."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cae_lib.cli import HELP, guarded, invoke
+
+
+@click.group(context_settings=HELP)
+def commands() -> None:
+    """Execute pages of the book and render it."""
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--profile", help="A profile with a copy of the book, such as smoke or paper.")
+def run(name: str, profile: str | None) -> None:
+    """Execute a page with its own parameters and store its notebook in the book.
+
+    NAME is that of its file in book/experiments, without the ending.
+    """
+    from book.extension.run import run_page
+
+    print(f"The page's notebook is {run_page(name, profile)}")
+
+
+@commands.command()
+@click.option("--profile", default="mini", show_default=True, help="Whose book.")
+def book(profile: str) -> None:
+    """Render the book from the stored pages."""
+    from book.extension.build import build_book
+
+    print(f"The book is {build_book(profile)}")
+
+
+@commands.command()
+@click.option("--profile", default="photo", show_default=True, help="Whose items and runs.")
+@click.option(
+    "-n", "--per-subset", default=40, show_default=True, help="Most items of each subset."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="By default below build/.")
+def explore(profile: str, per_subset: int, output: Path | None) -> None:
+    """Write the explorer of a profile's items as a page of its own.
+
+    It shows what is stored and trained; photographs are shown too, which the book does not include.
+    """
+    from book.extension.explorer_page import write_page
+
+    print(f"The explorer is {write_page(profile, per_subset, output)}")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    return guarded(lambda: invoke(commands, "cae", words), f"cae {shlex.join(words)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
